@@ -1,0 +1,219 @@
+"""Every error this product raises on purpose, split by what the reader does next.
+
+```
+PsttError
+ ├ ConfigError           fix a file: which one, where in it, the nearest valid name
+ │  └ SqlError           the same for an SQL file: line and column
+ ├ RetriableError        the same thing may succeed later
+ │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
+ │  ├ BrokerUnavailable  no broker answers
+ │  ├ DeliveryTimeout    handed over, but not acknowledged in time
+ │  └ LedgerBusy         another process holds a file of ours for too long
+ ├ RunFailed             this run stops, the others go on
+ │  ├ QueryFailed        the database refused the statement, or stopped in the middle of it
+ │  ├ NotAuthorised      wrong password, or an account that may not do this
+ │  ├ TopicMissing       the topic does not exist and will not be made
+ │  ├ MessageTooLarge    one message is over a size limit
+ │  ├ RetriesExhausted   a batch was tried as often as allowed
+ │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
+ │  └ RunCancelled       somebody asked the run to stop
+ ├ BatchPartlySent       some messages of a batch failed: index → error
+ └ RowRejected           this row goes to the rejects, the run goes on
+```
+
+A message says what failed, on what, why and what to do next. It never holds a secret, and never a
+row's value unless payload logging is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+__all__ = [
+    "BatchPartlySent",
+    "BrokerUnavailable",
+    "ConfigError",
+    "DeliveryTimeout",
+    "LedgerBusy",
+    "MessageTooLarge",
+    "NotAuthorised",
+    "PsttError",
+    "QueryFailed",
+    "RetriableError",
+    "RetriesExhausted",
+    "RowRejected",
+    "RunCancelled",
+    "RunFailed",
+    "SourceUnavailable",
+    "SqlError",
+    "StorageFailed",
+    "TopicMissing",
+]
+
+
+class PsttError(Exception):
+    """Root of all errors that a person is meant to read.
+
+    Args:
+        what: What failed and on what, in one clause: `cannot log in to database "A00"`.
+        why: The cause as far as it is known: `password refused (ORA-01017)`.
+        remedy: What to do next, as an instruction: `check env:A00_PASSWORD`.
+    """
+
+    is_retriable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+
+    @property
+    def text(self) -> str:
+        """What and why in one line, without the remedy."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
+    def __str__(self) -> str:
+        return f"{self.text}. {self.remedy}" if self.remedy else self.text
+
+
+class ConfigError(PsttError):
+    """A file or a setting of the user has to be corrected.
+
+    Args:
+        what: As in `PsttError`.
+        why: As in `PsttError`.
+        remedy: As in `PsttError`.
+        file: The file to open, or None where a variable or an option is at fault.
+        line: Line in that file, from 1; None where it is not known.
+        column: Column in that line, from 1; None where it is not known.
+        key: The dotted name of the value at fault: `kafka_config.batch_size`.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        why: str = "",
+        remedy: str = "",
+        file: Path | None = None,
+        line: int | None = None,
+        column: int | None = None,
+        key: str = "",
+    ) -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.file = file
+        self.line = line
+        self.column = column
+        self.key = key
+
+    @property
+    def where(self) -> str:
+        """`connections.json, line 4, column 7`; empty where no file is at fault."""
+        parts = [self.file.name] if self.file else []
+        parts += [f"line {self.line}"] if self.line else []
+        parts += [f"column {self.column}"] if self.line and self.column else []
+        return ", ".join(parts)
+
+    @property
+    def text(self) -> str:
+        """Place, what and why in one line, without the remedy."""
+        return f"{self.where}: {super().text}" if self.where else super().text
+
+
+class SqlError(ConfigError):
+    """An SQL file cannot be used as it stands, or a parameter of it is missing."""
+
+
+class RetriableError(PsttError):
+    """The same batch, or the same connection, may succeed later."""
+
+    is_retriable: ClassVar[bool] = True
+
+
+class SourceUnavailable(RetriableError):
+    """The database cannot be reached, or the connection was lost before the first row."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class BrokerUnavailable(RetriableError):
+    """No broker of the cluster answers."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class DeliveryTimeout(RetriableError):
+    """A message was handed over and not acknowledged in time; it may or may not be on the topic."""
+
+
+class LedgerBusy(RetriableError):
+    """Another process holds one of our own files for longer than we wait."""
+
+
+class RunFailed(PsttError):
+    """This run stops; other runs are not touched."""
+
+
+class QueryFailed(RunFailed):
+    """The database refused the statement, or stopped in the middle of its rows."""
+
+
+class NotAuthorised(RunFailed):
+    """A server was reached and said no: wrong password, or an account without that right."""
+
+
+class TopicMissing(RunFailed):
+    """The topic does not exist and the cluster does not make topics on first use."""
+
+
+class MessageTooLarge(RunFailed):
+    """One message is over the client's or the broker's size limit; the others are not touched."""
+
+
+class RetriesExhausted(RunFailed):
+    """A batch was tried as often as `KAFKA_MAX_RETRIES` allows."""
+
+
+class StorageFailed(RunFailed):
+    """A file of ours could not be written, so nothing is claimed that could not be proved."""
+
+
+class RunCancelled(RunFailed):
+    """Somebody asked this run to stop, and it did between two batches."""
+
+
+class BatchPartlySent(PsttError):
+    """Some messages of a batch failed; the others are acknowledged and are never sent again.
+
+    Args:
+        errors: Index in the batch, from 0 → why that message failed.
+        total: Messages in the batch.
+    """
+
+    def __init__(self, errors: Mapping[int, PsttError], total: int) -> None:
+        first = next(iter(errors.values()))
+        super().__init__(f"{len(errors)} of {total} messages failed", why=first.text, remedy=first.remedy)
+        self.errors = dict(errors)
+        self.total = total
+
+
+class RowRejected(PsttError):
+    """One row cannot become a message.
+
+    Args:
+        reason: Why, without the value: `NaN has no JSON form`.
+        column: The column at fault, as the database names it; empty for the whole row.
+        database_type: Its type, for people.
+    """
+
+    def __init__(self, reason: str, *, column: str = "", database_type: str = "") -> None:
+        super().__init__(f"{column}: {reason}" if column else reason)
+        self.reason = reason
+        self.column = column
+        self.database_type = database_type

@@ -1,0 +1,530 @@
+"""The things this product is about, and the two seams where technologies plug in.
+
+Nothing here opens a file, a connection or a clock. What travels in the hot path (`Rows`, `Batch`,
+`Delivery`) holds columns of values, not one object per row: an object per row costs as much as
+turning the row into JSON.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from core.errors import PsttError
+
+__all__ = [
+    "Batch",
+    "Cluster",
+    "Column",
+    "DatabaseConnection",
+    "Delivery",
+    "EmailNotification",
+    "Fact",
+    "Job",
+    "KafkaConfig",
+    "Kind",
+    "Parameter",
+    "Publisher",
+    "Query",
+    "Reading",
+    "Rows",
+    "Secret",
+    "Source",
+    "Step",
+    "TopicInfo",
+    "Value",
+]
+
+DbType = Literal["oracle", "sqlserver", "postgresql", "sqlite"]
+ExportFormat = Literal["kafka", "excel", "csv"]
+SchedulingMode = Literal["cron", "interval", "manual"]
+CatchUp = Literal["none", "latest", "all"]
+Overlap = Literal["skip", "queue"]
+DeliveryGuarantee = Literal["at_least_once", "exactly_once"]
+OnBadRow = Literal["reject", "fail"]
+OnNullKey = Literal["reject", "send", "fail"]
+DecimalForm = Literal["number", "string", "float"]
+TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
+
+RunState = Literal["planned", "running", "succeeded", "partial", "failed", "cancelled", "skipped", "interrupted"]
+
+# What a column holds, whatever the database calls it. The envelope knows one JSON form for each.
+#
+# kind         values a source may hand over (None always may)
+# integer      int
+# decimal      Decimal, int, or str with the exact digits ("-12.50", also "NaN", "Infinity")
+# float        float (NaN and infinities too: the envelope rejects them)
+# date         date, or ISO text "YYYY-MM-DD" (also out-of-range text such as "infinity": rejected)
+# oracle_date  naive datetime: a date that carries a time
+# datetime     naive datetime, or ISO text with a space or T between date and time
+# datetime_tz  aware datetime, or ISO text with an offset
+# time         time, or ISO text; with an offset where the type has one
+# interval     timedelta, (years, months) of Oracle, or ISO 8601 text "P1Y2MT3.5S"
+# text         str
+# char         str, padded as the database gave it
+# bytes        bytes
+# json         str or bytes that the database guarantees to be JSON, or a Python structure
+# array        list, nested lists included; the elements are of `Column.element`
+# boolean      bool
+# unknown      anything: only str, int and bool pass, the rest is rejected with its type named
+Kind = Literal[
+    "integer",
+    "decimal",
+    "float",
+    "date",
+    "oracle_date",
+    "datetime",
+    "datetime_tz",
+    "time",
+    "interval",
+    "text",
+    "char",
+    "bytes",
+    "json",
+    "array",
+    "boolean",
+    "unknown",
+]
+
+# A value bound to a statement.
+Value = str | int | float | datetime | None | Any
+
+
+# ── where things are ──────────────────────────────────────────────────────────────────────────
+
+
+class Secret:
+    """A value that shows itself only when asked: `str`, `repr`, logging and pickling give `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one call that hands it to a driver."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Secret, ("***",))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConnection:
+    """One entry of `connections` in connections.json, its secret resolved."""
+
+    name: str
+    db_type: DbType
+    environment: str = ""
+    host: str = ""
+    port: int | None = None
+    database: str = ""
+    """Database name; for sqlite the path of the file, absolute or below the workspace (already resolved)."""
+    service_name: str = ""
+    sid: str = ""
+    username: str = ""
+    password: Secret | None = None
+    sslmode: str = ""
+    """PostgreSQL: disable, require, verify-ca, verify-full; SQL Server: the same words map to Encrypt and TrustServerCertificate."""
+    sslrootcert: Path | None = None
+    driver: str = ""
+    """SQL Server: name or path of the ODBC driver; empty: the newest installed one."""
+    thick: bool = False
+    """Oracle: thick mode, for servers older than 12.1."""
+    allow_writes: bool = False
+    connect_timeout_s: float = 15.0
+    statement_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One Kafka cluster and how a client talks to it, every setting resolved (job > connections.json > environment > .env > default)."""
+
+    name: str
+    bootstrap_servers: str
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: Secret | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    default_topic: str = "pstt-data"
+    client: Literal["confluent", "kafka-python-ng"] = "confluent"
+    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
+    batch_size_bytes: int = 16384
+    linger_ms: int = 10
+    max_request_size_bytes: int = 1_048_576
+    request_timeout_ms: int = 30_000
+    """How long the client waits for an answer, and for a first broker."""
+    delivery_timeout_ms: int = 30_000
+    """How long the client itself tries to deliver one message, retries included (PSTT_DELIVERY_TIMEOUT_MS)."""
+    enable_idempotence: bool = True
+    retry_backoff_ms: int = 100
+    """First wait between the client's own tries; it doubles up to four times this."""
+    max_in_flight_requests: int = 5
+    max_retries: int = 3
+    """How often a batch is handed over again once the client gave up (KAFKA_MAX_RETRIES)."""
+    message_batch_size: int = 100
+    log_level: str = "INFO"
+    mock_brokers: int = 0
+    """More than 0: this process carries its own mock cluster (demo); bootstrap_servers is then ignored."""
+
+
+# ── the job and its query ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConfig:
+    """Where a job's messages go, and how each is made."""
+
+    enabled: bool = True
+    topic: str | None = None
+    """None: the cluster's `default_topic`, else `KAFKA_DEFAULT_TOPIC`."""
+    message_key_field: str | tuple[str, ...] | None = None
+    """Column(s) that make the key; several are joined with the job's `key_separator`."""
+    batch_size: int | None = None
+    """Messages handed over, tracked and tried again together; None: `KAFKA_MESSAGE_BATCH_SIZE`."""
+    include_metadata: bool = True
+    cluster: str | None = None
+    """A name of `kafka_connections`; None: the connection's environment decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailNotification:
+    """Who is told about a finished run."""
+
+    on_success: bool = False
+    on_failure: bool = True
+    recipients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One `*.job.json`: what is read, where it goes, when. `slug` is the file's name without `.job.json`."""
+
+    slug: str
+    name: str
+    query: str
+    """File name below `queries/`."""
+    connection: str
+    """A name in connections.json."""
+    scheduling_mode: SchedulingMode = "manual"
+    cron: str | None = None
+    interval_s: int | None = None
+    enabled: bool = True
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Parameter → value or template such as `{date-1}`."""
+    export_format: ExportFormat = "kafka"
+    output: str | None = None
+    kafka_config: KafkaConfig = KafkaConfig()
+    email_notification: EmailNotification = EmailNotification()
+    timezone: str = "Europe/Rome"
+    catch_up: CatchUp = "latest"
+    max_catch_up: int = 31
+    overlap: Overlap = "skip"
+    timeout_s: float | None = None
+    delivery: DeliveryGuarantee = "at_least_once"
+    on_bad_row: OnBadRow = "reject"
+    on_null_key: OnNullKey = "reject"
+    types: Mapping[str, TypeOverride] = field(default_factory=dict)
+    decimals: DecimalForm = "number"
+    key_separator: str = "|"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    verify_count: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One `define` of an SQL file."""
+
+    name: str
+    """In capitals, as SQL*Plus compares them."""
+    default: str
+    """The value in the file. For a mandatory parameter it is only an example and is never used."""
+    mandatory: bool
+    description: str
+    allowed: tuple[str, ...] = ()
+    """The only values that may stand in an identifier position; empty: none may."""
+    type: Literal["string", "integer", "decimal", "date", "datetime"] | None = None
+    """Declared type; None: text inside quotes, else told from the value."""
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement as it reaches the driver: the text in the driver's own bind style, and the values."""
+
+    sql: str
+    binds: Mapping[str, Value] | tuple[Value, ...] = ()
+    """A mapping for oracle (`:P1`) and sqlite (`:P1`) and postgresql (`%(P1)s`), a tuple for sqlserver (`?`)."""
+    returns_rows: bool = True
+    """False for a session setting (ALTER SESSION, SET …)."""
+    line: int = 1
+    """Where the statement begins in the file, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """An SQL file with all its parameters given: the steps, in order. The last one that returns rows is the result."""
+
+    name: str
+    steps: tuple[Step, ...]
+    values: Mapping[str, str]
+    """Parameter → the resolved text that was bound."""
+    sha256: str
+    """Hash of the file's bytes, in hex."""
+
+
+# ── rows on their way ─────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a result."""
+
+    name: str
+    """As the database spells it."""
+    kind: Kind
+    database_type: str
+    """For people: `NUMBER(10,2)`, `timestamptz`."""
+    element: Kind | None = None
+    """Kind of the elements where kind is array."""
+    refusal: str = ""
+    """Why no value of this column may be sent, with the SQL to write instead; empty: it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that were fetched together."""
+
+    first_row: int
+    """Number of `rows[0]` in the result, from 1."""
+    rows: Sequence[Sequence[Any]]
+    extracted_at: datetime
+
+
+class Reading(Protocol):
+    """One result being read. Closing it, also early, gives the connection back in a clean state."""
+
+    columns: tuple[Column, ...]
+    counted: int | None
+    """COUNT(*) over the same statement in the same snapshot, where it was asked for."""
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Yields the rows in the query's order; holds no more than two fetches in memory.
+
+        Raises:
+            QueryFailed: The database stopped in the middle; what was yielded is not the whole result.
+            RunCancelled: `Source.cancel` was called.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a test of a server."""
+
+    status: Literal["pass", "warn", "fail"]
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+class Source(Protocol):
+    """One database, for one run at a time. Implementations: `core.sources`.
+
+    Every foreign exception is translated at this seam; SourceUnavailable and QueryFailed name the
+    connection and carry the database's own text without secrets.
+    """
+
+    name: str
+    db_type: DbType
+
+    def read(
+        self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False
+    ) -> AbstractContextManager[Reading]:
+        """Runs all steps on one connection, in one snapshot, in a read-only session where there is one.
+
+        Args:
+            steps: At least one that returns rows; the last of these is the result, earlier results are discarded.
+            fetch_rows: Rows a fetch.
+            count: Also count the result in the same snapshot, before the first row.
+
+        Raises:
+            SourceUnavailable: Not reachable, or lost before the first row; try later.
+            NotAuthorised: The server said no to this account.
+            QueryFailed: The server refused a statement; fix it.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs."""
+        ...
+
+    def check(self) -> list[Fact]:
+        """Reaches the server and says what was found: version, account, may it write? Never raises PsttError."""
+        ...
+
+    def close(self) -> None:
+        """Closes every connection. May be called twice."""
+        ...
+
+
+# ── messages on their way ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages that are handed over, tracked and tried again together. All lists have the same length."""
+
+    number: int
+    """From 1, in the run."""
+    topic: str
+    keys: list[bytes | None]
+    values: list[bytes]
+    message_ids: list[bytes]
+    """ASCII hex; sent as header `message_id`."""
+    row_numbers: Sequence[int]
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """The other headers, the same for each message."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """What became of one batch; filled by the publisher while reports arrive.
+
+    `partitions[i]` is -1 until message i is acknowledged. A message is in exactly one of three
+    states: acknowledged (partition ≥ 0), failed (`i in errors`), or still under way.
+    """
+
+    batch: Batch
+    partitions: array[int]
+    offsets: array[int]
+    latencies_ms: array[float]
+    """Handing over to acknowledgement, in ms."""
+    attempts: array[int]
+    """1 for the first time a message is handed over."""
+    handed_over_at_us: array[int]
+    """Unix time of the last handing over, in µs."""
+    errors: dict[int, PsttError] = field(default_factory=dict)
+    pending: int = 0
+    """Messages under way; 0 means the delivery is complete."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> Delivery:
+        """A delivery in which nothing has been handed over yet."""
+        n = len(batch)
+        return cls(
+            batch,
+            partitions=array("i", [-1]) * n,
+            offsets=array("q", [-1]) * n,
+            latencies_ms=array("d", [0.0]) * n,
+            attempts=array("i", [0]) * n,
+            handed_over_at_us=array("q", [0]) * n,
+        )
+
+    @property
+    def acknowledged(self) -> int:
+        """Messages the broker has confirmed."""
+        return len(self.batch) - self.partitions.count(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """One topic as the cluster describes it."""
+
+    name: str
+    partitions: int
+    replication: int
+
+
+class Publisher(Protocol):
+    """One client of one cluster. Implementations: `core.publishers`.
+
+    Not thread-safe: one run, one publisher. It never tries a batch again by itself once the client
+    has given a message up; `core.delivery` does that, above every client alike.
+    """
+
+    max_in_flight: int
+    """Messages handed over and not yet reported, at most."""
+
+    def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
+        """Hands messages of `delivery.batch` to the client; waits while the client's queue or `max_in_flight` is full.
+
+        Sets attempts (+1) and handed_over_at_us, removes stale `errors` of these indexes, and raises
+        `pending`. Reports fill the delivery during this and later calls. A message that the client
+        refuses at once (too large) is put into `errors` and is not pending.
+
+        Args:
+            delivery: The batch and its state.
+            indexes: The messages to hand over, from 0; None: all.
+
+        Raises:
+            BrokerUnavailable, NotAuthorised, TopicMissing: The client can do nothing more at all
+                (fatal client error). Errors of single messages are never raised.
+        """
+        ...
+
+    def poll(self, timeout_s: float) -> int:
+        """Serves reports for at most that long and returns as soon as there was one; the number served."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Messages handed over and not yet reported."""
+        ...
+
+    def give_up(self, timeout_s: float) -> None:
+        """Drops what is still queued; after it every message has a report or a DeliveryTimeout in `errors`."""
+        ...
+
+    def begin(self) -> None:
+        """Starts a transaction (fences earlier holders of the same id the first time). ConfigError where the client has none."""
+        ...
+
+    def commit(self) -> None:
+        """Makes everything since `begin` visible at once. Needs `in_flight == 0`."""
+        ...
+
+    def abort(self) -> None:
+        """Makes everything since `begin` invisible for ever to read_committed readers."""
+        ...
+
+    def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
+        """The topics this account may see.
+
+        Raises:
+            BrokerUnavailable, NotAuthorised: With the true cause: refused, unknown host, certificate, password.
+        """
+        ...
+
+    def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
+        """Returns once the topic is known to exist, or the cluster would make it on first use.
+
+        Raises:
+            TopicMissing: It is not there and the cluster does not make topics.
+            BrokerUnavailable, NotAuthorised: As in `topics`.
+        """
+        ...
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Waits for reports at most that long, then lets go. May be called twice."""
+        ...
