@@ -1,0 +1,1 @@
+"""Kafka clients, one file each, behind `core.model.Publisher`."""

@@ -1,0 +1,1 @@
+"""Databases, one file each, behind `core.model.Source`."""
