@@ -8,6 +8,7 @@ PsttError
  │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
  │  ├ BrokerUnavailable  no broker answers
  │  ├ DeliveryTimeout    handed over, but not acknowledged in time
+ │  ├ BatchTooLarge      messages that went together are over the broker's limit; alone each may pass
  │  └ LedgerBusy         another process holds a file of ours for too long
  ├ RunFailed             this run stops, the others go on
  │  ├ QueryFailed        the database refused the statement, or stopped in the middle of it
@@ -33,6 +34,7 @@ from typing import ClassVar
 
 __all__ = [
     "BatchPartlySent",
+    "BatchTooLarge",
     "BrokerUnavailable",
     "ConfigError",
     "DeliveryTimeout",
@@ -150,6 +152,10 @@ class BrokerUnavailable(RetriableError):
 
 class DeliveryTimeout(RetriableError):
     """A message was handed over and not acknowledged in time; it may or may not be on the topic."""
+
+
+class BatchTooLarge(RetriableError):
+    """The broker refused messages that the client had put together; sent alone, all but the oversized one pass."""
 
 
 class LedgerBusy(RetriableError):

@@ -29,10 +29,13 @@ __all__ = [
     "KafkaConfig",
     "Kind",
     "Parameter",
+    "PartitionRange",
+    "Plan",
     "Publisher",
     "Query",
     "Reading",
     "Rows",
+    "Run",
     "Secret",
     "Source",
     "Step",
@@ -290,6 +293,100 @@ class Query:
     """Hash of the file's bytes, in hex."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run before it starts: everything that is decided, nothing that is open."""
+
+    job: Job
+    query: Query
+    cluster: str
+    """Name of the Kafka cluster, for people."""
+    topic: str
+    scheduled_at: datetime
+    """Aware; parameters and message ids are computed from it."""
+    batch_size: int
+    """Messages a batch."""
+    fetch_rows: int = 5000
+    kind: Literal["job", "replay"] = "job"
+    of_run: str | None = None
+    """The run that a replay repeats."""
+    skip_ids: frozenset[bytes] | None = None
+    """Message ids that are acknowledged already and are not sent again; None: all are sent."""
+    window_start: datetime | None = None
+    """The fire before `scheduled_at`; None where the job has no calendar."""
+    asked_by: str = ""
+    stop_timeout_s: float = 30.0
+    control_topic: str = "pstt-control"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRange:
+    """What a run left on one partition. Other writers' records may lie between first and last."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as the ledger knows it."""
+
+    run_id: str
+    kind: str
+    job: str
+    job_name: str
+    connection: str
+    cluster: str
+    topic: str
+    query: str
+    scheduled_at: datetime
+    window_start: datetime | None
+    timezone: str
+    attempt: int
+    of_run: str | None
+    asked_by: str
+    parameters: Mapping[str, str]
+    sql_sha256: str
+    sql_text: str
+    state: RunState
+    started_at: datetime
+    finished_at: datetime | None
+    rows_read: int
+    rows_counted: int | None
+    sent: int
+    """Messages handed to the client at least once."""
+    acknowledged: int
+    rejected: int
+    failed: int
+    retried: int
+    """Messages handed over more than once."""
+    bytes: int
+    """Key and value bytes of the acknowledged messages."""
+    duration_s: float
+    latency_avg_ms: float | None
+    latency_p50_ms: float | None
+    latency_p90_ms: float | None
+    latency_p99_ms: float | None
+    error_class: str | None
+    error_text: str | None
+    error_remedy: str | None
+    error_retriable: bool | None
+    partitions: tuple[PartitionRange, ...] = ()
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every row read is acknowledged or rejected."""
+        return self.rows_read == self.acknowledged + self.rejected
+
+    @property
+    def rate_per_s(self) -> float:
+        """Rows a second over the whole run."""
+        return self.rows_read / self.duration_s if self.duration_s else 0.0
+
+
 # ── rows on their way ─────────────────────────────────────────────────────────────────────────
 
 
@@ -496,6 +593,19 @@ class Publisher(Protocol):
         """Drops what is still queued; after it every message has a report or a DeliveryTimeout in `errors`."""
         ...
 
+    def prepare_once(self, control_topic: str) -> None:
+        """Fences every earlier holder of the same transactional id, whose open transaction is aborted, and makes the control topic.
+
+        Raises:
+            ConfigError: This client, or these settings, have no transactions.
+            BrokerUnavailable, NotAuthorised: As in `topics`.
+        """
+        ...
+
+    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
+        """The newest committed value of `key` on the control topic; None where there is none."""
+        ...
+
     def begin(self) -> None:
         """Starts a transaction (fences earlier holders of the same id the first time). ConfigError where the client has none."""
         ...
@@ -514,6 +624,10 @@ class Publisher(Protocol):
         Raises:
             BrokerUnavailable, NotAuthorised: With the true cause: refused, unknown host, certificate, password.
         """
+        ...
+
+    def brokers(self, timeout_s: float = 10.0) -> list[str]:
+        """`host:port` of every broker of the cluster, as the cluster itself names them; raises as `topics` does."""
         ...
 
     def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:

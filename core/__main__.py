@@ -1,0 +1,567 @@
+"""The command line: `python -m core COMMAND`. Imports what is slow only inside the command that needs it.
+
+Exit codes: 0 green, 1 the run or check failed, 2 usage or configuration, 3 a server cannot be reached.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.errors import ConfigError, PsttError
+
+if TYPE_CHECKING:
+    from core.bootstrap import App
+    from core.model import Plan, Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turns SQL files into JSON messages on Kafka and proves that every row arrived.",
+)
+metrics_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What was sent, in numbers.")
+app.add_typer(metrics_app, name="metrics")
+
+Workspace_ = Annotated[
+    Path | None,
+    typer.Option("--workspace", metavar="DIR", help="The workspace. Default: PSTT_WORKSPACE, else this folder."),
+]
+Json_ = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Job_ = Annotated[str, typer.Argument(metavar="JOB", help="The job's file name (without .job.json) or its name.")]
+Run_ = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or the beginning of it.")]
+At_ = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help="Scheduled time, ISO 8601; without an offset in the job's time zone."),
+]
+Params_ = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter's value or template.")
+]
+
+
+def main() -> None:
+    """Runs one command; a problem is printed in our words and ends in its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a Windows console with an old code page cannot print ✔
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except PsttError as error:
+        sys.exit(_fail(error, as_json=as_json))
+    except KeyboardInterrupt:
+        print("✘ stopped", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user; the log has it
+        sys.exit(_defect(error, as_json=as_json))
+
+
+# ── doing ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def demo(
+    rows: Annotated[int, typer.Option(min=1, max=10_000_000, help="Rows in the demo table.")] = 20_000,
+    workspace: Annotated[Path, typer.Option("--workspace", metavar="DIR", help="Where the demo is made.")] = Path(
+        "demo"
+    ),
+    as_json: Json_ = False,
+) -> None:
+    """Makes a workspace with a database and a broker of its own, runs its job, and reads the topic back."""
+    from core.bootstrap import App
+    from core.demo import make_demo, read_back
+    from core.report import run_document, run_lines
+
+    make_demo(workspace, rows, now=_now())
+    with App.open(workspace) as opened:
+        plan = opened.plan(opened.job("export-cdg-tracce"), now=_now(), asked_by="demo")
+        run = _execute(opened, plan, as_json=as_json)
+        topic = read_back(opened.bootstrap_servers(plan), plan.topic, timeout_s=10)
+        if as_json:
+            example = {"key": topic.key, "headers": topic.headers, "value": topic.value}
+            _print_json(run_document(run) | {"topic_count": topic.count, "example": example})
+        else:
+            _print(run_lines(run, opened.rejects(run)))
+            _print(
+                [f"  read back  {topic.count:,} messages on {plan.topic}; one of them:", "", f"  key    {topic.key}"]
+            )
+            _print(
+                [
+                    *(f"  header {name} = {value}" for name, value in topic.headers.items()),
+                    f"  value  {topic.value}",
+                    "",
+                ]
+            )
+            place = f"--workspace {workspace}"
+            _print(
+                [
+                    "Next:",
+                    f"  python -m core find {topic.key} {place}        where is one barcode?",
+                    f"  python -m core preview export-cdg-tracce {place}   the exact messages, before they are sent",
+                    f"  python -m core rejects {run.run_id} {place}        the rows that could not be sent, and why",
+                    "  README.md: your own database, your own broker",
+                ]
+            )
+        _exit_with(run)
+
+
+@app.command()
+def run(
+    job: Job_,
+    at: At_ = None,
+    param: Params_ = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and make every message, send nothing.")] = False,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Runs a job once, now, and says what became of every row."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
+        _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
+
+
+@app.command()
+def replay(
+    run: Run_,
+    rejects_only: Annotated[
+        bool, typer.Option("--rejects-only", help="Only the rows that have not been acknowledged.")
+    ] = False,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Runs a run's query again for the same scheduled time; the same rows get the same message ids."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        plan = opened.replay_plan(run, rejects_only=rejects_only, asked_by=_user())
+        if not as_json:
+            seen = (
+                "rows that arrived before are left out"
+                if rejects_only
+                else ("readers see these messages again, with the message ids they had")
+            )
+            _print([f"replay of run {plan.of_run}: {seen}"])
+        _run_and_report(opened, plan, as_json=as_json)
+
+
+@app.command()
+def send(
+    topic: Annotated[str, typer.Argument()],
+    key: Annotated[str, typer.Argument()],
+    value: Annotated[str, typer.Argument()],
+    cluster: Annotated[
+        str | None, typer.Option(help="A name of kafka_connections. Default: default_environment.")
+    ] = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Sends one message by hand and waits for its acknowledgement."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        result = opened.send(topic, key, value, cluster=cluster, now=_now())
+    if as_json:
+        _print_json(result)
+    else:
+        where = f"{result['topic']}-{result['partition']} @ {result['offset']:,}"
+        _print([f"✔ acknowledged   {where}   in {result['latency_ms']:.1f} ms"])
+
+
+# ── looking before ────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def preview(
+    job: Job_,
+    rows: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    at: At_ = None,
+    param: Params_ = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Shows the exact key, headers, value and size of a job's first messages; sends nothing."""
+    from dataclasses import asdict
+
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
+        seen = opened.preview(plan, rows=rows)
+    if as_json:
+        _print_json(
+            {
+                "messages": [asdict(m) for m in seen.messages],
+                "warnings": seen.warnings,
+                "rejects": [asdict(r) for r in seen.rejects],
+            }
+        )
+        return
+    _print_heading(plan)
+    _print([f"! {warning}" for warning in seen.warnings])
+    for message in seen.messages:
+        _print(["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"])
+        _print([f"  header {name} = {text}" for name, text in message.headers.items()])
+        _print([f"  value  {message.value}"])
+    _print(["", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"])
+
+
+@app.command()
+def sql(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    db_type: Annotated[str, typer.Option("--db-type", help="oracle, sqlserver, postgresql or sqlite.")],
+    param: Params_ = None,
+    at: At_ = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Prints the statements and values that would reach the driver, or the error; contacts nothing."""
+    from core.bootstrap import bound_query
+    from core.report import error_document
+
+    try:
+        query = bound_query(file, db_type, _pairs(param), _moment(at) or _now())
+    except ConfigError as error:
+        if not as_json:
+            raise
+        _print_json({"error": error_document(error)})
+        raise typer.Exit(error.exit_code) from None
+    if as_json:
+        _print_json({"steps": [{"sql": step.sql, "binds": _binds(step.binds)} for step in query.steps]})
+        return
+    for number, step in enumerate(query.steps, 1):
+        _print([f"-- step {number} (line {step.line})", step.sql])
+        binds = _binds(step.binds)
+        items = binds.items() if isinstance(binds, dict) else enumerate(binds, 1)
+        _print([f"   bind {name} = {value!r}" for name, value in items])
+
+
+@app.command()
+def check(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Looks at every file of the workspace and lists all problems; contacts nothing."""
+    import os
+
+    from core.check import check as check_files
+    from core.workspace import Workspace
+
+    place = Workspace.find(workspace, os.environ)
+    problems = check_files(place, os.environ)
+    errors = [p for p in problems if p.severity == "error"]
+    if as_json:
+        _print_json(
+            {
+                "ok": not errors,
+                "problems": [
+                    {"severity": p.severity, "text": p.text, "where": p.where, "remedy": p.remedy} for p in problems
+                ],
+            }
+        )
+    else:
+        for problem in problems:
+            _print(
+                [
+                    f"{'✘' if problem.severity == 'error' else '!'} {problem.where + ': ' if problem.where else ''}{problem.text}"
+                ]
+            )
+            _print([f"  next   {problem.remedy}"] if problem.remedy else [])
+        warnings = len(problems) - len(errors)
+        _print(
+            [
+                f"✔ {place.root.resolve().name}: no errors, {warnings} warnings"
+                if not errors
+                else f"✘ {len(errors)} errors, {warnings} warnings"
+            ]
+        )
+    raise typer.Exit(2 if errors else 0)
+
+
+@app.command()
+def doctor(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Reaches every database and broker and looks at disk, clock and permissions."""
+    from dataclasses import asdict
+
+    from core.bootstrap import App
+
+    signs = {"pass": "✔", "warn": "!", "fail": "✘"}
+    facts = []
+    with App.open(workspace) as opened:
+        for fact in opened.examine(_now):
+            facts.append(fact)
+            if not as_json:
+                _print([f"{signs[fact.status]} {fact.subject}: {fact.text}"])
+                _print([f"  next   {fact.remedy}"] if fact.remedy else [])
+    failed = [fact for fact in facts if fact.status == "fail"]
+    if as_json:
+        _print_json({"ok": not failed, "facts": [asdict(fact) for fact in facts]})
+    else:
+        warned = sum(fact.status == "warn" for fact in facts)
+        _print([f"{'✘' if failed else '✔'} {len(failed)} failed, {warned} warnings, {len(facts)} looked at"])
+    raise typer.Exit(3 if any(fact.unreachable for fact in failed) else 1 if failed else 0)
+
+
+@app.command()
+def config(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Lists each setting, its value (secrets as ***) and where it came from."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        rows = opened.settings.table()
+    if as_json:
+        _print_json({"settings": [{"name": r.name, "value": r.value, "origin": r.origin} for r in rows]})
+        return
+    width = max(len(row.name) for row in rows)
+    _print(
+        [f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({row.origin})" for row in rows]
+    )
+
+
+# ── looking back ──────────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def runs(
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 50,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Lists the newest runs and their verdicts."""
+    from core.bootstrap import App
+    from core.report import run_document, runs_table
+
+    with App.open(workspace) as opened:
+        slug = opened.job(job).slug if job else None
+        found = opened.ledger.runs(slug, limit)
+    if as_json:
+        _print_json({"runs": [run_document(run) for run in found]})
+    else:
+        _print(runs_table(found) if found else ["no run yet", "  next   python -m core run JOB"])
+
+
+@app.command()
+def show(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Shows one run: verdict, parameters, the SQL that ran, offsets per partition, rejects."""
+    from core.bootstrap import App
+    from core.report import heading, local_time, run_document, run_lines
+
+    with App.open(workspace) as opened:
+        found = opened.ledger.run(run)
+        rejects = opened.rejects(found)
+    if as_json:
+        _print_json(run_document(found) | {"sql": found.sql_text})
+        return
+    _print([heading(found.job_name, found.scheduled_at, found.timezone, found.parameters.items())])
+    _print(
+        [
+            f"{found.connection} → {found.topic} ({found.cluster})   attempt {found.attempt}   asked by {found.asked_by}"
+            + (f"   replay of {found.of_run}" if found.of_run else "")
+        ]
+    )
+    _print(run_lines(found, rejects))
+    _print([f"  started    {local_time(found.started_at, found.timezone, seconds=True)} {found.timezone}"])
+    for p in found.partitions:
+        _print([f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"])
+    _print(["", *(f"  {line}" for line in found.sql_text.splitlines()), f"  sha256 {found.sql_sha256}"])
+
+
+@app.command()
+def find(
+    key: Annotated[str, typer.Argument(metavar="KEY")], workspace: Workspace_ = None, as_json: Json_ = False
+) -> None:
+    """Finds every send of a key: run, topic, partition, offset, latency, attempt, outcome."""
+    from core.bootstrap import App
+    from core.report import send_document, send_lines
+
+    with App.open(workspace) as opened:
+        sends = opened.metrics.find(key)
+        timezone = opened.timezone
+    if as_json:
+        _print_json({"key": key, "sends": [send_document(s) for s in sends]})
+    else:
+        _print(send_lines(key, sends, timezone))
+    raise typer.Exit(0 if sends else 1)
+
+
+@app.command()
+def rejects(
+    run: Run_,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them into a CSV file.")] = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Lists the rows of a run that could not be sent, and why."""
+    from dataclasses import asdict
+
+    from core.bootstrap import App, write_rejects
+
+    with App.open(workspace) as opened:
+        found = opened.ledger.run(run)
+        rows = list(opened.ledger.rejects(found.run_id))
+    if csv:
+        write_rejects(csv, rows)
+    if as_json:
+        _print_json({"run_id": found.run_id, "rejects": [asdict(row) for row in rows]})
+    elif csv:
+        _print([f"{len(rows):,} rejected rows of run {found.run_id} written to {csv}"])
+    else:
+        for row in rows:
+            column = f"{row.column} ({row.database_type})" if row.column else "row"
+            _print([f"row {row.row_number:,}   key {row.key if row.key is not None else '–'}   {column}: {row.reason}"])
+        _print([f"{len(rows):,} rejected rows in run {found.run_id}"])
+
+
+@metrics_app.command("summary")
+def metrics_summary(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Today, the last 7 days, topics, errors of the last 24 hours."""
+    from core.bootstrap import App
+    from core.report import summary_lines
+
+    with App.open(workspace) as opened:
+        summary = opened.metrics.summary(_now(), opened.timezone)
+    _print_json(summary) if as_json else _print(summary_lines(summary))
+
+
+@metrics_app.command("rebuild")
+def metrics_rebuild(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Makes metrics.duckdb again from the spool."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        made = opened.metrics.rebuild()
+    if as_json:
+        _print_json({"state": made.state, "segments": made.segments, "sends": made.sends})
+    else:
+        _print([f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"])
+
+
+# ── shared by the commands ────────────────────────────────────────────────────────────────────
+
+
+def _run_and_report(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = False) -> None:
+    from core.report import run_document, run_lines
+
+    run = _execute(opened, plan, as_json=as_json, dry_run=dry_run)
+    if as_json:
+        _print_json(run_document(run) | ({"dry_run": True} if dry_run else {}))
+    elif dry_run:
+        _print(
+            [
+                f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} messages and {run.rejected:,} rejects; "
+                "nothing was sent"
+            ]
+            if run.state == "succeeded"
+            else run_lines(run)
+        )
+    else:
+        _print(run_lines(run, opened.rejects(run)))
+    _exit_with(run)
+
+
+def _execute(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = False) -> Run:
+    from core.progress import showing
+    from core.stop import stop_on_signals
+
+    if not as_json:
+        _print_heading(plan)
+    with stop_on_signals() as stop, showing(plan, opened.expected_rows(plan), silent=as_json) as progress:
+        return opened.execute(plan, stop=stop, progress=progress, now=_now, dry_run=dry_run)
+
+
+def _exit_with(run: Run) -> None:
+    codes = {"SourceUnavailable": 3, "BrokerUnavailable": 3, "ConfigError": 2, "SqlError": 2}
+    raise typer.Exit(0 if run.state == "succeeded" else codes.get(run.error_class or "", 1))
+
+
+def _print_heading(plan: Plan) -> None:
+    from core.report import heading
+
+    _print([heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())])
+
+
+def _print(lines: list[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_json(document: Any) -> None:
+    import json
+
+    print(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+
+
+def _fail(error: PsttError, *, as_json: bool) -> int:
+    from core.report import error_document, error_lines
+
+    if as_json:
+        _print_json({"error": error_document(error)})
+    else:
+        for line in error_lines(error):
+            print(line, file=sys.stderr)
+    return error.exit_code
+
+
+def _defect(error: Exception, *, as_json: bool) -> int:
+    """Something that we did not foresee: one line for the user, the traceback for the log."""
+    from loguru import logger
+
+    logger.opt(exception=error).debug("unexpected error")
+    text = f"unexpected {type(error).__name__}"
+    return _fail(
+        PsttError(text, remedy="this is a defect of PSTT Kafka: report it with logs/pstt.log at KAFKA_LOG_LEVEL=DEBUG"),
+        as_json=as_json,
+    )
+
+
+def _now() -> datetime:
+    from datetime import UTC
+
+    return datetime.now(UTC)
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a service account without a name
+        return "unknown"
+
+
+def _moment(text: str | None) -> datetime | None:
+    """An ISO 8601 time; naive means the job's time zone, which the plan adds."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--at {text} is not a time", remedy="write it as 2026-01-17T02:00 or 2026-01-17T02:00:00+01:00"
+        ) from None
+
+
+def _pairs(params: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for param in params or []:
+        name, equals, value = param.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--param {param} is not NAME=VALUE", remedy="write --param DATA=2026-01-16")
+        pairs[name] = value
+    return pairs
+
+
+def _binds(binds: Any) -> dict[str, Any] | list[Any]:
+    return dict(binds) if hasattr(binds, "items") else list(binds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""From the user's files to objects that work together: the only place that knows every class."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
+from core.ledger import Ledger
+from core.model import Cluster, DbType, Job, Plan, Publisher, Query, Run
+from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.doctor import Fact
+    from core.envelope import Reject
+    from core.metrics import Metrics
+    from core.pipeline import Progress
+    from core.preview import Preview
+    from core.settings import Connections, Settings
+    from core.stop import Stop
+
+__all__ = ["App", "bound_query", "write_rejects"]
+
+DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")
+SHOWN_REJECTS = 100_000
+"""Rejects that are read to be grouped by reason; the rest is only counted."""
+
+
+class App:
+    """One workspace, opened. What is expensive is opened when it is first needed and closed with the app."""
+
+    def __init__(self, workspace: Workspace, environ: Mapping[str, str]) -> None:
+        self.workspace = workspace
+        self.environ = environ
+        self._open = ExitStack()
+
+    @classmethod
+    @contextmanager
+    def open(cls, option: Path | None = None, environ: Mapping[str, str] = os.environ) -> Iterator[App]:
+        """Opens the workspace of `--workspace`, of PSTT_WORKSPACE, or of this folder, and starts its log.
+
+        Raises:
+            ConfigError: The folder is not there, or one of its settings is wrong.
+        """
+        app = cls(Workspace.find(option, environ), environ)
+        with app._open:
+            app.start_logging()
+            yield app
+
+    def start_logging(self) -> None:
+        """Logs into the workspace from here on."""
+        from loguru import logger
+
+        from core.logs import start_logging
+
+        problem = start_logging(
+            self.workspace.logs_dir,
+            level=self.settings.KAFKA_LOG_LEVEL,
+            retention_days=self.settings.PSTT_LOG_RETENTION_DAYS,
+        )
+        if problem:
+            logger.warning(problem)
+
+    # ── the user's files ──────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Every setting with its origin."""
+        from core.settings import load_settings
+
+        return load_settings(self.workspace, self.environ)
+
+    @cached_property
+    def connections(self) -> Connections:
+        """connections.json."""
+        from core.settings import load_connections
+
+        return load_connections(self.workspace, self.settings, self.environ)
+
+    @property
+    def timezone(self) -> str:
+        """The workspace's own zone."""
+        return self.settings.PSTT_TIMEZONE
+
+    def job(self, text: str) -> Job:
+        """The job called so, by file name or name."""
+        from core.jobs import find_job
+
+        return find_job(self.workspace, text)
+
+    # ── what was recorded ─────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger; runs whose process is gone are marked on opening."""
+        ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
+        ledger.mark_interrupted(datetime.now(UTC))
+        return ledger
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The sends."""
+        from core.metrics import Metrics
+
+        return Metrics(self.workspace)
+
+    def rejects(self, run: Run) -> list[Reject]:
+        """The first rejects of a run, to be grouped by reason."""
+        from itertools import islice
+
+        return list(islice(self.ledger.rejects(run.run_id), SHOWN_REJECTS))
+
+    def expected_rows(self, plan: Plan) -> int | None:
+        """Rows of the last green run of this job."""
+        green = (run for run in self.ledger.runs(plan.job.slug, 20) if run.state == "succeeded" and run.kind == "job")
+        return next((run.rows_read for run in green), None)
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────
+
+    def plan(
+        self,
+        job: Job,
+        *,
+        now: datetime,
+        at: datetime | None = None,
+        params: Mapping[str, str] | None = None,
+        asked_by: str = "",
+    ) -> Plan:
+        """Decides everything about a run and opens nothing.
+
+        Args:
+            job: The job.
+            now: Aware.
+            at: Scheduled time, naive in the job's zone; None: the newest fire of its calendar, or now.
+            params: Values or templates that outrank the job's own.
+            asked_by: Who wants it, for the ledger.
+
+        Raises:
+            ConfigError: Something in the job, its query or its connection is wrong; nothing was contacted.
+        """
+        if job.export_format != "kafka" or not job.kafka_config.enabled:
+            raise ConfigError(
+                f'job "{job.name}" does not send to Kafka',
+                why=f'export_format is "{job.export_format}"'
+                if job.export_format != "kafka"
+                else "kafka_config.enabled is false",
+                remedy='set "export_format": "kafka" and "kafka_config": {"enabled": true}',
+            )
+        zone = ZoneInfo(job.timezone)
+        if at is not None:
+            scheduled_at = at.replace(tzinfo=zone) if at.tzinfo is None else at
+        else:
+            scheduled_at = _newest_fire(job, now) or now.replace(microsecond=0)
+        scheduled_at = scheduled_at.astimezone(zone)
+        connection = self.connections.database(job.connection)
+        query = _bound(
+            self.workspace.query_file(job.query),
+            connection.db_type,
+            {**job.parameters, **(params or {})},
+            scheduled_at,
+            job.timezone,
+            allow_writes=connection.allow_writes,
+        )
+        cluster = self.connections.cluster_for(job, self.settings)
+        return Plan(
+            job=job,
+            query=query,
+            cluster=cluster.name,
+            topic=job.kafka_config.topic or cluster.default_topic,
+            scheduled_at=scheduled_at,
+            batch_size=job.kafka_config.batch_size or cluster.message_batch_size,
+            fetch_rows=self.settings.PSTT_FETCH_ROWS,
+            window_start=_newest_fire(job, scheduled_at, before=True),
+            asked_by=asked_by,
+            stop_timeout_s=self.settings.PSTT_STOP_TIMEOUT_S,
+            control_topic=self.settings.PSTT_CONTROL_TOPIC,
+        )
+
+    def replay_plan(self, prefix: str, *, rejects_only: bool, asked_by: str) -> Plan:
+        """The plan that repeats a run: its scheduled time and its parameters, the job as it is now."""
+        from core.jobs import find_job
+
+        run = self.ledger.run(prefix)
+        root = run.of_run or run.run_id
+        job = replace(find_job(self.workspace, run.job), parameters=dict(run.parameters))
+        plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by)
+        skip = None
+        if rejects_only:
+            family = [r.run_id for r in self.ledger.runs(run.job, 1_000_000) if root in (r.run_id, r.of_run)]
+            skip = self.metrics.acknowledged_ids(family)
+        return replace(plan, kind="replay", of_run=root, skip_ids=skip)
+
+    def execute(
+        self,
+        plan: Plan,
+        *,
+        stop: Stop,
+        now: Callable[[], datetime],
+        progress: Progress | None = None,
+        dry_run: bool = False,
+    ) -> Run:
+        """Runs a plan and copies its sends into metrics.duckdb.
+
+        Raises:
+            ConfigError: A client refuses a setting.
+            LedgerBusy: The same job is running already.
+        """
+        from loguru import logger
+
+        from core.delivery import Sender
+        from core.pipeline import run_job
+        from core.sources import open_source
+
+        with ExitStack() as stack:
+            stack.enter_context(self._alone(plan.job))
+            ledger, spool_dir = self.ledger, self.workspace.spool_dir
+            if dry_run:
+                aside = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                ledger, spool_dir = stack.enter_context(Ledger(aside / "ledger.sqlite")), aside / "spool"
+            cluster = self.connections.cluster_for(plan.job, self.settings)
+            publisher = self._publisher(plan, cluster, dry_run=dry_run)
+            stack.callback(publisher.close)
+            source = open_source(self.connections.database(plan.job.connection))
+            stack.callback(source.close)
+            stop.on_stop(source.cancel)
+            sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
+            with logger.contextualize(job=plan.job.slug):
+                run = run_job(plan, source, publisher, sender, ledger, spool_dir, now=now, stop=stop, progress=progress)
+                _log_verdict(run, dry_run=dry_run)
+        if not dry_run:
+            self._sync()
+        return run
+
+    def preview(self, plan: Plan, *, rows: int) -> Preview:
+        """The exact messages that a plan would send first."""
+        from core.preview import preview
+        from core.sources import open_source
+
+        cluster = self.connections.cluster_for(plan.job, self.settings)
+        source = open_source(self.connections.database(plan.job.connection))
+        try:
+            return preview(
+                plan,
+                source,
+                rows=rows,
+                now=lambda: datetime.now(UTC),
+                max_request_size_bytes=cluster.max_request_size_bytes,
+            )
+        finally:
+            source.close()
+
+    def send(self, topic: str, key: str, value: str, *, cluster: str | None, now: datetime) -> dict[str, Any]:
+        """Sends one message by hand; it is written into the spool like every other send."""
+        import secrets
+
+        from core.kafka_service import KafkaService
+        from core.spool import Spool
+
+        chosen = self.connections.cluster(cluster, self.settings)
+        spool = Spool(self.workspace.spool_dir, run_id=secrets.token_hex(5), job="")
+        try:
+            with KafkaService(chosen, recorder=spool.record) as service:
+                result = service.send_message(topic, key, value)
+        finally:
+            spool.close()
+            self._sync()
+        return {
+            "topic": topic,
+            "partition": result.partition,
+            "offset": result.offset,
+            "latency_ms": round(result.latency_ms, 1),
+            "run_id": spool.run_id,
+        }
+
+    def examine(self, now: Callable[[], datetime]) -> Iterator[Fact]:
+        """What `doctor` finds, line by line."""
+        from core.doctor import examine
+        from core.jobs import load_jobs
+        from core.publishers import open_publisher
+        from core.sources import open_source
+
+        jobs, _broken = load_jobs(self.workspace)
+        yield from examine(
+            self.workspace,
+            self.settings,
+            self.connections,
+            jobs,
+            open_source=open_source,
+            open_publisher=open_publisher,
+            now=now,
+        )
+
+    def bootstrap_servers(self, plan: Plan) -> str:
+        """Where the cluster of a plan is reached; for a mock broker the address it was given."""
+        from core.publishers import bootstrap_servers
+
+        return bootstrap_servers(self.connections.cluster_for(plan.job, self.settings))
+
+    def _publisher(self, plan: Plan, cluster: Cluster, *, dry_run: bool) -> Publisher:
+        from core.publishers import open_publisher
+        from core.publishers.memory import MemoryPublisher
+
+        if dry_run:
+            return MemoryPublisher(keep=False, max_request_size_bytes=cluster.max_request_size_bytes)
+        once = plan.job.delivery == "exactly_once"
+        return open_publisher(
+            cluster,
+            transactional_id=f"pstt-{plan.job.slug}" if once else None,
+            max_in_flight=self.settings.PSTT_MAX_IN_FLIGHT_MESSAGES,
+        )
+
+    @contextmanager
+    def _alone(self, job: Job) -> Iterator[None]:
+        """One job never runs beside itself, also not in two processes."""
+        from filelock import FileLock, Timeout
+
+        folder = self.workspace.state_dir / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{job.slug}.lock", timeout=0):
+                yield
+        except Timeout:
+            running = next((run for run in self.ledger.runs(job.slug, 5) if run.state == "running"), None)
+            raise LedgerBusy(
+                f'job "{job.name}" is running already',
+                why=f"run {running.run_id} since {running.started_at:%H:%M:%S} UTC"
+                if running
+                else "in another process",
+                remedy="wait for it; python -m core runs shows its state",
+            ) from None
+        except OSError as error:
+            raise StorageFailed(f"{folder} cannot be written", why=error.strerror or str(error)) from None
+
+    def _sync(self) -> None:
+        """Copies the spool; whatever hinders that, the run's verdict stands."""
+        from loguru import logger
+
+        try:
+            synced = self.metrics.sync()
+        except (PsttError, OSError) as error:
+            logger.warning("metrics.duckdb was not updated: {}", error)
+            return
+        if synced.state == "rebuilt":
+            logger.warning(synced.note)
+        elif synced.note:
+            logger.info(synced.note)
+
+
+def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetime) -> Query:
+    """An SQL file with these parameters, as `python -m core sql` shows it."""
+    from core.jobs import DEFAULT_TIMEZONE
+
+    if db_type not in DB_TYPES:
+        raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(DB_TYPES)}")
+    scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
+    chosen = next(known for known in DB_TYPES if known == db_type)
+    return _bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
+
+
+def write_rejects(file: Path, rejects: list[Reject]) -> None:
+    """Rejected rows as CSV: what was wrong first, then the row itself; written aside, then renamed."""
+    names = list(dict.fromkeys(name for reject in rejects for name in reject.row or ()))
+    aside = file.with_name(f"{file.name}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8-sig", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["row_number", "key", "column", "database_type", "reason", *names])
+            for r in rejects:
+                cells = [(r.row or {}).get(name) for name in names]
+                writer.writerow([r.row_number, r.key, r.column, r.database_type, r.reason, *cells])
+        aside.replace(file)
+    except OSError as error:
+        raise StorageFailed(f"{file} cannot be written", why=error.strerror or str(error)) from None
+
+
+def _bound(
+    file: Path,
+    db_type: DbType,
+    params: Mapping[str, str],
+    scheduled_at: datetime,
+    timezone: str,
+    *,
+    allow_writes: bool,
+) -> Query:
+    """Reads the file, resolves the templates, binds the values."""
+    from core.query import load
+    from core.templates import resolve
+
+    parsed = load(file, db_type)
+    given = {name.upper(): value for name, value in params.items()}
+    values = {**parsed.defaults(), **given}
+    return parsed.bind(
+        {name: resolve(value, scheduled_at, timezone) for name, value in values.items()}, allow_writes=allow_writes
+    )
+
+
+def _newest_fire(job: Job, now: datetime, *, before: bool = False) -> datetime | None:
+    """The newest scheduled time at or before `now` (strictly before it if `before`); None without a calendar."""
+    if job.scheduling_mode != "cron" or job.cron is None:
+        return None
+    from datetime import timedelta
+
+    from cronsim import CronSim
+
+    local = now.astimezone(ZoneInfo(job.timezone))
+    # Backwards, CronSim gives the times strictly before its start.
+    start = local if before else local + timedelta(seconds=1)
+    return next(CronSim(job.cron, start, reverse=True), None)
+
+
+def _log_verdict(run: Run, *, dry_run: bool) -> None:
+    """One line into the log; the terminal shows the verdict itself."""
+    from loguru import logger
+
+    entry = logger.bind(run=run.run_id, dry_run=dry_run)
+    entry.info(
+        "{} {}: {} read, {} acknowledged, {} rejected, {} failed in {:.1f} s",
+        run.job,
+        run.state,
+        run.rows_read,
+        run.acknowledged,
+        run.rejected,
+        run.failed,
+        run.duration_s,
+    )
+    if run.error_text:
+        entry.info("{}: {}", run.error_class, run.error_text)

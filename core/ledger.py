@@ -1,0 +1,313 @@
+"""What happened, kept so that a crash, a second process or a reader cannot change it: SQLite, WAL, fsync at each commit.
+
+The ledger holds one row a run and one a rejected row. The sends themselves are in the spool
+(`core.spool`), since there are a thousand times more of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.envelope import Reject, iso_utc
+from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
+from core.model import PartitionRange, Run
+from core.named_sql import load_named_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from core.model import Plan
+
+__all__ = ["Ledger", "Outcome"]
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+"""Writers hold the file for milliseconds; one that waits longer has met a stuck process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: what `finish` writes. Times in seconds and milliseconds as named, sizes in bytes."""
+
+    state: str
+    rows_read: int = 0
+    rows_counted: int | None = None
+    sent: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+    failed: int = 0
+    retried: int = 0
+    bytes: int = 0
+    duration_s: float = 0.0
+    latency_avg_ms: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    partitions: tuple[PartitionRange, ...] = ()
+    error: PsttError | None = None
+
+
+class Ledger:
+    """The runs and rejects of one workspace.
+
+    Args:
+        file: `.pstt/ledger.sqlite`; made with its folder when it is not there.
+
+    Raises:
+        StorageFailed: The file cannot be made, read or is no ledger.
+        ConfigError: It was written by a newer version.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._sql = load_named_sql("ledger.sql")
+        with self._translated():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA foreign_keys=ON")
+        with self._transaction():
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self.file.name} was written by a newer version of PSTT Kafka",
+                    remedy="install that version, or use another workspace",
+                    file=self.file,
+                )
+            if version == 0:
+                for statement in self._sql["schema"].split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────
+
+    def start(self, plan: Plan, now: datetime) -> Run:
+        """Writes that the run has begun, before anything is read or sent."""
+        import psutil
+
+        row = {
+            "run_id": secrets.token_hex(5),
+            "kind": plan.kind,
+            "job": plan.job.slug,
+            "job_name": plan.job.name,
+            "connection": plan.job.connection,
+            "cluster": plan.cluster,
+            "topic": plan.topic,
+            "query": plan.job.query,
+            "scheduled_at": iso_utc(plan.scheduled_at),
+            "window_start": iso_utc(plan.window_start) if plan.window_start else None,
+            "timezone": plan.job.timezone,
+            "of_run": plan.of_run,
+            "asked_by": plan.asked_by,
+            "parameters": json.dumps(dict(plan.query.values), ensure_ascii=False),
+            "sql_sha256": plan.query.sha256,
+            "sql_text": ";\n".join(step.sql for step in plan.query.steps),
+            "pid": os.getpid(),
+            "pid_started_at": psutil.Process().create_time(),
+            "host": platform.node(),
+            "started_at": iso_utc(now),
+        }
+        with self._translated(), self._transaction():
+            self._db.execute(self._sql["insert_run"], row)
+        return self.run(row["run_id"])
+
+    def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
+        """Writes the verdict and the offsets in one transaction."""
+        error = outcome.error
+        row = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in ("partitions", "error")}
+        row |= {
+            "run_id": run_id,
+            "finished_at": iso_utc(now),
+            "error_class": type(error).__name__ if error else None,
+            "error_text": error.text if error else None,
+            "error_remedy": error.remedy if error else None,
+            "error_retriable": int(error.is_retriable) if error else None,
+        }
+        with self._translated(), self._transaction():
+            self._db.execute(self._sql["finish_run"], row)
+            self._db.executemany(
+                self._sql["insert_partition"],
+                [
+                    {
+                        "run_id": run_id,
+                        "topic": p.topic,
+                        "partition": p.partition,
+                        "first_offset": p.first_offset,
+                        "last_offset": p.last_offset,
+                        "count": p.count,
+                    }
+                    for p in outcome.partitions
+                ],
+            )
+        return self.run(run_id)
+
+    def add_rejects(self, run_id: str, rejects: Iterable[Reject]) -> None:
+        """Writes rejected rows; they stay also when the run fails later."""
+        rows = [
+            {
+                "run_id": run_id,
+                "row_number": r.row_number,
+                "column_name": r.column,
+                "database_type": r.database_type,
+                "reason": r.reason,
+                "key": None if r.key is None else _storable(r.key),
+                "row": None if r.row is None else _storable(json.dumps(r.row, ensure_ascii=False)),
+            }
+            for r in rejects
+        ]
+        if rows:
+            with self._translated(), self._transaction():
+                self._db.executemany(self._sql["insert_reject"], rows)
+
+    def mark_interrupted(self, now: datetime) -> list[Run]:
+        """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs."""
+        with self._translated():
+            open_runs = self._db.execute(self._sql["runs_open"]).fetchall()
+        gone = [row for row in open_runs if row["host"] == platform.node() and not _is_alive(row)]
+        for row in gone:
+            with self._translated(), self._transaction():
+                self._db.execute(
+                    self._sql["interrupt"],
+                    {
+                        "run_id": row["run_id"],
+                        "finished_at": iso_utc(now),
+                        "error_text": f"its process (pid {row['pid']}) ended without finishing the run; "
+                        "how many rows arrived is not known",
+                        "error_remedy": f"python -m core replay {row['run_id']} sends the same rows with the same "
+                        "message ids",
+                    },
+                )
+        return [self.run(row["run_id"]) for row in gone]
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────
+
+    def run(self, prefix: str) -> Run:
+        """The run whose id begins with `prefix`.
+
+        Raises:
+            ConfigError: No run, or more than one, begins with it.
+        """
+        with self._translated():
+            rows = self._db.execute(self._sql["runs_like"], {"prefix": prefix.lower()}).fetchall()
+        if not prefix or not rows:
+            raise ConfigError(f"there is no run {prefix!r}", remedy="python -m core runs lists them")
+        if len(rows) > 1:
+            raise ConfigError(
+                f"more than one run begins with {prefix!r}", remedy="give more characters of the run's id"
+            )
+        return self._run(rows[0])
+
+    def runs(self, job: str | None = None, limit: int = 50) -> list[Run]:
+        """The newest runs first; of one job (its slug) or of all."""
+        with self._translated():
+            return [self._run(row) for row in self._db.execute(self._sql["runs"], {"job": job, "limit": limit})]
+
+    def runs_since(self, since: datetime | None) -> list[Run]:
+        """Runs that finished, or are open and began, at or after `since`; None: all."""
+        text = iso_utc(since) if since else ""
+        with self._translated():
+            return [self._run(row) for row in self._db.execute(self._sql["runs_since"], {"since": text})]
+
+    def rejects(self, run_id: str) -> Iterator[Reject]:
+        """The rejected rows of a run, by row number."""
+        with self._translated():
+            for row in self._db.execute(self._sql["rejects"], {"run_id": run_id}):
+                yield Reject(
+                    row["row_number"],
+                    row["column_name"],
+                    row["database_type"],
+                    row["reason"],
+                    key=row["key"],
+                    row=json.loads(row["row"]) if row["row"] else None,
+                )
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _run(self, row: sqlite3.Row) -> Run:
+        values: dict[str, Any] = dict(row)
+        for name in ("scheduled_at", "window_start", "started_at", "finished_at"):
+            values[name] = datetime.fromisoformat(values[name]) if values[name] else None
+        values["parameters"] = json.loads(values["parameters"])
+        values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
+        partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()
+        values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
+        known = {f.name for f in fields(Run)}
+        return Run(**{name: value for name, value in values.items() if name in known})
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise LedgerBusy(
+                    f"the ledger {self.file.name} is held by another process",
+                    why=f"waited {BUSY_TIMEOUT_S:.0f} s",
+                    remedy="look for a stuck PSTT Kafka process on this machine",
+                ) from None
+            raise StorageFailed(
+                f"the ledger {self.file} cannot be used",
+                why=str(error),
+                remedy="check the disk and the folder's permissions",
+            ) from None
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise StorageFailed(
+                f"the ledger {self.file} cannot be used",
+                why=str(error),
+                remedy="move the file away to begin a new ledger; the sends stay in metrics.duckdb",
+            ) from None
+
+
+def _storable(text: str) -> str:
+    """SQLite stores UTF-8: half of a character is written as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_alive(row: Mapping[str, Any] | sqlite3.Row) -> bool:
+    import psutil
+
+    try:
+        # Two seconds: the start time of a process is rounded differently from one reading to the next.
+        started_at: float = psutil.Process(row["pid"]).create_time()
+        return abs(started_at - float(row["pid_started_at"])) < 2
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

@@ -1,0 +1,111 @@
+-- What happened: SQLite, one file a workspace. Times are UTC, ISO 8601 text, so that they sort.
+-- The schema is split at semicolons: none in its comments.
+
+-- name: schema
+CREATE TABLE run (
+    run_id            TEXT PRIMARY KEY,
+    kind              TEXT NOT NULL,     -- job, replay, send
+    job               TEXT NOT NULL,
+    job_name          TEXT NOT NULL,
+    connection        TEXT NOT NULL,
+    cluster           TEXT NOT NULL,
+    topic             TEXT NOT NULL,
+    query             TEXT NOT NULL,
+    scheduled_at      TEXT NOT NULL,
+    window_start      TEXT,              -- the fire before this one, NULL where the job has no calendar
+    timezone          TEXT NOT NULL,
+    attempt           INTEGER NOT NULL,
+    of_run            TEXT,              -- the run that a replay repeats
+    asked_by          TEXT NOT NULL,
+    parameters        TEXT NOT NULL,     -- JSON object, resolved values
+    sql_sha256        TEXT NOT NULL,
+    sql_text          TEXT NOT NULL,     -- the statements as they reached the driver
+    state             TEXT NOT NULL,
+    pid               INTEGER NOT NULL,
+    pid_started_at    REAL NOT NULL,     -- Unix time, since a pid alone is used again by the system
+    host              TEXT NOT NULL,
+    started_at        TEXT NOT NULL,
+    finished_at       TEXT,
+    rows_read         INTEGER NOT NULL DEFAULT 0,
+    rows_counted      INTEGER,           -- COUNT(*) in the same snapshot, where asked for
+    sent              INTEGER NOT NULL DEFAULT 0,
+    acknowledged      INTEGER NOT NULL DEFAULT 0,
+    rejected          INTEGER NOT NULL DEFAULT 0,
+    failed            INTEGER NOT NULL DEFAULT 0,
+    retried           INTEGER NOT NULL DEFAULT 0,
+    bytes             INTEGER NOT NULL DEFAULT 0,
+    duration_s        REAL NOT NULL DEFAULT 0,
+    latency_avg_ms    REAL,
+    latency_p50_ms    REAL,
+    latency_p90_ms    REAL,
+    latency_p99_ms    REAL,
+    error_class       TEXT,
+    error_text        TEXT,
+    error_remedy      TEXT,
+    error_retriable   INTEGER
+) STRICT;
+CREATE INDEX run_by_time ON run (started_at);
+CREATE INDEX run_by_fire ON run (job, scheduled_at);
+CREATE TABLE run_partition (
+    run_id            TEXT NOT NULL REFERENCES run,
+    topic             TEXT NOT NULL,
+    partition         INTEGER NOT NULL,
+    first_offset      INTEGER NOT NULL,
+    last_offset       INTEGER NOT NULL,
+    count             INTEGER NOT NULL,
+    PRIMARY KEY (run_id, topic, partition)
+) STRICT;
+CREATE TABLE reject (
+    run_id            TEXT NOT NULL REFERENCES run,
+    row_number        INTEGER NOT NULL,
+    column_name       TEXT NOT NULL,
+    database_type     TEXT NOT NULL,
+    reason            TEXT NOT NULL,
+    key               TEXT,
+    row               TEXT,              -- JSON object: column → text
+    PRIMARY KEY (run_id, row_number)
+) STRICT;
+
+-- name: insert_run
+INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, window_start, timezone,
+                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at)
+VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, :scheduled_at, :window_start, :timezone,
+        1 + (SELECT count(*) FROM run WHERE job = :job AND scheduled_at = :scheduled_at),
+        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at)
+
+-- name: finish_run
+UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_read, rows_counted = :rows_counted,
+    sent = :sent, acknowledged = :acknowledged, rejected = :rejected, failed = :failed, retried = :retried,
+    bytes = :bytes, duration_s = :duration_s, latency_avg_ms = :latency_avg_ms, latency_p50_ms = :latency_p50_ms,
+    latency_p90_ms = :latency_p90_ms, latency_p99_ms = :latency_p99_ms, error_class = :error_class,
+    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable
+WHERE run_id = :run_id
+
+-- name: insert_partition
+INSERT INTO run_partition VALUES (:run_id, :topic, :partition, :first_offset, :last_offset, :count)
+
+-- name: insert_reject
+INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :database_type, :reason, :key, :row)
+
+-- name: runs
+SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, rowid DESC LIMIT :limit
+
+-- name: runs_like
+SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2
+
+-- name: runs_open
+SELECT * FROM run WHERE state IN ('planned', 'running')
+
+-- name: runs_since
+SELECT * FROM run WHERE coalesce(finished_at, started_at) >= :since
+
+-- name: partitions
+SELECT topic, partition, first_offset, last_offset, count FROM run_partition WHERE run_id = :run_id
+ORDER BY topic, partition
+
+-- name: rejects
+SELECT * FROM reject WHERE run_id = :run_id ORDER BY row_number
+
+-- name: interrupt
+UPDATE run SET state = 'interrupted', finished_at = :finished_at, error_class = 'Interrupted', error_text = :error_text,
+    error_remedy = :error_remedy, error_retriable = 1 WHERE run_id = :run_id AND state = 'running'

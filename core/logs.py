@@ -1,0 +1,91 @@
+"""Logs: JSON lines in `logs/` for machines, one human line on the terminal for people; both through loguru."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+__all__ = ["start_logging"]
+
+ROTATE_AT = "50 MB"
+
+
+def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) -> str | None:
+    """Sends everything that is logged to `folder`/pstt.log and warnings to stderr.
+
+    A folder that cannot be written is no reason to send nothing: the terminal then gets the log alone.
+
+    Args:
+        folder: The workspace's `logs/`; None: only the terminal.
+        level: Lowest level that is kept: DEBUG, INFO, WARNING, ERROR.
+        retention_days: Days a rotated file is kept.
+
+    Returns:
+        Why there is no log file; None where there is one.
+    """
+    from loguru import logger
+
+    logger.remove()
+    logger.configure(extra={"job": "", "run": "", "batch": ""})
+    logger.add(sys.stderr, level=max(level, "WARNING", key=_severity), format=_human, colorize=sys.stderr.isatty())
+    logging.basicConfig(handlers=[_ToLoguru()], level=0, force=True)
+    for name, lowest in (("kafka", "WARNING"), ("sqlalchemy", "WARNING"), ("asyncio", "WARNING"), ("pstt", "DEBUG")):
+        logging.getLogger(name).setLevel(lowest)
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        logger.add(
+            folder / "pstt.log",
+            level=level,
+            format=_json_line,
+            rotation=ROTATE_AT,
+            retention=f"{retention_days} days",
+            encoding="utf-8",
+            # A message of ours never holds a row's value; loguru's diagnose would print local variables.
+            diagnose=False,
+            backtrace=False,
+        )
+    except OSError as error:
+        return f"no log file in {folder}: {error.strerror or error}"
+    return None
+
+
+def _severity(level: str) -> int:
+    return logging.getLevelNamesMapping()[level]
+
+
+def _human(record: Record) -> str:
+    run = " run {extra[run]}" if record["extra"].get("run") else ""
+    return f"<level>{{level: <7}}</level> {{time:HH:mm:ss}}{run} {{message}}\n"
+
+
+def _json_line(record: Record) -> str:
+    """Loguru formats what is returned once more, hence the detour over an extra field."""
+    entry: dict[str, Any] = {
+        "time": record["time"].astimezone().isoformat(),
+        "level": record["level"].name,
+        "message": record["message"],
+        "logger": record["name"],
+        **{name: value for name, value in record["extra"].items() if name != "line"},
+    }
+    if record["exception"]:
+        entry["exception"] = f"{record['exception'].type.__name__}: {record['exception'].value}"
+    record["extra"]["line"] = json.dumps(entry, ensure_ascii=False, default=str)
+    return "{extra[line]}\n"
+
+
+class _ToLoguru(logging.Handler):
+    """What libraries log in the standard way goes to the same places."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from loguru import logger
+
+        level = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
+        logger.opt(depth=6).log(level, "{}", record.getMessage())

@@ -1,0 +1,397 @@
+"""The main job, whole: read rows, make messages, hand them over, account for each, say how it ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import compress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import msgspec
+
+from core.delivery import Sender
+from core.envelope import NULL_KEY, Encoded, Envelope, Reject, iso_utc
+from core.errors import (
+    MessageTooLarge,
+    PsttError,
+    QueryFailed,
+    RetriesExhausted,
+    RunCancelled,
+    RunFailed,
+    StorageFailed,
+)
+from core.ledger import Ledger, Outcome
+from core.model import Batch, Delivery, Plan, Publisher, Reading, Run, Source
+from core.spool import Spool, Tally
+
+__all__ = ["Progress", "Stop", "run_job"]
+
+
+class Stop(Protocol):
+    """A flag that somebody may set; `threading.Event` is one."""
+
+    def is_set(self) -> bool:
+        """Whether the run is asked to stop."""
+        ...
+
+
+class Progress(Protocol):
+    """Told how far a run has come."""
+
+    def __call__(self, rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
+        """Called after each fetch; `rows_counted` is the total where it is known."""
+        ...
+
+
+def run_job(
+    plan: Plan,
+    source: Source,
+    publisher: Publisher,
+    sender: Sender,
+    ledger: Ledger,
+    spool_dir: Path,
+    *,
+    now: Callable[[], datetime],
+    stop: Stop,
+    progress: Progress | None = None,
+) -> Run:
+    """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
+
+    The verdict is green only if every row read is acknowledged or rejected, which is counted from
+    delivery reports, and after every send is on disk.
+
+    Args:
+        plan: What is read and where it goes.
+        source: The database.
+        publisher: The cluster.
+        sender: Hands batches to `publisher` and tries them again.
+        ledger: Where run and rejects are written.
+        spool_dir: Where the sends are written.
+        now: The clock, aware UTC.
+        stop: Set by somebody who wants the run to end; looked at between batches.
+        progress: Told how far the run is.
+
+    Raises:
+        StorageFailed: The ledger itself cannot be written, so there is no verdict.
+        LedgerBusy: Another process holds the ledger.
+    """
+    run = ledger.start(plan, now())
+    course = _Course(plan, run, publisher, sender, ledger, now, stop, progress)
+    error: PsttError | None = None
+    try:
+        course.spool = Spool(spool_dir, run_id=run.run_id, job=plan.job.slug)
+        if plan.job.delivery == "exactly_once":
+            course.send_once(source, spool_dir)
+        else:
+            course.send(source)
+    except PsttError as failure:
+        error = failure
+    except KeyboardInterrupt:
+        error = RunCancelled("the run was cancelled", why="the program was told to end at once")
+    error = course.settle(error)
+    return ledger.finish(run.run_id, course.outcome(error), now())
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far one run has come."""
+
+    plan: Plan
+    run: Run
+    publisher: Publisher
+    sender: Sender
+    ledger: Ledger
+    now: Callable[[], datetime]
+    stop: Stop
+    progress: Progress | None
+    spool: Spool | None = None
+    rows_read: int = 0
+    rows_counted: int | None = None
+    rejected: int = 0
+    oversized: int = 0
+    """Of the rejected: those that were handed over and refused for their size."""
+    acknowledged: int = 0
+    batches: int = 0
+    done_before: Tally | None = None
+    """An earlier attempt that had sent everything exactly once."""
+    headers: tuple[tuple[str, bytes], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        job = self.plan.job
+        own = tuple((name, value.encode()) for name, value in job.headers.items())
+        self.headers = (("run_id", self.run.run_id.encode()), ("job", job.name.encode()), *own)
+
+    def send(self, source: Source) -> None:
+        """At least once: rows are handed over while the next ones are read."""
+        self.publisher.require_topic(self.plan.topic)
+        for envelope, encoded in self.read(source):
+            self.hand_over(envelope, encoded)
+        self.drain()
+        self.check_count()
+
+    def send_once(self, source: Source, spool_dir: Path) -> None:
+        """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
+
+        The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
+        """
+        key = f"{self.plan.of_run or self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}".encode()
+        self.publisher.require_topic(self.plan.topic)
+        self.publisher.prepare_once(self.plan.control_topic)
+        marker = self.publisher.read_control(self.plan.control_topic, key)
+        if marker is not None:
+            self.recognise(marker)
+            return
+        aside = spool_dir / f".{self.run.run_id}.rows"
+        try:
+            with _fetched(aside, self.read(source)) as fetched:
+                self.check_count()
+                self.publisher.begin()
+                self.commit(fetched, key)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def commit(self, fetched: Iterable[tuple[Envelope, Encoded]], key: bytes) -> None:
+        """Sends everything and the marker; visible all at once, or never."""
+        digest = hashlib.sha256()
+        try:
+            for envelope, encoded in fetched:
+                for message_id in encoded.message_ids:
+                    digest.update(message_id)
+                self.hand_over(envelope, encoded)
+            self.drain()
+            if self.oversized:
+                raise RunFailed(
+                    f"{self.oversized} messages are over the size limit",
+                    why="exactly_once sends all rows or none",
+                    remedy=f"python -m core rejects {self.run.run_id} lists them",
+                )
+            self.mark(key, digest.hexdigest())
+            self.publisher.commit()
+        except BaseException:
+            self.sender.give_up()
+            self.collect()
+            with suppress(PsttError):  # the transaction's time-out ends it all the same
+                self.publisher.abort()
+            self.acknowledged = 0
+            raise
+
+    def mark(self, key: bytes, digest: str) -> None:
+        value = msgspec.json.encode({"run": self.run.run_id, "rows": self.acknowledged, "sha256": digest})
+        batch = Batch(0, self.plan.control_topic, [key], [value], [b"0" * 32], [0], self.headers)
+        self.sender.submit(batch)
+        for delivery in self.sender.drain():
+            for failure in delivery.errors.values():
+                raise failure
+
+    def recognise(self, marker: bytes) -> None:
+        """The topic says that an earlier attempt was whole: nothing is sent again."""
+        earlier = msgspec.json.decode(marker)
+        self.rows_read = self.acknowledged = int(earlier["rows"])
+        self.done_before = Tally(acknowledged=self.acknowledged)
+
+    def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
+        """Yields the rows as keys and JSON, rejects put aside."""
+        plan = self.plan
+        with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
+            envelope = self.plan_of(reading)
+            for rows in reading:
+                if self.stop.is_set():
+                    raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
+                encoded = envelope.encode(rows)
+                if plan.skip_ids is not None:
+                    encoded = _without(encoded, plan.skip_ids)
+                self.rows_read += len(encoded.data) + len(encoded.rejects)
+                self.reject(encoded.rejects)
+                yield envelope, encoded
+                if self.progress:
+                    self.progress(self.rows_read, self.acknowledged, self.rows_counted)
+
+    def plan_of(self, reading: Reading) -> Envelope:
+        self.rows_counted = reading.counted
+        return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+
+    def reject(self, rejects: list[Reject]) -> None:
+        if not rejects:
+            return
+        self.ledger.add_rejects(self.run.run_id, rejects)
+        self.rejected += len(rejects)
+        job = self.plan.job
+        for reject in rejects:
+            option = "on_null_key" if reject.reason == NULL_KEY else "on_bad_row"
+            if getattr(job, option) == "fail":
+                where = f"row {reject.row_number}" + (f", column {reject.column}" if reject.column else "")
+                raise RunFailed(
+                    f"{where} cannot be sent",
+                    why=reject.reason,
+                    remedy=f'mend the row, or set "{option}": "reject" in {job.slug}.job.json',
+                )
+
+    def hand_over(self, envelope: Envelope, encoded: Encoded) -> None:
+        """Hands the rows of one fetch over in batches; each batch is stamped when its turn has come."""
+        size = self.plan.batch_size
+        for start in range(0, len(encoded.data), size):
+            if self.stop.is_set():
+                raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
+            end = start + size
+            self.batches += 1
+            values = envelope.wrap(encoded.data[start:end], extracted_at=encoded.extracted_at, published_at=self.now())
+            self.sender.submit(
+                Batch(
+                    self.batches,
+                    self.plan.topic,
+                    encoded.keys[start:end],
+                    values,
+                    encoded.message_ids[start:end],
+                    encoded.row_numbers[start:end],
+                    self.headers,
+                )
+            )
+            self.collect()
+
+    def drain(self) -> None:
+        self.account(self.sender.drain())
+
+    def collect(self) -> None:
+        self.account(self.sender.finished())
+
+    def account(self, deliveries: list[Delivery]) -> None:
+        """Writes finished batches down, and stops the run at the first failure that the next batch would meet too."""
+        failure: PsttError | None = None
+        for delivery in deliveries:
+            self._record(delivery)
+            self.acknowledged += delivery.acknowledged
+            for index, error in delivery.errors.items():
+                if isinstance(error, MessageTooLarge):
+                    self._reject_oversized(delivery.batch, index, error)
+                else:
+                    failure = failure or error
+        if failure:
+            raise failure
+
+    def _record(self, delivery: Delivery) -> None:
+        if self.spool and delivery.batch.topic != self.plan.control_topic:
+            self.spool.record(delivery)
+
+    def _reject_oversized(self, batch: Batch, index: int, error: PsttError) -> None:
+        key = batch.keys[index]
+        self.oversized += 1
+        reject = Reject(
+            batch.row_numbers[index], "", "", error.text, key=None if key is None else key.decode("utf-8", "replace")
+        )
+        self.reject([reject])
+
+    def check_count(self) -> None:
+        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
+            raise QueryFailed(
+                f"COUNT(*) said {self.rows_counted:,} rows and {self.rows_read:,} were read",
+                why="the statement gives another result when it is run twice",
+                remedy="look for random or time functions in the query",
+            )
+
+    def settle(self, error: PsttError | None) -> PsttError | None:
+        """Brings every message under way to an end and everything recorded to disk; the error that stands."""
+        try:
+            if error is not None:
+                self._wind_up(error)
+            if self.spool:
+                self.spool.close()
+        except PsttError as failure:
+            # A failing disk outweighs what came before: the sends are not all written down.
+            error = failure if error is None or isinstance(failure, StorageFailed) else error
+        return error
+
+    def _wind_up(self, error: PsttError) -> None:
+        """Waits for what is under way if the run was only cancelled; otherwise the cluster has failed and waiting is vain."""
+        deliveries = []
+        if not isinstance(error, RetriesExhausted) and not error.is_retriable:
+            deliveries = self.sender.drain(self.plan.stop_timeout_s)
+        deliveries += self.sender.give_up()
+        for delivery in deliveries:
+            with suppress(RunFailed):
+                self._record(delivery)
+            self.acknowledged += delivery.acknowledged
+
+    def outcome(self, error: PsttError | None) -> Outcome:
+        tally = self.done_before or (self.spool.tally if self.spool else Tally())
+        once = self.plan.job.delivery == "exactly_once" and error is not None
+        acknowledged = 0 if once else tally.acknowledged
+        if error is None and self.rows_read != acknowledged + self.rejected:
+            error = RunFailed(
+                f"{self.rows_read:,} rows read, but {acknowledged:,} acknowledged and {self.rejected:,} rejected",
+                why="some rows are not accounted for",
+                remedy="report this: it is a defect of PSTT Kafka",
+            )
+        failed = tally.failed - self.oversized + (tally.acknowledged - acknowledged)
+        return Outcome(
+            state=_state(error, acknowledged),
+            rows_read=self.rows_read,
+            rows_counted=self.rows_counted,
+            sent=0 if self.done_before else tally.acknowledged + tally.failed,
+            acknowledged=acknowledged,
+            rejected=self.rejected,
+            failed=failed,
+            retried=tally.retried,
+            bytes=tally.bytes,
+            duration_s=(self.now() - self.run.started_at).total_seconds(),
+            latency_avg_ms=tally.average_ms,
+            latency_p50_ms=tally.percentile_ms(0.5),
+            latency_p90_ms=tally.percentile_ms(0.9),
+            latency_p99_ms=tally.percentile_ms(0.99),
+            partitions=tally.partitions,
+            error=error,
+        )
+
+
+def _state(error: PsttError | None, acknowledged: int) -> str:
+    if error is None:
+        return "succeeded"
+    if isinstance(error, RunCancelled):
+        return "cancelled"
+    return "partial" if acknowledged else "failed"
+
+
+def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
+    """The rows whose message id is not among `skip_ids`."""
+    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
+    return Encoded(
+        list(compress(encoded.row_numbers, wanted)),
+        list(compress(encoded.keys, wanted)),
+        list(compress(encoded.data, wanted)),
+        list(compress(encoded.message_ids, wanted)),
+        encoded.rejects,
+        encoded.extracted_at,
+    )
+
+
+@contextmanager
+def _fetched(aside: Path, read: Iterator[tuple[Envelope, Encoded]]) -> Iterator[Iterator[tuple[Envelope, Encoded]]]:
+    """Keeps a whole result on disk, so that the transaction is short and memory stays flat."""
+    frames = msgspec.msgpack.Encoder()
+    envelope: Envelope | None = None
+    try:
+        with aside.open("wb") as file:
+            for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
+                frame = frames.encode(
+                    (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
+                )
+                file.write(len(frame).to_bytes(8, "little"))
+                file.write(frame)
+    except OSError as error:
+        raise StorageFailed(
+            f"the rows cannot be kept in {aside.parent}",
+            why=error.strerror or str(error),
+            remedy="make room on that disk",
+        ) from None
+    with aside.open("rb") as file:
+        yield ((envelope, encoded) for encoded in _frames(file)) if envelope else iter(())
+
+
+def _frames(file: BinaryIO) -> Iterator[Encoded]:
+    decoder = msgspec.msgpack.Decoder(tuple[list[int], list[bytes | None], list[bytes], list[bytes], datetime])
+    while size := file.read(8):
+        numbers, keys, data, ids, extracted_at = decoder.decode(file.read(int.from_bytes(size, "little")))
+        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC))

@@ -1,0 +1,667 @@
+"""The SQL file: what it asks for, and the statements it becomes when every parameter has a value.
+
+Everything that is not a parameter reaches the driver as it stands in the file, byte for byte; only the
+lines for SQL*Plus and the terminators are left out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn
+
+from core import gate
+from core.errors import SqlError
+from core.lexer import Token, lex, position
+from core.model import DbType, Parameter, Query, Step, Value
+from core.substitution import Bind, Insert, Substituted, Use, resolved, substitute
+
+__all__ = ["ParsedQuery", "load", "parse"]
+
+_ALLOW_WRITES = 'if it is meant to write, set "allow_writes": true on its connection in connections.json'
+_TYPES = ("string", "integer", "decimal", "date", "datetime")
+_MAX_DIGITS = 38
+"""Oracle's NUMBER and SQL Server's decimal hold no more."""
+_SHORT_NVARCHAR = 4000
+
+
+def load(path: Path, db_type: DbType) -> ParsedQuery:
+    """Reads and parses one file of `queries/`.
+
+    Raises:
+        SqlError: As `parse`; also where the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise SqlError("cannot read the query file", why=why, remedy=f"check {path}", file=path) from None
+    return parse(content, name=path.name, db_type=db_type, file=path)
+
+
+def parse(text: str | bytes, *, name: str, db_type: DbType, file: Path | None = None) -> ParsedQuery:
+    """Finds parameters and statements of an SQL file and decides where values will be bound.
+
+    Bytes are UTF-8, with or without byte order mark; UTF-16 with one, as SQL Server's tools save it; else
+    Windows-1252, which `notes` then tells. Nothing is asked of a database.
+
+    Args:
+        text: The whole file.
+        name: How the query is called: the file's name.
+        db_type: Whose SQL it is.
+        file: For error texts.
+
+    Raises:
+        SqlError: With line and column: a parameter that is not defined or stands where no value may stand, a
+            SQL*Plus command, a literal without end, no SELECT.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    decoded, notes = (text, ()) if isinstance(text, str) else _decode(text, file)
+    return _Parser(decoded, name, db_type, file, hashlib.sha256(raw).hexdigest(), notes).parse()
+
+
+def _decode(content: bytes, file: Path | None) -> tuple[str, tuple[str, ...]]:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace"), ("read as UTF-16; save it as UTF-8",)
+    try:
+        return content.decode("utf-8-sig"), ()
+    except UnicodeDecodeError:
+        note = "read as Windows-1252, because it is not UTF-8; save it as UTF-8 to be sure of letters such as à and €"
+    try:
+        return content.decode("cp1252"), (note,)
+    except UnicodeDecodeError as error:
+        line, column = position(content.decode("latin-1"), error.start)
+        raise SqlError(
+            f"byte 0x{content[error.start]:02X} is neither UTF-8 nor Windows-1252",
+            why="the encoding of the file is not known",
+            remedy="save it as UTF-8",
+            file=file,
+            line=line,
+            column=column,
+        ) from None
+
+
+# ── a parsed file ─────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    tokens: tuple[Token, ...]
+    substituted: Substituted
+    kind: gate.StatementKind
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedQuery:
+    """An SQL file without its values."""
+
+    name: str
+    db_type: DbType
+    parameters: tuple[Parameter, ...]
+    sha256: str
+    """Hash of the file's bytes, in hex."""
+    notes: tuple[str, ...]
+    """What a person should know about the file, such as a guessed encoding."""
+    file: Path | None
+    _text: str
+    _statements: tuple[_Statement, ...]
+
+    def defaults(self) -> dict[str, str]:
+        """The values that optional parameters have in the file; they may be templates such as `{date-1}`."""
+        return {p.name: p.default for p in self.parameters if not p.mandatory}
+
+    def bind(self, values: Mapping[str, str], *, allow_writes: bool = False) -> Query:
+        """The statements for these values, checked to be free of writes.
+
+        The values change only the binds: the text of the steps is the same for any of them, except for
+        parameters that list their allowed names.
+
+        Args:
+            values: Parameter → value, templates already resolved; names in any case. Missing ones have their default.
+            allow_writes: The connection says so: the read-only gate stays open.
+
+        Raises:
+            SqlError: A mandatory parameter is missing, a name is unknown, a value does not fit, or a statement
+                could write.
+        """
+        given = self._given(values)
+        if not allow_writes:
+            for statement in self._statements:
+                self._check(statement, given)
+        steps = tuple(self._step(statement, given) for statement in self._statements)
+        return Query(self.name, steps, given, self.sha256)
+
+    def _given(self, values: Mapping[str, str]) -> dict[str, str]:
+        """The value of each parameter, checked."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        named: dict[str, str] = {}
+        for name, value in values.items():
+            upper = name.upper()
+            if upper not in known:
+                self._refuse_unknown(name, list(known))
+            if named.setdefault(upper, value) != value:
+                raise SqlError(f"parameter {upper} is given twice, with different values", file=self.file)
+        for parameter in self.parameters:
+            if parameter.mandatory and parameter.name not in named:
+                self._refuse_missing(parameter)
+        given = {p.name: named.get(p.name, p.default) for p in self.parameters}
+        for parameter in self.parameters:
+            self._check_value(parameter, given[parameter.name])
+        return given
+
+    def _refuse_unknown(self, name: str, known: Sequence[str]) -> NoReturn:
+        near = difflib.get_close_matches(name.upper(), known, 1)
+        why = f"the nearest is {near[0]}" if near else f"it has {', '.join(known)}" if known else "it has no parameters"
+        raise SqlError(
+            f"{self.name} has no parameter {name[:60]}",
+            why=why,
+            remedy="correct the name in parameters of the job or in --param, or add a define line",
+            file=self.file,
+        )
+
+    def _refuse_missing(self, parameter: Parameter) -> NoReturn:
+        described = f" ({parameter.description})" if parameter.description else ""
+        raise SqlError(
+            f"mandatory parameter {parameter.name}{described} has no value",
+            why="the value on its define line is only an example",
+            remedy=f'give it in the job ("parameters": {{"{parameter.name}": "…"}}) or with --param {parameter.name}=…',
+            file=self.file,
+            line=parameter.line,
+        )
+
+    def _check_value(self, parameter: Parameter, value: str) -> None:
+        problem = _value_problem(parameter, value, self.db_type)
+        if problem:
+            raise SqlError(
+                f"parameter {parameter.name} cannot be {_shown(value)}",
+                why=problem,
+                remedy="give another value",
+                file=self.file,
+                line=parameter.line,
+            )
+
+    def _check(self, statement: _Statement, given: Mapping[str, str]) -> None:
+        tokens = resolved(statement.tokens, statement.substituted.inserted, given)
+        found = gate.refusal(tokens, self.db_type)
+        if found is None:
+            return
+        line, column = position(self._text, found.token.start)
+        remedy = f"{found.remedy}; {_ALLOW_WRITES}" if found.remedy else f"remove it; {_ALLOW_WRITES}"
+        raise SqlError(found.what, why=found.why, remedy=remedy, file=self.file, line=line, column=column)
+
+    def _step(self, statement: _Statement, given: Mapping[str, str]) -> Step:
+        binds = [part for part in statement.substituted.parts if isinstance(part, Bind)]
+        text = ""
+        for part in statement.substituted.parts:
+            if isinstance(part, Bind):
+                text += _PLACEHOLDERS[self.db_type].format(part.name)
+            elif isinstance(part, Insert):
+                text += given[part.parameter]
+            else:
+                # psycopg reads % only where there are binds; without any, the text has to stay as it is.
+                text += part.replace("%", "%%") if self.db_type == "postgresql" and binds else part
+        valued = [(bind.name, self._value(bind, given)) for bind in binds]
+        if self.db_type == "sqlserver":
+            return Step(text, tuple(value for _, value in valued), statement.kind == "rows", statement.line)
+        return Step(text, dict(valued), statement.kind == "rows", statement.line)
+
+    def _value(self, bind: Bind, given: Mapping[str, str]) -> Value:
+        parameters = {parameter.name: parameter for parameter in self.parameters}
+        text = _text_of(bind.content, given)
+        if bind.is_text:
+            self._check_length(bind, given)
+            return text
+        parameter = next(parameters[piece.parameter] for piece in bind.content if isinstance(piece, Use))
+        value = _typed(parameter.type, text)
+        if value is None:
+            raise SqlError(
+                f"parameter {parameter.name} cannot be {_shown(text)}",
+                why=f"&{parameter.name} stands without quotes, so its value has to be a number",
+                remedy=f"write '&{parameter.name}' in the file for a text, or add [type=date] or [type=string] to its comment",
+                file=self.file,
+                line=parameter.line,
+            )
+        return _for_driver(value, self.db_type)
+
+    def _check_length(self, bind: Bind, given: Mapping[str, str]) -> None:
+        # SQL Server cuts nvarchar(n) + 'x' at 4,000 characters without a word; a longer bind is nvarchar(max) and is not cut.
+        if self.db_type != "sqlserver" or not bind.literal:
+            return
+        lengths = [_utf16_units(given[piece.parameter]) for piece in bind.literal if isinstance(piece, Use)]
+        if max(lengths) <= _SHORT_NVARCHAR < _utf16_units(_text_of(bind.literal, given)):
+            raise SqlError(
+                f"the literal with {bind.name.removeprefix('P_')} gets longer than {_SHORT_NVARCHAR} characters",
+                why="SQL Server would cut it there without an error",
+                remedy="give a shorter value",
+                file=self.file,
+            )
+
+
+_PLACEHOLDERS: dict[DbType, str] = {"oracle": ":{}", "sqlite": ":{}", "postgresql": "%({})s", "sqlserver": "?"}
+
+
+# ── values ────────────────────────────────────────────────────────────────────────────────────
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?", re.ASCII)
+_EXPECTED = {
+    "integer": "its declared type is integer: whole digits, such as 42",
+    "decimal": "its declared type is decimal: digits with a point, such as 1234.50",
+    "date": "its declared type is date: YYYY-MM-DD",
+    "datetime": "its declared type is datetime: YYYY-MM-DDTHH:MM:SS without an offset",
+}
+
+
+def _value_problem(parameter: Parameter, value: str, db_type: DbType) -> str:
+    """Why a parameter may not have this value; empty: it may."""
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        return "it holds half a character (a lone surrogate), which cannot be sent to any database"
+    if db_type == "postgresql" and "\0" in value:
+        return "it holds a NUL character, which PostgreSQL has not"
+    if parameter.allowed and value not in parameter.allowed:
+        return f"allowed are {', '.join(parameter.allowed)}"
+    if parameter.type and _typed(parameter.type, value) is None:
+        return _EXPECTED[parameter.type]
+    return ""
+
+
+def _typed(type_: str | None, text: str) -> str | int | Decimal | date | datetime | None:
+    """A text as a value of a declared type, None: as a number; None where it is no such value."""
+    match type_:
+        case "string":
+            return text
+        case "date":
+            moment = _moment(text) if _DATE.fullmatch(text) else None
+            return moment.date() if moment else None
+        case "datetime":
+            return _moment(text) if _DATETIME.fullmatch(text) else None
+    number = _number(text)
+    if type_ == "integer":
+        return number if isinstance(number, int) else None
+    return Decimal(number) if type_ == "decimal" and number is not None else number
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> int | Decimal | None:
+    """A numeric literal as the exact number; None where it is none or has more digits than databases hold."""
+    stripped = text.strip()
+    if len(stripped) > 2 * _MAX_DIGITS or not _DECIMAL.fullmatch(stripped):
+        return None
+    number = Decimal(stripped)
+    exponent = number.as_tuple().exponent
+    digits = len(number.as_tuple().digits)
+    if not isinstance(exponent, int) or digits + max(exponent, 0) > _MAX_DIGITS or exponent < -_MAX_DIGITS:
+        return None
+    return int(stripped) if _INTEGER.fullmatch(stripped) else number
+
+
+def _for_driver(value: str | int | Decimal | date | datetime, db_type: DbType) -> Value:
+    """The same value in a type that the driver takes."""
+    if db_type == "sqlite":
+        return _for_sqlite(value)
+    if db_type == "sqlserver" and isinstance(value, int) and value.bit_length() > 63:
+        return Decimal(value)
+    return value
+
+
+def _for_sqlite(value: str | int | Decimal | date | datetime) -> Value:
+    """SQLite has no decimals and no dates: its own literals are REAL, and dates are text."""
+    match value:
+        case datetime():
+            return value.isoformat(" ")
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return float(value)
+        case int() if value.bit_length() > 63:
+            return float(value)
+    return value
+
+
+def _text_of(content: Sequence[str | Use], given: Mapping[str, str]) -> str:
+    return "".join(given[piece.parameter] if isinstance(piece, Use) else piece for piece in content)
+
+
+def _utf16_units(text: str) -> int:
+    return len(text.encode("utf-16-le")) // 2
+
+
+def _shown(value: str) -> str:
+    """A value for an error text: on one line, not too long, fit to print."""
+    return ascii(value) if len(value) <= 40 else f"{value[:39]!a}… ({len(value)} characters)"
+
+
+# ── parsing ───────────────────────────────────────────────────────────────────────────────────
+
+_DEFINE = re.compile(r"def(?:i(?:ne?)?)?(?:\s+(?P<name>[^\s=]+))?\s*(?P<equals>=)?\s*(?P<rest>.*)", re.IGNORECASE)
+_NAME = re.compile(r"[^\W\d]\w*")
+_SINGLE = re.compile(r"'((?:[^']|'')*)'")
+_DOUBLE = re.compile(r'"((?:[^"]|"")*)"')
+_BARE = re.compile(r"((?:(?!--)[^;])*)")
+_TAIL = re.compile(r"\s*;?\s*(?:--(?P<comment>.*))?")
+_ROLE = re.compile(r"\s*(?P<word>obbligatorio|mandatory|opzionale|optional)\b\s*:?\s*(?P<text>.*)", re.IGNORECASE)
+_OPTION = re.compile(r"\s*\[\s*(?P<key>\w+)\s*=\s*(?P<value>[^\]]*)\]")
+_MISPLACED = re.compile(r"(?:DEF(?:I(?:NE?)?)?\s+\w+\s*=|SET\s+DEF(?:I(?:NE?)?)?\s+O)", re.IGNORECASE)
+_SET_DEFINE = re.compile(r"SET\s+(?:DEF(?:I(?:NE?)?)?|SCAN)\s+(?:ON|OFF)\s*;?\s*(?:--.*)?", re.IGNORECASE)
+_DRIVER_BINDS: dict[DbType, re.Pattern[str]] = {
+    "oracle": re.compile(r":"),
+    "sqlite": re.compile(r"[:@$?]"),
+    "sqlserver": re.compile(r"\?"),
+    "postgresql": re.compile(r"\$"),
+}
+_BEGINS_BIND = re.compile(r'[\w"]')
+_SET_WORDS = frozenset({"SET", "SELECT", "WITH"})
+
+
+class _Parser:
+    def __init__(
+        self, text: str, name: str, db_type: DbType, file: Path | None, sha256: str, notes: tuple[str, ...]
+    ) -> None:
+        self._text = text
+        self._name = name
+        self._db_type = db_type
+        self._file = file
+        self._sha256 = sha256
+        self._notes = notes
+        self._parameters: dict[str, Parameter] = {}
+
+    def parse(self) -> ParsedQuery:
+        self._check_characters()
+        tokens = lex(self._text, self._db_type)
+        for token in tokens:
+            self._check_token(token)
+        for token in tokens:
+            if token.kind == "command":
+                self._command(token)
+        statements = tuple(self._statement(cut) for cut in self._cut(tokens))
+        if not any(statement.kind == "rows" for statement in statements):
+            self._fail_without_rows(statements)
+        return ParsedQuery(
+            self._name,
+            self._db_type,
+            tuple(self._parameters.values()),
+            self._sha256,
+            self._notes,
+            self._file,
+            self._text,
+            statements,
+        )
+
+    def fail(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
+        line, column = position(self._text, offset)
+        raise SqlError(what, why=why, remedy=remedy, file=self._file, line=line, column=column)
+
+    # ── characters and tokens ──
+
+    def _check_characters(self) -> None:
+        wrong = re.search(r"[\0\ud800-\udfff]", self._text)
+        if wrong:
+            kind = "a NUL character" if wrong[0] == "\0" else "half a character (a lone surrogate)"
+            self.fail(wrong.start(), f"the file holds {kind}", "it is not plain text", "save it again as UTF-8")
+
+    def _check_token(self, token: Token) -> None:
+        if not token.closed:
+            kind = {"string": "literal", "quoted": "quoted identifier"}.get(token.kind, token.kind)
+            self.fail(token.start, f"the {kind} that begins here has no end", remedy="close it")
+        if token.kind in ("word", "operator"):
+            self._check_letters(token)
+        touches_quote = token.kind == "word" and self._text.startswith("'", token.end)
+        if touches_quote and self._db_type == "oracle" and token.upper.endswith("Q"):
+            # python-oracledb takes any q' for the beginning of q'[…]', also in the middle of a word.
+            self.fail(token.end, "a literal touches the word before it", remedy="put a blank between them")
+        lone_return = token.text.startswith("--") and "\r" in token.text.rstrip("\r")
+        if lone_return and self._db_type in ("oracle", "sqlserver"):
+            self.fail(
+                token.start + token.text.index("\r"),
+                "a carriage return stands alone in this comment",
+                "some programs end the comment there and others do not",
+                "write a whole line end",
+            )
+
+    def _check_letters(self, token: Token) -> None:
+        """Outside literals and comments only letters may be other than ASCII: a no-break space is no blank everywhere."""
+        for index, char in enumerate(token.text):
+            is_plain = char.isprintable() if char.isascii() else char.isalnum() or _is_mark(char)
+            if is_plain:
+                continue
+            self.fail(
+                token.start + index,
+                f"the character U+{ord(char):04X} ({_character_name(char)}) is not SQL",
+                "it often comes from a word processor or a chat",
+                "replace it by a plain blank, quote or sign; in a name, put the name in double quotes",
+            )
+
+    # ── lines for SQL*Plus ──
+
+    def _command(self, token: Token) -> None:
+        line = token.text.strip()
+        if re.match(r"def(i(ne?)?)?\b", line, re.IGNORECASE):
+            self._define(token, line)
+        elif not _SET_DEFINE.fullmatch(line):
+            command = (
+                " ".join(line.split()[:2])[:40] if line.upper().startswith("SET") else re.split(r"[\s;]", line)[0][:40]
+            )
+            self.fail(
+                token.start,
+                f"{command} is a command of SQL*Plus or another client, not SQL",
+                "only define and SET DEFINE ON or OFF are understood here",
+                "remove the line",
+            )
+
+    def _define(self, token: Token, line: str) -> None:
+        parts = _DEFINE.fullmatch(line)
+        if parts is None or not parts["name"] or not parts["equals"]:
+            self.fail(token.start, "this define has no value", remedy="write define NAME='value'")
+        name = parts["name"].upper()
+        if not _NAME.fullmatch(name):
+            self.fail(
+                token.start + parts.start("name"),
+                f"{parts['name'][:60]} cannot be the name of a parameter",
+                remedy="use letters, digits and _, with a letter first",
+            )
+        if name in self._parameters:
+            self.fail(
+                token.start + parts.start("name"),
+                f"{name} is defined twice",
+                f"first in line {self._parameters[name].line}",
+                "remove one of the lines",
+            )
+        value, tail = self._define_value(parts["rest"], token.start + parts.start("rest"))
+        inside = [mark for mark in token.marks if mark.start < token.start + parts.start("rest") + tail.start()]
+        if inside:
+            self.fail(
+                inside[0].start,
+                f"&{inside[0].name} stands inside the value of {name}",
+                "a parameter cannot be made of another one",
+                "use both in the statement, or write SET DEFINE OFF above if & is plain text",
+            )
+        self._parameters[name] = self._parameter(name, value, tail["comment"] or "", token)
+
+    def _define_value(self, rest: str, offset: int) -> tuple[str, re.Match[str]]:
+        """The value behind `=`, and what follows it."""
+        quote = rest[:1] if rest[:1] in ("'", '"') else ""
+        found = {"'": _SINGLE, '"': _DOUBLE, "": _BARE}[quote].match(rest)
+        if found is None:
+            self.fail(offset, "the value of this define has no closing quote", remedy=f"close it with {quote}")
+        tail = _TAIL.fullmatch(rest, found.end())
+        if tail is None:
+            self.fail(
+                offset + found.end(),
+                "this text stands behind the value of the define",
+                "only ; and a comment may follow it",
+                "put a value with blanks or quotes in quotes, a quote inside it twice",
+            )
+        value = found[1].replace(quote * 2, quote) if quote else found[1].strip()
+        return value, tail
+
+    def _parameter(self, name: str, default: str, comment: str, token: Token) -> Parameter:
+        role = _ROLE.fullmatch(comment)
+        mandatory = role is not None and role["word"].lower() in ("obbligatorio", "mandatory")
+        line, _ = position(self._text, token.start)
+        described = role["text"] if role else comment
+        options, description = self._options(described.strip(), token)
+        parameter = replace(Parameter(name, default, mandatory, description, line=line), **options)
+        problem = "" if mandatory or "{" in default else _value_problem(parameter, default, self._db_type)
+        if problem:
+            self.fail(token.start, f"the default of {name} cannot be {_shown(default)}", problem, "correct the define")
+        return parameter
+
+    def _options(self, text: str, token: Token) -> tuple[dict[str, Any], str]:
+        """`[type=…]` and `[allowed=…]` of a comment, and the comment without them."""
+        options: dict[str, Any] = {}
+        for option in _OPTION.finditer(text):
+            key = option["key"].lower()
+            offset = token.start + token.text.index(option[0].strip())
+            if key == "type":
+                options["type"] = self._type(option["value"].strip().lower(), offset)
+            elif key == "allowed":
+                options["allowed"] = self._allowed(option["value"], offset)
+            elif difflib.get_close_matches(key, ["type", "allowed"]):
+                near = difflib.get_close_matches(key, ["type", "allowed"])[0]
+                self.fail(offset, f"[{key}=…] is not known", f"the nearest is [{near}=…]")
+            else:
+                continue
+            text = text.replace(option[0], "", 1)
+        return options, text.strip()
+
+    def _type(self, value: str, offset: int) -> str:
+        if value not in _TYPES:
+            near = difflib.get_close_matches(value, _TYPES, 1)
+            why = f"the nearest is {near[0]}" if near else f"there are {', '.join(_TYPES)}"
+            self.fail(offset, f"{value[:40]!r} is no type of a parameter", why)
+        return value
+
+    def _allowed(self, value: str, offset: int) -> tuple[str, ...]:
+        allowed = tuple(part.strip() for part in value.split(","))
+        if not all(allowed):
+            self.fail(offset, "an allowed value is empty", remedy="write [allowed=A,B]")
+        return allowed
+
+    # ── statements ──
+
+    def _cut(self, tokens: Sequence[Token]) -> list[list[Token]]:
+        """The statements, without terminators, commands, and blanks around them."""
+        cuts: list[list[Token]] = [[]]
+        for token in tokens:
+            if token.kind == "end":
+                if token.upper not in (";", "/", "GO"):
+                    self.fail(token.start, "GO with a number is not understood", remedy="write GO alone")
+                cuts.append([])
+            elif token.kind != "command":
+                if self._begins_after_setting(cuts[-1], token):
+                    cuts.append([])
+                cuts[-1].append(token)
+        return [_trimmed(cut) for cut in cuts if any(token.is_significant for token in cut)]
+
+    def _begins_after_setting(self, cut: Sequence[Token], token: Token) -> bool:
+        """T-SQL needs no semicolon: does a SELECT or SET begin behind `SET NOCOUNT ON`?"""
+        if self._db_type != "sqlserver" or token.kind != "word" or token.upper not in _SET_WORDS:
+            return False
+        first = next((t for t in cut if t.is_significant), None)
+        return first is not None and first.upper == "SET"
+
+    def _statement(self, tokens: list[Token]) -> _Statement:
+        first = next(token for token in tokens if token.is_significant)
+        self._check_misplaced(tokens)
+        self._check_foreign_binds(tokens)
+        substituted = substitute(tokens, self._db_type, self._parameters, self.fail)
+        if self._db_type == "sqlserver" and any(isinstance(part, Bind) for part in substituted.parts):
+            self._check_nested_comments(tokens)
+        line, _ = position(self._text, first.start)
+        return _Statement(tuple(tokens), substituted, gate.kind_of(tokens, self._db_type), line)
+
+    def _check_misplaced(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            if token.kind == "word" and _MISPLACED.match(self._text, token.start) and self._begins_line(token.start):
+                self.fail(
+                    token.start,
+                    f"{token.text} stands inside a statement",
+                    "the statement before it has no end",
+                    "end it with ; or move this line up",
+                )
+
+    def _begins_line(self, offset: int) -> bool:
+        return not self._text[self._text.rfind("\n", 0, offset) + 1 : offset].strip()
+
+    def _check_foreign_binds(self, tokens: Sequence[Token]) -> None:
+        """Refuses what the driver would take for a bind that nobody gives a value."""
+        significant = [token for token in tokens if token.is_significant]
+        if significant[0].upper in ("CREATE", "ALTER"):
+            return
+        for before, token, after in zip([None, *significant], significant, [*significant[1:], None], strict=False):
+            if token.kind != "operator" or not _DRIVER_BINDS[self._db_type].fullmatch(token.text):
+                continue
+            if not self._reads_as_bind(before, token, after):
+                continue
+            shown = token.text if token.text == "?" or after is None else token.text + after.text[:30]
+            self.fail(
+                token.start,
+                f"{shown} is a bind variable of another program",
+                "nothing gives it a value here",
+                "write &NAME and a define line"
+                + ("; between a JSON key and its value put a blank behind the colon" if shown[0] == ":" else ""),
+            )
+
+    def _reads_as_bind(self, before: Token | None, token: Token, after: Token | None) -> bool:
+        if token.text == "?":
+            return True
+        if self._db_type == "oracle":
+            # As python-oracledb reads it: `'key' : value` is JSON, `: name` is a bind, and so is the N of `:N'x'`.
+            is_json = before and before.kind == "string" and not self._text[before.end : token.start].strip()
+            return not is_json and after is not None and bool(_BEGINS_BIND.match(after.text))
+        if after is None or after.start != token.end:
+            return False
+        return after.kind == "number" or (after.kind == "word" and self._db_type == "sqlite")
+
+    def _check_nested_comments(self, tokens: Sequence[Token]) -> None:
+        """FreeTDS ends a comment at the first `*/` and would take a later `?` for a bind; SQL Server does not."""
+        for token in tokens:
+            _, _, rest = token.text.partition("*/")
+            if token.kind == "comment" and token.text.startswith("/*") and re.search(r"[?'\"\[{]|--|/\*", rest):
+                self.fail(
+                    token.start,
+                    "this comment holds another one, and quotes or ? behind it",
+                    "ODBC drivers do not agree where it ends, so binds could be lost",
+                    "remove the inner /* */",
+                )
+
+    def _fail_without_rows(self, statements: Sequence[_Statement]) -> NoReturn:
+        if not statements:
+            self.fail(0, "the file holds no statement", remedy="write a SELECT")
+        first = statements[0].tokens
+        offset = next(token.start for token in first if token.is_significant)
+        self.fail(offset, "the file holds no SELECT", "the last SELECT gives the rows", "add one")
+
+
+def _trimmed(tokens: list[Token]) -> list[Token]:
+    """Without blanks at both ends."""
+    start, end = 0, len(tokens)
+    while tokens[start].kind == "space":
+        start += 1
+    while tokens[end - 1].kind == "space":
+        end -= 1
+    return tokens[start:end]
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char) in ("Mn", "Mc")
+
+
+def _character_name(char: str) -> str:
+    return unicodedata.name(char, "control character").lower()

@@ -1,0 +1,298 @@
+"""What people read on the terminal, and the JSON documents that say the same to programs.
+
+Pure: from runs, sends and errors to text. The first line is the answer, then the facts behind it.
+A problem has four parts: what failed, on what, why, what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from core.envelope import Reject, iso_utc
+from core.errors import ConfigError, PsttError
+from core.model import Run
+
+__all__ = [
+    "error_document",
+    "run_document",
+    "run_lines",
+    "send_document",
+    "send_lines",
+    "summary_lines",
+]
+
+SIGNS = {
+    "succeeded": "✔ balanced",
+    "partial": "✘ partial",
+    "failed": "✘ failed",
+    "cancelled": "✘ cancelled",
+    "interrupted": "✘ interrupted",
+    "running": "… running",
+    "planned": "… planned",
+    "skipped": "– skipped",
+}
+
+
+def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str:
+    """`17 Jan 2026 02:00` in that zone."""
+    return (
+        moment.astimezone(ZoneInfo(timezone)).strftime("%d %b %Y %H:%M:%S" if seconds else "%d %b %Y %H:%M").lstrip("0")
+    )
+
+
+def size_text(size_bytes: float) -> str:
+    """`1.9 MB`, by thousands."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    raise AssertionError
+
+
+def ms_text(latency_ms: float | None) -> str:
+    """A latency without needless digits."""
+    if latency_ms is None:
+        return "–"
+    return f"{latency_ms:,.1f}" if latency_ms < 10 else f"{latency_ms:,.0f}"
+
+
+# ── a run ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def heading(job_name: str, scheduled_at: datetime, timezone: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """`Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16`."""
+    parts = [job_name, f"scheduled {local_time(scheduled_at, timezone)} {timezone}"]
+    return " · ".join([*parts, *(f"{name} = {value}" for name, value in parameters)])
+
+
+def verdict(run: Run) -> str:
+    """The run as an equation, or how far it came."""
+    if run.state == "succeeded":
+        if run.sent == 0 and run.acknowledged:
+            return f"{run.acknowledged:,} rows were sent exactly once by an earlier attempt; nothing was sent again"
+        return f"{run.rows_read:,} read = {run.acknowledged:,} acknowledged + {run.rejected:,} rejected"
+    if run.state in ("running", "planned"):
+        return f"since {local_time(run.started_at, run.timezone, seconds=True)}"
+    counts = f"{run.acknowledged:,} of {run.rows_read:,} rows read are acknowledged"
+    if run.rejected:
+        counts += f", {run.rejected:,} rejected"
+    return f"{counts}: {run.error_text}" if run.error_text else counts
+
+
+def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
+    """The verdict and the facts behind it."""
+    sign = SIGNS[run.state]
+    lines = [f"{sign:<12} {verdict(run)}   run {run.run_id}"]
+    if run.acknowledged and run.latency_avg_ms is not None:
+        latency = (
+            f"avg {ms_text(run.latency_avg_ms)} ms · p50 {ms_text(run.latency_p50_ms)}"
+            f" · p90 {ms_text(run.latency_p90_ms)} · p99 {ms_text(run.latency_p99_ms)}"
+        )
+        volume = f"{size_text(run.bytes)} in {run.duration_s:.1f} s ({run.rate_per_s:,.0f} rows/s)"
+        lines.append(f"  latency    {latency}      {volume}, {len(run.partitions)} partitions")
+    if run.rows_counted is not None:
+        lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
+    if run.retried:
+        lines.append(f"  retried    {run.retried:,} messages were handed over more than once")
+    lines += reject_summary(run, rejects)
+    if run.state not in ("succeeded", "running", "planned"):
+        lines.append(f"  next       {run.error_remedy or f'python -m core show {run.run_id}'}")
+        lines.append(f"             {_what_arrived(run)}")
+    return lines
+
+
+def _what_arrived(run: Run) -> str:
+    if run.state == "interrupted":
+        return "what it had sent is found with python -m core find KEY"
+    if run.acknowledged:
+        return f"{run.acknowledged:,} messages are on the topic; a repeated run sends the same message ids again"
+    return "nothing was sent; run it again once the cause is mended"
+
+
+def reject_summary(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[str]:
+    """Rejects grouped by column and reason, with the command that lists them."""
+    if not run.rejected:
+        return []
+    groups: dict[str, int] = {}
+    for reject in rejects:
+        text = f"{reject.column}: {reject.reason}" if reject.column else reject.reason
+        groups[text] = groups.get(text, 0) + 1
+    ordered = sorted(groups.items(), key=lambda item: -item[1])
+    lines = [
+        f"  {'rejected' if i == 0 else '':<10} {count:,} × {text}" for i, (text, count) in enumerate(ordered[:most])
+    ]
+    if len(ordered) > most:
+        lines.append(f"             and {len(ordered) - most} other reasons")
+    lines.append(f"             python -m core rejects {run.run_id} --csv rejects.csv")
+    return lines or [f"  rejected   {run.rejected:,}"]
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """The run for programs; times ISO 8601 UTC, sizes in bytes, durations in seconds."""
+    return {
+        "run_id": run.run_id,
+        "kind": run.kind,
+        "job": run.job,
+        "job_name": run.job_name,
+        "connection": run.connection,
+        "cluster": run.cluster,
+        "topic": run.topic,
+        "query": run.query,
+        "state": run.state,
+        "balanced": run.is_balanced,
+        "scheduled_at": iso_utc(run.scheduled_at),
+        "window_start": iso_utc(run.window_start) if run.window_start else None,
+        "timezone": run.timezone,
+        "attempt": run.attempt,
+        "of_run": run.of_run,
+        "asked_by": run.asked_by,
+        "parameters": dict(run.parameters),
+        "sql_sha256": run.sql_sha256,
+        "started_at": iso_utc(run.started_at),
+        "finished_at": iso_utc(run.finished_at) if run.finished_at else None,
+        "rows_read": run.rows_read,
+        "rows_counted": run.rows_counted,
+        "sent": run.sent,
+        "acknowledged": run.acknowledged,
+        "rejected": run.rejected,
+        "failed": run.failed,
+        "retried": run.retried,
+        "bytes": run.bytes,
+        "duration_s": round(run.duration_s, 3),
+        "rate_per_s": round(run.rate_per_s, 1),
+        "latency_ms": {
+            "avg": None if run.latency_avg_ms is None else round(run.latency_avg_ms, 1),
+            "p50": run.latency_p50_ms,
+            "p90": run.latency_p90_ms,
+            "p99": run.latency_p99_ms,
+        },
+        "partitions": [
+            {
+                "topic": p.topic,
+                "partition": p.partition,
+                "first_offset": p.first_offset,
+                "last_offset": p.last_offset,
+                "count": p.count,
+            }
+            for p in run.partitions
+        ],
+        "error": None
+        if run.error_class is None
+        else {
+            "class": run.error_class,
+            "retriable": bool(run.error_retriable),
+            "text": run.error_text,
+            "remedy": run.error_remedy,
+        },
+    }
+
+
+def runs_table(runs: Sequence[Run]) -> list[str]:
+    """One line a run, newest first."""
+    lines = [f"{'run':<11} {'scheduled':<18} {'state':<12} {'read':>11} {'acknowledged':>13} {'rejected':>9}  job"]
+    for run in runs:
+        when = local_time(run.scheduled_at, run.timezone)
+        counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
+        lines.append(f"{run.run_id:<11} {when:<18} {run.state:<12} {counts}  {run.job}")
+    return lines
+
+
+# ── a send ────────────────────────────────────────────────────────────────────────────────────
+
+
+def send_document(send: dict[str, Any]) -> dict[str, Any]:
+    """One send for programs."""
+    return {
+        "run_id": send["run_id"],
+        "job": send["job"],
+        "job_name": send["job_name"],
+        "topic": send["topic"],
+        "partition": send["partition"],
+        "offset": send["offset"],
+        "key": send["key"],
+        "message_id": send["message_id"],
+        "size_bytes": send["size_bytes"],
+        "handed_over_at": iso_utc(send["handed_over_at"]),
+        "latency_ms": None if send["latency_ms"] is None else round(send["latency_ms"], 1),
+        "attempt": send["attempt"],
+        "outcome": send["status"],
+        "error": send["error"],
+    }
+
+
+def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list[str]:
+    """Where a key is: one line a send, oldest first."""
+    if not sends:
+        return [f"{key}   never sent from this workspace", "  next   python -m core runs   shows which days were sent"]
+    runs = len({send["run_id"] for send in sends})
+    lines = [f"{key}   {_count(len(sends), 'send')} in {_count(runs, 'run')}"]
+    for send in sends:
+        when = local_time(send["handed_over_at"], send["timezone"] or timezone, seconds=True)
+        where = (
+            f"{send['topic']}-{send['partition']} @ {send['offset']:,}"
+            if send["partition"] is not None
+            else send["topic"]
+        )
+        outcome = f"acknowledged in {ms_text(send['latency_ms'])} ms"
+        if send["status"] != "acknowledged":
+            outcome = f"not acknowledged: {send['error']}"
+        name = send["job_name"] or send["job"] or "sent by hand"
+        lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
+    return lines
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """Today, the last 7 days, topics and errors."""
+    today, week = summary["today"], summary["last_7_days"]
+    lines = [
+        f"Today         sent {today['messages']:,}   success {_share(today['success_rate'])}   "
+        f"latency avg {ms_text(today['avg_latency_ms'])} ms   errors {today['errors']:,}",
+        f"Last 7 days   {week['messages']:,} messages   {week['messages_per_day']:,} a day   "
+        f"p90 {ms_text(week['latency_ms']['p90'])} ms   p99 {ms_text(week['latency_ms']['p99'])} ms",
+        f"In all        {summary['total_sent']:,} sent   {summary['total_failed']:,} failed   {size_text(summary['bytes'])}",
+    ]
+    for topic, facts in summary["by_topic"].items():
+        lines.append(
+            f"  {topic}   {facts['messages']:,} messages   {size_text(facts['bytes'])}   last {iso_utc(facts['last_send'], 'seconds')}"
+        )
+    for error in summary["recent_errors"]:
+        lines.append(f"  {error['count']:,} × {error['error']}   last {iso_utc(error['last_seen'], 'seconds')}")
+    return lines
+
+
+def _share(rate: float | None) -> str:
+    if rate is None:
+        return "–"
+    # Rounded down: 99.996 % is not 100 %.
+    return f"{int(rate * 10_000) / 100:g} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+# ── a problem ─────────────────────────────────────────────────────────────────────────────────
+
+
+def error_lines(error: PsttError) -> list[str]:
+    """What failed, on what and why; then what to do next."""
+    lines = [f"✘ {error.text}"]
+    if error.remedy:
+        lines.append(f"  next   {error.remedy}")
+    return lines
+
+
+def error_document(error: PsttError) -> dict[str, Any]:
+    """The same for programs; file, line and column where a file is at fault."""
+    document: dict[str, Any] = {
+        "class": type(error).__name__,
+        "retriable": error.is_retriable,
+        "text": error.text,
+        "remedy": error.remedy,
+    }
+    if isinstance(error, ConfigError):
+        document |= {"file": error.file.name if error.file else None, "line": error.line, "column": error.column}
+    return document

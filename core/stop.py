@@ -1,0 +1,63 @@
+"""The wish to stop: Ctrl-C, SIGTERM, or Ctrl-Break on Windows."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Stop", "stop_on_signals"]
+
+
+class Stop:
+    """A flag that is set once, and what has to be told when it is.
+
+    A statement that waits in the database does not look at flags, so `on_stop` names what cancels it.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._actions: list[Callable[[], None]] = []
+
+    def is_set(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._event.is_set()
+
+    def on_stop(self, action: Callable[[], None]) -> None:
+        """Calls `action` in a thread of its own when the flag is set; at once where it is set already."""
+        self._actions.append(action)
+        if self.is_set():
+            self._start(action)
+
+    def set(self) -> None:
+        """Asks to stop; the second time nothing more happens."""
+        if not self._event.is_set():
+            self._event.set()
+            for action in self._actions:
+                self._start(action)
+
+    @staticmethod
+    def _start(action: Callable[[], None]) -> None:
+        # In a thread: a signal handler may interrupt the very call that holds the driver's lock.
+        threading.Thread(target=action, daemon=True).start()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within it a first signal asks to stop, and a second one raises KeyboardInterrupt."""
+    stop = Stop()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), handle) for name in names}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)

@@ -1,0 +1,588 @@
+"""Where `&NAME` stands in a statement, and what takes its place: a bind, or one of its allowed names.
+
+A value never becomes SQL text. Inside a literal it is bound and joined to the rest of the literal;
+in a value position it is bound; where a name is wanted (a table, a column, an alias) only a parameter
+that lists its allowed values may stand, since a bind can be no name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from core.gate import kind_of, parse_tree
+from core.lexer import Mark, Token
+from core.model import DbType, Parameter
+
+__all__ = ["Bind", "Fail", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A parameter inside a bound text."""
+
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A place for a value.
+
+    `'&A.-&B'` of PostgreSQL has the content (Use A, "-", Use B): its bind holds the joined text.
+    """
+
+    name: str
+    content: tuple[str | Use, ...]
+    is_text: bool
+    """True inside quotes; False: the declared type, else a number."""
+    literal: tuple[str | Use, ...] = ()
+    """All of the literal that this bind is joined to in SQL; empty where it stands alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A place for one of the allowed values, as text."""
+
+    parameter: str
+
+
+Part = str | Bind | Insert
+
+
+@dataclass(frozen=True, slots=True)
+class Substituted:
+    """A statement cut at its parameters."""
+
+    parts: tuple[Part, ...]
+    inserted: frozenset[int]
+    """Offsets of the marks that become text."""
+
+
+class Fail(Protocol):
+    """Raises SqlError that points at a character of the file."""
+
+    def __call__(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
+        """Never returns."""
+        ...
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$#]*")
+_WORD_PART = re.compile(r"[A-Za-z0-9_$#]+")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# Between quotes in a session setting: no quote, no backslash, nothing that could end the literal.
+_SETTING_TEXT = re.compile(r"[\w ./:,+-]*")
+
+_DEFINE_OFF = "if & is plain text here, write SET DEFINE OFF on a line before the statement"
+
+
+def substitute(
+    tokens: Sequence[Token], db_type: DbType, parameters: Mapping[str, Parameter], fail: Fail
+) -> Substituted:
+    """Decides for every `&NAME` of a statement what takes its place.
+
+    Args:
+        tokens: The statement without its terminator.
+        db_type: Whose binds are written.
+        parameters: Name in capitals → its define.
+        fail: Called for a name that is not defined and for a place where no value may stand.
+    """
+    return _Statement(tokens, db_type, parameters, fail).substitute()
+
+
+def resolved(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[str, str]) -> list[Token]:
+    """The statement as the gate reads it: allowed values in place, each bind a literal or a bind name.
+
+    Args:
+        tokens: The statement as it stands in the file.
+        inserted: `Substituted.inserted`.
+        values: Parameter → the value that is inserted.
+    """
+    done: list[Token] = []
+    for token in tokens:
+        new = _resolved_token(token, inserted, values) if token.marks else token
+        glued = done and done[-1].kind == "word" and new.kind in ("word", "number")
+        if glued and (token.marks or _ends_with_insert(tokens, token, inserted)):
+            done[-1] = Token("word", done[-1].text + new.text, done[-1].start)
+        else:
+            done.append(new)
+    return done
+
+
+def _ends_with_insert(tokens: Sequence[Token], token: Token, inserted: frozenset[int]) -> bool:
+    """Does inserted text end exactly where this token begins?"""
+    return any(t.kind == "parameter" and t.end == token.start and t.marks[0].start in inserted for t in tokens)
+
+
+def _resolved_token(token: Token, inserted: frozenset[int], values: Mapping[str, str]) -> Token:
+    if token.marks[0].start not in inserted:
+        text = "'x'" if token.kind == "string" else marker(token)
+        return Token(token.kind if token.kind == "string" else "number", text, token.start, 1, 1)
+    text, at = "", token.start
+    for mark in token.marks:
+        text += token.text[at - token.start : mark.start - token.start] + values[mark.name]
+        at = mark.end
+    text += token.text[at - token.start :]
+    kind = "word" if token.kind == "parameter" else token.kind
+    return Token(kind, text, token.start, token.opening, token.closing)
+
+
+def marker(token: Token) -> str:
+    """A bind name that every dialect of sqlglot reads, and by which the place is found in the tree."""
+    return f":pstt_{token.start}"
+
+
+# ── one statement ─────────────────────────────────────────────────────────────────────────────
+
+# PostgreSQL's functions that take "any" type: a literal counts as text there, a bind has no type at all.
+_ANY_FUNCTIONS = frozenset(
+    """CONCAT CONCAT_WS FORMAT COUNT JSON_BUILD_ARRAY JSON_BUILD_OBJECT JSONB_BUILD_ARRAY JSONB_BUILD_OBJECT ROW
+    JSON_OBJECT_AGG JSONB_OBJECT_AGG NUM_NULLS NUM_NONNULLS PG_TYPEOF PG_COLUMN_SIZE PG_COLLATION_FOR""".split()
+)
+_POSTGRESQL_TYPES = frozenset(
+    """DATE TIME TIMESTAMP TIMESTAMPTZ TIMETZ INTERVAL NUMERIC DECIMAL INT INTEGER BIGINT SMALLINT INT2 INT4 INT8 REAL
+    FLOAT FLOAT4 FLOAT8 BOOL BOOLEAN JSON JSONB UUID INET CIDR MACADDR XML BYTEA TEXT VARCHAR CHAR BPCHAR MONEY POINT
+    DATERANGE TSRANGE TSTZRANGE INT4RANGE INT8RANGE NUMRANGE REGCLASS""".split()
+)
+_ORACLE_LITERALS = {
+    "DATE": ("TO_DATE(", ", 'YYYY-MM-DD')"),
+    "TIMESTAMP": ("TO_TIMESTAMP(", ", 'YYYY-MM-DD HH24:MI:SS.FF')"),
+}
+_SPLIT_LITERALS = {"B", "X", "U&"}
+# A bind that touches one of these would be read as part of it.
+_STICKY_BEFORE = re.compile(r"[\w$#@:%?]")
+_STICKY_AFTER = re.compile(r"[\w$#@]")
+_MAX_BIND_NAME = 28
+"""Oracle before 12.2 takes 30 bytes; two are kept for a number at the end."""
+
+
+class _Statement:
+    def __init__(
+        self, tokens: Sequence[Token], db_type: DbType, parameters: Mapping[str, Parameter], fail: Fail
+    ) -> None:
+        self._tokens = tokens
+        self._db_type = db_type
+        self._parameters = parameters
+        self._fail = fail
+        self._is_setting = kind_of(tokens, db_type) == "setting"
+        self._spots = _spots(tokens)
+        self._inserted: set[int] = set()
+        self._binds: dict[tuple[object, ...], Bind] = {}
+
+    def substitute(self) -> Substituted:
+        parts: list[Part] = []
+        at = 0
+        while at < len(self._tokens):
+            taken, new = self._typed_literal(at) or (1, self._one(at))
+            parts += new
+            at += taken
+        self._check_tree()
+        return Substituted(_joined(parts), frozenset(self._inserted))
+
+    def _one(self, at: int) -> list[Part]:
+        token = self._tokens[at]
+        if not token.marks:
+            return [token.text]
+        for mark in token.marks:
+            self._parameter(mark)
+        if token.kind == "parameter":
+            return self._bare(at)
+        if token.kind == "quoted":
+            return self._inserts(token, _IDENTIFIER, "a quoted identifier")
+        if self._is_setting:
+            return self._inserts(token, _SETTING_TEXT, "a session setting")
+        return self._spaced(at, self._literal(at))
+
+    def _parameter(self, mark: Mark) -> Parameter:
+        found = self._parameters.get(mark.name)
+        if found:
+            return found
+        if mark.name.isdigit():
+            self._fail(
+                mark.start,
+                f"&{mark.name} is a positional parameter",
+                "parameters have names here",
+                f"give it a name with define NAME='value' and write &NAME; {_DEFINE_OFF}, or put a blank behind it",
+            )
+        near = difflib.get_close_matches(mark.name, self._parameters, 1)
+        self._fail(
+            mark.start,
+            f"&{mark.name} is not defined",
+            f"the nearest is &{near[0]}" if near else "no define line has that name",
+            f"add a line define {mark.name}='value'; {_DEFINE_OFF}",
+        )
+
+    # ── inside quotes ──
+
+    def _inserts(self, token: Token, pattern: re.Pattern[str], place: str) -> list[Part]:
+        """The pieces of a token whose parameters become text."""
+        parts: list[Part] = []
+        at = token.start
+        for mark in token.marks:
+            self._require_allowed(self._parameter(mark), mark, pattern, place)
+            self._inserted.add(mark.start)
+            parts += [token.text[at - token.start : mark.start - token.start], Insert(mark.name)]
+            at = mark.end
+        return [*parts, token.text[at - token.start :]]
+
+    def _require_allowed(self, parameter: Parameter, mark: Mark, pattern: re.Pattern[str], place: str) -> None:
+        name = parameter.name
+        if not parameter.allowed:
+            self._refuse_name(parameter, mark.start, place)
+        for value in parameter.allowed:
+            if not pattern.fullmatch(value):
+                self._fail(
+                    mark.start,
+                    f"&{name} stands in {place}, and its allowed value {value!r} may not stand there",
+                    "only plain names of ASCII letters, digits and _ may be inserted",
+                    "remove it from [allowed=…]",
+                )
+
+    def _refuse_name(self, parameter: Parameter, offset: int, place: str) -> NoReturn:
+        name = parameter.name
+        self._fail(
+            offset,
+            f"&{name} stands in {place}",
+            "no value can be bound there, and values are never pasted into SQL",
+            f"list its values in the comment of its define, such as [allowed=A,B], or write the name instead of &{name}",
+        )
+
+    def _literal(self, at: int) -> list[Part]:
+        """A literal with parameters as an expression around binds."""
+        token = self._tokens[at]
+        self._check_literal(token, at)
+        pieces = _pieces(token)
+        content = tuple(_plain(token, piece) for piece in pieces)
+        if self._db_type == "postgresql" and token.prefix != "E":
+            # Joined here: `ts >= '&DAY 00:00'` must stay of unknown type, and `||` would make it text.
+            return self._placed(self._bind(at, content, is_text=True), at)
+        if len(pieces) == 1:
+            return self._placed(self._bind(at, content, is_text=True), at)
+        joined: list[Part] = ["("]
+        operator = " + " if self._db_type == "sqlserver" else " || "
+        for piece in pieces:
+            joined += [operator] if len(joined) > 1 else []
+            if isinstance(piece, str):
+                joined.append(_quoted_again(token, piece))
+            else:
+                joined += self._in_concatenation(self._bind(at, (piece,), is_text=True, literal=content), token)
+        return [*joined, ")"]
+
+    def _check_literal(self, token: Token, at: int) -> None:
+        mark = token.marks[0]
+        if self._spots[at].before == "AS":
+            self._refuse_name(self._parameter(mark), mark.start, "the place of an alias")
+        if token.prefix in _SPLIT_LITERALS:
+            self._fail(
+                mark.start,
+                f"&{mark.name} stands in a literal that begins with {token.text[: token.opening]}",
+                "a value cannot be bound inside one",
+                "write it as a plain literal '…'",
+            )
+        for mark in token.marks:
+            before = token.text[: mark.start - token.start]
+            if token.prefix == "E" and (len(before) - len(before.rstrip("\\"))) % 2:
+                self._fail(mark.start, f"a backslash stands before &{mark.name}", "it would escape the first character")
+
+    def _placed(self, bind: Bind, at: int) -> list[Part]:
+        """A bind that is a whole literal, with what it needs to be one."""
+        token, spot = self._tokens[at], self._spots[at]
+        if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
+            return ["TO_NCHAR(", bind, ")"]
+        is_whole = spot.before in ("(", ",") and spot.after in (")", ",")
+        untyped = (is_whole and spot.opener in _ANY_FUNCTIONS) or spot.after in ("IS", "ISNULL", "NOTNULL")
+        if self._db_type == "postgresql" and untyped:
+            return ["CAST(", bind, " AS text)"]
+        return [bind]
+
+    def _in_concatenation(self, bind: Bind, token: Token) -> list[Part]:
+        if self._db_type == "postgresql":
+            return ["CAST(", bind, " AS text)"]
+        if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
+            return ["TO_NCHAR(", bind, ")"]
+        return [bind]
+
+    def _typed_literal(self, at: int) -> tuple[int, list[Part]] | None:
+        """`DATE '&X'`: the word takes only a literal, so both become a conversion. How many tokens, and what for them."""
+        word = self._tokens[at]
+        if (
+            word.kind != "word"
+            or self._db_type not in ("oracle", "postgresql")
+            or self._spots[at].before in (".", "OF")
+        ):
+            return None
+        end = self._type_end(at)
+        literal = _next_significant(self._tokens, end)
+        if literal is None or not (token := self._tokens[literal]).marks or token.kind != "string":
+            return None
+        for mark in token.marks:
+            self._parameter(mark)
+        name = word.upper
+        between = "".join(t.text for t in self._tokens[end:literal]).strip()
+        value = [between, *self._literal(literal)] if between else self._literal(literal)
+        if self._db_type == "oracle":
+            if name == "INTERVAL":
+                self._refuse_interval(token.marks[0])
+            opening, closing = _ORACLE_LITERALS[name]
+            return literal - at + 1, [opening, *value, closing]
+        return literal - at + 1, [*value, "::", "".join(t.text for t in self._tokens[at:end])]
+
+    def _type_end(self, at: int) -> int:
+        """Behind the type name that begins at this token; 0 where none does."""
+        name = self._tokens[at].upper
+        if self._db_type == "oracle":
+            return at + 1 if name in _ORACLE_LITERALS or name == "INTERVAL" else 0
+        if name not in _POSTGRESQL_TYPES:
+            return 0
+        words = [(t.upper, i) for i, t in enumerate(self._tokens[at : at + 10], at) if t.is_significant][1:5]
+        if name in ("TIME", "TIMESTAMP") and [w for w, _ in words[:3]] in (
+            ["WITH", "TIME", "ZONE"],
+            ["WITHOUT", "TIME", "ZONE"],
+        ):
+            return words[2][1] + 1
+        return at + 1
+
+    def _refuse_interval(self, mark: Mark) -> NoReturn:
+        self._fail(
+            mark.start,
+            f"&{mark.name} stands in an INTERVAL literal",
+            "Oracle takes no bind there",
+            f"write NUMTODSINTERVAL(&{mark.name}, 'DAY') or NUMTOYMINTERVAL(&{mark.name}, 'MONTH')",
+        )
+
+    # ── without quotes ──
+
+    def _bare(self, at: int) -> list[Part]:
+        token = self._tokens[at]
+        mark = token.marks[0]
+        parameter = self._parameter(mark)
+        word = self._glued(at)
+        names_only = bool(parameter.allowed) and all(map(_IDENTIFIER.fullmatch, parameter.allowed))
+        if self._is_setting or word or (names_only and parameter.type is None) or not self._spots[at].takes_value:
+            place = "a session setting" if self._is_setting else "a place for a name"
+            self._require_allowed(parameter, mark, _WORD_PART if word == "tail" else _IDENTIFIER, place)
+            self._inserted.add(mark.start)
+            return [Insert(mark.name)]
+        if parameter.type is None and not all(map(_NUMBER.fullmatch, parameter.allowed)):
+            self._fail(
+                mark.start,
+                f"&{parameter.name} stands without quotes, and its allowed values are neither all names nor all numbers",
+                remedy=f"write '&{parameter.name}', or add [type=string] to the comment of its define",
+            )
+        bind = self._bind(at, (Use(mark.name),), is_text=False)
+        if self._db_type == "sqlserver" and self._spots[at].before == "TOP":
+            return ["(", bind, ")"]
+        return self._spaced(at, [bind])
+
+    def _glued(self, at: int) -> str:
+        """`tail` where the parameter ends a longer word (`EXPORT_&YEAR`), `head` where it begins one, else nothing."""
+        token = self._tokens[at]
+        before = self._tokens[at - 1] if at else None
+        after = self._tokens[at + 1] if at + 1 < len(self._tokens) else None
+        for other in (before, after):
+            sticky = other is before and other is not None and other.text in (":", "@", "#", "$", "?", "\\")
+            if other is not None and (other.kind in ("string", "quoted") or sticky):
+                self._fail(
+                    token.start,
+                    f"{token.text} touches {other.text[:20]}",
+                    "it is not clear what they would make together",
+                    "put a blank between them",
+                )
+        if before is not None and before.kind == "number":
+            self._fail(token.start, f"{token.text} stands inside a number", remedy="write the number as one parameter")
+        if before is not None and before.kind in ("word", "parameter"):
+            return "tail"
+        return "head" if after is not None and after.kind in ("word", "number", "parameter") else ""
+
+    # ── binds ──
+
+    def _bind(
+        self, at: int, content: tuple[str | Use, ...], *, is_text: bool, literal: tuple[str | Use, ...] = ()
+    ) -> Bind:
+        """The bind for a content; the same one where the same content is wanted again.
+
+        PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
+        """
+        context = self._spots[at].context if self._db_type == "postgresql" else ()
+        key = (content, is_text, context)
+        if key not in self._binds:
+            self._binds[key] = Bind(self._free_name(content), content, is_text, literal)
+        return self._binds[key]
+
+    def _free_name(self, content: tuple[str | Use, ...]) -> str:
+        # The P_ keeps it from being a reserved word: a bind called DATE is ORA-01745.
+        parameter = next(piece.parameter for piece in content if isinstance(piece, Use))
+        base = re.sub(r"[^A-Z0-9_]", "_", f"P_{parameter}")[:_MAX_BIND_NAME]
+        taken = {bind.name for bind in self._binds.values()}
+        reserved = {f"P_{name}" for name in self._parameters if name != parameter}
+        candidates = [base, *(f"{base[: _MAX_BIND_NAME - 2]}_{n}" for n in range(2, len(taken) + len(reserved) + 3))]
+        return next(name for name in candidates if name not in taken | reserved)
+
+    def _spaced(self, at: int, parts: list[Part]) -> list[Part]:
+        """Blanks around a bind that would otherwise touch a word: `'&X'AND` is legal, `:P_XAND` is another bind."""
+        before = self._tokens[at - 1].text[-1:] if at else ""
+        after = self._tokens[at + 1].text[:1] if at + 1 < len(self._tokens) else ""
+        left = [" "] if _STICKY_BEFORE.match(before) else []
+        right = [" "] if _STICKY_AFTER.match(after) else []
+        return [*left, *parts, *right]
+
+    def _check_tree(self) -> None:
+        """A second opinion on every value position, where sqlglot can read the statement."""
+        bare = {marker(t)[1:]: t for t in self._tokens if t.kind == "parameter" and t.start not in self._inserted}
+        if not bare:
+            return
+        samples = {name: parameter.allowed[0] for name, parameter in self._parameters.items() if parameter.allowed}
+        text = "".join(t.text for t in resolved(self._tokens, frozenset(self._inserted), samples))
+        for name in sorted(_names_in_tree(text, self._db_type) & bare.keys()):
+            self._refuse_name(self._parameter(bare[name].marks[0]), bare[name].start, "a place for a name")
+
+
+def _names_in_tree(sql: str, db_type: DbType) -> set[str]:
+    """The bind names that sqlglot reads as a table, an alias, a column or a sort key."""
+    tree = parse_tree(sql, db_type)
+    if tree is None:
+        return set()
+    from sqlglot import exp
+
+    by_parent = (exp.Table, exp.TableAlias, exp.Column, exp.Dot, exp.Partition, exp.Ordered, exp.Group, exp.Collate)
+    by_argument = {
+        (exp.Alias, "alias"),
+        (exp.Join, "using"),
+        (exp.Window, "partition_by"),
+        (exp.Window, "alias"),
+        (exp.Interval, "this"),
+    }
+    return {
+        node.name
+        for node in tree.find_all(exp.Placeholder)
+        if isinstance(node.parent, by_parent) or (type(node.parent), node.arg_key) in by_argument
+    }
+
+
+# ── literals ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _pieces(token: Token) -> list[str | Use]:
+    """The content of a literal, cut at its parameters; the texts as they stand in the file."""
+    pieces: list[str | Use] = []
+    at = token.opening
+    for mark in token.marks:
+        pieces += [token.text[at : mark.start - token.start], Use(mark.name)]
+        at = mark.end - token.start
+    pieces.append(token.text[at : len(token.text) - token.closing])
+    return [piece for piece in pieces if piece != ""]
+
+
+def _plain(token: Token, piece: str | Use) -> str | Use:
+    """What a piece of a literal means."""
+    doubles = token.prefix in ("", "N", "E")
+    return piece.replace("''", "'") if isinstance(piece, str) and doubles else piece
+
+
+def _quoted_again(token: Token, piece: str) -> str:
+    """A piece of a literal as a literal of its own; q'…' becomes '…'."""
+    if token.prefix in ("Q", "NQ"):
+        return token.prefix.removesuffix("Q") + "'" + piece.replace("'", "''") + "'"
+    return token.text[: token.opening] + piece + token.text[len(token.text) - token.closing :]
+
+
+def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The same parts with neighbouring texts joined."""
+    joined: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return tuple(joined)
+
+
+# ── positions ─────────────────────────────────────────────────────────────────────────────────
+
+_VALUE_AFTER = frozenset(
+    """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH IN IS
+    TO ESCAPE LIMIT OFFSET FIRST NEXT TOP ANY SOME PRIOR CONNECT_BY_ROOT RETURN ROWS RANGE GROUPS SCN PASSING DEFAULT
+    ZONE MOD DIV XOR QUALIFY VALUE""".split()
+)
+_NO_VALUE_BEHIND = frozenset({".", ")", "]", "}", "@", ":", "$", "#", "?", "\\", "::"})
+_NAME_LISTS = frozenset({"PARTITION", "SUBPARTITION", "USING", "OVER", "INDEX", "NOLOCK"})
+_NAME_CLAUSES = frozenset({"FROM", "JOIN", "BY", "WITH", "WINDOW"})
+_CLAUSES = _NAME_CLAUSES | {
+    "SELECT",
+    "WHERE",
+    "HAVING",
+    "VALUES",
+    "SET",
+    "LIMIT",
+    "OFFSET",
+    "FETCH",
+    "CONNECT",
+    "START",
+}
+_FROM_FUNCTIONS = frozenset({"EXTRACT", "SUBSTRING", "TRIM", "OVERLAY", "POSITION"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """What surrounds a token; the texts of its neighbours in capitals, blanks and comments left out."""
+
+    context: tuple[str, ...]
+    """Four tokens before and one behind."""
+    opener: str
+    """The word before the innermost open parenthesis."""
+    clause: str
+    """The last word that began a clause inside the same parenthesis."""
+
+    @property
+    def before(self) -> str:
+        return self.context[3]
+
+    @property
+    def after(self) -> str:
+        return self.context[4]
+
+    @property
+    def takes_value(self) -> bool:
+        """May an expression stand here? No, where it is not certain."""
+        before = self.before
+        if self.after in (".", "("):
+            return False
+        if before == "(":
+            return self.opener not in _NAME_LISTS
+        if before == ",":
+            return self.opener not in _NAME_LISTS and self.clause not in _NAME_CLAUSES
+        if before in ("FROM", "FOR"):
+            return self.opener in _FROM_FUNCTIONS or self.context[2:4] == ("DISTINCT", "FROM")
+        if before in ("WITH", "TIMESTAMP"):
+            return self.context[2] == {"WITH": "START", "TIMESTAMP": "OF"}[before]
+        is_sign = len(before) <= 2 and not before[:1].isalnum() and before[:1] not in ("'", '"', "", "_")
+        return before in _VALUE_AFTER or (is_sign and before not in _NO_VALUE_BEHIND)
+
+
+def _spots(tokens: Sequence[Token]) -> list[_Spot]:
+    """One for each token, blanks included."""
+    texts = [token.upper for token in tokens if token.is_significant]
+    padded = ["", "", "", "", *texts, ""]
+    stack, spots, seen = [["", ""]], [], 0
+    for token in tokens:
+        opener, clause = stack[-1]
+        spots.append(_Spot((*padded[seen : seen + 4], padded[seen + 5] if seen < len(texts) else ""), opener, clause))
+        if not token.is_significant:
+            continue
+        if token.kind == "word" and token.upper in _CLAUSES:
+            stack[-1][1] = token.upper
+        if token.kind == "operator" and token.text == "(":
+            stack.append([padded[seen + 3], ""])
+        if token.kind == "operator" and token.text == ")" and len(stack) > 1:
+            stack.pop()
+        seen += 1
+    return spots
+
+
+def _next_significant(tokens: Sequence[Token], at: int) -> int | None:
+    """Index of the first significant token from `at` on; None without one, and for `at` 0."""
+    if at == 0:
+        return None
+    return next((i for i in range(at, len(tokens)) if tokens[i].is_significant), None)

@@ -1,0 +1,110 @@
+"""The spool: each send is on disk, whole, before anybody may claim it."""
+
+import os
+from array import array
+
+import pyarrow.parquet as pq
+import pytest
+
+import core.spool
+from core.errors import DeliveryTimeout, MessageTooLarge, StorageFailed
+from core.model import Batch, Delivery, PartitionRange
+from core.spool import SEND_SCHEMA, Spool, Tally
+
+
+def delivered(
+    count: int, *, number: int = 1, topic: str = "t", errors=None, first_offset: int = 0, keys=None
+) -> Delivery:
+    keys = keys or [b"k%d" % i for i in range(count)]
+    batch = Batch(number, topic, keys, [b"12345"] * count, [b"%032d" % i for i in range(count)], range(1, count + 1))
+    delivery = Delivery.of(batch)
+    delivery.partitions = array("i", [-1 if i in (errors or {}) else i % 2 for i in range(count)])
+    delivery.offsets = array("q", range(first_offset, first_offset + count))
+    delivery.latencies_ms = array("d", [float(i) for i in range(count)])
+    delivery.attempts = array("i", [1] * count)
+    delivery.handed_over_at_us = array("q", [1_768_600_000_000_000] * count)
+    delivery.errors = errors or {}
+    return delivery
+
+
+def test_what_is_recorded_is_on_disk_after_close(tmp_path):
+    spool = Spool(tmp_path / "spool", run_id="r1", job="j")
+    spool.record(delivered(4, errors={2: DeliveryTimeout("not acknowledged in 30 s")}))
+    tally = spool.close()
+    (segment,) = (tmp_path / "spool").iterdir()
+    rows = pq.read_table(segment).to_pylist()
+    assert pq.read_schema(segment).names == SEND_SCHEMA.names
+    assert [r["status"] for r in rows] == ["acknowledged", "acknowledged", "failed", "acknowledged"]
+    assert rows[2]["error"] == "not acknowledged in 30 s"
+    assert rows[2]["partition"] is None
+    assert rows[3] | {"handed_over_at": None} == {
+        "run_id": "r1",
+        "job": "j",
+        "topic": "t",
+        "partition": 1,
+        "offset": 3,
+        "key": "k3",
+        "message_id": "00000000000000000000000000000003",
+        "size_bytes": 5,
+        "handed_over_at": None,
+        "latency_ms": 3.0,
+        "attempt": 1,
+        "status": "acknowledged",
+        "error": None,
+    }
+    assert (tally.acknowledged, tally.failed, tally.bytes) == (3, 1, 3 * 7)
+
+
+def test_offset_ranges_and_percentiles_add_up_over_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.spool, "SEGMENT_SENDS", 10)
+    spool = Spool(tmp_path, run_id="r", job="j")
+    for n in range(5):
+        spool.record(delivered(10, number=n, first_offset=n * 10))
+    tally = spool.close()
+    assert len(list(tmp_path.glob("*.parquet"))) == 5
+    assert tally.partitions == (PartitionRange("t", 0, 0, 48, 25), PartitionRange("t", 1, 1, 49, 25))
+    assert (tally.percentile_ms(0.5), tally.percentile_ms(0.9), tally.percentile_ms(1.0)) == (4.0, 8.0, 9.0)
+    assert tally.average_ms == pytest.approx(4.5)
+
+
+def test_keys_may_be_missing_or_any_bytes(tmp_path):
+    spool = Spool(tmp_path, run_id="r", job="")
+    spool.record(delivered(3, keys=[None, b"", b"\xff\xfe"]))
+    spool.close()
+    assert pq.read_table(next(tmp_path.glob("*.parquet")))["key"].to_pylist() == [None, "", "\\xff\\xfe"]
+
+
+def test_a_run_of_nothing_leaves_no_segment(tmp_path):
+    tally = Spool(tmp_path, run_id="r", job="j").close()
+    assert list(tmp_path.iterdir()) == []
+    assert (tally.acknowledged, tally.percentile_ms(0.5), tally.average_ms) == (0, None, None)
+
+
+def test_a_disk_all_but_full_is_told_before_anything_is_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.spool, "_free_bytes", lambda folder: 10 * 2**20)
+    with pytest.raises(StorageFailed, match=r"all but full \(10 MB free\).*make room and run again; nothing was sent"):
+        Spool(tmp_path, run_id="r", job="j")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_disk_that_fills_up_fails_the_record_and_leaves_no_torn_segment(tmp_path):
+    spool = Spool(tmp_path, run_id="r", job="j")
+    (tmp_path / "r-000001.tmp").symlink_to("/dev/full")
+    spool.record(delivered(3))
+    with pytest.raises(StorageFailed, match="No space left on device"):
+        spool.close()
+    assert list(tmp_path.glob("*.parquet")) == []
+
+
+def test_topics_of_one_segment_stay_apart(tmp_path):
+    spool = Spool(tmp_path, run_id="r", job="j")
+    for topic in ("a", "a", "b"):
+        spool.record(delivered(2, topic=topic))
+    tally = spool.close()
+    assert [(p.topic, p.count) for p in tally.partitions] == [("a", 2), ("a", 2), ("b", 1), ("b", 1)]
+
+
+def test_an_oversized_message_counts_as_failed_in_the_spool(tmp_path):
+    spool = Spool(tmp_path, run_id="r", job="j")
+    spool.record(delivered(1, errors={0: MessageTooLarge("message of 2,000,000 bytes", why="the limit is 1,048,576")}))
+    assert (spool.close().failed, Tally().failed) == (1, 0)
