@@ -6,7 +6,7 @@ import csv
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from core.settings import Connections, Settings
     from core.stop import Stop
 
-__all__ = ["App", "bound_query", "write_rejects"]
+__all__ = ["App", "bound", "bound_query", "open_workspace", "write_rejects"]
 
+DEFAULT_TIMEZONE = "Europe/Rome"
 DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")
 SHOWN_REJECTS = 100_000
 """Rejects that are read to be grouped by reason; the rest is only counted."""
@@ -90,6 +91,10 @@ class App:
     def timezone(self) -> str:
         """The workspace's own zone."""
         return self.settings.PSTT_TIMEZONE
+
+    def cluster(self, name: str | None = None) -> Cluster:
+        """A cluster of connections.json; None: that of `default_environment`, else of the KAFKA_* settings."""
+        return self.connections.cluster(name, self.settings)
 
     def job(self, text: str) -> Job:
         """The job called so, by file name or name."""
@@ -162,7 +167,7 @@ class App:
             scheduled_at = _newest_fire(job, now) or now.replace(microsecond=0)
         scheduled_at = scheduled_at.astimezone(zone)
         connection = self.connections.database(job.connection)
-        query = _bound(
+        query = bound(
             self.workspace.query_file(job.query),
             connection.db_type,
             {**job.parameters, **(params or {})},
@@ -265,7 +270,7 @@ class App:
         from core.kafka_service import KafkaService
         from core.spool import Spool
 
-        chosen = self.connections.cluster(cluster, self.settings)
+        chosen = self.cluster(cluster)
         spool = Spool(self.workspace.spool_dir, run_id=secrets.token_hex(5), job="")
         try:
             with KafkaService(chosen, recorder=spool.record) as service:
@@ -355,15 +360,25 @@ class App:
             logger.info(synced.note)
 
 
+def open_workspace(folder: str | Path) -> AbstractContextManager[App]:
+    """Opens a workspace for a notebook or another program.
+
+    Args:
+        folder: The workspace.
+
+    Returns:
+        A context manager that gives the `App`: its `job`, `plan`, `preview`, `execute`, `ledger`, `metrics`, `cluster`.
+    """
+    return App.open(Path(folder))
+
+
 def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetime) -> Query:
     """An SQL file with these parameters, as `python -m core sql` shows it."""
-    from core.jobs import DEFAULT_TIMEZONE
-
     if db_type not in DB_TYPES:
         raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(DB_TYPES)}")
     scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
     chosen = next(known for known in DB_TYPES if known == db_type)
-    return _bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
+    return bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
 
 
 def write_rejects(file: Path, rejects: list[Reject]) -> None:
@@ -382,7 +397,7 @@ def write_rejects(file: Path, rejects: list[Reject]) -> None:
         raise StorageFailed(f"{file} cannot be written", why=error.strerror or str(error)) from None
 
 
-def _bound(
+def bound(
     file: Path,
     db_type: DbType,
     params: Mapping[str, str],

@@ -139,20 +139,17 @@ def _other_refusal(token: Token) -> Refusal:
         token,
         f"{_shown(token)} is not allowed here",
         "a query file holds SELECT statements and session settings, and this is neither",
+        'name the "database" on the connection instead' if token.upper == "USE" else "",
     )
 
 
 def _block_refusal(token: Token, db_type: DbType) -> Refusal:
-    if db_type == "sqlserver":
-        return Refusal(
-            token,
-            f"{_shown(token)} is not allowed here",
-            "statements are sent one by one, and what T-SQL code does cannot be checked",
-            "instead of a variable write define NAME='value' and &NAME",
-        )
-    name = "PL/SQL block" if db_type == "oracle" else "block of code"
+    name = {"oracle": "PL/SQL block", "sqlserver": "block of T-SQL"}.get(db_type, "block of code")
     return Refusal(
-        token, f"a {name} is not allowed here", "what the code inside does cannot be checked, so it may write"
+        token,
+        f"{_shown(token)} is not allowed here",
+        f"it begins a {name}, and what the code inside does cannot be checked",
+        "instead of a variable use a parameter: define NAME='value' and &NAME" if token.upper == "DECLARE" else "",
     )
 
 
@@ -284,7 +281,7 @@ def _tsql_refusal(tokens: Sequence[Token]) -> Refusal | None:
         depth += _paren(token)
         if token.kind != "word" or _text(before) == ".":
             continue
-        if found := _tsql_word_refusal(token, _signature(tokens[at : at + 3]), _text(after)):
+        if before and (found := _tsql_word_refusal(token, _signature(tokens[at : at + 3]), _text(after))):
             return found
         if token.upper == "SELECT" and depth == 0 and _text(before) not in _SET_OPERATORS:
             selects += 1
@@ -331,7 +328,7 @@ _SQLITE_CALLS = re.compile(
     r"LOAD_EXTENSION|WRITEFILE|READFILE|EDIT|FTS3_TOKENIZER|FSDIR|LSDIR|ZIPFILE|SQLITE3?_EXEC|EVAL"
 )
 _SQLSERVER_CALLS = re.compile(r"OPENROWSET|OPENQUERY|OPENDATASOURCE|XP_\w+")
-_ORACLE_CALLS = re.compile(r"HTTPURITYPE|FTPURITYPE|DBURITYPE|URIFACTORY|BFILENAME")
+_ORACLE_CALLS = re.compile(r"HTTPURITYPE|FTPURITYPE|DBURITYPE|URIFACTORY|BFILENAME|EXTERNAL")
 _CALLS: dict[DbType, re.Pattern[str]] = {
     "oracle": _ORACLE_CALLS,
     "sqlserver": _SQLSERVER_CALLS,
@@ -379,9 +376,10 @@ class _Chain:
 
 
 def _call_refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None:
+    escaped = next((token for token in tokens if token.kind == "quoted" and token.upper.startswith("U&")), None)
+    if escaped:
+        return Refusal(escaped, 'U&"…" is not allowed here', "the name that it spells in escapes cannot be checked")
     for chain in _chains(tokens):
-        if chain.token.upper.startswith("U&"):
-            return Refusal(chain.token, 'U&"…" is not allowed here', "the name it spells in escapes cannot be checked")
         if chain.is_call and _CALLS[db_type].fullmatch(chain.names[-1]):
             return _calls(chain)
         if db_type == "oracle" and (found := _oracle_call_refusal(chain)):

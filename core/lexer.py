@@ -91,7 +91,8 @@ class _Rules:
 _LETTERS = re.compile(r"[^\W\d][\w$#]*")
 # PostgreSQL and SQLite take every character beyond ASCII for a letter, a no-break space too: were it a
 # blank here and a letter there, `\u00a0$a$` would open a literal here and none in the server.
-_BYTES = re.compile(r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*")
+# The classes name the ASCII signs that are no letters.
+_BYTES = re.compile(r"[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*")
 _DOUBLE = re.compile(r'"(?:[^"]+|"")*+"')
 _BRACKETS = re.compile(r"\[(?:[^\]]+|\]\])*+\]")
 _TO_NEWLINE = re.compile(r"--[^\n]*")
@@ -122,7 +123,7 @@ _NUMBER = re.compile(r"(?:0[xX][0-9A-Fa-f]+|(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _STRING = re.compile(r"'(?:[^']+|'')*+'")
 _ESCAPED = re.compile(r"'(?:[^'\\]+|''|\\.)*+'", re.DOTALL)
-_DOLLAR = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
+_DOLLAR = re.compile(r"\$(?:[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*)?\$")
 _MARK = re.compile(r"&&?([^\W\d]\w*|\d+)\.?")
 _LINE = re.compile(r"[^\n]*\n?")
 _ALONE = re.compile(r"[ \t\r]*(?:\n|$)")
@@ -149,7 +150,7 @@ def _forms(word: str) -> Iterator[str]:
 
 _COMMANDS = frozenset(form for word in _SQLPLUS.split() for form in _forms(word))
 _SET_DEFINE = re.compile(r"SET\s+(?:DEF(?:I(?:NE?)?)?|SCAN)\b", re.IGNORECASE)
-_SQL_SET = re.compile(r"SET\s+(?:TRANSACTION|ROLE|CONSTRAINTS?)\b", re.IGNORECASE)
+_SQL_SET = re.compile(r"SET(?:\s|/\*.*?\*/|--[^\n]*\n)+(?:TRANSACTION|ROLE|CONSTRAINTS?)\b", re.IGNORECASE | re.DOTALL)
 _COMMAND_SIGNS = re.compile(r"@|!|\\|\.[A-Za-z]")
 
 # Statements that have semicolons inside and end at a line with `/` (SQL Server: GO).

@@ -76,7 +76,7 @@ def _json_line(record: Record) -> str:
         **{name: value for name, value in record["extra"].items() if name != "line"},
     }
     if record["exception"]:
-        entry["exception"] = f"{record['exception'].type.__name__}: {record['exception'].value}"
+        entry["exception"] = repr(record["exception"].value)
     record["extra"]["line"] = json.dumps(entry, ensure_ascii=False, default=str)
     return "{extra[line]}\n"
 

@@ -440,6 +440,8 @@ class Fact:
     subject: str
     text: str
     remedy: str = ""
+    unreachable: bool = False
+    """The server did not answer, so that its files and rights could not even be looked at."""
 
 
 class Source(Protocol):

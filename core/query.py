@@ -483,15 +483,17 @@ class _Parser:
                 "remove one of the lines",
             )
         value, tail = self._define_value(parts["rest"], token.start + parts.start("rest"))
-        inside = [mark for mark in token.marks if mark.start < token.start + parts.start("rest") + tail.start()]
-        if inside:
+        parameter = self._parameter(name, value, tail["comment"] or "", token)
+        value_end = token.start + parts.start("rest") + tail.start()
+        inside = [mark for mark in token.marks if mark.start < value_end]
+        if inside and not parameter.mandatory:
             self.fail(
                 inside[0].start,
                 f"&{inside[0].name} stands inside the value of {name}",
                 "a parameter cannot be made of another one",
                 "use both in the statement, or write SET DEFINE OFF above if & is plain text",
             )
-        self._parameters[name] = self._parameter(name, value, tail["comment"] or "", token)
+        self._parameters[name] = parameter
 
     def _define_value(self, rest: str, offset: int) -> tuple[str, re.Match[str]]:
         """The value behind `=`, and what follows it."""

@@ -143,9 +143,10 @@ _ANY_FUNCTIONS = frozenset(
 )
 _POSTGRESQL_TYPES = frozenset(
     """DATE TIME TIMESTAMP TIMESTAMPTZ TIMETZ INTERVAL NUMERIC DECIMAL INT INTEGER BIGINT SMALLINT INT2 INT4 INT8 REAL
-    FLOAT FLOAT4 FLOAT8 BOOL BOOLEAN JSON JSONB UUID INET CIDR MACADDR XML BYTEA TEXT VARCHAR CHAR BPCHAR MONEY POINT
+    FLOAT FLOAT4 FLOAT8 BOOL BOOLEAN JSON JSONB UUID INET CIDR MACADDR XML BYTEA TEXT VARCHAR BPCHAR MONEY POINT
     DATERANGE TSRANGE TSTZRANGE INT4RANGE INT8RANGE NUMRANGE REGCLASS""".split()
 )
+_INTERVAL_FIELDS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
 _ORACLE_LITERALS = {
     "DATE": ("TO_DATE(", ", 'YYYY-MM-DD')"),
     "TIMESTAMP": ("TO_TIMESTAMP(", ", 'YYYY-MM-DD HH24:MI:SS.FF')"),
@@ -322,9 +323,9 @@ class _Statement:
         name = word.upper
         between = "".join(t.text for t in self._tokens[end:literal]).strip()
         value = [between, *self._literal(literal)] if between else self._literal(literal)
+        if name == "INTERVAL" and (self._db_type == "oracle" or self._spots[literal].after in _INTERVAL_FIELDS):
+            self._refuse_interval(token.marks[0])
         if self._db_type == "oracle":
-            if name == "INTERVAL":
-                self._refuse_interval(token.marks[0])
             opening, closing = _ORACLE_LITERALS[name]
             return literal - at + 1, [opening, *value, closing]
         return literal - at + 1, [*value, "::", "".join(t.text for t in self._tokens[at:end])]
@@ -345,11 +346,14 @@ class _Statement:
         return at + 1
 
     def _refuse_interval(self, mark: Mark) -> NoReturn:
+        # PostgreSQL would take it: `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days.
+        number = f"&{mark.name}"
+        instead = {
+            "oracle": f"write NUMTODSINTERVAL({number}, 'DAY') or NUMTOYMINTERVAL({number}, 'MONTH')",
+            "postgresql": f"write INTERVAL '{number} days' or {number} * INTERVAL '1 day'",
+        }
         self._fail(
-            mark.start,
-            f"&{mark.name} stands in an INTERVAL literal",
-            "Oracle takes no bind there",
-            f"write NUMTODSINTERVAL(&{mark.name}, 'DAY') or NUMTOYMINTERVAL(&{mark.name}, 'MONTH')",
+            mark.start, f"{number} stands in an INTERVAL literal", "no bind can stand there", instead[self._db_type]
         )
 
     # ── without quotes ──
@@ -405,8 +409,7 @@ class _Statement:
 
         PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
         """
-        context = self._spots[at].context if self._db_type == "postgresql" else ()
-        key = (content, is_text, context)
+        key = (content, is_text, self._spots[at].surroundings if self._db_type == "postgresql" else ())
         if key not in self._binds:
             self._binds[key] = Bind(self._free_name(content), content, is_text, literal)
         return self._binds[key]
@@ -502,12 +505,12 @@ def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
 # ── positions ─────────────────────────────────────────────────────────────────────────────────
 
 _VALUE_AFTER = frozenset(
-    """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH IN IS
+    """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH
     TO ESCAPE LIMIT OFFSET FIRST NEXT TOP ANY SOME PRIOR CONNECT_BY_ROOT RETURN ROWS RANGE GROUPS SCN PASSING DEFAULT
     ZONE MOD DIV XOR QUALIFY VALUE""".split()
 )
-_NO_VALUE_BEHIND = frozenset({".", ")", "]", "}", "@", ":", "$", "#", "?", "\\", "::"})
-_NAME_LISTS = frozenset({"PARTITION", "SUBPARTITION", "USING", "OVER", "INDEX", "NOLOCK"})
+_NO_VALUE_BEHIND = frozenset({".", ")", "]", "}", "@", "$", "#", "?", "\\", "::"})
+_NAME_LISTS = frozenset({"PARTITION", "SUBPARTITION", "USING", "OVER", "INDEX"})
 _NAME_CLAUSES = frozenset({"FROM", "JOIN", "BY", "WITH", "WINDOW"})
 _CLAUSES = _NAME_CLAUSES | {
     "SELECT",
@@ -534,6 +537,15 @@ class _Spot:
     """The word before the innermost open parenthesis."""
     clause: str
     """The last word that began a clause inside the same parenthesis."""
+    since_opener: int
+    """Tokens between that parenthesis and this one, itself counted."""
+
+    @property
+    def surroundings(self) -> tuple[str, ...]:
+        """What tells the type of a value here: the call that it is an argument of, or the tokens around."""
+        if self.opener in ("", "IN"):
+            return self.context
+        return self.opener, *self.context[max(0, 4 - self.since_opener) :]
 
     @property
     def before(self) -> str:
@@ -557,6 +569,8 @@ class _Spot:
             return self.opener in _FROM_FUNCTIONS or self.context[2:4] == ("DISTINCT", "FROM")
         if before in ("WITH", "TIMESTAMP"):
             return self.context[2] == {"WITH": "START", "TIMESTAMP": "OF"}[before]
+        if self.context[2] == "TOP":
+            return True
         is_sign = len(before) <= 2 and not before[:1].isalnum() and before[:1] not in ("'", '"', "", "_")
         return before in _VALUE_AFTER or (is_sign and before not in _NO_VALUE_BEHIND)
 
@@ -565,16 +579,19 @@ def _spots(tokens: Sequence[Token]) -> list[_Spot]:
     """One for each token, blanks included."""
     texts = [token.upper for token in tokens if token.is_significant]
     padded = ["", "", "", "", *texts, ""]
-    stack, spots, seen = [["", ""]], [], 0
+    spots: list[_Spot] = []
+    stack = [("", "", 0)]
+    seen = 0
     for token in tokens:
-        opener, clause = stack[-1]
-        spots.append(_Spot((*padded[seen : seen + 4], padded[seen + 5] if seen < len(texts) else ""), opener, clause))
+        opener, clause, opened = stack[-1]
+        after = padded[seen + 5] if seen < len(texts) else ""
+        spots.append(_Spot((*padded[seen : seen + 4], after), opener, clause, seen - opened))
         if not token.is_significant:
             continue
         if token.kind == "word" and token.upper in _CLAUSES:
-            stack[-1][1] = token.upper
+            stack[-1] = (opener, token.upper, opened)
         if token.kind == "operator" and token.text == "(":
-            stack.append([padded[seen + 3], ""])
+            stack.append((padded[seen + 3], "", seen))
         if token.kind == "operator" and token.text == ")" and len(stack) > 1:
             stack.pop()
         seen += 1

@@ -1,0 +1,194 @@
+"""One contestant in a process of its own; prints what it measured as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from array import array
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def peak_mb() -> float:
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):
+        return memory.peak_wset / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def figures(rows: int, seconds: float, cpu_s: float, latencies_ms: Any = None, **more: Any) -> dict[str, Any]:
+    ordered = sorted(latencies_ms) if latencies_ms else []
+    at = {
+        name: ordered[int(len(ordered) * share)] if ordered else None
+        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99))
+    }
+    return {"rows": rows, "seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_mb(), **at, **more}
+
+
+def made_beforehand(app: Any, rows: int) -> list[tuple[bytes, bytes, bytes]]:
+    """Keys, values and message ids exactly as our run makes them."""
+    from core.envelope import Envelope
+    from core.sources import open_source
+
+    now = datetime.now(UTC)
+    plan = app.plan(app.job("export"), now=now)
+    source = open_source(app.connections.database("pg"))
+    messages: list[tuple[bytes, bytes, bytes]] = []
+    with source.read(plan.query.steps, fetch_rows=plan.fetch_rows) as reading:
+        envelope = Envelope(reading.columns, plan.job, scheduled_at=plan.scheduled_at)
+        for block in reading:
+            encoded = envelope.encode(block)
+            values = envelope.wrap(encoded.data, extracted_at=encoded.extracted_at, published_at=now)
+            messages += zip(encoded.keys, values, encoded.message_ids, strict=True)
+            if len(messages) >= rows:
+                break
+    source.close()
+    return messages[:rows]
+
+
+def limit(app: Any, rows: int) -> dict[str, Any]:
+    from confluent_kafka import Producer
+    from core.publishers.confluent import producer_config
+
+    cluster = app.connections.cluster_for(app.job("export"), app.settings)
+    messages = made_beforehand(app, rows)
+    producer = Producer(producer_config(cluster, max_in_flight=app.settings.PSTT_MAX_IN_FLIGHT_MESSAGES))
+    bound = app.settings.PSTT_MAX_IN_FLIGHT_MESSAGES
+    topic = app.job("export").kafka_config.topic
+    latencies, offsets, partitions = array("d"), array("q"), array("i")
+
+    def report(error: Any, message: Any) -> None:
+        assert error is None
+        latencies.append(message.latency() * 1000)
+        offsets.append(message.offset())
+        partitions.append(message.partition())
+
+    headers = (("run_id", b"0123456789"), ("job", b"Export"))
+    started, cpu = time.perf_counter(), time.process_time()
+    for i in range(0, len(messages), 100):
+        for key, value, message_id in messages[i : i + 100]:
+            producer.produce(topic, value, key, -1, report, report, 0, [("message_id", message_id), *headers])
+        producer.poll(0)
+        while i + 100 - len(latencies) >= bound:
+            producer.poll(0.01)
+    assert producer.flush(60) == 0
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    assert len(offsets) == len(messages)
+    return figures(len(messages), seconds, cpu_s, latencies)
+
+
+def our_run(app: Any, rows: int, points: list[tuple[int, float]] | None = None) -> dict[str, Any]:
+    from core.stop import Stop
+
+    process = psutil.Process()
+    step = max(rows // 10, 1)
+
+    def watch(rows_read: int, _acknowledged: int, _counted: int | None) -> None:
+        if points is not None and rows_read >= step * (len(points) + 1):
+            points.append((rows_read, process.memory_info().rss / 1e6))
+
+    plan = app.plan(app.job("export"), now=datetime.now(UTC))
+    cpu = time.process_time()
+    run = app.execute(plan, stop=Stop(), now=lambda: datetime.now(UTC), progress=watch)
+    cpu_s = time.process_time() - cpu
+    if run.state != "succeeded":
+        sys.exit(f"the run {run.state}: {run.error_text}")
+    return figures(run.rows_read, run.duration_s, cpu_s) | {
+        "p50_ms": run.latency_p50_ms,
+        "p99_ms": run.latency_p99_ms,
+        "points": points,
+    }
+
+
+def by_hand(app: Any, rows: int) -> dict[str, Any]:
+    """As it stands in many a script."""
+    import pandas as pd
+    import sqlalchemy
+    from kafka import KafkaProducer
+
+    connection = app.connections.database("pg")
+    cluster = app.connections.cluster_for(app.job("export"), app.settings)
+    url = sqlalchemy.URL.create(
+        "postgresql+psycopg",
+        connection.username,
+        connection.password.reveal(),
+        connection.host,
+        connection.port,
+        connection.database,
+    )
+    sql = (app.workspace.queries_dir / "export.sql").read_text(encoding="utf-8")
+    started, cpu = time.perf_counter(), time.process_time()
+    frame = pd.read_sql(sqlalchemy.text(f"{sql} LIMIT {rows}"), sqlalchemy.create_engine(url))
+    producer = KafkaProducer(
+        bootstrap_servers=cluster.bootstrap_servers,
+        acks="all",
+        compression_type=cluster.compression_type,
+        linger_ms=cluster.linger_ms,
+        batch_size=cluster.batch_size_bytes,
+        key_serializer=str.encode,
+        value_serializer=lambda row: json.dumps(row, default=str).encode(),
+    )
+    topic = app.job("export").kafka_config.topic
+    for row in frame.to_dict("records"):
+        producer.send(topic, key=row["barcode"], value={"data": row})
+    producer.flush()
+    producer.close()
+    return figures(len(frame), time.perf_counter() - started, time.process_time() - cpu)
+
+
+def bare_loop(app: Any, rows: int) -> dict[str, Any]:
+    from kafka import KafkaProducer
+
+    cluster = app.connections.cluster_for(app.job("export"), app.settings)
+    messages = made_beforehand(app, rows)
+    producer = KafkaProducer(
+        bootstrap_servers=cluster.bootstrap_servers,
+        acks="all",
+        compression_type=cluster.compression_type,
+        linger_ms=cluster.linger_ms,
+        batch_size=cluster.batch_size_bytes,
+    )
+    topic = app.job("export").kafka_config.topic
+    started, cpu = time.perf_counter(), time.process_time()
+    futures = [
+        producer.send(
+            topic, value, key, headers=[("message_id", message_id), ("run_id", b"0123456789"), ("job", b"Export")]
+        )
+        for key, value, message_id in messages
+    ]
+    producer.flush()
+    assert all(future.succeeded() for future in futures)
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    producer.close()
+    return figures(len(messages), seconds, cpu_s)
+
+
+def main() -> None:
+    from core.bootstrap import App
+
+    who, folder, rows = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    with App.open(folder) as app:
+        if who == "a":
+            result = limit(app, rows)
+        elif who in ("b", "e"):
+            if who == "e":
+                file = app.workspace.queries_dir / "export.sql"
+                file.write_text(file.read_text(encoding="utf-8") + f" LIMIT {rows}", encoding="utf-8")
+            result = our_run(app, rows)
+        elif who == "c":
+            result = by_hand(app, rows)
+        elif who == "d":
+            result = bare_loop(app, rows)
+        else:
+            result = our_run(app, rows, [])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

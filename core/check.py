@@ -1,0 +1,145 @@
+"""Every file of a workspace, looked at without contacting anything; all problems at once."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from core.errors import ConfigError, PsttError
+from core.jobs import load_jobs
+from core.settings import Connections, Settings, load_settings, read_connections, read_env_file
+from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.model import DbType, Job
+
+__all__ = ["Problem", "check"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that a person should mend."""
+
+    severity: Literal["error", "warning"]
+    where: str
+    text: str
+    remedy: str = ""
+
+
+def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
+    """Looks at `.env`, connections.json, every job and every query. Contacts nothing, changes nothing."""
+    problems: list[Problem] = []
+    settings: Settings | None = None
+    connections: Connections | None = None
+    try:
+        settings = load_settings(workspace, environ)
+    except ConfigError as error:
+        problems.append(_error(error))
+    try:
+        connections, found = read_connections(workspace, environ)
+        problems += map(_error, found)
+    except ConfigError as error:
+        problems.append(_error(error))
+    jobs, found = load_jobs(workspace)
+    problems += map(_error, found)
+    if connections is not None:
+        problems += _secrets(workspace, connections)
+        for job in jobs:
+            problems += _job(workspace, job, connections, settings)
+        problems += _unused_queries(workspace, jobs, connections)
+    if not jobs and not found:
+        problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
+    return problems
+
+
+def _error(error: PsttError, where: str = "") -> Problem:
+    place = error.where if isinstance(error, ConfigError) and error.where else where
+    text = f"{error.what}: {error.why}" if error.why else error.what
+    return Problem("error", place, text, error.remedy)
+
+
+def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Problem]:
+    for name in connections.literal_passwords:
+        yield Problem(
+            "warning",
+            "connections.json",
+            f'"{name}" has its password in the file',
+            "write env:NAME, file:PATH or keyring:SERVICE/USER instead",
+        )
+    for name in connections.database_names:
+        try:
+            connections.database(name)
+        except ConfigError as error:
+            yield _error(error)
+    holders = [workspace.connections_file] if connections.literal_passwords else []
+    if any("PASSWORD" in name.upper() for name in read_env_file(workspace.env_file)):
+        holders.append(workspace.env_file)
+    for file in holders:
+        if os.name != "nt" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            yield Problem(
+                "warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}"
+            )
+
+
+def _job(workspace: Workspace, job: Job, connections: Connections, settings: Settings | None) -> Iterator[Problem]:
+    where = f"{job.slug}.job.json"
+    try:
+        db_type = connections.database_type(job.connection)
+        writes = connections.allows_writes(job.connection)
+    except ConfigError as error:
+        yield _error(error, where)
+        return
+    try:
+        _bind(workspace, job, db_type, writes)
+    except PsttError as error:
+        problem = _error(error, where)
+        yield (
+            problem
+            if problem.where == where
+            else Problem("error", f"{where} → {problem.where}", problem.text, problem.remedy)
+        )
+    if job.export_format == "kafka" and settings is not None:
+        yield from _cluster(job, connections, settings, where)
+
+
+def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> None:
+    from core.bootstrap import bound
+
+    path = workspace.query_file(job.query)
+    now = datetime.now(UTC)
+    bound(path, _known(db_type), job.parameters, now, job.timezone, allow_writes=allow_writes)
+
+
+def _known(db_type: str) -> DbType:
+    from core.bootstrap import DB_TYPES
+
+    return next(known for known in DB_TYPES if known == db_type)
+
+
+def _cluster(job: Job, connections: Connections, settings: Settings, where: str) -> Iterator[Problem]:
+    from core.publishers import refuse_unsupported
+
+    try:
+        cluster = connections.cluster_for(job, settings)
+        refuse_unsupported(cluster, transactional=job.delivery == "exactly_once")
+    except ConfigError as error:
+        yield _error(error, where)
+
+
+def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Problem]:
+    """A query that no job uses is read for the one kind of database there is; with several, its dialect is unknown."""
+    from core.query import load
+
+    kinds = {connections.database_type(name) for name in connections.database_names}
+    used = {job.query for job in jobs}
+    for path in sorted(workspace.queries_dir.glob("*.sql")):
+        if path.name in used or len(kinds) != 1:
+            continue
+        try:
+            load(path, _known(kinds.copy().pop()))
+        except PsttError as error:
+            yield _error(error, path.name)

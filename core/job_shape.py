@@ -1,0 +1,113 @@
+"""The shape of a job file: which keys there are and which values each may have."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from core.model import (
+    CatchUp,
+    DecimalForm,
+    DeliveryGuarantee,
+    ExportFormat,
+    OnBadRow,
+    OnNullKey,
+    Overlap,
+    SchedulingMode,
+    TypeOverride,
+)
+from core.settings import TOPIC_NAME, known_zone
+
+__all__ = ["JobShape"]
+
+
+def _cron(text: str) -> str:
+    """Five fields that do come round: `0 0 31 2 *` never does."""
+    advice = "write five fields: minute hour day month weekday, such as 0 2 * * *"
+    if len(text.split()) != 5 and not text.startswith("@"):
+        raise ValueError(advice)
+    try:
+        next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)))
+    except CronSimError as error:
+        raise ValueError(f"{error}; {advice}") from None
+    except StopIteration:
+        raise ValueError("this time never comes") from None
+    return text
+
+
+def _topic(name: str) -> str:
+    if not TOPIC_NAME.fullmatch(name):
+        raise ValueError("a topic's name has letters, digits, dot, _ and -, at most 249, and is not . or ..")
+    return name
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"[^@\s<>\"]+@[^@\s<>\".]+(\.[^@\s<>\".]+)*", text):
+        raise ValueError("this is no e-mail address")
+    return text
+
+
+def _query(name: str) -> str:
+    if not name.lower().endswith(".sql") or re.search(r"(^|[/\\])\.\.([/\\]|$)|^[/\\]|:", name):
+        raise ValueError("give the name of a .sql file below queries/")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class KafkaShape(_Shape):
+    """`kafka_config`."""
+
+    enabled: bool = True
+    topic: Annotated[str, AfterValidator(_topic)] | None = None
+    message_key_field: Name | Annotated[list[Name], Field(min_length=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    include_metadata: bool = True
+    cluster: str | None = None
+
+
+class EmailShape(_Shape):
+    """`email_notification`."""
+
+    on_success: bool = False
+    on_failure: bool = True
+    recipients: list[Annotated[str, AfterValidator(_address)]] = []
+
+
+class JobShape(_Shape):
+    """The whole file; what each key means stands at `core.model.Job`."""
+
+    name: Name
+    query: Annotated[str, AfterValidator(_query)]
+    connection: Name
+    scheduling_mode: SchedulingMode = "manual"
+    cron: Annotated[str, AfterValidator(_cron)] | None = None
+    interval_s: Annotated[int, Field(ge=1)] | None = None
+    enabled: bool = True
+    parameters: dict[str, str | int | float] = {}
+    export_format: ExportFormat = "kafka"
+    output: str | None = None
+    kafka_config: KafkaShape = KafkaShape()
+    email_notification: EmailShape = EmailShape()
+    timezone: Annotated[str, AfterValidator(known_zone)] = "Europe/Rome"
+    catch_up: CatchUp = "latest"
+    max_catch_up: Annotated[int, Field(ge=1, le=100_000)] = 31
+    overlap: Overlap = "skip"
+    timeout_s: Annotated[float, Field(gt=0, strict=False)] | None = None
+    delivery: DeliveryGuarantee = "at_least_once"
+    on_bad_row: OnBadRow = "reject"
+    on_null_key: OnNullKey = "reject"
+    types: dict[str, TypeOverride] = {}
+    decimals: DecimalForm = "number"
+    key_separator: str = "|"
+    headers: dict[Name, str] = {}
+    verify_count: bool = False

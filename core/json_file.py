@@ -1,0 +1,151 @@
+"""A JSON file that knows where each of its values stands, so that a problem has a line and a column."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError
+
+__all__ = ["JsonFile", "nearest", "read_json_file"]
+
+Place = tuple[str | int, ...]
+_SPACE = re.compile(r"[ \t\r\n]*")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_PLAIN = re.compile(r"[^,\]}\s]+")
+
+
+@dataclass(slots=True)
+class JsonFile:
+    """A document and the offset of each value (and of each member's name, under its own place)."""
+
+    path: Path
+    text: str
+    document: Any
+    offsets: dict[Place, int] = field(default_factory=dict)
+
+    def error(self, place: Iterable[str | int], what: str, *, why: str = "", remedy: str = "") -> ConfigError:
+        """A ConfigError at that value, or at the nearest value around it."""
+        where = tuple(place)
+        key = ".".join(map(str, where))
+        while where and where not in self.offsets:
+            where = where[:-1]
+        line, column = _line_and_column(self.text, self.offsets.get(where, 0))
+        return ConfigError(what, why=why, remedy=remedy, file=self.path, line=line, column=column, key=key)
+
+
+def read_json_file(path: Path) -> JsonFile:
+    """Reads a JSON object.
+
+    Raises:
+        ConfigError: Not there, not UTF-8, torn, with a name twice in one object, or not an object.
+    """
+    text = _read(path)
+    try:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            "the file is not whole JSON" if error.pos >= len(text.rstrip()) else "this is not JSON",
+            why=error.msg,
+            remedy=_hint(text, error),
+            file=path,
+            line=error.lineno,
+            column=error.colno,
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("this is not JSON", why=str(error), file=path, line=1) from None
+    file = JsonFile(path, text, document)
+    _locate(file, 0, ())
+    if not isinstance(document, dict):
+        raise file.error((), "the file must hold one JSON object", remedy="begin it with { and end it with }")
+    return file
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`did you mean "…"?`, or the valid names where none is near."""
+    names = list(valid)
+    lower = {candidate.lower(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    if close:
+        return f'did you mean "{lower[close[0]]}"?'
+    return f"valid: {', '.join(names)}" if names else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no file {path.name}", remedy=f"make {path.name} in {path.parent}", file=path
+        ) from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=path, line=line) from None
+    except OSError as error:
+        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _hint(text: str, error: json.JSONDecodeError) -> str:
+    before = text[: error.pos].rstrip()
+    if error.pos >= len(text.rstrip()):
+        return "the end is missing: restore the file, or close what is open"
+    if before.endswith(","):
+        return "take away the comma before it" if text[error.pos] in "}]" else "look at the comma before it"
+    if text[error.pos] in "'#/":
+        return "JSON has no comments and no single quotes"
+    return "look for a missing comma or quote just before it"
+
+
+def _line_and_column(text: str, offset: int) -> tuple[int, int]:
+    return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
+
+
+def _locate(file: JsonFile, start: int, place: Place) -> int:
+    """Notes where each value begins, in a text that is known to be JSON; the offset after the value."""
+    text = file.text
+    at = _skip(text, start)
+    file.offsets.setdefault(place, at)
+    if text[at] == "{":
+        return _locate_members(file, at, place)
+    if text[at] == "[":
+        at, index = _skip(text, at + 1), 0
+        while text[at] != "]":
+            at = _skip(text, _locate(file, at, (*place, index)))
+            index += 1
+            at = _skip(text, at + 1) if text[at] == "," else at
+        return at + 1
+    return _end(_STRING if text[at] == '"' else _PLAIN, text, at)
+
+
+def _locate_members(file: JsonFile, at: int, place: Place) -> int:
+    text = file.text
+    at = _skip(text, at + 1)
+    while text[at] != "}":
+        end = _end(_STRING, text, at)
+        name = json.loads(text[at:end])
+        member = (*place, name)
+        if member in file.offsets:
+            file.offsets[member] = at
+            raise file.error(member, f'"{name}" stands twice in one object', remedy="keep one of them")
+        file.offsets[member] = at  # an error points at the name, which is what a person looks for
+        at = _skip(text, _locate(file, _skip(text, end) + 1, member))
+        at = _skip(text, at + 1) if text[at] == "," else at
+    return at + 1
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return found.end() if found else at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    return _end(_SPACE, text, at)

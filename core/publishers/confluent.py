@@ -1,0 +1,386 @@
+"""Kafka through confluent-kafka (librdkafka): the default client, and the one with transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from core.errors import BrokerUnavailable, ConfigError, PsttError
+from core.model import Cluster, Delivery, TopicInfo
+from core.publishers.control_topic import ControlTopic
+from core.publishers.diagnosis import Diagnosis
+from core.publishers.librdkafka import (
+    TRANSACTION_TIMEOUT_MS,
+    ClientLog,
+    family_of,
+    producer_config,
+    translated,
+    void,
+)
+from core.publishers.mock_cluster import resolved
+from core.publishers.security import require_complete
+
+__all__ = ["ConfluentPublisher"]
+
+CHUNK = 1000
+"""Messages handed over between two looks at the reports."""
+BEING_MADE_S = 3.0
+"""A topic that is being made on first use is unknown for a moment, just as one that is not."""
+TRANSACTION_STEP_S = 60.0
+"""For each step with the transaction coordinator, which takes 0.2 to 1 s on a healthy cluster."""
+
+
+class ConfluentPublisher:
+    """Hands messages to librdkafka and writes its delivery reports into the deliveries.
+
+    Args:
+        cluster: Where, and with which settings.
+        transactional_id: None: no transactions.
+        max_in_flight: Messages handed over and not yet reported, at most.
+        clock: Seconds that only go forward.
+
+    Raises:
+        ConfigError: librdkafka refuses a setting; its own words say which.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        transactional_id: str | None = None,
+        max_in_flight: int = 8000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        require_complete(cluster)
+        self.cluster = resolved(cluster)
+        self.max_in_flight = max_in_flight
+        self.transactional_id = transactional_id
+        self.diagnosis = Diagnosis(self.cluster, clock=clock)
+        self._clock = clock
+        self._log = ClientLog(self.diagnosis, clock)
+        self._in_flight = 0
+        self._open: set[Delivery] = set()
+        self._fatal: PsttError | None = None
+        self._errors: dict[tuple[int, str], tuple[float, PsttError]] = {}
+        self._is_prepared = False
+        if transactional_id is not None and not cluster.enable_idempotence:
+            raise ConfigError(
+                'delivery "exactly_once" needs an idempotent producer',
+                why="KAFKA_ENABLE_IDEMPOTENCE is false",
+                remedy="set KAFKA_ENABLE_IDEMPOTENCE=true",
+                key="KAFKA_ENABLE_IDEMPOTENCE",
+            )
+        self._producer: Producer | None = self._start()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages handed over and not yet reported."""
+        return self._in_flight
+
+    # ── messages ──────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
+        """Hands messages over; 2 µs each, as nothing is made for one but its report's index."""
+        producer = self._live
+        todo = range(len(delivery.batch)) if indexes is None else indexes
+        if not todo:
+            return
+        if delivery.errors:
+            for index in todo:
+                delivery.errors.pop(index, None)
+        delivery.pending += len(todo)
+        self._open.add(delivery)
+        report = self._report_into(delivery)
+        start = 0
+        while start < len(todo):
+            while self._in_flight >= self.max_in_flight:
+                self.poll(0.1)
+            chunk = todo[start : start + min(CHUNK, self.max_in_flight - self._in_flight)]
+            self._hand_over(producer, delivery, chunk, report)
+            start += len(chunk)
+            self.poll(0)
+
+    def poll(self, timeout_s: float) -> int:
+        """Serves what librdkafka has to say: reports, log lines, errors of its own."""
+        if self._producer is None:
+            return 0
+        before = self._in_flight
+        self._producer.poll(timeout_s)
+        if self._fatal is not None:
+            raise self._fatal
+        return before - self._in_flight
+
+    def give_up(self, timeout_s: float) -> None:
+        """Purges librdkafka's queues; whatever it never reports is accounted for here."""
+        if self._producer is not None and self._in_flight:
+            self._producer.purge()
+            deadline = self._clock() + timeout_s
+            while self._in_flight and len(self._producer) and self._clock() < deadline:
+                self._producer.poll(0.1)
+            if len(self._producer) and self._in_flight:
+                # It may still report later; nobody must hear it then.
+                self._producer = None
+        for delivery in self._open:
+            for index, partition in enumerate(delivery.partitions):
+                if partition == -1 and index not in delivery.errors:
+                    delivery.errors[index] = self.diagnosis.dropped(delivery.batch.topic)
+            delivery.pending = 0
+        self._open.clear()
+        self._in_flight = 0
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Waits for the last reports, then lets go of the connections."""
+        deadline = self._clock() + timeout_s
+        while self._producer is not None and self._in_flight and self._clock() < deadline:
+            self._producer.poll(0.1)
+        self.give_up(1.0)
+        self._producer = None
+
+    def _hand_over(
+        self, producer: Producer, delivery: Delivery, chunk: Sequence[int], report: Callable[..., None]
+    ) -> None:
+        batch = delivery.batch
+        topic, keys, values, message_ids, headers = (
+            batch.topic, batch.keys, batch.values, batch.message_ids, batch.headers,
+        )  # fmt: skip
+        attempts, handed_over_at_us = delivery.attempts, delivery.handed_over_at_us
+        produce = producer.produce
+        now_us = time.time_ns() // 1000
+        self._in_flight += len(chunk)
+        for index in chunk:
+            reported = partial(report, index)
+            attempts[index] += 1
+            handed_over_at_us[index] = now_us
+            try:
+                produce(
+                    topic, values[index], keys[index], -1, reported, reported, 0,
+                    [("message_id", message_ids[index]), *headers],
+                )  # fmt: skip
+            except BufferError:
+                self._hand_over_later(delivery, index, reported)
+            except KafkaException as error:
+                self._refuse(delivery, index, error.args[0])
+
+    def _hand_over_later(self, delivery: Delivery, index: int, reported: Callable[..., None]) -> None:
+        """Waits until librdkafka's queue has room for this very message: another one would overtake it."""
+        batch = delivery.batch
+        headers: list[Any] = [("message_id", batch.message_ids[index]), *batch.headers]
+        while True:
+            self.poll(0.1)
+            try:
+                self._live.produce(
+                    batch.topic, batch.values[index], batch.keys[index], -1, reported, reported, 0, headers
+                )  # fmt: skip
+            except BufferError:
+                continue
+            except KafkaException as error:
+                self._refuse(delivery, index, error.args[0])
+            return
+
+    def _report_into(self, delivery: Delivery) -> Callable[..., None]:
+        partitions, offsets, latencies_ms = delivery.partitions, delivery.offsets, delivery.latencies_ms
+
+        def report(index: int, error: KafkaError | None, message: Any) -> None:
+            if error is None:
+                offset = message.offset()
+                # None after a repeated send whose first answer was lost: it is there, nobody knows where.
+                offsets[index] = -1 if offset is None else offset
+                partitions[index] = message.partition()
+                latencies_ms[index] = message.latency() * 1000.0
+            else:
+                delivery.errors[index] = self._error_of(error, delivery.batch.topic)
+            self._in_flight -= 1
+            delivery.pending -= 1
+            if not delivery.pending:
+                self._open.discard(delivery)
+
+        return report
+
+    def _refuse(self, delivery: Delivery, index: int, error: KafkaError) -> None:
+        """The client itself does not take a message."""
+        self._in_flight -= 1
+        delivery.pending -= 1
+        if not delivery.pending:
+            self._open.discard(delivery)
+        batch = delivery.batch
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            size = len(batch.values[index]) + len(batch.keys[index] or b"")
+            delivery.errors[index] = self.diagnosis.too_large_here(batch.topic, size)
+            return
+        delivery.errors[index] = self._error_of(error, batch.topic)
+        if error.fatal():
+            self._fatal = delivery.errors[index]
+            raise self._fatal
+
+    # ── transactions ──────────────────────────────────────────────────────────────────────────
+
+    def prepare_once(self, control_topic: str) -> None:
+        """Fences earlier holders of the transactional id, then makes the control topic if it is missing."""
+        self._prepare()
+        if control_topic not in self._metadata(TRANSACTION_STEP_S).topics:
+            if not self.cluster.mock_brokers:  # which know no CreateTopics
+                self._control(control_topic).make(TRANSACTION_STEP_S)
+            self.require_topic(control_topic)
+
+    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
+        """Reads the control topic to its end; what belongs to no committed transaction is not seen."""
+        found = self._metadata(TRANSACTION_STEP_S).topics.get(control_topic)
+        if found is None:
+            return None
+        return self._control(control_topic).newest(key, len(found.partitions), TRANSACTION_STEP_S)
+
+    def begin(self) -> None:
+        """Starts a transaction."""
+        self._prepare()
+        with self._steps("begin"):
+            self._live.begin_transaction()
+
+    def commit(self) -> None:
+        """Commits; asks again while the coordinator only is not ready."""
+        if self._in_flight:
+            raise RuntimeError(f"commit with {self._in_flight} messages under way")
+        self._step("commit", lambda: self._live.commit_transaction(TRANSACTION_STEP_S))
+
+    def abort(self) -> None:
+        """Aborts; what was sent stays invisible."""
+        self.give_up(TRANSACTION_STEP_S)
+        self._step("abort", lambda: self._live.abort_transaction(TRANSACTION_STEP_S))
+
+    def _prepare(self) -> None:
+        if self.transactional_id is None:
+            raise ConfigError("this publisher has no transactions", why="it was opened without a transactional id")
+        if self._is_prepared:
+            return
+        self._metadata(TRANSACTION_STEP_S)  # says why no broker answers, which init_transactions does not
+        try:
+            self._step("prepare", lambda: self._live.init_transactions(TRANSACTION_STEP_S))
+        except ConfigError as error:
+            raise ConfigError(
+                error.what,
+                why=error.why,
+                remedy=f"set transaction.max.timeout.ms of the brokers to {TRANSACTION_TIMEOUT_MS:,} ms or more",
+            ) from None
+        self._is_prepared = True
+
+    def _step(self, name: str, step: Callable[[], None]) -> None:
+        deadline = self._clock() + TRANSACTION_STEP_S
+        while True:
+            try:
+                with self._steps(name):
+                    step()
+                return
+            except BrokerUnavailable:
+                if self._clock() > deadline:
+                    raise
+
+    @contextmanager
+    def _steps(self, name: str) -> Iterator[None]:
+        """Translates what a step of a transaction raises."""
+        try:
+            yield
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            self._live.poll(0)
+            if error.retriable():
+                raise BrokerUnavailable(
+                    f"cannot {name} the transaction on {self.diagnosis.place}",
+                    why=self.diagnosis.scrub(error.str()),
+                    remedy="look at the state of the brokers",
+                ) from None
+            raise self._translated(error, "") from None
+
+    def _control(self, name: str) -> ControlTopic:
+        return ControlTopic(name, self.cluster, self.diagnosis, self._log, self._clock)
+
+    # ── the cluster ───────────────────────────────────────────────────────────────────────────
+
+    def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
+        """The topics this account may see, without Kafka's internal ones."""
+        found = self._metadata(timeout_s).topics
+        return [
+            TopicInfo(name, len(partitions), max((len(p.replicas) for p in partitions.values()), default=0))
+            for name, partitions in sorted((name, topic.partitions) for name, topic in found.items())
+            if not name.startswith("__")
+        ]
+
+    def brokers(self, timeout_s: float = 10.0) -> list[str]:
+        """`host:port` of every broker."""
+        return sorted(f"{broker.host}:{broker.port}" for broker in self._metadata(timeout_s).brokers.values())
+
+    def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
+        """Asks for all topics, then for this one by name: that makes it where the cluster makes topics on first use."""
+        deadline = self._clock() + timeout_s
+        found = self._metadata(timeout_s).topics.get(topic)
+        being_made = min(deadline, self._clock() + BEING_MADE_S)
+        while found is None or found.error is not None:
+            found = self._metadata(max(deadline - self._clock(), 0.5), topic).topics[topic]
+            if found.error is None:
+                return
+            if family_of(found.error) not in ("topic", "busy") or self._clock() > being_made:
+                raise self._translated(found.error, topic)
+            self.poll(0.1)
+
+    def _metadata(self, timeout_s: float, topic: str | None = None) -> Any:
+        """The cluster's own description; waits in growing slices so that a hopeless cause ends it early."""
+        producer = self._live
+        asked = {} if topic is None else {"topic": topic}
+        deadline = self._clock() + timeout_s
+        patience_s = 0.5
+        while True:
+            slice_s = min(patience_s, max(deadline - self._clock(), 0.05))
+            try:
+                found = producer.list_topics(**asked, timeout=slice_s)
+            except KafkaException as failure:
+                self.poll(0)
+                error: KafkaError = failure.args[0]
+                if family_of(error) not in ("late", "away", "busy"):
+                    raise self._translated(error, topic or "") from None
+                if self.diagnosis.is_hopeless or self._clock() >= deadline:
+                    raise self.diagnosis.no_contact(timeout_s) from None
+                patience_s *= 2
+            else:
+                self.diagnosis.forget()
+                return found
+
+    # ── errors ────────────────────────────────────────────────────────────────────────────────
+
+    def _start(self) -> Producer:
+        config = producer_config(self.cluster, transactional_id=self.transactional_id, max_in_flight=self.max_in_flight)
+        try:
+            return Producer(config | {"error_cb": self._heard}, logger=self._log)
+        except KafkaException as failure:
+            words = str(failure.args[0].str()).removeprefix("Failed to create producer: ")
+            raise self.diagnosis.setting(words) from None
+
+    def _heard(self, error: KafkaError) -> None:
+        self.diagnosis.hear(error.str())
+        if error.fatal() and self._fatal is None:
+            self._fatal = self._translated(error, "")
+
+    @property
+    def _live(self) -> Producer:
+        """The producer, started again if it was let go; once it has failed for good, only that error."""
+        if self._fatal is not None:
+            raise self._fatal
+        if self._producer is None:
+            self._producer = self._start()
+        return self._producer
+
+    def _translated(self, error: KafkaError, topic: str) -> PsttError:
+        return translated(self.diagnosis, error, topic, self.transactional_id)
+
+    def _error_of(self, error: KafkaError, topic: str) -> PsttError:
+        """One error for all messages that fail in the same second for the same reason."""
+        made_at, known = self._errors.get((error.code(), topic), (0.0, None))
+        now = self._clock()
+        if known is None or now - made_at > 1.0:
+            known = self._translated(error, topic)
+            if self.transactional_id is not None:
+                known = void(known)
+            self._errors[error.code(), topic] = now, known
+        return known

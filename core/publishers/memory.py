@@ -1,0 +1,240 @@
+"""A publisher without a broker: for tests of what stands above it, and for dry runs.
+
+It keeps the contract of `core.model.Publisher` as strictly as the real ones, and fails on request.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from core.errors import BatchTooLarge, ConfigError, MessageTooLarge, PsttError, TopicMissing
+from core.errors import DeliveryTimeout as Dropped
+from core.model import Delivery, TopicInfo
+
+__all__ = ["MemoryPublisher", "MemoryRecord"]
+
+Fail = Callable[[str, bytes | None, bytes, int], PsttError | None]
+"""Topic, key, value, attempt (from 1) → the error of this one, or None for success."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """A message as a topic holds it."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A message handed over and not yet reported."""
+
+    delivery: Delivery
+    index: int
+    at_s: float
+    partition: int
+    error: PsttError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class MemoryPublisher:
+    """Appends messages to lists.
+
+    Args:
+        fail: Asked for each message that is handed over; its error is what the broker answers.
+        fatal: While set, every call that needs the broker raises it, as after a fatal client error.
+        delay_s: Time from handing over to the report.
+        partitions: Of every topic.
+        max_in_flight: As in the Protocol.
+        max_request_size_bytes: The client's limit for key and value of one message.
+        max_record_batch_bytes: The broker's limit for what is handed over together to one
+            partition; None: none. Over it all of them fail together, as with a real broker.
+        keep: False: only count, for dry runs of any size.
+        topics_made: Topics that exist; None: every topic is made on first use.
+        clock: Seconds that only go forward.
+    """
+
+    fail: Fail | None = None
+    fatal: PsttError | None = None
+    delay_s: float = 0.0
+    partitions: int = 6
+    max_in_flight: int = 8000
+    max_request_size_bytes: int = 1_048_576
+    max_record_batch_bytes: int | None = None
+    keep: bool = True
+    topics_made: Iterable[str] | None = None
+    clock: Callable[[], float] = time.monotonic
+    records: dict[str, list[MemoryRecord]] = field(default_factory=dict)
+    """Topic → what readers (read_committed) see, in the order of acknowledgement."""
+    transactions: int = 0
+    """How many were committed."""
+    _queue: deque[_Sent] = field(default_factory=deque)
+    _ends: dict[str, array[int]] = field(default_factory=dict)
+    _uncommitted: list[tuple[str, MemoryRecord]] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Messages handed over and not yet reported."""
+        return len(self._queue)
+
+    def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
+        """Queues the messages; none is reported before the queue is full or `poll` is called."""
+        self._require_life()
+        todo = range(len(delivery.batch)) if indexes is None else indexes
+        batch = delivery.batch
+        sent = []
+        for index in todo:
+            delivery.errors.pop(index, None)
+            delivery.attempts[index] += 1
+            key, value = batch.keys[index], batch.values[index]
+            size = len(key or b"") + len(value)
+            if size > self.max_request_size_bytes:
+                delivery.errors[index] = MessageTooLarge(
+                    f'a message of {size:,} bytes for topic "{batch.topic}" is too large',
+                    why=f"KAFKA_MAX_REQUEST_SIZE is {self.max_request_size_bytes:,}",
+                    remedy="shorten the row, or raise KAFKA_MAX_REQUEST_SIZE",
+                )
+                continue
+            while len(self._queue) >= self.max_in_flight:
+                self.poll(0.1)
+            delivery.handed_over_at_us[index] = time.time_ns() // 1000
+            delivery.pending += 1
+            item = _Sent(delivery, index, self.clock(), self._partition_of(batch.topic, key))
+            item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
+            sent.append(item)
+            self._queue.append(item)
+        self._refuse_large(batch.topic, sent)
+
+    def poll(self, timeout_s: float) -> int:
+        """Reports what is due."""
+        self._require_life()
+        served = 0
+        deadline = self.clock() + timeout_s
+        while not served and self._queue:
+            while self._queue and self._queue[0].at_s + self.delay_s <= self.clock():
+                self._report(self._queue.popleft())
+                served += 1
+            if served or self.clock() >= deadline:
+                break
+            time.sleep(min(max(self._queue[0].at_s + self.delay_s - self.clock(), 0.0), timeout_s))
+        return served
+
+    def give_up(self, timeout_s: float) -> None:
+        """Drops what is queued."""
+        while self._queue:
+            item = self._queue.popleft()
+            item.error = Dropped("a message was given up", why="no acknowledgement before the run ended")
+            self._report(item)
+
+    def prepare_once(self, control_topic: str) -> None:
+        """Transactions need no preparation here."""
+        self._require_life()
+
+    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
+        """The newest committed value."""
+        return next((r.value for r in reversed(self.records.get(control_topic, [])) if r.key == key), None)
+
+    def begin(self) -> None:
+        """From here on records wait for `commit`."""
+        self._require_life()
+        self._uncommitted = []
+
+    def commit(self) -> None:
+        """Shows what was sent since `begin`."""
+        self._require_life()
+        if self._queue:
+            raise RuntimeError(f"commit with {len(self._queue)} messages under way")
+        if self._uncommitted is None:
+            raise ConfigError("there is no transaction", why="commit without begin")
+        for topic, record in self._uncommitted:
+            self.records.setdefault(topic, []).append(record)
+        self._uncommitted = None
+        self.transactions += 1
+
+    def abort(self) -> None:
+        """Forgets what was sent since `begin`."""
+        self.give_up(0)
+        self._uncommitted = None
+
+    def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
+        """The topics that were made or used."""
+        self._require_life()
+        return [TopicInfo(name, self.partitions, 1) for name in sorted({*(self.topics_made or ()), *self._ends})]
+
+    def brokers(self, timeout_s: float = 10.0) -> list[str]:
+        """One, which is this process."""
+        self._require_life()
+        return ["memory:0"]
+
+    def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
+        """Fails where `topics_made` is given and lacks the topic."""
+        self._require_life()
+        if self.topics_made is not None and topic not in self.topics_made:
+            raise TopicMissing(
+                f'topic "{topic}" does not exist in memory',
+                why="the cluster does not make topics on first use",
+                remedy="have it created, or correct the topic in the job's kafka_config",
+            )
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Reports what is due within that time and drops the rest."""
+        deadline = self.clock() + timeout_s
+        while self.fatal is None and self._queue and self.clock() < deadline:
+            self.poll(deadline - self.clock())
+        self.give_up(0)
+
+    def _require_life(self) -> None:
+        if self.fatal is not None:
+            raise self.fatal
+
+    def _partition_of(self, topic: str, key: bytes | None) -> int:
+        # Its own placement: a key is always on the same partition, not on the one that Kafka would choose.
+        seed = self._ends.get(topic, [0])[0] if key is None else zlib.crc32(key)
+        return seed % self.partitions
+
+    def _refuse_large(self, topic: str, sent: Iterable[_Sent]) -> None:
+        if self.max_record_batch_bytes is None:
+            return
+        together: dict[int, list[_Sent]] = {}
+        for item in sent:
+            together.setdefault(item.partition, []).append(item)
+        for items in together.values():
+            size = sum(
+                len(i.delivery.batch.values[i.index]) + len(i.delivery.batch.keys[i.index] or b"") for i in items
+            )
+            if size > self.max_record_batch_bytes:
+                for item in items:
+                    item.error = BatchTooLarge(f'a message is too large for topic "{topic}"', why="max.message.bytes")
+
+    def _report(self, item: _Sent) -> None:
+        delivery, index = item.delivery, item.index
+        delivery.pending -= 1
+        if item.error is not None:
+            delivery.errors[index] = item.error
+            return
+        batch = delivery.batch
+        ends = self._ends.setdefault(batch.topic, array("q", [0]) * self.partitions)
+        offset = ends[item.partition]
+        ends[item.partition] += 1
+        delivery.partitions[index] = item.partition
+        delivery.offsets[index] = offset
+        delivery.latencies_ms[index] = max((self.clock() - item.at_s) * 1000, 1e-6)
+        if self.keep:
+            headers = (("message_id", batch.message_ids[index]), *batch.headers)
+            self._append(
+                batch.topic, MemoryRecord(item.partition, offset, batch.keys[index], batch.values[index], headers)
+            )
+
+    def _append(self, topic: str, record: MemoryRecord) -> None:
+        if self._uncommitted is not None:
+            self._uncommitted.append((topic, record))
+        else:
+            self.records.setdefault(topic, []).append(record)

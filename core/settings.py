@@ -1,0 +1,466 @@
+"""Settings and connections: from `.env`, the environment and connections.json, with the origin of each value.
+
+Order: job, connections.json, environment, `.env`, default. A value keeps its origin, because the
+question behind most wrong settings is "where did that come from?".
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, field_validator
+
+from core.errors import ConfigError
+from core.json_file import JsonFile, nearest, read_json_file
+from core.model import Cluster, DatabaseConnection, Job, Secret
+from core.problems import validation_errors
+from core.secret_reference import is_reference, resolve_secret
+from core.workspace import Workspace
+
+__all__ = ["Connections", "SettingRow", "Settings", "load_connections", "load_settings"]
+
+MASK = "***"
+SECRETS = {"KAFKA_SASL_PASSWORD"}
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting as `python -m core config` lists it."""
+
+    name: str
+    value: str | None
+    origin: str
+
+
+class Settings(BaseModel):
+    """Every setting, typed. What each means stands in `.env.example`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    KAFKA_BOOTSTRAP_SERVERS: str = "localhost:9092"
+    KAFKA_SECURITY_PROTOCOL: Protocol = "PLAINTEXT"
+    KAFKA_SASL_MECHANISM: Mechanism | None = None
+    KAFKA_SASL_USERNAME: str | None = None
+    KAFKA_SASL_PASSWORD: str | None = Field(default=None, repr=False)
+    KAFKA_SSL_CAFILE: str | None = None
+    KAFKA_SSL_CERTFILE: str | None = None
+    KAFKA_SSL_KEYFILE: str | None = None
+    KAFKA_COMPRESSION_TYPE: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
+    KAFKA_BATCH_SIZE: int = Field(default=16_384, ge=1, le=2_147_483_647)
+    KAFKA_LINGER_MS: int = Field(default=10, ge=0, le=900_000)
+    KAFKA_MAX_REQUEST_SIZE: int = Field(default=1_048_576, ge=1_000, le=1_000_000_000)
+    KAFKA_REQUEST_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
+    KAFKA_ENABLE_IDEMPOTENCE: bool = True
+    KAFKA_RETRY_BACKOFF_MS: int = Field(default=100, ge=1, le=75_000)
+    KAFKA_MAX_IN_FLIGHT_REQUESTS: int = Field(default=5, ge=1, le=1_000)
+    KAFKA_DEFAULT_TOPIC: str = "pstt-data"
+    KAFKA_MESSAGE_BATCH_SIZE: int = Field(default=100, ge=1, le=100_000)
+    KAFKA_MAX_RETRIES: int = Field(default=3, ge=0, le=100)
+    KAFKA_HEALTH_CHECK_INTERVAL_SEC: int = Field(default=60, ge=1, le=86_400)
+    KAFKA_LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    KAFKA_LOG_PAYLOAD: bool = False
+    KAFKA_CLIENT: Literal["confluent", "kafka-python-ng"] = "confluent"
+    PSTT_TIMEZONE: str = "Europe/Rome"
+    PSTT_FETCH_ROWS: int = Field(default=5_000, ge=1, le=1_000_000)
+    PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
+    PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=8_000, ge=1, le=1_000_000)
+    PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
+    PSTT_LOG_RETENTION_DAYS: int = Field(default=30, ge=1, le=3_650)
+    PSTT_CONTROL_TOPIC: str = "pstt-control"
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("PSTT_TIMEZONE")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        return known_zone(name)
+
+    def origin(self, name: str) -> str:
+        """Where a value came from: `environment`, `.env, line 4`, `default`."""
+        return self._origins.get(name, "default")
+
+    def table(self) -> list[SettingRow]:
+        """Every setting, secrets masked."""
+        rows = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            shown = MASK if name in SECRETS and value else None if value is None else str(value)
+            rows.append(SettingRow(name, shown, self.origin(name)))
+        return rows
+
+
+SETTING_NAMES = tuple(Settings.model_fields)
+
+
+def known_zone(name: str) -> str:
+    """The name itself, if the time zone database has it."""
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"no such time zone; {nearest(name, sorted(zoneinfo.available_timezones()))}") from None
+    return name
+
+
+def read_env_file(file: Path) -> dict[str, tuple[str, int]]:
+    """Name → value and line of each entry of a `.env`; empty values count as not given."""
+    if not file.exists():
+        return {}
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the file cannot be read as UTF-8", why=type(error).__name__, file=file) from None
+    entries = {}
+    for name, value in dotenv_values(stream=io.StringIO(text), interpolate=False).items():
+        if value:
+            found = list(re.finditer(rf"^[ \t]*(?:export[ \t]+)?{re.escape(name)}[ \t]*=", text, re.MULTILINE))
+            entries[name] = (value, text.count("\n", 0, found[-1].start()) + 1 if found else 1)
+    return entries
+
+
+def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
+    """Reads `.env` and the environment.
+
+    Raises:
+        ConfigError: A name of ours in `.env` is unknown, or a value is not allowed; says where it came from.
+    """
+    entries = read_env_file(workspace.env_file)
+    for name, (_, line) in entries.items():
+        if name.startswith(("KAFKA_", "PSTT_")) and name not in SETTING_NAMES and name != "PSTT_WORKSPACE":
+            raise ConfigError(
+                f"unknown setting {name}",
+                remedy=nearest(name, SETTING_NAMES),
+                file=workspace.env_file,
+                line=line,
+                key=name,
+            )
+    values: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for name in SETTING_NAMES:
+        if environ.get(name):
+            values[name], origins[name] = environ[name], "environment"
+        elif name in entries:
+            values[name], origins[name] = entries[name][0], f".env, line {entries[name][1]}"
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0])
+        in_file = origins[name].startswith(".env")
+        raise ConfigError(
+            f"{name} is not valid" + ("" if in_file else " (from the environment)"),
+            why=first["msg"].removeprefix("Value error, "),
+            remedy="see .env.example",
+            file=workspace.env_file if in_file else None,
+            line=entries[name][1] if in_file else None,
+            key=name,
+        ) from None
+    settings._origins.update(origins)
+    return settings
+
+
+# ── connections.json ──────────────────────────────────────────────────────────────────────────
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Database(_Entry):
+    name: str = Field(min_length=1)
+    db_type: Literal["oracle", "sqlserver", "postgresql", "sqlite"]
+    environment: str = ""
+    host: str = ""
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    database: str = ""
+    service_name: str = ""
+    sid: str = ""
+    username: str = ""
+    password: str | None = Field(default=None, repr=False)
+    sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"] = ""
+    sslrootcert: str | None = None
+    driver: str = ""
+    thick: bool = False
+    allow_writes: bool = False
+    connect_timeout_s: float = Field(default=15.0, gt=0, le=600, strict=False)
+    statement_timeout_s: float | None = Field(default=None, gt=0, strict=False)
+
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "oracle": ("host", "username"),
+    "sqlserver": ("host", "database"),
+    "postgresql": ("host", "database", "username"),
+    "sqlite": ("database",),
+}
+
+# setting of a cluster → field of `Cluster`, where the names differ
+_RENAMED = {"batch_size": "batch_size_bytes", "max_request_size": "max_request_size_bytes"}
+_OF_CLUSTER = {
+    name.removeprefix("KAFKA_").lower(): name
+    for name in SETTING_NAMES
+    if name.startswith("KAFKA_") and name not in ("KAFKA_LOG_PAYLOAD", "KAFKA_HEALTH_CHECK_INTERVAL_SEC")
+} | {"delivery_timeout_ms": "PSTT_DELIVERY_TIMEOUT_MS"}
+_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+
+
+def _cluster_entry() -> type[BaseModel]:
+    """A cluster's entry may set whatever the KAFKA_* settings may, under the same rules."""
+    fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
+    for key, setting in _OF_CLUSTER.items():
+        rule = Settings.model_fields[setting]
+        fields[key] = (rule.rebuild_annotation() | None, None)
+    return create_model("_Cluster", __base__=_Entry, **fields)
+
+
+_Cluster = _cluster_entry()
+_TOP = ("default_environment", "connections", "kafka_connections")
+
+
+class Connections:
+    """connections.json, read and found valid. A secret is resolved when its connection is used, not before."""
+
+    def __init__(self, file: JsonFile, workspace: Workspace, variables: Mapping[str, str]) -> None:
+        self._file = file
+        self._workspace = workspace
+        self._variables = variables
+        self.default_environment: str = ""
+        self._databases: dict[str, tuple[_Database, int]] = {}
+        self._clusters: dict[str, dict[str, Any]] = {}
+
+    @property
+    def database_names(self) -> list[str]:
+        """Every database connection."""
+        return list(self._databases)
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Every key of `kafka_connections`."""
+        return list(self._clusters)
+
+    @cached_property
+    def literal_passwords(self) -> list[str]:
+        """Connections whose password stands in the file itself."""
+        plain = [n for n, (entry, _) in self._databases.items() if entry.password and not is_reference(entry.password)]
+        return plain + [
+            n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
+        ]
+
+    def database_type(self, name: str) -> str:
+        """The `db_type` of a connection; needs no secret."""
+        return self._database(name)[0].db_type
+
+    def allows_writes(self, name: str) -> bool:
+        """Whether the read-only gate is open for a connection."""
+        return self._database(name)[0].allow_writes
+
+    def _database(self, name: str) -> tuple[_Database, int]:
+        if name not in self._databases:
+            raise ConfigError(
+                f'there is no connection "{name}" in {self._file.path.name}', remedy=nearest(name, self._databases)
+            )
+        return self._databases[name]
+
+    def database(self, name: str) -> DatabaseConnection:
+        """A connection ready to be opened.
+
+        Raises:
+            ConfigError: Unknown name, or its secret cannot be had; names the reference, never the value.
+        """
+        entry, index = self._database(name)
+        place = ("connections", index)
+        values = entry.model_dump()
+        values["password"] = self._secret(entry.password, (*place, "password"), f'connection "{name}"')
+        if entry.sslrootcert:
+            values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
+        if entry.db_type == "sqlite":
+            values["database"] = str(self._workspace.root / entry.database)
+        return DatabaseConnection(**values)
+
+    def cluster_for(self, job: Job, settings: Settings) -> Cluster:
+        """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
+        chosen = job.kafka_config.cluster
+        if chosen is None:
+            environment = self._database(job.connection)[0].environment
+            chosen = environment if environment in self._clusters else None
+        return self.cluster(chosen, settings)
+
+    def cluster(self, name: str | None, settings: Settings) -> Cluster:
+        """One cluster with every setting resolved; None: `default_environment`, else the KAFKA_* settings alone.
+
+        Raises:
+            ConfigError: Unknown name, or settings that contradict each other.
+        """
+        if name is None and self.default_environment in self._clusters:
+            name = self.default_environment
+        if name is not None and name not in self._clusters:
+            raise ConfigError(
+                f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)
+            )
+        entry = self._clusters[name] if name is not None else {}
+        values: dict[str, Any] = {}
+        for key, setting in _OF_CLUSTER.items():
+            values[_RENAMED.get(key, key)] = entry[key] if entry.get(key) is not None else getattr(settings, setting)
+        place: tuple[str | int, ...] = ("kafka_connections", name) if name is not None else ()
+        label = entry.get("name") or name or "KAFKA_* settings"
+        for key in _FILES:
+            values[key] = self._existing(values[key], (*place, key)) if values[key] else None
+        self._check_cluster(label, values, place)
+        values["sasl_password"] = self._secret(values["sasl_password"], (*place, "sasl_password"), f'cluster "{label}"')
+        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), **values)
+
+    def _check_cluster(self, label: str, values: dict[str, Any], place: tuple[str | int, ...]) -> None:
+        """Contradictions that a client would report late, or not at all."""
+        for what, remedy in _contradictions(values):
+            raise self._file.error(place, f'cluster "{label}": {what}', remedy=remedy)
+
+    def _secret(self, text: str | None, place: tuple[str | int, ...], owner: str) -> Secret | None:
+        if not text:
+            return None
+        try:
+            return resolve_secret(text, self._variables, self._workspace.root)
+        except ConfigError as error:
+            raise self._file.error(place, f"{owner}: {error.what}", why=error.why, remedy=error.remedy) from None
+
+    def _existing(self, name: str, place: tuple[str | int, ...]) -> Path:
+        path = self._workspace.root / name
+        if not path.is_file():
+            raise self._file.error(
+                place, f"there is no file {name}", remedy="give its path, absolute or below the workspace"
+            )
+        return path
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    sasl = values["security_protocol"].startswith("SASL")
+    if sasl:
+        missing = [key for key in ("sasl_mechanism", "sasl_username", "sasl_password") if not values[key]]
+        if missing:
+            found.append(
+                (f"{values['security_protocol']} needs {', '.join(missing)}", "set it here or as KAFKA_… setting")
+            )
+    elif values["sasl_mechanism"]:
+        found.append(
+            (f"sasl_mechanism is of no use with {values['security_protocol']}", "set security_protocol to SASL_SSL")
+        )
+    if bool(values["ssl_certfile"]) != bool(values["ssl_keyfile"]):
+        found.append(("ssl_certfile and ssl_keyfile belong together", "give both or none"))
+    if values["enable_idempotence"] and values["max_in_flight_requests"] > 5 and values["client"] == "confluent":
+        found.append(
+            ("idempotence allows at most 5 max_in_flight_requests", "lower it, or set enable_idempotence to false")
+        )
+    for server in values["bootstrap_servers"].split(","):
+        if not re.fullmatch(r"\s*(\[[0-9a-fA-F:]+\]|[^:\s,\[\]]+):[0-9]{1,5}\s*", server):
+            found.append((f"bootstrap_servers has {server.strip()!r}", "write host:port, several separated by commas"))
+    if not TOPIC_NAME.fullmatch(values["default_topic"]):
+        found.append(
+            (f"{values['default_topic']!r} is no topic name", "use letters, digits, dot, _ and -, at most 249")
+        )
+    return found
+
+
+TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
+
+
+def load_connections(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Connections:
+    """Reads connections.json; the first problem in it is raised.
+
+    Raises:
+        ConfigError: With file, line and the nearest valid name.
+    """
+    connections, problems = read_connections(workspace, environ)
+    if problems:
+        raise problems[0]
+    return connections
+
+
+def read_connections(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Connections, list[ConfigError]]:
+    """connections.json and all its problems; a file that is no JSON raises."""
+    file = read_json_file(workspace.connections_file)
+    in_env_file = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
+    connections = Connections(file, workspace, {**in_env_file, **environ})
+    problems = [
+        file.error((key,), f'unknown key "{key}"', remedy=nearest(key, _TOP))
+        for key in file.document
+        if key not in _TOP
+    ]
+    problems += _read_databases(file, connections)
+    problems += _read_clusters(file, connections)
+    return connections, problems
+
+
+def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigError]:
+    entries = file.document.get("connections", [])
+    if not isinstance(entries, list):
+        return [file.error(("connections",), '"connections" must be a list', remedy='write "connections": [ … ]')]
+    problems: list[ConfigError] = []
+    for index, entry in enumerate(entries):
+        place = ("connections", index)
+        try:
+            database = _Database.model_validate(entry)
+        except ValidationError as error:
+            problems += validation_errors(file, place, error, _Database)
+            continue
+        problems += _check_database(file, place, database, connections)
+        connections._databases.setdefault(database.name, (database, index))
+    return problems
+
+
+def _check_database(
+    file: JsonFile, place: tuple[str | int, ...], entry: _Database, connections: Connections
+) -> list[ConfigError]:
+    problems = []
+    if entry.name in connections._databases:
+        problems.append(
+            file.error((*place, "name"), f'there are two connections "{entry.name}"', remedy="give one another name")
+        )
+    problems += [
+        file.error(place, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
+        for key in REQUIRED[entry.db_type]
+        if not getattr(entry, key)
+    ]
+    if entry.db_type == "oracle" and bool(entry.service_name) == bool(entry.sid):
+        problems.append(
+            file.error(
+                place,
+                f'connection "{entry.name}" (oracle) needs "service_name" or "sid"',
+                remedy="give exactly one of them",
+            )
+        )
+    return problems
+
+
+def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError]:
+    default = file.document.get("default_environment", "")
+    entries = file.document.get("kafka_connections", {})
+    if not isinstance(default, str):
+        return [file.error(("default_environment",), '"default_environment" must be a text')]
+    if not isinstance(entries, dict):
+        return [file.error(("kafka_connections",), '"kafka_connections" must be an object: name → cluster')]
+    problems: list[ConfigError] = []
+    for name, entry in entries.items():
+        place = ("kafka_connections", name)
+        try:
+            connections._clusters[name] = _Cluster.model_validate(entry).model_dump()
+        except ValidationError as error:
+            problems += validation_errors(file, place, error, _Cluster)
+    connections.default_environment = default
+    if default and entries and default not in entries:
+        problems.append(
+            file.error(
+                ("default_environment",),
+                f'default_environment "{default}" is not among kafka_connections',
+                remedy=nearest(default, entries),
+            )
+        )
+    return problems

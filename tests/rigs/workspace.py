@@ -1,0 +1,85 @@
+"""Workspaces over the real servers, for tests and bench."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PASSWORD_VARIABLE = "RIG_DB_PASSWORD"
+
+
+def make_workspace(
+    folder: Path,
+    *,
+    postgres: Any,
+    bootstrap_servers: str,
+    topic: str,
+    sql: str,
+    job: Mapping[str, Any] | None = None,
+    cluster: Mapping[str, Any] | None = None,
+    connection: Mapping[str, Any] | None = None,
+) -> Path:
+    """A workspace whose job `export` sends the rows of `sql` from PostgreSQL to `topic`; returns the folder."""
+    (folder / "queries").mkdir(parents=True, exist_ok=True)
+    (folder / "queries" / "export.sql").write_text(sql, encoding="utf-8")
+    document = {
+        "name": "Export",
+        "query": "export.sql",
+        "connection": "pg",
+        "kafka_config": {"topic": topic, "message_key_field": "barcode"},
+        **(job or {}),
+    }
+    (folder / "queries" / "export.job.json").write_text(json.dumps(document), encoding="utf-8")
+    connections = {
+        "default_environment": "rig",
+        "connections": [
+            {
+                "name": "pg",
+                "environment": "rig",
+                "db_type": "postgresql",
+                "host": postgres.host,
+                "port": postgres.port,
+                "database": postgres.database,
+                "username": postgres.user,
+                "password": f"env:{PASSWORD_VARIABLE}",
+                **(connection or {}),
+            }
+        ],
+        "kafka_connections": {"rig": {"name": "Kafka Rig", "bootstrap_servers": bootstrap_servers, **(cluster or {})}},
+    }
+    (folder / "connections.json").write_text(json.dumps(connections, indent=1), encoding="utf-8")
+    return folder
+
+
+def environment(postgres: Any = None, **more: str) -> dict[str, str]:
+    """This process's environment without settings of ours that would leak into a test."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "PSTT_"))}
+    password = {PASSWORD_VARIABLE: postgres.password} if postgres else {}
+    return {**kept, "PYTHONPATH": str(ROOT), **password, **more}
+
+
+def command(*words: str | Path) -> list[str]:
+    """`python -m core …` with this Python."""
+    return [sys.executable, "-m", "core", *map(str, words)]
+
+
+def run_command(
+    *words: str | Path, env: Mapping[str, str], cwd: Path, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end; what a person would see is in stdout and stderr."""
+    return subprocess.run(
+        command(*words),
+        env=dict(env),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=timeout_s,
+        check=False,
+    )

@@ -1,0 +1,211 @@
+"""metrics.duckdb is a projection: held, lost or broken, nothing is lost and nothing counts twice."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from core.errors import LedgerBusy, StorageFailed
+from core.ledger import Ledger, Outcome
+from core.metrics import Metrics
+from core.spool import Spool
+from tests.unit.test_ledger import a_plan
+from tests.unit.test_spool import delivered
+
+NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    from core.workspace import Workspace
+
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def metrics(workspace):
+    return Metrics(workspace)
+
+
+def spooled(workspace, run_id: str, sends: int, *, moment: datetime = NOW, **changes) -> None:
+    spool = Spool(workspace.spool_dir, run_id=run_id, job="j")
+    delivery = delivered(sends, **changes)
+    for i in range(sends):
+        delivery.handed_over_at_us[i] = int(moment.timestamp() * 1e6)
+    spool.record(delivery)
+    spool.close()
+
+
+def count(metrics) -> int:
+    with metrics.reading() as db:
+        return db.execute("SELECT count(*) FROM sends").fetchone()[0]
+
+
+HOLD = """
+import sys, duckdb
+db = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "read")
+db.execute("SELECT 1").fetchall()
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+class holder:
+    """Another process, such as a notebook, that has the file open."""
+
+    def __init__(self, file: Path, mode: str) -> None:
+        self.command = [sys.executable, "-c", HOLD, str(file), mode]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline().strip() == "held"
+        return self
+
+    def __exit__(self, *exc_info):
+        self.process.communicate("\n", timeout=20)
+
+
+def test_sends_are_seen_before_and_after_they_are_copied_and_never_twice(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    assert count(metrics) == 5
+    assert (metrics.sync().sends, metrics.sync().sends) == (5, 0)
+    assert count(metrics) == 5
+    spooled(workspace, "r2", 3)
+    assert count(metrics) == 8
+    assert metrics.sync().sends == 3
+    assert count(metrics) == 8
+
+
+def test_a_reader_that_holds_the_file_delays_the_copy_and_hides_nothing(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    metrics.sync()
+    spooled(workspace, "r2", 3)
+    with holder(workspace.metrics_file, "read"):
+        synced = metrics.sync()
+        assert synced.state == "held"
+        assert "open in another program" in synced.note
+        assert count(metrics) == 8
+    assert metrics.sync().sends == 3
+    assert count(metrics) == 8
+
+
+def test_a_writer_that_holds_the_file_is_named_after_a_short_wait(workspace, metrics, monkeypatch):
+    monkeypatch.setattr("core.metrics.READ_WAIT_S", 0.2)
+    spooled(workspace, "r1", 5)
+    metrics.sync()
+    with holder(workspace.metrics_file, "write"):
+        with pytest.raises(LedgerBusy, match=r"metrics\.duckdb is held by another program.*nothing is lost"):
+            count(metrics)
+        with pytest.raises(LedgerBusy, match="held"):
+            metrics.rebuild()
+    assert count(metrics) == 5
+
+
+def test_a_deleted_file_is_made_again_by_the_next_copy(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    metrics.sync()
+    workspace.metrics_file.unlink()
+    assert count(metrics) == 5
+    assert metrics.sync().sends == 5
+    assert count(metrics) == 5
+
+
+def test_a_file_of_garbage_is_kept_aside_and_made_again(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    workspace.metrics_file.write_bytes(os.urandom(8192))
+    assert count(metrics) == 5
+    synced = metrics.sync()
+    assert (synced.state, synced.sends) == ("rebuilt", 5)
+    assert "could not be read" in synced.note
+    assert len(list(workspace.root.glob("metrics.duckdb.broken-*"))) == 1
+    assert count(metrics) == 5
+
+
+def test_rebuild_makes_the_same_numbers_again_also_from_garbage(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    metrics.sync()
+    assert metrics.rebuild().sends == 5
+    workspace.metrics_file.write_bytes(b"garbage")
+    assert metrics.rebuild().sends == 5
+    assert count(metrics) == 5
+    assert metrics.sync().sends == 0
+
+
+def test_a_copy_cut_off_between_segments_goes_on_where_it_was(workspace, metrics):
+    for n in range(3):
+        spooled(workspace, f"r{n}", 4)
+    with duckdb.connect(str(workspace.metrics_file)) as db:
+        db.execute(metrics._sql["schema"])
+        metrics._copy_segment(db, "r0-000001.parquet")
+    assert metrics.sync().sends == 8
+    assert count(metrics) == 12
+
+
+def test_a_torn_segment_is_named(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    segment = next(workspace.spool_dir.iterdir())
+    segment.write_bytes(segment.read_bytes()[:100])
+    with pytest.raises(StorageFailed, match="r1-000001"):
+        metrics.sync()
+    with pytest.raises(StorageFailed, match="segment of the spool cannot be read"):
+        count(metrics)
+
+
+def test_a_half_written_segment_is_not_seen(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    (workspace.spool_dir / "r2-000001.tmp").write_bytes(b"PAR1")
+    assert count(metrics) == 5
+
+
+def test_find_gives_every_send_of_a_key_in_order(workspace, metrics):
+    spooled(workspace, "r2", 3, moment=NOW)
+    spooled(workspace, "r1", 3, moment=NOW - timedelta(days=1))
+    metrics.sync()
+    found = metrics.find("k1")
+    assert [(f["run_id"], f["partition"], f["offset"]) for f in found] == [("r1", 1, 1), ("r2", 1, 1)]
+    assert found[0]["handed_over_at"] == NOW - timedelta(days=1)
+    assert metrics.find("k1' OR 1=1 --") == []
+
+
+def test_the_days_of_the_summary_begin_at_midnight_of_the_workspace(workspace, metrics):
+    rome_midnight = datetime(2026, 1, 16, 23, tzinfo=UTC)
+    spooled(workspace, "before", 2, moment=rome_midnight - timedelta(seconds=1))
+    spooled(workspace, "after", 3, moment=rome_midnight)
+    spooled(workspace, "old", 4, moment=NOW - timedelta(days=7))
+    summary = metrics.summary(NOW, "Europe/Rome")
+    assert summary["today"]["messages"] == 3
+    assert summary["last_7_days"]["messages"] == 5
+    assert summary["total_sent"] == 9
+    assert summary["by_topic"]["t"]["messages"] == 9
+    assert summary["today"]["success_rate"] == 1.0
+
+
+def test_the_summary_of_an_empty_workspace_says_nothing_rather_than_zero_percent(metrics):
+    summary = metrics.summary(NOW, "Europe/Rome")
+    assert summary["today"]["success_rate"] is None
+    assert summary["total_sent"] == 0
+
+
+def test_runs_stand_beside_the_sends_and_follow_the_ledger(workspace, metrics):
+    with Ledger(workspace.ledger_file) as ledger:
+        run = ledger.start(a_plan(), NOW)
+        metrics.sync()
+        ledger.finish(run.run_id, Outcome("succeeded", 5, acknowledged=5), NOW + timedelta(seconds=1))
+    for _ in range(2):
+        with metrics.reading() as db:
+            assert db.execute("SELECT state, acknowledged FROM runs").fetchall() == [("succeeded", 5)]
+        metrics.sync()
+    with duckdb.connect(str(workspace.metrics_file), read_only=True) as db:
+        assert db.execute("SELECT state FROM run").fetchall() == [("succeeded",)]
+
+
+def test_acknowledged_ids_leave_out_what_failed(workspace, metrics):
+    from core.errors import DeliveryTimeout
+
+    spooled(workspace, "r1", 3, errors={1: DeliveryTimeout("late")})
+    assert metrics.acknowledged_ids(["r1"]) == {b"%032d" % 0, b"%032d" % 2}
+    assert metrics.acknowledged_ids(["other"]) == frozenset()
