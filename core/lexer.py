@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn, Protocol
 
 from core.model import DbType
 
-__all__ = ["Mark", "Token", "TokenKind", "lex", "position"]
+__all__ = ["Fail", "Mark", "Token", "TokenKind", "lex", "position"]
 
 # kind       what it is
 # space      blanks and line ends
@@ -73,6 +73,14 @@ class Token:
     def is_significant(self) -> bool:
         """Is it more than a blank or a comment?"""
         return self.kind not in ("space", "comment")
+
+
+class Fail(Protocol):
+    """Raises SqlError that points at a character of the file."""
+
+    def __call__(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
+        """Never returns."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

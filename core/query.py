@@ -11,24 +11,21 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date, datetime
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from core import gate
+from core.defines import Defines
 from core.errors import SqlError
 from core.lexer import Token, lex, position
 from core.model import DbType, Parameter, Query, Step, Value
 from core.substitution import Bind, Insert, Substituted, Use, resolved, substitute
+from core.values import for_driver, problem, shown, typed
 
 __all__ = ["ParsedQuery", "load", "parse"]
 
 _ALLOW_WRITES = 'if it is meant to write, set "allow_writes": true on its connection in connections.json'
-_TYPES = ("string", "integer", "decimal", "date", "datetime")
-_MAX_DIGITS = 38
-"""Oracle's NUMBER and SQL Server's decimal hold no more."""
 _SHORT_NVARCHAR = 4000
 
 
@@ -178,11 +175,11 @@ class ParsedQuery:
         )
 
     def _check_value(self, parameter: Parameter, value: str) -> None:
-        problem = _value_problem(parameter, value, self.db_type)
-        if problem:
+        why = problem(parameter, value, self.db_type)
+        if why:
             raise SqlError(
-                f"parameter {parameter.name} cannot be {_shown(value)}",
-                why=problem,
+                f"parameter {parameter.name} cannot be {shown(value)}",
+                why=why,
                 remedy="give another value",
                 file=self.file,
                 line=parameter.line,
@@ -220,16 +217,16 @@ class ParsedQuery:
             self._check_length(bind, given)
             return text
         parameter = next(parameters[piece.parameter] for piece in bind.content if isinstance(piece, Use))
-        value = _typed(parameter.type, text)
+        value = typed(parameter.type, text)
         if value is None:
             raise SqlError(
-                f"parameter {parameter.name} cannot be {_shown(text)}",
+                f"parameter {parameter.name} cannot be {shown(text)}",
                 why=f"&{parameter.name} stands without quotes, so its value has to be a number",
                 remedy=f"write '&{parameter.name}' in the file for a text, or add [type=date] or [type=string] to its comment",
                 file=self.file,
                 line=parameter.line,
             )
-        return _for_driver(value, self.db_type)
+        return for_driver(value, self.db_type)
 
     def _check_length(self, bind: Bind, given: Mapping[str, str]) -> None:
         # SQL Server cuts nvarchar(n) + 'x' at 4,000 characters without a word; a longer bind is nvarchar(max) and is not cut.
@@ -248,92 +245,6 @@ class ParsedQuery:
 _PLACEHOLDERS: dict[DbType, str] = {"oracle": ":{}", "sqlite": ":{}", "postgresql": "%({})s", "sqlserver": "?"}
 
 
-# ── values ────────────────────────────────────────────────────────────────────────────────────
-
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?", re.ASCII)
-_EXPECTED = {
-    "integer": "its declared type is integer: whole digits, such as 42",
-    "decimal": "its declared type is decimal: digits with a point, such as 1234.50",
-    "date": "its declared type is date: YYYY-MM-DD",
-    "datetime": "its declared type is datetime: YYYY-MM-DDTHH:MM:SS without an offset",
-}
-
-
-def _value_problem(parameter: Parameter, value: str, db_type: DbType) -> str:
-    """Why a parameter may not have this value; empty: it may."""
-    if any("\ud800" <= char <= "\udfff" for char in value):
-        return "it holds half a character (a lone surrogate), which cannot be sent to any database"
-    if db_type == "postgresql" and "\0" in value:
-        return "it holds a NUL character, which PostgreSQL has not"
-    if parameter.allowed and value not in parameter.allowed:
-        return f"allowed are {', '.join(parameter.allowed)}"
-    if parameter.type and _typed(parameter.type, value) is None:
-        return _EXPECTED[parameter.type]
-    return ""
-
-
-def _typed(type_: str | None, text: str) -> str | int | Decimal | date | datetime | None:
-    """A text as a value of a declared type, None: as a number; None where it is no such value."""
-    match type_:
-        case "string":
-            return text
-        case "date":
-            moment = _moment(text) if _DATE.fullmatch(text) else None
-            return moment.date() if moment else None
-        case "datetime":
-            return _moment(text) if _DATETIME.fullmatch(text) else None
-    number = _number(text)
-    if type_ == "integer":
-        return number if isinstance(number, int) else None
-    return Decimal(number) if type_ == "decimal" and number is not None else number
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _number(text: str) -> int | Decimal | None:
-    """A numeric literal as the exact number; None where it is none or has more digits than databases hold."""
-    stripped = text.strip()
-    if len(stripped) > 2 * _MAX_DIGITS or not _DECIMAL.fullmatch(stripped):
-        return None
-    number = Decimal(stripped)
-    exponent = number.as_tuple().exponent
-    digits = len(number.as_tuple().digits)
-    if not isinstance(exponent, int) or digits + max(exponent, 0) > _MAX_DIGITS or exponent < -_MAX_DIGITS:
-        return None
-    return int(stripped) if _INTEGER.fullmatch(stripped) else number
-
-
-def _for_driver(value: str | int | Decimal | date | datetime, db_type: DbType) -> Value:
-    """The same value in a type that the driver takes."""
-    if db_type == "sqlite":
-        return _for_sqlite(value)
-    if db_type == "sqlserver" and isinstance(value, int) and value.bit_length() > 63:
-        return Decimal(value)
-    return value
-
-
-def _for_sqlite(value: str | int | Decimal | date | datetime) -> Value:
-    """SQLite has no decimals and no dates: its own literals are REAL, and dates are text."""
-    match value:
-        case datetime():
-            return value.isoformat(" ")
-        case date():
-            return value.isoformat()
-        case Decimal():
-            return float(value)
-        case int() if value.bit_length() > 63:
-            return float(value)
-    return value
-
-
 def _text_of(content: Sequence[str | Use], given: Mapping[str, str]) -> str:
     return "".join(given[piece.parameter] if isinstance(piece, Use) else piece for piece in content)
 
@@ -342,23 +253,9 @@ def _utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le")) // 2
 
 
-def _shown(value: str) -> str:
-    """A value for an error text: on one line, not too long, fit to print."""
-    return ascii(value) if len(value) <= 40 else f"{value[:39]!a}… ({len(value)} characters)"
-
-
 # ── parsing ───────────────────────────────────────────────────────────────────────────────────
 
-_DEFINE = re.compile(r"def(?:i(?:ne?)?)?(?:\s+(?P<name>[^\s=]+))?\s*(?P<equals>=)?\s*(?P<rest>.*)", re.IGNORECASE)
-_NAME = re.compile(r"[^\W\d]\w*")
-_SINGLE = re.compile(r"'((?:[^']|'')*)'")
-_DOUBLE = re.compile(r'"((?:[^"]|"")*)"')
-_BARE = re.compile(r"((?:(?!--)[^;])*)")
-_TAIL = re.compile(r"\s*;?\s*(?:--(?P<comment>.*))?")
-_ROLE = re.compile(r"\s*(?P<word>obbligatorio|mandatory|opzionale|optional)\b\s*:?\s*(?P<text>.*)", re.IGNORECASE)
-_OPTION = re.compile(r"\s*\[\s*(?P<key>\w+)\s*=\s*(?P<value>[^\]]*)\]")
 _MISPLACED = re.compile(r"(?:DEF(?:I(?:NE?)?)?\s+\w+\s*=|SET\s+DEF(?:I(?:NE?)?)?\s+O)", re.IGNORECASE)
-_SET_DEFINE = re.compile(r"SET\s+(?:DEF(?:I(?:NE?)?)?|SCAN)\s+(?:ON|OFF)\s*;?\s*(?:--.*)?", re.IGNORECASE)
 _DRIVER_BINDS: dict[DbType, re.Pattern[str]] = {
     "oracle": re.compile(r":"),
     "sqlite": re.compile(r"[:@$?]"),
@@ -386,9 +283,11 @@ class _Parser:
         tokens = lex(self._text, self._db_type)
         for token in tokens:
             self._check_token(token)
+        defines = Defines(self._db_type, self.fail, lambda offset: position(self._text, offset)[0])
         for token in tokens:
             if token.kind == "command":
-                self._command(token)
+                defines.read(token)
+        self._parameters = defines.parameters
         statements = tuple(self._statement(cut) for cut in self._cut(tokens))
         if not any(statement.kind == "rows" for statement in statements):
             self._fail_without_rows(statements)
@@ -446,114 +345,6 @@ class _Parser:
                 "it often comes from a word processor or a chat",
                 "replace it by a plain blank, quote or sign; in a name, put the name in double quotes",
             )
-
-    # ── lines for SQL*Plus ──
-
-    def _command(self, token: Token) -> None:
-        line = token.text.strip()
-        if re.match(r"def(i(ne?)?)?\b", line, re.IGNORECASE):
-            self._define(token, line)
-        elif not _SET_DEFINE.fullmatch(line):
-            command = (
-                " ".join(line.split()[:2])[:40] if line.upper().startswith("SET") else re.split(r"[\s;]", line)[0][:40]
-            )
-            self.fail(
-                token.start,
-                f"{command} is a command of SQL*Plus or another client, not SQL",
-                "only define and SET DEFINE ON or OFF are understood here",
-                "remove the line",
-            )
-
-    def _define(self, token: Token, line: str) -> None:
-        parts = _DEFINE.fullmatch(line)
-        if parts is None or not parts["name"] or not parts["equals"]:
-            self.fail(token.start, "this define has no value", remedy="write define NAME='value'")
-        name = parts["name"].upper()
-        if not _NAME.fullmatch(name):
-            self.fail(
-                token.start + parts.start("name"),
-                f"{parts['name'][:60]} cannot be the name of a parameter",
-                remedy="use letters, digits and _, with a letter first",
-            )
-        if name in self._parameters:
-            self.fail(
-                token.start + parts.start("name"),
-                f"{name} is defined twice",
-                f"first in line {self._parameters[name].line}",
-                "remove one of the lines",
-            )
-        value, tail = self._define_value(parts["rest"], token.start + parts.start("rest"))
-        parameter = self._parameter(name, value, tail["comment"] or "", token)
-        value_end = token.start + parts.start("rest") + tail.start()
-        inside = [mark for mark in token.marks if mark.start < value_end]
-        if inside and not parameter.mandatory:
-            self.fail(
-                inside[0].start,
-                f"&{inside[0].name} stands inside the value of {name}",
-                "a parameter cannot be made of another one",
-                "use both in the statement, or write SET DEFINE OFF above if & is plain text",
-            )
-        self._parameters[name] = parameter
-
-    def _define_value(self, rest: str, offset: int) -> tuple[str, re.Match[str]]:
-        """The value behind `=`, and what follows it."""
-        quote = rest[:1] if rest[:1] in ("'", '"') else ""
-        found = {"'": _SINGLE, '"': _DOUBLE, "": _BARE}[quote].match(rest)
-        if found is None:
-            self.fail(offset, "the value of this define has no closing quote", remedy=f"close it with {quote}")
-        tail = _TAIL.fullmatch(rest, found.end())
-        if tail is None:
-            self.fail(
-                offset + found.end(),
-                "this text stands behind the value of the define",
-                "only ; and a comment may follow it",
-                "put a value with blanks or quotes in quotes, a quote inside it twice",
-            )
-        value = found[1].replace(quote * 2, quote) if quote else found[1].strip()
-        return value, tail
-
-    def _parameter(self, name: str, default: str, comment: str, token: Token) -> Parameter:
-        role = _ROLE.fullmatch(comment)
-        mandatory = role is not None and role["word"].lower() in ("obbligatorio", "mandatory")
-        line, _ = position(self._text, token.start)
-        described = role["text"] if role else comment
-        options, description = self._options(described.strip(), token)
-        parameter = replace(Parameter(name, default, mandatory, description, line=line), **options)
-        problem = "" if mandatory or "{" in default else _value_problem(parameter, default, self._db_type)
-        if problem:
-            self.fail(token.start, f"the default of {name} cannot be {_shown(default)}", problem, "correct the define")
-        return parameter
-
-    def _options(self, text: str, token: Token) -> tuple[dict[str, Any], str]:
-        """`[type=…]` and `[allowed=…]` of a comment, and the comment without them."""
-        options: dict[str, Any] = {}
-        for option in _OPTION.finditer(text):
-            key = option["key"].lower()
-            offset = token.start + token.text.index(option[0].strip())
-            if key == "type":
-                options["type"] = self._type(option["value"].strip().lower(), offset)
-            elif key == "allowed":
-                options["allowed"] = self._allowed(option["value"], offset)
-            elif difflib.get_close_matches(key, ["type", "allowed"]):
-                near = difflib.get_close_matches(key, ["type", "allowed"])[0]
-                self.fail(offset, f"[{key}=…] is not known", f"the nearest is [{near}=…]")
-            else:
-                continue
-            text = text.replace(option[0], "", 1)
-        return options, text.strip()
-
-    def _type(self, value: str, offset: int) -> str:
-        if value not in _TYPES:
-            near = difflib.get_close_matches(value, _TYPES, 1)
-            why = f"the nearest is {near[0]}" if near else f"there are {', '.join(_TYPES)}"
-            self.fail(offset, f"{value[:40]!r} is no type of a parameter", why)
-        return value
-
-    def _allowed(self, value: str, offset: int) -> tuple[str, ...]:
-        allowed = tuple(part.strip() for part in value.split(","))
-        if not all(allowed):
-            self.fail(offset, "an allowed value is empty", remedy="write [allowed=A,B]")
-        return allowed
 
     # ── statements ──
 

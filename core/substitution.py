@@ -11,13 +11,14 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from core.gate import kind_of, parse_tree
-from core.lexer import Mark, Token
+from core.lexer import Fail, Mark, Token
 from core.model import DbType, Parameter
+from core.places import places
 
-__all__ = ["Bind", "Fail", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
+__all__ = ["Bind", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,6 @@ class Substituted:
     parts: tuple[Part, ...]
     inserted: frozenset[int]
     """Offsets of the marks that become text."""
-
-
-class Fail(Protocol):
-    """Raises SqlError that points at a character of the file."""
-
-    def __call__(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
-        """Never returns."""
-        ...
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$#]*")
@@ -168,7 +161,7 @@ class _Statement:
         self._parameters = parameters
         self._fail = fail
         self._is_setting = kind_of(tokens, db_type) == "setting"
-        self._spots = _spots(tokens)
+        self._places = places(tokens)
         self._inserted: set[int] = set()
         self._binds: dict[tuple[object, ...], Bind] = {}
 
@@ -273,7 +266,7 @@ class _Statement:
 
     def _check_literal(self, token: Token, at: int) -> None:
         mark = token.marks[0]
-        if self._spots[at].before == "AS":
+        if self._places[at].before == "AS":
             self._refuse_name(self._parameter(mark), mark.start, "the place of an alias")
         if token.prefix in _SPLIT_LITERALS:
             self._fail(
@@ -289,11 +282,11 @@ class _Statement:
 
     def _placed(self, bind: Bind, at: int) -> list[Part]:
         """A bind that is a whole literal, with what it needs to be one."""
-        token, spot = self._tokens[at], self._spots[at]
+        token, place = self._tokens[at], self._places[at]
         if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
             return ["TO_NCHAR(", bind, ")"]
-        is_whole = spot.before in ("(", ",") and spot.after in (")", ",")
-        untyped = (is_whole and spot.opener in _ANY_FUNCTIONS) or spot.after in ("IS", "ISNULL", "NOTNULL")
+        is_whole = place.before in ("(", ",") and place.after in (")", ",")
+        untyped = (is_whole and place.opener in _ANY_FUNCTIONS) or place.after in ("IS", "ISNULL", "NOTNULL")
         if self._db_type == "postgresql" and untyped:
             return ["CAST(", bind, " AS text)"]
         return [bind]
@@ -311,7 +304,7 @@ class _Statement:
         if (
             word.kind != "word"
             or self._db_type not in ("oracle", "postgresql")
-            or self._spots[at].before in (".", "OF")
+            or self._places[at].before in (".", "OF")
         ):
             return None
         end = self._type_end(at)
@@ -323,7 +316,7 @@ class _Statement:
         name = word.upper
         between = "".join(t.text for t in self._tokens[end:literal]).strip()
         value = [between, *self._literal(literal)] if between else self._literal(literal)
-        if name == "INTERVAL" and (self._db_type == "oracle" or self._spots[literal].after in _INTERVAL_FIELDS):
+        if name == "INTERVAL" and (self._db_type == "oracle" or self._places[literal].after in _INTERVAL_FIELDS):
             self._refuse_interval(token.marks[0])
         if self._db_type == "oracle":
             opening, closing = _ORACLE_LITERALS[name]
@@ -364,7 +357,7 @@ class _Statement:
         parameter = self._parameter(mark)
         word = self._glued(at)
         names_only = bool(parameter.allowed) and all(map(_IDENTIFIER.fullmatch, parameter.allowed))
-        if self._is_setting or word or (names_only and parameter.type is None) or not self._spots[at].takes_value:
+        if self._is_setting or word or (names_only and parameter.type is None) or not self._places[at].takes_value:
             place = "a session setting" if self._is_setting else "a place for a name"
             self._require_allowed(parameter, mark, _WORD_PART if word == "tail" else _IDENTIFIER, place)
             self._inserted.add(mark.start)
@@ -376,7 +369,7 @@ class _Statement:
                 remedy=f"write '&{parameter.name}', or add [type=string] to the comment of its define",
             )
         bind = self._bind(at, (Use(mark.name),), is_text=False)
-        if self._db_type == "sqlserver" and self._spots[at].before == "TOP":
+        if self._db_type == "sqlserver" and self._places[at].before == "TOP":
             return ["(", bind, ")"]
         return self._spaced(at, [bind])
 
@@ -409,7 +402,7 @@ class _Statement:
 
         PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
         """
-        key = (content, is_text, self._spots[at].surroundings if self._db_type == "postgresql" else ())
+        key = (content, is_text, self._places[at].surroundings if self._db_type == "postgresql" else ())
         if key not in self._binds:
             self._binds[key] = Bind(self._free_name(content), content, is_text, literal)
         return self._binds[key]
@@ -500,102 +493,6 @@ def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
         else:
             joined.append(part)
     return tuple(joined)
-
-
-# ── positions ─────────────────────────────────────────────────────────────────────────────────
-
-_VALUE_AFTER = frozenset(
-    """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH
-    TO ESCAPE LIMIT OFFSET FIRST NEXT TOP ANY SOME PRIOR CONNECT_BY_ROOT RETURN ROWS RANGE GROUPS SCN PASSING DEFAULT
-    ZONE MOD DIV XOR QUALIFY VALUE""".split()
-)
-_NO_VALUE_BEHIND = frozenset({".", ")", "]", "}", "@", "$", "#", "?", "\\", "::"})
-_NAME_LISTS = frozenset({"PARTITION", "SUBPARTITION", "USING", "OVER", "INDEX"})
-_NAME_CLAUSES = frozenset({"FROM", "JOIN", "BY", "WITH", "WINDOW"})
-_CLAUSES = _NAME_CLAUSES | {
-    "SELECT",
-    "WHERE",
-    "HAVING",
-    "VALUES",
-    "SET",
-    "LIMIT",
-    "OFFSET",
-    "FETCH",
-    "CONNECT",
-    "START",
-}
-_FROM_FUNCTIONS = frozenset({"EXTRACT", "SUBSTRING", "TRIM", "OVERLAY", "POSITION"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """What surrounds a token; the texts of its neighbours in capitals, blanks and comments left out."""
-
-    context: tuple[str, ...]
-    """Four tokens before and one behind."""
-    opener: str
-    """The word before the innermost open parenthesis."""
-    clause: str
-    """The last word that began a clause inside the same parenthesis."""
-    since_opener: int
-    """Tokens between that parenthesis and this one, itself counted."""
-
-    @property
-    def surroundings(self) -> tuple[str, ...]:
-        """What tells the type of a value here: the call that it is an argument of, or the tokens around."""
-        if self.opener in ("", "IN"):
-            return self.context
-        return self.opener, *self.context[max(0, 4 - self.since_opener) :]
-
-    @property
-    def before(self) -> str:
-        return self.context[3]
-
-    @property
-    def after(self) -> str:
-        return self.context[4]
-
-    @property
-    def takes_value(self) -> bool:
-        """May an expression stand here? No, where it is not certain."""
-        before = self.before
-        if self.after in (".", "("):
-            return False
-        if before == "(":
-            return self.opener not in _NAME_LISTS
-        if before == ",":
-            return self.opener not in _NAME_LISTS and self.clause not in _NAME_CLAUSES
-        if before in ("FROM", "FOR"):
-            return self.opener in _FROM_FUNCTIONS or self.context[2:4] == ("DISTINCT", "FROM")
-        if before in ("WITH", "TIMESTAMP"):
-            return self.context[2] == {"WITH": "START", "TIMESTAMP": "OF"}[before]
-        if self.context[2] == "TOP":
-            return True
-        is_sign = len(before) <= 2 and not before[:1].isalnum() and before[:1] not in ("'", '"', "", "_")
-        return before in _VALUE_AFTER or (is_sign and before not in _NO_VALUE_BEHIND)
-
-
-def _spots(tokens: Sequence[Token]) -> list[_Spot]:
-    """One for each token, blanks included."""
-    texts = [token.upper for token in tokens if token.is_significant]
-    padded = ["", "", "", "", *texts, ""]
-    spots: list[_Spot] = []
-    stack = [("", "", 0)]
-    seen = 0
-    for token in tokens:
-        opener, clause, opened = stack[-1]
-        after = padded[seen + 5] if seen < len(texts) else ""
-        spots.append(_Spot((*padded[seen : seen + 4], after), opener, clause, seen - opened))
-        if not token.is_significant:
-            continue
-        if token.kind == "word" and token.upper in _CLAUSES:
-            stack[-1] = (opener, token.upper, opened)
-        if token.kind == "operator" and token.text == "(":
-            stack.append((padded[seen + 3], "", seen))
-        if token.kind == "operator" and token.text == ")" and len(stack) > 1:
-            stack.pop()
-        seen += 1
-    return spots
 
 
 def _next_significant(tokens: Sequence[Token], at: int) -> int | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 
 from core.model import Cluster, Publisher
+from core.publishers.support import refuse_unsupported
 
-__all__ = ["bootstrap_servers", "open_publisher"]
+__all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
 
 # Without a handler Python writes warnings to stderr, in the middle of what people read there.
 logging.getLogger("pstt.kafka").addHandler(logging.NullHandler())

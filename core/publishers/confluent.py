@@ -12,20 +12,20 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError
 from core.model import Cluster, Delivery, TopicInfo
+from core.publishers.client_log import ClientLog
 from core.publishers.control_topic import ControlTopic
 from core.publishers.diagnosis import Diagnosis
 from core.publishers.librdkafka import (
     TRANSACTION_TIMEOUT_MS,
-    ClientLog,
     family_of,
     producer_config,
     translated,
     void,
 )
 from core.publishers.mock_cluster import resolved
-from core.publishers.security import require_complete
+from core.publishers.support import refuse_unsupported
 
-__all__ = ["ConfluentPublisher"]
+__all__ = ["ConfluentPublisher", "producer_config"]
 
 CHUNK = 1000
 """Messages handed over between two looks at the reports."""
@@ -45,7 +45,7 @@ class ConfluentPublisher:
         clock: Seconds that only go forward.
 
     Raises:
-        ConfigError: librdkafka refuses a setting; its own words say which.
+        ConfigError: A setting that librdkafka does not have or refuses; its own words say which.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ConfluentPublisher:
         max_in_flight: int = 8000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        require_complete(cluster)
+        refuse_unsupported(cluster, transactional=transactional_id is not None)
         self.cluster = resolved(cluster)
         self.max_in_flight = max_in_flight
         self.transactional_id = transactional_id
@@ -68,13 +68,6 @@ class ConfluentPublisher:
         self._fatal: PsttError | None = None
         self._errors: dict[tuple[int, str], tuple[float, PsttError]] = {}
         self._is_prepared = False
-        if transactional_id is not None and not cluster.enable_idempotence:
-            raise ConfigError(
-                'delivery "exactly_once" needs an idempotent producer',
-                why="KAFKA_ENABLE_IDEMPOTENCE is false",
-                remedy="set KAFKA_ENABLE_IDEMPOTENCE=true",
-                key="KAFKA_ENABLE_IDEMPOTENCE",
-            )
         self._producer: Producer | None = self._start()
 
     @property
@@ -90,9 +83,8 @@ class ConfluentPublisher:
         todo = range(len(delivery.batch)) if indexes is None else indexes
         if not todo:
             return
-        if delivery.errors:
-            for index in todo:
-                delivery.errors.pop(index, None)
+        for index in todo if delivery.errors else ():
+            delivery.errors.pop(index, None)
         delivery.pending += len(todo)
         self._open.add(delivery)
         report = self._report_into(delivery)
@@ -110,7 +102,10 @@ class ConfluentPublisher:
         if self._producer is None:
             return 0
         before = self._in_flight
-        self._producer.poll(timeout_s)
+        try:
+            self._producer.poll(timeout_s)
+        except KafkaException as failure:  # librdkafka's own end
+            self._fatal = self._fatal or self._translated(failure.args[0], "")
         if self._fatal is not None:
             raise self._fatal
         return before - self._in_flight

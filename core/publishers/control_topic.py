@@ -14,8 +14,9 @@ from confluent_kafka.cimpl import NewTopic
 
 from core.errors import NotAuthorised, PsttError
 from core.model import Cluster
+from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis
-from core.publishers.librdkafka import CLIENT_ID, ClientLog, client_config, translated
+from core.publishers.librdkafka import CLIENT_ID, client_config, translated
 
 __all__ = ["ControlTopic"]
 

@@ -130,7 +130,7 @@ ADVICE: dict[Kind, _Advice] = {
     "tls": _Advice(NotAuthorised, _NO_TRUST, "check the broker's certificate and KAFKA_SSL_CAFILE"),
     "own_certificate": _Advice(
         NotAuthorised,
-        "{cluster} does not accept this client",
+        "{cluster} does not accept this client's certificate",
         "set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to a certificate that the broker trusts",
     ),
 }  # fmt: skip
@@ -249,10 +249,7 @@ class Diagnosis:
     @property
     def is_hopeless(self) -> bool:
         """Whether waiting longer for a broker is vain: somebody has to correct something first."""
-        heard = self.heard
-        if heard is None or heard.kind in ("unknown_host", "unreachable", "closed"):
-            return False
-        cause = self.cause
+        cause = self.cause if self.heard else None
         return cause is not None and not ADVICE[cause.kind].error.is_retriable
 
     def no_contact(self, waited_s: float = 0.0) -> PsttError:
@@ -344,9 +341,9 @@ class Diagnosis:
     def denied_cluster(self, words: str) -> NotAuthorised:
         """The account may not do this on the cluster as a whole."""
         return NotAuthorised(
-            f"{self._user} may not do this on {self.place}",
+            f"{self._user} may not write to {self.place}",
             why=self.scrub(words),
-            remedy="have the right given to this account: IdempotentWrite on the cluster, Write and Describe on the transactional id",
+            remedy="have the rights Describe and Write on the topic given to this account; exactly_once needs them on the transactional id too",
         )
 
     def busy(self, topic: str, words: str) -> BrokerUnavailable:

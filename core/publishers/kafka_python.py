@@ -18,17 +18,21 @@ from kafka import KafkaClient, KafkaProducer
 from kafka.protocol.metadata import MetadataRequest
 from kafka.sasl import scram
 
-from core.errors import ConfigError, PsttError
+from core.errors import PsttError
 from core.model import Cluster, Delivery, TopicInfo
+from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis, Family
 from core.publishers.mock_cluster import resolved
 from core.publishers.probe import probe
-from core.publishers.security import require_complete, tls_context, uses_login, uses_tls
+from core.publishers.security import tls_context, uses_login, uses_tls
+from core.publishers.support import no_transactions, refuse_unsupported
 
 __all__ = ["FAMILIES", "KafkaPythonPublisher", "client_config", "producer_config"]
 
 CLIENT_ID = "pstt-kafka"
 BUFFER_BYTES = 33_554_432
+CHUNK = 200
+"""Messages handed over between two looks at the answers: 5 ms of this client's time."""
 NO_LIMIT = 2**31 - 1
 
 _NAMES: dict[Family, str] = {
@@ -124,14 +128,15 @@ class KafkaPythonPublisher:
         max_in_flight: int = 8000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        _refuse_what_is_missing(cluster, transactional_id)
-        require_complete(cluster)
+        refuse_unsupported(cluster, transactional=transactional_id is not None)
         self.cluster = resolved(cluster)
         self.max_in_flight = max_in_flight
         self.diagnosis = Diagnosis(self.cluster, clock=clock)
         self._clock = clock
-        self._relay = _Relay(self.diagnosis, self.cluster.log_level)
+        self._relay = _Relay(ClientLog(self.diagnosis, clock), self.cluster.log_level)
         self._producer: KafkaProducer | None = None
+        self._blocked: PsttError = self.diagnosis.busy("", "")
+        """Why the client took no more messages, the last time that it did not."""
         self._known_topics: set[str] = set()
         self._in_flight = 0
         self._open: dict[Delivery, float] = {}
@@ -158,18 +163,22 @@ class KafkaPythonPublisher:
             # send() would wait for a topic that is not there, and then name another cause.
             self.require_topic(topic, self.cluster.request_timeout_ms / 1000)
         producer = self._started(self.cluster.request_timeout_ms / 1000)
-        for index in todo:
+        for index in todo if delivery.errors else ():
             delivery.errors.pop(index, None)
         delivery.pending += len(todo)
         self._open.setdefault(delivery, self._clock())
-        for position, index in enumerate(todo):
+        start = 0
+        while start < len(todo):
             while self._in_flight >= self.max_in_flight:
                 self.poll(0.1)
-            if not self._hand_over(producer, delivery, index):
+            chunk = todo[start : start + min(CHUNK, self.max_in_flight - self._in_flight)]
+            taken = self._hand_over(producer, delivery, chunk)
+            self.poll(0)
+            start += taken
+            if taken < len(chunk):
                 # The client waited its time for room or for metadata: the next message would wait as long again.
-                self._fail(delivery, todo[position + 1 :], delivery.errors[index])
-                break
-        self.poll(0)
+                self._fail(delivery, todo[start:], self._blocked)
+                return
 
     def poll(self, timeout_s: float) -> int:
         """Takes what the client's thread has answered."""
@@ -216,32 +225,40 @@ class KafkaPythonPublisher:
             self._producer = None
         self._relay.end()
 
-    def _hand_over(self, producer: KafkaProducer, delivery: Delivery, index: int) -> bool:
-        """Hands one message over; False if the client cannot take any now."""
+    def _hand_over(self, producer: KafkaProducer, delivery: Delivery, chunk: Sequence[int]) -> int:
+        """Hands messages over until the client cannot take one now; how many it took."""
         batch = delivery.batch
-        delivery.attempts[index] += 1
-        delivery.handed_over_at_us[index] = time.time_ns() // 1000
-        at_s = time.perf_counter()
-        try:
-            future = producer.send(
-                batch.topic, batch.values[index], batch.keys[index], [("message_id", batch.message_ids[index]), *batch.headers]
-            )  # fmt: skip
-        except client_errors.KafkaError as error:
-            self._fail(delivery, [index], self._translated(error, batch.topic))
-            return False
-        # One answer for a whole record batch: a callback for each message costs this client 20 % of its speed.
-        answer = future._produce_future
-        members = self._record_batches.get(answer)
-        if members is not None:
-            members.append((delivery, index, at_s))
-        elif future.exception is not None and not answer.is_done:
-            self._fail(delivery, [index], self._refused(future.exception, delivery, index))
-            return True
-        else:
-            self._record_batches[answer] = [(delivery, index, at_s)]
-            self._expect(answer)
-        self._in_flight += 1
-        return True
+        topic, keys, values, message_ids, headers = (
+            batch.topic,
+            batch.keys,
+            batch.values,
+            batch.message_ids,
+            batch.headers,
+        )
+        send, record_batches, now_s = producer.send, self._record_batches, time.perf_counter
+        now_us = time.time_ns() // 1000
+        for position, index in enumerate(chunk):
+            delivery.attempts[index] += 1
+            delivery.handed_over_at_us[index] = now_us
+            at_s = now_s()
+            try:
+                future = send(topic, values[index], keys[index], [("message_id", message_ids[index]), *headers])
+            except client_errors.KafkaError as error:
+                self._blocked = self._translated(error, topic)
+                return position
+            # One answer for a whole record batch: a callback for each message costs this client 20 % of its speed.
+            answer = future._produce_future
+            members = record_batches.get(answer)
+            if members is not None:
+                members.append((delivery, index, at_s))
+            elif future.exception is not None and not answer.is_done:
+                self._fail(delivery, [index], self._refused(future.exception, delivery, index))
+                continue
+            else:
+                record_batches[answer] = [(delivery, index, at_s)]
+                self._expect(answer)
+            self._in_flight += 1
+        return len(chunk)
 
     def _expect(self, answer: Any) -> None:
         def put(_outcome: object) -> None:
@@ -299,23 +316,23 @@ class KafkaPythonPublisher:
 
     def prepare_once(self, control_topic: str) -> None:
         """Refused: this client has no transactions."""
-        raise _no_transactions()
+        raise no_transactions()
 
     def read_control(self, control_topic: str, key: bytes) -> bytes | None:
         """Refused: this client has no transactions."""
-        raise _no_transactions()
+        raise no_transactions()
 
     def begin(self) -> None:
         """Refused: this client has no transactions."""
-        raise _no_transactions()
+        raise no_transactions()
 
     def commit(self) -> None:
         """Refused: this client has no transactions."""
-        raise _no_transactions()
+        raise no_transactions()
 
     def abort(self) -> None:
         """Refused: this client has no transactions."""
-        raise _no_transactions()
+        raise no_transactions()
 
     # ── the cluster ───────────────────────────────────────────────────────────────────────────
 
@@ -425,38 +442,16 @@ class KafkaPythonPublisher:
         return self.diagnosis.of_family(family, str(error), topic)
 
 
-def _refuse_what_is_missing(cluster: Cluster, transactional_id: str | None) -> None:
-    if transactional_id is not None:
-        raise _no_transactions()
-    if cluster.enable_idempotence:
-        raise ConfigError(
-            "KAFKA_CLIENT=kafka-python-ng cannot send with KAFKA_ENABLE_IDEMPOTENCE=true",
-            why="that client has no idempotent producer: an acknowledgement that comes late makes a second record",
-            remedy="set KAFKA_ENABLE_IDEMPOTENCE=false and accept repeated records, or KAFKA_CLIENT=confluent",
-            key="KAFKA_ENABLE_IDEMPOTENCE",
-        )
-
-
-def _no_transactions() -> ConfigError:
-    return ConfigError(
-        'delivery "exactly_once" cannot be had with KAFKA_CLIENT=kafka-python-ng',
-        why="that client has no transactions",
-        remedy="set KAFKA_CLIENT=confluent",
-        key="KAFKA_CLIENT",
-    )
-
-
 class _Relay(logging.Handler):
     """Takes kafka-python-ng's log lines, as it tells causes to nobody else.
 
     Below INFO they are not wanted: there it writes out whole rows, and its admin client the password.
     """
 
-    def __init__(self, diagnosis: Diagnosis, level: str) -> None:
+    def __init__(self, log: ClientLog, level: str) -> None:
         super().__init__()
-        self._diagnosis = diagnosis
+        self._log = log
         self._source = logging.getLogger("kafka")
-        self._target = logging.getLogger("pstt.kafka")
         self._source.addHandler(self)
         self._source.setLevel(max(logging.INFO, logging.getLevelNamesMapping().get(level.upper(), logging.INFO)))
         self._source.propagate = False
@@ -464,9 +459,9 @@ class _Relay(logging.Handler):
         scram.log = logging.getLogger("kafka.sasl.scram")
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = self._diagnosis.scrub(record.getMessage())
-        self._diagnosis.hear(line)
-        self._target.log(record.levelno, "%s", line)
+        """Called in the client's own thread."""
+        self._log.log(record.levelno, "%s", record.getMessage())
 
     def end(self) -> None:
+        """Takes no more lines."""
         self._source.removeHandler(self)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import KafkaError
@@ -13,15 +11,13 @@ from core.model import Cluster
 from core.publishers.diagnosis import Diagnosis, Family
 from core.publishers.security import uses_login, uses_tls
 
-__all__ = ["FAMILIES", "ClientLog", "client_config", "family_of", "producer_config", "translated", "void"]
+__all__ = ["FAMILIES", "client_config", "family_of", "producer_config", "translated", "void"]
 
 CLIENT_ID = "pstt-kafka"
 QUEUE_KBYTES = 65_536
 """What librdkafka may hold, whatever the number of messages: keeps a run of 1 MB messages in memory bounds."""
 TRANSACTION_TIMEOUT_MS = 900_000
 """The longest that a broker allows by default (transaction.max.timeout.ms)."""
-SAME_LINE_S = 30.0
-"""librdkafka repeats "connection refused" every 50 ms; one line in 30 s is enough."""
 
 LOG_LEVELS = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 """Ours → syslog's, which librdkafka uses."""
@@ -130,28 +126,6 @@ def producer_config(
     if transactional_id is not None:
         config |= {"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
     return config
-
-
-class ClientLog:
-    """Takes librdkafka's log lines: to our logger, each different one once in a while, and to the diagnosis."""
-
-    def __init__(self, diagnosis: Diagnosis, clock: Callable[[], float]) -> None:
-        self._diagnosis = diagnosis
-        self._clock = clock
-        self._logger = logging.getLogger("pstt.kafka")
-        self._written: dict[str, float] = {}
-
-    def log(self, level: int, form: str, *args: object) -> None:
-        """Called by confluent-kafka, within poll()."""
-        line = self._diagnosis.scrub(form % args if args else form)
-        self._diagnosis.hear(line)
-        now = self._clock()
-        same = line.partition(" (after ")[0]
-        if now - self._written.get(same, -SAME_LINE_S) >= SAME_LINE_S:
-            if len(self._written) > 100:
-                self._written.clear()
-            self._written[same] = now
-            self._logger.log(level, "%s", line)
 
 
 def translated(diagnosis: Diagnosis, error: KafkaError, topic: str, transactional_id: str | None) -> PsttError:

@@ -117,7 +117,8 @@ def _encrypt(cluster: Cluster, connection: socket.socket, host: str, place: str)
     except ssl.SSLError as error:
         reason = error.reason or str(error)
         if "ALERT" in reason:
-            return Cause("own_certificate", f"{place}: the broker ended TLS with {reason.replace('_', ' ').lower()}")
+            ours = "refuses ours" if cluster.ssl_certfile else "wants one of ours, and none is set"
+            return Cause("own_certificate", f"{place}: the broker {ours} ({reason.replace('_', ' ').lower()})")
         return Cause("plain_port", f"{place}: no TLS is spoken on this port")
     except (TimeoutError, OSError):
         return Cause("plain_port", f"{place}: no TLS is spoken on this port")

@@ -13,11 +13,32 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from core.bootstrap import App
 from core.demo import BARCODE, SLUG, make_demo, read_back
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
+from core.stop import Stop
 
 NOW = datetime(2026, 1, 17, 9, tzinfo=UTC)
 ASKED_FOR = "date(TRKDATE) = '2026-01-16' AND TEST_FLAG = 'N'"
+
+MESSAGE = {
+    "barcode": "572680001120",
+    "trkdate": "2026-01-16",
+    "operator": 848,
+    "msgtype": "M3",
+    "causal": "RKE",
+    "test_flag": "N",
+    "phase_at": "W",
+    "arrivetimestamp": "2026-01-16T11:50:32.665000",
+    "status": "N",
+    "track_office": "38713",
+    "mtf_mtfid": 9,
+    "date_other": "2026-01-16",
+    "canale": "SGU",
+    "custcode": "0030526661",
+    "cust_sped": "PS6",
+    "idsped": "S2132224",
+}
 
 
 def ask(folder: Path, sql: str) -> list[tuple[object, ...]]:
@@ -212,3 +233,46 @@ def test_a_broker_that_is_away_ends_the_reading_in_time() -> None:
     assert 'topic "pstt-traces" could not be read back from 127.0.0.1:1' in str(failed.value)
     assert "python -m core runs" in failed.value.remedy
     assert time.perf_counter() - began < 5
+
+
+# ── the whole of it ───────────────────────────────────────────────────────────────────────────
+
+
+def test_the_demo_runs_green_rejects_its_bad_rows_and_is_read_back_whole(tmp_path: Path) -> None:
+    make_demo(tmp_path, 4_000, now=NOW)
+    with App.open(tmp_path, {}) as opened:
+        plan = opened.plan(opened.job(SLUG), now=NOW, asked_by="test")
+        previewed = opened.preview(plan, rows=20)
+        run = opened.execute(plan, stop=Stop(), now=lambda: datetime.now(UTC))
+        rejects = opened.rejects(run)
+        seen = read_back(opened.bootstrap_servers(plan), plan.topic, timeout_s=10)
+    assert (run.state, run.rows_read, run.acknowledged, run.rejected) == ("succeeded", 4_000, 3_995, 5)
+    assert [(reject.column, reject.reason) for reject in rejects] == [
+        ("BARCODE", "the key is null"),
+        ("OPERATOR", "the text is not a number"),
+        ("DATE_OTHER", "the text is not a date between the years 0001 and 9999"),
+        ("MTF_MTFID", "Infinity has no JSON form"),
+        ("DATE_OTHER", "no such date"),
+    ]
+    assert (seen.count, seen.read, seen.duplicates, seen.key) == (3_995, 3_995, 0, BARCODE)
+    assert json.loads(seen.value)["data"] == MESSAGE
+    assert list(seen.headers) == ["message_id", "run_id", "job"]
+    assert {message.headers["message_id"] for message in previewed.messages} <= seen.ids
+
+
+def test_the_preview_of_the_demo_shows_its_first_messages_without_a_warning(tmp_path: Path) -> None:
+    make_demo(tmp_path, 1_000, now=NOW)
+    with App.open(tmp_path, {}) as opened:
+        seen = opened.preview(opened.plan(opened.job(SLUG), now=NOW), rows=20)
+    assert len(seen.messages) == 20
+    assert (seen.warnings, seen.rejects) == ([], [])
+    assert [column.name for column in seen.columns] == [name.upper() for name in MESSAGE]
+
+
+def test_the_doctor_finds_nothing_wrong_with_the_demo(tmp_path: Path) -> None:
+    make_demo(tmp_path, 10, now=NOW)
+    with App.open(tmp_path, {}) as opened:
+        facts = list(opened.examine(lambda: NOW))
+    assert [fact for fact in facts if fact.status == "fail"] == []
+    subjects = {fact.subject for fact in facts}
+    assert {"database A00-CDG-Collaudo", "cluster Kafka Collaudo (mock)"} <= subjects

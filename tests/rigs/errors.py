@@ -1,5 +1,18 @@
-"""Why a rig cannot be had on this machine."""
+"""What a rig says when it has no server to offer."""
 
 
 class RigMissing(Exception):
-    """What is missing, for the person who reads a skipped or failed test."""
+    """This machine cannot offer the service; its tests are skipped, or fail where PSTT_REQUIRE names it.
+
+    Args:
+        service: kafka, postgres, sqlserver or oracle.
+        reason: What is missing, for the person who reads the skipped or failed test.
+    """
+
+    def __init__(self, service: str, reason: str) -> None:
+        super().__init__(reason)
+        self.service = service
+
+
+class ServerFailed(Exception):
+    """The server is installed and did not start; the last lines of its log are in the text."""

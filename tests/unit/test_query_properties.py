@@ -212,7 +212,8 @@ def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataO
         assert "bind variable" in query.what or "no SELECT" in query.what or "touches the word" in query.what
         return
     (step,) = query.steps
-    assert step.sql == text.strip(" \t\r\n\f\v")
+    assert text.startswith(step.sql)
+    assert not text[len(step.sql) :].strip()
     assert not step.binds
 
 

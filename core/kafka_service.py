@@ -1,0 +1,348 @@
+"""The library's door to Kafka: send a message or many, ask for health and figures.
+
+It is the pipeline's own publisher and retry with a lock around them, for callers with threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from core.delivery import Sender
+from core.errors import ConfigError, PsttError
+from core.model import Batch, Cluster, Delivery, Publisher
+from core.publishers import open_publisher
+
+__all__ = [
+    "BatchResult",
+    "Health",
+    "KafkaService",
+    "RecentError",
+    "SendResult",
+    "ServiceMetrics",
+    "TopicMetrics",
+]
+
+TURN_S = 0.02
+"""How long one caller waits for reports before another one may hand over."""
+KEPT_LATENCIES = 10_000
+KEPT_ERRORS = 100
+
+Key = str | bytes | None
+Message = str | bytes | Mapping[str, Any] | Sequence[Any]
+Headers = Mapping[str, str | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """Where an acknowledged message stands."""
+
+    topic: str
+    partition: int
+    offset: int
+    latency_ms: float
+    """Handing over to acknowledgement."""
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of many messages."""
+
+    total: int
+    succeeded: int
+    failed: int
+    errors: Mapping[int, str]
+    """Position in the list that was given, from 0 → what failed and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the cluster answers."""
+
+    connected: bool
+    brokers: tuple[str, ...] = ()
+    """`host:port` of each."""
+    latency_ms: float | None = None
+    """Time for one question and its answer."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicMetrics:
+    """What was sent to one topic."""
+
+    messages: int
+    bytes: int
+    """Keys and values."""
+    last_send: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecentError:
+    """One failed message."""
+
+    at: datetime
+    topic: str
+    error: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceMetrics:
+    """What this service has done since it was made. Latencies are those of the latest 10,000 messages."""
+
+    total_sent: int
+    """Acknowledged messages."""
+    failed: int
+    success_rate: float
+    """0 … 1; 1 where nothing was sent."""
+    latency_avg_ms: float | None
+    latency_p50_ms: float | None
+    latency_p90_ms: float | None
+    latency_p99_ms: float | None
+    topics: Mapping[str, TopicMetrics]
+    recent_errors: tuple[RecentError, ...]
+    """The latest 100, the newest last."""
+
+
+class KafkaService:
+    """One cluster, for callers in any thread.
+
+    `send_message` waits for the acknowledgement. Many messages go 1,000 times faster through
+    `send_batch`, as they wait together.
+
+    Args:
+        cluster: Where, and with which settings.
+        recorder: Told of each finished delivery, one at a time; what it raises reaches the sender.
+        publisher: Opens the client; the default is the cluster's own.
+        now: The clock, aware UTC.
+
+    Raises:
+        ConfigError: The settings are incomplete, or the client cannot do what they ask for.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        recorder: Callable[[Delivery], None] | None = None,
+        publisher: Callable[[Cluster], Publisher] = open_publisher,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.cluster = cluster
+        self._recorder = recorder
+        self._open = publisher
+        self._now = now
+        self._lock = threading.RLock()
+        self._numbers = count(1)
+        self._figures = _Figures()
+        self._done: set[Delivery] = set()
+        self._closed = False
+        self._sender: Sender | None = self._start()
+
+    def send_message(self, topic: str, key: Key, value: Message, headers: Headers | None = None) -> SendResult:
+        """Sends one message and waits until it is acknowledged.
+
+        Args:
+            topic: Where to.
+            key: Text is sent as UTF-8; None: no key, any partition.
+            value: bytes as they are, text as UTF-8, anything else as JSON.
+            headers: Text is sent as UTF-8. `message_id` is always added.
+
+        Raises:
+            BrokerUnavailable, NotAuthorised, TopicMissing, MessageTooLarge, RetriesExhausted: What failed and why.
+            ConfigError: The service is closed, or the value has no JSON form.
+        """
+        batch = self._batch(topic, [(key, value)], headers)
+        delivery = self._deliver(batch)
+        if delivery.errors:
+            raise delivery.errors[0]
+        return SendResult(
+            topic,
+            delivery.partitions[0],
+            delivery.offsets[0],
+            delivery.latencies_ms[0],
+            batch.message_ids[0].decode(),
+        )
+
+    def send_batch(
+        self, topic: str, messages: Iterable[tuple[Key, Message]], headers: Headers | None = None
+    ) -> BatchResult:
+        """Sends many messages and waits until each is acknowledged or has failed.
+
+        Args:
+            topic: Where to.
+            messages: Keys and values, as in `send_message`.
+            headers: The same for each.
+
+        Raises:
+            PsttError: Nothing can be sent at all. Failures of single messages are in the result.
+        """
+        batch = self._batch(topic, list(messages), headers)
+        delivery = self._deliver(batch)
+        failed = {index: str(error) for index, error in sorted(delivery.errors.items())}
+        return BatchResult(len(batch), len(batch) - len(failed), len(failed), failed)
+
+    def health_check(self, timeout_s: float = 5.0) -> Health:
+        """Asks the cluster who it is. Raises nothing: a failure is the answer."""
+        started = time.perf_counter()
+        try:
+            with self._lock:
+                brokers = self._live().publisher.brokers(timeout_s)
+        except PsttError as error:
+            return Health(connected=False, error=str(error))
+        return Health(True, tuple(brokers), (time.perf_counter() - started) * 1000)
+
+    def get_metrics(self) -> ServiceMetrics:
+        """What was sent since this service was made."""
+        with self._lock:
+            return self._figures.summary()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Waits for what is under way at most that long, then lets go. May be called twice."""
+        with self._lock:
+            self._closed = True
+            self._drop(timeout_s)
+
+    def __enter__(self) -> KafkaService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ── one delivery ──────────────────────────────────────────────────────────────────────────
+
+    def _deliver(self, batch: Batch) -> Delivery:
+        """Hands a batch over and takes turns with other callers in serving reports until it is done."""
+        if not len(batch):
+            return Delivery.of(batch)
+        with self._lock:
+            delivery = self._guarded(lambda sender: sender.submit(batch))
+        while True:
+            with self._lock:
+                if delivery not in self._done:
+                    self._guarded(lambda sender: sender.serve(TURN_S))
+                    self._take_finished()
+                if delivery in self._done:
+                    self._done.discard(delivery)
+                    return delivery
+
+    def _guarded(self, step: Callable[[Sender], Any]) -> Any:
+        """Does a step; a client that failed for good is let go, and the next caller gets a new one."""
+        sender = self._live()
+        try:
+            return step(sender)
+        except PsttError:
+            self._drop(1.0)
+            raise
+
+    def _take_finished(self) -> None:
+        if self._sender is None:
+            return
+        for delivery in self._sender.finished():
+            self._note(delivery)
+
+    def _note(self, delivery: Delivery) -> None:
+        self._done.add(delivery)
+        self._figures.add(delivery, self._now())
+        if self._recorder is not None:
+            self._recorder(delivery)
+
+    def _drop(self, timeout_s: float) -> None:
+        sender, self._sender = self._sender, None
+        if sender is None:
+            return
+        deliveries = sender.drain(timeout_s) + sender.give_up(1.0)
+        sender.publisher.close(1.0)
+        for delivery in deliveries:
+            self._note(delivery)
+
+    def _live(self) -> Sender:
+        if self._closed:
+            raise ConfigError(f'the service for cluster "{self.cluster.name}" is closed', remedy="make a new one")
+        if self._sender is None:
+            self._sender = self._start()
+        return self._sender
+
+    def _start(self) -> Sender:
+        publisher = self._open(self.cluster)
+        return Sender(publisher, max_retries=self.cluster.max_retries, backoff_ms=self.cluster.retry_backoff_ms)
+
+    def _batch(self, topic: str, messages: Sequence[tuple[Key, Message]], headers: Headers | None) -> Batch:
+        return Batch(
+            next(self._numbers),
+            topic,
+            [key.encode() if isinstance(key, str) else key for key, _ in messages],
+            [_to_bytes(value) for _, value in messages],
+            [uuid.uuid4().hex.encode() for _ in messages],
+            range(1, len(messages) + 1),
+            tuple((name, text.encode() if isinstance(text, str) else text) for name, text in (headers or {}).items()),
+        )
+
+
+@dataclass(slots=True)
+class _Figures:
+    """What `get_metrics` tells, as it is counted."""
+
+    sent: int = 0
+    failed: int = 0
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
+    topics: dict[str, TopicMetrics] = field(default_factory=dict)
+    errors: deque[RecentError] = field(default_factory=lambda: deque(maxlen=KEPT_ERRORS))
+
+    def add(self, delivery: Delivery, now: datetime) -> None:
+        batch = delivery.batch
+        arrived = [index for index, partition in enumerate(delivery.partitions) if partition != -1]
+        self.sent += len(arrived)
+        self.failed += len(delivery.errors)
+        self.latencies_ms.extend(delivery.latencies_ms[index] for index in arrived)
+        for error in delivery.errors.values():
+            self.errors.append(RecentError(now, batch.topic, type(error).__name__, str(error)))
+        if arrived:
+            size = sum(len(batch.values[index]) + len(batch.keys[index] or b"") for index in arrived)
+            before = self.topics.get(batch.topic, TopicMetrics(0, 0, now))
+            self.topics[batch.topic] = TopicMetrics(before.messages + len(arrived), before.bytes + size, now)
+
+    def summary(self) -> ServiceMetrics:
+        ordered = array("d", sorted(self.latencies_ms))
+        total = self.sent + self.failed
+
+        def percentile(share: float) -> float | None:
+            return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
+
+        return ServiceMetrics(
+            total_sent=self.sent,
+            failed=self.failed,
+            success_rate=self.sent / total if total else 1.0,
+            latency_avg_ms=sum(ordered) / len(ordered) if ordered else None,
+            latency_p50_ms=percentile(0.5),
+            latency_p90_ms=percentile(0.9),
+            latency_p99_ms=percentile(0.99),
+            topics=dict(self.topics),
+            recent_errors=tuple(self.errors),
+        )
+
+
+def _to_bytes(value: Message) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return msgspec.json.encode(value, decimal_format="number")
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise ConfigError("a value has no JSON form", why=str(error), remedy="give bytes, text or plain data") from None

@@ -1,0 +1,282 @@
+"""What the four databases have in common: a pool, one connection a run, a result read block by block."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import Any, ClassVar
+
+from sqlalchemy.pool import QueuePool
+
+from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
+from core.model import Column, DatabaseConnection, DbType, Fact, Rows, Step
+
+__all__ = ["BlockReading", "PooledSource"]
+
+
+class PooledSource(ABC):
+    """A `core.model.Source`; a database adds its connecting, its session, its stream, its types and its errors."""
+
+    db_type: ClassVar[DbType]
+    driver_errors: ClassVar[tuple[type[BaseException], ...]]
+    reads_ahead: ClassVar[bool] = False
+    """Whether the driver lets other threads run while it waits, so that the next block can be fetched meanwhile."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
+        self.name = connection.name
+        self._active: Any = None
+        self._cancelled = False
+        self._lock = threading.Lock()
+        self._pool = QueuePool(self.connect, pool_size=1, max_overflow=1, reset_on_return="rollback")
+
+    # ── what a database adds ──────────────────────────────────────────────────────────────────
+
+    @abstractmethod
+    def connect(self) -> Any:
+        """A DBAPI connection of the driver, set up for us."""
+
+    @abstractmethod
+    def begin(self, raw: Any) -> None:
+        """Starts one read-only snapshot, as far as the database knows such a thing."""
+
+    @abstractmethod
+    def stream(self, raw: Any, step: Step, fetch_rows: int) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
+        """Runs the result's statement; its columns and its blocks of rows."""
+
+    @abstractmethod
+    def error(self, error: BaseException, *, reading: bool) -> PsttError:
+        """The error in our words; `reading` says that rows have been handed over already."""
+
+    @abstractmethod
+    def facts(self, raw: Any) -> Iterator[Fact]:
+        """What `check` says beyond having connected."""
+
+    def stop(self, raw: Any) -> None:
+        """Stops what runs on the connection, in the server too; called from another thread."""
+        raw.cancel()
+
+    def run(self, raw: Any, step: Step) -> None:
+        """Runs a statement whose rows nobody wants."""
+        cursor = raw.cursor()
+        try:
+            cursor.execute(step.sql, step.binds) if step.binds else cursor.execute(step.sql)
+        finally:
+            cursor.close()
+
+    def count(self, raw: Any, step: Step) -> int:
+        """COUNT(*) over a statement."""
+        cursor = raw.cursor()
+        try:
+            sql = self.counting(step.sql)
+            cursor.execute(sql, step.binds) if step.binds else cursor.execute(sql)
+            return int(cursor.fetchone()[0])
+        finally:
+            cursor.close()
+
+    def counting(self, sql: str) -> str:
+        """The statement that counts; the line break ends a comment at the statement's end."""
+        return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the gate
+
+    # ── the contract ──────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
+        """See `core.model.Source.read`."""
+        last = max(i for i, step in enumerate(steps) if step.returns_rows)
+        with self.translated():
+            pooled = self._pool.connect()
+        raw = pooled.driver_connection
+        self._active = raw
+        reading: BlockReading | None = None
+        try:
+            with self.translated():
+                self._refuse_cancelled()
+                self.begin(raw)
+                for step in steps[:last]:
+                    self.run(raw, step)
+                counted = self.count(raw, steps[last]) if count else None
+                columns, blocks = self.stream(raw, steps[last], fetch_rows)
+            reading = BlockReading(self, columns, counted, blocks)
+            yield reading
+        finally:
+            with self._lock:
+                self._active = None
+            if reading is not None:
+                reading.close()
+            # Not given back: a step may have changed the session, and a broken-off stream may still be running.
+            with suppress(*self.driver_errors):
+                pooled.invalidate()
+            pooled.close()
+
+    def cancel(self) -> None:
+        """See `core.model.Source.cancel`."""
+        self._cancelled = True
+        with self._lock:
+            if self._active is not None:
+                with suppress(*self.driver_errors):
+                    self.stop(self._active)
+
+    def check(self) -> list[Fact]:
+        """See `core.model.Source.check`."""
+        subject = f"database {self.name}"
+        started = perf_counter()
+        try:
+            with self.translated():
+                pooled = self._pool.connect()
+            try:
+                with self.translated():
+                    ms = (perf_counter() - started) * 1000
+                    return [Fact("pass", subject, f"reached in {ms:.0f} ms"), *self.facts(pooled.driver_connection)]
+            finally:
+                with suppress(*self.driver_errors):
+                    pooled.invalidate()
+                pooled.close()
+        except PsttError as error:
+            away = isinstance(error, SourceUnavailable)
+            return [Fact("fail", subject, error.text, error.remedy, unreachable=away)]
+
+    def close(self) -> None:
+        """See `core.model.Source.close`."""
+        self._pool.dispose()
+
+    @contextmanager
+    def translated(self, *, reading: bool = False) -> Iterator[None]:
+        """The seam: no exception of a driver passes it."""
+        try:
+            yield
+        except PsttError:
+            raise
+        except self.driver_errors as error:
+            if self._cancelled:
+                raise self._cancellation() from None
+            # `from None`: some drivers put the connection string, password and all, into their messages.
+            raise self.error(error, reading=reading) from None
+
+    def _refuse_cancelled(self) -> None:
+        if self._cancelled:
+            raise self._cancellation()
+
+    def _cancellation(self) -> RunCancelled:
+        return RunCancelled("the run was cancelled", why=f'the query on "{self.name}" was stopped')
+
+    # ── words that all share ──────────────────────────────────────────────────────────────────
+
+    @property
+    def place(self) -> str:
+        """`"A00" (cdg.example.com:1521)`."""
+        port = f":{self.connection.port}" if self.connection.port else ""
+        return f'"{self.name}" ({self.connection.host}{port})'
+
+    def unavailable(self, why: str) -> SourceUnavailable:
+        """The database cannot be reached."""
+        return SourceUnavailable(
+            f"cannot reach database {self.place}",
+            why=why,
+            remedy="check host, port, network; then python -m core doctor",
+        )
+
+    def refused(self, why: str) -> NotAuthorised:
+        """The login was refused."""
+        return NotAuthorised(
+            f"database {self.place} refuses the login of {self.connection.username or 'this account'}",
+            why=why,
+            remedy=f'check username and password of connection "{self.name}" in connections.json',
+        )
+
+    def forbidden(self, why: str) -> NotAuthorised:
+        """The account lacks a right."""
+        return NotAuthorised(
+            f"database {self.place} does not allow {self.connection.username or 'this account'} to run the query",
+            why=why,
+            remedy="ask for the SELECT right on what the query names",
+        )
+
+    def failed(self, why: str) -> QueryFailed:
+        """The statement was refused, or broke off."""
+        return QueryFailed(
+            f'the query failed on "{self.name}"', why=why, remedy="mend the SQL; python -m core sql shows it"
+        )
+
+    def lost(self, why: str, *, reading: bool) -> PsttError:
+        """The connection broke."""
+        if not reading:
+            return self.unavailable(why)
+        return QueryFailed(
+            f"database {self.place} was lost in the middle of the rows",
+            why=why,
+            remedy="run it again: the same rows get the same message ids",
+        )
+
+    def timed_out(self) -> QueryFailed:
+        """The statement ran longer than it may."""
+        return QueryFailed(
+            f'the query on "{self.name}" was stopped',
+            why=f"it ran longer than statement_timeout_s = {self.connection.statement_timeout_s:g} s"
+            if self.connection.statement_timeout_s
+            else "it ran longer than the database allows",
+            remedy="make it faster, or raise statement_timeout_s of the connection",
+        )
+
+    def unknown_type(self, what: str) -> ConfigError:
+        """A setting of the connection that this database does not know."""
+        return ConfigError(f'connection "{self.name}": {what}')
+
+
+class BlockReading:
+    """A `core.model.Reading`: numbers the rows and, where the driver allows, fetches the next block meanwhile."""
+
+    def __init__(
+        self,
+        source: PooledSource,
+        columns: tuple[Column, ...],
+        counted: int | None,
+        blocks: Iterator[Sequence[Any]],
+    ) -> None:
+        self.columns = columns
+        self.counted = counted
+        self._source = source
+        self._blocks = blocks
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="pstt-fetch") if source.reads_ahead else None
+        self._first_row = 1
+
+    def __iter__(self) -> Iterator[Rows]:
+        """See `core.model.Reading`."""
+        pending = self._ahead.submit(self._fetch) if self._ahead else None
+        while True:
+            rows, extracted_at = pending.result() if pending else self._fetch()
+            if not rows:
+                return
+            if self._ahead:
+                pending = self._ahead.submit(self._fetch)
+            yield Rows(self._first_row, rows, extracted_at)
+            self._first_row += len(rows)
+
+    def _fetch(self) -> tuple[Sequence[Any], datetime]:
+        with self._source.translated(reading=self._first_row > 1):
+            rows = next(self._blocks, ())
+        self._source._refuse_cancelled()
+        return rows, datetime.now(UTC)
+
+    def close(self) -> None:
+        """Ends the stream, also early."""
+        if self._ahead:
+            self._ahead.shutdown(wait=True, cancel_futures=True)
+        close = getattr(self._blocks, "close", None)
+        if close is not None:
+            with suppress(*self._source.driver_errors):
+                close()
+
+
+def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
+    """Blocks of a DBAPI cursor, which is closed in the end."""
+    try:
+        while rows := cursor.fetchmany(fetch_rows):
+            yield rows
+    finally:
+        cursor.close()

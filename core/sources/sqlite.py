@@ -1,0 +1,134 @@
+"""SQLite: the demo, tests, and small extracts. SQLite keeps a type with each value, not with each column.
+
+A column of the result has the declared type of the table column of that name, where the statement's
+tables agree on one; any other column is taken by value.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from core.errors import ConfigError, PsttError
+from core.model import Column, DbType, Fact, Kind, Step
+from core.sources.pooled import PooledSource, fetched
+
+__all__ = ["SqliteSource"]
+
+# The first word found in the declared type decides, as SQLite's own affinity rules do.
+_KINDS: tuple[tuple[str, Kind], ...] = (
+    ("TIMESTAMP", "datetime"),
+    ("DATETIME", "datetime"),
+    ("DATE", "date"),
+    ("TIME", "time"),
+    ("BOOL", "boolean"),
+    ("INT", "integer"),
+    ("NUMERIC", "decimal"),
+    ("DECIMAL", "decimal"),
+    ("NUMBER", "decimal"),
+    ("MONEY", "decimal"),
+    ("JSON", "json"),
+    ("CHAR", "text"),
+    ("CLOB", "text"),
+    ("TEXT", "text"),
+    ("BLOB", "bytes"),
+    ("REAL", "float"),
+    ("FLOA", "float"),
+    ("DOUB", "float"),
+)
+_TABLE = re.compile(r'\b(?:FROM|JOIN)\s+("(?:[^"]|"")+"|\[[^\]]+\]|`[^`]+`|\w+)', re.IGNORECASE)
+
+
+class SqliteSource(PooledSource):
+    """One database file, opened read-only."""
+
+    db_type: ClassVar[DbType] = "sqlite"
+    driver_errors = (sqlite3.Error,)
+
+    def connect(self) -> sqlite3.Connection:
+        """Opens the file; it is never made here."""
+        path = Path(self.connection.database)
+        if not path.is_file():
+            raise ConfigError(
+                f'connection "{self.name}": there is no database file {path}',
+                remedy="correct database in connections.json",
+            )
+        mode = "rw" if self.connection.allow_writes else "ro"
+        raw = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self.connection.connect_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        if not self.connection.allow_writes:
+            raw.execute("PRAGMA query_only = ON")
+        return raw
+
+    def begin(self, raw: sqlite3.Connection) -> None:
+        """One read transaction: SQLite shows it one state of the file."""
+        raw.execute("BEGIN")
+        if self.connection.statement_timeout_s:
+            deadline = time.monotonic() + self.connection.statement_timeout_s
+            raw.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+
+    def stream(
+        self, raw: sqlite3.Connection, step: Step, fetch_rows: int
+    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
+        """Runs the statement; the rows come as SQLite finds them."""
+        cursor = raw.execute(step.sql, dict(step.binds) if step.binds else ())  # type: ignore[arg-type]
+        declared = _declared(raw, step.sql)
+        columns = tuple(_column(name, declared.get(name.lower())) for name, *_ in cursor.description or ())
+        return columns, fetched(cursor, fetch_rows)
+
+    def stop(self, raw: sqlite3.Connection) -> None:
+        """SQLite looks at this flag every few operations."""
+        raw.interrupt()
+
+    def error(self, error: BaseException, *, reading: bool) -> PsttError:
+        """SQLite has few errors: the file, the lock, the statement."""
+        text = str(error)
+        name = getattr(error, "sqlite_errorname", "")
+        if name in ("SQLITE_CANTOPEN", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR"):
+            return self.lost(text, reading=reading)
+        if name == "SQLITE_INTERRUPT":
+            return self.timed_out()
+        if name in ("SQLITE_AUTH", "SQLITE_PERM", "SQLITE_READONLY"):
+            return self.forbidden(text)
+        if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            return ConfigError(f'connection "{self.name}": {self.connection.database} is no database', why=text)
+        return self.failed(text)
+
+    def facts(self, raw: sqlite3.Connection) -> Iterator[Fact]:
+        """Version, and how it is opened."""
+        how = "may write (allow_writes)" if self.connection.allow_writes else "opened read-only"
+        tables = raw.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]
+        yield Fact(
+            "pass", f"database {self.name}", f"SQLite {sqlite3.sqlite_version}, {tables} tables and views, {how}"
+        )
+
+    @property
+    def place(self) -> str:
+        """The file stands for host and port."""
+        return f'"{self.name}" ({Path(self.connection.database).name})'
+
+
+def _column(name: str, declared: str | None) -> Column:
+    upper = (declared or "").upper()
+    kind: Kind = next((kind for word, kind in _KINDS if word in upper), "unknown")
+    return Column(name, kind, declared or "value")
+
+
+def _declared(raw: sqlite3.Connection, sql: str) -> dict[str, str | None]:
+    """Column name in lower case → declared type; None where two tables of the statement disagree."""
+    found: dict[str, str | None] = {}
+    for match in _TABLE.finditer(sql):
+        table = match[1][1:-1] if match[1][0] in '"[`' else match[1]
+        for name, declared in raw.execute("SELECT name, type FROM pragma_table_xinfo(?)", (table,)):
+            key = name.lower()
+            found[key] = declared if found.get(key, declared) == declared else None
+    return found
