@@ -624,7 +624,7 @@ def _overridden(column: Column, override: TypeOverride) -> Cell:
         "decimal": _decimal,
         "json": _json_text,
         "base64": lambda value: value.encode() if isinstance(value, str) else _bytes(value),
-        "string": lambda value: value.rstrip(" ") if column.kind == "char" else _key_text(plain(value)),
+        "string": lambda value: value.rstrip(" ") if column.kind in ("char", "text") else _key_text(plain(value)),
     }
     return table[override]
 

@@ -175,8 +175,9 @@ _POSTGRESQL_SETTINGS = (
     r"|MAX_PARALLEL_WORKERS\w*|PARALLEL_\w+|MIN_PARALLEL_\w+|PLAN_CACHE_MODE|CONSTRAINT_EXCLUSION"
     r"|CURSOR_TUPLE_FRACTION|DEFAULT_TEXT_SEARCH_CONFIG|APPLICATION_NAME|XMLOPTION|XMLBINARY|CLIENT_MIN_MESSAGES)"
 )
+# Nor ROWCOUNT and TEXTSIZE, which would cut this result, and the next one on the same connection, without a word.
 _SQLSERVER_SWITCHES = (
-    r"(?:NOCOUNT|ANSI_NULLS|ANSI_WARNINGS|ANSI_PADDING|ANSI_DEFAULTS|ANSI_NULL_DFLT_ON|ANSI_NULL_DFLT_OFF|ARITHABORT"
+    r"(?:NOCOUNT|ANSI_NULLS|ANSI_WARNINGS|ANSI_PADDING|ANSI_NULL_DFLT_ON|ANSI_NULL_DFLT_OFF|ARITHABORT"
     r"|ARITHIGNORE|CONCAT_NULL_YIELDS_NULL|NUMERIC_ROUNDABORT|XACT_ABORT|STATISTICS IO|STATISTICS TIME)"
 )
 _LEVEL = r"ISOLATION LEVEL (?:READ UNCOMMITTED|READ COMMITTED|REPEATABLE READ|SNAPSHOT|SERIALIZABLE)"
@@ -194,7 +195,7 @@ _SETTINGS: dict[DbType, re.Pattern[str]] = {
     ),
     "sqlserver": re.compile(
         rf"SET {_SQLSERVER_SWITCHES}(?: , {_SQLSERVER_SWITCHES})* (?:ON|OFF)"
-        rf"|SET (?:DATEFORMAT|DATEFIRST|LANGUAGE|LOCK_TIMEOUT|DEADLOCK_PRIORITY|ROWCOUNT|TEXTSIZE) {_VALUE}"
+        rf"|SET (?:DATEFORMAT|DATEFIRST|LANGUAGE|LOCK_TIMEOUT|DEADLOCK_PRIORITY) {_VALUE}"
         rf"|SET QUOTED_IDENTIFIER ON|SET TRANSACTION {_LEVEL}"
     ),
     "sqlite": re.compile(
@@ -233,7 +234,6 @@ _TSQL_STATEMENTS = frozenset(
     REVERT REVOKE ROLLBACK SAVE SET SETUSER SHUTDOWN TRAN TRANSACTION TRIGGER TRUNCATE UPDATE UPDATETEXT USE WAITFOR
     WHILE WRITETEXT""".split()
 )
-_TSQL_CALLS_OUT = frozenset({"OPENROWSET", "OPENQUERY", "OPENDATASOURCE"})
 _TSQL_LOCK_HINTS = frozenset({"UPDLOCK", "XLOCK", "TABLOCKX"})
 _HINTS = {"MERGE": {"JOIN", "UNION"}, "USE": {"HINT", "PLAN"}}
 """First words of query hints that are otherwise verbs: `OPTION (MERGE JOIN)`."""
@@ -293,8 +293,6 @@ def _tsql_refusal(tokens: Sequence[Token]) -> Refusal | None:
 def _tsql_word_refusal(token: Token, phrase: str, after: str) -> Refusal | None:
     word = token.upper
     what = f"{_shown(token)} is not allowed here"
-    if word in _TSQL_CALLS_OUT:
-        return Refusal(token, what, "it runs a statement on another server")
     if word in _TSQL_LOCK_HINTS:
         return Refusal(token, what, "it would lock rows that others write")
     if word == "NEXT" and after == "VALUE":

@@ -11,11 +11,12 @@ import uuid
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -39,6 +40,7 @@ TURN_S = 0.02
 KEPT_LATENCIES = 10_000
 KEPT_ERRORS = 100
 
+T = TypeVar("T")
 Key = str | bytes | None
 Message = str | bytes | Mapping[str, Any] | Sequence[Any]
 Headers = Mapping[str, str | bytes]
@@ -148,7 +150,8 @@ class KafkaService:
         self._lock = threading.RLock()
         self._numbers = count(1)
         self._figures = _Figures()
-        self._done: set[Delivery] = set()
+        self._is_done: dict[Delivery, bool] = {}
+        """The deliveries that callers wait for."""
         self._closed = False
         self._sender: Sender | None = self._start()
 
@@ -232,16 +235,24 @@ class KafkaService:
             return Delivery.of(batch)
         with self._lock:
             delivery = self._guarded(lambda sender: sender.submit(batch))
-        while True:
+            self._is_done[delivery] = False
+        try:
+            while not self._serve(delivery):
+                pass
+        finally:
             with self._lock:
-                if delivery not in self._done:
-                    self._guarded(lambda sender: sender.serve(TURN_S))
-                    self._take_finished()
-                if delivery in self._done:
-                    self._done.discard(delivery)
-                    return delivery
+                del self._is_done[delivery]
+        return delivery
 
-    def _guarded(self, step: Callable[[Sender], Any]) -> Any:
+    def _serve(self, delivery: Delivery) -> bool:
+        """One turn; whether this delivery has come to its end."""
+        with self._lock:
+            if not self._is_done[delivery]:
+                self._guarded(lambda sender: sender.serve(TURN_S))
+                self._note(self._sender.finished() if self._sender else [])
+            return self._is_done[delivery]
+
+    def _guarded(self, step: Callable[[Sender], T]) -> T:
         """Does a step; a client that failed for good is let go, and the next caller gets a new one."""
         sender = self._live()
         try:
@@ -250,26 +261,29 @@ class KafkaService:
             self._drop(1.0)
             raise
 
-    def _take_finished(self) -> None:
-        if self._sender is None:
-            return
-        for delivery in self._sender.finished():
-            self._note(delivery)
-
-    def _note(self, delivery: Delivery) -> None:
-        self._done.add(delivery)
-        self._figures.add(delivery, self._now())
-        if self._recorder is not None:
-            self._recorder(delivery)
+    def _note(self, deliveries: Iterable[Delivery]) -> None:
+        failure: PsttError | None = None
+        for delivery in deliveries:
+            if delivery in self._is_done:
+                self._is_done[delivery] = True
+            self._figures.add(delivery, self._now())
+            if self._recorder is not None:
+                try:
+                    self._recorder(delivery)
+                except PsttError as error:
+                    failure = failure or error
+        if failure is not None:
+            raise failure
 
     def _drop(self, timeout_s: float) -> None:
         sender, self._sender = self._sender, None
         if sender is None:
             return
-        deliveries = sender.drain(timeout_s) + sender.give_up(1.0)
+        with suppress(PsttError):  # the client's end; what it left is in the deliveries
+            self._note(sender.drain(timeout_s))
+        deliveries = sender.give_up(1.0)
         sender.publisher.close(1.0)
-        for delivery in deliveries:
-            self._note(delivery)
+        self._note(deliveries)
 
     def _live(self) -> Sender:
         if self._closed:
@@ -337,12 +351,15 @@ class _Figures:
         )
 
 
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
 def _to_bytes(value: Message) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
         return value.encode()
     try:
-        return msgspec.json.encode(value, decimal_format="number")
+        return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise ConfigError("a value has no JSON form", why=str(error), remedy="give bytes, text or plain data") from None

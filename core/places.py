@@ -22,18 +22,7 @@ _VALUE_AFTER = frozenset(
 _NO_VALUE_BEHIND = frozenset({".", ")", "]", "}", "@", "$", "#", "?", "\\", "::"})
 _NAME_LISTS = frozenset({"PARTITION", "SUBPARTITION", "USING", "OVER", "INDEX"})
 _NAME_CLAUSES = frozenset({"FROM", "JOIN", "BY", "WITH", "WINDOW"})
-_CLAUSES = _NAME_CLAUSES | {
-    "SELECT",
-    "WHERE",
-    "HAVING",
-    "VALUES",
-    "SET",
-    "LIMIT",
-    "OFFSET",
-    "FETCH",
-    "CONNECT",
-    "START",
-}
+_CLAUSES = _NAME_CLAUSES | frozenset("SELECT WHERE HAVING VALUES SET LIMIT OFFSET FETCH CONNECT START".split())
 _FROM_FUNCTIONS = frozenset({"EXTRACT", "SUBSTRING", "TRIM", "OVERLAY", "POSITION"})
 
 
@@ -59,10 +48,12 @@ class Place:
 
     @property
     def before(self) -> str:
+        """The token before."""
         return self.context[3]
 
     @property
     def after(self) -> str:
+        """The token behind."""
         return self.context[4]
 
     @property

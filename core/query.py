@@ -60,7 +60,7 @@ def parse(text: str | bytes, *, name: str, db_type: DbType, file: Path | None = 
             SQL*Plus command, a literal without end, no SELECT.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    decoded, notes = (text, ()) if isinstance(text, str) else _decode(text, file)
+    decoded, notes = (text.removeprefix("\ufeff"), ()) if isinstance(text, str) else _decode(text, file)
     return _Parser(decoded, name, db_type, file, hashlib.sha256(raw).hexdigest(), notes).parse()
 
 
@@ -133,6 +133,8 @@ class ParsedQuery:
         if not allow_writes:
             for statement in self._statements:
                 self._check(statement, given)
+        if not any(statement.kind == "rows" for statement in self._statements):
+            raise _without_select(self._statements, self.file)
         steps = tuple(self._step(statement, given) for statement in self._statements)
         return Query(self.name, steps, given, self.sha256)
 
@@ -232,10 +234,11 @@ class ParsedQuery:
         # SQL Server cuts nvarchar(n) + 'x' at 4,000 characters without a word; a longer bind is nvarchar(max) and is not cut.
         if self.db_type != "sqlserver" or not bind.literal:
             return
-        lengths = [_utf16_units(given[piece.parameter]) for piece in bind.literal if isinstance(piece, Use)]
-        if max(lengths) <= _SHORT_NVARCHAR < _utf16_units(_text_of(bind.literal, given)):
+        names = [piece.parameter for piece in bind.literal if isinstance(piece, Use)]
+        longest = max(_utf16_units(given[name]) for name in names)
+        if longest <= _SHORT_NVARCHAR < _utf16_units(_text_of(bind.literal, given)):
             raise SqlError(
-                f"the literal with {bind.name.removeprefix('P_')} gets longer than {_SHORT_NVARCHAR} characters",
+                f"the literal around &{names[0]} gets longer than {_SHORT_NVARCHAR} characters",
                 why="SQL Server would cut it there without an error",
                 remedy="give a shorter value",
                 file=self.file,
@@ -289,8 +292,8 @@ class _Parser:
                 defines.read(token)
         self._parameters = defines.parameters
         statements = tuple(self._statement(cut) for cut in self._cut(tokens))
-        if not any(statement.kind == "rows" for statement in statements):
-            self._fail_without_rows(statements)
+        if all(statement.kind == "setting" for statement in statements):
+            raise _without_select(statements, self._file)
         return ParsedQuery(
             self._name,
             self._db_type,
@@ -434,12 +437,15 @@ class _Parser:
                     "remove the inner /* */",
                 )
 
-    def _fail_without_rows(self, statements: Sequence[_Statement]) -> NoReturn:
-        if not statements:
-            self.fail(0, "the file holds no statement", remedy="write a SELECT")
-        first = statements[0].tokens
-        offset = next(token.start for token in first if token.is_significant)
-        self.fail(offset, "the file holds no SELECT", "the last SELECT gives the rows", "add one")
+
+def _without_select(statements: Sequence[_Statement], file: Path | None) -> SqlError:
+    return SqlError(
+        "the file holds no SELECT" if statements else "the file holds no statement",
+        why="the last SELECT gives the rows",
+        remedy="add one",
+        file=file,
+        line=statements[0].line if statements else 1,
+    )
 
 
 def _trimmed(tokens: list[Token]) -> list[Token]:

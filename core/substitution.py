@@ -144,7 +144,7 @@ _ORACLE_LITERALS = {
     "DATE": ("TO_DATE(", ", 'YYYY-MM-DD')"),
     "TIMESTAMP": ("TO_TIMESTAMP(", ", 'YYYY-MM-DD HH24:MI:SS.FF')"),
 }
-_SPLIT_LITERALS = {"B", "X", "U&"}
+_CODED_LITERALS = {"B", "X", "U&"}
 # A bind that touches one of these would be read as part of it.
 _STICKY_BEFORE = re.compile(r"[\w$#@:%?]")
 _STICKY_AFTER = re.compile(r"[\w$#@]")
@@ -230,7 +230,7 @@ class _Statement:
                 self._fail(
                     mark.start,
                     f"&{name} stands in {place}, and its allowed value {value!r} may not stand there",
-                    "only plain names of ASCII letters, digits and _ may be inserted",
+                    "only ASCII letters, digits and _ may be inserted (in a session setting also . / : , + -)",
                     "remove it from [allowed=…]",
                 )
 
@@ -268,7 +268,7 @@ class _Statement:
         mark = token.marks[0]
         if self._places[at].before == "AS":
             self._refuse_name(self._parameter(mark), mark.start, "the place of an alias")
-        if token.prefix in _SPLIT_LITERALS:
+        if token.prefix in _CODED_LITERALS:
             self._fail(
                 mark.start,
                 f"&{mark.name} stands in a literal that begins with {token.text[: token.opening]}",
@@ -285,9 +285,9 @@ class _Statement:
         token, place = self._tokens[at], self._places[at]
         if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
             return ["TO_NCHAR(", bind, ")"]
-        is_whole = place.before in ("(", ",") and place.after in (")", ",")
-        untyped = (is_whole and place.opener in _ANY_FUNCTIONS) or place.after in ("IS", "ISNULL", "NOTNULL")
-        if self._db_type == "postgresql" and untyped:
+        is_argument = place.before in ("(", ",") and place.after in (")", ",")
+        is_untyped = (is_argument and place.opener in _ANY_FUNCTIONS) or place.after in ("IS", "ISNULL", "NOTNULL")
+        if self._db_type == "postgresql" and is_untyped:
             return ["CAST(", bind, " AS text)"]
         return [bind]
 
@@ -301,11 +301,8 @@ class _Statement:
     def _typed_literal(self, at: int) -> tuple[int, list[Part]] | None:
         """`DATE '&X'`: the word takes only a literal, so both become a conversion. How many tokens, and what for them."""
         word = self._tokens[at]
-        if (
-            word.kind != "word"
-            or self._db_type not in ("oracle", "postgresql")
-            or self._places[at].before in (".", "OF")
-        ):
+        has_them = self._db_type in ("oracle", "postgresql")
+        if word.kind != "word" or not has_them or self._places[at].before in (".", "OF"):
             return None
         end = self._type_end(at)
         literal = _next_significant(self._tokens, end)
@@ -330,13 +327,9 @@ class _Statement:
             return at + 1 if name in _ORACLE_LITERALS or name == "INTERVAL" else 0
         if name not in _POSTGRESQL_TYPES:
             return 0
-        words = [(t.upper, i) for i, t in enumerate(self._tokens[at : at + 10], at) if t.is_significant][1:5]
-        if name in ("TIME", "TIMESTAMP") and [w for w, _ in words[:3]] in (
-            ["WITH", "TIME", "ZONE"],
-            ["WITHOUT", "TIME", "ZONE"],
-        ):
-            return words[2][1] + 1
-        return at + 1
+        behind = [i for i in range(at + 1, min(at + 10, len(self._tokens))) if self._tokens[i].is_significant][:3]
+        has_zone = [self._tokens[i].upper for i in behind] in (["WITH", "TIME", "ZONE"], ["WITHOUT", "TIME", "ZONE"])
+        return behind[-1] + 1 if has_zone and name in ("TIME", "TIMESTAMP") else at + 1
 
     def _refuse_interval(self, mark: Mark) -> NoReturn:
         # PostgreSQL would take it: `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days.
@@ -359,7 +352,9 @@ class _Statement:
         names_only = bool(parameter.allowed) and all(map(_IDENTIFIER.fullmatch, parameter.allowed))
         if self._is_setting or word or (names_only and parameter.type is None) or not self._places[at].takes_value:
             place = "a session setting" if self._is_setting else "a place for a name"
-            self._require_allowed(parameter, mark, _WORD_PART if word == "tail" else _IDENTIFIER, place)
+            self._require_allowed(
+                parameter, mark, _WORD_PART if word == "tail" or self._is_setting else _IDENTIFIER, place
+            )
             self._inserted.add(mark.start)
             return [Insert(mark.name)]
         if parameter.type is None and not all(map(_NUMBER.fullmatch, parameter.allowed)):
@@ -402,7 +397,8 @@ class _Statement:
 
         PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
         """
-        key = (content, is_text, self._places[at].surroundings if self._db_type == "postgresql" else ())
+        by_place = self._places[at].surroundings if self._db_type == "postgresql" else ()
+        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else ())
         if key not in self._binds:
             self._binds[key] = Bind(self._free_name(content), content, is_text, literal)
         return self._binds[key]

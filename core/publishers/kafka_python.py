@@ -158,15 +158,18 @@ class KafkaPythonPublisher:
         todo = range(len(delivery.batch)) if indexes is None else indexes
         if not todo:
             return
-        topic = delivery.batch.topic
-        if topic not in self._known_topics:
-            # send() would wait for a topic that is not there, and then name another cause.
-            self.require_topic(topic, self.cluster.request_timeout_ms / 1000)
-        producer = self._started(self.cluster.request_timeout_ms / 1000)
         for index in todo if delivery.errors else ():
             delivery.errors.pop(index, None)
         delivery.pending += len(todo)
         self._open.setdefault(delivery, self._clock())
+        try:
+            producer = self._ready_for(delivery.batch.topic, self.cluster.request_timeout_ms / 1000)
+        except PsttError as error:
+            for index in todo:
+                delivery.attempts[index] += 1
+                delivery.handed_over_at_us[index] = time.time_ns() // 1000
+            self._fail(delivery, todo, error)
+            return
         start = 0
         while start < len(todo):
             while self._in_flight >= self.max_in_flight:
@@ -395,7 +398,10 @@ class KafkaPythonPublisher:
         finally:
             client.close()
 
-    def _started(self, timeout_s: float) -> KafkaProducer:
+    def _ready_for(self, topic: str, timeout_s: float) -> KafkaProducer:
+        if topic not in self._known_topics:
+            # send() would wait for a topic that is not there, and then name another cause.
+            self.require_topic(topic, timeout_s)
         if self._producer is None:
             self._producer = self._open_client(KafkaProducer, producer_config(self.cluster), timeout_s)
         return self._producer

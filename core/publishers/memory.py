@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from core.errors import BatchTooLarge, ConfigError, MessageTooLarge, PsttError, TopicMissing
-from core.errors import DeliveryTimeout as Dropped
+from core.errors import BatchTooLarge, ConfigError, DeliveryTimeout, MessageTooLarge, PsttError, TopicMissing
 from core.model import Delivery, TopicInfo
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
@@ -60,6 +59,7 @@ class MemoryPublisher:
         keep: False: only count, for dry runs of any size.
         topics_made: Topics that exist; None: every topic is made on first use.
         clock: Seconds that only go forward.
+        sleep: Waits that many seconds.
     """
 
     fail: Fail | None = None
@@ -72,6 +72,7 @@ class MemoryPublisher:
     keep: bool = True
     topics_made: Iterable[str] | None = None
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     records: dict[str, list[MemoryRecord]] = field(default_factory=dict)
     """Topic → what readers (read_committed) see, in the order of acknowledgement."""
     transactions: int = 0
@@ -90,28 +91,23 @@ class MemoryPublisher:
         self._require_life()
         todo = range(len(delivery.batch)) if indexes is None else indexes
         batch = delivery.batch
-        sent = []
+        crowded = self._crowded(delivery, todo)
         for index in todo:
             delivery.errors.pop(index, None)
             delivery.attempts[index] += 1
+            delivery.handed_over_at_us[index] = time.time_ns() // 1000
             key, value = batch.keys[index], batch.values[index]
-            size = len(key or b"") + len(value)
-            if size > self.max_request_size_bytes:
-                delivery.errors[index] = MessageTooLarge(
-                    f'a message of {size:,} bytes for topic "{batch.topic}" is too large',
-                    why=f"KAFKA_MAX_REQUEST_SIZE is {self.max_request_size_bytes:,}",
-                    remedy="shorten the row, or raise KAFKA_MAX_REQUEST_SIZE",
-                )
+            if _size(key, value) > self.max_request_size_bytes:
+                delivery.errors[index] = self._too_large(batch.topic, _size(key, value))
                 continue
             while len(self._queue) >= self.max_in_flight:
                 self.poll(0.1)
-            delivery.handed_over_at_us[index] = time.time_ns() // 1000
             delivery.pending += 1
             item = _Sent(delivery, index, self.clock(), self._partition_of(batch.topic, key))
             item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
-            sent.append(item)
+            if item.partition in crowded:
+                item.error = BatchTooLarge(f'a message is too large for topic "{batch.topic}"', why="max.message.bytes")
             self._queue.append(item)
-        self._refuse_large(batch.topic, sent)
 
     def poll(self, timeout_s: float) -> int:
         """Reports what is due."""
@@ -124,14 +120,14 @@ class MemoryPublisher:
                 served += 1
             if served or self.clock() >= deadline:
                 break
-            time.sleep(min(max(self._queue[0].at_s + self.delay_s - self.clock(), 0.0), timeout_s))
+            self.sleep(min(max(self._queue[0].at_s + self.delay_s - self.clock(), 0.0), timeout_s))
         return served
 
     def give_up(self, timeout_s: float) -> None:
         """Drops what is queued."""
         while self._queue:
             item = self._queue.popleft()
-            item.error = Dropped("a message was given up", why="no acknowledgement before the run ended")
+            item.error = DeliveryTimeout("a message was given up", why="no acknowledgement before the run ended")
             self._report(item)
 
     def prepare_once(self, control_topic: str) -> None:
@@ -200,19 +196,23 @@ class MemoryPublisher:
         seed = self._ends.get(topic, [0])[0] if key is None else zlib.crc32(key)
         return seed % self.partitions
 
-    def _refuse_large(self, topic: str, sent: Iterable[_Sent]) -> None:
+    def _crowded(self, delivery: Delivery, indexes: Sequence[int]) -> set[int]:
+        """The partitions for which these messages are too much together."""
         if self.max_record_batch_bytes is None:
-            return
-        together: dict[int, list[_Sent]] = {}
-        for item in sent:
-            together.setdefault(item.partition, []).append(item)
-        for items in together.values():
-            size = sum(
-                len(i.delivery.batch.values[i.index]) + len(i.delivery.batch.keys[i.index] or b"") for i in items
-            )
-            if size > self.max_record_batch_bytes:
-                for item in items:
-                    item.error = BatchTooLarge(f'a message is too large for topic "{topic}"', why="max.message.bytes")
+            return set()
+        sizes: dict[int, int] = {}
+        batch = delivery.batch
+        for index in indexes:
+            partition = self._partition_of(batch.topic, batch.keys[index])
+            sizes[partition] = sizes.get(partition, 0) + _size(batch.keys[index], batch.values[index])
+        return {partition for partition, size in sizes.items() if size > self.max_record_batch_bytes}
+
+    def _too_large(self, topic: str, size: int) -> MessageTooLarge:
+        return MessageTooLarge(
+            f'a message of {size:,} bytes for topic "{topic}" is too large',
+            why=f"KAFKA_MAX_REQUEST_SIZE is {self.max_request_size_bytes:,}",
+            remedy="shorten the row, or raise KAFKA_MAX_REQUEST_SIZE and max.message.bytes of the topic",
+        )
 
     def _report(self, item: _Sent) -> None:
         delivery, index = item.delivery, item.index
@@ -238,3 +238,7 @@ class MemoryPublisher:
             self._uncommitted.append((topic, record))
         else:
             self.records.setdefault(topic, []).append(record)
+
+
+def _size(key: bytes | None, value: bytes) -> int:
+    return len(key or b"") + len(value)

@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+CLIENT_NAME = "pstt"
 
 
 @dataclass(frozen=True)
@@ -15,47 +18,45 @@ class Certificates:
 
     ca_file: Path
     other_ca_file: Path
+    """An authority that signed nothing here."""
     server: Path
-    """Key and chain of the broker, for 127.0.0.1 and localhost."""
+    """Key and chain of the broker, for 127.0.0.1 and localhost; so the two below."""
     expired: Path
     wrong_host: Path
     client_cert_file: Path
+    """Of CLIENT_NAME."""
     client_key_file: Path
 
 
 def make_certificates(folder: Path) -> Certificates:
+    """Writes two authorities and what the first one signs into `folder`."""
     ca, other = trustme.CA(), trustme.CA()
-    ca_file, other_ca_file = folder / "ca.pem", folder / "other-ca.pem"
-    ca.cert_pem.write_to_path(str(ca_file))
-    other.cert_pem.write_to_path(str(other_ca_file))
-    client = ca.issue_cert("pstt")
-    client_cert, client_key = folder / "client.pem", folder / "client.key"
-    client_cert.write_bytes(b"".join(blob.bytes() for blob in client.cert_chain_pems))
-    client_key.write_bytes(_pkcs8(client.private_key_pem.bytes()))
     yesterday = datetime.now(UTC) - timedelta(days=1)
+    client = ca.issue_cert(f"{CLIENT_NAME}.example.com", common_name=CLIENT_NAME)
     return Certificates(
-        ca_file,
-        other_ca_file,
-        _keystore(folder / "server.pem", ca.issue_cert("127.0.0.1", "localhost")),
-        _keystore(folder / "expired.pem", ca.issue_cert("127.0.0.1", "localhost", not_after=yesterday)),
-        _keystore(folder / "wrong-host.pem", ca.issue_cert("another-host.example.com")),
-        client_cert,
-        client_key,
+        ca_file=_write(folder / "ca.pem", ca.cert_pem.bytes()),
+        other_ca_file=_write(folder / "other-ca.pem", other.cert_pem.bytes()),
+        server=_keystore(folder / "server.pem", ca.issue_cert("127.0.0.1", "localhost")),
+        expired=_keystore(folder / "expired.pem", ca.issue_cert("127.0.0.1", "localhost", not_after=yesterday)),
+        wrong_host=_keystore(folder / "wrong-host.pem", ca.issue_cert("another-host.example.com")),
+        client_cert_file=_write(folder / "client.pem", _chain(client)),
+        client_key_file=_write(folder / "client.key", _key(client)),
     )
 
 
 def _keystore(file: Path, leaf: trustme.LeafCert) -> Path:
-    chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
-    file.write_bytes(_pkcs8(leaf.private_key_pem.bytes()) + chain)
+    return _write(file, _key(leaf) + _chain(leaf))
+
+
+def _chain(leaf: trustme.LeafCert) -> bytes:
+    return b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+
+
+def _key(leaf: trustme.LeafCert) -> bytes:
+    key = load_pem_private_key(leaf.private_key_pem.bytes(), None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(file: Path, content: bytes) -> Path:
+    file.write_bytes(content)
     return file
-
-
-def _pkcs8(pem: bytes) -> bytes:
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-        load_pem_private_key,
-    )
-
-    return load_pem_private_key(pem, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from filelock import FileLock
 
-from tests.rigs.certificates import make_certificates
-from tests.rigs.errors import RigMissing
+from tests.rigs.certificates import CLIENT_NAME, make_certificates
+from tests.rigs.errors import RigMissing, ServerFailed
+from tests.rigs.server import Server, start_on_free_ports, tail
 
-LISTENERS = ("plaintext", "ssl", "mtls", "sasl_plaintext", "sasl_ssl", "ssl_expired", "ssl_wrong_host")
-PROTOCOLS = {"plaintext": "PLAINTEXT", "sasl_plaintext": "SASL_PLAINTEXT", "sasl_ssl": "SASL_SSL"}
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+# Listener → its protocol. Each is an attribute of KafkaRig with its "host:port".
+LISTENERS = {
+    "plaintext": "PLAINTEXT",
+    "ssl": "SSL",
+    "mtls": "SSL",
+    "sasl_plaintext": "SASL_PLAINTEXT",
+    "sasl_ssl": "SASL_SSL",
+    "ssl_expired": "SSL",
+    "ssl_wrong_host": "SSL",
+}
+SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+QUIET = {"log_level": 0, "socket.timeout.ms": 5000}
+POM = Path(__file__).with_name("kafka-pom.xml")
+
+
+# ── the program ───────────────────────────────────────────────────────────────────────────────
 
 
 def cache_dir() -> Path:
@@ -37,81 +49,187 @@ def cache_dir() -> Path:
 
 def kafka_jars() -> Path:
     """The folder with Kafka's jars; fetched by Maven the first time, whole or not at all."""
-    libs = cache_dir() / "kafka-4.1.0"
-    libs.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(libs.with_suffix(".lock")):
-        if libs.is_dir():
-            return libs
-        maven = shutil.which("mvn")
-        if maven is None or shutil.which("java") is None:
-            raise RigMissing("Kafka needs java and mvn on the PATH")
-        aside = Path(tempfile.mkdtemp(dir=libs.parent))
-        pom = Path(__file__).with_name("kafka-pom.xml")
-        fetch = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
-        for attempt in range(3):
-            done = subprocess.run([*fetch, f"-DoutputDirectory={aside}"], capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                aside.replace(libs)
-                return libs
-            time.sleep(5 * attempt)
-        shutil.rmtree(aside, ignore_errors=True)
-        raise RigMissing(f"Maven could not fetch Kafka: {done.stdout[-500:]}{done.stderr[-500:]}")
+    if shutil.which("java") is None:
+        raise RigMissing("kafka", "a Kafka broker needs Java: no `java` on the PATH")
+    jars = cache_dir() / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:10]}"
+    jars.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(jars.with_suffix(".lock")):
+        if not jars.is_dir():
+            aside = jars.with_suffix(".part")
+            shutil.rmtree(aside, ignore_errors=True)
+            _download(aside)
+            aside.replace(jars)
+    return jars
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def _download(folder: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise RigMissing("kafka", "Kafka is fetched with Maven: no `mvn` on the PATH")
+    command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    for wait_s in (5, 15, 0):
+        done = subprocess.run(
+            [*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, encoding="utf-8", check=False
+        )
+        if done.returncode == 0:
+            return
+        time.sleep(wait_s)
+    raise RigMissing("kafka", f"Maven could not fetch Kafka: {(done.stdout + done.stderr).strip()[-500:]}")
 
 
-class KafkaRig:
-    """One broker in KRaft mode. Each listener is an attribute with its "host:port".
+# ── topics of any broker ──────────────────────────────────────────────────────────────────────
+
+
+class KafkaTopics:
+    """What tests do with the topics of a broker, over its plaintext listener."""
+
+    plaintext: str
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.plaintext, **QUIET})
+
+    def create_topic(
+        self, name: str | None = None, partitions: int = 3, config: Mapping[str, str] | None = None
+    ) -> str:
+        """Makes a topic and waits until it can be written; without a name, one of its own."""
+        name = name or f"t-{uuid.uuid4().hex[:10]}"
+        admin = self._admin()
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        admin.create_topics([topic])[name].result(30)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            found = admin.list_topics(timeout=10).topics.get(name)
+            if found and len(found.partitions) == partitions and all(p.leader >= 0 for p in found.partitions.values()):
+                return name
+            time.sleep(0.02)
+        raise TimeoutError(f"topic {name} was made and has no leaders")
+
+    def topic_config(self, topic: str) -> dict[str, str]:
+        """Each setting of a topic as the broker has it in force."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        admin = self._admin()  # it gives up what is under way when nobody holds it
+        entries = admin.describe_configs([resource])[resource].result(30)
+        return {name: entry.value for name, entry in entries.items()}
+
+    def delete_records(self, topic: str) -> None:
+        """Empties a topic; its offsets go on."""
+        spans = self._offsets(topic)
+        targets = [TopicPartition(topic, partition, high) for partition, (_, high) in spans.items()]
+        admin = self._admin()
+        for future in admin.delete_records(targets).values():
+            future.result(30)
+
+    def count(self, topic: str) -> int:
+        """Offsets in use: the records, plus one marker a partition for each transaction. Cheap for millions."""
+        return sum(high - low for low, high in self._offsets(topic).values())
+
+    def read(self, topic: str, isolation: str = "read_committed", timeout_s: float = 60) -> list[Message]:
+        """What a reader sees now, by partition and offset. Ends for empty topics, open transactions and busy writers.
+
+        Raises:
+            KafkaException: No such topic, or the broker is away.
+            TimeoutError: The end was not reached in `timeout_s`.
+        """
+        ends = {partition: high for partition, (low, high) in self._offsets(topic).items() if high > low}
+        consumer = self._consumer(isolation)
+        try:
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
+            found = _until(ends, consumer, time.monotonic() + timeout_s)
+        finally:
+            consumer.close()
+        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+    def _offsets(self, topic: str) -> dict[int, tuple[int, int]]:
+        """Partition → first offset, and the one after the last."""
+        consumer = self._consumer("read_uncommitted")
+        try:
+            found = consumer.list_topics(topic, timeout=10).topics[topic]
+            if found.error:
+                raise KafkaException(found.error)
+            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in found.partitions}
+        finally:
+            consumer.close()
+
+    def _consumer(self, isolation: str) -> Consumer:
+        settings = {"group.id": "rig", "enable.auto.commit": False, "enable.partition.eof": True, **QUIET}
+        settings |= {"isolation.level": isolation, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 10}
+        return Consumer({"bootstrap.servers": self.plaintext, **settings})
+
+
+def _until(ends: dict[int, int], consumer: Consumer, give_up_at: float) -> list[Message]:
+    """Consumes until every partition is at its end: at that offset, or where the broker says that nothing follows."""
+    found: list[Message] = []
+    while ends:
+        if time.monotonic() > give_up_at:
+            raise TimeoutError(f"{len(found)} messages read, partitions {sorted(ends)} did not end in time")
+        for message in consumer.consume(1_000, timeout=0.05):
+            partition, error = message.partition(), message.error()
+            if error and error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            if partition in ends and not error and message.offset() < ends[partition]:
+                found.append(message)
+            if partition in ends and (error or message.offset() >= ends[partition] - 1):
+                del ends[partition]
+    return found
+
+
+class GivenKafka(KafkaTopics):
+    """A broker that is there already (KAFKA_TEST_BOOTSTRAP_SERVERS); it has a plaintext listener and no more."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.plaintext = bootstrap_servers
+
+    def __getattr__(self, name: str) -> str:
+        if name.startswith("__") or (not hasattr(KafkaRig, name) and name not in KafkaRig.__annotations__):
+            raise AttributeError(name)
+        raise RigMissing("kafka", f"the broker of KAFKA_TEST_BOOTSTRAP_SERVERS has no `{name}`; unset it to start one")
+
+
+# ── a broker of our own ───────────────────────────────────────────────────────────────────────
+
+
+class KafkaRig(KafkaTopics):
+    """One broker in KRaft mode, with the listeners of LISTENERS and three kinds of accounts.
+
+    The plaintext listener, user `pstt` (PLAIN and both SCRAMs) and the client certificate may do everything; user
+    `limited` may log in and do nothing.
 
     Args:
         auto_create: Whether topics are made on first use.
-        properties: Further broker properties.
+        properties: Further broker properties, such as message.max.bytes.
     """
 
-    username = "pstt"
+    username = CLIENT_NAME
     password = "pstt-secret-4711"
     limited_username = "limited"
     limited_password = "limited-secret-4712"
 
-    plaintext: str
     ssl: str
     mtls: str
     sasl_plaintext: str
     sasl_ssl: str
     ssl_expired: str
     ssl_wrong_host: str
+    ca_file: Path
+    other_ca_file: Path
+    client_cert_file: Path
+    client_key_file: Path
 
     def __init__(self, *, auto_create: bool = False, properties: Mapping[str, str] | None = None) -> None:
-        self.auto_create = auto_create
-        self.properties = dict(properties or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._chosen = {"auto.create.topics.enable": str(auto_create).lower(), **(properties or {})}
+        self._server: Server | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
     def __enter__(self) -> KafkaRig:
-        self._libs = kafka_jars()
+        self._class_path = f"{kafka_jars()}{os.sep}*"
         self._folder = Path(tempfile.mkdtemp(prefix="pstt-kafka-"))
-        self.certificates = make_certificates(self._folder)
-        self.ca_file = self.certificates.ca_file
-        self.other_ca_file = self.certificates.other_ca_file
-        self.client_cert_file = self.certificates.client_cert_file
-        self.client_key_file = self.certificates.client_key_file
-        *ports, self._controller = free_ports(len(LISTENERS) + 1)
-        for name, port in zip(LISTENERS, ports, strict=True):
-            setattr(self, name, f"127.0.0.1:{port}")
-        self._config = self._folder / "server.properties"
-        self._config.write_text("\n".join(f"{k}={v}" for k, v in self._settings().items()), encoding="utf-8")
+        self._config, self._log = self._folder / "server.properties", self._folder / "broker.log"
         try:
-            self._format()
-            self.start()
+            self._certificates = made = make_certificates(self._folder)
+            self.ca_file, self.other_ca_file = made.ca_file, made.other_ca_file
+            self.client_cert_file, self.client_key_file = made.client_cert_file, made.client_key_file
+            start_on_free_ports(len(LISTENERS) + 1, self._first_start)
         except BaseException:
             self.__exit__()
             raise
@@ -121,193 +239,135 @@ class KafkaRig:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def start(self) -> None:
-        """Starts the broker, also again after `kill`, on the same ports and data."""
-        log = (self._folder / "broker.log").open("ab")
-        command = ["java", "-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-cp", f"{self._libs}{os.sep}*"]
-        command += ["kafka.Kafka", str(self._config)]
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, preexec_fn=_die_with_parent if sys.platform == "linux" else None)
-        log.close()
-        self._admin = AdminClient({"bootstrap.servers": self.plaintext, "log_level": 0, "socket.timeout.ms": 5000})
-        end = time.monotonic() + 60
-        while True:
-            try:
-                self._admin.list_topics(timeout=1)
-                return
-            except KafkaException:
-                if self._process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"Kafka did not start:\n{self.log_tail()}") from None
+    def _first_start(self, ports: list[int]) -> None:
+        for name, port in zip(LISTENERS, ports, strict=False):
+            setattr(self, name, f"127.0.0.1:{port}")
+        settings = {
+            **self._settings(controller=f"127.0.0.1:{ports[-1]}"),
+            **self._tls(),
+            **self._sasl(),
+            **self._chosen,
+        }
+        self._config.write_text("\n".join(f"{k}={v}" for k, v in settings.items()), encoding="utf-8")
+        if not (self._folder / "data" / "meta.properties").exists():
+            self._format()
+        self.start()
+
+    def start(self, timeout_s: float = 60) -> None:
+        """Starts the broker, also again after `stop` or `kill`, on the same ports and data; returns when it answers."""
+        command = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        command += ["-cp", self._class_path, "kafka.Kafka", str(self._config)]
+        self._server = Server(command, folder=self._folder, log=self._log)
+        admin, end = self._admin(), time.monotonic() + timeout_s
+        while not _answers(admin):
+            if not self._server.is_running or time.monotonic() > end:
+                self.kill()
+                raise ServerFailed(f"Kafka did not start:\n{self.log_tail()}")
 
     def stop(self) -> None:
-        """Ends the broker in good order."""
-        self._end(signal.SIGTERM)
+        """Ends the broker in good order, also a paused one."""
+        if self._server:
+            if os.name != "nt":
+                self._server.signal("SIGCONT")
+            self._server.end("SIGTERM")
 
     def kill(self) -> None:
         """Ends the broker as a power cut would."""
-        self._end(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
-
-    def _end(self, how: int) -> None:
-        if self._process:
-            self._process.send_signal(how)
-            self._process.wait(30)
-            self._process = None
+        if self._server:
+            self._server.end()
 
     def pause(self) -> None:
-        """The broker keeps its connections and answers nothing (POSIX)."""
-        assert self._process
-        self._process.send_signal(signal.SIGSTOP)
+        """The broker keeps its connections and answers nothing (not on Windows)."""
+        assert self._server
+        self._server.signal("SIGSTOP")
 
     def resume(self) -> None:
         """Goes on after `pause`."""
-        assert self._process
-        self._process.send_signal(signal.SIGCONT)
+        assert self._server
+        self._server.signal("SIGCONT")
 
     def log_tail(self, lines: int = 20) -> str:
-        text = (self._folder / "broker.log").read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
-
-    # ── topics ────────────────────────────────────────────────────────────────────────────────
-
-    def create_topic(
-        self, name: str | None = None, partitions: int = 3, config: Mapping[str, str] | None = None
-    ) -> str:
-        name = name or f"t-{uuid.uuid4().hex[:10]}"
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
-        for future in self._admin.create_topics([topic]).values():
-            future.result(30)
-        return name
-
-    def topic_config(self, topic: str) -> dict[str, str]:
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        (future,) = self._admin.describe_configs([resource]).values()
-        return {name: entry.value for name, entry in future.result(30).items()}
-
-    def read(self, topic: str, isolation: str = "read_committed") -> list[Message]:
-        """Every visible message, partition by partition, in order; ends, also when nothing is there."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.plaintext,
-                "group.id": f"rig-{uuid.uuid4().hex}",
-                "isolation.level": isolation,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "log_level": 0,
-            }
-        )
-        try:
-            partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-            consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-            return _until_the_end(consumer, len(partitions))
-        finally:
-            consumer.close()
-
-    def count(self, topic: str) -> int:
-        """Records up to the high watermark, transaction markers among them."""
-        consumer = Consumer({"bootstrap.servers": self.plaintext, "group.id": "rig-count", "log_level": 0})
-        try:
-            partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-            spans = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in partitions]
-            return sum(high - low for low, high in spans)
-        finally:
-            consumer.close()
+        """The last warnings of the broker."""
+        return tail(self._log, lines)
 
     # ── configuration ─────────────────────────────────────────────────────────────────────────
 
-    def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = ["java", "-cp", f"{self._libs}{os.sep}*", "kafka.tools.StorageTool", "format", "-t", cluster]
-        command += ["-c", str(self._config)]
-        for user, password in self._users().items():
-            for mechanism in MECHANISMS[1:]:
-                command += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self._folder)
-        if done.returncode:
-            raise RuntimeError(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}")
-
+    @property
     def _users(self) -> dict[str, str]:
         return {self.username: self.password, self.limited_username: self.limited_password}
 
-    def _settings(self) -> dict[str, str]:
+    def _format(self) -> None:
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = ["java", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, "kafka.tools.StorageTool", "format"]
+        command += ["-t", cluster, "-c", str(self._config)]
+        for user, password in self._users.items():
+            for mechanism in SCRAM:
+                command += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self._folder)
+        if done.returncode:
+            raise ServerFailed(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}")
+
+    def _settings(self, controller: str) -> dict[str, str]:
         addresses = ",".join(f"{name.upper()}://{getattr(self, name)}" for name in LISTENERS)
-        protocols = ",".join(f"{name.upper()}:{PROTOCOLS.get(name, 'SSL')}" for name in LISTENERS)
-        settings = {
+        protocols = ",".join(f"{name.upper()}:{protocol}" for name, protocol in LISTENERS.items())
+        return {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
-            "listeners": f"{addresses},CONTROLLER://127.0.0.1:{self._controller}",
-            "advertised.listeners": addresses,
+            "controller.quorum.voters": f"1@{controller}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
+            "listeners": f"{addresses},CONTROLLER://{controller}",
+            "advertised.listeners": addresses,
             "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
-            "log.dirs": str(self._folder / "data"),
+            "log.dirs": (self._folder / "data").as_posix(),
             "num.partitions": "3",
-            "auto.create.topics.enable": str(self.auto_create).lower(),
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "1",
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "1",
             "group.initial.rebalance.delay.ms": "0",
+            "broker.heartbeat.interval.ms": "500",
             "log.segment.bytes": "52428800",
             "log.cleaner.dedupe.buffer.size": "2097152",
-            "sasl.enabled.mechanisms": ",".join(MECHANISMS),
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(self.certificates.ca_file),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS;User:pstt;User:CN=pstt",
-            **self._sasl_settings(),
+            "super.users": f"User:ANONYMOUS;User:{self.username}",
         }
-        stores = {"ssl_expired": self.certificates.expired, "ssl_wrong_host": self.certificates.wrong_host}
-        for name in LISTENERS:
-            if "ssl" in name or name == "mtls":
-                prefix = f"listener.name.{name}"
-                settings[f"{prefix}.ssl.keystore.type"] = "PEM"
-                settings[f"{prefix}.ssl.keystore.location"] = str(stores.get(name, self.certificates.server))
-        settings["listener.name.mtls.ssl.client.auth"] = "required"
-        # trustme's certificates name a person nowhere: every one that the authority signed may do everything.
-        settings["listener.name.mtls.principal.builder.class"] = (
-            "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder"
-        )
-        settings["listener.name.mtls.ssl.principal.mapping.rules"] = "RULE:.*/pstt/"
-        return settings | self.properties
 
-    def _sasl_settings(self) -> dict[str, str]:
-        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required " + " ".join(
-            f'user_{user}="{password}"' for user, password in self._users().items()
-        )
-        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        settings = {}
+    def _tls(self) -> dict[str, str]:
+        made = self._certificates
+        keystores = {"ssl_expired": made.expired, "ssl_wrong_host": made.wrong_host}
+        settings = {
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": made.ca_file.as_posix(),
+            "listener.name.mtls.ssl.client.auth": "required",
+            "listener.name.mtls.ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
+        }
+        for name in (name for name, protocol in LISTENERS.items() if protocol.endswith("SSL")):
+            settings[f"listener.name.{name}.ssl.keystore.type"] = "PEM"
+            settings[f"listener.name.{name}.ssl.keystore.location"] = keystores.get(name, made.server).as_posix()
+        return settings
+
+    def _sasl(self) -> dict[str, str]:
+        package = "org.apache.kafka.common.security"
+        users = " ".join(f'user_{user}="{password}"' for user, password in self._users.items())
+        settings = {"sasl.enabled.mechanisms": ",".join(("PLAIN", *SCRAM))}
         for name in ("sasl_plaintext", "sasl_ssl"):
-            settings[f"listener.name.{name}.plain.sasl.jaas.config"] = f"{plain};"
-            settings[f"listener.name.{name}.scram-sha-256.sasl.jaas.config"] = scram
-            settings[f"listener.name.{name}.scram-sha-512.sasl.jaas.config"] = scram
+            login = f"listener.name.{name}"
+            settings[f"{login}.plain.sasl.jaas.config"] = f"{package}.plain.PlainLoginModule required {users};"
+            for mechanism in SCRAM:
+                settings[f"{login}.{mechanism.lower()}.sasl.jaas.config"] = (
+                    f"{package}.scram.ScramLoginModule required;"
+                )
         return settings
 
 
-def _until_the_end(consumer: Consumer, open_partitions: int) -> list[Message]:
-    from confluent_kafka import KafkaError
-
-    found: list[Message] = []
-    quiet_until = time.monotonic() + 30
-    while open_partitions and time.monotonic() < quiet_until:
-        for message in consumer.consume(10_000, timeout=0.5):
-            quiet_until = time.monotonic() + 30
-            error = message.error()
-            if error is None:
-                found.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                open_partitions -= 1
-            else:
-                raise KafkaException(error)
-    if open_partitions:
-        raise TimeoutError(f"{open_partitions} partitions did not end")
-    return sorted(found, key=lambda message: (message.partition(), message.offset()))
-
-
-def _die_with_parent() -> None:
-    """Linux ends the broker with the process that started it, whatever ended that."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _answers(admin: AdminClient) -> bool:
+    """Whether the broker is in service; just before, it answers with an empty list of brokers."""
+    try:
+        if admin.list_topics(timeout=0.5).brokers:
+            return True
+    except KafkaException:
+        pass
+    time.sleep(0.05)
+    return False

@@ -4,108 +4,147 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from core.model import DatabaseConnection, Secret
-from tests.rigs.errors import RigMissing
-from tests.rigs.kafka import free_ports
+from tests.rigs.errors import RigMissing, ServerFailed
+from tests.rigs.server import Server, start_on_free_ports, tail
+
+# PostgreSQL refuses to run as root.
+ACCOUNT = "nobody" if os.name != "nt" and os.geteuid() == 0 else ""
 
 
-def find_program(name: str) -> str:
-    """initdb and its siblings are often not on the PATH."""
-    if found := shutil.which(name):
-        return os.path.realpath(found)
-    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
-        if (folder / name).exists():
-            return str(folder / name)
-    raise RigMissing(f"PostgreSQL's {name} is not installed")
+def programs() -> Path:
+    """The folder of one installation's initdb, postgres and pg_ctl; distributions keep it off the PATH."""
+    for folder in _installations():
+        if all(shutil.which(name, path=str(folder)) for name in ("initdb", "postgres", "pg_ctl")):
+            return folder
+    raise RigMissing("postgres", "no PostgreSQL server is installed (initdb, postgres and pg_ctl were not found)")
+
+
+def _installations() -> Iterator[Path]:
+    if found := shutil.which("initdb"):
+        yield Path(found).resolve().parent
+    if found := shutil.which("pg_config"):
+        done = subprocess.run([found, "--bindir"], capture_output=True, text=True, check=False)
+        yield Path(done.stdout.strip())
+    for pattern in ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "C:/Program Files/PostgreSQL/*/bin"):
+        root = Path(Path(pattern).anchor)
+        yield from sorted(root.glob(pattern.removeprefix(root.as_posix())), reverse=True)
 
 
 class PostgresRig:
-    """One server; `user` is its superuser. Give `url` to use a server that is there already."""
+    """One server; `user` is its superuser.
+
+    Args:
+        url: A server that is there already, as a PostgreSQL URL; none: one of our own, which can be killed.
+    """
 
     def __init__(self, url: str | None = None) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder: Path | None = None
-        self._url = url
-        self.host, self.user, self.password, self.database = "127.0.0.1", "pstt", "pstt-pg-4711", "postgres"
+        self._server: Server | None = None
+        self._given = bool(url)
+        self.host, self.port = "127.0.0.1", 0
+        self.user, self.password, self.database = "pstt", "pstt-pg-4711", "postgres"
         if url:
             parts = psycopg.conninfo.conninfo_to_dict(url)
             self.host, self.port = str(parts["host"]), int(parts.get("port") or 5432)
             self.user, self.password = str(parts["user"]), str(parts.get("password") or "")
             self.database = str(parts.get("dbname") or self.user)
 
+    # ── life ──────────────────────────────────────────────────────────────────────────────────
+
     def __enter__(self) -> PostgresRig:
-        if self._url:
+        if self._given:
             return self
-        initdb = find_program("initdb")
-        find_program("postgres")
-        (self.port,) = free_ports(1)
+        self._programs = programs()
         self._folder = Path(tempfile.mkdtemp(prefix="pstt-pg-"))
-        if os.name != "nt" and os.geteuid() == 0:
-            shutil.chown(self._folder, "nobody")
-        secret = self._folder / "pw"
-        secret.write_text(self.password, encoding="utf-8")
-        secret.chmod(0o644)
-        command = [initdb, "-D", str(self._folder / "data"), "-U", self.user, "-A", "scram-sha-256"]
-        command += ["--pwfile", str(secret), "-E", "UTF8", "--locale=C.UTF-8" if os.name != "nt" else "--locale=C"]
-        subprocess.run(command, check=True, capture_output=True, **self._account())
-        self.start()
+        self._data, self._log = self._folder / "data", self._folder / "server.log"
+        try:
+            self._make_cluster()
+            start_on_free_ports(1, self._first_start)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-        if self._folder:
+        if not self._given:
+            self.kill()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _account(self) -> dict[str, Any]:
-        """PostgreSQL refuses to run as root."""
-        return {"user": "nobody", "cwd": "/"} if os.name != "nt" and os.geteuid() == 0 else {}
+    def _make_cluster(self) -> None:
+        password_file = self._folder / "password"
+        password_file.write_text(self.password, encoding="utf-8")
+        for path in (self._folder, password_file) if ACCOUNT else ():
+            shutil.chown(path, ACCOUNT)
+        how = ["-U", self.user, "-A", "scram-sha-256", "--pwfile", str(password_file), "-E", "UTF8", "--no-locale"]
+        self._run("initdb", "-D", str(self._data), *how)
 
-    def start(self) -> None:
-        """Starts the server, also again after `kill`, on the same port and data."""
-        assert self._folder
-        log = (self._folder / "log").open("ab")
-        command = [find_program("postgres"), "-D", str(self._folder / "data"), "-p", str(self.port)]
-        command += [
-            "-c",
-            "listen_addresses=127.0.0.1",
-            "-c",
-            f"unix_socket_directories={self._folder if os.name != 'nt' else ''}",
-        ]
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._account())
-        log.close()
-        end = time.monotonic() + 30
-        while True:
-            try:
-                self.connect().close()
-                return
-            except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > end:
-                    text = (self._folder / "log").read_text(encoding="utf-8", errors="replace")
-                    raise RuntimeError(f"PostgreSQL did not start:\n{text[-2000:]}") from None
-                time.sleep(0.05)
+    def _first_start(self, ports: list[int]) -> None:
+        (self.port,) = ports
+        self.start()
+
+    def start(self, timeout_s: float = 30) -> None:
+        """Starts the server, also again after `stop` or `kill`, on the same port and data; returns when it answers."""
+        self._need_own()
+        command = [str(self._programs / "postgres"), "-D", str(self._data), "-p", str(self.port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        self._server = Server(command, folder=self._folder, log=self._log, user=ACCOUNT)
+        end = time.monotonic() + timeout_s
+        while not self._answers():
+            if not self._server.is_running or time.monotonic() > end:
+                self._server.end()
+                raise ServerFailed(f"PostgreSQL did not start:\n{tail(self._log)}")
+            time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the server, its clients with it."""
-        self._end(signal.SIGINT)
+        """Ends the server in good order; its clients lose their connections."""
+        self._end("fast")
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
-        self._end(getattr(signal, "SIGQUIT", signal.SIGTERM))
+        """Ends the server at once, without a checkpoint, so that it recovers at its next start."""
+        self._end("immediate")
 
-    def _end(self, how: int) -> None:
-        if self._process:
-            self._process.send_signal(how)
-            self._process.wait(30)
-            self._process = None
+    def _end(self, mode: str) -> None:
+        self._need_own()
+        if self._server and self._server.is_running:
+            self._run("pg_ctl", "-D", str(self._data), "-s", "-w", "-m", mode, "stop")
+        if self._server:
+            self._server.wait()
+
+    def _run(self, program: str, *words: str) -> None:
+        done = subprocess.run(
+            [str(self._programs / program), *words],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            user=ACCOUNT or None,
+            cwd=self._folder,
+        )
+        if done.returncode:
+            raise ServerFailed(f"{program} failed:\n{done.stdout}{done.stderr}")
+
+    def _need_own(self) -> None:
+        if self._given:
+            raise RigMissing("postgres", "the server of POSTGRES_TEST_URL cannot be stopped; unset it to start one")
+
+    def _answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    # ── ways in ───────────────────────────────────────────────────────────────────────────────
 
     def connect(self) -> psycopg.Connection[Any]:
         """An autocommit connection of the superuser."""

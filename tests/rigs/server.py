@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from tests.rigs.errors import ServerFailed
@@ -61,13 +61,16 @@ class Server:
     """
 
     def __init__(self, command: Sequence[str], *, folder: Path, log: Path, user: str = "") -> None:
-        own_group = {"creationflags": 0x200} if os.name == "nt" else {"start_new_session": True}
+        own_group = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+        )
         with log.open("ab") as output:
             self._guard = subprocess.Popen(  # its own group, so that Ctrl-C leaves the end of the server to us
                 [sys.executable, "-I", "-S", str(GUARD), str(folder), user, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=output,
+                bufsize=0,
                 cwd="/" if user else folder,
                 **own_group,
             )
@@ -79,8 +82,8 @@ class Server:
     def signal(self, name: str) -> None:
         """Sends a signal, named as in `signal`: SIGTERM, SIGKILL, SIGSTOP…"""
         assert self._guard.stdin is not None
-        self._guard.stdin.write(f"{name}\n".encode())
-        self._guard.stdin.flush()
+        with suppress(BrokenPipeError):  # it has just ended by itself
+            self._guard.stdin.write(f"{name}\n".encode())
 
     def wait(self, timeout_s: float = 30) -> None:
         """Returns when the server has ended."""

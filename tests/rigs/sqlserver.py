@@ -1,16 +1,21 @@
-"""A server that speaks SQL Server's protocol: the one named by SQLSERVER_TEST_ODBC, or the prebuilt one beside the project."""
+"""A server that speaks SQL Server's protocol: the one of SQLSERVER_TEST_ODBC, or the prebuilt one beside the project."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
-
-import pyodbc
+from typing import TYPE_CHECKING, Any
 
 from core.model import DatabaseConnection, Secret
 from tests.rigs.errors import RigMissing
+
+if TYPE_CHECKING:
+    import pyodbc
+
+ODBC_PART = re.compile(r"\s*([^=;]+?)\s*=\s*(?:\{((?:[^}]|\}\})*)\}|([^;]*))\s*(?:;|$)")
 
 
 def shared_folder() -> Path:
@@ -18,28 +23,39 @@ def shared_folder() -> Path:
     return Path(os.environ.get("PSTT_SHARED") or Path(__file__).parents[3] / "shared")
 
 
+def parse_odbc(text: str) -> dict[str, str]:
+    """Keyword in capitals → value, braces removed."""
+    return {key.upper(): quoted.replace("}}", "}") or plain for key, quoted, plain in ODBC_PART.findall(text)}
+
+
 class SqlServerRig:
-    """The server's ODBC string and what core makes of it."""
+    """The server's ODBC string and what core makes of it. It goes on running after the tests, as it was started to."""
 
     def __init__(self) -> None:
         self.odbc = os.environ.get("SQLSERVER_TEST_ODBC") or self._start()
-        parts = dict(part.split("=", 1) for part in self.odbc.split(";") if part)
-        self.host, self.port = parts["SERVER"], int(parts.get("PORT", "1433"))
+        parts = parse_odbc(self.odbc)
+        host, _, port = parts["SERVER"].removeprefix("tcp:").partition(",")
+        self.host, self.port = host, int(port or parts.get("PORT", "1433"))
         self.user, self.password = parts["UID"], parts["PWD"]
-        self.database, self.driver = parts.get("DATABASE", "master"), parts["DRIVER"].strip("{}")
+        self.database, self.driver = parts.get("DATABASE", "master"), parts["DRIVER"]
+        self._sslmode = _sslmode(parts)
 
     @staticmethod
     def _start() -> str:
-        tds = shared_folder() / "tds" / "tds"
-        if not tds.exists():
-            raise RigMissing("SQL Server: set SQLSERVER_TEST_ODBC")
-        done = subprocess.run(["bash", str(tds), "start"], capture_output=True, text=True, check=False, timeout=300)
+        script = shared_folder() / "tds" / "tds"
+        if not script.exists() or not (bash := shutil.which("bash")):
+            raise RigMissing("sqlserver", "no SQL Server: name one in SQLSERVER_TEST_ODBC, as an ODBC string")
+        done = subprocess.run(
+            [bash, str(script), "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode:
-            raise RigMissing(f"the TDS server did not start: {done.stderr[-500:]}")
+            raise RigMissing("sqlserver", f"the TDS server did not start: {done.stderr.strip()[-500:]}")
         return done.stdout.strip().splitlines()[-1]
 
     def connect(self) -> pyodbc.Connection:
         """An autocommit connection."""
+        import pyodbc
+
         return pyodbc.connect(self.odbc, autocommit=True, timeout=10)
 
     def connection(self, **changes: Any) -> DatabaseConnection:
@@ -53,5 +69,13 @@ class SqlServerRig:
             "username": self.user,
             "password": Secret(self.password),
             "driver": self.driver,
+            "sslmode": self._sslmode,
         }
         return DatabaseConnection(**{**facts, **changes})
+
+
+def _sslmode(parts: dict[str, str]) -> str:
+    """Our word for what the string says about TLS; empty where it says nothing."""
+    if parts.get("ENCRYPT", "yes").lower() in ("no", "optional", "false"):
+        return "disable"
+    return "require" if parts.get("TRUSTSERVERCERTIFICATE", "no").lower() in ("yes", "true") else ""

@@ -198,6 +198,8 @@ WRITES: dict[DbType, list[str]] = {
         "BULK INSERT t FROM 'x'",
         "SELECT 1 DISABLE TRIGGER x ON y",
         "SET IMPLICIT_TRANSACTIONS ON",
+        "SET ROWCOUNT 100",
+        "SET QUOTED_IDENTIFIER OFF",
         "ｘｐ_cmdshell",
         "{call sp_who}",
         "SELECT * INTO #t FROM (SELECT 1 AS a) x",
@@ -360,6 +362,21 @@ def test_what_sqlglot_cannot_read_is_judged_by_its_words() -> None:
     assert found is not None
     assert found.what == "LOCK is not allowed here"
     assert "cannot be shown that nothing is written" in found.why
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
+        "WITH x AS (UPDATE t SET a = 1 RETURNING *) SELECT * FROM x",
+        "SELECT * FROM t FOR UPDATE",
+        "SELECT * INTO x FROM t",
+    ],
+)
+def test_syntax_tree_is_an_opinion_of_its_own(sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_token_refusal", lambda tokens, db_type: None)
+    monkeypatch.setattr(gate, "kind_of", lambda tokens, db_type: "rows")
+    assert verdict(sql, "postgresql") is not None
 
 
 @pytest.mark.parametrize("opener", ["(", "(SELECT ", "f(", "CASE WHEN 1=1 THEN (", "["])

@@ -351,6 +351,7 @@ NAME_POSITIONS = [
     "WITH &N AS (SELECT 1 FROM t) SELECT 1 FROM t",
     "WITH x AS (SELECT 1 FROM t), &N AS (SELECT 2 FROM t) SELECT 1 FROM t",
     "SELECT a COLLATE &N FROM t",
+    "WITH x (&N) AS (SELECT 1 FROM t) SELECT 1 FROM x",
     "SELECT &N(1) FROM t",
     'SELECT "&N" FROM t',
     "SELECT ROW_NUMBER() OVER &N FROM t",
@@ -522,6 +523,8 @@ def test_literal_that_sql_server_would_cut_is_refused() -> None:
     assert bound(text, "sqlserver", {"X": "x" * 3997}).steps
     assert bound(text, "sqlserver", {"X": "x" * 5000}).steps
     error = refusal(text, "sqlserver", {"X": "x" * 3998})
+    assert error.what == "the literal around &X gets longer than 4000 characters"
+    assert refusal("define X=1\nSELECT '&X', 'abc&X'", "sqlserver", {"X": "x" * 3998}).what == error.what
     assert error.why == "SQL Server would cut it there without an error"
 
 
@@ -549,6 +552,7 @@ def test_literal_that_sql_server_would_cut_is_refused() -> None:
         ("define A='x'  --Obbligatorio: l'utente [YYYY]", "x", True, "l'utente [YYYY]"),
         ("define A=two words", "two words", False, ""),
         ("define A='R&D' --Obbligatorio: x", "R&D", True, "x"),
+        ("define A='x' --Opzionale: like [z=9]", "x", False, "like [z=9]"),
         ("define A='{date-1}' --Opzionale: [type=date]", "{date-1}", False, ""),
     ],
 )
@@ -590,6 +594,10 @@ def test_wrong_define_is_an_error(line: str, message: str) -> None:
     error = refusal(f"{line}\nSELECT 1")
     assert message in str(error)
     assert error.line == line.count("\n") + 1
+
+
+def test_go_with_a_count_is_an_error() -> None:
+    assert "GO with a number is not understood" in str(refusal("SELECT 1\nGO 5\n", "sqlserver"))
 
 
 def test_define_inside_a_statement_says_that_the_one_before_has_no_end() -> None:
@@ -761,6 +769,8 @@ def test_parameter_in_a_session_setting_needs_allowed_values() -> None:
     assert "&Z stands in a session setting" in str(refusal(f"define Z='UTC'\n{setting}"))
     allowed = f"define Z='Europe/Rome' --Opzionale: [allowed=Europe/Rome,+00:00]\n{setting}"
     assert bound(allowed, "oracle", {"Z": "+00:00"}).steps[0].sql == "ALTER SESSION SET TIME_ZONE = '+00:00'"
+    number = "define N=1 --Opzionale: [allowed=1,7]\nSET DATEFIRST &N; SELECT 1"
+    assert bound(number, "sqlserver", {"N": "7"}).steps[0].sql == "SET DATEFIRST 7"
     hostile = f"define Z='UTC' --Opzionale: [allowed=UTC,x' y]\n{setting}"
     assert "may not stand there" in str(refusal(hostile))
 
@@ -859,6 +869,10 @@ def test_utf8_with_and_without_mark_is_read() -> None:
         assert parsed.sha256 == hashlib.sha256(content).hexdigest()
 
 
+def test_text_with_a_byte_order_mark_is_read() -> None:
+    assert bound("\ufeffdefine A=1\nSELECT '&A'", "sqlite").steps[0].sql == "SELECT :P_A"
+
+
 def test_windows_1252_is_read_with_a_note() -> None:
     parsed = parse("SELECT 'à€'".encode("cp1252"), name="q", db_type="sqlite")
     assert parsed.bind({}).steps[0].sql == "SELECT 'à€'"
@@ -878,6 +892,25 @@ def test_bytes_of_no_known_encoding_are_an_error_with_their_place() -> None:
 
 
 # ── writing ──
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("DELETE FROM t", "DELETE is not allowed here"),
+        ("INSERT INTO t VALUES (1)", "INSERT is not allowed here"),
+        ("DROP TABLE t;", "DROP is not allowed here"),
+        ("BEGIN p; END;\n/", "BEGIN is not allowed here"),
+        ("SELECT a INTO b FROM t", "INTO is not allowed here"),
+    ],
+)
+def test_file_that_only_writes_is_refused_as_a_write(text: str, what: str) -> None:
+    assert refusal(text).what == what
+
+
+def test_file_that_may_write_still_needs_a_select() -> None:
+    with pytest.raises(SqlError, match="the file holds no SELECT"):
+        bound("DELETE FROM t", "oracle", allow_writes=True)
 
 
 def test_write_is_refused_with_its_place_and_the_setting_that_allows_it() -> None:

@@ -102,6 +102,7 @@ def test_quoted_identifier_is_one_token(db_type: DbType, text: str) -> None:
         ("postgresql", "x#>>'{a}'", ["x", "#", ">", ">", "'{a}'"]),
         ("oracle", "x:='12:30'", ["x", ":=", "'12:30'"]),
         ("oracle", "q'[it's", ["q'[it's"]),
+        ("oracle", "q' a' b", ["q' a'", "b"]),
         ("sqlserver", "w @@rowcount #t a_$1", ["w", "@@rowcount", "#t", "a_$1"]),
         ("oracle", "1.5e-3+.5", ["1.5e-3", "+", ".5"]),
         ("oracle", "t.a.b(+)", ["t", ".", "a", ".", "b", "(", "+", ")"]),

@@ -1,0 +1,238 @@
+"""Oracle through python-oracledb: thin by default, thick (Instant Client) for servers older than 12.1.
+
+What the driver does with values is set once for the whole process, before the first statement, as
+a cached statement keeps the way it was first fetched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import oracledb
+
+from core.errors import ConfigError, PsttError
+from core.model import Column, DbType, Fact, Kind, Step
+from core.sources.pooled import PooledSource, fetched
+
+__all__ = ["OracleSource"]
+
+oracledb.defaults.fetch_decimals = True  # a bare NUMBER as a double would lose digits
+oracledb.defaults.fetch_lobs = False  # CLOB and BLOB as str and bytes, without a round trip each
+
+_KINDS: dict[Any, Kind] = {
+    oracledb.DB_TYPE_BINARY_FLOAT: "float",
+    oracledb.DB_TYPE_BINARY_DOUBLE: "float",
+    oracledb.DB_TYPE_BINARY_INTEGER: "integer",
+    oracledb.DB_TYPE_BOOLEAN: "boolean",
+    oracledb.DB_TYPE_DATE: "oracle_date",
+    oracledb.DB_TYPE_TIMESTAMP: "datetime",
+    oracledb.DB_TYPE_TIMESTAMP_LTZ: "datetime_tz",
+    oracledb.DB_TYPE_INTERVAL_DS: "interval",
+    oracledb.DB_TYPE_INTERVAL_YM: "interval",
+    oracledb.DB_TYPE_VARCHAR: "text",
+    oracledb.DB_TYPE_NVARCHAR: "text",
+    oracledb.DB_TYPE_CHAR: "char",
+    oracledb.DB_TYPE_NCHAR: "char",
+    oracledb.DB_TYPE_CLOB: "text",
+    oracledb.DB_TYPE_NCLOB: "text",
+    oracledb.DB_TYPE_LONG: "text",
+    oracledb.DB_TYPE_LONG_NVARCHAR: "text",
+    oracledb.DB_TYPE_ROWID: "text",
+    oracledb.DB_TYPE_UROWID: "text",
+    oracledb.DB_TYPE_XMLTYPE: "text",
+    oracledb.DB_TYPE_RAW: "bytes",
+    oracledb.DB_TYPE_LONG_RAW: "bytes",
+    oracledb.DB_TYPE_BLOB: "bytes",
+    oracledb.DB_TYPE_JSON: "json",
+}
+
+# ORA codes and the driver's own DPY codes, by what they mean to us.
+REFUSED = {1004, 1005, 1017, 1040, 1045, 9901, 28000, 28001, 28002, 28009, 28040}
+"""Password, locked or expired account, no CREATE SESSION."""
+AWAY = {
+    *(12150, 12152, 12153, 12154, 12157, 12160, 12161, 12170, 12203, 12224, 12500, 12502, 12505, 12514, 12516, 12518),
+    *(12519, 12520, 12521, 12523, 12528, 12535, 12537, 12541, 12543, 12545, 12547, 12560, 12569, 12570, 12571, 12606),
+    *(12609, 12637, 12757, 18, 20, 1033, 1034, 1035, 1089, 1090, 1109, 2391, 25408, 27101),
+}
+"""The listener or the instance does not take the connection now."""
+LOST = {28, 31, 41, 1012, 1041, 1092, 2396, 2399, 3113, 3114, 3135, 25401, 25402, 25403, 25405, 25425}
+"""The session was killed, or the connection broke."""
+CONFLICT = {54, 60, 1555, 8176, 8177, 22924, 30006, 4020, 4021}
+"""Locks, deadlock, snapshot too old: the same statement may pass later."""
+FORBIDDEN = {1031, 1720, 1926, 2030, 28100, 28113, 28115, 47306, 47401}
+"""The account lacks a right."""
+READ_ONLY = {1456, 16000}
+CANCELLED = {1013}
+DRIVER_AWAY = {"DPY-6000", "DPY-6001", "DPY-6002", "DPY-6003", "DPY-6005", "DPY-6010", "DPY-6011", "DPY-6012"}
+DRIVER_LOST = {"DPY-1001", "DPY-4011", "DPI-1010", "DPI-1080"}
+DRIVER_TIMED_OUT = {"DPY-4024", "DPI-1067"}
+
+_thick_lock = threading.Lock()
+
+
+class OracleSource(PooledSource):
+    """One service of an Oracle database."""
+
+    db_type: ClassVar[DbType] = "oracle"
+    driver_errors = (oracledb.Error,)
+    reads_ahead = True
+
+    def connect(self) -> oracledb.Connection:
+        """Connects; the session's time zone is UTC, so that LOCAL TIME ZONE columns come as UTC."""
+        given = self.connection
+        if given.thick:
+            self._use_thick_mode()
+        parameters = oracledb.ConnectParams(
+            host=given.host,
+            port=given.port or 1521,
+            **({"sid": given.sid} if given.sid else {"service_name": given.service_name}),
+            tcp_connect_timeout=given.connect_timeout_s,
+            retry_count=0,
+            expire_time=2,
+        )
+        raw = oracledb.connect(
+            user=given.username, password=given.password.reveal() if given.password else None, params=parameters
+        )
+        if given.statement_timeout_s:
+            raw.call_timeout = round(given.statement_timeout_s * 1000)
+        return raw
+
+    def begin(self, raw: oracledb.Connection) -> None:
+        """Read only, which in Oracle is also one snapshot for every statement that follows."""
+        with raw.cursor() as cursor:
+            cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00'")
+            if not self.connection.allow_writes:
+                cursor.execute("SET TRANSACTION READ ONLY")
+
+    def run(self, raw: oracledb.Connection, step: Step) -> None:
+        """Runs a step; ALTER SESSION ends no transaction."""
+        with raw.cursor() as cursor:
+            _execute(cursor, step.sql, step)
+
+    def count(self, raw: oracledb.Connection, step: Step) -> int:
+        """In the same read-only transaction, hence the same snapshot."""
+        with raw.cursor() as cursor:
+            _execute(cursor, self.counting(step.sql), step)
+            (count,) = cursor.fetchone()
+            return int(count)
+
+    def stream(
+        self, raw: oracledb.Connection, step: Step, fetch_rows: int
+    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
+        """Runs the statement; one round trip a block."""
+        cursor = raw.cursor()
+        cursor.arraysize = fetch_rows
+        cursor.prefetchrows = min(fetch_rows, 1000)
+        try:
+            _execute(cursor, step.sql, step)
+            columns = tuple(map(_column, cursor.description or ()))
+        except BaseException:
+            cursor.close()
+            raise
+        blocks = fetched(cursor, fetch_rows)
+        local = [i for i, c in enumerate(columns) if c.kind == "datetime_tz"]
+        return columns, (_with_utc(block, local) for block in blocks) if local else blocks
+
+    def error(self, error: BaseException, *, reading: bool) -> PsttError:
+        """By ORA code; the driver's own troubles by DPY code."""
+        detail = error.args[0] if error.args else None
+        code, full = getattr(detail, "code", 0), getattr(detail, "full_code", "")
+        text = _words(str(detail))
+        if code in REFUSED:
+            return self.refused(text)
+        if full in DRIVER_TIMED_OUT or code in CANCELLED:
+            return self.timed_out()
+        if full in DRIVER_LOST or code in LOST or getattr(detail, "isrecoverable", False):
+            return self.lost(text, reading=reading)
+        if full in DRIVER_AWAY or code in AWAY:
+            return self.unavailable(text)
+        if code in CONFLICT:
+            return self.lost(text, reading=reading)
+        if code in FORBIDDEN:
+            return self.forbidden(text)
+        if code in READ_ONLY:
+            return self.failed(f"{text} (the session is read-only)")
+        offset = getattr(detail, "offset", 0)
+        return self.failed(f"{text} (at character {offset + 1})" if code and offset else text)
+
+    def facts(self, raw: oracledb.Connection) -> Iterator[Fact]:
+        """Version, account, and whether it may write."""
+        subject = f"database {self.name}"
+        mode = "thin" if raw.thin else "thick"
+        yield Fact("pass", subject, f"Oracle {raw.version} ({mode} mode), account {raw.username.upper()}")
+        with raw.cursor() as cursor:
+            cursor.execute(
+                "SELECT privilege FROM session_privs WHERE privilege LIKE '%INSERT ANY%' OR privilege LIKE '%UPDATE ANY%' "
+                "OR privilege LIKE '%DELETE ANY%' OR privilege LIKE '%EXECUTE ANY%'"
+            )
+            rights = [name for (name,) in cursor.fetchall()]
+        if rights:
+            yield Fact("warn", subject, f"the account may {', '.join(rights)}", "use an account that may only SELECT")
+
+    def _use_thick_mode(self) -> None:
+        with _thick_lock:
+            if not oracledb.is_thin_mode():
+                return
+            try:
+                oracledb.init_oracle_client()
+            except oracledb.Error as error:
+                raise ConfigError(
+                    f'connection "{self.name}" asks for thick mode',
+                    why=_words(str(error)),
+                    remedy="install Oracle Instant Client and put it on the PATH, or set thick to false",
+                ) from None
+
+
+def _execute(cursor: oracledb.Cursor, sql: str, step: Step) -> None:
+    if not step.binds:
+        cursor.execute(sql)
+        return
+    binds: dict[str, Any] = dict(step.binds)  # type: ignore[arg-type]
+    moments = {name: oracledb.DB_TYPE_TIMESTAMP for name, value in binds.items() if isinstance(value, datetime)}
+    if moments:  # a datetime bound as DATE, the driver's choice, loses its microseconds
+        cursor.setinputsizes(**moments)
+    cursor.execute(sql, binds)
+
+
+def _column(described: Any) -> Column:
+    name, code = described.name, described.type_code
+    if code is oracledb.DB_TYPE_NUMBER:
+        return Column(name, *_number(described.precision, described.scale))
+    label = code.name.removeprefix("DB_TYPE_").replace("_", " ")
+    if code is oracledb.DB_TYPE_TIMESTAMP_TZ:
+        return Column(name, "datetime_tz", "TIMESTAMP WITH TIME ZONE", refusal=_zone_refusal(name))
+    return Column(name, _KINDS.get(code, "unknown"), label)
+
+
+def _number(precision: int | None, scale: int | None) -> tuple[Kind, str]:
+    """FLOAT is described with scale -127; a bare NUMBER has neither and may hold anything."""
+    if not precision and scale in (None, 0, -127):
+        return "decimal", "NUMBER"
+    if scale == -127:
+        return "decimal", f"FLOAT({precision})"
+    if scale and scale > 0:
+        return "decimal", f"NUMBER({precision},{scale})"
+    return "integer", f"NUMBER({precision})"
+
+
+def _zone_refusal(name: str) -> str:
+    return (
+        "the driver drops its time zone. Write in the query: "
+        f"TO_CHAR({name}, 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6TZH:TZM') AS {name}"
+    )
+
+
+def _with_utc(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
+    """TIMESTAMP WITH LOCAL TIME ZONE comes naive in the session's zone, which `begin` has set to UTC."""
+    columns = list(zip(*block, strict=True))
+    for i in indexes:
+        columns[i] = tuple(None if v is None else v.replace(tzinfo=UTC) for v in columns[i])
+    return list(zip(*columns, strict=True))
+
+
+def _words(text: str) -> str:
+    """The first lines without the driver's help link."""
+    return " ".join(line for line in text.splitlines() if line and not line.startswith("Help: ")).strip()

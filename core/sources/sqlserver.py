@@ -1,0 +1,271 @@
+"""SQL Server through pyodbc: Microsoft's ODBC driver on Windows, that or FreeTDS on Linux.
+
+SQL Server has no read-only session. The gate refuses what writes, and `check` warns where the login may.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import pyodbc
+
+from core.errors import ConfigError, PsttError
+from core.model import Column, DbType, Fact, Kind, Step
+from core.sources.pooled import PooledSource, fetched
+
+__all__ = ["SqlServerSource"]
+
+_DATETIMEOFFSET = -155
+_KINDS_BY_TYPE: dict[type, Kind] = {
+    int: "integer",
+    float: "float",
+    Decimal: "decimal",
+    str: "text",
+    bytes: "bytes",
+    bytearray: "bytes",
+    bool: "boolean",
+    date: "date",
+    datetime: "datetime",
+    time: "time",
+}
+
+REFUSED = {4060, 18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
+"""Login failed, disabled, locked, expired, or without that database."""
+FORBIDDEN = {229, 230, 262, 297, 300, 371, 916}
+"""A permission is missing."""
+CONFLICT = {1204, 1205, 1222, 3960, 3961, 40197, 40501, 40613, 49918, 49919, 49920}
+"""Deadlock, lock time-out, snapshot conflict, throttling: the same statement may pass later."""
+AWAY_STATES = ("08001", "08004", "08S01", "08007", "HYT01", "01000")
+TIMED_OUT = "HYT00"
+CANCELLED = "HY008"
+
+
+class SqlServerSource(PooledSource):
+    """One database of a SQL Server."""
+
+    db_type: ClassVar[DbType] = "sqlserver"
+    driver_errors = (pyodbc.Error,)
+    reads_ahead = True
+    _cursor: pyodbc.Cursor | None = None
+
+    def connect(self) -> pyodbc.Connection:
+        """Connects with the driver of the connection, else the newest one installed."""
+        driver = self.connection.driver or self._newest_driver()
+        raw = pyodbc.connect(
+            _connection_string(self._attributes(driver)),
+            autocommit=False,
+            timeout=max(round(self.connection.connect_timeout_s), 1),
+            readonly=not self.connection.allow_writes,
+        )
+        raw.timeout = max(round(self.connection.statement_timeout_s), 1) if self.connection.statement_timeout_s else 0
+        raw.add_output_converter(_DATETIMEOFFSET, _moment_with_offset)
+        return raw
+
+    def begin(self, raw: pyodbc.Connection) -> None:
+        """One snapshot where the database allows it; elsewhere each statement sees what is committed when it reads."""
+        cursor = raw.cursor()
+        try:
+            row = cursor.execute("SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()").fetchone()
+            level = "SNAPSHOT" if row and row[0] == 1 else "READ COMMITTED"
+            raw.rollback()
+            cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+        finally:
+            cursor.close()
+
+    def stream(
+        self, raw: pyodbc.Connection, step: Step, fetch_rows: int
+    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
+        """Runs the statement; the rows come in blocks as the driver has them."""
+        cursor = self._cursor_of(raw)
+        cursor.arraysize = fetch_rows
+        try:
+            cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
+            columns = _columns(cursor)
+        except BaseException:
+            cursor.close()
+            raise
+        blocks = fetched(cursor, fetch_rows)
+        singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
+        return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
+
+    def run(self, raw: pyodbc.Connection, step: Step) -> None:
+        """A cursor of its own, so that it can be cancelled."""
+        cursor = self._cursor_of(raw)
+        try:
+            cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
+        finally:
+            cursor.close()
+
+    def stop(self, raw: pyodbc.Connection) -> None:
+        """Cancels the newest cursor; SQLCancel is the one call that another thread may make."""
+        if self._cursor is not None:
+            self._cursor.cancel()
+
+    def _cursor_of(self, raw: pyodbc.Connection) -> pyodbc.Cursor:
+        self._cursor = raw.cursor()
+        return self._cursor
+
+    def counting(self, sql: str) -> str:
+        """SQL Server takes no ORDER BY in a derived table, so the outermost one is cut off."""
+        return super().counting(_without_order(sql))
+
+    def error(self, error: BaseException, *, reading: bool) -> PsttError:
+        """By the server's number in the text, else by SQLSTATE."""
+        state = str(error.args[0]) if error.args else ""
+        full = str(error.args[1]) if len(error.args) > 1 else state
+        numbers = {int(number) for number in re.findall(r"\((\d+)\)", full)}
+        text = _words(full)
+        if numbers & REFUSED or state == "28000":
+            return self.refused(text)
+        if state == TIMED_OUT:
+            return self.unavailable("no answer in connect_timeout_s") if not self._active else self.timed_out()
+        if state == CANCELLED:
+            return self.timed_out()
+        if state in ("IM002", "IM003") or "Can't open lib" in full:
+            return self._no_driver(text)
+        if numbers & FORBIDDEN:
+            return self.forbidden(text)
+        if numbers & CONFLICT or state == "40001" or state in AWAY_STATES:
+            return self.lost(text, reading=reading)
+        return self.failed(text)
+
+    def facts(self, raw: pyodbc.Connection) -> Iterator[Fact]:
+        """Version, account, and whether it may write."""
+        subject = f"database {self.name}"
+        cursor = raw.cursor()
+        try:
+            version, login = cursor.execute("SELECT @@VERSION, SUSER_SNAME()").fetchone()
+            yield Fact("pass", subject, f"{str(version).splitlines()[0]}, account {login}")
+            row = cursor.execute(
+                "SELECT IS_SRVROLEMEMBER('sysadmin'), IS_MEMBER('db_owner'), IS_MEMBER('db_datawriter')"
+            ).fetchone()
+        finally:
+            cursor.close()
+        if any(row):
+            yield Fact("warn", subject, f"account {login} may write", "use a login that may only SELECT")
+
+    def _attributes(self, driver: str) -> dict[str, str]:
+        given = self.connection
+        port = given.port or 1433
+        common = {
+            "DRIVER": driver,
+            "DATABASE": given.database,
+            "UID": given.username,
+            "PWD": given.password.reveal() if given.password else "",
+            "APP": "pstt-kafka",
+        }
+        if _is_freetds(driver):
+            tls = "require" if given.sslmode in ("require", "verify-ca", "verify-full") else "request"
+            return {
+                **common,
+                "SERVER": given.host,
+                "PORT": str(port),
+                "TDS_Version": "7.4",
+                "ClientCharset": "UTF-8",
+                "Encryption": tls,
+            }
+        verified = given.sslmode in ("", "verify-ca", "verify-full")
+        return {
+            **common,
+            "SERVER": f"{given.host},{port}",
+            "Encrypt": "no" if given.sslmode == "disable" else "yes",
+            "TrustServerCertificate": "no" if verified else "yes",
+            "ApplicationIntent": "ReadWrite" if given.allow_writes else "ReadOnly",
+        }
+
+    def _newest_driver(self) -> str:
+        installed = pyodbc.drivers()
+        microsoft = sorted(
+            (name for name in installed if re.fullmatch(r"ODBC Driver \d+ for SQL Server", name)),
+            key=lambda name: int(name.split()[2]),
+        )
+        freetds = [name for name in installed if "freetds" in name.lower() or "tds" in name.lower()]
+        found = [*freetds, *microsoft]
+        if not found:
+            raise self._no_driver("no ODBC driver for SQL Server is installed")
+        return found[-1]
+
+    def _no_driver(self, why: str) -> ConfigError:
+        return ConfigError(
+            f'connection "{self.name}" needs an ODBC driver',
+            why=why,
+            remedy="install Microsoft's ODBC Driver 18 for SQL Server, or on Debian: apt-get install unixodbc tdsodbc",
+        )
+
+
+def _connection_string(attributes: dict[str, str]) -> str:
+    """Values in braces, so that `;` and `=` in a password stay part of it."""
+    return ";".join(f"{name}={{{value.replace('}', '}}')}}}" for name, value in attributes.items() if value)
+
+
+def _is_freetds(driver: str) -> bool:
+    return "tds" in driver.lower()
+
+
+def _columns(cursor: pyodbc.Cursor) -> tuple[Column, ...]:
+    return tuple(_column(*described) for described in cursor.description or ())
+
+
+def _column(
+    name: str, type_: type, _display: Any, _size: Any, precision: int | None, scale: int | None, _nullable: Any
+) -> Column:
+    kind = _KINDS_BY_TYPE.get(type_, "unknown")
+    if kind == "text" and scale:  # only DATETIMEOFFSET is described as text with a scale
+        return Column(name, "datetime_tz", "datetimeoffset")
+    if kind == "float" and precision == 24:
+        return Column(name, kind, "real")
+    if kind == "decimal":
+        return Column(name, kind, f"decimal({precision},{scale})")
+    return Column(name, kind, getattr(type_, "__name__", str(type_)))
+
+
+def _moment_with_offset(data: bytes) -> str:
+    """SQL_SS_TIMESTAMPOFFSET: six shorts, nanoseconds, offset hours and minutes; as ISO 8601 text.
+
+    Digits past the microsecond are cut. Text, since DATETIMEOFFSET(0) is described like a VARCHAR.
+    """
+    year, month, day, hour, minute, second, nanos, off_hours, off_minutes = struct.unpack("<6hI2h", data)
+    zone = timezone(timedelta(hours=off_hours, minutes=off_minutes))
+    moment = datetime(year, month, day, hour, minute, second, nanos // 1000, zone)
+    return moment.isoformat(timespec="microseconds")
+
+
+def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
+    """REAL comes widened to a double: 0.1 as 0.10000000149. The shortest double that is the same REAL is meant."""
+    columns = list(zip(*block, strict=True))
+    for i in indexes:
+        columns[i] = tuple(None if v is None else _shortest_real(v) for v in columns[i])
+    return list(zip(*columns, strict=True))
+
+
+def _shortest_real(value: float) -> float:
+    for digits in range(6, 10):
+        candidate = float(f"{value:.{digits}g}")
+        if struct.pack("<f", candidate) == struct.pack("<f", value):
+            return candidate
+    return value
+
+
+def _without_order(sql: str) -> str:
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    try:
+        tree = sqlglot.parse_one(sql, dialect="tsql")
+    except SqlglotError:
+        return sql
+    if tree.args.get("order") is None or tree.args.get("limit") or tree.args.get("offset"):
+        return sql
+    tree.set("order", None)
+    return str(tree.sql(dialect="tsql"))
+
+
+def _words(text: str) -> str:
+    """Without the layers of drivers in front: `[42S02] [FreeTDS][SQL Server]…`."""
+    text = re.sub(r"\[[^\]]*\]\s?", "", text)
+    return " ".join(re.sub(r"\(SQL\w+\)", "", text).split()).strip("; ")

@@ -1,0 +1,35 @@
+"""A true Oracle, for whoever has one: ORACLE_TEST_URL names it. Without it the double stands in (tests/oracle_double)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sqlalchemy.engine import make_url
+
+from core.model import DatabaseConnection, Secret
+from tests.rigs.errors import RigMissing
+
+
+class OracleRig:
+    """A true server: `oracle+oracledb://user:password@host:port/?service_name=NAME`."""
+
+    def __init__(self) -> None:
+        given = os.environ.get("ORACLE_TEST_URL")
+        if not given:
+            raise RigMissing("oracle", "no true Oracle: ORACLE_TEST_URL is not set")
+        self._url = make_url(given)
+
+    def connection(self, **changes: Any) -> DatabaseConnection:
+        """The connection as core describes it."""
+        facts: dict[str, Any] = {
+            "name": "ora",
+            "db_type": "oracle",
+            "host": self._url.host or "",
+            "port": self._url.port or 1521,
+            "service_name": self._url.query.get("service_name", ""),
+            "sid": self._url.database or "",
+            "username": self._url.username or "",
+            "password": Secret(str(self._url.password or "")),
+        }
+        return DatabaseConnection(**{**facts, **changes})
