@@ -43,6 +43,7 @@ class ConfluentPublisher:
         transactional_id: None: no transactions.
         max_in_flight: Messages handed over and not yet reported, at most.
         clock: Seconds that only go forward.
+        producer: Makes librdkafka's producer from its settings.
 
     Raises:
         ConfigError: A setting that librdkafka does not have or refuses; its own words say which.
@@ -55,6 +56,7 @@ class ConfluentPublisher:
         transactional_id: str | None = None,
         max_in_flight: int = 8000,
         clock: Callable[[], float] = time.monotonic,
+        producer: Callable[..., Producer] = Producer,
     ) -> None:
         refuse_unsupported(cluster, transactional=transactional_id is not None)
         self.cluster = resolved(cluster)
@@ -62,6 +64,7 @@ class ConfluentPublisher:
         self.transactional_id = transactional_id
         self.diagnosis = Diagnosis(self.cluster, clock=clock)
         self._clock = clock
+        self._make = producer
         self._log = ClientLog(self.diagnosis, clock)
         self._in_flight = 0
         self._open: set[Delivery] = set()
@@ -347,7 +350,7 @@ class ConfluentPublisher:
     def _start(self) -> Producer:
         config = producer_config(self.cluster, transactional_id=self.transactional_id, max_in_flight=self.max_in_flight)
         try:
-            return Producer(config | {"error_cb": self._heard}, logger=self._log)
+            return self._make(config | {"error_cb": self._heard}, logger=self._log)
         except KafkaException as failure:
             words = str(failure.args[0].str()).removeprefix("Failed to create producer: ")
             raise self.diagnosis.setting(words) from None

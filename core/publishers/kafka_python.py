@@ -23,7 +23,7 @@ from core.model import Cluster, Delivery, TopicInfo
 from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis, Family
 from core.publishers.mock_cluster import resolved
-from core.publishers.probe import probe
+from core.publishers.probe import Cause, probe
 from core.publishers.security import tls_context, uses_login, uses_tls
 from core.publishers.support import no_transactions, refuse_unsupported
 
@@ -410,20 +410,23 @@ class KafkaPythonPublisher:
         """Constructs a client, which connects; our own look first, as the client cannot tell causes apart."""
         deadline = self._clock() + timeout_s
         while True:
-            cause = probe(self.cluster)
-            error = None if cause is None else self.diagnosis.of_cause(cause, f", tried for {timeout_s:g} s")
-            if error is None:
+            cause = None if self.cluster.mock_brokers else probe(self.cluster)
+            # What does not greet as Kafka does may still be a mock, or a proxy: the client decides.
+            if cause is None or cause.kind == "not_kafka":
+                wait_ms = max(1000, int((deadline - self._clock()) * 1000))
                 try:
-                    return client(
-                        **config | {"api_version_auto_timeout_ms": max(1000, (deadline - self._clock()) * 1000)}
-                    )
+                    return client(**config | {"api_version_auto_timeout_ms": wait_ms})
                 except (client_errors.KafkaError, AssertionError, KeyError, ValueError, OSError) as failure:
-                    error = self._not_opened(failure, timeout_s)
+                    error = self._not_opened(failure, cause, timeout_s)
+            else:
+                error = self.diagnosis.of_cause(cause, f", tried for {timeout_s:g} s")
             if not error.is_retriable or self._clock() >= deadline:
                 raise error from None
             time.sleep(min(self.cluster.retry_backoff_ms / 1000, 1.0))
 
-    def _not_opened(self, failure: Exception, timeout_s: float) -> PsttError:
+    def _not_opened(self, failure: Exception, cause: Cause | None, timeout_s: float) -> PsttError:
+        if cause is not None:
+            return self.diagnosis.of_cause(cause)
         if isinstance(failure, AssertionError):
             return self.diagnosis.setting(str(failure))
         if uses_login(self.cluster) and not isinstance(failure, OSError):

@@ -86,7 +86,7 @@ def client_config(cluster: Cluster) -> dict[str, Any]:
         "security.protocol": cluster.security_protocol,
         "client.id": CLIENT_ID,
         "log_level": LOG_LEVELS.get(cluster.log_level.upper(), LOG_LEVELS["INFO"]),
-        "socket.timeout.ms": cluster.request_timeout_ms,
+        "socket.timeout.ms": min(cluster.request_timeout_ms, 300_000),
     }
     if uses_login(cluster):
         config["sasl.mechanisms"] = cluster.sasl_mechanism
