@@ -1,7 +1,6 @@
-"""What happened, kept so that a crash, a second process or a reader cannot change it: SQLite, WAL, fsync at each commit.
+"""What happened: one row a run, one a rejected row, kept so that no crash, second process or reader can change it.
 
-The ledger holds one row a run and one a rejected row. The sends themselves are in the spool
-(`core.spool`), since there are a thousand times more of them.
+The sends themselves are in the spool (`core.spool`), since there are a thousand times more of them.
 """
 
 from __future__ import annotations
@@ -12,16 +11,14 @@ import platform
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
-from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
+from core.errors import ConfigError, PsttError
 from core.model import PartitionRange, Run
-from core.named_sql import load_named_sql
+from core.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +26,6 @@ if TYPE_CHECKING:
     from core.model import Plan
 
 __all__ = ["Ledger", "Outcome"]
-
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 30.0
-"""Writers hold the file for milliseconds; one that waits longer has met a stuck process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,46 +50,8 @@ class Outcome:
     error: PsttError | None = None
 
 
-class Ledger:
-    """The runs and rejects of one workspace.
-
-    Args:
-        file: `.pstt/ledger.sqlite`; made with its folder when it is not there.
-
-    Raises:
-        StorageFailed: The file cannot be made, read or is no ledger.
-        ConfigError: It was written by a newer version.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._sql = load_named_sql("ledger.sql")
-        with self._translated():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA foreign_keys=ON")
-        with self._transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise ConfigError(
-                    f"{self.file.name} was written by a newer version of PSTT Kafka",
-                    remedy="install that version, or use another workspace",
-                    file=self.file,
-                )
-            if version == 0:
-                for statement in self._sql["schema"].split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+class Ledger(Store):
+    """The runs and rejects of one workspace; opened as every `Store`."""
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -240,16 +195,6 @@ class Ledger:
                     row=json.loads(row["row"]) if row["row"] else None,
                 )
 
-    def close(self) -> None:
-        """Lets go of the file."""
-        self._db.close()
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def _run(self, row: sqlite3.Row) -> Run:
         values: dict[str, Any] = dict(row)
         for name in ("scheduled_at", "window_start", "started_at", "finished_at"):
@@ -260,39 +205,6 @@ class Ledger:
         values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
         known = {f.name for f in fields(Run)}
         return Run(**{name: value for name, value in values.items() if name in known})
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise LedgerBusy(
-                    f"the ledger {self.file.name} is held by another process",
-                    why=f"waited {BUSY_TIMEOUT_S:.0f} s",
-                    remedy="look for a stuck PSTT Kafka process on this machine",
-                ) from None
-            raise StorageFailed(
-                f"the ledger {self.file} cannot be used",
-                why=str(error),
-                remedy="check the disk and the folder's permissions",
-            ) from None
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise StorageFailed(
-                f"the ledger {self.file} cannot be used",
-                why=str(error),
-                remedy="move the file away to begin a new ledger; the sends stay in metrics.duckdb",
-            ) from None
 
 
 def _storable(text: str) -> str:
