@@ -7,7 +7,8 @@ a cached statement keeps the way it was first fetched.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -49,6 +50,19 @@ _KINDS: dict[Any, Kind] = {
     oracledb.DB_TYPE_JSON: "json",
 }
 
+_LOCAL = "TIMESTAMP WITH LOCAL TIME ZONE"
+_LABELS: dict[Any, str] = {
+    oracledb.DB_TYPE_TIMESTAMP_LTZ: _LOCAL,
+    oracledb.DB_TYPE_INTERVAL_DS: "INTERVAL DAY TO SECOND",
+    oracledb.DB_TYPE_INTERVAL_YM: "INTERVAL YEAR TO MONTH",
+    oracledb.DB_TYPE_VARCHAR: "VARCHAR2",
+    oracledb.DB_TYPE_NVARCHAR: "NVARCHAR2",
+    oracledb.DB_TYPE_LONG_NVARCHAR: "LONG",
+}
+"""Oracle's own names where the driver has another."""
+_TEXTS = {oracledb.DB_TYPE_VARCHAR, oracledb.DB_TYPE_CHAR, oracledb.DB_TYPE_LONG}
+_AS_UTC = "TO_CHAR(SYS_EXTRACT_UTC({0}), 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6')||'+00:00' AS {0}"
+
 # ORA codes and the driver's own DPY codes, by what they mean to us.
 REFUSED = {1004, 1005, 1017, 1040, 1045, 9901, 28000, 28001, 28002, 28009, 28040}
 """Password, locked or expired account, no CREATE SESSION."""
@@ -77,12 +91,19 @@ class OracleSource(PooledSource):
     """One service of an Oracle database."""
 
     db_type: ClassVar[DbType] = "oracle"
-    driver_errors = (oracledb.Error,)
+    driver_errors = (oracledb.Error, ValueError, OverflowError)
+    """The last two: a date before the year 1, which Python has not, comes from the driver as it is."""
     reads_ahead = True
+    _zone_changed = False
 
     def connect(self) -> oracledb.Connection:
         """Connects; the session's time zone is UTC, so that LOCAL TIME ZONE columns come as UTC."""
         given = self.connection
+        if given.sslmode not in ("", "disable") or given.sslrootcert:
+            raise ConfigError(
+                f'connection "{self.name}": sslmode and sslrootcert are not for Oracle',
+                remedy="leave them out; encryption on the wire is set up in the server's sqlnet.ora (thick mode)",
+            )
         if given.thick:
             self._use_thick_mode()
         parameters = oracledb.ConnectParams(
@@ -102,6 +123,7 @@ class OracleSource(PooledSource):
 
     def begin(self, raw: oracledb.Connection) -> None:
         """Read only, which in Oracle is also one snapshot for every statement that follows."""
+        self._zone_changed = False
         with raw.cursor() as cursor:
             cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00'")
             if not self.connection.allow_writes:
@@ -109,6 +131,7 @@ class OracleSource(PooledSource):
 
     def run(self, raw: oracledb.Connection, step: Step) -> None:
         """Runs a step; ALTER SESSION ends no transaction."""
+        self._zone_changed |= "TIME_ZONE" in step.sql.upper()
         with raw.cursor() as cursor:
             _execute(cursor, step.sql, step)
 
@@ -126,18 +149,30 @@ class OracleSource(PooledSource):
         cursor = raw.cursor()
         cursor.arraysize = fetch_rows
         cursor.prefetchrows = min(fetch_rows, 1000)
+        cursor.outputtypehandler = _forgiving
         try:
             _execute(cursor, step.sql, step)
-            columns = tuple(map(_column, cursor.description or ()))
+            columns = tuple(self._refuse_shifted(_column(described)) for described in cursor.description or ())
         except BaseException:
             cursor.close()
             raise
         blocks = fetched(cursor, fetch_rows)
-        local = [i for i, c in enumerate(columns) if c.kind == "datetime_tz"]
-        return columns, (_with_utc(block, local) for block in blocks) if local else blocks
+        special = {i: _CONVERSIONS[c.database_type] for i, c in enumerate(columns) if c.database_type in _CONVERSIONS}
+        return columns, _converted(blocks, special) if special else blocks
+
+    def _refuse_shifted(self, column: Column) -> Column:
+        if column.database_type != _LOCAL or not self._zone_changed:
+            return column
+        why = (
+            "an earlier step sets TIME_ZONE, and the driver would not say by how much its values are shifted. "
+            f"Leave that step out, or write in the query: {_AS_UTC.format(column.name)}"
+        )
+        return replace(column, refusal=why)
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
         """By ORA code; the driver's own troubles by DPY code."""
+        if not isinstance(error, oracledb.Error):
+            return self.unreadable(error)
         detail = error.args[0] if error.args else None
         code, full = getattr(detail, "code", 0), getattr(detail, "full_code", "")
         text = _words(str(detail))
@@ -150,7 +185,7 @@ class OracleSource(PooledSource):
         if full in DRIVER_AWAY or code in AWAY:
             return self.unavailable(text)
         if code in CONFLICT:
-            return self.lost(text, reading=reading)
+            return self.conflict(text, reading=reading)
         if code in FORBIDDEN:
             return self.forbidden(text)
         if code in READ_ONLY:
@@ -179,11 +214,11 @@ class OracleSource(PooledSource):
             try:
                 oracledb.init_oracle_client()
             except oracledb.Error as error:
-                raise ConfigError(
-                    f'connection "{self.name}" asks for thick mode',
-                    why=_words(str(error)),
-                    remedy="install Oracle Instant Client and put it on the PATH, or set thick to false",
-                ) from None
+                text = _words(str(error))
+                remedy = "install Oracle Instant Client and put it on the PATH, or set thick to false"
+                if "DPY-2019" in text:  # one mode a process, and thin came first
+                    remedy = "set thick on every Oracle connection that the same process uses, or on none"
+                raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None
 
 
 def _execute(cursor: oracledb.Cursor, sql: str, step: Step) -> None:
@@ -201,7 +236,7 @@ def _column(described: Any) -> Column:
     name, code = described.name, described.type_code
     if code is oracledb.DB_TYPE_NUMBER:
         return Column(name, *_number(described.precision, described.scale))
-    label = code.name.removeprefix("DB_TYPE_").replace("_", " ")
+    label = _LABELS.get(code) or code.name.removeprefix("DB_TYPE_").replace("_", " ")
     if code is oracledb.DB_TYPE_TIMESTAMP_TZ:
         return Column(name, "datetime_tz", "TIMESTAMP WITH TIME ZONE", refusal=_zone_refusal(name))
     return Column(name, _KINDS.get(code, "unknown"), label)
@@ -213,9 +248,16 @@ def _number(precision: int | None, scale: int | None) -> tuple[Kind, str]:
         return "decimal", "NUMBER"
     if scale == -127:
         return "decimal", f"FLOAT({precision})"
-    if scale and scale > 0:
+    if scale:
         return "decimal", f"NUMBER({precision},{scale})"
     return "integer", f"NUMBER({precision})"
+
+
+def _forgiving(cursor: oracledb.Cursor, described: Any) -> Any:
+    """Bytes that are no text become lone surrogates, which reject their row; the driver would end the whole read."""
+    if described.type_code not in _TEXTS:
+        return None
+    return cursor.var(described.type_code, arraysize=cursor.arraysize, encoding_errors="surrogateescape")
 
 
 def _zone_refusal(name: str) -> str:
@@ -225,12 +267,27 @@ def _zone_refusal(name: str) -> str:
     )
 
 
-def _with_utc(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
+def _converted(
+    blocks: Iterator[Sequence[Any]], special: dict[int, Callable[[Any], Any]]
+) -> Iterator[Sequence[Sequence[Any]]]:
+    for block in blocks:
+        columns = list(zip(*block, strict=True))
+        for i, convert in special.items():
+            columns[i] = tuple(None if v is None else convert(v) for v in columns[i])
+        yield list(zip(*columns, strict=True))
+
+
+def _in_utc(value: datetime) -> datetime:
     """TIMESTAMP WITH LOCAL TIME ZONE comes naive in the session's zone, which `begin` has set to UTC."""
-    columns = list(zip(*block, strict=True))
-    for i in indexes:
-        columns[i] = tuple(None if v is None else v.replace(tzinfo=UTC) for v in columns[i])
-    return list(zip(*columns, strict=True))
+    return value.replace(tzinfo=UTC)
+
+
+def _xml(value: Any) -> Any:
+    """Short XML comes as text, longer one as a LOB in spite of fetch_lobs."""
+    return value.read() if isinstance(value, oracledb.LOB) else value
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {_LOCAL: _in_utc, "XMLTYPE": _xml}
 
 
 def _words(text: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, ClassVar
 
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model import Column, DatabaseConnection, DbType, Fact, Rows, Step
@@ -88,9 +88,20 @@ class PooledSource(ABC):
     @contextmanager
     def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
         """See `core.model.Source.read`."""
+        try:
+            with self.translated():
+                self._refuse_cancelled()
+                pooled = self._pool.connect()
+            with self._reading(pooled, steps, fetch_rows, count=count) as reading:
+                yield reading
+        finally:
+            self._cancelled = False
+
+    @contextmanager
+    def _reading(
+        self, pooled: PoolProxiedConnection, steps: Sequence[Step], fetch_rows: int, *, count: bool
+    ) -> Iterator[BlockReading]:
         last = max(i for i, step in enumerate(steps) if step.returns_rows)
-        with self.translated():
-            pooled = self._pool.connect()
         raw = pooled.driver_connection
         self._active = raw
         reading: BlockReading | None = None
@@ -99,10 +110,12 @@ class PooledSource(ABC):
                 self._refuse_cancelled()
                 self.begin(raw)
                 for step in steps[:last]:
+                    self._refuse_cancelled()
                     self.run(raw, step)
                 counted = self.count(raw, steps[last]) if count else None
+                self._refuse_cancelled()
                 columns, blocks = self.stream(raw, steps[last], fetch_rows)
-            reading = BlockReading(self, columns, counted, blocks)
+            reading = BlockReading(self, columns, counted, raw, blocks)
             yield reading
         finally:
             with self._lock:
@@ -203,6 +216,15 @@ class PooledSource(ABC):
             f'the query failed on "{self.name}"', why=why, remedy="mend the SQL; python -m core sql shows it"
         )
 
+    def unreadable(self, error: BaseException) -> QueryFailed:
+        """The driver met a value that it cannot turn into Python's; which row holds it, it does not say."""
+        why = "text that is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
+        return QueryFailed(
+            f'the driver cannot read a value of the query on "{self.name}"',
+            why=why,
+            remedy="have the database turn that column into text or into a valid value, or leave those rows out",
+        )
+
     def lost(self, why: str, *, reading: bool) -> PsttError:
         """The connection broke."""
         if not reading:
@@ -212,6 +234,13 @@ class PooledSource(ABC):
             why=why,
             remedy="run it again: the same rows get the same message ids",
         )
+
+    def conflict(self, why: str, *, reading: bool) -> PsttError:
+        """Other sessions were in the way: locks, a deadlock, a snapshot grown too old."""
+        what = f"database {self.place} could not go on with the query"
+        if not reading:
+            return SourceUnavailable(what, why=why, remedy="run it again; ask who holds the locks if it stays so")
+        return QueryFailed(what, why=why, remedy="run it again: the same rows get the same message ids")
 
     def timed_out(self) -> QueryFailed:
         """The statement ran longer than it may."""
@@ -236,6 +265,7 @@ class BlockReading:
         source: PooledSource,
         columns: tuple[Column, ...],
         counted: int | None,
+        raw: Any,
         blocks: Iterator[Sequence[Any]],
     ) -> None:
         self.columns = columns
@@ -243,29 +273,36 @@ class BlockReading:
         self._source = source
         self._blocks = blocks
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="pstt-fetch") if source.reads_ahead else None
+        self._pending: Future[tuple[Sequence[Any], datetime]] | None = None
+        self._raw = raw
         self._first_row = 1
+        self._is_handing_over = False
 
     def __iter__(self) -> Iterator[Rows]:
         """See `core.model.Reading`."""
-        pending = self._ahead.submit(self._fetch) if self._ahead else None
+        self._pending = self._ahead.submit(self._fetch) if self._ahead else None
         while True:
-            rows, extracted_at = pending.result() if pending else self._fetch()
+            rows, extracted_at = self._pending.result() if self._pending else self._fetch()
             if not rows:
                 return
+            self._is_handing_over = True
             if self._ahead:
-                pending = self._ahead.submit(self._fetch)
+                self._pending = self._ahead.submit(self._fetch)
             yield Rows(self._first_row, rows, extracted_at)
             self._first_row += len(rows)
 
     def _fetch(self) -> tuple[Sequence[Any], datetime]:
-        with self._source.translated(reading=self._first_row > 1):
+        with self._source.translated(reading=self._is_handing_over):
             rows = next(self._blocks, ())
         self._source._refuse_cancelled()
         return rows, datetime.now(UTC)
 
     def close(self) -> None:
-        """Ends the stream, also early."""
+        """Ends the stream, also early: a fetch that waits for the server is stopped there."""
         if self._ahead:
+            if self._pending and not self._pending.done():
+                with suppress(*self._source.driver_errors):
+                    self._source.stop(self._raw)
             self._ahead.shutdown(wait=True, cancel_futures=True)
         close = getattr(self._blocks, "close", None)
         if close is not None:

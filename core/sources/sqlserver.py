@@ -34,12 +34,17 @@ _KINDS_BY_TYPE: dict[type, Kind] = {
     time: "time",
 }
 
-REFUSED = {4060, 18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
-"""Login failed, disabled, locked, expired, or without that database."""
+REFUSED = {18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
+"""Login failed, disabled, locked, expired."""
+NO_DATABASE = {911, 4060}
+"""Not there, or this login may not open it."""
 FORBIDDEN = {229, 230, 262, 297, 300, 371, 916}
 """A permission is missing."""
 CONFLICT = {1204, 1205, 1222, 3960, 3961, 40197, 40501, 40613, 49918, 49919, 49920}
 """Deadlock, lock time-out, snapshot conflict, throttling: the same statement may pass later."""
+_NUMBER = re.compile(r"\((\d+)\)(?= \(SQL|;|$)")
+"""The server's number of each message: `… (18456) (SQLDriverConnect)`."""
+_TLS = re.compile(r"SSL Provider|SSL routines|certificate verify|TLS handshake", re.IGNORECASE)
 AWAY_STATES = ("08001", "08004", "08S01", "08007", "HYT01", "01000")
 TIMED_OUT = "HYT00"
 CANCELLED = "HY008"
@@ -49,7 +54,8 @@ class SqlServerSource(PooledSource):
     """One database of a SQL Server."""
 
     db_type: ClassVar[DbType] = "sqlserver"
-    driver_errors = (pyodbc.Error,)
+    driver_errors = (pyodbc.Error, ValueError, OverflowError)
+    """The last two: text of half a character, a date that Python has not."""
     reads_ahead = True
     _cursor: pyodbc.Cursor | None = None
 
@@ -57,7 +63,7 @@ class SqlServerSource(PooledSource):
         """Connects with the driver of the connection, else the newest one installed."""
         driver = self.connection.driver or self._newest_driver()
         raw = pyodbc.connect(
-            _connection_string(self._attributes(driver)),
+            self._connection_string(driver),
             autocommit=False,
             timeout=max(round(self.connection.connect_timeout_s), 1),
             readonly=not self.connection.allow_writes,
@@ -68,7 +74,7 @@ class SqlServerSource(PooledSource):
 
     def begin(self, raw: pyodbc.Connection) -> None:
         """One snapshot where the database allows it; elsewhere each statement sees what is committed when it reads."""
-        cursor = raw.cursor()
+        cursor = self._cursor_of(raw)
         try:
             row = cursor.execute("SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()").fetchone()
             level = "SNAPSHOT" if row and row[0] == 1 else "READ COMMITTED"
@@ -110,27 +116,48 @@ class SqlServerSource(PooledSource):
         self._cursor = raw.cursor()
         return self._cursor
 
-    def counting(self, sql: str) -> str:
-        """SQL Server takes no ORDER BY in a derived table, so the outermost one is cut off."""
-        return super().counting(_without_order(sql))
+    def count(self, raw: pyodbc.Connection, step: Step) -> int:
+        """Under SNAPSHOT of the same state as the rows; elsewhere of what is committed at that moment."""
+        sql, kept = _counting(step.sql)
+        binds = [bind for i, bind in enumerate(step.binds) if i in kept]
+        cursor = self._cursor_of(raw)
+        try:
+            return int(cursor.execute(sql, *binds).fetchone()[0])
+        finally:
+            cursor.close()
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
         """By the server's number in the text, else by SQLSTATE."""
+        if not isinstance(error, pyodbc.Error):
+            return self.unreadable(error)
         state = str(error.args[0]) if error.args else ""
         full = str(error.args[1]) if len(error.args) > 1 else state
-        numbers = {int(number) for number in re.findall(r"\((\d+)\)", full)}
+        numbers = {int(number) for number in _NUMBER.findall(full)}
         text = _words(full)
+        if numbers & NO_DATABASE and self._active is None:
+            return ConfigError(
+                f'connection "{self.name}": {text}',
+                remedy=f"correct database in connections.json, or let {self.connection.username} open it",
+            )
         if numbers & REFUSED or state == "28000":
             return self.refused(text)
         if state == TIMED_OUT:
-            return self.unavailable("no answer in connect_timeout_s") if not self._active else self.timed_out()
+            return self.timed_out() if self._active else self.unavailable(self._no_answer)
         if state == CANCELLED:
             return self.timed_out()
         if state in ("IM002", "IM003") or "Can't open lib" in full:
             return self._no_driver(text)
         if numbers & FORBIDDEN:
             return self.forbidden(text)
-        if numbers & CONFLICT or state == "40001" or state in AWAY_STATES:
+        if numbers & CONFLICT or state == "40001":
+            return self.conflict(text, reading=reading)
+        if _TLS.search(full):
+            return ConfigError(
+                f"database {self.place}: TLS failed",
+                why=text,
+                remedy='let this machine trust the server\'s CA; "sslmode": "require" encrypts without looking at it',
+            )
+        if state in AWAY_STATES:
             return self.lost(text, reading=reading)
         return self.failed(text)
 
@@ -149,9 +176,35 @@ class SqlServerSource(PooledSource):
         if any(row):
             yield Fact("warn", subject, f"account {login} may write", "use a login that may only SELECT")
 
+    @property
+    def _no_answer(self) -> str:
+        return f"no answer in connect_timeout_s = {self.connection.connect_timeout_s:g} s"
+
+    def _connection_string(self, driver: str) -> str:
+        """Values in braces, so that `;` and `=` in a password stay part of it.
+
+        The last one is followed by `;` too: FreeTDS 1.3 takes the brace at the very end for a part of the value.
+        """
+        quoted = self._for_freetds if _is_freetds(driver) else _for_microsoft
+        return "".join(f"{name}={quoted(value)};" for name, value in self._attributes(driver).items() if value)
+
+    def _for_freetds(self, value: str) -> str:
+        """FreeTDS knows no doubled brace: a value ends at `};`, wherever that stands."""
+        if "};" in value:
+            raise ConfigError(
+                f'connection "{self.name}": FreeTDS takes no value with }}; in it',
+                remedy="give the account another password, or use Microsoft's ODBC driver",
+            )
+        return f"{{{value}}}"
+
     def _attributes(self, driver: str) -> dict[str, str]:
         given = self.connection
         port = given.port or 1433
+        if given.sslrootcert:
+            raise ConfigError(
+                f'connection "{self.name}": SQL Server\'s drivers take no sslrootcert',
+                remedy="put that CA into the system's store of trusted ones and leave sslrootcert out",
+            )
         common = {
             "DRIVER": driver,
             "DATABASE": given.database,
@@ -160,14 +213,13 @@ class SqlServerSource(PooledSource):
             "APP": "pstt-kafka",
         }
         if _is_freetds(driver):
-            tls = "require" if given.sslmode in ("require", "verify-ca", "verify-full") else "request"
             return {
                 **common,
                 "SERVER": given.host,
                 "PORT": str(port),
                 "TDS_Version": "7.4",
                 "ClientCharset": "UTF-8",
-                "Encryption": tls,
+                "Encryption": self._freetds_encryption(),
             }
         verified = given.sslmode in ("", "verify-ca", "verify-full")
         return {
@@ -177,6 +229,16 @@ class SqlServerSource(PooledSource):
             "TrustServerCertificate": "no" if verified else "yes",
             "ApplicationIntent": "ReadWrite" if given.allow_writes else "ReadOnly",
         }
+
+    def _freetds_encryption(self) -> str:
+        mode = self.connection.sslmode
+        if mode.startswith("verify"):
+            raise ConfigError(
+                f'connection "{self.name}" asks for sslmode {mode}',
+                why="FreeTDS looks at no certificate",
+                remedy='install Microsoft\'s ODBC driver; "sslmode": "require" encrypts without looking',
+            )
+        return {"disable": "off", "require": "require"}.get(mode, "request")
 
     def _newest_driver(self) -> str:
         installed = pyodbc.drivers()
@@ -188,7 +250,7 @@ class SqlServerSource(PooledSource):
         found = [*freetds, *microsoft]
         if not found:
             raise self._no_driver("no ODBC driver for SQL Server is installed")
-        return found[-1]
+        return str(found[-1])
 
     def _no_driver(self, why: str) -> ConfigError:
         return ConfigError(
@@ -198,9 +260,8 @@ class SqlServerSource(PooledSource):
         )
 
 
-def _connection_string(attributes: dict[str, str]) -> str:
-    """Values in braces, so that `;` and `=` in a password stay part of it."""
-    return ";".join(f"{name}={{{value.replace('}', '}}')}}}" for name, value in attributes.items() if value)
+def _for_microsoft(value: str) -> str:
+    return f"{{{value.replace('}', '}}')}}}"
 
 
 def _is_freetds(driver: str) -> bool:
@@ -251,18 +312,35 @@ def _shortest_real(value: float) -> float:
     return value
 
 
-def _without_order(sql: str) -> str:
-    import sqlglot
-    from sqlglot.errors import SqlglotError
+def _counting(sql: str) -> tuple[str, set[int]]:
+    """The statement that counts, and which binds are left in it, from 0.
 
-    try:
-        tree = sqlglot.parse_one(sql, dialect="tsql")
-    except SqlglotError:
-        return sql
-    if tree.args.get("order") is None or tree.args.get("limit") or tree.args.get("offset"):
-        return sql
-    tree.set("order", None)
-    return str(tree.sql(dialect="tsql"))
+    A derived table takes no WITH, no OPTION and, without TOP or OFFSET, no ORDER BY: the first goes in front,
+    the second behind, the third away. The text is cut, not written anew, so that the rest stays as it is.
+    """
+    from sqlglot.dialects.tsql import TSQL
+    from sqlglot.tokenizer_core import Token, TokenType
+
+    depth = 0
+    outer: list[Token] = []
+    binds: list[int] = []
+    for token in TSQL().tokenize(sql):
+        depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
+        if token.token_type == TokenType.PLACEHOLDER:
+            binds.append(token.start)
+        elif depth == 0:
+            outer.append(token)
+
+    def places(*words: str) -> list[int]:
+        return [token.start for token in outer if " ".join(token.text.upper().split()) in words]
+
+    end = next(iter(places("OPTION")), len(sql))
+    start = next(iter(places("SELECT")), 0)
+    order = next(iter(places("ORDER BY")), end)
+    cut = end if places("TOP", "OFFSET") else order
+    kept = {i for i, place in enumerate(binds) if not cut <= place < end}
+    counted = f"SELECT COUNT_BIG(*) FROM (\n{sql[start:cut]}\n) counted\n"  # noqa: S608 - the user's own statement
+    return sql[:start] + counted + sql[end:], kept
 
 
 def _words(text: str) -> str:
