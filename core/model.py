@@ -459,6 +459,9 @@ class Source(Protocol):
     ) -> AbstractContextManager[Reading]:
         """Runs all steps on one connection, in one snapshot, in a read-only session where there is one.
 
+        With `allow_writes`, what the steps wrote is committed once the last row was read and the reader ended
+        without an exception; else it is undone.
+
         Args:
             steps: At least one that returns rows; the last of these is the result, earlier results are discarded.
             fetch_rows: Rows a fetch.
@@ -472,7 +475,10 @@ class Source(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs."""
+        """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs.
+
+        It ends one `read`: the one that is open, else the next one, with RunCancelled; the source is usable after it.
+        """
         ...
 
     def check(self) -> list[Fact]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
@@ -17,6 +17,8 @@ from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunC
 from core.model import Column, DatabaseConnection, DbType, Fact, Rows, Step
 
 __all__ = ["BlockReading", "PooledSource"]
+
+T = TypeVar("T")
 
 
 class PooledSource(ABC):
@@ -89,9 +91,8 @@ class PooledSource(ABC):
     def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
         """See `core.model.Source.read`."""
         try:
-            with self.translated():
-                self._refuse_cancelled()
-                pooled = self._pool.connect()
+            self._refuse_cancelled()
+            pooled = self.translated(self._pool.connect)
             with self._reading(pooled, steps, fetch_rows, count=count) as reading:
                 yield reading
         finally:
@@ -101,22 +102,15 @@ class PooledSource(ABC):
     def _reading(
         self, pooled: PoolProxiedConnection, steps: Sequence[Step], fetch_rows: int, *, count: bool
     ) -> Iterator[BlockReading]:
-        last = max(i for i, step in enumerate(steps) if step.returns_rows)
-        raw = pooled.driver_connection
+        raw: Any = pooled.driver_connection
         self._active = raw
         reading: BlockReading | None = None
         try:
-            with self.translated():
-                self._refuse_cancelled()
-                self.begin(raw)
-                for step in steps[:last]:
-                    self._refuse_cancelled()
-                    self.run(raw, step)
-                counted = self.count(raw, steps[last]) if count else None
-                self._refuse_cancelled()
-                columns, blocks = self.stream(raw, steps[last], fetch_rows)
+            columns, counted, blocks = self.translated(lambda: self._start(raw, steps, fetch_rows, count=count))
             reading = BlockReading(self, columns, counted, raw, blocks)
             yield reading
+            if self.connection.allow_writes and reading.is_complete:
+                self.translated(raw.commit, reading=True)
         finally:
             with self._lock:
                 self._active = None
@@ -126,6 +120,22 @@ class PooledSource(ABC):
             with suppress(*self.driver_errors):
                 pooled.invalidate()
             pooled.close()
+
+    def _start(
+        self, raw: Any, steps: Sequence[Step], fetch_rows: int, *, count: bool
+    ) -> tuple[tuple[Column, ...], int | None, Iterator[Sequence[Any]]]:
+        """Runs everything up to the result's first row; between two statements it looks whether to stop."""
+        last = max(i for i, step in enumerate(steps) if step.returns_rows)
+        self._refuse_cancelled()
+        self.begin(raw)
+        for step in steps[:last]:
+            self._refuse_cancelled()
+            self.run(raw, step)
+        self._refuse_cancelled()
+        counted = self.count(raw, steps[last]) if count else None
+        self._refuse_cancelled()
+        columns, blocks = self.stream(raw, steps[last], fetch_rows)
+        return columns, counted, blocks
 
     def cancel(self) -> None:
         """See `core.model.Source.cancel`."""
@@ -140,12 +150,11 @@ class PooledSource(ABC):
         subject = f"database {self.name}"
         started = perf_counter()
         try:
-            with self.translated():
-                pooled = self._pool.connect()
+            pooled = self.translated(self._pool.connect)
+            ms = (perf_counter() - started) * 1000
             try:
-                with self.translated():
-                    ms = (perf_counter() - started) * 1000
-                    return [Fact("pass", subject, f"reached in {ms:.0f} ms"), *self.facts(pooled.driver_connection)]
+                facts = self.translated(lambda: list(self.facts(pooled.driver_connection)))
+                return [Fact("pass", subject, f"reached in {ms:.0f} ms"), *facts]
             finally:
                 with suppress(*self.driver_errors):
                     pooled.invalidate()
@@ -158,18 +167,14 @@ class PooledSource(ABC):
         """See `core.model.Source.close`."""
         self._pool.dispose()
 
-    @contextmanager
-    def translated(self, *, reading: bool = False) -> Iterator[None]:
+    def translated(self, action: Callable[[], T], *, reading: bool = False) -> T:
         """The seam: no exception of a driver passes it."""
         try:
-            yield
-        except PsttError:
-            raise
+            return action()
         except self.driver_errors as error:
-            if self._cancelled:
-                raise self._cancellation() from None
-            # `from None`: some drivers put the connection string, password and all, into their messages.
-            raise self.error(error, reading=reading) from None
+            told = self._cancellation() if self._cancelled else self.error(error, reading=reading)
+        # Raised out here, it does not carry the driver's exception along: some hold the connection string, password and all.
+        raise told
 
     def _refuse_cancelled(self) -> None:
         if self._cancelled:
@@ -277,6 +282,8 @@ class BlockReading:
         self._raw = raw
         self._first_row = 1
         self._is_handing_over = False
+        self.is_complete = False
+        """Whether the last row has been handed over."""
 
     def __iter__(self) -> Iterator[Rows]:
         """See `core.model.Reading`."""
@@ -284,6 +291,7 @@ class BlockReading:
         while True:
             rows, extracted_at = self._pending.result() if self._pending else self._fetch()
             if not rows:
+                self.is_complete = True
                 return
             self._is_handing_over = True
             if self._ahead:
@@ -292,8 +300,7 @@ class BlockReading:
             self._first_row += len(rows)
 
     def _fetch(self) -> tuple[Sequence[Any], datetime]:
-        with self._source.translated(reading=self._is_handing_over):
-            rows = next(self._blocks, ())
+        rows = self._source.translated(lambda: next(self._blocks, ()), reading=self._is_handing_over)
         self._source._refuse_cancelled()
         return rows, datetime.now(UTC)
 

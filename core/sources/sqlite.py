@@ -97,7 +97,9 @@ class SqliteSource(PooledSource):
             return self.lost(text, reading=reading)
         if name == "SQLITE_INTERRUPT":
             return self.timed_out()
-        if name in ("SQLITE_AUTH", "SQLITE_PERM", "SQLITE_READONLY"):
+        if name == "SQLITE_READONLY":
+            return self.failed(f"{text} (it is opened read-only)")
+        if name in ("SQLITE_AUTH", "SQLITE_PERM"):
             return self.forbidden(text)
         if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
             return ConfigError(f'connection "{self.name}": {self.connection.database} is no database', why=text)

@@ -5,20 +5,24 @@ A database is one small class below: how it is reached, and the words of its dia
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
-from core.errors import PsttError, QueryFailed
-from core.model import DatabaseConnection, Rows, Source, Step
+from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
+from core.model import DatabaseConnection, Rows, Secret, Source, Step
 from core.sources import open_source
+from tests.rigs.server import free_ports
 
 if TYPE_CHECKING:
     from tests.rigs.postgres import PostgresRig
@@ -54,6 +58,10 @@ class SourceRig(ABC):
     """Statements that give rows and would write one into `table`."""
 
     @abstractmethod
+    def bound(self, value: str) -> Step:
+        """A SELECT that gives back a bound text."""
+
+    @abstractmethod
     def execute(self, sql: str) -> None:
         """Runs and commits a statement on a connection that has nothing to do with ours."""
 
@@ -72,6 +80,10 @@ class SourceRig(ABC):
     def running(self) -> int:
         """Statements of ours that the server runs."""
         return 0
+
+    def wait_until_running(self) -> None:
+        """Returns when a statement of ours has begun."""
+        assert eventually(lambda: self.running() > 0)
 
     def kill_sessions(self) -> None:
         """Ends our sessions from the server's side."""
@@ -115,6 +127,12 @@ class SqliteRig(SourceRig):
     def numbers(self, count: int) -> str:
         return self._count.format(count)
 
+    def bound(self, value: str) -> Step:
+        return Step("SELECT :P_X AS x", {"P_X": value})
+
+    def wait_until_running(self) -> None:
+        time.sleep(0.3)  # nothing tells what another thread's connection does
+
 
 class PostgresSourceRig(SourceRig):
     slow = "SELECT pg_sleep(60)"
@@ -152,6 +170,9 @@ class PostgresSourceRig(SourceRig):
 
     def numbers(self, count: int) -> str:
         return f"SELECT n, 'p' || n AS name FROM generate_series(1, {count}) n"
+
+    def bound(self, value: str) -> Step:
+        return Step("SELECT %(P_X)s AS x", {"P_X": value})
 
     def sessions(self) -> int:
         return self._value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pstt-kafka'")
@@ -216,6 +237,15 @@ def read_all(source: Source, sql: str, *, fetch_rows: int = 5000) -> list[tuple[
         return [tuple(row) for rows in reading for row in rows.rows]
 
 
+@contextmanager
+def meanwhile(action: Callable[[], object]) -> Iterator[None]:
+    """Runs `action` in a thread of its own; what goes wrong there fails the test."""
+    with ThreadPoolExecutor(1) as threads:
+        done = threads.submit(action)
+        yield
+        done.result(PATIENCE_S)
+
+
 def is_usable(source: Source, rig: SourceRig) -> bool:
     return [n for n, _ in read_all(source, rig.numbers(3))] == [1, 2, 3]
 
@@ -238,6 +268,10 @@ def raises(wanted: type[PsttError], *secrets: str) -> Iterator[pytest.ExceptionI
     for error in chain_of(caught.value):
         texts = [str(error), repr(error), *map(repr, error.args), *map(str, vars(error).values())]
         assert not [text for text in texts if any(secret and secret in text for secret in secrets)]
+
+
+def secret_of(rig: SourceRig) -> str:
+    return rig.connection.password.reveal() if rig.connection.password else ""
 
 
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
@@ -276,5 +310,288 @@ def test_bad_sql_is_told_in_the_databases_own_words(source_rig: SourceRig, sourc
     assert is_usable(source, source_rig)
 
 
-def secret_of(rig: SourceRig) -> str:
-    return rig.connection.password.reveal() if rig.connection.password else ""
+def test_bound_value_comes_back_as_it_is(source_rig: SourceRig, source: Source) -> None:
+    value = "it's 100 %s; -- \\ è€😀"
+    with source.read([source_rig.bound(value)], count=True) as reading:
+        assert [tuple(row) for rows in reading for row in rows.rows] == [(value,)]
+        assert reading.counted == 1
+
+
+def test_memory_stays_flat_over_a_million_rows(source_rig: SourceRig, source: Source) -> None:
+    process, sizes = psutil.Process(), []
+    with source.read(query(source_rig.numbers(1_000_000))) as reading:
+        for rows in reading:
+            last = rows.first_row + len(rows.rows) - 1
+            if last % 100_000 == 0:
+                sizes.append(process.memory_info().rss)
+    assert last == 1_000_000
+    assert len(sizes) == 10
+    # Kept, the rows would take more than 100 MB.
+    assert max(sizes[1:]) - sizes[0] < 20_000_000
+
+
+# ── one snapshot, nothing written ─────────────────────────────────────────────────────────────
+
+
+def test_rows_committed_by_others_while_reading_are_not_seen(source_rig: SourceRig, source: Source) -> None:
+    source_rig.fill(3000)
+    seen = []
+    with source.read(query(f"SELECT n FROM {source_rig.table}"), fetch_rows=10, count=True) as reading:
+        for rows in reading:
+            if rows.first_row == 1:
+                source_rig.execute(f"INSERT INTO {source_rig.table} (n, name) VALUES (-1, 'late')")
+                source_rig.execute(f"UPDATE {source_rig.table} SET n = -2 WHERE n = 2999")
+            seen += [row[0] for row in rows.rows]
+    assert sorted(seen) == list(range(1, 3001))
+    assert reading.counted == 3000
+    assert source_rig.rows_in_table() == 3001
+
+
+def test_count_and_rows_are_of_the_same_snapshot(source_rig: SourceRig, source: Source) -> None:
+    source_rig.fill(30)
+    stream = source.stream  # type: ignore[attr-defined]
+
+    def late(*given: Any) -> Any:
+        source_rig.execute(f"INSERT INTO {source_rig.table} (n, name) VALUES (-1, 'late')")
+        return stream(*given)
+
+    source.stream = late  # type: ignore[attr-defined]
+    with source.read(query(f"SELECT n FROM {source_rig.table}"), count=True) as reading:
+        rows = [row for rows in reading for row in rows.rows]
+    assert (reading.counted, len(rows), source_rig.rows_in_table()) == (30, 30, 31)
+
+
+def test_count_is_of_a_statement_with_order_and_comment_at_its_end(source_rig: SourceRig, source: Source) -> None:
+    source_rig.fill(7)
+    with source.read(query(f"SELECT n FROM {source_rig.table} ORDER BY n DESC -- newest first"), count=True) as reading:
+        assert reading.counted == 7
+        assert [row[0] for rows in reading for row in rows.rows] == [7, 6, 5, 4, 3, 2, 1]
+
+
+def test_database_itself_refuses_a_write_that_looks_like_a_query(source_rig: SourceRig, source: Source) -> None:
+    for sql in source_rig.hidden_writes:
+        with raises(QueryFailed, secret_of(source_rig)) as caught:
+            read_all(source, sql)
+        assert "read-only" in caught.value.text
+    assert source_rig.rows_in_table() == 0
+    assert is_usable(source, source_rig)
+
+
+def test_allowed_writes_are_committed_once_all_rows_were_read(source_rig: SourceRig) -> None:
+    with closing(source_rig.source(allow_writes=True)) as source:
+        for sql in source_rig.hidden_writes:
+            assert len(read_all(source, sql)) == 1
+    assert source_rig.rows_in_table() == len(source_rig.hidden_writes)
+
+
+def test_allowed_writes_of_a_broken_off_read_are_undone(source_rig: SourceRig) -> None:
+    insert = Step(f"INSERT INTO {source_rig.table} (n, name) VALUES (-1, 'x')", returns_rows=False)
+    with closing(source_rig.source(allow_writes=True)) as source:
+        with source.read([insert, Step(source_rig.numbers(100))], fetch_rows=10) as reading:
+            next(iter(reading))
+        with (  # noqa: PT012 - the reader's own error is the subject
+            pytest.raises(ZeroDivisionError),
+            source.read([insert, Step(source_rig.numbers(1))]) as reading,
+        ):
+            assert len(list(reading)) == 1
+            raise ZeroDivisionError
+    assert source_rig.rows_in_table() == 0
+
+
+# ── several steps on one connection ───────────────────────────────────────────────────────────
+
+
+def test_steps_share_a_session_and_only_the_last_result_is_read(source_rig: SourceRig, source: Source) -> None:
+    steps = [Step(source_rig.setting, returns_rows=False), Step(source_rig.numbers(50)), Step(source_rig.setting_shown)]
+    with source.read(steps) as reading:
+        assert [column.name.lower() for column in reading.columns] == ["shown"]
+        assert [tuple(row) for rows in reading for row in rows.rows] == [("ON",)]
+
+
+def test_setting_of_one_read_is_gone_in_the_next(source_rig: SourceRig, source: Source) -> None:
+    with source.read([Step(source_rig.setting, returns_rows=False), Step(source_rig.setting_shown)]) as reading:
+        assert [tuple(row) for rows in reading for row in rows.rows] == [("ON",)]
+    assert read_all(source, source_rig.setting_shown) == [("OFF",)]
+
+
+def test_failing_step_ends_the_read_before_its_result(source_rig: SourceRig, source: Source) -> None:
+    with raises(QueryFailed), source.read([Step(source_rig.bad_sql), Step(source_rig.numbers(1))]):
+        pytest.fail("there is no result")
+    assert is_usable(source, source_rig)
+
+
+# ── it may end early ──────────────────────────────────────────────────────────────────────────
+
+
+def test_closing_early_leaves_nothing_behind(source_rig: SourceRig, source: Source) -> None:
+    with source.read(query(source_rig.slow_rows), fetch_rows=10) as reading:
+        for rows in reading:
+            assert rows.first_row == 1
+            break
+    assert eventually(lambda: source_rig.running() == 0)
+    assert eventually(lambda: source_rig.sessions() == 0)
+    assert is_usable(source, source_rig)
+
+
+def test_exception_of_the_reader_passes_and_closes(source_rig: SourceRig, source: Source) -> None:
+    with (  # noqa: PT012 - the reader's own error is the subject
+        pytest.raises(ZeroDivisionError),
+        source.read(query(source_rig.numbers(100)), fetch_rows=10) as reading,
+    ):
+        next(iter(reading))
+        raise ZeroDivisionError
+    assert eventually(lambda: source_rig.sessions() == 0)
+    assert is_usable(source, source_rig)
+
+
+def test_source_closes_twice_and_opens_again(source_rig: SourceRig, source: Source) -> None:
+    assert is_usable(source, source_rig)
+    source.close()
+    source.close()
+    assert eventually(lambda: source_rig.sessions() == 0)
+    assert is_usable(source, source_rig)
+
+
+def test_statement_timeout_ends_a_query_without_rows(source_rig: SourceRig) -> None:
+    with closing(source_rig.source(statement_timeout_s=0.5)) as source:
+        with raises(QueryFailed, secret_of(source_rig)) as caught:
+            read_all(source, source_rig.slow)
+        assert "statement_timeout_s = 0.5 s" in caught.value.text
+        assert "statement_timeout_s" in caught.value.remedy
+        assert eventually(lambda: source_rig.running() == 0)
+        assert is_usable(source, source_rig)
+
+
+def test_statement_timeout_ends_a_query_amid_its_rows(source_rig: SourceRig) -> None:
+    seen = 0
+    with closing(source_rig.source(statement_timeout_s=1)) as source:
+        with (
+            raises(QueryFailed, secret_of(source_rig)) as caught,
+            source.read(query(source_rig.slow_rows), fetch_rows=10) as reading,
+        ):
+            for rows in reading:
+                seen += len(rows.rows)
+        assert "statement_timeout_s = 1 s" in caught.value.text
+        assert seen > 0
+        assert is_usable(source, source_rig)
+
+
+def test_cancel_from_another_thread_ends_a_query_without_rows(source_rig: SourceRig, source: Source) -> None:
+    def cancel() -> None:
+        source_rig.wait_until_running()
+        source.cancel()
+
+    with raises(RunCancelled, secret_of(source_rig)), meanwhile(cancel):
+        read_all(source, source_rig.slow)
+    assert eventually(lambda: source_rig.running() == 0)
+    assert is_usable(source, source_rig)
+
+
+def test_cancel_amid_the_rows_is_never_a_complete_result(source_rig: SourceRig, source: Source) -> None:
+    with (
+        raises(RunCancelled, secret_of(source_rig)),
+        source.read(query(source_rig.slow_rows), fetch_rows=10) as reading,
+    ):
+        for rows in reading:
+            if rows.first_row == 21:
+                source.cancel()
+    assert eventually(lambda: source_rig.running() == 0)
+    assert is_usable(source, source_rig)
+
+
+def test_cancel_between_steps_runs_no_further_step(source_rig: SourceRig, source: Source) -> None:
+    run = source.run  # type: ignore[attr-defined]
+
+    def and_cancel(*given: Any) -> None:
+        run(*given)
+        source.cancel()
+
+    source.run = and_cancel  # type: ignore[attr-defined]
+    with raises(RunCancelled), source.read([Step(source_rig.numbers(1)), Step(source_rig.slow)]):
+        pytest.fail("there is no result")
+    assert source_rig.running() == 0
+
+
+def test_cancel_before_a_read_stops_it_and_not_the_one_after(source_rig: SourceRig, source: Source) -> None:
+    source.cancel()
+    source.cancel()
+    with raises(RunCancelled):
+        read_all(source, source_rig.slow)
+    assert is_usable(source, source_rig)
+
+
+# ── servers that cannot be reached, or go away ────────────────────────────────────────────────
+
+
+def test_wrong_password_is_not_authorised_and_not_tried_again(server_rig: SourceRig) -> None:
+    with closing(server_rig.source(password=Secret(WRONG))) as source:
+        with raises(NotAuthorised, WRONG) as caught:
+            read_all(source, server_rig.numbers(1))
+        assert not caught.value.is_retriable
+        assert server_rig.connection.username in caught.value.text
+        assert "password" in caught.value.remedy
+        (fact,) = source.check()
+        assert (fact.status, fact.unreachable) == ("fail", False)
+        assert WRONG not in repr(fact)
+
+
+def test_unknown_host_is_unavailable_and_may_be_tried_again(server_rig: SourceRig) -> None:
+    with closing(server_rig.source(host="no-such-host.invalid")) as source:
+        with raises(SourceUnavailable, secret_of(server_rig)) as caught:
+            read_all(source, server_rig.numbers(1))
+        assert caught.value.is_retriable
+        assert "no-such-host.invalid" in caught.value.text
+        (fact,) = source.check()
+        assert (fact.status, fact.unreachable) == ("fail", True)
+
+
+def test_refused_port_is_unavailable(server_rig: SourceRig) -> None:
+    (port,) = free_ports(1)
+    with (
+        closing(server_rig.source(port=port)) as source,
+        raises(SourceUnavailable, secret_of(server_rig)) as caught,
+    ):
+        read_all(source, server_rig.numbers(1))
+    assert str(port) in caught.value.text
+
+
+def test_server_that_never_answers_is_unavailable_after_the_connect_timeout(server_rig: SourceRig) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        host, port = silent.getsockname()
+        with closing(server_rig.source(host=host, port=port, connect_timeout_s=2.0)) as source:
+            started = time.monotonic()
+            with raises(SourceUnavailable, secret_of(server_rig)):
+                read_all(source, server_rig.numbers(1))
+            assert time.monotonic() - started < server_rig.connection.connect_timeout_s
+
+
+def test_session_lost_before_the_first_row_may_be_tried_again(server_rig: SourceRig) -> None:
+    def kill() -> None:
+        server_rig.wait_until_running()
+        server_rig.kill_sessions()
+
+    with closing(server_rig.source()) as source:
+        with raises(SourceUnavailable, secret_of(server_rig)), meanwhile(kill):
+            read_all(source, server_rig.slow)
+        assert is_usable(source, server_rig)
+
+
+def test_session_lost_amid_the_rows_is_never_a_complete_result(server_rig: SourceRig) -> None:
+    with closing(server_rig.source()) as source:
+        with (
+            raises(QueryFailed, secret_of(server_rig)) as caught,
+            source.read(query(server_rig.slow_rows), fetch_rows=10) as reading,
+        ):
+            for rows in reading:
+                if rows.first_row == 21:
+                    server_rig.kill_sessions()
+        assert "same message ids" in caught.value.remedy
+        assert is_usable(source, server_rig)
+
+
+def test_check_tells_what_was_reached_and_never_a_secret(source_rig: SourceRig, source: Source) -> None:
+    facts = source.check()
+    assert {fact.status for fact in facts} <= {"pass", "warn"}
+    assert facts[0].text.startswith("reached in")
+    assert not secret_of(source_rig) or secret_of(source_rig) not in repr(facts)
+    assert eventually(lambda: source_rig.sessions() == 0)
