@@ -34,6 +34,16 @@ _KINDS_BY_TYPE: dict[type, Kind] = {
     time: "time",
 }
 
+_INTEGERS = {3: "tinyint", 5: "smallint", 10: "int", 19: "bigint"}
+_LABELS: dict[type, str] = {
+    str: "varchar",
+    bytes: "varbinary",
+    bytearray: "varbinary",
+    bool: "bit",
+    datetime: "datetime2",
+}
+"""The driver tells families of types apart, not their members."""
+
 REFUSED = {18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
 """Login failed, disabled, locked, expired."""
 NO_DATABASE = {911, 4060}
@@ -282,7 +292,9 @@ def _column(
         return Column(name, kind, "real")
     if kind == "decimal":
         return Column(name, kind, f"decimal({precision},{scale})")
-    return Column(name, kind, getattr(type_, "__name__", str(type_)))
+    if kind == "integer":
+        return Column(name, kind, _INTEGERS.get(precision or 0, "int"))
+    return Column(name, kind, _LABELS.get(type_, type_.__name__))
 
 
 def _moment_with_offset(data: bytes) -> str:
@@ -328,7 +340,7 @@ def _counting(sql: str) -> tuple[str, set[int]]:
         depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
         if token.token_type == TokenType.PLACEHOLDER:
             binds.append(token.start)
-        elif depth == 0:
+        elif depth == 0 and token.token_type not in (TokenType.IDENTIFIER, TokenType.STRING, TokenType.NATIONAL_STRING):
             outer.append(token)
 
     def places(*words: str) -> list[int]:
@@ -337,7 +349,8 @@ def _counting(sql: str) -> tuple[str, set[int]]:
     end = next(iter(places("OPTION")), len(sql))
     start = next(iter(places("SELECT")), 0)
     order = next(iter(places("ORDER BY")), end)
-    cut = end if places("TOP", "OFFSET") else order
+    is_limited = places("OFFSET") or (places("TOP") and not places("UNION", "EXCEPT", "INTERSECT"))
+    cut = end if is_limited else order
     kept = {i for i, place in enumerate(binds) if not cut <= place < end}
     counted = f"SELECT COUNT_BIG(*) FROM (\n{sql[start:cut]}\n) counted\n"  # noqa: S608 - the user's own statement
     return sql[:start] + counted + sql[end:], kept
