@@ -8,14 +8,16 @@ and a Decimal costs four times the text that it is turned back into.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from itertools import chain
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import psycopg
 from psycopg import pq
 from psycopg.adapt import Loader
+from psycopg.pq.abc import PGresult
+from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
 
 from core.errors import ConfigError, PsttError
@@ -46,7 +48,8 @@ _KINDS: dict[str, Kind] = {
     "bool": "boolean",
 }
 _AS_TEXT = (
-    "numeric date timestamp timestamptz time timetz interval json jsonb uuid inet cidr int4range int8range numrange "
+    "numeric date timestamp timestamptz time timetz interval json jsonb uuid inet cidr record "
+    "int4range int8range numrange "
     "tsrange tstzrange daterange int4multirange int8multirange nummultirange tsmultirange tstzmultirange datemultirange"
 ).split()
 _SESSION = {
@@ -58,24 +61,53 @@ _SESSION = {
     "extra_float_digits": "1",
 }
 
-_NETWORK = ("08", "57P01", "57P02", "57P03", "57P05", "53300")
-"""SQLSTATE: connection exceptions, shutdown, crash, starting up, idle timeout, too many connections."""
-_CONFLICTS = ("40001", "40P01", "55P03", "72000")
-"""Serialisation, deadlock, lock not available, snapshot too old: the same statement may pass later."""
+# Types that the driver does not know by themselves: their name, and what the elements of an array of them are in the end.
+_USER_TYPES = """
+WITH RECURSIVE element (array_oid, oid) AS (
+    SELECT oid, typelem FROM pg_catalog.pg_type WHERE oid = ANY (%s) AND typcategory = 'A' AND typelem <> 0
+    UNION ALL
+    SELECT element.array_oid, type.typbasetype
+    FROM element JOIN pg_catalog.pg_type type ON type.oid = element.oid AND type.typtype = 'd'
+)
+SELECT wanted.oid, format_type(wanted.oid, NULL), type.oid, type.typname, type.typdelim
+FROM pg_catalog.pg_type wanted
+LEFT JOIN (element JOIN pg_catalog.pg_type type ON type.oid = element.oid AND type.typtype <> 'd')
+    ON element.array_oid = wanted.oid
+WHERE wanted.oid = ANY (%s)
+"""
+
+_NETWORK = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05")
+"""SQLSTATE: connection exceptions, idle in transaction, shutdown, crash, starting up, idle session."""
+_CONFLICTS = ("40000", "40001", "40003", "40P01", "53", "55006", "55P03", "72000", "HV00N")
+"""Serialisation, deadlock, no memory, disk or connection left, locks, snapshot too old, a foreign server away:
+the same statement may pass later."""
+_REFUSED = (
+    "authentication failed",
+    "no password supplied",
+    "password is empty",
+    "pg_hba.conf",
+    "not permitted to log in",
+    "permission denied for database",
+    "requires a valid client certificate",
+    "authentication method requirement",
+)
+_TLS = ("certificate", "does not support SSL", "SSL error", "sslmode", "SSL is not")
+_DOLLARS = re.compile(r"-?\$[0-9]{1,3}(?:,[0-9]{3})*(?:\.[0-9]{2})?").fullmatch
 
 
 class _MoneyLoader(Loader):
-    """`-$1,234.50` → `-1234.50`."""
+    """`-$1,234.50` → `-1234.50`; another shape, of a step that has set lc_monetary, stays as it is and is rejected later."""
 
     def load(self, data: Any) -> str:
-        return bytes(data).decode().replace("$", "").replace(",", "")
+        text = bytes(data).decode()
+        return text.replace("$", "").replace(",", "") if _DOLLARS(text) else text
 
 
 class PostgresSource(PooledSource):
     """One database of a PostgreSQL server."""
 
     db_type: ClassVar[DbType] = "postgresql"
-    driver_errors = (psycopg.Error,)
+    driver_errors = (psycopg.Error, UnicodeError)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connects with time-outs, keepalives and a session whose texts we know how to read."""
@@ -125,27 +157,35 @@ class PostgresSource(PooledSource):
         self, raw: psycopg.Connection[Any], step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Sends the statement; the server goes on while we work on the rows that have come."""
-        cursor = raw.cursor()
+        columns = self._columns(raw, step)
         size = fetch_rows if pq.version() >= 170000 else 1
-        rows = cursor.stream(_text(step), step.binds or None, size=size)
-        first = next(rows, None)
+        rows = raw.cursor().stream(_text(step), step.binds or None, size=size)
+        bits = [i for i, column in enumerate(columns) if column.database_type == "bit(1)"]
+        first = next(rows, None)  # the statement has begun: what is wrong with it is told here
         if first is None:
-            # An empty stream describes nothing; the statement, known to be empty in this snapshot, describes itself.
-            with closing(raw.cursor()) as again:
-                again.execute(_text(step), step.binds or None, prepare=True)
-                return self._columns(raw, again), iter(())
-        return self._columns(raw, cursor), _blocks(chain([first], rows), rows, fetch_rows)
+            return columns, iter(())
+        blocks = _blocks(chain([first], rows), rows, fetch_rows)
+        return columns, (_with_booleans(block, bits) for block in blocks) if bits else blocks
 
-    def _columns(self, raw: psycopg.Connection[Any], cursor: psycopg.Cursor[Any]) -> tuple[Column, ...]:
-        return tuple(self._column(raw, column) for column in cursor.description or ())
+    def _columns(self, raw: psycopg.Connection[Any], step: Step) -> tuple[Column, ...]:
+        """Asked of the server beforehand, as a stream without rows describes nothing."""
+        with raw.cursor() as cursor:
+            cursor.pgresult = _described(raw, step)
+            described = cursor.description or []
+        unknown = [c.type_code for c in described if raw.adapters.types.get(c.type_code) is None]
+        names = _learn(raw, unknown) if unknown else {}
+        return tuple(self._column(raw, column, names) for column in described)
 
-    def _column(self, raw: psycopg.Connection[Any], column: psycopg.Column) -> Column:
-        info = raw.adapters.types.get(column.type_code)
+    def _column(self, raw: psycopg.Connection[Any], column: psycopg.Column, names: Mapping[int, str]) -> Column:
+        code = column.type_code
+        info = raw.adapters.types.get(code)
         if info is None:  # an enum, a composite, a type of an extension: the server's text
-            return Column(column.name, "text", column.type_display)
+            return Column(column.name, "text", names.get(code, column.type_display))
         kind = _KINDS.get(info.name, "text")
-        if info.array_oid == column.type_code and info.oid != column.type_code:
-            return Column(column.name, "array", f"{info.name}[]", element=kind)
+        if info.array_oid == code and info.oid != code:
+            return Column(column.name, "array", names.get(code, f"{info.name}[]"), element=kind)
+        if column.type_display == "bit(1)":
+            kind = "boolean"
         return Column(column.name, kind, column.type_display)
 
     def stop(self, raw: psycopg.Connection[Any]) -> None:
@@ -159,32 +199,40 @@ class PostgresSource(PooledSource):
         if state.startswith("28"):
             return self.refused(text)
         if state == "3D000":
-            return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")
+            return self._no_such_database(text)
         if state.startswith(_NETWORK):
             return self.lost(text, reading=reading)
-        if state in _CONFLICTS:
-            return self.lost(text, reading=reading)
+        if state.startswith(_CONFLICTS):
+            return self.conflict(text, reading=reading)
         if state == "42501":
             return self.forbidden(text)
         if state == "57014":
-            return self.timed_out()
+            return self.timed_out() if self.connection.statement_timeout_s else self.failed(text)
         if state == "25006":
             return self.failed(f"{text}: the session is read-only")
-        if not state and isinstance(error, psycopg.OperationalError):
-            return self._not_connected(text, reading=reading)
-        return self.failed(text)
+        if state or not isinstance(error, psycopg.OperationalError):
+            return self.failed(text)
+        return self.lost(text, reading=reading) if self._active else self._not_connected(error, text)
 
-    def _not_connected(self, text: str, *, reading: bool) -> PsttError:
+    def _not_connected(self, error: psycopg.OperationalError, text: str) -> PsttError:
         """Libpq's own words: the server's FATAL answer to a login carries no SQLSTATE here."""
-        if "password authentication failed" in text or "no password supplied" in text or "pg_hba.conf" in text:
+        given = self.connection
+        said = text.rpartition("failed: ")[2]
+        if any(words in said for words in _REFUSED) or ('role "' in said and "does not exist" in said):
             return self.refused(text)
-        if 'database "' in text and "does not exist" in text:
-            return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")
-        if "certificate" in text or "SSL" in text:
+        if f'"{given.database}"' in said and ("does not exist" in said or given.database != given.username):
+            return self._no_such_database(text)
+        if any(words in said for words in _TLS):
             return ConfigError(
                 f"database {self.place}: TLS failed", why=text, remedy="check sslmode and sslrootcert of the connection"
             )
-        return self.lost(text, reading=reading)
+        # A server speaks the language it was set up with. One that has seen the password and names the user refuses both.
+        if getattr(error.pgconn, "used_password", False) and given.username in said:
+            return self.refused(text)
+        return self.unavailable(text)
+
+    def _no_such_database(self, text: str) -> ConfigError:
+        return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")
 
     def facts(self, raw: psycopg.Connection[Any]) -> Iterator[Fact]:
         """Version, account, and whether it may write."""
@@ -208,9 +256,36 @@ def _text(step: Step) -> bytes:
     return step.sql.encode()
 
 
-def _blocks(rows: Iterator[Any], stream: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
-    from itertools import islice
+def _described(raw: psycopg.Connection[Any], step: Step) -> PGresult:
+    """The result's columns without running the statement. The values stand in the text, which is parsed and no more."""
+    text = psycopg.ClientCursor(raw).mogrify(_text(step), step.binds or None)
+    for result in (raw.pgconn.prepare(b"", text.encode()), raw.pgconn.describe_prepared(b"")):
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result)
+    return result
 
+
+def _learn(raw: psycopg.Connection[Any], oids: list[int]) -> dict[int, str]:
+    """The names of these types; from now on an array of them is read as an array of what its elements are."""
+    names = {}
+    for oid, name, element_oid, element, delimiter in raw.execute(_USER_TYPES, [oids, oids]).fetchall():
+        names[oid] = name
+        if element_oid is not None:
+            TypeInfo(element, element_oid, oid, delimiter=delimiter).register(raw)
+            if element in _AS_TEXT:
+                raw.adapters.register_loader(element_oid, TextLoader)
+    return names
+
+
+def _with_booleans(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
+    """`bit(1)` comes as the text 0 or 1."""
+    columns = list(zip(*block, strict=True))
+    for i in indexes:
+        columns[i] = tuple(None if v is None else v == "1" for v in columns[i])
+    return list(zip(*columns, strict=True))
+
+
+def _blocks(rows: Iterator[Any], stream: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
     try:
         while block := list(islice(rows, fetch_rows)):
             yield block

@@ -10,6 +10,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,15 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
     ("FLOA", "float"),
     ("DOUB", "float"),
 )
+_AWAY = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
+_CONFLICTS = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_SCHEMA,
+    sqlite3.SQLITE_NOMEM,
+}
+"""Somebody else holds the file, has just changed its tables, or the memory: the same statement may pass later."""
 _TABLE = re.compile(r'\b(?:FROM|JOIN)\s+("(?:[^"]|"")+"|\[[^\]]+\]|`[^`]+`|\w+)', re.IGNORECASE)
 
 
@@ -47,7 +57,7 @@ class SqliteSource(PooledSource):
     """One database file, opened read-only."""
 
     db_type: ClassVar[DbType] = "sqlite"
-    driver_errors = (sqlite3.Error,)
+    driver_errors = (sqlite3.Error, sqlite3.Warning)  # 3.11 tells of a second statement in the text by a Warning
 
     def connect(self) -> sqlite3.Connection:
         """Opens the file; it is never made here."""
@@ -65,6 +75,8 @@ class SqliteSource(PooledSource):
             isolation_level=None,
             check_same_thread=False,
         )
+        # A text that is no UTF-8 rejects its row; SQLite's own way would end the whole query.
+        raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         if not self.connection.allow_writes:
             raw.execute("PRAGMA query_only = ON")
         return raw
@@ -90,19 +102,23 @@ class SqliteSource(PooledSource):
         raw.interrupt()
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """SQLite has few errors: the file, the lock, the statement."""
+        """By the primary code: an extended one (SQLITE_IOERR_READ) carries it in its lowest byte."""
         text = str(error)
-        name = getattr(error, "sqlite_errorname", "")
-        if name in ("SQLITE_CANTOPEN", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR"):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in _AWAY:
             return self.lost(text, reading=reading)
-        if name == "SQLITE_INTERRUPT":
+        if code in _CONFLICTS:
+            return self.conflict(text, reading=reading)
+        if code == sqlite3.SQLITE_INTERRUPT:
             return self.timed_out()
-        if name == "SQLITE_READONLY":
+        if code == sqlite3.SQLITE_READONLY:
             return self.failed(f"{text} (it is opened read-only)")
-        if name in ("SQLITE_AUTH", "SQLITE_PERM"):
+        if code in (sqlite3.SQLITE_AUTH, sqlite3.SQLITE_PERM):
             return self.forbidden(text)
-        if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-            return ConfigError(f'connection "{self.name}": {self.connection.database} is no database', why=text)
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return ConfigError(
+                f'connection "{self.name}": {self.connection.database} is no database, or a damaged one', why=text
+            )
         return self.failed(text)
 
     def facts(self, raw: sqlite3.Connection) -> Iterator[Fact]:
