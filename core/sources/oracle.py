@@ -6,6 +6,8 @@ a cached statement keeps the way it was first fetched.
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ import oracledb
 
 from core.errors import ConfigError, PsttError
 from core.model import Column, DbType, Fact, Kind, Step
-from core.sources.pooled import PooledSource, fetched
+from core.sources.pooled import PooledSource, fetched, shortest_single
 
 __all__ = ["OracleSource"]
 
@@ -58,6 +60,8 @@ _LABELS: dict[Any, str] = {
     oracledb.DB_TYPE_VARCHAR: "VARCHAR2",
     oracledb.DB_TYPE_NVARCHAR: "NVARCHAR2",
     oracledb.DB_TYPE_LONG_NVARCHAR: "LONG",
+    oracledb.DB_TYPE_BINARY_FLOAT: "BINARY_FLOAT",
+    oracledb.DB_TYPE_BINARY_DOUBLE: "BINARY_DOUBLE",
 }
 """Oracle's own names where the driver has another."""
 _TEXTS = {oracledb.DB_TYPE_VARCHAR, oracledb.DB_TYPE_CHAR, oracledb.DB_TYPE_LONG}
@@ -287,7 +291,19 @@ def _xml(value: Any) -> Any:
     return value.read() if isinstance(value, oracledb.LOB) else value
 
 
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {_LOCAL: _in_utc, "XMLTYPE": _xml}
+def _json(value: Any) -> Any:
+    """A document comes as a structure, but one that is a single text would be taken for JSON itself."""
+    if isinstance(value, bytes):
+        value = base64.b64encode(value).decode()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    _LOCAL: _in_utc,
+    "XMLTYPE": _xml,
+    "JSON": _json,
+    "BINARY_FLOAT": shortest_single,
+}
 
 
 def _words(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model import Column, DatabaseConnection, DbType, Fact, Rows, Step
 
-__all__ = ["BlockReading", "PooledSource"]
+__all__ = ["BlockReading", "PooledSource", "fetched", "shortest_single"]
 
 T = TypeVar("T")
 
@@ -324,3 +325,15 @@ def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
             yield rows
     finally:
         cursor.close()
+
+
+def shortest_single(value: float) -> float:
+    """The shortest double that is the same single-precision number: drivers widen 0.1 to 0.10000000149."""
+    for digits in range(6, 10):
+        candidate = float(f"{value:.{digits}g}")
+        try:
+            if struct.pack("<f", candidate) == struct.pack("<f", value):
+                return candidate
+        except OverflowError:  # rounded up past the largest one
+            continue
+    return value

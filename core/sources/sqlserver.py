@@ -16,7 +16,7 @@ import pyodbc
 
 from core.errors import ConfigError, PsttError
 from core.model import Column, DbType, Fact, Kind, Step
-from core.sources.pooled import PooledSource, fetched
+from core.sources.pooled import PooledSource, fetched, shortest_single
 
 __all__ = ["SqlServerSource"]
 
@@ -312,16 +312,8 @@ def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, 
     """REAL comes widened to a double: 0.1 as 0.10000000149. The shortest double that is the same REAL is meant."""
     columns = list(zip(*block, strict=True))
     for i in indexes:
-        columns[i] = tuple(None if v is None else _shortest_real(v) for v in columns[i])
+        columns[i] = tuple(None if v is None else shortest_single(v) for v in columns[i])
     return list(zip(*columns, strict=True))
-
-
-def _shortest_real(value: float) -> float:
-    for digits in range(6, 10):
-        candidate = float(f"{value:.{digits}g}")
-        if struct.pack("<f", candidate) == struct.pack("<f", value):
-            return candidate
-    return value
 
 
 def _counting(sql: str) -> tuple[str, set[int]]:
