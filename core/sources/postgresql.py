@@ -61,6 +61,7 @@ _SESSION = {
     "extra_float_digits": "1",
 }
 
+_FIRST_USER_OID = 16384
 # Types that the driver does not know by themselves: their name, and what the elements of an array of them are in the end.
 _USER_TYPES = """
 WITH RECURSIVE element (array_oid, oid) AS (
@@ -178,15 +179,14 @@ class PostgresSource(PooledSource):
 
     def _column(self, raw: psycopg.Connection[Any], column: psycopg.Column, names: Mapping[int, str]) -> Column:
         code = column.type_code
+        name = names.get(code, column.type_display)
         info = raw.adapters.types.get(code)
         if info is None:  # an enum, a composite, a type of an extension: the server's text
-            return Column(column.name, "text", names.get(code, column.type_display))
+            return Column(column.name, "text", name)
         kind = _KINDS.get(info.name, "text")
         if info.array_oid == code and info.oid != code:
             return Column(column.name, "array", names.get(code, f"{info.name}[]"), element=kind)
-        if column.type_display == "bit(1)":
-            kind = "boolean"
-        return Column(column.name, kind, column.type_display)
+        return Column(column.name, "boolean" if name == "bit(1)" else kind, name)
 
     def stop(self, raw: psycopg.Connection[Any]) -> None:
         """Asks the server to end the statement."""
@@ -271,9 +271,9 @@ def _learn(raw: psycopg.Connection[Any], oids: list[int]) -> dict[int, str]:
     for oid, name, element_oid, element, delimiter in raw.execute(_USER_TYPES, [oids, oids]).fetchall():
         names[oid] = name
         if element_oid is not None:
-            TypeInfo(element, element_oid, oid, delimiter=delimiter).register(raw)
-            if element in _AS_TEXT:
-                raw.adapters.register_loader(element_oid, TextLoader)
+            # A user's type may have the name of one that we treat in our own way.
+            known = element if element_oid < _FIRST_USER_OID else str(element_oid)
+            TypeInfo(known, element_oid, oid, delimiter=delimiter).register(raw)
     return names
 
 

@@ -23,6 +23,7 @@ CREATE TYPE kinds.place AS (office int, name text);
 CREATE DOMAIN kinds.amount AS numeric(12, 2);
 CREATE DOMAIN kinds.fee AS kinds.amount CHECK (VALUE >= 0);
 CREATE DOMAIN kinds.tags AS text[];
+CREATE TYPE kinds.date AS ENUM ('today');
 CREATE TYPE kinds.span AS RANGE (subtype = float8);
 """
 
@@ -185,6 +186,9 @@ TYPES = [
     ("ARRAY['{\"a\": 1}'::jsonb]", '[{"a": 1}]'),
     ("ARRAY['6f9619ff-8b86-d011-b42d-00c04fc964ff'::uuid]", '["6f9619ff-8b86-d011-b42d-00c04fc964ff"]'),
     ("ARRAY['happy', 'not so, {sad}', NULL]::kinds.mood[]", '["happy","not so, {sad}",null]'),
+    ("'today'::kinds.date", '"today"'),
+    ("ARRAY['today']::kinds.date[]", '["today"]'),
+    ("ARRAY[date '2026-01-16', NULL]::date[]", '["2026-01-16",null]'),
     ("ARRAY[2.5, NULL]::kinds.amount[]", "[2.50,null]"),
     ("ARRAY[2.5]::kinds.fee[]", "[2.50]"),
     ("ARRAY['a', 'b']::kinds.tags", '["a","b"]'),
