@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated
 
-from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from core.calendar import check_cron
 from core.model import (
     CatchUp,
     DecimalForm,
@@ -23,20 +22,6 @@ from core.model import (
 from core.settings import TOPIC_NAME, known_zone
 
 __all__ = ["JobShape"]
-
-
-def _cron(text: str) -> str:
-    """Five fields that do come round: `0 0 31 2 *` never does."""
-    advice = "write five fields: minute hour day month weekday, such as 0 2 * * *"
-    if len(text.split()) != 5 and not text.startswith("@"):
-        raise ValueError(advice)
-    try:
-        next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)))
-    except CronSimError as error:
-        raise ValueError(f"{error}; {advice}") from None
-    except StopIteration:
-        raise ValueError("this time never comes") from None
-    return text
 
 
 def _topic(name: str) -> str:
@@ -90,7 +75,7 @@ class JobShape(_Shape):
     query: Annotated[str, AfterValidator(_query)]
     connection: Name
     scheduling_mode: SchedulingMode = "manual"
-    cron: Annotated[str, AfterValidator(_cron)] | None = None
+    cron: Annotated[str, AfterValidator(check_cron)] | None = None
     interval_s: Annotated[int, Field(ge=1)] | None = None
     enabled: bool = True
     parameters: dict[str, str | int | float] = {}
