@@ -10,13 +10,14 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import oracledb
 
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError, PsttError, SourceUnavailable
 from core.model import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource, fetched, shortest_single
 
@@ -71,11 +72,12 @@ _AS_UTC = "TO_CHAR(SYS_EXTRACT_UTC({0}), 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6')||'+00:
 REFUSED = {1004, 1005, 1017, 1040, 1045, 9901, 28000, 28001, 28002, 28009, 28040}
 """Password, locked or expired account, no CREATE SESSION."""
 AWAY = {
-    *(12150, 12152, 12153, 12154, 12157, 12160, 12161, 12170, 12203, 12224, 12500, 12502, 12505, 12514, 12516, 12518),
+    *(12150, 12152, 12153, 12154, 12157, 12160, 12161, 12170, 12203, 12224, 12500, 12502, 12516, 12518),
     *(12519, 12520, 12521, 12523, 12528, 12535, 12537, 12541, 12543, 12545, 12547, 12560, 12569, 12570, 12571, 12606),
     *(12609, 12637, 12757, 18, 20, 1033, 1034, 1035, 1089, 1090, 1109, 2391, 25408, 27101),
 }
 """The listener or the instance does not take the connection now."""
+NO_SERVICE = {12505, 12514}
 LOST = {28, 31, 41, 1012, 1041, 1092, 2396, 2399, 3113, 3114, 3135, 25401, 25402, 25403, 25405, 25425}
 """The session was killed, or the connection broke."""
 CONFLICT = {54, 60, 1555, 8176, 8177, 22924, 30006, 4020, 4021}
@@ -84,19 +86,22 @@ FORBIDDEN = {1031, 1720, 1926, 2030, 28100, 28113, 28115, 47306, 47401}
 """The account lacks a right."""
 READ_ONLY = {1456, 16000}
 CANCELLED = {1013}
-DRIVER_AWAY = {"DPY-6000", "DPY-6001", "DPY-6002", "DPY-6003", "DPY-6005", "DPY-6010", "DPY-6011", "DPY-6012"}
-DRIVER_LOST = {"DPY-1001", "DPY-4011", "DPI-1010", "DPI-1080"}
+DRIVER_AWAY = {"DPY-4005", "DPY-5005", "DPY-6000", "DPY-6001", "DPY-6003", "DPY-6004", "DPY-6005"}
+DRIVER_LOST = {"DPY-1001", "DPY-4011", "DPY-4033", "DPI-1010", "DPI-1080"}
+DRIVER_REFUSED = {"DPY-4001"}
 DRIVER_TIMED_OUT = {"DPY-4024", "DPI-1067"}
+NEEDS_THICK = {"DPY-3001", "DPY-3010", "DPY-3015"}
+"""Native network encryption, a server older than 12.1, a password verifier of 10g: thin mode has none of them."""
 
-_thick_lock = threading.Lock()
+_mode_lock = threading.Lock()
 
 
 class OracleSource(PooledSource):
     """One service of an Oracle database."""
 
     db_type: ClassVar[DbType] = "oracle"
-    driver_errors = (oracledb.Error, ValueError, OverflowError)
-    """The last two: a date before the year 1, which Python has not, comes from the driver as it is."""
+    driver_errors = (oracledb.Error, OSError, ValueError, OverflowError)
+    """An unknown host, and a date before the year 1, which Python has not, come from the driver untranslated."""
     reads_ahead = True
     _zone_changed = False
 
@@ -108,8 +113,12 @@ class OracleSource(PooledSource):
                 f'connection "{self.name}": sslmode and sslrootcert are not for Oracle',
                 remedy="leave them out; encryption on the wire is set up in the server's sqlnet.ora (thick mode)",
             )
-        if given.thick:
-            self._use_thick_mode()
+        with _mode_lock:
+            if given.thick:
+                self._use_thick_mode()
+            elif oracledb.is_thin_mode():
+                # Said outright, since otherwise the process's first login decides, and all others wait for it to end.
+                oracledb.enable_thin_mode()  # type: ignore[no-untyped-call]
         parameters = oracledb.ConnectParams(
             host=given.host,
             port=given.port or 1521,
@@ -118,12 +127,31 @@ class OracleSource(PooledSource):
             retry_count=0,
             expire_time=2,
         )
-        raw = oracledb.connect(
-            user=given.username, password=given.password.reveal() if given.password else None, params=parameters
-        )
+        raw = self._connected(parameters)
         if given.statement_timeout_s:
             raw.call_timeout = round(given.statement_timeout_s * 1000)
         return raw
+
+    def _connected(self, parameters: oracledb.ConnectParams) -> oracledb.Connection:
+        """The driver bounds the way to the listener, not the login after it: one that is silent would hold us for ever."""
+        given = self.connection
+        opened: Future[oracledb.Connection] = Future()
+
+        def connect() -> None:
+            try:
+                password = given.password.reveal() if given.password else None
+                opened.set_result(oracledb.connect(user=given.username, password=password, params=parameters))
+            except Exception as error:  # noqa: BLE001 - raised again by the one who waits
+                opened.set_exception(error)
+
+        threading.Thread(target=connect, name="pstt-connect", daemon=True).start()
+        try:
+            return opened.result(given.connect_timeout_s + 1)  # the driver's own time-out names the cause better
+        except TimeoutError:
+            opened.add_done_callback(_close_late)
+            raise self.unavailable(
+                f"reached, but no answer to the login in connect_timeout_s = {given.connect_timeout_s:g} s"
+            ) from None
 
     def begin(self, raw: oracledb.Connection) -> None:
         """Read only, which in Oracle is also one snapshot for every statement that follows."""
@@ -175,17 +203,31 @@ class OracleSource(PooledSource):
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
         """By ORA code; the driver's own troubles by DPY code."""
+        if isinstance(error, OSError):
+            return self.lost(str(error), reading=reading)
         if not isinstance(error, oracledb.Error):
             return self.unreadable(error)
         detail = error.args[0] if error.args else None
         code, full = getattr(detail, "code", 0), getattr(detail, "full_code", "")
         text = _words(str(detail))
-        if code in REFUSED:
+        if full in NEEDS_THICK:
+            return ConfigError(
+                f'connection "{self.name}" does not work in thin mode',
+                why=text,
+                remedy='install Oracle Instant Client and set "thick": true on the connection',
+            )
+        if code in REFUSED or full in DRIVER_REFUSED:
             return self.refused(text)
         if full in DRIVER_TIMED_OUT or code in CANCELLED:
             return self.timed_out()
         if full in DRIVER_LOST or code in LOST or getattr(detail, "isrecoverable", False):
             return self.lost(text, reading=reading)
+        if code in NO_SERVICE or "DPY-6001" in text or "DPY-6003" in text:
+            return SourceUnavailable(
+                f"database {self.place} does not know its service",
+                why=text,
+                remedy="check service_name or sid in connections.json; a database that starts registers itself within a minute",
+            )
         if full in DRIVER_AWAY or code in AWAY:
             return self.unavailable(text)
         if code in CONFLICT:
@@ -212,17 +254,21 @@ class OracleSource(PooledSource):
             yield Fact("warn", subject, f"the account may {', '.join(rights)}", "use an account that may only SELECT")
 
     def _use_thick_mode(self) -> None:
-        with _thick_lock:
-            if not oracledb.is_thin_mode():
-                return
-            try:
-                oracledb.init_oracle_client()
-            except oracledb.Error as error:
-                text = _words(str(error))
-                remedy = "install Oracle Instant Client and put it on the PATH, or set thick to false"
-                if "DPY-2019" in text:  # one mode a process, and thin came first
-                    remedy = "set thick on every Oracle connection that the same process uses, or on none"
-                raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None
+        if not oracledb.is_thin_mode():
+            return
+        try:
+            oracledb.init_oracle_client()
+        except oracledb.Error as error:
+            text = _words(str(error))
+            remedy = "install Oracle Instant Client and put it on the PATH, or set thick to false"
+            if "DPY-2019" in text:  # one mode a process, and thin came first
+                remedy = "set thick on every Oracle connection that the same process uses, or on none"
+            raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None
+
+
+def _close_late(opened: Future[oracledb.Connection]) -> None:
+    if opened.exception() is None:
+        opened.result().close()
 
 
 def _execute(cursor: oracledb.Cursor, sql: str, step: Step) -> None:
