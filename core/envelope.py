@@ -9,7 +9,6 @@ rejected. That keeps a 12-column row near 1.5 µs; one Python call per cell woul
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,11 +32,19 @@ SAFE_INTEGER = 2**53
 """Readers that hold numbers as doubles (JavaScript, jq) are exact up to here."""
 
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
-_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_DATETIME = _DATE + r"[ T][0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}"
+# True dates only, since SQLite keeps whatever it is given; 29 February of 2000 and of no leap year is looked at alone.
+_DATE = (
+    r"(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    r"|02-(?:0[1-9]|1[0-9]|2[0-8]))|[0-9]{2}(?:0[48]|[2468][048]|[13579][26])-02-29)"
+)
+_DATETIME = _DATE + r"[ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}"
 _is_number = re.compile(_NUMBER).fullmatch
 _is_interval = re.compile(
     r"-?P(?=.)(?:-?\d+Y)?(?:-?\d+M)?(?:-?\d+W)?(?:-?\d+D)?(?:T(?=.)(?:-?\d+H)?(?:-?\d+M)?(?:-?\d+(?:\.\d+)?S)?)?"
+).fullmatch
+_is_time = re.compile(
+    r"(?:(?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,9})?)?|24:00(?::00(?:\.0+)?)?)"
+    r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2}){0,2})?"
 ).fullmatch
 _all_numbers = re.compile(rf"(?:{_NUMBER}\n)*").fullmatch
 _all_dates = re.compile(rf"(?:{_DATE}\n)*").fullmatch
@@ -323,6 +330,12 @@ def _key_text(value: Any) -> str:
     raise _Unfit("a list or an object cannot be a key")
 
 
+def _plain(value: Any) -> str:
+    if isinstance(value, list | dict):
+        raise _Unfit("a list or an object has no plain text form")
+    return _key_text(value)
+
+
 def _shown(value: Any) -> str | None:
     if value is None:
         return None
@@ -332,6 +345,8 @@ def _shown(value: Any) -> str | None:
 
 
 def _encoding_reason(error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return "the text is not valid UTF-8"  # a source has decoded it with surrogateescape
     if isinstance(error, UnicodeError):
         return "the text holds half of a character (a lone surrogate) and has no UTF-8 form"
     if isinstance(error, RecursionError):
@@ -468,9 +483,11 @@ def _time(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, timedelta):
         return (datetime(1, 1, 1) + value).time().isoformat()  # noqa: DTZ001 - only its clock is used
-    if isinstance(value, str) and re.fullmatch(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?([+-]\d\d(:?\d\d)*)?", value):
-        return value
-    raise _Unfit(f"{type(value).__name__} is not a time of day")
+    if not isinstance(value, str):
+        raise _Unfit(f"{type(value).__name__} is not a time of day")
+    if not _is_time(value):
+        raise _Unfit("the text is not a time of day")
+    return value
 
 
 def _interval(value: Any) -> str:
@@ -519,12 +536,14 @@ def _boolean(value: Any) -> bool:
 
 
 def _json_value(value: Any) -> Any:
-    """JSON from a database that guarantees it; structures are walked, since msgspec writes NaN as null."""
-    if isinstance(value, str):
-        return msgspec.Raw(value.encode())
-    if isinstance(value, bytes | msgspec.Raw):
-        return msgspec.Raw(bytes(value))
-    return _structure(value)
+    """Text is looked at once, as not every database guarantees it; structures are walked, since msgspec writes NaN as null."""
+    if not isinstance(value, str | bytes):
+        return _structure(value)
+    try:
+        msgspec.json.decode(value, type=msgspec.Raw)
+        return msgspec.Raw(value.encode() if isinstance(value, str) else value)
+    except (ValueError, RecursionError):
+        raise _Unfit("the text is not JSON") from None
 
 
 def _structure(value: Any) -> Any:
@@ -545,20 +564,6 @@ def _structure(value: Any) -> Any:
     if value is None or isinstance(value, str | int | bytes):
         return value
     raise _Unfit(f"{type(value).__name__} has no JSON form")
-
-
-def _json_text(value: Any) -> Any:
-    """JSON that nobody guarantees: it is read once, so that a broken one is a reject and not a broken message."""
-    if isinstance(value, str | bytes):
-        try:
-            json.loads(value, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            raise _Unfit("the text is not JSON") from None
-    return _json_value(value)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
 
 
 def _unknown(value: Any) -> Any:
@@ -622,9 +627,9 @@ def _overridden(column: Column, override: TypeOverride) -> Cell:
         "datetime": _seconds if column.kind == "oracle_date" else _datetime,
         "integer": _integer,
         "decimal": _decimal,
-        "json": _json_text,
+        "json": _json_value,
         "base64": lambda value: value.encode() if isinstance(value, str) else _bytes(value),
-        "string": lambda value: value.rstrip(" ") if column.kind in ("char", "text") else _key_text(plain(value)),
+        "string": lambda value: _text(value).rstrip(" ") if column.kind in ("char", "text") else _plain(plain(value)),
     }
     return table[override]
 
@@ -658,16 +663,22 @@ def _text_column(matches: Callable[[str], object], convert: Callable[[Sequence[s
     def fast(column: Sequence[Any]) -> Sequence[Any] | None:
         types = set(map(type, column))
         if types == {str}:
-            return convert(column) if matches("\n".join(column) + "\n") else None
+            return convert(column) if _are(matches, column) else None
         if types != {str, _NONE}:
             return None
         present = [v for v in column if v is not None]
-        if not matches("\n".join(present) + "\n"):
+        if not _are(matches, present):
             return None
         converted = iter(convert(present))
         return [None if v is None else next(converted) for v in column]
 
     return fast
+
+
+def _are(matches: Callable[[str], object], column: Sequence[str]) -> bool:
+    """Whether each text has the shape; one that holds a line break could pass for two."""
+    text = "\n".join(column)
+    return text.count("\n") == len(column) - 1 and bool(matches(text + "\n"))
 
 
 def _first(*ways: Fast) -> Fast:
@@ -690,7 +701,7 @@ def _all(kind: type, convert: Callable[[Any], Any]) -> Fast:
 
 
 def _plausible_dates(text: str) -> bool:
-    """Shape only for month and day: what a database gives as a date is one. Year 0000 it would not be."""
+    """Year 0000 is none."""
     return _all_dates(text) is not None and "0000-" not in text
 
 
