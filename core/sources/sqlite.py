@@ -1,15 +1,14 @@
 """SQLite: the demo, tests, and small extracts. SQLite keeps a type with each value, not with each column.
 
-A column of the result has the declared type of the table column of that name, where the statement's
-tables agree on one; any other column is taken by value.
+A column of the result has the declared type of the table column of that name that the statement reads, where
+they agree on one; any other column is taken by value. SQLite tells what it reads while it compiles the statement.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,7 +49,6 @@ _CONFLICTS = {
     sqlite3.SQLITE_NOMEM,
 }
 """Somebody else holds the file, has just changed its tables, or the memory: the same statement may pass later."""
-_TABLE = re.compile(r'\b(?:FROM|JOIN)\s+("(?:[^"]|"")+"|\[[^\]]+\]|`[^`]+`|\w+)', re.IGNORECASE)
 
 
 class SqliteSource(PooledSource):
@@ -92,8 +90,19 @@ class SqliteSource(PooledSource):
         self, raw: sqlite3.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; the rows come as SQLite finds them."""
-        cursor = raw.execute(step.sql, dict(step.binds) if step.binds else ())  # type: ignore[arg-type]
-        declared = _declared(raw, step.sql)
+        read: set[tuple[str | None, str | None]] = set()
+
+        def note(action: int, table: str | None, column: str | None, *_: str | None) -> int:
+            if action == sqlite3.SQLITE_READ:
+                read.add((table, column))
+            return sqlite3.SQLITE_OK
+
+        raw.set_authorizer(note)
+        try:
+            cursor = raw.execute(step.sql, dict(step.binds) if step.binds else ())  # type: ignore[arg-type]
+        finally:
+            raw.set_authorizer(None)
+        declared = _declared(raw, read)
         columns = tuple(_column(name, declared.get(name.lower())) for name, *_ in cursor.description or ())
         return columns, fetched(cursor, fetch_rows)
 
@@ -141,12 +150,12 @@ def _column(name: str, declared: str | None) -> Column:
     return Column(name, kind, declared or "value")
 
 
-def _declared(raw: sqlite3.Connection, sql: str) -> dict[str, str | None]:
+def _declared(raw: sqlite3.Connection, read: Set[tuple[str | None, str | None]]) -> dict[str, str | None]:
     """Column name in lower case → declared type; None where two tables of the statement disagree."""
     found: dict[str, str | None] = {}
-    for match in _TABLE.finditer(sql):
-        table = match[1][1:-1] if match[1][0] in '"[`' else match[1]
+    for table in {table for table, _ in read}:
         for name, declared in raw.execute("SELECT name, type FROM pragma_table_xinfo(?)", (table,)):
-            key = name.lower()
-            found[key] = declared if found.get(key, declared) == declared else None
+            if (table, name) in read:
+                key = name.lower()
+                found[key] = declared if found.get(key, declared) == declared else None
     return found
