@@ -10,6 +10,7 @@ PsttError
  │  ├ DeliveryTimeout    handed over, but not acknowledged in time
  │  ├ BatchTooLarge      messages that went together are over the broker's limit; alone each may pass
  │  └ LedgerBusy         another process holds a file of ours for too long
+ │     └ RunnerBusy      another runner works in this workspace
  ├ RunFailed             this run stops, the others go on
  │  ├ QueryFailed        the database refused the statement, or stopped in the middle of it
  │  ├ NotAuthorised      wrong password, or an account that may not do this
@@ -17,7 +18,9 @@ PsttError
  │  ├ MessageTooLarge    one message is over a size limit
  │  ├ RetriesExhausted   a batch was tried as often as allowed
  │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
- │  └ RunCancelled       somebody asked the run to stop
+ │  ├ RunCancelled       somebody asked the run to stop
+ │  ├ RunTimedOut        it went on for longer than the job allows
+ │  └ RunInterrupted     its process ended, or its runner was stopped; the same fire is run again
  ├ BatchPartlySent       some messages of a batch failed: index → error
  └ RowRejected           this row goes to the rejects, the run goes on
 ```
@@ -48,6 +51,9 @@ __all__ = [
     "RowRejected",
     "RunCancelled",
     "RunFailed",
+    "RunInterrupted",
+    "RunTimedOut",
+    "RunnerBusy",
     "SourceUnavailable",
     "SqlError",
     "StorageFailed",
@@ -162,6 +168,12 @@ class LedgerBusy(RetriableError):
     """Another process holds one of our own files for longer than we wait."""
 
 
+class RunnerBusy(LedgerBusy):
+    """Another runner works in this workspace; there is never a second one."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class RunFailed(PsttError):
     """This run stops; other runs are not touched."""
 
@@ -192,6 +204,16 @@ class StorageFailed(RunFailed):
 
 class RunCancelled(RunFailed):
     """Somebody asked this run to stop, and it did between two batches."""
+
+
+class RunTimedOut(RunFailed):
+    """The run went on for longer than `timeout_s` of its job."""
+
+
+class RunInterrupted(RunFailed):
+    """The run was broken off by us, not by its data: the same fire is run again with the same message ids."""
+
+    is_retriable: ClassVar[bool] = True
 
 
 class BatchPartlySent(PsttError):

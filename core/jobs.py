@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
-from core.json_file import JsonFile, nearest, read_json_file
+from core.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.model import EmailNotification, Job, KafkaConfig
 from core.workspace import Workspace, write_whole
 
 if TYPE_CHECKING:
     from core.job_shape import JobShape
 
-__all__ = ["find_job", "load_job", "load_jobs", "save_job", "validate_job"]
+__all__ = ["SUFFIX", "find_job", "load_job", "load_jobs", "parse_job", "save_job", "set_enabled", "validate_job"]
 
 SUFFIX = ".job.json"
 _HEADER_NAMES_OF_OURS = ("message_id", "run_id", "job")
@@ -28,6 +29,18 @@ def load_job(path: Path) -> Job:
         ConfigError: The first problem of the file.
     """
     job, problems = _read(path)
+    if problems or job is None:
+        raise problems[0]
+    return job
+
+
+def parse_job(path: Path, text: str) -> Job:
+    """The job of a file that was read already; `path` gives its slug.
+
+    Raises:
+        ConfigError: The first problem of the text.
+    """
+    job, problems = _checked(parse_json_file(path, text))
     if problems or job is None:
         raise problems[0]
     return job
@@ -111,6 +124,31 @@ def save_job(workspace: Workspace, job: Job) -> Path:
         raise problems[0]
     write_whole(path, text)
     return path
+
+
+def set_enabled(workspace: Workspace, slug: str, *, enabled: bool) -> bool:
+    """Switches a job on or off in its file and leaves every other character of it as it is; whether that changed it.
+
+    Raises:
+        ConfigError: There is no such job, or its file is wrong.
+        StorageFailed: The file cannot be written; the old one is untouched.
+    """
+    path = workspace.inside(f"{slug}{SUFFIX}", workspace.queries_dir)
+    file = read_json_file(path)
+    job, problems = _checked(file)
+    if problems or job is None:
+        raise problems[0]
+    if job.enabled == enabled:
+        return False
+    word = "true" if enabled else "false"
+    at = file.offsets.get(("enabled",))
+    if at is None:
+        brace = file.offsets[()] + 1
+        text = f'{file.text[:brace]}\n  "enabled": {word},{file.text[brace:]}'
+    else:
+        text = file.text[:at] + re.sub(r"(:\s*)(true|false)", rf"\g<1>{word}", file.text[at:], count=1)
+    write_whole(path, text)
+    return True
 
 
 def _files(workspace: Workspace) -> list[Path]:

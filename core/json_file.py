@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import ConfigError
 
-__all__ = ["JsonFile", "nearest", "read_json_file"]
+__all__ = ["JsonFile", "nearest", "parse_json_file", "read_json_file"]
 
 Place = tuple[str | int, ...]
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -45,7 +45,15 @@ def read_json_file(path: Path) -> JsonFile:
     Raises:
         ConfigError: Not there, not UTF-8, torn, with a name twice in one object, or not an object.
     """
-    text = _read(path)
+    return parse_json_file(path, _read(path))
+
+
+def parse_json_file(path: Path, text: str) -> JsonFile:
+    """The text of a file that was read already; `path` is where a problem is said to be.
+
+    Raises:
+        ConfigError: As `read_json_file`, but for reading.
+    """
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -69,7 +77,9 @@ def read_json_file(path: Path) -> JsonFile:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`did you mean "…"?`, or the valid names where none is near."""
     names = list(valid)
-    lower = {candidate.lower(): candidate for candidate in names}
+    lower: dict[str, str] = {}
+    for candidate in names:
+        lower.setdefault(candidate.lower(), candidate)
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     if close:
         return f'did you mean "{lower[close[0]]}"?'

@@ -16,14 +16,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model import PartitionRange, Run
 from core.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.model import Plan
+    from core.model import Job, Plan, RunState
 
 __all__ = ["Ledger", "Outcome"]
 
@@ -56,11 +56,12 @@ class Ledger(Store):
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
     def start(self, plan: Plan, now: datetime) -> Run:
-        """Writes that the run has begun, before anything is read or sent."""
-        import psutil
+        """Writes that the run has begun, before anything is read or sent; its fire is taken in the same transaction.
 
+        Raises:
+            LedgerBusy: The fire is not planned any more: another process took it, or it was cancelled.
+        """
         row = {
-            "run_id": secrets.token_hex(5),
             "kind": plan.kind,
             "job": plan.job.slug,
             "job_name": plan.job.name,
@@ -76,14 +77,70 @@ class Ledger(Store):
             "parameters": json.dumps(dict(plan.query.values), ensure_ascii=False),
             "sql_sha256": plan.query.sha256,
             "sql_text": ";\n".join(step.sql for step in plan.query.steps),
+            "fire_id": plan.fire_id,
+            "job_sha256": plan.job_sha256,
+        }
+        with self._translated(), self._transaction():
+            run_id = self._begin(row, now)
+        return self.run(run_id)
+
+    def refuse(
+        self,
+        job: Job,
+        scheduled_at: datetime,
+        error: PsttError,
+        now: datetime,
+        *,
+        fire_id: int,
+        job_sha256: str,
+        asked_by: str,
+    ) -> Run:
+        """Writes the verdict of a fire that failed before it could become a run: a file is wrong, a secret missing."""
+        row = {
+            "kind": "job",
+            "job": job.slug,
+            "job_name": job.name,
+            "connection": job.connection,
+            "cluster": job.kafka_config.cluster or "",
+            "topic": job.kafka_config.topic or "",
+            "query": job.query,
+            "scheduled_at": iso_utc(scheduled_at),
+            "window_start": None,
+            "timezone": job.timezone,
+            "of_run": None,
+            "asked_by": asked_by,
+            "parameters": "{}",
+            "sql_sha256": "",
+            "sql_text": "",
+            "fire_id": fire_id,
+            "job_sha256": job_sha256,
+        }
+        with self._translated(), self._transaction():
+            run_id = self._begin(row, now)
+            self._db.execute(self._sql["close_run"], _closing(run_id, "failed", error, now))
+        return self.run(run_id)
+
+    def _begin(self, row: dict[str, Any], now: datetime) -> str:
+        import psutil
+
+        run_id = secrets.token_hex(5)
+        process = {
+            "run_id": run_id,
             "pid": os.getpid(),
             "pid_started_at": psutil.Process().create_time(),
             "host": platform.node(),
             "started_at": iso_utc(now),
         }
-        with self._translated(), self._transaction():
-            self._db.execute(self._sql["insert_run"], row)
-        return self.run(row["run_id"])
+        self._db.execute(self._sql["insert_run"], row | process)
+        if row["fire_id"] is not None:
+            claim = {"fire_id": row["fire_id"], "run_id": run_id}
+            if self._db.execute(self._sql["claim_fire"], claim).rowcount != 1:
+                raise LedgerBusy(
+                    f"fire {row['fire_id']} of job {row['job']} is not planned any more",
+                    why="another process took it, or somebody cancelled it",
+                    remedy="python -m core runs shows what became of it",
+                )
+        return run_id
 
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
         """Writes the verdict and the offsets in one transaction."""
@@ -133,11 +190,31 @@ class Ledger(Store):
             with self._translated(), self._transaction():
                 self._db.executemany(self._sql["insert_reject"], rows)
 
-    def mark_interrupted(self, now: datetime) -> list[Run]:
-        """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs."""
+    def close_run(self, run_id: str, state: RunState, error: PsttError, now: datetime) -> Run:
+        """Writes the verdict of a run whose process did not live to do it; one that has a verdict keeps it."""
+        self._write("close_run", _closing(run_id, state, error, now))
+        return self.run(run_id)
+
+    def ask_to_end(self, run_id: str, asked_by: str, now: datetime) -> bool:
+        """Asks the process that runs it to stop, whichever it is; whether the run was there to be asked."""
+        return bool(self._write("ask_to_end", {"run_id": run_id, "asked_by": asked_by, "asked_at": iso_utc(now)}))
+
+    def asked_to_end(self, job: str) -> str | None:
+        """Who asked the run of this process to stop; None: nobody."""
+        row = next(iter(self._rows("asked_to_end", {"pid": os.getpid(), "host": platform.node(), "job": job})), None)
+        return row["cancel_asked_by"] if row else None
+
+    def mark_interrupted(self, now: datetime, gone_host: str = "") -> list[Run]:
+        """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs.
+
+        Args:
+            now: The clock.
+            gone_host: A machine, such as a container that was replaced, whose processes are known to be gone.
+        """
         with self._translated():
             open_runs = self._db.execute(self._sql["runs_open"]).fetchall()
         gone = [row for row in open_runs if row["host"] == platform.node() and not _is_alive(row)]
+        gone += [row for row in open_runs if gone_host and row["host"] == gone_host]
         for row in gone:
             with self._translated(), self._transaction():
                 self._db.execute(
@@ -197,7 +274,7 @@ class Ledger(Store):
 
     def _run(self, row: sqlite3.Row) -> Run:
         values: dict[str, Any] = dict(row)
-        for name in ("scheduled_at", "window_start", "started_at", "finished_at"):
+        for name in ("scheduled_at", "window_start", "started_at", "finished_at", "cancel_asked_at"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["parameters"] = json.loads(values["parameters"])
         values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
@@ -205,6 +282,18 @@ class Ledger(Store):
         values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
         known = {f.name for f in fields(Run)}
         return Run(**{name: value for name, value in values.items() if name in known})
+
+
+def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "state": state,
+        "finished_at": iso_utc(now),
+        "error_class": type(error).__name__,
+        "error_text": error.text,
+        "error_remedy": error.remedy,
+        "error_retriable": int(error.is_retriable),
+    }
 
 
 def _storable(text: str) -> str:

@@ -42,8 +42,14 @@ CREATE TABLE run (
     error_class       TEXT,
     error_text        TEXT,
     error_remedy      TEXT,
-    error_retriable   INTEGER
+    error_retriable   INTEGER,
+    fire_id           INTEGER,           -- NULL where it was started by hand
+    job_sha256        TEXT NOT NULL DEFAULT '',
+    cancel_asked_at   TEXT,              -- looked at each half second by the process that runs it
+    cancel_asked_by   TEXT
 ) STRICT;
+CREATE INDEX run_by_state ON run (state);
+CREATE INDEX run_of_fire ON run (fire_id);
 CREATE INDEX run_by_time ON run (started_at);
 CREATE INDEX run_by_fire ON run (job, scheduled_at);
 CREATE TABLE run_partition (
@@ -68,10 +74,14 @@ CREATE TABLE reject (
 
 -- name: insert_run
 INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, window_start, timezone,
-                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at)
+                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, fire_id, job_sha256)
 VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, :scheduled_at, :window_start, :timezone,
         1 + (SELECT count(*) FROM run WHERE job = :job AND scheduled_at = :scheduled_at),
-        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at)
+        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256)
+
+-- name: claim_fire
+UPDATE fire SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL
+WHERE fire_id = :fire_id AND state = 'planned'
 
 -- name: finish_run
 UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_read, rows_counted = :rows_counted,
@@ -105,6 +115,18 @@ ORDER BY topic, partition
 
 -- name: rejects
 SELECT * FROM reject WHERE run_id = :run_id ORDER BY row_number
+
+-- name: ask_to_end
+UPDATE run SET cancel_asked_at = :asked_at, cancel_asked_by = :asked_by
+WHERE run_id = :run_id AND state = 'running' AND cancel_asked_at IS NULL
+
+-- name: asked_to_end
+SELECT cancel_asked_by FROM run WHERE state = 'running' AND pid = :pid AND host = :host AND job = :job
+    AND cancel_asked_at IS NOT NULL
+
+-- name: close_run
+UPDATE run SET state = :state, finished_at = :finished_at, error_class = :error_class, error_text = :error_text,
+    error_remedy = :error_remedy, error_retriable = :error_retriable WHERE run_id = :run_id AND state = 'running'
 
 -- name: interrupt
 UPDATE run SET state = 'interrupted', finished_at = :finished_at, error_class = 'Interrupted', error_text = :error_text,

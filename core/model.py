@@ -315,6 +315,10 @@ class Plan:
     window_start: datetime | None = None
     """The fire before `scheduled_at`; None where the job has no calendar."""
     asked_by: str = ""
+    fire_id: int | None = None
+    """The planned fire that this run is for; None: it was started by hand."""
+    job_sha256: str = ""
+    """Hash of the job file as it was read; empty where it is not known."""
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
 
@@ -374,6 +378,10 @@ class Run:
     error_text: str | None
     error_remedy: str | None
     error_retriable: bool | None
+    fire_id: int | None = None
+    job_sha256: str = ""
+    cancel_asked_at: datetime | None = None
+    cancel_asked_by: str | None = None
     partitions: tuple[PartitionRange, ...] = ()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from core.errors import (
     RetriesExhausted,
     RunCancelled,
     RunFailed,
+    RunInterrupted,
     StorageFailed,
 )
 from core.ledger import Ledger, Outcome
@@ -29,6 +31,9 @@ from core.model import Batch, Delivery, Plan, Publisher, Reading, Run, Source
 from core.spool import Spool, Tally
 
 __all__ = ["Progress", "Stop", "run_job"]
+
+COLLECT_AFTER = 50_000
+"""Objects that may come into being before the garbage collector looks."""
 
 
 class Stop(Protocol):
@@ -84,15 +89,16 @@ def run_job(
     error: PsttError | None = None
     try:
         course.spool = Spool(spool_dir, run_id=run.run_id, job=plan.job.slug)
-        if plan.job.delivery == "exactly_once":
-            course.send_once(source, spool_dir)
-        else:
-            course.send(source)
+        with _rare_collections():
+            if plan.job.delivery == "exactly_once":
+                course.send_once(source, spool_dir)
+            else:
+                course.send(source)
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
         error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-    error = course.settle(error)
+    error = _as_asked(course.settle(error), stop)
     return ledger.finish(run.run_id, course.outcome(error), now())
 
 
@@ -346,12 +352,35 @@ class _Course:
         )
 
 
+def _as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
+    """Who stopped the run knows better why: a time-out, the runner's own end."""
+    reason: PsttError | None = getattr(stop, "error", None)
+    return reason if reason is not None and isinstance(error, RunCancelled) else error
+
+
 def _state(error: PsttError | None, acknowledged: int) -> str:
     if error is None:
         return "succeeded"
+    if isinstance(error, RunInterrupted):
+        return "interrupted"
     if isinstance(error, RunCancelled):
         return "cancelled"
     return "partial" if acknowledged else "failed"
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Lets the garbage collector look less often while rows flow.
+
+    They come as thousands of short-lived tuples: at the default of 700 objects it walks over all that is under way
+    several times a fetch and finds nothing, for 3 µs a row.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:

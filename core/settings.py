@@ -70,10 +70,15 @@ class Settings(BaseModel):
     KAFKA_LOG_PAYLOAD: bool = False
     KAFKA_CLIENT: Literal["confluent", "kafka-python-ng"] = "confluent"
     PSTT_TIMEZONE: str = "Europe/Rome"
-    PSTT_FETCH_ROWS: int = Field(default=5_000, ge=1, le=1_000_000)
+    PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
     PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
     PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=8_000, ge=1, le=1_000_000)
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
+    PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
+    PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
+    PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
+    PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)
+    PSTT_MAX_CATCH_UP_DAYS: float = Field(default=31.0, gt=0, le=366)
     PSTT_LOG_RETENTION_DAYS: int = Field(default=30, ge=1, le=3_650)
     PSTT_CONTROL_TOPIC: str = "pstt-control"
 

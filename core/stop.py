@@ -1,4 +1,4 @@
-"""The wish to stop: Ctrl-C, SIGTERM, or Ctrl-Break on Windows."""
+"""The wish to stop: Ctrl-C, SIGTERM, Ctrl-Break on Windows, a time-out, or somebody who asked through the ledger."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.errors import PsttError
 
 __all__ = ["Stop", "stop_on_signals"]
 
@@ -20,10 +24,16 @@ class Stop:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._actions: list[Callable[[], None]] = []
+        self.error: PsttError | None = None
+        """What the verdict of a run says that was stopped by this; None: that it was cancelled."""
 
     def is_set(self) -> bool:
         """Whether somebody asked to stop."""
         return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Returns when the flag is set, at the latest after so many seconds; whether it is set."""
+        return self._event.wait(timeout_s)
 
     def on_stop(self, action: Callable[[], None]) -> None:
         """Calls `action` in a thread of its own when the flag is set; at once where it is set already."""
@@ -31,9 +41,10 @@ class Stop:
         if self.is_set():
             self._start(action)
 
-    def set(self) -> None:
-        """Asks to stop; the second time nothing more happens."""
+    def set(self, error: PsttError | None = None) -> None:
+        """Asks to stop, for that reason; the second time nothing more happens."""
         if not self._event.is_set():
+            self.error = error
             self._event.set()
             for action in self._actions:
                 self._start(action)
