@@ -18,10 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.table import QUERY, make_table
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
-
-from bench.table import QUERY, make_table
 from tests.rigs.workspace import ROOT, environment, make_workspace
 
 HEAD = f"{'':<34} {'rows':>10} {'s':>7} {'msg/s':>9} {'CPU s':>7} {'peak MB':>8} {'p50 ms':>7} {'p99 ms':>7}"

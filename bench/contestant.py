@@ -54,6 +54,7 @@ def made_beforehand(app: Any, rows: int) -> list[tuple[bytes, bytes, bytes]]:
 
 def limit(app: Any, rows: int) -> dict[str, Any]:
     from confluent_kafka import Producer
+
     from core.publishers.confluent import producer_config
 
     cluster = app.connections.cluster_for(app.job("export"), app.settings)

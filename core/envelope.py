@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+from binascii import hexlify
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -37,7 +38,7 @@ _DATE = (
     r"(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
     r"|02-(?:0[1-9]|1[0-9]|2[0-8]))|[0-9]{2}(?:0[48]|[2468][048]|[13579][26])-02-29)"
 )
-_DATETIME = _DATE + r"[ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}"
+_DATETIME = _DATE + r"[ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
 _is_number = re.compile(_NUMBER).fullmatch
 _is_interval = re.compile(
     r"-?P(?=.)(?:-?\d+Y)?(?:-?\d+M)?(?:-?\d+W)?(?:-?\d+D)?(?:T(?=.)(?:-?\d+H)?(?:-?\d+M)?(?:-?\d+(?:\.\d+)?S)?)?"
@@ -49,6 +50,7 @@ _is_time = re.compile(
 _all_numbers = re.compile(rf"(?:{_NUMBER}\n)*").fullmatch
 _all_dates = re.compile(rf"(?:{_DATE}\n)*").fullmatch
 _all_datetimes = re.compile(rf"(?:{_DATETIME}\n)*").fullmatch
+_all_utc_datetimes = re.compile(rf"(?:{_DATETIME}\+00\n)*").fullmatch
 _datetime_text = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[ T](?P<time>[0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.(?P<fraction>[0-9]{1,9}))?"
@@ -98,6 +100,8 @@ class Envelope:
     """
 
     def __init__(self, columns: Sequence[Column], job: Job, *, scheduled_at: datetime) -> None:
+        from core.repeats import Repeats  # numpy takes 100 ms to import
+
         _refuse_unusable(columns)
         self.columns = tuple(columns)
         self._names = [column.name.lower() for column in columns]
@@ -115,6 +119,7 @@ class Envelope:
         self._json = msgspec.json.Encoder(decimal_format="number").encode
         moment = scheduled_at.astimezone(UTC).isoformat()
         self._seed = xxhash.xxh3_64_intdigest(f"{job.slug}\0{moment}".encode())
+        self._repeats = Repeats()
         self._include_metadata = job.kafka_config.include_metadata
         source = {"system": SYSTEM, "version": __version__, "connection": job.connection, "query": job.query}
         self._source = b',"metadata":{"source":' + self._json(source) + b',"timestamp":"'
@@ -237,10 +242,14 @@ class Envelope:
             return None
 
     def _ids(self, data: list[bytes]) -> list[bytes]:
-        digest, seed = xxhash.xxh3_128_hexdigest, self._seed
-        ids = [digest(row, seed).encode() for row in data]
-        if len(set(ids)) != len(ids):
-            _number_repeats(ids)
+        digest, seed = xxhash.xxh3_128_digest, self._seed
+        digests = [digest(row, seed) for row in data]
+        text = hexlify(b"".join(digests))
+        ids = [text[i : i + 32] for i in range(0, len(text), 32)]
+        if digests:
+            # Rows that are equal in every column are different rows all the same.
+            for i, number in self._repeats.numbers(digests).items():
+                ids[i] = xxhash.xxh3_128_hexdigest(ids[i], number).encode()
         return ids
 
     def _reject(self, rows: Rows, index: int, error: RowRejected) -> Reject:
@@ -298,17 +307,7 @@ def _refuse_unknown(job: Job, names: list[str]) -> None:
                 )
 
 
-# ── identity ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _number_repeats(ids: list[bytes]) -> None:
-    """Rows that are equal in every column are different rows all the same: the second of them gets an id of its own."""
-    seen: dict[bytes, int] = {}
-    for i, message_id in enumerate(ids):
-        count = seen.get(message_id, 0)
-        seen[message_id] = count + 1
-        if count:
-            ids[i] = xxhash.xxh3_128_hexdigest(message_id, count).encode()
+# ── the key ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _key_text(value: Any) -> str:
@@ -482,6 +481,8 @@ def _time(value: Any) -> str:
     if isinstance(value, time):
         return value.isoformat()
     if isinstance(value, timedelta):
+        if not timedelta(0) <= value < timedelta(days=1):
+            raise _Unfit("the time of day is not below 24 hours")
         return (datetime(1, 1, 1) + value).time().isoformat()  # noqa: DTZ001 - only its clock is used
     if not isinstance(value, str):
         raise _Unfit(f"{type(value).__name__} is not a time of day")
@@ -709,6 +710,22 @@ def _plausible_datetimes(text: str) -> bool:
     return _all_datetimes(text) is not None and "0000-" not in text
 
 
+def _plausible_utc_datetimes(text: str) -> bool:
+    return _all_utc_datetimes(text) is not None and "0000-" not in text
+
+
+_MISSING_DIGITS = {19: ".000000", 21: "00000", 22: "0000", 23: "000", 24: "00", 25: "0", 26: ""}
+"""Length of a moment as PostgreSQL writes it, trailing zeros left out → what it lacks of six digits."""
+
+
+def _six_digits(column: Sequence[str]) -> list[str]:
+    return [v if len(v) == 26 else v + _MISSING_DIGITS[len(v)] for v in "\n".join(column).replace(" ", "T").split("\n")]
+
+
+def _utc_six_digits(column: Sequence[str]) -> list[str]:
+    return [v + "+00:00" for v in _six_digits("\n".join(column).replace("+00", "").split("\n"))]
+
+
 _raw_numbers = _text_column(
     lambda text: _all_numbers(text), lambda column: [*map(msgspec.Raw, map(str.encode, column))]
 )
@@ -719,9 +736,10 @@ _FAST: dict[Kind, Fast] = {
     "float": _fast_float,
     "date": _first(_text_column(_plausible_dates, list), _all(date, date.isoformat)),
     "datetime": _first(
-        _text_column(_plausible_datetimes, lambda column: [v.replace(" ", "T") for v in column]),
+        _text_column(_plausible_datetimes, _six_digits),
         _all(datetime, lambda v: v.isoformat("T", "microseconds")),
     ),
+    "datetime_tz": _text_column(_plausible_utc_datetimes, _utc_six_digits),
     "text": _holding(str),
     "char": _holding(str),
     "bytes": _holding(bytes),

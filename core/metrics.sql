@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS run (
     latency_avg_ms DOUBLE, latency_p50_ms DOUBLE, latency_p90_ms DOUBLE, latency_p99_ms DOUBLE,
     error_class VARCHAR, error_text VARCHAR);
 
--- name: copy_segment
+-- name: copy_segments
 INSERT INTO send SELECT run_id, job, topic, "partition", "offset", key, message_id, size_bytes, handed_over_at,
     latency_ms, attempt, status, error FROM read_parquet(?)
 

@@ -357,8 +357,8 @@ def test_a_fatal_client_error_in_the_middle_of_the_search_for_an_oversized_messa
 
     publisher = Dying(clock=clock, sleep=clock.sleep, max_record_batch_bytes=100, partitions=1)
     sender = sender_over(publisher, clock)
+    sender.submit(batch_of(64))
     with pytest.raises(NotAuthorised):
-        sender.submit(batch_of(64))
         sender.drain()
     (delivery,) = sender.drain()
     assert delivery.acknowledged + len(delivery.errors) == 64
