@@ -87,9 +87,9 @@ FORBIDDEN = {1031, 1720, 1926, 2030, 28100, 28113, 28115, 47306, 47401}
 READ_ONLY = {1456, 16000}
 CANCELLED = {1013}
 DRIVER_AWAY = {"DPY-4005", "DPY-5005", "DPY-6000", "DPY-6001", "DPY-6003", "DPY-6004", "DPY-6005"}
-DRIVER_LOST = {"DPY-1001", "DPY-4011", "DPY-4033", "DPI-1010", "DPI-1080"}
+DRIVER_LOST = {"DPY-1001", "DPY-4011", "DPY-4033"}
 DRIVER_REFUSED = {"DPY-4001"}
-DRIVER_TIMED_OUT = {"DPY-4024", "DPI-1067"}
+DRIVER_TIMED_OUT = {"DPY-4024"}
 NEEDS_THICK = {"DPY-3001", "DPY-3010", "DPY-3015"}
 """Native network encryption, a server older than 12.1, a password verifier of 10g: thin mode has none of them."""
 
@@ -220,16 +220,16 @@ class OracleSource(PooledSource):
             return self.refused(text)
         if full in DRIVER_TIMED_OUT or code in CANCELLED:
             return self.timed_out()
-        if full in DRIVER_LOST or code in LOST or getattr(detail, "isrecoverable", False):
-            return self.lost(text, reading=reading)
-        if code in NO_SERVICE or "DPY-6001" in text or "DPY-6003" in text:
+        if not reading and (code in NO_SERVICE or "DPY-6001" in text or "DPY-6003" in text):
             return SourceUnavailable(
                 f"database {self.place} does not know its service",
                 why=text,
                 remedy="check service_name or sid in connections.json; a database that starts registers itself within a minute",
             )
-        if full in DRIVER_AWAY or code in AWAY:
-            return self.unavailable(text)
+        if full in DRIVER_LOST or code in LOST or getattr(detail, "isrecoverable", False):
+            return self.lost(text, reading=reading)
+        if full in DRIVER_AWAY or code in AWAY | NO_SERVICE:
+            return self.lost(text, reading=reading)
         if code in CONFLICT:
             return self.conflict(text, reading=reading)
         if code in FORBIDDEN:
