@@ -9,6 +9,9 @@ and a Decimal costs four times the text that it is turned back into.
 from __future__ import annotations
 
 import re
+import socket
+import ssl
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, ClassVar
@@ -61,6 +64,8 @@ _SESSION = {
     "extra_float_digits": "1",
 }
 
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 _FIRST_USER_OID = 16384
 # Types that the driver does not know by themselves: their name, and what the elements of an array of them are in the end.
 _USER_TYPES = """
@@ -108,7 +113,7 @@ class PostgresSource(PooledSource):
     """One database of a PostgreSQL server."""
 
     db_type: ClassVar[DbType] = "postgresql"
-    driver_errors = (psycopg.Error, UnicodeError)
+    driver_errors = (psycopg.Error,)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connects with time-outs, keepalives and a session whose texts we know how to read."""
@@ -223,13 +228,32 @@ class PostgresSource(PooledSource):
         if f'"{given.database}"' in said and ("does not exist" in said or given.database != given.username):
             return self._no_such_database(text)
         if any(words in said for words in _TLS):
+            why = self._why_refused() if "certificate verify failed" in said else ""
             return ConfigError(
-                f"database {self.place}: TLS failed", why=text, remedy="check sslmode and sslrootcert of the connection"
+                f"database {self.place}: TLS failed",
+                why=f"{text} ({why})" if why else text,
+                remedy="check sslmode and sslrootcert of the connection",
             )
         # A server speaks the language it was set up with. One that has seen the password and names the user refuses both.
         if getattr(error.pgconn, "used_password", False) and given.username in said:
             return self.refused(text)
         return self.unavailable(text)
+
+    def _why_refused(self) -> str:
+        """Libpq does not say what is wrong with a certificate; a handshake of our own does."""
+        given = self.connection
+        try:
+            with socket.create_connection((given.host, given.port or 5432), given.connect_timeout_s) as plain:
+                plain.sendall(_SSL_REQUEST)
+                plain.recv(1)
+                context = ssl.create_default_context(cafile=given.sslrootcert)
+                context.check_hostname = False  # libpq's words for a wrong host are good enough
+                context.wrap_socket(plain, server_hostname=given.host).close()
+        except ssl.SSLCertVerificationError as refused:
+            return refused.verify_message
+        except (OSError, ValueError):
+            return ""
+        return ""
 
     def _no_such_database(self, text: str) -> ConfigError:
         return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")

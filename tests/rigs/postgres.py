@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,28 @@ class PostgresRig:
     def kill(self) -> None:
         """Ends the server at once, without a checkpoint, so that it recovers at its next start."""
         self._end("immediate")
+
+    def use_tls(self, keystore: Path) -> None:
+        """Serves TLS with this key and chain from the next connection on."""
+        self._need_own()
+        own = self._data / "tls.pem"
+        own.write_bytes(keystore.read_bytes())
+        own.chmod(0o600)
+        if ACCOUNT:
+            shutil.chown(own, ACCOUNT)
+        with closing(self.connect()) as connection:
+            for name, value in (("ssl_cert_file", own.name), ("ssl_key_file", own.name), ("ssl", "on")):
+                connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+        end = time.monotonic() + 30
+        while not self._serves_tls():
+            if time.monotonic() > end:
+                raise ServerFailed(f"PostgreSQL did not turn TLS on:\n{tail(self._log)}")
+            time.sleep(0.05)
+
+    def _serves_tls(self) -> bool:
+        with closing(self.connect()) as connection:
+            return bool(connection.pgconn.ssl_in_use)
 
     def _end(self, mode: str) -> None:
         self._need_own()
