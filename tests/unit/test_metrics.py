@@ -1,6 +1,7 @@
 """metrics.duckdb is a projection: held, lost or broken, nothing is lost and nothing counts twice."""
 
 import os
+import secrets
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -209,3 +210,13 @@ def test_acknowledged_ids_leave_out_what_failed(workspace, metrics):
     spooled(workspace, "r1", 3, errors={1: DeliveryTimeout("late")})
     assert metrics.acknowledged_ids(["r1"]) == {b"%032d" % 0, b"%032d" % 2}
     assert metrics.acknowledged_ids(["other"]) == frozenset()
+
+
+def test_segments_whose_values_need_more_memory_are_copied_too(workspace, metrics):
+    """DuckDB runs out of its usual 32 MB over these keys of 1 kB and then gets more."""
+    for run_id in ("r1", "r2"):
+        spooled(workspace, run_id, 50_000, keys=[secrets.token_bytes(500).hex().encode() for _ in range(50_000)])
+    synced = metrics.sync()
+    assert (synced.state, synced.segments, synced.sends) == ("copied", 2, 100_000)
+    assert metrics.sync().sends == 0
+    assert count(metrics) == 100_000
