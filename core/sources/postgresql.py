@@ -164,6 +164,7 @@ class PostgresSource(PooledSource):
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Sends the statement; the server goes on while we work on the rows that have come."""
         columns = self._columns(raw, step)
+        self._refuse_cancelled()
         size = fetch_rows if pq.version() >= 170000 else 1
         rows = raw.cursor().stream(_text(step), step.binds or None, size=size)
         bits = [i for i, column in enumerate(columns) if column.database_type == "bit(1)"]

@@ -10,8 +10,9 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence, Set
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from core.errors import ConfigError, PsttError
 from core.model import Column, DbType, Fact, Kind, Step
@@ -67,7 +68,7 @@ class SqliteSource(PooledSource):
             )
         mode = "rw" if self.connection.allow_writes else "ro"
         raw = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}",
+            f"{_uri(path.resolve())}?mode={mode}",
             uri=True,
             timeout=self.connection.connect_timeout_s,
             isolation_level=None,
@@ -142,6 +143,12 @@ class SqliteSource(PooledSource):
     def place(self) -> str:
         """The file stands for host and port."""
         return f'"{self.name}" ({Path(self.connection.database).name})'
+
+
+def _uri(path: PurePath) -> str:
+    """Unlike `as_uri`, with an empty authority for a share as well: SQLite takes no other (`file:////server/share/a.db`)."""
+    text = path.as_posix()
+    return f"file://{'' if text.startswith('/') else '/'}{quote(text, safe='/:')}"
 
 
 def _column(name: str, declared: str | None) -> Column:

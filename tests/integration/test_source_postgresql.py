@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from copy import copy
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ import pytest
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, SourceUnavailable
 from core.model import DatabaseConnection, Secret, Step
 from core.sources.postgresql import PostgresSource
+from tests.integration.test_query_binds import GIVEN, HOSTILE, POSTGRESQL_FORMS, bound
 from tests.rigs.certificates import Certificates, make_certificates
 from tests.rigs.postgres import PostgresRig
 
@@ -305,3 +307,47 @@ def test_server_killed_amid_the_rows_is_no_complete_result_and_back_again_is_use
         own_postgres.start()
         with source.read([Step("SELECT 1 AS n")]) as reading:
             assert [rows.rows for rows in reading] == [[(1,)]]
+
+
+# ── columns that are described before the statement runs ──────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def parcels(postgres: PostgresRig) -> Iterator[PostgresRig]:
+    """A database of its own with the table that the bound statements ask for."""
+    with closing(postgres.connect()) as first:
+        first.execute("CREATE DATABASE pstt_parcels")
+        own = copy(postgres)
+        own.database = "pstt_parcels"
+        with closing(own.connect()) as connection:
+            connection.execute(
+                "CREATE TABLE parcel (id int, name text, code char(5), day date, at timestamp, at_tz timestamptz,"
+                " price numeric(10,2), doc jsonb, tags text[])"
+            )
+            connection.execute(
+                "INSERT INTO parcel VALUES (1, 'it''s', 'A', '2026-01-17', '2026-01-17 08:00', '2026-01-17 08:00+01', 1.5,"
+                """ '{"it": 1, "k": 2}', '{it}'), (2, 'item', 'it', '2026-01-16', '2026-02-01', '2026-03-01', 0, '{}', '{}')"""
+            )
+        yield own
+        first.execute("DROP DATABASE pstt_parcels")
+
+
+@pytest.mark.parametrize("text", POSTGRESQL_FORMS)
+def test_described_columns_are_those_that_the_bound_statement_gives(parcels: PostgresRig, text: str) -> None:
+    (step,) = bound(text, "postgresql", GIVEN).steps
+    with closing(parcels.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(step.sql.encode(), step.binds or None)
+        given = [(column.name, column.type_display) for column in cursor.description or ()]
+    with closing(PostgresSource(parcels.connection())) as source, source.read([step], count=True) as reading:
+        assert reading.counted == sum(len(rows.rows) for rows in reading)
+        described = [(column.name, column.database_type) for column in reading.columns]
+    # The driver sends a small number as int2; described as a literal it is int4. Both are integers.
+    small = {"int2": "int4"}
+    assert [(n, small.get(t, t)) for n, t in described] == [(n, small.get(t, t)) for n, t in given]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_hostile_value_reaches_the_rows_as_it_is(parcels: PostgresRig, value: str) -> None:
+    steps = bound("SELECT '&X' AS a, E'\\'&X' AS b, $$a&X.$$ AS c, '%' AS d", "postgresql", {"X": value}).steps
+    with closing(PostgresSource(parcels.connection())) as source, source.read(steps) as reading:
+        assert [row for rows in reading for row in rows.rows] == [(value, f"'{value}", f"a{value}", "%")]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
 
 from core.errors import ConfigError, PsttError, QueryFailed, SourceUnavailable
 from core.model import DatabaseConnection, Step
-from core.sources.sqlite import SqliteSource
+from core.sources.sqlite import SqliteSource, _uri
 
 
 @pytest.fixture
@@ -42,6 +42,18 @@ def error_of(path: Path, sql: str = "SELECT n FROM parcel", **changes: Any) -> P
 
 def test_file_of_any_name_is_read(file: Path) -> None:
     assert read_all(file, "SELECT n, name FROM parcel") == [(1, "one")]
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        (PurePosixPath("/data/è #1.db"), "file:///data/%C3%A8%20%231.db"),
+        (PureWindowsPath(r"C:\data\a?.db"), "file:///C:/data/a%3F.db"),
+        (PureWindowsPath(r"\\server\share\a.db"), "file:////server/share/a.db"),
+    ],
+)
+def test_file_is_named_to_sqlite_as_it_takes_it(path: PurePath, uri: str) -> None:
+    assert _uri(path) == uri
 
 
 @pytest.mark.parametrize("allow_writes", [False, True])
