@@ -20,6 +20,10 @@ from core.sources.pooled import PooledSource, fetched, shortest_single
 
 __all__ = ["SqlServerSource"]
 
+pyodbc.pooling = (
+    False  # the driver manager's pool, on by default on Windows, would hand sessions on with their settings
+)
+
 _DATETIMEOFFSET = -155
 _KINDS_BY_TYPE: dict[type, Kind] = {
     int: "integer",
@@ -167,6 +171,8 @@ class SqlServerSource(PooledSource):
                 why=text,
                 remedy='let this machine trust the server\'s CA; "sslmode": "require" encrypts without looking at it',
             )
+        if "[FreeTDS]" in full and "Unknown error (0)" in full:
+            return self.lost("the connection broke, FreeTDS does not say why", reading=reading)
         if state in AWAY_STATES:
             return self.lost(text, reading=reading)
         return self.failed(text)

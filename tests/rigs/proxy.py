@@ -1,0 +1,69 @@
+"""A way through which a connection goes, so that a test can watch it and cut it."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+Seen = Callable[[bytes], bytes | None]
+"""Bytes of the client → what to answer in the server's place, or None to pass them on."""
+
+
+class Proxy:
+    """A port in front of another one; a context manager."""
+
+    def __init__(self, host: str, port: int, *, seen: Seen | None = None) -> None:
+        self._target = (host, port)
+        self._seen = seen
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> Proxy:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host, self.port = self._listener.getsockname()
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Ends every connection that is open."""
+        ends, self._open = self._open, []
+        for end in ends:
+            with suppress(OSError):
+                if reset:
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    @staticmethod
+    def _start(work: Callable[[], None]) -> None:
+        threading.Thread(target=work, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._open += [client, server]
+                self._start(lambda c=client, s=server: self._pass(c, s, self._seen))  # type: ignore[misc]
+                self._start(lambda c=client, s=server: self._pass(s, c, None))  # type: ignore[misc]
+
+    @staticmethod
+    def _pass(source: socket.socket, target: socket.socket, seen: Seen | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                answer = seen(data) if seen else None
+                if answer is None:
+                    target.sendall(data)
+                else:
+                    source.sendall(answer)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
