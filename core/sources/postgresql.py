@@ -265,8 +265,9 @@ class PostgresSource(PooledSource):
         row = raw.execute(
             "SELECT current_setting('server_version'), current_user, "
             "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), "
-            "EXISTS (SELECT 1 FROM information_schema.table_privileges WHERE grantee = current_user "
-            "AND privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'))"
+            "EXISTS (SELECT 1 FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace WHERE t.relkind IN ('r', 'p') "
+            "AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema' "
+            "AND has_table_privilege(t.oid, 'INSERT, UPDATE, DELETE, TRUNCATE'))"
         ).fetchone()
         version, user, is_super, may_write = row or ("?", "?", False, False)
         tls = "TLS" if raw.pgconn.ssl_in_use else "no TLS"

@@ -6,6 +6,7 @@ they agree on one; any other column is taken by value. SQLite tells what it read
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence, Set
@@ -83,9 +84,9 @@ class SqliteSource(PooledSource):
     def begin(self, raw: sqlite3.Connection) -> None:
         """One read transaction: SQLite shows it one state of the file."""
         raw.execute("BEGIN")
-        if self.connection.statement_timeout_s:
-            deadline = time.monotonic() + self.connection.statement_timeout_s
-            raw.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+        deadline = time.monotonic() + (self.connection.statement_timeout_s or math.inf)
+        # The flag is looked at here too: an interrupt between two statements would be forgotten.
+        raw.set_progress_handler(lambda: self._cancelled or time.monotonic() > deadline, 10_000)
 
     def stream(
         self, raw: sqlite3.Connection, step: Step, fetch_rows: int

@@ -179,6 +179,21 @@ def test_account_that_may_only_read_is_not_warned_of(server: PostgresRig) -> Non
     assert "superuser" in warning.text
 
 
+def test_account_that_may_write_by_a_role_of_its_own_is_warned_of(server: PostgresRig) -> None:
+    with closing(server.connect()) as connection:
+        connection.execute("CREATE ROLE pstt_writers")
+        connection.execute("GRANT DELETE ON secret_parcel TO pstt_writers")
+        connection.execute("GRANT pstt_writers TO pstt_reader")
+        try:
+            reader = server.connection(username="pstt_reader", password=Secret("reader-5521"))
+            with closing(PostgresSource(reader)) as source:
+                (warning,) = [fact for fact in source.check() if fact.status == "warn"]
+            assert warning.text == "account pstt_reader may write to tables"
+        finally:
+            connection.execute("DROP OWNED BY pstt_writers")
+            connection.execute("DROP ROLE pstt_writers")
+
+
 class ItalianServer:
     """Refuses one login as a server set up in Italian does; no such server is installed where the tests run."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from core.errors import ConfigError, PsttError, QueryFailed, SourceUnavailable
+from core.errors import ConfigError, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model import DatabaseConnection, Step
 from core.sources.sqlite import SqliteSource, _uri
 
@@ -161,3 +161,17 @@ def test_check_tells_version_and_how_the_file_is_opened(file: Path) -> None:
         assert source.check()[1].text == f"SQLite {sqlite3.sqlite_version}, 1 tables and views, opened read-only"
     with closing(source_of(file, allow_writes=True)) as source:
         assert "may write (allow_writes)" in source.check()[1].text
+
+
+def test_cancel_that_comes_just_before_a_statement_ends_it_all_the_same(file: Path) -> None:
+    endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) AS n FROM c"
+    with closing(source_of(file)) as source:
+        stream = source.stream
+
+        def late(*given: Any) -> Any:
+            source.cancel()  # nothing runs: SQLite forgets the interrupt
+            return stream(*given)
+
+        source.stream = late  # type: ignore[method-assign]
+        with pytest.raises(RunCancelled), source.read([Step(endless)]) as reading:
+            list(reading)
