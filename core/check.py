@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, PsttError
 from core.jobs import load_jobs
-from core.settings import Connections, Settings, load_settings, read_connections, read_env_file
+from core.settings import Connections, Settings, mistyped, read_connections, read_env_file, read_settings
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,9 +36,14 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
     settings: Settings | None = None
     connections: Connections | None = None
     try:
-        settings = load_settings(workspace, environ)
+        settings, found = read_settings(workspace, environ)
+        problems += map(_error, found)
     except ConfigError as error:
         problems.append(_error(error))
+    problems += [
+        Problem("warning", "environment", f"{name} is no setting and has no effect", f'did you mean "{near}"?')
+        for name, near in mistyped(environ)
+    ]
     try:
         connections, found = read_connections(workspace, environ)
         problems += map(_error, found)
@@ -48,12 +53,14 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
     problems += map(_error, found)
     if connections is not None:
         problems += _secrets(workspace, connections)
+        problems += _clusters(connections, settings)
         for job in jobs:
             problems += _job(workspace, job, connections, settings)
         problems += _unused_queries(workspace, jobs, connections)
     if not jobs and not found:
         problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
-    return problems
+    # What is wrong with a connection is wrong for each of its jobs.
+    return list(dict.fromkeys(problems))
 
 
 def _error(error: PsttError, where: str = "") -> Problem:
@@ -83,6 +90,18 @@ def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Problem
             yield Problem(
                 "warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}"
             )
+
+
+def _clusters(connections: Connections, settings: Settings | None) -> Iterator[Problem]:
+    from core.publishers import refuse_unsupported
+
+    if settings is None:
+        return
+    for name in connections.cluster_names:
+        try:
+            refuse_unsupported(connections.cluster(name, settings), transactional=False)
+        except ConfigError as error:
+            yield _error(error, "connections.json")
 
 
 def _job(workspace: Workspace, job: Job, connections: Connections, settings: Settings | None) -> Iterator[Problem]:

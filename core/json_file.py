@@ -25,8 +25,8 @@ class JsonFile:
     """A document and the offset of each value (and of each member's name, under its own place)."""
 
     path: Path
-    text: str
-    document: Any
+    text: str = field(repr=False)
+    document: Any = field(repr=False)
     offsets: dict[Place, int] = field(default_factory=dict)
 
     def error(self, place: Iterable[str | int], what: str, *, why: str = "", remedy: str = "") -> ConfigError:
@@ -65,10 +65,15 @@ def parse_json_file(path: Path, text: str) -> JsonFile:
             line=error.lineno,
             column=error.colno,
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError("this is not JSON", why=str(error), file=path, line=1) from None
+    except RecursionError:
+        raise _too_deep(path) from None
     file = JsonFile(path, text, document)
-    _locate(file, 0, ())
+    try:
+        _locate(file, 0, ())
+    except RecursionError:
+        raise _too_deep(path) from None
     if not isinstance(document, dict):
         raise file.error((), "the file must hold one JSON object", remedy="begin it with { and end it with }")
     return file
@@ -98,6 +103,15 @@ def _read(path: Path) -> str:
         raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=path, line=line) from None
     except OSError as error:
         raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
+
+
+def _too_deep(path: Path) -> ConfigError:
+    return ConfigError(
+        "the file is nested too deeply",
+        remedy="compare it with the example: a few levels are enough",
+        file=path,
+        line=1,
+    )
 
 
 def _refuse_constant(name: str) -> None:

@@ -6,6 +6,7 @@ question behind most wrong settings is "where did that come from?".
 
 from __future__ import annotations
 
+import difflib
 import io
 import re
 from collections.abc import Mapping
@@ -14,8 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, field_validator
+from dotenv.parser import parse_stream
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from core.errors import ConfigError
 from core.json_file import JsonFile, nearest, read_json_file
@@ -24,10 +34,11 @@ from core.problems import validation_errors
 from core.secret_reference import is_reference, resolve_secret
 from core.workspace import Workspace
 
-__all__ = ["Connections", "SettingRow", "Settings", "load_connections", "load_settings"]
+__all__ = ["Connections", "SettingRow", "Settings", "load_connections", "load_settings", "read_settings"]
 
 MASK = "***"
 SECRETS = {"KAFKA_SASL_PASSWORD"}
+OURS = ("KAFKA_", "PSTT_")
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -50,7 +61,7 @@ class Settings(BaseModel):
     KAFKA_SECURITY_PROTOCOL: Protocol = "PLAINTEXT"
     KAFKA_SASL_MECHANISM: Mechanism | None = None
     KAFKA_SASL_USERNAME: str | None = None
-    KAFKA_SASL_PASSWORD: str | None = Field(default=None, repr=False)
+    KAFKA_SASL_PASSWORD: SecretStr | None = None
     KAFKA_SSL_CAFILE: str | None = None
     KAFKA_SSL_CERTFILE: str | None = None
     KAFKA_SSL_KEYFILE: str | None = None
@@ -93,6 +104,12 @@ class Settings(BaseModel):
         """Where a value came from: `environment`, `.env, line 4`, `default`."""
         return self._origins.get(name, "default")
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """A copy in another process, or in a file, does not hold the secrets."""
+        state = super().__getstate__()
+        hidden = {name: SecretStr(MASK) for name in SECRETS if state["__dict__"].get(name)}
+        return {**state, "__dict__": {**state["__dict__"], **hidden}}
+
     def table(self) -> list[SettingRow]:
         """Every setting, secrets masked."""
         rows = []
@@ -126,10 +143,18 @@ def read_env_file(file: Path) -> dict[str, tuple[str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the file cannot be read as UTF-8", why=type(error).__name__, file=file) from None
     entries = {}
-    for name, value in dotenv_values(stream=io.StringIO(text), interpolate=False).items():
-        if value:
-            found = list(re.finditer(rf"^[ \t]*(?:export[ \t]+)?{re.escape(name)}[ \t]*=", text, re.MULTILINE))
-            entries[name] = (value, text.count("\n", 0, found[-1].start()) + 1 if found else 1)
+    for binding in parse_stream(io.StringIO(text)):
+        before = len(binding.original.string) - len(binding.original.string.lstrip())
+        line = binding.original.line + binding.original.string.count("\n", 0, before)
+        if binding.error or (binding.key and binding.value is None):
+            raise ConfigError(
+                "this line is not NAME=value",
+                remedy="look for a missing = or quote; a comment begins with #",
+                file=file,
+                line=line,
+            )
+        if binding.key and binding.value:
+            entries[binding.key] = (binding.value, line)
     return entries
 
 
@@ -139,16 +164,22 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: A name of ours in `.env` is unknown, or a value is not allowed; says where it came from.
     """
+    settings, problems = read_settings(workspace, environ)
+    if settings is None:
+        raise problems[0]
+    return settings
+
+
+def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Settings | None, list[ConfigError]]:
+    """The settings, or all their problems; a `.env` that cannot be read raises."""
     entries = read_env_file(workspace.env_file)
-    for name, (_, line) in entries.items():
-        if name.startswith(("KAFKA_", "PSTT_")) and name not in SETTING_NAMES and name != "PSTT_WORKSPACE":
-            raise ConfigError(
-                f"unknown setting {name}",
-                remedy=nearest(name, SETTING_NAMES),
-                file=workspace.env_file,
-                line=line,
-                key=name,
-            )
+    problems = [
+        ConfigError(
+            f"unknown setting {name}", remedy=nearest(name, SETTING_NAMES), file=workspace.env_file, line=line, key=name
+        )
+        for name, (_, line) in entries.items()
+        if name.startswith(OURS) and name not in SETTING_NAMES and name != "PSTT_WORKSPACE"
+    ]
     values: dict[str, str] = {}
     origins: dict[str, str] = {}
     for name in SETTING_NAMES:
@@ -159,19 +190,35 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = str(first["loc"][0])
-        in_file = origins[name].startswith(".env")
-        raise ConfigError(
-            f"{name} is not valid" + ("" if in_file else " (from the environment)"),
-            why=first["msg"].removeprefix("Value error, "),
-            remedy="see .env.example",
-            file=workspace.env_file if in_file else None,
-            line=entries[name][1] if in_file else None,
-            key=name,
-        ) from None
+        for detail in error.errors(include_input=False, include_url=False):
+            name = str(detail["loc"][0])
+            in_file = origins[name].startswith(".env")
+            problems.append(
+                ConfigError(
+                    f"{name} is not valid" + ("" if in_file else " (from the environment)"),
+                    why=detail["msg"].removeprefix("Value error, "),
+                    remedy="see .env.example",
+                    file=workspace.env_file if in_file else None,
+                    line=entries[name][1] if in_file else None,
+                    key=name,
+                )
+            )
+        return None, problems
     settings._origins.update(origins)
-    return settings
+    return (None if problems else settings), problems
+
+
+def mistyped(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables of the environment that look like a setting and are none, each with the nearest one.
+
+    KAFKA_HOME, KAFKA_OPTS and the like belong to others, so only a near miss counts.
+    """
+    found = []
+    for name in sorted(environ):
+        if name.startswith(OURS) and name not in SETTING_NAMES:
+            close = difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85)
+            found += [(name, close[0])] if close else []
+    return found
 
 
 # ── connections.json ──────────────────────────────────────────────────────────────────────────
@@ -223,7 +270,8 @@ def _cluster_entry() -> type[BaseModel]:
     fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
     for key, setting in _OF_CLUSTER.items():
         rule = Settings.model_fields[setting]
-        fields[key] = (rule.rebuild_annotation() | None, None)
+        kind = str if setting in SECRETS else rule.rebuild_annotation()
+        fields[key] = (kind | None, None)
     return create_model("_Cluster", __base__=_Entry, **fields)
 
 
@@ -314,18 +362,21 @@ class Connections:
         entry = self._clusters[name] if name is not None else {}
         values: dict[str, Any] = {}
         for key, setting in _OF_CLUSTER.items():
-            values[_RENAMED.get(key, key)] = entry[key] if entry.get(key) is not None else getattr(settings, setting)
+            value = entry[key] if entry.get(key) is not None else getattr(settings, setting)
+            values[_RENAMED.get(key, key)] = value.get_secret_value() if isinstance(value, SecretStr) else value
         place: tuple[str | int, ...] = ("kafka_connections", name) if name is not None else ()
         label = entry.get("name") or name or "KAFKA_* settings"
         for key in _FILES:
             values[key] = self._existing(values[key], (*place, key)) if values[key] else None
-        self._check_cluster(label, values, place)
+        self._check_cluster(label, values, entry, place)
         values["sasl_password"] = self._secret(values["sasl_password"], (*place, "sasl_password"), f'cluster "{label}"')
         return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), **values)
 
-    def _check_cluster(self, label: str, values: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    def _check_cluster(
+        self, label: str, values: dict[str, Any], entry: Mapping[str, Any], place: tuple[str | int, ...]
+    ) -> None:
         """Contradictions that a client would report late, or not at all."""
-        for what, remedy in _contradictions(values):
+        for what, remedy in [*_contradictions(values), *_useless(values, entry)]:
             raise self._file.error(place, f'cluster "{label}": {what}', remedy=remedy)
 
     def _secret(self, text: str | None, place: tuple[str | int, ...], owner: str) -> Secret | None:
@@ -354,10 +405,6 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             found.append(
                 (f"{values['security_protocol']} needs {', '.join(missing)}", "set it here or as KAFKA_… setting")
             )
-    elif values["sasl_mechanism"]:
-        found.append(
-            (f"sasl_mechanism is of no use with {values['security_protocol']}", "set security_protocol to SASL_SSL")
-        )
     if bool(values["ssl_certfile"]) != bool(values["ssl_keyfile"]):
         found.append(("ssl_certfile and ssl_keyfile belong together", "give both or none"))
     if values["enable_idempotence"] and values["max_in_flight_requests"] > 5 and values["client"] == "confluent":
@@ -372,6 +419,23 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             (f"{values['default_topic']!r} is no topic name", "use letters, digits, dot, _ and -, at most 249")
         )
     return found
+
+
+def _useless(values: Mapping[str, Any], entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the protocol never looks at: somebody believes that the connection is encrypted, or logs in, and it does not.
+
+    A cluster that chooses its own protocol is not blamed for settings that are meant for others.
+    """
+    protocol = values["security_protocol"]
+    idle = [] if protocol.startswith("SASL") else ["sasl_mechanism"]
+    idle += [] if protocol.endswith("SSL") else [*_FILES]
+    own = bool(entry.get("security_protocol"))
+    wanted = "SSL or SASL_SSL" if protocol.endswith("PLAINTEXT") else "SASL_SSL"
+    return [
+        (f"{key} is of no use with {protocol}", f"set security_protocol to {wanted}")
+        for key in idle
+        if (entry.get(key) if own else values[key])
+    ]
 
 
 TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")

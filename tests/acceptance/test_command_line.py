@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 
@@ -224,16 +225,18 @@ def test_preview_shows_what_is_sent_to_the_byte(place, table, kafka):
 SLOW = "SELECT t.*, pg_sleep(0.0005)::text AS nap FROM {name} t"
 
 
-def started(folder, env, *words) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*words),
-        cwd=folder,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
+@pytest.fixture
+def started():
+    """Starts a command and does not wait for it; what still runs when the test ends, ends with it."""
+    with ExitStack() as stack:
+
+        def start(folder, env, *words) -> subprocess.Popen[str]:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
+            process = stack.enter_context(subprocess.Popen(command(*words), cwd=folder, env=env, **pipes))
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 def wait_for_messages(kafka, topic: str, count: int, timeout_s: float = 60) -> None:
@@ -244,7 +247,9 @@ def wait_for_messages(kafka, topic: str, count: int, timeout_s: float = 60) -> N
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(place, table, kafka, postgres, name):
+def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(
+    place, table, kafka, postgres, started, name
+):
     folder, run, topic = place(SLOW.format(name=table(60_000)))
     process = started(folder, environment(postgres), "run", "export", "--json")
     wait_for_messages(kafka, topic, 3000)
@@ -266,7 +271,7 @@ def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(place
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_run_becomes_interrupted_and_its_replay_sends_the_same_ids(place, table, kafka, postgres):
+def test_a_killed_run_becomes_interrupted_and_its_replay_sends_the_same_ids(place, table, kafka, postgres, started):
     name = table(60_000)
     folder, run, topic = place(SLOW.format(name=name))
     process = started(folder, environment(postgres), "run", "export", "--at", "2026-01-17T02:00")
@@ -288,7 +293,7 @@ def test_a_killed_run_becomes_interrupted_and_its_replay_sends_the_same_ids(plac
     assert {count for message_id, count in ids.items() if message_id not in before} == {1}
 
 
-def test_a_job_that_runs_already_is_not_started_beside_itself(place, table, kafka, postgres):
+def test_a_job_that_runs_already_is_not_started_beside_itself(place, table, kafka, postgres, started):
     folder, run, topic = place(SLOW.format(name=table(60_000)))
     process = started(folder, environment(postgres), "run", "export")
     wait_for_messages(kafka, topic, 100)

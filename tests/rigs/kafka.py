@@ -146,7 +146,7 @@ class KafkaTopics:
             found = consumer.list_topics(topic, timeout=10).topics[topic]
             if found.error:
                 raise KafkaException(found.error)
-            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in found.partitions}
+            return {p: _span(consumer, TopicPartition(topic, p)) for p in found.partitions}
         finally:
             consumer.close()
 
@@ -154,6 +154,18 @@ class KafkaTopics:
         settings = {"group.id": "rig", "enable.auto.commit": False, "enable.partition.eof": True, **QUIET}
         settings |= {"isolation.level": isolation, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 10}
         return Consumer({"bootstrap.servers": self.plaintext, **settings})
+
+
+def _span(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """A partition's leader may be known to all before it knows it itself."""
+    for _ in range(50):
+        try:
+            return consumer.get_watermark_offsets(place, timeout=10)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(f"{place.topic}-{place.partition} has no leader")
 
 
 def _until(ends: dict[int, int], consumer: Consumer, give_up_at: float) -> list[Message]:

@@ -1,5 +1,7 @@
 """A row becomes the message of SPEC 6, to the byte; a row that cannot is rejected, and never stops the others."""
 
+# ruff: noqa: DTZ001 - a DATE or TIMESTAMP of a database has no zone
+
 from __future__ import annotations
 
 import json
@@ -405,7 +407,7 @@ def test_two_columns_of_one_name_are_refused_with_the_sql_to_write():
 
 
 def test_a_column_without_a_name_is_refused():
-    with pytest.raises(QueryFailed, match="no name.*AS some_name"):
+    with pytest.raises(QueryFailed, match=r"no name.*AS some_name"):
         encode([Column("", "text", "")], [])
 
 
