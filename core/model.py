@@ -71,7 +71,7 @@ RunState = Literal["planned", "running", "succeeded", "partial", "failed", "canc
 # text         str
 # char         str, padded as the database gave it
 # bytes        bytes
-# json         str or bytes that the database guarantees to be JSON, or a Python structure
+# json         str or bytes of JSON text, which is looked at once, or a Python structure
 # array        list, nested lists included; the elements are of `Column.element`
 # boolean      bool
 # unknown      anything: only str, int and bool pass, the rest is rejected with its type named
@@ -321,6 +321,8 @@ class Plan:
     """Hash of the job file as it was read; empty where it is not known."""
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
+    log_payload: bool = False
+    """KAFKA_LOG_PAYLOAD: what could not be sent goes into the log, at level DEBUG, with its content."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,11 @@ REJECTS = [
     ("'0044-03-15 BC'::timestamp", "timestamp", "the text is not a date between the years 0001 and 9999"),
     ("'10000-01-01'::timestamp", "timestamp", "the text is not a date between the years 0001 and 9999"),
     ("'infinity'::timestamptz", "timestamptz", "the text is not a date between the years 0001 and 9999"),
+    (
+        '\'{"a": "\\ud800"}\'::json',
+        "json",
+        "the text escapes half of a character (a lone surrogate), which has no UTF-8 form",
+    ),
     ("ARRAY['NaN'::numeric]", "numeric[]", "NaN has no JSON form"),
     ("ARRAY[1, 'Infinity'::float8]", "float8[]", "Infinity has no JSON form"),
     ("ARRAY['infinity'::date]", "date[]", "the text is not a date between the years 0001 and 9999"),
