@@ -15,6 +15,8 @@ import typer
 from core.errors import ConfigError, PsttError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from core.bootstrap import App
     from core.model import Plan, Run
 
@@ -120,6 +122,7 @@ def run(
     at: At_ = None,
     param: Params_ = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and make every message, send nothing.")] = False,
+    by_runner: Annotated[bool, typer.Option("--by-runner", help="Ask the runner to run it, and do not wait.")] = False,
     workspace: Workspace_ = None,
     as_json: Json_ = False,
 ) -> None:
@@ -127,6 +130,11 @@ def run(
     from core.bootstrap import App
 
     with App.open(workspace) as opened:
+        if by_runner:
+            if dry_run:
+                raise ConfigError("--dry-run and --by-runner do not go together", remedy="leave one of them out")
+            _print_answer(opened.ask_for_run(job, at=_moment(at), params=_pairs(param), who=_user(), now=_now), as_json)
+            return
         plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
         _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
 
@@ -176,6 +184,113 @@ def send(
     else:
         where = f"{result['topic']}-{result['partition']} @ {result['offset']:,}"
         _print([f"✔ acknowledged   {where}   in {result['latency_ms']:.1f} ms"])
+
+
+# ── on its calendar ───────────────────────────────────────────────────────────────────────────
+
+
+@app.command()
+def runner(
+    stop: Annotated[bool, typer.Option("--stop", help="Ask the runner that works here to end, and wait.")] = False,
+    accept_clock: Annotated[
+        bool, typer.Option("--accept-clock", help="The clock is right, although it is behind what was seen before.")
+    ] = False,
+    workspace: Workspace_ = None,
+) -> None:
+    """Runs every job on its calendar until it is stopped: Ctrl-C, SIGTERM, or runner --stop."""
+    from core.bootstrap import App
+    from core.stop import stop_on_signals
+
+    with App.open(workspace) as opened:
+        if stop:
+            _print([opened.stop_runner(_user(), _now)])
+            return
+        with stop_on_signals() as stopping:
+            print(f"runner of {opened.workspace.root} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
+            opened.work(stopping, _now, accept_clock=accept_clock)
+
+
+@app.command(hidden=True)
+def work(fire: Annotated[int, typer.Argument()], workspace: Workspace_ = None) -> None:
+    """Runs one planned fire for the runner."""
+    from core.bootstrap import App
+    from core.work import work as run_fire
+
+    with App.open(workspace) as opened:
+        raise typer.Exit(run_fire(opened, fire, _now))
+
+
+@app.command("next")
+def next_(
+    days: Annotated[float, typer.Option(min=0, max=3660, help="How far to look.")] = 7,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Lists when each enabled job is due next."""
+    from core.bootstrap import App
+    from core.report import fire_lines
+
+    with App.open(workspace) as opened:
+        jobs, fires = opened.coming_fires(_now(), days)
+    if as_json:
+        _print_json({"fires": [{"job": slug, "scheduled_at": moment.isoformat()} for moment, slug in fires]})
+    else:
+        _print(fire_lines(jobs, fires, days))
+
+
+@app.command()
+def backfill(
+    job: Job_,
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="First day: 2026-01-10.")],
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="Last day; it is among them.")],
+    again: Annotated[bool, typer.Option("--again", help="Also times that have a succeeded run.")] = False,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Plans a run for each scheduled time of a range of days; the runner does them one after the other."""
+    from core.bootstrap import App
+    from core.orders import backfill as plan_days
+
+    with App.open(workspace) as opened:
+        found = opened.job(job)
+        days = (_day("--from", first), _day("--to", last))
+        made = plan_days(opened.agenda, found, *days, asked_by=_user(), now=_now(), again=again)
+        note = opened.runner_note(_now())
+    if as_json:
+        _print_json(
+            {
+                "job": found.slug,
+                "planned": len(made.fire_ids),
+                "succeeded_before": made.succeeded_before,
+                "planned_before": made.planned_before,
+                "fire_ids": list(made.fire_ids),
+            }
+        )
+    else:
+        _print([f"{'✔' if made.fire_ids else '–'} {found.name}: {made.text}", *note])
+
+
+@app.command()
+def cancel(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Asks a run to end, whoever started it; it does between two batches, and its query is stopped."""
+    from core.bootstrap import App
+    from core.orders import cancel as ask_to_end
+
+    with App.open(workspace) as opened:
+        text = ask_to_end(opened.ledger, opened.agenda, run, who=_user(), now=_now())
+    _print_answer({"answer": text}, as_json)
+
+
+@app.command()
+def enable(job: Job_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Switches a job on, in its file; its calendar begins now, without what was missed."""
+    _switch(job, workspace, enabled=True, as_json=as_json)
+
+
+@app.command()
+def disable(job: Job_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Switches a job off, in its file; a run under way goes on."""
+    _switch(job, workspace, enabled=False, as_json=as_json)
 
 
 # ── looking before ────────────────────────────────────────────────────────────────────────────
@@ -475,6 +590,31 @@ def _execute(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = False) -
         _print_heading(plan)
     with stop_on_signals() as stop, showing(plan, opened.expected_rows(plan), silent=as_json) as progress:
         return opened.execute(plan, stop=stop, progress=progress, now=_now, dry_run=dry_run)
+
+
+def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -> None:
+    from core.bootstrap import App
+    from core.orders import switch
+
+    word = "enabled" if enabled else "disabled"
+    with App.open(workspace) as opened:
+        found = opened.job(job)
+        changed = switch(opened.workspace, opened.agenda, found.slug, enabled=enabled, who=_user(), now=_now())
+    answer = f'job "{found.name}" is {word}' if changed else f'job "{found.name}" was {word} before'
+    _print_answer({"job": found.slug, "enabled": enabled, "changed": changed, "answer": answer}, as_json)
+
+
+def _print_answer(document: dict[str, Any], as_json: bool) -> None:
+    _print_json(document) if as_json else _print([f"✔ {document['answer']}"])
+
+
+def _day(option: str, text: str) -> date:
+    from datetime import date
+
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} {text} is not a day", remedy="write it as 2026-01-17") from None
 
 
 def _exit_with(run: Run) -> None:

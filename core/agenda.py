@@ -75,6 +75,7 @@ class NewFires:
     missed: Sequence[datetime]
     skipped: Sequence[Skipped]
     considered_until: datetime
+    calendar: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +169,13 @@ class Agenda(Store):
 
     # ── fires of calendars ────────────────────────────────────────────────────────────────────
 
-    def watermarks(self) -> dict[str, datetime]:
-        """Job → up to when each of its fires has a row."""
-        return {row["job"]: _moment(row["considered_until"]) for row in self._rows("watermarks")}
+    def watermarks(self) -> dict[str, tuple[datetime, str]]:
+        """Job → up to when each of its fires has a row, and of which calendar."""
+        return {row["job"]: (_moment(row["considered_until"]), row["calendar"]) for row in self._rows("watermarks")}
 
-    def begin_watermark(self, job: str, at: datetime) -> None:
-        """A calendar begins to count, or goes on, at that time."""
-        self._write("set_watermark", {"job": job, "considered_until": iso_utc(at)})
+    def begin_watermark(self, job: str, at: datetime, calendar: str) -> None:
+        """A calendar begins to count at that time."""
+        self._write("set_watermark", {"job": job, "considered_until": iso_utc(at), "calendar": calendar})
 
     def forget_watermark(self, job: str) -> None:
         """The job has no calendar now; when it has one again it begins at that time, without what was between."""
@@ -187,7 +188,7 @@ class Agenda(Store):
                 values = {"job": job, "now": iso_utc(now)}
                 self._db.execute(self._sql["forget_future_skips"], values)
                 self._db.execute(self._sql["cut_future_spans"], values)
-                self._db.execute(self._sql["set_watermark"], {"job": job, "considered_until": iso_utc(now)})
+                self._db.execute(self._sql["turn_back_watermark"], values)
 
     def plan(self, brought: Iterable[NewFires], now: datetime) -> int:
         """Writes fires and watermarks in one transaction; a fire that has a row already is left as it is.
@@ -202,7 +203,8 @@ class Agenda(Store):
             for new in brought:
                 for row in _calendar_rows(new, iso_utc(now)):
                     written += self._db.execute(self._sql["insert_calendar_fire"], row).rowcount
-                watermark = {"job": new.job, "considered_until": iso_utc(new.considered_until)}
+                until = iso_utc(new.considered_until)
+                watermark = {"job": new.job, "considered_until": until, "calendar": new.calendar}
                 self._db.execute(self._sql["set_watermark"], watermark)
         return written
 

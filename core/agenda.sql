@@ -27,7 +27,8 @@ CREATE INDEX fire_by_time ON fire (scheduled_at);
 CREATE INDEX fire_of_request ON fire (request_id) WHERE request_id IS NOT NULL;
 CREATE TABLE watermark (
     job               TEXT PRIMARY KEY,
-    considered_until  TEXT NOT NULL      -- every fire up to here has its row
+    considered_until  TEXT NOT NULL,     -- every fire up to here has its row
+    calendar          TEXT NOT NULL      -- of which calendar: cron or interval, and time zone
 ) STRICT;
 CREATE TABLE request (
     request_id        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -84,15 +85,15 @@ CREATE TABLE job_version (
     PRIMARY KEY (job, sha256)
 ) STRICT;
 
--- name: watermark
-SELECT considered_until FROM watermark WHERE job = :job
-
 -- name: watermarks
-SELECT job, considered_until FROM watermark
+SELECT * FROM watermark
 
 -- name: set_watermark
-INSERT INTO watermark VALUES (:job, :considered_until)
-ON CONFLICT (job) DO UPDATE SET considered_until = excluded.considered_until
+INSERT INTO watermark VALUES (:job, :considered_until, :calendar)
+ON CONFLICT (job) DO UPDATE SET considered_until = excluded.considered_until, calendar = excluded.calendar
+
+-- name: turn_back_watermark
+UPDATE watermark SET considered_until = :now WHERE job = :job
 
 -- name: forget_watermark
 DELETE FROM watermark WHERE job = :job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -14,17 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from core.calendar import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
 from core.ledger import Ledger
 from core.model import Cluster, DbType, Job, Plan, Publisher, Query, Run
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from core.agenda import Agenda
     from core.doctor import Fact
     from core.envelope import Reject
     from core.metrics import Metrics
     from core.pipeline import Progress
     from core.preview import Preview
+    from core.runner import Chore
     from core.settings import Connections, Settings
     from core.stop import Stop
 
@@ -32,6 +36,8 @@ __all__ = ["App", "bound", "bound_query", "open_workspace", "write_rejects"]
 
 DEFAULT_TIMEZONE = "Europe/Rome"
 DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")
+STOP_SLACK_S = 20.0
+"""What a runner may take beyond PSTT_STOP_TIMEOUT_S: to kill what does not end, and to say so."""
 SHOWN_REJECTS = 100_000
 """Rejects that are read to be grouped by reason; the rest is only counted."""
 
@@ -42,6 +48,8 @@ class App:
     def __init__(self, workspace: Workspace, environ: Mapping[str, str]) -> None:
         self.workspace = workspace
         self.environ = environ
+        self.log_problem = ""
+        """Why there is no log file; empty where there is one."""
         self._open = ExitStack()
 
     @classmethod
@@ -69,6 +77,7 @@ class App:
             retention_days=self.settings.PSTT_LOG_RETENTION_DAYS,
         )
         if problem:
+            self.log_problem = problem
             logger.warning(problem)
 
     # ── the user's files ──────────────────────────────────────────────────────────────────────
@@ -110,6 +119,13 @@ class App:
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
         ledger.mark_interrupted(datetime.now(UTC))
         return ledger
+
+    @cached_property
+    def agenda(self) -> Agenda:
+        """Fires, requests, heartbeat, audit."""
+        from core.agenda import Agenda
+
+        return self._open.enter_context(Agenda(self.workspace.ledger_file))
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -164,7 +180,7 @@ class App:
         if at is not None:
             scheduled_at = at.replace(tzinfo=zone) if at.tzinfo is None else at
         else:
-            scheduled_at = _newest_fire(job, now) or now.replace(microsecond=0)
+            scheduled_at = previous_fire(job, now) or now.replace(microsecond=0)
         scheduled_at = scheduled_at.astimezone(zone)
         connection = self.connections.database(job.connection)
         query = bound(
@@ -184,19 +200,20 @@ class App:
             scheduled_at=scheduled_at,
             batch_size=job.kafka_config.batch_size or cluster.message_batch_size,
             fetch_rows=self.settings.PSTT_FETCH_ROWS,
-            window_start=_newest_fire(job, scheduled_at, before=True),
+            window_start=previous_fire(job, scheduled_at, before=True),
             asked_by=asked_by,
             stop_timeout_s=self.settings.PSTT_STOP_TIMEOUT_S,
             control_topic=self.settings.PSTT_CONTROL_TOPIC,
+            log_payload=self.settings.KAFKA_LOG_PAYLOAD,
         )
 
-    def replay_plan(self, prefix: str, *, rejects_only: bool, asked_by: str) -> Plan:
-        """The plan that repeats a run: its scheduled time and its parameters, the job as it is now."""
+    def replay_plan(self, prefix: str, *, rejects_only: bool, asked_by: str, job: Job | None = None) -> Plan:
+        """The plan that repeats a run: its scheduled time and its parameters, the job as it is now (None: on disk)."""
         from core.jobs import find_job
 
         run = self.ledger.run(prefix)
         root = run.of_run or run.run_id
-        job = replace(find_job(self.workspace, run.job), parameters=dict(run.parameters))
+        job = replace(job or find_job(self.workspace, run.job), parameters=dict(run.parameters))
         plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by)
         skip = None
         if rejects_only:
@@ -224,6 +241,7 @@ class App:
         from core.delivery import Sender
         from core.pipeline import run_job
         from core.sources import open_source
+        from core.watch import watched
 
         with ExitStack() as stack:
             stack.enter_context(self._alone(plan.job))
@@ -237,6 +255,7 @@ class App:
             source = open_source(self.connections.database(plan.job.connection))
             stack.callback(source.close)
             stop.on_stop(source.cancel)
+            stack.enter_context(watched(ledger.file, plan.job, stop))
             sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
             with logger.contextualize(job=plan.job.slug):
                 run = run_job(plan, source, publisher, sender, ledger, spool_dir, now=now, stop=stop, progress=progress)
@@ -303,6 +322,107 @@ class App:
             open_publisher=open_publisher,
             now=now,
         )
+
+    # ── the runner ────────────────────────────────────────────────────────────────────────────
+
+    def work(self, stop: Stop, now: Callable[[], datetime], *, accept_clock: bool = False) -> None:
+        """Is the runner of this workspace until it is asked to stop.
+
+        Raises:
+            RunnerBusy: There is one.
+            ConfigError: A setting is wrong, or the clock is far behind what was seen before.
+        """
+        from core import __version__
+        from core.runner import Runner, alone
+        from core.workers import Processes
+
+        with alone(self.workspace, self.agenda):
+            runner = Runner(
+                self.workspace,
+                self.settings,
+                self.agenda,
+                self.ledger,
+                Processes(self.workspace.root),
+                now=now,
+                version=__version__,
+                note=self.log_problem,
+            )
+            runner.chores = self._chores(runner.jobs, now)
+            runner.run(stop, accept_clock=accept_clock)
+
+    def stop_runner(self, who: str, now: Callable[[], datetime]) -> str:
+        """Asks the runner to end and waits for it; what happened, in words.
+
+        Raises:
+            LedgerBusy: It did not end in its time.
+        """
+        beat = self.agenda.runner()
+        if beat is None or not beat.is_alive(now()):
+            return "no runner works here"
+        self.agenda.ask("stop", asked_by=who, now=now())
+        deadline = time.monotonic() + self.settings.PSTT_STOP_TIMEOUT_S + STOP_SLACK_S
+        while time.monotonic() < deadline:
+            beat = self.agenda.runner()
+            if beat is None or not beat.is_alive(now()):
+                return "the runner has ended"
+            time.sleep(0.1)
+        raise LedgerBusy("the runner has not ended in its time", remedy=f"look at pid {beat.pid} on {beat.host}")
+
+    def ask_for_run(
+        self, text: str, *, at: datetime | None, params: Mapping[str, str], who: str, now: Callable[[], datetime]
+    ) -> dict[str, Any]:
+        """Asks the runner to run a job; the request's number and its first answer."""
+        job = self.job(text)
+        if at is not None and at.tzinfo is None:
+            at = at.replace(tzinfo=ZoneInfo(job.timezone))
+        args = {"at": at.isoformat() if at else None, "parameters": dict(params)}
+        number = self.agenda.ask("run", job=job.slug, args=args, asked_by=who, now=now())
+        if note := self.runner_note(now()):
+            return {"request_id": number, "state": "waiting", "answer": f"asked as request {number}; {note[0]}"}
+        deadline = time.monotonic() + 3
+        while (request := self.agenda.request(number)).state == "waiting" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if request.state == "refused":
+            raise ConfigError(f"the runner refused: {request.answer}")
+        return {"request_id": number, "state": request.state, "answer": request.answer or "the runner has not taken it"}
+
+    def runner_note(self, now: datetime) -> list[str]:
+        """What to say where no runner works; empty where one does."""
+        beat = self.agenda.runner()
+        alive = beat is not None and beat.is_alive(now)
+        return [] if alive else ["no runner works here: python -m core runner starts one"]
+
+    def coming_fires(self, now: datetime, days: float) -> tuple[list[Job], list[tuple[datetime, str]]]:
+        """The enabled jobs, and their fires of the next days: (time in the job's zone, slug), by time."""
+        from datetime import timedelta
+
+        from core.calendar import fires
+        from core.jobs import load_jobs
+
+        jobs = [job for job in load_jobs(self.workspace)[0] if job.enabled]
+        until = now + timedelta(days=days)
+        found = [
+            (moment.astimezone(ZoneInfo(job.timezone)), job.slug) for job in jobs for moment in fires(job, now, until)
+        ]
+        return jobs, sorted(found)
+
+    def _chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[Chore]:
+        """What goes on beside the runs. Each opens the agenda in its own thread, since a `Store` belongs to one."""
+        from core.chores import Repeated
+
+        def look_at_brokers() -> None:
+            from core.agenda import Agenda
+            from core.broker_health import look, used_clusters
+            from core.settings import load_connections
+
+            connections = load_connections(self.workspace, self.settings, self.environ)
+            clusters, samples = used_clusters(jobs(), connections, self.settings, now())
+            samples += [look(cluster, now()) for cluster in clusters]
+            with Agenda(self.workspace.ledger_file) as agenda:
+                for sample in samples:
+                    agenda.add_broker_sample(sample)
+
+        return [Repeated("broker health", self.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, look_at_brokers)]
 
     def bootstrap_servers(self, plan: Plan) -> str:
         """Where the cluster of a plan is reached; for a mock broker the address it was given."""
@@ -416,20 +536,6 @@ def bound(
     return parsed.bind(
         {name: resolve(value, scheduled_at, timezone) for name, value in values.items()}, allow_writes=allow_writes
     )
-
-
-def _newest_fire(job: Job, now: datetime, *, before: bool = False) -> datetime | None:
-    """The newest scheduled time at or before `now` (strictly before it if `before`); None without a calendar."""
-    if job.scheduling_mode != "cron" or job.cron is None:
-        return None
-    from datetime import timedelta
-
-    from cronsim import CronSim
-
-    local = now.astimezone(ZoneInfo(job.timezone))
-    # Backwards, CronSim gives the times strictly before its start.
-    start = local if before else local + timedelta(seconds=1)
-    return next(CronSim(job.cron, start, reverse=True), None)
 
 
 def _log_verdict(run: Run, *, dry_run: bool) -> None:

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, PsttError
-from core.model import Run
+from core.model import Job, Run
 
 __all__ = [
     "error_document",
@@ -150,6 +150,8 @@ def run_document(run: Run) -> dict[str, Any]:
         "of_run": run.of_run,
         "asked_by": run.asked_by,
         "parameters": dict(run.parameters),
+        "fire_id": run.fire_id,
+        "job_sha256": run.job_sha256,
         "sql_sha256": run.sql_sha256,
         "started_at": iso_utc(run.started_at),
         "finished_at": iso_utc(run.finished_at) if run.finished_at else None,
@@ -198,6 +200,23 @@ def runs_table(runs: Sequence[Run]) -> list[str]:
         counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
         lines.append(f"{run.run_id:<11} {when:<18} {run.state:<12} {counts}  {run.job}")
     return lines
+
+
+# ── the calendar ──────────────────────────────────────────────────────────────────────────────
+
+
+def fire_lines(jobs: Sequence[Job], fires: Sequence[tuple[datetime, str]], days: float, most: int = 20) -> list[str]:
+    """One line a job with its calendar in words, then the next fires."""
+    from core.calendar import in_words
+
+    if not jobs:
+        return ["no job is enabled", "  next   README: how to add a job"]
+    width = max(len(job.slug) for job in jobs)
+    lines = [f"{job.slug:<{width}}  {in_words(job)}, {job.timezone}" for job in jobs]
+    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in fires[:most])]
+    if len(fires) > most:
+        lines.append(f"and {len(fires) - most:,} more in {days:g} days; --json lists them all")
+    return lines if fires else [*lines, f"no fire in the next {days:g} days"]
 
 
 # ── a send ────────────────────────────────────────────────────────────────────────────────────

@@ -56,14 +56,14 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Within it a first signal asks to stop, and a second one raises KeyboardInterrupt."""
+def stop_on_signals(error: PsttError | None = None) -> Iterator[Stop]:
+    """Within it a first signal asks to stop, for that reason, and a second one raises KeyboardInterrupt."""
     stop = Stop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        stop.set(error)
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), handle) for name in names}

@@ -1,0 +1,210 @@
+"""Turns calendars into fires: each scheduled time of each enabled job gets its row, once, whatever the clock does.
+
+The time of the next fire of each job is kept in a heap, so that a second in which nothing is due costs nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from core.agenda import Agenda, NewFires
+from core.calendar import Skipped, due, next_fires
+from core.errors import ConfigError, PsttError
+from core.model import Job
+
+__all__ = ["Planner"]
+
+CLOCK_NOISE = timedelta(seconds=2)
+"""Clocks are corrected by less than this all the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Leap:
+    """A span for which nothing is caught up, since the clock cannot be believed."""
+
+    until: datetime
+    reason: str
+
+
+class Planner:
+    """The calendars of all jobs over one agenda.
+
+    Args:
+        agenda: Where fires and watermarks are written.
+        grace_s: A fire at most so old is on time (PSTT_GRACE_S).
+        longest_gap: A longer time without a runner is believed to be a wrong clock (PSTT_MAX_CATCH_UP_DAYS).
+    """
+
+    def __init__(self, agenda: Agenda, *, grace_s: float, longest_gap: timedelta) -> None:
+        self.problem: str = ""
+        """What a person should know about the clock; empty: nothing."""
+        self._agenda = agenda
+        self._grace_s = grace_s
+        self._longest_gap = longest_gap
+        self._jobs: dict[str, Job] = {}
+        self._watermarks: dict[str, datetime] = {}
+        self._heap: list[tuple[datetime, int, str, Job]] = []
+        self._numbers = count()
+        self._seen_at: datetime | None = None
+        self._leap: _Leap | None = None
+        self._is_refused = False
+
+    def open(
+        self, jobs: Mapping[str, Job], now: datetime, seen_at: datetime | None, *, accept_clock: bool = False
+    ) -> None:
+        """Begins where the last runner ended; missed fires are decided about by the next `tick`.
+
+        Args:
+            jobs: Slug → job, all that there are.
+            now: Aware.
+            seen_at: When the last runner was alive; None: there was none.
+            accept_clock: A person says that `now` is right, however far it is behind `seen_at`.
+
+        Raises:
+            ConfigError: The clock is behind `seen_at` by more than the longest gap.
+        """
+        now = now.astimezone(UTC)
+        self._seen_at = seen_at
+        self._jobs = {slug: job for slug, job in jobs.items() if _has_calendar(job)}
+        self._load(now)
+        self._note_clock(now, accept=accept_clock)
+
+    def change(self, slug: str, job: Job | None, now: datetime) -> None:
+        """A job was edited, switched on or off, or has gone (None). What came due until now belongs to the old calendar."""
+        self.tick(now)
+        if job is not None and _has_calendar(job):
+            self._jobs[slug] = job
+            self._begin(slug, job, now.astimezone(UTC))
+            self._await_next(slug, job)
+        elif slug in self._jobs:
+            del self._jobs[slug]
+            self._watermarks.pop(slug, None)
+            self._agenda.forget_watermark(slug)
+
+    def tick(self, now: datetime) -> int:
+        """Writes the fires that have come due; how many rows that made.
+
+        Raises:
+            ConfigError: The clock was set back so far that nobody knows which time is right; nothing fires.
+        """
+        now = now.astimezone(UTC)
+        self._note_clock(now)
+        brought = list(self._due(now))
+        try:
+            written = self._agenda.plan(brought, now) if brought else 0
+        except PsttError:
+            self._load(now)  # nothing was written: the same fires come due again
+            raise
+        self._seen_at, self._leap = now, None
+        return written
+
+    def next_fire_at(self) -> datetime | None:
+        """When there is something to write; None: never."""
+        while self._heap and self._is_stale(self._heap[0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────
+
+    def _load(self, now: datetime) -> None:
+        """Takes up the watermarks of the agenda; a calendar that is new begins now, one edited when nobody looked then."""
+        known = self._agenda.watermarks()
+        for slug in known.keys() - self._jobs.keys():
+            self._agenda.forget_watermark(slug)
+        self._heap = []
+        for slug, job in self._jobs.items():
+            considered_until, calendar = known.get(slug, (now, ""))
+            self._watermarks[slug] = considered_until
+            if slug not in known:
+                self._begin(slug, job, now)
+            elif calendar != _calendar_of(job):
+                self._begin(slug, job, max(considered_until, min(self._seen_at or now, now)))
+            self._await_next(slug, job)
+
+    def _begin(self, slug: str, job: Job, at: datetime) -> None:
+        self._watermarks[slug] = at
+        self._agenda.begin_watermark(slug, at, _calendar_of(job))
+
+    def _await_next(self, slug: str, job: Job) -> None:
+        for moment in next_fires(job, self._watermarks[slug], 1):
+            heapq.heappush(self._heap, (moment, next(self._numbers), slug, job))
+
+    def _is_stale(self, entry: tuple[datetime, int, str, Job]) -> bool:
+        """Whether the job has changed since it was put into the heap."""
+        _, _, slug, job = entry
+        return self._jobs.get(slug) is not job
+
+    def _due(self, now: datetime) -> Iterator[NewFires]:
+        while self._heap and self._heap[0][0] <= now:
+            entry = heapq.heappop(self._heap)
+            if self._is_stale(entry):
+                continue
+            _, _, slug, job = entry
+            yield self._decide(slug, job, now)
+            self._watermarks[slug] = now
+            self._await_next(slug, job)
+
+    def _decide(self, slug: str, job: Job, now: datetime) -> NewFires:
+        since, skipped = self._watermarks[slug], []
+        if self._leap and since < self._leap.until:
+            first = next_fires(job, since, 1)
+            if first and first[0] <= self._leap.until:
+                skipped.append(Skipped(first[0], self._leap.until, 0, self._leap.reason))
+            since = self._leap.until
+        found = due(job, since, now, self._grace_s)
+        told = (*skipped, *found.skipped)
+        return NewFires(slug, job.overlap, found.on_time, found.missed, told, now, _calendar_of(job))
+
+    def _note_clock(self, now: datetime, *, accept: bool = False) -> None:
+        """Sees whether the clock was set since it was last looked at."""
+        if self._seen_at is None:
+            return
+        moved = now - self._seen_at
+        if moved > self._longest_gap:
+            self._leap = _Leap(
+                now - timedelta(seconds=self._grace_s),
+                f"the clock went from {self._seen_at:%Y-%m-%d %H:%M} to {now:%Y-%m-%d %H:%M} UTC: "
+                f"more than {self._longest_gap.total_seconds() / 86_400:g} days are not caught up",
+            )
+            self.problem = (
+                f"{self._leap.reason}; check the clock; python -m core backfill runs the days that are wanted"
+            )
+        elif -moved > self._longest_gap and not accept:
+            error = wrong_clock(now, self._seen_at)
+            self.problem, self._is_refused = str(error), True
+            raise error
+        elif moved < -CLOCK_NOISE:
+            self._turn_back(now)
+        elif self._is_refused:
+            self.problem = ""
+        self._is_refused = False
+
+    def _turn_back(self, now: datetime) -> None:
+        """The clock was set back. What ran stays done, since its row is there; what was only skipped may come again."""
+        ahead = [slug for slug, watermark in self._watermarks.items() if watermark > now]
+        self._agenda.turn_back(ahead, now)
+        self._agenda.audit("runner", "clock set back", "clock", now, str(self._seen_at), str(now))
+        self._seen_at, self.problem = now, ""
+        self._load(now)
+
+
+def wrong_clock(now: datetime, seen_at: datetime) -> ConfigError:
+    """The clock is far behind what was seen before: nobody knows which of the two was wrong."""
+    return ConfigError(
+        f"the clock says {now:%Y-%m-%d %H:%M} UTC, and a runner worked here at {seen_at:%Y-%m-%d %H:%M} UTC",
+        why="with a wrong clock the jobs would ask for the wrong days",
+        remedy="set the clock; if the earlier time was the wrong one: python -m core runner --accept-clock",
+    )
+
+
+def _has_calendar(job: Job) -> bool:
+    return job.enabled and job.scheduling_mode != "manual"
+
+
+def _calendar_of(job: Job) -> str:
+    when = job.cron if job.scheduling_mode == "cron" else f"every {job.interval_s} s"
+    return f"{when} {job.timezone}"
