@@ -151,6 +151,7 @@ class DatabaseConnection:
     allow_writes: bool = False
     connect_timeout_s: float = 15.0
     statement_timeout_s: float | None = None
+    """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (there in whole seconds): each wait for the server."""
 
 
 @dataclass(frozen=True, slots=True)
