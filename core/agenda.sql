@@ -22,7 +22,8 @@ CREATE TABLE fire (
     finished_at       TEXT
 ) STRICT;
 CREATE UNIQUE INDEX fire_once ON fire (job, scheduled_at) WHERE kind IN ('calendar', 'catch_up');
-CREATE INDEX fire_open ON fire (job) WHERE state IN ('planned', 'running');
+-- A partial index is used only where a statement repeats its condition word for word.
+CREATE INDEX fire_open ON fire (state, job) WHERE state IN ('planned', 'running');
 CREATE INDEX fire_by_time ON fire (scheduled_at);
 CREATE INDEX fire_of_request ON fire (request_id) WHERE request_id IS NOT NULL;
 CREATE TABLE watermark (
@@ -120,15 +121,15 @@ DELETE FROM fire WHERE job = :job AND state = 'skipped' AND run_id IS NULL AND k
 UPDATE fire SET skipped_until = :now WHERE job = :job AND state = 'skipped' AND skipped_until > :now
 
 -- name: startable
-SELECT * FROM fire WHERE state = 'planned' AND (not_before IS NULL OR not_before <= :now)
-    AND job NOT IN (SELECT job FROM fire WHERE state = 'running')
+SELECT * FROM fire WHERE state IN ('planned', 'running') AND state = 'planned' AND (not_before IS NULL OR not_before <= :now)
+    AND job NOT IN (SELECT job FROM fire WHERE state IN ('planned', 'running') AND state = 'running')
 ORDER BY CASE kind WHEN 'request' THEN 0 WHEN 'backfill' THEN 2 ELSE 1 END, scheduled_at, fire_id
 
 -- name: open_fires
 SELECT * FROM fire WHERE state IN ('planned', 'running') ORDER BY fire_id
 
 -- name: running_fires
-SELECT * FROM fire WHERE state = 'running'
+SELECT * FROM fire WHERE state IN ('planned', 'running') AND state = 'running'
 
 -- name: fire
 SELECT * FROM fire WHERE fire_id = :fire_id
@@ -151,11 +152,11 @@ WHERE fire_id = :fire_id AND state IN ('planned', 'running')
 UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now WHERE fire_id = :fire_id AND state = 'planned'
 
 -- name: skip_planned_of_job
-UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now WHERE job = :job AND state = 'planned'
+UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now WHERE state IN ('planned', 'running') AND job = :job AND state = 'planned'
 
 -- name: skip_calendar_of_job
 UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now
-WHERE job = :job AND state = 'planned' AND kind IN ('calendar', 'catch_up')
+WHERE state IN ('planned', 'running') AND job = :job AND state = 'planned' AND kind IN ('calendar', 'catch_up')
 
 -- name: succeeded_times
 SELECT DISTINCT scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind = 'job'
@@ -170,7 +171,7 @@ INSERT INTO request (kind, job, run_id, args, asked_by, asked_at, state)
 VALUES (:kind, :job, :run_id, :args, :asked_by, :asked_at, 'waiting')
 
 -- name: waiting_requests
-SELECT * FROM request WHERE state = 'waiting' ORDER BY request_id
+SELECT * FROM request WHERE state IN ('waiting', 'taken') AND state = 'waiting' ORDER BY request_id
 
 -- name: request
 SELECT * FROM request WHERE request_id = :request_id

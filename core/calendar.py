@@ -33,7 +33,9 @@ __all__ = [
     "Calendar",
     "Due",
     "Skipped",
+    "all_fires",
     "check_cron",
+    "decided",
     "due",
     "fires",
     "in_words",
@@ -146,8 +148,8 @@ def fires(job: Calendar, after: datetime, until: datetime) -> Iterator[datetime]
         after: Aware.
         until: Aware.
     """
-    after, until = after.astimezone(UTC), until.astimezone(UTC)
-    for moment in _all_fires(job, after):
+    until = until.astimezone(UTC)
+    for moment in all_fires(job, after):
         if moment > until:
             return
         yield moment
@@ -155,7 +157,7 @@ def fires(job: Calendar, after: datetime, until: datetime) -> Iterator[datetime]
 
 def next_fires(job: Calendar, after: datetime, count: int) -> list[datetime]:
     """The first `count` scheduled times later than `after`."""
-    return list(islice(_all_fires(job, after.astimezone(UTC)), count))
+    return list(islice(all_fires(job, after), count))
 
 
 def previous_fire(job: Calendar, at: datetime, *, before: bool = False) -> datetime | None:
@@ -176,7 +178,9 @@ def previous_fire(job: Calendar, at: datetime, *, before: bool = False) -> datet
     return None
 
 
-def _all_fires(job: Calendar, after: datetime) -> Iterator[datetime]:
+def all_fires(job: Calendar, after: datetime) -> Iterator[datetime]:
+    """Yields the scheduled times later than `after`, without end; who keeps it pays 15 µs a fire."""
+    after = after.astimezone(UTC)
     if job.scheduling_mode == "interval" and job.interval_s:
         return _interval_fires(job.interval_s, after)
     if job.scheduling_mode == "cron" and job.cron:
@@ -266,10 +270,16 @@ def due(job: Calendar, considered_until: datetime, now: datetime, grace_s: float
         now: Aware.
         grace_s: Seconds.
     """
+    return decided(job, list(fires(job, considered_until, now)), now, grace_s)
+
+
+def decided(job: Calendar, found: Sequence[datetime], now: datetime, grace_s: float) -> Due:
+    """As `due`, where the fires of the span are known."""
     limit = now.astimezone(UTC) - timedelta(seconds=grace_s)
-    found = list(fires(job, considered_until, now))
     on_time = [moment for moment in found if moment >= limit]
     missed = found[: len(found) - len(on_time)]
+    if not missed:
+        return Due(tuple(on_time))
     kept, reason = _kept(job, missed, on_time)
     return Due(tuple(on_time), tuple(kept), told(missed[: len(missed) - len(kept)], reason))
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from core.agenda import Agenda, NewFires
-from core.calendar import Skipped, due, next_fires
+from core.calendar import Skipped, all_fires, decided
 from core.errors import ConfigError, PsttError
 from core.model import Job
 
@@ -28,6 +28,18 @@ class _Leap:
 
     until: datetime
     reason: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Coming:
+    """The next fire of a job, and all that follow it."""
+
+    at: datetime
+    number: int
+    """Equal times come in the order in which they were put down."""
+    slug: str = field(compare=False)
+    job: Job = field(compare=False)
+    following: Iterator[datetime] = field(compare=False)
 
 
 class Planner:
@@ -47,7 +59,7 @@ class Planner:
         self._longest_gap = longest_gap
         self._jobs: dict[str, Job] = {}
         self._watermarks: dict[str, datetime] = {}
-        self._heap: list[tuple[datetime, int, str, Job]] = []
+        self._heap: list[_Coming] = []
         self._numbers = count()
         self._seen_at: datetime | None = None
         self._leap: _Leap | None = None
@@ -106,7 +118,7 @@ class Planner:
         """When there is something to write; None: never."""
         while self._heap and self._is_stale(self._heap[0]):
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0].at if self._heap else None
 
     # ── inside ────────────────────────────────────────────────────────────────────────────────
 
@@ -130,34 +142,37 @@ class Planner:
         self._agenda.begin_watermark(slug, at, _calendar_of(job))
 
     def _await_next(self, slug: str, job: Job) -> None:
-        for moment in next_fires(job, self._watermarks[slug], 1):
-            heapq.heappush(self._heap, (moment, next(self._numbers), slug, job))
+        following = all_fires(job, self._watermarks[slug])
+        for moment in following:
+            heapq.heappush(self._heap, _Coming(moment, next(self._numbers), slug, job, following))
+            return
 
-    def _is_stale(self, entry: tuple[datetime, int, str, Job]) -> bool:
-        """Whether the job has changed since it was put into the heap."""
-        _, _, slug, job = entry
-        return self._jobs.get(slug) is not job
+    def _is_stale(self, coming: _Coming) -> bool:
+        """Whether the job has changed since."""
+        return self._jobs.get(coming.slug) is not coming.job
 
     def _due(self, now: datetime) -> Iterator[NewFires]:
-        while self._heap and self._heap[0][0] <= now:
-            entry = heapq.heappop(self._heap)
-            if self._is_stale(entry):
+        while self._heap and self._heap[0].at <= now:
+            coming = heapq.heappop(self._heap)
+            if self._is_stale(coming):
                 continue
-            _, _, slug, job = entry
-            yield self._decide(slug, job, now)
-            self._watermarks[slug] = now
-            self._await_next(slug, job)
+            yield self._decide(coming, now)
+            self._watermarks[coming.slug] = now
 
-    def _decide(self, slug: str, job: Job, now: datetime) -> NewFires:
-        since, skipped = self._watermarks[slug], []
-        if self._leap and since < self._leap.until:
-            first = next_fires(job, since, 1)
-            if first and first[0] <= self._leap.until:
-                skipped.append(Skipped(first[0], self._leap.until, 0, self._leap.reason))
-            since = self._leap.until
-        found = due(job, since, now, self._grace_s)
-        told = (*skipped, *found.skipped)
-        return NewFires(slug, job.overlap, found.on_time, found.missed, told, now, _calendar_of(job))
+    def _decide(self, coming: _Coming, now: datetime) -> NewFires:
+        job, skipped, found = coming.job, [], [coming.at]
+        following = coming.following
+        if self._leap and coming.at <= self._leap.until:
+            skipped.append(Skipped(coming.at, self._leap.until, 0, self._leap.reason))
+            found, following = [], all_fires(job, self._leap.until)
+        for moment in following:
+            if moment > now:
+                heapq.heappush(self._heap, _Coming(moment, next(self._numbers), coming.slug, job, following))
+                break
+            found.append(moment)
+        due = decided(job, found, now, self._grace_s)
+        told = (*skipped, *due.skipped)
+        return NewFires(coming.slug, job.overlap, due.on_time, due.missed, told, now, _calendar_of(job))
 
     def _note_clock(self, now: datetime, *, accept: bool = False) -> None:
         """Sees whether the clock was set since it was last looked at."""
