@@ -1,0 +1,653 @@
+"""The runner on a clock of its own: what it starts, what it makes of each ending, what it is asked."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.agenda import Agenda
+from core.errors import BrokerUnavailable, ConfigError, PsttError, QueryFailed, RunTimedOut
+from core.jobs import parse_job
+from core.ledger import Ledger, Outcome
+from core.model import Plan, Query, Step
+from core.orders import backfill, cancel, switch
+from core.runner import RUNNER_STOPS, Runner
+from core.settings import Settings
+from core.watch import broken_off
+from core.work import BUSY
+from core.workspace import Workspace
+
+NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.at = NOON
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return (self.at - NOON).total_seconds()
+
+
+@dataclass
+class Worker:
+    """A fire on its way, which ends when the test says so."""
+
+    hands: "Hands"
+    fire_id: int
+    run_id: str | None = None
+    code: int | None = None
+    words: str = ""
+    is_killed: bool = False
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def kill(self) -> None:
+        self.is_killed, self.code = True, -9
+
+    def last_words(self) -> str:
+        return self.words
+
+    def begins(self) -> None:
+        """Takes the fire, as a process does before it reads a row."""
+        fire = self.hands.agenda.fire(self.fire_id)
+        version = self.hands.agenda.job_version(fire.job, fire.job_sha256)
+        job = parse_job(self.hands.workspace.queries_dir / f"{fire.job}.job.json", version.document)
+        query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+        plan = Plan(job, query, "rig", "t", fire.scheduled_at, 100, fire_id=fire.fire_id, job_sha256=fire.job_sha256)
+        self.run_id = self.hands.ledger.start(plan, self.hands.clock()).run_id
+
+    def ends(self, state: str = "succeeded", error: PsttError | None = None) -> None:
+        """Writes the verdict and leaves."""
+        if self.run_id is None:
+            self.begins()
+        self.hands.ledger.finish(self.run_id, Outcome(state, error=error), self.hands.clock())
+        self.code = 0
+
+    def leaves(self, code: int, words: str = "") -> None:
+        """Ends without a verdict."""
+        self.code, self.words = code, words
+
+
+@dataclass
+class Hands:
+    """Workers that do nothing by themselves."""
+
+    workspace: Workspace
+    agenda: Agenda
+    ledger: Ledger
+    clock: Clock
+    started: list[Worker] = field(default_factory=list)
+
+    def start(self, fire_id: int) -> Worker:
+        self.started.append(Worker(self, fire_id))
+        return self.started[-1]
+
+    @property
+    def last(self) -> Worker:
+        return self.started[-1]
+
+
+@dataclass
+class Stage:
+    """A workspace with its runner; `go` lets time pass."""
+
+    workspace: Workspace
+    agenda: Agenda
+    ledger: Ledger
+    clock: Clock
+    hands: Hands
+    runner: Runner
+    settings: dict
+
+    def go(self, span: timedelta = SECOND) -> None:
+        self.clock.at += span
+        self.runner.tick()
+
+    def write(self, slug: str = "export", **changes) -> None:
+        document = {
+            "name": slug.title(),
+            "query": "q.sql",
+            "connection": "A00",
+            "scheduling_mode": "cron",
+            "cron": "0 * * * *",
+            "timezone": "UTC",
+            **changes,
+        }
+        self.write_text(json.dumps(document), slug)
+
+    def write_text(self, text: str, slug: str = "export") -> None:
+        (self.workspace.queries_dir / f"{slug}.job.json").write_text(text, encoding="utf-8")
+
+    def restart(self, **changes) -> None:
+        settings = Settings(**{**self.settings, **changes})
+        self.runner = Runner(
+            self.workspace,
+            settings,
+            self.agenda,
+            self.ledger,
+            self.hands,
+            now=self.clock,
+            monotonic=self.clock.monotonic,
+        )
+        self.runner.begin()
+
+    def fires(self, job: str | None = None) -> list[tuple[str, str]]:
+        found = self.agenda.fires(NOON - timedelta(days=30), NOON + timedelta(days=30), job)
+        return [(f"{fire.scheduled_at:%H:%M}", fire.state) for fire in found]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    (tmp_path / "queries").mkdir()
+    workspace, clock = Workspace(tmp_path), Clock()
+    with Agenda(workspace.ledger_file) as agenda, Ledger(workspace.ledger_file) as ledger:
+        hands = Hands(workspace, agenda, ledger, clock)
+        made = Stage(workspace, agenda, ledger, clock, hands, None, {})
+        made.write()
+        made.restart()
+        yield made
+
+
+# ── from a fire to its verdict ────────────────────────────────────────────────────────────────
+
+
+def test_a_fire_is_written_started_with_the_version_on_disk_and_done_with_its_run(stage):
+    stage.go(HOUR)
+    (fire,) = stage.agenda.fires(NOON, NOON + HOUR)
+    assert fire.state == "planned"
+    assert stage.agenda.job_version("export", fire.job_sha256).document == (
+        stage.workspace.queries_dir / "export.job.json"
+    ).read_text(encoding="utf-8")
+    stage.hands.last.ends()
+    stage.go()
+    run = stage.ledger.run(stage.agenda.fire(fire.fire_id).run_id)
+    assert (run.state, run.fire_id, run.job_sha256, run.scheduled_at) == (
+        "succeeded",
+        fire.fire_id,
+        fire.job_sha256,
+        NOON + HOUR,
+    )
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_no_more_runs_at_once_than_there_are_workers_and_the_next_begins_when_one_ends(stage):
+    for n in range(5):
+        stage.write(f"job{n}")
+    stage.restart(PSTT_WORKERS=2)
+    stage.go(HOUR)
+    assert len(stage.hands.started) == 2
+    stage.hands.started[0].ends()
+    stage.go()
+    assert len(stage.hands.started) == 3
+
+
+def test_a_job_never_runs_beside_itself(stage):
+    stage.write(overlap="queue")
+    stage.go()
+    stage.go(HOUR)
+    stage.hands.last.begins()
+    stage.go(HOUR)
+    assert len(stage.hands.started) == 1
+    assert [state for _, state in stage.fires()] == ["running", "planned"]
+    stage.hands.last.ends()
+    stage.go()
+    assert len(stage.hands.started) == 2
+
+
+def test_with_skip_the_fire_that_comes_during_a_run_says_why_it_did_not_run(stage):
+    stage.go(HOUR)
+    stage.hands.last.begins()
+    stage.go(HOUR)
+    assert stage.fires() == [("13:00", "running"), ("14:00", "skipped")]
+    assert stage.agenda.fires(NOON + HOUR, NOON + 2 * HOUR)[0].reason.startswith("the one before it was still running")
+
+
+@pytest.mark.parametrize(("state", "error"), [("partial", QueryFailed("lost")), ("cancelled", None)])
+def test_a_verdict_that_waiting_does_not_change_stands(stage, state, error):
+    stage.go(HOUR)
+    stage.hands.last.ends(state, error)
+    stage.go(HOUR / 2)
+    assert stage.fires() == [("13:00", "done")]
+    assert len(stage.hands.started) == 1
+
+
+def test_a_run_that_failed_for_a_reason_that_may_pass_is_tried_again_with_doubling_waits(stage):
+    stage.restart(PSTT_RUN_RETRIES=2, PSTT_RUN_RETRY_WAIT_S=30)
+    stage.go(HOUR)
+    began = []
+    for _ in range(200):
+        if len(stage.hands.started) > len(began):
+            began.append((stage.clock.at - NOON - HOUR).total_seconds())
+            stage.hands.last.ends("failed", BrokerUnavailable("no broker answers"))
+        stage.go()
+    assert began == [0, 31, 92]
+    assert stage.fires() == [("13:00", "done")]
+    runs = stage.ledger.runs("export")
+    assert [(run.attempt, run.scheduled_at) for run in runs] == [(3, NOON + HOUR), (2, NOON + HOUR), (1, NOON + HOUR)]
+
+
+def test_a_run_that_failed_for_good_is_not_tried_again(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends("failed", QueryFailed("bad SQL"))
+    stage.go(timedelta(minutes=20))
+    assert len(stage.hands.started) == 1
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_process_that_dies_in_its_run_leaves_it_interrupted_and_the_fire_is_run_again(stage):
+    stage.go(HOUR)
+    stage.hands.last.begins()
+    stage.hands.last.leaves(-11, "Segmentation fault")
+    stage.go()
+    assert len(stage.hands.started) == 2
+    stage.hands.last.ends()
+    stage.go()
+    second, first = stage.ledger.runs("export")
+    assert (first.state, second.state, second.attempt) == ("interrupted", "succeeded", 2)
+    assert "code -11: Segmentation fault; how many rows arrived is not known" in first.error_text
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_run_that_always_takes_its_process_down_is_given_up(stage):
+    stage.write(cron="0 13 * * *")
+    stage.go()
+    stage.go(HOUR)
+    for _ in range(3 * 3600):
+        if stage.hands.last.code is None:
+            stage.hands.last.begins()
+            stage.hands.last.leaves(-9)
+        if stage.fires() == [("13:00", "done")]:
+            break
+        stage.go(10 * SECOND)
+    assert len(stage.hands.started) == 11
+    assert stage.ledger.runs("export")[0].state == "interrupted"
+
+
+def test_a_process_that_ends_before_its_run_began_is_a_run_that_failed_with_its_last_words(stage):
+    stage.restart(PSTT_RUN_RETRIES=0)
+    stage.go(HOUR)
+    for _ in range(11):
+        stage.hands.last.leaves(1, "ModuleNotFoundError: No module named 'psycopg'")
+        stage.go(timedelta(minutes=4))
+    (run, *_) = stage.ledger.runs("export")
+    assert run.state == "failed"
+    assert "code 1: ModuleNotFoundError: No module named 'psycopg', before the run began" in run.error_text
+    assert run.scheduled_at == NOON + HOUR
+
+
+def test_a_process_that_does_not_heed_its_time_out_is_killed_and_its_run_has_failed(stage):
+    stage.write(timeout_s=60)
+    stage.go()
+    stage.restart(PSTT_STOP_TIMEOUT_S=30)
+    stage.go(HOUR)
+    stage.hands.last.begins()
+    stage.go(timedelta(seconds=90))
+    assert not stage.hands.last.is_killed
+    stage.go(timedelta(seconds=30))
+    assert stage.hands.last.is_killed
+    stage.go()
+    (run,) = stage.ledger.runs("export")
+    assert (run.state, run.error_class) == ("failed", RunTimedOut.__name__)
+    assert '"timeout_s" = 60' in run.error_text
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_process_that_does_not_heed_a_wish_to_cancel_is_killed_and_its_run_is_cancelled(stage):
+    stage.go(HOUR)
+    stage.hands.last.begins()
+    cancel(stage.ledger, stage.agenda, stage.hands.last.run_id, who="anna", now=stage.clock())
+    stage.go(timedelta(seconds=50))
+    stage.go()
+    (run,) = stage.ledger.runs("export")
+    assert (run.state, run.error_text) == ("cancelled", "the run was cancelled: asked by anna; its process was killed")
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_job_started_by_hand_makes_the_fire_wait_or_be_skipped(stage):
+    stage.write("other", overlap="queue")
+    stage.go()
+    stage.go(HOUR)
+    for worker in stage.hands.started:
+        worker.leaves(BUSY)
+    stage.go()
+    assert stage.fires("export") == [("13:00", "skipped")]
+    assert stage.fires("other") == [("13:00", "planned")]
+    stage.go(timedelta(seconds=6))
+    assert len(stage.hands.started) == 3
+
+
+def test_one_failing_fire_does_not_keep_the_others_from_starting(stage):
+    stage.write("other")
+    stage.go()
+    begin, refused = stage.hands.start, []
+
+    def start(fire_id: int) -> Worker:
+        if not refused:
+            refused.append(fire_id)
+            raise OSError(11, "Resource temporarily unavailable")
+        return begin(fire_id)
+
+    stage.hands.start = start
+    stage.clock.at += HOUR
+    stage.runner.guarded_tick()
+    stage.runner.guarded_tick()
+    assert len(stage.hands.started) == 2
+
+
+# ── a runner after another ────────────────────────────────────────────────────────────────────
+
+
+def test_planned_fires_of_the_last_runner_are_started_by_the_next(stage):
+    stage.restart(PSTT_WORKERS=1)
+    stage.write("other")
+    stage.go()
+    stage.go(HOUR)
+    assert len(stage.hands.started) == 1
+    stage.restart()
+    stage.go()
+    assert len({worker.fire_id for worker in stage.hands.started}) == 2
+
+
+def test_a_run_that_outlives_its_runner_is_waited_for_and_not_begun_again(stage):
+    stage.go(HOUR)
+    orphan = stage.hands.last
+    orphan.begins()
+    stage.restart()
+    stage.go()
+    assert len(stage.hands.started) == 1
+    orphan.ends()
+    stage.go()
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_scheduled_time(stage):
+    stage.go(HOUR)
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom tests.unit.test_runner import *\n"
+        "workspace = Workspace(Path(sys.argv[1]))\n"
+        "with Agenda(workspace.ledger_file) as agenda, Ledger(workspace.ledger_file) as ledger:\n"
+        "    Worker(Hands(workspace, agenda, ledger, Clock()), int(sys.argv[2])).begins()\n"
+        "os._exit(9)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.join(os.getcwd(), "tests")])}
+    subprocess.run(
+        [sys.executable, "-c", script, str(stage.workspace.root), str(stage.hands.last.fire_id)],
+        env=environ,
+        check=False,
+    )
+    stage.restart()
+    stage.go()
+    stage.hands.last.ends()
+    stage.go()
+    second, first = stage.ledger.runs("export")
+    assert (first.state, second.state) == ("interrupted", "succeeded")
+    assert first.scheduled_at == second.scheduled_at == NOON + HOUR
+    assert first.fire_id == second.fire_id
+    assert stage.fires() == [("13:00", "done")]
+
+
+def test_missed_fires_are_caught_up_by_the_next_runner(stage):
+    stage.clock.at += timedelta(hours=3, minutes=30)
+    stage.restart()
+    stage.go()
+    assert stage.fires() == [("13:00", "skipped"), ("14:00", "skipped"), ("15:00", "planned")]
+
+
+def test_a_stopping_runner_asks_its_runs_to_end_and_leaves_them_to_be_repeated(stage, monkeypatch):
+    stage.go(HOUR)
+    worker = stage.hands.last
+    worker.begins()
+
+    def a_moment(_seconds: float) -> None:
+        stage.clock.at += SECOND
+        if worker.code is None and stage.ledger.run(worker.run_id).cancel_asked_by == RUNNER_STOPS:
+            worker.ends("interrupted", broken_off("the runner was stopped"))
+
+    monkeypatch.setattr("core.runner.time.sleep", a_moment)
+    stage.runner.end()
+    assert stage.agenda.runner().state == "stopped"
+    assert stage.fires() == [("13:00", "planned")]
+    assert not worker.is_killed
+    stage.restart()
+    stage.go()
+    assert len(stage.hands.started) == 2
+
+
+def test_a_stopping_runner_kills_what_does_not_end_and_the_ledger_says_so(stage, monkeypatch):
+    stage.go(HOUR)
+    worker = stage.hands.last
+    worker.begins()
+
+    def a_moment(_seconds: float) -> None:
+        stage.clock.at += SECOND
+
+    monkeypatch.setattr("core.runner.time.sleep", a_moment)
+    stage.runner.end()
+    assert worker.is_killed
+    (run,) = stage.ledger.runs("export")
+    assert run.state == "interrupted"
+    assert "how many rows arrived is not known" in run.error_text
+    assert stage.fires() == [("13:00", "planned")]
+
+
+# ── files that change ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart_and_says_so(stage):
+    stage.go()
+    stage.write_text('{"name": "Export", "query": ')
+    stage.go()
+    (problem,) = stage.runner.problems()
+    assert problem["where"].startswith("export.job.json, line 1")
+    assert problem["instead"] == "its last good version goes on"
+    stage.restart()
+    stage.go(HOUR)
+    assert stage.fires() == [("13:00", "planned")]
+    assert [p["where"] for p in stage.agenda.runner().problems] == [problem["where"]]
+    stage.write()
+    stage.go()
+    assert stage.runner.problems() == []
+
+
+def test_a_job_that_was_never_right_does_not_run_and_is_told(stage):
+    stage.write("broken", cron="0 0 31 2 *")
+    stage.go()
+    (problem,) = stage.runner.problems()
+    assert "this time never comes" in problem["text"]
+    assert problem["instead"] == "the job does not run until it is mended"
+
+
+def test_an_edit_is_picked_up_by_the_next_tick_and_a_run_keeps_what_it_began_with(stage):
+    stage.go(HOUR)
+    first = stage.agenda.fire(stage.hands.last.fire_id).job_sha256
+    stage.write(cron="30 * * * *", timeout_s=5)
+    stage.go()
+    stage.hands.last.ends()
+    stage.go(HOUR / 2)
+    assert stage.fires() == [("13:00", "done"), ("13:30", "planned")]
+    second = stage.agenda.fire(stage.hands.last.fire_id).job_sha256
+    assert stage.ledger.runs("export")[0].job_sha256 == first != second
+
+
+def test_an_edit_of_the_same_size_in_the_same_moment_is_seen(stage):
+    file = stage.workspace.queries_dir / "export.job.json"
+    before = file.stat()
+    stage.write(cron="5 * * * *")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    stage.go()
+    assert stage.runner.roster.entries["export"].job.cron == "5 * * * *"
+
+
+def test_a_job_deleted_in_its_run_ends_with_its_verdict_and_fires_no_more(stage):
+    stage.go(HOUR)
+    stage.hands.last.begins()
+    (stage.workspace.queries_dir / "export.job.json").unlink()
+    stage.go()
+    stage.go()
+    stage.hands.last.ends()
+    stage.go(HOUR)
+    stage.go(HOUR)
+    assert stage.fires() == [("13:00", "done")]
+    assert stage.ledger.runs("export")[0].state == "succeeded"
+
+
+def test_a_file_that_is_missing_for_one_look_has_not_gone(stage):
+    file = stage.workspace.queries_dir / "export.job.json"
+    text = file.read_text(encoding="utf-8")
+    file.unlink()
+    stage.go()
+    file.write_text(text, encoding="utf-8")
+    stage.go(HOUR)
+    assert stage.fires() == [("13:00", "planned")]
+
+
+def test_what_waits_of_a_deleted_or_disabled_job_is_skipped_with_the_reason(stage):
+    stage.write("other")
+    stage.go()
+    stage.restart(PSTT_WORKERS=1)
+    stage.write("first", cron="59 12 * * *")
+    stage.go()
+    stage.go(HOUR)
+    stage.write(enabled=False)
+    (stage.workspace.queries_dir / "other.job.json").unlink()
+    stage.go()
+    stage.go()
+    reasons = {f.job: f.reason for f in stage.agenda.fires(NOON, NOON + HOUR) if f.state == "skipped"}
+    assert reasons == {"export": "its job was disabled", "other": "its job file was deleted"}
+
+
+# ── requests ──────────────────────────────────────────────────────────────────────────────────
+
+
+def asked(stage, kind: str, **what):
+    number = stage.agenda.ask(kind, asked_by="anna", now=stage.clock(), **what)
+    stage.go()
+    return stage.agenda.request(number)
+
+
+def test_a_run_asked_for_begins_at_once_with_its_parameters_and_is_answered_with_its_verdict(stage):
+    request = asked(stage, "run", job="export", args={"parameters": {"DATA": "2026-01-01"}})
+    assert request.state == "taken"
+    fire = stage.agenda.fire(stage.hands.last.fire_id)
+    assert (fire.kind, fire.scheduled_at, fire.args["parameters"]) == ("request", NOON, {"DATA": "2026-01-01"})
+    stage.hands.last.ends()
+    stage.go()
+    answered = stage.agenda.request(request.request_id)
+    assert answered.state == "done"
+    assert answered.answer == f"run {stage.hands.last.run_id} succeeded"
+
+
+def test_a_disabled_job_runs_when_it_is_asked_for(stage):
+    stage.write(enabled=False)
+    stage.go()
+    assert asked(stage, "run", job="export").state == "taken"
+    assert len(stage.hands.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("run", {"job": "nothing"}),
+        ("run", {"job": "export", "args": {"at": "2026-01-17T02:00"}}),
+        ("run", {"job": "export", "args": {"at": "soon"}}),
+        ("replay", {"run_id": "ffff"}),
+        ("cancel", {"run_id": ""}),
+        ("backfill", {"job": "export", "args": {"from": "2026-01-10"}}),
+        ("backfill", {"job": "export", "args": {"from": "2026-01-12", "to": "2026-01-10"}}),
+        ("enable", {"job": "../secret"}),
+    ],
+)
+def test_a_request_that_cannot_be_done_is_refused_with_the_reason(stage, kind, what):
+    request = asked(stage, kind, **what)
+    assert request.state == "refused"
+    assert request.answer
+
+
+def test_disable_and_enable_edit_the_file_leave_its_form_and_write_down_who_did_it(stage):
+    stage.write_text('{\n  "name": "Export", "query": "q.sql",   "connection": "A00", "enabled" : true}\n')
+    request = asked(stage, "disable", job="export")
+    assert (request.state, request.answer) == ("done", "job export is disabled")
+    text = (stage.workspace.queries_dir / "export.job.json").read_text(encoding="utf-8")
+    assert text == '{\n  "name": "Export", "query": "q.sql",   "connection": "A00", "enabled" : false}\n'
+    assert asked(stage, "disable", job="export").answer == "job export was disabled"
+    asked(stage, "enable", job="export")
+    assert [(e.who, e.action) for e in stage.agenda.audit_trail("job export")] == [
+        ("anna", "enable"),
+        ("anna", "disable"),
+    ]
+
+
+def test_disabling_a_job_whose_file_does_not_name_it_adds_the_key(stage):
+    assert switch(stage.workspace, stage.agenda, "export", enabled=False, who="rule", now=NOON)
+    document = json.loads((stage.workspace.queries_dir / "export.job.json").read_text(encoding="utf-8"))
+    assert document["enabled"] is False
+    assert document["cron"] == "0 * * * *"
+
+
+def test_a_stop_asked_for_through_the_ledger_is_obeyed(stage):
+    assert asked(stage, "stop").answer == "the runner stops"
+    assert stage.runner.asked_to_stop
+
+
+def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    request = asked(stage, "replay", run_id=stage.hands.last.run_id[:6], args={"rejects_only": True})
+    assert request.state == "taken"
+    fire = stage.agenda.fire(stage.hands.last.fire_id)
+    assert (fire.scheduled_at, fire.args["rejects_only"]) == (NOON + HOUR, True)
+
+
+# ── backfill ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_succeeded(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    day = stage.clock().date()
+    made = backfill(
+        stage.agenda, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
+    )
+    assert (len(made.fire_ids), made.succeeded_before) == (13, 1)  # 00:00 to 13:00, without 13:00
+    again = backfill(
+        stage.agenda, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
+    )
+    assert (len(again.fire_ids), again.succeeded_before, again.planned_before) == (0, 1, 13)
+    for _ in range(13):
+        stage.go()
+        stage.hands.last.ends()
+    stage.go()
+    assert {state for _, state in stage.fires()} == {"done"}
+    assert [f"{run.scheduled_at:%H}" for run in reversed(stage.ledger.runs("export"))][1:] == [
+        f"{hour:02}" for hour in range(13)
+    ]
+
+
+def test_a_backfill_of_a_manual_job_is_one_run_a_day_at_midnight_of_its_zone(stage):
+    stage.write("manual", scheduling_mode="manual", timezone="Europe/Rome")
+    stage.go()
+    job = stage.runner.roster.entries["manual"].job
+    backfill(stage.agenda, job, NOON.date() - timedelta(days=1), NOON.date(), asked_by="anna", now=NOON)
+    assert stage.fires("manual") == [("23:00", "planned"), ("23:00", "planned")]
+
+
+def test_a_backfill_of_the_future_or_of_ten_thousand_fires_is_refused(stage):
+    job = stage.runner.roster.entries["export"].job
+    tomorrow = NOON.date() + timedelta(days=1)
+    with pytest.raises(ConfigError, match="no range of past days"):
+        backfill(stage.agenda, job, tomorrow, tomorrow, asked_by="anna", now=NOON)
+    with pytest.raises(ConfigError, match="shorter range"):
+        backfill(stage.agenda, job, tomorrow - timedelta(days=900), tomorrow, asked_by="anna", now=NOON)
