@@ -160,7 +160,7 @@ class Sender:
         """Looks which batches are complete.
 
         Looking costs one step for each batch under way. So it waits until enough reports came in to
-        pay for that: with batches of one message there are 8,000 under way.
+        pay for that: with batches of one message there are 5,000 under way.
         """
         reports = self._handed_over - self.publisher.in_flight
         if not all_of_them and (reports - self._reports_seen) * 8 < len(self._under_way):

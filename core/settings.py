@@ -83,7 +83,7 @@ class Settings(BaseModel):
     PSTT_TIMEZONE: str = "Europe/Rome"
     PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
     PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
-    PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=8_000, ge=1, le=1_000_000)
+    PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=5_000, ge=1, le=1_000_000)
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)

@@ -54,7 +54,7 @@ class ConfluentPublisher:
         cluster: Cluster,
         *,
         transactional_id: str | None = None,
-        max_in_flight: int = 8000,
+        max_in_flight: int = 5000,
         clock: Callable[[], float] = time.monotonic,
         producer: Callable[..., Producer] = Producer,
     ) -> None:

@@ -125,7 +125,7 @@ class KafkaPythonPublisher:
         cluster: Cluster,
         *,
         transactional_id: str | None = None,
-        max_in_flight: int = 8000,
+        max_in_flight: int = 5000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         refuse_unsupported(cluster, transactional=transactional_id is not None)

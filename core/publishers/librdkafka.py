@@ -103,7 +103,7 @@ def client_config(cluster: Cluster) -> dict[str, Any]:
 
 
 def producer_config(
-    cluster: Cluster, *, transactional_id: str | None = None, max_in_flight: int = 8000
+    cluster: Cluster, *, transactional_id: str | None = None, max_in_flight: int = 5000
 ) -> dict[str, Any]:
     """Every setting of a producer, by librdkafka's names. It holds the password: never log it."""
     config = client_config(cluster) | {

@@ -66,7 +66,7 @@ class MemoryPublisher:
     fatal: PsttError | None = None
     delay_s: float = 0.0
     partitions: int = 6
-    max_in_flight: int = 8000
+    max_in_flight: int = 5000
     max_request_size_bytes: int = 1_048_576
     max_record_batch_bytes: int | None = None
     keep: bool = True
