@@ -252,7 +252,8 @@ class App:
             cluster = self.connections.cluster_for(plan.job, self.settings)
             publisher = self._publisher(plan, cluster, dry_run=dry_run)
             stack.callback(publisher.close)
-            source = open_source(self.connections.database(plan.job.connection))
+            database = self.connections.database(plan.job.connection)
+            source = open_source(replace(database, allow_writes=False) if dry_run else database)
             stack.callback(source.close)
             stop.on_stop(source.cancel)
             stack.enter_context(watched(ledger.file, plan.job, stop))
@@ -270,7 +271,7 @@ class App:
         from core.sources import open_source
 
         cluster = self.connections.cluster_for(plan.job, self.settings)
-        source = open_source(self.connections.database(plan.job.connection))
+        source = open_source(replace(self.connections.database(plan.job.connection), allow_writes=False))
         try:
             return preview(
                 plan,

@@ -206,6 +206,18 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(place, table, kafka):
     assert not list(folder.glob(".pstt/spool/*"))
 
 
+@pytest.mark.parametrize("words", [("run", "export", "--dry-run"), ("preview", "export")])
+def test_looking_never_writes_also_where_a_connection_allows_it(place, table, postgres, words):
+    name = table(5)
+    sql = f"WITH marked AS (UPDATE {name} SET canale = 'XXX' RETURNING *) SELECT * FROM marked"
+    _, run, _ = place(sql, connection={"allow_writes": True})
+    text = problem(done := run(*words)) if words[0] == "preview" else (done := run(*words)).stdout
+    assert done.returncode == 1
+    assert "read-only" in text
+    with postgres.connect() as connection:
+        assert connection.execute(f"SELECT count(*) FROM {name} WHERE canale = 'XXX'").fetchone() == (0,)
+
+
 def test_preview_shows_what_is_sent_to_the_byte(place, table, kafka):
     topic = kafka.create_topic(partitions=1)
     config = {"topic": topic, "message_key_field": "barcode", "include_metadata": False}
