@@ -169,7 +169,29 @@ def main() -> None:
     first.add_argument("--batch-size", type=int, help="KAFKA_BATCH_SIZE in bytes; the default is the product's")
     second = commands.add_parser("memory")
     second.add_argument("--rows", type=int, default=10_000_000)
+    third = commands.add_parser("calendar", help="every shape of calendar over years, against an independent table")
+    third.add_argument("--years", type=int, default=10)
+    third.add_argument("--calendars", type=int, default=60)
+    fourth = commands.add_parser("runner", help="delay of fires, CPU and memory of the runner with 500 jobs")
+    fourth.add_argument("--minutes", type=int, default=5)
+    fourth.add_argument("--idle-s", type=float, default=120)
+    fifth = commands.add_parser("kill", help="the runner killed at random moments; two runners at once")
+    fifth.add_argument("--times", type=int, default=50)
+    fifth.add_argument("--rows", type=int, default=40_000)
+    fifth.add_argument("--interval-s", type=int, default=5)
     options = parser.parse_args()
+    if options.command == "calendar":
+        from bench.calendars import main as calendar
+
+        sys.exit(calendar(options.years, options.calendars))
+    if options.command == "runner":
+        from bench.runners import main as runner
+
+        sys.exit(runner(options.minutes, options.idle_s))
+    if options.command == "kill":
+        from bench.kills import main as kills
+
+        sys.exit(kills(options.times, options.rows, options.interval_s))
     if options.command == "throughput":
         throughput(options.rows, options.repeat, {"batch_size": options.batch_size} if options.batch_size else {})
     else:

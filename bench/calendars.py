@@ -173,7 +173,6 @@ class Story:
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
-    early: list[str] = field(default_factory=list)
     without_reason: int = 0
 
 
@@ -229,18 +228,18 @@ def fresh(agenda: Agenda, jobs: dict[str, Job], now: datetime, seen_at: datetime
 
 
 def compare(agenda: Agenda, jobs: list[Job], start: datetime, end: datetime, story: Story) -> None:
-    rows: dict[str, list[tuple[int, int, int]]] = {job.slug: [] for job in jobs}
-    for fire in agenda.fires(start - timedelta(days=1), end + timedelta(days=2)):
-        first = int(fire.scheduled_at.timestamp())
-        last = int(fire.skipped_until.timestamp()) if fire.skipped_until else first
-        rows[fire.job].append((first, last, fire.skipped_count))
-        story.states[fire.state] += fire.skipped_count
-        story.without_reason += fire.state == "skipped" and not fire.reason
+    rows: dict[str, list[tuple[int, int]]] = {job.slug: [] for job in jobs}
+    found = agenda._db.execute("SELECT job, scheduled_at, skipped_until, skipped_count, state, reason FROM fire")
+    for slug, at, until, count, state, reason in found:
+        first = unix(at)
+        rows[slug].append((first, unix(until) if until else first))
+        story.states[state] += count
+        story.without_reason += state == "skipped" and not reason
     for job in jobs:
         expected = table(job, start, end)
         story.fires += len(expected)
-        singles = Counter(first for first, last, _ in rows[job.slug] if first == last)
-        spans = [(first, last) for first, last, _ in rows[job.slug] if first != last]
+        singles = Counter(first for first, last in rows[job.slug] if first == last)
+        spans = [(first, last) for first, last in rows[job.slug] if first != last]
         told = set(singles) | {t for t in expected for first, last in spans if first <= t <= last}
         story.missing += [
             f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in set(expected) - told
@@ -249,6 +248,10 @@ def compare(agenda: Agenda, jobs: list[Job], start: datetime, end: datetime, sto
             f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in told - set(expected)
         ]
         story.twice += [f"{job.slug} {t}" for t, count in singles.items() if count > 1]
+
+
+def unix(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
 
 
 def main(years: int, count: int) -> int:

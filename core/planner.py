@@ -80,7 +80,11 @@ class Planner:
             ConfigError: The clock is behind `seen_at` by more than the longest gap.
         """
         now = now.astimezone(UTC)
-        self._seen_at = seen_at
+        # A heartbeat tells of the clock as it last was, a watermark also of the one before it was set back.
+        marks = [considered_until for considered_until, _ in self._agenda.watermarks().values()]
+        self._seen_at = max([*marks, seen_at] if seen_at else marks, default=None)
+        if self._seen_at and self._seen_at - now > self._longest_gap and not accept_clock:
+            raise wrong_clock(now, self._seen_at)
         self._jobs = {slug: job for slug, job in jobs.items() if _has_calendar(job)}
         self._load(now)
         self._note_clock(now, accept=accept_clock)

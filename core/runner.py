@@ -95,10 +95,25 @@ def alone(workspace: Workspace, agenda: Agenda) -> Iterator[None]:
 
 
 def _who(agenda: Agenda) -> str:
-    beat = agenda.runner()
-    if beat is None or beat.state == "stopped":
-        return "it has just been started"
-    return f"pid {beat.pid} on {beat.host}, since {beat.started_at:%Y-%m-%d %H:%M:%S} UTC"
+    """Who holds the lock; one that has just got it has yet to say so."""
+    for _ in range(50):
+        beat = agenda.runner()
+        if beat is not None and beat.state != "stopped" and (beat.host != platform.node() or _lives(beat)):
+            return f"pid {beat.pid} on {beat.host}, since {beat.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        time.sleep(0.1)
+    return "it does not say which process it is"
+
+
+def _lives(beat: RunnerBeat) -> bool:
+    import psutil
+
+    try:
+        started_at: float = psutil.Process(beat.pid).create_time()
+        return abs(started_at - beat.pid_started_at) < 2
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 class Runner:
@@ -183,6 +198,8 @@ class Runner:
         """Takes up where the last runner ended: runs of dead processes, planned fires, missed times."""
         now = self._now()
         before = self._agenda.runner()
+        if before is None or before.beat_at <= now:  # else the clock is looked at first
+            self._beat(now)
         gone_host = before.host if before and before.host != platform.node() and not before.is_alive(now) else ""
         interrupted = self._ledger.mark_interrupted(now, gone_host)
         for run in interrupted:
