@@ -1,0 +1,264 @@
+"""The runner as a process over a real PostgreSQL and a real Kafka: started, asked, stopped, killed, twice at once."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bench.kills import live_through, start_runner, stop_runner, two_at_once
+from core.agenda import Agenda
+from core.ledger import Ledger
+from core.workspace import Workspace
+from tests.rigs.workspace import environment, make_workspace, run_command
+
+ROWS = "SELECT lpad(g::text, 12, '0') AS barcode, g AS n FROM generate_series(1, {rows}) AS g"
+FIVE_HUNDRED = ROWS.format(rows=500)
+SLOW = "SELECT pg_sleep(120)::text AS barcode, '{mark}' AS mark"
+
+
+@pytest.fixture
+def place(tmp_path, postgres, kafka):
+    """Makes a workspace with the job `export`; runners started in it are gone at the end."""
+    runners = []
+
+    class Place:
+        folder = tmp_path / "ws"
+        workspace = Workspace(folder)
+        topic = ""
+
+        def make(self, sql=FIVE_HUNDRED, **job):
+            self.topic = kafka.create_topic(partitions=3)
+            kafka_config = {"topic": self.topic, "message_key_field": "barcode"}
+            make_workspace(
+                self.folder,
+                postgres=postgres,
+                bootstrap_servers=kafka.plaintext,
+                topic=self.topic,
+                sql=sql,
+                job={"kafka_config": kafka_config, **job},
+            )
+            return self
+
+        def start(self, **env):
+            runners.append(start_runner(self.folder, environment(postgres, **env)))
+            until(lambda: (beat := self.agenda(Agenda.runner)) and beat.is_alive(datetime.now(UTC)) and beat.pid)
+            return runners[-1]
+
+        def run(self, *words):
+            return run_command(*words, env=environment(postgres), cwd=self.folder)
+
+        def json(self, *words):
+            return json.loads(self.run(*words, "--json").stdout)
+
+        def agenda(self, ask, *args):
+            with Agenda(self.workspace.ledger_file) as agenda:
+                return ask(agenda, *args)
+
+        def runs(self):
+            with Ledger(self.workspace.ledger_file) as ledger:
+                return ledger.runs()
+
+        def edit(self, **changes):
+            file = self.folder / "queries" / "export.job.json"
+            document = json.loads(file.read_text(encoding="utf-8"))
+            file.write_text(json.dumps(document | changes), encoding="utf-8")
+
+    yield Place()
+    for runner in runners:
+        if runner.poll() is None:
+            stop_runner(runner)
+
+
+def until(holds, timeout_s: float = 30):
+    """Waits until something is so; what it is."""
+    end = time.monotonic() + timeout_s
+    while True:
+        found = holds()
+        if found:
+            return found
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def active_queries(postgres, mark: str) -> int:
+    """Statements with that mark that the server works on."""
+    with postgres.connect() as connection:
+        sql = (
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE %s"
+        )
+        return connection.execute(sql, [f"%{mark}%"]).fetchone()[0]
+
+
+def finished(place, count: int = 1):
+    """The runs, once so many have a verdict."""
+    runs = [run for run in place.runs() if run.finished_at]
+    return runs if len(runs) >= count else None
+
+
+# ── on its calendar ───────────────────────────────────────────────────────────────────────────
+
+
+def test_jobs_run_on_their_calendar_and_an_edit_counts_within_two_seconds(place, kafka):
+    place.make(scheduling_mode="interval", interval_s=2, overlap="queue")
+    runner = place.start()
+    until(lambda: finished(place, 2))
+    place.edit(enabled=False)
+    edited_at = datetime.now(UTC)
+    time.sleep(4.5)
+    fires = place.agenda(Agenda.fires, edited_at - timedelta(minutes=5), edited_at + timedelta(minutes=5))
+    assert all(fire.state in ("done", "skipped") for fire in fires)
+    assert max(fire.scheduled_at for fire in fires) <= edited_at + timedelta(seconds=2)
+    done = [fire for fire in fires if fire.state == "done"]
+    assert len({message.key() for message in kafka.read(place.topic)}) == 500
+    assert kafka.count(place.topic) == 500 * len(done)
+    assert {run.state for run in place.runs()} == {"succeeded"}
+    assert stop_runner(runner) == 0
+    assert place.agenda(Agenda.runner).state == "stopped"
+
+
+def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_once(place, kafka):
+    place.make(scheduling_mode="cron", cron="0 2 * * *")
+    place.start()
+    asked = place.json("run", "export", "--by-runner")
+    assert asked["state"] in ("taken", "done")
+    request = place.agenda(Agenda.request, asked["request_id"])
+    assert request.taken_at - request.asked_at < timedelta(seconds=1)
+    until(lambda: finished(place))
+    made = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
+    assert (made["planned"], made["succeeded_before"]) == (3, 0)
+    until(lambda: finished(place, 4))
+    days = sorted(f"{run.scheduled_at:%m-%d %H:%M}" for run in place.runs())[:3]
+    assert days == ["01-10 01:00", "01-11 01:00", "01-12 01:00"]
+    again = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
+    assert (again["planned"], again["succeeded_before"]) == (0, 3)
+
+
+def test_next_lists_the_fires_of_all_enabled_jobs_with_their_offset(place):
+    place.make(scheduling_mode="cron", cron="0 2 * * *")
+    found = place.json("next", "--days", "3")["fires"]
+    assert [fire["job"] for fire in found] == ["export"] * 3
+    moments = [datetime.fromisoformat(fire["scheduled_at"]) for fire in found]
+    assert all(moment.utcoffset() is not None and moment.hour == 2 for moment in moments)
+    assert "every day at 02:00, Europe/Rome" in place.run("next").stdout
+    assert place.run("disable", "export").returncode == 0
+    assert place.json("next")["fires"] == []
+
+
+# ── what ends a run ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_takes_too_long_fails_and_its_query_is_gone_from_the_server(place, postgres):
+    place.make(SLOW.format(mark="too long"), timeout_s=2)
+    place.start()
+    place.run("run", "export", "--by-runner")
+    until(lambda: active_queries(postgres, "too long"))
+    (run,) = until(lambda: finished(place))
+    assert (run.state, run.error_class) == ("failed", "RunTimedOut")
+    assert '"timeout_s" = 2' in run.error_text
+    assert active_queries(postgres, "too long") == 0
+
+
+def test_a_cancelled_run_is_cancelled_and_its_query_is_gone_from_the_server(place, postgres):
+    place.make(SLOW.format(mark="cancel me"))
+    place.start()
+    place.run("run", "export", "--by-runner")
+    until(lambda: active_queries(postgres, "cancel me"))
+    done = place.run("cancel", place.runs()[0].run_id)
+    assert done.returncode == 0, done.stderr
+    (run,) = until(lambda: finished(place))
+    assert run.state == "cancelled"
+    assert run.error_text.startswith("the run was cancelled: asked by ")
+    assert active_queries(postgres, "cancel me") == 0
+    assert place.run("cancel", run.run_id).returncode == 2
+
+
+def test_a_stopped_runner_breaks_its_run_off_in_time_and_the_next_one_repeats_it(place, postgres, kafka):
+    place.make(SLOW.format(mark="stop me"), scheduling_mode="interval", interval_s=3600)
+    first = place.start()
+    place.run("run", "export", "--by-runner")
+    until(lambda: active_queries(postgres, "stop me"))
+    began = time.monotonic()
+    assert stop_runner(first) == 0
+    assert time.monotonic() - began < 15
+    assert active_queries(postgres, "stop me") == 0
+    (run,) = place.runs()
+    assert (run.state, run.error_text) == ("interrupted", "the run was broken off: the runner was stopped")
+    (place.folder / "queries" / "export.sql").write_text(ROWS.format(rows=50), encoding="utf-8")
+    place.start()
+    runs = until(lambda: finished(place, 2))
+    assert [(run.state, run.attempt) for run in runs] == [("succeeded", 2), ("interrupted", 1)]
+    assert len({run.scheduled_at for run in runs}) == 1
+    assert kafka.count(place.topic) == 50
+
+
+def test_a_job_that_cannot_even_begin_is_a_failed_run_that_says_why(place):
+    place.make()
+    (place.folder / "queries" / "export.sql").unlink()
+    place.start()
+    place.run("run", "export", "--by-runner")
+    (run,) = until(lambda: finished(place))
+    assert run.state == "failed"
+    assert "export.sql" in run.error_text
+    answer = until(lambda: (request := place.agenda(Agenda.requests)[0]).state == "done" and request.answer)
+    assert answer == f"run {run.run_id} failed"
+
+
+# ── files that are wrong ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_broken_edit_keeps_the_last_good_version_and_heartbeat_and_check_say_so(place):
+    place.make(scheduling_mode="interval", interval_s=2)
+    place.start()
+    until(lambda: finished(place))
+    file = place.folder / "queries" / "export.job.json"
+    file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    (problem,) = until(lambda: place.agenda(Agenda.runner).problems)
+    assert problem["where"].startswith("export.job.json, line 1")
+    assert problem["instead"] == "its last good version goes on"
+    count = len(finished(place))
+    until(lambda: finished(place, count + 2))
+    checked = place.run("check")
+    assert checked.returncode == 2
+    assert "export.job.json" in checked.stdout
+
+
+def test_a_log_folder_that_cannot_be_written_stops_nothing_and_is_told(place):
+    place.make(scheduling_mode="interval", interval_s=2)
+    (place.folder / "logs").write_text("a file where the folder should be", encoding="utf-8")
+    place.start()
+    until(lambda: finished(place))
+    assert [problem["where"] for problem in place.agenda(Agenda.runner).problems] == ["logs"]
+
+
+# ── brokers ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_cluster_is_looked_at_and_its_state_kept(place):
+    place.make()
+    place.start(KAFKA_HEALTH_CHECK_INTERVAL_SEC="1")
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    sample, *_ = until(lambda: place.agenda(Agenda.broker_samples, since))
+    assert (sample.cluster, sample.connected, sample.error) == ("Kafka Rig", True, None)
+    assert sample.latency_ms > 0
+    connections = place.folder / "connections.json"
+    document = json.loads(connections.read_text(encoding="utf-8"))
+    document["kafka_connections"]["rig"]["bootstrap_servers"] = "127.0.0.1:1"
+    connections.write_text(json.dumps(document), encoding="utf-8")
+    lost = until(lambda: [s for s in place.agenda(Agenda.broker_samples, since) if not s.connected])[0]
+    assert "127.0.0.1:1" in lost.error
+    assert lost.latency_ms is None
+
+
+# ── killed, and twice at once ─────────────────────────────────────────────────────────────────
+
+
+def test_a_runner_killed_in_the_middle_loses_no_fire_and_no_row(tmp_path, postgres, kafka):
+    story = live_through(tmp_path / "ws", postgres, kafka, times=4, rows=20_000, interval_s=3, seed=11)
+    assert story.wrong == []
+    assert story.kills == 4
+    assert story.fires >= 4
+
+
+def test_of_two_runners_at_once_one_works_and_one_leaves_with_the_message(tmp_path):
+    assert two_at_once(tmp_path / "ws", 10) == []
