@@ -32,7 +32,7 @@ READ_WAIT_S = 5.0
 """A copy holds the file for 15 to 30 ms; who waits longer has met a program that keeps it open."""
 TOGETHER = 20
 """Segments a transaction: a million sends, in half the time that twenty transactions take."""
-MEMORY = "32MB"
+MEMORY = "24MB"
 """What DuckDB may hold while it copies. With 200MB the copy, not the run, made the process's peak; it is no faster."""
 MOST_MEMORY = "1GB"
 

@@ -213,7 +213,7 @@ def test_acknowledged_ids_leave_out_what_failed(workspace, metrics):
 
 
 def test_segments_whose_values_need_more_memory_are_copied_too(workspace, metrics):
-    """DuckDB runs out of its usual 32 MB over these keys of 1 kB and then gets more."""
+    """DuckDB runs out of its usual 24 MB over these keys of 1 kB and then gets more."""
     for run_id in ("r1", "r2"):
         spooled(workspace, run_id, 50_000, keys=[secrets.token_bytes(500).hex().encode() for _ in range(50_000)])
     synced = metrics.sync()
