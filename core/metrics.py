@@ -33,7 +33,8 @@ READ_WAIT_S = 5.0
 TOGETHER = 20
 """Segments a transaction: a million sends, in half the time that twenty transactions take."""
 MEMORY = "24MB"
-"""What DuckDB may hold while it copies. With 200MB the copy, not the run, made the process's peak; it is no faster."""
+"""What DuckDB may hold while it copies. With 200MB the copy, not the run, made the process's
+peak; it saved half a second a million sends."""
 MOST_MEMORY = "1GB"
 
 _RUN_COLUMNS = (
