@@ -346,6 +346,10 @@ class Agenda(Store):
         """Ends a request whose fires have all come to an end; nothing happens while one has not."""
         self._write("finish_request", {"request_id": request_id, "answer": answer, "now": iso_utc(now)})
 
+    def close_ended_requests(self, now: datetime) -> None:
+        """Ends requests whose fires were all cancelled, or ended while nobody looked."""
+        self._write("close_ended_requests", {"now": iso_utc(now)})
+
     # ── the runner ────────────────────────────────────────────────────────────────────────────
 
     def beat(self, beat: RunnerBeat) -> None:

@@ -189,6 +189,11 @@ UPDATE request SET state = 'done', finished_at = :now, answer = :answer
 WHERE request_id = :request_id AND state = 'taken'
     AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = :request_id AND state IN ('planned', 'running'))
 
+-- name: close_ended_requests
+UPDATE request SET state = 'done', finished_at = :now
+WHERE state IN ('waiting', 'taken') AND state = 'taken'
+    AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = request.request_id AND fire.state IN ('planned', 'running'))
+
 -- name: beat
 INSERT OR REPLACE INTO runner VALUES (1, :host, :pid, :pid_started_at, :started_at, :beat_at, :version, :memory_bytes,
     :memory_share, :state, :jobs_loaded, :problems)

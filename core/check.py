@@ -57,10 +57,29 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
         for job in jobs:
             problems += _job(workspace, job, connections, settings)
         problems += _unused_queries(workspace, jobs, connections)
+    problems += _runner(workspace)
     if not jobs and not found:
         problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
     # What is wrong with a connection is wrong for each of its jobs.
     return list(dict.fromkeys(problems))
+
+
+def _runner(workspace: Workspace) -> Iterator[Problem]:
+    """What the runner that works here does about what it cannot use."""
+    from core.agenda import Agenda
+
+    if not workspace.ledger_file.exists():
+        return
+    try:
+        with Agenda(workspace.ledger_file) as agenda:
+            beat = agenda.runner()
+    except PsttError as error:
+        yield _error(error)
+        return
+    if beat is not None and beat.is_alive(datetime.now(UTC)):
+        for problem in beat.problems:
+            text = f"the runner (pid {beat.pid}) found: {problem['text']}; {problem['instead']}"
+            yield Problem("warning", problem["where"], text)
 
 
 def _error(error: PsttError, where: str = "") -> Problem:

@@ -15,7 +15,7 @@ from core.ledger import Ledger
 from core.model import Job
 from core.workspace import Workspace
 
-__all__ = ["Backfilled", "backfill", "cancel", "switch"]
+__all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "switch"]
 
 MOST_FIRES = 10_000
 """A backfill of more is a mistake, or wants a query of its own."""
@@ -133,3 +133,19 @@ def cancel(ledger: Ledger, agenda: Agenda, run_id: str, *, who: str, now: dateti
         raise ConfigError(f"run {run.run_id} is not running, it {run.state}", remedy="python -m core runs lists them")
     agenda.audit(who, "cancel", f"run {run.run_id}", now)
     return f"run {run.run_id} of {run.job} is asked to end"
+
+
+def cancel_job(ledger: Ledger, agenda: Agenda, slug: str, *, who: str, now: datetime) -> str:
+    """Whatever of a job waits does not run, and what runs is asked to end; what was done, in words.
+
+    Raises:
+        ConfigError: Nothing of it waits or runs.
+    """
+    waiting = agenda.skip_planned(slug, f"cancelled by {who}", now)
+    running = [run for run in ledger.runs(slug, 20) if run.state == "running"]
+    asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, who, now)]
+    if not waiting and not running:
+        raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")
+    agenda.audit(who, "cancel", f"job {slug}", now, after={"fires": waiting, "runs": asked})
+    parts = [f"{waiting} waiting fires of {slug} are cancelled"] if waiting else []
+    return ", ".join([*parts, *(f"run {run.run_id} of {slug} is asked to end" for run in running)])

@@ -21,7 +21,7 @@ from core.agenda import BEAT_EVERY_S, Agenda, Fire, Request, RunnerBeat
 from core.calendar import previous_fire
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
 from core.ledger import Ledger
-from core.orders import backfill, cancel, switch
+from core.orders import backfill, cancel, cancel_job, switch
 from core.planner import Planner
 from core.roster import Entry, Roster
 from core.watch import RUNNER_STOPS, broken_off, timed_out
@@ -302,6 +302,7 @@ class Runner:
         self._start_planned(now)
         self._end_overdue(now)
         if self._beat_s is None or self._monotonic() - self._beat_s >= BEAT_EVERY_S:
+            self._agenda.close_ended_requests(now)
             self._beat(now)
 
     def _plan(self, now: datetime) -> None:
@@ -503,6 +504,8 @@ class Runner:
         if request.kind == "stop":
             self.asked_to_stop = True
             return "done", "the runner stops"
+        if request.kind == "cancel" and not request.run_id and request.job:
+            return "done", cancel_job(self._ledger, self._agenda, request.job, who=who, now=now)
         if request.kind == "cancel":
             return "done", cancel(self._ledger, self._agenda, request.run_id or "", who=who, now=now)
         if request.kind in ("enable", "disable"):

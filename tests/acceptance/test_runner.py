@@ -220,7 +220,8 @@ def test_a_broken_edit_keeps_the_last_good_version_and_heartbeat_and_check_say_s
     until(lambda: finished(place, count + 2))
     checked = place.run("check")
     assert checked.returncode == 2
-    assert "export.job.json" in checked.stdout
+    assert "✘ export.job.json, line 1" in checked.stdout
+    assert "its last good version goes on" in checked.stdout
 
 
 def test_a_log_folder_that_cannot_be_written_stops_nothing_and_is_told(place):

@@ -636,6 +636,20 @@ def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_su
     ]
 
 
+def test_a_backfill_by_mistake_is_cancelled_with_its_job(stage):
+    day = NOON.date()
+    request = asked(stage, "backfill", job="export", args={"from": f"{day}", "to": f"{day}"})
+    stage.hands.last.begins()
+    assert request.answer == "13 fires planned"
+    cancelled = asked(stage, "cancel", job="export")
+    assert cancelled.answer.startswith("12 waiting fires of export are cancelled, run ")
+    stage.hands.last.ends("cancelled")
+    stage.go()
+    assert sorted(state for _, state in stage.fires()) == ["done"] + ["skipped"] * 12
+    stage.go(6 * SECOND)
+    assert stage.agenda.request(request.request_id).state == "done"
+
+
 def test_a_backfill_of_a_manual_job_is_one_run_a_day_at_midnight_of_its_zone(stage):
     stage.write("manual", scheduling_mode="manual", timezone="Europe/Rome")
     stage.go()
