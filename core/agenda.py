@@ -173,13 +173,19 @@ class Agenda(Store):
         """Job → up to when each of its fires has a row, and of which calendar."""
         return {row["job"]: (_moment(row["considered_until"]), row["calendar"]) for row in self._rows("watermarks")}
 
-    def begin_watermark(self, job: str, at: datetime, calendar: str) -> None:
-        """A calendar begins to count at that time."""
-        self._write("set_watermark", {"job": job, "considered_until": iso_utc(at), "calendar": calendar})
+    def set_watermarks(self, begun: Mapping[str, tuple[datetime, str]], ended: Iterable[str] = ()) -> None:
+        """Calendars begin to count, or have ended, in one transaction.
 
-    def forget_watermark(self, job: str) -> None:
-        """The job has no calendar now; when it has one again it begins at that time, without what was between."""
-        self._write("forget_watermark", {"job": job})
+        Args:
+            begun: Job → from when, and which calendar.
+            ended: Jobs without a calendar now; when one has one again it begins then, without what was between.
+        """
+        with self._translated(), self._transaction():
+            for job, (at, calendar) in begun.items():
+                row = {"job": job, "considered_until": iso_utc(at), "calendar": calendar}
+                self._db.execute(self._sql["set_watermark"], row)
+            for job in ended:
+                self._db.execute(self._sql["forget_watermark"], {"job": job})
 
     def turn_back(self, jobs: Iterable[str], now: datetime) -> None:
         """The clock was set back: fires after `now` that were only skipped may come again; what ran does not."""

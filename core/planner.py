@@ -94,12 +94,13 @@ class Planner:
         self.tick(now)
         if job is not None and _has_calendar(job):
             self._jobs[slug] = job
-            self._begin(slug, job, now.astimezone(UTC))
+            self._watermarks[slug] = now.astimezone(UTC)
+            self._agenda.set_watermarks({slug: (self._watermarks[slug], _calendar_of(job))})
             self._await_next(slug, job)
         elif slug in self._jobs:
             del self._jobs[slug]
             self._watermarks.pop(slug, None)
-            self._agenda.forget_watermark(slug)
+            self._agenda.set_watermarks({}, [slug])
 
     def tick(self, now: datetime) -> int:
         """Writes the fires that have come due; how many rows that made.
@@ -129,21 +130,19 @@ class Planner:
     def _load(self, now: datetime) -> None:
         """Takes up the watermarks of the agenda; a calendar that is new begins now, one edited when nobody looked then."""
         known = self._agenda.watermarks()
-        for slug in known.keys() - self._jobs.keys():
-            self._agenda.forget_watermark(slug)
-        self._heap = []
+        begun: dict[str, tuple[datetime, str]] = {}
         for slug, job in self._jobs.items():
             considered_until, calendar = known.get(slug, (now, ""))
-            self._watermarks[slug] = considered_until
-            if slug not in known:
-                self._begin(slug, job, now)
-            elif calendar != _calendar_of(job):
-                self._begin(slug, job, max(considered_until, min(self._seen_at or now, now)))
+            if calendar != _calendar_of(job):
+                edited = max(considered_until, min(self._seen_at or now, now)) if slug in known else now
+                begun[slug] = (edited, _calendar_of(job))
+            self._watermarks[slug] = begun[slug][0] if slug in begun else considered_until
+        ended = known.keys() - self._jobs.keys()
+        if begun or ended:
+            self._agenda.set_watermarks(begun, ended)
+        self._heap = []
+        for slug, job in self._jobs.items():
             self._await_next(slug, job)
-
-    def _begin(self, slug: str, job: Job, at: datetime) -> None:
-        self._watermarks[slug] = at
-        self._agenda.begin_watermark(slug, at, _calendar_of(job))
 
     def _await_next(self, slug: str, job: Job) -> None:
         following = all_fires(job, self._watermarks[slug])

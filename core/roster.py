@@ -118,7 +118,9 @@ class Roster:
         except ConfigError as error:
             return self._last_good(slug, path, error)
         self.problems.pop(slug, None)
-        self._agenda.add_job_version(slug, sha256, text, self._now())
+        newest = self._agenda.job_version(slug)
+        if newest is None or newest.sha256 != sha256:  # a restart with 500 jobs writes nothing
+            self._agenda.add_job_version(slug, sha256, text, self._now())
         return Entry(job, sha256)
 
     def _last_good(self, slug: str, path: Path, error: ConfigError) -> Entry | None:

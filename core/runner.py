@@ -26,6 +26,7 @@ from core.planner import Planner
 from core.roster import Entry, Roster
 from core.watch import RUNNER_STOPS, broken_off, timed_out
 from core.work import BUSY
+from core.workers import kill_process
 
 if TYPE_CHECKING:
     from core.model import Job, Run
@@ -183,8 +184,6 @@ class Runner:
             chore.start()
         try:
             self._work(stop)
-        except KeyboardInterrupt:  # the second Ctrl-C
-            self._kill_all()
         finally:
             for chore in self.chores:
                 chore.stop()
@@ -250,11 +249,15 @@ class Runner:
         deadline = self._monotonic() + self._patience_s
         with suppress(PsttError):
             self._beat(self._now(), state="stopping")
-        while self._children() and self._monotonic() < deadline:
-            with suppress(PsttError):
-                self._ask_to_end()
-                self._settle_ended(self._now())
-            time.sleep(LOOK_EVERY_S / 5)
+        try:
+            while self._children() and self._monotonic() < deadline:
+                with suppress(PsttError):
+                    self._ask_to_end()
+                    self._settle_ended(self._now())
+                    self._beat_if_due(self._now(), "stopping")
+                time.sleep(LOOK_EVERY_S / 5)
+        except KeyboardInterrupt:  # the second Ctrl-C
+            _log().warning("the runner is told to end at once")
         self._kill_all()
         with suppress(PsttError):
             self._beat(self._now(), state="stopped")
@@ -301,9 +304,8 @@ class Runner:
         self._plan(now)
         self._start_planned(now)
         self._end_overdue(now)
-        if self._beat_s is None or self._monotonic() - self._beat_s >= BEAT_EVERY_S:
+        if self._beat_if_due(now):
             self._agenda.close_ended_requests(now)
-            self._beat(now)
 
     def _plan(self, now: datetime) -> None:
         try:
@@ -466,12 +468,21 @@ class Runner:
 
     def _end_overdue(self, now: datetime) -> None:
         """A process that does not obey its own time-out, or a wish to cancel, is killed."""
-        for active in self._children():
-            if active.worker is None or active.is_killed or not (self._is_overdue(active) or self._defies(active, now)):
+        for active in self._active.values():
+            if active.is_killed or not (self._is_overdue(active) or self._defies(active, now)):
                 continue
             self._say("error", f"the process of fire {active.fire_id} does not end and is killed")
             active.is_killed = True
+            self._kill(active)
+
+    def _kill(self, active: _Active) -> None:
+        if active.worker is not None:
             active.worker.kill()
+            return
+        run_id = self._agenda.fire(active.fire_id).run_id
+        host, pid, started_at = self._ledger.process_of(run_id) if run_id else ("", 0, 0.0)
+        if host == platform.node():
+            kill_process(pid, started_at)
 
     def _defies(self, active: _Active, now: datetime) -> bool:
         """Whether it was asked to end so long ago that it cannot be waiting for its last batch."""
@@ -577,6 +588,12 @@ class Runner:
             )
         )
         self._beat_s = self._monotonic()
+
+    def _beat_if_due(self, now: datetime, state: Any = "working") -> bool:
+        due = self._beat_s is None or self._monotonic() - self._beat_s >= BEAT_EVERY_S
+        if due:
+            self._beat(now, state)
+        return due
 
     def problems(self) -> list[dict[str, str]]:
         """What a person should mend, and what is used meanwhile."""

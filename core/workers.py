@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Processes", "Worker", "Workers"]
+__all__ = ["Processes", "Worker", "Workers", "kill_process"]
 
 TAIL_BYTES = 2000
 
@@ -40,6 +41,21 @@ class Workers(Protocol):
             OSError: The system cannot start a process now.
         """
         ...
+
+
+def kill_process(pid: int, started_at: float) -> None:
+    """Ends a process of an earlier runner; another one that has its pid by now is left alone.
+
+    Args:
+        pid: Its number.
+        started_at: Unix time.
+    """
+    import psutil
+
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - started_at) < 2:
+            process.kill()
 
 
 class Processes:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 
 from core.agenda import Agenda
@@ -369,6 +370,24 @@ def test_a_run_that_outlives_its_runner_is_waited_for_and_not_begun_again(stage)
     orphan.ends()
     stage.go()
     assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_run_that_outlives_its_runner_and_its_time_out_is_killed_and_run_again(stage):
+    stage.write(timeout_s=5)
+    stage.go()
+    stage.go(HOUR)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as wedged:
+        stage.hands.last.begins()
+        pid_started_at = psutil.Process(wedged.pid).create_time()
+        stage.ledger._db.execute("UPDATE run SET pid = ?, pid_started_at = ?", [wedged.pid, pid_started_at])
+        stage.restart(PSTT_STOP_TIMEOUT_S=1)
+        stage.go()
+        assert wedged.poll() is None
+        stage.go(timedelta(seconds=20))
+        assert wedged.wait(10) != 0
+    stage.go()
+    assert len(stage.hands.started) == 2
+    assert stage.ledger.runs("export")[0].state == "interrupted"
 
 
 def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_scheduled_time(stage):
