@@ -238,6 +238,27 @@ def next_(
         _print(fire_lines(jobs, fires, days))
 
 
+@app.command("fires")
+def fires_(
+    job: Annotated[str | None, typer.Option("--job", metavar="JOB")] = None,
+    days: Annotated[float, typer.Option(min=0, max=3660, help="How far to look back.")] = 1,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Lists what became of each scheduled time: its run, or why it was skipped or waits."""
+    from core.bootstrap import App
+    from core.report import fire_document, fires_table
+
+    with App.open(workspace) as opened:
+        slug = opened.job(job).slug if job else None
+        found = opened.past_fires(_now(), days, slug)
+        timezone = opened.timezone
+    if as_json:
+        _print_json({"fires": [fire_document(fire, run) for fire, run in found]})
+    else:
+        _print(fires_table(found, timezone))
+
+
 @app.command()
 def backfill(
     job: Job_,
@@ -271,13 +292,16 @@ def backfill(
 
 
 @app.command()
-def cancel(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="RUN|JOB", help="A run's id, or a job: then what waits of it too.")],
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
     """Asks a run to end, whoever started it; it does between two batches, and its query is stopped."""
     from core.bootstrap import App
-    from core.orders import cancel as ask_to_end
 
     with App.open(workspace) as opened:
-        text = ask_to_end(opened.ledger, opened.agenda, run, who=_user(), now=_now())
+        text = opened.cancel(run, who=_user(), now=_now())
     _print_answer({"answer": text}, as_json)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from core.model import Cluster, DbType, Job, Plan, Publisher, Query, Run
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from core.agenda import Agenda
+    from core.agenda import Agenda, Fire
     from core.doctor import Fact
     from core.envelope import Reject
     from core.metrics import Metrics
@@ -387,6 +387,26 @@ class App:
             raise ConfigError(f"the runner refused: {request.answer}")
         return {"request_id": number, "state": request.state, "answer": request.answer or "the runner has not taken it"}
 
+    def past_fires(self, now: datetime, days: float, job: str | None = None) -> list[tuple[Fire, Run | None]]:
+        """Fires whose time was in the last days, or that wait since before, each with its newest run; oldest first."""
+        fires = self.agenda.fires(now - timedelta(days=days), now, job)
+        known = {fire.fire_id for fire in fires}
+        waiting = [f for f in self.agenda.open_fires() if f.fire_id not in known and job in (None, f.job)]
+        return [(f, self.ledger.run(f.run_id) if f.run_id else None) for f in [*waiting, *fires]]
+
+    def cancel(self, text: str, *, who: str, now: datetime) -> str:
+        """Asks a run to end (its id), or all of a job that runs or waits; what was done, in words."""
+        from core.orders import cancel, cancel_job
+
+        try:
+            return cancel(self.ledger, self.agenda, text, who=who, now=now)
+        except ConfigError as error:
+            try:
+                slug = self.job(text).slug
+            except ConfigError:
+                raise error from None
+        return cancel_job(self.ledger, self.agenda, slug, who=who, now=now)
+
     def runner_note(self, now: datetime) -> list[str]:
         """What to say where no runner works; empty where one does."""
         beat = self.agenda.runner()
@@ -395,8 +415,6 @@ class App:
 
     def coming_fires(self, now: datetime, days: float) -> tuple[list[Job], list[tuple[datetime, str]]]:
         """The enabled jobs, and their fires of the next days: (time in the job's zone, slug), by time."""
-        from datetime import timedelta
-
         from core.calendar import fires
         from core.jobs import load_jobs
 

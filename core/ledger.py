@@ -204,6 +204,11 @@ class Ledger(Store):
         row = next(iter(self._rows("asked_to_end", {"pid": os.getpid(), "host": platform.node(), "job": job})), None)
         return row["cancel_asked_by"] if row else None
 
+    def process_of(self, run_id: str) -> tuple[str, int, float]:
+        """Host, pid and start (Unix time) of the process that runs it."""
+        (row,) = self._rows("process_of", {"run_id": run_id})
+        return row["host"], row["pid"], row["pid_started_at"]
+
     def mark_interrupted(self, now: datetime, gone_host: str = "") -> list[Run]:
         """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs.
 

@@ -124,6 +124,9 @@ WHERE run_id = :run_id AND state = 'running' AND cancel_asked_at IS NULL
 SELECT cancel_asked_by FROM run WHERE state = 'running' AND pid = :pid AND host = :host AND job = :job
     AND cancel_asked_at IS NOT NULL
 
+-- name: process_of
+SELECT host, pid, pid_started_at FROM run WHERE run_id = :run_id
+
 -- name: close_run
 UPDATE run SET state = :state, finished_at = :finished_at, error_class = :error_class, error_text = :error_text,
     error_remedy = :error_remedy, error_retriable = :error_retriable WHERE run_id = :run_id AND state = 'running'

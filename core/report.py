@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, PsttError
 from core.model import Job, Run
+
+if TYPE_CHECKING:
+    from core.agenda import Fire
 
 __all__ = [
     "error_document",
@@ -217,6 +220,51 @@ def fire_lines(jobs: Sequence[Job], fires: Sequence[tuple[datetime, str]], days:
     if len(fires) > most:
         lines.append(f"and {len(fires) - most:,} more in {days:g} days; --json lists them all")
     return lines if fires else [*lines, f"no fire in the next {days:g} days"]
+
+
+def fires_table(fires: Sequence[tuple[Fire, Run | None]], timezone: str) -> list[str]:
+    """One line a fire: when, which job, what became of it."""
+    if not fires:
+        return ["no scheduled time in these days", "  next   python -m core next shows what comes"]
+    width = max(len(fire.job) for fire, _ in fires)
+    return [
+        f"{local_time(fire.scheduled_at, run.timezone if run else timezone, seconds=True):<21} "
+        f"{fire.job:<{width}}  {fire.kind:<8}  {_fate(fire, run)}"
+        for fire, run in fires
+    ]
+
+
+def _fate(fire: Fire, run: Run | None) -> str:
+    if fire.state == "skipped":
+        span = ""
+        if fire.skipped_until:
+            count = f"{fire.skipped_count:,} fires " if fire.skipped_count else ""
+            span = f"({count}until {iso_utc(fire.skipped_until, 'seconds')}) "
+        return f"skipped {span}{fire.reason}"
+    attempt = f", attempt {run.attempt}" if run and run.attempt > 1 else ""
+    verdict_ = f"{run.state} run {run.run_id}{attempt}" if run else ""
+    if fire.state == "planned":
+        return f"waits   {fire.reason or verdict_ or 'for a worker'}"
+    return f"{fire.state:<7} {verdict_}"
+
+
+def fire_document(fire: Fire, run: Run | None) -> dict[str, Any]:
+    """The fire for programs, with the state of its newest run; times ISO 8601 UTC."""
+    return {
+        "fire_id": fire.fire_id,
+        "job": fire.job,
+        "kind": fire.kind,
+        "scheduled_at": iso_utc(fire.scheduled_at),
+        "state": fire.state,
+        "reason": fire.reason,
+        "asked_by": fire.asked_by,
+        "tries": fire.tries,
+        "not_before": iso_utc(fire.not_before) if fire.not_before else None,
+        "skipped_until": iso_utc(fire.skipped_until) if fire.skipped_until else None,
+        "skipped_count": fire.skipped_count,
+        "run_id": fire.run_id,
+        "run_state": run.state if run else None,
+    }
 
 
 # ── a send ────────────────────────────────────────────────────────────────────────────────────
