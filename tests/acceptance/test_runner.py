@@ -130,6 +130,11 @@ def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_o
     until(lambda: finished(place, 4))
     days = sorted(f"{run.scheduled_at:%m-%d %H:%M}" for run in place.runs())[:3]
     assert days == ["01-10 01:00", "01-11 01:00", "01-12 01:00"]
+    listed = place.json("fires", "--days", "3000", "--job", "export")["fires"]
+    assert [(fire["kind"], fire["run_state"]) for fire in listed] == [("backfill", "succeeded")] * 3 + [
+        ("request", "succeeded")
+    ]
+    assert place.run("fires", "--days", "3000").stdout.count("succeeded run ") == 4
     again = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
     assert (again["planned"], again["succeeded_before"]) == (0, 3)
 
