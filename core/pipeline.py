@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ import msgspec
 from core.delivery import Sender
 from core.envelope import NULL_KEY, Encoded, Envelope, Reject, iso_utc
 from core.errors import (
+    ExpectationFailed,
     MessageTooLarge,
     PsttError,
     QueryFailed,
@@ -27,12 +28,12 @@ from core.errors import (
     StorageFailed,
 )
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Reading, Run, Source
+from core.model import Batch, Column, Delivery, Plan, Publisher, Reading, Run, Source
 from core.spool import Spool, Tally
 
 __all__ = ["Progress", "Stop", "run_job"]
 
-COLLECT_AFTER = 50_000
+COLLECT_AFTER = 10_000
 """Objects that may come into being before the garbage collector looks."""
 
 
@@ -52,6 +53,18 @@ class Progress(Protocol):
         ...
 
 
+class LookAtColumns(Protocol):
+    """Told what the result looks like; `core.columns` is one."""
+
+    def __call__(self, columns: Sequence[Column], /) -> None:
+        """Called once a run, before the first row is made into a message.
+
+        Raises:
+            ColumnsChanged: The run has to stop.
+        """
+        ...
+
+
 def run_job(
     plan: Plan,
     source: Source,
@@ -63,6 +76,7 @@ def run_job(
     now: Callable[[], datetime],
     stop: Stop,
     progress: Progress | None = None,
+    look_at_columns: LookAtColumns | None = None,
 ) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
@@ -79,13 +93,14 @@ def run_job(
         now: The clock, aware UTC.
         stop: Set by somebody who wants the run to end; looked at between batches.
         progress: Told how far the run is.
+        look_at_columns: Told the columns of the result before the first message; may refuse them.
 
     Raises:
         StorageFailed: The ledger itself cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, now())
-    course = _Course(plan, run, publisher, sender, ledger, now, stop, progress)
+    course = _Course(plan, run, publisher, sender, ledger, now, stop, progress, look_at_columns)
     error: PsttError | None = None
     try:
         course.spool = Spool(spool_dir, run_id=run.run_id, job=plan.job.slug)
@@ -114,6 +129,7 @@ class _Course:
     now: Callable[[], datetime]
     stop: Stop
     progress: Progress | None
+    look_at_columns: LookAtColumns | None = None
     spool: Spool | None = None
     rows_read: int = 0
     rows_counted: int | None = None
@@ -218,6 +234,8 @@ class _Course:
 
     def plan_of(self, reading: Reading) -> Envelope:
         self.rows_counted = reading.counted
+        if self.look_at_columns:
+            self.look_at_columns(reading.columns)
         return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
 
     def reject(self, rejects: list[Reject]) -> None:
@@ -321,6 +339,10 @@ class _Course:
                 self._record(delivery)
             self.acknowledged += delivery.acknowledged
 
+    def unexpected(self) -> PsttError | None:
+        """The rows have arrived, and yet the run is not green: their number is not right."""
+        return None if self.plan.skip_ids is not None else check_expected(self.plan, self.rows_read)
+
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self.done_before or (self.spool.tally if self.spool else Tally())
         once = self.plan.job.delivery == "exactly_once" and error is not None
@@ -331,6 +353,7 @@ class _Course:
                 why="some rows are not accounted for",
                 remedy="report this: it is a defect of PSTT Kafka",
             )
+        error = error or self.unexpected()
         failed = tally.failed - self.oversized + (tally.acknowledged - acknowledged)
         return Outcome(
             state=_state(error, acknowledged),
@@ -347,9 +370,24 @@ class _Course:
             latency_p50_ms=tally.percentile_ms(0.5),
             latency_p90_ms=tally.percentile_ms(0.9),
             latency_p99_ms=tally.percentile_ms(0.99),
+            latency_counts=tally.latency_counts,
             partitions=tally.partitions,
             error=error,
         )
+
+
+def check_expected(plan: Plan, rows_read: int) -> ExpectationFailed | None:
+    """Why that number of rows is not right; None: it is."""
+    low, high = (plan.expected.min, plan.expected.max) if plan.expected else (None, None)
+    if (low is None or rows_read >= low) and (high is None or rows_read <= high):
+        return None
+    wanted = f"{low or 0:,} to {high:,}" if high is not None else f"at least {low:,}"
+    return ExpectationFailed(
+        f"{rows_read:,} rows where {wanted} are expected",
+        why=plan.expected_why,
+        remedy=f"ask whether the source was complete; if this number is right, write "
+        f'"expect": {{"rows": {{"min": …, "max": …}}}} into {plan.job.slug}.job.json',
+    )
 
 
 def _as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
