@@ -211,13 +211,22 @@ def runner(
 
 
 @app.command(hidden=True)
-def work(fire: Annotated[int, typer.Argument()], workspace: Workspace_ = None) -> None:
+def work(
+    fire: Annotated[int | None, typer.Argument()] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Get ready, then read the fire from stdin.")] = False,
+    workspace: Workspace_ = None,
+) -> None:
     """Runs one planned fire for the runner."""
     from core.bootstrap import App
+    from core.work import warm_up
     from core.work import work as run_fire
 
     with App.open(workspace) as opened:
-        raise typer.Exit(run_fire(opened, fire, _now))
+        if wait:
+            warm_up(opened)
+            told = sys.stdin.readline().strip()
+            fire = int(told) if told else None
+        raise typer.Exit(run_fire(opened, fire, _now) if fire is not None else 0)
 
 
 @app.command("next")
@@ -315,6 +324,18 @@ def enable(job: Job_, workspace: Workspace_ = None, as_json: Json_ = False) -> N
 def disable(job: Job_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     """Switches a job off, in its file; a run under way goes on."""
     _switch(job, workspace, enabled=False, as_json=as_json)
+
+
+@app.command("accept-columns")
+def accept_columns(job: Job_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Says that the changed columns a job was stopped for are right; its runs go on with them."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        found = opened.job(job)
+        drift = opened.accept_columns(found, _user(), _now())
+    answer = f'job "{found.name}" goes on with the columns that its last run found ({drift})'
+    _print_answer({"job": found.slug, "drift": drift, "answer": answer}, as_json)
 
 
 # ── looking before ────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ import csv
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from core.calendar import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
 from core.ledger import Ledger
-from core.model import Cluster, DbType, Job, Plan, Publisher, Query, Run
+from core.model import Cluster, Column, DbType, Job, Plan, Publisher, Query, Run
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -257,13 +257,59 @@ class App:
             stack.callback(source.close)
             stop.on_stop(source.cancel)
             stack.enter_context(watched(ledger.file, plan.job, stop))
+            look_at_columns = stack.enter_context(self._columns(plan, now, dry_run=dry_run))
+            plan = self._expecting(plan)
             sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
             with logger.contextualize(job=plan.job.slug):
-                run = run_job(plan, source, publisher, sender, ledger, spool_dir, now=now, stop=stop, progress=progress)
+                run = run_job(
+                    plan,
+                    source,
+                    publisher,
+                    sender,
+                    ledger,
+                    spool_dir,
+                    now=now,
+                    stop=stop,
+                    progress=progress,
+                    look_at_columns=look_at_columns,
+                )
                 _log_verdict(run, dry_run=dry_run)
         if not dry_run:
             self._sync()
         return run
+
+    @contextmanager
+    def _columns(
+        self, plan: Plan, now: Callable[[], datetime], *, dry_run: bool
+    ) -> Iterator[Callable[[Sequence[Column]], None]]:
+        """What a run calls with the columns of its result."""
+        from core.columns import ColumnMemory, watcher
+
+        with ColumnMemory(self.workspace.ledger_file) as memory:
+            yield watcher(plan.job, memory, plan.asked_by, now, dry_run=dry_run)
+
+    def _expecting(self, plan: Plan) -> Plan:
+        """The plan with the number of rows that is expected of it."""
+        from core.expectations import WEEKS, RunsOf, expected_rows
+
+        since = plan.scheduled_at - timedelta(weeks=WEEKS, days=1)
+        earlier = [RunsOf(*row) for row in self.ledger.row_counts(plan.job.slug, since, plan.scheduled_at)]
+        expected = expected_rows(plan.job, plan.scheduled_at, earlier)
+        return replace(plan, expected=expected.rows, expected_why=expected.why) if expected else plan
+
+    def accept_columns(self, job: Job, who: str, now: datetime) -> str:
+        """The columns that a run was stopped for are right from now on; the difference, in words.
+
+        Raises:
+            ConfigError: There is nothing to accept.
+        """
+        from core.columns import ColumnMemory, drift_between
+
+        with ColumnMemory(self.workspace.ledger_file) as memory:
+            before, after = memory.accept(job, who, now)
+        drift = drift_between(before, after).text
+        self.agenda.audit(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
+        return drift
 
     def preview(self, plan: Plan, *, rows: int) -> Preview:
         """The exact messages that a plan would send first."""

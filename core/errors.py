@@ -9,6 +9,7 @@ PsttError
  │  ├ BrokerUnavailable  no broker answers
  │  ├ DeliveryTimeout    handed over, but not acknowledged in time
  │  ├ BatchTooLarge      messages that went together are over the broker's limit; alone each may pass
+ │  ├ NotDelivered       a mail or another notice could not be handed over
  │  └ LedgerBusy         another process holds a file of ours for too long
  │     └ RunnerBusy      another runner works in this workspace
  ├ RunFailed             this run stops, the others go on
@@ -18,6 +19,8 @@ PsttError
  │  ├ MessageTooLarge    one message is over a size limit
  │  ├ RetriesExhausted   a batch was tried as often as allowed
  │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
+ │  ├ ColumnsChanged     the result has other columns or types than the runs before
+ │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
  │  ├ RunCancelled       somebody asked the run to stop
  │  ├ RunTimedOut        it went on for longer than the job allows
  │  └ RunInterrupted     its process ended, or its runner was stopped; the same fire is run again
@@ -39,11 +42,14 @@ __all__ = [
     "BatchPartlySent",
     "BatchTooLarge",
     "BrokerUnavailable",
+    "ColumnsChanged",
     "ConfigError",
     "DeliveryTimeout",
+    "ExpectationFailed",
     "LedgerBusy",
     "MessageTooLarge",
     "NotAuthorised",
+    "NotDelivered",
     "PsttError",
     "QueryFailed",
     "RetriableError",
@@ -164,6 +170,12 @@ class BatchTooLarge(RetriableError):
     """The broker refused messages that the client had put together; sent alone, all but the oversized one pass."""
 
 
+class NotDelivered(RetriableError):
+    """A mail or another notice could not be handed over; it waits in the outbox and is tried again."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class LedgerBusy(RetriableError):
     """Another process holds one of our own files for longer than we wait."""
 
@@ -200,6 +212,14 @@ class RetriesExhausted(RunFailed):
 
 class StorageFailed(RunFailed):
     """A file of ours could not be written, so nothing is claimed that could not be proved."""
+
+
+class ColumnsChanged(RunFailed):
+    """The result has other columns or types than the runs before; nothing was sent, a person has to agree."""
+
+
+class ExpectationFailed(RunFailed):
+    """Every row arrived, but there are fewer or more of them than the job expects."""
 
 
 class RunCancelled(RunFailed):

@@ -14,6 +14,7 @@ from core.model import (
     DeliveryGuarantee,
     ExportFormat,
     OnBadRow,
+    OnDrift,
     OnNullKey,
     Overlap,
     SchedulingMode,
@@ -42,6 +43,12 @@ def _query(name: str) -> str:
     return name
 
 
+def _time_of_day(text: str) -> str:
+    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise ValueError("write a time of the day as 07:00")
+    return text
+
+
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -66,6 +73,21 @@ class EmailShape(_Shape):
     on_success: bool = False
     on_failure: bool = True
     recipients: list[Annotated[str, AfterValidator(_address)]] = []
+
+
+class RowsShape(_Shape):
+    """`expect.rows`."""
+
+    min: Annotated[int, Field(ge=0)] | None = None
+    max: Annotated[int, Field(ge=0)] | None = None
+
+
+class ExpectShape(_Shape):
+    """`expect`."""
+
+    rows: RowsShape = RowsShape()
+    learn: bool = True
+    by: Annotated[str, AfterValidator(_time_of_day)] | None = None
 
 
 class JobShape(_Shape):
@@ -96,3 +118,5 @@ class JobShape(_Shape):
     key_separator: str = "|"
     headers: dict[Name, str] = {}
     verify_count: bool = False
+    expect: ExpectShape = ExpectShape()
+    on_drift: OnDrift = "stop"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
 from core.json_file import JsonFile, nearest, parse_json_file, read_json_file
-from core.model import EmailNotification, Job, KafkaConfig
+from core.model import EmailNotification, Expect, Job, KafkaConfig, RowRange
 from core.workspace import Workspace, write_whole
 
 if TYPE_CHECKING:
@@ -163,7 +163,12 @@ def _document(job: Job) -> dict[str, Any]:
     plain = json.loads(json.dumps(asdict(job), default=dict))
     default = asdict(Job("", "", "", ""))
     kept = {name: value for name, value in plain.items() if name != "slug" and value != _listed(default[name])}
-    for name, value in (("kafka_config", asdict(KafkaConfig())), ("email_notification", asdict(EmailNotification()))):
+    nested: tuple[tuple[str, Any], ...] = (
+        ("kafka_config", KafkaConfig()),
+        ("email_notification", EmailNotification()),
+        ("expect", Expect()),
+    )
+    for name, value in ((name, asdict(default)) for name, default in nested):
         if name in kept:
             kept[name] = {k: v for k, v in kept[name].items() if v != _listed(value[k])}
     return kept
@@ -196,12 +201,19 @@ def _checked(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
 
 def _job(slug: str, entry: JobShape) -> Job:
     values = entry.model_dump()
-    kafka, email = values.pop("kafka_config"), values.pop("email_notification")
+    kafka, email, expect = (values.pop(name) for name in ("kafka_config", "email_notification", "expect"))
     if isinstance(kafka["message_key_field"], list):
         kafka["message_key_field"] = tuple(kafka["message_key_field"])
     email["recipients"] = tuple(email["recipients"])
     values["parameters"] = {name: str(value) for name, value in values["parameters"].items()}
-    return Job(slug=slug, kafka_config=KafkaConfig(**kafka), email_notification=EmailNotification(**email), **values)
+    expect["rows"] = RowRange(**expect["rows"])
+    return Job(
+        slug=slug,
+        kafka_config=KafkaConfig(**kafka),
+        email_notification=EmailNotification(**email),
+        expect=Expect(**expect),
+        **values,
+    )
 
 
 def _contradictions(job: Job) -> list[tuple[str, str, str]]:
@@ -219,6 +231,9 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
                 'set it to true, or "enabled": false for the whole job',
             )
         )
+    rows = job.expect.rows
+    if rows.min is not None and rows.max is not None and rows.min > rows.max:
+        found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))
     taken = [name for name in job.headers if name.lower() in _HEADER_NAMES_OF_OURS]
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken

@@ -11,7 +11,7 @@ import platform
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Outcome:
     latency_p99_ms: float | None = None
     partitions: tuple[PartitionRange, ...] = ()
     error: PsttError | None = None
+    latency_counts: Mapping[str, int] = field(default_factory=dict)
+    """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
 
 
 class Ledger(Store):
@@ -149,6 +151,7 @@ class Ledger(Store):
         row |= {
             "run_id": run_id,
             "finished_at": iso_utc(now),
+            "latency_counts": json.dumps(dict(outcome.latency_counts)),
             "error_class": type(error).__name__ if error else None,
             "error_text": error.text if error else None,
             "error_remedy": error.remedy if error else None,
@@ -263,6 +266,11 @@ class Ledger(Store):
         text = iso_utc(since) if since else ""
         with self._translated():
             return [self._run(row) for row in self._db.execute(self._sql["runs_since"], {"since": text})]
+
+    def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
+        """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
+        span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
+        return [(datetime.fromisoformat(row[0]), row[1]) for row in self._rows("row_counts", span)]
 
     def rejects(self, run_id: str) -> Iterator[Reject]:
         """The rejected rows of a run, by row number."""

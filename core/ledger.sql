@@ -39,6 +39,7 @@ CREATE TABLE run (
     latency_p50_ms    REAL,
     latency_p90_ms    REAL,
     latency_p99_ms    REAL,
+    latency_counts    TEXT NOT NULL DEFAULT '{}',  -- JSON object: latency in ms to two digits → messages
     error_class       TEXT,
     error_text        TEXT,
     error_remedy      TEXT,
@@ -87,7 +88,7 @@ WHERE fire_id = :fire_id AND state = 'planned'
 UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_read, rows_counted = :rows_counted,
     sent = :sent, acknowledged = :acknowledged, rejected = :rejected, failed = :failed, retried = :retried,
     bytes = :bytes, duration_s = :duration_s, latency_avg_ms = :latency_avg_ms, latency_p50_ms = :latency_p50_ms,
-    latency_p90_ms = :latency_p90_ms, latency_p99_ms = :latency_p99_ms, error_class = :error_class,
+    latency_p90_ms = :latency_p90_ms, latency_p99_ms = :latency_p99_ms, latency_counts = :latency_counts, error_class = :error_class,
     error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable
 WHERE run_id = :run_id
 
@@ -108,6 +109,13 @@ SELECT * FROM run WHERE state IN ('planned', 'running')
 
 -- name: runs_since
 SELECT * FROM run WHERE coalesce(finished_at, started_at) >= :since
+
+-- name: row_counts
+-- Whole runs: what was read is all there was. The newest run of each scheduled time counts.
+SELECT scheduled_at, rows_read, max(rowid) FROM run
+WHERE job = :job AND kind = 'job' AND scheduled_at >= :since AND scheduled_at < :until
+    AND (state = 'succeeded' OR error_class = 'ExpectationFailed')
+GROUP BY scheduled_at
 
 -- name: partitions
 SELECT topic, partition, first_offset, last_offset, count FROM run_partition WHERE run_id = :run_id

@@ -24,6 +24,7 @@ __all__ = [
     "DatabaseConnection",
     "Delivery",
     "EmailNotification",
+    "Expect",
     "Fact",
     "Job",
     "KafkaConfig",
@@ -34,6 +35,7 @@ __all__ = [
     "Publisher",
     "Query",
     "Reading",
+    "RowRange",
     "Rows",
     "Run",
     "Secret",
@@ -51,6 +53,7 @@ Overlap = Literal["skip", "queue"]
 DeliveryGuarantee = Literal["at_least_once", "exactly_once"]
 OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
+OnDrift = Literal["stop", "warn", "ignore"]
 DecimalForm = Literal["number", "string", "float"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
 
@@ -218,6 +221,25 @@ class EmailNotification:
 
 
 @dataclass(frozen=True, slots=True)
+class RowRange:
+    """How many rows a run should bring; None: no bound on that side."""
+
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What a good day of a job looks like."""
+
+    rows: RowRange = RowRange()
+    learn: bool = True
+    """Where `rows` has no number: the range that the runs of the same weekday and time had in the last eight weeks."""
+    by: str | None = None
+    """`HH:MM` in the job's time zone: a success has to be there by then each day."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One `*.job.json`: what is read, where it goes, when. `slug` is the file's name without `.job.json`."""
 
@@ -250,6 +272,9 @@ class Job:
     key_separator: str = "|"
     headers: Mapping[str, str] = field(default_factory=dict)
     verify_count: bool = False
+    expect: Expect = Expect()
+    on_drift: OnDrift = "stop"
+    """What happens when the result has other columns or types than the runs before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +345,10 @@ class Plan:
     """The planned fire that this run is for; None: it was started by hand."""
     job_sha256: str = ""
     """Hash of the job file as it was read; empty where it is not known."""
+    expected: RowRange | None = None
+    """How many rows are right; None: any number is."""
+    expected_why: str = ""
+    """Where `expected` comes from, for people."""
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
     log_payload: bool = False

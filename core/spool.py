@@ -77,6 +77,14 @@ class Tally:
         return sum(ms * count for ms, count in self.latencies.items()) / total if total else None
 
     @property
+    def latency_counts(self) -> dict[str, int]:
+        """Latency in ms to two digits → messages: some hundred entries at most."""
+        counts: Counter[str] = Counter()
+        for latency_ms, count in self.latencies.items():
+            counts[f"{float(f'{latency_ms:.2g}'):g}"] += count
+        return dict(counts)
+
+    @property
     def partitions(self) -> tuple[PartitionRange, ...]:
         """Offsets by topic and partition, in order."""
         return tuple(self.ranges[place] for place in sorted(self.ranges))

@@ -309,7 +309,8 @@ class KafkaRig(KafkaTopics):
         return {self.username: self.password, self.limited_username: self.limited_password}
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # One in 64 would begin with "-", which the tool takes for an option.
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         command = ["java", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, "kafka.tools.StorageTool", "format"]
         command += ["-t", cluster, "-c", str(self._config)]
         for user, password in self._users.items():
