@@ -125,6 +125,10 @@ class Planner:
             heapq.heappop(self._heap)
         return self._heap[0].at if self._heap else None
 
+    def count_until(self, until: datetime) -> int:
+        """How many jobs have something to write by then."""
+        return sum(1 for coming in self._heap if coming.at <= until and not self._is_stale(coming))
+
     # ── inside ────────────────────────────────────────────────────────────────────────────────
 
     def _load(self, now: datetime) -> None:

@@ -41,6 +41,9 @@ LOOK_EVERY_S = 0.25
 """How soon a request, or the end of a run, is seen."""
 KILL_AFTER_S = 10.0
 """What a process gets beyond PSTT_STOP_TIMEOUT_S to write its verdict."""
+READY_BEFORE_S = 3.0
+"""How long before a fire its process is begun: it reads the program meanwhile."""
+READY_FOR_S = 30.0
 WAIT_FOR_BUSY_S = 5.0
 MOST_INTERRUPTIONS = 10
 """A run that takes its process down each time is not begun for ever."""
@@ -168,6 +171,7 @@ class Runner:
         self._active: dict[str, _Active] = {}
         """Slug → what runs; one job never beside itself."""
         self._beat_s: float | None = None
+        self._ready_until_s: float | None = None
         self._started_at = now()
         self._said: set[str] = set()
 
@@ -225,6 +229,7 @@ class Runner:
             if (ticks.idle_seconds or 0) > 1:
                 ticks.clear()
                 ticks.every(1).seconds.do(self.guarded_tick)
+            self._make_ready()
             stop.wait(self._pause_s())
 
     def _is_called(self) -> bool:
@@ -238,6 +243,19 @@ class Runner:
             )
         return False
 
+    def _make_ready(self) -> None:
+        """Has processes ready when fires come soon, and none when none has come for a while."""
+        at, now = self.planner.next_fire_at(), self._now()
+        soon = timedelta(seconds=READY_BEFORE_S)
+        if at is not None and at - now <= soon:
+            free = self._settings.PSTT_WORKERS - len(self._active)
+            self._ready_until_s = self._monotonic() + READY_FOR_S
+            with suppress(OSError):  # without memory for it the fire is only later
+                self._workers.warm(min(self.planner.count_until(now + soon), max(free, 0)))
+        elif self._ready_until_s is not None and self._monotonic() > self._ready_until_s:
+            self._ready_until_s = None
+            self._workers.cool()
+
     def _pause_s(self) -> float:
         """Until the next look; less where a fire comes before it."""
         at = self.planner.next_fire_at()
@@ -247,6 +265,7 @@ class Runner:
     def end(self) -> None:
         """Asks what runs to end, waits for the batch in hand, kills what does not end; the ledger says what was."""
         deadline = self._monotonic() + self._patience_s
+        self._workers.cool()
         with suppress(PsttError):
             self._beat(self._now(), state="stopping")
         try:

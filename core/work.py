@@ -7,6 +7,7 @@ ends as a verdict in the ledger, or leaves a run whose process is gone, which th
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -20,10 +21,25 @@ if TYPE_CHECKING:
     from core.bootstrap import App
     from core.model import Job, Plan
 
-__all__ = ["BUSY", "work"]
+__all__ = ["BUSY", "warm_up", "work"]
 
 BUSY = 75
 """Exit code: the job runs elsewhere, by hand; EX_TEMPFAIL of sysexits.h."""
+
+
+def warm_up(app: App) -> None:
+    """Reads what a run of this workspace will need of the program, so that it need not when its time has come."""
+    from importlib import import_module
+
+    names = ["pipeline", "delivery", "watch", "metrics", "job_shape", "query", "templates", "publishers.confluent"]
+    with suppress(PsttError):
+        types = {app.connections.database_type(name) for name in app.connections.database_names}
+        names += [f"sources.{db_type}" for db_type in types]
+    for name in names:
+        with suppress(ImportError):  # a driver that is not installed is told by the run that needs it
+            import_module(f"core.{name}")
+    for read in ("settings", "connections"):  # they may change until its time has come
+        app.__dict__.pop(read, None)
 
 
 def work(app: App, fire_id: int, now: Callable[[], datetime]) -> int:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 __all__ = ["Processes", "Worker", "Workers", "kill_process"]
 
@@ -33,6 +33,14 @@ class Worker(Protocol):
 
 class Workers(Protocol):
     """Starts fires."""
+
+    def warm(self, count: int) -> None:
+        """Fires come soon: so many processes may get ready for them, and none needs to."""
+        ...
+
+    def cool(self) -> None:
+        """No fire comes soon, or ever again: what was made ready and not used ends."""
+        ...
 
     def start(self, fire_id: int) -> Worker:
         """Begins that fire and returns at once.
@@ -70,6 +78,7 @@ class Processes:
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
+        self._spares: list[_Process] = []
         package_parent = str(Path(__file__).resolve().parents[1])
         known = os.environ.get("PYTHONPATH")
         self._environ = {
@@ -77,15 +86,38 @@ class Processes:
             "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent,
         }
 
+    def warm(self, count: int) -> None:
+        """Starts processes that read the program and then wait to be told their fire.
+
+        Reading it takes 0.7 s of a core, which is most of the time from a fire to its first row: four fires at 02:00
+        would be two seconds late on two cores.
+        """
+        self._spares = [spare for spare in self._spares if spare.poll() is None]
+        for _ in range(count - len(self._spares)):
+            self._spares.append(self._begin("--wait"))
+
+    def cool(self) -> None:
+        """See `Workers`."""
+        for spare in self._spares:
+            spare.dismiss()
+        self._spares = [spare for spare in self._spares if spare.poll() is None]
+
     def start(self, fire_id: int) -> Worker:
         """See `Workers`."""
+        while self._spares:
+            spare = self._spares.pop(0)
+            if spare.tell(fire_id):
+                return spare
+        return self._begin(str(fire_id))
+
+    def _begin(self, what: str) -> _Process:
         own_group: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         output = tempfile.TemporaryFile()
         process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", "core", "work", str(fire_id), "--workspace", str(self._workspace)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "core", "work", what, "--workspace", str(self._workspace)],
+            stdin=subprocess.PIPE,  # closed by the system if we are killed, which ends one that waits
             stdout=subprocess.DEVNULL,
             stderr=output,
             env=self._environ,
@@ -95,10 +127,38 @@ class Processes:
 
 
 class _Process:
+    """A child of ours."""
+
     def __init__(self, process: subprocess.Popen[bytes], output: Any) -> None:
         self._process = process
+        # It was asked for as a pipe, so it is there.
+        self._stdin: IO[bytes] = process.stdin  # type: ignore[assignment]
         self._output = output
         self._words: str | None = None
+
+    def tell(self, fire_id: int) -> bool:
+        """Gives a waiting process its fire; whether it was there to hear it."""
+        try:
+            self._stdin.write(f"{fire_id}\n".encode())
+            self._stdin.close()
+        except OSError:
+            self._leave()
+            return False
+        return True
+
+    def dismiss(self) -> None:
+        """Ends a waiting process."""
+        with suppress(OSError):
+            self._stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self.last_words()
 
     def poll(self) -> int | None:
         return self._process.poll()
@@ -109,6 +169,8 @@ class _Process:
     def last_words(self) -> str:
         if self._words is not None:
             return self._words
+        with suppress(OSError):
+            self._stdin.close()
         self._output.seek(0, os.SEEK_END)
         self._output.seek(max(self._output.tell() - TAIL_BYTES, 0))
         lines = self._output.read().decode("utf-8", "replace").split("\n")

@@ -4,6 +4,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 
 from bench.kills import live_through, start_runner, stop_runner, two_at_once
@@ -137,6 +138,24 @@ def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_o
     assert place.run("fires", "--days", "3000").stdout.count("succeeded run ") == 4
     again = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
     assert (again["planned"], again["succeeded_before"]) == (0, 3)
+
+
+def test_a_process_made_ready_before_the_fire_ends_with_its_runner_and_knows_connections_as_they_are_then(place):
+    place.make(scheduling_mode="interval", interval_s=2)
+    runner = place.start()
+    until(lambda: finished(place))
+    ready = until(lambda: [p for p in psutil.Process(runner.pid).children() if "--wait" in p.cmdline()])
+    file = place.folder / "connections.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["connections"][0]["port"] = 1
+    file.write_text(json.dumps(document), encoding="utf-8")
+    time.sleep(0.2)
+    changed_at = datetime.now(UTC)
+    failed = until(lambda: [run for run in finished(place) if run.started_at > changed_at])
+    assert {run.error_class for run in failed} == {"SourceUnavailable"}
+    runner.kill()
+    psutil.wait_procs(ready, timeout=10)
+    assert [process for process in ready if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 def test_next_lists_the_fires_of_all_enabled_jobs_with_their_offset(place):

@@ -90,6 +90,12 @@ class Hands:
     clock: Clock
     started: list[Worker] = field(default_factory=list)
 
+    def warm(self, count: int) -> None:
+        raise AssertionError("only the loop around the ticks makes processes ready")
+
+    def cool(self) -> None:
+        """Nothing was made ready."""
+
     def start(self, fire_id: int) -> Worker:
         self.started.append(Worker(self, fire_id))
         return self.started[-1]
