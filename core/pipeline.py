@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import msgspec
+from loguru import logger
 
 from core.delivery import Sender
 from core.envelope import NULL_KEY, Encoded, Envelope, Reject, iso_utc
@@ -100,10 +101,17 @@ def run_job(
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, now())
-    course = _Course(plan, run, publisher, sender, ledger, now, stop, progress, look_at_columns)
+    with logger.contextualize(run=run.run_id):
+        course = _Course(plan, run, publisher, sender, ledger, now, stop, progress, look_at_columns)
+        return ledger.finish(run.run_id, course.outcome(_taken(course, source, spool_dir)), now())
+
+
+def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None:
+    """Takes a course to its end, everything recorded; the error that stands."""
+    plan = course.plan
     error: PsttError | None = None
     try:
-        course.spool = Spool(spool_dir, run_id=run.run_id, job=plan.job.slug)
+        course.spool = Spool(spool_dir, run_id=course.run.run_id, job=plan.job.slug)
         with _rare_collections():
             if plan.job.delivery == "exactly_once":
                 course.send_once(source, spool_dir)
@@ -113,8 +121,7 @@ def run_job(
         error = failure
     except KeyboardInterrupt:
         error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-    error = _as_asked(course.settle(error), stop)
-    return ledger.finish(run.run_id, course.outcome(error), now())
+    return _as_asked(course.settle(error), course.stop)
 
 
 @dataclass(slots=True)
@@ -243,6 +250,9 @@ class _Course:
             return
         self.ledger.add_rejects(self.run.run_id, rejects)
         self.rejected += len(rejects)
+        if self.plan.log_payload:
+            for reject in rejects:
+                logger.debug("row {} rejected: {}: {}", reject.row_number, reject.reason, dict(reject.row or {}))
         job = self.plan.job
         for reject in rejects:
             option = "on_null_key" if reject.reason == NULL_KEY else "on_bad_row"
@@ -297,8 +307,18 @@ class _Course:
             raise failure
 
     def _record(self, delivery: Delivery) -> None:
+        self._log(delivery)
         if self.spool and delivery.batch.topic != self.plan.control_topic:
             self.spool.record(delivery)
+
+    def _log(self, delivery: Delivery) -> None:
+        batch = delivery.batch
+        entry = logger.bind(batch=batch.number)
+        entry.debug("batch {}: {} of {} acknowledged", batch.number, delivery.acknowledged, len(batch))
+        if self.plan.log_payload:
+            for index, error in delivery.errors.items():
+                value = batch.values[index].decode("utf-8", "replace")
+                entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
 
     def _reject_oversized(self, batch: Batch, index: int, error: PsttError) -> None:
         key = batch.keys[index]

@@ -191,7 +191,7 @@ def test_the_jobs_own_choice_comes_first_then_its_environment_then_the_default_t
 
 
 def test_a_cluster_that_is_not_there_names_the_nearest(place):
-    with pytest.raises(ConfigError, match='no cluster "prodduzione".*did you mean "produzione"'):
+    with pytest.raises(ConfigError, match=r'no cluster "prodduzione".*did you mean "produzione"'):
         chosen(place, SPEC, "TT2", own="prodduzione")
 
 
@@ -262,7 +262,7 @@ def test_a_secret_that_cannot_be_had_names_the_reference_and_the_line(place, rin
 
 def test_an_account_without_a_keyring_is_told_what_to_use_instead(place, ring):
     keyring.set_keyring(NoKeyring())
-    with pytest.raises(ConfigError, match="cannot be read: NoKeyringError. this account has no keyring: use env: or"):
+    with pytest.raises(ConfigError, match=r"cannot be read: NoKeyringError. this account has no keyring: use env: or"):
         load(place, with_database(password="keyring:pstt/bosc")).database("A00-CDG-Collaudo")
 
 
@@ -290,7 +290,7 @@ def test_a_password_of_the_wrong_type_is_in_no_exception(place):
 
 
 def test_no_file_says_where_to_make_it(place):
-    with pytest.raises(ConfigError, match="no file connections.json"):
+    with pytest.raises(ConfigError, match=r"no file connections.json"):
         load_connections(place, None, {})
 
 
@@ -321,7 +321,7 @@ def test_a_broken_file_has_its_place_and_no_traceback(place, data, where, what):
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder is another error there")
 def test_a_folder_in_its_place_cannot_be_read(place):
     place.connections_file.mkdir()
-    with pytest.raises(ConfigError, match="the file cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"the file cannot be read: Is a directory"):
         load_connections(place, None, {})
 
 
@@ -395,7 +395,7 @@ def test_all_problems_come_at_once(place):
 
 
 def test_an_unknown_connection_names_the_nearest(place):
-    with pytest.raises(ConfigError, match='no connection "TT3".*did you mean "TT2"'):
+    with pytest.raises(ConfigError, match=r'no connection "TT3".*did you mean "TT2"'):
         load(place).database("TT3")
 
 

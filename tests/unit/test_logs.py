@@ -1,0 +1,201 @@
+"""Logs: JSON lines for machines, one line for people; a log that cannot be written hinders nobody."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from core import logs
+from core.logs import start_logging
+from tests.rigs.workspace import environment, run_command
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """Ends every log that a test began."""
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    yield
+    logger.remove()
+    logger.configure(extra={})
+    root.handlers[:] = before[1]
+    root.setLevel(before[0])
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "pstt.log").read_text(encoding="utf-8").splitlines()]
+
+
+# ── the file ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_line_is_one_json_object_with_job_run_and_batch(tmp_path):
+    assert start_logging(tmp_path, level="INFO") is None
+    logger.info("before {} a run", "any")
+    with logger.contextualize(job="export", run="7f3c2"):
+        logger.bind(batch=4).warning('line\nbreaks, "quotes", {braces} <tags> and città')
+    first, second = entries(tmp_path)
+    assert (first["message"], first["job"], first["run"], first["batch"]) == ("before any a run", "", "", "")
+    assert second["message"] == 'line\nbreaks, "quotes", {braces} <tags> and città'
+    assert (second["job"], second["run"], second["batch"], second["level"]) == ("export", "7f3c2", 4, "WARNING")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d", second["time"])
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [("DEBUG", ["debug", "info", "warning", "error"]), ("INFO", ["info", "warning", "error"]), ("ERROR", ["error"])],
+)
+def test_the_level_decides_what_is_kept(tmp_path, level, kept):
+    start_logging(tmp_path, level=level)
+    for name in ("debug", "info", "warning", "error"):
+        getattr(logger, name)(name)
+    assert [entry["message"] for entry in entries(tmp_path)] == kept
+
+
+def test_people_see_warnings_on_the_terminal_and_nothing_below(tmp_path, capsys):
+    start_logging(tmp_path, level="DEBUG")
+    logger.info("for the file")
+    with logger.contextualize(run="7f3c2"):
+        logger.warning("for people")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"WARNING \d\d:\d\d:\d\d run 7f3c2 for people\n", err)
+
+
+def test_what_libraries_log_goes_there_too(tmp_path):
+    start_logging(tmp_path, level="DEBUG")
+    logging.getLogger("pstt.kafka").debug("of a %s", "client")
+    logging.getLogger("kafka").info("chatter")
+    logging.getLogger("kafka").warning("of kafka-python-ng")
+    assert [entry["message"] for entry in entries(tmp_path)] == ["of a client", "of kafka-python-ng"]
+
+
+def test_an_exception_is_one_line_without_local_variables(tmp_path):
+    start_logging(tmp_path, level="DEBUG")
+
+    def fails(secret: str) -> None:
+        raise ValueError("told")
+
+    try:
+        fails("hunter2")
+    except ValueError as error:
+        logger.opt(exception=error).error("unexpected")
+    (entry,) = entries(tmp_path)
+    assert entry["exception"] == "ValueError('told')"
+    assert "hunter2" not in (tmp_path / "pstt.log").read_text(encoding="utf-8")
+
+
+def test_a_full_file_is_put_aside_and_one_older_than_the_retention_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "ROTATE_AT", "2 kB")
+    old, young = tmp_path / "pstt.2020-01-01_00-00-00_000000.log", tmp_path / "pstt.2020-01-02_00-00-00_000000.log"
+    for file, days in ((old, 31), (young, 29)):
+        file.write_text("{}\n", encoding="utf-8")
+        os.utime(file, (time.time() - days * 86_400,) * 2)
+    start_logging(tmp_path, level="INFO", retention_days=30)
+    for n in range(30):
+        logger.info("{} {}", n, "x" * 100)
+    logger.remove()
+    assert not old.exists()
+    assert young.exists()
+    files = sorted(tmp_path.glob("pstt*.log"))
+    assert len(files) > 2
+    lines = [line for file in files if file != young for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 30
+
+
+def test_a_folder_that_cannot_be_made_is_a_reason_and_the_terminal_still_has_the_log(tmp_path, capsys):
+    (tmp_path / "logs").write_text("a file stands there", encoding="utf-8")
+    problem = start_logging(tmp_path / "logs", level="INFO")
+    assert problem is not None
+    assert problem.startswith(f"no log file in {tmp_path / 'logs'}: ")
+    logger.warning("still said")
+    assert "still said" in capsys.readouterr().err
+
+
+def test_two_processes_write_whole_lines_into_one_file(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from loguru import logger; from core.logs import start_logging\n"
+        "start_logging(Path(sys.argv[1]), level='INFO')\n"
+        "for n in range(500): logger.info('{} {} {}', sys.argv[2], n, 'x' * 200)"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name], env=environment()) for name in ("a", "b")
+    ]
+    assert [process.wait(60) for process in running] == [0, 0]
+    seen = [entry["message"].split()[:2] for entry in entries(tmp_path)]
+    assert sorted(seen) == sorted([name, str(n)] for name in ("a", "b") for n in range(500))
+
+
+# ── a run ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A workspace that needs no server."""
+    folder = tmp_path_factory.mktemp("logged")
+    done = run_command("demo", "--rows", "300", env=environment(), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "demo"
+
+
+def run_logged(demo: Path, **settings: str) -> list[dict[str, Any]]:
+    """Runs the demo's job; the log of that run alone."""
+    (demo / "logs" / "pstt.log").unlink(missing_ok=True)
+    done = run_command("run", "export-cdg-tracce", "--json", env=environment(**settings), cwd=demo)
+    assert done.returncode == 0, done.stderr
+    return entries(demo / "logs")
+
+
+def barcode(demo: Path, done: list[dict[str, Any]]) -> str:
+    """The key of a row that was rejected."""
+    run_id = next(entry["run"] for entry in done if entry["run"])
+    listed = run_command("rejects", run_id, "--json", env=environment(), cwd=demo)
+    return next(reject["key"] for reject in json.loads(listed.stdout)["rejects"] if reject["key"])
+
+
+def test_inside_a_run_every_record_names_job_and_run_and_a_batch_its_number(demo):
+    log = run_logged(demo, KAFKA_LOG_LEVEL="DEBUG")
+    batches = [entry for entry in log if re.match(r"batch \d+: \d+ of \d+ acknowledged", entry["message"])]
+    assert [entry["batch"] for entry in batches] == list(range(1, len(batches) + 1))
+    assert len(batches) >= 3
+    (run_id,) = {entry["run"] for entry in batches}
+    assert run_id
+    assert {entry["job"] for entry in batches} == {"export-cdg-tracce"}
+
+
+def test_without_log_payload_no_value_of_a_row_is_in_the_log_even_at_debug(demo):
+    log = run_logged(demo, KAFKA_LOG_LEVEL="DEBUG")
+    assert barcode(demo, log) not in json.dumps(log)
+
+
+def test_with_log_payload_rejected_rows_are_in_the_log_at_debug_and_only_there(demo):
+    log = run_logged(demo, KAFKA_LOG_LEVEL="DEBUG", KAFKA_LOG_PAYLOAD="true")
+    key = barcode(demo, log)
+    assert {entry["level"] for entry in log if key in entry["message"]} == {"DEBUG"}
+    quiet = run_logged(demo, KAFKA_LOG_LEVEL="INFO", KAFKA_LOG_PAYLOAD="true")
+    assert key not in json.dumps(quiet)
+
+
+def test_a_run_goes_on_where_no_log_can_be_written(demo):
+    folder = demo / "logs"
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    folder.write_text("a file stands there", encoding="utf-8")
+    try:
+        done = run_command("run", "export-cdg-tracce", env=environment(), cwd=demo)
+    finally:
+        folder.unlink()
+    assert done.returncode == 0, done.stderr
+    assert "no log file in" in done.stderr
+    assert "✔ balanced" in done.stdout
