@@ -212,6 +212,11 @@ class Ledger(Store):
         (row,) = self._rows("process_of", {"run_id": run_id})
         return row["host"], row["pid"], row["pid_started_at"]
 
+    def is_alive(self, run_id: str) -> bool:
+        """Whether the process that runs it is there, on this machine."""
+        (row,) = self._rows("process_of", {"run_id": run_id})
+        return row["host"] == platform.node() and _is_alive(row)
+
     def mark_interrupted(self, now: datetime, gone_host: str = "") -> list[Run]:
         """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs.
 

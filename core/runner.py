@@ -214,7 +214,7 @@ class Runner:
             self._active[fire.job] = _Active(fire.fire_id, self._job(fire.job), None, self._monotonic())
         self._beat(now)
         _log().info("runner started: {} jobs, {} workers", len(jobs), self._settings.PSTT_WORKERS)
-        self._tell(now)
+        self._tell()
 
     def _work(self, stop: Stop) -> None:
         import schedule
@@ -308,6 +308,7 @@ class Runner:
         """One tick, of which no failure ends the runner; each is told once, not each second."""
         try:
             self.tick()
+            self._said &= self._standing()  # what comes back later is said again
         except PsttError as error:
             self._say("error", error.text)
         except Exception as error:  # noqa: BLE001 - the guard: one bad job or one full disk must not end all others
@@ -321,6 +322,7 @@ class Runner:
         self._take_changes(now)
         self._take_requests(now)
         self._plan(now)
+        self._tell()
         self._start_planned(now)
         self._end_overdue(now)
         if self._beat_if_due(now):
@@ -331,8 +333,6 @@ class Runner:
             self.planner.tick(now)
         except ConfigError:
             pass  # the clock is wrong: said by `problem`; what was asked for runs all the same
-        if self.planner.problem:
-            self._say("error", self.planner.problem)
 
     def _take_changes(self, now: datetime) -> None:
         for slug, entry in self.roster.refresh().items():
@@ -343,11 +343,13 @@ class Runner:
             elif not entry.job.enabled:
                 self._agenda.skip_planned(slug, "its job was disabled", now, calendar_only=True)
             _log().info("job {} {}", slug, "has gone" if entry is None else f"is now version {entry.sha256[:10]}")
-        self._tell(now)
 
-    def _tell(self, _now: datetime) -> None:
-        for problem in self.roster.problems.values():
-            self._say("error", f"{problem['where']}: {problem['text']}; {problem['instead']}")
+    def _tell(self) -> None:
+        for problem in self.problems():
+            self._say("error", _problem_text(problem))
+
+    def _standing(self) -> set[str]:
+        return {_problem_text(problem) for problem in self.problems()}
 
     # ── starting ──────────────────────────────────────────────────────────────────────────────
 
@@ -394,8 +396,22 @@ class Runner:
             fire = self._agenda.fire(active.fire_id)
             if active.worker is None and not self._has_ended(fire, now):
                 continue
+            if active.worker is not None and self._was_taken_by_another(fire):
+                self._words_of(active)
+                self._active[slug] = _Active(fire.fire_id, active.job, None, active.started_s)
+                continue
             self._settle(fire, active, code, now)
             del self._active[slug]  # only now: what the ledger could not take is tried again by the next tick
+
+    def _was_taken_by_another(self, fire: Fire) -> bool:
+        """Whether a process of an earlier runner, which was just beginning when that was killed, took the fire first."""
+        if fire.state != "running" or fire.run_id is None or self._ledger.run(fire.run_id).state != "running":
+            return False
+        return self._ledger.is_alive(fire.run_id)
+
+    @staticmethod
+    def _words_of(active: _Active) -> str:
+        return active.worker.last_words() if active.worker else ""
 
     def _has_ended(self, fire: Fire, now: datetime) -> bool:
         """Of a process of an earlier runner."""
@@ -405,7 +421,7 @@ class Runner:
         return True
 
     def _settle(self, fire: Fire, active: _Active, code: int | None, now: datetime) -> None:
-        words = active.worker.last_words() if active.worker else ""
+        words = self._words_of(active)
         if fire.state == "planned" and code == BUSY:
             self._wait_for_busy(fire, active, now)
             return
@@ -628,6 +644,10 @@ class Runner:
         if text not in self._said:
             self._said.add(text)
             _log().log(level.upper(), text)
+
+
+def _problem_text(problem: Mapping[str, str]) -> str:
+    return f"{problem['where']}: {problem['text']}; {problem['instead']}"
 
 
 def _log() -> Any:

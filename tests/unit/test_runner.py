@@ -54,7 +54,8 @@ class Worker:
         return self.code
 
     def kill(self) -> None:
-        self.is_killed, self.code = True, -9
+        self.is_killed = True
+        self.leaves(-9)
 
     def last_words(self) -> str:
         return self.words
@@ -76,8 +77,10 @@ class Worker:
         self.code = 0
 
     def leaves(self, code: int, words: str = "") -> None:
-        """Ends without a verdict."""
+        """Ends without a verdict; its pid is nobody's then."""
         self.code, self.words = code, words
+        if self.run_id:
+            self.hands.ledger._db.execute("UPDATE run SET pid_started_at = 0 WHERE run_id = ?", [self.run_id])
 
 
 @dataclass
@@ -376,6 +379,22 @@ def test_a_run_that_outlives_its_runner_is_waited_for_and_not_begun_again(stage)
     orphan.ends()
     stage.go()
     assert stage.fires() == [("13:00", "done")]
+
+
+def test_a_process_that_an_earlier_runner_had_just_begun_may_take_the_fire_first(stage):
+    stage.go(HOUR)
+    orphan = stage.hands.last
+    stage.restart()
+    stage.go()
+    assert len(stage.hands.started) == 2
+    orphan.begins()
+    stage.hands.last.leaves(0)
+    stage.go()
+    assert stage.fires() == [("13:00", "running")]
+    orphan.ends()
+    stage.go()
+    assert stage.fires() == [("13:00", "done")]
+    assert [run.state for run in stage.ledger.runs("export")] == ["succeeded"]
 
 
 def test_a_run_that_outlives_its_runner_and_its_time_out_is_killed_and_run_again(stage):
