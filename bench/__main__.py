@@ -177,7 +177,7 @@ def main() -> None:
     fourth.add_argument("--idle-s", type=float, default=120)
     fifth = commands.add_parser("kill", help="the runner killed at random moments; two runners at once")
     fifth.add_argument("--times", type=int, default=50)
-    fifth.add_argument("--rows", type=int, default=40_000)
+    fifth.add_argument("--rows", type=int, default=20_000)
     fifth.add_argument("--interval-s", type=int, default=5)
     options = parser.parse_args()
     if options.command == "calendar":
