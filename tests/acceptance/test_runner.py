@@ -1,6 +1,7 @@
 """The runner as a process over a real PostgreSQL and a real Kafka: started, asked, stopped, killed, twice at once."""
 
 import json
+import os
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -214,6 +215,20 @@ def test_a_stopped_runner_breaks_its_run_off_in_time_and_the_next_one_repeats_it
     assert [(run.state, run.attempt) for run in runs] == [("succeeded", 2), ("interrupted", 1)]
     assert len({run.scheduled_at for run in runs}) == 1
     assert kafka.count(place.topic) == 50
+
+
+def test_a_run_whose_own_process_is_told_to_end_is_broken_off_and_run_again(place, postgres):
+    place.make(SLOW.format(mark="end me"))
+    runner = place.start()
+    place.run("run", "export", "--by-runner")
+    until(lambda: active_queries(postgres, "end me"))
+    (child,) = psutil.Process(runner.pid).children()
+    child.terminate()
+    runs = until(lambda: (found := place.runs()) and len(found) == 2 and found)
+    if os.name != "nt":  # there a process is ended without being asked
+        assert runs[1].error_text == "the run was broken off: its process was told to end"
+    assert [(run.state, run.attempt) for run in runs] == [("running", 2), ("interrupted", 1)]
+    until(lambda: active_queries(postgres, "end me"))
 
 
 def test_a_job_that_cannot_even_begin_is_a_failed_run_that_says_why(place):
