@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -227,6 +227,40 @@ def work(
             told = sys.stdin.readline().strip()
             fire = int(told) if told else None
         raise typer.Exit(run_fire(opened, fire, _now) if fire is not None else 0)
+
+
+@app.command()
+def service(
+    action: Annotated[Literal["install", "uninstall", "start", "stop", "restart", "status"], typer.Argument()],
+    page: Annotated[bool, typer.Option("--page", help="The page instead of the runner.")] = False,
+    account: Annotated[str, typer.Option(help="install: whose rights it has, a user or DOMAIN\\NAME$.")] = "",
+    name: Annotated[str, typer.Option(help="Another name, for a second workspace on this machine.")] = "",
+    nssm: Annotated[str, typer.Option(metavar="PROGRAM", help="Windows: where nssm.exe is.")] = "nssm",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Makes the runner a service of this machine that starts with it, or looks after that service."""
+    import os
+
+    from core.service import Service, perform, status, steps, this_system
+    from core.settings import load_settings
+    from core.workspace import Workspace
+
+    place = Workspace.find(workspace, os.environ)
+    stop_timeout_s = load_settings(place, os.environ).PSTT_STOP_TIMEOUT_S
+    made = Service.here(place.root, page=page, account=account, stop_timeout_s=stop_timeout_s, given_name=name)
+    system = this_system()
+    planned = steps(action, made, system=system, nssm=nssm)
+    if dry_run:
+        code, lines = 0, [step.shown(system) for step in planned]
+    elif action == "status":
+        runs, word = status(made, system=system, nssm=nssm)
+        code, lines = (0, [f"✔ {made.name}: {word}"]) if runs else (1, [f"✘ {made.name}: {word}"])
+    else:
+        code, lines = 0, [*perform(planned, system), f"✔ {made.name}: {action} done"]
+    _print_json({"service": made.name, "action": action, "lines": lines}) if as_json else _print(lines)
+    raise typer.Exit(code)
 
 
 @app.command("next")
