@@ -13,7 +13,7 @@ from itertools import count
 
 from core.agenda import Agenda, NewFires
 from core.calendar import Skipped, all_fires, decided
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError
 from core.model import Job
 
 __all__ = ["Planner"]
@@ -64,6 +64,7 @@ class Planner:
         self._seen_at: datetime | None = None
         self._leap: _Leap | None = None
         self._is_refused = False
+        self._must_load = False
 
     def open(
         self, jobs: Mapping[str, Job], now: datetime, seen_at: datetime | None, *, accept_clock: bool = False
@@ -110,12 +111,12 @@ class Planner:
         """
         now = now.astimezone(UTC)
         self._note_clock(now)
+        if self._must_load:  # what came due was not written, so it comes due again
+            self._load(now)
+        self._must_load = True
         brought = list(self._due(now))
-        try:
-            written = self._agenda.plan(brought, now) if brought else 0
-        except PsttError:
-            self._load(now)  # nothing was written: the same fires come due again
-            raise
+        written = self._agenda.plan(brought, now) if brought else 0
+        self._must_load = False
         self._seen_at, self._leap = now, None
         return written
 

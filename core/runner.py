@@ -170,6 +170,8 @@ class Runner:
         self._patience_s = settings.PSTT_STOP_TIMEOUT_S + KILL_AFTER_S
         self._active: dict[str, _Active] = {}
         """Slug → what runs; one job never beside itself."""
+        self._changes: dict[str, Entry | None] = {}
+        """Edits that the planner has yet to take."""
         self._beat_s: float | None = None
         self._ready_until_s: float | None = None
         self._started_at = now()
@@ -186,12 +188,15 @@ class Runner:
         self.begin(accept_clock=accept_clock)
         for chore in self.chores:
             chore.start()
+        at_once = False
         try:
             self._work(stop)
+        except KeyboardInterrupt:  # the second Ctrl-C
+            at_once = True
         finally:
+            self.end(at_once=at_once)
             for chore in self.chores:
                 chore.stop()
-            self.end()
 
     def jobs(self) -> list[Job]:
         """Every job as it is known now; may be called from another thread."""
@@ -262,9 +267,9 @@ class Runner:
         wait_s = (at - self._now()).total_seconds() if at else LOOK_EVERY_S
         return min(wait_s, LOOK_EVERY_S) if wait_s > 0 else LOOK_EVERY_S
 
-    def end(self) -> None:
+    def end(self, *, at_once: bool = False) -> None:
         """Asks what runs to end, waits for the batch in hand, kills what does not end; the ledger says what was."""
-        deadline = self._monotonic() + self._patience_s
+        deadline = self._monotonic() + (0 if at_once else self._patience_s)
         self._workers.cool()
         with suppress(PsttError):
             self._beat(self._now(), state="stopping")
@@ -305,26 +310,39 @@ class Runner:
     # ── one tick ──────────────────────────────────────────────────────────────────────────────
 
     def guarded_tick(self) -> None:
-        """One tick, of which no failure ends the runner; each is told once, not each second."""
-        try:
-            self.tick()
-            self._said &= self._standing()  # what comes back later is said again
-        except PsttError as error:
-            self._say("error", error.text)
-        except Exception as error:  # noqa: BLE001 - the guard: one bad job or one full disk must not end all others
-            self._say("error", f"unexpected {type(error).__name__} in the runner: {error}")
-            _log().opt(exception=error).debug("unexpected error")
+        """One tick, of which no failure ends the runner, nor the other steps; each is told once, not each second."""
+        now, failures = self._now(), set()
+        for step in self._steps():
+            try:
+                step(now)
+            except PsttError as error:
+                failures.add(error.text)
+            except Exception as error:  # noqa: BLE001 - the guard: one bad job or a full disk must not end all others
+                failures.add(f"unexpected {type(error).__name__} in the runner: {error}")
+                _log().opt(exception=error).debug("unexpected error")
+        for text in failures:
+            self._say("error", text)
+        self._said &= failures | self._standing()  # what comes back later is said again
 
     def tick(self) -> None:
         """Looks at everything once. Costs some 2 ms with 500 jobs of which none is due."""
         now = self._now()
-        self._settle_ended(now)
-        self._take_changes(now)
-        self._take_requests(now)
-        self._plan(now)
+        for step in self._steps():
+            step(now)
+
+    def _steps(self) -> tuple[Callable[[datetime], object], ...]:
+        return (
+            self._settle_ended,
+            self._take_changes,
+            self._take_requests,
+            self._plan,
+            self._start_planned,
+            self._end_overdue,
+            self._tell_state,
+        )
+
+    def _tell_state(self, now: datetime) -> None:
         self._tell()
-        self._start_planned(now)
-        self._end_overdue(now)
         if self._beat_if_due(now):
             self._agenda.close_ended_requests(now)
 
@@ -335,13 +353,17 @@ class Runner:
             pass  # the clock is wrong: said by `problem`; what was asked for runs all the same
 
     def _take_changes(self, now: datetime) -> None:
-        for slug, entry in self.roster.refresh().items():
-            with suppress(ConfigError):  # a wrong clock, which `_plan` tells
+        self._changes |= self.roster.refresh()
+        for slug, entry in list(self._changes.items()):
+            try:
                 self.planner.change(slug, entry.job if entry else None, now)
+            except ConfigError:  # a wrong clock, which `_plan` tells; the change waits for the right one
+                continue
             if entry is None:
                 self._agenda.skip_planned(slug, "its job file was deleted", now)
             elif not entry.job.enabled:
                 self._agenda.skip_planned(slug, "its job was disabled", now, calendar_only=True)
+            del self._changes[slug]
             _log().info("job {} {}", slug, "has gone" if entry is None else f"is now version {entry.sha256[:10]}")
 
     def _tell(self) -> None:

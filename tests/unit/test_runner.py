@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from core.agenda import Agenda
-from core.errors import BrokerUnavailable, ConfigError, PsttError, QueryFailed, RunTimedOut
+from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
 from core.jobs import parse_job
 from core.ledger import Ledger, Outcome
 from core.model import Plan, Query, Step
@@ -355,6 +355,22 @@ def test_one_failing_fire_does_not_keep_the_others_from_starting(stage):
     assert len(stage.hands.started) == 2
 
 
+def test_a_step_that_fails_each_second_stops_neither_the_others_nor_the_heartbeat(stage):
+    stage.write("other")
+    stage.go()
+
+    def start(_fire_id: int) -> Worker:
+        raise OSError(12, "Cannot allocate memory")
+
+    stage.hands.start = start
+    stage.clock.at += HOUR
+    stage.runner.guarded_tick()
+    stage.clock.at += HOUR
+    stage.runner.guarded_tick()
+    assert stage.agenda.runner().beat_at == stage.clock()
+    assert [time for time, _ in stage.fires("other")] == ["13:00", "14:00"]
+
+
 # ── a runner after another ────────────────────────────────────────────────────────────────────
 
 
@@ -544,6 +560,25 @@ def test_a_job_deleted_in_its_run_ends_with_its_verdict_and_fires_no_more(stage)
     stage.go(HOUR)
     assert stage.fires() == [("13:00", "done")]
     assert stage.ledger.runs("export")[0].state == "succeeded"
+
+
+def test_an_edit_seen_while_the_ledger_was_busy_is_not_forgotten(stage, monkeypatch):
+    stage.write(cron="30 * * * *")
+    change, refused = stage.runner.planner.change, []
+
+    def busy_once(slug, job, now):
+        if not refused:
+            refused.append(slug)
+            raise LedgerBusy("the ledger is held by another process")
+        return change(slug, job, now)
+
+    monkeypatch.setattr(stage.runner.planner, "change", busy_once)
+    stage.clock.at += SECOND
+    stage.runner.guarded_tick()
+    stage.go()
+    stage.go(HOUR / 2)
+    assert refused == ["export"]
+    assert stage.fires() == [("12:30", "planned")]
 
 
 def test_a_file_that_is_missing_for_one_look_has_not_gone(stage):
