@@ -53,14 +53,18 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
     problems += map(_error, found)
     if connections is not None:
         problems += _secrets(workspace, connections)
-        problems += _clusters(connections, settings)
+        broken = list(_clusters(connections, settings))
+        problems += broken
+        # What is wrong with a connection or a cluster is not told again for each job that uses it.
+        told = {problem.text for problem in broken}
         for job in jobs:
-            problems += _job(workspace, job, connections, settings)
+            if job.connection not in connections.broken:
+                of_job = _job(workspace, job, connections, settings)
+                problems += [problem for problem in of_job if problem.text not in told]
         problems += _unused_queries(workspace, jobs, connections)
     problems += _runner(workspace)
     if not jobs and not found:
         problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
-    # What is wrong with a connection is wrong for each of its jobs.
     return list(dict.fromkeys(problems))
 
 

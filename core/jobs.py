@@ -119,9 +119,7 @@ def save_job(workspace: Workspace, job: Job) -> Path:
     """
     path = workspace.inside(f"{job.slug}{SUFFIX}", workspace.queries_dir)
     text = json.dumps(_document(job), ensure_ascii=False, indent=2) + "\n"
-    _, problems = _checked(JsonFile(path, text, json.loads(text)))
-    if problems:
-        raise problems[0]
+    parse_job(path, text)
     write_whole(path, text)
     return path
 
@@ -171,6 +169,8 @@ def _document(job: Job) -> dict[str, Any]:
     for name, value in ((name, asdict(default)) for name, default in nested):
         if name in kept:
             kept[name] = {k: v for k, v in kept[name].items() if v != _listed(value[k])}
+            if not kept[name]:
+                del kept[name]
     return kept
 
 

@@ -18,6 +18,7 @@ Place = tuple[str | int, ...]
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PLAIN = re.compile(r"[^,\]}\s]+")
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(slots=True)
@@ -74,6 +75,8 @@ def parse_json_file(path: Path, text: str) -> JsonFile:
         _locate(file, 0, ())
     except RecursionError:
         raise _too_deep(path) from None
+    if _HALF.search(text):
+        _refuse_halves(file, document, ())
     if not isinstance(document, dict):
         raise file.error((), "the file must hold one JSON object", remedy="begin it with { and end it with }")
     return file
@@ -112,6 +115,21 @@ def _too_deep(path: Path) -> ConfigError:
         file=path,
         line=1,
     )
+
+
+def _refuse_halves(file: JsonFile, value: Any, place: Place) -> None:
+    """Half of a character, written as an escape, is JSON all the same and can be sent nowhere."""
+    if isinstance(value, dict):
+        members: Iterable[tuple[str | int, Any]] = value.items()
+    else:
+        members = enumerate(value) if isinstance(value, list) else ()
+    for name, member in members:
+        _refuse_halves(file, name, (*place, name))
+        _refuse_halves(file, member, (*place, name))
+    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        raise file.error(
+            place, "a text holds half of a character (a lone surrogate)", remedy="write the character itself"
+        )
 
 
 def _refuse_constant(name: str) -> None:

@@ -15,6 +15,7 @@ def validation_errors(
 ) -> list[ConfigError]:
     """One ConfigError a value at fault; the value itself is never shown, it may be a secret."""
     found: dict[tuple[str | int, ...], ConfigError] = {}
+    kinds: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
     for detail in error.errors(include_input=False, include_url=False):
         where = _known_part(file, (*place, *detail["loc"]))
         if detail["type"] == "extra_forbidden":
@@ -29,8 +30,16 @@ def validation_errors(
         else:
             key = str(where[-1]) if where else file.path.name
             why = detail["msg"].removeprefix("Value error, ")
-            found.setdefault(where, file.error(where, f'"{key}" is not valid', why=why[:1].lower() + why[1:]))
+            why = why[:1].lower() + why[1:]
+            kinds.setdefault(where, []).append((detail["type"], why))
+            found[where] = file.error(where, f'"{key}" is not valid', why=_of_branches(kinds[where]))
     return list(found.values())
+
+
+def _of_branches(reasons: list[tuple[str, str]]) -> str:
+    """A value of several possible types fails for each of them; if it has one of the types, only that failure counts."""
+    closer = [why for kind, why in reasons if not kind.endswith("_type")]
+    return ", or ".join(dict.fromkeys(closer or [why for _, why in reasons]))
 
 
 def _known_part(file: JsonFile, place: tuple[str | int, ...]) -> tuple[str | int, ...]:

@@ -37,7 +37,8 @@ from core.workspace import Workspace
 __all__ = ["Connections", "SettingRow", "Settings", "load_connections", "load_settings", "read_settings"]
 
 MASK = "***"
-SECRETS = {"KAFKA_SASL_PASSWORD"}
+ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
+SECRETS = {"KAFKA_SASL_PASSWORD", "PSTT_SMTP_PASSWORD"}
 OURS = ("KAFKA_", "PSTT_")
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -92,6 +93,18 @@ class Settings(BaseModel):
     PSTT_MAX_CATCH_UP_DAYS: float = Field(default=31.0, gt=0, le=366)
     PSTT_LOG_RETENTION_DAYS: int = Field(default=30, ge=1, le=3_650)
     PSTT_CONTROL_TOPIC: str = "pstt-control"
+    PSTT_SMTP_HOST: str | None = None
+    PSTT_SMTP_PORT: int | None = Field(default=None, ge=1, le=65_535)
+    PSTT_SMTP_SECURITY: Literal["starttls", "tls", "none"] = "starttls"
+    PSTT_SMTP_USERNAME: str | None = None
+    PSTT_SMTP_PASSWORD: SecretStr | None = None
+    PSTT_SMTP_CAFILE: str | None = None
+    PSTT_SMTP_TIMEOUT_S: float = Field(default=20.0, ge=1, le=600)
+    PSTT_MAIL_FROM: str | None = None
+    PSTT_MAIL_TO: str | None = None
+    PSTT_RECEIPT_AT: str = Field(default="07:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
+    PSTT_RECEIPT_TO: str | None = None
+    PSTT_HEALTH_GRACE_S: float = Field(default=3_600.0, ge=1, le=604_800)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -99,6 +112,14 @@ class Settings(BaseModel):
     @classmethod
     def _known_zone(cls, name: str) -> str:
         return known_zone(name)
+
+    @field_validator("PSTT_MAIL_FROM", "PSTT_MAIL_TO", "PSTT_RECEIPT_TO")
+    @classmethod
+    def _known_addresses(cls, text: str | None) -> str | None:
+        for address in addresses(text):
+            if not ADDRESS.fullmatch(address):
+                raise ValueError(f"{address!r} is no e-mail address; several are separated by commas")
+        return text
 
     def origin(self, name: str) -> str:
         """Where a value came from: `environment`, `.env, line 4`, `default`."""
@@ -118,6 +139,11 @@ class Settings(BaseModel):
             shown = MASK if name in SECRETS and value else None if value is None else str(value)
             rows.append(SettingRow(name, shown, self.origin(name)))
         return rows
+
+
+def addresses(text: str | None) -> tuple[str, ...]:
+    """`anna@example.com, carlo@example.com` one by one."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 SETTING_NAMES = tuple(Settings.model_fields)
@@ -289,6 +315,8 @@ class Connections:
         self.default_environment: str = ""
         self._databases: dict[str, tuple[_Database, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
+        self.broken: set[str] = set()
+        """Database connections that are there and not valid; what uses them needs no error of its own."""
 
     @property
     def database_names(self) -> list[str]:
@@ -479,6 +507,8 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
             database = _Database.model_validate(entry)
         except ValidationError as error:
             problems += validation_errors(file, place, error, _Database)
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+                connections.broken.add(entry["name"])
             continue
         problems += _check_database(file, place, database, connections)
         connections._databases.setdefault(database.name, (database, index))
