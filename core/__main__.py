@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.exceptions import TyperException
 
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError, PsttError, RunCancelled
 
 if TYPE_CHECKING:
     from datetime import date
 
     from core.bootstrap import App
     from core.model import Plan, Run
+
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,17 +58,47 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace")
     as_json = "--json" in sys.argv
     try:
-        app()
-    except PsttError as error:
-        sys.exit(_fail(error, as_json=as_json))
-    except KeyboardInterrupt:
-        print("✘ stopped", file=sys.stderr)
-        sys.exit(1)
+        code = _command(as_json=as_json)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output (head, less) has gone
-        sys.stderr.close()
-        sys.exit(0)
+        _say_no_more()
+        code = 0
+    sys.exit(code)
+
+
+def _command(*, as_json: bool) -> int:
+    """One command of the command line; its exit code."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except PsttError as error:
+        return _fail(error, as_json=as_json)
+    except TyperException as error:  # a wrong word on the command line
+        return _misused(error, as_json=as_json)
+    except BrokenPipeError:
+        raise
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user; the log has it
-        sys.exit(_defect(error, as_json=as_json))
+        return _defect(error, as_json=as_json)
+    if code == INTERRUPTED:
+        return _fail(RunCancelled("stopped"), as_json=as_json)
+    return int(code)
+
+
+def _misused(error: TyperException, *, as_json: bool) -> int:
+    # Typer has no public name for what its usage errors can do.
+    usage: Any = error
+    if as_json:
+        place = usage.ctx.command_path if getattr(usage, "ctx", None) else "python -m core"
+        return _fail(ConfigError(usage.format_message(), remedy=f"{place} --help"), as_json=True)
+    usage.show()
+    return 2
+
+
+def _say_no_more() -> None:
+    """Python writes what is left at its end, and would complain that nobody reads it."""
+    import os
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 # ── doing ─────────────────────────────────────────────────────────────────────────────────────
