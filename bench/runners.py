@@ -57,8 +57,9 @@ def measure(folder: Path, postgres: Any, kafka: Any, *, jobs: int, minutes: int,
         code = stop_runner(runner)
     with Agenda(Workspace(folder).ledger_file) as agenda, Ledger(Workspace(folder).ledger_file) as ledger:
         loaded = agenda.runner()
-        delays = [(run.started_at - run.scheduled_at).total_seconds() for run in ledger.runs("job-000")]
-        states = {run.state for run in ledger.runs()}
+        runs = ledger.runs("job-000")
+        delays = [(run.started_at - run.scheduled_at).total_seconds() for run in runs if run.attempt == 1]
+        states = {f"{run.state} {run.error_text or ''}".strip() for run in runs}
     return {
         "jobs": loaded.jobs_loaded if loaded else 0,
         "delays_s": delays,
