@@ -266,16 +266,23 @@ class Ledger(Store):
         with self._translated():
             return [self._run(row) for row in self._db.execute(self._sql["runs"], {"job": job, "limit": limit})]
 
-    def runs_since(self, since: datetime | None) -> list[Run]:
-        """Runs that finished, or are open and began, at or after `since`; None: all."""
-        text = iso_utc(since) if since else ""
-        with self._translated():
-            return [self._run(row) for row in self._db.execute(self._sql["runs_since"], {"since": text})]
+    def run_rows(self, after: tuple[int, str] | None = None, again: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+        """Runs as plain rows with their `number` in the order in which they began; times are text.
 
-    def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
-        """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
-        span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
-        return [(datetime.fromisoformat(row[0]), row[1]) for row in self._rows("row_counts", span)]
+        Args:
+            after: Number and id of a run: only those that began after it. All, where this ledger has no such run.
+            again: Ids of runs to give besides, whenever they began.
+        """
+        number = after[0] if after and self._is_run(*after) else 0
+        with self._translated():
+            for row in self._db.execute(self._sql["run_rows"], {"after": number, "again": json.dumps(list(again))}):
+                yield dict(row)
+
+    def reject_rows(self, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """What was wrong with the rejected rows of these runs, without the rows themselves."""
+        with self._translated():
+            for row in self._db.execute(self._sql["reject_rows"], {"run_ids": json.dumps(list(run_ids))}):
+                yield dict(row)
 
     def rejects(self, run_id: str) -> Iterator[Reject]:
         """The rejected rows of a run, by row number."""
@@ -289,6 +296,9 @@ class Ledger(Store):
                     key=row["key"],
                     row=json.loads(row["row"]) if row["row"] else None,
                 )
+
+    def _is_run(self, number: int, run_id: str) -> bool:
+        return [row["number"] for row in self._rows("run_number", {"run_id": run_id})] == [number]
 
     def _run(self, row: sqlite3.Row) -> Run:
         values: dict[str, Any] = dict(row)

@@ -107,15 +107,25 @@ SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY r
 -- name: runs_open
 SELECT * FROM run WHERE state IN ('planned', 'running')
 
--- name: runs_since
-SELECT * FROM run WHERE coalesce(finished_at, started_at) >= :since
-
 -- name: row_counts
 -- Whole runs: what was read is all there was. The newest run of each scheduled time counts.
 SELECT scheduled_at, rows_read, max(rowid) FROM run
 WHERE job = :job AND kind = 'job' AND scheduled_at >= :since AND scheduled_at < :until
     AND (state = 'succeeded' OR error_class = 'ExpectationFailed')
 GROUP BY scheduled_at
+
+-- name: run_number
+SELECT rowid AS number FROM run WHERE run_id = :run_id
+
+-- name: run_rows
+SELECT rowid AS number, run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, timezone, attempt,
+    of_run, asked_by, state, started_at, finished_at, rows_read, rows_counted, sent, acknowledged, rejected, failed,
+    retried, bytes, duration_s, latency_avg_ms, latency_p50_ms, latency_p90_ms, latency_p99_ms, error_class, error_text
+FROM run WHERE rowid > :after OR run_id IN (SELECT value FROM json_each(:again)) ORDER BY rowid
+
+-- name: reject_rows
+SELECT run_id, row_number, column_name, database_type, reason, key
+FROM reject WHERE run_id IN (SELECT value FROM json_each(:run_ids)) ORDER BY run_id, row_number
 
 -- name: partitions
 SELECT topic, partition, first_offset, last_offset, count FROM run_partition WHERE run_id = :run_id

@@ -1,50 +1,293 @@
 -- metrics.duckdb: a projection of the spool and the ledger. Append only, no keys, no indexes. Times are UTC.
+-- Words in braces are other statements of this file, put in when it is loaded.
+
+-- name: macros
+-- Where a key stands in `send.key_code`: 6 bits of each of its first 8 bytes, then 16 bits of a hash. Numbers are scanned
+-- several times faster than text, and keys that begin alike are a range of them. DuckDB may change its hash: see `format`.
+CREATE OR REPLACE TEMP MACRO eight_bytes(key) AS
+    (CASE WHEN strlen(key) = length(key) THEN encode(left(key || '        ', 8)) ELSE encode(key || '        ')[1:8] END)::BIT::UBIGINT;
+-- Eight times 6 bits are moved together by halves: 0x003F003F… and 0x0FC00FC0…, 0x00000FFF… and 0x00FFF000…, 24 and 24.
+CREATE OR REPLACE TEMP MACRO four_pairs(x) AS (x & 17733194119839807) | ((x >> 2) & 1134924423669747648);
+CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x & 17587891081215) | ((x >> 4) & 72040001868656640);
+CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x & 16777215) | ((x >> 8) & 281474959933440);
+CREATE OR REPLACE TEMP MACRO key_code(key) AS
+    (one_eight(two_fours(four_pairs(eight_bytes(key)))) << 16) | (hash(key) & 65535);
+-- Latencies are counted in buckets, each 3 % wider than the one before: the middle of one is at most 1.5 % wrong.
+CREATE OR REPLACE TEMP MACRO latency_bucket(ms) AS
+    CASE WHEN ms > 0.1 THEN ceil(ln(ms::DOUBLE / 0.1) / ln(1.03)) ELSE 0 END::SMALLINT;
+CREATE OR REPLACE TEMP MACRO bucket_ms(bucket) AS CASE WHEN bucket = 0 THEN 0.05 ELSE 0.1 * pow(1.03, bucket - 0.5) END;
+-- Every zone's offset is a multiple of a quarter of an hour, so local hours and days are whole quarters.
+CREATE OR REPLACE TEMP MACRO quarter_of(moment) AS make_timestamp(epoch_us(moment) // 900000000 * 900000000)
 
 -- name: schema
+{macros};
+CREATE TABLE IF NOT EXISTS format AS SELECT 2 AS version, key_code('572680001120') AS code;
 CREATE TABLE IF NOT EXISTS send (
     run_id VARCHAR, job VARCHAR, topic VARCHAR, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_id VARCHAR,
-    size_bytes INTEGER, handed_over_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR);
+    size_bytes INTEGER, handed_over_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
+    error_class VARCHAR, key_code UBIGINT);
+CREATE TABLE IF NOT EXISTS traffic (
+    quarter TIMESTAMP, run_id VARCHAR, job VARCHAR, topic VARCHAR, bucket SMALLINT, messages BIGINT, retried BIGINT,
+    timed_out BIGINT, bytes BIGINT, latency_us BIGINT, last_sent_at TIMESTAMP, last_acknowledged_at TIMESTAMP);
 CREATE TABLE IF NOT EXISTS segment (name VARCHAR, row_count BIGINT, copied_at TIMESTAMP);
 CREATE TABLE IF NOT EXISTS run (
-    run_id VARCHAR, kind VARCHAR, job VARCHAR, job_name VARCHAR, connection VARCHAR, cluster VARCHAR, topic VARCHAR,
-    query VARCHAR, scheduled_at TIMESTAMP, timezone VARCHAR, attempt INTEGER, of_run VARCHAR, asked_by VARCHAR,
-    state VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP, rows_read BIGINT, rows_counted BIGINT, sent BIGINT,
-    acknowledged BIGINT, rejected BIGINT, failed BIGINT, retried BIGINT, bytes BIGINT, duration_s DOUBLE,
+    number BIGINT, run_id VARCHAR, kind VARCHAR, job VARCHAR, job_name VARCHAR, connection VARCHAR, cluster VARCHAR,
+    topic VARCHAR, query VARCHAR, scheduled_at TIMESTAMP, timezone VARCHAR, attempt INTEGER, of_run VARCHAR,
+    asked_by VARCHAR, state VARCHAR, started_at TIMESTAMP, finished_at TIMESTAMP, rows_read BIGINT, rows_counted BIGINT,
+    sent BIGINT, acknowledged BIGINT, rejected BIGINT, failed BIGINT, retried BIGINT, bytes BIGINT, duration_s DOUBLE,
     latency_avg_ms DOUBLE, latency_p50_ms DOUBLE, latency_p90_ms DOUBLE, latency_p99_ms DOUBLE,
     error_class VARCHAR, error_text VARCHAR);
+CREATE TABLE IF NOT EXISTS reject (
+    run_id VARCHAR, row_number BIGINT, column_name VARCHAR, database_type VARCHAR, reason VARCHAR, key VARCHAR)
 
--- name: copy_segments
-INSERT INTO send SELECT run_id, job, topic, "partition", "offset", key, message_id, size_bytes, handed_over_at,
-    latency_ms, attempt, status, error FROM read_parquet(?)
+-- name: is_our_format
+SELECT version = {version} AND code = key_code('572680001120') FROM {place}.format
+
+-- name: send_columns
+run_id, job, topic, "partition", "offset", key, message_id, size_bytes, handed_over_at, latency_ms, attempt, status,
+    error, error_class
+
+-- name: segments_read
+-- A segment of an earlier version has fewer columns.
+(SELECT * FROM send WHERE false UNION ALL BY NAME SELECT * FROM read_parquet({paths}, union_by_name = true))
+
+-- name: as_traffic
+quarter_of(handed_over_at) AS quarter, run_id, job, topic,
+    CASE WHEN status = 'acknowledged' THEN latency_bucket(coalesce(latency_ms, 0)) END AS bucket,
+    count(*) AS messages, count(*) FILTER (WHERE attempt > 1) AS retried,
+    count(*) FILTER (WHERE error_class = 'DeliveryTimeout') AS timed_out,
+    coalesce(sum(size_bytes + strlen(coalesce(key, ''))) FILTER (WHERE status = 'acknowledged'), 0)::BIGINT AS bytes,
+    coalesce(sum(round(latency_ms::DOUBLE * 1000)::BIGINT), 0)::BIGINT AS latency_us, max(handed_over_at) AS last_sent_at,
+    max(handed_over_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at
+
+-- name: copy_sends
+INSERT INTO send SELECT {send_columns}, key_code(key) FROM {segments_read}
+
+-- name: copy_traffic
+INSERT INTO traffic SELECT {as_traffic} FROM {segments_read} GROUP BY ALL
 
 -- name: remember_segment
 INSERT INTO segment SELECT ?, count(*), ? FROM read_parquet(?)
 
--- name: last_run
-SELECT max(coalesce(finished_at, started_at)) FROM run
+-- name: newest_run
+SELECT number, run_id FROM run ORDER BY number DESC NULLS LAST LIMIT 1
 
--- name: find
-SELECT s.*, r.job_name, r.timezone, r.scheduled_at FROM sends s LEFT JOIN runs r USING (run_id)
-WHERE s.key = ? ORDER BY s.handed_over_at, s.attempt
+-- name: open_runs
+SELECT run_id FROM run WHERE state IN ('planned', 'running')
+
+-- name: forget_runs
+DELETE FROM run WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
+
+-- name: forget_rejects
+DELETE FROM reject WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
+
+-- ── views ──────────────────────────────────────────────────────────────────────────────────────
+
+-- name: view_sends
+CREATE VIEW sends AS SELECT {send_columns} FROM send UNION ALL SELECT * FROM waiting
+
+-- name: view_runs
+CREATE VIEW runs AS SELECT * EXCLUDE (number) FROM run
+
+-- name: view_rejects
+CREATE VIEW rejects AS
+SELECT r.run_id, r.job, r.job_name, r.scheduled_at, r.finished_at, x.row_number, x.column_name, x.database_type,
+    x.reason, x.key
+FROM reject x JOIN run r USING (run_id)
+
+-- name: view_daily
+CREATE VIEW daily AS
+SELECT (quarter + utc_offset)::DATE AS day, job, topic,
+    coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL), 0)::BIGINT AS messages,
+    coalesce(sum(messages) FILTER (WHERE bucket IS NULL), 0)::BIGINT AS failed,
+    sum(retried)::BIGINT AS retried, sum(bytes)::BIGINT AS bytes, count(DISTINCT run_id) AS runs
+FROM traffic ASOF JOIN zone ON quarter >= begins GROUP BY ALL
+
+-- name: view_hourly_latency
+CREATE VIEW hourly_latency AS
+WITH counted AS (
+    SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour_utc,
+        date_trunc('hour', quarter + utc_offset) AS hour, job, topic, bucket,
+        sum(messages) AS messages, sum(latency_us) AS latency_us
+    FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL GROUP BY ALL),
+ranked AS (
+    SELECT *, sum(messages) OVER (PARTITION BY hour_utc, job, topic ORDER BY bucket) AS seen,
+        sum(messages) OVER (PARTITION BY hour_utc, job, topic) AS total FROM counted)
+SELECT hour_utc, hour, job, topic, sum(messages)::BIGINT AS messages, sum(latency_us) / sum(messages) / 1000 AS avg_ms,
+    bucket_ms(min(bucket) FILTER (WHERE seen >= 0.5 * total)) AS p50_ms,
+    bucket_ms(min(bucket) FILTER (WHERE seen >= 0.9 * total)) AS p90_ms,
+    bucket_ms(min(bucket) FILTER (WHERE seen >= 0.99 * total)) AS p99_ms
+FROM ranked GROUP BY ALL
+
+-- name: view_errors
+CREATE VIEW errors AS
+SELECT 'message' AS kind, run_id, job, topic, error, error_class, count(*) AS count, min(handed_over_at) AS first_seen,
+    max(handed_over_at) AS last_seen
+FROM sends WHERE status = 'failed' GROUP BY ALL
+UNION ALL
+SELECT 'run', run_id, job, topic, error_text, error_class, 1, coalesce(finished_at, started_at),
+    coalesce(finished_at, started_at)
+FROM runs WHERE error_text IS NOT NULL
+UNION ALL
+SELECT 'reject', x.run_id, r.job, r.topic, CASE WHEN x.column_name = '' THEN x.reason ELSE x.column_name || ': ' || x.reason END,
+    'RowRejected', count(*), coalesce(r.finished_at, r.started_at), coalesce(r.finished_at, r.started_at)
+FROM reject x JOIN runs r USING (run_id) GROUP BY ALL
+
+-- ── questions ──────────────────────────────────────────────────────────────────────────────────
+
+-- name: scope
+($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
+    AND ($cluster IS NULL OR run_id IN (SELECT run_id FROM runs WHERE cluster = $cluster))
+
+-- name: period
+-- Whole quarter-hours come counted; what lies beside them is counted from the sends, so that any period is exact.
+period AS (
+    SELECT * FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope}
+    UNION ALL
+    SELECT {as_traffic} FROM sends WHERE handed_over_at >= $since AND handed_over_at < $first AND {scope} GROUP BY ALL
+    UNION ALL
+    SELECT {as_traffic} FROM sends WHERE handed_over_at >= $last AND handed_over_at < $until AND {scope} GROUP BY ALL)
+
+-- name: sums
+coalesce(sum(messages), 0)::BIGINT AS total,
+    coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL), 0)::BIGINT AS sent,
+    coalesce(sum(messages) FILTER (WHERE bucket IS NULL), 0)::BIGINT AS failed,
+    coalesce(sum(retried), 0)::BIGINT AS retried, coalesce(sum(timed_out), 0)::BIGINT AS timed_out,
+    coalesce(sum(bytes), 0)::BIGINT AS bytes,
+    sum(latency_us) / nullif(sum(messages) FILTER (WHERE bucket IS NOT NULL), 0) / 1000 AS latency_avg_ms,
+    max(last_sent_at) AS last_send, max(last_acknowledged_at) AS last_acknowledged_at
+
+-- name: percentiles
+bucket_ms(min(bucket) FILTER (WHERE seen >= 0.5 * total)) AS latency_p50_ms,
+    bucket_ms(min(bucket) FILTER (WHERE seen >= 0.9 * total)) AS latency_p90_ms,
+    bucket_ms(min(bucket) FILTER (WHERE seen >= 0.99 * total)) AS latency_p99_ms
+
+-- name: totals
+WITH {period},
+ranked AS (
+    SELECT bucket, sum(sum(messages)) OVER (ORDER BY bucket) AS seen, sum(sum(messages)) OVER () AS total
+    FROM period WHERE bucket IS NOT NULL GROUP BY bucket)
+SELECT * FROM (SELECT {sums} FROM period), (SELECT {percentiles} FROM ranked)
+
+-- name: by_topic
+WITH {period}
+SELECT topic, {sums} FROM period GROUP BY topic ORDER BY topic
+
+-- name: by_job
+WITH {period},
+ranked AS (
+    SELECT job, bucket, sum(sum(messages)) OVER (PARTITION BY job ORDER BY bucket) AS seen,
+        sum(sum(messages)) OVER (PARTITION BY job) AS total
+    FROM period WHERE bucket IS NOT NULL GROUP BY job, bucket)
+SELECT * FROM (SELECT job, {sums} FROM period GROUP BY job)
+    LEFT JOIN (SELECT job, {percentiles} FROM ranked GROUP BY job) USING (job) ORDER BY job
+
+-- name: days
+SELECT (quarter + utc_offset)::DATE AS day, topic, {sums}
+FROM traffic ASOF JOIN zone ON quarter >= begins
+WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY ALL ORDER BY day, topic
+
+-- name: hours
+WITH counted AS (
+    SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour, bucket, sum(messages) AS messages,
+        sum(retried) AS retried, sum(timed_out) AS timed_out, sum(bytes) AS bytes, sum(latency_us) AS latency_us,
+        max(last_sent_at) AS last_sent_at, max(last_acknowledged_at) AS last_acknowledged_at
+    FROM traffic ASOF JOIN zone ON quarter >= begins
+    WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY ALL),
+ranked AS (
+    SELECT hour, bucket, sum(messages) OVER (PARTITION BY hour ORDER BY bucket) AS seen,
+        sum(messages) OVER (PARTITION BY hour) AS total FROM counted WHERE bucket IS NOT NULL)
+SELECT * FROM (SELECT hour, {sums} FROM counted GROUP BY hour)
+    LEFT JOIN (SELECT hour, {percentiles} FROM ranked GROUP BY hour) USING (hour) ORDER BY hour
+
+-- name: usual
+-- Messages of earlier days of the same weekday: the whole day, and up to the same time of day.
+SELECT begins AS day_begins,
+    coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL), 0)::BIGINT AS whole_day,
+    coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL AND quarter < so_far), 0)::BIGINT AS so_far
+FROM (SELECT unnest($begins::TIMESTAMP[]) AS begins, unnest($so_far::TIMESTAMP[]) AS so_far, unnest($ends::TIMESTAMP[]) AS ends) days
+    LEFT JOIN (SELECT quarter, bucket, messages FROM traffic
+               WHERE quarter >= $first AND quarter < $last AND {scope}) ON quarter >= begins AND quarter < ends
+GROUP BY begins ORDER BY begins
+
+-- name: errors
+-- A message counts as sent after all when another run has had its id acknowledged since.
+WITH lost AS (
+    SELECT error, message_id, handed_over_at, topic FROM sends
+    WHERE status = 'failed' AND handed_over_at >= $since AND handed_over_at < $until AND {scope}),
+arrived AS (
+    SELECT DISTINCT message_id FROM sends WHERE status = 'acknowledged' AND (SELECT count(*) FROM lost) > 0
+        AND handed_over_at >= coalesce((SELECT min(handed_over_at) FROM lost), $until)
+        AND message_id IN (SELECT message_id FROM lost))
+SELECT error, count(*) AS count, max(handed_over_at) AS last_seen, count(arrived.message_id) AS retried_ok
+FROM lost LEFT JOIN arrived USING (message_id) GROUP BY error ORDER BY count DESC, error LIMIT $limit
+
+-- name: run_errors
+-- A run counts as repeated when a later one of the same job and scheduled time came to a good end.
+SELECT e.error_text AS error, e.error_class, count(*) AS count, max(e.ended_at) AS last_seen,
+    count(*) FILTER (WHERE EXISTS (SELECT 1 FROM runs g WHERE g.job = e.job AND g.scheduled_at = e.scheduled_at
+        AND g.state = 'succeeded' AND g.started_at > e.started_at)) AS retried_ok
+FROM (SELECT *, coalesce(finished_at, started_at) AS ended_at FROM runs
+      WHERE error_text IS NOT NULL AND ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
+          AND ($cluster IS NULL OR cluster = $cluster)) e
+WHERE ended_at >= $since AND ended_at < $until
+GROUP BY ALL ORDER BY count DESC, error LIMIT $limit
+
+-- name: reject_reasons
+SELECT x.column_name AS "column", x.database_type, x.reason, count(*) AS count, count(DISTINCT x.run_id) AS runs,
+    max(coalesce(r.finished_at, r.started_at)) AS last_seen
+FROM reject x JOIN runs r USING (run_id)
+WHERE coalesce(r.finished_at, r.started_at) >= $since AND coalesce(r.finished_at, r.started_at) < $until
+    AND ($job IS NULL OR r.job = $job) AND ($topic IS NULL OR r.topic = $topic)
+    AND ($cluster IS NULL OR r.cluster = $cluster)
+GROUP BY ALL ORDER BY count DESC, "column", reason LIMIT $limit
+
+-- name: run_figures
+-- The trigger is the scheduled time where the calendar asked, else the moment at which the run began.
+WITH chosen AS (
+    SELECT * FROM runs WHERE started_at >= $since AND started_at < $until AND ($job IS NULL OR job = $job)
+        AND ($topic IS NULL OR topic = $topic) AND ($cluster IS NULL OR cluster = $cluster)),
+ended AS (
+    SELECT run_id, max(last_acknowledged_at) AS last_acknowledged_at FROM traffic
+    WHERE run_id IN (SELECT run_id FROM chosen) AND quarter >= quarter_of($since) AND bucket IS NOT NULL GROUP BY run_id)
+SELECT chosen.*, last_acknowledged_at,
+    CASE WHEN asked_by = 'calendar' THEN scheduled_at ELSE started_at END AS triggered_at,
+    epoch_us(last_acknowledged_at - triggered_at) / 1e6 AS end_to_end_s,
+    rows_read / nullif(duration_s, 0) AS rows_per_s
+FROM chosen LEFT JOIN ended USING (run_id) ORDER BY started_at DESC, run_id LIMIT $limit
+
+-- name: job_runs
+WITH chosen AS (
+    SELECT * FROM runs WHERE started_at >= $since AND started_at < $until AND ($job IS NULL OR job = $job)
+        AND ($topic IS NULL OR topic = $topic) AND ($cluster IS NULL OR cluster = $cluster)),
+ended AS (
+    SELECT run_id, max(last_acknowledged_at) AS last_acknowledged_at FROM traffic
+    WHERE run_id IN (SELECT run_id FROM chosen) AND quarter >= quarter_of($since) AND bucket IS NOT NULL GROUP BY run_id)
+SELECT job, count(*) AS runs, count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+    count(*) FILTER (WHERE state IN ('partial', 'failed', 'interrupted')) AS not_succeeded,
+    sum(rows_read)::BIGINT AS rows_read, sum(acknowledged)::BIGINT AS acknowledged, sum(rejected)::BIGINT AS rejected,
+    avg(duration_s) FILTER (WHERE finished_at IS NOT NULL) AS duration_avg_s,
+    max(duration_s) FILTER (WHERE finished_at IS NOT NULL) AS duration_max_s,
+    sum(rows_read) / nullif(sum(duration_s), 0) AS rows_per_s,
+    avg(epoch_us(last_acknowledged_at - CASE WHEN asked_by = 'calendar' THEN scheduled_at ELSE started_at END) / 1e6) AS end_to_end_avg_s,
+    max(epoch_us(last_acknowledged_at - CASE WHEN asked_by = 'calendar' THEN scheduled_at ELSE started_at END) / 1e6) AS end_to_end_max_s
+FROM chosen LEFT JOIN ended USING (run_id) GROUP BY job ORDER BY job
+
+-- name: latency_histogram
+SELECT CASE WHEN bucket = 0 THEN 0 ELSE 0.1 * pow(1.03, bucket - 1) END AS from_ms, 0.1 * pow(1.03, bucket) AS to_ms,
+    sum(messages)::BIGINT AS messages
+FROM traffic WHERE run_id = $run_id AND bucket IS NOT NULL GROUP BY bucket ORDER BY bucket
+
+-- name: code_of_key
+SELECT key_code($key)
+
+-- name: found
+SELECT s.*, r.job_name, r.timezone, r.scheduled_at
+FROM (SELECT * FROM (
+          SELECT {send_columns} FROM send WHERE key_code BETWEEN $low AND $high AND {match}
+          UNION ALL SELECT * FROM waiting WHERE {match})
+      ORDER BY {order} LIMIT $limit) s LEFT JOIN runs r USING (run_id)
+ORDER BY {order}
 
 -- name: acknowledged_ids
 SELECT DISTINCT message_id FROM sends WHERE run_id IN (SELECT unnest(?)) AND status = 'acknowledged'
-
--- name: totals
-SELECT count(*) AS total, count(*) FILTER (WHERE status = 'acknowledged') AS sent,
-    count(*) FILTER (WHERE status <> 'acknowledged') AS failed,
-    count(*) FILTER (WHERE attempt > 1) AS retried,
-    coalesce(sum(size_bytes) FILTER (WHERE status = 'acknowledged'), 0)::BIGINT AS bytes,
-    avg(latency_ms) AS latency_avg_ms, quantile_disc(latency_ms, 0.5) AS latency_p50_ms,
-    quantile_disc(latency_ms, 0.9) AS latency_p90_ms, quantile_disc(latency_ms, 0.99) AS latency_p99_ms
-FROM sends WHERE handed_over_at >= ? AND handed_over_at < ?
-
--- name: topics
-SELECT topic, count(*) FILTER (WHERE status = 'acknowledged') AS messages,
-    coalesce(sum(size_bytes) FILTER (WHERE status = 'acknowledged'), 0)::BIGINT AS bytes, max(handed_over_at) AS last_send
-FROM sends WHERE handed_over_at >= ? AND handed_over_at < ? GROUP BY topic ORDER BY topic
-
--- name: errors
-SELECT error, count(*) AS count, max(handed_over_at) AS last_seen
-FROM sends WHERE status <> 'acknowledged' AND handed_over_at >= ? AND handed_over_at < ?
-GROUP BY error ORDER BY count DESC, error LIMIT 20

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from core.errors import StorageFailed
+from core.errors import PsttError, RetriesExhausted, StorageFailed
 from core.model import Delivery, PartitionRange
 
 __all__ = ["SEND_SCHEMA", "Spool", "Tally"]
@@ -44,6 +44,7 @@ SEND_SCHEMA = pa.schema(
         ("attempt", pa.int16()),
         ("status", pa.string()),
         ("error", pa.string()),
+        ("error_class", pa.string()),
     ]
 )
 
@@ -129,7 +130,7 @@ class Spool:
         self._attempts += delivery.attempts
         first = len(self._keys) - len(batch)
         for index, error in delivery.errors.items():
-            self._errors[first + index] = error.text
+            self._errors[first + index] = (error.text, _class_of(error))
         if len(self._keys) >= SEGMENT_SENDS:
             self._write()
 
@@ -149,7 +150,8 @@ class Spool:
         self._handed_over: array[int] = array("q")
         self._latencies: array[float] = array("d")
         self._attempts: array[int] = array("i")
-        self._errors: dict[int, str] = {}
+        self._errors: dict[int, tuple[str, str]] = {}
+        """Index → text and class."""
 
     def _require_room(self) -> None:
         try:
@@ -198,10 +200,10 @@ class Spool:
         count = len(self._keys)
         partitions = _wrapped(self._partitions, pa.int32())
         acknowledged = pc.greater_equal(partitions, _number(0))
-        errors = pa.nulls(count, pa.string())
+        errors = classes = pa.nulls(count, pa.string())
         if self._errors:
-            texts = [self._errors.get(i) for i in range(count)]
-            errors = _text([None if text is None else text.encode() for text in texts])
+            told = [self._errors.get(i) for i in range(count)]
+            errors, classes = (_text([None if t is None else t[part].encode() for t in told]) for part in (0, 1))
         latencies = _wrapped(self._latencies, pa.float64()).cast(pa.float32())
         columns = [
             pa.repeat(_word(self.run_id), count),
@@ -217,6 +219,7 @@ class Spool:
             _wrapped(self._attempts, pa.int32()).cast(pa.int16()),
             pc.if_else(acknowledged, _word("acknowledged"), _word("failed")),
             errors,
+            classes,
         ]
         return pa.Table.from_arrays(columns, schema=SEND_SCHEMA)
 
@@ -237,7 +240,13 @@ class Spool:
                 _widen(tally.ranges, (topic.as_py(), partition.as_py()), offsets)
 
 
-_REPEATING = ["run_id", "job", "topic", "status", "error"]
+_REPEATING = ["run_id", "job", "topic", "status", "error", "error_class"]
+
+
+def _class_of(error: PsttError) -> str:
+    """What failed in the end: of a message that was tried too often, why its last try failed."""
+    cause = error.__cause__ if isinstance(error, RetriesExhausted) else None
+    return type(cause or error).__name__
 
 
 def _widen(ranges: dict[tuple[str, int], PartitionRange], place: tuple[str, int], offsets: pa.ChunkedArray) -> None:

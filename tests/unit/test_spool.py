@@ -37,7 +37,7 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
     rows = pq.read_table(segment).to_pylist()
     assert pq.read_schema(segment).names == SEND_SCHEMA.names
     assert [r["status"] for r in rows] == ["acknowledged", "acknowledged", "failed", "acknowledged"]
-    assert rows[2]["error"] == "not acknowledged in 30 s"
+    assert (rows[2]["error"], rows[2]["error_class"]) == ("not acknowledged in 30 s", "DeliveryTimeout")
     assert rows[2]["partition"] is None
     assert rows[3] | {"handed_over_at": None} == {
         "run_id": "r1",
@@ -53,6 +53,7 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
         "attempt": 1,
         "status": "acknowledged",
         "error": None,
+        "error_class": None,
     }
     assert (tally.acknowledged, tally.failed, tally.bytes) == (3, 1, 3 * 7)
 
