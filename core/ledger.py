@@ -266,6 +266,11 @@ class Ledger(Store):
         with self._translated():
             return [self._run(row) for row in self._db.execute(self._sql["runs"], {"job": job, "limit": limit})]
 
+    def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
+        """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
+        span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
+        return [(datetime.fromisoformat(row[0]), row[1]) for row in self._rows("row_counts", span)]
+
     def run_rows(self, after: tuple[int, str] | None = None, again: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
         """Runs as plain rows with their `number` in the order in which they began; times are text.
 
