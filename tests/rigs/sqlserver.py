@@ -6,8 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from core.model import DatabaseConnection, Secret
 from tests.rigs.errors import RigMissing
@@ -45,9 +48,10 @@ class SqlServerRig:
         script = shared_folder() / "tds" / "tds"
         if not script.exists() or not (bash := shutil.which("bash")):
             raise RigMissing("sqlserver", "no SQL Server: name one in SQLSERVER_TEST_ODBC, as an ODBC string")
-        done = subprocess.run(
-            [bash, str(script), "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        with FileLock(Path(tempfile.gettempdir()) / "pstt-tds-start.lock"):  # test processes side by side
+            done = subprocess.run(
+                [bash, str(script), "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
         if done.returncode:
             raise RigMissing("sqlserver", f"the TDS server did not start: {done.stderr.strip()[-500:]}")
         return done.stdout.strip().splitlines()[-1]
