@@ -16,10 +16,11 @@ from typer.exceptions import TyperException
 from core.errors import ConfigError, PsttError, RunCancelled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import date
 
     from core.bootstrap import App
-    from core.model import Plan, Run
+    from core.model import Fact, Plan, Run
 
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 metrics_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What was sent, in numbers.")
 app.add_typer(metrics_app, name="metrics")
+alerts_app = typer.Typer(rich_markup_mode=None, help="What is wrong, who was told; rules stand in alerts.json.")
+app.add_typer(alerts_app, name="alerts")
 
 Workspace_ = Annotated[
     Path | None,
@@ -74,8 +77,8 @@ def _command(*, as_json: bool) -> int:
         return _fail(error, as_json=as_json)
     except TyperException as error:  # a wrong word on the command line
         return _misused(error, as_json=as_json)
-    except BrokenPipeError:
-        raise
+    except SystemExit:  # what Typer makes of a closed pipe, and of nothing else here
+        raise BrokenPipeError from None
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user; the log has it
         return _defect(error, as_json=as_json)
     if code == INTERRUPTED:
@@ -516,18 +519,23 @@ def check(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
 @app.command()
 def doctor(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     """Reaches every database and broker and looks at disk, clock and permissions."""
-    from dataclasses import asdict
-
     from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        _print_facts(opened.examine(_now), as_json=as_json)
+
+
+def _print_facts(found: Iterable[Fact], *, as_json: bool) -> None:
+    """Each as it is found, then the sum; ends in exit code 0, 1 or 3."""
+    from dataclasses import asdict
 
     signs = {"pass": "✔", "warn": "!", "fail": "✘"}
     facts = []
-    with App.open(workspace) as opened:
-        for fact in opened.examine(_now):
-            facts.append(fact)
-            if not as_json:
-                _print([f"{signs[fact.status]} {fact.subject}: {fact.text}"])
-                _print([f"  next   {fact.remedy}"] if fact.remedy else [])
+    for fact in found:
+        facts.append(fact)
+        if not as_json:
+            _print([f"{signs[fact.status]} {fact.subject}: {fact.text}"])
+            _print([f"  next   {fact.remedy}"] if fact.remedy else [])
     failed = [fact for fact in facts if fact.status == "fail"]
     if as_json:
         _print_json({"ok": not failed, "facts": [asdict(fact) for fact in facts]})
@@ -551,6 +559,15 @@ def config(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     _print(
         [f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({row.origin})" for row in rows]
     )
+
+
+@app.command()
+def health(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Is the runner alive, and has each job succeeded in time? Exit code 1 if not: for your own monitoring."""
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        _print_facts(opened.health(_now()), as_json=as_json)
 
 
 # ── looking back ──────────────────────────────────────────────────────────────────────────────
@@ -646,6 +663,77 @@ def rejects(
             column = f"{row.column} ({row.database_type})" if row.column else "row"
             _print([f"row {row.row_number:,}   key {row.key if row.key is not None else '–'}   {column}: {row.reason}"])
         _print([f"{len(rows):,} rejected rows in run {found.run_id}"])
+
+
+@app.command()
+def receipt(
+    day: Annotated[str | None, typer.Option("--day", metavar="DAY", help="2026-01-17. Default: today so far.")] = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """What was due on a day and what arrived, per topic and job, in words for everybody."""
+    from core.bootstrap import App
+    from core.receipt import receipt_document, receipt_notice
+
+    with App.open(workspace) as opened:
+        made = opened.receipt(_day("--day", day) if day else None, _now())
+    if as_json:
+        _print_json(receipt_document(made))
+    else:
+        notice = receipt_notice(made)
+        _print([notice.subject_line, "", *notice.text.splitlines()[:-3]])
+    raise typer.Exit(0 if made.is_green else 1)
+
+
+@alerts_app.callback(invoke_without_command=True)
+def alerts(context: typer.Context, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Lists open alerts, messages that wait, and what was sent last."""
+    if context.invoked_subcommand is not None:
+        return
+    from core.bootstrap import App
+    from core.report import alert_document, alert_lines
+
+    with App.open(workspace) as opened:
+        found = opened.outbox.open_episodes(), opened.outbox.waiting(), opened.outbox.newest(10)
+        timezone = opened.timezone
+    _print_json(alert_document(*found)) if as_json else _print(alert_lines(*found, timezone))
+
+
+@alerts_app.command("test")
+def alerts_test(
+    to: Annotated[list[str] | None, typer.Option("--to", metavar="ADDRESS", help="Default: PSTT_MAIL_TO.")] = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Sends a test mail and says what became of it."""
+    from dataclasses import asdict
+
+    from core.bootstrap import App
+
+    with App.open(workspace) as opened:
+        fate = opened.test_mail(to or (), _now())
+    if as_json:
+        _print_json(asdict(fate))
+    else:
+        _print([f"✔ {address}: the mail server has taken it" for address in fate.delivered])
+        _print([f"✘ {address}: refused, {why}" for address, why in fate.refused.items()])
+        _print([f"✘ {address}: not now, {why}" for address, why in fate.later.items()])
+    raise typer.Exit(1 if fate.refused or fate.later else 0)
+
+
+@alerts_app.command("init")
+def alerts_init(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Writes alerts.json with every rule at its default; an existing one is left as it is."""
+    import os
+
+    from core.alert_rules import default_document
+    from core.workspace import Workspace, write_whole
+
+    file = Workspace.find(workspace, os.environ).alerts_file
+    if file.exists():
+        raise ConfigError(f"{file.name} is there already", remedy="edit it, or move it away first")
+    write_whole(file, default_document())
+    _print_answer({"file": str(file), "answer": f"{file} is written: edit it, then python -m core check"}, as_json)
 
 
 @metrics_app.command("summary")

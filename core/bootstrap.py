@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock_time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,15 @@ from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.agenda import Agenda, Fire
+    from core.alerts import AlertRules
     from core.doctor import Fact
     from core.envelope import Reject
+    from core.mail import Fate, MailServer
     from core.metrics import Metrics
+    from core.outbox import Door, Outbox
     from core.pipeline import Progress
     from core.preview import Preview
+    from core.receipt import Receipt
     from core.runner import Chore
     from core.settings import Connections, Settings
     from core.stop import Stop
@@ -38,6 +43,8 @@ DEFAULT_TIMEZONE = "Europe/Rome"
 DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")
 STOP_SLACK_S = 20.0
 """What a runner may take beyond PSTT_STOP_TIMEOUT_S: to kill what does not end, and to say so."""
+ALERTS_EVERY_S = 10.0
+MAIL_EVERY_S = 2.0
 SHOWN_REJECTS = 100_000
 """Rejects that are read to be grouped by reason; the rest is only counted."""
 
@@ -54,15 +61,23 @@ class App:
 
     @classmethod
     @contextmanager
-    def open(cls, option: Path | None = None, environ: Mapping[str, str] = os.environ) -> Iterator[App]:
+    def open(
+        cls, option: Path | None = None, environ: Mapping[str, str] = os.environ, *, log: bool = True
+    ) -> Iterator[App]:
         """Opens the workspace of `--workspace`, of PSTT_WORKSPACE, or of this folder, and starts its log.
+
+        Args:
+            option: The folder of `--workspace`.
+            environ: The environment variables.
+            log: False: the process logs already, and opens the workspace many times.
 
         Raises:
             ConfigError: The folder is not there, or one of its settings is wrong.
         """
         app = cls(Workspace.find(option, environ), environ)
         with app._open:
-            app.start_logging()
+            if log:
+                app.start_logging()
             yield app
 
     def start_logging(self) -> None:
@@ -369,6 +384,145 @@ class App:
             open_publisher=open_publisher,
             now=now,
         )
+        yield from self._mail_facts(now())
+
+    def _mail_facts(self, now: datetime) -> Iterator[Fact]:
+        from core.channels import mail_fact
+        from core.doctor import Fact
+
+        try:
+            yield mail_fact(self.mail_server())
+        except ConfigError as error:
+            yield Fact("fail", "mail", error.text, error.remedy)
+        if self.workspace.ledger_file.exists():
+            for entry in self.outbox.given_up_since(now - timedelta(days=1)):
+                whom = ", ".join(entry.recipients) or entry.channel
+                yield Fact("warn", "mail", f'"{entry.subject}" never reached {whom}: {entry.last_error}')
+
+    # ── what people are told ──────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def variables(self) -> Mapping[str, str]:
+        """What `env:NAME` may name: the environment, and `.env` beneath it."""
+        from core.settings import read_env_file
+
+        return {name: value for name, (value, _) in read_env_file(self.workspace.env_file).items()} | dict(self.environ)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Episodes, and messages on their way."""
+        from core.outbox import Outbox
+
+        return self._open.enter_context(Outbox(self.workspace.ledger_file))
+
+    def mail_server(self) -> MailServer | None:
+        """Where mail is handed over; None where none is set up."""
+        from core.mail import mail_server
+
+        return mail_server(self.settings, self.variables, self.workspace.root)
+
+    def doors(self) -> Callable[[str], Door]:
+        """How each channel is opened."""
+        from core.alert_rules import load_alerts
+        from core.channels import doors
+
+        return doors(
+            self.mail_server,
+            lambda: load_alerts(self.workspace.alerts_file).channels,
+            self.variables,
+            self.workspace.root,
+        )
+
+    def health(self, now: datetime) -> Iterator[Fact]:
+        """The dead man's check, line by line."""
+        from core.health import health
+        from core.jobs import load_jobs
+
+        jobs, broken = load_jobs(self.workspace)
+        problems = [error.text for error in broken]
+        yield from health(self.agenda, self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
+
+    def receipt(self, day: date | None, now: datetime) -> Receipt:
+        """The receipt of a day in the workspace's zone; None: of today so far."""
+        from core.jobs import load_jobs
+        from core.receipt import make_receipt
+
+        zone = ZoneInfo(self.timezone)
+        start = datetime.combine(day or now.astimezone(zone).date(), clock_time(), zone)
+        end = min(datetime.combine(start.date() + timedelta(days=1), clock_time(), zone), now.astimezone(zone))
+        if end < start:
+            raise ConfigError(f"{start:%Y-%m-%d} is still to come")
+        jobs, _broken = load_jobs(self.workspace)
+        return make_receipt(self.ledger, self.agenda, self.outbox, jobs, start, end, self.timezone)
+
+    def test_mail(self, to: Sequence[str], now: datetime) -> Fate:
+        """Sends a test mail at once, past the outbox; what the server said to each recipient.
+
+        Raises:
+            ConfigError: No mail is set up, or nobody is named.
+            NotDelivered: The server cannot be reached, is not trusted, or refuses.
+        """
+        from core.alert_notices import test_notice
+        from core.mail import Mail, connected
+        from core.settings import addresses
+
+        server = self.mail_server()
+        if server is None:
+            raise ConfigError("no mail server is set up", remedy="set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
+        recipients = tuple(to) or addresses(self.settings.PSTT_MAIL_TO)
+        if not recipients:
+            raise ConfigError("nobody is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
+        notice = test_notice(server.place, now, self.timezone)
+        message_id = f"<pstt-test-{now:%Y%m%d%H%M%S%f}@{server.sender.partition('@')[2]}>"
+        with connected(server) as link:
+            return link.send(Mail(recipients, notice.subject_line, notice.text, notice.html, now, message_id))
+
+    def _alert_chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[Chore]:
+        """Rules are looked at in one thread, mail leaves in another: a slow server delays nothing but mail."""
+        from core.chores import Repeated
+        from core.outbox import Outbox
+
+        looking, sending = ExitStack(), ExitStack()
+        rules: list[AlertRules] = []
+        outboxes: list[Outbox] = []
+
+        def look() -> None:
+            if not rules:
+                rules.append(self._alert_rules(jobs, looking))
+            rules[0].evaluate(now())
+
+        def deliver() -> None:
+            if not outboxes:
+                outboxes.append(sending.enter_context(Outbox(self.workspace.ledger_file)))
+            outboxes[0].deliver(now, self.doors())
+
+        return [
+            Repeated("alerts", ALERTS_EVERY_S, look, looking.close),
+            Repeated("mail", MAIL_EVERY_S, deliver, sending.close),
+        ]
+
+    def _alert_rules(self, jobs: Callable[[], list[Job]], stack: ExitStack) -> AlertRules:
+        """The rules, over stores of the calling thread."""
+        from core.agenda import Agenda
+        from core.alerts import AlertRules, Told
+        from core.outbox import Outbox
+        from core.settings import addresses
+
+        file, settings = self.workspace.ledger_file, self.settings
+        told = Told(
+            addresses(settings.PSTT_MAIL_TO) if settings.PSTT_SMTP_HOST else (),
+            addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
+            clock_time.fromisoformat(settings.PSTT_RECEIPT_AT),
+            self.timezone,
+        )
+        return AlertRules(
+            stack.enter_context(Outbox(file)),
+            stack.enter_context(Agenda(file)),
+            stack.enter_context(Ledger(file)),
+            rules_file=self.workspace.alerts_file,
+            jobs=jobs,
+            told=told,
+        )
 
     # ── the runner ────────────────────────────────────────────────────────────────────────────
 
@@ -487,7 +641,8 @@ class App:
                 for sample in samples:
                     agenda.add_broker_sample(sample)
 
-        return [Repeated("broker health", self.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, look_at_brokers)]
+        brokers = Repeated("broker health", self.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, look_at_brokers)
+        return [brokers, *self._alert_chores(jobs, now)]
 
     def bootstrap_servers(self, plan: Plan) -> str:
         """Where the cluster of a plan is reached; for a mock broker the address it was given."""
@@ -545,16 +700,17 @@ class App:
             logger.info(synced.note)
 
 
-def open_workspace(folder: str | Path) -> AbstractContextManager[App]:
+def open_workspace(folder: str | Path, *, log: bool = True) -> AbstractContextManager[App]:
     """Opens a workspace for a notebook or another program.
 
     Args:
         folder: The workspace.
+        log: False: the process logs already, and opens the workspace many times.
 
     Returns:
         A context manager that gives the `App`: its `job`, `plan`, `preview`, `execute`, `ledger`, `metrics`, `cluster`.
     """
-    return App.open(Path(folder))
+    return App.open(Path(folder), log=log)
 
 
 def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetime) -> Query:

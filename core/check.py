@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -51,6 +52,7 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
         problems.append(_error(error))
     jobs, found = load_jobs(workspace)
     problems += map(_error, found)
+    problems += _alerts(workspace, settings, environ)
     if connections is not None:
         problems += _secrets(workspace, connections)
         broken = list(_clusters(connections, settings))
@@ -113,6 +115,39 @@ def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Problem
             yield Problem(
                 "warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}"
             )
+
+
+def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Problem]:
+    from core.alert_rules import read_alerts
+    from core.channels import channel_problem
+    from core.mail import mail_server
+    from core.secret_reference import is_reference
+
+    in_env_file = {}
+    with suppress(ConfigError):  # told with the settings
+        in_env_file = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
+    variables = {**in_env_file, **environ}
+    try:
+        alerts, found = read_alerts(workspace.alerts_file)
+    except ConfigError as error:
+        alerts, found = None, [error]
+    yield from map(_error, found)
+    name = workspace.alerts_file.name
+    for channel, reference in (alerts.channels if alerts else {}).items():
+        if not is_reference(reference):
+            yield Problem(
+                "warning",
+                name,
+                f'channel "{channel}" has its URL in the file',
+                "write env:NAME, file:PATH or keyring:…",
+            )
+        if problem := channel_problem(channel, reference, variables, workspace.root):
+            yield _error(problem, name)
+    if settings is not None:
+        try:
+            mail_server(settings, variables, workspace.root)
+        except ConfigError as error:
+            yield _error(error, "settings")
 
 
 def _clusters(connections: Connections, settings: Settings | None) -> Iterator[Problem]:

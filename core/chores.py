@@ -17,12 +17,16 @@ class Repeated:
         name: For the log: `broker health`.
         every_s: Seconds from the end of one call to the beginning of the next.
         work: What is done; it makes in this thread whatever it holds open.
+        close: Lets go of that, in this thread, in the end.
     """
 
-    def __init__(self, name: str, every_s: float, work: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, every_s: float, work: Callable[[], object], close: Callable[[], object] = lambda: None
+    ) -> None:
         self._name = name
         self._every_s = every_s
         self._work = work
+        self._close = close
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._said = ""
@@ -42,6 +46,7 @@ class Repeated:
         while not self._ended.is_set():
             self._once()
             self._ended.wait(self._every_s)
+        self._close()
 
     def _once(self) -> None:
         from loguru import logger

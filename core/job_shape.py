@@ -20,9 +20,9 @@ from core.model import (
     SchedulingMode,
     TypeOverride,
 )
-from core.settings import TOPIC_NAME, known_zone
+from core.settings import ADDRESS, TOPIC_NAME, known_zone
 
-__all__ = ["JobShape"]
+__all__ = ["Address", "JobShape"]
 
 
 def _topic(name: str) -> str:
@@ -32,7 +32,7 @@ def _topic(name: str) -> str:
 
 
 def _address(text: str) -> str:
-    if not re.fullmatch(r"[^@\s<>\"]+@[^@\s<>\".]+(\.[^@\s<>\".]+)*", text):
+    if not ADDRESS.fullmatch(text):
         raise ValueError("this is no e-mail address")
     return text
 
@@ -50,6 +50,7 @@ def _time_of_day(text: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class _Shape(BaseModel):
@@ -72,7 +73,7 @@ class EmailShape(_Shape):
 
     on_success: bool = False
     on_failure: bool = True
-    recipients: list[Annotated[str, AfterValidator(_address)]] = []
+    recipients: list[Address] = []
 
 
 class RowsShape(_Shape):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["start_logging"]
 
 ROTATE_AT = "50 MB"
+_NEVER = (("apprise", "CRITICAL"), ("urllib3", "WARNING"))
+"""They log addresses that hold a token, such as that of a Teams channel."""
 
 
 def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) -> str | None:
@@ -35,7 +37,13 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
     logger.configure(extra={"job": "", "run": "", "batch": ""})
     logger.add(sys.stderr, level=max(level, "WARNING", key=_severity), format=_human, colorize=sys.stderr.isatty())
     logging.basicConfig(handlers=[_ToLoguru()], level=0, force=True)
-    for name, lowest in (("kafka", "WARNING"), ("sqlalchemy", "WARNING"), ("asyncio", "WARNING"), ("pstt", "DEBUG")):
+    for name, lowest in (
+        ("kafka", "WARNING"),
+        ("sqlalchemy", "WARNING"),
+        ("asyncio", "WARNING"),
+        ("pstt", "DEBUG"),
+        *_NEVER,
+    ):
         logging.getLogger(name).setLevel(lowest)
     if folder is None:
         return None

@@ -17,6 +17,7 @@ from core.model import Job, Run
 
 if TYPE_CHECKING:
     from core.agenda import Fire
+    from core.outbox import Entry, Episode
 
 __all__ = [
     "error_document",
@@ -339,6 +340,80 @@ def _share(rate: float | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+# ── alerts ────────────────────────────────────────────────────────────────────────────────────
+
+
+def alert_lines(
+    episodes: Sequence[Episode], waiting: Sequence[Entry], newest: Sequence[Entry], timezone: str
+) -> list[str]:
+    """What is open, what waits for delivery, what was sent last."""
+    open_ones = [episode for episode in episodes if episode.state == "open"]
+    lines = ["✔ no alert is open"] if not open_ones else [f"✘ {_count(len(open_ones), 'alert')} open"]
+    for episode in open_ones:
+        since = local_time(episode.opened_at or episode.first_true_at, timezone)
+        lines.append(f"  {episode.rule}   {episode.subject}   since {since}   {episode.text}")
+    for episode in episodes:
+        if episode.state == "pending":
+            since = local_time(episode.first_true_at, timezone)
+            lines.append(f"  … {episode.rule}   {episode.subject}   since {since}, no alert yet   {episode.text}")
+    lines.append(f"{_count(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery")
+    for entry in waiting:
+        next_try = local_time(entry.next_try_at, timezone, seconds=True)
+        lines.append(f"  {entry.subject}   to {_whom(entry)}   next try {next_try}")
+        lines += [f"    {entry.last_error}"] if entry.last_error else []
+    lines += ["sent last"] if newest else []
+    for entry in newest:
+        if entry.state == "sent":
+            lines.append(
+                f"  ✔ {local_time(entry.sent_at or entry.created_at, timezone)}   {entry.subject}   {_whom(entry)}"
+            )
+        else:
+            lines.append(f"  ✘ given up   {entry.subject}   {_whom(entry)}   {entry.last_error}")
+        lines += [f"    refused: {address}: {why}" for address, why in entry.refused.items()]
+    return lines
+
+
+def _whom(entry: Entry) -> str:
+    return ", ".join(entry.recipients) or f"channel {entry.channel}"
+
+
+def alert_document(episodes: Sequence[Episode], waiting: Sequence[Entry], newest: Sequence[Entry]) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "episodes": [
+            {
+                "rule": episode.rule,
+                "subject": episode.subject,
+                "state": episode.state,
+                "since": iso_utc(episode.first_true_at),
+                "opened_at": iso_utc(episode.opened_at) if episode.opened_at else None,
+                "value": episode.value,
+                "text": episode.text,
+            }
+            for episode in episodes
+        ],
+        "waiting": [_entry_document(entry) for entry in waiting],
+        "sent": [_entry_document(entry) for entry in newest],
+    }
+
+
+def _entry_document(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "state": entry.state,
+        "channel": entry.channel,
+        "recipients": list(entry.recipients),
+        "delivered": list(entry.delivered),
+        "refused": dict(entry.refused),
+        "subject": entry.subject,
+        "created_at": iso_utc(entry.created_at),
+        "next_try_at": iso_utc(entry.next_try_at) if entry.state == "waiting" else None,
+        "sent_at": iso_utc(entry.sent_at) if entry.sent_at else None,
+        "tries": entry.tries,
+        "last_error": entry.last_error,
+    }
 
 
 # ── a problem ─────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ from core.named_sql import load_named_sql
 __all__ = ["Store"]
 
 SCHEMA_VERSION = 1
-SCHEMAS = ("ledger.sql", "agenda.sql", "columns.sql")
+SCHEMAS = ("ledger.sql", "agenda.sql", "columns.sql", "alerts.sql")
 """Files whose statement `schema` makes tables, in this order."""
 BUSY_TIMEOUT_S = 30.0
 """Writers hold the file for milliseconds; one that waits longer has met a stuck process."""

@@ -55,6 +55,11 @@ class Workspace:
         return self.root / ".env"
 
     @property
+    def alerts_file(self) -> Path:
+        """When somebody is told, and who."""
+        return self.root / "alerts.json"
+
+    @property
     def queries_dir(self) -> Path:
         """`*.sql` and `*.job.json`."""
         return self.root / "queries"

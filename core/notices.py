@@ -1,0 +1,93 @@
+"""What people are told outside of the terminal, as plain text and as simple HTML.
+
+The subject says the answer. The text has the four parts of every problem of ours (what failed, on what, why, what to do
+next), then the commands to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+__all__ = ["Notice", "Table"]
+
+_BODY = "font-family:Segoe UI,Helvetica,Arial,sans-serif;font-size:14px;color:#222;max-width:60em"
+_CELL = "padding:2px 12px 2px 0;text-align:left;vertical-align:top"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text under a heading; the first row names the columns."""
+
+    title: str
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to people.
+
+    Args:
+        subject: The answer, in one line.
+        answer: The same as a sentence, with what it means.
+        facts: Label and text: What, On, Why, Next.
+        tables: Figures.
+        commands: What to run next and what it shows.
+        footer: Why this mail came, and how to change that.
+    """
+
+    subject: str
+    answer: str
+    facts: Sequence[tuple[str, str]] = ()
+    tables: Sequence[Table] = ()
+    commands: Sequence[tuple[str, str]] = ()
+    footer: str = ""
+
+    @property
+    def subject_line(self) -> str:
+        """The subject without what a mail header cannot hold."""
+        text = " ".join(self.subject.split())
+        return text if len(text) <= 200 else text[:199] + "…"
+
+    @property
+    def text(self) -> str:
+        """Plain text, lines ending in a newline."""
+        blocks = [[self.answer]]
+        if self.facts:
+            width = max(len(label) for label, _ in self.facts)
+            blocks.append([f"{label:<{width}}  {text}" for label, text in self.facts])
+        blocks += [[table.title, *_columns(table.rows)] for table in self.tables]
+        if self.commands:
+            width = max(len(command) for command, _ in self.commands)
+            blocks.append(["Commands", *(f"  {command:<{width}}   {shows}" for command, shows in self.commands)])
+        if self.footer:
+            blocks.append(["--", self.footer])
+        return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks) + "\n"
+
+    @property
+    def html(self) -> str:
+        """The same as HTML that every mail program shows."""
+        parts = [f"<p><b>{escape(self.answer)}</b></p>"]
+        if self.facts:
+            parts.append(_html_table([(f"<b>{escape(label)}</b>", escape(text)) for label, text in self.facts]))
+        for table in self.tables:
+            head, *rows = [[escape(cell) for cell in row] for row in table.rows]
+            parts.append(f"<p><b>{escape(table.title)}</b></p>")
+            parts.append(_html_table([[f"<b>{cell}</b>" for cell in head], *rows]))
+        if self.commands:
+            lines = [f"<code>{escape(command)}</code> &nbsp; {escape(shows)}" for command, shows in self.commands]
+            parts.append(f"<p>{'<br>'.join(lines)}</p>")
+        if self.footer:
+            parts.append(f'<p style="color:#777">{escape(self.footer)}</p>')
+        return f'<!DOCTYPE html><html><body style="{_BODY}">{"".join(parts)}</body></html>'
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  " + "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["<tr>" + "".join(f'<td style="{_CELL}">{cell}</td>' for cell in row) + "</tr>" for row in rows]
+    return f"<table>{''.join(lines)}</table>"
