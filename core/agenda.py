@@ -23,6 +23,7 @@ __all__ = [
     "Agenda",
     "AuditEntry",
     "BrokerSample",
+    "BrokerState",
     "Fire",
     "JobVersion",
     "NewFires",
@@ -127,6 +128,14 @@ class BrokerSample:
     connected: bool
     latency_ms: float | None
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState(BrokerSample):
+    """The newest look at a cluster."""
+
+    since: datetime
+    """When the first of the looks was that all found the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +398,10 @@ class Agenda(Store):
             _made(BrokerSample, r) for r in self._rows("broker_samples", {"since": iso_utc(since), "cluster": cluster})
         ]
 
+    def broker_states(self) -> list[BrokerState]:
+        """The newest look at each cluster, and since when it has been so."""
+        return [_made(BrokerState, row) for row in self._rows("broker_states")]
+
     # ── who changed what ──────────────────────────────────────────────────────────────────────
 
     def audit(self, who: str, action: str, object_: str, now: datetime, before: Any = None, after: Any = None) -> None:
@@ -450,7 +463,7 @@ def _calendar_rows(new: NewFires, now: str) -> Iterable[dict[str, Any]]:
 
 
 _MOMENTS = frozenset(
-    "scheduled_at not_before skipped_until created_at finished_at asked_at taken_at started_at beat_at at seen_at".split()
+    "scheduled_at not_before skipped_until created_at finished_at asked_at taken_at started_at beat_at at seen_at since".split()
 )
 _DOCUMENTS = frozenset("args problems before after".split())
 _Row = TypeVar("_Row")

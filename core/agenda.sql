@@ -210,6 +210,13 @@ DELETE FROM broker_sample WHERE at < :before
 -- name: broker_samples
 SELECT * FROM broker_sample WHERE at >= :since AND (:cluster IS NULL OR cluster = :cluster) ORDER BY at
 
+-- name: broker_states
+-- The newest look at each cluster, and since when it has been so.
+SELECT s.*, (SELECT min(at) FROM broker_sample f WHERE f.cluster = s.cluster AND f.connected = s.connected
+    AND f.at > coalesce((SELECT max(at) FROM broker_sample o WHERE o.cluster = s.cluster AND o.connected <> s.connected), ''))
+    AS since
+FROM (SELECT cluster, connected, latency_ms, error, max(at) AS at FROM broker_sample GROUP BY cluster) s ORDER BY cluster
+
 -- name: insert_audit
 INSERT INTO audit (at, who, action, object, before, after) VALUES (:at, :who, :action, :object, :before, :after)
 

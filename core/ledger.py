@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
@@ -266,6 +266,50 @@ class Ledger(Store):
         with self._translated():
             return [self._run(row) for row in self._db.execute(self._sql["runs"], {"job": job, "limit": limit})]
 
+    def runs_where(
+        self,
+        *,
+        job: str | None = None,
+        states: Iterable[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> tuple[list[Run], int]:
+        """One page of the runs, the newest first, and how many there are in all.
+
+        Args:
+            job: Its slug; None: all.
+            states: Only these; empty: all.
+            since: Scheduled at or after it.
+            until: Scheduled before it.
+            limit: Runs a page.
+            offset: Runs on the pages before.
+        """
+        values = {
+            "job": job,
+            "states": json.dumps(list(states)),
+            "since": iso_utc(since) if since else None,
+            "until": iso_utc(until) if until else None,
+        }
+        (count,) = self._rows("runs_where_count", values)
+        rows = self._rows("runs_where", values | {"limit": limit, "offset": offset})
+        return [self._run(row) for row in rows], int(count[0])
+
+    def runs_of_job(self, job: str, since: datetime, until: datetime) -> list[Run]:
+        """Runs of a job whose scheduled time is `since` ≤ t < `until`, oldest first, without their offsets."""
+        span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
+        return [self._run(row, with_partitions=False) for row in self._rows("runs_of_job", span)]
+
+    def family(self, run: Run) -> list[Run]:
+        """The other runs of the same job and scheduled time, oldest first."""
+        found = self.runs_of_job(run.job, run.scheduled_at, run.scheduled_at + timedelta(microseconds=1))
+        return [other for other in found if other.run_id != run.run_id]
+
+    def jobs_known(self) -> dict[str, tuple[str, datetime]]:
+        """Every job that ever ran: slug → its newest name, and when its first run began."""
+        return {row["job"]: (row["job_name"], datetime.fromisoformat(row["first"])) for row in self._rows("jobs_known")}
+
     def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
         """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
         span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
@@ -305,14 +349,15 @@ class Ledger(Store):
     def _is_run(self, number: int, run_id: str) -> bool:
         return [row["number"] for row in self._rows("run_number", {"run_id": run_id})] == [number]
 
-    def _run(self, row: sqlite3.Row) -> Run:
+    def _run(self, row: sqlite3.Row, *, with_partitions: bool = True) -> Run:
         values: dict[str, Any] = dict(row)
         for name in ("scheduled_at", "window_start", "started_at", "finished_at", "cancel_asked_at"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["parameters"] = json.loads(values["parameters"])
         values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
-        partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()
-        values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
+        if with_partitions:
+            partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()
+            values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
         known = {f.name for f in fields(Run)}
         return Run(**{name: value for name, value in values.items() if name in known})
 

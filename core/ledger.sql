@@ -101,6 +101,22 @@ INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :datab
 -- name: runs
 SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, rowid DESC LIMIT :limit
 
+-- name: runs_where
+SELECT * FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
+    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states)))
+ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
+
+-- name: runs_where_count
+SELECT count(*) FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
+    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states)))
+
+-- name: runs_of_job
+SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at < :until ORDER BY rowid
+
+-- name: jobs_known
+-- SQLite takes the other columns from the row with the maximum.
+SELECT job, job_name, (SELECT min(f.started_at) FROM run f WHERE f.job = run.job) AS first, max(rowid) FROM run GROUP BY job
+
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2
 

@@ -1,0 +1,100 @@
+"""What stands around every view: where one is, and whether clusters and runner are well."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import streamlit as st
+
+from ui import data
+from ui.access import visitor
+from ui.components.problem import fragment
+from ui.components.text import plain
+from ui.formats import ago, clock, moment, span
+from ui.language import LANGUAGES, choose, current, t
+
+__all__ = ["show"]
+
+START = "python -m core runner"
+
+
+def show() -> None:
+    """The strip above a view."""
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    with left:
+        _state()
+    with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
+        who = visitor()
+        role = t("local admin") if who.is_local else t(who.role)
+        st.markdown(f":small[:material/person: {plain(who.name)} · {role}]", width="content")
+        _language_switch()
+
+
+def _language_switch() -> None:
+    def switch() -> None:
+        if chosen := st.session_state.get("language_switch"):
+            choose(chosen)
+
+    st.segmented_control(
+        t("Language"),
+        LANGUAGES,
+        default=current(),
+        key="language_switch",
+        on_change=switch,
+        label_visibility="collapsed",
+        width="content",
+    )
+
+
+@fragment(run_every=3)
+def _state() -> None:
+    frame = data.frame()
+    at = data.now()
+    where = plain(frame.folder.name) + (f" · {plain(frame.environment)}" if frame.environment else "")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**{where}**", width="content", help=plain(frame.folder))
+        for cluster in frame.clusters:
+            st.markdown(_cluster(cluster, frame.timezone, at), width="content", help=plain(cluster.error) or None)
+        st.markdown(_runner(frame, at), width="content", help=_runner_help(frame, at))
+        if frame.alerts:
+            st.markdown(
+                f"🔔 {t('open alerts: {count}', count=len(frame.alerts))}",
+                width="content",
+                help=plain("; ".join(frame.alerts)),
+            )
+    if frame.problem:
+        st.warning(plain(frame.problem), icon=":material/warning:")
+
+
+def _cluster(cluster: data.ClusterState, timezone: str, at: datetime) -> str:
+    name = plain(cluster.name)
+    if cluster.is_demo:
+        return f"⚪ {name}: {t('demo, lives inside each run')}"
+    if cluster.connected is None:
+        seen = (
+            t("not looked at since {time}", time=moment(cluster.looked_at, timezone))
+            if cluster.looked_at
+            else t("not looked at yet")
+        )
+        return f"⚪ {name}: {seen}"
+    since = cluster.since or at
+    if not cluster.connected:
+        return f"🔴 {name}: {t('Disconnected for {time}', time=span(at - since))}"
+    begun = clock(since, timezone) if (at - since).total_seconds() < 86_400 else moment(since, timezone, year=False)
+    return f"🟢 {name}: {t('Connected since {time}', time=begun)}"
+
+
+def _runner(frame: data.FrameState, at: datetime) -> str:
+    beat = frame.runner
+    if beat is not None and frame.runner_lives(at):
+        return f"🟢 {t('Runner: heartbeat {time}', time=ago(beat.beat_at, at))}"
+    return f"🔴 {t('Runner stopped: start it with')} `{START}`"
+
+
+def _runner_help(frame: data.FrameState, at: datetime) -> str | None:
+    beat = frame.runner
+    if beat is None:
+        return t("no runner has worked here yet; without one no calendar is followed and no request is answered")
+    if not frame.runner_lives(at):
+        return t("its last heartbeat came at {time}", time=moment(beat.beat_at, frame.timezone, seconds=True))
+    return plain("; ".join(p.get("text", "") for p in beat.problems)) or None

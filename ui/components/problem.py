@@ -1,0 +1,65 @@
+"""What a person sees when something goes wrong: what failed, on what, why, what to do next. Never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import streamlit as st
+from loguru import logger
+
+from core.errors import PsttError
+from ui.components.text import plain
+from ui.language import t
+
+__all__ = ["fragment", "guarded", "problem"]
+
+P = ParamSpec("P")
+
+
+def problem(error: PsttError) -> None:
+    """The box with the parts of a problem."""
+    text = f"**{plain(error.what)}**"
+    if getattr(error, "where", ""):
+        text = f"{plain(error.where)}  \n{text}"  # type: ignore[attr-defined]
+    if error.why:
+        text += f"  \n{plain(error.why)}"
+    if error.remedy:
+        text += f"\n\n{t('Next')}: {plain(error.remedy)}"
+    st.error(text, icon=":material/error:")
+
+
+def guarded(show: Callable[P, None]) -> Callable[P, None]:
+    """The guard around a view, or a part of one that is drawn by itself."""
+
+    @wraps(show)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            show(*args, **kwargs)
+        except PsttError as error:
+            problem(error)
+        except Exception as error:  # noqa: BLE001 - around one page: no traceback reaches a visitor, the log has it
+            logger.opt(exception=error).error("{} could not be shown: {}", show.__qualname__, type(error).__name__)
+            problem(
+                PsttError(
+                    t("this part of the page could not be shown"),
+                    why=type(error).__name__,
+                    remedy=t("this is a defect of PSTT Kafka: report it with logs/pstt.log"),
+                )
+            )
+
+    return inner
+
+
+def fragment(*, run_every: float | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """A guarded part of a view that is drawn again by itself.
+
+    Args:
+        run_every: Seconds between two drawings; None: only when something in it is used.
+    """
+
+    def decorate(show: Callable[P, None]) -> Callable[P, None]:
+        return st.fragment(run_every=run_every)(guarded(show))
+
+    return decorate

@@ -1,0 +1,1 @@
+"""One module a view: `show()` draws it."""
