@@ -51,8 +51,11 @@ REMEMBERED_S = 60.0
 PROBED_S = 10.0
 """Eight thousand messages that time out together are worth one look at the broker."""
 
-VAGUE: frozenset[Kind] = frozenset({"closed", "tls", "plain_port", "tls_port", "own_certificate"})
-"""Causes that a client only guesses; a look of our own decides."""
+VAGUE: frozenset[Kind] = frozenset({"closed", "tls", "plain_port", "tls_port", "own_certificate", "login"})
+"""Causes that a client only guesses; a look of our own decides. A broker that goes down in the middle of a login looks
+just as one that refuses it."""
+GUESSED: frozenset[Kind] = frozenset({"closed", "plain_port", "tls_port"})
+"""Of these, all that stays where the look found everything in order: the connection ended."""
 
 _PATTERNS: tuple[tuple[str, Kind, str], ...] = (
     # librdkafka
@@ -60,6 +63,7 @@ _PATTERNS: tuple[tuple[str, Kind, str], ...] = (
     (r"(?P<at>[^\s/]+:\d+)/\w+: Connect to \S+ failed: (?P<how>[^(]+?) \(", "unreachable", "{at}: {how}"),
     (r"(?P<at>[^\s/]+:\d+)/\w+: Connection setup timed out", "unreachable", "{at}: no answer"),
     (r"mechanism handshake failed: .*Request not valid in current SASL state", "login_unwanted", "this port takes no login"),
+    (r"SaslAuthenticateRequest failed: Local|SSL handshake failed: .*Disconnected", "closed", "the broker ended the connection"),
     (r"mechanism handshake failed: .*supported mechanisms: (?P<how>[^(]*?) \(", "mechanism", "the broker offers {how}"),
     (r"SASL authentication error|Authentication failed", "login", "wrong user name or password"),
     (r"SSL handshake failed|certificate", "tls", "the TLS handshake failed"),
@@ -74,6 +78,9 @@ _PATTERNS: tuple[tuple[str, Kind, str], ...] = (
     (r"Error receiving reply from server|AuthenticationFailed", "login", "wrong user name or password"),
     (r"socket disconnected", "closed", "the broker ended the connection"),
 )  # fmt: skip
+
+LEGAL_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+"""Source: org.apache.kafka.common.internals.Topic. librdkafka calls a topic with another name unknown."""
 
 SPOKEN = tuple((re.compile(pattern, re.IGNORECASE), kind, words) for pattern, kind, words in _PATTERNS)
 """What the clients write into their logs and errors → the cause, in our words."""
@@ -94,6 +101,9 @@ ADVICE: dict[Kind, _Advice] = {
     "unknown_host": _Advice(BrokerUnavailable, _NOBODY, f"correct {_SERVERS}, or the name server"),
     "unreachable": _Advice(
         BrokerUnavailable, _NOBODY, f"start the broker, open the firewall, or correct {_SERVERS}"
+    ),
+    "silent": _Advice(
+        BrokerUnavailable, _NOBODY, f"look at the broker's load and log, or correct the port in {_SERVERS}"
     ),
     "closed": _Advice(BrokerUnavailable, _NOBODY, "look into the broker's log; is this its port for {protocol}?"),
     "not_kafka": _Advice(ConfigError, _NOBODY, f"correct the port in {_SERVERS}"),
@@ -205,9 +215,9 @@ class Diagnosis:
                 return self.denied(topic)
             case "denied_cluster":
                 return self.denied_cluster(words)
-            case "topic":
+            case "topic" if LEGAL_TOPIC.fullmatch(topic):
                 return self.topic_missing(topic)
-            case "name":
+            case "topic" | "name":
                 return self.topic_name(topic)
             case "large":
                 return self.too_large_there(topic, alone=transactional_id is not None)
@@ -244,7 +254,10 @@ class Diagnosis:
         heard = self.heard
         if heard is not None and heard.kind not in VAGUE:
             return heard
-        return self._looked() or heard
+        seen = self._looked()
+        if seen is None and heard is not None and heard.kind in GUESSED:
+            return Cause("closed", "the broker ended the connection")
+        return seen or heard
 
     @property
     def is_hopeless(self) -> bool:

@@ -19,6 +19,10 @@ QUEUE_KBYTES = 65_536
 TRANSACTION_TIMEOUT_MS = 900_000
 """The longest that a broker allows by default (transaction.max.timeout.ms)."""
 
+TOPIC_PROPAGATION_MS = 10_000
+"""How long a topic that is not there is waited for. The default, 30 s, is no shorter than the delivery time-out: the
+messages would end as late ones, and be sent again, for a topic that does not exist."""
+
 LOG_LEVELS = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 """Ours → syslog's, which librdkafka uses."""
 
@@ -116,6 +120,7 @@ def producer_config(
         "message.max.bytes": cluster.max_request_size_bytes,
         "request.timeout.ms": cluster.request_timeout_ms,
         "delivery.timeout.ms": cluster.delivery_timeout_ms,
+        "topic.metadata.propagation.max.ms": min(TOPIC_PROPAGATION_MS, cluster.delivery_timeout_ms // 2),
         "retry.backoff.ms": cluster.retry_backoff_ms,
         "retry.backoff.max.ms": min(4 * cluster.retry_backoff_ms, 300_000),
         # librdkafka's default places keys otherwise than every Java client does.

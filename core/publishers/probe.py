@@ -33,10 +33,16 @@ Kind = Literal[
     "login_wanted",  # we send none, the broker wants one
     "login_unwanted",  # we send one, the broker takes none
     "not_kafka",  # something else answers there
-    "closed",  # the connection ends without a word; only a client says this, `probe` looks further
+    "silent",  # the connection is taken, and nothing comes back: a broker that is stuck, or another program
+    "closed",  # the connection ends without a word: a broker that goes down, or another program
     "tls",  # the TLS handshake fails; only a client says this, `probe` looks further
 ]
 
+Address = tuple[str, int]
+"""Host and port."""
+
+SECOND_LOOK_S = 1.0
+"""For each further connection to a port on which the first one got no answer."""
 ILLEGAL_SASL_STATE = 34
 MAX_ANSWER_BYTES = 65_536
 CERTIFICATE_KINDS: dict[int, Kind] = {
@@ -61,7 +67,7 @@ class Cause:
     """With the address where it is known: `kafka-1:9092: connection refused`."""
 
 
-def addresses(bootstrap_servers: str) -> list[tuple[str, int]]:
+def addresses(bootstrap_servers: str) -> list[Address]:
     """Host and port of each server; 9092 where no port is given."""
     found = []
     for server in filter(None, (part.strip() for part in bootstrap_servers.split(","))):
@@ -103,41 +109,36 @@ def _look(cluster: Cluster, host: str, port: int, timeout_s: float) -> Cause | N
         return Cause("unreachable", f"{place}: {(error.strerror or str(error)).lower()}")
     with connection:
         if not uses_tls(cluster):
-            return _converse(cluster, connection, place)
-        return _encrypt(cluster, connection, host, place)
+            return _converse(cluster, connection, (host, port))
+        return _encrypt(cluster, connection, (host, port))
 
 
-def _encrypt(cluster: Cluster, connection: socket.socket, host: str, place: str) -> Cause | None:
+def _encrypt(cluster: Cluster, connection: socket.socket, address: Address) -> Cause | None:
+    host, port = address
+    place = f"{host}:{port}"
     try:
         with tls_context(cluster).wrap_socket(connection, server_hostname=host) as encrypted:
-            return _converse(cluster, encrypted, place)
+            return _converse(cluster, encrypted, address)
     except ssl.SSLCertVerificationError as error:
         kind = CERTIFICATE_KINDS.get(error.verify_code, "certificate")
         return Cause(kind, f"{place}: {error.verify_message.rstrip('.')}")
-    except ssl.SSLError as error:
-        reason = error.reason or str(error)
+    except OSError as error:
+        reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
         if "ALERT" in reason:
             ours = "refuses ours" if cluster.ssl_certfile else "wants one of ours, and none is set"
             return Cause("own_certificate", f"{place}: the broker {ours} ({reason.replace('_', ' ').lower()})")
-        return Cause("plain_port", f"{place}: no TLS is spoken on this port")
-    except (TimeoutError, OSError):
-        return Cause("plain_port", f"{place}: no TLS is spoken on this port")
+        return _without_tls(address, place, is_silent=isinstance(error, TimeoutError))
 
 
-def _converse(cluster: Cluster, connection: socket.socket, place: str) -> Cause | None:
+def _converse(cluster: Cluster, connection: socket.socket, address: Address) -> Cause | None:
     """Asks for a login, which every Kafka broker answers, also one that wants none."""
-    try:
-        connection.sendall(_handshake_request(cluster.sasl_mechanism or "PLAIN"))
-        answer = _answer(connection)
-    except ssl.SSLError:
-        raise
-    except (TimeoutError, OSError):
-        answer = b""
-    code, offered = _handshake_answer(answer)
+    place = f"{address[0]}:{address[1]}"
+    answer = _asked(connection, cluster.sasl_mechanism or "PLAIN")
+    code, offered = _handshake_answer(answer or b"")
     if code is None:
-        if not uses_tls(cluster) and _speaks_tls(connection):
+        if not uses_tls(cluster) and _speaks_tls(address):
             return Cause("tls_port", f"{place}: this port speaks TLS")
-        return Cause("not_kafka", f"{place}: what answers there is not a Kafka broker")
+        return _no_kafka(address, place, answer)
     if not uses_login(cluster):
         return Cause("login_wanted", f"{place}: the broker offers {offered}") if offered else None
     if code == ILLEGAL_SASL_STATE:
@@ -145,6 +146,38 @@ def _converse(cluster: Cluster, connection: socket.socket, place: str) -> Cause 
     if cluster.sasl_mechanism not in offered.split(", "):
         return Cause("mechanism", f"{place}: the broker offers {offered or 'none'}, not {cluster.sasl_mechanism}")
     return None
+
+
+def _without_tls(address: Address, place: str, *, is_silent: bool) -> Cause:
+    """Why the port did not answer in TLS: by another connection, without."""
+    answer: bytes | None = None if is_silent else b""
+    with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
+        answer = _asked(second, "PLAIN") or answer
+    if _handshake_answer(answer or b"")[0] is not None:
+        return Cause("plain_port", f"{place}: no TLS is spoken on this port")
+    return _no_kafka(address, place, answer)
+
+
+def _no_kafka(address: Address, place: str, answer: bytes | None) -> Cause:
+    """Only what another program did say is laid to the settings: a broker that is stuck or going down says nothing."""
+    if answer or _speaks_http(address):
+        return Cause("not_kafka", f"{place}: what answers there is not a Kafka broker")
+    if answer is None:
+        return Cause("silent", f"{place}: takes the connection and answers nothing")
+    return Cause("closed", f"{place}: ends the connection without an answer")
+
+
+def _asked(connection: socket.socket, mechanism: str) -> bytes | None:
+    """What comes back to a greeting; empty: the other side hung up; None: nothing came in time."""
+    try:
+        connection.sendall(_handshake_request(mechanism))
+        return _answer(connection)
+    except TimeoutError:
+        return None
+    except ssl.SSLError:
+        raise
+    except OSError:
+        return b""
 
 
 def _handshake_request(mechanism: str) -> bytes:
@@ -162,7 +195,12 @@ def _answer(connection: socket.socket) -> bytes:
     received = b""
     size = 4
     while len(received) < size:
-        chunk = connection.recv(4096)
+        try:
+            chunk = connection.recv(4096)
+        except TimeoutError:
+            if not received:
+                raise
+            break  # another program, whose first words are no length
         if not chunk:
             break
         received += chunk
@@ -187,17 +225,23 @@ def _handshake_answer(answer: bytes) -> tuple[int | None, str]:
     return code, ", ".join(sorted(names))
 
 
-def _speaks_tls(connection: socket.socket) -> bool:
+def _speaks_tls(address: Address) -> bool:
     """Whether a TLS server answers at the other end; its certificate does not matter here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with contextlib.suppress(OSError):
-        host, port = connection.getpeername()[:2]
-        with socket.create_connection((host, port), connection.gettimeout()) as second:
-            try:
-                with context.wrap_socket(second):
-                    return True
-            except ssl.SSLError as error:
-                return "ALERT" in (error.reason or "")
+    with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
+        try:
+            with context.wrap_socket(second):
+                return True
+        except ssl.SSLError as error:
+            return "ALERT" in (error.reason or "")
+    return False
+
+
+def _speaks_http(address: Address) -> bool:
+    """Whether a web server answers at the other end; it waits in silence for the end of what it takes for a line."""
+    with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
+        second.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+        return second.recv(16).startswith(b"HTTP/")
     return False
