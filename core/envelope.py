@@ -26,10 +26,13 @@ from core import __version__
 from core.errors import ConfigError, QueryFailed, RowRejected
 from core.model import Column, Job, Kind, Rows, TypeOverride
 
-__all__ = ["NULL_KEY", "Encoded", "Envelope", "Reject", "iso_utc"]
+__all__ = ["NULL_KEY", "Encoded", "Envelope", "Reject", "iso_utc", "proves_data"]
 
 SYSTEM = "PSTT_Tool"
 NULL_KEY = "the key is null"
+MOST_EQUAL_ROWS = 10_000
+"""Equal rows of one run whose ids are tried to prove one of them."""
+_DATA, _METADATA = b'{"data":', b',"metadata":{"source":'
 SAFE_INTEGER = 2**53
 """Readers that hold numbers as doubles (JavaScript, jq) are exact up to here."""
 
@@ -87,6 +90,29 @@ class Encoded:
     extracted_at: datetime
 
 
+def proves_data(message_id: str, value: bytes, slug: str, scheduled_at: datetime) -> bool:
+    """Whether the `data` of a message is byte for byte what got that id: the id is a hash of 128 bits over it.
+
+    The metadata around it is not part of the hash, as it holds times.
+
+    Args:
+        message_id: As it was given to the row.
+        value: The whole message.
+        slug: The job's.
+        scheduled_at: Of the run, aware.
+    """
+    end = value.rfind(_METADATA) if _METADATA in value else len(value) - 1
+    if not value.startswith(_DATA) or end < len(_DATA):
+        return False
+    first = xxhash.xxh3_128_hexdigest(value[len(_DATA) : end], _seed(slug, scheduled_at))
+    numbered = (xxhash.xxh3_128_hexdigest(first.encode(), number) for number in range(1, MOST_EQUAL_ROWS))
+    return message_id == first or message_id in numbered
+
+
+def _seed(slug: str, scheduled_at: datetime) -> int:
+    return xxhash.xxh3_64_intdigest(f"{slug}\0{scheduled_at.astimezone(UTC).isoformat()}".encode())
+
+
 class Envelope:
     """The plan for one result: how each column becomes JSON, what makes the key, what stands around it.
 
@@ -118,8 +144,7 @@ class Envelope:
             "Row", fields, rename={f"f{i}": name for i, name in enumerate(self._names)}, gc=False
         )
         self._json = msgspec.json.Encoder(decimal_format="number").encode
-        moment = scheduled_at.astimezone(UTC).isoformat()
-        self._seed = xxhash.xxh3_64_intdigest(f"{job.slug}\0{moment}".encode())
+        self._seed = _seed(job.slug, scheduled_at)
         self._repeats = Repeats()
         self._include_metadata = job.kafka_config.include_metadata
         source = {"system": SYSTEM, "version": __version__, "connection": job.connection, "query": job.query}

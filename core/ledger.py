@@ -306,9 +306,14 @@ class Ledger(Store):
         found = self.runs_of_job(run.job, run.scheduled_at, run.scheduled_at + timedelta(microseconds=1))
         return [other for other in found if other.run_id != run.run_id]
 
-    def jobs_known(self) -> dict[str, tuple[str, datetime]]:
-        """Every job that ever ran: slug → its newest name, and when its first run began."""
-        return {row["job"]: (row["job_name"], datetime.fromisoformat(row["first"])) for row in self._rows("jobs_known")}
+    def jobs_known(self) -> dict[str, str]:
+        """Every job that ever ran: slug → its newest name."""
+        return {row["job"]: row["job_name"] for row in self._rows("jobs_known")}
+
+    def first_run_at(self, job: str) -> datetime | None:
+        """When the first run of a job began; None where there is none."""
+        (row,) = self._rows("first_run_at", {"job": job})
+        return datetime.fromisoformat(row[0]) if row[0] else None
 
     def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
         """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""

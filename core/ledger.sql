@@ -115,7 +115,10 @@ SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at <
 
 -- name: jobs_known
 -- SQLite takes the other columns from the row with the maximum.
-SELECT job, job_name, (SELECT min(f.started_at) FROM run f WHERE f.job = run.job) AS first, max(rowid) FROM run GROUP BY job
+SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
+
+-- name: first_run_at
+SELECT min(started_at) FROM run WHERE job = :job
 
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2

@@ -15,7 +15,7 @@ from core.ledger import Ledger
 from core.model import Job
 from core.workspace import Workspace
 
-__all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "switch"]
+__all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "switch", "wanted_times"]
 
 MOST_FIRES = 10_000
 """A backfill of more is a mistake, or wants a query of its own."""
@@ -68,6 +68,19 @@ def backfill(
     Raises:
         ConfigError: The range is empty, reaches beyond now, or has more than 10,000 fires.
     """
+    wanted, succeeded, planned = wanted_times(agenda, job, first, last, now=now, again=again)
+    made = agenda.plan_asked(job.slug, wanted, kind="backfill", asked_by=asked_by, now=now, request_id=request_id)
+    return Backfilled(made, succeeded, planned)
+
+
+def wanted_times(
+    agenda: Agenda, job: Job, first: date, last: date, *, now: datetime, again: bool
+) -> tuple[list[datetime], int, int]:
+    """The scheduled times that a backfill would plan; how many it leaves out that succeeded, that wait or run.
+
+    Raises:
+        ConfigError: As `backfill`.
+    """
     moments = _moments(job, first, last, now)
     if not moments:
         raise ConfigError(f'job "{job.name}" has no scheduled time from {first} to {last}')
@@ -75,8 +88,7 @@ def backfill(
     left_out = set() if again else succeeded & set(moments)
     planned = planned & set(moments) - left_out
     wanted = [moment for moment in moments if moment not in left_out and moment not in planned]
-    made = agenda.plan_asked(job.slug, wanted, kind="backfill", asked_by=asked_by, now=now, request_id=request_id)
-    return Backfilled(made, len(left_out), len(planned))
+    return wanted, len(left_out), len(planned)
 
 
 def _moments(job: Job, first: date, last: date, now: datetime) -> list[datetime]:
