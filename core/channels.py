@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -100,17 +101,12 @@ def channel_problem(name: str, reference: str, variables: Mapping[str, str], roo
 
 @contextmanager
 def _apprise(name: str, url: Secret) -> Iterator[Callable[[Entry], Fate]]:
-    import apprise
-
     service = _service(name, url)
 
     def hand_over(entry: Entry) -> Fate:
         with _heard(url) as said:
             done = service.notify(
-                title=entry.subject,
-                body=entry.body,
-                notify_type=_notify_type(entry),
-                body_format=apprise.NotifyFormat.TEXT,
+                title=entry.subject, body=entry.body, notify_type=_notify_type(entry), body_format="text"
             )
         if not done:
             raise NotDelivered(f'channel "{name}" took no message', why="; ".join(said) or "it gave no reason")
@@ -120,10 +116,11 @@ def _apprise(name: str, url: Secret) -> Iterator[Callable[[Entry], Fate]]:
 
 
 def _service(name: str, url: Secret) -> Any:
-    import apprise
+    with _heard(url), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of imghdr, which apprise 2.3 imports before Python 3.13
+        import apprise
 
-    service = apprise.Apprise()
-    with _heard(url):
+        service = apprise.Apprise()
         if not service.add(url.reveal()):
             raise ConfigError(
                 f'the URL of channel "{name}" is none that apprise knows',

@@ -216,6 +216,8 @@ def _told(server: MailServer) -> Iterator[None]:
             remedy="ask whoever looks after the mail server; check PSTT_MAIL_FROM",
         ) from None
     except smtplib.SMTPException as error:
+        if isinstance(error.__context__, TimeoutError):  # smtplib takes it for a closed connection
+            raise _silent(server) from None
         why = "it closed the connection" if isinstance(error, smtplib.SMTPServerDisconnected) else str(error)
         raise NotDelivered(f"{server.place} broke off", why=why, remedy=_other_security(server)) from None
     except ssl.SSLCertVerificationError as error:
@@ -232,17 +234,21 @@ def _told(server: MailServer) -> Iterator[None]:
             f"{server.place} is not known by that name", remedy="correct PSTT_SMTP_HOST, or the name server"
         ) from None
     except TimeoutError:
-        raise NotDelivered(
-            f"{server.place} does not answer",
-            why=f"waited {server.timeout_s:g} s",
-            remedy="check PSTT_SMTP_HOST, PSTT_SMTP_PORT and the firewall",
-        ) from None
+        raise _silent(server) from None
     except OSError as error:
         raise NotDelivered(
             f"{server.place} cannot be reached",
             why=error.strerror or str(error),
             remedy="check PSTT_SMTP_HOST, PSTT_SMTP_PORT and the firewall",
         ) from None
+
+
+def _silent(server: MailServer) -> NotDelivered:
+    return NotDelivered(
+        f"{server.place} does not answer",
+        why=f"waited {server.timeout_s:g} s",
+        remedy="check PSTT_SMTP_HOST, PSTT_SMTP_PORT and the firewall",
+    )
 
 
 def _other_security(server: MailServer) -> str:

@@ -1,0 +1,626 @@
+"""Rules → episodes → messages, on a virtual clock over a real ledger; nothing is sent here."""
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, time, timedelta
+
+import pytest
+
+from core.agenda import Agenda, BrokerSample, RunnerBeat
+from core.alert_rules import default_document, load_alerts, read_alerts
+from core.alerts import AlertRules, Told
+from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, StorageFailed
+from core.jobs import set_enabled
+from core.ledger import Ledger, Outcome
+from core.model import EmailNotification, Expect, Job, Plan, Query, Run, Step
+from core.outbox import Outbox
+
+START = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
+TEN_S = timedelta(seconds=10)
+MINUTE = timedelta(minutes=1)
+LUCA, ANNA = "luca@example.com", "anna@example.com"
+EXPORT = Job("export", "Export CDG", "q.sql", "A00", scheduling_mode="cron", cron="0 2 * * *")
+AWAY = BrokerUnavailable(
+    "no broker of Kafka Produzione answers", why="connection refused", remedy="look at the brokers"
+)
+
+
+@dataclass
+class Stage:
+    """A ledger, its alert rules, and time that passes."""
+
+    outbox: Outbox
+    agenda: Agenda
+    ledger: Ledger
+    rules_file: object
+    jobs: dict[str, Job]
+    told: Told = field(default_factory=lambda: Told(mail_to=(LUCA,)))
+    at: datetime = START
+    collected: list[datetime] = field(default_factory=list)
+    rules: AlertRules | None = None
+
+    def restart(self) -> None:
+        self.rules = AlertRules(
+            self.outbox,
+            self.agenda,
+            self.ledger,
+            rules_file=self.rules_file,
+            jobs=lambda: list(self.jobs.values()),
+            told=self.told,
+            collect=lambda: self.collected.append(self.at),
+        )
+
+    def go(self, span: timedelta = timedelta(), each=lambda: None) -> None:
+        """Lets time pass with a look each 10 s, as in the runner."""
+        end = self.at + span
+        while True:
+            each()
+            self.rules.evaluate(self.at)
+            if self.at >= end:
+                return
+            self.at += TEN_S
+
+    def ran(
+        self,
+        acknowledged: int = 100,
+        failed: int = 0,
+        *,
+        latency_ms: str = "12",
+        state: str | None = None,
+        error: PsttError | None = None,
+        job: Job = EXPORT,
+        scheduled_at: datetime | None = None,
+        fire_id: int | None = None,
+    ) -> Run:
+        query = Query("q.sql", (Step("select 1"),), {"DATA": "2026-01-16"}, "ab" * 32)
+        plan = Plan(job, query, "Kafka Produzione", "pstt-traces", scheduled_at or self.at, 100, fire_id=fire_id)
+        run = self.ledger.start(plan, self.at)
+        error = error or (AWAY if failed else None)
+        state = state or ("succeeded" if error is None else "partial" if acknowledged else "failed")
+        outcome = Outcome(
+            state,
+            rows_read=acknowledged + failed,
+            sent=acknowledged + failed,
+            acknowledged=acknowledged,
+            failed=failed,
+            error=error,
+            latency_counts={latency_ms: acknowledged} if acknowledged else {},
+        )
+        return self.ledger.finish(run.run_id, outcome, self.at)
+
+    def write(self, **rules) -> None:
+        self.rules_file.write_text(json.dumps({"rules": rules}), encoding="utf-8")
+
+    @property
+    def subjects(self) -> list[str]:
+        return [entry.subject for entry in self.outbox.waiting()]
+
+    @property
+    def states(self) -> list[tuple[str, str, str]]:
+        return [(e.rule, e.subject, e.state) for e in reversed(self.outbox.episodes())]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    with Outbox(file) as outbox, Agenda(file) as agenda, Ledger(file) as ledger:
+        made = Stage(outbox, agenda, ledger, tmp_path / "alerts.json", {"export": EXPORT})
+        made.restart()
+        made.go()
+        yield made
+
+
+# ── success rate, error rate, latency ─────────────────────────────────────────────────────────
+
+
+def test_a_success_rate_under_95_percent_is_told_after_five_minutes_once_and_again_when_it_is_over(stage):
+    stage.go(MINUTE)
+    stage.ran(93, 7)
+    stage.go(4 * MINUTE)
+    assert stage.subjects == []
+    stage.go(2 * MINUTE)
+    assert stage.subjects == ["✘ Export CDG: too few messages are acknowledged (success rate < 95 %)"]
+    stage.go(60 * MINUTE)
+    assert len(stage.subjects) == 1
+    stage.ran(1000, 0)
+    stage.go(60 * MINUTE)
+    assert stage.subjects[1:] == ["✔ over: Export CDG: no longer success rate < 95 %"]
+    assert ("success_rate", "export", "ended") in stage.states
+
+
+def test_the_mail_reads_as_what_on_what_why_and_what_to_do(stage):
+    stage.ran(93, 7)
+    stage.go(6 * MINUTE)
+    (entry,) = stage.outbox.waiting()
+    assert entry.recipients == (LUCA,)
+    assert entry.body == (
+        "Export CDG: too few messages are acknowledged since 17 Jan 2026 02:00 Europe/Rome.\n"
+        "\n"
+        "What  success rate < 95 %, for 5 min\n"
+        "On    Export CDG\n"
+        "Why   93 % of 100 messages were acknowledged; the last error: no broker of Kafka Produzione answers: "
+        "connection refused\n"
+        "Next  look at the last error; rows that did not arrive are sent by a replay\n"
+        "\n"
+        "Commands\n"
+        "  python -m core alerts              what is open, and what was sent\n"
+        "  python -m core runs --job export   its runs and why they failed\n"
+        "\n"
+        "--\n"
+        "Sent by PSTT Kafka, rule success_rate of alerts.json; python -m core alerts shows what is open.\n"
+    )
+    assert "<b>Export CDG: too few messages" in entry.body_html
+
+
+def test_a_repeat_that_makes_up_for_it_within_five_minutes_is_no_alert(stage):
+    stage.ran(93, 7)
+    stage.go(MINUTE)
+    stage.ran(200, 0)
+    stage.go(30 * MINUTE)
+    assert stage.subjects == []
+    assert stage.outbox.open_episodes() == []
+
+
+def test_good_and_bad_runs_in_turn_are_judged_together(stage):
+    for n in range(12):
+        stage.ran(98 if n % 2 else 90, 2 if n % 2 else 10)
+        stage.go(MINUTE)
+    assert stage.subjects == ["✘ Export CDG: too few messages are acknowledged (success rate < 95 %)"]
+
+
+@pytest.mark.parametrize(("acknowledged", "failed"), [(95, 5), (100, 0)])
+def test_exactly_95_percent_is_enough(stage, acknowledged, failed):
+    stage.ran(acknowledged, failed)
+    stage.go(20 * MINUTE)
+    assert stage.outbox.open_episodes() == [] or stage.outbox.open_episodes()[0].rule == "job_failed"
+    assert stage.subjects == []
+
+
+def test_an_error_rate_over_10_percent_disables_the_job_after_a_minute_and_says_who_did_it(stage):
+    stage.ran(80, 20)
+    stage.go(timedelta(seconds=50))
+    assert stage.agenda.requests() == []
+    stage.go(3 * TEN_S)
+    (request,) = stage.agenda.requests()
+    assert (request.kind, request.job, request.asked_by) == ("disable", "export", "alert rule error rate > 10 %")
+    assert stage.subjects == ["✘ Export CDG: too many messages fail (error rate > 10 %)"]
+    body = stage.outbox.waiting()[0].body
+    assert "The job is disabled, so that no more of this happens." in body
+    assert "python -m core enable export" in body
+    stage.go(MINUTE)
+    assert len(stage.agenda.requests()) == 1
+
+
+def disabled(stage) -> None:
+    """The runner has taken the request: file, audit and what it knows of the job."""
+    stage.agenda.audit("alert rule error rate > 10 %", "disable", "job export", stage.at)
+    stage.jobs["export"] = replace(EXPORT, enabled=False)
+
+
+def test_a_job_that_is_enabled_again_is_judged_by_its_new_sends_and_may_be_disabled_again(stage):
+    stage.ran(80, 20)
+    stage.go(2 * MINUTE)
+    disabled(stage)
+    stage.go(30 * MINUTE)
+    stage.jobs["export"] = EXPORT
+    stage.go(30 * MINUTE)
+    assert len(stage.agenda.requests()) == 1
+    assert ("error_rate", "export", "ended") in stage.states
+    stage.ran(70, 30)
+    stage.go(2 * MINUTE)
+    assert [request.kind for request in stage.agenda.requests()] == ["disable", "disable"]
+
+
+def test_ten_percent_is_not_over_ten_percent(stage):
+    stage.ran(90, 10)
+    stage.go(10 * MINUTE)
+    assert stage.agenda.requests() == []
+
+
+def test_p99_over_five_seconds_for_ten_minutes_is_told(stage):
+    stage.ran(100, latency_ms="5100")
+    stage.go(9 * MINUTE)
+    assert stage.subjects == []
+    stage.go(2 * MINUTE)
+    assert stage.subjects == ["✘ Export CDG: acknowledgements are slow (p99 latency > 5,000 ms)"]
+    assert "99 % of 100 messages were acknowledged within 5,100 ms" in stage.outbox.waiting()[0].body
+
+
+def test_p99_is_that_of_all_runs_of_the_time_together(stage):
+    for _ in range(100):
+        stage.ran(1000, latency_ms="20")
+    stage.ran(100, latency_ms="9000")
+    stage.go(30 * MINUTE)
+    assert stage.subjects == []
+
+
+def test_cancelled_and_interrupted_runs_say_nothing_about_the_cluster(stage):
+    stage.ran(0, 100, state="cancelled")
+    stage.ran(0, 100, state="interrupted")
+    stage.go(10 * MINUTE)
+    assert stage.agenda.requests() == []
+
+
+def test_an_episode_outlives_a_restart_and_is_not_told_twice(stage):
+    stage.ran(80, 20)
+    stage.go(MINUTE - TEN_S)
+    stage.restart()
+    stage.go(10 * MINUTE)
+    stage.restart()
+    stage.go(10 * MINUTE)
+    assert len(stage.agenda.requests()) == 1
+    assert len(stage.subjects) == 2  # error rate and success rate
+
+
+def test_runs_that_ended_while_no_runner_worked_are_seen(stage):
+    stage.at += timedelta(hours=3)
+    stage.ran(80, 20)
+    stage.at += timedelta(hours=3)
+    stage.restart()
+    stage.go(2 * MINUTE)
+    assert len(stage.agenda.requests()) == 1
+
+
+def test_a_clock_set_back_neither_opens_at_once_nor_never(stage):
+    stage.ran(93, 7)
+    stage.go(MINUTE)
+    stage.at -= timedelta(hours=5)
+    stage.go(4 * MINUTE)
+    assert stage.subjects == []
+    stage.go(3 * MINUTE)
+    assert len(stage.subjects) == 1
+
+
+def test_many_jobs_at_once_are_one_mail(stage):
+    jobs = [replace(EXPORT, slug=f"j{n}", name=f"Job {n}") for n in range(50)]
+    stage.jobs = {job.slug: job for job in jobs}
+    for job in jobs:
+        stage.ran(93, 7, job=job)
+    stage.go(6 * MINUTE)
+    (entry,) = stage.outbox.waiting()
+    assert entry.subject.startswith("✘ Job ")
+    assert "and 49 others: too few messages are acknowledged" in entry.subject
+    assert entry.body.count("93 % of 100 messages") == 50
+
+
+def test_who_is_named_in_the_job_is_told_of_its_alerts_too(stage):
+    stage.jobs = {"export": replace(EXPORT, email_notification=EmailNotification(recipients=(ANNA,)))}
+    stage.ran(93, 7)
+    stage.go(6 * MINUTE)
+    recipients = {entry.kind: entry.recipients for entry in stage.outbox.waiting()}
+    assert recipients == {"alert": (LUCA, ANNA), "job": (ANNA,)}
+
+
+# ── connection and memory ─────────────────────────────────────────────────────────────────────
+
+
+def sampled(stage, *, connected: bool, cluster: str = "Kafka Produzione") -> None:
+    error = None if connected else "connection refused"
+    stage.agenda.add_broker_sample(BrokerSample(cluster, stage.at, connected, 3.0 if connected else None, error))
+
+
+def test_a_producer_disconnected_for_five_minutes_is_critical_and_its_return_is_told(stage):
+    stage.go(4 * MINUTE, each=lambda: sampled(stage, connected=False))
+    assert stage.subjects == []
+    stage.go(2 * MINUTE, each=lambda: sampled(stage, connected=False))
+    assert stage.subjects == ["✘ CRITICAL: Kafka Produzione: Kafka does not answer (producer disconnected)"]
+    stage.go(MINUTE, each=lambda: sampled(stage, connected=True))
+    assert stage.subjects[1:] == ["✔ over: Kafka Produzione: no longer producer disconnected"]
+
+
+def test_a_short_break_is_no_alert(stage):
+    stage.go(4 * MINUTE, each=lambda: sampled(stage, connected=False))
+    stage.go(MINUTE, each=lambda: sampled(stage, connected=True))
+    stage.go(4 * MINUTE, each=lambda: sampled(stage, connected=False))
+    assert stage.subjects == []
+
+
+def test_sms_and_other_channels_get_it_where_they_are_set_up(stage):
+    document = {
+        "channels": {"sms": "env:SMS", "teams": "env:TEAMS"},
+        "rules": {"producer_disconnected": {"actions": ["mail", "sms", "teams"]}},
+    }
+    stage.rules_file.write_text(json.dumps(document), encoding="utf-8")
+    stage.go(6 * MINUTE, each=lambda: sampled(stage, connected=False))
+    assert sorted(entry.channel for entry in stage.outbox.waiting()) == ["mail", "sms", "teams"]
+
+
+def test_a_cluster_that_nobody_uses_any_more_ends_without_a_word(stage):
+    stage.go(6 * MINUTE, each=lambda: sampled(stage, connected=False))
+    stage.go(15 * MINUTE)
+    assert len(stage.subjects) == 1
+    assert stage.states == [("producer_disconnected", "Kafka Produzione", "ended")]
+
+
+def beaten(stage, share: float) -> None:
+    stage.agenda.beat(RunnerBeat("host", 1, 0.0, START, stage.at, "1.0.4", int(share * 8e9), share, "working", 1, ()))
+
+
+def test_memory_over_80_percent_for_five_minutes_is_logged_and_garbage_collected_without_a_mail(stage):
+    from loguru import logger
+
+    said: list[str] = []
+    handler = logger.add(lambda message: said.append(f"{message.record['level'].name} {message.record['message']}"))
+    try:
+        stage.go(6 * MINUTE, each=lambda: beaten(stage, 0.81))
+    finally:
+        logger.remove(handler)
+    assert [line for line in said if "memory" in line] == [
+        "WARNING alert: memory of the runner > 80 %: runner: it uses 81.0 % of the machine's memory (6,480 MB)"
+    ]
+    assert len(stage.collected) == 1
+    assert stage.subjects == []
+
+
+# ── verdicts of jobs ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def told(stage):
+    """The job tells ANNA of failures."""
+    stage.jobs = {"export": replace(EXPORT, email_notification=EmailNotification(recipients=(ANNA,)))}
+    return stage
+
+
+def test_a_failed_run_is_told_with_its_reason_its_remedy_and_the_command(told):
+    run = told.ran(0, 0, error=AWAY)
+    told.go(TEN_S)
+    (entry,) = told.outbox.waiting()
+    assert entry.recipients == (ANNA,)
+    assert entry.subject == "✘ Export CDG failed: no broker of Kafka Produzione answers: connection refused"
+    assert "scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16" in entry.body
+    assert "On    A00 → topic pstt-traces (Kafka Produzione)" in entry.body
+    assert "Next  look at the brokers" in entry.body
+    assert f"python -m core replay {run.run_id}" in entry.body
+
+
+def test_failures_in_a_row_are_told_each_twelve_hours_and_the_first_success_after_them(told):
+    for _ in range(30):
+        told.ran(0, 0, error=AWAY)
+        told.at += timedelta(hours=1)
+        told.go(TEN_S)
+    assert len(told.subjects) == 3
+    told.ran(100)
+    told.go(TEN_S)
+    assert told.subjects[3:] == ["✔ Export CDG: works again: 100 rows arrived"]
+    told.ran(100)
+    told.go(TEN_S)
+    assert len(told.subjects) == 4
+
+
+def test_success_is_told_only_where_it_is_wanted(told):
+    told.ran(100)
+    told.go(TEN_S)
+    assert told.subjects == []
+    told.jobs = {"export": replace(EXPORT, email_notification=EmailNotification(True, False, (ANNA,)))}
+    told.ran(19_998)
+    told.go(TEN_S)
+    told.ran(0, 0, error=AWAY)
+    told.go(TEN_S)
+    assert told.subjects == ["✔ Export CDG: 19,998 rows arrived"]
+
+
+def test_an_attempt_that_is_repeated_is_not_told_only_the_verdict_that_stands(told):
+    (fire_id,) = told.agenda.plan_asked("export", [told.at], kind="request", asked_by="anna", now=told.at)
+    told.ran(0, 0, error=AWAY, fire_id=fire_id, scheduled_at=START)
+    told.agenda.repeat(fire_id, None, "it is tried again")
+    told.go(5 * MINUTE)
+    assert told.subjects == []
+    told.ran(0, 0, error=AWAY, fire_id=fire_id, scheduled_at=START)
+    told.go(5 * MINUTE)
+    assert told.subjects == []
+    told.agenda.finish(fire_id, told.at)
+    told.go(TEN_S)
+    assert len(told.subjects) == 1
+    assert "attempt 2" in told.outbox.waiting()[0].body
+
+
+def test_rows_that_are_not_as_expected_are_told_as_a_failure(told):
+    error = ExpectationFailed("20 rows where 15,000 to 30,000 are expected", why="expect.rows", remedy="ask")
+    told.ran(20, 0, error=error)
+    told.go(TEN_S)
+    assert told.subjects == [
+        "✘ Export CDG is not as expected: 20 rows where 15,000 to 30,000 are expected: expect.rows"
+    ]
+
+
+def test_runs_of_before_the_first_runner_are_not_told(tmp_path, stage):
+    with Outbox(tmp_path / "new.sqlite") as outbox, Agenda(outbox.file) as agenda, Ledger(outbox.file) as ledger:
+        fresh = Stage(outbox, agenda, ledger, tmp_path / "alerts.json", {"export": EXPORT})
+        fresh.jobs = {"export": replace(EXPORT, email_notification=EmailNotification(recipients=(ANNA,)))}
+        fresh.ran(0, 0, error=AWAY)
+        fresh.at += timedelta(days=1)
+        fresh.restart()
+        fresh.go(MINUTE)
+        assert fresh.subjects == []
+
+
+# ── in time ───────────────────────────────────────────────────────────────────────────────────
+
+BY_SEVEN = replace(EXPORT, expect=Expect(by="07:00"))
+
+
+@pytest.fixture
+def waited_for(stage):
+    """Due at 02:00, wanted by 07:00 Europe/Rome; known since the day before."""
+    stage.jobs = {"export": BY_SEVEN}
+    stage.agenda.add_job_version("export", "ab", "{}", START - timedelta(hours=20))
+    return stage
+
+
+def test_no_success_by_seven_is_told_after_seven_and_its_arrival_too(waited_for):
+    stage = waited_for
+    stage.at = datetime(2026, 1, 17, 5, 59, tzinfo=UTC)
+    stage.go(30 * TEN_S / 10)
+    assert stage.subjects == []
+    stage.go(2 * MINUTE)
+    assert stage.subjects == ["✘ Export CDG: the day's run has not succeeded in time (no success in time)"]
+    assert "the run of 17 Jan 02:00 has not succeeded by 07:00 Europe/Rome" in stage.outbox.waiting()[0].body
+    stage.ran(100, scheduled_at=START)
+    stage.go(MINUTE)
+    assert stage.subjects[1:] == ["✔ over: Export CDG: no longer no success in time"]
+
+
+def test_a_success_before_seven_is_in_time(waited_for):
+    waited_for.ran(100, scheduled_at=START)
+    waited_for.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    waited_for.go(5 * MINUTE)
+    assert waited_for.subjects == []
+
+
+def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage):
+    stage.jobs = {"export": BY_SEVEN}
+    stage.agenda.add_job_version("export", "ab", "{}", START + timedelta(hours=4))
+    stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    stage.go(5 * MINUTE)
+    assert stage.subjects == []
+
+
+# ── the receipt ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
+    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.restart()
+    stage.ran(20_000, scheduled_at=START)
+    stage.at = datetime(2026, 1, 17, 5, 59, tzinfo=UTC)
+    stage.go(30 * TEN_S / 10)
+    assert stage.subjects == []
+    stage.go(2 * MINUTE)
+    assert stage.subjects == ["✔ 17 Jan 2026: everything arrived, 20,000 rows of 1 job"]
+    stage.restart()
+    stage.go(60 * MINUTE)
+    assert len(stage.subjects) == 1
+    stage.at += timedelta(days=1)
+    stage.go(MINUTE)
+    assert len(stage.subjects) == 2
+
+
+def test_the_receipt_names_what_is_missing_and_what_failed(stage):
+    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    other = replace(EXPORT, slug="other", name="Other job")
+    gone = replace(EXPORT, slug="gone", name="Gone job")
+    stage.jobs = {"export": EXPORT, "other": other, "gone": gone}
+    stage.restart()
+    stage.ran(20_000, scheduled_at=START)
+    stage.ran(0, 0, error=AWAY, scheduled_at=START, job=other)
+    stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    stage.go(TEN_S)
+    (entry,) = [entry for entry in stage.outbox.waiting() if entry.kind == "receipt"]
+    assert entry.subject == "✘ 17 Jan 2026: 2 of 3 jobs not as they should be (20,000 rows arrived)"
+    assert "Not everything arrived: look at Gone job, Other job." in entry.body
+    assert "pstt-traces   20,000" in entry.body
+    assert "missing: it was never started: no runner worked" in entry.body
+    assert "failed: 0 of 0 rows read are acknowledged: no broker of Kafka Produzione answers" in entry.body
+
+
+# ── alerts.json ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_defaults_are_those_of_the_contract(tmp_path):
+    rules = load_alerts(tmp_path / "alerts.json").rules
+    assert {name: (rule.title, rule.for_s, rule.actions) for name, rule in rules.items()} == {
+        "success_rate": ("success rate < 95 %", 300, ("mail", "log_error")),
+        "latency_p99": ("p99 latency > 5,000 ms", 600, ("mail", "log_warning")),
+        "producer_disconnected": ("producer disconnected", 300, ("mail", "sms", "log_error")),
+        "error_rate": ("error rate > 10 %", 60, ("mail", "log_error", "disable_job")),
+        "runner_memory": ("memory of the runner > 80 %", 300, ("log_warning", "collect_garbage")),
+        "job_late": ("no success in time", 0, ("mail", "log_error")),
+    }
+    (tmp_path / "alerts.json").write_text(default_document(), encoding="utf-8")
+    assert load_alerts(tmp_path / "alerts.json") == load_alerts(tmp_path / "none.json")
+
+
+def test_a_rule_is_edited_while_the_runner_works_and_a_broken_edit_keeps_the_last_good_one(stage):
+    stage.write(success_rate={"threshold_percent": 99, "for_s": 0, "recipients": [ANNA], "actions": ["mail"]})
+    stage.ran(98, 2)
+    stage.go(TEN_S)
+    assert [entry.recipients for entry in stage.outbox.waiting()] == [(ANNA,)]
+    stage.rules_file.write_text('{"rules": {"success_rate": ', encoding="utf-8")
+    stage.ran(100)
+    stage.ran(100)
+    stage.ran(100)
+    stage.go(TEN_S)
+    assert stage.subjects[1:] == ["✔ over: Export CDG: no longer success rate < 99 %"]
+
+
+def test_a_disabled_rule_says_nothing_and_ends_what_it_had_opened(stage):
+    stage.ran(80, 20)
+    stage.go(6 * MINUTE)
+    before = stage.subjects
+    stage.write(success_rate={"enabled": False}, error_rate={"enabled": False})
+    stage.go(MINUTE)
+    assert stage.subjects == before
+    assert {state for rule, _, state in stage.states if rule != "job_failed"} == {"ended"}
+    stage.ran(1, 99)
+    stage.go(10 * MINUTE)
+    assert stage.subjects == before
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "words"),
+    [
+        ({"rules": {"succes_rate": {}}}, "rules.succes_rate", 'did you mean "success_rate"?'),
+        (
+            {"rules": {"error_rate": {"threshold": 5}}},
+            "rules.error_rate.threshold",
+            'did you mean "threshold_percent"?',
+        ),
+        ({"rules": {"error_rate": {"threshold_percent": 101}}}, "rules.error_rate.threshold_percent", "less than or"),
+        ({"rules": {"error_rate": {"actions": ["mial"]}}}, "rules.error_rate.actions.0", 'did you mean "mail"?'),
+        ({"rules": {"error_rate": {"actions": ["teams"]}}}, "rules.error_rate.actions.0", "neither an action"),
+        ({"rules": {"runner_memory": {"actions": ["disable_job"]}}}, "rules.runner_memory.actions.0", "about no job"),
+        ({"rules": {"job_late": {"recipients": ["anna"]}}}, "rules.job_late.recipients.0", "no e-mail address"),
+        ({"chanels": {}}, "chanels", 'did you mean "channels"?'),
+        ({"channels": {"mail": "env:X"}}, "channels.mail", "is an action"),
+    ],
+)
+def test_a_wrong_alerts_file_names_key_line_and_the_nearest_name(tmp_path, document, key, words):
+    file = tmp_path / "alerts.json"
+    file.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    alerts, (problem,) = read_alerts(file)
+    assert alerts is None
+    assert (problem.key, problem.line is not None and problem.line > 1) == (key, True)
+    assert words in str(problem)
+
+
+# ── never in the way ──────────────────────────────────────────────────────────────────────────
+
+
+def test_what_could_not_be_written_is_found_again_by_the_next_look(stage, monkeypatch):
+    stage.ran(80, 20)
+    whole = stage.outbox.apply
+
+    def full(changes) -> None:
+        raise StorageFailed("the ledger cannot be used", why="disk full")
+
+    monkeypatch.setattr(stage.outbox, "apply", full)
+    with pytest.raises(StorageFailed):
+        stage.rules.evaluate(stage.at)
+    monkeypatch.setattr(stage.outbox, "apply", whole)
+    stage.go(2 * MINUTE)
+    assert len(stage.agenda.requests()) == 1
+
+
+def test_one_look_over_500_jobs_costs_few_statements(stage):
+    jobs = [replace(BY_SEVEN, slug=f"j{n}", name=f"Job {n}") for n in range(500)]
+    stage.jobs = {job.slug: job for job in jobs}
+    stage.go(TEN_S)
+    statements: list[str] = []
+    stage.outbox._db.set_trace_callback(statements.append)
+    stage.jobs = {job.slug: replace(job, expect=Expect()) for job in jobs}
+    stage.go()
+    stage.outbox._db.set_trace_callback(None)
+    assert len(statements) < 15
+
+
+def test_enabling_in_the_file_is_what_enabling_means(tmp_path):
+    """The request that the rule writes ends in this function; the file keeps every other character."""
+    from core.workspace import Workspace
+
+    (tmp_path / "queries").mkdir()
+    file = tmp_path / "queries" / "export.job.json"
+    text = '{"name": "E", "query": "q.sql",\n\n "connection": "A",   "enabled": true}'
+    file.write_text(text, encoding="utf-8")
+    assert set_enabled(Workspace(tmp_path), "export", enabled=False)
+    assert file.read_text(encoding="utf-8") == text.replace("true", "false")
