@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from core.alerts import AlertRules
     from core.doctor import Fact
     from core.envelope import Reject
+    from core.intake import Progress
     from core.mail import Fate, MailServer
     from core.metrics import Metrics
     from core.outbox import Door, Outbox
-    from core.pipeline import Progress
     from core.preview import Preview
     from core.receipt import Receipt
     from core.runner import Chore

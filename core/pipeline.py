@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import compress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import msgspec
 from loguru import logger
 
 from core.delivery import Sender
-from core.envelope import NULL_KEY, Encoded, Envelope, Reject, iso_utc
-from core.errors import (
-    ExpectationFailed,
-    MessageTooLarge,
-    PsttError,
-    QueryFailed,
-    RetriesExhausted,
-    RunCancelled,
-    RunFailed,
-    RunInterrupted,
-    StorageFailed,
-)
+from core.envelope import Encoded, Envelope, Reject, iso_utc
+from core.errors import MessageTooLarge, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
+from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Column, Delivery, Plan, Publisher, Reading, Run, Source
+from core.model import Batch, Delivery, Plan, Publisher, Run, Source
 from core.spool import Spool, Tally
 
-__all__ = ["Progress", "Stop", "run_job"]
-
-COLLECT_AFTER = 10_000
-"""Objects that may come into being before the garbage collector looks."""
-
-
-class Stop(Protocol):
-    """A flag that somebody may set; `threading.Event` is one."""
-
-    def is_set(self) -> bool:
-        """Whether the run is asked to stop."""
-        ...
-
-
-class Progress(Protocol):
-    """Told how far a run has come."""
-
-    def __call__(self, rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
-        """Called after each fetch; `rows_counted` is the total where it is known."""
-        ...
-
-
-class LookAtColumns(Protocol):
-    """Told what the result looks like; `core.columns` is one."""
-
-    def __call__(self, columns: Sequence[Column], /) -> None:
-        """Called once a run, before the first row is made into a message.
-
-        Raises:
-            ColumnsChanged: The run has to stop.
-        """
-        ...
+__all__ = ["run_job"]
 
 
 def run_job(
@@ -102,7 +60,17 @@ def run_job(
     """
     run = ledger.start(plan, now())
     with logger.contextualize(run=run.run_id):
-        course = _Course(plan, run, publisher, sender, ledger, now, stop, progress, look_at_columns)
+        course = _Course(
+            plan=plan,
+            run=run,
+            ledger=ledger,
+            stop=stop,
+            progress=progress,
+            look_at_columns=look_at_columns,
+            publisher=publisher,
+            sender=sender,
+            now=now,
+        )
         return ledger.finish(run.run_id, course.outcome(_taken(course, source, spool_dir)), now())
 
 
@@ -112,7 +80,7 @@ def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None
     error: PsttError | None = None
     try:
         course.spool = Spool(spool_dir, run_id=course.run.run_id, job=plan.job.slug)
-        with _rare_collections():
+        with rare_collections():
             if plan.job.delivery == "exactly_once":
                 course.send_once(source, spool_dir)
             else:
@@ -121,29 +89,19 @@ def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None
         error = failure
     except KeyboardInterrupt:
         error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-    return _as_asked(course.settle(error), course.stop)
+    return as_asked(course.settle(error), course.stop)
 
 
-@dataclass(slots=True)
-class _Course:
+@dataclass(slots=True, kw_only=True)
+class _Course(Intake):
     """How far one run has come."""
 
-    plan: Plan
-    run: Run
     publisher: Publisher
     sender: Sender
-    ledger: Ledger
     now: Callable[[], datetime]
-    stop: Stop
-    progress: Progress | None
-    look_at_columns: LookAtColumns | None = None
     spool: Spool | None = None
-    rows_read: int = 0
-    rows_counted: int | None = None
-    rejected: int = 0
     oversized: int = 0
     """Of the rejected: those that were handed over and refused for their size."""
-    acknowledged: int = 0
     batches: int = 0
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
@@ -222,48 +180,6 @@ class _Course:
         self.rows_read = self.acknowledged = int(earlier["rows"])
         self.done_before = Tally(acknowledged=self.acknowledged)
 
-    def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
-        """Yields the rows as keys and JSON, rejects put aside."""
-        plan = self.plan
-        with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
-            envelope = self.plan_of(reading)
-            for rows in reading:
-                if self.stop.is_set():
-                    raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
-                encoded = envelope.encode(rows)
-                if plan.skip_ids is not None:
-                    encoded = _without(encoded, plan.skip_ids)
-                self.rows_read += len(encoded.data) + len(encoded.rejects)
-                self.reject(encoded.rejects)
-                yield envelope, encoded
-                if self.progress:
-                    self.progress(self.rows_read, self.acknowledged, self.rows_counted)
-
-    def plan_of(self, reading: Reading) -> Envelope:
-        self.rows_counted = reading.counted
-        if self.look_at_columns:
-            self.look_at_columns(reading.columns)
-        return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
-
-    def reject(self, rejects: list[Reject]) -> None:
-        if not rejects:
-            return
-        self.ledger.add_rejects(self.run.run_id, rejects)
-        self.rejected += len(rejects)
-        if self.plan.log_payload:
-            for reject in rejects:
-                logger.debug("row {} rejected: {}: {}", reject.row_number, reject.reason, dict(reject.row or {}))
-        job = self.plan.job
-        for reject in rejects:
-            option = "on_null_key" if reject.reason == NULL_KEY else "on_bad_row"
-            if getattr(job, option) == "fail":
-                where = f"row {reject.row_number}" + (f", column {reject.column}" if reject.column else "")
-                raise RunFailed(
-                    f"{where} cannot be sent",
-                    why=reject.reason,
-                    remedy=f'mend the row, or set "{option}": "reject" in {job.slug}.job.json',
-                )
-
     def hand_over(self, envelope: Envelope, encoded: Encoded) -> None:
         """Hands the rows of one fetch over in batches; each batch is stamped when its turn has come."""
         size = self.plan.batch_size
@@ -328,14 +244,6 @@ class _Course:
         )
         self.reject([reject])
 
-    def check_count(self) -> None:
-        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
-            raise QueryFailed(
-                f"COUNT(*) said {self.rows_counted:,} rows and {self.rows_read:,} were read",
-                why="the statement gives another result when it is run twice",
-                remedy="look for random or time functions in the query",
-            )
-
     def settle(self, error: PsttError | None) -> PsttError | None:
         """Brings every message under way to an end and everything recorded to disk; the error that stands."""
         try:
@@ -359,10 +267,6 @@ class _Course:
                 self._record(delivery)
             self.acknowledged += delivery.acknowledged
 
-    def unexpected(self) -> PsttError | None:
-        """The rows have arrived, and yet the run is not green: their number is not right."""
-        return None if self.plan.skip_ids is not None else check_expected(self.plan, self.rows_read)
-
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self.done_before or (self.spool.tally if self.spool else Tally())
         once = self.plan.job.delivery == "exactly_once" and error is not None
@@ -376,7 +280,7 @@ class _Course:
         error = error or self.unexpected()
         failed = tally.failed - self.oversized + (tally.acknowledged - acknowledged)
         return Outcome(
-            state=_state(error, acknowledged),
+            state=end_state(error, acknowledged),
             rows_read=self.rows_read,
             rows_counted=self.rows_counted,
             sent=0 if self.done_before else tally.acknowledged + tally.failed,
@@ -394,64 +298,6 @@ class _Course:
             partitions=tally.partitions,
             error=error,
         )
-
-
-def check_expected(plan: Plan, rows_read: int) -> ExpectationFailed | None:
-    """Why that number of rows is not right; None: it is."""
-    low, high = (plan.expected.min, plan.expected.max) if plan.expected else (None, None)
-    if (low is None or rows_read >= low) and (high is None or rows_read <= high):
-        return None
-    wanted = f"{low or 0:,} to {high:,}" if high is not None else f"at least {low:,}"
-    return ExpectationFailed(
-        f"{rows_read:,} rows where {wanted} are expected",
-        why=plan.expected_why,
-        remedy=f"ask whether the source was complete; if this number is right, write "
-        f'"expect": {{"rows": {{"min": …, "max": …}}}} into {plan.job.slug}.job.json',
-    )
-
-
-def _as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
-    """Who stopped the run knows better why: a time-out, the runner's own end."""
-    reason: PsttError | None = getattr(stop, "error", None)
-    return reason if reason is not None and isinstance(error, RunCancelled) else error
-
-
-def _state(error: PsttError | None, acknowledged: int) -> str:
-    if error is None:
-        return "succeeded"
-    if isinstance(error, RunInterrupted):
-        return "interrupted"
-    if isinstance(error, RunCancelled):
-        return "cancelled"
-    return "partial" if acknowledged else "failed"
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Lets the garbage collector look less often while rows flow.
-
-    They come as thousands of short-lived tuples: at the default of 700 objects it walks over all that is under way
-    several times a fetch and finds nothing, for 3 µs a row.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(COLLECT_AFTER, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
-    """The rows whose message id is not among `skip_ids`."""
-    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
-    return Encoded(
-        list(compress(encoded.row_numbers, wanted)),
-        list(compress(encoded.keys, wanted)),
-        list(compress(encoded.data, wanted)),
-        list(compress(encoded.message_ids, wanted)),
-        encoded.rejects,
-        encoded.extracted_at,
-    )
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.intake import Progress
 from core.model import Plan
-from core.pipeline import Progress
 
 __all__ = ["showing"]
 

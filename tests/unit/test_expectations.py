@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError, ExpectationFailed
 from core.expectations import RunsOf, expected_rows, learnt_range
+from core.intake import check_expected
 from core.jobs import load_job, save_job, validate_job
 from core.ledger import Ledger, Outcome
 from core.model import Expect, Job, Plan, Query, RowRange, Step
-from core.pipeline import check_expected
 from core.workspace import Workspace
 
 ROME = ZoneInfo("Europe/Rome")
