@@ -90,7 +90,7 @@ def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
     The same `rows` and day give the same table. About one row in 4,000 is deliberately bad, at least 5 from 50 rows on.
 
     Args:
-        folder: An empty or new folder, or an earlier demo.
+        folder: An empty or new folder, one in which nothing ran yet, or an earlier demo.
         rows: Rows that the job reads; the table has some more, of other days and of tests.
         now: Aware; the rows are of the day that the job's newest fire asks for, which is yesterday after 02:00.
 
@@ -99,11 +99,14 @@ def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
         StorageFailed: It cannot be written, or a file of the old demo is open in another program.
     """
     marker = folder / ".pstt" / "demo"
-    _require_ours(folder, marker)
+    was_demo = marker.is_file()
+    if not was_demo:
+        _require_unused(folder)
     try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("made by python -m core demo, which may make it anew\n", encoding="utf-8")
-        _clear(folder, marker)
+        if was_demo:
+            _clear(folder, marker)
         _write_files(folder)
         _fill(folder / _DATABASE, rows, _day_asked_for(now))
     except (OSError, sqlite3.Error) as error:
@@ -114,15 +117,27 @@ def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
         ) from None
 
 
-def _require_ours(folder: Path, marker: Path) -> None:
-    if marker.is_file() or not folder.exists():
+def _require_unused(folder: Path) -> None:
+    """A page or a runner that looks at an empty folder leaves an empty ledger and a log there."""
+    from core.ledger import Ledger
+    from core.workspace import Workspace
+
+    if not folder.exists():
         return
-    if not folder.is_dir() or any(folder.iterdir()):
+    is_empty = folder.is_dir() and all(path.name in _OF_OURS for path in folder.iterdir())
+    ledger_file = Workspace(folder).ledger_file
+    if is_empty and ledger_file.exists():
+        with Ledger(ledger_file) as ledger:
+            is_empty = not ledger.runs(limit=1)
+    if not is_empty:
         raise ConfigError(
             f"{folder} is not an empty folder and no demo",
             why="the demo never touches files that it did not make",
             remedy="choose another folder: python -m core demo --workspace DIR",
         )
+
+
+_OF_OURS = (".pstt", "logs")
 
 
 def _clear(folder: Path, marker: Path) -> None:

@@ -6,7 +6,9 @@ import getpass
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Role", "Visitor", "may", "visitor"]
+from ui.language import t
+
+__all__ = ["Role", "Visitor", "may", "role_word", "visitor"]
 
 Role = Literal["viewer", "operator", "admin"]
 _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
@@ -29,6 +31,11 @@ def visitor() -> Visitor:
     except (OSError, KeyError, ImportError):  # a service account without a name
         name = "local"
     return Visitor(name, "admin", is_local=True)
+
+
+def role_word(role: Role) -> str:
+    """The role in the reader's language."""
+    return {"viewer": t("viewer"), "operator": t("operator"), "admin": t("admin")}[role]
 
 
 def may(role: Role) -> bool:

@@ -6,28 +6,42 @@ Nothing is held open between two calls. What is cached is keyed by the workspace
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import streamlit as st
 
 from core import open_workspace
 from core.agenda import RunnerBeat
+from core.calendar import next_fires, previous_fire
+from core.days import DayAnswer, Slot, answer_for, rows_day, slots_of
 from core.errors import ConfigError, PsttError
+from core.figures import Scope, Usual
+from core.model import Job, Run
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.bootstrap import App
-    from core.model import Job
-
-__all__ = ["ClusterState", "FrameState", "frame", "now", "opened", "root", "start_log"]
+    from core.envelope import Reject
+    from core.log_reader import LogLine
+    from core.metrics import Metrics
+    from core.topic_reader import TopicMessage
 
 SOON_S = 2.0
 """How old what changes by the second may be."""
+FIGURES_S = 5.0
+"""How old counts may be: however many sessions look, the figures are asked for once in this time."""
+SHOWN_REJECTS = 1_000
+DEMO_ROWS = 20_000
+LOG_LINES = 300
 
 
 def now() -> datetime:
@@ -51,6 +65,14 @@ def opened() -> Iterator[App]:
         yield app
 
 
+@lru_cache(maxsize=8)
+def _metrics(folder: Path) -> Metrics:
+    """Remembers the spool's folder from one question to the next; holds no file open."""
+    from core.metrics import Metrics
+
+    return Metrics(Workspace(folder))
+
+
 @st.cache_resource(show_spinner=False)
 def start_log(folder: Path) -> str:
     """Begins the log of this process, once; why there is no log file, empty where there is one."""
@@ -68,6 +90,467 @@ def _jobs(folder: Path) -> tuple[list[Job], list[ConfigError]]:
     from core.jobs import load_jobs
 
     return load_jobs(Workspace(folder))
+
+
+# ── the overview ──────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the filters offer."""
+
+    jobs: dict[str, str]
+    """Slug → name, also of jobs that are gone."""
+    topics: list[str]
+    clusters: list[str]
+    has_runs: bool
+
+
+@dataclass(frozen=True)
+class Error:
+    """Something that went wrong, counted."""
+
+    kind: str
+    """`message`, `run`, `row`."""
+    text: str
+    count: int
+    last_seen: datetime
+    retried_ok: int
+    """How many of them came to a good end since."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything that the overview draws, from one opening of the metrics."""
+
+    at: datetime
+    summary: dict[str, Any]
+    usual: Usual
+    days: list[dict[str, Any]]
+    usual_days: dict[date, Usual]
+    hours: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    errors: list[Error]
+    """Of the period, the most frequent first."""
+    errors_24h: list[Error]
+    """The newest first."""
+    threshold_ms: float | None
+    """Above this p99 an alert is raised."""
+
+
+@dataclass(frozen=True)
+class ActiveJob:
+    """A job that is switched on, and what comes next."""
+
+    slug: str
+    name: str
+    topic: str
+    timezone: str
+    next_fire: datetime | None
+    last_run: Run | None
+
+
+def choices() -> Choices:
+    """What the filters offer."""
+    return _choices(root())
+
+
+@st.cache_data(ttl=20, show_spinner=False, max_entries=8)
+def _choices(folder: Path) -> Choices:
+    with open_workspace(folder, log=False) as app:
+        known = app.ledger.jobs_known()
+        names = known | {job.slug: job.name for job in _jobs(folder)[0]}
+        with _metrics(folder).figures(app.timezone) as figures:
+            topics = [row["topic"] for row in figures.by_topic(now() - timedelta(days=400), now() + timedelta(days=1))]
+        clusters = [state.name for state in _frame(folder).clusters]
+    return Choices(dict(sorted(names.items(), key=lambda item: item[1])), topics, clusters, bool(known))
+
+
+def overview(scope: Scope, days: int) -> Overview:
+    """The figures of the overview, of the last `days` days."""
+    return _overview(root(), scope, days)
+
+
+@st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=64)
+def _overview(folder: Path, scope: Scope, days: int) -> Overview:
+    at = now()
+    with open_workspace(folder, log=False) as app:
+        timezone = app.timezone
+    with _metrics(folder).figures(timezone) as figures:
+        begins = figures.midnight(at, days=1 - days)
+        end = at + timedelta(days=1)
+        hours_since = max(begins, at - timedelta(days=7))
+        return Overview(
+            at=at,
+            summary=figures.summary(at, scope),
+            usual=figures.usual(at, scope),
+            days=figures.days(at, days, scope),
+            usual_days=figures.usual_days(at, days, scope),
+            hours=figures.hours(hours_since, end, scope),
+            runs=figures.runs(hours_since, end, scope),
+            errors=_errors(figures, begins, end, scope),
+            errors_24h=sorted(
+                _errors(figures, at - timedelta(days=1), end, scope), key=lambda error: error.last_seen, reverse=True
+            ),
+            threshold_ms=_threshold(folder),
+        )
+
+
+def _errors(figures: Any, since: datetime, until: datetime, scope: Scope) -> list[Error]:
+    found = [
+        Error("message", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"])
+        for row in figures.errors(since, until, scope)
+    ]
+    found += [
+        Error("run", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"])
+        for row in figures.run_errors(since, until, scope)
+    ]
+    found += [
+        Error(
+            "row",
+            f"{row['column']}: {row['reason']}" if row["column"] else row["reason"],
+            row["count"],
+            row["last_seen"],
+            0,
+        )
+        for row in figures.reject_reasons(since, until, scope)
+    ]
+    return sorted(found, key=lambda error: (-error.count, error.text))
+
+
+def _threshold(folder: Path) -> float | None:
+    from core.alert_rules import load_alerts
+
+    try:
+        rule = load_alerts(Workspace(folder).alerts_file).rules["latency_p99"]
+    except ConfigError:
+        return None
+    return rule.threshold if rule.enabled else None
+
+
+def active_jobs(scope: Scope) -> list[ActiveJob]:
+    """The jobs that are switched on, the next to fire first."""
+    found = [
+        job
+        for job in _active_jobs(root())
+        if scope.job in (None, job.slug)
+        and scope.topic in (None, job.topic)
+        and (scope.cluster is None or job.last_run is None or job.last_run.cluster == scope.cluster)
+    ]
+    far = datetime.max.replace(tzinfo=UTC)
+    return sorted(found, key=lambda job: (job.next_fire or far, job.name))
+
+
+@st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
+def _active_jobs(folder: Path) -> list[ActiveJob]:
+    with open_workspace(folder, log=False) as app:
+        return [
+            ActiveJob(
+                slug=job.slug,
+                name=job.name,
+                topic=_topic(app, job),
+                timezone=job.timezone,
+                next_fire=next(iter(next_fires(job, now(), 1)), None),
+                last_run=next(iter(app.ledger.runs(job.slug, 1)), None),
+            )
+            for job in _jobs(folder)[0]
+            if job.enabled
+        ]
+
+
+def _topic(app: App, job: Job) -> str:
+    if job.export_format != "kafka":
+        return job.output or job.export_format
+    if job.kafka_config.topic:
+        return job.kafka_config.topic
+    try:
+        return app.connections.cluster_for(job, app.settings).default_topic
+    except ConfigError:
+        return ""
+
+
+# ── an empty workspace ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class There:
+    """Which of the first steps are done."""
+
+    connection: bool
+    query: bool
+
+
+def what_is_there() -> There:
+    """Which of the first steps are done."""
+    workspace = Workspace(root())
+    return There(workspace.connections_file.exists(), any(workspace.queries_dir.glob("*.sql")))
+
+
+def fill_with_demo() -> str:
+    """Makes the demo in this workspace, in which nothing ran yet; the slug of its job.
+
+    Raises:
+        ConfigError: There is something else in the folder.
+        StorageFailed: It cannot be written.
+    """
+    from core.demo import SLUG, make_demo
+
+    make_demo(root(), DEMO_ROWS, now=now())
+    st.cache_data.clear()
+    return SLUG
+
+
+# ── days ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def yesterday() -> tuple[DayAnswer, list[Slot]]:
+    """What arrived of yesterday's rows, and the scheduled times that carry them."""
+    return _yesterday(root())
+
+
+@st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
+def _yesterday(folder: Path) -> tuple[DayAnswer, list[Slot]]:
+    at = now()
+    with open_workspace(folder, log=False) as app:
+        zone = ZoneInfo(app.timezone)
+        day = at.astimezone(zone).date() - timedelta(days=1)
+        begins = datetime.combine(day, time(), zone).astimezone(UTC) - timedelta(days=1)
+        carrying = [
+            slot
+            for job in _kafka_jobs(folder, app)
+            for slot in slots_of(job, app.ledger, app.agenda, begins, at + timedelta(seconds=1), at)
+            if rows_day(slot, previous_fire(job, slot.scheduled_at, before=True)) == day
+        ]
+    return answer_for(day, carrying), carrying
+
+
+def calendar_slots(days: int) -> dict[str, list[Slot]]:
+    """Job name → what became of its scheduled times in the last days up to today."""
+    return _calendar_slots(root(), days)
+
+
+@st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
+def _calendar_slots(folder: Path, days: int) -> dict[str, list[Slot]]:
+    at = now()
+    with open_workspace(folder, log=False) as app:
+        found = {}
+        for job in _kafka_jobs(folder, app):
+            zone = ZoneInfo(job.timezone)
+            first = at.astimezone(zone).date() - timedelta(days=days - 1)
+            since = datetime.combine(first, time(), zone).astimezone(UTC)
+            found[job.slug] = slots_of(job, app.ledger, app.agenda, since, at + timedelta(seconds=1), at)
+    return found
+
+
+def _kafka_jobs(folder: Path, app: App) -> list[Job]:
+    """Jobs as they are, and what is left of those whose file is gone or wrong: their runs."""
+    there = [job for job in _jobs(folder)[0] if job.export_format == "kafka"]
+    known = {job.slug for job in _jobs(folder)[0]}
+    gone = [
+        Job(slug, name, "", "", enabled=False, timezone=app.timezone)
+        for slug, name in app.ledger.jobs_known().items()
+        if slug not in known
+    ]
+    return there + gone
+
+
+@dataclass(frozen=True)
+class RangeCount:
+    """What sending a range again will do."""
+
+    fires: int
+    succeeded_before: int
+    planned_before: int
+    messages: int | None
+    """How many that will be, by the last good runs; None: there were none."""
+
+
+def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCount:
+    """How many runs and messages a backfill of these days will make.
+
+    Raises:
+        ConfigError: The range is empty or too long, or there is no such job.
+    """
+    from core.orders import wanted_times
+
+    with opened() as app:
+        job = app.job(slug)
+        wanted, succeeded, planned = wanted_times(app.agenda, job, first, last, now=now(), again=again)
+        good, _ = app.ledger.runs_where(job=slug, states=["succeeded"], limit=30)
+    mean = sum(run.acknowledged for run in good) / len(good) if good else None
+    return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))
+
+
+# ── runs ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """One run with all that is known about it."""
+
+    run: Run
+    family: list[Run]
+    """Other runs of the same job and scheduled time."""
+    histogram: list[dict[str, Any]]
+    first_handed_over_at: datetime | None
+    last_acknowledged_at: datetime | None
+    reasons: list[tuple[str, str, str, int]]
+    """Column, database type, reason, count."""
+    figures_problem: str
+    """Why there are no figures of its sends; empty where there are."""
+
+
+def day_bounds(first: date, last: date) -> tuple[datetime, datetime]:
+    """When these days begin and end in the workspace's zone."""
+    zone = ZoneInfo(frame().timezone)
+    return (
+        datetime.combine(first, time(), zone).astimezone(UTC),
+        datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC),
+    )
+
+
+def runs_page(
+    job: str | None, states: Sequence[str], days: tuple[date, date] | None, page: int, per_page: int
+) -> tuple[list[Run], int]:
+    """One page of the runs, the newest first, and how many there are in all."""
+    since, until = day_bounds(*days) if days else (None, None)
+    with opened() as app:
+        return app.ledger.runs_where(
+            job=job, states=states, since=since, until=until, limit=per_page, offset=page * per_page
+        )
+
+
+def run_detail(run_id: str) -> RunDetail:
+    """All about one run.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    folder = root()
+    with opened() as app:
+        run = app.ledger.run(run_id)
+        family = app.ledger.family(run)
+        reasons = Counter((r.column, r.database_type, r.reason) for r in app.rejects(run)) if run.rejected else {}
+        timezone = app.timezone
+    histogram, span, problem = [], {}, ""
+    try:
+        with _metrics(folder).figures(timezone) as figures:
+            histogram = figures.latency_histogram(run.run_id)
+            span = figures.run_span(run.run_id, run.started_at, (run.finished_at or now()) + timedelta(minutes=1))
+    except PsttError as error:
+        problem = error.text
+    return RunDetail(
+        run=run,
+        family=family,
+        histogram=histogram,
+        first_handed_over_at=span.get("first_handed_over_at"),
+        last_acknowledged_at=span.get("last_acknowledged_at"),
+        reasons=[(*key, count) for key, count in sorted(reasons.items(), key=lambda item: -item[1])],
+        figures_problem=problem,
+    )
+
+
+def rejects(run_id: str, limit: int = SHOWN_REJECTS) -> list[Reject]:
+    """The first rejected rows of a run."""
+    with opened() as app:
+        return list(islice(app.ledger.rejects(app.ledger.run(run_id).run_id), limit))
+
+
+def rejects_csv(run_id: str) -> bytes:
+    """All rejected rows of a run, as `python -m core rejects --csv` writes them."""
+    import tempfile
+
+    from core.bootstrap import write_rejects
+
+    with opened() as app, tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rejects.csv"
+        write_rejects(file, list(app.ledger.rejects(app.ledger.run(run_id).run_id)))
+        return file.read_bytes()
+
+
+def log_lines(run: Run) -> list[LogLine]:
+    """What the log says about a run."""
+    from core.log_reader import newest_lines
+
+    folder = Workspace(root()).logs_dir
+    return newest_lines(folder, run=run.run_id, since=run.started_at - timedelta(minutes=1), limit=LOG_LINES)
+
+
+# ── find ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search brought."""
+
+    sends: list[dict[str, Any]]
+    is_beginning: bool
+    """The keys only begin so."""
+
+
+def find(text: str) -> Found:
+    """Every send of that key, the newest first; where there is none, or with `*` at its end, of keys that begin so."""
+    metrics = _metrics(root())
+    sends = [] if text.endswith("*") else metrics.find(text)
+    if sends:
+        return Found(sends[::-1], is_beginning=False)
+    return Found(metrics.find_beginning(text.rstrip("*")), is_beginning=True)
+
+
+@dataclass(frozen=True)
+class OnTopic:
+    """A message as it stands on its topic, beside what was sent."""
+
+    message: TopicMessage
+    same_key: bool
+    same_id: bool | None
+    """None: the message has no such header."""
+    same_size: bool
+    data_proven: bool | None
+    """Whether its data has the hash that its id is made of; None: what was sent by hand has no such id."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing that can be compared differs."""
+        return self.same_key and self.same_size and self.same_id is not False and self.data_proven is not False
+
+
+def read_from_topic(send: dict[str, Any]) -> OnTopic:
+    """Reads a message at its offset and compares it with what the ledger says was sent.
+
+    Raises:
+        PsttError: It cannot be read, or is not there any more; the text says why.
+    """
+    from core.envelope import proves_data
+    from core.topic_reader import read_message
+
+    with opened() as app:
+        run = app.ledger.run(send["run_id"]) if send["job"] else None
+        cluster = _cluster_of(app, run)
+    message = read_message(cluster, send["topic"], send["partition"], send["offset"])
+    key = None if message.key is None else message.key.decode("utf-8", "replace")
+    value = message.value or b""
+    message_id = message.headers.get("message_id")
+    return OnTopic(
+        message=message,
+        same_key=key == send["key"],
+        same_id=None if message_id is None else message_id == send["message_id"],
+        same_size=len(value) == send["size_bytes"],
+        data_proven=None if run is None else proves_data(send["message_id"], value, run.job, run.scheduled_at),
+    )
+
+
+def _cluster_of(app: App, run: Run | None) -> Any:
+    """The cluster by the name that the run wrote down."""
+    clusters = [app.cluster(name) for name in app.connections.cluster_names] or [app.cluster()]
+    if run is None:
+        return app.cluster()
+    for cluster in clusters:
+        if cluster.name == run.cluster:
+            return cluster
+    raise ConfigError(
+        f'there is no cluster "{run.cluster}" in connections.json any more', remedy="give it back its name"
+    )
 
 
 # ── the frame ─────────────────────────────────────────────────────────────────────────────────

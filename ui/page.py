@@ -7,6 +7,7 @@ import streamlit as st
 from core.errors import PsttError
 from ui import data
 from ui.components import frame, problem
+from ui.components.links import PAGES
 from ui.language import t
 from ui.views import administration, alerts, calendar, connections, find, jobs, overview, runs
 
@@ -29,7 +30,7 @@ def main() -> None:
         st.Page(problem.guarded(view.show), title=t(title), icon=icon, url_path=name, default=name == "overview")
         for name, (view, title, icon) in VIEWS.items()
     ]
-    st.session_state["pages"] = dict(zip(VIEWS, pages, strict=True))
+    st.session_state[PAGES] = dict(zip(VIEWS, pages, strict=True))
     chosen = st.navigation(pages)
     try:
         data.start_log(data.root())

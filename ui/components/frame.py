@@ -7,7 +7,7 @@ from datetime import datetime
 import streamlit as st
 
 from ui import data
-from ui.access import visitor
+from ui.access import role_word, visitor
 from ui.components.problem import fragment
 from ui.components.text import plain
 from ui.formats import ago, clock, moment, span
@@ -20,12 +20,12 @@ START = "python -m core runner"
 
 def show() -> None:
     """The strip above a view."""
-    left, right = st.columns([4, 1], vertical_alignment="center")
+    left, right = st.columns([3, 1], vertical_alignment="center")
     with left:
         _state()
     with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
         who = visitor()
-        role = t("local admin") if who.is_local else t(who.role)
+        role = t("local admin") if who.is_local else role_word(who.role)
         st.markdown(f":small[:material/person: {plain(who.name)} · {role}]", width="content")
         _language_switch()
 
@@ -52,7 +52,7 @@ def _state() -> None:
     at = data.now()
     where = plain(frame.folder.name) + (f" · {plain(frame.environment)}" if frame.environment else "")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{where}**", width="content", help=plain(frame.folder))
+        st.markdown(f"**{where}**", width="content")
         for cluster in frame.clusters:
             st.markdown(_cluster(cluster, frame.timezone, at), width="content", help=plain(cluster.error) or None)
         st.markdown(_runner(frame, at), width="content", help=_runner_help(frame, at))

@@ -1,14 +1,188 @@
-"""Find."""
+"""Find: where is it?"""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import streamlit as st
 
+from ui import data
+from ui.components.links import link
+from ui.components.problem import guarded
+from ui.components.tables import choose, table
+from ui.components.text import plain
+from ui.formats import milliseconds, moment, number, size
 from ui.language import t
 
 __all__ = ["show"]
 
+MOST_SHOWN = 500
+
 
 def show() -> None:
     """Draws the view."""
-    st.title(t("Find"))
+    st.title(t("Find"), anchor=False)
+    asked = st.query_params.get("key", "")
+    key = st.text_input(
+        t("A key, or the start of one"),
+        value=asked,
+        placeholder="572680001120",
+        icon=":material/search:",
+        max_chars=1000,
+        key=f"find_key_{asked}",
+        help=t("With * at its end the start of a key is meant."),
+    ).strip()
+    if not key:
+        st.caption(
+            t(
+                "The box finds every send of a key: which run, where on the topic, when, how quickly, with which outcome."
+            )
+        )
+        return
+    if key != asked:
+        st.query_params["key"] = key
+    guarded(_results)(key)
+
+
+def _results(key: str) -> None:
+    found = data.find(key)
+    if not found.sends:
+        st.warning(t("**{key}** was never sent from this workspace.", key=plain(key)), icon=":material/search_off:")
+        link("calendar", t("see which days were sent"), icon=":material/calendar_month:")
+        return
+    st.markdown(_summary(key, found))
+    zone = data.frame().timezone
+    shown = found.sends[:MOST_SHOWN]
+    index = choose([_row(send, zone) for send in shown], f"sends_{key}", most_px=420)
+    note = t("Select a send to read its message from the topic. Times are those of {zone}.", zone=plain(zone))
+    st.caption(note)
+    if index is None and len(shown) == 1:
+        index = 0
+    if index is not None:
+        guarded(_message)(shown[index], zone)
+
+
+def _summary(key: str, found: data.Found) -> str:
+    runs = len({send["run_id"] for send in found.sends})
+    values = {"key": plain(key), "sends": number(len(found.sends)), "runs": number(runs)}
+    if not found.is_beginning:
+        return t("**{key}**: {sends} sends in {runs} runs", **values)
+    keys = len({send["key"] for send in found.sends})
+    return t("{keys} keys begin with **{key}**: the first {sends} sends, in {runs} runs", keys=number(keys), **values)
+
+
+def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
+    return {
+        t("Key"): send["key"] if send["key"] is not None else "–",
+        t("When"): moment(send["handed_over_at"], zone, seconds=True),
+        t("Outcome"): _outcome(send),
+        t("Latency"): milliseconds(send["latency_ms"]),
+        t("Where"): _place(send),
+        t("Job"): send["job_name"] or send["job"] or t("sent by hand"),
+        t("Attempt"): send["attempt"],
+        t("Run"): send["run_id"],
+    }
+
+
+def _outcome(send: dict[str, Any]) -> str:
+    if send["status"] == "acknowledged":
+        return f"✔ {t('acknowledged')}"
+    return f"✘ {t('not acknowledged')}: {send['error']}"
+
+
+def _place(send: dict[str, Any]) -> str:
+    if send["partition"] is None:
+        return str(send["topic"])
+    return f"{send['topic']}-{send['partition']} @ {number(send['offset'])}"
+
+
+# ── one message ───────────────────────────────────────────────────────────────────────────────
+
+
+def _message(send: dict[str, Any], zone: str) -> None:
+    with st.container(border=True):
+        st.subheader(plain(_place(send)), anchor=False)
+        if send["job"]:
+            link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
+        if send["status"] != "acknowledged" or send["offset"] is None:
+            st.warning(
+                t("It was not acknowledged, so it has no place on the topic: {error}", error=plain(send["error"]))
+            )
+            return
+        with st.spinner(t("reading the topic …")):
+            there = data.read_from_topic(send)
+        _verdict(there)
+        left, right = st.columns(2, gap="medium")
+        with left:
+            st.markdown(f"**{t('What we sent')}**")
+            _sent(send, zone)
+        with right:
+            st.markdown(f"**{t('On the topic now')}**")
+            _on_topic(there, zone)
+
+
+def _verdict(there: data.OnTopic) -> None:
+    if not there.is_equal:
+        st.error(t("The message on the topic is **not** what was sent."), icon=":material/error:")
+    elif there.data_proven:
+        st.success(
+            t(
+                "Equal: key, message_id and size are the same, and the data has the hash that its message_id is made of."
+            ),
+            icon=":material/check_circle:",
+        )
+    else:
+        st.success(
+            t(
+                "Equal as far as can be told: key, message_id and size are the same. A message sent by hand has no hash of its data."
+            ),
+            icon=":material/check_circle:",
+        )
+    if there.data_proven:
+        st.caption(
+            t(
+                "Compared are key, message_id, size and data; the metadata around it holds times and is compared by its size only."
+            )
+        )
+    checks = (
+        (t("key"), there.same_key),
+        ("message_id", there.same_id),
+        (t("size"), there.same_size),
+        (t("hash of the data"), there.data_proven),
+    )
+    words = {True: f":green[✔ {t('same')}]", False: f":red[✘ {t('differs')}]", None: f"– {t('not there')}"}
+    st.markdown(" · ".join(f"{name} {words[same]}" for name, same in checks))
+
+
+def _sent(send: dict[str, Any], zone: str) -> None:
+    facts = {
+        t("key"): send["key"] if send["key"] is not None else "–",
+        "message_id": send["message_id"],
+        t("size"): size(send["size_bytes"]),
+        t("handed over"): moment(send["handed_over_at"], zone, seconds=True),
+        t("acknowledged in"): milliseconds(send["latency_ms"]),
+        t("run"): send["run_id"],
+    }
+    _facts(facts, "sent")
+    st.caption(t("The value itself is not kept: its hash is in the message_id."))
+
+
+def _on_topic(there: data.OnTopic, zone: str) -> None:
+    message = there.message
+    facts = {
+        t("key"): "–" if message.key is None else message.key.decode("utf-8", "replace"),
+        **message.headers,
+        t("size"): size(len(message.value or b"")),
+        t("time of the record"): moment(message.at, zone, seconds=True),
+    }
+    _facts(facts, "on_topic")
+    text = (message.value or b"").decode("utf-8", "replace")
+    try:
+        st.code(json.dumps(json.loads(text), ensure_ascii=False, indent=2), language="json", wrap_lines=True)
+    except ValueError:
+        st.code(text, language=None, wrap_lines=True)
+
+
+def _facts(facts: dict[str, str], key: str) -> None:
+    table([{t("What"): name, t("Value"): str(value)} for name, value in facts.items()], key)

@@ -1,14 +1,277 @@
-"""Overview."""
+"""Overview: did yesterday's rows all arrive, and is all well now?"""
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
 import streamlit as st
 
+from core.days import DayAnswer, Slot
+from core.figures import Scope
+from ui import data
+from ui.components import charts
+from ui.components.links import go, link
+from ui.components.problem import fragment
+from ui.components.requests import progress
+from ui.components.tables import table
+from ui.components.text import plain
+from ui.components.verdict import state_word
+from ui.formats import day, day_short, milliseconds, moment, number, share, until, weekday
 from ui.language import t
+from ui.views import first_steps
 
 __all__ = ["show"]
+
+EVERY_S = 10
+"""How often the figures are drawn again."""
+PERIODS = (7, 30, 90)
 
 
 def show() -> None:
     """Draws the view."""
-    st.title(t("Overview"))
+    st.title(t("Overview"), anchor=False)
+    choices = data.choices()
+    if not choices.has_runs and not choices.jobs:
+        first_steps.show()
+        return
+    progress()
+    left, right = st.columns([3, 1], vertical_alignment="top", gap="medium")
+    with left:
+        _answer()
+    with right:
+        _where_is()
+    scope, days = _filters(choices)
+    _numbers(scope)
+    _charts(scope, days)
+    _tables(scope, days)
+
+
+# ── the question of the morning ───────────────────────────────────────────────────────────────
+
+
+@fragment(run_every=EVERY_S)
+def _answer() -> None:
+    answer, slots = data.yesterday()
+    text = _sentence(answer)
+    if not answer.due:
+        st.info(text, icon=":material/event_available:")
+    elif answer.failed or answer.missing:
+        st.error(text, icon=":material/error:")
+    elif answer.running or answer.waiting:
+        st.info(text, icon=":material/hourglass_top:")
+    elif answer.rejected or not answer.is_complete:
+        st.warning(text, icon=":material/warning:")
+    else:
+        st.success(text, icon=":material/check_circle:")
+    _ways_on(answer, slots)
+
+
+def _sentence(answer: DayAnswer) -> str:
+    name = t("Yesterday, {day}", day=day(answer.day))
+    if not answer.due:
+        return f"**{name}**: {t('no run was due that carries its rows.')}"
+    parts = [
+        t(
+            "**{name}**: {acknowledged} of {read} rows acknowledged in {balanced} of {due} runs.",
+            name=name,
+            acknowledged=number(answer.acknowledged),
+            read=number(answer.rows_read),
+            balanced=number(answer.balanced),
+            due=number(answer.due),
+        )
+    ]
+    if answer.rejected:
+        parts.append(t("{count} rejected.", count=number(answer.rejected)))
+    if answer.failed:
+        parts.append(t("{count} runs failed or arrived only in part.", count=number(answer.failed)))
+    if answer.missing:
+        parts.append(t("{count} runs are missing.", count=number(answer.missing)))
+    if answer.running:
+        parts.append(t("{count} still run.", count=number(answer.running)))
+    if answer.waiting:
+        parts.append(t("{count} wait for their start.", count=number(answer.waiting)))
+    return " ".join(parts)
+
+
+def _ways_on(answer: DayAnswer, slots: list[Slot]) -> None:
+    """Straight to what is not as it should be."""
+    bad = [slot.run for slot in slots if slot.run and (slot.state != "balanced" or slot.run.rejected)]
+    with st.container(horizontal=True, gap="medium"):
+        for run in bad[:3]:
+            words = t("see the rejects") if run.state == "succeeded" else state_word(run)
+            link("runs", f"{plain(run.job_name)}: {words}", icon=":material/arrow_forward:", run=run.run_id)
+        if answer.missing or len(bad) > 3:
+            link("calendar", t("see the calendar"), icon=":material/calendar_month:")
+
+
+def _where_is() -> None:
+    key = st.text_input(
+        t("Where is …"), placeholder="572680001120", icon=":material/search:", max_chars=1000, key="where_is"
+    )
+    if key.strip():
+        go("find", key=key.strip())
+
+
+# ── figures ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _filters(choices: data.Choices) -> tuple[Scope, int]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        job = st.selectbox(
+            t("Job"),
+            [None, *choices.jobs],
+            format_func=lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug),
+            key="overview_job",
+            width=230,
+        )
+        topic = st.selectbox(t("Topic"), [None, *choices.topics], format_func=_or_all, key="overview_topic", width=170)
+        cluster = st.selectbox(
+            t("Environment"), [None, *choices.clusters], format_func=_or_all, key="overview_cluster", width=200
+        )
+        days = st.segmented_control(
+            t("Period"),
+            PERIODS,
+            default=30,
+            format_func=lambda count: t("{count} days", count=count),
+            key="overview_days",
+            required=True,
+            width="content",
+        )
+    return Scope(job, topic, cluster), days or 30
+
+
+def _or_all(value: str | None) -> str:
+    return t("all") if value is None else value
+
+
+@fragment(run_every=EVERY_S)
+def _numbers(scope: Scope) -> None:
+    seen = data.overview(scope, 30)
+    timezone = data.frame().timezone
+    today: dict[str, Any] = seen.summary["today"]
+    week: dict[str, Any] = seen.summary["last_7_days"]
+    local = seen.at.astimezone(ZoneInfo(timezone)).date()
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True):
+        st.subheader(t("Today {day}", day=day_short(local)), anchor=False)
+        cells = st.columns(4)
+        cells[0].metric(t("Sent"), number(today["messages"]), **_against_usual(today["messages"], seen, local))
+        cells[1].metric(t("Success"), share(today["success_rate"]))
+        cells[2].metric(t("Latency, average"), milliseconds(today["avg_latency_ms"]))
+        cells[3].metric(t("Errors"), number(today["errors"]))
+    with right, st.container(border=True):
+        st.subheader(t("Last 7 days"), anchor=False)
+        cells = st.columns(4)
+        cells[0].metric(t("Messages"), number(week["messages"]))
+        cells[1].metric(t("A day"), number(week["messages_per_day"]))
+        cells[2].metric("p90", milliseconds(week["latency_ms"]["p90"]))
+        cells[3].metric("p99", milliseconds(week["latency_ms"]["p99"]))
+    st.caption(
+        t(
+            "Times are those of {zone}. Drawn {time}.",
+            zone=plain(timezone),
+            time=moment(seen.at, timezone, seconds=True),
+        )
+    )
+
+
+def _against_usual(sent: int, seen: data.Overview, today: date) -> dict[str, Any]:
+    """`▲ 3 % on a usual Saturday`, up to the same time of day."""
+    usual = seen.usual.so_far
+    if usual is None or not usual[1]:
+        return {}
+    change = round((sent - usual[1]) / usual[1] * 100)
+    text = t("{percent} % on a usual {weekday} so far", percent=f"{change:+d}", weekday=weekday(today))
+    return {"delta": text, "delta_color": "off" if usual[0] <= sent <= usual[2] else "normal"}
+
+
+@fragment(run_every=EVERY_S)
+def _charts(scope: Scope, days: int) -> None:
+    seen = data.overview(scope, days)
+    timezone = data.frame().timezone
+    today = seen.at.astimezone(ZoneInfo(timezone)).date()
+    with st.container(border=True):
+        st.subheader(t("Messages per day"), anchor=False)
+        figure = charts.messages_per_day(seen.days, seen.usual_days, today, days)
+        total = sum(row["messages"] for row in seen.days)
+        alt = t("{count} messages in {days} days", count=number(total), days=days)
+        event = charts.show(figure, f"per_day_{days}", alt, select=("points",))
+        st.caption(t("A click on a day shows its runs."))
+        if points := charts.clicked(event):
+            go("runs", day=str(points[0]["x"])[:10], **({"job": scope.job} if scope.job else {}))
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True):
+        st.subheader(t("Latency per hour"), anchor=False)
+        charts.show(
+            charts.latency(seen.hours, seen.threshold_ms, timezone), "latency", t("average, p90 and p99 per hour")
+        )
+        if seen.threshold_ms is not None:
+            st.caption(t("An alert is raised where p99 stays above {value}.", value=milliseconds(seen.threshold_ms)))
+    with right, st.container(border=True):
+        st.subheader(t("Throughput"), anchor=False)
+        charts.show(
+            charts.throughput(seen.hours, seen.runs, timezone), "throughput", t("messages an hour, rows a second")
+        )
+        if seen.runs:
+            fastest = max(seen.runs, key=lambda run: run["rows_per_s"] or 0)
+            st.caption(t("Fastest run: {rate} rows a second.", rate=number(fastest["rows_per_s"])))
+
+
+@fragment(run_every=EVERY_S)
+def _tables(scope: Scope, days: int) -> None:
+    seen = data.overview(scope, days)
+    timezone = data.frame().timezone
+    with st.container(border=True):
+        st.subheader(t("Active jobs"), anchor=False)
+        rows = [
+            {
+                t("Job"): job.name,
+                t("Next fire"): _next(job, seen),
+                t("Topic"): job.topic,
+                t("Last verdict"): state_word(job.last_run) if job.last_run else t("has not run"),
+                t("Last scheduled time"): moment(job.last_run.scheduled_at, job.timezone) if job.last_run else "",
+            }
+            for job in data.active_jobs(scope)
+        ]
+        table(rows, "active_jobs") if rows else st.markdown(t("no job is switched on"))
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True):
+        st.subheader(t("Most frequent errors"), anchor=False)
+        _error_table(seen.errors, timezone, "frequent", t("no error in {days} days", days=days))
+    with right, st.container(border=True):
+        st.subheader(t("Errors of 24 hours"), anchor=False)
+        _error_table(seen.errors_24h, timezone, "recent", t("no error in 24 hours"))
+
+
+def _next(job: data.ActiveJob, seen: data.Overview) -> str:
+    if job.next_fire is None:
+        return t("only when asked")
+    return f"{until(job.next_fire, seen.at)} · {moment(job.next_fire, job.timezone, year=False)}"
+
+
+def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str) -> None:
+    kinds = {"message": t("message"), "run": t("run"), "row": t("row")}
+    rows = [
+        {
+            t("Error"): error.text,
+            t("What"): kinds[error.kind],
+            t("Count"): error.count,
+            t("Last seen"): moment(error.last_seen, timezone, year=False),
+            t("Retried OK"): _retried(error),
+        }
+        for error in errors[:50]
+    ]
+    if rows:
+        table(rows, f"errors_{key}", most_px=400)
+    else:
+        st.markdown(f":green[✔] {nothing}")
+
+
+def _retried(error: data.Error) -> str:
+    if error.kind == "row":
+        return "–"
+    if error.retried_ok == error.count:
+        return f"✔ {t('all')}"
+    return f"{number(error.retried_ok)} / {number(error.count)}"

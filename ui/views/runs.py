@@ -1,14 +1,386 @@
-"""Runs."""
+"""Runs: what happened, and all about one run."""
 
 from __future__ import annotations
 
+import json
+from datetime import date, datetime, timedelta
+from typing import get_args
+
 import streamlit as st
 
+from core.errors import PsttError
+from core.model import Run, RunState
+from ui import data
+from ui.access import may
+from ui.components import charts
+from ui.components.links import go, link
+from ui.components.problem import fragment, guarded, problem
+from ui.components.requests import ask, progress
+from ui.components.tables import choose, table
+from ui.components.text import plain
+from ui.components.verdict import equation, run_state_word, state_word, subject
+from ui.formats import duration, milliseconds, moment, number, size
 from ui.language import t
 
 __all__ = ["show"]
 
+PER_PAGE = 50
+STATES: tuple[RunState, ...] = get_args(RunState)
+
 
 def show() -> None:
-    """Draws the view."""
-    st.title(t("Runs"))
+    """Draws the list, or the run that the address names."""
+    run_id = st.query_params.get("run", "")
+    if run_id:
+        _one(run_id)
+    else:
+        _list()
+
+
+# ── the list ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _list() -> None:
+    st.title(t("Runs"), anchor=False)
+    progress()
+    job, states, days = _filters()
+    _table(job, states, days)
+
+
+def _filters() -> tuple[str | None, list[str], tuple[date, date] | None]:
+    choices = data.choices()
+    asked_job, asked_day = st.query_params.get("job"), _day(st.query_params.get("day"))
+    jobs = [None, *choices.jobs]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        job = st.selectbox(
+            t("Job"),
+            jobs,
+            index=jobs.index(asked_job) if asked_job in jobs else 0,
+            format_func=lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug),
+            key="runs_job",
+            width=280,
+        )
+        states = st.multiselect(
+            t("State"), STATES, format_func=run_state_word, key="runs_states", placeholder=t("all"), width=280
+        )
+        days = st.date_input(
+            t("Scheduled on"),
+            value=(asked_day, asked_day) if asked_day else (),
+            format="DD/MM/YYYY",
+            key="runs_days",
+            width=240,
+        )
+        run_id = st.text_input(t("Run"), placeholder=t("its id, or the beginning"), key="runs_id", width=200)
+    if run_id.strip():
+        go("runs", run=run_id.strip())
+    chosen = tuple(days) if isinstance(days, tuple) else (days,) if days else ()
+    return job, list(states), (chosen[0], chosen[-1]) if chosen else None
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+@fragment(run_every=5)
+def _table(job: str | None, states: list[str], days: tuple[date, date] | None) -> None:
+    page = st.session_state.get("runs_page", 1) - 1
+    runs, count = data.runs_page(job, states, days, page, PER_PAGE)
+    pages = max(1, -(-count // PER_PAGE))
+    if page >= pages:
+        st.session_state["runs_page"] = pages
+        runs, count = data.runs_page(job, states, days, pages - 1, PER_PAGE)
+    timezone = data.frame().timezone
+    rows = [
+        {
+            t("Verdict"): state_word(run),
+            t("Job"): run.job_name,
+            t("Scheduled"): moment(run.scheduled_at, run.timezone),
+            t("Read"): run.rows_read,
+            t("Acknowledged"): run.acknowledged,
+            t("Rejected"): run.rejected,
+            t("Duration"): duration(run.duration_s) if run.finished_at else "…",
+            t("Topic"): run.topic,
+            t("Attempt"): run.attempt,
+            t("Asked by"): run.asked_by,
+            t("Run"): run.run_id,
+        }
+        for run in runs
+    ]
+    if not rows:
+        st.info(t("No run is like that."), icon=":material/filter_alt_off:")
+        return
+    st.caption(
+        t(
+            "{count} runs. Select one to open it. Times are those of each job's zone, usually {zone}.",
+            count=number(count),
+            zone=plain(timezone),
+        )
+    )
+    chosen = choose(rows, "runs_table")
+    if chosen is not None:
+        go("runs", run=runs[chosen].run_id)
+    if pages > 1:
+        st.number_input(
+            t("Page, of {pages}", pages=number(pages)), min_value=1, max_value=pages, key="runs_page", width=160
+        )
+
+
+# ── one run ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _one(run_id: str) -> None:
+    link("runs", t("all runs"), icon=":material/arrow_back:")
+    progress()
+    run = data.run_detail(run_id).run
+    if run.state in ("running", "planned"):
+        _while_it_runs(run_id)
+    else:
+        _whole(run_id)
+
+
+@fragment(run_every=1)
+def _while_it_runs(run_id: str) -> None:
+    detail = data.run_detail(run_id)
+    if detail.run.state not in ("running", "planned"):
+        st.rerun()
+    _head(detail)
+    _cancel(detail.run)
+    _parameters(detail.run)
+
+
+def _whole(run_id: str) -> None:
+    detail = data.run_detail(run_id)
+    _head(detail)
+    _again(detail.run)
+    for part in (_timeline, _latency, _rejects, _offsets, _sql, _log):
+        guarded(part)(detail)
+
+
+def _head(detail: data.RunDetail) -> None:
+    run = detail.run
+    st.title(plain(run.job_name), anchor=False)
+    colour = {"succeeded": "green", "partial": "orange", "running": "blue", "planned": "blue"}.get(run.state, "red")
+    st.markdown(f"### :{colour}[{state_word(run)}]")
+    st.markdown(f"# {equation(run)}")
+    if run.rows_counted is not None:
+        agrees = "=" if run.rows_counted == run.rows_read else "≠"
+        st.markdown(
+            f"### {t('COUNT(*) in the same snapshot')}: {number(run.rows_counted)} {agrees} {t('{read} read', read=number(run.rows_read))}"
+        )
+    if run.error_text:
+        error = PsttError(run.error_text, remedy=run.error_remedy or "")
+        problem(error)
+    scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
+    facts = [
+        subject(run),
+        scheduled,
+        t("attempt {number}", number=run.attempt),
+        t("asked by {who}", who=plain(run.asked_by)),
+        t("run {id}", id=run.run_id),
+    ]
+    st.markdown(" · ".join(facts))
+    _parameters(run)
+    if detail.family:
+        with st.container(horizontal=True):
+            st.markdown(t("Other runs of the same scheduled time:"), width="content")
+            for other in detail.family[-5:]:
+                link("runs", f"{other.run_id} {state_word(other)}", run=other.run_id)
+
+
+def _parameters(run: Run) -> None:
+    if run.parameters:
+        st.markdown(" · ".join(f"**{plain(name)}** = {plain(value)}" for name, value in run.parameters.items()))
+
+
+# ── what can be done with it ──────────────────────────────────────────────────────────────────
+
+
+def _cancel(run: Run) -> None:
+    if run.cancel_asked_at is not None:
+        st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
+        return
+    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("operator"), key="cancel"):
+        ask("cancel", job=run.job, run_id=run.run_id)
+        st.rerun()
+
+
+def _again(run: Run) -> None:
+    allowed = may("operator")
+    with st.container(horizontal=True):
+        if st.button(
+            t("Send the rejects again"),
+            icon=":material/replay:",
+            disabled=not allowed or not (run.rejected or run.failed or not run.is_balanced),
+            key="again_rejects",
+            help=None if allowed else t("only an operator may do this"),
+        ):
+            _confirm_replay(run, rejects_only=True)
+        if st.button(t("Send all again"), icon=":material/restart_alt:", disabled=not allowed, key="again_all"):
+            _confirm_replay(run, rejects_only=False)
+
+
+def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
+    @st.dialog(t("Send again?"))
+    @guarded
+    def confirm() -> None:
+        st.write(t("The query of this run is read again, for the same scheduled time and with the same parameters."))
+        if rejects_only:
+            st.write(
+                t(
+                    "The {count} rows that were acknowledged are left out. Readers see only rows that have not arrived yet, so mend them in the database first.",
+                    count=number(run.acknowledged),
+                )
+            )
+        else:
+            st.write(
+                t(
+                    "Readers see about {count} messages again on {topic}, with the message ids that they had: whoever looks at message_id can tell.",
+                    count=number(run.acknowledged),
+                    topic=plain(run.topic),
+                )
+            )
+        if st.button(t("Yes, send"), type="primary", key="confirm_replay"):
+            ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only})
+            st.rerun()
+
+    confirm()
+
+
+# ── its parts ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _timeline(detail: data.RunDetail) -> None:
+    run = detail.run
+    steps: list[tuple[str, datetime, datetime | None]] = []
+    if run.asked_by == "calendar":
+        steps.append((t("Waited"), run.scheduled_at, run.started_at))
+    first, last = detail.first_handed_over_at, detail.last_acknowledged_at
+    steps.append((t("Query, first row"), run.started_at, first or run.finished_at))
+    if first and last:
+        steps.append((t("Sending, to the last acknowledgement"), first, last))
+        steps.append((t("Verdict"), last, run.finished_at))
+    with st.container(border=True):
+        st.subheader(t("Timeline"), anchor=False)
+        for column, (words, begin, end) in zip(st.columns(len(steps)), steps, strict=True):
+            seconds = (end - begin).total_seconds() if end else 0.0
+            column.metric(words, duration(max(seconds, 0.0)))
+            column.caption(t("from {time}", time=moment(begin, run.timezone, seconds=True, year=False)))
+        st.caption(
+            t(
+                "{size} in {time}, {rate} rows a second; times are those of {zone}.",
+                size=size(run.bytes),
+                time=duration(run.duration_s),
+                rate=number(run.rate_per_s),
+                zone=plain(run.timezone),
+            )
+        )
+
+
+def _latency(detail: data.RunDetail) -> None:
+    run = detail.run
+    if not run.acknowledged:
+        return
+    with st.container(border=True):
+        st.subheader(t("Latency of the acknowledgements"), anchor=False)
+        names = (("p50", run.latency_p50_ms), ("p90", run.latency_p90_ms), ("p99", run.latency_p99_ms))
+        cells = st.columns(4)
+        cells[0].metric(t("average"), milliseconds(run.latency_avg_ms))
+        for cell, (name, value) in zip(cells[1:], names, strict=True):
+            cell.metric(name, milliseconds(value))
+        if detail.figures_problem:
+            st.warning(plain(detail.figures_problem), icon=":material/warning:")
+        elif detail.histogram:
+            charts.show(charts.histogram(detail.histogram), "histogram", t("how many messages took how long"))
+
+
+def _rejects(detail: data.RunDetail) -> None:
+    run = detail.run
+    if not run.rejected:
+        return
+    with st.container(border=True):
+        st.subheader(t("{count} rejected rows", count=number(run.rejected)), anchor=False)
+        table(
+            [
+                {t("Column"): column, t("Type"): kind, t("Reason"): reason, t("Rows"): count}
+                for column, kind, reason, count in detail.reasons
+            ],
+            "reasons",
+            most_px=400,
+        )
+        if not may("operator"):
+            st.caption(t("The rows themselves are shown to operators."))
+            return
+        rows = data.rejects(run.run_id)
+        table(
+            [
+                {
+                    t("Row"): r.row_number,
+                    t("Key"): r.key if r.key is not None else "–",
+                    t("Column"): r.column,
+                    t("Reason"): r.reason,
+                    t("The row"): json.dumps(r.row, ensure_ascii=False) if r.row else "",
+                }
+                for r in rows
+            ],
+            "rejects",
+            most_px=400,
+        )
+        if len(rows) < run.rejected:
+            st.caption(t("The first {count} are shown; the file has them all.", count=number(len(rows))))
+        st.download_button(
+            t("Download as CSV"),
+            data=lambda: data.rejects_csv(run.run_id),
+            file_name=f"rejects-{run.run_id}.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            key="rejects_csv",
+            on_click="ignore",
+        )
+
+
+def _offsets(detail: data.RunDetail) -> None:
+    if not detail.run.partitions:
+        return
+    with st.container(border=True):
+        st.subheader(t("Offsets per partition"), anchor=False)
+        rows = [
+            {
+                t("Topic"): p.topic,
+                t("Partition"): p.partition,
+                t("First offset"): p.first_offset,
+                t("Last offset"): p.last_offset,
+                t("Messages"): p.count,
+            }
+            for p in detail.run.partitions
+        ]
+        table(rows, "offsets", most_px=400)
+
+
+def _sql(detail: data.RunDetail) -> None:
+    run = detail.run
+    with st.container(border=True):
+        st.subheader(t("The SQL that ran"), anchor=False)
+        if not run.sql_text:
+            st.markdown(t("It failed before there was any."))
+            return
+        st.code(run.sql_text, language="sql", wrap_lines=True)
+        st.caption(f"{plain(run.query)} · sha256 {run.sql_sha256}")
+
+
+def _log(detail: data.RunDetail) -> None:
+    run = detail.run
+    with st.container(border=True):
+        st.subheader(t("Log of this run"), anchor=False)
+        lines = data.log_lines(run)
+        if not lines:
+            old = data.now() - run.started_at > timedelta(days=30)
+            st.markdown(t("the log of that time is gone") if old else t("the log says nothing about it"))
+            return
+        text = "\n".join(
+            f"{moment(line.at, run.timezone, seconds=True, year=False)}  {line.level:<7}  {line.message}"
+            for line in lines
+        )
+        st.code(text, language=None, wrap_lines=True)

@@ -1,0 +1,278 @@
+"""The charts. Failures have a colour and a pattern of their own; every chart has words for who does not see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from core.days import DayState
+from core.figures import Usual
+from ui.components.verdict import DAY_SIGNS, day_word
+from ui.formats import day as day_text
+from ui.formats import number
+from ui.language import current, t
+
+__all__ = ["calendar", "clicked", "histogram", "latency", "messages_per_day", "show", "throughput"]
+
+FAILURE = "#c0392b"
+BAND = "rgba(127, 140, 141, 0.22)"
+PALETTE = ("#1f7a8c", "#e09f3e", "#6d597a", "#5c8d4e", "#8d6b4b", "#4a6fa5", "#b56576", "#7f8c8d")
+DAY_COLOURS: dict[DayState, str] = {
+    "balanced": "#3a9d6e",
+    "partial": "#e0a03e",
+    "failed": "#c0392b",
+    "running": "#4a8fb5",
+    "waiting": "#9db4c0",
+    "missing": "rgba(192, 57, 43, 0.12)",
+    "nothing_due": "rgba(127, 140, 141, 0.14)",
+}
+HOUR_MS = 3_600_000
+CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def show(figure: go.Figure, key: str, alt: str, *, select: Sequence[str] = ()) -> Any:
+    """Draws a chart; with `select` (`points`, `box`) what is clicked or marked comes back."""
+    if select:
+        return st.plotly_chart(
+            figure, key=key, alt=alt, config=CONFIG, on_select="rerun", selection_mode=tuple(select), width="stretch"
+        )
+    return st.plotly_chart(figure, key=key, alt=alt, config=CONFIG, width="stretch")
+
+
+def clicked(event: Any) -> list[dict[str, Any]]:
+    """The points of a selection."""
+    selection = getattr(event, "selection", None) or {}
+    return list(selection.get("points", []))
+
+
+def messages_per_day(rows: Sequence[dict[str, Any]], usual: dict[date, Usual], today: date, days: int) -> go.Figure:
+    """Bars by topic, failures on top in their own colour, what is usual behind them."""
+    axis = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
+    figure = _figure(280)
+    known = [(day, usual[day].whole_day) for day in axis if day in usual and usual[day].whole_day]
+    if known:
+        for index, name in ((0, ""), (2, t("usual range"))):
+            figure.add_scatter(
+                x=[day for day, _ in known],
+                y=[spread[index] for _, spread in known if spread],
+                mode="lines",
+                line={"width": 0, "shape": "hvh"},
+                fill="tonexty" if index else None,
+                fillcolor=BAND,
+                name=name,
+                showlegend=bool(name),
+                hoverinfo="skip",
+            )
+    topics = sorted({row["topic"] for row in rows})
+    for index, topic in enumerate(topics):
+        counts = {row["day"]: row["messages"] for row in rows if row["topic"] == topic}
+        figure.add_bar(
+            x=axis,
+            y=[counts.get(day, 0) for day in axis],
+            name=_safe(topic),
+            marker_color=PALETTE[index % len(PALETTE)],
+            hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
+        )
+    failed: dict[date, int] = {}
+    for row in rows:
+        failed[row["day"]] = failed.get(row["day"], 0) + row["errors"]
+    if any(failed.values()):
+        figure.add_bar(
+            x=axis,
+            y=[failed.get(day, 0) for day in axis],
+            name=t("not acknowledged"),
+            marker={"color": FAILURE, "pattern": {"shape": "x"}},
+            hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
+        )
+    figure.update_layout(barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
+    figure.update_xaxes(tickformat="%d/%m", hoverformat="%d/%m/%Y", range=_edges(axis))
+    return figure
+
+
+def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezone: str) -> go.Figure:
+    """Average, p90 and p99 per hour; the alert's threshold as a line."""
+    figure = _figure(280)
+    x = _local([row["hour"] for row in hours], timezone)
+    for (name, words), colour, dash in zip(
+        (("avg", t("average")), ("p90", "p90"), ("p99", "p99")),
+        (PALETTE[0], PALETTE[1], PALETTE[2]),
+        ("solid", "dash", "dot"),
+        strict=True,
+    ):
+        figure.add_scatter(
+            x=x,
+            y=[row["latency_ms"][name] for row in hours],
+            name=words,
+            mode="lines+markers",
+            line={"color": colour, "dash": dash, "width": 2},
+            marker={"size": 6},
+            hovertemplate="%{y:,.1f} ms<extra>%{fullData.name}</extra>",
+        )
+    highest = max((row["latency_ms"]["p99"] or 0 for row in hours), default=0)
+    if threshold_ms is not None and x and highest > threshold_ms / 20:
+        figure.add_hline(
+            y=threshold_ms,
+            line={"color": FAILURE, "dash": "longdash", "width": 1.5},
+            annotation_text=t("alert above {value} ms (p99)", value=f"{threshold_ms:,.0f}"),
+            annotation_position="top left",
+        )
+    figure.update_layout(hovermode="x unified")
+    figure.update_xaxes(range=_at_least_a_day(x))
+    figure.update_yaxes(title=t("ms"), rangemode="tozero")
+    return figure
+
+
+def throughput(hours: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], timezone: str) -> go.Figure:
+    """Messages of each hour as bars, rows a second of each run as dots."""
+    figure = _figure(280)
+    x = _local([row["hour"] for row in hours], timezone)
+    figure.add_bar(
+        x=x,
+        y=[row["messages"] for row in hours],
+        width=HOUR_MS,
+        offset=0,
+        name=t("messages an hour"),
+        marker_color=PALETTE[0],
+        opacity=0.75,
+        hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
+    )
+    done = [run for run in runs if run["rows_per_s"]]
+    figure.add_scatter(
+        x=_local([run["started_at"] for run in done], timezone),
+        y=[run["rows_per_s"] for run in done],
+        name=t("rows a second, each run"),
+        mode="markers",
+        yaxis="y2",
+        marker={"color": PALETTE[1], "size": 8, "symbol": "diamond"},
+        customdata=[_safe(run["job_name"]) for run in done],
+        hovertemplate="%{y:,.0f}/s %{customdata}<extra></extra>",
+    )
+    figure.update_xaxes(range=_at_least_a_day(x))
+    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False})
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def histogram(buckets: Sequence[dict[str, Any]]) -> go.Figure:
+    """How long acknowledgements of one run took; the axis is logarithmic, as the steps are."""
+    figure = _figure(240)
+    step = max(1, -(-len(buckets) // 40))
+    groups = [buckets[start : start + step] for start in range(0, len(buckets), step)]
+    figure.add_bar(
+        x=[_between(group[0]["from_ms"], group[-1]["to_ms"]) for group in groups],
+        y=[sum(bucket["messages"] for bucket in group) for group in groups],
+        marker_color=PALETTE[0],
+        hovertemplate="%{x}: %{y:,}<extra></extra>",
+    )
+    figure.update_layout(bargap=0.05, showlegend=False)
+    figure.update_xaxes(title=t("acknowledged within, ms"), type="category", nticks=12, tickangle=0)
+    return figure
+
+
+def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[date]) -> go.Figure:
+    """Days across, jobs down: a coloured cell with a sign for each day.
+
+    Args:
+        cells: Job's label → day → state and words for hovering.
+        axis: The days.
+    """
+    labels = list(cells)
+    figure = _figure(max(150, 90 + 38 * len(labels)))
+    for state in DAY_COLOURS:
+        points = [
+            (day, row, words[1])
+            for row, label in enumerate(labels)
+            for day in axis
+            if (words := cells[label][day])[0] == state
+        ]
+        figure.add_bar(
+            x=[day for day, _, _ in points],
+            y=[0.84] * len(points),
+            base=[row - 0.42 for _, row, _ in points],
+            width=0.86 * 86_400_000,
+            name=day_word(state),
+            text=[DAY_SIGNS[state]] * len(points),
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            textfont={"size": 12, "color": FAILURE if state == "missing" else "#ffffff"},
+            constraintext="none",
+            marker={
+                "color": DAY_COLOURS[state],
+                "pattern": {
+                    "shape": "/" if state == "missing" else "",
+                    "fgcolor": FAILURE,
+                    "size": 5,
+                    "solidity": 0.15,
+                },
+                "line": {"width": 0},
+            },
+            customdata=[[row, words] for _, row, words in points],
+            hovertemplate="%{customdata[1]}<extra></extra>",
+            showlegend=bool(points),
+        )
+    figure.update_layout(barmode="overlay", dragmode="select", selectdirection="h", clickmode="event+select")
+    figure.update_yaxes(
+        tickvals=list(range(len(labels))),
+        ticktext=[_safe(label) for label in labels],
+        range=[len(labels) - 0.5, -0.5],
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+    )
+    figure.update_xaxes(tickformat="%d/%m", range=_edges(axis), showgrid=False, fixedrange=True)
+    return figure
+
+
+def hover(job: str, day: date, state: DayState, counts: str) -> str:
+    """What a cell says."""
+    return f"{_safe(job)}<br>{day_text(day)}: {day_word(state)}" + (f"<br>{counts}" if counts else "")
+
+
+# ── shared by the charts ──────────────────────────────────────────────────────────────────────
+
+
+def _figure(height: int) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        separators=",." if current() == "it" else ".,",
+        uirevision="keep",
+    )
+    return figure
+
+
+def _local(moments: Sequence[Any], timezone: str) -> list[Any]:
+    """Wall-clock times, as plotly knows no zones."""
+    zone = ZoneInfo(timezone)
+    return [moment.astimezone(zone).replace(tzinfo=None) for moment in moments]
+
+
+def _at_least_a_day(moments: Sequence[Any]) -> list[Any] | None:
+    """One point alone would be drawn on an axis of milliseconds."""
+    if not moments:
+        return None
+    last = max(moments) + timedelta(hours=1)
+    return [min(min(moments) - timedelta(hours=1), last - timedelta(days=1)), last]
+
+
+def _edges(axis: Sequence[date]) -> list[str]:
+    return [f"{axis[0] - timedelta(days=1)}T12:00:00", f"{axis[-1]}T12:00:00"]
+
+
+def _between(low: float, high: float) -> str:
+    """A bar's own words, never those of another: the axis puts bars of one name together."""
+    digits = 2 if high < 10 else 1
+    return f"{number(low, digits)}–{number(high, digits)}"
+
+
+def _safe(text: str) -> str:
+    """Plotly takes some HTML in its texts."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,28 @@
+"""Ways from one view to another, with what is asked of it in the address."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+__all__ = ["PAGES", "go", "link"]
+
+PAGES = "pages"
+"""Where the session keeps its pages, by view."""
+
+
+def link(view: str, label: str, *, icon: str | None = None, **query: str) -> None:
+    """A link to a view; `label` is Markdown, so data in it has to be escaped."""
+    pages = st.session_state.get(PAGES)
+    if pages is None:  # the view is drawn alone
+        st.markdown(label)
+        return
+    st.page_link(pages[view], label=label, icon=icon, query_params=query or None, width="content")
+
+
+def go(view: str, **query: str) -> None:
+    """Leaves for a view."""
+    pages = st.session_state.get(PAGES)
+    if pages is None:
+        st.query_params.from_dict(query)
+        st.rerun()
+    st.switch_page(pages[view], query_params=query)

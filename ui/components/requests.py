@@ -1,0 +1,81 @@
+"""What is asked of the runner, and what became of it: the page itself runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from core.agenda import RequestKind
+from core.errors import NotAuthorised
+from ui import data
+from ui.access import may, visitor
+from ui.components.problem import fragment
+from ui.components.text import plain
+from ui.language import t
+
+__all__ = ["ask", "progress"]
+
+_ASKED = "asked"
+SHOWN = 3
+
+
+def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Mapping[str, Any] | None = None) -> int:
+    """Asks the runner in the visitor's name and writes down who asked; the request's number.
+
+    Raises:
+        NotAuthorised: The visitor is no operator.
+    """
+    if not may("operator"):
+        raise NotAuthorised(t("only an operator may do this"), remedy=t("ask an admin for the role"))
+    who = visitor().name
+    with data.opened() as app:
+        number = app.agenda.ask(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
+        object_ = f"run {run_id}" if run_id else f"job {job}"
+        app.agenda.audit(who, kind, object_, data.now(), after={"request": number, **dict(args or {})})
+    st.session_state.setdefault(_ASKED, []).append(number)
+    return number
+
+
+def progress() -> None:
+    """What became of what this session asked last."""
+    if st.session_state.get(_ASKED):
+        _progress()
+
+
+def _word(kind: RequestKind) -> str:
+    return {
+        "run": t("run"),
+        "replay": t("send again"),
+        "backfill": t("send a range again"),
+        "enable": t("enable"),
+        "disable": t("disable"),
+        "cancel": t("cancel"),
+        "stop": t("stop"),
+    }[kind]
+
+
+@fragment(run_every=1)
+def _progress() -> None:
+    numbers: list[int] = st.session_state.get(_ASKED, [])[-SHOWN:]
+    frame = data.frame()
+    with data.opened() as app:
+        requests = [app.agenda.request(number) for number in reversed(numbers)]
+    for request in requests:
+        subject = plain(request.job or request.run_id or "")
+        text = f"{t('request {number}', number=request.request_id)} · {_word(request.kind)} {subject}"
+        answer = f": {plain(request.answer)}" if request.answer else ""
+        if request.state == "waiting" and not frame.runner_lives(data.now()):
+            st.warning(
+                f"{text}: {t('it waits until a runner works:')} `python -m core runner`",
+                icon=":material/hourglass_empty:",
+            )
+        elif request.state == "waiting":
+            st.info(f"{text}: {t('the runner takes it within a second')}", icon=":material/hourglass_empty:")
+        elif request.state == "refused":
+            st.error(f"{text} · {t('refused')}{answer}", icon=":material/block:")
+        elif request.state == "taken":
+            st.info(f"{text} · {t('taken')}{answer}", icon=":material/hourglass_top:")
+        else:
+            st.success(f"{text} · {t('done')}{answer}", icon=":material/check:")

@@ -1,0 +1,54 @@
+"""What an empty workspace shows: the way to the first job, or the demo at once."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import PsttError
+from ui import data
+from ui.access import may
+from ui.components.links import go
+from ui.components.problem import problem
+from ui.components.requests import ask
+from ui.language import t
+
+__all__ = ["show"]
+
+
+def show() -> None:
+    """Three steps, each with its button; or the demo."""
+    st.markdown(t("This workspace has no job yet. Three steps to the first message:"))
+    there = data.what_is_there()
+    steps = (
+        ("connections", t("1. A connection"), t("Say where the database and the Kafka cluster are."), there.connection),
+        ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), there.query),
+        ("jobs", t("3. A job"), t("Say which columns make the key, which topic, and when."), False),
+    )
+    for column, (view, title, text, done) in zip(st.columns(3, gap="medium"), steps, strict=True):
+        with column, st.container(border=True):
+            st.subheader(f"{title} ✔" if done else title, anchor=False)
+            st.write(text)
+            if st.button(t("Go there"), key=f"step_{title}", icon=":material/arrow_forward:"):
+                go(view)
+    st.space("medium")
+    with st.container(border=True):
+        st.subheader(t("Or look first: fill it with the demo"), anchor=False)
+        st.write(
+            t(
+                "A small database, a broker of its own and one job with 20,000 parcels; nothing outside this folder is touched."
+            )
+        )
+        if st.button(
+            t("Fill with the demo"), type="primary", disabled=not may("admin"), icon=":material/auto_awesome:"
+        ):
+            _fill()
+
+
+def _fill() -> None:
+    try:
+        slug = data.fill_with_demo()
+        ask("run", job=slug)
+    except PsttError as error:
+        problem(error)
+        return
+    st.rerun()
