@@ -1,0 +1,213 @@
+"""The outbox: a message is there once, with the reason for it, until somebody has it."""
+
+import json
+import sqlite3
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core.envelope import iso_utc
+from core.errors import ConfigError, NotDelivered, StorageFailed
+from core.mail import Fate
+from core.notices import Notice, Table
+from core.outbox import MAIL, Entry, Outbox, entry_of
+
+NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+ANNA, CARLO = "anna@example.com", "carlo@example.com"
+NOTICE = Notice("✘ a", "A happened.", [("What", "a")])
+
+
+class Way:
+    """A channel whose answers a test decides."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, tuple[str, ...]]] = []
+        self.opened = 0
+        self.problem: Exception | None = None
+        self.fates: list[Fate | Exception] = []
+
+    @contextmanager
+    def open(self):
+        self.opened += 1
+        if self.problem:
+            raise self.problem
+        yield self.take
+
+    def take(self, entry: Entry) -> Fate:
+        answer = self.fates.pop(0) if self.fates else Fate(list(entry.open_recipients))
+        if isinstance(answer, Exception):
+            raise answer
+        self.taken.append((entry.dedupe_key.split()[0], tuple(answer.delivered)))
+        return answer
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    with Outbox(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def way():
+    return Way()
+
+
+def put(outbox: Outbox, key: str, *to: str, at: datetime = NOW) -> None:
+    outbox.apply([entry_of("alert", key, MAIL, to or (ANNA,), NOTICE, at)])
+
+
+def deliver(outbox: Outbox, way: Way, at: datetime = NOW) -> int:
+    return outbox.deliver(lambda: at, lambda channel: way.open)
+
+
+def test_the_same_occasion_is_told_once_to_the_same_people(outbox):
+    put(outbox, "alert 1")
+    put(outbox, "alert 1")
+    put(outbox, "alert 1", CARLO)
+    put(outbox, "alert 2")
+    assert [entry.recipients for entry in outbox.waiting()] == [(ANNA,), (CARLO,), (ANNA,)]
+
+
+def test_it_stays_told_once_after_it_was_sent(outbox, way):
+    put(outbox, "alert 1")
+    assert deliver(outbox, way) == 1
+    put(outbox, "alert 1")
+    assert deliver(outbox, way) == 0
+    assert way.taken == [("alert", (ANNA,))]
+    assert outbox.was_put("alert 1", MAIL, (ANNA,))
+
+
+def test_changes_come_together_or_not_at_all(outbox):
+    wrong = ("begin_episode", {"rule": "r", "subject": None, "value": None, "text": "", "now": "", "is_open": 1})
+    with pytest.raises(StorageFailed):
+        outbox.apply([entry_of("alert", "alert 1", MAIL, (ANNA,), NOTICE, NOW), wrong])
+    assert outbox.waiting() == []
+
+
+def test_what_waits_survives_another_process(outbox, tmp_path, way):
+    put(outbox, "alert 1")
+    with Outbox(tmp_path / "ledger.sqlite") as other:
+        assert deliver(other, way) == 1
+    assert outbox.waiting() == []
+
+
+def test_all_that_waits_goes_through_one_opening(outbox, way):
+    for n in range(5):
+        put(outbox, f"n{n}")
+    assert deliver(outbox, way) == 5
+    assert way.opened == 1
+    assert [key for key, _ in way.taken] == [f"n{n}" for n in range(5)]
+
+
+def test_a_channel_that_cannot_be_opened_costs_one_attempt_for_all_that_waits(outbox, way):
+    for n in range(5):
+        put(outbox, f"n{n}")
+    way.problem = NotDelivered("mail server m:25 cannot be reached", why="refused", remedy="look")
+    assert deliver(outbox, way) == 0
+    assert way.opened == 1
+    assert {(entry.tries, entry.last_error) for entry in outbox.waiting()} == {
+        (1, "mail server m:25 cannot be reached: refused. look")
+    }
+    assert deliver(outbox, way) == 0
+    assert way.opened == 1
+
+
+def test_one_that_fails_does_not_hold_back_the_others(outbox, way):
+    for n in range(3):
+        put(outbox, f"n{n}")
+    way.fates = [Fate([ANNA]), NotDelivered("refused"), Fate([ANNA])]
+    assert deliver(outbox, way) == 2
+    assert [entry.dedupe_key.split()[0] for entry in outbox.waiting()] == ["n1"]
+
+
+def test_a_channel_that_is_not_set_up_holds_back_no_other(outbox, way):
+    put(outbox, "mail")
+    outbox.apply([entry_of("alert", "sms", "sms", (), NOTICE, NOW)])
+
+    def doors(channel: str):
+        if channel == "sms":
+            raise ConfigError('there is no channel "sms" in alerts.json')
+        return way.open
+
+    assert outbox.deliver(lambda: NOW, doors) == 1
+    (entry,) = outbox.waiting()
+    assert (entry.channel, entry.last_error) == ("sms", 'there is no channel "sms" in alerts.json')
+
+
+def test_who_has_it_is_left_out_of_the_next_try(outbox, way):
+    put(outbox, "a", ANNA, CARLO)
+    way.fates = [Fate([ANNA], {}, {CARLO: "450 busy"})]
+    assert deliver(outbox, way) == 0
+    (entry,) = outbox.waiting()
+    assert (entry.open_recipients, entry.last_error) == ((CARLO,), f"{CARLO}: 450 busy")
+    assert deliver(outbox, way, NOW + timedelta(minutes=1)) == 1
+    assert way.taken == [("a", (ANNA,)), ("a", (CARLO,))]
+
+
+def test_after_a_clock_that_was_a_year_ahead_mail_does_not_wait_for_that_year(outbox, way):
+    put(outbox, "a", at=NOW + timedelta(days=366))
+    assert deliver(outbox, way, NOW) == 1
+
+
+def test_what_was_sent_is_forgotten_after_ninety_days(outbox, way):
+    put(outbox, "a")
+    deliver(outbox, way)
+    put(outbox, "b", at=NOW + timedelta(days=91))
+    deliver(outbox, way, NOW + timedelta(days=91))
+    assert [entry.dedupe_key.split()[0] for entry in outbox.newest()] == ["b"]
+
+
+def test_a_subject_has_one_episode_at_a_time(outbox):
+    begin = {"rule": "error_rate", "subject": "export", "value": 20.0, "text": "t", "now": iso_utc(NOW), "is_open": 0}
+    outbox.apply([("begin_episode", begin)])
+    with pytest.raises(StorageFailed, match="UNIQUE"):
+        outbox.apply([("begin_episode", begin)])
+    (episode,) = outbox.open_episodes()
+    outbox.apply([("open_episode", {"episode_id": episode.episode_id, "now": iso_utc(NOW)})])
+    outbox.apply([("end_episode", {"episode_id": episode.episode_id, "text": "over", "now": iso_utc(NOW)})])
+    outbox.apply([("begin_episode", begin)])
+    assert [e.state for e in outbox.episodes()] == ["ended"]
+
+
+def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
+    plans = {}
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        for name, values in {
+            "due": {"now": ""},
+            "ended_runs": {"after": ""},
+            "final_runs": {"after": ""},
+            "newest_samples": {"since": ""},
+            "last_success": {"job": "", "since": ""},
+        }.items():
+            rows = db.execute(f"EXPLAIN QUERY PLAN {outbox._sql[name]}", values).fetchall()
+            plans[name] = " ".join(row[3] for row in rows)
+    db.close()
+    assert all("SCAN" not in plan.replace("SCAN (subquery", "") for plan in plans.values()), plans
+
+
+# ── what people read ──────────────────────────────────────────────────────────────────────────
+
+
+def test_the_text_is_aligned_and_the_html_escaped():
+    notice = Notice(
+        "s",
+        "A < B.",
+        [("What", "a & b"), ("Why", "c")],
+        [Table("T", [("topic", "rows"), ("pstt-traces", "1")])],
+        [("python -m core alerts", "what is open")],
+    )
+    assert notice.text == (
+        "A < B.\n\nWhat  a & b\nWhy   c\n\nT\n  topic         rows\n  pstt-traces   1\n\n"
+        "Commands\n  python -m core alerts   what is open\n"
+    )
+    assert "<b>A &lt; B.</b>" in notice.html
+    assert "a &amp; b" in notice.html
+
+
+def test_the_entry_keeps_text_and_recipients_as_they_are(outbox):
+    put(outbox, "a", "ünïcode@example.com")
+    (entry,) = outbox.waiting()
+    assert entry.recipients == ("ünïcode@example.com",)
+    assert (entry.subject, entry.body, entry.body_html) == (NOTICE.subject_line, NOTICE.text, NOTICE.html)
+    assert json.dumps(entry.refused) == "{}"
