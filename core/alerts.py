@@ -23,7 +23,7 @@ from core.alert_notices import alert_notice, failure_notice, over_notice, succes
 from core.alert_rules import AlertFile, Rule, default_alerts, load_alerts
 from core.calendar import previous_fire
 from core.envelope import iso_utc
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError
 from core.ledger import Ledger
 from core.model import Job, Run
 from core.outbox import MAIL, Change, Episode, Kind, Outbox, entry_of
@@ -117,6 +117,14 @@ class AlertRules:
             StorageFailed: The ledger cannot be written; the next look sees the same again.
             LedgerBusy: As above.
         """
+        try:
+            self._outbox.apply(self._look(now))
+        except BaseException:  # what was taken in is taken in again by the next look
+            self._ends.clear()
+            self._seen.clear()
+            raise
+
+    def _look(self, now: datetime) -> list[Change]:
         alerts = self._rules()
         jobs = {job.slug: job for job in self._jobs()}
         episodes = {(episode.rule, episode.subject): episode for episode in self._outbox.open_episodes()}
@@ -127,14 +135,7 @@ class AlertRules:
             mine = {subject: episode for (name, subject), episode in episodes.items() if name == rule.name}
             changes += self._stale(rule, mine, jobs, now)
             changes += self._hold(rule, found, mine, jobs, alerts, now)
-        changes += until
-        changes += self._receipt(jobs, now)
-        try:
-            self._outbox.apply(changes)
-        except PsttError:  # what was taken in is taken in again by the next look
-            self._ends.clear()
-            self._seen.clear()
-            raise
+        return changes + until + self._receipt(jobs, now)
 
     def _rules(self) -> AlertFile:
         """The file as it last was right; at the start the defaults where it never was."""
@@ -161,6 +162,8 @@ class AlertRules:
         """A mail for each verdict that a job's `email_notification` asks for."""
         until = self._outbox.considered_until("verdicts")
         changes: list[Change] = [("set_considered", {"what": "verdicts", "until": iso_utc(now)})]
+        gone = [e for (rule, slug), e in episodes.items() if rule == "job_failed" and slug not in jobs]
+        changes += [_ending(episode, "the job has gone", now) for episode in gone]
         if until is None:
             return changes
         for row in self._outbox.rows("final_runs", after=iso_utc(until - BEFORE_COMMIT)):

@@ -389,9 +389,10 @@ class App:
     def _mail_facts(self, now: datetime) -> Iterator[Fact]:
         from core.channels import mail_fact
         from core.doctor import Fact
+        from core.settings import addresses
 
         try:
-            yield mail_fact(self.mail_server())
+            yield mail_fact(self.mail_server(), addresses(self.settings.PSTT_MAIL_TO))
         except ConfigError as error:
             yield Fact("fail", "mail", error.text, error.remedy)
         if self.workspace.ledger_file.exists():

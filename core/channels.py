@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,7 +73,7 @@ def _mail(server: MailServer) -> Iterator[Callable[[Entry], Fate]]:
         yield lambda entry: link.send(mail_of(entry, server))
 
 
-def mail_fact(server: MailServer | None) -> Fact:
+def mail_fact(server: MailServer | None, mail_to: Sequence[str]) -> Fact:
     """Whether mail can leave: connects, verifies the certificate, logs in; sends nothing."""
     if server is None:
         return Fact("warn", "mail", "is not set up: nobody is told by mail", "set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
@@ -84,7 +84,10 @@ def mail_fact(server: MailServer | None) -> Fact:
         return Fact("fail", "mail", error.text, error.remedy, unreachable=True)
     how = {"starttls": "STARTTLS, certificate verified", "tls": "TLS, certificate verified", "none": "not encrypted"}
     user = f', logged in as "{server.username}"' if server.username else ""
-    return Fact("pass", "mail", f"{server.place} answers: {how[server.security]}{user}")
+    text = f"{server.place} answers: {how[server.security]}{user}"
+    if not mail_to:
+        return Fact("warn", "mail", f"{text}; but rules tell nobody", "set PSTT_MAIL_TO, or recipients in alerts.json")
+    return Fact("pass", "mail", text)
 
 
 # ── other channels ────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,7 @@
 """Mail over SMTP: TLS with a verified certificate, each recipient's fate told apart, and a reason for every failure.
 
 The standard library and not apprise: that tells neither the reason of a failure nor which recipient was refused for
-good, and knows no authority of one's own for the certificate (apprise 2.3, docs/decisions/012-alerts.md).
+good, and knows no authority of one's own for the certificate (apprise 2.3, docs/decisions/013-alerts.md).
 """
 
 from __future__ import annotations

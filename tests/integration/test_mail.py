@@ -222,13 +222,15 @@ def test_when_all_recipients_are_refused_the_next_mail_still_leaves(server, rig)
 
 def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
     mails = rig(users={USER: PASSWORD})
-    good = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)))
+    good = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)), (ANNA,))
     assert (good.status, good.text) == (
         "pass",
         f'mail server 127.0.0.1:{mails.port} answers: STARTTLS, certificate verified, logged in as "{USER}"',
     )
-    assert mail_fact(server(mails, username=USER, password=Secret("wrong"))).status == "fail"
-    assert mail_fact(None).status == "warn"
+    assert mail_fact(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
+    assert mail_fact(None, ()).status == "warn"
+    nobody = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)), ())
+    assert (nobody.status, "but rules tell nobody" in nobody.text) == ("warn", True)
     assert mails.inbox.mails == []
 
 

@@ -584,6 +584,26 @@ def test_a_wrong_alerts_file_names_key_line_and_the_nearest_name(tmp_path, docum
     assert words in str(problem)
 
 
+def test_check_looks_at_rules_channels_and_mail_settings(tmp_path):
+    from core.check import check
+    from core.workspace import Workspace
+
+    document = {"channels": {"teams": "env:GONE", "sms": "json://host/T0k3n"}, "rules": {}}
+    (tmp_path / "alerts.json").write_text(json.dumps(document), encoding="utf-8")
+    environ = {"PSTT_SMTP_HOST": "mail.example.com", "PSTT_MAIL_FROM": "a@example.com", "PSTT_SMTP_USERNAME": "u"}
+    found = {
+        (p.severity, p.text) for p in check(Workspace(tmp_path), environ) if p.where in ("alerts.json", "settings")
+    }
+    assert found == {
+        ("error", "the variable of env:GONE is not set"),
+        ("warning", 'channel "sms" has its URL in the file'),
+        ("error", "PSTT_SMTP_USERNAME and PSTT_SMTP_PASSWORD belong together"),
+    }
+    (tmp_path / "alerts.json").write_text('{"rules": {"late": {}}}', encoding="utf-8")
+    (problem,) = [p for p in check(Workspace(tmp_path), {}) if "alerts.json" in p.where]
+    assert (problem.where, problem.remedy) == ("alerts.json, line 1, column 12", 'did you mean "job_late"?')
+
+
 # ── never in the way ──────────────────────────────────────────────────────────────────────────
 
 
@@ -600,6 +620,14 @@ def test_what_could_not_be_written_is_found_again_by_the_next_look(stage, monkey
     monkeypatch.setattr(stage.outbox, "apply", whole)
     stage.go(2 * MINUTE)
     assert len(stage.agenda.requests()) == 1
+
+
+def test_a_failing_job_that_is_deleted_leaves_no_open_alert(told):
+    told.ran(0, 0, error=AWAY)
+    told.go(TEN_S)
+    told.jobs = {}
+    told.go(TEN_S)
+    assert told.states == [("job_failed", "export", "ended")]
 
 
 def test_one_look_over_500_jobs_costs_few_statements(stage):
