@@ -38,6 +38,7 @@ FAILURES_TOLD_EVERY = timedelta(hours=12)
 SAMPLES_LIVE = timedelta(minutes=10)
 """A cluster that nobody has looked at for so long is not used any more."""
 DISABLED_SETTLES = timedelta(seconds=30)
+DISABLE_AGAIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class AlertRules:
             found = self._conditions(rule, jobs, episodes, fresh, now) if rule.enabled else {}
             mine = {subject: episode for (name, subject), episode in episodes.items() if name == rule.name}
             changes += self._stale(rule, mine, jobs, now)
+            self._insist(rule, mine, jobs, now)
             changes += self._hold(rule, found, mine, jobs, alerts, now)
         return changes + until + self._receipt(jobs, now)
 
@@ -335,6 +337,23 @@ class AlertRules:
             return "the job was enabled again"
         return ""
 
+    def _disable(self, rule: Rule, slug: str, now: datetime) -> None:
+        self._agenda.ask("disable", job=slug, asked_by=f"alert rule {rule.title}", now=now)
+
+    def _insist(self, rule: Rule, mine: Mapping[str, Episode], jobs: Mapping[str, Job], now: datetime) -> None:
+        """A job whose file is broken cannot be disabled, and goes on as it last was right: that is asked again."""
+        if "disable_job" not in rule.actions:
+            return
+        for slug, episode in mine.items():
+            if episode.opened_at is None or not jobs[slug].enabled:
+                continue
+            asked = (r for r in self._agenda.requests() if r.job == slug and r.kind == "disable")
+            newest = next((request for request in asked if request.asked_at >= episode.opened_at), None)
+            if newest is None or newest.state != "refused" or now - newest.asked_at < DISABLE_AGAIN:
+                continue
+            _log().error("job {} could not be disabled by rule {}: {}", slug, rule.title, newest.answer)
+            self._disable(rule, slug, now)
+
     def _was_disabled(self, episode: Episode, now: datetime) -> bool:
         trail = self._agenda.audit_trail(f"job {episode.subject}", 20)
         since, until = episode.opened_at or now, now - DISABLED_SETTLES
@@ -393,7 +412,7 @@ class AlertRules:
         if "disable_job" in rule.actions:
             for episode, _ in opened:
                 if jobs[episode.subject].enabled:
-                    self._agenda.ask("disable", job=episode.subject, asked_by=f"alert rule {rule.title}", now=now)
+                    self._disable(rule, episode.subject, now)
         return self._tell(rule, "alert", opened, jobs, alerts, now)
 
     def _tell_over(

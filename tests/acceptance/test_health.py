@@ -55,7 +55,7 @@ def place(tmp_path, postgres, kafka, certificates, mails):
             PSTT_RUN_RETRIES="0",
         )
 
-        def make(self, sql=GOOD, **job):
+        def make(self, sql=GOOD, cluster=None, **job):
             self.topic = kafka.create_topic(partitions=1)
             mail = {"on_success": True, "on_failure": True, "recipients": [ANNA]}
             make_workspace(
@@ -64,6 +64,7 @@ def place(tmp_path, postgres, kafka, certificates, mails):
                 bootstrap_servers=kafka.plaintext,
                 topic=self.topic,
                 sql=sql,
+                cluster=cluster,
                 job={"email_notification": mail, **job},
             )
 
@@ -169,6 +170,26 @@ def half_failed(place) -> None:
     with Ledger(place.workspace.ledger_file) as ledger:
         run = ledger.start(Plan(job, Query("q", (Step("select 1"),), {}, "ab"), "rig", place.topic, now, 100), now)
         ledger.finish(run.run_id, Outcome("partial", rows_read=20, sent=20, acknowledged=10, failed=10), now)
+
+
+def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, mails, own_kafka):
+    slow = "SELECT g::text AS barcode, pg_sleep(0.001)::text AS s FROM generate_series(1, 20000) AS g"
+    broker = own_kafka()
+    place.make(slow, cluster={"bootstrap_servers": broker.plaintext}, scheduling_mode="cron", cron="0 2 * * *")
+    broker.create_topic(place.topic, partitions=1)
+    (place.folder / "alerts.json").write_text('{"rules": {"error_rate": {"for_s": 1}}}', encoding="utf-8")
+    place.start(PSTT_DELIVERY_TIMEOUT_MS="2000", KAFKA_REQUEST_TIMEOUT_MS="1000", KAFKA_MAX_RETRIES="0")
+    place.run("run", "export", "--by-runner")
+    until(lambda: broker.count(place.topic) > 0)
+    broker.kill()
+    (run,) = until(lambda: [run for run in place.json("runs")["runs"] if run["state"] == "partial"], timeout_s=60)
+    assert run["acknowledged"] > 0
+    assert run["failed"] > run["acknowledged"] / 9
+    file = place.folder / "queries" / "export.job.json"
+    until(lambda: json.loads(file.read_text(encoding="utf-8")).get("enabled") is False, timeout_s=40)
+    subjects = until(lambda: len(mails.inbox.mails) > 1 and [mail["Subject"] for mail in mails.inbox.mails])
+    assert any(subject.startswith("✘ Export arrived in part: ") for subject in subjects)
+    assert "✘ Export: too many messages fail (error rate > 10 %)" in subjects
 
 
 # ── alerts test ───────────────────────────────────────────────────────────────────────────────

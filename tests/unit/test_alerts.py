@@ -211,6 +211,19 @@ def test_a_job_that_is_enabled_again_is_judged_by_its_new_sends_and_may_be_disab
     assert [request.kind for request in stage.agenda.requests()] == ["disable", "disable"]
 
 
+def test_a_job_whose_file_is_broken_is_asked_to_be_disabled_again(stage):
+    stage.ran(80, 20)
+    stage.go(2 * MINUTE)
+    (request,) = stage.agenda.requests()
+    stage.agenda.take(request.request_id, "refused", "export.job.json, line 3: this is not JSON", stage.at)
+    stage.go(5 * MINUTE)
+    assert len(stage.agenda.requests()) == 1
+    stage.go(6 * MINUTE)
+    assert len(stage.agenda.requests()) == 2
+    stage.go(30 * MINUTE)
+    assert len(stage.agenda.requests()) == 2  # this one waits for the runner
+
+
 def test_ten_percent_is_not_over_ten_percent(stage):
     stage.ran(90, 10)
     stage.go(10 * MINUTE)
