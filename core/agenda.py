@@ -276,6 +276,11 @@ class Agenda(Store):
         span = {"after": iso_utc(after), "until": iso_utc(until), "job": job}
         return [_made(Fire, row) for row in self._rows("fires", span)]
 
+    def first_fire(self, job: str) -> datetime | None:
+        """The earliest scheduled time of a job's calendar that a runner decided about; None where there is none."""
+        (row,) = self._rows("first_fire", {"job": job})
+        return _moment(row[0]) if row[0] else None
+
     def startable(self, now: datetime) -> list[Fire]:
         """Planned fires whose time has come and whose job does not run, in the order in which they should start."""
         return [_made(Fire, row) for row in self._rows("startable", {"now": iso_utc(now)})]

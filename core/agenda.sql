@@ -138,6 +138,9 @@ SELECT * FROM fire WHERE fire_id = :fire_id
 SELECT * FROM fire WHERE (:job IS NULL OR job = :job) AND scheduled_at > :after AND scheduled_at <= :until
 ORDER BY scheduled_at, fire_id
 
+-- name: first_fire
+SELECT min(scheduled_at) FROM fire WHERE job = :job AND kind IN ('calendar', 'catch_up')
+
 -- name: assign
 UPDATE fire SET job_sha256 = :job_sha256 WHERE fire_id = :fire_id
 

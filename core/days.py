@@ -66,8 +66,9 @@ class DayAnswer:
 def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: datetime, now: datetime) -> list[Slot]:
     """What became of each scheduled time with `since` ≤ t < `until`, up to now, in order.
 
-    A time without a row of the agenda and without a run counts as missing where no runner has decided about it. Where
-    one has (its watermark is later), nothing was due then: the job was disabled.
+    A time of the calendar without a run and without a row of the agenda counts as missing, from the job's first
+    scheduled time on. Not so while a runner followed the job: it writes a row for whatever is due, so nothing was, as
+    the job was disabled or had another calendar.
 
     Args:
         job: The job as it is now.
@@ -94,12 +95,15 @@ def _due(
 ) -> Iterable[datetime]:
     """Times of the calendar that nobody has decided about, and those within a span of skipped fires."""
     spans = [(fire.scheduled_at, fire.skipped_until) for fire in planned if fire.skipped_until]
+    begun = ledger.first_scheduled(job.slug) or until
     watermark = agenda.watermarks().get(job.slug)
-    undecided = watermark[0] if watermark else ledger.first_run_at(job.slug) or until
+    followed_from = agenda.first_fire(job.slug) or until
+    followed_to = watermark[0] if watermark else begun
     tick = timedelta(microseconds=1)
     for moment in fires(job, since - tick, until - tick):
-        decided = moment <= undecided
-        if (not decided and job.enabled) or any(first <= moment <= last for first, last in spans):
+        was_followed = followed_from <= moment <= followed_to
+        is_due = job.enabled and moment >= begun and not was_followed
+        if is_due or any(first <= moment <= last for first, last in spans):
             yield moment
 
 

@@ -31,6 +31,11 @@ DAY_COLOURS: dict[DayState, str] = {
     "missing": "rgba(192, 57, 43, 0.12)",
     "nothing_due": "rgba(127, 140, 141, 0.14)",
 }
+_TICKS = [
+    {"dtickrange": [None, 86_400_000], "value": "%H:%M\n%d/%m"},
+    {"dtickrange": [86_400_000, None], "value": "%d/%m"},
+]
+"""Days and hours without the names of months, which plotly has in English only."""
 HOUR_MS = 3_600_000
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
@@ -89,7 +94,7 @@ def messages_per_day(rows: Sequence[dict[str, Any]], usual: dict[date, Usual], t
             marker={"color": FAILURE, "pattern": {"shape": "x"}},
             hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
         )
-    figure.update_layout(barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
+    figure.update_layout(showlegend=True, barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
     figure.update_xaxes(tickformat="%d/%m", hoverformat="%d/%m/%Y", range=_edges(axis))
     return figure
 
@@ -216,7 +221,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
             hovertemplate="%{customdata[1]}<extra></extra>",
             showlegend=bool(points),
         )
-    figure.update_layout(barmode="overlay", dragmode="select", selectdirection="h", clickmode="event+select")
+    figure.update_layout(barmode="overlay", dragmode="select", selectdirection="any", clickmode="event+select")
     figure.update_yaxes(
         tickvals=list(range(len(labels))),
         ticktext=[_safe(label) for label in labels],
@@ -245,6 +250,7 @@ def _figure(height: int) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         separators=",." if current() == "it" else ".,",
         uirevision="keep",
+        xaxis={"tickformatstops": _TICKS},
     )
     return figure
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import streamlit as st
 
-__all__ = ["LANGUAGES", "Language", "choose", "current", "t"]
+__all__ = ["LANGUAGES", "Language", "choose", "current", "t", "tn"]
 
 Language = Literal["it", "en"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -41,6 +41,18 @@ def t(text: str, /, **values: Any) -> str:
     """
     translated = _italian().get(text, text) if current() == "it" else text
     return translated.format(**values) if values else translated
+
+
+def tn(count: int, one: str, many: str, /, **values: Any) -> str:
+    """One text or the other.
+
+    Args:
+        count: How many there are.
+        one: English for exactly one.
+        many: English for any other number; `{count}` stands where it is given among the values.
+        values: As in `t`.
+    """
+    return t(one if count == 1 else many, **values)
 
 
 @cache

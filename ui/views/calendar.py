@@ -23,7 +23,7 @@ from ui.components.text import plain
 from ui.components.verdict import day_word
 from ui.formats import day as day_text
 from ui.formats import moment, number
-from ui.language import t
+from ui.language import t, tn
 
 __all__ = ["show"]
 
@@ -181,7 +181,7 @@ def _range(names: dict[str, str]) -> None:
         return
     st.markdown(_what_it_makes(count))
     pressed = st.button(
-        t("Send {count} runs", count=number(count.fires)),
+        tn(count.fires, "Send 1 run", "Send {count} runs", count=number(count.fires)),
         type="primary",
         disabled=not count.fires or not may("operator"),
         key="calendar_send",
@@ -196,17 +196,15 @@ def _range(names: dict[str, str]) -> None:
 
 
 def _what_it_makes(count: data.RangeCount) -> str:
+    runs = tn(count.fires, "1 run", "{count} runs", count=number(count.fires))
     if not count.fires:
         text = t("Nothing is left to send.")
     elif count.messages is None:
-        text = t(
-            "**{fires} runs**; how many messages is not known, as none came to a good end yet.",
-            fires=number(count.fires),
-        )
+        text = t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs)
     else:
         text = t(
-            "**{fires} runs, about {messages} messages**, told from the last good runs.",
-            fires=number(count.fires),
+            "**{runs}, about {messages} messages**, told from the last good runs.",
+            runs=runs,
             messages=number(count.messages),
         )
     left_out = []

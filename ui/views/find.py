@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ui import data
 from ui.components.links import link
@@ -13,7 +14,7 @@ from ui.components.problem import guarded
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.formats import milliseconds, moment, number, size
-from ui.language import t
+from ui.language import t, tn
 
 __all__ = ["show"]
 
@@ -65,11 +66,13 @@ def _results(key: str) -> None:
 
 def _summary(key: str, found: data.Found) -> str:
     runs = len({send["run_id"] for send in found.sends})
-    values = {"key": plain(key), "sends": number(len(found.sends)), "runs": number(runs)}
+    sends = tn(len(found.sends), "1 send", "{count} sends", count=number(len(found.sends)))
+    in_runs = tn(runs, "in 1 run", "in {count} runs", count=number(runs))
     if not found.is_beginning:
-        return t("**{key}**: {sends} sends in {runs} runs", **values)
+        return f"**{plain(key)}**: {sends} {in_runs}"
     keys = len({send["key"] for send in found.sends})
-    return t("{keys} keys begin with **{key}**: the first {sends} sends, in {runs} runs", keys=number(keys), **values)
+    begin = tn(keys, "1 key begins with", "{count} keys begin with", count=number(keys))
+    return f"{begin} **{plain(key)}**: {sends} {in_runs}"
 
 
 def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
@@ -110,16 +113,22 @@ def _message(send: dict[str, Any], zone: str) -> None:
                 t("It was not acknowledged, so it has no place on the topic: {error}", error=plain(send["error"]))
             )
             return
-        with st.spinner(t("reading the topic …")):
-            there = data.read_from_topic(send)
-        _verdict(there)
+        verdict = st.container()
         left, right = st.columns(2, gap="medium")
         with left:
             st.markdown(f"**{t('What we sent')}**")
             _sent(send, zone)
         with right:
             st.markdown(f"**{t('On the topic now')}**")
-            _on_topic(there, zone)
+            guarded(_read)(send, zone, verdict)
+
+
+def _read(send: dict[str, Any], zone: str, verdict: DeltaGenerator) -> None:
+    with st.spinner(t("reading the topic …")):
+        there = data.read_from_topic(send)
+    with verdict:
+        _verdict(there)
+    _on_topic(there, zone)
 
 
 def _verdict(there: data.OnTopic) -> None:

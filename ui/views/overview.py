@@ -19,7 +19,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.components.verdict import state_word
 from ui.formats import day, day_short, milliseconds, moment, number, share, until, weekday
-from ui.language import t
+from ui.language import t, tn
 from ui.views import first_steps
 
 __all__ = ["show"]
@@ -74,7 +74,7 @@ def _sentence(answer: DayAnswer) -> str:
         return f"**{name}**: {t('no run was due that carries its rows.')}"
     parts = [
         t(
-            "**{name}**: {acknowledged} of {read} rows acknowledged in {balanced} of {due} runs.",
+            "**{name}**: {acknowledged} of {read} rows acknowledged, {balanced} of {due} runs balanced.",
             name=name,
             acknowledged=number(answer.acknowledged),
             read=number(answer.rows_read),
@@ -85,13 +85,15 @@ def _sentence(answer: DayAnswer) -> str:
     if answer.rejected:
         parts.append(t("{count} rejected.", count=number(answer.rejected)))
     if answer.failed:
-        parts.append(t("{count} runs failed or arrived only in part.", count=number(answer.failed)))
+        parts.append(tn(answer.failed, "1 run failed.", "{count} runs failed.", count=number(answer.failed)))
     if answer.missing:
-        parts.append(t("{count} runs are missing.", count=number(answer.missing)))
+        parts.append(tn(answer.missing, "1 run is missing.", "{count} runs are missing.", count=number(answer.missing)))
     if answer.running:
-        parts.append(t("{count} still run.", count=number(answer.running)))
+        parts.append(tn(answer.running, "1 still runs.", "{count} still run.", count=number(answer.running)))
     if answer.waiting:
-        parts.append(t("{count} wait for their start.", count=number(answer.waiting)))
+        parts.append(
+            tn(answer.waiting, "1 waits for its start.", "{count} wait for their start.", count=number(answer.waiting))
+        )
     return " ".join(parts)
 
 
@@ -118,18 +120,20 @@ def _where_is() -> None:
 
 
 def _filters(choices: data.Choices) -> tuple[Scope, int]:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        job = st.selectbox(
-            t("Job"),
-            [None, *choices.jobs],
-            format_func=lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug),
-            key="overview_job",
-            width=230,
-        )
-        topic = st.selectbox(t("Topic"), [None, *choices.topics], format_func=_or_all, key="overview_topic", width=170)
-        cluster = st.selectbox(
-            t("Environment"), [None, *choices.clusters], format_func=_or_all, key="overview_cluster", width=200
-        )
+    def name(slug: str | None) -> str:
+        return t("all") if slug is None else choices.jobs.get(slug, slug)
+
+    state = st.session_state
+    chosen = [state.get(f"overview_{what}") for what in ("job", "topic", "cluster")]
+    words = [name(chosen[0]) if chosen[0] else "", chosen[1] or "", chosen[2] or ""]
+    label = " · ".join(plain(word) for word in words if word) or t("all jobs, topics and environments")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        with st.popover(f"{t('Filter')}: {label}", icon=":material/filter_list:"):
+            job = st.selectbox(t("Job"), [None, *choices.jobs], format_func=name, key="overview_job")
+            topic = st.selectbox(t("Topic"), [None, *choices.topics], format_func=_or_all, key="overview_topic")
+            cluster = st.selectbox(
+                t("Environment"), [None, *choices.clusters], format_func=_or_all, key="overview_cluster"
+            )
         days = st.segmented_control(
             t("Period"),
             PERIODS,
@@ -137,6 +141,7 @@ def _filters(choices: data.Choices) -> tuple[Scope, int]:
             format_func=lambda count: t("{count} days", count=count),
             key="overview_days",
             required=True,
+            label_visibility="collapsed",
             width="content",
         )
     return Scope(job, topic, cluster), days or 30
@@ -156,18 +161,18 @@ def _numbers(scope: Scope) -> None:
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True):
         st.subheader(t("Today {day}", day=day_short(local)), anchor=False)
-        cells = st.columns(4)
-        cells[0].metric(t("Sent"), number(today["messages"]), **_against_usual(today["messages"], seen, local))
-        cells[1].metric(t("Success"), share(today["success_rate"]))
-        cells[2].metric(t("Latency, average"), milliseconds(today["avg_latency_ms"]))
-        cells[3].metric(t("Errors"), number(today["errors"]))
+        with st.container(horizontal=True, horizontal_alignment="distribute", gap="medium"):
+            _metric(t("Sent"), number(today["messages"]), **_against_usual(today["messages"], seen, local))
+            _metric(t("Success"), share(today["success_rate"]))
+            _metric(t("Avg latency"), milliseconds(today["avg_latency_ms"]))
+            _metric(t("Errors"), number(today["errors"]))
     with right, st.container(border=True):
         st.subheader(t("Last 7 days"), anchor=False)
-        cells = st.columns(4)
-        cells[0].metric(t("Messages"), number(week["messages"]))
-        cells[1].metric(t("A day"), number(week["messages_per_day"]))
-        cells[2].metric("p90", milliseconds(week["latency_ms"]["p90"]))
-        cells[3].metric("p99", milliseconds(week["latency_ms"]["p99"]))
+        with st.container(horizontal=True, horizontal_alignment="distribute", gap="medium"):
+            _metric(t("Messages"), number(week["messages"]))
+            _metric(t("A day"), number(week["messages_per_day"]))
+            _metric("p90", milliseconds(week["latency_ms"]["p90"]))
+            _metric("p99", milliseconds(week["latency_ms"]["p99"]))
     st.caption(
         t(
             "Times are those of {zone}. Drawn {time}.",
@@ -175,6 +180,10 @@ def _numbers(scope: Scope) -> None:
             time=moment(seen.at, timezone, seconds=True),
         )
     )
+
+
+def _metric(label: str, value: str, **more: Any) -> None:
+    st.metric(label, value, width="content", **more)
 
 
 def _against_usual(sent: int, seen: data.Overview, today: date) -> dict[str, Any]:
@@ -255,11 +264,11 @@ def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str
     kinds = {"message": t("message"), "run": t("run"), "row": t("row")}
     rows = [
         {
-            t("Error"): error.text,
-            t("What"): kinds[error.kind],
             t("Count"): error.count,
-            t("Last seen"): moment(error.last_seen, timezone, year=False),
+            t("What"): kinds[error.kind],
             t("Retried OK"): _retried(error),
+            t("Last seen"): moment(error.last_seen, timezone, year=False),
+            t("Error"): error.text,
         }
         for error in errors[:50]
     ]

@@ -20,7 +20,7 @@ from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import equation, run_state_word, state_word, subject
 from ui.formats import duration, milliseconds, moment, number, size
-from ui.language import t
+from ui.language import t, tn
 
 __all__ = ["show"]
 
@@ -114,7 +114,7 @@ def _table(job: str | None, states: list[str], days: tuple[date, date] | None) -
         return
     st.caption(
         t(
-            "{count} runs. Select one to open it. Times are those of each job's zone, usually {zone}.",
+            "Select one to open it. Runs: {count}. Times are those of each job's zone, usually {zone}.",
             count=number(count),
             zone=plain(timezone),
         )
@@ -301,7 +301,9 @@ def _rejects(detail: data.RunDetail) -> None:
     if not run.rejected:
         return
     with st.container(border=True):
-        st.subheader(t("{count} rejected rows", count=number(run.rejected)), anchor=False)
+        st.subheader(
+            tn(run.rejected, "1 rejected row", "{count} rejected rows", count=number(run.rejected)), anchor=False
+        )
         table(
             [
                 {t("Column"): column, t("Type"): kind, t("Reason"): reason, t("Rows"): count}
