@@ -349,6 +349,8 @@ class Plan:
     """How many rows are right; None: any number is."""
     expected_why: str = ""
     """Where `expected` comes from, for people."""
+    is_altered: bool = False
+    """Somebody gave parameters for this run alone: what is usual says nothing about its rows."""
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
     log_payload: bool = False

@@ -19,13 +19,13 @@ def place(tmp_path, postgres, kafka):
 
     sql("CREATE TABLE {name} AS SELECT g::text AS barcode, g AS operator FROM generate_series(1, 20) g")
 
-    def make(**job):
+    def make(query="select * from {name}", **job):
         folder = make_workspace(
             tmp_path / "ws",
             postgres=postgres,
             bootstrap_servers=kafka.plaintext,
             topic=topic,
-            sql=f"select * from {name}",
+            sql=query.format(name=name),
             job=job,
         )
         return lambda *words: run_command(*words, env=environment(postgres), cwd=folder)
@@ -69,6 +69,16 @@ def test_rows_that_are_too_few_arrive_and_the_run_is_not_green(place):
     assert document["balanced"]
     assert document["error"]["class"] == "ExpectationFailed"
     assert not document["error"]["retriable"]
+
+
+def test_a_run_with_parameters_of_its_own_is_not_judged(place):
+    make, _sql, _count = place
+    query = "define MOST='20' --Opzionale: rows\nselect * from {name} where operator <= &MOST"
+    run = make(query, expect={"rows": {"min": 15_000}})
+    assert run("run", "export").returncode == 1
+    own = run("run", "export", "--param", "MOST=7")
+    assert own.returncode == 0
+    assert "7 read = 7 acknowledged + 0 rejected" in own.stdout
 
 
 def test_exactly_once_rows_that_are_too_few_are_visible_and_told_as_such(place):
