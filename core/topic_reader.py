@@ -121,6 +121,8 @@ def _offsets(
         error: KafkaError = failure.args[0]
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
             raise diagnosis.no_contact(timeout_s) from None
+        if error.code() == KafkaError._UNKNOWN_PARTITION:  # so it is told for a topic that is not there, too
+            raise diagnosis.of_family("topic", error.str(), place.topic, None) from None
         raise
     return low, high
 

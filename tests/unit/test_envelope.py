@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from core import __version__
-from core.envelope import NULL_KEY, Encoded, Envelope
+from core.envelope import NULL_KEY, Encoded, Envelope, proves_data
 from core.errors import ConfigError, QueryFailed
 from core.model import Column, Job, KafkaConfig, Rows
 from core.repeats import Repeats
@@ -513,3 +513,21 @@ def test_of_two_hundred_thousand_different_rows_none_is_taken_for_a_repeat():
     for start in range(0, 200_000, 2_000):
         digests = [xxhash.xxh3_128_digest(b"row %d" % n) for n in range(start, start + 2_000)]
         assert repeats.numbers(digests) == {}
+
+
+# ── proving a message by its id ───────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("include_metadata", [True, False])
+def test_the_data_of_a_message_is_proven_by_its_id_and_a_changed_one_is_not(include_metadata):
+    job = replace(JOB, kafka_config=KafkaConfig(include_metadata=include_metadata))
+    envelope = Envelope(columns(document="json", n="integer"), job, scheduled_at=AT)
+    sly = '{"a":1,"metadata":{"source":2}}'
+    encoded = envelope.encode(Rows(1, [(sly, 1), ("[]", 2), ("[]", 2), ("[]", 2)], EXTRACTED))
+    values = envelope.wrap(encoded.data, extracted_at=EXTRACTED, published_at=PUBLISHED)
+    for value, message_id in zip(values, encoded.message_ids, strict=True):
+        assert proves_data(message_id.decode(), value, job.slug, AT)
+        assert not proves_data(message_id.decode(), value.replace(b'"n":', b'"m":'), job.slug, AT)
+        assert not proves_data(message_id.decode(), value, "another", AT)
+        assert not proves_data(message_id.decode(), value, job.slug, AT.replace(hour=3))
+    assert not proves_data("0" * 32, b"no message of ours", job.slug, AT)

@@ -124,7 +124,7 @@ def _label(slug: str, names: dict[str, str]) -> str:
 
 
 def _day(names: dict[str, str]) -> None:
-    st.subheader(t("A day"), anchor=False)
+    st.subheader(t("One day"), anchor=False)
     today = data.now().astimezone(ZoneInfo(data.frame().timezone)).date()
     st.session_state.setdefault("calendar_day", today)
     with st.container(horizontal=True):
@@ -158,7 +158,7 @@ def _day(names: dict[str, str]) -> None:
 def _why(slot: Slot) -> str:
     if slot.run:
         return slot.run.error_text or ""
-    return slot.reason or (t("nothing ran, and no runner says why") if slot.state == "missing" else "")
+    return slot.reason or (t("nothing ran, and nothing says why") if slot.state == "missing" else "")
 
 
 # ── a range ───────────────────────────────────────────────────────────────────────────────────
