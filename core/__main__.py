@@ -201,6 +201,38 @@ def replay(
 
 
 @app.command()
+def parity(
+    job: Job_,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The .xlsx or .csv that was made earlier.")],
+    at: At_ = None,
+    param: Params_ = None,
+    key: Annotated[
+        str | None, typer.Option(help="Column(s) that tell rows apart, with commas. Default: the job's message key.")
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="Of the CSV. Default: told from its header.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the CSV. Default: UTF-8, else cp1252.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every difference into it.")] = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Compares what a job would send with a file made earlier: missing and extra keys, cells that differ."""
+    from core.bootstrap import App
+    from core.parity import compare, write_differences
+    from core.report import parity_document, parity_lines
+
+    with App.open(workspace) as opened:
+        chosen = opened.job(job)
+        plan = opened.plan(chosen, now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
+        keys = [name.strip() for name in key.split(",")] if key else None
+        with opened.reading(plan) as reading:
+            found = compare(chosen, plan, reading, file, keys=keys, separator=separator, encoding=encoding)
+    if csv:
+        write_differences(csv, found)
+    _print_json(parity_document(found)) if as_json else _print(parity_lines(found, file.name, plan))
+    raise typer.Exit(0 if found.is_equal else 1)
+
+
+@app.command()
 def send(
     topic: Annotated[str, typer.Argument()],
     key: Annotated[str, typer.Argument()],
@@ -444,7 +476,10 @@ def preview(
         _print(["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"])
         _print([f"  header {name} = {text}" for name, text in message.headers.items()])
         _print([f"  value  {message.value}"])
-    _print(["", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"])
+    if plan.output is not None:
+        _print(["", f"{len(seen.messages)} rows shown for exports/{plan.output}; nothing was written"])
+    else:
+        _print(["", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"])
 
 
 @app.command()
@@ -608,7 +643,7 @@ def show(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> Non
     _print([heading(found.job_name, found.scheduled_at, found.timezone, found.parameters.items())])
     _print(
         [
-            f"{found.connection} → {found.topic} ({found.cluster})   attempt {found.attempt}   asked by {found.asked_by}"
+            f"{found.connection} → {found.topic or 'file'}{f' ({found.cluster})' if found.cluster else ''}   attempt {found.attempt}   asked by {found.asked_by}"
             + (f"   replay of {found.of_run}" if found.of_run else "")
         ]
     )
@@ -772,8 +807,8 @@ def _run_and_report(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = F
     elif dry_run:
         _print(
             [
-                f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} messages and {run.rejected:,} rejects; "
-                "nothing was sent"
+                f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {'messages' if run.topic else 'rows of a file'} "
+                f"and {run.rejected:,} rejects; nothing was {'sent' if run.topic else 'written'}"
             ]
             if run.state == "succeeded"
             else run_lines(run)

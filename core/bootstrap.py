@@ -13,13 +13,13 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from zoneinfo import ZoneInfo
 
 from core.calendar import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
 from core.ledger import Ledger
-from core.model import Cluster, Column, DbType, Job, Plan, Publisher, Query, Run
+from core.model import Cluster, Column, DbType, Job, KafkaConfig, Plan, Publisher, Query, Reading, Run
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.alerts import AlertRules
     from core.doctor import Fact
     from core.envelope import Reject
-    from core.intake import Progress
+    from core.intake import LookAtColumns, Progress
     from core.mail import Fate, MailServer
     from core.metrics import Metrics
     from core.outbox import Door, Outbox
@@ -45,8 +45,19 @@ STOP_SLACK_S = 20.0
 """What a runner may take beyond PSTT_STOP_TIMEOUT_S: to kill what does not end, and to say so."""
 ALERTS_EVERY_S = 10.0
 MAIL_EVERY_S = 2.0
+MOST_BYTES = 2**31
+"""A row of a file has no limit of its own."""
 SHOWN_REJECTS = 100_000
 """Rejects that are read to be grouped by reason; the rest is only counted."""
+
+
+class _Beside(TypedDict):
+    """What every run is given beside its plan and its source."""
+
+    now: Callable[[], datetime]
+    stop: Stop
+    progress: Progress | None
+    look_at_columns: LookAtColumns
 
 
 class App:
@@ -183,13 +194,11 @@ class App:
         Raises:
             ConfigError: Something in the job, its query or its connection is wrong; nothing was contacted.
         """
-        if job.export_format != "kafka" or not job.kafka_config.enabled:
+        if job.export_format == "kafka" and not job.kafka_config.enabled:
             raise ConfigError(
                 f'job "{job.name}" does not send to Kafka',
-                why=f'export_format is "{job.export_format}"'
-                if job.export_format != "kafka"
-                else "kafka_config.enabled is false",
-                remedy='set "export_format": "kafka" and "kafka_config": {"enabled": true}',
+                why="kafka_config.enabled is false",
+                remedy='set "kafka_config": {"enabled": true}',
             )
         zone = ZoneInfo(job.timezone)
         if at is not None:
@@ -206,14 +215,13 @@ class App:
             job.timezone,
             allow_writes=connection.allow_writes,
         )
-        cluster = self.connections.cluster_for(job, self.settings)
-        return Plan(
+        plan = Plan(
             job=job,
             query=query,
-            cluster=cluster.name,
-            topic=job.kafka_config.topic or cluster.default_topic,
+            cluster="",
+            topic="",
             scheduled_at=scheduled_at,
-            batch_size=job.kafka_config.batch_size or cluster.message_batch_size,
+            batch_size=self.settings.KAFKA_MESSAGE_BATCH_SIZE,
             fetch_rows=self.settings.PSTT_FETCH_ROWS,
             window_start=previous_fire(job, scheduled_at, before=True),
             asked_by=asked_by,
@@ -222,6 +230,24 @@ class App:
             log_payload=self.settings.KAFKA_LOG_PAYLOAD,
             is_altered=bool(params),
         )
+        return self._to_file(plan) if job.export_format != "kafka" else self._to_topic(plan)
+
+    def _to_topic(self, plan: Plan) -> Plan:
+        kafka, cluster = plan.job.kafka_config, self.connections.cluster_for(plan.job, self.settings)
+        return replace(
+            plan,
+            cluster=cluster.name,
+            topic=kafka.topic or cluster.default_topic,
+            batch_size=kafka.batch_size or cluster.message_batch_size,
+        )
+
+    def _to_file(self, plan: Plan) -> Plan:
+        """A file needs no cluster and no key; its name is decided before anything is opened."""
+        from core.files import output_name
+
+        name = output_name(plan.job, plan.query.values, plan.scheduled_at)
+        self.workspace.inside(name, self.workspace.exports_dir)
+        return replace(plan, output=name, job=replace(plan.job, kafka_config=KafkaConfig(include_metadata=False)))
 
     def replay_plan(self, prefix: str, *, rejects_only: bool, asked_by: str, job: Job | None = None) -> Plan:
         """The plan that repeats a run: its scheduled time and its parameters, the job as it is now (None: on disk)."""
@@ -232,6 +258,11 @@ class App:
         job = replace(job or find_job(self.workspace, run.job), parameters=dict(run.parameters))
         plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by)
         skip = None
+        if rejects_only and plan.output is not None:
+            raise ConfigError(
+                f'job "{job.name}" writes a file, which is whole or not at all',
+                remedy="leave --rejects-only out: the file is written anew",
+            )
         if rejects_only:
             family = [r.run_id for r in self.ledger.runs(run.job, 1_000_000) if root in (r.run_id, r.of_run)]
             skip = self.metrics.acknowledged_ids(family)
@@ -255,6 +286,7 @@ class App:
         from loguru import logger
 
         from core.delivery import Sender
+        from core.export import run_export
         from core.pipeline import run_job
         from core.sources import open_source
         from core.watch import watched
@@ -265,30 +297,24 @@ class App:
             if dry_run:
                 aside = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 ledger, spool_dir = stack.enter_context(Ledger(aside / "ledger.sqlite")), aside / "spool"
-            cluster = self.connections.cluster_for(plan.job, self.settings)
-            publisher = self._publisher(plan, cluster, dry_run=dry_run)
-            stack.callback(publisher.close)
             database = self.connections.database(plan.job.connection)
             source = open_source(replace(database, allow_writes=False) if dry_run else database)
             stack.callback(source.close)
             stop.on_stop(source.cancel)
             stack.enter_context(watched(ledger.file, plan.job, stop))
             look_at_columns = stack.enter_context(self._columns(plan, now, dry_run=dry_run))
+            beside = _Beside(now=now, stop=stop, progress=progress, look_at_columns=look_at_columns)
             plan = self._expecting(plan)
-            sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
             with logger.contextualize(job=plan.job.slug):
-                run = run_job(
-                    plan,
-                    source,
-                    publisher,
-                    sender,
-                    ledger,
-                    spool_dir,
-                    now=now,
-                    stop=stop,
-                    progress=progress,
-                    look_at_columns=look_at_columns,
-                )
+                if plan.output is not None:
+                    folder = spool_dir.parent if dry_run else None
+                    run = run_export(plan, source, self.workspace, ledger, folder=folder, **beside)
+                else:
+                    cluster = self.connections.cluster_for(plan.job, self.settings)
+                    publisher = self._publisher(plan, cluster, dry_run=dry_run)
+                    stack.callback(publisher.close)
+                    sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
+                    run = run_job(plan, source, publisher, sender, ledger, spool_dir, **beside)
                 _log_verdict(run, dry_run=dry_run)
         if not dry_run:
             self._sync()
@@ -329,12 +355,26 @@ class App:
         self.agenda.audit(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
         return drift
 
+    @contextmanager
+    def reading(self, plan: Plan) -> Iterator[Reading]:
+        """The result of a plan's query, for looking only."""
+        from core.sources import open_source
+
+        source = open_source(replace(self.connections.database(plan.job.connection), allow_writes=False))
+        try:
+            with source.read(plan.query.steps, fetch_rows=plan.fetch_rows) as reading:
+                yield reading
+        finally:
+            source.close()
+
     def preview(self, plan: Plan, *, rows: int) -> Preview:
         """The exact messages that a plan would send first."""
         from core.preview import preview
         from core.sources import open_source
 
-        cluster = self.connections.cluster_for(plan.job, self.settings)
+        limit = MOST_BYTES
+        if plan.output is None:
+            limit = self.connections.cluster_for(plan.job, self.settings).max_request_size_bytes
         source = open_source(replace(self.connections.database(plan.job.connection), allow_writes=False))
         try:
             return preview(
@@ -342,7 +382,7 @@ class App:
                 source,
                 rows=rows,
                 now=lambda: datetime.now(UTC),
-                max_request_size_bytes=cluster.max_request_size_bytes,
+                max_request_size_bytes=limit,
             )
         finally:
             source.close()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, PsttError
@@ -64,6 +65,7 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
                 of_job = _job(workspace, job, connections, settings)
                 problems += [problem for problem in of_job if problem.text not in told]
         problems += _unused_queries(workspace, jobs, connections)
+    problems += _same_outputs(workspace, jobs)
     problems += _runner(workspace)
     if not jobs and not found:
         problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
@@ -179,8 +181,48 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
             if problem.where == where
             else Problem("error", f"{where} → {problem.where}", problem.text, problem.remedy)
         )
-    if job.export_format == "kafka" and settings is not None:
-        yield from _cluster(job, connections, settings, where)
+    if job.export_format == "kafka":
+        if settings is not None:
+            yield from _cluster(job, connections, settings, where)
+        return
+    try:
+        output_of(workspace, job)
+    except ConfigError as error:
+        yield _error(error, where)
+
+
+def output_of(workspace: Workspace, job: Job) -> Path:
+    """The file that a job writes when it is due now; its mandatory parameters stand for themselves.
+
+    Raises:
+        ConfigError: The name cannot be a file below `exports/`.
+    """
+    from core.files import output_name
+    from core.templates import resolve
+
+    now = datetime.now(UTC)
+    values = {name: resolve(value, now, job.timezone) for name, value in job.parameters.items()}
+    return workspace.inside(output_name(job, values, now), workspace.exports_dir)
+
+
+def _same_outputs(workspace: Workspace, jobs: list[Job]) -> Iterator[Problem]:
+    """Two jobs that write one file would each replace what the other wrote."""
+    found: dict[str, Job] = {}
+    for job in jobs:
+        if job.export_format == "kafka":
+            continue
+        try:
+            name = str(output_of(workspace, job)).casefold()
+        except ConfigError:
+            continue
+        if name in found:
+            yield Problem(
+                "error",
+                f"{job.slug}.job.json",
+                f'job "{job.name}" writes the same file as job "{found[name].name}" ({found[name].slug}.job.json)',
+                'give one of them another "output", such as {job}_{date:%Y%m%d}.xlsx',
+            )
+        found.setdefault(name, job)
 
 
 def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> None:

@@ -70,18 +70,22 @@ class Intake:
         """Yields the rows as keys and JSON, rejects put aside."""
         plan = self.plan
         with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
-            envelope = self.plan_of(reading)
-            for rows in reading:
-                if self.stop.is_set():
-                    raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
-                encoded = envelope.encode(rows)
-                if plan.skip_ids is not None:
-                    encoded = _without(encoded, plan.skip_ids)
-                self.rows_read += len(encoded.data) + len(encoded.rejects)
-                self.reject(encoded.rejects)
-                yield envelope, encoded
-                if self.progress:
-                    self.progress(self.rows_read, self.acknowledged, self.rows_counted)
+            yield from self.rows(reading)
+
+    def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
+        """The same for a result that is open already; the columns are looked at when the first block is asked for."""
+        envelope = self.plan_of(reading)
+        for rows in reading:
+            if self.stop.is_set():
+                raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
+            encoded = envelope.encode(rows)
+            if self.plan.skip_ids is not None:
+                encoded = _without(encoded, self.plan.skip_ids)
+            self.rows_read += len(encoded.data) + len(encoded.rejects)
+            self.reject(encoded.rejects)
+            yield envelope, encoded
+            if self.progress:
+                self.progress(self.rows_read, self.acknowledged, self.rows_counted)
 
     def plan_of(self, reading: Reading) -> Envelope:
         """The envelope for the result's columns, once they have been looked at."""

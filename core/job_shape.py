@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -49,6 +49,14 @@ def _time_of_day(text: str) -> str:
     return text
 
 
+def _encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError("no such encoding; write utf-8, cp1252 or iso-8859-15") from None
+    return name.lower().replace("utf8", "utf-8")
+
+
 Name = Annotated[str, Field(min_length=1)]
 Address = Annotated[str, AfterValidator(_address)]
 
@@ -66,6 +74,19 @@ class KafkaShape(_Shape):
     batch_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
     include_metadata: bool = True
     cluster: str | None = None
+
+
+class CsvShape(_Shape):
+    """`csv`."""
+
+    separator: Annotated[str, Field(min_length=1, max_length=1)] = ";"
+    decimal: Literal[".", ","] = ","
+    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
+    bom: bool = True
+    quote_all: bool = False
+    line_end: Literal["\r\n", "\n"] = "\r\n"
+    date_format: str = ""
+    datetime_format: str = ""
 
 
 class EmailShape(_Shape):
@@ -103,7 +124,8 @@ class JobShape(_Shape):
     enabled: bool = True
     parameters: dict[str, str | int | float] = {}
     export_format: ExportFormat = "kafka"
-    output: str | None = None
+    output: Name | None = None
+    csv: CsvShape = CsvShape()
     kafka_config: KafkaShape = KafkaShape()
     email_notification: EmailShape = EmailShape()
     timezone: Annotated[str, AfterValidator(known_zone)] = "Europe/Rome"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
 from core.json_file import JsonFile, nearest, parse_json_file, read_json_file
-from core.model import EmailNotification, Expect, Job, KafkaConfig, RowRange
+from core.model import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange
 from core.workspace import Workspace, write_whole
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def _document(job: Job) -> dict[str, Any]:
         ("kafka_config", KafkaConfig()),
         ("email_notification", EmailNotification()),
         ("expect", Expect()),
+        ("csv", CsvDialect()),
     )
     for name, value in ((name, asdict(default)) for name, default in nested):
         if name in kept:
@@ -212,6 +213,7 @@ def _job(slug: str, entry: JobShape) -> Job:
         kafka_config=KafkaConfig(**kafka),
         email_notification=EmailNotification(**email),
         expect=Expect(**expect),
+        csv=CsvDialect(**values.pop("csv")),
         **values,
     )
 
@@ -231,6 +233,8 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
                 'set it to true, or "enabled": false for the whole job',
             )
         )
+    if job.export_format == "csv" and job.csv.separator == job.csv.decimal:
+        found.append(("csv.separator", "separator and decimal sign of the CSV are the same", 'write "decimal": "."'))
     rows = job.expect.rows
     if rows.min is not None and rows.max is not None and rows.min > rows.max:
         found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))

@@ -11,13 +11,13 @@ import platform
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.model import PartitionRange, Run
+from core.model import PartitionRange, Run, RunFile
 from core.store import Store
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Outcome:
     error: PsttError | None = None
     latency_counts: Mapping[str, int] = field(default_factory=dict)
     """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
+    files: tuple[RunFile, ...] = ()
 
 
 class Ledger(Store):
@@ -147,7 +148,9 @@ class Ledger(Store):
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
         """Writes the verdict and the offsets in one transaction."""
         error = outcome.error
-        row = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in ("partitions", "error")}
+        row = {
+            f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in ("partitions", "files", "error")
+        }
         row |= {
             "run_id": run_id,
             "finished_at": iso_utc(now),
@@ -173,6 +176,7 @@ class Ledger(Store):
                     for p in outcome.partitions
                 ],
             )
+            self._db.executemany(self._sql["insert_file"], [{"run_id": run_id, **asdict(f)} for f in outcome.files])
         return self.run(run_id)
 
     def add_rejects(self, run_id: str, rejects: Iterable[Reject]) -> None:
@@ -310,9 +314,9 @@ class Ledger(Store):
         """Every job that ever ran: slug → its newest name."""
         return {row["job"]: row["job_name"] for row in self._rows("jobs_known")}
 
-    def first_run_at(self, job: str) -> datetime | None:
-        """When the first run of a job began; None where there is none."""
-        (row,) = self._rows("first_run_at", {"job": job})
+    def first_scheduled(self, job: str) -> datetime | None:
+        """The earliest scheduled time of a job's runs; None where there is none."""
+        (row,) = self._rows("first_scheduled", {"job": job})
         return datetime.fromisoformat(row[0]) if row[0] else None
 
     def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
@@ -363,6 +367,8 @@ class Ledger(Store):
         if with_partitions:
             partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()
             values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
+            files = self._db.execute(self._sql["files"], {"run_id": values["run_id"]}).fetchall()
+            values["files"] = tuple(RunFile(**dict(f)) for f in files)
         known = {f.name for f in fields(Run)}
         return Run(**{name: value for name, value in values.items() if name in known})
 

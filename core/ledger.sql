@@ -62,6 +62,14 @@ CREATE TABLE run_partition (
     count             INTEGER NOT NULL,
     PRIMARY KEY (run_id, topic, partition)
 ) STRICT;
+CREATE TABLE run_file (
+    run_id            TEXT NOT NULL REFERENCES run,
+    path              TEXT NOT NULL,     -- below the workspace
+    rows              INTEGER NOT NULL,
+    size_bytes        INTEGER NOT NULL,
+    sha256            TEXT NOT NULL,
+    PRIMARY KEY (run_id, path)
+) STRICT;
 CREATE TABLE reject (
     run_id            TEXT NOT NULL REFERENCES run,
     row_number        INTEGER NOT NULL,
@@ -95,6 +103,12 @@ WHERE run_id = :run_id
 -- name: insert_partition
 INSERT INTO run_partition VALUES (:run_id, :topic, :partition, :first_offset, :last_offset, :count)
 
+-- name: insert_file
+INSERT INTO run_file VALUES (:run_id, :path, :rows, :size_bytes, :sha256)
+
+-- name: files
+SELECT path, rows, size_bytes, sha256 FROM run_file WHERE run_id = :run_id ORDER BY path
+
 -- name: insert_reject
 INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :database_type, :reason, :key, :row)
 
@@ -117,8 +131,8 @@ SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at <
 -- SQLite takes the other columns from the row with the maximum.
 SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
 
--- name: first_run_at
-SELECT min(started_at) FROM run WHERE job = :job
+-- name: first_scheduled
+SELECT min(scheduled_at) FROM run WHERE job = :job
 
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2

@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "Cluster",
     "Column",
+    "CsvDialect",
     "DatabaseConnection",
     "Delivery",
     "EmailNotification",
@@ -38,6 +39,7 @@ __all__ = [
     "RowRange",
     "Rows",
     "Run",
+    "RunFile",
     "Secret",
     "Source",
     "Step",
@@ -212,6 +214,22 @@ class KafkaConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How a CSV file is written. The defaults open by a double click in an Italian Excel."""
+
+    separator: str = ";"
+    decimal: str = ","
+    encoding: str = "utf-8"
+    bom: bool = True
+    """Only with utf-8: Excel takes the file for another encoding without it."""
+    quote_all: bool = False
+    line_end: str = "\r\n"
+    date_format: str = ""
+    """strftime; empty: ISO 8601."""
+    datetime_format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EmailNotification:
     """Who is told about a finished run."""
 
@@ -257,6 +275,8 @@ class Job:
     """Parameter → value or template such as `{date-1}`."""
     export_format: ExportFormat = "kafka"
     output: str | None = None
+    """excel and csv: the file's name below `exports/`, with templates."""
+    csv: CsvDialect = CsvDialect()
     kafka_config: KafkaConfig = KafkaConfig()
     email_notification: EmailNotification = EmailNotification()
     timezone: str = "Europe/Rome"
@@ -354,6 +374,8 @@ class Plan:
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
     log_payload: bool = False
+    output: str | None = None
+    """excel and csv: the file's name below `exports/`."""
     """KAFKA_LOG_PAYLOAD: what could not be sent goes into the log, at level DEBUG, with its content."""
 
 
@@ -366,6 +388,17 @@ class PartitionRange:
     first_offset: int
     last_offset: int
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """A file that a run has written."""
+
+    path: str
+    """Below the workspace, with slashes."""
+    rows: int
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +450,7 @@ class Run:
     cancel_asked_at: datetime | None = None
     cancel_asked_by: str | None = None
     partitions: tuple[PartitionRange, ...] = ()
+    files: tuple[RunFile, ...] = ()
 
     @property
     def is_balanced(self) -> bool:

@@ -13,11 +13,12 @@ from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, PsttError
-from core.model import Job, Run
+from core.model import Job, Plan, Run
 
 if TYPE_CHECKING:
     from core.agenda import Fire
     from core.outbox import Entry, Episode
+    from core.parity import Parity
 
 __all__ = [
     "error_document",
@@ -74,13 +75,14 @@ def heading(job_name: str, scheduled_at: datetime, timezone: str, parameters: It
 
 def verdict(run: Run) -> str:
     """The run as an equation, or how far it came."""
+    done = "written" if run.files else "acknowledged"
     if run.state == "succeeded":
         if run.sent == 0 and run.acknowledged:
             return f"{run.acknowledged:,} rows were sent exactly once by an earlier attempt; nothing was sent again"
-        return f"{run.rows_read:,} read = {run.acknowledged:,} acknowledged + {run.rejected:,} rejected"
+        return f"{run.rows_read:,} read = {run.acknowledged:,} {done} + {run.rejected:,} rejected"
     if run.state in ("running", "planned"):
         return f"since {local_time(run.started_at, run.timezone, seconds=True)}"
-    counts = f"{run.acknowledged:,} of {run.rows_read:,} rows read are acknowledged"
+    counts = f"{run.acknowledged:,} of {run.rows_read:,} rows read are {done}"
     if run.rejected:
         counts += f", {run.rejected:,} rejected"
     return f"{counts}: {run.error_text}" if run.error_text else counts
@@ -97,6 +99,11 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         )
         volume = f"{size_text(run.bytes)} in {run.duration_s:.1f} s ({run.rate_per_s:,.0f} rows/s)"
         lines.append(f"  latency    {latency}      {volume}, {len(run.partitions)} partitions")
+    for file in run.files:
+        lines.append(
+            f"  file       {file.path}   {file.rows:,} rows, {size_text(file.size_bytes)} in {run.duration_s:.1f} s"
+            f" ({run.rate_per_s:,.0f} rows/s)"
+        )
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
     if run.retried:
@@ -111,8 +118,12 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
 def _what_arrived(run: Run) -> str:
     if run.state == "interrupted":
         return "what it had sent is found with python -m core find KEY"
+    if run.files:
+        return "the file is whole; it is written anew by a repeated run"
     if run.acknowledged:
         return f"{run.acknowledged:,} messages are on the topic; a repeated run sends the same message ids again"
+    if not run.topic:
+        return "no file was written; run it again once the cause is mended"
     return "nothing was sent; run it again once the cause is mended"
 
 
@@ -185,6 +196,7 @@ def run_document(run: Run) -> dict[str, Any]:
             }
             for p in run.partitions
         ],
+        "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
         "error": None
         if run.error_class is None
         else {
@@ -438,3 +450,41 @@ def error_document(error: PsttError) -> dict[str, Any]:
     if isinstance(error, ConfigError):
         document |= {"file": error.file.name if error.file else None, "line": error.line, "column": error.column}
     return document
+
+
+# ── a comparison ──────────────────────────────────────────────────────────────────────────────
+
+
+def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[str]:
+    """The answer first, then what differs."""
+    lines = [heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())]
+    if found.is_equal:
+        lines.append(
+            f"✔ equal      {found.our_rows:,} rows, {len(found.columns)} columns: {file} and the job say the same"
+        )
+    else:
+        lines.append(f"✘ different  {file} has {found.file_rows:,} rows, the job {found.our_rows:,}")
+    facts = (
+        (found.missing, "keys are not in the file"),
+        (found.extra, "keys are only in the file"),
+        (found.duplicates, "rows repeat a key"),
+        (found.rejected, "rows of the query cannot become a message"),
+        (found.differing_rows, f"rows differ, in {found.differing_cells:,} cells"),
+        (found.lost_zeros, "cells are equal but for zeros in front that the file has lost"),
+    )
+    lines += [f"  {count:>9,}  {text}" for count, text in facts if count]
+    for names, text in ((found.only_ours, "only in the query"), (found.only_theirs, "only in the file")):
+        lines += [f"  columns {text}: {', '.join(names)}"] if names else []
+    for difference in found.differences[:most]:
+        what = f"{difference.column}: job {difference.ours!r}, file {difference.theirs!r}"
+        lines.append(f"  {difference.key}   {what if difference.kind == 'cell' else difference.note}")
+    if len(found.differences) > most:
+        lines.append(f"  … --csv FILE writes all {len(found.differences):,}")
+    return lines
+
+
+def parity_document(found: Parity) -> dict[str, Any]:
+    """The same for programs."""
+    from dataclasses import asdict
+
+    return {"equal": found.is_equal} | asdict(found)

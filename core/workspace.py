@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 from core.errors import ConfigError, StorageFailed
 
-__all__ = ["Workspace", "write_whole"]
+__all__ = ["Workspace", "replace_file", "write_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def write_whole(file: Path, content: str | bytes, *, private: bool = False) -> N
             os.fsync(stream.fileno())
         if not private:
             aside.chmod(0o644)
-        _replace(aside, file)
+        replace_file(aside, file)
     except OSError as error:
         raise StorageFailed(
             f"{file} cannot be written",
@@ -151,7 +151,7 @@ def write_whole(file: Path, content: str | bytes, *, private: bool = False) -> N
                 aside.unlink(missing_ok=True)
 
 
-def _replace(aside: Path, file: Path) -> None:
+def replace_file(aside: Path, file: Path) -> None:
     """Windows refuses while somebody, often a virus scanner, has the file open for a moment."""
     for wait_s in (0.05, 0.1, 0.2, 0.4, 0.8):
         try:

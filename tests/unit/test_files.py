@@ -1,0 +1,257 @@
+"""Files as a person opens them: typed cells, names, no formula from data, and no half file under the final name."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from python_calamine import CalamineWorkbook
+
+from core.envelope import Envelope
+from core.errors import ConfigError, StorageFailed
+from core.files import MOST_ROWS, open_sink, output_name
+from core.model import Column, CsvDialect, Job, KafkaConfig, Rows
+
+MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
+AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
+JOB = Job("export", "Export", "CDG-001.sql", "A00-CDG", export_format="excel", kafka_config=KafkaConfig())
+CSV = replace(JOB, export_format="csv")
+COLUMNS = (
+    Column("BARCODE", "text", "VARCHAR2"),
+    Column("N", "integer", "NUMBER"),
+    Column("IMPORTO", "decimal", "NUMBER(12,2)"),
+    Column("DAY", "date", "DATE"),
+    Column("AT", "datetime", "TIMESTAMP"),
+    Column("ORA", "oracle_date", "DATE"),
+    Column("T", "time", "TIME"),
+    Column("OK", "boolean", "BIT"),
+    Column("DOC", "json", "JSON"),
+    Column("RAW", "bytes", "RAW"),
+)
+ROW = (
+    "000123456789",
+    848,
+    Decimal("-12.50"),
+    date(2026, 1, 16),
+    MOMENT,
+    datetime.combine(date(2026, 1, 16), time()),
+    time(12, 30),
+    True,
+    '{"k":1}',
+    b"\x00\x01",
+)
+
+
+def written(file: Path, columns, rows, job: Job = JOB):
+    """Writes rows as a run does; the finished file and the rejects of the format."""
+    encoded = Envelope(columns, job, scheduled_at=AT).encode(Rows(1, rows, AT))
+    assert encoded.rejects == []
+    with open_sink(file, file.parent, columns, job) as (sink, finished):
+        rejects = sink.write(encoded.row_numbers, encoded.data)
+    return finished[0], rejects
+
+
+def sheets(file: Path) -> list[list[list[object]]]:
+    book = CalamineWorkbook.from_path(str(file))
+    return [book.get_sheet_by_name(name).to_python() for name in book.sheet_names]
+
+
+def lines(file: Path, encoding: str = "utf-8-sig", separator: str = ";") -> list[list[str]]:
+    with file.open(encoding=encoding, newline="") as stream:
+        return list(csv.reader(stream, delimiter=separator))
+
+
+# ── Excel ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_kind_of_cell_is_what_it_says_in_excel(tmp_path: Path):
+    made, rejects = written(tmp_path / "a.xlsx", COLUMNS, [ROW, tuple(None for _ in ROW), ROW])
+    ((head, cells, empty, _),) = sheets(tmp_path / "a.xlsx")
+    assert rejects == []
+    assert head == [column.name for column in COLUMNS]
+    assert cells == [
+        "000123456789",
+        848.0,
+        -12.5,
+        date(2026, 1, 16),
+        MOMENT,
+        date(2026, 1, 16),
+        time(12, 30),
+        True,
+        '{"k":1}',
+        "AAE=",
+    ]
+    assert set(empty) == {""}
+    assert (made.path, made.rows, made.size_bytes) == ("a.xlsx", 3, (tmp_path / "a.xlsx").stat().st_size)
+
+
+def test_a_number_with_more_digits_than_a_double_holds_is_text(tmp_path: Path):
+    columns = (Column("N", "integer", "NUMBER(38)"), Column("D", "decimal", "NUMBER"))
+    big = int("9" * 38)
+    written(tmp_path / "a.xlsx", columns, [(big, Decimal("0.1234567890123456")), (10**14, Decimal("123456789.12345"))])
+    ((_, first, second),) = sheets(tmp_path / "a.xlsx")
+    assert first == ["9" * 38, "0.1234567890123456"]
+    assert second == [float(10**14), 123456789.12345]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+39 02", "-5", "@SUM(A1)", "\tx", "{=1}", "http://example.com", "<script>"])
+def test_text_from_data_is_never_a_formula_or_a_link(tmp_path: Path, text: str):
+    import zipfile
+
+    written(tmp_path / "a.xlsx", (Column("A", "text", "text"),), [(text,)])
+    ((_, (cell,)),) = sheets(tmp_path / "a.xlsx")
+    assert cell == text
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
+        sheet = archive.read("xl/worksheets/sheet1.xml").decode()
+    assert "<f>" not in sheet
+    assert "hyperlink" not in sheet
+
+
+def test_the_head_is_frozen_and_filtered_and_columns_are_as_wide_as_their_content(tmp_path: Path):
+    import zipfile
+
+    written(tmp_path / "a.xlsx", (Column("A", "text", "text"),), [("x" * 30,)])
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
+        sheet = archive.read("xl/worksheets/sheet1.xml").decode()
+    assert 'state="frozen"' in sheet
+    assert '<autoFilter ref="A1:A2"/>' in sheet
+    assert 'width="31.7' in sheet
+
+
+def test_a_text_that_excel_would_cut_rejects_its_row(tmp_path: Path):
+    columns = (Column("A", "text", "CLOB"),)
+    made, rejects = written(tmp_path / "a.xlsx", columns, [("x" * 32_767,), ("x" * 32_768,), ("😀" * 16_384,)])
+    assert made.rows == 1
+    assert [(r.row_number, r.column) for r in rejects] == [(2, "A"), (3, "A")]
+    assert "32,767" in rejects[0].reason
+
+
+def test_a_date_before_excels_own_time_is_text(tmp_path: Path):
+    columns = (Column("D", "date", "date"),)
+    written(tmp_path / "a.xlsx", columns, [(date(1, 1, 1),), (date(1900, 2, 28),), (date(9999, 12, 31),)])
+    ((_, first, second, last),) = sheets(tmp_path / "a.xlsx")
+    assert (first, second, last) == (["0001-01-01"], ["1900-02-28"], [date(9999, 12, 31)])
+
+
+def test_rows_beyond_a_sheet_go_on_in_the_next_one_under_the_same_head(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("core.files.MOST_ROWS", 11)
+    made, _ = written(tmp_path / "a.xlsx", (Column("N", "integer", "int"),), [(n,) for n in range(25)])
+    found = sheets(tmp_path / "a.xlsx")
+    assert [len(sheet) for sheet in found] == [11, 11, 6]
+    assert [sheet[0] for sheet in found] == [["N"]] * 3
+    assert [row[0] for sheet in found for row in sheet[1:]] == list(map(float, range(25)))
+    assert (made.rows, MOST_ROWS) == (25, 1_048_576)
+
+
+def test_no_rows_make_a_file_with_the_head_alone(tmp_path: Path):
+    for job, name in ((JOB, "a.xlsx"), (CSV, "a.csv")):
+        made, _ = written(tmp_path / name, COLUMNS[:2], [], job)
+        assert made.rows == 0
+    assert sheets(tmp_path / "a.xlsx") == [[["BARCODE", "N"]]]
+    assert lines(tmp_path / "a.csv") == [["BARCODE", "N"]]
+
+
+# ── CSV ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_kind_of_cell_in_csv(tmp_path: Path):
+    written(tmp_path / "a.csv", COLUMNS, [ROW, tuple(None for _ in ROW)], CSV)
+    assert (tmp_path / "a.csv").read_bytes().startswith(b"\xef\xbb\xbfBARCODE;N;")
+    _, cells, empty = lines(tmp_path / "a.csv")
+    assert cells == [
+        "000123456789",
+        "848",
+        "-12,50",
+        "2026-01-16",
+        "2026-01-16 11:50:32.665000",
+        "2026-01-16",
+        "12:30:00",
+        "true",
+        '{"k":1}',
+        "AAE=",
+    ]
+    assert set(empty) == {""}
+
+
+def test_formulas_of_data_are_made_inert_in_csv_and_numbers_stay_numbers(tmp_path: Path):
+    columns = (Column("A", "text", "text"), Column("N", "integer", "int"))
+    written(tmp_path / "a.csv", columns, [("=cmd|' /C calc'!A0", -5), ("@x", 1), ("\tx", 2), ("a=b", 3)], CSV)
+    assert lines(tmp_path / "a.csv")[1:] == [["'=cmd|' /C calc'!A0", "-5"], ["'@x", "1"], ["'\tx", "2"], ["a=b", "3"]]
+
+
+def test_the_dialect_is_the_jobs(tmp_path: Path):
+    dialect = CsvDialect(",", ".", "cp1252", False, True, "\n", "%d/%m/%Y", "%d/%m/%Y %H:%M")
+    written(tmp_path / "a.csv", COLUMNS[:5], [ROW[:5]], replace(CSV, csv=dialect))
+    text = (tmp_path / "a.csv").read_bytes()
+    assert text == (
+        b'"BARCODE","N","IMPORTO","DAY","AT"\n"000123456789","848","-12.50","16/01/2026","16/01/2026 11:50"\n'
+    )
+
+
+def test_a_character_that_the_encoding_has_not_rejects_its_row(tmp_path: Path):
+    job = replace(CSV, csv=CsvDialect(encoding="cp1252"))
+    made, rejects = written(tmp_path / "a.csv", (Column("A", "text", "text"),), [("è €",), ("日本",)], job)
+    assert made.rows == 1
+    assert [(r.row_number, r.column, r.reason) for r in rejects] == [
+        (2, "A", "the text has a character that cp1252 has not")
+    ]
+    assert lines(tmp_path / "a.csv", "cp1252") == [["A"], ["è €"]]
+
+
+# ── the file as a whole ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("job", "name"), [(JOB, "a.xlsx"), (CSV, "a.csv")])
+def test_a_run_that_fails_leaves_the_file_of_yesterday_and_nothing_else(tmp_path: Path, job: Job, name: str):
+    (tmp_path / name).write_text("of yesterday", encoding="utf-8")
+    encoded = Envelope(COLUMNS, job, scheduled_at=AT).encode(Rows(1, [ROW] * 5000, AT))
+
+    def fail_in_the_middle() -> None:
+        with open_sink(tmp_path / name, tmp_path, COLUMNS, job) as (sink, _):
+            sink.write(encoded.row_numbers, encoded.data)
+            raise RuntimeError("the database is gone")
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text(encoding="utf-8") == "of yesterday"
+
+
+def test_a_folder_in_place_of_the_file_is_one_clear_error_and_leaves_nothing(tmp_path: Path):
+    (tmp_path / "a.csv" / "x").mkdir(parents=True)
+    with pytest.raises(StorageFailed, match=r"a\.csv cannot be written"):
+        written(tmp_path / "a.csv", COLUMNS, [ROW], CSV)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (None, "CDG-001_A00-CDG_20260117.xlsx"),
+        ("{query}_{connection}_{date:%Y%m%d}.xlsx", "CDG-001_A00-CDG_20260117.xlsx"),
+        ("{job}-{DATA}.xlsx", "export-16_01_2026.xlsx"),
+        ("sub/{date-1}.XLSX", "sub/2026-01-16.XLSX"),
+    ],
+)
+def test_names_are_made_from_query_connection_dates_and_parameters(output, expected):
+    assert output_name(replace(JOB, output=output), {"DATA": "16/01/2026"}, AT) == expected
+
+
+@pytest.mark.parametrize(
+    "output", ["a.csv", "a", "NUL.xlsx", "con/a.xlsx", "a:b.xlsx", "a /b.xlsx", "{nope}.xlsx", "x?.xlsx"]
+)
+def test_a_name_that_cannot_be_the_file_is_refused(output):
+    with pytest.raises(ConfigError):
+        output_name(replace(JOB, output=output), {}, AT)
+
+
+def test_a_parameter_cannot_lead_out_of_the_folder():
+    name = output_name(replace(JOB, output="{DATA}.xlsx"), {"DATA": "../../etc/passwd"}, AT)
+    assert name == "_.._etc_passwd.xlsx"
