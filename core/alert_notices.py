@@ -103,7 +103,8 @@ def success_notice(run: Run, episode: Episode | None) -> Notice:
     """A green run; after failures it says that they are over."""
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
     over = "works again: " if episode else ""
-    subject = f"✔ {run.job_name}: {over}{run.acknowledged:,} rows arrived{rejected}"
+    done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
+    subject = f"✔ {run.job_name}: {over}{run.acknowledged:,} {done}{rejected}"
     answer = f"{_heading(run)}: {verdict(run)}."
     facts = [("On", _route(run))]
     if episode:
@@ -158,7 +159,9 @@ def _ended(run: Run) -> str:
 
 
 def _route(run: Run) -> str:
-    target = f"topic {run.topic} ({run.cluster})" if run.topic else "no topic"
+    target = (
+        f"topic {run.topic} ({run.cluster})" if run.topic else ", ".join(file.path for file in run.files) or "a file"
+    )
     return f"{run.connection} → {target}" if run.connection else target
 
 

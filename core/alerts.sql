@@ -107,9 +107,9 @@ SELECT until FROM considered WHERE what = :what
 INSERT INTO considered VALUES (:what, :until) ON CONFLICT (what) DO UPDATE SET until = excluded.until
 
 -- name: ended_runs
--- Every attempt: what its sends say about the cluster.
+-- Every attempt that sends: what it says about the cluster.
 SELECT run_id, job, job_name, topic, timezone, scheduled_at, finished_at, state, acknowledged, failed, latency_counts, error_text
-FROM run WHERE finished_at > :after AND state IN ('succeeded', 'partial', 'failed') ORDER BY finished_at
+FROM run WHERE finished_at > :after AND state IN ('succeeded', 'partial', 'failed') AND topic <> '' ORDER BY finished_at
 
 -- name: final_runs
 -- Verdicts that stand: of fires that are done, and of runs that no fire repeats.

@@ -13,7 +13,7 @@ from core.agenda import Agenda
 from core.calendar import fires
 from core.envelope import iso_utc
 from core.ledger import Ledger
-from core.model import Job, Run
+from core.model import Job, Run, RunFile
 from core.notices import Notice, Table
 from core.outbox import Outbox
 from core.report import local_time, ms_text, size_text, verdict
@@ -72,6 +72,16 @@ class Receipt:
     timezone: str
     jobs: tuple[JobDay, ...]
     topics: tuple[TopicDay, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows that arrived on a topic or in a file."""
+        return sum(topic.rows for topic in self.topics) + sum(file.rows for file in self.files)
+
+    @property
+    def files(self) -> tuple[RunFile, ...]:
+        """The files that were written."""
+        return tuple(file for job in self.jobs for run in job.runs for file in run.files)
 
     @property
     def is_green(self) -> bool:
@@ -176,7 +186,7 @@ def receipt_notice(receipt: Receipt) -> Notice:
     """The receipt as a mail."""
     day = f"{receipt.until.astimezone(receipt.since.tzinfo):%d %b %Y}".lstrip("0")
     bad = [job for job in receipt.jobs if not job.is_green]
-    rows = sum(topic.rows for topic in receipt.topics)
+    rows = receipt.rows
     if not receipt.jobs:
         subject = f"– {day}: nothing was due"
         answer = "No job was due and none ran."
@@ -191,6 +201,9 @@ def receipt_notice(receipt: Receipt) -> Notice:
     if receipt.topics:
         head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
         tables.append(Table("What arrived, by topic", [head, *map(_topic_row, receipt.topics)]))
+    if receipt.files:
+        written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in receipt.files)
+        tables.append(Table("Files", [("file", "rows", "size"), *written]))
     if receipt.jobs:
         lines = [line for job in receipt.jobs for line in _job_rows(job)]
         tables.append(Table("Each job", [("", "job", "due", "verdict"), *lines]))
@@ -250,6 +263,7 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
             }
             for topic in receipt.topics
         ],
+        "files": [{"path": file.path, "rows": file.rows, "bytes": file.size_bytes} for file in receipt.files],
         "jobs": [
             {
                 "job": job.slug,

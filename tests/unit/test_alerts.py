@@ -12,7 +12,7 @@ from core.alerts import AlertRules, Told
 from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, StorageFailed
 from core.jobs import set_enabled
 from core.ledger import Ledger, Outcome
-from core.model import EmailNotification, Expect, Job, Plan, Query, Run, Step
+from core.model import EmailNotification, Expect, Job, Plan, Query, Run, RunFile, Step
 from core.outbox import Outbox
 
 START = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -525,6 +525,26 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     assert "pstt-traces   20,000" in entry.body
     assert "missing: it was never started: no runner worked" in entry.body
     assert "failed: 0 of 0 rows read are acknowledged: no broker of Kafka Produzione answers" in entry.body
+
+
+def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
+    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    mail = EmailNotification(True, True, (ANNA,))
+    job = replace(EXPORT, export_format="excel", email_notification=mail)
+    stage.jobs = {"export": job}
+    stage.restart()
+    plan = Plan(job, Query("q.sql", (Step("select 1"),), {}, "ab" * 32), "", "", START, 100)
+    run = stage.ledger.start(plan, stage.at)
+    written = RunFile("exports/CDG_20260117.xlsx", 20_000, 1_500_000, "ab" * 32)
+    outcome = Outcome("succeeded", rows_read=20_000, acknowledged=20_000, files=(written,))
+    stage.ledger.finish(run.run_id, outcome, stage.at)
+    stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    stage.go(TEN_S)
+    about_run, receipt = stage.outbox.waiting()
+    assert about_run.subject == "✔ Export CDG: 20,000 rows written to exports/CDG_20260117.xlsx"
+    assert "On  A00 → exports/CDG_20260117.xlsx" in about_run.body
+    assert receipt.subject == "✔ 17 Jan 2026: everything arrived, 20,000 rows of 1 job"
+    assert "exports/CDG_20260117.xlsx   20,000   1.5 MB" in receipt.body
 
 
 # ── alerts.json ───────────────────────────────────────────────────────────────────────────────
