@@ -276,6 +276,11 @@ class KafkaRig(KafkaTopics):
                 self.kill()
                 raise ServerFailed(f"Kafka did not start:\n{self.log_tail()}")
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._server is not None and self._server.is_running
+
     def stop(self) -> None:
         """Ends the broker in good order, also a paused one."""
         if self._server:

@@ -1,0 +1,180 @@
+"""Every error that a Kafka client can report is retriable or fatal on purpose; one that nobody knew yet fails here."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from typing import get_args
+
+import kafka.errors as client_errors
+import pytest
+from confluent_kafka import KafkaError
+
+from core.errors import (
+    BatchTooLarge,
+    BrokerUnavailable,
+    ConfigError,
+    DeliveryTimeout,
+    MessageTooLarge,
+    NotAuthorised,
+    PsttError,
+    RetriesExhausted,
+    RunFailed,
+    TopicMissing,
+)
+from core.model import Cluster
+from core.publishers import kafka_python, librdkafka
+from core.publishers.diagnosis import Diagnosis, Family
+from core.publishers.kafka_python import KafkaPythonPublisher
+
+CLUSTER = Cluster("Kafka Collaudo", "kafka-1:9092")
+
+# What a producer is told about a message → the error of ours. Retriable or fatal as SPEC 8 says.
+EXPECTED: dict[Family, type[PsttError]] = {
+    "late": DeliveryTimeout,
+    "away": BrokerUnavailable,
+    "busy": BrokerUnavailable,
+    "dropped": DeliveryTimeout,
+    "login": NotAuthorised,
+    "denied": NotAuthorised,
+    "denied_cluster": NotAuthorised,
+    "topic": TopicMissing,
+    "name": ConfigError,
+    "large": BatchTooLarge,
+    "fenced": RunFailed,
+    "setting": ConfigError,
+    "refused": RunFailed,
+    "void": RunFailed,
+    "foreign": RunFailed,
+}
+RETRIABLE = {"late", "away", "busy", "dropped", "large"}
+
+
+def diagnosis() -> Diagnosis:
+    return Diagnosis(CLUSTER, look=lambda _: None)
+
+
+def codes_of_librdkafka() -> dict[str, int]:
+    """Each constant that names an error code; NO_ERROR is none."""
+    constants = {
+        name: value for name, value in vars(KafkaError).items() if name.strip("_").isupper() and isinstance(value, int)
+    }
+    return {name: code for name, code in constants.items() if name != "NO_ERROR"}
+
+
+def classes_of_kafka_python() -> set[type[Exception]]:
+    return {
+        error
+        for _, error in inspect.getmembers(client_errors, inspect.isclass)
+        if issubclass(error, Exception) and error.__module__ == client_errors.__name__
+    }
+
+
+def test_the_table_of_families_is_whole():
+    assert set(EXPECTED) == set(get_args(Family)) == set(librdkafka.FAMILIES)
+    assert set(kafka_python.FAMILIES) <= set(EXPECTED)
+
+
+def test_each_code_of_librdkafka_is_in_exactly_one_family():
+    known = Counter(code for codes in librdkafka.FAMILIES.values() for code in codes)
+    assert [code for code, times in known.items() if times > 1] == []
+    codes = codes_of_librdkafka()
+    assert len(codes) > 150
+    unknown = {name for name, code in codes.items() if code not in known}
+    assert unknown == set(), "sort these into librdkafka.FAMILIES"
+
+
+def test_each_error_of_kafka_python_is_in_exactly_one_family():
+    known = Counter(error for errors in kafka_python.FAMILIES.values() for error in errors)
+    assert [error for error, times in known.items() if times > 1] == []
+    classes = classes_of_kafka_python()
+    assert len(classes) > 50
+    assert classes - set(known) == set(), "sort these into kafka_python.FAMILIES"
+
+
+@pytest.mark.parametrize("name", sorted(codes_of_librdkafka()))
+def test_code_of_librdkafka(name: str):
+    error = KafkaError(codes_of_librdkafka()[name])
+    family = librdkafka.family_of(error)
+    assert family is not None
+    ours = librdkafka.translated(diagnosis(), error, "orders", None)
+    require_ours(ours, family)
+
+
+@pytest.mark.parametrize("error", sorted(classes_of_kafka_python(), key=lambda error: error.__name__))
+def test_error_of_kafka_python(error: type[Exception]):
+    (family,) = [family for family, errors in kafka_python.FAMILIES.items() if error in errors]
+    publisher = KafkaPythonPublisher(
+        Cluster("Kafka Collaudo", "kafka-1:9092", client="kafka-python-ng", enable_idempotence=False)
+    )
+    publisher.diagnosis = diagnosis()
+    ours = publisher._translated(error("words"), "orders")
+    publisher.close(0)
+    require_ours(ours, family)
+
+
+def require_ours(ours: PsttError, family: Family) -> None:
+    assert type(ours) is EXPECTED[family]
+    assert ours.is_retriable is (family in RETRIABLE)
+    assert "orders" in str(ours) or "Kafka Collaudo" in str(ours)
+    assert ours.why
+    assert ours.remedy
+
+
+# SPEC 8, by name: retriable are broker away, leader moves, time-outs, not enough replicas, throttling.
+@pytest.mark.parametrize(
+    "name",
+    "_TRANSPORT _ALL_BROKERS_DOWN _RESOLVE BROKER_NOT_AVAILABLE NETWORK_EXCEPTION LEADER_NOT_AVAILABLE"
+    " NOT_LEADER_FOR_PARTITION FENCED_LEADER_EPOCH UNKNOWN_LEADER_EPOCH _MSG_TIMED_OUT _TIMED_OUT REQUEST_TIMED_OUT"
+    " NOT_ENOUGH_REPLICAS NOT_ENOUGH_REPLICAS_AFTER_APPEND _ISR_INSUFF THROTTLING_QUOTA_EXCEEDED _QUEUE_FULL"
+    " COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE NOT_COORDINATOR KAFKA_STORAGE_ERROR".split(),
+)
+def test_code_may_be_tried_again(name: str):
+    assert librdkafka.translated(diagnosis(), KafkaError(getattr(KafkaError, name)), "orders", None).is_retriable
+
+
+@pytest.mark.parametrize(
+    "name",
+    "TOPIC_AUTHORIZATION_FAILED CLUSTER_AUTHORIZATION_FAILED TRANSACTIONAL_ID_AUTHORIZATION_FAILED"
+    " SASL_AUTHENTICATION_FAILED _AUTHENTICATION UNSUPPORTED_SASL_MECHANISM _UNKNOWN_TOPIC UNKNOWN_TOPIC_OR_PART"
+    " TOPIC_EXCEPTION INVALID_REQUIRED_ACKS UNSUPPORTED_VERSION INVALID_RECORD POLICY_VIOLATION _FENCED PRODUCER_FENCED"
+    " _FATAL _GAPLESS_GUARANTEE".split(),
+)
+def test_code_is_fatal(name: str):
+    assert not librdkafka.translated(diagnosis(), KafkaError(getattr(KafkaError, name)), "orders", None).is_retriable
+
+
+@pytest.mark.parametrize("name", sorted(codes_of_librdkafka()))
+def test_within_a_transaction_no_code_is_tried_again_by_itself(name: str):
+    error = KafkaError(codes_of_librdkafka()[name])
+    retriable = librdkafka.translated(diagnosis(), error, "orders", "pstt-export")
+    ours = librdkafka.void(retriable)
+    assert not ours.is_retriable
+    if retriable.is_retriable:
+        assert type(ours) is RetriesExhausted
+        assert "the transaction is void" in str(ours)
+
+
+def test_within_a_transaction_an_oversized_message_is_known_to_be_one():
+    error = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+    assert type(librdkafka.translated(diagnosis(), error, "orders", "pstt-export")) is MessageTooLarge
+
+
+def test_a_code_that_a_newer_librdkafka_brings_is_as_retriable_as_librdkafka_says():
+    class Newer:
+        def __init__(self, retriable: bool) -> None:
+            self._retriable = retriable
+
+        def code(self) -> int:
+            return 4711
+
+        def str(self) -> str:
+            return "a new error"
+
+        def retriable(self) -> bool:
+            return self._retriable
+
+    for retriable in (True, False):
+        ours = librdkafka.translated(diagnosis(), Newer(retriable), "orders", None)  # type: ignore[arg-type]
+        assert ours.is_retriable is retriable
+        assert "a new error" in str(ours)
