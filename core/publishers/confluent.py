@@ -105,10 +105,7 @@ class ConfluentPublisher:
         if self._producer is None:
             return 0
         before = self._in_flight
-        try:
-            self._producer.poll(timeout_s)
-        except KafkaException as failure:  # librdkafka's own end
-            self._fatal = self._fatal or self._translated(failure.args[0], "")
+        self._serve(self._producer, timeout_s)
         if self._fatal is not None:
             raise self._fatal
         return before - self._in_flight
@@ -119,7 +116,7 @@ class ConfluentPublisher:
             self._producer.purge()
             deadline = self._clock() + timeout_s
             while self._in_flight and len(self._producer) and self._clock() < deadline:
-                self._producer.poll(0.1)
+                self._serve(self._producer, 0.1)
             if len(self._producer) and self._in_flight:
                 # It may still report later; nobody must hear it then.
                 self._producer = None
@@ -135,9 +132,16 @@ class ConfluentPublisher:
         """Waits for the last reports, then lets go of the connections."""
         deadline = self._clock() + timeout_s
         while self._producer is not None and self._in_flight and self._clock() < deadline:
-            self._producer.poll(0.1)
+            self._serve(self._producer, 0.1)
         self.give_up(1.0)
         self._producer = None
+
+    def _serve(self, producer: Producer, timeout_s: float) -> None:
+        """Hears reports, log lines and errors. librdkafka's own end is raised there, and is not to reach a person raw."""
+        try:
+            producer.poll(timeout_s)
+        except KafkaException as failure:
+            self._fatal = self._fatal or self._translated(failure.args[0], "")
 
     def _hand_over(
         self, producer: Producer, delivery: Delivery, chunk: Sequence[int], report: Callable[..., None]
@@ -283,7 +287,8 @@ class ConfluentPublisher:
             yield
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
-            self._live.poll(0)
+            if self._producer is not None:
+                self._serve(self._producer, 0)
             if error.retriable():
                 raise BrokerUnavailable(
                     f"cannot {name} the transaction on {self.diagnosis.place}",
