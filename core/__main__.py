@@ -210,25 +210,35 @@ def parity(
         str | None, typer.Option(help="Column(s) that tell rows apart, with commas. Default: the job's message key.")
     ] = None,
     separator: Annotated[str | None, typer.Option(help="Of the CSV. Default: told from its header.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of the CSV. Default: UTF-8, else cp1252.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the CSV. Default: by its mark, UTF-8, else cp1252.")] = None,
+    decimal: Annotated[str | None, typer.Option(help="Of the CSV, . or , Default: told from each number.")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(help="Of the workbook. Default: the first, and those it goes on in.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, max=1_000, help="Differences to show.")] = 10,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every difference into it.")] = None,
     workspace: Workspace_ = None,
     as_json: Json_ = False,
 ) -> None:
     """Compares what a job would send with a file made earlier: missing and extra keys, cells that differ."""
+    from contextlib import nullcontext
+
     from core.bootstrap import App
-    from core.parity import compare, write_differences
+    from core.file_reader import FileOptions
+    from core.parity import compare, differences_into
     from core.report import parity_document, parity_lines
 
     with App.open(workspace) as opened:
         chosen = opened.job(job)
         plan = opened.plan(chosen, now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
         keys = [name.strip() for name in key.split(",")] if key else None
-        with opened.reading(plan) as reading:
-            found = compare(chosen, plan, reading, file, keys=keys, separator=separator, encoding=encoding)
-    if csv:
-        write_differences(csv, found)
-    _print_json(parity_document(found)) if as_json else _print(parity_lines(found, file.name, plan))
+        options = FileOptions(separator, encoding, decimal, sheet)
+        with differences_into(csv) if csv else nullcontext() as tell, opened.reading(plan) as reading:
+            found = compare(chosen, plan, reading, file, keys=keys, options=options, tell=tell)
+    if as_json:
+        _print_json(parity_document(found, limit))
+    else:
+        _print(parity_lines(found, file.name, plan, limit))
     raise typer.Exit(0 if found.is_equal else 1)
 
 

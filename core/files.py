@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xlsxwriter import Workbook
     from xlsxwriter.worksheet import Worksheet
 
-__all__ = ["Cells", "Digits", "Sink", "open_sink", "output_name"]
+__all__ = ["Cells", "Digits", "Sink", "inert", "open_sink", "output_name"]
 
 MOST_ROWS = 1_048_576
 """Of one sheet of Excel, its header included."""
@@ -247,7 +247,7 @@ class _CsvSink:
             quoting=csv.QUOTE_ALL if job.csv.quote_all else csv.QUOTE_MINIMAL,
             lineterminator=job.csv.line_end,
         )
-        self._writer.writerow([_inert(column.name) for column in cells.columns])
+        self._writer.writerow([inert(column.name) for column in cells.columns])
 
     def write(self, row_numbers: Sequence[int], rows: Sequence[bytes]) -> list[Reject]:
         rejects = []
@@ -296,10 +296,10 @@ def _csv_text(cell: Cell, dialect: CsvDialect) -> str:
         return cell.strftime(dialect.date_format) if dialect.date_format else cell.isoformat()
     if isinstance(cell, time):
         return cell.isoformat()
-    return _inert(cell)
+    return inert(cell)
 
 
-def _inert(text: str) -> str:
+def inert(text: str) -> str:
     """Text that no spreadsheet takes for a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 

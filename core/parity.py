@@ -1,45 +1,52 @@
 """What a job would send, against a file made earlier: how a team convinces itself to move from files to Kafka.
 
-A spreadsheet keeps less than a message: dates become serial numbers, 848 and "848" look alike, leading zeros go. So a
-cell is compared as what it says: equal text, or equal number, or equal moment. Zeros that the file has lost are called
-out as that. Rows are told apart by the key; both sides wait in a SQLite file, so that memory stays flat.
+A spreadsheet keeps less than a message: dates become serial numbers, 848 and "848" look alike, leading zeros go. So both
+sides of a cell are brought to one text by the form of its column (`core.same_cell` states how), and what a file has lost
+is called out as that. Rows are told apart by the key; both sides wait in an SQLite file, sorted there, so that memory
+does not grow with them.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
-import re
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
-from itertools import islice
+from itertools import groupby, islice, zip_longest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import xxhash
+
 from core.envelope import Envelope
 from core.errors import ConfigError, StorageFailed
-from core.files import Cell, Cells, Digits
+from core.file_reader import FileOptions, Table, column_name, open_table
+from core.files import Cells
 from core.model import Job, Plan, Reading
+from core.same_cell import Form, SameCell, forms_of, without_zeros
 
-__all__ = ["Difference", "Parity", "compare", "write_differences"]
+__all__ = ["Difference", "Parity", "Tell", "compare", "differences_into"]
 
-KEPT = 100_000
-"""Differences that are kept to be shown or written; all are counted."""
-_EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - Excel's days have no zone
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+KEPT = 1_000
+"""Differences that are kept to be shown; all are counted, and all are told to `tell`."""
+BLOCK = 5_000
+CACHE_KIB = 32_768
+
+Tell = Callable[["Difference"], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One cell that differs, or one key that only one side has."""
+    """One cell that differs, or one row that only one side has."""
 
     kind: str
-    """`missing` (not in the file), `extra` (only in the file), `duplicate`, `cell`."""
+    """`missing` (not in the file), `extra` (only in the file), `duplicate` (one side has the key more often), `cell`,
+    `rejected` (the row cannot become a message)."""
     key: str
     column: str = ""
     ours: str | None = None
@@ -51,35 +58,51 @@ class Difference:
 
 @dataclass(slots=True)
 class Parity:
-    """What a comparison found."""
+    """What a comparison found. Rows are those that can become messages."""
 
     our_rows: int = 0
     file_rows: int = 0
     rejected: int = 0
-    """Rows of ours that cannot become a message; they count as missing on our side."""
+    """Rows of ours that cannot become a message, and are not among `our_rows`."""
     columns: tuple[str, ...] = ()
     """Those that both sides have."""
     only_ours: tuple[str, ...] = ()
     only_theirs: tuple[str, ...] = ()
+    equal_rows: int = 0
     missing: int = 0
     extra: int = 0
     duplicates: int = 0
+    """Rows that one side has beyond those of the same key on the other."""
     differing_rows: int = 0
     differing_cells: int = 0
+    differing_columns: dict[str, int] = field(default_factory=dict)
+    """Column → its differing cells."""
+    repeated_keys_ours: int = 0
+    repeated_keys_theirs: int = 0
+    """Keys that stand in more than one row of the file; no difference where the other side has them too."""
     lost_zeros: int = 0
     """Of the equal cells: those whose leading zeros the file has lost."""
+    dialect: str = ""
+    """How the file was read."""
+    told: int = 0
+    """Differences in all."""
     differences: list[Difference] = field(default_factory=list)
+    """The first of them."""
 
     @property
     def is_equal(self) -> bool:
         """Whether every row of one side is on the other, with the same cells."""
-        counts = (self.missing, self.extra, self.duplicates, self.differing_cells, self.rejected)
-        return not any(counts) and not self.only_ours and not self.only_theirs
+        return not self.different_rows and not self.rejected and not self.only_ours and not self.only_theirs
 
-    def add(self, difference: Difference) -> None:
-        """Keeps it, unless there are too many."""
-        if len(self.differences) < KEPT:
-            self.differences.append(difference)
+    @property
+    def different_rows(self) -> int:
+        """Rows that are on one side only, or not the same on both."""
+        return self.missing + self.extra + self.duplicates + self.differing_rows
+
+    @property
+    def rows(self) -> int:
+        """Rows of both sides, those that belong together counted once."""
+        return self.equal_rows + self.different_rows
 
 
 def compare(
@@ -89,8 +112,8 @@ def compare(
     file: Path,
     *,
     keys: Sequence[str] | None = None,
-    separator: str | None = None,
-    encoding: str | None = None,
+    options: FileOptions | None = None,
+    tell: Tell | None = None,
 ) -> Parity:
     """Compares a query's result with a file.
 
@@ -98,29 +121,36 @@ def compare(
         job: Its `message_key_field` tells rows apart where `keys` is None.
         plan: Its scheduled time and job make the messages.
         reading: The result.
-        file: `.xlsx`, `.csv` or `.txt`, its first row the names of the columns.
+        file: `.xlsx`, or CSV.
         keys: Columns that tell rows apart, whatever their case.
-        separator: Of a CSV; None: told from its first line.
-        encoding: Of a CSV; None: UTF-8, else cp1252.
+        options: What a person knows better than the file tells; None: nothing.
+        tell: Called with every difference, not only with those that are kept.
 
     Raises:
         ConfigError: The file cannot be read, or a key column is missing on one side.
         QueryFailed: The result cannot be read, or cannot become messages.
+        StorageFailed: There is no room for the comparison.
     """
+    options = options or FileOptions()
     key_names = [name.lower() for name in (keys or _keys_of(job))]
     envelope = Envelope(reading.columns, plan.job, scheduled_at=plan.scheduled_at)
     cells = Cells(reading.columns, plan.job)
-    found = Parity()
-    with _read_file(file, separator, encoding) as (names, rows), _table() as db:
-        found.columns = tuple(name for name in cells.names if name in names)
-        found.only_ours = tuple(name for name in cells.names if name not in names)
-        found.only_theirs = tuple(name for name in names if name not in cells.names)
-        for where, there in (("the query", cells.names), (file.name, names)):
-            _require(key_names, there, where)
-        found.file_rows = _fill(db, "theirs", (_Row(key_names, names, row) for row in rows), found)
-        found.our_rows = _fill(db, "ours", _ours(reading, envelope, cells, key_names, found), found)
-        _only_one_side(db, found)
-        _cells(db, found, [cells.names.index(n) for n in found.columns], [names.index(n) for n in found.columns])
+    ours = [column_name(name) for name in cells.names]
+    with open_table(file, options, cells.names) as table, _two_sides() as db:
+        found = Parity(
+            columns=tuple(n for n, c in zip(cells.names, ours, strict=True) if c in table.names),
+            only_ours=tuple(n for n, c in zip(cells.names, ours, strict=True) if c not in table.names),
+            only_theirs=tuple(name for name in table.names if name and name not in ours),
+            dialect=table.dialect,
+        )
+        _require(key_names, cells.names, "the query")
+        _require(key_names, found.columns, file.name)
+        forms = forms_of(cells.columns, plan.job.types, found.columns)
+        same = SameCell(table.kind, options.decimal, (job.csv.date_format, job.csv.datetime_format))
+        sides = _Sides(db, found, key_names, forms, same, job.key_separator, tell)
+        found.file_rows = sides.fill("theirs", _theirs(table, found.columns))
+        found.our_rows = sides.fill("ours", _ours(reading, envelope, cells, sides))
+        sides.compare()
     return found
 
 
@@ -144,43 +174,41 @@ def _require(key_names: Sequence[str], there: Sequence[str], where: str) -> None
             )
 
 
-# ── both sides in one table ───────────────────────────────────────────────────────────────────
-
-
-class _Row:
-    """A row and the key that tells it apart."""
-
-    __slots__ = ("cells", "key")
-
-    def __init__(self, key_names: Sequence[str], names: Sequence[str], cells: Sequence[Any]) -> None:
-        self.cells = [*cells, *[None] * (len(names) - len(cells))]
-        parts = [_plain(self.cells[names.index(name)]) for name in key_names]
-        # A file may have lost the zeros of a key, and then it is still the same key.
-        self.key = "|".join("" if part is None else _without_zeros(part) for part in parts)
-
-
-def _ours(
-    reading: Reading, envelope: Envelope, cells: Cells, key_names: Sequence[str], found: Parity
-) -> Iterator[_Row]:
+def _ours(reading: Reading, envelope: Envelope, cells: Cells, sides: _Sides) -> Iterator[Sequence[Any]]:
+    places = [cells.names.index(name) for name in sides.found.columns]
+    pick = itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
     for rows in reading:
         encoded = envelope.encode(rows)
-        found.rejected += len(encoded.rejects)
         for reject in encoded.rejects:
-            found.add(
-                Difference("rejected", reject.key or f"row {reject.row_number}", reject.column, note=reject.reason)
-            )
+            sides.found.rejected += 1
+            key = reject.key or f"row {reject.row_number}"
+            sides.add(Difference("rejected", key, reject.column, note=reject.reason))
         for data in encoded.data:
-            yield _Row(key_names, cells.names, cells.of(data))
+            yield pick(cells.of(data))
+
+
+def _theirs(table: Table, columns: Sequence[str]) -> Iterator[Sequence[Any]]:
+    places = [table.names.index(column_name(name)) for name in columns]
+    for row in table.rows:
+        yield [row[place] if place < len(row) else None for place in places]
+
+
+# ── both sides in one file ────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
-def _table() -> Iterator[sqlite3.Connection]:
-    with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "parity.sqlite")) as db:
+def _two_sides() -> Iterator[sqlite3.Connection]:
+    # On Windows a folder goes only after the file in it was let go.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        closing(sqlite3.connect(Path(folder) / "parity.sqlite", isolation_level=None)) as db,
+    ):
         try:
             db.execute("PRAGMA journal_mode=OFF")
             db.execute("PRAGMA synchronous=OFF")
+            db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
             for side in ("ours", "theirs"):
-                db.execute(f"CREATE TABLE {side} (key TEXT PRIMARY KEY, cells TEXT) WITHOUT ROWID")
+                db.execute(f"CREATE TABLE {side} (key TEXT, digest BLOB, cells BLOB)")
             yield db
         except sqlite3.OperationalError as error:
             raise StorageFailed(
@@ -188,250 +216,178 @@ def _table() -> Iterator[sqlite3.Connection]:
             ) from None
 
 
-def _fill(db: sqlite3.Connection, side: str, rows: Iterable[_Row], found: Parity) -> int:
-    import json
-
-    count = 0
-    rows = iter(rows)
-    while block := list(islice(rows, 5_000)):
-        count += len(block)
-        texts = [(row.key, json.dumps([_form(cell) for cell in row.cells], ensure_ascii=False)) for row in block]
-        before = db.total_changes
-        db.executemany(f"INSERT OR IGNORE INTO {side} VALUES (?, ?)", texts)  # noqa: S608 - one of two names of ours
-        if db.total_changes - before < len(block):
-            _note_duplicates(db, side, texts, found)
-    return count
+_Row = tuple[str, bytes, bytes]
+"""The key without its leading zeros, the hash of the cells, the cells."""
 
 
-def _note_duplicates(db: sqlite3.Connection, side: str, texts: list[tuple[str, str]], found: Parity) -> None:
-    seen: set[str] = set()
-    for key, cells in texts:
-        (kept,) = db.execute(f"SELECT cells FROM {side} WHERE key = ?", (key,)).fetchone()  # noqa: S608 - as above
-        if key in seen or kept != cells:
-            found.duplicates += 1
-            where = "in the query" if side == "ours" else "in the file"
-            found.add(Difference("duplicate", key, note=f"more than one row with this key {where}"))
-        seen.add(key)
+@dataclass(slots=True)
+class _Sides:
+    """Two tables of rows, and what is found between them."""
 
+    db: sqlite3.Connection
+    found: Parity
+    key_names: Sequence[str]
+    forms: Sequence[Form]
+    same: SameCell
+    key_separator: str
+    tell: Tell | None
 
-def _only_one_side(db: sqlite3.Connection, found: Parity) -> None:
-    for kind, here, there in (("missing", "ours", "theirs"), ("extra", "theirs", "ours")):
-        sql = f"SELECT key FROM {here} WHERE key NOT IN (SELECT key FROM {there}) ORDER BY key"  # noqa: S608 - names of ours
-        for (key,) in db.execute(sql):
-            setattr(found, kind, getattr(found, kind) + 1)
-            found.add(Difference(kind, key, note="not in the file" if kind == "missing" else "only in the file"))
+    def add(self, difference: Difference) -> None:
+        """Tells it, and keeps it unless there are too many."""
+        self.found.told += 1
+        if self.tell:
+            self.tell(difference)
+        if len(self.found.differences) < KEPT:
+            self.found.differences.append(difference)
 
+    def fill(self, side: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Puts rows into a table; how many there were."""
+        pack = msgspec.msgpack.Encoder().encode
+        digest = xxhash.xxh3_128_digest
+        texts = [self.same.text_of(form) for form in self.forms]
+        places = self.key_places
+        sql = f"INSERT INTO {side} VALUES (?, ?, ?)"  # noqa: S608 - one of two names of ours
 
-def _cells(db: sqlite3.Connection, found: Parity, our_places: list[int], their_places: list[int]) -> None:
-    import json
+        def packed(row: Sequence[Any]) -> _Row:
+            cells = [text(cell) for text, cell in zip(texts, row, strict=True)]
+            data = pack(cells)
+            # A file may have lost the zeros of a key, and then it is still the same key.
+            return "\0".join(without_zeros(cells[place]) for place in places), digest(data), data
 
-    pairs = db.execute(
-        "SELECT key, o.cells, t.cells FROM ours o JOIN theirs t USING (key) WHERE o.cells <> t.cells ORDER BY key"
-    )
-    for key, our_text, their_text in pairs:
-        ours, theirs = json.loads(our_text), json.loads(their_text)
+        count = 0
+        rows = iter(rows)
+        while block := [packed(row) for row in islice(rows, BLOCK)]:
+            self.db.execute("BEGIN")
+            self.db.executemany(sql, block)
+            self.db.execute("COMMIT")
+            count += len(block)
+        return count
+
+    @property
+    def key_places(self) -> list[int]:
+        return [self.found.columns.index(name) for name in self.key_names]
+
+    def compare(self) -> None:
+        """Goes through both tables side by side, in the order of the keys."""
+        sides = [groupby(self._sorted(side), key=itemgetter(0)) for side in ("ours", "theirs")]
+        ours, theirs = (next(side, None) for side in sides)
+        while ours or theirs:
+            if theirs is None or (ours is not None and ours[0] < theirs[0]):
+                self._alone(ours, "missing")
+                ours = next(sides[0], None)
+            elif ours is None or theirs[0] < ours[0]:
+                self._alone(theirs, "extra")
+                theirs = next(sides[1], None)
+            else:
+                self._together(list(ours[1]), list(theirs[1]))
+                ours, theirs = next(sides[0], None), next(sides[1], None)
+
+    def _sorted(self, side: str) -> Iterator[_Row]:
+        # By bytes of UTF-8, which is the order in which Python compares text.
+        yield from self.db.execute(f"SELECT key, digest, cells FROM {side} ORDER BY key, rowid")  # noqa: S608 - as above
+
+    def _alone(self, group: tuple[str, Iterator[_Row]] | None, kind: str) -> None:
+        rows = list(group[1]) if group else []
+        self._count_repeated(rows, "repeated_keys_ours" if kind == "missing" else "repeated_keys_theirs")
+        for row in rows:
+            setattr(self.found, kind, getattr(self.found, kind) + 1)
+            note = "not in the file" if kind == "missing" else "only in the file"
+            self.add(Difference(kind, self._key(_cells(row)), note=note))
+
+    def _together(self, ours: list[_Row], theirs: list[_Row]) -> None:
+        self._count_repeated(ours, "repeated_keys_ours")
+        self._count_repeated(theirs, "repeated_keys_theirs")
+        for our_row, their_row in _paired(ours, theirs, self._exact_key):
+            if our_row is None or their_row is None:
+                self.found.duplicates += 1
+                where = "in the file" if our_row is None else "in the query"
+                key = self._key(_cells(our_row or their_row))
+                self.add(Difference("duplicate", key, note=f"one more row with this key {where}"))
+            elif our_row[1] == their_row[1]:
+                self.found.equal_rows += 1
+            else:
+                self._look(_cells(our_row), _cells(their_row))
+
+    def _look(self, ours: Sequence[str], theirs: Sequence[str]) -> None:
+        """Two rows of one key that are not the same text in each column."""
         differs = False
-        for name, o, t in zip(found.columns, our_places, their_places, strict=True):
-            if _says_the_same(ours[o], theirs[t]):
+        for name, form, our, their in zip(self.found.columns, self.forms, ours, theirs, strict=True):
+            if self.same.says_the_same(form, our, their):
                 continue
-            if _is_zeros_lost(ours[o], theirs[t]):
-                found.lost_zeros += 1
+            note = self.same.what_was_lost(form, our, their)
+            if note == self.same.ZEROS_LOST:
+                self.found.lost_zeros += 1
                 continue
             differs = True
-            found.differing_cells += 1
-            found.add(Difference("cell", key, name, _shown(ours[o]), _shown(theirs[t])))
-        found.differing_rows += differs
+            self.found.differing_cells += 1
+            self.found.differing_columns[name] = self.found.differing_columns.get(name, 0) + 1
+            shown = (self.same.shown(form, our), self.same.shown(form, their))
+            self.add(Difference("cell", self._key(ours), name, *shown, note))
+        self.found.differing_rows += differs
+        self.found.equal_rows += not differs
+
+    def _count_repeated(self, rows: Sequence[_Row], name: str) -> None:
+        if len(rows) > 1:
+            repeated = sum(count > 1 for count in Counter(map(self._exact_key, rows)).values())
+            setattr(self.found, name, getattr(self.found, name) + repeated)
+
+    def _exact_key(self, row: _Row) -> str:
+        return self._key(_cells(row))
+
+    def _key(self, cells: Sequence[str]) -> str:
+        return self.key_separator.join(cells[place] for place in self.key_places)
 
 
-# ── what a cell says ──────────────────────────────────────────────────────────────────────────
-# A form is [kind, text]: n number, d moment, b boolean, s text; None for nothing.
+def _cells(row: _Row | None) -> list[str]:
+    return [] if row is None else msgspec.msgpack.decode(row[2], type=list[str])
 
 
-def _form(cell: Cell | float | int | timedelta) -> list[str] | None:
-    if cell is None or cell == "":
-        return None
-    if isinstance(cell, bool):
-        return ["b", str(cell).lower()]
-    if isinstance(cell, Digits):
-        return ["n", str(cell)]
-    if isinstance(cell, int | float):
-        return ["n", repr(cell)]
-    if isinstance(cell, datetime):
-        return ["d", cell.isoformat()]
-    if isinstance(cell, date):
-        return ["d", datetime(cell.year, cell.month, cell.day).isoformat()]  # noqa: DTZ001 - no zone on either side
-    if isinstance(cell, timedelta):
-        cell = (_EPOCH + cell).time()
-    if isinstance(cell, time):
-        return ["s", cell.isoformat()]
-    return ["s", cell[1:] if re.match(r"'[=+\-@\t\r]", cell) else cell]
+def _paired(
+    ours: list[_Row], theirs: list[_Row], exact_key: Callable[[_Row], str]
+) -> Iterator[tuple[_Row | None, _Row | None]]:
+    """Rows of one key: equal ones together, then those whose key is the same to the last zero, then by their order."""
+    for same in (itemgetter(1), exact_key):
+        if len(ours) == len(theirs) == 1:
+            break
+        waiting: dict[Any, list[_Row]] = {}
+        for row in theirs:
+            waiting.setdefault(same(row), []).append(row)
+        alone = []
+        for row in ours:
+            if found := waiting.get(same(row)):
+                yield row, found.pop(0)
+            else:
+                alone.append(row)
+        ours, theirs = alone, [row for rows in waiting.values() for row in rows]
+    yield from zip_longest(ours, theirs)
 
 
-def _says_the_same(ours: list[str] | None, theirs: list[str] | None) -> bool:
-    if ours == theirs:
-        return True
-    if ours is None or theirs is None:
-        return (ours or theirs or ["", ""])[1].strip() == ""
-    if ours[1] == theirs[1]:
-        return True
-    kinds = {ours[0], theirs[0]}
-    if "b" in kinds:
-        return _boolean(ours[1]) == _boolean(theirs[1]) is not None
-    if "d" in kinds:
-        return (moment := _moment(*ours)) is not None and moment == _moment(*theirs)
-    if "n" in kinds:
-        return (number := _number(ours)) is not None and number == _number(theirs)
-    return ours[1].rstrip(" ") == theirs[1].rstrip(" ")
-
-
-def _is_zeros_lost(ours: list[str] | None, theirs: list[str] | None) -> bool:
-    if ours is None or theirs is None or ours[0] != "s" or not ours[1].startswith("0"):
-        return False
-    text = _plain_text(theirs)
-    return ours[1].isdigit() and text.isdigit() and ours[1].lstrip("0") == text.lstrip("0")
-
-
-def _boolean(text: str) -> bool | None:
-    known = {"true": True, "1": True, "vero": True, "false": False, "0": False, "falso": False}
-    return known.get(text.strip().lower())
-
-
-def _number(form: list[str]) -> Decimal | None:
-    kind, text = form
-    text = text.strip()
-    if kind == "s":
-        # A number that was written with a decimal comma, or with zeros in front: an identifier is no number.
-        text = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
-        if not _NUMBER.fullmatch(text) or re.match(r"-?0\d", text):
-            return None
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    # A spreadsheet holds 15 digits.
-    return Decimal(f"{number:.14e}") if number.is_finite() else None
-
-
-def _moment(kind: str, text: str) -> datetime | None:
-    """To the millisecond, which is what a spreadsheet keeps."""
-    text = text.strip()
-    moment: datetime | None = None
-    if kind == "n":
-        number = _number([kind, text])
-        moment = None if number is None or not 0 < number < 3_000_000 else _EPOCH + timedelta(days=float(number))
-    else:
-        for form in (None, "%d/%m/%Y", "%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y"):
-            try:
-                moment = datetime.fromisoformat(text) if form is None else datetime.strptime(text, form)  # noqa: DTZ007
-                break
-            except ValueError:
-                continue
-    if moment is None:
-        return None
-    rounded = moment + timedelta(microseconds=500)
-    return rounded.replace(microsecond=rounded.microsecond // 1000 * 1000, tzinfo=None)
-
-
-def _plain(cell: Any) -> str | None:
-    form = _form(cell)
-    return None if form is None else _plain_text(form)
-
-
-def _plain_text(form: list[str]) -> str:
-    """The text of a key: a number without `.0`, a day without its midnight."""
-    kind, text = form
-    if kind == "n":
-        return re.sub(r"\.0+$", "", text)
-    return text.removesuffix("T00:00:00") if kind == "d" else text.strip()
-
-
-def _without_zeros(text: str) -> str:
-    return text.lstrip("0") or "0" if text.isdigit() else text
-
-
-def _shown(form: list[str] | None) -> str | None:
-    return None if form is None else form[1].removesuffix("T00:00:00") if form[0] == "d" else form[1]
-
-
-# ── the file ──────────────────────────────────────────────────────────────────────────────────
+# ── all differences ───────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
-def _read_file(
-    file: Path, separator: str | None, encoding: str | None
-) -> Iterator[tuple[list[str], Iterator[Sequence[Any]]]]:
-    """Names in lower case, and the rows."""
-    if not file.is_file():
-        raise ConfigError(f"there is no file {file}", remedy="give the path of the .xlsx or .csv that was made earlier")
-    if file.suffix.lower() == ".xlsx":
-        rows = _xlsx_rows(file)
-        yield _names(next(rows, None), file), rows
-        return
-    if file.suffix.lower() not in (".csv", ".txt"):
-        raise ConfigError(f"{file.name} is neither .xlsx nor .csv", remedy="save it as one of them")
-    encoding = encoding or _encoding_of(file)
-    try:
-        with file.open(encoding=encoding, newline="") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            rows = iter(csv.reader(stream, delimiter=separator or _separator_of(first)))
-            yield _names(next(rows, None), file), rows
-    except (UnicodeDecodeError, LookupError, csv.Error, TypeError) as error:
-        raise ConfigError(
-            f"{file.name} cannot be read as CSV", why=str(error), remedy="give --encoding and --separator"
-        ) from None
-
-
-def _xlsx_rows(file: Path) -> Iterator[Sequence[Any]]:
-    from python_calamine import CalamineError, CalamineWorkbook
-
-    try:
-        book = CalamineWorkbook.from_path(str(file))
-        for number, name in enumerate(book.sheet_names):
-            rows = book.get_sheet_by_name(name).iter_rows()
-            # A result that was too long for one sheet goes on in the next, under the same head.
-            yield from islice(rows, 1 if number else 0, None)
-    except CalamineError as error:
-        raise ConfigError(
-            f"{file.name} cannot be read as an Excel file", why=str(error), remedy="open it and save it as .xlsx"
-        ) from None
-
-
-def _names(head: Sequence[Any] | None, file: Path) -> list[str]:
-    names = [str(name).strip().lower() for name in head or ()]
-    if not any(names):
-        raise ConfigError(f"{file.name} is empty", remedy="its first row has to name the columns")
-    return names
-
-
-def _encoding_of(file: Path) -> str:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8-sig"
-
-
-def _separator_of(line: str) -> str:
-    return max(";\t,|", key=line.count)
-
-
-def write_differences(file: Path, found: Parity) -> None:
-    """Every kept difference as CSV.
+def differences_into(file: Path) -> Iterator[Tell]:
+    """A CSV that gets each difference it is told, and its name when the block ends without an error.
 
     Raises:
         StorageFailed: It cannot be written.
     """
-    import io
+    aside = file.with_name(f"{file.name}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8-sig", newline="") as stream:
+            writer = csv.writer(stream, delimiter=";", lineterminator="\r\n")
+            writer.writerow(["kind", "key", "column", "ours", "theirs", "note"])
+            yield lambda d: writer.writerow([_inert(v) for v in (d.kind, d.key, d.column, d.ours, d.theirs, d.note)])
+        aside.replace(file)
+    except OSError as error:
+        raise StorageFailed(f"{file} cannot be written", why=error.strerror or str(error)) from None
+    finally:
+        aside.unlink(missing_ok=True)
 
-    from core.workspace import write_whole
 
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=";", lineterminator="\r\n")
-    writer.writerow(["kind", "key", "column", "ours", "theirs", "note"])
-    writer.writerows([d.kind, d.key, d.column, d.ours, d.theirs, d.note] for d in found.differences)
-    write_whole(file, b"\xef\xbb\xbf" + text.getvalue().encode())
+def _inert(text: str | None) -> str | None:
+    """Numbers stay numbers; any other text is none that a spreadsheet runs."""
+    from core.files import inert
+
+    is_number = text is not None and text[:1] == "-" and text[1:].replace(".", "", 1).isdigit()
+    return text if text is None or is_number else inert(text)

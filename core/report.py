@@ -6,7 +6,7 @@ A problem has four parts: what failed, on what, why, what to do next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -457,34 +457,48 @@ def error_document(error: PsttError) -> dict[str, Any]:
 
 def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[str]:
     """The answer first, then what differs."""
-    lines = [heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())]
     if found.is_equal:
-        lines.append(
-            f"✔ equal      {found.our_rows:,} rows, {len(found.columns)} columns: {file} and the job say the same"
-        )
+        lines = [f"✔ equal: {_count(found.rows, 'row')}, {_count(len(found.columns), 'column')}"]
+    elif found.different_rows:
+        lines = [f"✘ {found.different_rows:,} of {_count(found.rows, 'row')} differ"]
     else:
-        lines.append(f"✘ different  {file} has {found.file_rows:,} rows, the job {found.our_rows:,}")
+        lines = [f"✘ {_count(found.rows, 'row')} are equal, and yet the two are not the same"]
+    lines.append(f"  {heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())}")
+    lines.append(f"  the job      {_count(found.our_rows, 'row')}")
+    lines.append(f"  {file}   {_count(found.file_rows, 'row')}   {found.dialect}")
     facts = (
-        (found.missing, "keys are not in the file"),
-        (found.extra, "keys are only in the file"),
-        (found.duplicates, "rows repeat a key"),
+        (found.missing, "rows are not in the file"),
+        (found.extra, "rows are only in the file"),
+        (found.duplicates, "rows of a key that one side has more often"),
         (found.rejected, "rows of the query cannot become a message"),
-        (found.differing_rows, f"rows differ, in {found.differing_cells:,} cells"),
+        (
+            found.differing_rows,
+            f"rows differ, in {found.differing_cells:,} cells: {_by_count(found.differing_columns)}",
+        ),
         (found.lost_zeros, "cells are equal but for zeros in front that the file has lost"),
+        (found.repeated_keys_ours, "keys stand in more than one row of the job"),
+        (found.repeated_keys_theirs, "keys stand in more than one row of the file"),
     )
     lines += [f"  {count:>9,}  {text}" for count, text in facts if count]
     for names, text in ((found.only_ours, "only in the query"), (found.only_theirs, "only in the file")):
         lines += [f"  columns {text}: {', '.join(names)}"] if names else []
     for difference in found.differences[:most]:
         what = f"{difference.column}: job {difference.ours!r}, file {difference.theirs!r}"
-        lines.append(f"  {difference.key}   {what if difference.kind == 'cell' else difference.note}")
-    if len(found.differences) > most:
-        lines.append(f"  … --csv FILE writes all {len(found.differences):,}")
+        note = f"   ({difference.note})" if difference.note else ""
+        lines.append(f"  {difference.key}   {what + note if difference.kind == 'cell' else difference.note}")
+    if found.told > most:
+        lines.append(f"  … --csv FILE writes all {found.told:,}")
     return lines
 
 
-def parity_document(found: Parity) -> dict[str, Any]:
+def _by_count(counts: Mapping[str, int]) -> str:
+    """`canale 12, status 3`, the most first."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:
     """The same for programs."""
     from dataclasses import asdict
 
-    return {"equal": found.is_equal} | asdict(found)
+    document = {"equal": found.is_equal, "rows": found.rows, "different_rows": found.different_rows} | asdict(found)
+    return document | {"differences": document["differences"][:most]}

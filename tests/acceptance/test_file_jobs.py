@@ -76,10 +76,11 @@ def test_parity_says_equal_and_then_what_differs(place, postgres):
     file = folder / "exports" / "export_pg_20260117.xlsx"
     equal = run("parity", "export", file, "--at", "2026-01-17T02:00")
     assert equal.returncode == 0, equal.stdout + equal.stderr
-    assert "✔ equal      2,000 rows, 3 columns" in equal.stdout
+    assert equal.stdout.startswith("✔ equal: 2,000 rows, 3 columns\n")
     other = run("parity", "export", file, "--at", "2026-01-18T02:00", "--csv", "differences.csv")
     assert other.returncode == 1
-    assert "rows differ, in 2,000 cells" in other.stdout
+    assert other.stdout.startswith("✘ 2,000 of 2,000 rows differ\n")
+    assert "rows differ, in 2,000 cells: trkdate 2,000" in other.stdout
     assert "trkdate: job '2026-01-17', file '2026-01-16'" in other.stdout
     assert len((folder / "differences.csv").read_text(encoding="utf-8-sig").splitlines()) == 2001
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pytest
 
 from core.envelope import Envelope
 from core.errors import ConfigError
+from core.file_reader import FileOptions
 from core.files import open_sink
 from core.model import Column, Job, KafkaConfig, Plan, Query, Rows
-from core.parity import compare, write_differences
+from core.parity import KEPT, compare, differences_into
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -70,12 +71,14 @@ def test_a_file_of_our_own_says_the_same_as_the_job(tmp_path: Path, name: str):
 def test_missing_and_extra_keys_and_differing_cells_are_named_with_both_values(tmp_path: Path, name: str):
     ours, theirs = rows(50), rows(51)[1:]
     theirs[4] = (*theirs[4][:2], Decimal("99.5"), *theirs[4][3:])
-    found = compare(KAFKA, plan_of(), Result(ours), made_earlier(tmp_path / name, theirs))
+    file = made_earlier(tmp_path / name, theirs)
+    with differences_into(tmp_path / "differences.csv") as tell:
+        found = compare(KAFKA, plan_of(), Result(ours), file, tell=tell)
     assert not found.is_equal
+    assert (found.rows, found.equal_rows, found.different_rows) == (51, 48, 3)
     assert (found.missing, found.extra, found.differing_rows, found.differing_cells) == (1, 1, 1, 1)
     (cell,) = [d for d in found.differences if d.kind == "cell"]
-    assert (cell.column, cell.ours, cell.theirs) == ("importo", "1.25", "99.5" if name == "a.xlsx" else "99,5")
-    write_differences(tmp_path / "differences.csv", found)
+    assert (cell.key, cell.column, cell.ours, cell.theirs) == ("000000000005", "importo", "1.25", "99.5")
     assert len((tmp_path / "differences.csv").read_text(encoding="utf-8-sig").splitlines()) == 4
 
 
@@ -116,6 +119,142 @@ def test_columns_of_one_side_only_are_named(tmp_path: Path):
     assert not found.is_equal
 
 
+NUMBERED = (COLUMNS[0], Column("N", "integer", "int"))
+
+
+def old(folder: Path, text: str, name: str = "old.csv", encoding: str = "utf-8") -> Path:
+    file = folder / name
+    file.write_text(text, encoding=encoding)
+    return file
+
+
+def told(file: Path, given: list[tuple[Any, ...]], columns=NUMBERED, job: Job = KAFKA, **options: str):
+    """Differences as (kind, key, column, ours, theirs)."""
+    found = compare(job, plan_of(job), Result(given, columns), file, options=FileOptions(**options))
+    return found, [(d.kind, d.key, d.column, d.ours, d.theirs) for d in found.differences]
+
+
+def test_an_equal_row_that_the_file_has_once_and_the_job_twice_is_a_difference_however_far_apart(tmp_path: Path):
+    file = old(tmp_path, "BARCODE;N\n" + "".join(f"k{i};{i}\n" for i in range(12_000)))
+    given = [(f"k{i}", i) for i in range(12_000)]
+    found, differences = told(file, [*given, ("k0", 0)])
+    assert differences == [("duplicate", "k0", "", None, None)]
+    assert (found.our_rows, found.file_rows, found.repeated_keys_ours, found.is_equal) == (12_001, 12_000, 1, False)
+
+
+def test_rows_of_one_key_are_paired_by_what_they_say_in_any_order(tmp_path: Path):
+    file = old(tmp_path, "BARCODE;N\na;1\na;2\na;3\nb;9\n")
+    found, _ = told(file, [("a", 3), ("a", 1), ("a", 2), ("b", 9)])
+    assert found.is_equal
+    assert (found.repeated_keys_ours, found.repeated_keys_theirs) == (1, 1)
+    found, differences = told(file, [("a", 3), ("a", 1), ("a", 7), ("b", 9)])
+    assert differences == [("cell", "a", "n", "7", "2")]
+
+
+def test_keys_that_differ_in_their_zeros_alone_are_two_keys_where_both_sides_have_both(tmp_path: Path):
+    found, _ = told(old(tmp_path, "BARCODE;N\n7;2\n007;1\n"), [("007", 1), ("7", 2)])
+    assert found.is_equal
+    assert (found.repeated_keys_ours, found.lost_zeros) == (0, 0)
+
+
+def test_digits_are_compared_to_the_last_and_rounding_is_called_out(tmp_path: Path):
+    found, differences = told(old(tmp_path, "BARCODE;N\na;123456789012345678\n"), [("a", 123456789012345679)])
+    assert differences == [("cell", "a", "n", "123456789012345679", "123456789012345678")]
+    found, _ = told(old(tmp_path, "BARCODE;N\na;1,23457E+17\n"), [("a", 123456789012345679)])
+    assert found.differences[0].note == "rounded to 6 digits in the file"
+
+
+def test_numbers_are_read_as_people_write_them(tmp_path: Path):
+    columns = (COLUMNS[0], COLUMNS[2])
+    text = "BARCODE;IMPORTO\na;1.234,50\nb;1,5\nc; 2.50 \nd;-1.234.567,00\ne;1,234.5\n"
+    given = [("a", "1234.50"), ("b", "1.5"), ("c", "2.5"), ("d", "-1234567"), ("e", "1234.5")]
+    assert told(old(tmp_path, text), given, columns)[1] == []
+    # 1.234 is 1.234, unless somebody says that the comma is the sign before the fraction.
+    assert told(old(tmp_path, "BARCODE;IMPORTO\na;1.234\n"), [("a", "1.234")], columns)[1] == []
+    assert told(old(tmp_path, "BARCODE;IMPORTO\na;1.234\n"), [("a", "1234")], columns, decimal=",")[1] == []
+
+
+def test_moments_that_the_file_has_cut_say_to_what(tmp_path: Path):
+    columns = (COLUMNS[0], COLUMNS[4])
+    text = "BARCODE;AT\na;16/01/2026 11:50\nb;16/01/2026\nc;2026-01-16 11:50:32.665\nd;46038,5\n".replace(",", ".")
+    noon = datetime(2026, 1, 16, 12)  # noqa: DTZ001
+    found, _ = told(old(tmp_path, text), [("a", MOMENT), ("b", MOMENT), ("c", MOMENT), ("d", noon)], columns)
+    assert [(d.key, d.note) for d in found.differences] == [
+        ("a", "only to the minute in the file"),
+        ("b", "only to the day in the file"),
+    ]
+
+
+def test_moments_with_and_without_offset_are_compared_by_the_clock_and_two_offsets_by_the_instant(tmp_path: Path):
+    columns = (COLUMNS[0], Column("AT", "datetime_tz", "timestamptz"))
+    text = "BARCODE;AT\na;2026-01-16 12:00:00\nb;2026-01-16 13:00:00+01:00\nc;2026-01-16 13:00:00\n"
+    noon = datetime(2026, 1, 16, 12, tzinfo=UTC)
+    _, differences = told(old(tmp_path, text), [("a", noon), ("b", noon), ("c", noon)], columns)
+    assert [key for _, key, *_ in differences] == ["c"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("separator", [";", ",", "\t", "|"])
+def test_the_dialect_is_told_from_the_file_below_titles_and_empty_lines(tmp_path: Path, encoding: str, separator: str):
+    columns = (COLUMNS[0], Column("CITTÀ", "text", "text"), Column("N_O", "integer", "int"))
+    lines = ["Report of the day, 17/01", "", "Barcode|Città|N. O.", 'a|"Forlì|Cesena, a|b; c"|1'.replace("|C", " C")]
+    text = "\n".join(lines[:2] + [line.replace("|", separator) for line in lines[2:]])
+    job = replace(KAFKA, csv=KAFKA.csv)
+    found, differences = told(
+        old(tmp_path, text, encoding=encoding), [("a", f"Forlì Cesena, a{separator}b; c", 1)], columns, job
+    )
+    assert differences == []
+    assert found.is_equal
+    assert found.dialect.startswith(f"separator {'tab' if separator == chr(9) else separator} · ")
+
+
+@pytest.mark.parametrize("most_bytes", [0, 10**9])
+def test_excel_is_read_alike_at_once_and_streamed(tmp_path: Path, monkeypatch, most_bytes: int):
+    """A large workbook is streamed: same cells, less memory, ten times slower."""
+    monkeypatch.setattr("core.file_reader.AT_ONCE_BYTES", most_bytes)
+    monkeypatch.setattr("core.files.MOST_ROWS", 100)
+    columns = (
+        *COLUMNS,
+        Column("T", "text", "text"),
+        Column("F", "float", "double"),
+        Column("BIG", "integer", "number"),
+        Column("CLOCK", "time", "time"),
+        Column("DOC", "json", "json"),
+        Column("TZ", "datetime_tz", "timestamptz"),
+    )
+    texts = ["=1+1", "-5", "848", "00848", "a\r\nb", "\x01", "_x0041_", "TRUE", "16/01/2026", "1e5", "", None, " x "]
+    given = [
+        (*row, texts[i % len(texts)], 0.1 * i, 10**20 + i, time(11, 50, i % 60), '{"b":[1,2.50],"a":null}', AT)
+        for i, row in enumerate(rows(250))
+    ]
+    job = replace(KAFKA, export_format="excel", kafka_config=KafkaConfig())
+    file = tmp_path / "a.xlsx"
+    encoded = Envelope(columns, job, scheduled_at=AT).encode(Rows(1, given, AT))
+    with open_sink(file, file.parent, columns, job) as (sink, _):
+        assert sink.write(encoded.row_numbers, encoded.data) == []
+    found, differences = told(file, given, columns)
+    assert differences == []
+    assert (found.is_equal, found.file_rows, found.lost_zeros, found.dialect) == (True, 250, 0, 'sheet "Data"')
+
+
+def test_all_differences_are_told_and_some_are_kept(tmp_path: Path):
+    file = old(tmp_path, "BARCODE;N\n" + "".join(f"k{i};{i}\n" for i in range(3 * KEPT)))
+    with differences_into(tmp_path / "all.csv") as tell:
+        found = compare(
+            KAFKA, plan_of(), Result([(f"k{i}", -i - 1) for i in range(3 * KEPT)], NUMBERED), file, tell=tell
+        )
+    assert (len(found.differences), found.told, found.differing_columns) == (KEPT, 3 * KEPT, {"n": 3 * KEPT})
+    lines = (tmp_path / "all.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert len(lines) == 1 + 3 * KEPT
+    assert lines[1] == "cell;k0;n;-1;0;"
+
+
+def test_a_comparison_that_fails_leaves_no_list_of_differences(tmp_path: Path):
+    with pytest.raises(ConfigError), differences_into(tmp_path / "all.csv") as tell:
+        compare(KAFKA, plan_of(), Result(rows(1)), tmp_path / "none.csv", tell=tell)
+    assert list(tmp_path.iterdir()) == []
+
+
 @contextmanager
 def refused(match: str):
     with pytest.raises(ConfigError, match=match) as caught:
@@ -135,7 +274,19 @@ def test_files_that_cannot_be_compared_say_why(tmp_path: Path):
         compare(KAFKA, plan_of(), result, torn)
     with refused("is empty"):
         compare(KAFKA, plan_of(), result, empty)
-    with refused("has no column barcode"):
+    with refused("no row of other.csv names a column of the job"):
+        compare(KAFKA, plan_of(), result, other)
+    other.write_text("n;day\n1;2\n", encoding="utf-8")
+    with refused("other.csv has no column barcode"):
+        compare(KAFKA, plan_of(), result, other)
+    with refused("is not in ascii"):
+        other.write_text("barcode;n\né;2\n", encoding="utf-8")
+        compare(KAFKA, plan_of(), result, other, options=FileOptions(encoding="ascii"))
+    with refused('has no sheet "Other"'):
+        made = made_earlier(tmp_path / "made.xlsx", rows(1))
+        compare(KAFKA, plan_of(), result, made, options=FileOptions(sheet="Other"))
+    with refused("has column n twice"):
+        other.write_text("barcode;n;N\na;2;3\n", encoding="utf-8")
         compare(KAFKA, plan_of(), result, other)
     with refused("there is no file"):
         compare(KAFKA, plan_of(), result, tmp_path / "none.csv")
