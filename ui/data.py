@@ -160,19 +160,29 @@ def _choices(folder: Path) -> Choices:
     with open_workspace(folder, log=False) as app:
         known = app.ledger.jobs_known()
         names = known | {job.slug: job.name for job in _jobs(folder)[0]}
-        with _metrics(folder).figures(app.timezone) as figures:
-            topics = [row["topic"] for row in figures.by_topic(now() - timedelta(days=400), now() + timedelta(days=1))]
+        topics = app.ledger.topics_known()
         clusters = [state.name for state in _frame(folder).clusters]
     return Choices(dict(sorted(names.items(), key=lambda item: item[1])), topics, clusters, bool(known))
 
 
 def overview(scope: Scope, days: int) -> Overview:
     """The figures of the overview, of the last `days` days."""
-    return _overview(root(), scope, days)
+    seen = _overview(root(), scope, days)
+    if isinstance(seen, PsttError):
+        raise seen
+    return seen
 
 
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=64)
-def _overview(folder: Path, scope: Scope, days: int) -> Overview:
+def _overview(folder: Path, scope: Scope, days: int) -> Overview | PsttError:
+    """A problem is kept as well: a file that is held is waited for once, not once for each part of the page."""
+    try:
+        return _looked(folder, scope, days)
+    except PsttError as error:
+        return error
+
+
+def _looked(folder: Path, scope: Scope, days: int) -> Overview:
     at = now()
     with open_workspace(folder, log=False) as app:
         timezone = app.timezone

@@ -25,6 +25,8 @@ from ui.language import t, tn
 __all__ = ["show"]
 
 PER_PAGE = 50
+_REPLAYING = "replaying"
+"""Which run the open dialog is about, and whether only its rejects."""
 STATES: tuple[RunState, ...] = get_args(RunState)
 
 
@@ -217,13 +219,16 @@ def _again(run: Run) -> None:
             key="again_rejects",
             help=None if allowed else t("only an operator may do this"),
         ):
-            _confirm_replay(run, rejects_only=True)
+            st.session_state[_REPLAYING] = (run.run_id, True)
         if st.button(t("Send all again"), icon=":material/restart_alt:", disabled=not allowed, key="again_all"):
-            _confirm_replay(run, rejects_only=False)
+            st.session_state[_REPLAYING] = (run.run_id, False)
+    replaying = st.session_state.get(_REPLAYING)
+    if replaying and replaying[0] == run.run_id:
+        _confirm_replay(run, rejects_only=replaying[1])
 
 
 def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
-    @st.dialog(t("Send again?"))
+    @st.dialog(t("Send again?"), on_dismiss=lambda: st.session_state.pop(_REPLAYING, None))
     @guarded
     def confirm() -> None:
         st.write(t("The query of this run is read again, for the same scheduled time and with the same parameters."))
@@ -244,6 +249,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
             )
         if st.button(t("Yes, send"), type="primary", key="confirm_replay"):
             ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only})
+            st.session_state.pop(_REPLAYING, None)
             st.rerun()
 
     confirm()

@@ -1,0 +1,312 @@
+"""Views through AppTest, and the page as a process with a real browser, over workspaces in which real runs ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from core.agenda import Agenda
+from core.ledger import Ledger
+from core.model import Run
+from core.workspace import Workspace
+from tests.rigs.errors import RigMissing
+from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, environment, make_workspace, run_command
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ZONE = ZoneInfo("Europe/Rome")
+SCRIPT = "<script>alert(1)</script>"
+SLY = f"{SCRIPT} **bold** :red[x] $x$ [a](javascript:alert(1))"
+"""What must be shown as it stands, wherever it comes from."""
+ROWS = (
+    "SELECT CASE WHEN g % 100 = 0 THEN NULL ELSE lpad((572680000000 + g)::text, 12, '0') END AS barcode, g AS n, "
+    f"'{SLY}' AS note FROM generate_series(1, 500) AS g"
+)
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+# ── workspaces ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Place:
+    """A workspace in which something ran."""
+
+    folder: Path
+    topic: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+
+    def runs(self, job: str | None = None) -> list[Run]:
+        """The newest first."""
+        with Ledger(Workspace(self.folder).ledger_file) as ledger:
+            return ledger.runs(job)
+
+    def agenda(self, ask: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with Agenda(Workspace(self.folder).ledger_file) as agenda:
+            return ask(agenda, *args, **kwargs)
+
+    def requests(self) -> list[Any]:
+        return self.agenda(Agenda.requests)
+
+    def command(self, *words: str) -> Any:
+        """What the command line says, as a document."""
+        done = run_command(*words, "--json", env=environment(**self.env), cwd=self.folder)
+        return json.loads(done.stdout)
+
+    def copy(self, to: Path) -> Place:
+        """The same, to be spoilt."""
+        shutil.copytree(self.folder, to)
+        return Place(to, self.topic, self.env)
+
+
+@pytest.fixture(scope="session")
+def _worked(tmp_path_factory, postgres, kafka) -> Place:
+    folder = tmp_path_factory.mktemp("worked") / "ws"
+    topic = kafka.create_topic(partitions=3)
+    to_topic = {"topic": topic, "message_key_field": "barcode"}
+    make_workspace(
+        folder,
+        postgres=postgres,
+        bootstrap_servers=kafka.plaintext,
+        topic=topic,
+        sql=ROWS,
+        job={
+            "name": f"Export {SLY}",
+            "scheduling_mode": "cron",
+            "cron": "0 2 * * *",
+            "kafka_config": to_topic,
+            "verify_count": True,
+        },
+    )
+    queries = folder / "queries"
+    (queries / "broken.sql").write_text("SELECT barcode FROM nowhere", encoding="utf-8")
+    broken = {"name": "Broken", "query": "broken.sql", "connection": "pg", "kafka_config": to_topic}
+    (queries / "broken.job.json").write_text(json.dumps(broken), encoding="utf-8")
+    place = Place(folder, topic, {PASSWORD_VARIABLE: postgres.password})
+    midnight = datetime.now(ZONE).replace(hour=2, minute=0, second=0, microsecond=0)
+    if midnight > datetime.now(ZONE):
+        midnight -= timedelta(days=1)
+    for back in (3, 1, 0):  # two days ago is missing
+        place.command("run", "export", "--at", (midnight - timedelta(days=back)).isoformat())
+    place.command("run", "broken")
+    return place
+
+
+@pytest.fixture
+def worked(_worked, look_at) -> Place:
+    """Runs of three days and a missing one, of a job whose name and rows are sly; a job that fails. Only read it."""
+    look_at(_worked)
+    return _worked
+
+
+@pytest.fixture
+def spoilt(_worked, look_at, tmp_path) -> Place:
+    """A copy of it."""
+    place = _worked.copy(tmp_path / "copy")
+    look_at(place)
+    return place
+
+
+@pytest.fixture
+def empty(tmp_path, look_at) -> Place:
+    """A folder with nothing in it."""
+    place = Place(tmp_path / "empty")
+    place.folder.mkdir()
+    look_at(place)
+    return place
+
+
+@pytest.fixture
+def look_at(monkeypatch) -> Iterator[Callable[[Place], None]]:
+    """Makes a workspace that of the views."""
+
+    def look(place: Place) -> None:
+        monkeypatch.setenv("PSTT_WORKSPACE", str(place.folder))
+        for name, value in place.env.items():
+            monkeypatch.setenv(name, value)
+        st.cache_data.clear()
+
+    yield look
+    st.cache_data.clear()
+
+
+# ── views ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _script(view: str, package: str) -> None:
+    from importlib import import_module
+
+    from ui.components.problem import guarded
+
+    guarded(import_module(f"ui.{package}.{view}").show)()
+
+
+@pytest.fixture
+def see() -> Callable[..., AppTest]:
+    """Draws one view: `see("runs", run=…)`."""
+
+    def draw(view: str, *, package: str = "views", language: str = "en", **query: str) -> AppTest:
+        app = AppTest.from_function(_script, kwargs={"view": view, "package": package}, default_timeout=60)
+        app.session_state["language"] = language
+        for name, value in query.items():
+            app.query_params[name] = value
+        return app.run()
+
+    return draw
+
+
+def words(app: AppTest) -> str:
+    """All text of a view, with what was escaped for Markdown as it is read."""
+    found: list[str] = []
+    for kind in ("title", "header", "subheader", "markdown", "caption", "error", "warning", "info", "success", "code"):
+        found += [str(element.value) for element in app.get(kind)]
+    return "\n".join(found).replace("\\", "")
+
+
+def cells(app: AppTest) -> str:
+    """What stands in the tables of a view."""
+    return "\n".join(frame.value.to_csv() for frame in app.dataframe)
+
+
+def metric(app: AppTest, label: str) -> str:
+    return next(str(element.value) for element in app.metric if element.label == label)
+
+
+def is_harmless(app: AppTest) -> bool:
+    """Whether nothing of a view is drawn as HTML, and no sly text could become anything but itself."""
+    texts = [element for kind in ("markdown", "caption", "error", "warning") for element in app.get(kind)]
+    as_html = [element for element in texts if getattr(element, "allow_html", False)]
+    bare = [element for element in texts if SCRIPT in str(element.value) or "[x]" in str(element.value)]
+    return not as_html and not bare
+
+
+# ── the page as a process ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def serve(tmp_path) -> Iterator[Callable[[Place], str]]:
+    """Starts the page over a workspace; its address."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(place: Place) -> str:
+        port = _free_port()
+        env = environment(PSTT_WORKSPACE=str(place.folder), **place.env)
+        command = [sys.executable, "-m", "streamlit", "run", "ui/app.py", "--server.port", str(port)]
+        with (tmp_path / f"page-{port}.log").open("wb") as log:
+            started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT))
+        _wait_for(f"http://127.0.0.1:{port}/_stcore/health", started[-1])
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(20)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the page ended at its start"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the page did not start in time")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless chromium."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise RigMissing("browser", f"playwright is not installed: {error}") from None
+    program = os.environ.get("PSTT_TEST_BROWSER") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        raise RigMissing("browser", "no chromium on the PATH; PSTT_TEST_BROWSER may name one")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+@dataclass
+class Visit:
+    """One tab, and what went wrong in it."""
+
+    page: Page
+    troubles: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def photograph(self, name: str) -> None:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    def heading(self, text: str) -> None:
+        """Waits until a view with that heading is drawn."""
+        self.page.get_by_role("heading", name=text).first.wait_for(timeout=20_000)
+
+    def has(self, text: str | re.Pattern[str]) -> None:
+        self.page.get_by_text(text).first.wait_for(timeout=20_000)
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[..., Visit]]:
+    """Opens an address: `visit(url, locale="it-IT", color_scheme="dark", viewport={…})`."""
+    contexts = []
+
+    def open_(url: str, **options: Any) -> Visit:
+        context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1400, "height": 1000}, **options})
+        contexts.append(context)
+        made = Visit(context.new_page())
+        made.page.on("pageerror", lambda error: made.troubles.append(str(error)))
+        made.page.on("dialog", lambda dialog: (made.troubles.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        made.page.on(
+            "request", lambda request: made.hosts.add(request.url.split("/")[2] if "//" in request.url else "")
+        )
+        made.page.goto(url)
+        return made
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,64 @@
+"""The calendar: which day is missing, and how it is sent again."""
+
+from datetime import timedelta
+
+from core.agenda import Agenda
+from tests.ui.conftest import ZONE, cells, is_harmless, now, words
+from ui import data
+
+
+def missing_day(place):
+    """Two days before the newest run."""
+    return (place.runs("export")[0].scheduled_at.astimezone(ZONE) - timedelta(days=2)).date()
+
+
+def test_the_missing_day_is_told_apart_from_days_on_which_nothing_was_due(worked, see):
+    slots = data.calendar_slots(60)["export"]
+    states = {slot.scheduled_at.astimezone(ZONE).date(): slot.state for slot in slots}
+    day = missing_day(worked)
+    assert states[day] == "missing"
+    assert states[day + timedelta(days=1)] == "balanced"
+    assert day - timedelta(days=3) not in states
+    app = see("calendar")
+    assert not app.exception
+    assert app.get("plotly_chart")
+    assert is_harmless(app)
+
+
+def test_a_day_opens_with_what_became_of_its_times(worked, see):
+    app = see("calendar")
+    app.selectbox(key="calendar_job").select("export").run()
+    app.date_input(key="calendar_day").set_value(missing_day(worked)).run()
+    assert "? missing" in words(app)
+    assert "nothing ran, and nothing says why" in cells(app)
+
+
+def test_sending_a_range_again_tells_how_many_messages_and_asks_the_runner(spoilt, see):
+    day = missing_day(spoilt)
+    app = see("calendar")
+    app.selectbox(key="calendar_range_job").select("export").run()
+    app.date_input(key="calendar_range").set_value((day - timedelta(days=1), day)).run()
+    assert "**1 run, about 495 messages**" in words(app)
+    assert "1 left out that succeeded before" in words(app)
+    app.checkbox(key="calendar_again").check().run()
+    assert "**2 runs, about 990 messages**" in words(app)
+    app.button(key="calendar_send").click().run()
+    assert not app.exception
+    (request,) = spoilt.requests()
+    assert (request.kind, request.job) == ("backfill", "export")
+    assert request.args == {"from": str(day - timedelta(days=1)), "to": str(day), "again": True}
+    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    assert (entry.action, entry.object, entry.after["request"]) == ("backfill", "job export", request.request_id)
+
+
+def test_a_range_without_a_scheduled_time_is_a_problem_in_words(worked, see):
+    app = see("calendar")
+    app.selectbox(key="calendar_range_job").select("export").run()
+    today = now().astimezone(ZONE).date()
+    app.date_input(key="calendar_range").set_value((today, today)).run()
+    assert not app.exception
+    assert "Nothing is left to send." in words(app) or "has no scheduled time" in words(app)
+
+
+def test_an_empty_workspace_has_no_calendar(empty, see):
+    assert "No job sends to Kafka yet." in words(see("calendar"))

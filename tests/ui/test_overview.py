@@ -1,0 +1,153 @@
+"""The overview over real runs: its numbers are those of `metrics summary`."""
+
+import subprocess
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+from bench.kills import start_runner, stop_runner
+from core.agenda import Agenda
+from core.broker_health import look
+from core.model import Cluster
+from core.workspace import Workspace
+from tests.rigs.workspace import environment
+from tests.ui.conftest import cells, is_harmless, metric, now, words
+
+
+def test_its_numbers_are_those_of_the_command_line(worked, see):
+    app = see("overview")
+    assert not app.exception
+    summary = worked.command("metrics", "summary")
+    today, week = summary["today"], summary["last_7_days"]
+    assert today["messages"] == 3 * 495
+    assert metric(app, "Sent") == f"{today['messages']:,}"
+    assert metric(app, "Success") == "100 %"
+    assert metric(app, "Errors") == str(today["errors"])
+    assert metric(app, "Messages") == f"{week['messages']:,}"
+    assert metric(app, "A day") == f"{week['messages_per_day']:,}"
+    for name in ("p90", "p99"):
+        shown = float(metric(app, name).removesuffix(" ms").replace(",", ""))
+        assert shown == pytest.approx(week["latency_ms"][name], abs=0.6)
+
+
+def test_the_first_line_answers_whether_yesterdays_rows_arrived(worked, see):
+    app = see("overview")
+    assert "Yesterday" in words(app)
+    assert "495 of 500 rows acknowledged, 1 of 1 runs balanced. 5 rejected." in words(app)
+
+
+def test_jobs_come_with_next_fire_topic_and_verdict_and_errors_with_their_count(worked, see):
+    shown = cells(see("overview"))
+    assert worked.topic in shown
+    assert "✔ balanced" in shown
+    assert "✘ failed" in shown
+    assert "in " in shown
+    assert "barcode: the key is null" in shown
+    assert 'relation ""nowhere"" does not exist' in shown
+
+
+def test_a_filter_counts_only_what_it_names(worked, see):
+    app = see("overview")
+    app.selectbox(key="overview_job").select("broken").run()
+    assert metric(app, "Sent") == "0"
+    app.selectbox(key="overview_job").select("export").run()
+    assert metric(app, "Sent") == f"{3 * 495:,}"
+
+
+def test_html_and_markdown_in_names_and_errors_stay_text(worked, see):
+    app = see("overview")
+    assert "<script>alert(1)</script>" in cells(app)
+    assert is_harmless(app)
+
+
+def test_it_speaks_italian_with_italian_numbers(worked, see):
+    app = see("overview", language="it")
+    assert app.title[0].value == "Panoramica"
+    assert metric(app, "Inviati") == "1.485"
+
+
+def test_an_empty_workspace_shows_three_steps_and_no_chart(empty, see):
+    app = see("overview")
+    assert not app.exception
+    assert [title.value for title in app.subheader[:3]] == ["1. A connection", "2. A query", "3. A job"]
+    assert not app.get("plotly_chart")
+
+
+def test_the_demo_fills_an_empty_workspace_and_asks_the_runner_for_its_run(empty, see):
+    app = see("overview")
+    next(button for button in app.button if button.label == "Fill with the demo").click().run()
+    assert not app.exception
+    (request,) = empty.requests()
+    assert (request.kind, request.job, request.state) == ("run", "export-cdg-tracce", "waiting")
+    assert (empty.folder / "demo.sqlite").exists()
+    assert "it waits until a runner works" in words(app)
+
+
+def test_metrics_held_by_another_program_are_a_message_and_no_crash(spoilt, see):
+    script = "import duckdb, sys, time; db = duckdb.connect(sys.argv[1]); print('held', flush=True); time.sleep(120)"
+    file = Workspace(spoilt.folder).metrics_file
+    holder = subprocess.Popen([sys.executable, "-c", script, str(file)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        app = see("overview")
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not app.exception
+    assert "metrics.duckdb is held by another program" in words(app)
+    assert "close the notebook or tool that has it open" in words(app)
+
+
+def test_without_metrics_the_numbers_come_from_the_spool(spoilt, see):
+    Workspace(spoilt.folder).metrics_file.unlink()
+    assert metric(see("overview"), "Sent") == f"{3 * 495:,}"
+
+
+# ── the frame ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_frame_says_that_no_runner_works_and_how_to_start_one(worked, see):
+    text = words(see("frame", package="components"))
+    assert "ws · rig" in text
+    assert "🔴 Runner stopped: start it with `python -m core runner`" in text
+
+
+def test_the_frame_shows_a_runners_heartbeat_and_its_look_at_the_cluster(spoilt, see):
+    runner = start_runner(spoilt.folder, environment(**spoilt.env))
+    try:
+        deadline = time.monotonic() + 60
+        while not spoilt.agenda(Agenda.broker_states) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        text = words(see("frame", package="components"))
+    finally:
+        stop_runner(runner)
+    assert "🟢 Runner: heartbeat" in text
+    assert "🟢 Kafka Rig: Connected since" in text
+
+
+def test_the_frame_tells_in_words_that_a_cluster_is_away(spoilt, see):
+    away = Cluster("Kafka Rig", "127.0.0.1:9")
+    for seconds in (240, 120, 0):
+        at = now() - timedelta(seconds=seconds)
+        spoilt.agenda(Agenda.add_broker_sample, look(away, at))
+    text = words(see("frame", package="components"))
+    assert "🔴 Kafka Rig: Disconnected for 4 min" in text
+
+
+def test_a_broken_connections_file_is_told_in_the_frame_and_the_views_go_on(spoilt, see):
+    (spoilt.folder / "connections.json").write_text("{", encoding="utf-8")
+    assert "connections.json" in words(see("frame", package="components"))
+    assert metric(see("overview"), "Sent") == f"{3 * 495:,}"
+
+
+def test_a_view_that_fails_shows_a_problem_and_no_traceback(worked, see, monkeypatch):
+    def fail():
+        raise RuntimeError("secret-detail")
+
+    monkeypatch.setattr("ui.data.yesterday", fail)
+    app = see("overview")
+    assert not app.exception
+    assert "this part of the page could not be shown" in words(app)
+    assert "secret-detail" not in words(app)

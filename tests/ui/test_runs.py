@@ -1,0 +1,148 @@
+"""Runs: the list, one run, and what can be asked of it."""
+
+import pytest
+
+from core.ledger import Ledger
+from core.model import Job, Plan, Query, Step
+from core.workspace import Workspace
+from tests.ui.conftest import SCRIPT, cells, is_harmless, now, words
+from ui.access import Visitor
+
+
+@pytest.fixture
+def as_viewer(monkeypatch):
+    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+
+
+def press(app, key):
+    return app.button(key=key).click().run()
+
+
+# ── the list ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_list_has_every_run_with_its_verdict(worked, see):
+    app = see("runs")
+    frame = app.dataframe[0].value
+    assert list(frame["Run"]) == [run.run_id for run in worked.runs()]
+    assert list(frame["Verdict"]) == ["✘ failed", "✔ balanced", "✔ balanced", "✔ balanced"]
+    assert list(frame["Acknowledged"]) == [0, 495, 495, 495]
+    assert is_harmless(app)
+
+
+def test_filters_of_job_state_and_day_choose(worked, see):
+    app = see("runs", job="export")
+    assert len(app.dataframe[0].value) == 3
+    app.multiselect(key="runs_states").select("failed").run()
+    assert "No run is like that." in words(app)
+    oldest = worked.runs("export")[-1]
+    app = see("runs", day=str(oldest.scheduled_at.date()))
+    assert list(app.dataframe[0].value["Run"]) == [oldest.run_id]
+
+
+def test_a_day_or_job_that_is_none_is_left_out_of_the_filter(worked, see):
+    app = see("runs", day="not-a-day", job="../../etc")
+    assert not app.exception
+    assert len(app.dataframe[0].value) == 4
+
+
+def test_a_long_list_pages(spoilt, see):
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+        for _ in range(60):
+            ledger.start(Plan(Job("many", "Many", "q.sql", "pg"), query, "rig", "t", now(), 100), now())
+    app = see("runs")
+    assert len(app.dataframe[0].value) == 50
+    app.number_input(key="runs_page").set_value(2).run()
+    assert len(app.dataframe[0].value) == 14
+
+
+# ── one run ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_is_an_equation_with_parameters_sql_offsets_and_rejects(worked, see):
+    run = worked.runs("export")[0]
+    app = see("runs", run=run.run_id)
+    assert not app.exception
+    text = words(app)
+    assert "# 500 read = 495 acknowledged + 5 rejected" in text
+    assert "COUNT(*) in the same snapshot: 500 = 500 read" in text
+    assert "generate_series(1, 500)" in text
+    assert f"run {run.run_id}" in text
+    shown = cells(app)
+    for part in run.partitions:
+        assert f"{worked.topic},{part.partition},{part.first_offset},{part.last_offset},{part.count}" in shown
+    assert "barcode,text,the key is null,5" in shown
+    assert is_harmless(app)
+    assert SCRIPT in shown  # a rejected row, as text
+
+
+def test_the_log_lines_of_a_run_are_its_own(worked, see):
+    run, other = worked.runs("export")[:2]
+    app = see("runs", run=run.run_id)
+    log = app.code[-1].value
+    assert "export succeeded: 500 read, 495 acknowledged, 5 rejected" in log
+    assert other.run_id not in log
+
+
+def test_a_failed_run_says_why_and_what_to_do(worked, see):
+    text = words(see("runs", run=worked.runs("broken")[0].run_id))
+    assert "✘ failed" in text
+    assert 'relation "nowhere" does not exist' in text
+    assert "Next:" in text
+
+
+@pytest.mark.parametrize("run_id", ["ffffffffff", "../../../etc/passwd", "<script>", "%00"])
+def test_a_run_that_is_not_there_is_a_problem_in_words(worked, see, run_id):
+    app = see("runs", run=run_id)
+    assert not app.exception
+    assert "there is no run" in words(app)
+
+
+def test_all_rejects_can_be_downloaded(worked, see):
+    from ui import data
+
+    run = worked.runs("export")[0]
+    lines = data.rejects_csv(run.run_id).decode("utf-8-sig").splitlines()
+    assert lines[0].startswith("row_number,key,column,database_type,reason")
+    assert len(lines) == 1 + 5
+
+
+@pytest.mark.parametrize(("key", "rejects_only"), [("again_all", False), ("again_rejects", True)])
+def test_a_replay_is_asked_for_after_it_said_what_readers_will_see(spoilt, see, key, rejects_only):
+    run = spoilt.runs("export")[0]
+    app = press(see("runs", run=run.run_id), key)
+    assert spoilt.requests() == []
+    assert ("are left out" if rejects_only else "Readers see about 495 messages again") in words(app)
+    app = press(app, "confirm_replay")
+    assert not app.exception
+    (request,) = spoilt.requests()
+    assert (request.kind, request.run_id, request.args) == ("replay", run.run_id, {"rejects_only": rejects_only})
+
+
+def test_a_running_run_can_be_cancelled(spoilt, see):
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+        run = ledger.start(Plan(Job("slow", "Slow", "q.sql", "pg"), query, "rig", "t", now(), 100), now())
+    app = see("runs", run=run.run_id)
+    assert "… running" in words(app)
+    press(app, "cancel")
+    (request,) = spoilt.requests()
+    assert (request.kind, request.run_id) == ("cancel", run.run_id)
+
+
+def test_a_viewer_sees_reasons_but_no_row_and_may_ask_for_nothing(worked, see, as_viewer):
+    run = worked.runs("export")[0]
+    app = see("runs", run=run.run_id)
+    assert "barcode,text,the key is null,5" in cells(app)
+    assert SCRIPT not in cells(app)
+    assert app.button(key="again_all").disabled
+    assert app.button(key="again_rejects").disabled
+
+
+def test_a_viewers_wish_is_refused_even_where_the_button_was_not(spoilt, see, as_viewer, monkeypatch):
+    monkeypatch.setattr("ui.views.runs.may", lambda role: True)
+    app = press(see("runs", run=spoilt.runs("export")[0].run_id), "again_all")
+    app = press(app, "confirm_replay")
+    assert "only an operator may do this" in words(app)
+    assert spoilt.requests() == []

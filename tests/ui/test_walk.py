@@ -1,0 +1,95 @@
+"""The page as a process and a real browser: from the overview to a run, and to one message."""
+
+import re
+
+import pytest
+
+from tests.ui.conftest import SLY
+
+
+@pytest.fixture
+def address(worked, serve):
+    return serve(worked)
+
+
+def test_from_the_overview_to_the_run_and_to_the_message(worked, address, visit):
+    seen = visit(address)
+    seen.heading("Overview")
+    seen.has("495 of 500 rows acknowledged")
+    seen.page.locator(".js-plotly-plot").nth(2).wait_for(timeout=20_000)
+    seen.photograph("overview")
+    seen.page.get_by_role("link", name="Runs", exact=True).click()
+    seen.heading("Runs")
+    seen.photograph("runs")
+    run = worked.runs("export")[0]
+    seen.page.get_by_label("Run", exact=True).fill(run.run_id)
+    seen.page.keyboard.press("Enter")
+    seen.has("500 read = 495 acknowledged + 5 rejected")
+    assert f"run={run.run_id}" in seen.page.url
+    seen.has("Offsets per partition")
+    seen.photograph("run")
+    seen.page.get_by_role("link", name="Overview", exact=True).click()
+    seen.heading("Overview")
+    seen.page.get_by_label("Where is …").fill("572680000123")
+    seen.page.keyboard.press("Enter")
+    seen.heading("Find")
+    seen.has("3 sends")
+    _first_row(seen)
+    seen.has("the data has the hash that its message_id is made of")
+    assert SLY in seen.page.get_by_test_id("stCode").first.inner_text().replace("\n", "")
+    seen.photograph("find")
+    assert seen.troubles == []
+    assert {host.split(":")[0] for host in seen.hosts} <= {"127.0.0.1", ""}
+
+
+def _first_row(seen):
+    """Tables are drawn on a canvas: the box of the first row is below the heading's."""
+    box = seen.page.get_by_test_id("stDataFrame").first.bounding_box()
+    seen.page.mouse.click(box["x"] + 17, box["y"] + 52)
+
+
+def test_a_click_on_a_day_of_the_chart_shows_its_runs(address, visit):
+    seen = visit(address)
+    seen.heading("Overview")
+    plot = seen.page.locator(".js-plotly-plot .nsewdrag").first
+    plot.wait_for(timeout=20_000)
+    seen.page.wait_for_timeout(1500)
+    box = plot.bounding_box()
+    seen.page.mouse.click(box["x"] + box["width"] * 0.982, box["y"] + box["height"] * 0.8)
+    seen.heading("Runs")
+    assert re.search(r"day=\d{4}-\d\d-\d\d", seen.page.url)
+
+
+def test_days_drawn_over_in_the_calendar_become_the_range(worked, address, visit):
+    seen = visit(f"{address}/calendar")
+    seen.heading("Calendar")
+    plot = seen.page.locator(".js-plotly-plot .nsewdrag").first
+    plot.wait_for(timeout=20_000)
+    seen.page.wait_for_timeout(1500)
+    box = plot.bounding_box()
+    seen.page.mouse.move(box["x"] + box["width"] * 0.90, box["y"] + box["height"] * 0.55)
+    seen.page.mouse.down()
+    seen.page.mouse.move(box["x"] + box["width"] * 0.999, box["y"] + box["height"] * 0.97, steps=8)
+    seen.page.mouse.up()
+    seen.has(re.compile(r"[1-6] runs?, about [\d,]+ messages"))
+    seen.photograph("calendar")
+    assert seen.troubles == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1400), ("light", 390), ("dark", 390)])
+def test_it_is_italian_for_an_italian_browser_dark_and_on_a_phone(address, visit, scheme, width):
+    seen = visit(address, locale="it-IT", color_scheme=scheme, viewport={"width": width, "height": 900})
+    seen.heading("Panoramica")
+    seen.has("1.485")
+    wide = seen.page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width
+    seen.photograph(f"overview_{scheme}_{width}")
+
+
+def test_the_switch_outranks_the_browsers_language(address, visit):
+    seen = visit(address, locale="it-IT")
+    seen.heading("Panoramica")
+    seen.page.get_by_text("en", exact=True).click()
+    seen.heading("Overview")
+    seen.page.get_by_role("link", name="Calendar", exact=True).click()
+    seen.heading("Calendar")
