@@ -314,6 +314,10 @@ class Ledger(Store):
         """Every job that ever ran: slug → its newest name."""
         return {row["job"]: row["job_name"] for row in self._rows("jobs_known")}
 
+    def topics_known(self) -> list[str]:
+        """Every topic that a run sent to."""
+        return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
+
     def first_scheduled(self, job: str) -> datetime | None:
         """The earliest scheduled time of a job's runs; None where there is none."""
         (row,) = self._rows("first_scheduled", {"job": job})

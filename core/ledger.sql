@@ -131,6 +131,9 @@ SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at <
 -- SQLite takes the other columns from the row with the maximum.
 SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
 
+-- name: topics_known
+SELECT DISTINCT topic FROM run ORDER BY topic
+
 -- name: first_scheduled
 SELECT min(scheduled_at) FROM run WHERE job = :job
 
