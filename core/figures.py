@@ -220,6 +220,16 @@ class Figures:
         """
         return self._ask("run_figures", since, until, scope, limit=limit)
 
+    def run_span(self, run_id: str, since: datetime, until: datetime) -> dict[str, Any]:
+        """When a run's first message was handed over and acknowledged, and when the last; None where there is none.
+
+        Args:
+            run_id: The run.
+            since: When it began: sends are stored in order of time, so a few of 50,000,000 are read.
+            until: When it ended.
+        """
+        return self._rows("run_span", {"run_id": run_id, "since": since, "until": until})[0]
+
     def latency_histogram(self, run_id: str) -> list[dict[str, Any]]:
         """The latencies of one run: `from_ms, to_ms, messages`, by latency; each step is 3 % wider than the last."""
         return self._rows("latency_histogram", {"run_id": run_id})

@@ -256,6 +256,13 @@ SELECT chosen.*, last_acknowledged_at,
     rows_read / nullif(duration_s, 0) AS rows_per_s
 FROM chosen LEFT JOIN ended USING (run_id) ORDER BY started_at DESC, run_id LIMIT $limit
 
+-- name: run_span
+SELECT min(handed_over_at) AS first_handed_over_at, min(acknowledged_at) AS first_acknowledged_at,
+    max(acknowledged_at) AS last_acknowledged_at
+FROM (SELECT handed_over_at, CASE WHEN status = 'acknowledged'
+        THEN handed_over_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT) END AS acknowledged_at
+      FROM sends WHERE run_id = $run_id AND handed_over_at >= $since AND handed_over_at < $until)
+
 -- name: job_runs
 WITH chosen AS (
     SELECT * FROM runs WHERE started_at >= $since AND started_at < $until AND ($job IS NULL OR job = $job)
