@@ -79,6 +79,11 @@ class Receipt:
         return sum(topic.rows for topic in self.topics) + sum(file.rows for file in self.files)
 
     @property
+    def rejected(self) -> int:
+        """Rows that the green runs put aside."""
+        return sum(run.rejected for job in self.jobs for run in job.runs if run.state == "succeeded")
+
+    @property
     def files(self) -> tuple[RunFile, ...]:
         """The files that were written."""
         return tuple(file for job in self.jobs for run in job.runs for file in run.files)
@@ -193,6 +198,10 @@ def receipt_notice(receipt: Receipt) -> Notice:
     elif bad:
         subject = f"✘ {day}: {len(bad)} of {len(receipt.jobs)} jobs not as they should be ({rows:,} rows arrived)"
         answer = f"Not everything arrived: look at {', '.join(job.name for job in bad)}."
+    elif rejected := receipt.rejected:
+        counts = f"{rows:,} rows of {_count(len(receipt.jobs), 'job')}, {rejected:,} rejected"
+        subject = f"✔ {day}: every row is accounted for, {counts}"
+        answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
     else:
         subject = f"✔ {day}: everything arrived, {rows:,} rows of {_count(len(receipt.jobs), 'job')}"
         answer = f"Everything that was due has arrived: {rows:,} rows of {_count(len(receipt.jobs), 'job')}."

@@ -547,6 +547,18 @@ def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
     assert "exports/CDG_20260117.xlsx   20,000   1.5 MB" in receipt.body
 
 
+def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage):
+    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.restart()
+    run = stage.ledger.start(Plan(EXPORT, Query("q.sql", (Step("select 1"),), {}, ""), "c", "t", START, 100), stage.at)
+    outcome = Outcome("succeeded", rows_read=10, acknowledged=8, rejected=2)
+    stage.ledger.finish(run.run_id, outcome, stage.at)
+    stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+    stage.go(TEN_S)
+    (receipt,) = stage.outbox.waiting()
+    assert receipt.subject == "✔ 17 Jan 2026: every row is accounted for, 8 rows of 1 job, 2 rejected"
+
+
 # ── alerts.json ───────────────────────────────────────────────────────────────────────────────
 
 
