@@ -211,16 +211,17 @@ def is_harmless(app: AppTest) -> bool:
 # ── the page as a process ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def serve(tmp_path) -> Iterator[Callable[[Place], str]]:
-    """Starts the page over a workspace; its address."""
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory) -> Iterator[Callable[[Place], str]]:
+    """Starts the page over a workspace; its address. It ends with the module."""
+    logs = tmp_path_factory.mktemp("pages")
     started: list[subprocess.Popen[bytes]] = []
 
     def start(place: Place) -> str:
         port = _free_port()
         env = environment(PSTT_WORKSPACE=str(place.folder), **place.env)
         command = [sys.executable, "-m", "streamlit", "run", "ui/app.py", "--server.port", str(port)]
-        with (tmp_path / f"page-{port}.log").open("wb") as log:
+        with (logs / f"page-{port}.log").open("wb") as log:
             started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT))
         _wait_for(f"http://127.0.0.1:{port}/_stcore/health", started[-1])
         return f"http://127.0.0.1:{port}"
@@ -275,8 +276,26 @@ class Visit:
     hosts: set[str] = field(default_factory=set)
 
     def photograph(self, name: str) -> None:
+        """All of the view: it scrolls inside the window, so the window is made as high as it is."""
         SCREENSHOTS.mkdir(exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+        before = self.page.viewport_size
+        assert before is not None
+        height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        self.page.set_viewport_size({"width": before["width"], "height": max(before["height"], min(height, 6000))})
+        self.page.wait_for_timeout(1500)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        self.page.set_viewport_size(before)
+
+    def chart(self, number: int = 0) -> dict[str, float]:
+        """Where the inside of a chart is, once the view around it stands still."""
+        plot = self.page.locator(".js-plotly-plot .nsewdrag").nth(number)
+        plot.wait_for(timeout=20_000)
+        box, before = plot.bounding_box(), None
+        while box != before:
+            self.page.wait_for_timeout(1000)
+            box, before = plot.bounding_box(), box
+        assert box is not None
+        return dict(box)
 
     def heading(self, text: str) -> None:
         """Waits until a view with that heading is drawn."""

@@ -7,9 +7,9 @@ import pytest
 from tests.ui.conftest import SLY
 
 
-@pytest.fixture
-def address(worked, serve):
-    return serve(worked)
+@pytest.fixture(scope="module")
+def address(_worked, serve):
+    return serve(_worked)
 
 
 def test_from_the_overview_to_the_run_and_to_the_message(worked, address, visit):
@@ -51,10 +51,7 @@ def _first_row(seen):
 def test_a_click_on_a_day_of_the_chart_shows_its_runs(address, visit):
     seen = visit(address)
     seen.heading("Overview")
-    plot = seen.page.locator(".js-plotly-plot .nsewdrag").first
-    plot.wait_for(timeout=20_000)
-    seen.page.wait_for_timeout(1500)
-    box = plot.bounding_box()
+    box = seen.chart()
     seen.page.mouse.click(box["x"] + box["width"] * 0.982, box["y"] + box["height"] * 0.8)
     seen.heading("Runs")
     assert re.search(r"day=\d{4}-\d\d-\d\d", seen.page.url)
@@ -63,10 +60,7 @@ def test_a_click_on_a_day_of_the_chart_shows_its_runs(address, visit):
 def test_days_drawn_over_in_the_calendar_become_the_range(worked, address, visit):
     seen = visit(f"{address}/calendar")
     seen.heading("Calendar")
-    plot = seen.page.locator(".js-plotly-plot .nsewdrag").first
-    plot.wait_for(timeout=20_000)
-    seen.page.wait_for_timeout(1500)
-    box = plot.bounding_box()
+    box = seen.chart()
     seen.page.mouse.move(box["x"] + box["width"] * 0.90, box["y"] + box["height"] * 0.55)
     seen.page.mouse.down()
     seen.page.mouse.move(box["x"] + box["width"] * 0.999, box["y"] + box["height"] * 0.97, steps=8)
@@ -93,3 +87,15 @@ def test_the_switch_outranks_the_browsers_language(address, visit):
     seen.heading("Overview")
     seen.page.get_by_role("link", name="Calendar", exact=True).click()
     seen.heading("Calendar")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", ["", "runs", "runs?run={run}", "calendar", "find?key=572680000123"])
+def test_no_view_has_a_serious_accessibility_finding(worked, address, visit, view, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    seen = visit(f"{address}/{view.format(run=worked.runs('export')[0].run_id)}", color_scheme=scheme)
+    seen.page.get_by_role("heading", level=1).first.wait_for(timeout=20_000)
+    seen.page.wait_for_timeout(2500)
+    violations = Axe().run(seen.page).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")] == []

@@ -182,7 +182,6 @@ def _range(names: dict[str, str]) -> None:
     st.markdown(_what_it_makes(count))
     pressed = st.button(
         tn(count.fires, "Send 1 run", "Send {count} runs", count=number(count.fires)),
-        type="primary",
         disabled=not count.fires or not may("operator"),
         key="calendar_send",
         icon=":material/send:",

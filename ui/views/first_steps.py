@@ -38,9 +38,7 @@ def show() -> None:
                 "A small database, a broker of its own and one job with 20,000 parcels; nothing outside this folder is touched."
             )
         )
-        if st.button(
-            t("Fill with the demo"), type="primary", disabled=not may("admin"), icon=":material/auto_awesome:"
-        ):
+        if st.button(t("Fill with the demo"), disabled=not may("admin"), icon=":material/auto_awesome:"):
             _fill()
 
 

@@ -247,7 +247,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
                     topic=plain(run.topic),
                 )
             )
-        if st.button(t("Yes, send"), type="primary", key="confirm_replay"):
+        if st.button(t("Yes, send"), key="confirm_replay"):
             ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only})
             st.session_state.pop(_REPLAYING, None)
             st.rerun()
