@@ -1,6 +1,6 @@
 """The library's door to Kafka: send a message or many, ask for health and figures.
 
-It is the pipeline's own publisher and retry with a lock around them, for callers with threads.
+It is the pipeline's own publisher and retry behind a queue, for callers with threads.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import time
 import uuid
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from core.delivery import Sender
-from core.errors import ConfigError, PsttError
+from core.errors import ConfigError, PsttError, RunCancelled
 from core.model import Batch, Cluster, Delivery, Publisher
 from core.publishers import open_publisher
 
@@ -35,14 +35,13 @@ __all__ = [
     "TopicMetrics",
 ]
 
-TURN_S = 0.02
-"""How long one caller waits for reports before another one may hand over."""
+TURN_S = 0.005
+"""How long one caller waits for reports before it looks for messages of others."""
 KEPT_LATENCIES = 10_000
 KEPT_ERRORS = 100
 
-T = TypeVar("T")
 Key = str | bytes | None
-Message = str | bytes | Mapping[str, Any] | Sequence[Any]
+Message = str | bytes | bytearray | memoryview | Mapping[str, Any] | Sequence[Any]
 Headers = Mapping[str, str | bytes]
 
 
@@ -122,12 +121,12 @@ class ServiceMetrics:
 class KafkaService:
     """One cluster, for callers in any thread.
 
-    `send_message` waits for the acknowledgement. Many messages go 1,000 times faster through
-    `send_batch`, as they wait together.
+    `send_message` waits for the acknowledgement, some 15 ms. Many messages go 300 times faster
+    through `send_batch`, as they wait together; so do those of several threads.
 
     Args:
         cluster: Where, and with which settings.
-        recorder: Told of each finished delivery, one at a time; what it raises reaches the sender.
+        recorder: Told of each finished delivery, one at a time; an error of ours that it raises reaches who sent it.
         publisher: Opens the client; the default is the cluster's own.
         now: The clock, aware UTC.
 
@@ -148,10 +147,14 @@ class KafkaService:
         self._open = publisher
         self._now = now
         self._lock = threading.RLock()
+        """Held by the one caller who serves the client for all."""
+        self._asking = 0
+        """Callers who want the client for something else than sending."""
         self._numbers = count(1)
         self._figures = _Figures()
-        self._is_done: dict[Delivery, bool] = {}
-        """The deliveries that callers wait for."""
+        self._inbox: deque[_Ticket] = deque()
+        self._under_way: dict[Delivery, _Ticket] = {}
+        self._to_note: deque[Delivery] = deque()
         self._closed = False
         self._sender: Sender | None = self._start()
 
@@ -202,7 +205,7 @@ class KafkaService:
         """Asks the cluster who it is. Raises nothing: a failure is the answer."""
         started = time.perf_counter()
         try:
-            with self._lock:
+            with self._alone():
                 brokers = self._live().publisher.brokers(timeout_s)
         except PsttError as error:
             return Health(connected=False, error=str(error))
@@ -210,12 +213,11 @@ class KafkaService:
 
     def get_metrics(self) -> ServiceMetrics:
         """What was sent since this service was made."""
-        with self._lock:
-            return self._figures.summary()
+        return self._figures.summary()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Waits for what is under way at most that long, then lets go. May be called twice."""
-        with self._lock:
+        with self._alone():
             self._closed = True
             self._drop(timeout_s)
 
@@ -230,60 +232,94 @@ class KafkaService:
     # ── one delivery ──────────────────────────────────────────────────────────────────────────
 
     def _deliver(self, batch: Batch) -> Delivery:
-        """Hands a batch over and takes turns with other callers in serving reports until it is done."""
+        """Puts a batch into the queue; until it is done, one of the callers who wait serves the client for all."""
+        ticket = _Ticket(batch)
         if not len(batch):
-            return Delivery.of(batch)
-        with self._lock:
-            delivery = self._guarded(lambda sender: sender.submit(batch))
-            self._is_done[delivery] = False
-        try:
-            while not self._serve(delivery):
-                pass
-        finally:
-            with self._lock:
-                del self._is_done[delivery]
-        return delivery
+            return ticket.delivery
+        self._inbox.append(ticket)
+        while not ticket.done.is_set():
+            if self._asking or not self._lock.acquire(blocking=False):
+                ticket.done.wait(TURN_S)
+                continue
+            try:
+                self._turn()
+            finally:
+                self._lock.release()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.delivery
 
-    def _serve(self, delivery: Delivery) -> bool:
-        """One turn; whether this delivery has come to its end."""
-        with self._lock:
-            if not self._is_done[delivery]:
-                self._guarded(lambda sender: sender.serve(TURN_S))
-                self._note(self._sender.finished() if self._sender else [])
-            return self._is_done[delivery]
+    def _turn(self) -> None:
+        """Hands over what is in the queue, then waits a moment for reports."""
+        while self._inbox:
+            self._hand_over(self._inbox.popleft())
+        if self._sender is not None:
+            try:
+                self._sender.serve(TURN_S)
+            except PsttError as error:
+                self._drop(1.0, error)
+            else:
+                self._note(self._sender.finished())
+        self._note([])
 
-    def _guarded(self, step: Callable[[Sender], T]) -> T:
-        """Does a step; a client that failed for good is let go, and the next caller gets a new one."""
-        sender = self._live()
+    def _hand_over(self, ticket: _Ticket) -> None:
         try:
-            return step(sender)
-        except PsttError:
-            self._drop(1.0)
+            sender = self._live()
+        except PsttError as error:
+            ticket.fail(error)
+            return
+        try:
+            ticket.delivery = sender.submit(ticket.batch)
+        except PsttError as error:
+            # The client failed for good: it is let go, and the next message gets a new one.
+            self._drop(1.0, error)
+            ticket.fail(error)
+        except BaseException:
+            ticket.fail(RunCancelled("sending was interrupted", why="another caller's thread was told to end"))
             raise
+        else:
+            self._under_way[ticket.delivery] = ticket
 
-    def _note(self, deliveries: Iterable[Delivery]) -> None:
-        failure: PsttError | None = None
-        for delivery in deliveries:
-            if delivery in self._is_done:
-                self._is_done[delivery] = True
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """The client for one caller. Those who send make room, as a lock that is taken again at once never would."""
+        with self._figures.lock:
+            self._asking += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._figures.lock:
+                self._asking -= 1
+
+    def _note(self, deliveries: Iterable[Delivery], end: PsttError | None = None) -> None:
+        """Counts and records what came to an end, and tells who waits for it; `end`: that of the client itself."""
+        self._to_note.extend(deliveries)
+        while self._to_note:
+            delivery = self._to_note.popleft()
+            ticket = self._under_way.pop(delivery, None)
+            if ticket is not None and delivery.errors:
+                ticket.error = end
             self._figures.add(delivery, self._now())
-            if self._recorder is not None:
-                try:
+            try:
+                if self._recorder is not None:
                     self._recorder(delivery)
-                except PsttError as error:
-                    failure = failure or error
-        if failure is not None:
-            raise failure
+            except PsttError as error:
+                if ticket is not None:
+                    ticket.error = error
+            finally:
+                if ticket is not None:
+                    ticket.done.set()
 
-    def _drop(self, timeout_s: float) -> None:
+    def _drop(self, timeout_s: float, end: PsttError | None = None) -> None:
         sender, self._sender = self._sender, None
         if sender is None:
             return
         with suppress(PsttError):  # the client's end; what it left is in the deliveries
-            self._note(sender.drain(timeout_s))
+            self._note(sender.drain(timeout_s), end)
         deliveries = sender.give_up(1.0)
         sender.publisher.close(1.0)
-        self._note(deliveries)
+        self._note(deliveries, end)
 
     def _live(self) -> Sender:
         if self._closed:
@@ -297,21 +333,41 @@ class KafkaService:
         return Sender(publisher, max_retries=self.cluster.max_retries, backoff_ms=self.cluster.retry_backoff_ms)
 
     def _batch(self, topic: str, messages: Sequence[tuple[Key, Message]], headers: Headers | None) -> Batch:
+        if not topic:
+            raise ConfigError("a message needs a topic", why="its name is empty", remedy="name one")
         return Batch(
             next(self._numbers),
             topic,
-            [key.encode() if isinstance(key, str) else key for key, _ in messages],
-            [_to_bytes(value) for _, value in messages],
+            [None if key is None else _as_bytes(key, "key") for key, _ in messages],
+            [_to_value(value) for _, value in messages],
             [uuid.uuid4().hex.encode() for _ in messages],
             range(1, len(messages) + 1),
-            tuple((name, text.encode() if isinstance(text, str) else text) for name, text in (headers or {}).items()),
+            tuple((name, _as_bytes(text, f'header "{name}"')) for name, text in (headers or {}).items()),
         )
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A batch that somebody waits for."""
+
+    batch: Batch
+    done: threading.Event = field(default_factory=threading.Event)
+    delivery: Delivery = field(init=False)
+    error: PsttError | None = None
+
+    def __post_init__(self) -> None:
+        self.delivery = Delivery.of(self.batch)
+
+    def fail(self, error: PsttError) -> None:
+        self.error = error
+        self.done.set()
 
 
 @dataclass(slots=True)
 class _Figures:
     """What `get_metrics` tells, as it is counted."""
 
+    lock: threading.Lock = field(default_factory=threading.Lock)
     sent: int = 0
     failed: int = 0
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
@@ -319,6 +375,10 @@ class _Figures:
     errors: deque[RecentError] = field(default_factory=lambda: deque(maxlen=KEPT_ERRORS))
 
     def add(self, delivery: Delivery, now: datetime) -> None:
+        with self.lock:
+            self._add(delivery, now)
+
+    def _add(self, delivery: Delivery, now: datetime) -> None:
         batch = delivery.batch
         arrived = [index for index, partition in enumerate(delivery.partitions) if partition != -1]
         self.sent += len(arrived)
@@ -332,6 +392,10 @@ class _Figures:
             self.topics[batch.topic] = TopicMetrics(before.messages + len(arrived), before.bytes + size, now)
 
     def summary(self) -> ServiceMetrics:
+        with self.lock:
+            return self._summary()
+
+    def _summary(self) -> ServiceMetrics:
         ordered = array("d", sorted(self.latencies_ms))
         total = self.sent + self.failed
 
@@ -354,12 +418,24 @@ class _Figures:
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def _to_bytes(value: Message) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
+def _to_value(value: Message) -> bytes:
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        return _as_bytes(value, "value")
     try:
         return _encode(value)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         raise ConfigError("a value has no JSON form", why=str(error), remedy="give bytes, text or plain data") from None
+
+
+def _as_bytes(text: object, what: str) -> bytes:
+    """Text as UTF-8, bytes as they are; the clients themselves fail on anything else in mid-batch."""
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text)
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"a {what} is neither text nor bytes", why=f"it is of type {type(text).__name__}", remedy="use str"
+        )
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"a {what} is no UTF-8 text", why=error.reason, remedy="give it as bytes") from None
