@@ -97,5 +97,7 @@ def test_no_view_has_a_serious_accessibility_finding(worked, address, visit, vie
     seen = visit(f"{address}/{view.format(run=worked.runs('export')[0].run_id)}", color_scheme=scheme)
     seen.page.get_by_role("heading", level=1).first.wait_for(timeout=20_000)
     seen.page.wait_for_timeout(2500)
+    # What is being drawn again is pale for a moment.
+    seen.page.wait_for_function("document.querySelectorAll('[data-stale=true]').length === 0")
     violations = Axe().run(seen.page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")] == []

@@ -20,7 +20,7 @@ START = "python -m core runner"
 
 def show() -> None:
     """The strip above a view."""
-    left, right = st.columns([2, 1], vertical_alignment="center")
+    left, right = st.columns([5, 2], vertical_alignment="center")
     with left:
         _state()
     with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
