@@ -6,13 +6,14 @@ import time
 from datetime import timedelta
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from bench.kills import start_runner, stop_runner
 from core.agenda import Agenda
 from core.broker_health import look
 from core.model import Cluster
 from core.workspace import Workspace
-from tests.rigs.workspace import environment
+from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import cells, is_harmless, metric, now, words
 
 
@@ -151,3 +152,21 @@ def test_a_view_that_fails_shows_a_problem_and_no_traceback(worked, see, monkeyp
     assert not app.exception
     assert "this part of the page could not be shown" in words(app)
     assert "secret-detail" not in words(app)
+
+
+# ── the whole page ────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_page_draws_the_frame_around_the_view(worked):
+    app = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60).run()
+    assert not app.exception
+    assert app.title[0].value == "Overview"
+    assert "Runner stopped" in words(app)
+
+
+def test_a_workspace_that_is_not_there_is_told_in_words(worked, monkeypatch, tmp_path):
+    monkeypatch.setenv("PSTT_WORKSPACE", str(tmp_path / "nowhere"))
+    app = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60).run()
+    assert not app.exception
+    assert "there is no workspace" in words(app)
+    assert "PSTT_WORKSPACE names a folder that does not exist" in words(app)

@@ -36,6 +36,7 @@ _TICKS = [
     {"dtickrange": [86_400_000, None], "value": "%d/%m"},
 ]
 """Days and hours without the names of months, which plotly has in English only."""
+LONGEST_LABEL = 36
 HOUR_MS = 3_600_000
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
@@ -224,7 +225,9 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
     figure.update_layout(barmode="overlay", dragmode="select", selectdirection="any", clickmode="event+select")
     figure.update_yaxes(
         tickvals=list(range(len(labels))),
-        ticktext=[_safe(label) for label in labels],
+        ticktext=[
+            _safe(label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…") for label in labels
+        ],
         range=[len(labels) - 0.5, -0.5],
         showgrid=False,
         zeroline=False,
