@@ -463,33 +463,36 @@ def preview(
     workspace: Workspace_ = None,
     as_json: Json_ = False,
 ) -> None:
-    """Shows the exact key, headers, value and size of a job's first messages; sends nothing."""
+    """Shows the exact key, headers, value and size of a job's first messages, or the first rows of its file."""
     from dataclasses import asdict
 
     from core.bootstrap import App
+    from core.preview import file_rows
+    from core.report import table_lines
 
     with App.open(workspace) as opened:
         plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
         seen = opened.preview(plan, rows=rows)
+    notes = {"warnings": seen.warnings, "rejects": [asdict(r) for r in seen.rejects]}
+    table = file_rows(seen, plan.job) if plan.output is not None else []
+    if as_json and plan.output is not None:
+        names = [column.name for column in seen.columns]
+        _print_json({"file": f"exports/{plan.output}", "columns": names, "rows": table} | notes)
+        return
     if as_json:
-        _print_json(
-            {
-                "messages": [asdict(m) for m in seen.messages],
-                "warnings": seen.warnings,
-                "rejects": [asdict(r) for r in seen.rejects],
-            }
-        )
+        _print_json({"messages": [asdict(m) for m in seen.messages]} | notes)
         return
     _print_heading(plan)
     _print([f"! {warning}" for warning in seen.warnings])
+    if plan.output is not None:
+        _print(["", *table_lines([column.name for column in seen.columns], table)])
+        _print(["", f"{len(table)} rows shown for exports/{plan.output}; nothing was written"])
+        return
     for message in seen.messages:
         _print(["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"])
         _print([f"  header {name} = {text}" for name, text in message.headers.items()])
         _print([f"  value  {message.value}"])
-    if plan.output is not None:
-        _print(["", f"{len(seen.messages)} rows shown for exports/{plan.output}; nothing was written"])
-    else:
-        _print(["", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"])
+    _print(["", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"])
 
 
 @app.command()

@@ -243,9 +243,10 @@ class App:
 
     def _to_file(self, plan: Plan) -> Plan:
         """A file needs no cluster and no key; its name is decided before anything is opened."""
-        from core.files import output_name
+        from core.file_names import output_name
 
-        name = output_name(plan.job, plan.query.values, plan.scheduled_at)
+        environment = self.connections.environment_of(plan.job.connection)
+        name = output_name(plan.job, plan.query.values, plan.scheduled_at, environment)
         self.workspace.inside(name, self.workspace.exports_dir)
         return replace(plan, output=name, job=replace(plan.job, kafka_config=KafkaConfig(include_metadata=False)))
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, PsttError
 from core.jobs import load_jobs
+from core.json_file import read_json_file
 from core.settings import Connections, Settings, mistyped, read_connections, read_env_file, read_settings
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from core.model import DbType, Job
+    from core.model import DbType, Job, Query
 
 __all__ = ["Problem", "check"]
 
@@ -64,8 +65,8 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
             if job.connection not in connections.broken:
                 of_job = _job(workspace, job, connections, settings)
                 problems += [problem for problem in of_job if problem.text not in told]
+        problems += _same_outputs(workspace, jobs, connections)
         problems += _unused_queries(workspace, jobs, connections)
-    problems += _same_outputs(workspace, jobs)
     problems += _runner(workspace)
     if not jobs and not found:
         problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
@@ -186,34 +187,34 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
             yield from _cluster(job, connections, settings, where)
         return
     try:
-        output_of(workspace, job)
+        _output(workspace, job, connections)
     except ConfigError as error:
-        yield _error(error, where)
+        file = read_json_file(workspace.queries_dir / where)
+        yield _error(file.error(("output",), error.what, why=error.why, remedy=error.remedy))
 
 
-def output_of(workspace: Workspace, job: Job) -> Path:
-    """The file that a job writes when it is due now; its mandatory parameters stand for themselves.
+def _output(workspace: Workspace, job: Job, connections: Connections) -> Path:
+    """The file that a job writes when it is due now."""
+    from core.file_names import output_name
 
-    Raises:
-        ConfigError: The name cannot be a file below `exports/`.
-    """
-    from core.files import output_name
-    from core.templates import resolve
-
-    now = datetime.now(UTC)
-    values = {name: resolve(value, now, job.timezone) for name, value in job.parameters.items()}
-    return workspace.inside(output_name(job, values, now), workspace.exports_dir)
+    try:
+        writes = connections.allows_writes(job.connection)
+        values = _bind(workspace, job, connections.database_type(job.connection), writes).values
+    except PsttError:  # told already
+        values = job.parameters
+    environment = connections.environment_of(job.connection)
+    return workspace.inside(output_name(job, values, datetime.now(UTC), environment), workspace.exports_dir)
 
 
-def _same_outputs(workspace: Workspace, jobs: list[Job]) -> Iterator[Problem]:
+def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Problem]:
     """Two jobs that write one file would each replace what the other wrote."""
     found: dict[str, Job] = {}
     for job in jobs:
         if job.export_format == "kafka":
             continue
         try:
-            name = str(output_of(workspace, job)).casefold()
-        except ConfigError:
+            name = str(_output(workspace, job, connections)).casefold()
+        except PsttError:  # told already
             continue
         if name in found:
             yield Problem(
@@ -225,12 +226,12 @@ def _same_outputs(workspace: Workspace, jobs: list[Job]) -> Iterator[Problem]:
         found.setdefault(name, job)
 
 
-def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> None:
+def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> Query:
     from core.bootstrap import bound
 
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
-    bound(path, _known(db_type), job.parameters, now, job.timezone, allow_writes=allow_writes)
+    return bound(path, _known(db_type), job.parameters, now, job.timezone, allow_writes=allow_writes)
 
 
 def _known(db_type: str) -> DbType:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from core.errors import LedgerBusy, PsttError, RunCancelled, RunFailed, StorageFailed
+from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
 from core.files import open_sink
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.ledger import Ledger, Outcome
@@ -70,7 +70,7 @@ def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path)
     root = workspace.root if folder == workspace.exports_dir else folder
     files: list[RunFile] = []
     with (
-        _alone(workspace, file),
+        _alone(workspace, file, f'job "{plan.job.name}", run {intake.run.run_id}'),
         source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading,
     ):
         encoded_rows = intake.rows(reading)
@@ -91,24 +91,40 @@ def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path)
 
 
 @contextmanager
-def _alone(workspace: Workspace, file: Path) -> Iterator[None]:
-    """Two jobs never write one file at once."""
+def _alone(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
+    """Two jobs never write one file at once; the later one fails and is not tried again, since it would replace the file.
+
+    Raises:
+        RunFailed: Another run writes it.
+        StorageFailed: Locks cannot be made.
+    """
     import hashlib
 
     from filelock import FileLock, Timeout
 
-    name = hashlib.sha256(str(file).casefold().encode()).hexdigest()[:16]
+    # Windows and macOS take A.xlsx and a.xlsx for one file.
+    name = hashlib.sha256(str(file.resolve()).casefold().encode()).hexdigest()[:16]
     locks = workspace.state_dir / "locks"
+    holder = locks / f"{name}.holder"
+    lock = FileLock(locks / f"{name}.file.lock", timeout=0)
     try:
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{name}.file.lock", timeout=0):
-            yield
+        lock.acquire()
+        holder.write_text(who, encoding="utf-8")
     except Timeout:
-        raise LedgerBusy(
-            f"another run is writing {file.name}",
+        other = holder.read_text(encoding="utf-8") if holder.exists() else "another run"
+        raise RunFailed(
+            f"{file.name} is being written by {other}",
             why="two jobs have the same output",
-            remedy='give one of them another "output"',
+            remedy='give one of them another "output" in its .job.json',
         ) from None
+    except OSError as error:
+        lock.release()
+        raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _outcome(intake: Intake, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:

@@ -7,12 +7,13 @@ reasons and `core.parity` compares like with like. Memory stays flat: XlsxWriter
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time
 from pathlib import Path
@@ -21,36 +22,54 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from core.envelope import Reject
-from core.errors import ConfigError, StorageFailed
+from core.errors import QueryFailed, StorageFailed
 from core.model import Column, CsvDialect, Job, RunFile
-from core.templates import resolve
 from core.workspace import replace_file
 
 if TYPE_CHECKING:
     from xlsxwriter import Workbook
+    from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-__all__ = ["Cells", "Digits", "Sink", "inert", "open_sink", "output_name"]
+__all__ = ["Cells", "Digits", "Double", "Sink", "inert", "open_sink", "shown"]
 
 MOST_ROWS = 1_048_576
 """Of one sheet of Excel, its header included."""
+MOST_COLUMNS = 16_384
+"""Of one sheet of Excel; XlsxWriter would leave the others out."""
 MOST_CHARACTERS = 32_767
 """Of one cell of Excel; XlsxWriter would leave a longer text out."""
+MOST_DECIMALS = 30
+"""That a format of Excel shows."""
 MOST_DIGITS = 15
 """Excel holds a number as a double: what has more digits is written as text, whole."""
 EXCEL_BEGINS = datetime(1900, 3, 1)  # noqa: DTZ001 - Excel's days have no zone; it believes in a 29 February 1900
+PART = ".part"
+"""End of the hidden folder in which a file grows."""
 WIDTH_ROWS = 200
 """Rows that decide how wide a column is."""
-SUFFIXES: Mapping[str, tuple[str, ...]] = {"excel": (".xlsx",), "csv": (".csv", ".txt")}
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
-_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
-_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$")
 
 
 class Digits(str):
     """A number as its exact digits."""
 
     __slots__ = ()
+
+
+class Double(Digits):
+    """The shortest digits of a double, which a spreadsheet holds as it is."""
+
+    __slots__ = ()
+
+
+class _Exact(float):
+    """A double that XlsxWriter, which would cut it to 16 digits, writes with all 17."""
+
+    __slots__ = ()
+
+    def __format__(self, _spec: str) -> str:
+        return repr(float(self))
 
 
 Cell = None | bool | Digits | date | datetime | time | str
@@ -68,20 +87,21 @@ class Cells:
     """
 
     def __init__(self, columns: Sequence[Column], job: Job) -> None:
-        types = {name.lower(): form for name, form in job.types.items()}
+        types: dict[str, str] = {name.lower(): form for name, form in job.types.items()}
         self.columns = tuple(columns)
         self.names = [column.name.lower() for column in columns]
-        self._parsers = [
-            _parser(types.get(name, column.kind)) for name, column in zip(self.names, columns, strict=True)
-        ]
+        forms = [types.get(name, column.kind) for name, column in zip(self.names, columns, strict=True)]
+        self._parsers = [(_parser(form), _number(form, job)) for form in forms]
         self._decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
     def of(self, data: bytes) -> list[Cell]:
         """The cells of one row; numbers keep every digit."""
-        return [_cell(bytes(raw), parse) for raw, parse in zip(self._decode(data).values(), self._parsers, strict=True)]
+        return [
+            _cell(bytes(raw), *parse) for raw, parse in zip(self._decode(data).values(), self._parsers, strict=True)
+        ]
 
 
-def _cell(raw: bytes, parse: Callable[[str], Cell]) -> Cell:
+def _cell(raw: bytes, parse: Callable[[str], Cell], number: type[Digits]) -> Cell:
     first = raw[:1]
     if first == b'"':
         return parse(msgspec.json.decode(raw, type=str))
@@ -89,7 +109,7 @@ def _cell(raw: bytes, parse: Callable[[str], Cell]) -> Cell:
         return None
     if first in b"tf":
         return first == b"t"
-    return raw.decode() if first in b"[{" else Digits(raw.decode())
+    return raw.decode() if first in b"[{" else number(raw.decode())
 
 
 def _parser(form: str) -> Callable[[str], Cell]:
@@ -100,55 +120,23 @@ def _parser(form: str) -> Callable[[str], Cell]:
     return _time if form == "time" else str
 
 
+def _number(form: str, job: Job) -> type[Digits]:
+    return Double if form == "float" or (form == "decimal" and job.decimals == "float") else Digits
+
+
 def _moment(text: str) -> Cell:
-    """A moment without a zone, or a date alone; a year that Python does not have stays text."""
-    return date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+    """A moment without a zone, or a date alone. One with a zone stays text: no spreadsheet has zones."""
+    moment = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
+    return text if isinstance(moment, datetime) and moment.tzinfo else moment
 
 
 def _time(text: str) -> Cell:
-    moment = time.fromisoformat(text)
-    return text if moment.tzinfo else moment
-
-
-# ── names ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def output_name(job: Job, values: Mapping[str, str], scheduled_at: datetime) -> str:
-    """The file's name below `exports/`, templates replaced.
-
-    `{query}`, `{connection}`, `{job}` and each parameter stand for their text beside the templates of `core.templates`;
-    what no file name may hold becomes `_`.
-
-    Raises:
-        ConfigError: An unknown template, or a name that is no file of that format.
-    """
-    suffixes = SUFFIXES[job.export_format]
-    template = job.output or f"{{query}}_{{connection}}_{{date:%Y%m%d}}{suffixes[0]}"
-    names = {name.lower(): _safe(value) for name, value in values.items()}
-    names |= {"query": _safe(Path(job.query).stem), "connection": _safe(job.connection), "job": _safe(job.slug)}
-    own = {name: text for name, text in names.items() if name not in ("date", "month_start", "now")}
-    name = resolve(template, scheduled_at, job.timezone, own).replace("\\", "/")
-    if not name.lower().endswith(suffixes):
-        raise ConfigError(
-            f'output "{job.output}" of job "{job.name}" is no {job.export_format} file',
-            remedy=f"end it in {' or '.join(suffixes)}",
-            key="output",
-        )
-    for part in name.split("/"):
-        if part in (".", ".."):
-            continue  # where it leads is looked at by `Workspace.inside`
-        if _RESERVED.match(part) or part != part.rstrip(" .") or _FORBIDDEN.search(part):
-            raise ConfigError(
-                f'output "{name}" of job "{job.name}" cannot be a file on Windows',
-                why=f"{part!r} has a character, an end or a name that is not allowed there",
-                remedy="choose another name",
-                key="output",
-            )
-    return name
-
-
-def _safe(text: str) -> str:
-    return _FORBIDDEN.sub("_", text).strip(" .") or "_"
+    """A time of day; what Python has not (24:00, nanoseconds, a zone) stays text."""
+    try:
+        moment = time.fromisoformat(text)
+    except ValueError:
+        return text
+    return text if moment.tzinfo or len(text) > len("HH:MM:SS.ffffff") else moment
 
 
 # ── writing ───────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +169,8 @@ def open_sink(file: Path, root: Path, columns: Sequence[Column], job: Job) -> It
     finished: list[RunFile] = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part"))
+        _sweep(file)
+        aside = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name}.", suffix=PART))
     except OSError as error:
         raise _not_written(file, error) from None
     part = aside / file.name
@@ -202,6 +191,12 @@ def open_sink(file: Path, root: Path, columns: Sequence[Column], job: Job) -> It
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(file: Path) -> None:
+    """Takes away what a run that was killed left of the same file: only one run at a time writes it."""
+    for left in file.parent.glob(f".{glob.escape(file.name)}.*{PART}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _described(part: Path, file: Path, root: Path, rows: int) -> RunFile:
@@ -238,6 +233,13 @@ def _not_written(file: Path, error: OSError) -> StorageFailed:
 class _CsvSink:
     def __init__(self, part: Path, cells: Cells, job: Job) -> None:
         self.rows = 0
+        head = [inert(column.name) for column in cells.columns]
+        for name in head:
+            if not _fits(name, job.csv.encoding):
+                raise QueryFailed(
+                    f"the name of column {name} has a character that {job.csv.encoding} has not",
+                    remedy="give it another name in the query: … AS some_name; or write the file in utf-8",
+                )
         self._cells, self._dialect = cells, job.csv
         encoding = "utf-8-sig" if job.csv.bom and job.csv.encoding == "utf-8" else job.csv.encoding
         self._stream = part.open("w", encoding=encoding, newline="")
@@ -247,7 +249,7 @@ class _CsvSink:
             quoting=csv.QUOTE_ALL if job.csv.quote_all else csv.QUOTE_MINIMAL,
             lineterminator=job.csv.line_end,
         )
-        self._writer.writerow([inert(column.name) for column in cells.columns])
+        self._writer.writerow(head)
 
     def write(self, row_numbers: Sequence[int], rows: Sequence[bytes]) -> list[Reject]:
         rejects = []
@@ -289,14 +291,23 @@ def _csv_text(cell: Cell, dialect: CsvDialect) -> str:
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, datetime):
-        return (
-            cell.strftime(dialect.datetime_format) if dialect.datetime_format else cell.isoformat(" ", "microseconds")
-        )
+        return _dated(cell, dialect.datetime_format) or cell.isoformat(" ", "microseconds")
     if isinstance(cell, date):
-        return cell.strftime(dialect.date_format) if dialect.date_format else cell.isoformat()
+        return _dated(cell, dialect.date_format) or cell.isoformat()
     if isinstance(cell, time):
         return cell.isoformat()
     return inert(cell)
+
+
+def shown(cell: Cell, job: Job) -> str:
+    """A cell for people: as it stands in the CSV, or as Excel would show it."""
+    dialect = job.csv if job.export_format == "csv" else CsvDialect(decimal=".")
+    return str(cell) if type(cell) is str and job.export_format == "excel" else _csv_text(cell, dialect)
+
+
+def _dated(moment: date, form: str) -> str:
+    # Some C libraries write the year 999 with three digits.
+    return moment.strftime(form.replace("%Y", f"{moment.year:04}")) if form else ""
 
 
 def inert(text: str) -> str:
@@ -308,17 +319,25 @@ class _ExcelSink:
     def __init__(self, part: Path, cells: Cells, job: Job) -> None:
         from xlsxwriter import Workbook
 
+        if len(cells.columns) > MOST_COLUMNS:
+            raise QueryFailed(
+                f"the result has {len(cells.columns):,} columns",
+                why=f"a sheet of Excel has {MOST_COLUMNS:,}",
+                remedy='name the columns that are needed in the query, or set "export_format": "csv"',
+            )
         self.rows = 0
         self._cells = cells
         # What it keeps aside goes beside the file and not into the system's folder, which may be small.
-        options = {"constant_memory": True, "tmpdir": str(part.parent), "strings_to_formulas": False}
+        options = {"constant_memory": True, "tmpdir": str(part.parent), "use_zip64": True}
         self._book: Workbook = Workbook(str(part), options)
         self._open = True
         self._head = self._book.add_format({"bold": True, "bg_color": "#DDE6F0", "bottom": 1})
         self._date = self._book.add_format({"num_format": "yyyy-mm-dd"})
         self._datetime = self._book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss.000"})
         self._time = self._book.add_format({"num_format": "hh:mm:ss"})
+        self._fraction = self._book.add_format({"num_format": "hh:mm:ss.000"})
         self._text = self._book.add_format({"num_format": "@"})
+        self._scales: dict[int, Format] = {}
         self._widths = [len(column.name) + 3 for column in cells.columns]
         self._sheet: Worksheet = self._add_sheet()
 
@@ -345,34 +364,43 @@ class _ExcelSink:
 
     def finish(self) -> None:
         self._close_sheet()
-        self._open = False
         self._book.close()
+        self._open = False
 
     def abandon(self) -> None:
         if self._open:
             self._open = False
-            with suppress(OSError):  # only its temporary files matter now
-                for sheet in self._book.worksheets():
+            for sheet in self._book.worksheets():
+                with suppress(OSError):  # only its temporary file matters now, which Windows deletes once it is closed
                     sheet._opt_close()
-                    sheet.row_data_fh.close()
 
     def _put(self, place: int, cell: Cell) -> None:
         sheet, row = self._sheet, self._next_row
         if cell is None:
             return
         if isinstance(cell, Digits):
-            if _is_exact(cell):
-                sheet.write_number(row, place, float(cell))
+            if isinstance(cell, Double):
+                sheet.write_number(row, place, _Exact(cell))
+            elif _is_exact(cell):
+                sheet.write_number(row, place, float(cell), self._scale(cell))
             else:
                 sheet.write_string(row, place, cell, self._text)
         elif isinstance(cell, bool):
             sheet.write_boolean(row, place, cell)
         elif isinstance(cell, time):
-            sheet.write_datetime(row, place, cell, self._time)
+            sheet.write_datetime(row, place, cell, self._fraction if cell.microsecond else self._time)
         elif isinstance(cell, date):
             self._put_date(place, cell)
         else:
             sheet.write_string(row, place, cell, self._text)
+
+    def _scale(self, digits: str) -> Format:
+        """As many digits behind the point as the database gave; a long whole number is not shown as 5.7E+11."""
+        scale = len(digits.partition(".")[2])
+        if scale not in self._scales:
+            zeros = f"0.{'0' * scale}" if scale else "0"
+            self._scales[scale] = self._book.add_format({"num_format": zeros if scale <= MOST_DECIMALS else "General"})
+        return self._scales[scale]
 
     def _put_date(self, place: int, cell: date) -> None:
         """A date before Excel's own beginning is text."""

@@ -109,7 +109,7 @@ class Intake:
             if getattr(job, option) == "fail":
                 where = f"row {reject.row_number}" + (f", column {reject.column}" if reject.column else "")
                 raise RunFailed(
-                    f"{where} cannot be sent",
+                    f"{where} cannot be {'sent' if self.plan.output is None else 'written'}",
                     why=reject.reason,
                     remedy=f'mend the row, or set "{option}": "reject" in {job.slug}.job.json',
                 )

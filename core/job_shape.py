@@ -21,6 +21,7 @@ from core.model import (
     TypeOverride,
 )
 from core.settings import ADDRESS, TOPIC_NAME, known_zone
+from core.templates import DIRECTIVES
 
 __all__ = ["Address", "JobShape"]
 
@@ -57,6 +58,21 @@ def _encoding(name: str) -> str:
     return name.lower().replace("utf8", "utf-8")
 
 
+def _separator(text: str) -> str:
+    if len(text) != 1 or text.isalnum() or text in "\"'\r\n.-+":
+        raise ValueError('one character that stands in no number and no quote; write ";", ",", "|" or "\\t"')
+    return text
+
+
+def _date_format(text: str) -> str:
+    wrong = next((found[0] for found in re.finditer("%(.?)", text) if found[1] not in DIRECTIVES), None)
+    if wrong:
+        raise ValueError(f"{wrong} means nothing on every system; write %d/%m/%Y or %Y-%m-%d %H:%M:%S")
+    if text and "%" not in text:
+        raise ValueError("every date would be the same text; write %d/%m/%Y")
+    return text
+
+
 Name = Annotated[str, Field(min_length=1)]
 Address = Annotated[str, AfterValidator(_address)]
 
@@ -79,14 +95,14 @@ class KafkaShape(_Shape):
 class CsvShape(_Shape):
     """`csv`."""
 
-    separator: Annotated[str, Field(min_length=1, max_length=1)] = ";"
+    separator: Annotated[str, AfterValidator(_separator)] = ";"
     decimal: Literal[".", ","] = ","
     encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
     bom: bool = True
     quote_all: bool = False
     line_end: Literal["\r\n", "\n"] = "\r\n"
-    date_format: str = ""
-    datetime_format: str = ""
+    date_format: Annotated[str, AfterValidator(_date_format)] = ""
+    datetime_format: Annotated[str, AfterValidator(_date_format)] = ""
 
 
 class EmailShape(_Shape):

@@ -12,7 +12,7 @@ from typing import Any
 from core.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope, Reject
 from core.model import Column, DbType, Job, Plan, Reading, Rows, Source
 
-__all__ = ["Preview", "PreviewMessage", "preview"]
+__all__ = ["Preview", "PreviewMessage", "file_rows", "preview"]
 
 MADE_AT_THE_RUN = "(made at the run)"
 NEAR_LIMIT = 0.8
@@ -86,6 +86,15 @@ def preview(
     return Preview(messages, list(seen.warnings()), rejects, columns)
 
 
+def file_rows(seen: Preview, job: Job) -> list[list[str]]:
+    """The same rows as they would stand in the file of an Excel or CSV job, one text a cell."""
+    from core.files import Cells, shown
+
+    cells = Cells(seen.columns, job)
+    start, end = len('{"data":'), -len("}")
+    return [[shown(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in seen.messages]
+
+
 def _first(reading: Reading, rows: int) -> Iterator[Rows]:
     """The first `rows` rows; stops without asking for the fetch after them."""
     left = rows
@@ -123,14 +132,16 @@ class _Seen:
 
     def warnings(self) -> Iterator[str]:
         if not self.rows:
-            yield "the query returns no rows for these parameters: a run would be green and send nothing"
+            nothing = "send nothing" if self.job.export_format == "kafka" else "write a file with the header alone"
+            yield f"the query returns no rows for these parameters: a run would be green and {nothing}"
             return
         yield from self.null_keys()
         yield from self.repeated_keys()
         yield from self.number_keys()
         for index, column in enumerate(self.columns):
             values = [row[index] for row in self.rows if row[index] is not None]
-            yield from self.large_numbers(column, values)
+            if self.job.export_format == "kafka":
+                yield from self.large_numbers(column, values)
             yield from self.mixed_dates(column, values)
         yield from self.large_messages()
         yield from self.bad_rows()

@@ -60,7 +60,7 @@ def _bar(plan: Plan, expected_rows: int | None) -> Iterator[Progress]:
 
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn()]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"{plan.job.connection} → {plan.topic}", total=expected_rows)
+        task = bar.add_task(f"{plan.job.connection} → {plan.output or plan.topic}", total=expected_rows)
 
         def progress(rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
             bar.update(task, completed=rows_read, acknowledged=acknowledged, total=rows_counted or expected_rows)

@@ -452,6 +452,21 @@ def error_document(error: PsttError) -> dict[str, Any]:
     return document
 
 
+# ── a file ────────────────────────────────────────────────────────────────────────────────────
+
+
+def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = 40) -> list[str]:
+    """Rows under their names, each column as wide as its content but no wider than `most` characters."""
+    cells = [[_one_line(cell, most) for cell in row] for row in (names, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _one_line(text: str, most: int) -> str:
+    line = text.translate({10: "↵", 13: None, 9: " "})
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 # ── a comparison ──────────────────────────────────────────────────────────────────────────────
 
 

@@ -340,6 +340,10 @@ class Connections:
         """The `db_type` of a connection; needs no secret."""
         return self._database(name)[0].db_type
 
+    def environment_of(self, name: str) -> str:
+        """The environment of a connection; needs no secret."""
+        return self._database(name)[0].environment
+
     def allows_writes(self, name: str) -> bool:
         """Whether the read-only gate is open for a connection."""
         return self._database(name)[0].allow_writes

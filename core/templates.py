@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 
 from core.errors import ConfigError
 
-__all__ = ["EXAMPLES", "resolve"]
+__all__ = ["DIRECTIVES", "EXAMPLES", "resolve"]
 
 EXAMPLES: tuple[str, ...] = (
     "{date}",
@@ -31,7 +31,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{(?P<body>[^{}]*)\}|(?P<brace>[{}])")
 _BODY = re.compile(r"\s*(?P<name>\w*)\s*(?P<offset>[+-]\s*\d{1,6})?\s*(?::(?P<format>.*))?", re.DOTALL)
 # The directives that mean the same on Windows and Linux.
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
-_DIRECTIVES = frozenset("aAbBdHIjmMpSUwWyYfGVuzZ%")
+DIRECTIVES = frozenset("aAbBdHIjmMpSUwWyYfGVuzZ%")
 
 
 def resolve(text: str, scheduled_at: datetime, timezone: str, names: Mapping[str, str] | None = None) -> str:
@@ -99,7 +99,7 @@ def _replacement(piece: re.Match[str], local: datetime, names: Mapping[str, str]
 def _formatted(moment: date, form: str | None, template: str) -> str:
     if form is None:
         return moment.strftime("%Y-%m-%dT%H:%M:%S") if isinstance(moment, datetime) else moment.isoformat()
-    wrong = next((found[0] for found in _DIRECTIVE.finditer(form) if found[1] not in _DIRECTIVES), None)
+    wrong = next((found[0] for found in _DIRECTIVE.finditer(form) if found[1] not in DIRECTIVES), None)
     if not form or wrong:
         why = f"{wrong} means nothing on every system" if wrong else "the format is empty"
         raise _error(template, why, "use for example %d/%m/%Y or %Y%m%d")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from python_calamine import CalamineWorkbook
 
-from tests.rigs.workspace import ROOT, environment, make_workspace, run_command
+from core.files import MOST_ROWS, open_sink
+from core.model import Column, Job
+from tests.rigs.workspace import ROOT, command, environment, make_workspace, run_command
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day
 SELECT lpad(g::text, 12, '0') AS barcode, '&DATA'::date AS trkdate, (g / 4.0)::numeric(12,2) AS importo
@@ -87,16 +92,184 @@ def test_parity_says_equal_and_then_what_differs(place, postgres):
 
 def test_a_path_out_of_exports_and_two_jobs_with_one_file_are_found_by_check(place):
     folder, run = place(output="../../etc/x.xlsx")
+    job = folder / "queries" / "export.job.json"
+    document = json.loads(job.read_text(encoding="utf-8"))
+    job.write_text(json.dumps(document, indent=1), encoding="utf-8")
     done = run("check")
     assert done.returncode == 2
-    assert "is not a file below exports/" in done.stdout
-    job = folder / "queries" / "export.job.json"
+    place_of = job.read_text(encoding="utf-8").split('"output"')[0].count("\n") + 1
+    assert f"export.job.json, line {place_of}, column 2: " in done.stdout
+    assert "'../../etc/x.xlsx' is not a file below exports/" in done.stdout
+    refused = run("run", "export")
+    assert refused.returncode == 2
+    assert "is not a file below exports/" in refused.stderr
     document = json.loads(job.read_text(encoding="utf-8")) | {"output": "same.xlsx"}
     job.write_text(json.dumps(document), encoding="utf-8")
     (folder / "queries" / "second.job.json").write_text(json.dumps(document | {"name": "Second"}), encoding="utf-8")
     done = run("check")
     assert done.returncode == 2
     assert 'job "Second" writes the same file as job "Export"' in done.stdout
+
+
+def test_a_name_made_from_a_default_of_the_query_passes_the_check(place):
+    sql = "define CANALE='SGU' --Opzionale: channel\nSELECT 1 AS n WHERE '&CANALE' <> ''"
+    folder, run = place(sql=sql, parameters={}, output="{CANALE}-{environment}.xlsx", kafka_config={})
+    done = run("check")
+    assert done.returncode == 0, done.stdout
+    assert run("run", "export").returncode == 0
+    assert [path.name for path in (folder / "exports").iterdir()] == ["SGU-rig.xlsx"]
+
+
+def test_a_file_job_needs_no_cluster_at_all(place):
+    folder, run = place(3)
+    file = folder / "connections.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    del document["kafka_connections"]
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert run("check").returncode == 0
+    done = run("run", "export", "--json")
+    assert done.returncode == 0, done.stdout
+    verdict = json.loads(done.stdout)
+    (made,) = verdict["files"]
+    content = (folder / made["path"]).read_bytes()
+    assert (made["rows"], made["size_bytes"], verdict["bytes"]) == (3, len(content), len(content))
+    assert made["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_preview_shows_the_rows_of_the_file(place):
+    _, run = place(3, export_format="csv")
+    seen = run("preview", "export", "--at", "2026-01-17T02:00", "--rows", "2").stdout.splitlines()
+    assert seen[2:5] == [
+        "barcode       trkdate     importo",
+        "000000000001  2026-01-16  0,25",
+        "000000000002  2026-01-16  0,50",
+    ]
+    document = json.loads(run("preview", "export", "--at", "2026-01-17T02:00", "--json").stdout)
+    assert document["file"] == "exports/export_pg_20260117.csv"
+    assert (document["columns"][2], document["rows"][2]) == ("importo", ["000000000003", "2026-01-16", "0,75"])
+
+
+def test_a_row_that_excel_cannot_hold_is_rejected_or_ends_the_run(place):
+    sql = "SELECT g AS n, repeat('x', 32766 + g) AS t FROM generate_series(1, 3) AS g ORDER BY g"
+    folder, run = place(sql=sql, parameters={}, kafka_config={})
+    done = run("run", "export", "--json")
+    assert done.returncode == 0, done.stdout
+    verdict = json.loads(done.stdout)
+    assert (verdict["rows_read"], verdict["acknowledged"], verdict["rejected"], verdict["balanced"]) == (3, 1, 2, True)
+    told = json.loads(run("rejects", verdict["run_id"], "--json").stdout)["rejects"]
+    assert [(r["row_number"], r["column"], r["reason"]) for r in told] == [
+        (n, "t", "the text is longer than the 32,767 characters of a cell of Excel") for n in (2, 3)
+    ]
+    job = folder / "queries" / "export.job.json"
+    document = json.loads(job.read_text(encoding="utf-8")) | {"on_bad_row": "fail", "output": "second.xlsx"}
+    job.write_text(json.dumps(document), encoding="utf-8")
+    failed = run("run", "export")
+    assert failed.returncode == 1
+    assert "row 2, column t cannot be written: the text is longer" in failed.stdout
+    assert not (folder / "exports" / "second.xlsx").exists()
+
+
+def test_no_rows_make_a_file_with_its_header(place):
+    folder, run = place(0, export_format="csv")
+    assert run("run", "export", "--at", "2026-01-17T02:00").returncode == 0
+    file = folder / "exports" / "export_pg_20260117.csv"
+    assert file.read_text(encoding="utf-8-sig").splitlines() == ["barcode;trkdate;importo"]
+
+
+def test_a_replay_writes_the_file_anew_and_never_only_its_rejects(place):
+    folder, run = place(5)
+    verdict = json.loads(run("run", "export", "--at", "2026-01-17T02:00", "--json").stdout)
+    file = folder / verdict["files"][0]["path"]
+    file.unlink()
+    again = json.loads(run("replay", verdict["run_id"], "--json").stdout)
+    assert (again["of_run"], again["state"], again["files"][0]["path"]) == (
+        verdict["run_id"],
+        "succeeded",
+        verdict["files"][0]["path"],
+    )
+    assert file.exists()
+    refused = run("replay", verdict["run_id"], "--rejects-only")
+    assert refused.returncode == 2
+    assert "writes a file, which is whole or not at all" in refused.stderr
+
+
+def started(folder, postgres, *words):
+    return subprocess.Popen(
+        command("run", *words),
+        env=environment(postgres),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def wait_for(process, happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_for_part(folder, process):
+    wait_for(process, lambda: list((folder / "exports").glob(".*.part")))
+
+
+def test_a_second_job_that_writes_the_same_file_at_once_fails_and_names_the_first(place, postgres):
+    folder, run = place(
+        sql="SELECT n FROM held ORDER BY n", parameters={}, kafka_config={}, output="same.csv", export_format="csv"
+    )
+    document = json.loads((folder / "queries" / "export.job.json").read_text(encoding="utf-8"))
+    second = document | {"name": "Second", "query": "fast.sql", "output": "Same.csv"}
+    (folder / "queries" / "second.job.json").write_text(json.dumps(second), encoding="utf-8")
+    (folder / "queries" / "fast.sql").write_text("SELECT 1 AS n", encoding="utf-8")
+    with postgres.connect() as db:
+        db.execute("CREATE TABLE held AS SELECT generate_series(1, 4) AS n")
+        db.execute("BEGIN")
+        db.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        first = started(folder, postgres, "export")
+        wait_for(first, lambda: list((folder / ".pstt" / "locks").glob("*.holder")))
+        second = run("run", "second", "--json")
+        db.execute("ROLLBACK")
+        assert first.wait(60) == 0, first.stdout.read()
+        first.stdout.close()
+        db.execute("DROP TABLE held")
+    assert second.returncode == 1
+    error = json.loads(second.stdout)["error"]
+    assert error["text"].startswith('Same.csv is being written by job "Export", run ')
+    assert not error["retriable"]
+    assert [path.name for path in (folder / "exports").iterdir()] == ["same.csv"]
+    assert (folder / "exports" / "same.csv").read_text(encoding="utf-8-sig").split() == ["n", "1", "2", "3", "4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's; on Windows the runner asks through the ledger")
+@pytest.mark.parametrize("form", ["excel", "csv"])
+def test_a_run_that_is_stopped_leaves_nothing_and_one_that_is_killed_nothing_under_the_final_name(
+    place, postgres, form
+):
+    sql = "SELECT g AS n, pg_sleep(0.001) IS NULL AS slept FROM generate_series(1, 60000) AS g"
+    folder, run = place(sql=sql, parameters={}, kafka_config={}, output="{job}.xlsx", export_format="excel")
+    if form == "csv":
+        folder, run = place(sql=sql, parameters={}, kafka_config={}, output="{job}.csv", export_format="csv")
+    process = started(folder, postgres, "export")
+    wait_for_part(folder, process)
+    process.terminate()
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1, output
+    assert "cancelled" in output
+    assert list((folder / "exports").iterdir()) == []
+    process = started(folder, postgres, "export")
+    wait_for_part(folder, process)
+    process.kill()
+    process.communicate(timeout=30)
+    assert all(path.name.startswith(".") for path in (folder / "exports").iterdir())
+    (folder / "queries" / "export.sql").write_text("SELECT 1 AS n, true AS slept", encoding="utf-8")
+    states = [row["state"] for row in json.loads(run("runs", "--json").stdout)["runs"]]
+    assert states == ["interrupted", "cancelled"]
+    assert run("run", "export").returncode == 0
+    assert [path.stem for path in (folder / "exports").iterdir()] == ["export"]
 
 
 def test_sql_that_fails_leaves_the_file_of_yesterday(place):
@@ -160,3 +333,16 @@ def test_memory_stays_flat_while_a_file_grows(place, postgres, form):
         assert done.returncode == 0, done.stdout + done.stderr
         peaks.append(int(done.stderr.split("peak")[1].split()[0]) / 1000)
     assert peaks[1] < peaks[0] + 25, peaks
+
+
+def test_a_real_sheet_is_full_after_1_048_576_rows_and_none_is_lost(tmp_path: Path):
+    job = Job("export", "Export", "e.sql", "pg", export_format="excel")
+    columns = (Column("N", "integer", "int"),)
+    with open_sink(tmp_path / "a.xlsx", tmp_path, columns, job) as (sink, finished):
+        for start in range(0, MOST_ROWS, 2**15):
+            numbers = range(start, start + 2**15)
+            assert sink.write(numbers, [b'{"n":%d}' % n for n in numbers]) == []
+    book = CalamineWorkbook.from_path(str(tmp_path / "a.xlsx"))
+    first, second = (book.get_sheet_by_name(name) for name in book.sheet_names)
+    assert finished[0].rows == MOST_ROWS
+    assert (first.height, second.to_python()) == (MOST_ROWS, [["N"], [float(MOST_ROWS - 1)]])

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from openpyxl import load_workbook
 from python_calamine import CalamineWorkbook
 
 from core.envelope import Envelope
-from core.errors import ConfigError, StorageFailed
-from core.files import MOST_ROWS, open_sink, output_name
-from core.model import Column, CsvDialect, Job, KafkaConfig, Rows
+from core.errors import ConfigError, QueryFailed, StorageFailed
+from core.file_names import output_name
+from core.files import MOST_COLUMNS, MOST_ROWS, open_sink
+from core.jobs import validate_job
+from core.model import Column, CsvDialect, Job, KafkaConfig, Kind, Rows
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -147,6 +152,95 @@ def test_rows_beyond_a_sheet_go_on_in_the_next_one_under_the_same_head(tmp_path:
     assert (made.rows, MOST_ROWS) == (25, 1_048_576)
 
 
+def formatted(file: Path) -> list[list[tuple[object, str]]]:
+    """Value and number format of each cell below the head, read by openpyxl."""
+    sheet = load_workbook(file).worksheets[0]
+    return [[(cell.value, cell.number_format) for cell in row] for row in sheet.iter_rows(min_row=2)]
+
+
+def test_numbers_are_shown_with_the_digits_that_the_database_gave(tmp_path: Path):
+    columns = (Column("N", "integer", "int8"), Column("D", "decimal", "numeric"), Column("F", "float", "float8"))
+    given = [(572680001120, "12.50", 0.1 + 0.2), (-5, "-0.005", 1e300), (0, "7", 1 / 3)]
+    written(tmp_path / "a.xlsx", columns, given)
+    assert formatted(tmp_path / "a.xlsx") == [
+        [(572680001120, "0"), (12.5, "0.00"), (0.1 + 0.2, "General")],
+        [(-5, "0"), (-0.005, "0.000"), (1e300, "General")],
+        [(0, "0"), (7, "0"), (1 / 3, "General")],
+    ]
+
+
+def test_what_excel_has_no_number_or_moment_for_is_text_and_whole(tmp_path: Path):
+    columns = (Column("T", "time", "time"), Column("Z", "datetime_tz", "timestamptz"), Column("I", "interval", "i"))
+    given = [
+        ("24:00:00", AT, timedelta(days=1, hours=2)),
+        (time(12, 30, 1, 250000), AT, (1, 2)),
+        ("12:30:00.123456789", AT, "P1D"),
+        ("12:30:00+02:00", AT, "PT0S"),
+    ]
+    for types in ({}, {"Z": "datetime"}):
+        job = replace(JOB, types=types)
+        written(tmp_path / "a.xlsx", columns, given, job)
+        assert formatted(tmp_path / "a.xlsx") == [
+            [("24:00:00", "@"), ("2026-01-17T01:00:00.000000+00:00", "@"), ("P1DT2H", "@")],
+            [(time(12, 30, 1, 250000), "hh:mm:ss.000"), ("2026-01-17T01:00:00.000000+00:00", "@"), ("P1Y2M", "@")],
+            [("12:30:00.123456789", "@"), ("2026-01-17T01:00:00.000000+00:00", "@"), ("P1D", "@")],
+            [("12:30:00+02:00", "@"), ("2026-01-17T01:00:00.000000+00:00", "@"), ("PT0S", "@")],
+        ]
+
+
+KINDS: dict[Kind, tuple[object, str | None, object, str]] = {
+    # kind: value, element, cell in Excel, text in CSV
+    "integer": (848, None, 848, "848"),
+    "decimal": ("12.50", None, 12.5, "12,50"),
+    "float": (0.25, None, 0.25, "0,25"),
+    "date": (date(2026, 1, 16), None, datetime(2026, 1, 16), "2026-01-16"),  # noqa: DTZ001
+    "oracle_date": (MOMENT.replace(microsecond=0), None, MOMENT.replace(microsecond=0), "2026-01-16 11:50:32.000000"),
+    "datetime": (MOMENT, None, MOMENT, "2026-01-16 11:50:32.665000"),
+    "datetime_tz": (AT, None, "2026-01-17T01:00:00.000000+00:00", "2026-01-17T01:00:00.000000+00:00"),
+    "time": (time(12, 30), None, time(12, 30), "12:30:00"),
+    "interval": (timedelta(hours=1), None, "PT1H", "PT1H"),
+    "text": ("00848", None, "00848", "00848"),
+    "char": ("00848  ", None, "00848  ", "00848  "),
+    "bytes": (b"\x00\x01", None, "AAE=", "AAE="),
+    "json": ('{"k":[1,2.50]}', None, '{"k":[1,2.50]}', '{"k":[1,2.50]}'),
+    "array": (["a", None], "text", '["a",null]', '["a",null]'),
+    "boolean": (True, None, True, "true"),
+    "unknown": ("x", None, "x", "x"),
+}
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_each_kind_of_column_has_its_cell_and_null_is_empty(tmp_path: Path, kind: Kind):
+    value, element, in_excel, in_csv = KINDS[kind]
+    columns = (Column("K", "integer", "int"), Column("V", kind, kind, element=element))  # type: ignore[arg-type]
+    given = [(1, value), (2, None)]
+    written(tmp_path / "a.xlsx", columns, given)
+    assert [row[1][0] for row in formatted(tmp_path / "a.xlsx")] == [in_excel, None]
+    written(tmp_path / "a.csv", columns, given, CSV)
+    assert lines(tmp_path / "a.csv") == [["K", "V"], ["1", in_csv], ["2", ""]]
+
+
+def test_types_of_the_job_decide_the_cell(tmp_path: Path):
+    columns = (
+        Column("A", "text", "t"),
+        Column("B", "text", "t"),
+        Column("C", "integer", "i"),
+        Column("D", "oracle_date", "d"),
+    )
+    job = replace(JOB, types={"a": "integer", "b": "date", "c": "string", "d": "date"})
+    written(tmp_path / "a.xlsx", columns, [("0848", "2026-01-16", 848, MOMENT)], job)
+    day = datetime(2026, 1, 16)  # noqa: DTZ001
+    assert formatted(tmp_path / "a.xlsx") == [[(848, "0"), (day, "yyyy-mm-dd"), ("848", "@"), (day, "yyyy-mm-dd")]]
+
+
+def test_columns_beyond_those_of_a_sheet_are_refused_and_not_left_out(tmp_path: Path):
+    columns = tuple(Column(f"c{i}", "integer", "int") for i in range(MOST_COLUMNS + 1))
+    with pytest.raises(QueryFailed, match=r"the result has 16,385 columns: a sheet of Excel has 16,384"):
+        written(tmp_path / "a.xlsx", columns, [tuple(range(MOST_COLUMNS + 1))])
+    assert list(tmp_path.iterdir()) == []
+    assert written(tmp_path / "a.csv", columns, [tuple(range(MOST_COLUMNS + 1))], CSV)[0].rows == 1
+
+
 def test_no_rows_make_a_file_with_the_head_alone(tmp_path: Path):
     for job, name in ((JOB, "a.xlsx"), (CSV, "a.csv")):
         made, _ = written(tmp_path / name, COLUMNS[:2], [], job)
@@ -192,6 +286,42 @@ def test_the_dialect_is_the_jobs(tmp_path: Path):
     )
 
 
+def test_a_name_of_a_column_that_the_encoding_has_not_is_refused(tmp_path: Path):
+    job = replace(CSV, csv=CsvDialect(encoding="iso-8859-1", bom=False))
+    with pytest.raises(QueryFailed, match="the name of column PREZZO_€ has a character that iso-8859-1 has not"):
+        written(tmp_path / "a.csv", (Column("PREZZO_€", "text", "t"),), [("a",)], job)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dates_of_early_years_keep_four_digits(tmp_path: Path):
+    job = replace(CSV, csv=CsvDialect(date_format="%d/%m/%Y"))
+    written(tmp_path / "a.csv", (Column("D", "date", "date"),), [(date(999, 1, 2),)], job)
+    assert lines(tmp_path / "a.csv") == [["D"], ["02/01/0999"]]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("separator", ";;"),
+        ("separator", '"'),
+        ("separator", "1"),
+        ("separator", "."),
+        ("encoding", "klingon"),
+        ("encoding", "base64"),
+        ("date_format", "%Q"),
+        ("date_format", "day"),
+        ("decimal", "'"),
+    ],
+)
+def test_a_dialect_that_cannot_be_is_refused_with_its_line(tmp_path: Path, key: str, value: str):
+    file = tmp_path / "e.job.json"
+    document = {"name": "E", "query": "e.sql", "connection": "c", "export_format": "csv", "csv": {key: value}}
+    file.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (problem,) = validate_job(file)
+    assert problem.line == 7
+    assert key in problem.text
+
+
 def test_a_character_that_the_encoding_has_not_rejects_its_row(tmp_path: Path):
     job = replace(CSV, csv=CsvDialect(encoding="cp1252"))
     made, rejects = written(tmp_path / "a.csv", (Column("A", "text", "text"),), [("è €",), ("日本",)], job)
@@ -221,6 +351,35 @@ def test_a_run_that_fails_leaves_the_file_of_yesterday_and_nothing_else(tmp_path
     assert (tmp_path / name).read_text(encoding="utf-8") == "of yesterday"
 
 
+@pytest.mark.parametrize(("job", "name"), [(JOB, "a.xlsx"), (CSV, "a.csv")])
+def test_what_a_killed_run_left_is_taken_away_by_the_next_of_that_file(tmp_path: Path, job: Job, name: str):
+    left, other = tmp_path / f".{name}.x1y2.part", tmp_path / ".b.xlsx.x1y2.part"
+    for folder in (left, other):
+        folder.mkdir()
+        (folder / "half").write_bytes(b"half")
+    written(tmp_path / name, COLUMNS, [ROW], job)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, other.name])
+
+
+@pytest.mark.parametrize(("job", "name"), [(JOB, "a.xlsx"), (CSV, "a.csv")])
+def test_a_file_that_is_open_in_excel_is_one_error_that_says_close_it(tmp_path: Path, monkeypatch, job: Job, name: str):
+    """Windows refuses the rename; here the system call is made to do what Windows does."""
+    (tmp_path / name).write_text("of yesterday", encoding="utf-8")
+    tries = []
+
+    def refuse(part: Path, file: Path) -> None:
+        tries.append(file)
+        raise PermissionError(13, "The process cannot access the file because it is being used by another process")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr("core.workspace.time.sleep", lambda _s: None)
+    with pytest.raises(StorageFailed, match="used by another process") as caught:
+        written(tmp_path / name, COLUMNS, [ROW], job)
+    assert caught.value.remedy.startswith("close it where it is open")
+    assert len(tries) > 1
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()] == [(name, "of yesterday")]
+
+
 def test_a_folder_in_place_of_the_file_is_one_clear_error_and_leaves_nothing(tmp_path: Path):
     (tmp_path / "a.csv" / "x").mkdir(parents=True)
     with pytest.raises(StorageFailed, match=r"a\.csv cannot be written"):
@@ -242,6 +401,53 @@ def test_a_folder_in_place_of_the_file_is_one_clear_error_and_leaves_nothing(tmp
 )
 def test_names_are_made_from_query_connection_dates_and_parameters(output, expected):
     assert output_name(replace(JOB, output=output), {"DATA": "16/01/2026"}, AT) == expected
+
+
+def test_templates_of_environment_and_of_parameters_called_as_ours():
+    job = replace(JOB, output="{environment}/{query}-{param:QUERY}-{param: date }-{now}-{date:%d/%m/%Y}.xlsx")
+    values = {"QUERY": "CON", "DATE": "a\\b:c"}
+    assert output_name(job, values, AT, "collaudo") == (
+        "collaudo/CDG-001-CON-a_b_c-2026-01-17T02_00_00-17_01_2026.xlsx"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("CON", "_CON.xlsx"),
+        ("..", "_.xlsx"),
+        ("nul.txt", "_nul.txt.xlsx"),
+        ("a.", "a.xlsx"),
+        ("\x00a\n", "_a_.xlsx"),
+        ("{date}", "{date}.xlsx"),
+        ("e\u0300", "\u00e8.xlsx"),
+    ],
+)
+def test_a_value_that_no_file_may_be_called_is_made_safe(value, expected):
+    assert output_name(replace(JOB, output="{DATA}/{DATA}.xlsx"), {"DATA": value}, AT).split("/")[1] == expected
+
+
+def test_the_folder_of_exports_may_be_written_before_the_name():
+    assert output_name(replace(JOB, output="exports/a.xlsx"), {}, AT) == "a.xlsx"
+
+
+@pytest.mark.parametrize(
+    "output", ["../a.xlsx", "a/../b.xlsx", "/etc/a.xlsx", "C:/a.xlsx", "c:a.xlsx", "..\\a.xlsx", ""]
+)
+def test_a_name_outside_of_exports_is_refused(output):
+    with pytest.raises(ConfigError, match=r"is not a file below exports/|is no excel file"):
+        output_name(replace(JOB, output=output), {}, AT)
+
+
+def test_a_parameter_that_is_not_there_is_named_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"\{param:DAT\}.*no such parameter") as caught:
+        output_name(replace(JOB, output="{param:DAT}.xlsx"), {"DATA": "x"}, AT)
+    assert caught.value.remedy == 'did you mean "DATA"?'
+
+
+def test_a_name_that_is_too_long_for_a_file_system_is_refused():
+    with pytest.raises(ConfigError, match="makes a name of 305 bytes"):
+        output_name(replace(JOB, output="{DATA}.xlsx"), {"DATA": "è" * 150}, AT)
 
 
 @pytest.mark.parametrize(
