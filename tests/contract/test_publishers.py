@@ -545,7 +545,8 @@ def start_run(outage: Outage, topic: str, **changes: Any) -> tuple[Sender, Calla
     """A sender and a way to submit batches of 100."""
     publisher = outage.world.open(request_timeout_ms=3000, retry_backoff_ms=50, **changes)
     publisher.require_topic(topic)
-    sender = sender_of(publisher)
+    # Eight further tries last 50 s: a broker starts in 3 s, and in 25 s on a machine that has much else to do.
+    sender = sender_of(publisher, max_retries=8)
     deliveries: list[Delivery] = []
 
     def submit(count: int) -> None:
@@ -574,12 +575,12 @@ def require_exactly(outage: Outage, topic: str, deliveries: list[Delivery]) -> N
 
 def test_a_run_goes_on_once_a_broker_that_was_killed_is_back(outage: Outage):
     topic = outage.broker.create_topic()
-    sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=25_000)
+    sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=60_000)
     submit(10)
     outage.broker.kill()
     threading.Timer(1.0, outage.broker.start).start()
     submit(30)
-    sender.drain(60)
+    sender.drain(90)
     submit(5)
     sender.drain(30)
     assert [delivery.errors for delivery in deliveries] == [{}] * 45
@@ -607,7 +608,7 @@ def test_what_the_client_gave_up_is_tried_again_and_arrives_once_the_broker_is_b
     outage.broker.kill()
     threading.Timer(4.0, outage.broker.start).start()
     submit(3)
-    sender.drain(60)
+    sender.drain(90)
     assert [delivery.errors for delivery in deliveries] == [{}] * 6
     assert max(deliveries[-1].attempts) > 1, "the client never gave anything up"
     assert max(deliveries[0].attempts) == 1, "an acknowledged message was handed over again"

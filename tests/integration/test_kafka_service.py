@@ -238,7 +238,7 @@ def quick_service(client: str, broker: KafkaRig) -> KafkaService:
 
 def send_until_it_works(service: KafkaService, topic: str) -> SendResult:
     """The broker answers a moment before it takes messages."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             return service.send_message(topic, "back", "v")
