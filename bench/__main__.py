@@ -179,7 +179,17 @@ def main() -> None:
     fifth.add_argument("--times", type=int, default=50)
     fifth.add_argument("--rows", type=int, default=20_000)
     fifth.add_argument("--interval-s", type=int, default=5)
+    sixth = commands.add_parser("sends", help="a year of sends: every question of page and notebooks, find, file size")
+    sixth.add_argument("--rows", type=int, default=50_000_000)
+    sixth.add_argument("--days", type=int, default=365)
+    sixth.add_argument("--workspace", type=Path, help="kept, and used again; the default is made anew and removed")
+    files_ = commands.add_parser("files", help="Excel and CSV jobs, and parity: time and memory at two sizes")
+    files_.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
+    if options.command == "files":
+        from bench.files import main as files
+
+        sys.exit(files(options.rows))
     if options.command == "calendar":
         from bench.calendars import main as calendar
 
@@ -192,6 +202,11 @@ def main() -> None:
         from bench.kills import main as kills
 
         sys.exit(kills(options.times, options.rows, options.interval_s))
+    if options.command == "sends":
+        from bench.sends import main as sends
+
+        with tempfile.TemporaryDirectory() as folder:
+            sys.exit(sends(options.rows, options.days, options.workspace or Path(folder)))
     if options.command == "throughput":
         throughput(options.rows, options.repeat, {"batch_size": options.batch_size} if options.batch_size else {})
     else:

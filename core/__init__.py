@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from core.bootstrap import open_workspace as open_workspace
     from core.kafka_service import BatchResult as BatchResult
     from core.kafka_service import KafkaService as KafkaService
+    from core.reader import open_metrics as open_metrics
 
 __version__ = "1.0.4"
-__all__ = ["BatchResult", "KafkaService", "__version__", "open_workspace"]
+__all__ = ["BatchResult", "KafkaService", "__version__", "open_metrics", "open_workspace"]
 
 _HOMES = {
     "BatchResult": "core.kafka_service",
     "KafkaService": "core.kafka_service",
+    "open_metrics": "core.reader",
     "open_workspace": "core.bootstrap",
 }
 

@@ -97,15 +97,18 @@ class Figures:
         midnight, end = self.midnight(now), _up(now + DAY)
         today = self.totals(midnight, end, scope)
         week = self.totals(self.midnight(now, days=-6), end, scope)
-        everything = self.totals(EPOCH, end, scope)
-        topics = self.by_topic(EPOCH, end, scope)
+        all_of_it, *topics = self._ask("totals_and_topics", EPOCH, end, scope)
+        everything = _numbers(all_of_it)
         return {
             "total_sent": everything["messages"],
             "total_failed": everything["errors"],
             "success_rate": everything["success_rate"],
             "bytes": everything["bytes"],
             "latency_ms": everything["latency_ms"],
-            "by_topic": {row["topic"]: {n: row[n] for n in ("messages", "bytes", "last_send")} for row in topics},
+            "by_topic": {
+                row["topic"]: {"messages": row["sent"], "bytes": row["bytes"], "last_send": row["last_send"]}
+                for row in topics
+            },
             "recent_errors": self.errors(now - DAY, end, scope),
             "today": _without_rate(today),
             "last_7_days": _without_rate(week) | {"messages_per_day": round(week["messages"] / 7)},
@@ -236,26 +239,30 @@ class Figures:
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
         """Every send of that key, oldest first; times aware UTC."""
-        code = self._code(key)
-        return self._find(
-            "key = $key", "handed_over_at, attempt", {"key": key, "low": code, "high": code, "limit": limit}
-        )
+        return self._rows("found", {"key": key, "hash": self._numbers_of(key)["hash"], "limit": limit})
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
-        """The first `limit` sends whose key begins so, by key and time; times aware UTC."""
+        """`limit` sends whose key begins so, those first whose first 8 bytes come first; times aware UTC.
+
+        Returns:
+            By key and time.
+        """
         size = min(len(start.encode()), 8)
-        below = 16 + 6 * (8 - size)
-        low = self._code(start) >> below << below if start else 0
+        below = 6 * (8 - size)
+        low = self._numbers_of(start)["head"] >> below << below
         values = {"key": start, "low": low, "high": low + (1 << below) - 1, "limit": limit}
-        return self._find("starts_with(key, $key)", "key, handed_over_at, attempt", values)
+        found: list[dict[str, Any]] = []
+        if size < 8:
+            found = self._find_beginning("true", values)
+        if size == 8 or (len(found) >= limit and not all(row["begins"] for row in found)):
+            found = self._find_beginning("starts_with(key, $key)", values)
+        return [{n: value for n, value in row.items() if n != "begins"} for row in found if row["begins"]][:limit]
 
-    def _find(self, match: str, order: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-        sql = self._sql["found"].replace("{match}", match).replace("{order}", order)
-        return dicts(self._db.execute(sql, values))
+    def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        return dicts(self._db.execute(self._sql["found_beginning"].replace("{match}", match), values))
 
-    def _code(self, key: str) -> int:
-        (code,) = self._db.execute(self._sql["code_of_key"], {"key": key}).fetchone() or (0,)
-        return int(code)
+    def _numbers_of(self, key: str) -> dict[str, Any]:
+        return self._rows("numbers_of_key", {"key": key})[0]
 
     # ── how they are asked ────────────────────────────────────────────────────────────────────
 

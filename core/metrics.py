@@ -41,7 +41,7 @@ MEMORY = "24MB"
 peak; it saved half a second a million sends."""
 MOST_MEMORY = "1GB"
 
-FORMAT = 2
+FORMAT = 3
 """Of metrics.duckdb; one of another format is made again from the spool."""
 ROWS_AT_ONCE = 2_000
 """Runs or rejects that are copied by one statement; more would need more memory than a segment."""
@@ -68,8 +68,12 @@ class Metrics:
         self.spool_dir = workspace.spool_dir
         self.ledger_file = workspace.ledger_file
         self._sql = metrics_sql()
+        self.waiting: Sequence[Path] = ()
+        """The segments that the last reading found not copied yet."""
         self._listing: tuple[int, tuple[str, ...]] | None = None
         """The spool's folder by its time of change: a year has 40,000 segments."""
+        self._copied: tuple[tuple[int, ...], set[str]] | None = None
+        """The segments in metrics.duckdb, by that file's state."""
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -133,8 +137,9 @@ class Metrics:
         names = self._segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with _opened(file or self.file, read_only=False) as db:
+            db.execute(self._sql["macros"])
             _require_format(db)
-            db.execute(self._sql["schema"])
+            db.execute(self._sql["tables"])
             known = _names_copied(db, "segment")
             new = [name for name in names if name not in known]
             sends = sum(self._copy_segments(db, new[i : i + TOGETHER]) for i in range(0, len(new), TOGETHER))
@@ -217,10 +222,11 @@ class Metrics:
         """
         names = self._segment_names()
         with duckdb.connect(":memory:", config={"threads": 2}) as db:
+            db.execute(self._sql["macros"])
             known = self._attach(db)
-            waiting = [self.spool_dir / name for name in names if name not in (known or ())]
+            self.waiting = [self.spool_dir / name for name in names if known is None or name not in known]
             with self._reading_segments():
-                self._make_views(db, attached=known is not None, waiting=waiting, counted=counted)
+                self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
             try:
                 yield db
             except duckdb.Error as error:
@@ -284,13 +290,24 @@ class Metrics:
                 with _translated():
                     db.execute(f"ATTACH '{_quoted(self.file)}' AS store (READ_ONLY)")
                     _require_format(db, "store")
-                    return _names_copied(db, "store.segment")
+                    return self._names_in_store(db)
             except _Held as held:
                 if time.monotonic() > deadline:
                     raise self._busy(str(held)) from None
                 time.sleep(0.05)
             except _Broken:
                 return None  # everything in it is in the segments too
+
+    def _names_in_store(self, db: duckdb.DuckDBPyConnection) -> set[str]:
+        """Nobody can write while it is attached, so the file's state tells whether these are the names of last time."""
+        state: tuple[int, ...] = ()
+        for path in (self.file, self.file.with_name(f"{self.file.name}.wal")):
+            if path.exists():
+                told = path.stat()
+                state += (told.st_ino, told.st_size, told.st_mtime_ns)
+        if self._copied is None or self._copied[0] != state:
+            self._copied = state, _names_copied(db, "store.segment")
+        return self._copied[1]
 
     @contextmanager
     def _reading_segments(self) -> Iterator[None]:
@@ -309,16 +326,18 @@ class Metrics:
         """What is in `store` and what is not in it yet (`fresh`), as one."""
         db.execute("ATTACH ':memory:' AS fresh")
         db.execute("USE fresh")
-        db.execute(self._sql["schema"])
+        db.execute(self._sql["tables"])
         if counted and waiting:
             db.execute(self._over("copy_traffic", waiting))
         self._copy_runs(db, "store.run" if attached else "run")
         db.execute("USE memory")
-        for table in ("send", "traffic", "run", "reject"):
+        place = "store" if attached else "fresh"
+        db.execute(f"CREATE VIEW send AS SELECT rowid AS number, * FROM {place}.send")  # noqa: S608 - names of our own
+        for table, is_newer in (("traffic", ""), ("run", "ANTI JOIN fresh.run USING (run_id)"),
+                                ("reject", "ANTI JOIN fresh.run USING (run_id)")):  # fmt: skip
             parts = [f"SELECT * FROM fresh.{table}"]  # noqa: S608 - names of our own
             if attached:
-                of_other_runs = "" if table in ("send", "traffic") else " ANTI JOIN fresh.run USING (run_id)"
-                parts.append(f"SELECT * FROM store.{table}{of_other_runs}")  # noqa: S608 - names of our own
+                parts.append(f"SELECT * FROM store.{table} {is_newer}")  # noqa: S608 - as above
             db.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
         segments = self._over("segments_read", waiting) if waiting else "fresh.send"
         db.execute(f"CREATE VIEW waiting AS SELECT {self._sql['send_columns']} FROM {segments}")  # noqa: S608 - as above
@@ -370,7 +389,6 @@ def _opened(file: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnectio
 
 def _require_format(db: duckdb.DuckDBPyConnection, place: str = "main") -> None:
     """A file of another version is treated as one that cannot be read: all that is in it is in the spool."""
-    db.execute(metrics_sql()["macros"])
     try:
         is_ours = db.execute(metrics_sql()["is_our_format"].format(place=place, version=FORMAT)).fetchall() == [(True,)]
     except duckdb.CatalogException:

@@ -2,16 +2,16 @@
 -- Words in braces are other statements of this file, put in when it is loaded.
 
 -- name: macros
--- Where a key stands in `send.key_code`: 6 bits of each of its first 8 bytes, then 16 bits of a hash. Numbers are scanned
--- several times faster than text, and keys that begin alike are a range of them. DuckDB may change its hash: see `format`.
+-- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash, the start of one by 6 bits
+-- of each of the first 8 bytes. DuckDB may change its hash one day: see `format`.
+CREATE OR REPLACE TEMP MACRO key_hash(key) AS (hash(key) & 16777215)::UINTEGER;
 CREATE OR REPLACE TEMP MACRO eight_bytes(key) AS
     (CASE WHEN strlen(key) = length(key) THEN encode(left(key || '        ', 8)) ELSE encode(key || '        ')[1:8] END)::BIT::UBIGINT;
 -- Eight times 6 bits are moved together by halves: 0x003F003F… and 0x0FC00FC0…, 0x00000FFF… and 0x00FFF000…, 24 and 24.
 CREATE OR REPLACE TEMP MACRO four_pairs(x) AS (x & 17733194119839807) | ((x >> 2) & 1134924423669747648);
 CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x & 17587891081215) | ((x >> 4) & 72040001868656640);
 CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x & 16777215) | ((x >> 8) & 281474959933440);
-CREATE OR REPLACE TEMP MACRO key_code(key) AS
-    (one_eight(two_fours(four_pairs(eight_bytes(key)))) << 16) | (hash(key) & 65535);
+CREATE OR REPLACE TEMP MACRO key_head(key) AS one_eight(two_fours(four_pairs(eight_bytes(key))));
 -- Latencies are counted in buckets, each 3 % wider than the one before: the middle of one is at most 1.5 % wrong.
 CREATE OR REPLACE TEMP MACRO latency_bucket(ms) AS
     CASE WHEN ms > 0.1 THEN ceil(ln(ms::DOUBLE / 0.1) / ln(1.03)) ELSE 0 END::SMALLINT;
@@ -21,11 +21,14 @@ CREATE OR REPLACE TEMP MACRO quarter_of(moment) AS make_timestamp(epoch_us(momen
 
 -- name: schema
 {macros};
-CREATE TABLE IF NOT EXISTS format AS SELECT 2 AS version, key_code('572680001120') AS code;
+{tables}
+
+-- name: tables
+CREATE TABLE IF NOT EXISTS format AS SELECT 3 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
 CREATE TABLE IF NOT EXISTS send (
     run_id VARCHAR, job VARCHAR, topic VARCHAR, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_id VARCHAR,
     size_bytes INTEGER, handed_over_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
-    error_class VARCHAR, key_code UBIGINT);
+    error_class VARCHAR, key_hash UINTEGER, key_head UBIGINT);
 CREATE TABLE IF NOT EXISTS traffic (
     quarter TIMESTAMP, run_id VARCHAR, job VARCHAR, topic VARCHAR, bucket SMALLINT, messages BIGINT, retried BIGINT,
     timed_out BIGINT, bytes BIGINT, latency_us BIGINT, last_sent_at TIMESTAMP, last_acknowledged_at TIMESTAMP);
@@ -41,7 +44,7 @@ CREATE TABLE IF NOT EXISTS reject (
     run_id VARCHAR, row_number BIGINT, column_name VARCHAR, database_type VARCHAR, reason VARCHAR, key VARCHAR)
 
 -- name: is_our_format
-SELECT version = {version} AND code = key_code('572680001120') FROM {place}.format
+SELECT version = {version} AND hash = key_hash('572680001120') AND head = key_head('572680001120') FROM {place}.format
 
 -- name: send_columns
 run_id, job, topic, "partition", "offset", key, message_id, size_bytes, handed_over_at, latency_ms, attempt, status,
@@ -61,7 +64,7 @@ quarter_of(handed_over_at) AS quarter, run_id, job, topic,
     max(handed_over_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at
 
 -- name: copy_sends
-INSERT INTO send SELECT {send_columns}, key_code(key) FROM {segments_read}
+INSERT INTO send SELECT {send_columns}, key_hash(key), key_head(key) FROM {segments_read}
 
 -- name: copy_traffic
 INSERT INTO traffic SELECT {as_traffic} FROM {segments_read} GROUP BY ALL
@@ -98,10 +101,12 @@ FROM reject x JOIN run r USING (run_id)
 -- name: view_daily
 CREATE VIEW daily AS
 SELECT (quarter + utc_offset)::DATE AS day, job, topic,
-    coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL), 0)::BIGINT AS messages,
-    coalesce(sum(messages) FILTER (WHERE bucket IS NULL), 0)::BIGINT AS failed,
+    coalesce(sum(messages) FILTER (WHERE NOT failed), 0)::BIGINT AS messages,
+    coalesce(sum(messages) FILTER (WHERE failed), 0)::BIGINT AS failed,
     sum(retried)::BIGINT AS retried, sum(bytes)::BIGINT AS bytes, count(DISTINCT run_id) AS runs
-FROM traffic ASOF JOIN zone ON quarter >= begins GROUP BY ALL
+FROM (SELECT quarter, run_id, job, topic, bucket IS NULL AS failed, sum(messages) AS messages, sum(retried) AS retried,
+          sum(bytes) AS bytes FROM traffic GROUP BY ALL)
+    ASOF JOIN zone ON quarter >= begins GROUP BY ALL
 
 -- name: view_hourly_latency
 CREATE VIEW hourly_latency AS
@@ -162,12 +167,26 @@ bucket_ms(min(bucket) FILTER (WHERE seen >= 0.5 * total)) AS latency_p50_ms,
     bucket_ms(min(bucket) FILTER (WHERE seen >= 0.9 * total)) AS latency_p90_ms,
     bucket_ms(min(bucket) FILTER (WHERE seen >= 0.99 * total)) AS latency_p99_ms
 
--- name: totals
-WITH {period},
+-- name: counted
+counted AS (
+    SELECT topic, bucket, sum(messages) AS messages, sum(retried) AS retried, sum(timed_out) AS timed_out,
+        sum(bytes) AS bytes, sum(latency_us) AS latency_us, max(last_sent_at) AS last_sent_at,
+        max(last_acknowledged_at) AS last_acknowledged_at
+    FROM period GROUP BY topic, bucket),
 ranked AS (
     SELECT bucket, sum(sum(messages)) OVER (ORDER BY bucket) AS seen, sum(sum(messages)) OVER () AS total
-    FROM period WHERE bucket IS NOT NULL GROUP BY bucket)
-SELECT * FROM (SELECT {sums} FROM period), (SELECT {percentiles} FROM ranked)
+    FROM counted WHERE bucket IS NOT NULL GROUP BY bucket)
+
+-- name: totals
+WITH {period}, {counted}
+SELECT * FROM (SELECT {sums} FROM counted), (SELECT {percentiles} FROM ranked)
+
+-- name: totals_and_topics
+-- The row of no topic is that of all of them; the percentiles in each row are those of all.
+WITH {period}, {counted}
+SELECT * FROM (SELECT topic, grouping(topic) = 1 AS is_all, {sums} FROM counted GROUP BY GROUPING SETS ((topic), ())),
+    (SELECT {percentiles} FROM ranked)
+ORDER BY is_all DESC, topic
 
 -- name: by_topic
 WITH {period}
@@ -183,9 +202,13 @@ SELECT * FROM (SELECT job, {sums} FROM period GROUP BY job)
     LEFT JOIN (SELECT job, {percentiles} FROM ranked GROUP BY job) USING (job) ORDER BY job
 
 -- name: days
+WITH counted AS (
+    SELECT quarter, topic, CASE WHEN bucket IS NOT NULL THEN 0 END AS bucket, sum(messages) AS messages,
+        sum(retried) AS retried, sum(timed_out) AS timed_out, sum(bytes) AS bytes, sum(latency_us) AS latency_us,
+        max(last_sent_at) AS last_sent_at, max(last_acknowledged_at) AS last_acknowledged_at
+    FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY ALL)
 SELECT (quarter + utc_offset)::DATE AS day, topic, {sums}
-FROM traffic ASOF JOIN zone ON quarter >= begins
-WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY ALL ORDER BY day, topic
+FROM counted ASOF JOIN zone ON quarter >= begins GROUP BY ALL ORDER BY day, topic
 
 -- name: hours
 WITH counted AS (
@@ -211,14 +234,17 @@ FROM (SELECT unnest($begins::TIMESTAMP[]) AS begins, unnest($so_far::TIMESTAMP[]
 GROUP BY begins ORDER BY begins
 
 -- name: errors
--- A message counts as sent after all when another run has had its id acknowledged since.
+-- A message counts as sent after all when another run of the same job and scheduled time, which gives the same rows the
+-- same ids, has had its id acknowledged.
 WITH lost AS (
-    SELECT error, message_id, handed_over_at, topic FROM sends
+    SELECT error, message_id, run_id, handed_over_at FROM sends
     WHERE status = 'failed' AND handed_over_at >= $since AND handed_over_at < $until AND {scope}),
+again AS (
+    SELECT DISTINCT other.run_id FROM (SELECT DISTINCT run_id FROM lost) JOIN runs first USING (run_id)
+        JOIN runs other ON other.job = first.job AND other.scheduled_at = first.scheduled_at AND other.run_id <> first.run_id),
 arrived AS (
-    SELECT DISTINCT message_id FROM sends WHERE status = 'acknowledged' AND (SELECT count(*) FROM lost) > 0
-        AND handed_over_at >= coalesce((SELECT min(handed_over_at) FROM lost), $until)
-        AND message_id IN (SELECT message_id FROM lost))
+    SELECT DISTINCT message_id FROM sends
+    WHERE status = 'acknowledged' AND run_id IN (SELECT run_id FROM again) AND message_id IN (SELECT message_id FROM lost))
 SELECT error, count(*) AS count, max(handed_over_at) AS last_seen, count(arrived.message_id) AS retried_ok
 FROM lost LEFT JOIN arrived USING (message_id) GROUP BY error ORDER BY count DESC, error LIMIT $limit
 
@@ -285,16 +311,24 @@ SELECT CASE WHEN bucket = 0 THEN 0 ELSE 0.1 * pow(1.03, bucket - 1) END AS from_
     sum(messages)::BIGINT AS messages
 FROM traffic WHERE run_id = $run_id AND bucket IS NOT NULL GROUP BY bucket ORDER BY bucket
 
--- name: code_of_key
-SELECT key_code($key)
+-- name: numbers_of_key
+SELECT key_hash($key) AS hash, key_head($key) AS head
 
 -- name: found
 SELECT s.*, r.job_name, r.timezone, r.scheduled_at
-FROM (SELECT * FROM (
-          SELECT {send_columns} FROM send WHERE key_code BETWEEN $low AND $high AND {match}
-          UNION ALL SELECT * FROM waiting WHERE {match})
-      ORDER BY {order} LIMIT $limit) s LEFT JOIN runs r USING (run_id)
-ORDER BY {order}
+FROM (SELECT {send_columns} FROM send WHERE key_hash = $hash AND key = $key
+      UNION ALL SELECT * FROM waiting WHERE key = $key) s LEFT JOIN runs r USING (run_id)
+ORDER BY handed_over_at, attempt LIMIT $limit
+
+-- name: found_beginning
+-- Only the rows that are shown are read whole. `begins` is false where other characters have the same 6 bits.
+SELECT s.*, r.job_name, r.timezone, r.scheduled_at
+FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
+          SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY key_head, number LIMIT $limit)
+      UNION ALL
+      (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY key, handed_over_at LIMIT $limit)) s
+    LEFT JOIN runs r USING (run_id)
+ORDER BY key, handed_over_at, attempt
 
 -- name: acknowledged_ids
 SELECT DISTINCT message_id FROM sends WHERE run_id IN (SELECT unnest(?)) AND status = 'acknowledged'

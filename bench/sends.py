@@ -1,0 +1,198 @@
+"""A year of sends in a workspace, and how long each question over them takes.
+
+The sends are made by DuckDB itself with the statements of the product, so that the file is the one that a year of copying
+would have made; the ledger has their runs, and the spool's folder the names of their segments (empty: none is read again).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from core.figures import Figures, Scope, metrics_sql
+from core.ledger import Ledger
+from core.metrics import Metrics
+from core.workspace import Workspace
+
+ZONE = "Europe/Rome"
+HOURLY_JOBS, NIGHTLY_JOBS = 4, 8
+RUNS_A_DAY = HOURLY_JOBS * 24 + NIGHTLY_JOBS
+SHARES = HOURLY_JOBS * 24 + NIGHTLY_JOBS * 12
+"""A nightly run sends as much as twelve hourly ones."""
+
+RUNS = f"""
+CREATE TEMP TABLE planned AS
+SELECT *, CASE WHEN nightly THEN TIMESTAMP '{{first}}' + to_days(day) + INTERVAL 1 HOUR + to_minutes(slot % 8)
+               ELSE TIMESTAMP '{{first}}' + to_days(day) + to_hours(slot // {HOURLY_JOBS}) END AS started_at,
+    (CASE WHEN nightly THEN 12 ELSE 1 END * {{per_share}})::BIGINT AS sends
+FROM (SELECT day::INTEGER AS day, slot::INTEGER AS slot, slot >= {HOURLY_JOBS * 24} AS nightly,
+          CASE WHEN slot >= {HOURLY_JOBS * 24} THEN 'nightly-' || (slot - {HOURLY_JOBS * 24}) ELSE 'hourly-' || (slot % {HOURLY_JOBS}) END AS job,
+          'pstt-' || (CASE WHEN slot >= {HOURLY_JOBS * 24} THEN slot % 5 ELSE 5 + slot % {HOURLY_JOBS} % 2 END) AS topic,
+          substr(md5(day || '-' || slot), 1, 10) AS run_id
+      FROM range({{days}}) d(day), range({RUNS_A_DAY}) s(slot))
+ORDER BY started_at, slot
+"""
+# Latencies are log-normal, about 12 ms in the middle and 80 ms at 99 %; one send in 5,000 fails, one in 100 is retried.
+SENDS = """
+INSERT INTO send SELECT run_id, job, topic, CASE WHEN failed THEN NULL ELSE (h % 6)::INTEGER END,
+    CASE WHEN failed THEN NULL ELSE n END, key, md5(run_id || n), 600 + (h % 200)::INTEGER,
+    started_at + to_microseconds(n * 50), CASE WHEN failed THEN NULL ELSE latency END::FLOAT,
+    CASE WHEN h % 100 = 7 THEN 2 ELSE 1 END::SMALLINT, CASE WHEN failed THEN 'failed' ELSE 'acknowledged' END,
+    CASE WHEN failed THEN 'no acknowledgement from topic "' || topic || '": none within 30 s' END,
+    CASE WHEN failed THEN 'DeliveryTimeout' END, key_hash(key), key_head(key)
+FROM (SELECT *, h % 5000 = 7 AS failed, (572680000000 + h % 40000000000)::VARCHAR AS key,
+          exp(2.5 + 0.8 * sqrt(-2 * ln((h % 1000003 + 1) / 1000004.0)) * cos(6.2831853 * (h % 999983) / 999983.0)) AS latency
+      FROM (SELECT *, hash(run_id, n) AS h FROM (
+                SELECT run_id, job, topic, started_at, unnest(range(sends)) AS n FROM planned WHERE day BETWEEN ? AND ?)))
+"""
+TRAFFIC = (
+    "INSERT INTO traffic SELECT {as_traffic} FROM send WHERE handed_over_at >= ? AND handed_over_at < ? GROUP BY ALL"
+)
+
+
+def make_year(workspace: Workspace, rows: int, days: int, now: datetime) -> None:
+    """Fills the workspace with `rows` sends over the `days` that end today."""
+    first = (now - timedelta(days=days - 1)).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    workspace.spool_dir.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(str(workspace.metrics_file)) as db:
+        db.execute(metrics_sql()["schema"])
+        db.execute(RUNS.format(first=first, days=days, per_share=rows / days / SHARES))
+        for begin in range(0, days, 30):
+            end = min(begin + 29, days - 1)
+            db.execute(SENDS, [begin, end])
+            span = [first + timedelta(days=begin), first + timedelta(days=end + 1)]
+            db.execute(TRAFFIC.replace("{as_traffic}", metrics_sql()["as_traffic"]), span)
+            print(f"  {end + 1} of {days} days", flush=True)
+        db.execute("INSERT INTO segment SELECT run_id || '-000001.parquet', sends, started_at FROM planned")
+        runs = db.execute("SELECT run_id, job, topic, started_at, sends FROM planned").fetchall()
+    for run_id, *_ in runs:
+        (workspace.spool_dir / f"{run_id}-000001.parquet").touch()
+    _fill_ledger(workspace, runs)
+    Metrics(workspace).sync()
+
+
+def _fill_ledger(workspace: Workspace, runs: list[tuple[Any, ...]]) -> None:
+    Ledger(workspace.ledger_file).close()
+    filled = {
+        "kind": "job", "connection": "A00", "query": "export.sql", "timezone": ZONE, "attempt": 1,
+        "asked_by": "calendar", "parameters": "{}", "sql_sha256": "0" * 64, "sql_text": "SELECT 1", "pid": 1,
+        "pid_started_at": 0.0, "host": "bench", "state": "succeeded", "latency_avg_ms": 17.0,
+    }  # fmt: skip
+    rows = []
+    for number, (run_id, job, topic, started_at, sends) in enumerate(runs):
+        began = f"{started_at.isoformat(timespec='seconds')}Z"
+        ended = f"{(started_at + timedelta(seconds=30)).isoformat(timespec='seconds')}Z"
+        rejected = 1 if number % 50 == 0 else 0
+        rows.append({
+            **filled, "run_id": run_id, "job": job, "job_name": job, "topic": topic, "cluster": ("collaudo", "produzione")[number % 2],
+            "scheduled_at": began, "started_at": began, "finished_at": ended, "rows_read": sends + rejected, "sent": sends,
+            "acknowledged": sends, "rejected": rejected, "duration_s": 30.0,
+        })  # fmt: skip
+    names = list(rows[0])
+    db = sqlite3.connect(workspace.ledger_file)
+    with db:
+        db.executemany(f"INSERT INTO run ({', '.join(names)}) VALUES ({', '.join(':' + n for n in names)})", rows)
+        rejects = [
+            (row["run_id"], 1, "IMPORTO", "float8", "NaN has no JSON form", "1") for row in rows if row["rejected"]
+        ]
+        db.executemany("INSERT INTO reject VALUES (?, ?, ?, ?, ?, ?, NULL)", rejects)
+    db.close()
+
+
+def _forget(workspace: Workspace) -> None:
+    """Takes the file out of the system's cache, where the system can do that."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with workspace.metrics_file.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def questions(key: str, now: datetime) -> dict[str, Callable[[Figures], Any]]:
+    """Every question of the dashboard, then the others."""
+    month, day = now - timedelta(days=30), now - timedelta(days=1)
+    return {
+        "summary": lambda f: f.summary(now),
+        "days, 30": lambda f: f.days(now),
+        "usual band of 30 days": lambda f: f.usual_days(now),
+        "usual today": lambda f: f.usual(now),
+        "hours, 7 days": lambda f: f.hours(now - timedelta(days=7), now),
+        "errors, 30 days": lambda f: f.errors(month, now),
+        "run errors, 30 days": lambda f: f.run_errors(month, now),
+        "by job, 1 day": lambda f: f.by_job(day, now),
+        "runs, 1 day": lambda f: f.runs(day, now, limit=50),
+    }
+
+
+def more_questions(key: str, now: datetime) -> dict[str, Callable[[Figures], Any]]:
+    year, month = now - timedelta(days=365), now - timedelta(days=30)
+    return {
+        "totals, 5 min": lambda f: f.totals(now - timedelta(minutes=5), now),
+        "totals, all": lambda f: f.totals(year, now),
+        "summary of a cluster": lambda f: f.summary(now, Scope(cluster="collaudo")),
+        "days of a job": lambda f: f.days(now, 30, Scope(job="hourly-1")),
+        "days, 365": lambda f: f.days(now, 365),
+        "hours, 30 days": lambda f: f.hours(month, now),
+        "by job, 30 days": lambda f: f.by_job(month, now),
+        "by topic, all": lambda f: f.by_topic(year, now),
+        "errors, all": lambda f: f.errors(year, now),
+        "reject reasons, all": lambda f: f.reject_reasons(year, now),
+        "find a key": lambda f: f.find(key),
+        "find no key": lambda f: f.find("nowhere"),
+        "find the start, 9 digits": lambda f: f.find_beginning(key[:9]),
+        "find the start, 6 digits": lambda f: f.find_beginning(key[:6]),
+        "find the start, 2 digits": lambda f: f.find_beginning(key[:2]),
+    }
+
+
+def main(rows: int, days: int, folder: Path) -> int:
+    """Makes the workspace where it is not there, asks everything, prints; the number of limits that do not hold."""
+    workspace = Workspace(folder)
+    now = datetime.now(UTC)
+    started = time.perf_counter()
+    if not workspace.metrics_file.exists():
+        make_year(workspace, rows, days, now)
+        print(f"made in {time.perf_counter() - started:.0f} s")
+    metrics = Metrics(workspace)
+    size_gb = workspace.metrics_file.stat().st_size / 1e9
+    with metrics.reading() as db:
+        counts = [db.execute(f"SELECT count(*) FROM {view}").fetchone()[0] for view in ("sends", "runs", "traffic")]
+        key = db.execute("SELECT key FROM sends OFFSET 1000 LIMIT 1").fetchone()[0]
+    print(f"{counts[0]:,} sends, {counts[1]:,} runs, {counts[2]:,} rows of traffic, {size_gb:.2f} GB")
+
+    _forget(workspace)
+    broken = 0
+    started = time.perf_counter()
+    with Metrics(workspace).figures(ZONE) as figures:
+        opened_s = time.perf_counter() - started
+        for ask in questions(key, now).values():
+            ask(figures)
+    together_s = time.perf_counter() - started
+    broken += _line("dashboard, all its questions, file not in memory", together_s, 2.0)
+    _line("  of which opening", opened_s, None)
+    for name, ask in {**questions(key, now), **more_questions(key, now)}.items():
+        _forget(workspace)
+        cold_s, warm_s = (_timed(metrics, ask) for _ in range(2))
+        broken += _line(name, cold_s, 1.0, warm_s)
+    return broken
+
+
+def _timed(metrics: Metrics, ask: Callable[[Figures], Any]) -> float:
+    started = time.perf_counter()
+    with metrics.figures(ZONE) as figures:
+        ask(figures)
+    return time.perf_counter() - started
+
+
+def _line(name: str, seconds: float, limit_s: float | None, warm_s: float | None = None) -> bool:
+    is_over = limit_s is not None and seconds > limit_s
+    sign = "" if limit_s is None else f"{'FAIL' if is_over else 'pass'}  ≤ {limit_s:g} s"
+    warm = "" if warm_s is None else f"{warm_s:8.3f}"
+    print(f"{name:<50} {seconds:8.3f} {warm:>8}   {sign}", flush=True)
+    return is_over
