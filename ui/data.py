@@ -610,7 +610,8 @@ def _frame(folder: Path) -> FrameState:
         try:
             environment = app.connections.default_environment
         except ConfigError as error:
-            problem = error.text
+            is_new = not app.workspace.connections_file.exists() and not any(_jobs(folder))
+            problem = "" if is_new else error.text  # the first steps say what to do
         return FrameState(
             folder=folder,
             environment=environment,
