@@ -10,10 +10,11 @@ from pathlib import Path
 from loguru import logger
 
 from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
+from core.file_names import distinct_columns
 from core.files import open_sink
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.ledger import Ledger, Outcome
-from core.model import Plan, Run, RunFile, Source
+from core.model import Plan, Reading, Rows, Run, RunFile, Source
 from core.workspace import Workspace
 
 __all__ = ["run_export"]
@@ -71,8 +72,9 @@ def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path)
     files: list[RunFile] = []
     with (
         _alone(workspace, file, f'job "{plan.job.name}", run {intake.run.run_id}'),
-        source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading,
+        source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
     ):
+        reading = _Distinct(result)
         encoded_rows = intake.rows(reading)
         with open_sink(file, root, reading.columns, plan.job) as (sink, files):
             for _, encoded in encoded_rows:
@@ -88,6 +90,18 @@ def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path)
                 intake.reject(rejects)
             intake.check_count()
     return files
+
+
+class _Distinct:
+    """A result each of whose columns has a name of its own."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.columns = distinct_columns(reading.columns)
+        self.counted = reading.counted
+        self._reading = reading
+
+    def __iter__(self) -> Iterator[Rows]:
+        return iter(self._reading)
 
 
 @contextmanager

@@ -1,19 +1,20 @@
-"""The names of Excel and CSV files: templates replaced, fit for Windows, never outside `exports/`."""
+"""The names of Excel and CSV files and of their columns: templates replaced, fit for Windows, never outside `exports/`."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from core.errors import ConfigError
 from core.json_file import nearest
-from core.model import Job
+from core.model import Column, Job
 from core.templates import resolve
 
-__all__ = ["output_name"]
+__all__ = ["distinct_columns", "output_name"]
 
 DEFAULT = "{query}_{connection}_{date:%Y%m%d}"
 SUFFIXES: Mapping[str, tuple[str, ...]] = {"excel": (".xlsx",), "csv": (".csv", ".txt", ".tsv")}
@@ -65,6 +66,24 @@ def output_name(job: Job, values: Mapping[str, str], scheduled_at: datetime, env
                 remedy="choose a shorter one, such as {job}_{date:%Y%m%d}" + suffixes[0],
             )
     return "/".join(parts)
+
+
+def distinct_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns of a result, each with a name of its own.
+
+    A file, unlike a message, has always been able to hold a column without a name, or two of one name, as in
+    `SELECT a.*, b.*`; they become `column_3` and `NAME_2`.
+    """
+    taken: set[str] = set()
+    found = []
+    for place, column in enumerate(columns, 1):
+        name, number = column.name or f"column_{place}", 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{column.name or 'column'}_{number}"
+        taken.add(name.lower())
+        found.append(replace(column, name=name))
+    return tuple(found)
 
 
 def _names(job: Job, values: Mapping[str, str], environment: str) -> dict[str, str]:

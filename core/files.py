@@ -44,6 +44,8 @@ MOST_DECIMALS = 30
 MOST_DIGITS = 15
 """Excel holds a number as a double: what has more digits is written as text, whole."""
 EXCEL_BEGINS = datetime(1900, 3, 1)  # noqa: DTZ001 - Excel's days have no zone; it believes in a 29 February 1900
+MOST_SHOWN = 500
+"""Characters of a cell that are kept of a rejected row."""
 PART = ".part"
 """End of the hidden folder in which a file grows."""
 WIDTH_ROWS = 200
@@ -93,6 +95,14 @@ class Cells:
         forms = [types.get(name, column.kind) for name, column in zip(self.names, columns, strict=True)]
         self._parsers = [(_parser(form), _number(form, job)) for form in forms]
         self._decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+    def reject(self, row_number: int, place: int, reason: str, row: Sequence[Cell]) -> Reject:
+        """A row that the format cannot hold, because of the cell at that place."""
+        column = self.columns[place]
+        texts = [None if cell is None else str(cell) for cell in row]
+        shown = [text if text is None or len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…" for text in texts]
+        cells = dict(zip(self.names, shown, strict=True))
+        return Reject(row_number, column.name, column.database_type, reason, row=cells)
 
     def of(self, data: bytes) -> list[Cell]:
         """The cells of one row; numbers keep every digit."""
@@ -254,12 +264,16 @@ class _CsvSink:
     def write(self, row_numbers: Sequence[int], rows: Sequence[bytes]) -> list[Reject]:
         rejects = []
         for number, row in zip(row_numbers, rows, strict=True):
-            texts = [_csv_text(cell, self._dialect) for cell in self._cells.of(row)]
+            cells = self._cells.of(row)
+            texts = [_csv_text(cell, self._dialect) for cell in cells]
             try:
                 self._writer.writerow(texts)
                 self.rows += 1
             except UnicodeEncodeError:
-                rejects.append(self._unencodable(number, texts))
+                encoding = self._dialect.encoding
+                place = next(i for i, text in enumerate(texts) if not _fits(text, encoding))
+                reason = f"the text has a character that {encoding} has not"
+                rejects.append(self._cells.reject(number, place, reason, cells))
         return rejects
 
     def finish(self) -> None:
@@ -268,11 +282,6 @@ class _CsvSink:
     def abandon(self) -> None:
         with suppress(OSError):  # a full disk: what the buffer still holds has no place to go
             self._stream.close()
-
-    def _unencodable(self, number: int, texts: list[str]) -> Reject:
-        encoding = self._dialect.encoding
-        column = next(c for c, text in zip(self._cells.columns, texts, strict=True) if not _fits(text, encoding))
-        return Reject(number, column.name, column.database_type, f"the text has a character that {encoding} has not")
 
 
 def _fits(text: str, encoding: str) -> bool:
@@ -347,9 +356,8 @@ class _ExcelSink:
             cells = self._cells.of(row)
             long = next((i for i, cell in enumerate(cells) if _is_too_long(cell)), None)
             if long is not None:
-                column = self._cells.columns[long]
                 reason = f"the text is longer than the {MOST_CHARACTERS:,} characters of a cell of Excel"
-                rejects.append(Reject(number, column.name, column.database_type, reason))
+                rejects.append(self._cells.reject(number, long, reason, cells))
                 continue
             if self._next_row == MOST_ROWS:
                 self._close_sheet()

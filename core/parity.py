@@ -25,6 +25,7 @@ import xxhash
 
 from core.envelope import Envelope
 from core.errors import ConfigError, StorageFailed
+from core.file_names import distinct_columns
 from core.file_reader import FileOptions, Table, column_name, open_table
 from core.files import Cells
 from core.model import Job, Plan, Reading
@@ -133,8 +134,9 @@ def compare(
     """
     options = options or FileOptions()
     key_names = [name.lower() for name in (keys or _keys_of(job))]
-    envelope = Envelope(reading.columns, plan.job, scheduled_at=plan.scheduled_at)
-    cells = Cells(reading.columns, plan.job)
+    columns = reading.columns if plan.output is None else distinct_columns(reading.columns)
+    envelope = Envelope(columns, plan.job, scheduled_at=plan.scheduled_at)
+    cells = Cells(columns, plan.job)
     ours = [column_name(name) for name in cells.names]
     with open_table(file, options, cells.names) as table, _two_sides() as db:
         found = Parity(

@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from core.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope, Reject
+from core.file_names import distinct_columns
 from core.model import Column, DbType, Job, Plan, Reading, Rows, Source
 
 __all__ = ["Preview", "PreviewMessage", "file_rows", "preview"]
@@ -64,7 +65,7 @@ def preview(
         ConfigError: The job names a column that the query does not return.
     """
     with source.read(plan.query.steps, fetch_rows=rows) as reading:
-        columns = reading.columns
+        columns = reading.columns if plan.output is None else distinct_columns(reading.columns)
         refused = [
             f"{c.name} ({c.database_type}) cannot be sent, so nothing is shown: {c.refusal}"
             for c in columns

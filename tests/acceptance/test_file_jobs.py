@@ -160,6 +160,7 @@ def test_a_row_that_excel_cannot_hold_is_rejected_or_ends_the_run(place):
     assert [(r["row_number"], r["column"], r["reason"]) for r in told] == [
         (n, "t", "the text is longer than the 32,767 characters of a cell of Excel") for n in (2, 3)
     ]
+    assert told[0]["row"] == {"n": "2", "t": "x" * 500 + "…"}
     job = folder / "queries" / "export.job.json"
     document = json.loads(job.read_text(encoding="utf-8")) | {"on_bad_row": "fail", "output": "second.xlsx"}
     job.write_text(json.dumps(document), encoding="utf-8")
@@ -167,6 +168,16 @@ def test_a_row_that_excel_cannot_hold_is_rejected_or_ends_the_run(place):
     assert failed.returncode == 1
     assert "row 2, column t cannot be written: the text is longer" in failed.stdout
     assert not (folder / "exports" / "second.xlsx").exists()
+
+
+def test_columns_without_a_name_or_with_one_name_are_written_as_before(place):
+    sql = "SELECT a.*, b.*, 7 AS \"N\" FROM (SELECT 1 AS n) AS a, (SELECT 2 AS n, 'x' AS n_2) AS b"
+    folder, run = place(sql=sql, parameters={}, kafka_config={}, export_format="csv", output="a.csv")
+    done = run("run", "export")
+    assert done.returncode == 0, done.stdout
+    text = (folder / "exports" / "a.csv").read_text(encoding="utf-8-sig")
+    assert text.splitlines() == ["n;n_2;n_2_2;N_3", "1;2;x;7"]
+    assert run("preview", "export").stdout.splitlines()[2] == "n  n_2  n_2_2  N_3"
 
 
 def test_no_rows_make_a_file_with_its_header(place):
