@@ -472,5 +472,6 @@ class _Relay(logging.Handler):
         self._log.log(record.levelno, "%s", record.getMessage())
 
     def end(self) -> None:
-        """Takes no more lines."""
+        """Takes no more lines; when the last one has ended they go where they went before."""
         self._source.removeHandler(self)
+        self._source.propagate = not any(isinstance(handler, _Relay) for handler in self._source.handlers)
