@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from python_calamine import CalamineWorkbook
 
+from bench.kills import start_runner, stop_runner
 from core.files import MOST_ROWS, open_sink
+from core.ledger import Ledger
 from core.model import Column, Job
+from core.workspace import Workspace
 from tests.rigs.workspace import ROOT, command, environment, make_workspace, run_command
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day
@@ -357,3 +360,40 @@ def test_a_real_sheet_is_full_after_1_048_576_rows_and_none_is_lost(tmp_path: Pa
     first, second = (book.get_sheet_by_name(name) for name in book.sheet_names)
     assert finished[0].rows == MOST_ROWS
     assert (first.height, second.to_python()) == (MOST_ROWS, [["N"], [float(MOST_ROWS - 1)]])
+
+
+def test_excel_and_csv_jobs_run_on_the_calendar_beside_a_job_to_kafka(tmp_path, postgres, kafka):
+    topic = kafka.create_topic(partitions=1)
+    folder = make_workspace(
+        tmp_path / "ws",
+        postgres=postgres,
+        bootstrap_servers=kafka.plaintext,
+        topic=topic,
+        sql="SELECT lpad(g::text, 12, '0') AS barcode, g AS n FROM generate_series(1, 500) AS g",
+        job={"scheduling_mode": "interval", "interval_s": 5},
+    )
+    document = json.loads((folder / "queries" / "export.job.json").read_text(encoding="utf-8"))
+    for form, ending in (("excel", "xlsx"), ("csv", "csv")):
+        job = document | {"name": form, "export_format": form, "output": "{query}_{connection}_{date:%Y%m%d}." + ending}
+        (folder / "queries" / f"{form}.job.json").write_text(json.dumps(job), encoding="utf-8")
+    runner = start_runner(folder, environment(postgres))
+    try:
+
+        def whole():
+            with Ledger(Workspace(folder).ledger_file) as ledger:
+                return {run.job: run for run in ledger.runs() if run.state == "succeeded"}
+
+        wait_for(runner, lambda: len(whole()) == 3)
+    finally:
+        stop_runner(runner)
+    runs = whole()
+    assert {job: (run.rows_read, run.acknowledged, run.topic) for job, run in runs.items()} == {
+        "export": (500, 500, topic),
+        "excel": (500, 500, ""),
+        "csv": (500, 500, ""),
+    }
+    for job in ("excel", "csv"):
+        (made,) = runs[job].files
+        content = (folder / made.path).read_bytes()
+        assert made.path.startswith("exports/export_pg_")
+        assert len(content) > 1000
