@@ -11,6 +11,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -109,6 +110,8 @@ class Spool:
         self.job = job
         self.tally = Tally()
         self._segments = 0
+        self._failure: StorageFailed | None = None
+        """Why a segment could not be written; nothing is kept after it."""
         self._clear()
         self._require_room()
 
@@ -118,6 +121,8 @@ class Spool:
         Raises:
             StorageFailed: It cannot be written; the run must not be called finished.
         """
+        if self._failure:
+            raise self._failure
         batch = delivery.batch
         self._topics.append((batch.topic, len(batch)))
         self._keys += batch.keys
@@ -136,6 +141,8 @@ class Spool:
 
     def close(self) -> Tally:
         """Writes what is left; after it every recorded send is durable."""
+        if self._failure:
+            raise self._failure
         if self._keys:
             self._write()
         return self.tally
@@ -182,7 +189,10 @@ class Spool:
             aside.replace(final)
             _flush_folder(self.folder)
         except OSError as error:
-            raise self._failed(error) from None
+            self._failure = self._failed(error)
+            with suppress(OSError):
+                aside.unlink()
+            raise self._failure from None
         self._add(table)
         self._clear()
         del table
@@ -205,12 +215,14 @@ class Spool:
             told = [self._errors.get(i) for i in range(count)]
             errors, classes = (_text([None if t is None else t[part].encode() for t in told]) for part in (0, 1))
         latencies = _wrapped(self._latencies, pa.float64()).cast(pa.float32())
+        offsets = _wrapped(self._offsets, pa.int64())
         columns = [
             pa.repeat(_word(self.run_id), count),
             pa.repeat(_word(self.job), count),
             pa.concat_arrays([pa.repeat(_word(topic), n) for topic, n in _runs_of(self._topics)]),
             _where(acknowledged, partitions),
-            _where(acknowledged, _wrapped(self._offsets, pa.int64())),
+            # An idempotent repeat whose first answer was lost is acknowledged without its offset.
+            _where(pc.and_(acknowledged, pc.greater_equal(offsets, _number(0))), offsets),
             _text(self._keys),
             _text(self._ids),
             _wrapped(self._sizes, pa.int32()),
@@ -250,13 +262,15 @@ def _class_of(error: PsttError) -> str:
 
 
 def _widen(ranges: dict[tuple[str, int], PartitionRange], place: tuple[str, int], offsets: pa.ChunkedArray) -> None:
+    """Adds messages to what is known of a partition; those without an offset are only counted."""
     known = ranges.get(place)
     spread = pc.min_max(offsets).as_py()
-    first, last, count = spread["min"], spread["max"], len(offsets)
-    if known:
-        first, last = min(first, known.first_offset), max(last, known.last_offset)
-        count += known.count
-    ranges[place] = PartitionRange(*place, first, last, count)
+    firsts: list[int] = [known.first_offset] if known else []
+    lasts: list[int] = [known.last_offset] if known else []
+    if spread["min"] is not None:
+        firsts, lasts = [*firsts, spread["min"]], [*lasts, spread["max"]]
+    count = len(offsets) + (known.count if known else 0)
+    ranges[place] = PartitionRange(*place, min(firsts, default=0), max(lasts, default=0), count)
 
 
 # `pa.array`, `pa.scalar`, plain numbers given to `pc` and `Table.group_by` import pandas where it is installed: 55 MB

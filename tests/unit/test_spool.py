@@ -58,6 +58,19 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
     assert (tally.acknowledged, tally.failed, tally.bytes) == (3, 1, 3 * 7)
 
 
+def test_a_message_that_is_acknowledged_without_an_offset_counts_and_widens_no_range(tmp_path):
+    """An idempotent repeat whose first answer was lost."""
+    spool = Spool(tmp_path, run_id="r", job="j")
+    delivery = delivered(6, first_offset=10)
+    delivery.offsets[0] = delivery.offsets[3] = -1
+    spool.record(delivery)
+    tally = spool.close()
+    rows = pq.read_table(next(tmp_path.iterdir())).to_pylist()
+    assert [r["offset"] for r in rows] == [None, 11, 12, None, 14, 15]
+    assert tally.partitions == (PartitionRange("t", 0, 12, 14, 3), PartitionRange("t", 1, 11, 15, 3))
+    assert tally.acknowledged == 6
+
+
 def test_offset_ranges_and_percentiles_add_up_over_segments(tmp_path, monkeypatch):
     monkeypatch.setattr(core.spool, "SEGMENT_SENDS", 10)
     spool = Spool(tmp_path, run_id="r", job="j")
