@@ -390,7 +390,8 @@ class _ExcelSink:
             if isinstance(cell, Double):
                 sheet.write_number(row, place, _Exact(cell))
             elif _is_exact(cell):
-                sheet.write_number(row, place, float(cell), self._scale(cell))
+                number = _Exact(cell) if "." in cell else int(cell)
+                sheet.write_number(row, place, number, self._scale(cell))
             else:
                 sheet.write_string(row, place, cell, self._text)
         elif isinstance(cell, bool):

@@ -8,9 +8,12 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openpyxl import load_workbook
 from python_calamine import CalamineWorkbook
 
@@ -167,6 +170,36 @@ def test_numbers_are_shown_with_the_digits_that_the_database_gave(tmp_path: Path
         [(-5, "0"), (-0.005, "0.000"), (1e300, "General")],
         [(0, "0"), (7, "0"), (1 / 3, "General")],
     ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=None), min_size=1, max_size=40))
+def test_a_number_is_exact_in_excel_or_text_with_all_its_digits(values: list[Decimal]):
+    texts = [format(value, "f") for value in values if abs(value.adjusted()) < 60]
+    columns = (Column("K", "integer", "int"), Column("D", "decimal", "numeric"))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "a.xlsx"
+        written(file, columns, list(enumerate(texts)))
+        found = [row[1][0] for row in formatted(file)]
+    assert len(found) == len(texts)
+    for text, cell in zip(texts, found, strict=True):
+        if isinstance(cell, str):
+            assert cell == text
+            assert len(Decimal(text).as_tuple().digits) > 15 or text.lstrip("-0.") == ""
+        else:
+            assert cell == float(text)
+            assert Decimal(repr(cell)) == Decimal(text)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
+def test_a_double_is_the_same_double_in_excel(values: list[float]):
+    """XlsxWriter alone would print 16 digits, which makes a neighbour of one double in four."""
+    columns = (Column("K", "integer", "int"), Column("F", "float", "float8"))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "a.xlsx"
+        written(file, columns, list(enumerate(values)))
+        assert [row[1][0] for row in formatted(file)] == values
 
 
 def test_what_excel_has_no_number_or_moment_for_is_text_and_whole(tmp_path: Path):
