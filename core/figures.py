@@ -131,6 +131,23 @@ class Figures:
         runs = {row.pop("job"): row for row in self._ask("job_runs", since, until, scope)}
         return [{"job": job} | sent.get(job, _NOTHING_SENT) | runs.get(job, _NO_RUNS) for job in sorted({*sent, *runs})]
 
+    def by_job_and_topic(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Per job and topic what `totals` gives, without percentiles."""
+        rows = self._ask("by_job_and_topic", since, until, scope)
+        return [{"job": row["job"], "topic": row["topic"]} | _numbers(row) for row in rows]
+
+    def latency_counts(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Acknowledged messages by topic and latency: `topic, latency_ms` (to 1.5 %)`, messages, latency_us` (their sum)."""
+        return self._ask("latency_counts", since, until, scope)
+
+    def run_states(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Runs that began in the period by job and state: `job, state, runs`."""
+        return self._ask("run_states", since, until, scope)
+
+    def newest_runs(self) -> list[dict[str, Any]]:
+        """The newest ended run of each job: `job, duration_s, end_to_end_s`, and when the job last `succeeded_at`."""
+        return self._rows("newest_runs", {})
+
     # ── over time ─────────────────────────────────────────────────────────────────────────────
 
     def days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> list[dict[str, Any]]:
@@ -242,11 +259,7 @@ class Figures:
         return self._rows("found", {"key": key, "hash": self._numbers_of(key)["hash"], "limit": limit})
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
-        """`limit` sends whose key begins so, those first whose first 8 bytes come first; times aware UTC.
-
-        Returns:
-            By key and time.
-        """
+        """The newest `limit` sends whose key begins so, by key and time; times aware UTC."""
         size = min(len(start.encode()), 8)
         below = 6 * (8 - size)
         low = self._numbers_of(start)["head"] >> below << below
@@ -256,7 +269,8 @@ class Figures:
             found = self._find_beginning("true", values)
         if size == 8 or (len(found) >= limit and not all(row["begins"] for row in found)):
             found = self._find_beginning("starts_with(key, $key)", values)
-        return [{n: value for n, value in row.items() if n != "begins"} for row in found if row["begins"]][:limit]
+        newest = [row for row in found if row.pop("begins")][:limit]
+        return sorted(newest, key=lambda row: (row["key"], row["handed_over_at"], row["attempt"]))
 
     def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         return dicts(self._db.execute(self._sql["found_beginning"].replace("{match}", match), values))

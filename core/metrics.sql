@@ -201,6 +201,32 @@ ranked AS (
 SELECT * FROM (SELECT job, {sums} FROM period GROUP BY job)
     LEFT JOIN (SELECT job, {percentiles} FROM ranked GROUP BY job) USING (job) ORDER BY job
 
+-- name: by_job_and_topic
+WITH {period}
+SELECT job, topic, {sums} FROM period GROUP BY job, topic ORDER BY job, topic
+
+-- name: latency_counts
+WITH {period}
+SELECT topic, bucket_ms(bucket) AS latency_ms, sum(messages)::BIGINT AS messages, sum(latency_us)::BIGINT AS latency_us
+FROM period WHERE bucket IS NOT NULL GROUP BY topic, bucket ORDER BY topic, bucket
+
+-- name: run_states
+SELECT job, state, count(*) AS runs FROM runs WHERE started_at >= $since AND started_at < $until
+    AND ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic) AND ($cluster IS NULL OR cluster = $cluster)
+GROUP BY job, state ORDER BY job, state
+
+-- name: newest_runs
+WITH newest AS (
+    SELECT * FROM runs WHERE finished_at IS NOT NULL QUALIFY row_number() OVER (PARTITION BY job ORDER BY started_at DESC) = 1),
+ended AS (
+    SELECT run_id, max(last_acknowledged_at) AS last_acknowledged_at FROM traffic
+    WHERE run_id IN (SELECT run_id FROM newest) AND bucket IS NOT NULL GROUP BY run_id),
+good AS (
+    SELECT job, max(finished_at) AS succeeded_at FROM runs WHERE state = 'succeeded' GROUP BY job)
+SELECT job, duration_s, succeeded_at,
+    epoch_us(last_acknowledged_at - CASE WHEN asked_by = 'calendar' THEN scheduled_at ELSE started_at END) / 1e6 AS end_to_end_s
+FROM newest LEFT JOIN ended USING (run_id) LEFT JOIN good USING (job) ORDER BY job
+
 -- name: days
 WITH counted AS (
     SELECT quarter, topic, CASE WHEN bucket IS NOT NULL THEN 0 END AS bucket, sum(messages) AS messages,
@@ -321,14 +347,14 @@ FROM (SELECT {send_columns} FROM send WHERE key_hash = $hash AND key = $key
 ORDER BY handed_over_at, attempt LIMIT $limit
 
 -- name: found_beginning
--- Only the rows that are shown are read whole. `begins` is false where other characters have the same 6 bits.
+-- The newest rows lie together. Only those that are shown are read whole. `begins` is false where other characters have the same 6 bits.
 SELECT s.*, r.job_name, r.timezone, r.scheduled_at
 FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
-          SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY key_head, number LIMIT $limit)
+          SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY number DESC LIMIT $limit)
       UNION ALL
-      (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY key, handed_over_at LIMIT $limit)) s
+      (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY handed_over_at DESC LIMIT $limit)) s
     LEFT JOIN runs r USING (run_id)
-ORDER BY key, handed_over_at, attempt
+ORDER BY handed_over_at DESC, attempt DESC
 
 -- name: acknowledged_ids
 SELECT DISTINCT message_id FROM sends WHERE run_id IN (SELECT unnest(?)) AND status = 'acknowledged'
