@@ -185,6 +185,13 @@ def main() -> None:
     sixth.add_argument("--workspace", type=Path, help="kept, and used again; the default is made anew and removed")
     files_ = commands.add_parser("files", help="Excel and CSV jobs, and parity: time and memory at two sizes")
     files_.add_argument("--rows", type=int, default=1_000_000)
+    page = commands.add_parser("page", help="a run with 20 sessions watching it; first paint over a year of sends")
+    page.add_argument("--rows", type=int, default=1_000_000, help="of the run that is watched; 0: only the paint")
+    page.add_argument("--sessions", type=int, default=20)
+    page.add_argument("--repeat", type=int, default=3)
+    page.add_argument("--sends", type=int, default=50_000_000, help="of the year; 0: only the run")
+    page.add_argument("--days", type=int, default=365)
+    page.add_argument("--workspace", type=Path, help="of the year: kept, and used again")
     options = parser.parse_args()
     if options.command == "files":
         from bench.files import main as files
@@ -207,6 +214,12 @@ def main() -> None:
 
         with tempfile.TemporaryDirectory() as folder:
             sys.exit(sends(options.rows, options.days, options.workspace or Path(folder)))
+    if options.command == "page":
+        from bench.page import main as watch
+
+        o = options
+        with tempfile.TemporaryDirectory() as folder:
+            sys.exit(watch(o.rows, o.sessions, o.repeat, o.sends, o.days, o.workspace or Path(folder)))
     if options.command == "throughput":
         throughput(options.rows, options.repeat, {"batch_size": options.batch_size} if options.batch_size else {})
     else:

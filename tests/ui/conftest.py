@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -26,6 +25,7 @@ from core.agenda import Agenda
 from core.ledger import Ledger
 from core.model import Run
 from core.workspace import Workspace
+from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.errors import RigMissing
 from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, environment, make_workspace, run_command
 
@@ -41,16 +41,6 @@ ROWS = (
     f"'{SLY}' AS note FROM generate_series(1, 500) AS g"
 )
 SCREENSHOTS = Path(__file__).parent / "screenshots"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 # ── workspaces ────────────────────────────────────────────────────────────────────────────────
@@ -258,9 +248,7 @@ def browser() -> Iterator[Browser]:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise RigMissing("browser", f"playwright is not installed: {error}") from None
-    program = os.environ.get("PSTT_TEST_BROWSER") or next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if program is None:
-        raise RigMissing("browser", "no chromium on the PATH; PSTT_TEST_BROWSER may name one")
+    program = chromium()
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield started

@@ -124,7 +124,7 @@ def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezon
         figure.add_hline(
             y=threshold_ms,
             line={"color": FAILURE, "dash": "longdash", "width": 1.5},
-            annotation_text=t("alert above {value} ms (p99)", value=f"{threshold_ms:,.0f}"),
+            annotation_text=t("alert above {value} ms (p99)", value=number(threshold_ms)),
             annotation_position="top left",
         )
     figure.update_layout(hovermode="x unified")
