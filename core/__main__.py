@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.exceptions import TyperException
 
+from core.commands_accounts import token_app, user_app
 from core.errors import ConfigError, PsttError, RunCancelled
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ metrics_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Wha
 app.add_typer(metrics_app, name="metrics")
 alerts_app = typer.Typer(rich_markup_mode=None, help="What is wrong, who was told; rules stand in alerts.json.")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
 
 Workspace_ = Annotated[
     Path | None,

@@ -20,7 +20,7 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from core.model import DbType, Job, Query
 
-__all__ = ["Problem", "check"]
+__all__ = ["Problem", "check", "check_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
     if not jobs and not found:
         problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
     return list(dict.fromkeys(problems))
+
+
+def check_job(workspace: Workspace, job: Job, connections: Connections, settings: Settings) -> list[Problem]:
+    """What is wrong with one job whose file is right: its connection, its query, its cluster, its output."""
+    return list(_job(workspace, job, connections, settings))
 
 
 def _runner(workspace: Workspace) -> Iterator[Problem]:

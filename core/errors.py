@@ -24,6 +24,9 @@ PsttError
  │  ├ RunCancelled       somebody asked the run to stop
  │  ├ RunTimedOut        it went on for longer than the job allows
  │  └ RunInterrupted     its process ended, or its runner was stopped; the same fire is run again
+ ├ AccessRefused         who asks is known, and may not do this
+ │  ├ SignInNeeded       who asks is not known here, or no longer
+ │  └ TooManyAttempts    too many wrong passwords; the next one is looked at later
  ├ BatchPartlySent       some messages of a batch failed: index → error
  └ RowRejected           this row goes to the rejects, the run goes on
 ```
@@ -39,6 +42,7 @@ from pathlib import Path
 from typing import ClassVar
 
 __all__ = [
+    "AccessRefused",
     "BatchPartlySent",
     "BatchTooLarge",
     "BrokerUnavailable",
@@ -60,9 +64,11 @@ __all__ = [
     "RunInterrupted",
     "RunTimedOut",
     "RunnerBusy",
+    "SignInNeeded",
     "SourceUnavailable",
     "SqlError",
     "StorageFailed",
+    "TooManyAttempts",
     "TopicMissing",
 ]
 
@@ -234,6 +240,27 @@ class RunInterrupted(RunFailed):
     """The run was broken off by us, not by its data: the same fire is run again with the same message ids."""
 
     is_retriable: ClassVar[bool] = True
+
+
+class AccessRefused(PsttError):
+    """Who asks is known, and may not do this."""
+
+
+class SignInNeeded(AccessRefused):
+    """Who asks is not known: no or a wrong password, no or an expired token or session."""
+
+
+class TooManyAttempts(AccessRefused):
+    """Too many wrong passwords one after the other.
+
+    Args:
+        what: As in `PsttError`.
+        wait_s: When the next one will be looked at.
+    """
+
+    def __init__(self, what: str, *, wait_s: float) -> None:
+        super().__init__(what, remedy=f"wait {wait_s:.0f} s and try again")
+        self.wait_s = wait_s
 
 
 class BatchPartlySent(PsttError):

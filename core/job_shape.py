@@ -25,6 +25,9 @@ from core.templates import DIRECTIVES
 
 __all__ = ["Address", "JobShape"]
 
+LONGEST_S = 366 * 86_400
+"""Nothing is due less often than once a year; sums with the clock then never leave the calendar."""
+
 
 def _topic(name: str) -> str:
     if not TOPIC_NAME.fullmatch(name):
@@ -136,7 +139,7 @@ class JobShape(_Shape):
     connection: Name
     scheduling_mode: SchedulingMode = "manual"
     cron: Annotated[str, AfterValidator(check_cron)] | None = None
-    interval_s: Annotated[int, Field(ge=1)] | None = None
+    interval_s: Annotated[int, Field(ge=1, le=LONGEST_S)] | None = None
     enabled: bool = True
     parameters: dict[str, str | int | float] = {}
     export_format: ExportFormat = "kafka"
@@ -148,7 +151,7 @@ class JobShape(_Shape):
     catch_up: CatchUp = "latest"
     max_catch_up: Annotated[int, Field(ge=1, le=100_000)] = 31
     overlap: Overlap = "skip"
-    timeout_s: Annotated[float, Field(gt=0, strict=False)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, strict=False)] | None = None
     delivery: DeliveryGuarantee = "at_least_once"
     on_bad_row: OnBadRow = "reject"
     on_null_key: OnNullKey = "reject"

@@ -16,7 +16,18 @@ from core.workspace import Workspace, write_whole
 if TYPE_CHECKING:
     from core.job_shape import JobShape
 
-__all__ = ["SUFFIX", "find_job", "load_job", "load_jobs", "parse_job", "save_job", "set_enabled", "validate_job"]
+__all__ = [
+    "SUFFIX",
+    "checked_job",
+    "find_job",
+    "job_text",
+    "load_job",
+    "load_jobs",
+    "parse_job",
+    "save_job",
+    "set_enabled",
+    "validate_job",
+]
 
 SUFFIX = ".job.json"
 _HEADER_NAMES_OF_OURS = ("message_id", "run_id", "job")
@@ -44,6 +55,14 @@ def parse_job(path: Path, text: str) -> Job:
     if problems or job is None:
         raise problems[0]
     return job
+
+
+def checked_job(path: Path, text: str) -> tuple[Job | None, list[ConfigError]]:
+    """The job of a text, and every problem of it; it may be used only where there is none."""
+    try:
+        return _checked(parse_json_file(path, text))
+    except ConfigError as error:
+        return None, [error]
 
 
 def validate_job(path: Path) -> list[ConfigError]:
@@ -118,10 +137,15 @@ def save_job(workspace: Workspace, job: Job) -> Path:
         StorageFailed: The file cannot be written; the old one is untouched.
     """
     path = workspace.inside(f"{job.slug}{SUFFIX}", workspace.queries_dir)
-    text = json.dumps(_document(job), ensure_ascii=False, indent=2) + "\n"
+    text = job_text(job)
     parse_job(path, text)
     write_whole(path, text)
     return path
+
+
+def job_text(job: Job) -> str:
+    """What the file of a job holds; what stands at its default is left out."""
+    return json.dumps(_document(job), ensure_ascii=False, indent=2) + "\n"
 
 
 def set_enabled(workspace: Workspace, slug: str, *, enabled: bool) -> bool:

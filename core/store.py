@@ -19,9 +19,12 @@ from core.named_sql import load_named_sql
 
 __all__ = ["Store"]
 
-SCHEMA_VERSION = 1
-SCHEMAS = ("ledger.sql", "agenda.sql", "columns.sql", "alerts.sql")
-"""Files whose statement `schema` makes tables, in this order."""
+SCHEMAS: Mapping[int, tuple[str, ...]] = {
+    1: ("ledger.sql", "agenda.sql", "columns.sql", "alerts.sql"),
+    2: ("accounts.sql", "idempotency.sql"),
+}
+"""Version of the file → the `.sql` files whose statement `schema` makes the tables that it added, in this order."""
+SCHEMA_VERSION = max(SCHEMAS)
 BUSY_TIMEOUT_S = 30.0
 """Writers hold the file for milliseconds; one that waits longer has met a stuck process."""
 
@@ -76,11 +79,10 @@ class Store:
                     remedy="install that version, or use another workspace",
                     file=self.file,
                 )
-            if version == 0:
-                for name in SCHEMAS:
-                    for statement in load_named_sql(name)["schema"].split(";"):
-                        self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            for name in (name for added in SCHEMAS if added > version for name in SCHEMAS[added]):
+                for statement in load_named_sql(name)["schema"].split(";"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _version(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])

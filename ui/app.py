@@ -1,17 +1,30 @@
 """The ASGI application: page and REST on one port, started by `python -m streamlit run ui/app.py`."""
 
-from importlib.util import find_spec
+from __future__ import annotations
 
-from starlette.routing import BaseRoute, Mount
+import os
+import sys
+
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from streamlit import config
 from streamlit.starlette import App
 
-
-def _routes() -> list[BaseRoute]:
-    if find_spec("ui.api") is None:
-        return []
-    from ui.api import api
-
-    return [Mount("/api", api)]
+from core.errors import ConfigError
+from core.report import error_lines
+from core.workspace import Workspace
+from ui.api import api
+from ui.doors import SecurityHeaders, refuse_open_doors
 
 
-app = App("page.py", routes=_routes())
+def _require_closed_doors() -> None:
+    """Ends the process where it would let in whoever comes."""
+    try:
+        refuse_open_doors(config.get_option("server.address"), Workspace.find(None, os.environ))
+    except ConfigError as error:
+        print(*error_lines(error), sep="\n", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+
+
+_require_closed_doors()
+app = App("page.py", routes=[Mount("/api", api)], middleware=[Middleware(SecurityHeaders)])

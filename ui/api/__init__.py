@@ -1,0 +1,36 @@
+"""The REST interface: mounted at `/api` beside the page, over the same workspace, with the texts of the command line."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from core import __version__
+from ui.api import documents, kafka, monitoring, problems, scheduler, signin
+
+__all__ = ["api", "make_api"]
+
+DESCRIPTION = """SQL files become JSON messages on Kafka, and every row is accounted for.
+
+A program sends `Authorization: Bearer TOKEN`; `python -m core token add NAME --scope read|send|admin` makes one.
+While nobody has to sign in, whoever is at this machine needs none. A problem is `application/problem+json`."""
+
+
+def make_api() -> FastAPI:
+    """The interface, with its document."""
+    made = FastAPI(
+        title="PSTT Kafka",
+        version=__version__,
+        summary="Jobs, runs, messages and figures of one workspace.",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    for room in (kafka, scheduler, monitoring, signin):
+        made.include_router(room.router)
+    problems.install(made)
+    documents.install(made)
+    return made
+
+
+api = make_api()

@@ -1,0 +1,89 @@
+"""Bodies of requests: JSON, of a size that a message can have, read with the words and the places of our own files."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from core.errors import ConfigError, PsttError
+from core.json_file import parse_json_file
+from core.problems import validation_errors
+from ui.api.problems import REQUEST_BODY, Refused
+
+__all__ = ["MOST_BYTES", "document", "read_bytes", "read_text"]
+
+MOST_BYTES = 2 * 1024 * 1024
+"""Twice what a broker takes by default as one message, for JSON's escapes."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body, as far as it is not too long.
+
+    Raises:
+        Refused: It is longer, or the caller has gone in the middle of it.
+    """
+    content = bytearray()
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > MOST_BYTES:
+                raise Refused(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    PsttError(f"the request is longer than {MOST_BYTES:,} bytes", remedy="send less at once"),
+                    headers={"Connection": "close"},
+                )
+    except ClientDisconnect:
+        raise Refused(HTTPStatus.BAD_REQUEST, PsttError("the caller has gone before the end")) from None
+    return bytes(content)
+
+
+async def read_text(request: Request) -> str:
+    """A JSON body as text; empty where there is none.
+
+    Raises:
+        Refused: It is of another type, too long, or no UTF-8.
+    """
+    content = await read_bytes(request)
+    if not content:
+        return ""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            PsttError("the request is not JSON", why=f"its type is {kind or 'not told'}"[:200],
+                        remedy="send it with Content-Type: application/json"),
+        )  # fmt: skip
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        error = ConfigError("the text is not UTF-8", file=REQUEST_BODY)
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, error) from None
+
+
+def document(model: type[M], *, optional: bool = False) -> Callable[[Request], Awaitable[M]]:
+    """What reads a body as that model.
+
+    Args:
+        model: Its shape.
+        optional: No body means the model's defaults.
+    """
+
+    async def read(request: Request) -> M:
+        text = await read_text(request)
+        if not text and optional:
+            return model()
+        file = parse_json_file(REQUEST_BODY, text)
+        try:
+            return model.model_validate(file.document)
+        except ValidationError as error:
+            found = validation_errors(file, (), error, model)
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, found[0], errors=found) from None
+
+    return read

@@ -1,0 +1,177 @@
+"""`/api/kafka`: is the cluster there, what was sent, send one by hand."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Response
+
+from core.errors import ConfigError
+from core.figures import Scope
+from core.metrics import Metrics as MetricsStore
+from core.workspace import Workspace
+from ui.api import shapes
+from ui.api.auth import Reader, Sender
+from ui.api.body import document
+from ui.api.documents import takes
+from ui.api.once import IdempotencyKey, once
+from ui.api.pages import Limit, Offset, page
+from ui.api.problems import responses
+from ui.api.remembered import Remembered
+from ui.api.workspace import now, opened, workspace
+
+router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
+
+LOOKED_AT_S = 5.0
+"""However many ask, a broker is greeted so often."""
+FIGURES_S = 1.0
+STALE_S = 10.0
+JSON = "application/json"
+
+ClusterName = Annotated[
+    str | None, Query(max_length=200, description="A name of kafka_connections; none: default_environment.")
+]
+Filter = Annotated[str | None, Query(max_length=300)]
+
+
+@router.get("/health")
+def health(caller: Reader) -> shapes.KafkaHealth:
+    """Greets the brokers of every cluster: a port that answers, no login. `POST /test` logs in."""
+    return _health.get(workspace().root)
+
+
+@router.get("/topics", responses=responses(404, 502))
+def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offset: Offset = 0) -> shapes.Topics:
+    """The topics of a cluster that this account may see."""
+    from core.publishers import open_publisher
+
+    with opened() as app:
+        chosen = app.cluster(cluster)
+    publisher = open_publisher(chosen)
+    try:
+        found = sorted(publisher.topics(), key=lambda topic: topic.name)
+    finally:
+        publisher.close(1.0)
+    rows = [shapes.TopicRow(name=t.name, partitions=t.partitions, replication=t.replication) for t in found]
+    return shapes.Topics(cluster=chosen.name, **page(rows, limit, offset))
+
+
+@router.get("/metrics", response_model=shapes.Metrics)
+def metrics(caller: Reader, job: Filter = None, topic: Filter = None, cluster: Filter = None) -> Response:
+    """Everything that was sent: totals, rates, latencies, by topic, errors of the last 24 hours."""
+    return Response(_everything.get((workspace().root, Scope(job, topic, cluster))), media_type=JSON)
+
+
+@router.get("/metrics/summary", response_model=shapes.Summary)
+def summary(caller: Reader) -> Response:
+    """Today and the last seven days. The figures are at most a second older than what was recorded."""
+    return Response(_summary.get(workspace().root), media_type=JSON)
+
+
+@router.post("/test", responses=responses(413, 415), openapi_extra=takes(shapes.TestShape, required=False))
+def test(
+    caller: Sender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
+) -> shapes.Tested:
+    """Logs in to a cluster and asks who it is; that it does not answer is an answer too."""
+    from core.kafka_service import KafkaService
+
+    with opened() as app:
+        cluster = app.cluster(asked.cluster)
+        app.agenda.audit(caller.name, "test", f"cluster {cluster.name}", now())
+    with KafkaService(cluster) as service:
+        found = service.health_check()
+    return shapes.Tested(
+        cluster=cluster.name,
+        connected=found.connected,
+        brokers=list(found.brokers),
+        latency_ms=found.latency_ms,
+        error=found.error,
+    )
+
+
+@router.post(
+    "/send",
+    response_model=shapes.Sent,
+    responses=responses(404, 409, 413, 415, 502, 504),
+    openapi_extra=takes(shapes.SendShape),
+)
+def send(
+    caller: Sender,
+    message: Annotated[shapes.SendShape, Depends(document(shapes.SendShape))],
+    key: IdempotencyKey = None,
+) -> Response:
+    """Sends one message and waits for its acknowledgement; it is recorded like every other send."""
+
+    def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+        with opened() as app:
+            sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
+            app.agenda.audit(caller.name, "send", f"topic {message.topic}", now(), after=sent)
+        return 200, sent, {}
+
+    return once(workspace(), caller, key, "send", message.model_dump(), do)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# ── what many ask for at once ─────────────────────────────────────────────────────────────────
+
+
+@lru_cache(maxsize=8)
+def _store(folder: Path) -> MetricsStore:
+    """Remembers the spool's folder from one question to the next; holds no file open."""
+    return MetricsStore(Workspace(folder))
+
+
+def _find_summary(folder: Path) -> bytes:
+    found = _of(folder, Scope())
+    return msgspec.json.encode({name: found[name] for name in ("today", "last_7_days")})
+
+
+def _find_everything(asked: tuple[Path, Scope]) -> bytes:
+    found = _of(*asked)
+    return msgspec.json.encode({name: found[name] for name in shapes.Metrics.model_fields})
+
+
+def _of(folder: Path, scope: Scope) -> dict[str, Any]:
+    with opened() as app:
+        timezone = app.timezone
+    return _store(folder).summary(now(), timezone, scope)
+
+
+def _find_health(folder: Path) -> shapes.KafkaHealth:
+    from core.broker_health import look
+
+    found = []
+    with opened() as app:
+        names: list[str | None] = list(app.connections.cluster_names) or [None]
+        for name in names:
+            try:
+                cluster = app.cluster(name)
+            except ConfigError as error:
+                found.append(shapes.ClusterHealth(name=name or "", connected=False, error=error.text, looked_at=now()))
+                continue
+            if cluster.mock_brokers:
+                found.append(shapes.ClusterHealth(name=cluster.name, connected=None, looked_at=now()))
+                continue
+            sample = look(cluster, now())
+            found.append(
+                shapes.ClusterHealth(
+                    name=cluster.name,
+                    connected=sample.connected,
+                    latency_ms=sample.latency_ms,
+                    error=sample.error,
+                    looked_at=sample.at,
+                )
+            )
+    return shapes.KafkaHealth(connected=all(one.connected is not False for one in found), clusters=found)
+
+
+_summary = Remembered(_find_summary, fresh_s=FIGURES_S, stale_s=STALE_S)
+_everything = Remembered(_find_everything, fresh_s=FIGURES_S, stale_s=STALE_S)
+_health = Remembered(_find_health, fresh_s=LOOKED_AT_S, stale_s=LOOKED_AT_S)

@@ -1,0 +1,100 @@
+"""`Idempotency-Key`: what a program repeats because it heard no answer is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Header
+from starlette.responses import JSONResponse, Response
+
+from core.accounts import Caller
+from core.errors import ConfigError, DeliveryTimeout, LedgerBusy, PsttError, RetriesExhausted
+from core.idempotency import Earlier, IdempotentAnswers, fingerprint
+from core.workspace import Workspace
+from ui.api.problems import PROBLEM, Refused, problem_document, status_of
+from ui.api.workspace import now
+
+__all__ = ["IdempotencyKey", "once"]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        description="The same key with the same request within 24 hours gives the first answer and does nothing again.",
+        examples=["2026-01-17-evening-run"],
+    ),
+]
+UNDER_WAY = timedelta(minutes=10)
+"""What has not answered for so long will not: its process has ended."""
+UNKNOWN_OUTCOME = (DeliveryTimeout, RetriesExhausted)
+"""The message may be on the topic: doing it again by itself could send it twice."""
+
+
+def once(
+    workspace: Workspace,
+    caller: Caller,
+    key: str | None,
+    what: str,
+    document: Mapping[str, Any],
+    do: Callable[[], tuple[int, dict[str, Any], dict[str, str]]],
+) -> Response:
+    """Does it, or gives the answer that the same request got before.
+
+    Args:
+        workspace: Whose ledger keeps the answers.
+        caller: Whose key it is.
+        key: None: it is done each time.
+        what: The route with its names.
+        document: What was asked for.
+        do: Gives status, answer and headers.
+    """
+    if key is None:
+        status, answer, headers = do()
+        return JSONResponse(answer, status, headers)
+    with IdempotentAnswers(workspace.ledger_file) as answers:
+        earlier = answers.begin(caller.name, key, fingerprint(what, document), now())
+        if earlier is not None:
+            return _replayed(earlier)
+        try:
+            status, answer, headers = do()
+        except UNKNOWN_OUTCOME as error:
+            problem = problem_document(status_of(error), error)
+            answers.keep(caller.name, key, problem["status"], {"problem": True, "body": problem, "headers": {}})
+            raise
+        except PsttError:
+            answers.forget(caller.name, key)
+            raise
+        answers.keep(caller.name, key, status, {"problem": False, "body": answer, "headers": headers})
+    return JSONResponse(answer, status, headers)
+
+
+def _replayed(earlier: Earlier) -> Response:
+    if not earlier.is_same:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            ConfigError("this Idempotency-Key was used for another request", remedy="use a new key for a new request"),
+        )
+    if earlier.status is None and now() - earlier.begun_at < UNDER_WAY:
+        raise Refused(
+            HTTPStatus.CONFLICT,
+            LedgerBusy("the first request with this Idempotency-Key is under way", remedy="ask again in a moment"),
+            headers={"Retry-After": "2"},
+        )
+    if earlier.status is None:
+        raise Refused(
+            HTTPStatus.CONFLICT,
+            ConfigError(
+                "the first request with this Idempotency-Key never came to its end",
+                why="the page was stopped in the middle of it",
+                remedy="look at /api/scheduler/history, or find the message by its key; then use a new key",
+            ),
+        )
+    kept = earlier.answer
+    media_type = PROBLEM if kept["problem"] else None
+    headers = {**kept["headers"], "Idempotent-Replayed": "true"}
+    return JSONResponse(kept["body"], earlier.status, headers, media_type)

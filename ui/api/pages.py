@@ -1,0 +1,21 @@
+"""Lists are given in pages, of a size that neither side regrets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query
+
+__all__ = ["MOST_ROWS", "Limit", "Offset", "page"]
+
+MOST_ROWS = 500
+FARTHEST = 1_000_000_000
+
+Limit = Annotated[int, Query(ge=1, le=MOST_ROWS, description="Rows a page.")]
+Offset = Annotated[int, Query(ge=0, le=FARTHEST, description="Rows on the pages before.")]
+
+
+def page(rows: Sequence[Any], limit: int, offset: int) -> dict[str, Any]:
+    """One page of rows that are all there already."""
+    return {"items": rows[offset : offset + limit], "total": len(rows), "limit": limit, "offset": offset}

@@ -1,0 +1,206 @@
+"""Errors as `application/problem+json` (RFC 9457), with the texts that the command line has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from loguru import logger
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from core.errors import (
+    AccessRefused,
+    BatchPartlySent,
+    BatchTooLarge,
+    BrokerUnavailable,
+    ConfigError,
+    DeliveryTimeout,
+    LedgerBusy,
+    MessageTooLarge,
+    NotAuthorised,
+    PsttError,
+    RetriesExhausted,
+    SignInNeeded,
+    SourceUnavailable,
+    StorageFailed,
+    TooManyAttempts,
+    TopicMissing,
+)
+from core.job_edits import NameTaken, NewerEdit, NoSuchJob
+
+__all__ = ["PROBLEM", "Problem", "Refused", "answer", "install", "problem_document", "responses", "status_of"]
+
+PROBLEM = "application/problem+json"
+RETRY_AFTER_S = 5
+
+STATUS: Mapping[type[PsttError], HTTPStatus] = {
+    NoSuchJob: HTTPStatus.NOT_FOUND,
+    NameTaken: HTTPStatus.CONFLICT,
+    NewerEdit: HTTPStatus.PRECONDITION_FAILED,
+    ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SignInNeeded: HTTPStatus.UNAUTHORIZED,
+    TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
+    AccessRefused: HTTPStatus.FORBIDDEN,
+    TopicMissing: HTTPStatus.NOT_FOUND,
+    MessageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    NotAuthorised: HTTPStatus.BAD_GATEWAY,  # the broker or the database said no to us, not we to the caller
+    RetriesExhausted: HTTPStatus.BAD_GATEWAY,
+    BatchPartlySent: HTTPStatus.BAD_GATEWAY,
+    DeliveryTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+    BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    SourceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    LedgerBusy: HTTPStatus.SERVICE_UNAVAILABLE,
+    StorageFailed: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class OneProblem(BaseModel):
+    """One thing to mend in a request."""
+
+    text: str
+    remedy: str = ""
+    line: int | None = None
+    column: int | None = None
+
+
+class Problem(BaseModel):
+    """What failed, why, and what to do next."""
+
+    type: str = Field("about:blank", examples=["urn:pstt-kafka:ConfigError"])
+    title: str = Field(examples=["A file or a setting of the user has to be corrected."])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=['line 4, column 3: unknown key "crom"'])
+    remedy: str = Field("", examples=['did you mean "cron"?'])
+    retriable: bool = Field(False, description="The same request may succeed later.")
+    errors: list[OneProblem] = Field([], description="All of them, where there is more than one.")
+
+
+class Refused(Exception):
+    """A request that gets a problem for an answer.
+
+    Args:
+        status: Of the answer.
+        error: What to say.
+        errors: All problems, where there are several; `error` is the first.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: PsttError,
+        *,
+        errors: Sequence[PsttError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the document says of answers that are problems."""
+    return {
+        status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {PROBLEM: {}}}
+        for status in statuses
+    }
+
+
+def status_of(error: PsttError) -> int:
+    """The status of the nearest class that has one."""
+    return next((int(STATUS[kind]) for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def problem_document(status: int, error: PsttError, errors: Sequence[PsttError] = ()) -> dict[str, Any]:
+    """A problem as it is sent."""
+    is_plain = type(error) is PsttError  # nothing more is known than the status
+    document = {
+        "type": "about:blank" if is_plain else f"urn:pstt-kafka:{type(error).__name__}",
+        "title": HTTPStatus(status).phrase if is_plain else (inspect.getdoc(type(error)) or "").splitlines()[0],
+        "status": status,
+        "detail": error.text,
+        "remedy": error.remedy,
+        "retriable": error.is_retriable,
+    }
+    if len(errors) > 1:
+        document["errors"] = [_one(one) for one in errors]
+    return document
+
+
+def answer(
+    status: int, error: PsttError, errors: Sequence[PsttError] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A problem as a response."""
+    sent = dict(headers or {})
+    if status == HTTPStatus.UNAUTHORIZED:
+        sent.setdefault("WWW-Authenticate", 'Bearer realm="PSTT Kafka"')
+    if isinstance(error, TooManyAttempts):
+        sent.setdefault("Retry-After", f"{error.wait_s:.0f}")
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        sent.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return JSONResponse(problem_document(status, error, errors), status, sent, PROBLEM)
+
+
+def _one(error: PsttError) -> dict[str, Any]:
+    place = {"line": error.line, "column": error.column} if isinstance(error, ConfigError) else {}
+    return {"text": error.text, "remedy": error.remedy, **place}
+
+
+def install(api: FastAPI) -> None:
+    """Every error of this interface becomes a problem."""
+
+    @api.exception_handler(Refused)
+    def refused(request: Request, refused: Refused) -> Response:
+        return answer(refused.status, refused.error, refused.errors, refused.headers)
+
+    @api.exception_handler(PsttError)
+    def known(request: Request, error: PsttError) -> Response:
+        status = status_of(error)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.warning("{} {} was not done: {}", request.method, request.url.path, error.text)
+        return answer(status, error)
+
+    @api.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        found = [_of_pydantic(detail) for detail in error.errors()]
+        return answer(HTTPStatus.UNPROCESSABLE_ENTITY, found[0], found)
+
+    @api.exception_handler(HTTPException)
+    def of_http(request: Request, error: HTTPException) -> Response:
+        what = {404: "there is nothing at this address", 405: f"{request.method} is not possible here"}
+        text = what.get(error.status_code, str(error.detail))
+        return answer(
+            error.status_code, ConfigError(text, remedy="/api/docs lists what there is"), headers=error.headers
+        )
+
+    @api.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> Response:
+        """No traceback reaches a caller; the log has it."""
+        logger.opt(exception=error).error("{} {} failed: {}", request.method, request.url.path, type(error).__name__)
+        defect = PsttError(
+            f"unexpected {type(error).__name__}",
+            remedy="this is a defect of PSTT Kafka: report it with logs/pstt.log",
+        )
+        return answer(HTTPStatus.INTERNAL_SERVER_ERROR, defect)
+
+
+def _of_pydantic(detail: Mapping[str, Any]) -> PsttError:
+    """A parameter of the address or a header; the value itself is not shown."""
+    place = [str(step) for step in detail["loc"]]
+    what = {"query": "parameter", "path": "part of the address", "header": "header"}.get(place[0], place[0])
+    why = str(detail["msg"])
+    return PsttError(f'the {what} "{".".join(place[1:])}" is not valid', why=why[:1].lower() + why[1:])
+
+
+REQUEST_BODY = Path("request body")
+"""Where a problem of a body is said to be."""

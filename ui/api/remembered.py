@@ -1,0 +1,80 @@
+"""An answer that many ask for at once is found once: the others get the one before it, or wait for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from core.errors import PsttError
+
+__all__ = ["Remembered"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Remembered(Generic[K, V]):
+    """Answers by key. A problem is remembered as well, so that a file that is held is waited for once.
+
+    Args:
+        find: Finds an answer; slow.
+        fresh_s: An answer so young is given without looking.
+        stale_s: An older one is still given while somebody else looks.
+        most: Keys that are remembered, those asked for last.
+    """
+
+    def __init__(self, find: Callable[[K], V], *, fresh_s: float, stale_s: float, most: int = 64) -> None:
+        self._find = find
+        self._fresh_s = fresh_s
+        self._stale_s = stale_s
+        self._most = most
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[K, tuple[float, V | PsttError]] = OrderedDict()
+        self._looking: dict[K, threading.Lock] = {}
+
+    def get(self, key: K) -> V:
+        """The answer.
+
+        Raises:
+            PsttError: What `find` raised.
+        """
+        with self._lock:
+            known = self._answers.get(key)
+            looking = self._looking.setdefault(key, threading.Lock())
+        age_s = time.monotonic() - known[0] if known else float("inf")
+        if known and age_s < self._fresh_s:
+            return _given(known[1])
+        if not looking.acquire(blocking=known is None or age_s > self._stale_s):
+            assert known is not None  # noqa: S101 - else it would have waited
+            return _given(known[1])
+        try:
+            with self._lock:
+                again = self._answers.get(key)
+            if again and time.monotonic() - again[0] < self._fresh_s:  # found while this one waited
+                return _given(again[1])
+            return _given(self._found(key))
+        finally:
+            looking.release()
+
+    def _found(self, key: K) -> V | PsttError:
+        answer: V | PsttError
+        try:
+            answer = self._find(key)
+        except PsttError as error:
+            answer = error
+        with self._lock:
+            self._answers[key] = (time.monotonic(), answer)
+            self._answers.move_to_end(key)
+            while len(self._answers) > self._most:
+                oldest, _ = self._answers.popitem(last=False)
+                self._looking.pop(oldest, None)
+        return answer
+
+
+def _given(answer: V | PsttError) -> V:
+    if isinstance(answer, PsttError):
+        raise answer.with_traceback(None)
+    return answer

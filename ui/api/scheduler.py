@@ -1,0 +1,347 @@
+"""`/api/scheduler`: the jobs, what they did, and runs asked of the runner. Nothing runs in this process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime
+
+from core.calendar import next_fires
+from core.check import check_job
+from core.errors import ConfigError, PsttError
+from core.job_edits import (
+    JobFile,
+    NewerEdit,
+    NoSuchJob,
+    create_job,
+    delete_job,
+    job_files,
+    read_job_file,
+    replace_job,
+)
+from core.job_shape import JobShape
+from core.jobs import checked_job
+from core.json_file import parse_json_file
+from core.model import Job, RunState
+from core.orders import switch
+from core.report import run_document
+from ui.api import shapes
+from ui.api.auth import Changer, Reader, Sender
+from ui.api.body import document, read_text
+from ui.api.documents import takes
+from ui.api.once import IdempotencyKey, once
+from ui.api.pages import Limit, Offset, page
+from ui.api.problems import REQUEST_BODY, Refused, responses
+from ui.api.workspace import now, opened
+
+if TYPE_CHECKING:
+    from core.bootstrap import App
+
+router = APIRouter(prefix="/scheduler", tags=["scheduler"], responses=responses(401, 403, 422, 503))
+
+NEXT_FIRES = 5
+EXAMPLE = {
+    "name": "Export CDG Tracce to Kafka",
+    "query": "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql",
+    "connection": "A00-CDG-Collaudo",
+    "scheduling_mode": "cron",
+    "cron": "0 2 * * *",
+    "enabled": True,
+    "parameters": {"DATA": "{date-1}"},
+    "export_format": "kafka",
+    "kafka_config": {"topic": "pstt-traces", "message_key_field": "BARCODE"},
+}
+
+
+def _storable(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time lies outside of the calendar") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
+Body = Annotated[str, Depends(read_text)]
+IfMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The ETag of the version that was changed, or *.", examples=["*"])
+]
+ETAG = {"headers": {"ETag": {"description": "The version of the file.", "schema": {"type": "string"}}}}
+
+
+@router.get("/scheduling")
+def jobs(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Jobs:
+    """The jobs by id, and the files that are none."""
+    with opened() as app:
+        rows: list[tuple[JobFile, Job]] = []
+        problems = []
+        for slug in job_files(app.workspace):
+            try:
+                file = read_job_file(app.workspace, slug)
+                rows.append((file, file.job))
+            except NoSuchJob:  # deleted since
+                continue
+            except ConfigError as error:
+                problems.append(shapes.FileProblem(text=error.text, remedy=error.remedy))
+        shown = page(rows, limit, offset)
+        return shapes.Jobs(**shown | {"items": [_row(app, *row) for row in shown["items"]]}, problems=problems)
+
+
+@router.post(
+    "/scheduling",
+    status_code=HTTPStatus.CREATED,
+    responses={**responses(409, 413, 415), 201: ETAG},
+    openapi_extra=takes(JobShape, example=EXAMPLE),
+)
+def create(
+    caller: Changer,
+    body: Body,
+    request: Request,
+    response: Response,
+    id: Annotated[
+        str | None, Query(max_length=100, description="The file's name without .job.json; none: made of the name.")
+    ] = None,
+) -> shapes.JobDetail:
+    """Makes a job. Its file is written whole or not at all."""
+    job = _job_of(body, "")
+    job = replace(job, slug=id if id is not None else _slug_of(job.name))
+    with opened() as app:
+        file = create_job(app.workspace, app.agenda, job, who=caller.name, now=now())
+        response.headers["Location"] = f"{request.scope.get('root_path', '')}/scheduler/scheduling/{file.slug}"
+        return _detail(app, file, response)
+
+
+@router.get("/scheduling/{id}", responses={**responses(404, 409), 200: ETAG, 304: {"description": "Not changed."}})
+def job(
+    caller: Reader, id: str, response: Response,
+    known: Annotated[str | None, Header(alias="If-None-Match", description="ETag of what you have.")] = None,
+) -> Any:  # fmt: skip
+    """One job with its next fires and its last run."""
+    with opened() as app, _as_stored():
+        file = read_job_file(app.workspace, id)
+        if known is not None and _matches(known, file):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": _etag(file)})
+        return _detail(app, file, response)
+
+
+@router.put(
+    "/scheduling/{id}",
+    responses={**responses(404, 409, 412, 413, 415, 428), 200: ETAG},
+    openapi_extra=takes(JobShape, example=EXAMPLE),
+)
+def change(caller: Changer, id: str, body: Body, response: Response, match: IfMatch = None) -> shapes.JobDetail:
+    """Replaces a job by another version of it, unless somebody else has changed it since you read it."""
+    with opened() as app:
+        seen = _seen(app, id, match)
+        job = _job_of(body, id)
+        file = replace_job(app.workspace, app.agenda, job, seen_sha256=seen, who=caller.name, now=now())
+        return _detail(app, file, response)
+
+
+@router.delete("/scheduling/{id}", status_code=HTTPStatus.NO_CONTENT, responses=responses(404, 412, 428))
+def delete(caller: Changer, id: str, match: IfMatch = None) -> None:
+    """Removes a job; its versions and its runs stay."""
+    with opened() as app:
+        seen = _seen(app, id, match)
+        delete_job(app.workspace, app.agenda, id, seen_sha256=seen, who=caller.name, now=now())
+
+
+@router.post("/scheduling/{id}/enable", responses=responses(404, 409))
+def enable(caller: Changer, id: str) -> shapes.Switched:
+    """Switches a job on; its calendar begins now, without what was missed."""
+    return _switch(caller.name, id, enabled=True)
+
+
+@router.post("/scheduling/{id}/disable", responses=responses(404, 409))
+def disable(caller: Changer, id: str) -> shapes.Switched:
+    """Switches a job off; a run under way goes on."""
+    return _switch(caller.name, id, enabled=False)
+
+
+@router.post(
+    "/scheduling/{id}/run",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=shapes.Asked,
+    responses=responses(404, 409, 413, 415),
+    openapi_extra=takes(shapes.RunShape, required=False),
+)
+def run(
+    caller: Sender,
+    id: str,
+    asked: Annotated[shapes.RunShape, Depends(document(shapes.RunShape, optional=True))],
+    request: Request,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Asks the runner to run a job now; without a runner the request waits for one."""
+    at = _scheduled_time(asked.at)
+    with opened() as app, _as_stored():
+        job = read_job_file(app.workspace, id).job
+
+        def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+            told = app.ask_for_run(job.slug, at=at, params=asked.parameters, who=caller.name, now=now)
+            app.agenda.audit(caller.name, "run", f"job {job.slug}", now(), after={"request": told["request_id"]})
+            place = f"{request.scope.get('root_path', '')}/scheduler/requests/{told['request_id']}"
+            return HTTPStatus.ACCEPTED, told, {"Location": place}
+
+        return once(app.workspace, caller, key, f"run {id}", asked.model_dump(), do)
+
+
+@router.get("/requests/{number}", responses=responses(404))
+def request_(caller: Reader, number: int) -> shapes.Asked:
+    """What became of something that the runner was asked."""
+    with opened() as app:
+        try:
+            if not 0 < number < 2**63:
+                raise ConfigError(f"there is no request {str(number)[:30]}")
+            found = app.agenda.request(number)
+        except ConfigError as error:
+            raise Refused(HTTPStatus.NOT_FOUND, error) from None
+    return shapes.Asked(request_id=found.request_id, state=found.state, answer=found.answer)
+
+
+@router.get("/history")
+def history(
+    caller: Reader,
+    job: Annotated[str | None, Query(max_length=300, description="Its id.")] = None,
+    state: Annotated[list[RunState] | None, Query()] = None,
+    since: Annotated[Moment | None, Query(description="Scheduled at or after it.")] = None,
+    until: Annotated[Moment | None, Query(description="Scheduled before it.")] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> shapes.History:
+    """The runs, the newest first."""
+    with opened() as app:
+        runs, total = app.ledger.runs_where(
+            job=job, states=state or (), since=since, until=until, limit=limit, offset=offset
+        )
+    return shapes.History(items=[run_document(run) for run in runs], total=total, limit=limit, offset=offset)
+
+
+# ── how it is done ────────────────────────────────────────────────────────────────────────────
+
+
+def _row(app: App, file: JobFile, job: Job) -> shapes.JobRow:
+    return shapes.JobRow(
+        id=job.slug,
+        name=job.name,
+        enabled=job.enabled,
+        scheduling_mode=job.scheduling_mode,
+        cron=job.cron,
+        timezone=job.timezone,
+        topic=job.kafka_config.topic if job.export_format == "kafka" else None,
+        next_fire=next(iter(next_fires(job, now(), 1)), None) if job.enabled else None,
+        last_run=_last_run(app, job.slug),
+        etag=_etag(file),
+    )
+
+
+def _detail(app: App, file: JobFile, response: Response) -> shapes.JobDetail:
+    job = file.job
+    response.headers["ETag"] = _etag(file)
+    return shapes.JobDetail(
+        id=file.slug,
+        job=JobShape.model_validate(parse_json_file(file.path, file.text).document),
+        next_fires=next_fires(job, now(), NEXT_FIRES) if job.enabled else [],
+        last_run=_last_run(app, file.slug),
+        problems=_problems(app, job),
+    )
+
+
+def _problems(app: App, job: Job) -> list[shapes.FileProblem]:
+    try:
+        found = check_job(app.workspace, job, app.connections, app.settings)
+    except PsttError as error:  # connections.json, not this job
+        return [shapes.FileProblem(text=error.text, remedy=error.remedy)]
+    return [shapes.FileProblem(text=one.text, remedy=one.remedy) for one in found]
+
+
+def _last_run(app: App, slug: str) -> shapes.LastRun | None:
+    newest = next(iter(app.ledger.runs(slug, 1)), None)
+    if newest is None:
+        return None
+    return shapes.LastRun(run_id=newest.run_id, state=newest.state, scheduled_at=newest.scheduled_at)
+
+
+def _switch(who: str, id: str, *, enabled: bool) -> shapes.Switched:
+    with opened() as app, _as_stored():
+        job = read_job_file(app.workspace, id).job
+        changed = switch(app.workspace, app.agenda, job.slug, enabled=enabled, who=who, now=now())
+    word = "enabled" if enabled else "disabled"
+    answer = f'job "{job.name}" is {word}' if changed else f'job "{job.name}" was {word} before'
+    return shapes.Switched(id=job.slug, enabled=enabled, changed=changed, answer=answer)
+
+
+def _job_of(body: str, slug: str) -> Job:
+    """The job of a request, with every problem of it."""
+    job, problems = checked_job(REQUEST_BODY, body)
+    if job is None or problems:
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, problems[0], errors=problems)
+    return replace(job, slug=slug)
+
+
+@contextmanager
+def _as_stored() -> Iterator[None]:
+    """A problem of the stored file is not one of the request."""
+    try:
+        yield
+    except NoSuchJob:
+        raise
+    except ConfigError as error:
+        if error.file is None:
+            raise
+        raise Refused(HTTPStatus.CONFLICT, error) from None
+
+
+def _slug_of(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100] or "job"
+
+
+def _etag(file: JobFile) -> str:
+    return f'"{file.sha256}"'
+
+
+def _matches(header: str, file: JobFile) -> bool:
+    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
+    return "*" in tags or _etag(file) in tags
+
+
+def _seen(app: App, id: str, match: str | None) -> str | None:
+    """The version that the caller has changed; what is written is compared with it once more, under the lock."""
+    file = read_job_file(app.workspace, id)
+    if match is None:
+        raise Refused(
+            HTTPStatus.PRECONDITION_REQUIRED,
+            PsttError(
+                "the request does not say which version it changes",
+                why="somebody else may have changed the job since you read it",
+                remedy="send the ETag that came with the job as If-Match, or If-Match: *",
+            ),
+        )
+    if match.strip() == "*":
+        return None
+    if "W/" in match or not _matches(match, file):
+        raise NewerEdit(
+            f'job "{id}" was changed by somebody else since you read it',
+            remedy="read it again, and make your change in that version",
+        )
+    return file.sha256
+
+
+def _scheduled_time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or not 2000 <= moment.year < 2200:
+        raise ConfigError(
+            "`at` is not a time", remedy="write it as 2026-01-17T02:00 or 2026-01-17T02:00:00+01:00", key="at"
+        )
+    return moment

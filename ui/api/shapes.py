@@ -1,0 +1,261 @@
+"""What the REST interface takes and gives, as its document tells it. Jobs have the shape of core: `core.job_shape`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from core.job_shape import JobShape
+from core.settings import TOPIC_NAME
+
+
+def _topic(name: str) -> str:
+    """The client is written in C, for which a name ends at its first NUL: another topic."""
+    if not TOPIC_NAME.fullmatch(name):
+        raise ValueError("a topic's name has letters, digits, dot, _ and -, at most 249, and is not . or ..")
+    return name
+
+
+class _Taken(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SendShape(_Taken):
+    """One message by hand."""
+
+    topic: Annotated[str, AfterValidator(_topic), Field(examples=["pstt-traces"])]
+    key: Annotated[str, Field(max_length=100_000, examples=["572680001120"])]
+    value: Any = Field(
+        description="Text is sent as it is, anything else as JSON.", examples=[{"data": {"barcode": "572680001120"}}]
+    )
+    cluster: Annotated[str | None, Field(description="A name of kafka_connections; none: default_environment.")] = None
+
+
+class TestShape(_Taken):
+    """Which cluster is tried."""
+
+    __test__ = False  # no test of pytest's
+
+    cluster: str | None = Field(None, description="A name of kafka_connections; none: default_environment.")
+
+
+class RunShape(_Taken):
+    """How a run differs from what the calendar would do now."""
+
+    at: Annotated[
+        str | None,
+        Field(
+            description="Scheduled time, ISO 8601; without an offset in the job's time zone; none: the newest fire.",
+            examples=["2026-01-17T02:00"],
+        ),
+    ] = None
+    parameters: dict[str, str] = Field({}, examples=[{"DATA": "2026-01-16"}])
+
+
+class Sent(BaseModel):
+    """Where an acknowledged message stands."""
+
+    topic: str = Field(examples=["pstt-traces"])
+    partition: int = Field(examples=[2])
+    offset: int = Field(examples=[184_467])
+    latency_ms: float = Field(examples=[12.4])
+    run_id: str = Field(examples=["3f2a9c41d0"])
+
+
+class ClusterHealth(BaseModel):
+    """One cluster."""
+
+    name: str = Field(examples=["Kafka Produzione"])
+    connected: bool | None = Field(description="null: a demo cluster, which lives inside each run, or not looked at.")
+    latency_ms: float | None = None
+    error: str | None = None
+    looked_at: datetime
+
+
+class KafkaHealth(BaseModel):
+    """The badge of the page."""
+
+    connected: bool = Field(description="Every cluster that can be looked at answers.")
+    clusters: list[ClusterHealth]
+
+
+class Tested(BaseModel):
+    """What one connection found."""
+
+    cluster: str = Field(examples=["Kafka Produzione"])
+    connected: bool
+    brokers: list[str] = Field(examples=[["kafka-1.example.com:9093"]])
+    latency_ms: float | None
+    error: str | None
+
+
+class TopicRow(BaseModel):
+    """One topic."""
+
+    name: str = Field(examples=["pstt-traces"])
+    partitions: int = Field(examples=[3])
+    replication: int = Field(examples=[3])
+
+
+class Topics(BaseModel):
+    """The topics that this account may see."""
+
+    cluster: str
+    items: list[TopicRow]
+    total: int
+    limit: int
+    offset: int
+
+
+class Latency(BaseModel):
+    """Handing over to acknowledgement; null where nothing was sent."""
+
+    avg: float | None
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+class Period(BaseModel):
+    """What was sent in a period."""
+
+    messages: int = Field(description="Acknowledged.", examples=[19_995])
+    errors: int
+    retried: int
+    timed_out: int
+    success_rate: float | None = Field(description="0 to 1.", examples=[0.99975])
+    error_rate: float | None
+    retry_rate: float | None
+    timeout_rate: float | None
+    bytes: int
+    avg_latency_ms: float | None = Field(examples=[18.2])
+    latency_ms: Latency
+    last_send: datetime | None
+
+
+class Week(Period):
+    """The last seven days, today among them."""
+
+    messages_per_day: int
+
+
+class Summary(BaseModel):
+    """Today and the last seven days; days begin at midnight in the workspace's zone."""
+
+    today: Period
+    last_7_days: Week
+
+
+class TopicMetrics(BaseModel):
+    """What was sent to one topic."""
+
+    messages: int
+    bytes: int
+    last_send: datetime | None
+
+
+class RecentError(BaseModel):
+    """Why messages failed in the last 24 hours."""
+
+    error: str | None
+    count: int
+    last_seen: datetime
+    retried_ok: int = Field(description="How many of them were acknowledged since.")
+
+
+class Metrics(BaseModel):
+    """Everything that was ever sent."""
+
+    total_sent: int
+    total_failed: int
+    success_rate: float | None
+    bytes: int
+    latency_ms: Latency
+    by_topic: dict[str, TopicMetrics]
+    recent_errors: list[RecentError]
+
+
+class LastRun(BaseModel):
+    """The newest run of a job."""
+
+    run_id: str
+    state: str = Field(examples=["succeeded"])
+    scheduled_at: datetime
+
+
+class JobRow(BaseModel):
+    """One job in the list."""
+
+    id: str = Field(description="Its file's name, without .job.json.", examples=["export-cdg-tracce"])
+    name: str = Field(examples=["Export CDG Tracce to Kafka"])
+    enabled: bool
+    scheduling_mode: Literal["manual", "cron", "interval"]
+    cron: str | None = Field(examples=["0 2 * * *"])
+    timezone: str
+    topic: str | None
+    next_fire: datetime | None
+    last_run: LastRun | None
+    etag: str
+
+
+class FileProblem(BaseModel):
+    """A job file that is wrong."""
+
+    text: str
+    remedy: str
+
+
+class Jobs(BaseModel):
+    """A page of the jobs."""
+
+    items: list[JobRow]
+    total: int
+    limit: int
+    offset: int
+    problems: list[FileProblem] = Field(description="Files that are no jobs as they stand.")
+
+
+class JobDetail(BaseModel):
+    """One job: the file, and what the calendar makes of it."""
+
+    id: str
+    job: JobShape
+    next_fires: list[datetime]
+    last_run: LastRun | None
+    problems: list[FileProblem] = Field(description="What `python -m core check` says of it beside its own shape.")
+
+
+class Switched(BaseModel):
+    """A job switched on or off."""
+
+    id: str
+    enabled: bool
+    changed: bool
+    answer: str
+
+
+class Asked(BaseModel):
+    """What the runner was asked, and what it answered."""
+
+    request_id: int
+    state: str = Field(examples=["taken"])
+    answer: str
+
+
+class History(BaseModel):
+    """A page of the runs, the newest first; each as `python -m core show RUN --json` tells it."""
+
+    items: list[dict[str, Any]]
+    total: int
+    limit: int
+    offset: int
+
+
+class Alive(BaseModel):
+    """Whether this process serves, and whether a runner works beside it."""
+
+    status: Literal["ok", "degraded"]
+    runner: Literal["alive", "silent", "stopped", "never"]
+    version: str

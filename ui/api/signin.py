@@ -1,0 +1,168 @@
+"""`/api/signin`: the form of the page's own users. The session is a cookie that no script and no other site can use."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from html import escape
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from core.accounts import SESSION_LASTS, Accounts
+from core.errors import AccessRefused, PsttError, TooManyAttempts
+from ui.api.auth import COOKIE, require_same_site
+from ui.api.body import read_bytes
+from ui.api.workspace import now, workspace
+
+router = APIRouter(include_in_schema=False)
+
+FORM_COOKIE = "pstt_form"
+TEXTS = {
+    "en": {
+        "title": "Sign in", "name": "Name", "password": "Password", "go": "Sign in", "out": "Sign out",
+        "wrong": "Name or password is wrong.", "many": "Too many wrong passwords. Try again in {wait} s.",
+        "stale": "The form was too old or came from elsewhere. Try again.", "signed": "You are signed in as {name}.",
+        "page": "To the page",
+    },
+    "it": {
+        "title": "Accesso", "name": "Nome", "password": "Password", "go": "Accedi", "out": "Esci",
+        "wrong": "Nome o password non corretti.", "many": "Troppe password errate. Riprovare tra {wait} s.",
+        "stale": "Il modulo era scaduto o veniva da altrove. Riprovare.", "signed": "Accesso effettuato come {name}.",
+        "page": "Alla pagina",
+    },
+}  # fmt: skip
+PAGE = """<!DOCTYPE html>
+<html lang="{language}"><head><meta charset="utf-8"><title>{title} · PSTT Kafka</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font-family: "Source Sans", "Segoe UI", Helvetica, Arial, sans-serif; display: grid; place-items: center;
+  min-height: 90vh; margin: 0; }}
+form {{ display: grid; gap: .75rem; width: min(20rem, 90vw); }}
+h1 {{ font-size: 1.35rem; margin: 0; }} label {{ display: grid; gap: .25rem; }}
+input, button {{ font: inherit; padding: .55rem .7rem; border-radius: .5rem; border: 1px solid #7b8b91; }}
+button {{ background: #0f6b7c; color: #fff; border: 0; cursor: pointer; }}
+[role=alert] {{ color: light-dark(#b3261e, #ff8a80); margin: 0; }}
+</style></head><body><form method="post" action="{action}"><h1>PSTT Kafka · {title}</h1>{alert}{fields}
+<input type="hidden" name="form" value="{form}"><button>{button}</button></form></body></html>
+"""
+
+
+@router.get("/signin")
+def form(request: Request) -> Response:
+    """The form."""
+    return _form(request)
+
+
+@router.post("/signin")
+def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Response:
+    """Begins a session and goes to the page."""
+    text = _texts(request)
+    given = _fields(body)
+    if not _is_our_form(request, given):
+        return _form(request, text["stale"], HTTPStatus.FORBIDDEN)
+    address = request.client.host if request.client else "unknown"
+    try:
+        with Accounts(workspace().ledger_file) as accounts:
+            cookie = accounts.sign_in(given.get("name", ""), given.get("password", ""), address=address, now=now())
+    except TooManyAttempts as error:
+        return _form(request, text["many"].format(wait=f"{error.wait_s:.0f}"), HTTPStatus.TOO_MANY_REQUESTS)
+    except AccessRefused:
+        return _form(request, text["wrong"], HTTPStatus.UNAUTHORIZED)
+    answer = RedirectResponse(_page_of(request), HTTPStatus.SEE_OTHER)
+    answer.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=int(SESSION_LASTS.total_seconds()),
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    answer.delete_cookie(FORM_COOKIE, path="/")
+    return answer
+
+
+@router.get("/signout")
+def ask_sign_out(request: Request) -> Response:
+    """A link alone ends no session: the button does."""
+    return _form(request, out=True)
+
+
+@router.post("/signout")
+def sign_out(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Response:
+    """Ends the session."""
+    if not _is_our_form(request, _fields(body)):
+        return _form(request, _texts(request)["stale"], HTTPStatus.FORBIDDEN, out=True)
+    cookie = request.cookies.get(COOKIE)
+    if cookie:
+        with Accounts(workspace().ledger_file) as accounts:
+            accounts.sign_out(cookie)
+    answer = RedirectResponse(f"{request.scope.get('root_path', '')}/signin", HTTPStatus.SEE_OTHER)
+    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    return answer
+
+
+def _form(request: Request, alert: str = "", status: int = HTTPStatus.OK, *, out: bool = False) -> Response:
+    text = _texts(request)
+    token = secrets.token_urlsafe(24)
+    fields = "" if out else (
+        f'<label>{text["name"]}<input name="name" autocomplete="username" required autofocus maxlength="200"></label>'
+        f'<label>{text["password"]}<input name="password" type="password" autocomplete="current-password" required '
+        'maxlength="1024"></label>'
+    )  # fmt: skip
+    page = PAGE.format(
+        language=_language(request),
+        title=text["out" if out else "title"],
+        action=f"{escape(request.scope.get('root_path', ''))}/{'signout' if out else 'signin'}",
+        alert=f'<p role="alert">{escape(alert)}</p>' if alert else "",
+        fields=fields,
+        form=token,
+        button=text["out" if out else "go"],
+    )
+    answer = HTMLResponse(page, status)
+    answer.set_cookie(
+        FORM_COOKIE,
+        token,
+        max_age=3600,
+        path="/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+def _is_our_form(request: Request, given: dict[str, str]) -> bool:
+    """It came from a form of ours, in this browser: else a site could sign somebody in as another."""
+    try:
+        require_same_site(request)
+    except PsttError:
+        return False
+    cookie = request.cookies.get(FORM_COOKIE, "")
+    return bool(cookie) and hmac.compare_digest(cookie.encode(), given.get("form", "").encode())
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    try:
+        found = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=10)
+    except ValueError:
+        return {}
+    return {name: values[-1] for name, values in found.items()}
+
+
+def _page_of(request: Request) -> str:
+    return str(request.scope.get("root_path", "")).removesuffix("/api") + "/"
+
+
+def _language(request: Request) -> str:
+    wanted = request.headers.get("accept-language", "").split(",")[0].strip().lower()
+    return "it" if wanted.startswith("it") else "en"
+
+
+def _texts(request: Request) -> dict[str, str]:
+    return TEXTS[_language(request)]

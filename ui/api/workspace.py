@@ -1,0 +1,38 @@
+"""The workspace behind the REST interface, opened for one request; nothing is held open between two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from core import open_workspace
+from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.bootstrap import App
+
+__all__ = ["now", "opened", "workspace"]
+
+
+def now() -> datetime:
+    """The clock."""
+    return datetime.now(UTC)
+
+
+def workspace() -> Workspace:
+    """That of PSTT_WORKSPACE, else where the page was started.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    return Workspace.find(None, os.environ)
+
+
+@contextmanager
+def opened() -> Iterator[App]:
+    """The workspace, for one request."""
+    with open_workspace(workspace().root, log=False) as app:
+        yield app

@@ -1,0 +1,113 @@
+"""Where page and REST listen, and whom that lets in; what a browser is told about what this page may load."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from core.accounts import Accounts
+from core.errors import ConfigError
+from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["SecurityHeaders", "is_local_name", "oidc_is_set_up", "refuse_open_doors"]
+
+SELF_ONLY = (
+    "default-src 'self'; "
+    # The page's own script stands in its HTML; charts compile their expressions (plotly, vega).
+    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' data: blob:; worker-src 'self' blob:; media-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-src 'self'; frame-ancestors 'self'"
+)
+API_ONLY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    (b"referrer-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host header, or an address to listen on, is this machine alone."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        name = name[1:].partition("]")[0]
+    elif name.count(":") == 1:
+        name = name.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+@lru_cache(maxsize=1)
+def oidc_is_set_up() -> bool:
+    """Whether secrets.toml has a section [auth]; read once, as Streamlit does."""
+    import streamlit as st
+    from streamlit.errors import StreamlitSecretNotFoundError
+
+    try:
+        return "auth" in st.secrets
+    except (FileNotFoundError, StreamlitSecretNotFoundError):
+        return False
+
+
+def refuse_open_doors(address: str | None, workspace: Workspace) -> None:
+    """Other machines are let in only where somebody has to sign in.
+
+    Args:
+        address: `server.address`; None: every interface.
+        workspace: Whose users may sign in.
+
+    Raises:
+        ConfigError: It listens on more than this machine, and nobody has to sign in.
+    """
+    if address and is_local_name(address):
+        return
+    with Accounts(workspace.ledger_file) as accounts:
+        if accounts.has_users() or oidc_is_set_up():
+            return
+    raise ConfigError(
+        f"the page does not listen on {address or 'every address'} while nobody has to sign in",
+        why=f"workspace {workspace.root.name} has no user, and .streamlit/secrets.toml has no [auth]",
+        remedy="python -m core user add NAME --role admin, or start it with --server.address 127.0.0.1",
+    )
+
+
+class SecurityHeaders:
+    """Tells the browser with each answer that nothing comes from elsewhere and nobody else frames this page.
+
+    Args:
+        app: What answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on and adds to its answer."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        of_api = scope.get("path", "").startswith("/api")
+        policy = (b"content-security-policy", (API_ONLY if of_api else SELF_ONLY).encode())
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.setdefault("headers", [])
+                known = {name.lower() for name, _ in headers}
+                message["headers"] = [*headers, *(pair for pair in (*HEADERS, policy) if pair[0] not in known)]
+                if of_api and b"cache-control" not in known:
+                    message["headers"].append((b"cache-control", b"no-store"))
+            await send(message)
+
+        await self.app(scope, receive, told)
