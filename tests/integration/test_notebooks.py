@@ -1,0 +1,126 @@
+"""The notebooks run on a fresh demo workspace, draw their charts, and are kept without outputs."""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from core.demo import BARCODE
+from tests.rigs.workspace import ROOT, environment, run_command
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+KERNEL = {
+    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": "Python of the tests",
+    "language": "python",
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("notebooks") / "demo"
+    done = run_command("demo", "--rows", "2000", "--workspace", folder, env=environment(), cwd=folder.parent)
+    assert done.returncode in (0, 1), done.stderr
+    return folder
+
+
+@pytest.fixture
+def executed(demo, tmp_path, monkeypatch):
+    """Runs a notebook with this very Python; its cells with their outputs."""
+
+    def run(file: Path) -> list[nbformat.NotebookNode]:
+        spec = tmp_path / "kernels" / "python3"
+        spec.mkdir(parents=True)
+        (spec / "kernel.json").write_text(json.dumps(KERNEL), encoding="utf-8")
+        monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+        monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+        monkeypatch.setenv("PSTT_WORKSPACE", str(demo))
+        for name in [name for name in os.environ if name.startswith("KAFKA_") or name == "PSTT_BARCODE"]:
+            monkeypatch.delenv(name)
+        notebook = nbformat.read(file, as_version=4)
+        NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(file.parent)}}).execute()
+        return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    return run
+
+
+def texts(cells) -> str:
+    """Everything that a reader sees as text."""
+    outputs = [output for cell in cells for output in cell.outputs]
+    return "\n".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
+def charts(cells) -> list[dict]:
+    mime = "application/vnd.plotly.v1+json"
+    return [output.data[mime] for cell in cells for output in cell.outputs if mime in output.get("data", {})]
+
+
+def drawn(chart) -> bool:
+    return any(trace.get("x") or trace.get("y") for trace in chart["data"])
+
+
+def named(start: str) -> Path:
+    (file,) = [file for file in NOTEBOOKS if file.name.startswith(start)]
+    return file
+
+
+def test_first_look_shows_days_latencies_and_slow_runs(executed):
+    cells = executed(named("01"))
+    assert len(charts(cells)) == 3
+    assert all(drawn(chart) for chart in charts(cells))
+    assert "Export CDG Tracce to Kafka" in texts(cells)
+
+
+def test_job_health_shows_verdicts_rejects_drift_and_expectations(executed):
+    cells = executed(named("02"))
+    assert len(charts(cells)) == 2
+    assert all(drawn(chart) for chart in charts(cells))
+    told = texts(cells)
+    assert "export-cdg-tracce" in told
+    assert "not known yet" in told
+    assert re.search(r"export-cdg-tracce\s+16\s+none", told)
+
+
+def test_try_a_query_previews_and_sends(executed, demo):
+    cells = executed(named("03"))
+    told = texts(cells)
+    assert "sent\n✔ balanced" in told
+    assert '"barcode": ' in told
+    assert len(charts(cells)) == 2
+    runs = run_command("runs", "--json", "--workspace", demo, env=environment(), cwd=demo)
+    assert "notebook" in {run["asked_by"] for run in json.loads(runs.stdout)["runs"]}
+
+
+def test_where_is_my_barcode_finds_the_one_of_the_demo(executed):
+    cells = executed(named("04"))
+    assert "acknowledged" in texts(cells)
+    assert "pstt-traces" in texts(cells)
+    assert "never sent" not in texts(cells)
+    (chart,) = charts(cells)
+    assert drawn(chart)
+    assert BARCODE in chart["layout"]["title"]["text"]
+    assert chart["layout"]["shapes"]
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.name)
+def test_a_notebook_is_kept_without_outputs(file):
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.outputs for cell in code] == [[]] * len(code)
+    assert {cell.execution_count for cell in code} == {None}
+    assert str(Path.home()) not in file.read_text(encoding="utf-8")
+
+
+def test_there_are_the_four_notebooks():
+    assert [file.stem for file in NOTEBOOKS] == [
+        "01_first_look",
+        "02_job_health",
+        "03_try_a_query",
+        "04_where_is_my_barcode",
+    ]
