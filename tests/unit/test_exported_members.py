@@ -19,7 +19,7 @@ MODULES = sorted(
 
 
 def test_the_public_names_of_core():
-    assert core.__all__ == ["BatchResult", "KafkaService", "__version__", "open_workspace"]
+    assert core.__all__ == ["BatchResult", "KafkaService", "__version__", "open_metrics", "open_workspace"]
 
 
 @pytest.mark.parametrize("name", core.__all__)
