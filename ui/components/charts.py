@@ -7,6 +7,8 @@ from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -18,6 +20,9 @@ from ui.formats import number
 from ui.language import current, t
 
 __all__ = ["calendar", "clicked", "histogram", "latency", "messages_per_day", "show", "throughput"]
+
+# Plotly looks whether they are loaded, and stumbles where another visitor's thread is just loading them.
+_LOADED_BEFORE_ANY_CHART = (np, pd)
 
 FAILURE = "#c0392b"
 BAND = "rgba(127, 140, 141, 0.22)"
