@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,9 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         logger.add(
-            folder / "pstt.log",
+            _Patient(folder / "pstt.log", retention_days),
             level=level,
             format=_json_line,
-            rotation=ROTATE_AT,
-            retention=f"{retention_days} days",
-            encoding="utf-8",
             # A message of ours never holds a row's value; loguru's diagnose would print local variables.
             diagnose=False,
             backtrace=False,
@@ -63,6 +61,36 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
     except OSError as error:
         return f"no log file in {folder}: {error.strerror or error}"
     return None
+
+
+class _Patient:
+    """The log file, rotated and kept for some days. A disk that is full takes the log away, and nothing else.
+
+    Loguru itself would print a traceback for each line that it cannot write.
+    """
+
+    def __init__(self, path: Path, retention_days: int) -> None:
+        from loguru import _file_sink  # loguru 0.7.3: it has no public way to handle a sink's errors
+
+        make: Any = _file_sink.FileSink  # untyped
+        self._file = make(str(path), rotation=ROTATE_AT, retention=f"{retention_days} days", encoding="utf-8")
+        self._folder = path.parent
+        self._told = False
+
+    def write(self, message: str) -> None:
+        """Writes a line, or says once that it cannot."""
+        try:
+            self._file.write(message)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                why = error.strerror or str(error)
+                print(f"! the log in {self._folder} cannot be written: {why}", file=sys.stderr)
+
+    def stop(self) -> None:
+        """Closes the file."""
+        with suppress(OSError):
+            self._file.stop()
 
 
 def _severity(level: str) -> int:

@@ -32,7 +32,8 @@ def validation_errors(
             why = detail["msg"].removeprefix("Value error, ")
             why = why[:1].lower() + why[1:]
             kinds.setdefault(where, []).append((detail["type"], why))
-            found[where] = file.error(where, f'"{key}" is not valid', why=_of_branches(kinds[where]))
+            why, _, remedy = _of_branches(kinds[where]).partition("; ")
+            found[where] = file.error(where, f'"{key}" is not valid', why=why, remedy=remedy or "mend this value")
     return list(found.values())
 
 

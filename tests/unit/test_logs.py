@@ -122,6 +122,23 @@ def test_a_folder_that_cannot_be_made_is_a_reason_and_the_terminal_still_has_the
     assert "still said" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="RLIMIT_FSIZE")
+def test_a_disk_that_is_full_takes_the_log_away_with_one_line_and_no_traceback(tmp_path):
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from loguru import logger\n"
+        "from core.logs import start_logging\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "start_logging(Path(sys.argv[1]), level='INFO')\n"
+        "for n in range(100): logger.info('{} {}', n, 'x' * 200)\n"
+        "print('done')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert done.stderr == f"! the log in {tmp_path} cannot be written: File too large\n"
+
+
 def test_two_processes_write_whole_lines_into_one_file(tmp_path):
     code = (
         "import sys; from pathlib import Path; from loguru import logger; from core.logs import start_logging\n"

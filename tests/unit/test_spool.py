@@ -147,3 +147,17 @@ print(tally.acknowledged, len(tally.partitions), "pandas" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, encoding="utf-8", check=True)
     assert done.stdout.split() == ["99", "2", "False"]
+
+
+def test_after_a_segment_that_could_not_be_written_nothing_is_taken_and_nothing_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.spool, "SEGMENT_SENDS", 4)
+    folder = tmp_path / "spool"
+    spool = Spool(folder, run_id="r1", job="j")
+    spool.record(delivered(4))
+    (folder / "r1-000002.tmp").mkdir()  # where the next segment is written aside
+    for number in (2, 3):
+        with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
+            spool.record(delivered(4, number=number))
+    with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
+        spool.close()
+    assert spool.tally.acknowledged == 4

@@ -1,0 +1,217 @@
+"""What people read on the terminal: the answer first, then the facts; the same numbers for programs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from core.envelope import Reject
+from core.errors import BrokerUnavailable, ConfigError
+from core.model import PartitionRange, Run
+from core.report import (
+    error_document,
+    error_lines,
+    heading,
+    ms_text,
+    run_document,
+    run_lines,
+    runs_table,
+    send_lines,
+    size_text,
+    summary_lines,
+)
+
+AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
+RUN = Run(
+    run_id="7f3c2",
+    kind="job",
+    job="export-cdg-tracce",
+    job_name="Export CDG Tracce to Kafka",
+    connection="A00-CDG-Collaudo",
+    cluster="Kafka Collaudo",
+    topic="pstt-traces",
+    query="q.sql",
+    scheduled_at=AT,
+    window_start=None,
+    timezone="Europe/Rome",
+    attempt=1,
+    of_run=None,
+    asked_by="anna",
+    parameters={"DATA": "2026-01-16"},
+    sql_sha256="ab",
+    sql_text="SELECT 1",
+    state="succeeded",
+    started_at=AT,
+    finished_at=AT + timedelta(seconds=1),
+    rows_read=18_545,
+    rows_counted=None,
+    sent=18_543,
+    acknowledged=18_543,
+    rejected=2,
+    failed=0,
+    retried=0,
+    bytes=1_900_000,
+    duration_s=0.87,
+    latency_avg_ms=12.04,
+    latency_p50_ms=9.0,
+    latency_p90_ms=22.0,
+    latency_p99_ms=36.4,
+    error_class=None,
+    error_text=None,
+    error_remedy=None,
+    error_retriable=None,
+    partitions=tuple(PartitionRange("pstt-traces", n, 0, 9, 10) for n in range(6)),
+)
+NAN = Reject(7, "IMPORTO", "NUMBER", "NaN has no JSON form")
+AWAY = replace(
+    RUN,
+    state="failed",
+    acknowledged=0,
+    sent=0,
+    rejected=0,
+    partitions=(),
+    latency_avg_ms=None,
+    error_class="BrokerUnavailable",
+    error_text='no broker of "Kafka Collaudo" answers',
+    error_remedy="python -m core doctor",
+    error_retriable=True,
+)
+
+
+def test_the_heading_names_job_time_with_zone_and_parameters():
+    assert heading(RUN.job_name, AT, "Europe/Rome", RUN.parameters.items()) == (
+        "Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16"
+    )
+
+
+def test_a_green_run_is_an_equation_with_the_facts_below():
+    first, latency, rejected, command = run_lines(RUN, [NAN, NAN])
+    assert first == "✔ balanced   18,545 read = 18,543 acknowledged + 2 rejected   run 7f3c2"
+    assert "avg 12 ms · p50 9.0 · p90 22 · p99 36" in latency
+    assert "1.9 MB in 0.9 s" in latency
+    assert "6 partitions" in latency
+    assert rejected == "  rejected   2 × IMPORTO: NaN has no JSON form"
+    assert command.strip() == "python -m core rejects 7f3c2 --csv rejects.csv"
+
+
+def test_a_failed_run_says_why_what_to_do_and_what_arrived():
+    lines = run_lines(AWAY)
+    assert lines[0].startswith("✘ failed")
+    assert 'no broker of "Kafka Collaudo" answers' in lines[0]
+    assert "  next       python -m core doctor" in lines
+    assert "nothing was sent" in lines[-1]
+
+
+@pytest.mark.parametrize("state", ["partial", "failed", "cancelled", "interrupted"])
+def test_no_run_that_is_not_green_looks_balanced(state):
+    lines = run_lines(replace(AWAY, state=state, acknowledged=10))
+    assert lines[0].startswith(f"✘ {state}")
+    assert "✔" not in "".join(lines)
+    assert any(line.startswith("  next ") for line in lines)
+
+
+def test_reasons_are_grouped_and_the_most_frequent_comes_first():
+    rejects = [NAN, *[replace(NAN, reason=f"reason {n}", column="") for n in range(7)], NAN]
+    lines = run_lines(replace(RUN, rejected=9), rejects)
+    start = next(i for i, line in enumerate(lines) if line.startswith("  rejected"))
+    assert "2 × IMPORTO: NaN" in lines[start]
+    assert "and 3 other reasons" in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (1_900_000, "1.9 MB"), (5e12, "5000.0 GB")]
+)
+def test_sizes_are_by_thousands(size, text):
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(("ms", "text"), [(None, "–"), (0.04, "0.0"), (9.96, "10.0"), (36.4, "36"), (12_345, "12,345")])
+def test_latencies_have_no_needless_digits(ms, text):
+    assert ms_text(ms) == text
+
+
+def test_the_document_says_the_same_numbers_and_is_plain_json():
+    document = json.loads(json.dumps(run_document(RUN)))
+    assert document["scheduled_at"] == "2026-01-17T01:00:00.000000Z"
+    assert (document["rows_read"], document["acknowledged"], document["rejected"]) == (18_545, 18_543, 2)
+    assert document["latency_ms"] == {"avg": 12.0, "p50": 9.0, "p90": 22.0, "p99": 36.4}
+    assert document["rate_per_s"] == round(18_545 / 0.87, 1)
+    assert document["partitions"][0] == {
+        "topic": "pstt-traces",
+        "partition": 0,
+        "first_offset": 0,
+        "last_offset": 9,
+        "count": 10,
+    }
+    assert document["error"] is None
+    assert run_document(AWAY)["error"]["retriable"] is True
+
+
+def test_runs_are_a_table_with_one_line_each():
+    head, line = runs_table([RUN])
+    assert head.split() == ["run", "scheduled", "state", "read", "acknowledged", "rejected", "job"]
+    assert line.split() == "7f3c2 17 Jan 2026 02:00 succeeded 18,545 18,543 2 export-cdg-tracce".split()
+
+
+SEND = {
+    "run_id": "7f3c2",
+    "job": "export",
+    "job_name": "Export",
+    "topic": "pstt-traces",
+    "partition": 3,
+    "offset": 88_120,
+    "handed_over_at": AT,
+    "latency_ms": 11.2,
+    "attempt": 1,
+    "status": "acknowledged",
+    "error": None,
+    "timezone": "Europe/Rome",
+}
+
+
+def test_a_key_is_found_with_place_time_and_outcome():
+    first, line = send_lines("572680001120", [SEND], "UTC")
+    assert first == "572680001120   1 send in 1 run"
+    assert line == (
+        "  17 Jan 2026 02:00:00   Export   pstt-traces-3 @ 88,120   acknowledged in 11 ms   attempt 1   run 7f3c2"
+    )
+
+
+def test_a_send_that_failed_and_one_by_hand_say_so():
+    failed = SEND | {"partition": None, "offset": None, "status": "failed", "error": "timed out", "latency_ms": None}
+    by_hand = SEND | {"job": "", "job_name": None, "run_id": "b"}
+    text = "\n".join(send_lines("k", [failed, by_hand], "UTC"))
+    assert "k   2 sends in 2 runs" in text
+    assert "pstt-traces   not acknowledged: timed out" in text
+    assert "sent by hand" in text
+
+
+def test_a_key_that_was_never_sent_says_where_to_look():
+    assert send_lines("k", [], "UTC")[0] == "k   never sent from this workspace"
+
+
+def test_a_success_rate_is_never_rounded_up_to_all():
+    day = {"messages": 1, "success_rate": 0.99999, "avg_latency_ms": None, "errors": 1}
+    week = {"messages": 7, "messages_per_day": 1, "latency_ms": {"p90": None, "p99": 350.0}}
+    summary = {"today": day, "last_7_days": week, "total_sent": 1, "total_failed": 0, "bytes": 0}
+    text = "\n".join(summary_lines(summary | {"by_topic": {}, "recent_errors": []}))
+    assert "success 99.99 %" in text
+    assert "latency avg – ms" in text
+    assert "p99 350 ms" in text
+
+
+def test_a_problem_has_its_four_parts_for_people_and_for_programs():
+    error = ConfigError("no such job", why="a typo", remedy="write export", file=Path("a/x.json"), line=3, column=4)
+    assert error_lines(error) == ["✘ x.json, line 3, column 4: no such job: a typo", "  next   write export"]
+    document = error_document(error)
+    assert (document["class"], document["file"], document["line"], document["column"]) == (
+        "ConfigError",
+        "x.json",
+        3,
+        4,
+    )
+    assert error_document(BrokerUnavailable("away"))["retriable"] is True
