@@ -354,6 +354,10 @@ class Agenda(Store):
         """The newest requests first."""
         return [_made(Request, row) for row in self._rows("requests", {"limit": limit})]
 
+    def fires_of(self, request_id: int) -> list[Fire]:
+        """What was planned because of a request, in the order of its times."""
+        return [_made(Fire, row) for row in self._rows("fires_of_request", {"request_id": request_id})]
+
     def waiting_requests(self) -> list[Request]:
         """Those that nobody has taken, oldest first."""
         return [_made(Request, row) for row in self._rows("waiting_requests")]

@@ -187,6 +187,9 @@ UPDATE request SET state = :state, taken_at = coalesce(taken_at, :now), answer =
     finished_at = CASE WHEN :state = 'taken' THEN NULL ELSE :now END
 WHERE request_id = :request_id AND state IN ('waiting', 'taken')
 
+-- name: fires_of_request
+SELECT * FROM fire WHERE request_id = :request_id ORDER BY scheduled_at, fire_id
+
 -- name: finish_request
 UPDATE request SET state = 'done', finished_at = :now, answer = :answer
 WHERE request_id = :request_id AND state = 'taken'

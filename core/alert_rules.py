@@ -15,7 +15,7 @@ from core.job_shape import Address
 from core.json_file import JsonFile, nearest, read_json_file
 from core.problems import validation_errors
 
-__all__ = ["AlertFile", "Rule", "default_alerts", "default_document", "load_alerts", "read_alerts"]
+__all__ = ["AlertFile", "Rule", "default_alerts", "default_document", "load_alerts", "parse_alerts", "read_alerts"]
 
 ACTIONS = ("mail", "log_error", "log_warning", "disable_job", "collect_garbage")
 OPTIONAL_CHANNEL = "sms"
@@ -157,9 +157,11 @@ def load_alerts(path: Path) -> AlertFile:
 
 def read_alerts(path: Path) -> tuple[AlertFile | None, list[ConfigError]]:
     """The rules, or every problem of the file; one that is no JSON raises."""
-    if not path.exists():
-        return default_alerts(), []
-    file = read_json_file(path)
+    return parse_alerts(read_json_file(path)) if path.exists() else (default_alerts(), [])
+
+
+def parse_alerts(file: JsonFile) -> tuple[AlertFile | None, list[ConfigError]]:
+    """The rules of a file that was read already, or every problem of it."""
     try:
         shape = AlertsShape.model_validate(file.document)
     except ValidationError as error:

@@ -368,15 +368,23 @@ class App:
         finally:
             source.close()
 
-    def preview(self, plan: Plan, *, rows: int) -> Preview:
-        """The exact messages that a plan would send first."""
+    def preview(self, plan: Plan, *, rows: int, timeout_s: float | None = None) -> Preview:
+        """The exact messages that a plan would send first.
+
+        Args:
+            plan: What would be read.
+            rows: At most.
+            timeout_s: How long the statement may take, where the connection does not allow less.
+        """
         from core.preview import preview
         from core.sources import open_source
 
         limit = MOST_BYTES
         if plan.output is None:
             limit = self.connections.cluster_for(plan.job, self.settings).max_request_size_bytes
-        source = open_source(replace(self.connections.database(plan.job.connection), allow_writes=False))
+        database = self.connections.database(plan.job.connection)
+        bounds = [bound for bound in (database.statement_timeout_s, timeout_s) if bound]
+        source = open_source(replace(database, allow_writes=False, statement_timeout_s=min(bounds, default=None)))
         try:
             return preview(
                 plan,
@@ -429,6 +437,35 @@ class App:
             now=now,
         )
         yield from self._mail_facts(now())
+
+    def examine_database(self, name: str) -> Iterator[Fact]:
+        """What `doctor` finds about one database."""
+        from core.doctor import examine_database
+        from core.sources import open_source
+
+        return examine_database(self.connections, name, open_source)
+
+    def examine_cluster(self, name: str | None) -> Iterator[Fact]:
+        """What `doctor` finds about one cluster, with the topics that jobs send to.
+
+        Raises:
+            ConfigError: There is no such cluster, or its settings contradict each other.
+        """
+        from core.doctor import examine_cluster
+        from core.jobs import load_jobs
+        from core.publishers import open_publisher
+
+        cluster = self.cluster(name)
+        wanted: dict[str, Job] = {}
+        for job in load_jobs(self.workspace)[0]:
+            if job.export_format == "kafka" and job.kafka_config.enabled:
+                try:
+                    same = self.connections.cluster_for(job, self.settings) == cluster
+                except ConfigError:  # told by `check`, and where its own cluster is looked at
+                    continue
+                if same:
+                    wanted.setdefault(job.kafka_config.topic or cluster.default_topic, job)
+        return examine_cluster(cluster, wanted, open_publisher)
 
     def _mail_facts(self, now: datetime) -> Iterator[Fact]:
         from core.channels import mail_fact

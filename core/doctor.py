@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.settings import Connections, Settings
     from core.workspace import Workspace
 
-__all__ = ["Fact", "examine"]
+__all__ = ["Fact", "examine", "examine_cluster", "examine_database"]
 
 LITTLE_SPACE_BYTES = 1024**3
 """A day of 200,000 sends takes 10 MB in spool and metrics: 1 GB lasts some months."""
@@ -241,8 +241,13 @@ def _segments(names: set[str]) -> str:
 
 def _databases(connections: Connections, open_source: OpenSource) -> Iterator[Fact]:
     for name in connections.database_names:
-        subject = f"database {name}"
-        yield from _told(subject, partial(_database, connections, name, subject, open_source))
+        yield from examine_database(connections, name, open_source)
+
+
+def examine_database(connections: Connections, name: str, open_source: OpenSource) -> Iterator[Fact]:
+    """Reaches one database; yields as `examine`."""
+    subject = f"database {name}"
+    yield from _told(subject, partial(_database, connections, name, subject, open_source))
 
 
 def _database(connections: Connections, name: str, subject: str, open_source: OpenSource) -> Iterator[Fact]:
@@ -305,7 +310,12 @@ def _clusters(
         else:
             topics.setdefault(cluster, {}).setdefault(job.kafka_config.topic or cluster.default_topic, job)
     for cluster, wanted in topics.items():
-        yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher))
+        yield from examine_cluster(cluster, wanted, open_publisher)
+
+
+def examine_cluster(cluster: Cluster, wanted: dict[str, Job], open_publisher: OpenPublisher) -> Iterator[Fact]:
+    """Reaches one cluster and looks for the topics of these jobs (topic → job); yields as `examine`."""
+    yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher))
 
 
 def _cluster(cluster: Cluster, wanted: dict[str, Job], open_publisher: OpenPublisher) -> Iterator[Fact]:

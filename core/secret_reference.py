@@ -7,8 +7,9 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from core.model import Secret
+from core.workspace import Workspace, write_whole
 
-__all__ = ["is_reference", "resolve_secret"]
+__all__ = ["is_reference", "resolve_secret", "store_secret"]
 
 
 def is_reference(text: str) -> bool:
@@ -37,6 +38,45 @@ def resolve_secret(text: str, variables: Mapping[str, str], root: Path) -> Secre
     if kind == "keyring":
         return _from_keyring(text, name)
     return Secret(text)
+
+
+def store_secret(reference: str, value: str, workspace: Workspace) -> None:
+    """Puts a value where a reference says: into the keyring of this account, or a file of the workspace for it alone.
+
+    Raises:
+        ConfigError: The reference is `env:` or leads out of the workspace, or there is no keyring; never names the value.
+        StorageFailed: The file cannot be written.
+    """
+    kind, _, name = reference.partition(":")
+    if not value or "\n" in value or "\r" in value:
+        raise ConfigError("a secret is one line and not empty", remedy="write it again")
+    if kind == "file":
+        write_whole(workspace.inside(name), value + "\n", private=True)
+    elif kind == "keyring":
+        _into_keyring(reference, name, value)
+    else:
+        raise ConfigError(
+            f"a secret cannot be stored as {reference}",
+            why="variables belong to the environment in which the runner is started",
+            remedy="use file:secrets/NAME or keyring:SERVICE/USER, or set the variable there",
+        )
+
+
+def _into_keyring(reference: str, name: str, value: str) -> None:
+    import keyring
+    from keyring.errors import KeyringError
+
+    service, slash, user = name.partition("/")
+    if not slash or not service or not user:
+        raise ConfigError(f"{reference} is not keyring:SERVICE/USER", remedy="write keyring:pstt/bosc")
+    try:
+        keyring.set_password(service, user, value)
+    except (KeyringError, RuntimeError) as error:
+        raise ConfigError(
+            f"{reference} cannot be written",
+            why=type(error).__name__,
+            remedy="this account has no keyring: use file:secrets/NAME",
+        ) from None
 
 
 def _from_file(reference: str, path: Path) -> Secret:

@@ -487,7 +487,13 @@ def load_connections(workspace: Workspace, settings: Settings | None, environ: M
 
 def read_connections(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Connections, list[ConfigError]]:
     """connections.json and all its problems; a file that is no JSON raises."""
-    file = read_json_file(workspace.connections_file)
+    return parse_connections(read_json_file(workspace.connections_file), workspace, environ)
+
+
+def parse_connections(
+    file: JsonFile, workspace: Workspace, environ: Mapping[str, str]
+) -> tuple[Connections, list[ConfigError]]:
+    """The connections of a file that was read already, and all its problems."""
     in_env_file = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
     connections = Connections(file, workspace, {**in_env_file, **environ})
     problems = [
