@@ -58,6 +58,11 @@ def root() -> Path:
     return Workspace.find(None, os.environ).root
 
 
+def workspace() -> Workspace:
+    """What is where in it."""
+    return Workspace(root())
+
+
 @contextmanager
 def opened() -> Iterator[App]:
     """The workspace, for one question."""
@@ -90,6 +95,28 @@ def _jobs(folder: Path) -> tuple[list[Job], list[ConfigError]]:
     from core.jobs import load_jobs
 
     return load_jobs(Workspace(folder))
+
+
+def last_runs(slugs: Sequence[str]) -> dict[str, Run]:
+    """The newest run of each of these jobs."""
+    with opened() as app:
+        found = {slug: next(iter(app.ledger.runs(slug, 1)), None) for slug in slugs}
+    return {slug: run for slug, run in found.items() if run is not None}
+
+
+def query_names() -> list[str]:
+    """The SQL files of `queries/`, also in folders below it."""
+    folder = workspace().queries_dir
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sql"))
+
+
+def cluster_choices() -> tuple[list[str], str]:
+    """The keys of `kafka_connections`, and the default topic of the usual cluster."""
+    with opened() as app:
+        try:
+            return list(app.connections.cluster_names), app.cluster().default_topic
+        except ConfigError:
+            return [], ""
 
 
 # ── the overview ──────────────────────────────────────────────────────────────────────────────

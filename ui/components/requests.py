@@ -11,6 +11,7 @@ from core.agenda import RequestKind
 from core.errors import NotAuthorised
 from ui import data
 from ui.access import may, visitor
+from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
 from ui.language import t
@@ -19,6 +20,7 @@ __all__ = ["ask", "progress"]
 
 _ASKED = "asked"
 SHOWN = 3
+SHOWN_RUNS = 5
 
 
 def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Mapping[str, Any] | None = None) -> int:
@@ -62,6 +64,10 @@ def _progress() -> None:
     frame = data.frame()
     with data.opened() as app:
         requests = [app.agenda.request(number) for number in reversed(numbers)]
+        runs = {
+            request.request_id: [fire.run_id for fire in app.agenda.fires_of(request.request_id) if fire.run_id]
+            for request in requests
+        }
     for request in requests:
         subject = plain(request.job or request.run_id or "")
         text = f"{t('request {number}', number=request.request_id)} · {_word(request.kind)} {subject}"
@@ -79,3 +85,7 @@ def _progress() -> None:
             st.info(f"{text} · {t('taken')}{answer}", icon=":material/hourglass_top:")
         else:
             st.success(f"{text} · {t('done')}{answer}", icon=":material/check:")
+        if runs[request.request_id]:
+            with st.container(horizontal=True):
+                for run_id in runs[request.request_id][-SHOWN_RUNS:]:
+                    link("runs", t("open run {id}", id=run_id), icon=":material/play_circle:", run=run_id)

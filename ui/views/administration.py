@@ -1,18 +1,360 @@
-"""Administration: settings, users, audit, log."""
+"""Administration: settings, users, tokens, audit, log, metrics, versions."""
 
 from __future__ import annotations
 
+import json
+import sys
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, get_args
+
 import streamlit as st
 
-from ui import data
+from core import __version__
+from core.accounts import Accounts, Role, Scope, Token
+from core.agenda import AuditEntry
+from core.errors import PsttError
+from core.log_reader import LEVELS, newest_lines
+from ui import changes, data
+from ui.access import may, role_word, visitor
+from ui.components.problem import fragment, guarded, problem
+from ui.components.tables import choose, table
+from ui.components.text import plain
+from ui.formats import moment, number, size
 from ui.language import t
 
 __all__ = ["show"]
 
+AUDIT_ROWS = 500
+LOG_LINES = 300
+LIBRARIES = ("confluent-kafka", "kafka-python-ng", "oracledb", "psycopg", "pyodbc", "duckdb", "pydantic", "streamlit")
+_NEW_TOKEN = "new_token"  # noqa: S105 - where the session keeps it, until it is looked away from
+
 
 def show() -> None:
     """Draws the view."""
-    st.title(t("Administration"))
+    st.title(t("Administration"), anchor=False)
+    if not may("admin"):
+        st.info(t("Settings, users and the audit are shown to admins, the log to operators."), icon=":material/lock:")
+        if may("operator"):
+            guarded(_log)()
+        guarded(_versions)()
+        return
+    parts = (
+        (t("Settings"), _settings),
+        (t("Users"), _users),
+        (t("Tokens"), _tokens),
+        (t("Audit"), _audit),
+        (t("Log"), _log),
+        (t("Metrics"), _metrics),
+        (t("Versions"), _versions),
+    )
+    for tab, (_, part) in zip(st.tabs([title for title, _ in parts]), parts, strict=True):
+        with tab:
+            guarded(part)()
+
+
+def _settings() -> None:
     with data.opened() as app:
-        rows = [{t("Setting"): r.name, t("Value"): str(r.value), t("Origin"): r.origin} for r in app.settings.table()]
-    st.dataframe(rows, hide_index=True)
+        rows = [
+            {t("Setting"): r.name, t("Value"): NONE if r.value is None else r.value, t("Origin"): _origin(r.origin)}
+            for r in app.settings.table()
+        ]
+    wanted = st.text_input(t("Search"), key="settings_search", width=300)
+    only = st.checkbox(t("only what is not at its default"), key="settings_given")
+    rows = [
+        row
+        for row in rows
+        if wanted.casefold() in row[t("Setting")].casefold() and not (only and row[t("Origin")] == t("default"))
+    ]
+    if rows:
+        table(rows, "settings")
+    else:
+        st.markdown(t("Every setting is at its default."))
+    st.caption(
+        t(
+            "Order: job, connections.json, environment, .env, default. What each means stands in .env.example; secrets are never shown."
+        )
+    )
+
+
+NONE = "–"
+
+
+def _origin(origin: str) -> str:
+    return {"default": t("default"), "environment": t("environment")}.get(origin, origin)
+
+
+# ── users and tokens ──────────────────────────────────────────────────────────────────────────
+
+
+def _accounts() -> Accounts:
+    return Accounts(data.workspace().ledger_file)
+
+
+def _users() -> None:
+    zone = data.frame().timezone
+    with _accounts() as accounts:
+        users = accounts.users()
+    if not users:
+        st.info(
+            t(
+                "There are no users: everybody at this machine is an admin, and nobody else can reach the page. With the first user sign-in begins, so make an admin first."
+            ),
+            icon=":material/info:",
+        )
+    else:
+        table(
+            [
+                {
+                    t("Name"): user.name,
+                    t("Role"): role_word(user.role),
+                    t("E-mail"): user.email or NONE,
+                    t("Signs in by"): t("password") if user.has_password else "OIDC",
+                    t("Last sign-in"): moment(user.last_sign_in_at, zone),
+                    t("Made by"): user.created_by,
+                }
+                for user in users
+            ],
+            "users",
+        )
+        _change_user([user.name for user in users])
+    with st.form("add_user", clear_on_submit=True):
+        st.markdown(f"**{t('Another user')}**")
+        left, right = st.columns(2)
+        name = left.text_input(t("Name"), key="user_name")
+        role: Role = right.selectbox(
+            t("Role"), get_args(Role)[::-1] if not users else get_args(Role), format_func=role_word, key="user_role"
+        )
+        email = left.text_input(t("E-mail, for sign-in by OIDC"), key="user_email")
+        password = right.text_input(
+            t("Password; empty: only by OIDC"), type="password", key="user_password", autocomplete="new-password"
+        )
+        if st.form_submit_button(t("Add"), icon=":material/person_add:"):
+            _add_user(name.strip(), role, password or None, email.strip() or None)
+
+
+def _add_user(name: str, role: Role, password: str | None, email: str | None) -> None:
+    try:
+        who = changes.require("admin")
+        with _accounts() as accounts:
+            accounts.add_user(name, role, password, by=who, now=data.now(), email=email)
+    except PsttError as error:
+        problem(error)
+        return
+    st.rerun()
+
+
+def _change_user(names: list[str]) -> None:
+    with st.expander(t("Change a user")):
+        name = st.selectbox(t("User"), names, key="change_user")
+        left, right = st.columns(2)
+        role: Role = left.selectbox(t("Role"), get_args(Role), format_func=role_word, key="change_role")
+        if left.button(t("Give this role"), key="set_role"):
+            _act(lambda accounts, who: accounts.set_role(name, role, by=who, now=data.now()))
+        password = right.text_input(
+            t("New password"), type="password", key="change_password", autocomplete="new-password"
+        )
+        if right.button(t("Set the password"), key="set_password", disabled=not password):
+            _act(lambda accounts, who: accounts.set_password(name, password, by=who, now=data.now()))
+        sure = st.checkbox(t("Yes, {name} may not sign in any more", name=plain(name)), key=f"remove_sure_{name}")
+        if st.button(t("Remove the user"), key="remove_user", icon=":material/person_remove:", disabled=not sure):
+            _act(lambda accounts, who: accounts.remove_user(name, by=who, now=data.now()))
+
+
+def _act(action: Any) -> None:
+    try:
+        who = changes.require("admin")
+        with _accounts() as accounts:
+            action(accounts, who)
+    except PsttError as error:
+        problem(error)
+        return
+    st.rerun()
+
+
+def _tokens() -> None:
+    zone, at = data.frame().timezone, data.now()
+    with _accounts() as accounts:
+        tokens = accounts.tokens()
+    if made := st.session_state.get(_NEW_TOKEN):
+        st.success(t("The token; it is shown this once and kept nowhere:"), icon=":material/key:")
+        st.code(made, language=None, wrap_lines=True)
+        st.button(t("I have it"), key="token_seen", on_click=lambda: st.session_state.pop(_NEW_TOKEN, None))
+    if tokens:
+        table([_token(token, zone, at) for token in tokens], "tokens")
+        valid = [token for token in tokens if token.state(at) == "valid"]
+        if valid:
+            with st.container(horizontal=True, vertical_alignment="bottom"):
+                chosen = st.selectbox(
+                    t("Token"),
+                    valid,
+                    format_func=lambda token: f"{token.name} ({token.token_id})",
+                    key="revoke_which",
+                    width=300,
+                )
+                if st.button(t("Revoke"), key="revoke_token", icon=":material/block:"):
+                    _act(lambda accounts, who: accounts.revoke_token(chosen.token_id, by=who, now=data.now()))
+    else:
+        st.markdown(t("No program has a token yet. REST is documented at /api/docs."))
+    with st.form("add_token", clear_on_submit=True):
+        st.markdown(f"**{t('Another token')}**")
+        left, middle, right = st.columns(3)
+        name = left.text_input(t("For which program"), key="token_name")
+        scope: Scope = middle.selectbox(t("Scope"), get_args(Scope), format_func=_scope, key="token_scope")
+        days = right.number_input(t("Valid for, days"), min_value=1, max_value=3650, value=90, key="token_days")
+        if st.form_submit_button(t("Make"), icon=":material/key:"):
+            _add_token(name.strip(), scope, int(days))
+
+
+def _scope(scope: Scope) -> str:
+    return {"read": t("read"), "send": t("read, send and run"), "admin": t("everything")}[scope]
+
+
+def _token(token: Token, zone: str, at: datetime) -> dict[str, Any]:
+    states = {"valid": f"✔ {t('valid')}", "expired": f"– {t('expired')}", "revoked": f"✘ {t('revoked')}"}
+    return {
+        t("State"): states[token.state(at)],
+        t("Program"): token.name,
+        t("Id"): token.token_id,
+        t("Scope"): _scope(token.scope),
+        t("Expires"): moment(token.expires_at, zone),
+        t("Last used"): moment(token.last_used_at, zone),
+        t("Made by"): token.created_by,
+    }
+
+
+def _add_token(name: str, scope: Scope, days: int) -> None:
+    try:
+        who = changes.require("admin")
+        with _accounts() as accounts:
+            _, token = accounts.add_token(name, scope, lasts=timedelta(days=days), by=who, now=data.now())
+    except PsttError as error:
+        problem(error)
+        return
+    st.session_state[_NEW_TOKEN] = token
+    st.rerun()
+
+
+# ── audit and log ─────────────────────────────────────────────────────────────────────────────
+
+
+def _audit() -> None:
+    zone = data.frame().timezone
+    with data.opened() as app:
+        entries = app.agenda.audit_trail(limit=AUDIT_ROWS)
+    wanted = st.text_input(t("Search"), placeholder=t("who, what, on what"), key="audit_search", width=300)
+    found = [e for e in entries if wanted.casefold() in f"{e.who} {e.action} {e.object}".casefold()]
+    if not found:
+        st.markdown(t("Nobody has changed anything yet."))
+        return
+    st.caption(
+        t(
+            "The newest {count}; select one for before and after. Times are those of {zone}.",
+            count=number(len(found)),
+            zone=plain(zone),
+        )
+    )
+    chosen = choose(
+        [
+            {t("When"): moment(e.at, zone, seconds=True), t("Who"): e.who, t("Did"): e.action, t("On"): e.object}
+            for e in found
+        ],
+        "audit",
+        most_px=420,
+    )
+    if chosen is not None:
+        _change(found[chosen])
+
+
+def _change(entry: AuditEntry) -> None:
+    left, right = st.columns(2)
+    for column, words, value in ((left, t("Before"), entry.before), (right, t("After"), entry.after)):
+        with column:
+            st.markdown(f"**{words}**")
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+            st.code(NONE if value is None else text, language=None, wrap_lines=True)
+
+
+def _log() -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        level = st.selectbox(t("From level"), LEVELS, index=LEVELS.index("INFO"), key="log_level", width=160)
+        run = st.text_input(t("Run"), placeholder=t("all"), key="log_run", width=200).strip()
+        job = st.text_input(t("Job, its file name"), placeholder=t("all"), key="log_job", width=240).strip()
+    _log_lines(level, run, job)
+
+
+@fragment(run_every=5)
+def _log_lines(level: str, run: str, job: str) -> None:
+    zone = data.frame().timezone
+    if run:
+        with data.opened() as app:
+            run = app.ledger.run(run).run_id
+    lines = newest_lines(data.workspace().logs_dir, run=run, job=job, level=level, limit=LOG_LINES)
+    if not lines:
+        st.markdown(t("the log says nothing about it"))
+        return
+    st.caption(
+        t(
+            "The newest {count} lines, the last one at the end; times are those of {zone}.",
+            count=number(len(lines)),
+            zone=plain(zone),
+        )
+    )
+    text = "\n".join(
+        f"{moment(line.at, zone, seconds=True, year=False)}  {line.level:<8} {f'[{line.job}] ' if line.job else ''}{line.message}"
+        for line in lines
+    )
+    st.code(text, language=None, wrap_lines=True, height=480)
+
+
+# ── metrics and versions ──────────────────────────────────────────────────────────────────────
+
+
+def _metrics() -> None:
+    workspace, zone = data.workspace(), data.frame().timezone
+    file = workspace.metrics_file
+    segments = list(workspace.spool_dir.glob("*.parquet")) if workspace.spool_dir.is_dir() else []
+    left, middle, right = st.columns(3)
+    if file.exists():
+        stat = file.stat()
+        left.metric("metrics.duckdb", size(stat.st_size))
+        left.caption(t("written {time}", time=moment(datetime.fromtimestamp(stat.st_mtime).astimezone(), zone)))
+    else:
+        left.metric("metrics.duckdb", NONE)
+        left.caption(t("not made yet, the first run makes it"))
+    middle.metric(t("Segments in the spool"), number(len(segments)))
+    middle.caption(size(sum(segment.stat().st_size for segment in segments)))
+    ledger = workspace.ledger_file
+    right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
+    st.markdown(
+        t(
+            "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading goes on meanwhile."
+        )
+    )
+    if st.button(t("Make it again"), key="rebuild", icon=":material/refresh:", disabled=not may("admin")):
+        with st.spinner(t("copying the spool …")):
+            st.session_state["rebuilt"] = changes.rebuild_metrics()
+    rebuilt = st.session_state.pop("rebuilt", None)
+    if rebuilt is not None:
+        st.success(t("made again, with {count} sends", count=number(rebuilt)), icon=":material/check:")
+
+
+def _versions() -> None:
+    beat = data.frame().runner
+    rows = [{t("Part"): "PSTT Kafka", t("Version"): __version__}]
+    if beat is not None:
+        rows.append(
+            {t("Part"): t("Runner, pid {pid} on {host}", pid=beat.pid, host=beat.host), t("Version"): beat.version}
+        )
+    rows.append({t("Part"): "Python", t("Version"): ".".join(map(str, sys.version_info[:3]))})
+    rows += [{t("Part"): name, t("Version"): _version(name)} for name in LIBRARIES]
+    table(rows, "versions")
+    st.caption(t("Signed in as {name}.", name=plain(visitor().name)))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return t("not installed")

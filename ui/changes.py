@@ -1,0 +1,347 @@
+"""The page's door to core for whatever changes something, or reaches a database or a cluster because somebody asked.
+
+Each function looks at the visitor's role itself: a button that is not there protects nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from core.errors import ConfigError, NotAuthorised
+from core.file_edits import StoredFile, read_stored
+from core.job_edits import JobFile
+from core.jobs import SUFFIX, checked_job
+from core.model import Job
+from ui import access, data
+from ui.language import t
+
+if TYPE_CHECKING:
+    from core.bootstrap import App
+    from core.doctor import Fact
+    from core.mail import Fate
+    from core.model import DbType, Plan, TopicInfo
+    from core.preview import Preview
+    from core.query import ParsedQuery
+    from core.topic_settings import TopicSetting
+
+__all__ = ["Draft", "Resolved", "draft", "require"]
+
+PREVIEW_TIMEOUT_S = 30.0
+"""A person waits for it, and the database works meanwhile."""
+
+
+def require(role: access.Role) -> str:
+    """The visitor's name, for the audit.
+
+    Raises:
+        NotAuthorised: The visitor has not that role.
+    """
+    if not access.may(role):
+        only = t("only an admin may do this") if role == "admin" else t("only an operator may do this")
+        raise NotAuthorised(only, remedy=t("ask an admin for the role"))
+    return access.visitor().name
+
+
+def _changed() -> None:
+    """What was changed is seen at once, in this session and in all others."""
+    st.cache_data.clear()
+
+
+# ── jobs ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A job as it stands in the editor, not saved."""
+
+    job: Job | None
+    """None where a value is so wrong that there is no job."""
+    problems: list[ConfigError]
+
+
+def draft(slug: str, text: str) -> Draft:
+    """What a text would be as a job's file, and every problem that `check` would tell of it."""
+    job, problems = checked_job(data.workspace().queries_dir / f"{slug}{SUFFIX}", text)
+    return Draft(job, problems)
+
+
+def job_file(slug: str) -> JobFile:
+    """The file of a job.
+
+    Raises:
+        NoSuchJob: There is none.
+    """
+    from core.job_edits import read_job_file
+
+    return read_job_file(data.workspace(), slug)
+
+
+def save_job(job: Job, seen_sha256: str) -> JobFile:
+    """Saves a job whose file is still the one that was read; an empty hash makes a new file."""
+    from core.job_edits import create_job, replace_job
+
+    who = require("operator")
+    with data.opened() as app:
+        if seen_sha256:
+            saved = replace_job(app.workspace, app.agenda, job, seen_sha256=seen_sha256, who=who, now=data.now())
+        else:
+            saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+    _changed()
+    return saved
+
+
+def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
+    """The same job under another name, switched off."""
+    from core.job_edits import create_job
+
+    who = require("operator")
+    with data.opened() as app:
+        job = replace(job_file(slug).job, slug=new_slug, name=name, enabled=False)
+        saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+    _changed()
+    return saved
+
+
+def delete_job(slug: str, seen_sha256: str) -> None:
+    """Removes a job's file."""
+    from core.job_edits import delete_job as delete
+
+    who = require("operator")
+    with data.opened() as app:
+        delete(app.workspace, app.agenda, slug, seen_sha256=seen_sha256, who=who, now=data.now())
+    _changed()
+
+
+def switch_job(slug: str, *, enabled: bool) -> None:
+    """Switches a job on or off."""
+    from core.orders import switch
+
+    who = require("operator")
+    with data.opened() as app:
+        switch(app.workspace, app.agenda, slug, enabled=enabled, who=who, now=data.now())
+    _changed()
+
+
+def job_text_of(slug: str, text: str) -> str:
+    """The text as it would be saved; as it is where it is not a job."""
+    from core.jobs import job_text
+
+    found = draft(slug, text)
+    return job_text(found.job) if found.job is not None and not found.problems else text
+
+
+# ── a job's query ─────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A parameter of a query, and what it would be."""
+
+    name: str
+    mandatory: bool
+    description: str
+    default: str
+    allowed: tuple[str, ...]
+    given: str | None
+    value: str
+    problem: str
+    """Why the value cannot be made; empty where it can."""
+
+
+def db_type_of(app: App, connection: str) -> tuple[DbType, bool]:
+    """The type of a connection's database, and whether it may be written."""
+    from core.bootstrap import DB_TYPES
+
+    name = app.connections.database_type(connection)
+    return next(known for known in DB_TYPES if known == name), app.connections.allows_writes(connection)
+
+
+def parsed_query(name: str, connection: str) -> ParsedQuery:
+    """A query, read for the database of that connection.
+
+    Raises:
+        ConfigError, SqlError: As `python -m core check`.
+    """
+    from core.query import load
+
+    with data.opened() as app:
+        db_type, _ = db_type_of(app, connection)
+        return load(app.workspace.query_file(name), db_type)
+
+
+def resolved_parameters(query: ParsedQuery, given: Mapping[str, str], at: datetime, timezone: str) -> list[Resolved]:
+    """Each parameter with its value for that scheduled time."""
+    from core.errors import PsttError
+    from core.templates import resolve
+
+    by_name = {name.upper(): value for name, value in given.items()}
+    found = []
+    for p in query.parameters:
+        text = by_name.get(p.name)
+        value, problem = "", ""
+        if text is not None or not p.mandatory:
+            try:
+                value = resolve(text if text is not None else p.default, at, timezone)
+            except PsttError as error:
+                problem = str(error)
+        found.append(Resolved(p.name, p.mandatory, p.description, p.default, p.allowed, text, value, problem))
+    return found
+
+
+def binding_problem(job: Job, at: datetime) -> None:
+    """Raises what a run of this job would meet before it contacts anything."""
+    with data.opened() as app:
+        app.plan(job, now=data.now(), at=at)
+
+
+def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
+    """The exact messages of a job that need not be saved; reaches the database, for 30 s at most."""
+    require("operator")
+    with data.opened() as app:
+        plan = app.plan(job, now=data.now(), at=at)
+        return plan, app.preview(plan, rows=rows, timeout_s=PREVIEW_TIMEOUT_S)
+
+
+def query_file(name: str) -> StoredFile:
+    """An SQL file of `queries/`."""
+    return read_stored(data.workspace().query_file(name))
+
+
+def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> tuple[str, ...]:
+    """Writes an SQL file that the gate lets pass; what a person should know about it."""
+    from core.file_edits import save_query as save
+
+    who = require("operator")
+    with data.opened() as app:
+        db_type, writes = db_type_of(app, connection)
+        notes = save(
+            app.workspace,
+            app.agenda,
+            name,
+            content,
+            db_type=db_type,
+            allow_writes=writes,
+            seen_sha256=seen_sha256,
+            who=who,
+            now=data.now(),
+        )
+    _changed()
+    return notes
+
+
+# ── connections ───────────────────────────────────────────────────────────────────────────────
+
+
+def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) -> None:
+    """Writes connections.json."""
+    from core.file_edits import save_connections as save
+
+    who = require("admin")
+    with data.opened() as app:
+        save(
+            app.workspace,
+            app.agenda,
+            document,
+            os.environ,
+            about=about,
+            seen_sha256=seen_sha256,
+            who=who,
+            now=data.now(),
+        )
+    _changed()
+
+
+def store_secret(reference: str, value: str) -> None:
+    """Puts a secret where its reference says; only the reference is written down."""
+    from core.secret_reference import store_secret as store
+
+    who = require("admin")
+    with data.opened() as app:
+        store(reference, value, app.workspace)
+        app.agenda.audit(who, "store", f"secret {reference}", data.now())
+
+
+def test_database(name: str) -> list[Fact]:
+    """What was found on reaching a database."""
+    require("operator")
+    with data.opened() as app:
+        return list(app.examine_database(name))
+
+
+def test_cluster(name: str | None) -> list[Fact]:
+    """What was found on reaching a cluster."""
+    require("operator")
+    with data.opened() as app:
+        return list(app.examine_cluster(name))
+
+
+def topics(name: str | None) -> list[TopicInfo]:
+    """The topics of a cluster."""
+    from core.publishers import open_publisher
+
+    require("operator")
+    with data.opened() as app:
+        publisher = open_publisher(app.cluster(name))
+    try:
+        return publisher.topics()
+    finally:
+        publisher.close(timeout_s=1)
+
+
+def topic_settings(name: str | None, topic: str) -> list[TopicSetting]:
+    """How a topic is set up."""
+    from core.topic_settings import topic_settings as ask
+
+    require("operator")
+    with data.opened() as app:
+        return ask(app.cluster(name), topic)
+
+
+def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any]:
+    """Sends one message by hand; where it is now."""
+    who = require("operator")
+    with data.opened() as app:
+        sent = app.send(topic, key, value, cluster=cluster, now=data.now())
+        app.agenda.audit(who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())})
+    return sent
+
+
+# ── alerts ────────────────────────────────────────────────────────────────────────────────────
+
+
+def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
+    """Writes alerts.json."""
+    from core.file_edits import save_alerts as save
+
+    who = require("admin")
+    with data.opened() as app:
+        save(app.workspace, app.agenda, document, seen_sha256=seen_sha256, who=who, now=data.now())
+    _changed()
+
+
+def test_mail(to: Sequence[str]) -> Fate:
+    """Sends a test mail; what the server said to each."""
+    who = require("operator")
+    with data.opened() as app:
+        fate = app.test_mail(to, data.now())
+        app.agenda.audit(who, "test mail", "mail", data.now(), after={"to": list(to)})
+    return fate
+
+
+# ── administration ────────────────────────────────────────────────────────────────────────────
+
+
+def rebuild_metrics() -> int:
+    """Makes metrics.duckdb again from the spool; how many sends it holds."""
+    who = require("admin")
+    with data.opened() as app:
+        synced = app.metrics.rebuild()
+        app.agenda.audit(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
+    _changed()
+    return synced.sends
