@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
+import streamlit as st
+
+from core.accounts import Accounts, Caller, Role, local_caller
+from core.errors import SignInNeeded
+from core.workspace import Workspace
+from ui import data
+from ui.doors import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t
 
-__all__ = ["Role", "Visitor", "may", "role_word", "visitor"]
+__all__ = ["Role", "Visitor", "is_known", "may", "role_word", "visitor"]
 
-Role = Literal["viewer", "operator", "admin"]
 _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
@@ -25,12 +30,44 @@ class Visitor:
 
 
 def visitor() -> Visitor:
-    """Who looks at the page. Without users everybody at this machine is an admin."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a service account without a name
-        name = "local"
-    return Visitor(name, "admin", is_local=True)
+    """Who looks at the page. Without users everybody at this machine is an admin.
+
+    Raises:
+        SignInNeeded: Nobody is signed in, or no longer.
+    """
+    caller = _known()
+    if caller is None or caller.role is None:
+        raise SignInNeeded(t("nobody is signed in, or no longer"), remedy=t("load the page again to sign in"))
+    return Visitor(caller.name, caller.role, is_local=caller.is_local)
+
+
+def is_known() -> bool:
+    """Whether somebody is signed in, or nobody has to be."""
+    return _known() is not None
+
+
+def _known() -> Caller | None:
+    caller = _by_cookie(data.root(), st.context.cookies.get(COOKIE, ""))
+    if caller is not None and caller.is_local:
+        # Another name for this machine is a proxy before it, or a web site that borrows the browser.
+        return caller if is_local_name(st.context.headers.get("Host", "localhost")) else None
+    if caller is None and oidc_is_set_up() and st.user.is_logged_in and st.user.get("email_verified") is not False:
+        return _by_email(data.root(), str(st.user.get("email") or ""))
+    return caller
+
+
+@st.cache_data(ttl=data.SOON_S, show_spinner=False, max_entries=256)
+def _by_cookie(folder: Path, cookie: str) -> Caller | None:
+    with Accounts(Workspace(folder).ledger_file) as accounts:
+        if not accounts.has_users() and not oidc_is_set_up():
+            return local_caller()
+        return accounts.whoami(cookie, data.now()) if cookie else None
+
+
+@st.cache_data(ttl=data.SOON_S, show_spinner=False, max_entries=256)
+def _by_email(folder: Path, email: str) -> Caller | None:
+    with Accounts(Workspace(folder).ledger_file) as accounts:
+        return accounts.by_email(email)
 
 
 def role_word(role: Role) -> str:

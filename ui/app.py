@@ -14,7 +14,7 @@ from core.errors import ConfigError
 from core.report import error_lines
 from core.workspace import Workspace
 from ui.api import api
-from ui.doors import SecurityHeaders, refuse_open_doors
+from ui.doors import SecurityHeaders, SignInFirst, refuse_open_doors
 
 
 def _require_closed_doors() -> None:
@@ -27,4 +27,4 @@ def _require_closed_doors() -> None:
 
 
 _require_closed_doors()
-app = App("page.py", routes=[Mount("/api", api)], middleware=[Middleware(SecurityHeaders)])
+app = App("page.py", routes=[Mount("/api", api)], middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst)])

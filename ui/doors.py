@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from datetime import UTC, datetime
 from functools import lru_cache
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+from anyio import to_thread
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse
 
 from core.accounts import Accounts
 from core.errors import ConfigError
@@ -13,7 +20,9 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SecurityHeaders", "is_local_name", "oidc_is_set_up", "refuse_open_doors"]
+__all__ = ["COOKIE", "SecurityHeaders", "SignInFirst", "is_local_name", "oidc_is_set_up", "refuse_open_doors"]
+
+COOKIE = "pstt_session"
 
 SELF_ONLY = (
     "default-src 'self'; "
@@ -27,6 +36,7 @@ API_ONLY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+NOT_THE_PAGE = ("/api/", "/_stcore/", "/static/", "/media/", "/component/", "/oauth2callback", "/auth/")
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -111,3 +121,37 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, told)
+
+
+class SignInFirst:
+    """Sends a browser that opens the page to the form, where somebody has to sign in and nobody is.
+
+    The page's script asks again by itself: this only spares people a page that tells them where to click.
+
+    Args:
+        app: What answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers with the way to the form."""
+        if scope["type"] == "http" and _opens_the_page(scope) and not await to_thread.run_sync(_may_look, scope):
+            answer = RedirectResponse(f"{scope.get('root_path', '')}/api/signin", HTTPStatus.SEE_OTHER)
+            await answer(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def _opens_the_page(scope: Scope) -> bool:
+    accepted = dict(scope["headers"]).get(b"accept", b"")
+    return scope["method"] == "GET" and b"text/html" in accepted and not scope["path"].startswith(NOT_THE_PAGE)
+
+
+def _may_look(scope: Scope) -> bool:
+    if oidc_is_set_up():  # the page itself offers both ways
+        return True
+    with Accounts(Workspace.find(None, os.environ).ledger_file) as accounts:
+        cookie = HTTPConnection(scope).cookies.get(COOKIE, "")
+        return not accounts.has_users() or accounts.whoami(cookie, datetime.now(UTC)) is not None

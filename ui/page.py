@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import PsttError
-from ui import data
-from ui.components import frame, problem
+from ui import access, data
+from ui.components import frame, problem, sign_in
 from ui.components.links import PAGES
 from ui.language import t
 from ui.views import administration, alerts, calendar, connections, find, jobs, overview, runs
@@ -36,6 +36,9 @@ def main() -> None:
         data.start_log(data.root())
     except PsttError as error:
         problem.problem(error)
+        st.stop()
+    if not access.is_known():
+        problem.guarded(sign_in.show)()
         st.stop()
     problem.guarded(frame.show)()
     chosen.run()

@@ -13,11 +13,10 @@ from starlette.requests import HTTPConnection
 from core.accounts import Accounts, Caller, Right, local_caller
 from core.errors import AccessRefused, SignInNeeded
 from ui.api.workspace import now, workspace
-from ui.doors import is_local_name, oidc_is_set_up
+from ui.doors import COOKIE, is_local_name, oidc_is_set_up
 
-__all__ = ["COOKIE", "Changer", "Reader", "Sender", "caller_of", "require_same_site"]
+__all__ = ["Changer", "Reader", "Sender", "caller_of", "require_same_site"]
 
-COOKIE = "pstt_session"
 _bearer = HTTPBearer(auto_error=False, description="A token of `python -m core token add`.")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The session of the page.")
 

@@ -258,7 +258,7 @@ def _problems(app: App, job: Job) -> list[shapes.FileProblem]:
         found = check_job(app.workspace, job, app.connections, app.settings)
     except PsttError as error:  # connections.json, not this job
         return [shapes.FileProblem(text=error.text, remedy=error.remedy)]
-    return [shapes.FileProblem(text=one.text, remedy=one.remedy) for one in found]
+    return [shapes.FileProblem(text=f"{one.where}: {one.text}", remedy=one.remedy) for one in found]
 
 
 def _last_run(app: App, slug: str) -> shapes.LastRun | None:

@@ -14,9 +14,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from core.accounts import SESSION_LASTS, Accounts
 from core.errors import AccessRefused, PsttError, TooManyAttempts
-from ui.api.auth import COOKIE, require_same_site
+from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
 from ui.api.workspace import now, workspace
+from ui.doors import COOKIE
 
 router = APIRouter(include_in_schema=False)
 

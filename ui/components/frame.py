@@ -7,9 +7,10 @@ from datetime import datetime
 import streamlit as st
 
 from ui import data
-from ui.access import role_word, visitor
+from ui.access import Visitor, role_word, visitor
 from ui.components.problem import fragment
 from ui.components.text import plain
+from ui.doors import oidc_is_set_up
 from ui.formats import ago, clock, moment, span
 from ui.language import LANGUAGES, choose, current, t
 
@@ -27,7 +28,17 @@ def show() -> None:
         who = visitor()
         role = t("local admin") if who.is_local else role_word(who.role)
         st.markdown(f":small[:material/person: {plain(who.name)} · {role}]", width="content")
+        _sign_out(who)
         _language_switch()
+
+
+def _sign_out(who: Visitor) -> None:
+    if who.is_local:
+        return
+    if oidc_is_set_up() and st.user.is_logged_in:
+        st.button(t("Sign out"), on_click=st.logout, type="tertiary")
+    else:
+        st.markdown(f":small[[{t('Sign out')}](/api/signout)]", width="content")
 
 
 def _language_switch() -> None:
