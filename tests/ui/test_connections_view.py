@@ -1,0 +1,267 @@
+"""Connections on the page: tests, topics, a message by hand, entries with secrets that are written and never shown."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from core.agenda import Agenda
+from core.doctor import Fact
+from core.secret_reference import store_secret
+from core.workspace import Workspace
+from tests.ui.conftest import SCRIPT, cells, is_harmless, words
+from ui.access import Visitor
+
+PASSWORD = "s3cret-nobody-sees"
+
+
+@pytest.fixture
+def as_viewer(monkeypatch):
+    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+
+
+@pytest.fixture
+def as_operator(monkeypatch):
+    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("olga", "operator"))
+
+
+def press(app, key):
+    return app.button(key=key).click().run()
+
+
+def document(place):
+    return json.loads((place.folder / "connections.json").read_text(encoding="utf-8"))
+
+
+def everything_below(folder):
+    """All bytes of a workspace but those of the file with the secret."""
+    return b"".join(f.read_bytes() for f in folder.rglob("*") if f.is_file() and f.parent.name != "secrets")
+
+
+# ── can we reach it ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_database_tells_its_version_its_account_and_whether_it_may_write(worked, see):
+    app = press(see("connections"), "test_database_pg")
+    assert not app.exception
+    text = words(app)
+    assert "✔ good] reached in" in text
+    assert "PostgreSQL" in text
+    assert "account" in text
+    assert "▲ look at it" in text  # the rig's account may write
+    assert "Next: use an account that may only SELECT" in text
+
+
+def test_a_cluster_tells_how_fast_it_answered_and_the_topics_of_its_jobs(worked, see):
+    app = press(see("connections"), "test_cluster_rig")
+    text = words(app)
+    assert "answered in" in text
+    assert f'topic "{worked.topic}" of job' in text
+
+
+def test_what_cannot_be_reached_is_told_with_what_to_do(spoilt, see):
+    known = document(spoilt)
+    known["connections"][0]["port"] = 1
+    known["kafka_connections"]["rig"]["bootstrap_servers"] = "127.0.0.1:1"
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = press(press(see("connections"), "test_database_pg"), "test_cluster_rig")
+    assert not app.exception
+    text = words(app)
+    assert text.count("✘ not good") == 2
+    assert "127.0.0.1:1" in text
+    assert "Next: " in text
+
+
+def test_a_missing_secret_names_the_reference_and_no_value(spoilt, see, monkeypatch):
+    monkeypatch.delenv("RIG_DB_PASSWORD")
+    app = press(see("connections"), "test_database_pg")
+    assert "the variable of env:RIG_DB_PASSWORD is not set" in words(app)
+
+
+def test_facts_are_shown_as_they_stand(worked, see, monkeypatch):
+    sly = Fact("warn", "x", f"{SCRIPT} **b**", f"[a](x) {SCRIPT}")
+    monkeypatch.setattr("ui.changes.test_database", lambda name: [sly])
+    app = press(see("connections"), "test_database_pg")
+    assert SCRIPT in words(app)
+    assert is_harmless(app)
+
+
+# ── topics, and a message by hand ─────────────────────────────────────────────────────────────
+
+
+def test_topics_are_listed_with_partitions(worked, see):
+    app = press(see("connections"), "list_topics")
+    assert not app.exception
+    frame = app.dataframe[0].value
+    row = frame[frame["Topic"] == worked.topic]
+    assert list(row["Partitions"]) == [3]
+
+
+def test_the_settings_of_a_topic_say_where_they_come_from(worked):
+    from ui import changes
+
+    found = {setting.name: setting for setting in changes.topic_settings("rig", worked.topic)}
+    assert found["cleanup.policy"].value == "delete"
+    assert found["cleanup.policy"].is_default
+    assert int(found["retention.ms"].value) > 0
+
+
+def test_a_topic_that_is_not_there_has_no_settings(worked, see):
+    from core.errors import PsttError
+    from ui import changes
+
+    with pytest.raises(PsttError, match="no-such-topic"):
+        changes.topic_settings("rig", "no-such-topic")
+
+
+def test_a_message_by_hand_is_confirmed_sent_audited_and_found(spoilt, see):
+    app = see("connections")
+    app.text_input(key="hand_topic").input(spoilt.topic).run()
+    app.text_input(key="hand_key").input("by-hand-1").run()
+    app.text_area(key="hand_value").input('{"data": {"n": 1}}').run()
+    app = press(app, "hand_send")
+    assert f"goes to {spoilt.topic} on rig" in words(app)
+    app = press(app, "confirm_send")
+    assert not app.exception
+    assert f"at {spoilt.topic}-" in words(app)
+    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    assert (entry.action, entry.object) == ("send", f"topic {spoilt.topic}")
+    assert "by-hand-1" in cells(see("find", key="by-hand-1"))
+
+
+def test_a_viewer_can_neither_test_nor_send_nor_change(worked, see, as_viewer):
+    app = see("connections")
+    assert all(button.disabled for button in app.button)
+    app = see("connections")
+    app.text_input(key="hand_topic").input("t").run()
+    app.text_area(key="hand_value").input("{}").run()
+    assert app.button(key="hand_send").disabled
+
+
+# ── entries ───────────────────────────────────────────────────────────────────────────────────
+
+
+def add_database(see, name="NEW", **fields):
+    app = press(see("connections"), "add_database")
+    app.text_input(key="c_name").input(name).run()
+    app.selectbox(key="c_type").set_value("postgresql").run()
+    for place, value in {"host": "db.example.com", "username": "pstt", "database": "d", **fields}.items():
+        app.text_input(key=f"c_{place}").input(value).run()
+    return app
+
+
+def test_a_connection_is_added_and_its_password_is_only_a_reference(spoilt, see):
+    app = add_database(see)
+    app.selectbox(key="c_secret_how").select_index(1).run()
+    app.text_input(key="c_secret_value").input(PASSWORD).run()
+    app = press(app, "c_save")
+    assert not app.exception
+    added = document(spoilt)["connections"][-1]
+    assert added == {
+        "name": "NEW",
+        "db_type": "postgresql",
+        "host": "db.example.com",
+        "username": "pstt",
+        "database": "d",
+        "password": "file:secrets/new",
+    }
+    secret = spoilt.folder / "secrets" / "new"
+    assert secret.read_text(encoding="utf-8").strip() == PASSWORD
+    if os.name != "nt":
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert PASSWORD.encode() not in everything_below(spoilt.folder)
+    app = see("connections")
+    assert PASSWORD not in words(app)
+    assert "file:secrets/new" in words(app)
+    actions = [(e.action, e.object) for e in spoilt.agenda(Agenda.audit_trail)]
+    assert actions == [("change", "connection NEW"), ("store", "secret file:secrets/new")]
+
+
+def test_a_literal_password_is_never_shown_and_not_in_the_audit(spoilt, see):
+    known = document(spoilt)
+    known["connections"][0]["password"] = PASSWORD
+    file = spoilt.folder / "connections.json"
+    file.write_text(json.dumps(known), encoding="utf-8")
+    app = see("connections")
+    assert "stands in the file itself" in words(app)
+    app = press(app, "edit_database_pg")
+    assert PASSWORD not in words(app) + str([field.value for field in app.text_input])
+    app.text_input(key="c_environment").input("rig2").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    assert document(spoilt)["connections"][0]["environment"] == "rig2"
+    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    assert entry.before["connections"][0]["password"] == entry.after["connections"][0]["password"] == "***"
+    if os.name != "nt":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "told"),
+    [
+        ("pg", {}, 'there are two connections "pg"'),
+        ("", {}, '"name" is not valid'),
+        ("X", {"host": ""}, 'connection "X" (postgresql) needs "host"'),
+    ],
+)
+def test_a_wrong_entry_is_refused_in_the_words_of_check(spoilt, see, name, fields, told):
+    before = document(spoilt)
+    app = press(add_database(see, name, **fields), "c_save")
+    assert told in words(app)
+    assert document(spoilt) == before
+
+
+def test_an_entry_is_not_saved_over_a_newer_edit(spoilt, see):
+    app = add_database(see)
+    known = document(spoilt) | {"default_environment": "rig"}
+    known["connections"][0]["connect_timeout_s"] = 3
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = press(app, "c_save")
+    assert "connections.json was changed by somebody else since you read it" in words(app)
+    assert document(spoilt) == known
+
+
+def test_a_cluster_is_changed_and_what_the_form_does_not_know_stays(spoilt, see):
+    known = document(spoilt)
+    known["kafka_connections"]["rig"]["linger_ms"] = 7
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = press(see("connections"), "edit_cluster_rig")
+    app.text_input(key="c_default_topic").input("other").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    assert document(spoilt)["kafka_connections"]["rig"] == known["kafka_connections"]["rig"] | {
+        "default_topic": "other"
+    }
+
+
+def test_the_first_connection_is_made_in_an_empty_workspace(empty, see):
+    app = see("connections")
+    assert "There is no connections.json yet" in words(app)
+    app = press(add_database(see), "c_save")
+    assert not app.exception
+    assert document(empty)["connections"][0]["name"] == "NEW"
+
+
+def test_an_operator_tests_and_does_not_change(spoilt, see, as_operator):
+    app = see("connections")
+    assert not app.button(key="test_database_pg").disabled
+    assert app.button(key="edit_database_pg").disabled
+    assert app.button(key="add_cluster").disabled
+
+
+@pytest.mark.parametrize("reference", ["file:../outside", "file:/etc/outside", "env:NAME", "keyring:noslash", "plain"])
+def test_a_secret_is_stored_below_the_workspace_or_not_at_all(empty, reference):
+    from core.errors import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        store_secret(reference, PASSWORD, Workspace(empty.folder))
+    assert PASSWORD not in str(caught.value)
+    assert not (empty.folder.parent / "outside").exists()
+
+
+def test_a_file_that_is_no_json_is_told_with_its_line(spoilt, see):
+    (spoilt.folder / "connections.json").write_text('{\n "connections": [,]}', encoding="utf-8")
+    app = see("connections")
+    assert not app.exception
+    assert "connections.json, line 2" in words(app)
