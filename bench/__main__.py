@@ -160,6 +160,23 @@ def memory(rows: int) -> None:
     print(Figure("peak memory, MB", figures["peak_mb"], "≤ 250 MB"))
 
 
+def asked(per_s: int, seconds: float, rows: int) -> int:
+    """REST, without and with a token to look at."""
+    from bench.rest import measure, with_sign_in
+
+    for name, prepare in (("nobody signs in", lambda folder: ""), ("with a token", with_sign_in)):
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(Path(folder) / "demo", per_s=per_s, seconds=seconds, rows=rows, prepare=prepare)
+        print(
+            f"\n{name}: {found['requests']:,} requests in {found['seconds']:.0f} s, {found['not_200']} not answered with 200; "
+            f"p50 {found['p50_ms']:.1f} ms, p99 {found['p99_ms']:.1f} ms, longest {found['max_ms']:.1f} ms; "
+            f"{100 * found['server_cpu_s'] / found['seconds']:.0f} % of a core"
+        )
+        print(Figure("answered a second", found["per_s"], f"≥ {0.99 * per_s:.0f}"))
+        print(Figure("p99 of the summary, ms", found["p99_ms"], "≤ 100 ms"))
+    return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -192,7 +209,13 @@ def main() -> None:
     page.add_argument("--sends", type=int, default=50_000_000, help="of the year; 0: only the run")
     page.add_argument("--days", type=int, default=365)
     page.add_argument("--workspace", type=Path, help="of the year: kept, and used again")
+    rest = commands.add_parser("rest", help="requests for the summary against the real server, on one core")
+    rest.add_argument("--per-s", type=int, default=300)
+    rest.add_argument("--seconds", type=float, default=30)
+    rest.add_argument("--rows", type=int, default=20_000, help="sends in the workspace")
     options = parser.parse_args()
+    if options.command == "rest":
+        sys.exit(asked(options.per_s, options.seconds, options.rows))
     if options.command == "files":
         from bench.files import main as files
 

@@ -22,7 +22,7 @@ PROBLEM = "application/problem+json"
 NAMES_THAT_LEAVE = (
     "..", "../connections", "..%2fconnections", "%2e%2e%2fconnections", "..%252fconnections", "..\\connections",
     "..%5cconnections", "%2fetc%2fpasswd", "C:%5cWindows", "%5c%5chost%5cshare", "%00", f"{SLUG}%00", f"{SLUG}%2f..%2fx",
-    "con", "~root", ".", f"{SLUG}.job.json", "%c0%ae%c0%ae%c0%af",
+    "con", "~root", f"{SLUG}.job.json", "%c0%ae%c0%ae%c0%af",
 )  # fmt: skip
 
 
@@ -386,11 +386,9 @@ def test_a_broker_that_is_away_is_told_and_the_key_may_be_used_again(asked, fold
     assert "127.0.0.1:9" in tried["error"]
     message = {"topic": on_kafka.create_topic(), "key": "k", "value": "v"}
     away = asked.post("/api/kafka/send", json=message, headers={"Idempotency-Key": "k"})
-    assert away.status_code in (502, 503, 504)
-    is_problem(away, away.status_code, "127.0.0.1:9")
-    if away.status_code == 503:
-        file.write_text(right, encoding="utf-8")
-        assert asked.post("/api/kafka/send", json=message, headers={"Idempotency-Key": "k"}).status_code == 200
+    is_problem(away, 503, "127.0.0.1:9")
+    file.write_text(right, encoding="utf-8")
+    assert asked.post("/api/kafka/send", json=message, headers={"Idempotency-Key": "k"}).status_code == 200
 
 
 # ── the document ──────────────────────────────────────────────────────────────────────────────

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
-from core.errors import ConfigError
+from core.errors import BrokerUnavailable, ConfigError
 from core.figures import Scope
 from core.metrics import Metrics as MetricsStore
+from core.model import Cluster
 from core.workspace import Workspace
 from ui.api import shapes
 from ui.api.auth import Reader, Sender
@@ -108,11 +109,27 @@ def send(
 
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
         with opened() as app:
+            _require_brokers(app.cluster(message.cluster))
             sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
             app.agenda.audit(caller.name, "send", f"topic {message.topic}", now(), after=sent)
         return 200, sent, {}
 
     return once(workspace(), caller, key, "send", message.model_dump(), do)
+
+
+def _require_brokers(cluster: Cluster) -> None:
+    """A client tries for minutes where no broker is, which is right for a run and too long for a request."""
+    from core.broker_health import look
+
+    if cluster.mock_brokers:
+        return
+    sample = look(cluster, now())
+    if not sample.connected:
+        raise BrokerUnavailable(
+            f'no broker of cluster "{cluster.name}" answers at {cluster.bootstrap_servers}',
+            why=sample.error or "",
+            remedy="try again when it is there; nothing was sent",
+        )
 
 
 def _text(value: Any) -> str:
