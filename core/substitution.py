@@ -481,13 +481,17 @@ def _quoted_again(token: Token, piece: str) -> str:
 
 
 def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """The same parts with neighbouring texts joined."""
+    """The same parts with neighbouring texts joined; at once, since adding piece by piece to a text of 5 MB takes a minute."""
     joined: list[Part] = []
+    texts: list[str] = []
     for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        else:
-            joined.append(part)
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        joined += ["".join(texts)] if texts else []
+        joined.append(part)
+        texts = []
+    joined += ["".join(texts)] if texts else []
     return tuple(joined)
 
 

@@ -9,11 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.errors import ConfigError, NotAuthorised
+from core.errors import ConfigError, NotAuthorised, PsttError
 from core.file_edits import StoredFile, read_stored
 from core.job_edits import JobFile
 from core.jobs import SUFFIX, checked_job
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Resolved", "draft", "require"]
 
+STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
 """A person waits for it, and the database works meanwhile."""
 
@@ -168,16 +170,31 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
     Raises:
         ConfigError, SqlError: As `python -m core check`.
     """
-    from core.query import load
-
     with data.opened() as app:
         db_type, _ = db_type_of(app, connection)
-        return load(app.workspace.query_file(name), db_type)
+        path = app.workspace.query_file(name)
+    return _parsed_query(path, db_type, _stamp(path))
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _parsed_query(path: Path, db_type: DbType, stamp: tuple[int, int]) -> ParsedQuery:
+    """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
+    from core.query import load
+
+    return load(path, db_type)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Change time in ns and size; zeros where there is no such file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return (0, 0)
+    return (facts.st_mtime_ns, facts.st_size)
 
 
 def resolved_parameters(query: ParsedQuery, given: Mapping[str, str], at: datetime, timezone: str) -> list[Resolved]:
     """Each parameter with its value for that scheduled time."""
-    from core.errors import PsttError
     from core.templates import resolve
 
     by_name = {name.upper(): value for name, value in given.items()}
@@ -196,8 +213,29 @@ def resolved_parameters(query: ParsedQuery, given: Mapping[str, str], at: dateti
 
 def binding_problem(job: Job, at: datetime) -> None:
     """Raises what a run of this job would meet before it contacts anything."""
+    from core.jobs import job_text
+
+    workspace = data.workspace()
+    looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
+    stamps = tuple(_stamp(path) for path in looked_at)
+    error = _binding_problem(workspace.root, job.slug, job_text(job), at, stamps)
+    if error is not None:
+        raise error
+
+
+@st.cache_data(ttl=STAMPED_S, show_spinner=False, max_entries=64)
+def _binding_problem(
+    folder: Path, slug: str, text: str, at: datetime, stamps: tuple[tuple[int, int], ...]
+) -> PsttError | None:
+    """As `_parsed_query`; a variable or a file of a secret that has come meanwhile is seen after some time."""
     with data.opened() as app:
-        app.plan(job, now=data.now(), at=at)
+        job, _ = checked_job(folder / f"{slug}{SUFFIX}", text)
+        try:
+            if job is not None:
+                app.plan(job, now=data.now(), at=at)
+        except PsttError as error:
+            return error
+    return None
 
 
 def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:

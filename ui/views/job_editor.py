@@ -604,7 +604,7 @@ def _catch_up(job: Job) -> str:
 
 def moments(job: Job) -> list[datetime]:
     """Scheduled times that a person may want to look at: the next one, the last one; now for a manual job."""
-    at = data.now().replace(microsecond=0)
+    at = data.now().replace(second=0, microsecond=0)
     found = [*next_fires(job, at, 1), previous_fire(job, at)]
     return [fire for fire in found if fire is not None] or [at]
 
@@ -874,7 +874,9 @@ def _sql(name: str, connection: str) -> None:
         disabled=content is None or not may("operator"),
         help=t("{size} at most; whatever could write is refused.", size=size(LARGEST_QUERY_BYTES)),
     ):
-        for note in changes.save_query(name, content or b"", connection, file.sha256):
+        with st.spinner(t("reading the SQL …")):
+            notes = changes.save_query(name, content or b"", connection, file.sha256)
+        for note in notes:
             st.warning(plain(note))
         st.toast(t("Saved"), icon=":material/check:")
         st.rerun()

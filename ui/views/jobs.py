@@ -216,7 +216,7 @@ def _done() -> None:
 
 
 def _run(job: Job) -> None:
-    times = job_editor.moments(job)
+    times = job_editor.moments(job)[::-1]  # the last one first, as `python -m core run` takes it
     at = st.selectbox(
         t("Scheduled time"),
         times,
