@@ -90,7 +90,22 @@ def test_the_switch_outranks_the_browsers_language(address, visit):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", ["", "runs", "runs?run={run}", "calendar", "find?key=572680000123"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        "",
+        "runs",
+        "runs?run={run}",
+        "calendar",
+        "find?key=572680000123",
+        "jobs",
+        "jobs?job=export",
+        "jobs?new=1",
+        "connections",
+        "alerts",
+        "administration",
+    ],
+)
 def test_no_view_has_a_serious_accessibility_finding(worked, address, visit, view, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
