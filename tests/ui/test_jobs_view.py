@@ -1,13 +1,18 @@
 """Jobs on the page: the list, what can be done with each, and the editor."""
 
 import json
+import os
+import subprocess
+import time
 from datetime import timedelta
 
 import pytest
 
+from bench.kills import stop_runner
 from core.agenda import Agenda
 from core.file_edits import LARGEST_QUERY_BYTES
 from core.jobs import SUFFIX, load_job, validate_job
+from tests.rigs.workspace import command, environment
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes
 from ui.access import Visitor
@@ -39,6 +44,22 @@ def place(spoilt):
     }
     (queries / "tracce.job.json").write_text(json.dumps(document), encoding="utf-8")
     return spoilt
+
+
+@pytest.fixture
+def runner(place, tmp_path):
+    """The runner of that workspace, as a process."""
+    own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {}
+    with (tmp_path / "runner.log").open("wb") as log:
+        process = subprocess.Popen(
+            command("runner", "--workspace", place.folder),
+            env=environment(**place.env),
+            stdout=log,
+            stderr=log,
+            **own_group,
+        )
+    yield
+    assert stop_runner(process) == 0, (tmp_path / "runner.log").read_text(encoding="utf-8")
 
 
 def file_of(place, slug):
@@ -112,22 +133,18 @@ def test_run_now_says_its_parameters_and_asks_the_runner(place, see):
     assert "it waits until a runner works" in words(app)
 
 
-def test_a_request_that_ran_links_its_run(place, see):
+def test_a_real_runner_takes_the_request_and_the_page_links_its_run(place, see, runner):
     app = press(press(see("jobs"), "run_tracce"), "confirm_run")
-    (request,) = place.requests()
-    run = place.runs("export")[0]
-    (fire,) = place.agenda(
-        Agenda.plan_asked,
-        "tracce",
-        [now()],
-        kind="request",
-        asked_by="x",
-        now=now(),
-        request_id=request.request_id,
-    )
-    place.agenda(lambda agenda: agenda._db.execute("UPDATE fire SET run_id = ? WHERE fire_id = ?", (run.run_id, fire)))
-    app.run()
+    deadline = time.monotonic() + 60
+    while "open run" not in words(app) or not place.runs("tracce")[0].finished_at:
+        assert time.monotonic() < deadline, words(app)
+        time.sleep(0.2)
+        app.run()
+    (run,) = place.runs("tracce")
+    assert (run.state, run.acknowledged) == ("succeeded", 30)
     assert f"open run {run.run_id}" in words(app)
+    assert run.parameters["DATA"] == str(run.scheduled_at.astimezone(ZONE).date() - timedelta(days=1))
+    assert run.scheduled_at <= now()
 
 
 def test_a_range_is_counted_before_it_is_asked_for(place, see):
