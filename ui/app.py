@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 from streamlit import config
 from streamlit.starlette import App
 
-from core.errors import ConfigError
+from core.errors import ConfigError, PsttError
 from core.report import error_lines
 from core.workspace import Workspace
+from ui import data
 from ui.api import api
 from ui.doors import SecurityHeaders, SignInFirst, refuse_open_doors
 
@@ -26,5 +28,12 @@ def _require_closed_doors() -> None:
         sys.exit(error.exit_code)
 
 
+def _start_log() -> None:
+    """What goes wrong here stands in the workspace's log from the first request on."""
+    with suppress(PsttError):  # a setting that is wrong: the page tells it, and so does each answer
+        data.start_log(data.root())
+
+
 _require_closed_doors()
+_start_log()
 app = App("page.py", routes=[Mount("/api", api)], middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,37 +12,54 @@ from starlette.requests import HTTPConnection
 
 from core.accounts import Accounts, Caller, Right, local_caller
 from core.errors import AccessRefused, SignInNeeded
+from core.workspace import Workspace
+from ui.api.remembered import Remembered
 from ui.api.workspace import now, workspace
 from ui.doors import COOKIE, is_local_name, oidc_is_set_up
 
-__all__ = ["Changer", "Reader", "Sender", "caller_of", "require_same_site"]
+__all__ = ["Changer", "Reader", "Sender", "Watcher", "caller_of", "require_same_site"]
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `python -m core token add`.")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The session of the page.")
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Who asks.
+    """Who asks, looked up now.
 
     Raises:
         SignInNeeded: Nobody whom we know.
         AccessRefused: It came from another web site, or under another name of this machine.
     """
-    with Accounts(workspace().ledger_file) as accounts:
-        authorization = request.headers.get("authorization", "")
+    return _let_in(request, _find(_shown(request)))
+
+
+def _shown(request: HTTPConnection) -> tuple[Path, str | None, str]:
+    """Workspace, token and cookie."""
+    return workspace().root, request.headers.get("authorization"), request.cookies.get(COOKIE, "")
+
+
+def _find(shown: tuple[Path, str | None, str]) -> Caller:
+    folder, authorization, cookie = shown
+    with Accounts(Workspace(folder).ledger_file) as accounts:
         if authorization:
             kind, _, text = authorization.partition(" ")
             return accounts.token_caller(text.strip() if kind.lower() == "bearer" else "", now())
-        require_same_site(request)
-        cookie = request.cookies.get(COOKIE)
         if cookie and (known := accounts.whoami(cookie, now())):
             return known
         if accounts.has_users() or oidc_is_set_up():
             raise SignInNeeded(
                 "this needs a token or a sign-in", remedy="python -m core token add makes a token; /api/signin signs in"
             )
-    require_local(request)
     return local_caller()
+
+
+def _let_in(request: HTTPConnection, caller: Caller) -> Caller:
+    """A token is given by a program on purpose; a browser sends what it has wherever it is told to."""
+    if not request.headers.get("authorization"):
+        require_same_site(request)
+    if caller.is_local:
+        require_local(request)
+    return caller
 
 
 def require_local(request: HTTPConnection) -> None:
@@ -65,18 +82,34 @@ def require_same_site(request: HTTPConnection) -> None:
         raise AccessRefused("another web site asked for this", remedy="use this page, or a token")
 
 
-def _needs(right: Right) -> Callable[..., Caller]:
-    def check(
-        request: Request,
-        bearer: Annotated[object, Depends(_bearer)] = None,
-        cookie: Annotated[object, Depends(_cookie)] = None,
-    ) -> Caller:
-        caller = caller_of(request)
-        if not caller.may(right):
-            raise AccessRefused(f"{caller.name} may not do this", why=_WHY[right], remedy="ask an admin for the right")
-        return caller
+_KNOWN_S = 1.0
+"""Whoever asks for figures 300 times a second is looked up once; for all else, each time."""
+_known = Remembered(_find, fresh_s=_KNOWN_S, stale_s=_KNOWN_S, most=256)
 
-    return check
+Bearer = Annotated[object, Depends(_bearer)]
+Cookie = Annotated[object, Depends(_cookie)]
+
+
+async def _watcher(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
+    return _allowed(_let_in(request, await _known.soon(_shown(request))), "read")
+
+
+def _reader(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
+    return _allowed(caller_of(request), "read")
+
+
+def _sender(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
+    return _allowed(caller_of(request), "send")
+
+
+def _changer(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
+    return _allowed(caller_of(request), "change")
+
+
+def _allowed(caller: Caller, right: Right) -> Caller:
+    if not caller.may(right):
+        raise AccessRefused(f"{caller.name} may not do this", why=_WHY[right], remedy="ask an admin for the right")
+    return caller
 
 
 _WHY: dict[Right, str] = {
@@ -86,6 +119,7 @@ _WHY: dict[Right, str] = {
     "admin": "it needs an admin",
 }
 
-Reader = Annotated[Caller, Depends(_needs("read"))]
-Sender = Annotated[Caller, Depends(_needs("send"))]
-Changer = Annotated[Caller, Depends(_needs("change"))]
+Watcher = Annotated[Caller, Depends(_watcher)]
+Reader = Annotated[Caller, Depends(_reader)]
+Sender = Annotated[Caller, Depends(_sender)]
+Changer = Annotated[Caller, Depends(_changer)]

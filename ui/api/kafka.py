@@ -16,7 +16,7 @@ from core.metrics import Metrics as MetricsStore
 from core.model import Cluster
 from core.workspace import Workspace
 from ui.api import shapes
-from ui.api.auth import Reader, Sender
+from ui.api.auth import Reader, Sender, Watcher
 from ui.api.body import document
 from ui.api.documents import takes
 from ui.api.once import IdempotencyKey, once
@@ -30,7 +30,8 @@ router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403
 LOOKED_AT_S = 5.0
 """However many ask, a broker is greeted so often."""
 FIGURES_S = 1.0
-STALE_S = 10.0
+STALE_S = 2.0
+"""An older answer is not given: who asks first after a while waits for the figures of now."""
 JSON = "application/json"
 
 ClusterName = Annotated[
@@ -62,15 +63,15 @@ def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offs
 
 
 @router.get("/metrics", response_model=shapes.Metrics)
-def metrics(caller: Reader, job: Filter = None, topic: Filter = None, cluster: Filter = None) -> Response:
+async def metrics(caller: Watcher, job: Filter = None, topic: Filter = None, cluster: Filter = None) -> Response:
     """Everything that was sent: totals, rates, latencies, by topic, errors of the last 24 hours."""
-    return Response(_everything.get((workspace().root, Scope(job, topic, cluster))), media_type=JSON)
+    return Response(await _everything.soon((workspace().root, Scope(job, topic, cluster))), media_type=JSON)
 
 
 @router.get("/metrics/summary", response_model=shapes.Summary)
-def summary(caller: Reader) -> Response:
-    """Today and the last seven days. The figures are at most a second older than what was recorded."""
-    return Response(_summary.get(workspace().root), media_type=JSON)
+async def summary(caller: Watcher) -> Response:
+    """Today and the last seven days. The figures are at most two seconds old."""
+    return Response(await _summary.soon(workspace().root), media_type=JSON)
 
 
 @router.post("/test", responses=responses(413, 415), openapi_extra=takes(shapes.TestShape, required=False))

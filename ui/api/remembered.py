@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
+
+from anyio import to_thread
+from loguru import logger
 
 from core.errors import PsttError
 
@@ -34,6 +38,30 @@ class Remembered(Generic[K, V]):
         self._lock = threading.Lock()
         self._answers: OrderedDict[K, tuple[float, V | PsttError]] = OrderedDict()
         self._looking: dict[K, threading.Lock] = {}
+
+    async def soon(self, key: K) -> V:
+        """The answer, for many callers in one loop: none of them waits while it is looked for anew.
+
+        Raises:
+            PsttError: What `find` raised.
+        """
+        with self._lock:
+            known = self._answers.get(key)
+            looking = self._looking.get(key)
+        age_s = time.monotonic() - known[0] if known else float("inf")
+        if known is None or age_s >= self._stale_s:
+            return await to_thread.run_sync(self.get, key)
+        if age_s >= self._fresh_s and looking is not None and not looking.locked():
+            asyncio.get_running_loop().run_in_executor(None, self._look_again, key)
+        return _given(known[1])
+
+    def _look_again(self, key: K) -> None:
+        try:
+            self.get(key)
+        except PsttError:
+            return  # who asks next is told
+        except Exception as error:  # noqa: BLE001 - a thread that nobody waits for: the log has it
+            logger.opt(exception=error).error("the figures could not be found: {}", type(error).__name__)
 
     def get(self, key: K) -> V:
         """The answer.
