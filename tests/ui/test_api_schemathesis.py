@@ -101,7 +101,7 @@ def _sensible(case, mode, number):
         case.path_parameters["id"] = SLUG
         headers["If-Match"] = "*"
     if mode == GenerationMode.POSITIVE and isinstance(case.body, dict) and "JobShape" in str(case.operation.body):
-        case.body = {**case.body, **JOB, "name": f"Job {number}"}
+        case.body = {**case.body, **JOB, "name": f"{case.operation.label} {number}"}
         for name in ("csv", "types", "email_notification", "expect", "headers", "interval_s"):
             case.body.pop(name, None)
         if "id" not in case.path_parameters:
