@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.acceptance.test_command_line import problem, the_json, wait_for_messages
-from tests.rigs.workspace import command, environment, make_workspace, run_command
+from tests.rigs.workspace import command, environment, make_workspace, run_command, unmeasured
 
 SECRET = "hunter2-of-the-broker"
 
@@ -242,7 +242,13 @@ def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot
     folder, run, _ = place(sql)
     limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 600; exec "$@"', "sh", *command("run", "export", "--json")]
     done = subprocess.run(
-        limited, cwd=folder, env=environment(postgres), capture_output=True, text=True, encoding="utf-8", timeout=90
+        limited,
+        cwd=folder,
+        env=unmeasured(environment(postgres)),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=90,
     )
     assert "Traceback" not in done.stdout + done.stderr
     verdict = json.loads(done.stdout)

@@ -18,7 +18,7 @@ from core.files import MOST_ROWS, open_sink
 from core.ledger import Ledger
 from core.model import Column, Job
 from core.workspace import Workspace
-from tests.rigs.workspace import ROOT, command, environment, make_workspace, run_command
+from tests.rigs.workspace import command, environment, make_workspace, run_command, unmeasured
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day
 SELECT lpad(g::text, 12, '0') AS barcode, '&DATA'::date AS trkdate, (g / 4.0)::numeric(12,2) AS importo
@@ -310,7 +310,7 @@ def test_a_full_disk_leaves_no_torn_file(place, postgres, form):
     )
     done = subprocess.run(
         [sys.executable, "-c", limited],
-        env=environment(postgres) | {"PYTHONPATH": str(ROOT)},
+        env=unmeasured(environment(postgres)),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -337,7 +337,7 @@ def test_memory_stays_flat_while_a_file_grows(place, postgres, form):
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=environment(postgres) | {"PYTHONPATH": str(ROOT)},
+            env=unmeasured(environment(postgres)),
             cwd=folder,
             capture_output=True,
             text=True,

@@ -153,7 +153,9 @@ def test_the_error_rate_rule_disables_the_job_in_its_file_and_says_who_did_it(pl
     half_failed(place)
     until(lambda: not json.loads(file.read_text(encoding="utf-8")).get("enabled", True), timeout_s=40)
     assert before[1:] in file.read_text(encoding="utf-8")
-    (entry,) = [e for e in place.agenda(Agenda.audit_trail, "job export") if e.action == "disable"]
+    (entry,) = until(  # the file is written first
+        lambda: [e for e in place.agenda(Agenda.audit_trail, "job export") if e.action == "disable"]
+    )
     assert entry.who == "alert rule error rate > 10 %"
     until(lambda: any("too many messages fail" in mail["Subject"] for mail in mails.inbox.mails))
     alert = next(mail for mail in mails.inbox.mails if "too many messages fail" in mail["Subject"])

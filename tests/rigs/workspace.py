@@ -64,6 +64,11 @@ def environment(postgres: Any = None, **more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **password, **more}
 
 
+def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
+    """The same without coverage, which writes a file of its own when a process ends: none where files may not grow."""
+    return {name: value for name, value in env.items() if not name.startswith("COVERAGE_")}
+
+
 def command(*words: str | Path) -> list[str]:
     """`python -m core …` with this Python."""
     return [sys.executable, "-m", "core", *map(str, words)]

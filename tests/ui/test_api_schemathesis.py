@@ -106,6 +106,9 @@ def _sensible(case, mode, number):
             case.body.pop(name, None)
         if "id" not in case.path_parameters:
             case.query["id"] = f"job{number}-{mode.value}"
-    if mode == GenerationMode.POSITIVE and isinstance(case.body, dict) and "at" in case.body:
-        case.body["at"] = "2026-01-17T02:00"
+    if mode == GenerationMode.POSITIVE and isinstance(case.body, dict):
+        if "at" in case.body:
+            case.body["at"] = "2026-01-17T02:00"
+        if "cluster" in case.body and number % 2:  # no made-up name is that of a cluster
+            case.body["cluster"] = None
     return headers

@@ -17,7 +17,7 @@ from loguru import logger
 
 from core import logs
 from core.logs import start_logging
-from tests.rigs.workspace import environment, run_command
+from tests.rigs.workspace import environment, run_command, unmeasured
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,11 @@ def test_a_disk_that_is_full_takes_the_log_away_with_one_line_and_no_traceback(t
         "print('done')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=unmeasured(environment()),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "done\n")
     assert done.stderr == f"! the log in {tmp_path} cannot be written: File too large\n"
