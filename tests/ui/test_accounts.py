@@ -16,6 +16,7 @@ from core.workspace import Workspace
 from tests.rigs.workspace import ROOT, command, environment
 from tests.ui.rest import PASSWORD, add_user, audit, bearer, client, sign_in, token
 
+SUMMARY = "/api/kafka/metrics/summary"
 JOBS = "/api/scheduler/scheduling"
 ROUTES_THAT_SEND = [("POST", "/api/kafka/send"), ("POST", "/api/kafka/test"), ("POST", f"{JOBS}/{SLUG}/run")]
 ROUTES_THAT_CHANGE = [
@@ -103,12 +104,14 @@ def test_a_token_that_expired_was_revoked_or_is_wrong_is_refused_everywhere(aske
     add_user(folder, "root", "admin")
     old = token(folder, "admin", now=datetime.now(UTC) - timedelta(days=2))
     good = token(folder, "send")
-    assert asked.get(JOBS, headers=bearer(good)).status_code == 200
+    for path in (JOBS, SUMMARY):
+        assert asked.get(path, headers=bearer(good)).status_code == 200
     with Accounts(Workspace(folder).ledger_file) as accounts:
         accounts.revoke_token("send", by="test", now=datetime.now(UTC))
-    for text, why in ((old, "has expired"), (good, "was revoked"), ("x", "not known"), ("", "not known")):
-        answer = asked.get(JOBS, headers=bearer(text))
-        assert (answer.status_code, why in answer.json()["detail"]) == (401, True)
+    for text, why in ((good, "was revoked"), (old, "has expired"), ("x", "not known"), ("", "not known")):
+        for path in (SUMMARY, JOBS):
+            answer = asked.get(path, headers=bearer(text))
+            assert (answer.status_code, why in answer.json()["detail"]) == (401, True)
     assert asked.get(JOBS, headers={"Authorization": "Basic cm9vdDpyb290"}).status_code == 401
 
 

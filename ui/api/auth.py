@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -33,12 +34,15 @@ def caller_of(request: HTTPConnection) -> Caller:
     return _let_in(request, _find(_shown(request)))
 
 
-def _shown(request: HTTPConnection) -> tuple[Path, str | None, str]:
-    """Workspace, token and cookie."""
+_Shown = tuple[Path, str | None, str]
+"""Workspace, token and cookie."""
+
+
+def _shown(request: HTTPConnection) -> _Shown:
     return workspace().root, request.headers.get("authorization"), request.cookies.get(COOKIE, "")
 
 
-def _find(shown: tuple[Path, str | None, str]) -> Caller:
+def _find(shown: _Shown) -> Caller:
     folder, authorization, cookie = shown
     with Accounts(Workspace(folder).ledger_file) as accounts:
         if authorization:
@@ -83,15 +87,31 @@ def require_same_site(request: HTTPConnection) -> None:
 
 
 _KNOWN_S = 1.0
-"""Whoever asks for figures 300 times a second is looked up once; for all else, each time."""
-_known = Remembered(_find, fresh_s=_KNOWN_S, stale_s=_KNOWN_S, most=256)
+"""Whoever asks for figures 300 times a second is looked up once, and again when the ledger has changed; for all else,
+each time. Windows may tell late that a file has changed: hence not for long."""
+_known: Remembered[tuple[_Shown, tuple[tuple[int, int], ...]], Caller] = Remembered(
+    lambda asked: _find(asked[0]), fresh_s=_KNOWN_S, stale_s=_KNOWN_S, most=256
+)
+
+
+def _ledger_state(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Another one after each change of tokens and users."""
+    ledger = Workspace(folder).ledger_file
+    state = []
+    for file in (ledger, ledger.with_name(f"{ledger.name}-wal")):
+        with suppress(FileNotFoundError):
+            facts = file.stat()
+            state.append((facts.st_mtime_ns, facts.st_size))
+    return tuple(state)
+
 
 Bearer = Annotated[object, Depends(_bearer)]
 Cookie = Annotated[object, Depends(_cookie)]
 
 
 async def _watcher(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
-    return _allowed(_let_in(request, await _known.soon(_shown(request))), "read")
+    shown = _shown(request)
+    return _allowed(_let_in(request, await _known.soon((shown, _ledger_state(shown[0])))), "read")
 
 
 def _reader(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
