@@ -102,9 +102,29 @@ def producer_config(cluster: Cluster) -> dict[str, Any]:
         "buffer_memory": max(BUFFER_BYTES, 4 * cluster.max_request_size_bytes),
         "max_block_ms": cluster.request_timeout_ms,
         "max_in_flight_requests_per_connection": cluster.max_in_flight_requests,
+        "kafka_client": _WokenOnce,
         # The delivery time-out, which is kept here, ends the client's own tries.
         "retries": NO_LIMIT,
     }
+
+
+class _WokenOnce(KafkaClient):  # type: ignore[misc]
+    """The client's connections, whose thread is woken once and not again before it is awake.
+
+    Else each message for a record batch that waits writes into a socket, which costs as much as the message itself.
+    """
+
+    _is_woken = False
+
+    def wakeup(self) -> None:
+        """Whoever calls has put its message where the thread looks before it sleeps again."""
+        if not self._is_woken:
+            self._is_woken = True
+            super().wakeup()
+
+    def _clear_wake_fd(self) -> None:
+        super()._clear_wake_fd()
+        self._is_woken = False  # after the socket was emptied: a wake-up that it swallows is one that never comes
 
 
 class KafkaPythonPublisher:
