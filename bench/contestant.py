@@ -21,7 +21,8 @@ def peak_mb() -> float:
         return memory.peak_wset / 1e6
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def figures(rows: int, seconds: float, cpu_s: float, latencies_ms: Any = None, **more: Any) -> dict[str, Any]:
