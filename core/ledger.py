@@ -373,8 +373,10 @@ class Ledger(Store):
             values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
             files = self._db.execute(self._sql["files"], {"run_id": values["run_id"]}).fetchall()
             values["files"] = tuple(RunFile(**dict(f)) for f in files)
-        known = {f.name for f in fields(Run)}
-        return Run(**{name: value for name, value in values.items() if name in known})
+        return Run(**{name: value for name, value in values.items() if name in _OF_RUN})
+
+
+_OF_RUN = frozenset(field.name for field in fields(Run))
 
 
 def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> dict[str, Any]:

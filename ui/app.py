@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import suppress
 
 from starlette.middleware import Middleware
@@ -17,6 +18,7 @@ from core.workspace import Workspace
 from ui import data
 from ui.api import api
 from ui.doors import SecurityHeaders, SignInFirst, refuse_open_doors
+from ui.no_delay import send_without_delay
 
 
 def _require_closed_doors() -> None:
@@ -34,6 +36,15 @@ def _start_log() -> None:
         data.start_log(data.root())
 
 
-_require_closed_doors()
+def _warm_up() -> None:
+    """Loads what the first visitor would else wait for, while nobody does yet."""
+    from ui.views import overview
+
+    with suppress(PsttError):  # the page tells it
+        overview.warm_up()
+
+
 _start_log()
+send_without_delay()
+threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
 app = App("page.py", routes=[Mount("/api", api)], middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst)])

@@ -52,7 +52,7 @@ def require(role: access.Role) -> str:
 
 def _changed() -> None:
     """What was changed is seen at once, in this session and in all others."""
-    st.cache_data.clear()
+    data.forget()
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────

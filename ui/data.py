@@ -85,6 +85,12 @@ def start_log(folder: Path) -> str:
         return app.log_problem
 
 
+def forget() -> None:
+    """What was read before is read anew, as it has been changed."""
+    st.cache_data.clear()
+    _calendar_slots.clear()
+
+
 def jobs() -> tuple[list[Job], list[ConfigError]]:
     """All jobs that are right, and all problems of those that are not."""
     return _jobs(root())
@@ -207,6 +213,15 @@ def _overview(folder: Path, scope: Scope, days: int) -> Overview | PsttError:
         return _looked(folder, scope, days)
     except PsttError as error:
         return error
+
+
+def look(scope: Scope, days: int) -> Overview:
+    """The same, asked for now.
+
+    Raises:
+        PsttError: The figures cannot be read.
+    """
+    return _looked(root(), scope, days)
 
 
 def _looked(folder: Path, scope: Scope, days: int) -> Overview:
@@ -333,7 +348,7 @@ def fill_with_demo() -> str:
     from core.demo import SLUG, make_demo
 
     make_demo(root(), DEMO_ROWS, now=now())
-    st.cache_data.clear()
+    forget()
     return SLUG
 
 
@@ -366,7 +381,7 @@ def calendar_slots(days: int) -> dict[str, list[Slot]]:
     return _calendar_slots(root(), days)
 
 
-@st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
+@st.cache_resource(ttl=FIGURES_S, show_spinner=False, max_entries=8)  # nothing in it changes: no copy a reader
 def _calendar_slots(folder: Path, days: int) -> dict[str, list[Slot]]:
     at = now()
     with open_workspace(folder, log=False) as app:

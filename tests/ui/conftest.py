@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from core.agenda import Agenda
@@ -28,6 +27,7 @@ from core.workspace import Workspace
 from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.errors import RigMissing
 from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, environment, make_workspace, run_command
+from ui import data
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -142,10 +142,10 @@ def look_at(monkeypatch) -> Iterator[Callable[[Place], None]]:
         monkeypatch.setenv("PSTT_WORKSPACE", str(place.folder))
         for name, value in place.env.items():
             monkeypatch.setenv(name, value)
-        st.cache_data.clear()
+        data.forget()
 
     yield look
-    st.cache_data.clear()
+    data.forget()
 
 
 # ── views ─────────────────────────────────────────────────────────────────────────────────────

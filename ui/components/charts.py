@@ -19,7 +19,7 @@ from ui.formats import day as day_text
 from ui.formats import number
 from ui.language import current, t
 
-__all__ = ["calendar", "clicked", "histogram", "latency", "messages_per_day", "show", "throughput"]
+__all__ = ["calendar", "clicked", "histogram", "latency", "messages_per_day", "show", "throughput", "warm_up"]
 
 # Plotly looks whether they are loaded, and stumbles where another visitor's thread is just loading them.
 _LOADED_BEFORE_ANY_CHART = (np, pd)
@@ -36,14 +36,21 @@ DAY_COLOURS: dict[DayState, str] = {
     "missing": "rgba(192, 57, 43, 0.12)",
     "nothing_due": "rgba(127, 140, 141, 0.14)",
 }
+MISSING = {"shape": "/", "fgcolor": FAILURE, "size": 5, "solidity": 0.15}
 _TICKS = [
     {"dtickrange": [None, 86_400_000], "value": "%H:%M\n%d/%m"},
     {"dtickrange": [86_400_000, None], "value": "%d/%m"},
 ]
 """Days and hours without the names of months, which plotly has in English only."""
 LONGEST_LABEL = 36
-HOUR_MS = 3_600_000
+MOST_MARKS = 200
+"""Each mark is a part of the page of its own: a thousand take a second to draw."""
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def warm_up() -> None:
+    """Loads what plotly loads at its first chart."""
+    go.Figure().add_bar(x=[0], y=[0]).add_scatter(x=[0], y=[0]).update_layout(title="").to_json()
 
 
 def show(figure: go.Figure, key: str, alt: str, *, select: Sequence[str] = ()) -> Any:
@@ -109,6 +116,7 @@ def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezon
     """Average, p90 and p99 per hour; the alert's threshold as a line."""
     figure = _figure(280)
     x = _local([row["hour"] for row in hours], timezone)
+    mode = "lines+markers" if len(x) <= MOST_MARKS else "lines"
     for (name, words), colour, dash in zip(
         (("avg", t("average")), ("p90", "p90"), ("p99", "p99")),
         (PALETTE[0], PALETTE[1], PALETTE[2]),
@@ -119,7 +127,7 @@ def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezon
             x=x,
             y=[row["latency_ms"][name] for row in hours],
             name=words,
-            mode="lines+markers",
+            mode=mode,
             line={"color": colour, "dash": dash, "width": 2},
             marker={"size": 6},
             hovertemplate="%{y:,.1f} ms<extra>%{fullData.name}</extra>",
@@ -139,24 +147,27 @@ def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezon
 
 
 def throughput(hours: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], timezone: str) -> go.Figure:
-    """Messages of each hour as bars, rows a second of each run as dots."""
+    """Messages of each hour as steps, rows a second as dots: of each run, or of the fastest run of each hour."""
     figure = _figure(280)
-    x = _local([row["hour"] for row in hours], timezone)
-    figure.add_bar(
+    x, y = _steps(hours, timezone)
+    figure.add_scatter(
         x=x,
-        y=[row["messages"] for row in hours],
-        width=HOUR_MS,
-        offset=0,
+        y=y,
+        mode="lines",
+        line={"color": PALETTE[0], "width": 1, "shape": "hv"},
+        fill="tozeroy",
         name=t("messages an hour"),
-        marker_color=PALETTE[0],
-        opacity=0.75,
         hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
     )
     done = [run for run in runs if run["rows_per_s"]]
+    words = t("rows a second, each run")
+    if len(done) > MOST_MARKS:
+        words = t("rows a second, the fastest run of each hour")
+        done = _fastest_of_hours(done)
     figure.add_scatter(
         x=_local([run["started_at"] for run in done], timezone),
         y=[run["rows_per_s"] for run in done],
-        name=t("rows a second, each run"),
+        name=words,
         mode="markers",
         yaxis="y2",
         marker={"color": PALETTE[1], "size": 8, "symbol": "diamond"},
@@ -164,7 +175,10 @@ def throughput(hours: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], 
         hovertemplate="%{y:,.0f}/s %{customdata}<extra></extra>",
     )
     figure.update_xaxes(range=_at_least_a_day(x))
-    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False})
+    figure.update_layout(
+        margin_r=48,
+        yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": False},
+    )
     figure.update_yaxes(rangemode="tozero")
     return figure
 
@@ -181,12 +195,12 @@ def histogram(buckets: Sequence[dict[str, Any]]) -> go.Figure:
         hovertemplate="%{x}: %{y:,}<extra></extra>",
     )
     figure.update_layout(bargap=0.05, showlegend=False)
-    figure.update_xaxes(title=t("acknowledged within, ms"), type="category", nticks=12, tickangle=0)
+    figure.update_xaxes(title=t("acknowledged within, ms"), type="category", nticks=12, tickangle=0, automargin=True)
     return figure
 
 
 def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[date]) -> go.Figure:
-    """Days across, jobs down: a coloured cell with a sign for each day.
+    """Days across, jobs down: a coloured cell for each day, with a sign where it is not balanced.
 
     Args:
         cells: Job's label → day → state and words for hovering.
@@ -201,32 +215,29 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
             for day in axis
             if (words := cells[label][day])[0] == state
         ]
+        pattern = {"pattern": MISSING} if state == "missing" else {}
         figure.add_bar(
             x=[day for day, _, _ in points],
             y=[0.84] * len(points),
             base=[row - 0.42 for _, row, _ in points],
             width=0.86 * 86_400_000,
             name=day_word(state),
-            text=[DAY_SIGNS[state]] * len(points),
-            textposition="inside",
-            insidetextanchor="middle",
-            textangle=0,
-            textfont={"size": 12, "color": FAILURE if state == "missing" else "#ffffff"},
-            constraintext="none",
-            marker={
-                "color": DAY_COLOURS[state],
-                "pattern": {
-                    "shape": "/" if state == "missing" else "",
-                    "fgcolor": FAILURE,
-                    "size": 5,
-                    "solidity": 0.15,
-                },
-                "line": {"width": 0},
-            },
+            marker={"color": DAY_COLOURS[state], "line": {"width": 0}, **pattern},
             customdata=[[row, words] for _, row, words in points],
             hovertemplate="%{customdata[1]}<extra></extra>",
             showlegend=bool(points),
         )
+        if points and state not in ("balanced", "nothing_due"):
+            # What is as it should be has no sign, and is seen by that. Text of the bars would be measured, each by itself.
+            figure.add_scatter(
+                x=[day for day, _, _ in points],
+                y=[row for _, row, _ in points],
+                mode="text",
+                text=[DAY_SIGNS[state]] * len(points),
+                textfont={"size": 12, "color": FAILURE if state == "missing" else "#ffffff"},
+                hoverinfo="skip",
+                showlegend=False,
+            )
     figure.update_layout(barmode="overlay", dragmode="select", selectdirection="any", clickmode="event+select")
     figure.update_yaxes(
         tickvals=list(range(len(labels))),
@@ -237,6 +248,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
         showgrid=False,
         zeroline=False,
         fixedrange=True,
+        automargin=True,
     )
     figure.update_xaxes(tickformat="%d/%m", range=_edges(axis), showgrid=False, fixedrange=True)
     return figure
@@ -254,13 +266,39 @@ def _figure(height: int) -> go.Figure:
     figure = go.Figure()
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        margin={"l": 60, "r": 8, "t": 28, "b": 40},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         separators=",." if current() == "it" else ".,",
         uirevision="keep",
-        xaxis={"tickformatstops": _TICKS},
+        # Measuring each label to find the margins would take longer than drawing the chart.
+        xaxis={"tickformatstops": _TICKS, "automargin": False},
+        yaxis={"automargin": False},
     )
     return figure
+
+
+def _steps(hours: Sequence[dict[str, Any]], timezone: str) -> tuple[list[Any], list[int]]:
+    """What each hour brought, and nothing in those between that have no row."""
+    moments: list[Any] = []
+    counts: list[int] = []
+    for row in hours:
+        if not moments or moments[-1] != row["hour"]:
+            moments.append(row["hour"])
+            counts.append(row["messages"])
+        else:
+            counts[-1] = row["messages"]
+        moments.append(row["hour"] + timedelta(hours=1))
+        counts.append(0)
+    return _local(moments, timezone), counts
+
+
+def _fastest_of_hours(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    fastest: dict[Any, dict[str, Any]] = {}
+    for run in runs:
+        hour = run["started_at"].replace(minute=0, second=0, microsecond=0)
+        if hour not in fastest or run["rows_per_s"] > fastest[hour]["rows_per_s"]:
+            fastest[hour] = run
+    return list(fastest.values())
 
 
 def _local(moments: Sequence[Any], timezone: str) -> list[Any]:

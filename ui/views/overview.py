@@ -22,7 +22,7 @@ from ui.formats import day, day_short, milliseconds, moment, number, share, unti
 from ui.language import t, tn
 from ui.views import first_steps
 
-__all__ = ["show"]
+__all__ = ["show", "warm_up"]
 
 EVERY_S = 10
 """How often the figures are drawn again."""
@@ -43,9 +43,19 @@ def show() -> None:
     with right:
         _where_is()
     scope, days = _filters(choices)
-    _numbers(scope)
+    _numbers(scope, days)
     _charts(scope, days)
     _tables(scope, days)
+
+
+def warm_up() -> None:
+    """Reads the figures once, for nobody: libraries and files are then in memory.
+
+    Raises:
+        PsttError: The figures cannot be read.
+    """
+    charts.warm_up()
+    data.look(Scope(), PERIODS[1])
 
 
 # ── the question of the morning ───────────────────────────────────────────────────────────────
@@ -152,8 +162,8 @@ def _or_all(value: str | None) -> str:
 
 
 @fragment(run_every=EVERY_S)
-def _numbers(scope: Scope) -> None:
-    seen = data.overview(scope, 30)
+def _numbers(scope: Scope, days: int) -> None:
+    seen = data.overview(scope, days)
     timezone = data.frame().timezone
     today: dict[str, Any] = seen.summary["today"]
     week: dict[str, Any] = seen.summary["last_7_days"]
