@@ -318,6 +318,11 @@ class Ledger(Store):
         """Every topic that a run sent to."""
         return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
 
+    def runs_state(self) -> tuple[int, int]:
+        """Another one whenever a run has begun or ended: the newest run's number, and how many are open."""
+        (row,) = self._rows("runs_state")
+        return int(row[0]), int(row[1])
+
     def first_scheduled(self, job: str) -> datetime | None:
         """The earliest scheduled time of a job's runs; None where there is none."""
         (row,) = self._rows("first_scheduled", {"job": job})

@@ -143,6 +143,9 @@ SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY r
 -- name: runs_open
 SELECT * FROM run WHERE state IN ('planned', 'running')
 
+-- name: runs_state
+SELECT coalesce(max(rowid), 0), (SELECT count(*) FROM run WHERE state IN ('planned', 'running')) FROM run
+
 -- name: row_counts
 -- Whole runs: what was read is all there was. The newest run of each scheduled time counts.
 SELECT scheduled_at, rows_read, max(rowid) FROM run

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -247,6 +247,11 @@ class Metrics:
         with self.reading() as db:
             yield Figures(db, timezone)
 
+    def state(self) -> tuple[int, ...]:
+        """Another one whenever there are sends that were not there before, or copied ones."""
+        spool = (self.spool_dir.stat().st_mtime_ns,) if self.spool_dir.exists() else ()
+        return (*self._file_state(), *spool)
+
     def find(self, key: str) -> list[dict[str, Any]]:
         """Every send of that key, oldest first; times aware UTC."""
         with self.reading(counted=False) as db:
@@ -300,14 +305,18 @@ class Metrics:
 
     def _names_in_store(self, db: duckdb.DuckDBPyConnection) -> set[str]:
         """Nobody can write while it is attached, so the file's state tells whether these are the names of last time."""
-        state: tuple[int, ...] = ()
-        for path in (self.file, self.file.with_name(f"{self.file.name}.wal")):
-            if path.exists():
-                told = path.stat()
-                state += (told.st_ino, told.st_size, told.st_mtime_ns)
+        state = self._file_state()
         if self._copied is None or self._copied[0] != state:
             self._copied = state, _names_copied(db, "store.segment")
         return self._copied[1]
+
+    def _file_state(self) -> tuple[int, ...]:
+        state: tuple[int, ...] = ()
+        for path in (self.file, self.file.with_name(f"{self.file.name}.wal")):
+            with suppress(FileNotFoundError):
+                told = path.stat()
+                state += (told.st_ino, told.st_size, told.st_mtime_ns)
+        return state
 
     @contextmanager
     def _reading_segments(self) -> Iterator[None]:

@@ -44,6 +44,7 @@ def _warm_up() -> None:
         overview.warm_up()
 
 
+_require_closed_doors()
 _start_log()
 send_without_delay()
 threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()

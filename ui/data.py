@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import islice
@@ -27,6 +27,7 @@ from core.errors import ConfigError, PsttError
 from core.figures import Scope, Usual
 from core.model import Job, Run
 from core.workspace import Workspace
+from ui.remembered import Remembered
 
 if TYPE_CHECKING:
     from core.bootstrap import App
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 SOON_S = 2.0
 """How old what changes by the second may be."""
 FIGURES_S = 5.0
-"""How old counts may be: however many sessions look, the figures are asked for once in this time."""
+"""How old counts may be: however many sessions look, it is asked once in this time whether something is new."""
+AT_MOST_S = 60.0
+"""How old they may be although nothing tells of a change: a file's time of change may come late, or be the same."""
 SHOWN_REJECTS = 1_000
 DEMO_ROWS = 20_000
 LOG_LINES = 300
@@ -89,6 +92,9 @@ def forget() -> None:
     """What was read before is read anew, as it has been changed."""
     st.cache_data.clear()
     _calendar_slots.clear()
+    _all_asked.forget()
+    _of_any_period.forget()
+    _of_the_period.forget()
 
 
 def jobs() -> tuple[list[Job], list[ConfigError]]:
@@ -154,7 +160,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything that the overview draws, from one opening of the metrics."""
+    """Everything that the overview draws."""
 
     at: datetime
     summary: dict[str, Any]
@@ -198,54 +204,65 @@ def _choices(folder: Path) -> Choices:
     return Choices(dict(sorted(names.items(), key=lambda item: item[1])), topics, clusters, bool(known))
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What figures depend on: they are the same until one of these is another."""
+
+    folder: Path
+    timezone: str
+    scope: Scope
+    days: int
+    quarter: int
+    """Of an hour: time alone changes what is usual by now."""
+    runs: tuple[int, int]
+    sends: tuple[int, ...]
+
+
 def overview(scope: Scope, days: int) -> Overview:
-    """The figures of the overview, of the last `days` days."""
-    seen = _overview(root(), scope, days)
-    if isinstance(seen, PsttError):
-        raise seen
-    return seen
-
-
-@st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=64)
-def _overview(folder: Path, scope: Scope, days: int) -> Overview | PsttError:
-    """A problem is kept as well: a file that is held is waited for once, not once for each part of the page."""
-    try:
-        return _looked(folder, scope, days)
-    except PsttError as error:
-        return error
-
-
-def look(scope: Scope, days: int) -> Overview:
-    """The same, asked for now.
+    """The figures of the overview, of the last `days` days.
 
     Raises:
-        PsttError: The figures cannot be read.
+        PsttError: They cannot be read.
     """
-    return _looked(root(), scope, days)
+    asked = replace(_all_asked.get(root()), scope=scope)
+    of_any, of_this = _of_any_period.get(asked), _of_the_period.get(replace(asked, days=days))
+    return Overview(at=now(), threshold_ms=_threshold(asked.folder), **of_any, **of_this)
 
 
-def _looked(folder: Path, scope: Scope, days: int) -> Overview:
-    at = now()
+def _find_all_asked(folder: Path) -> _Asked:
     with open_workspace(folder, log=False) as app:
-        timezone = app.timezone
-    with _metrics(folder).figures(timezone) as figures:
-        begins = figures.midnight(at, days=1 - days)
-        end = at + timedelta(days=1)
-        hours_since = max(begins, at - timedelta(days=7))
-        return Overview(
-            at=at,
-            summary=figures.summary(at, scope),
-            usual=figures.usual(at, scope),
-            days=figures.days(at, days, scope),
-            usual_days=figures.usual_days(at, days, scope),
-            hours=figures.hours(hours_since, end, scope),
-            runs=figures.runs(hours_since, end, scope),
-            errors=_errors(figures, begins, end, scope),
-            errors_24h=sorted(
-                _errors(figures, at - timedelta(days=1), end, scope), key=lambda error: error.last_seen, reverse=True
-            ),
-            threshold_ms=_threshold(folder),
-        )
+        timezone, runs = app.timezone, app.ledger.runs_state()
+    return _Asked(folder, timezone, Scope(), 0, int(now().timestamp()) // 900, runs, _metrics(folder).state())
+
+
+def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
+    at = now()
+    end, week, day = (at + timedelta(days=days) for days in (1, -7, -1))
+    with _metrics(asked.folder).figures(asked.timezone) as figures:
+        newest = sorted(_errors(figures, day, end, asked.scope), key=lambda error: error.last_seen, reverse=True)
+        return {
+            "summary": figures.summary(at, asked.scope),
+            "usual": figures.usual(at, asked.scope),
+            "hours": figures.hours(week, end, asked.scope),
+            "runs": figures.runs(week, end, asked.scope),
+            "errors_24h": newest,
+        }
+
+
+def _find_of_the_period(asked: _Asked) -> dict[str, Any]:
+    at = now()
+    with _metrics(asked.folder).figures(asked.timezone) as figures:
+        begins = figures.midnight(at, days=1 - asked.days)
+        return {
+            "days": figures.days(at, asked.days, asked.scope),
+            "usual_days": figures.usual_days(at, asked.days, asked.scope),
+            "errors": _errors(figures, begins, at + timedelta(days=1), asked.scope),
+        }
+
+
+_all_asked = Remembered(_find_all_asked, fresh_s=FIGURES_S, stale_s=FIGURES_S)
+_of_any_period = Remembered(_find_of_any_period, fresh_s=AT_MOST_S, stale_s=AT_MOST_S, problem_s=FIGURES_S)
+_of_the_period = Remembered(_find_of_the_period, fresh_s=AT_MOST_S, stale_s=AT_MOST_S, problem_s=FIGURES_S)
 
 
 def _errors(figures: Any, since: datetime, until: datetime, scope: Scope) -> list[Error]:

@@ -14,9 +14,9 @@ from starlette.requests import HTTPConnection
 from core.accounts import Accounts, Caller, Right, local_caller
 from core.errors import AccessRefused, SignInNeeded
 from core.workspace import Workspace
-from ui.api.remembered import Remembered
 from ui.api.workspace import now, workspace
 from ui.doors import COOKIE, is_local_name, oidc_is_set_up
+from ui.remembered import Remembered
 
 __all__ = ["Changer", "Reader", "Sender", "Watcher", "caller_of", "require_same_site"]
 

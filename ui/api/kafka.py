@@ -22,8 +22,8 @@ from ui.api.documents import takes
 from ui.api.once import IdempotencyKey, once
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import responses
-from ui.api.remembered import Remembered
 from ui.api.workspace import now, opened, workspace
+from ui.remembered import Remembered
 
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 

@@ -55,7 +55,7 @@ def warm_up() -> None:
         PsttError: The figures cannot be read.
     """
     charts.warm_up()
-    data.look(Scope(), PERIODS[1])
+    data.overview(Scope(), PERIODS[1])
 
 
 # ── the question of the morning ───────────────────────────────────────────────────────────────

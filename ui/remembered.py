@@ -28,16 +28,25 @@ class Remembered(Generic[K, V]):
         fresh_s: An answer so young is given without looking.
         stale_s: An older one is still given while somebody else looks.
         most: Keys that are remembered, those asked for last.
+        problem_s: How long a problem is; none: as long as an answer.
     """
 
-    def __init__(self, find: Callable[[K], V], *, fresh_s: float, stale_s: float, most: int = 64) -> None:
+    def __init__(
+        self, find: Callable[[K], V], *, fresh_s: float, stale_s: float, most: int = 64, problem_s: float | None = None
+    ) -> None:
         self._find = find
         self._fresh_s = fresh_s
         self._stale_s = stale_s
+        self._problem_s = fresh_s if problem_s is None else problem_s
         self._most = most
         self._lock = threading.Lock()
         self._answers: OrderedDict[K, tuple[float, V | PsttError]] = OrderedDict()
         self._looking: dict[K, threading.Lock] = {}
+
+    def forget(self) -> None:
+        """Whoever asks next has it looked for."""
+        with self._lock:
+            self._answers.clear()
 
     async def soon(self, key: K) -> V:
         """The answer, for many callers in one loop: none of them waits while it is looked for anew.
@@ -93,8 +102,11 @@ class Remembered(Generic[K, V]):
             answer = self._find(key)
         except PsttError as error:
             answer = error
+        found_at = time.monotonic()
+        if isinstance(answer, PsttError):
+            found_at -= self._fresh_s - self._problem_s
         with self._lock:
-            self._answers[key] = (time.monotonic(), answer)
+            self._answers[key] = (found_at, answer)
             self._answers.move_to_end(key)
             while len(self._answers) > self._most:
                 oldest, _ = self._answers.popitem(last=False)

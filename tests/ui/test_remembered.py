@@ -1,0 +1,102 @@
+"""Answers that many ask for are found once; answers over the network leave at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from asyncio import base_events
+
+import pytest
+
+from core.errors import LedgerBusy
+from ui.no_delay import send_without_delay
+from ui.remembered import Remembered
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that go on when they are told to."""
+    now = [1000.0]
+    monkeypatch.setattr("ui.remembered.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_an_answer_is_found_again_when_it_is_old_and_when_it_is_forgotten(clock):
+    asked = []
+    known = Remembered(lambda key: asked.append(key) or len(asked), fresh_s=60, stale_s=60)
+    assert [known.get("a"), known.get("a"), known.get("b")] == [1, 1, 2]
+    clock[0] += 59
+    assert known.get("a") == 1
+    clock[0] += 2
+    assert known.get("a") == 3
+    known.forget()
+    assert known.get("a") == 4
+
+
+def test_a_problem_is_remembered_for_its_own_time(clock):
+    tries = []
+
+    def find(key):
+        tries.append(key)
+        if len(tries) < 3:
+            raise LedgerBusy("held")
+        return "read"
+
+    known = Remembered(find, fresh_s=60, stale_s=60, problem_s=5)
+    for _ in range(2):
+        with pytest.raises(LedgerBusy):
+            known.get("a")
+    assert len(tries) == 1
+    clock[0] += 6
+    with pytest.raises(LedgerBusy):
+        known.get("a")
+    clock[0] += 6
+    assert known.get("a") == "read"
+    clock[0] += 59
+    assert (known.get("a"), len(tries)) == ("read", 3)
+
+
+def test_of_many_who_ask_at_once_one_looks():
+    begun, go_on, asked = threading.Event(), threading.Event(), []
+
+    def find(key):
+        asked.append(key)
+        begun.set()
+        assert go_on.wait(10)
+        return "found"
+
+    known = Remembered(find, fresh_s=60, stale_s=60)
+    answers: list[str] = []
+    visitors = [threading.Thread(target=lambda: answers.append(known.get("a"))) for _ in range(8)]
+    for visitor in visitors:
+        visitor.start()
+    assert begun.wait(10)
+    go_on.set()
+    for visitor in visitors:
+        visitor.join(10)
+    assert (answers, asked) == (["found"] * 8, ["a"])
+
+
+def test_a_connection_sends_at_once_however_its_socket_was_made(monkeypatch):
+    monkeypatch.setattr(base_events, "_set_nodelay", base_events._set_nodelay)
+    send_without_delay()
+
+    async def sends_at_once() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def met(_reader, writer):
+            connection = writer.get_extra_info("socket")
+            seen.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)  # as Streamlit makes it: the protocol is not named
+        bound.bind(("127.0.0.1", 0))
+        async with await asyncio.start_server(met, sock=bound):
+            _, writer = await asyncio.open_connection(*bound.getsockname())
+            found = await asyncio.wait_for(seen, 10)
+            writer.close()
+            await writer.wait_closed()
+            return found
+
+    assert asyncio.run(sends_at_once()) != 0
