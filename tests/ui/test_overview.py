@@ -11,10 +11,12 @@ from streamlit.testing.v1 import AppTest
 from bench.kills import start_runner, stop_runner
 from core.agenda import Agenda
 from core.broker_health import look
+from core.metrics import Metrics
 from core.model import Cluster
 from core.workspace import Workspace
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import cells, is_harmless, metric, now, words
+from ui import data
 
 
 def test_its_numbers_are_those_of_the_command_line(worked, see):
@@ -104,6 +106,21 @@ def test_metrics_held_by_another_program_are_a_message_and_no_crash(spoilt, see)
 def test_without_metrics_the_numbers_come_from_the_spool(spoilt, see):
     Workspace(spoilt.folder).metrics_file.unlink()
     assert metric(see("overview"), "Sent") == f"{3 * 495:,}"
+
+
+def test_its_figures_are_asked_for_again_when_something_is_new_and_only_then(spoilt, see, monkeypatch):
+    asked = []
+    ask = Metrics.figures
+    monkeypatch.setattr(Metrics, "figures", lambda metrics, zone: asked.append(zone) or ask(metrics, zone))
+    before = metric(see("overview"), "Sent")
+    first = len(asked)
+    data._all_asked.forget()  # as after five seconds
+    assert metric(see("overview"), "Sent") == before
+    assert len(asked) == first > 0
+    spoilt.command("send", spoilt.topic, "572680001120", "by hand")
+    data._all_asked.forget()
+    assert metric(see("overview"), "Sent") == f"{3 * 495 + 1:,}"
+    assert len(asked) > first
 
 
 # ── the frame ─────────────────────────────────────────────────────────────────────────────────
