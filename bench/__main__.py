@@ -205,7 +205,7 @@ def main() -> None:
     page = commands.add_parser("page", help="a run with 20 sessions watching it; first paint over a year of sends")
     page.add_argument("--rows", type=int, default=1_000_000, help="of the run that is watched; 0: only the paint")
     page.add_argument("--sessions", type=int, default=20)
-    page.add_argument("--repeat", type=int, default=3)
+    page.add_argument("--repeat", type=int, default=6)
     page.add_argument("--sends", type=int, default=50_000_000, help="of the year; 0: only the run")
     page.add_argument("--days", type=int, default=365)
     page.add_argument("--workspace", type=Path, help="of the year: kept, and used again")

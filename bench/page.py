@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -236,7 +237,7 @@ class LockWaits:
 
 
 def watched(rows: int, sessions: int, repeat: int) -> None:
-    """Runs in turn: nobody looks, everybody looks; of each the best counts."""
+    """Runs in turn: nobody looks, everybody looks; of each the median counts, as one run differs from the next by a tenth."""
     from bench.__main__ import contest
 
     rates: dict[bool, list[float]] = {False: [], True: []}
@@ -269,7 +270,7 @@ def watched(rows: int, sessions: int, repeat: int) -> None:
                     )
         if problems:
             _print_log(folder)
-    alone, together = max(rates[False]), max(rates[True])
+    alone, together = statistics.median(rates[False]), statistics.median(rates[True])
     print(f"\nslowed by {100 * (1 - together / alone):.1f} %, limit 5 %; page errors {sum(problems.values())}, limit 0")
     for text, count in problems.most_common(5):
         print(f"  {count} × {text}")
