@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import PsttError
 from ui import access, data
 from ui.components import frame, problem, sign_in
-from ui.components.links import PAGES
+from ui.components.links import DETAILS, PAGES
 from ui.language import t
 from ui.views import administration, alerts, calendar, connections, find, jobs, overview, runs
 
@@ -23,6 +23,9 @@ VIEWS = {
 }
 
 
+OF_DETAILS = {page: view for (view, _), page in DETAILS.items()}
+
+
 def main() -> None:
     """Draws the view that was asked for."""
     st.set_page_config(page_title="PSTT Kafka", page_icon="📦", layout="wide")
@@ -30,7 +33,11 @@ def main() -> None:
         st.Page(problem.guarded(view.show), title=t(title), icon=icon, url_path=name, default=name == "overview")
         for name, (view, title, icon) in VIEWS.items()
     ]
-    st.session_state[PAGES] = dict(zip(VIEWS, pages, strict=True))
+    pages += [
+        st.Page(problem.guarded(VIEWS[view][0].show), title=t(VIEWS[view][1]), url_path=page, visibility="hidden")
+        for page, view in OF_DETAILS.items()
+    ]
+    st.session_state[PAGES] = dict(zip([*VIEWS, *OF_DETAILS], pages, strict=True))
     chosen = st.navigation(pages)
     try:
         data.start_log(data.root())

@@ -400,11 +400,11 @@ def _parameters() -> None:
     parsed = changes.parsed_query(query, connection)
     for note in parsed.notes:
         st.warning(plain(note))
-    st.caption(
-        t("Parameters of the query. Templates: {examples}", examples=" ".join(f"`{example}`" for example in EXAMPLES))
-        if parsed.parameters
-        else t("The query has no parameters.")
-    )
+    if parsed.parameters:
+        examples = " ".join(f"`{example}`" for example in EXAMPLES)
+        st.markdown(f":small[{t('Parameters of the query. Templates: {examples}', examples=examples)}]")
+    else:
+        st.caption(t("The query has no parameters."))
     drafted = changes.draft("draft", json.dumps(_document(), ensure_ascii=False))
     at, zone = _scheduled(drafted)
     for parameter in parsed.parameters:
