@@ -421,6 +421,7 @@ class App:
 
     def examine(self, now: Callable[[], datetime]) -> Iterator[Fact]:
         """What `doctor` finds, line by line."""
+        from core.cluster_rights import cluster_rights
         from core.doctor import examine
         from core.jobs import load_jobs
         from core.publishers import open_publisher
@@ -434,6 +435,7 @@ class App:
             jobs,
             open_source=open_source,
             open_publisher=open_publisher,
+            ask_rights=cluster_rights,
             now=now,
         )
         yield from self._mail_facts(now())
@@ -451,6 +453,7 @@ class App:
         Raises:
             ConfigError: There is no such cluster, or its settings contradict each other.
         """
+        from core.cluster_rights import cluster_rights
         from core.doctor import examine_cluster
         from core.jobs import load_jobs
         from core.publishers import open_publisher
@@ -465,7 +468,13 @@ class App:
                     continue
                 if same:
                     wanted.setdefault(job.kafka_config.topic or cluster.default_topic, job)
-        return examine_cluster(cluster, wanted, open_publisher)
+        return examine_cluster(
+            cluster,
+            wanted,
+            open_publisher=open_publisher,
+            ask_rights=cluster_rights,
+            now=lambda: datetime.now(UTC),
+        )
 
     def _mail_facts(self, now: datetime) -> Iterator[Fact]:
         from core.channels import mail_fact

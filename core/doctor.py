@@ -24,6 +24,7 @@ from core.model import Cluster, DatabaseConnection, Fact, Job, Publisher, Source
 from core.secret_reference import is_reference
 
 if TYPE_CHECKING:
+    from core.cluster_rights import Certificate, ClusterRights
     from core.settings import Connections, Settings
     from core.workspace import Workspace
 
@@ -34,6 +35,7 @@ LITTLE_SPACE_BYTES = 1024**3
 NO_SPACE_BYTES = 64 * 1024**2
 """Where the spool refuses to begin a run."""
 SLOW_MS = 1000.0
+CERTIFICATE_DAYS = 30
 TOPICS_TIMEOUT_S = 10.0
 FIRST_SANE_YEAR = 2024
 LAST_SANE_YEAR = 2100
@@ -55,6 +57,14 @@ class OpenPublisher(Protocol):
         ...
 
 
+class AskRights(Protocol):
+    """`core.cluster_rights.cluster_rights`."""
+
+    def __call__(self, cluster: Cluster, topics: Iterable[str], /) -> ClusterRights:
+        """What this account may do there."""
+        ...
+
+
 def examine(
     workspace: Workspace,
     settings: Settings,
@@ -63,6 +73,7 @@ def examine(
     *,
     open_source: OpenSource,
     open_publisher: OpenPublisher,
+    ask_rights: AskRights,
     now: Callable[[], datetime],
 ) -> Iterator[Fact]:
     """Looks at the machine, then the workspace, then reaches each database and cluster; changes and sends nothing.
@@ -78,7 +89,7 @@ def examine(
     yield from _told("ledger", lambda: _ledger(workspace.ledger_file, now()))
     yield from _told("metrics.duckdb", lambda: _metrics(workspace.metrics_file, workspace.spool_dir))
     yield from _databases(connections, open_source)
-    yield from _clusters(settings, connections, jobs, open_publisher)
+    yield from _clusters(settings, connections, jobs, open_publisher, partial(_rights, ask_rights, now))
 
 
 def _told(subject: str, look: Callable[[], Iterable[Fact]]) -> Iterator[Fact]:
@@ -291,7 +302,11 @@ def _missing_driver(wanted: str) -> Fact | None:
 
 
 def _clusters(
-    settings: Settings, connections: Connections, jobs: Sequence[Job], open_publisher: OpenPublisher
+    settings: Settings,
+    connections: Connections,
+    jobs: Sequence[Job],
+    open_publisher: OpenPublisher,
+    rights: Callable[[Cluster, list[str]], Iterable[Fact]],
 ) -> Iterator[Fact]:
     """Each cluster once, with the topics that jobs send to; also one that only the KAFKA_* settings name."""
     topics: dict[Cluster, dict[str, Job]] = {}
@@ -310,15 +325,28 @@ def _clusters(
         else:
             topics.setdefault(cluster, {}).setdefault(job.kafka_config.topic or cluster.default_topic, job)
     for cluster, wanted in topics.items():
-        yield from examine_cluster(cluster, wanted, open_publisher)
+        yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher, rights))
 
 
-def examine_cluster(cluster: Cluster, wanted: dict[str, Job], open_publisher: OpenPublisher) -> Iterator[Fact]:
+def examine_cluster(
+    cluster: Cluster,
+    wanted: dict[str, Job],
+    *,
+    open_publisher: OpenPublisher,
+    ask_rights: AskRights,
+    now: Callable[[], datetime],
+) -> Iterator[Fact]:
     """Reaches one cluster and looks for the topics of these jobs (topic → job); yields as `examine`."""
-    yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher))
+    rights = partial(_rights, ask_rights, now)
+    yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher, rights))
 
 
-def _cluster(cluster: Cluster, wanted: dict[str, Job], open_publisher: OpenPublisher) -> Iterator[Fact]:
+def _cluster(
+    cluster: Cluster,
+    wanted: dict[str, Job],
+    open_publisher: OpenPublisher,
+    rights: Callable[[Cluster, list[str]], Iterable[Fact]],
+) -> Iterator[Fact]:
     publisher = open_publisher(cluster)
     try:
         began = time.perf_counter()
@@ -335,6 +363,54 @@ def _cluster(cluster: Cluster, wanted: dict[str, Job], open_publisher: OpenPubli
         yield Fact("pass", subject, text)
     for topic, job in wanted.items():
         yield _topic(cluster, subject, topic, job, topics)
+    if not cluster.mock_brokers:
+        there = {info.name for info in topics}
+        yield from _told(subject, lambda: rights(cluster, [topic for topic in wanted if topic in there]))
+
+
+def _rights(
+    ask_rights: AskRights, now: Callable[[], datetime], cluster: Cluster, topics: Sequence[str]
+) -> Iterator[Fact]:
+    """Who this account is there, what it may do, and how long the brokers' certificate holds."""
+    subject = f"cluster {cluster.name}"
+    found = ask_rights(cluster, topics)
+    account = f'account "{cluster.sasl_username}"' if cluster.sasl_username else "no account"
+    account = "the account of our certificate" if cluster.ssl_certfile else account
+    sign_in = " ".join(filter(None, [cluster.security_protocol, cluster.sasl_mechanism]))
+    brokers = "1 broker" if found.brokers == 1 else f"{found.brokers:,} brokers"
+    yield Fact("pass", subject, f"{account} over {sign_in}; {brokers}, cluster id {found.cluster_id}")
+    if found.certificate:
+        yield _certificate(subject, found.certificate, now())
+    for topic in topics:
+        yield _may_write(subject, topic, found.topic_operations.get(topic))
+    if found.cluster_operations is not None:
+        makes = "may" if "CREATE" in found.cluster_operations else "may not"
+        yield Fact("pass", subject, f"this account {makes} make topics")
+
+
+def _certificate(subject: str, certificate: Certificate, now: datetime) -> Fact:
+    days = (certificate.valid_until - now).days
+    text = (
+        f"certificate of {certificate.subject}, issued by {certificate.issuer}, "
+        f"valid until {certificate.valid_until:%Y-%m-%d}, {days:,} days"
+    )
+    if days < CERTIFICATE_DAYS:
+        return Fact("warn", subject, text, "have it renewed before then: no run can send once it has expired")
+    return Fact("pass", subject, text)
+
+
+def _may_write(subject: str, topic: str, operations: frozenset[str] | None) -> Fact:
+    if operations is None:
+        return Fact("warn", subject, f'whether this account may write to topic "{topic}", these brokers do not tell')
+    rights = ", ".join(sorted(word.lower().replace("_", " ") for word in operations))
+    if "WRITE" in operations:
+        return Fact("pass", subject, f'this account may write to topic "{topic}" ({rights})')
+    return Fact(
+        "fail",
+        subject,
+        f'this account may not write to topic "{topic}"' + (f" (only: {rights})" if rights else ""),
+        "ask the cluster's administrators for WRITE and DESCRIBE on it",
+    )
 
 
 def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[TopicInfo]) -> Fact:

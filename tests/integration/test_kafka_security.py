@@ -10,10 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
+from core.cluster_rights import cluster_rights
 from core.delivery import Sender
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, TopicMissing
 from core.model import Batch, Cluster, Delivery, Secret
@@ -450,3 +453,57 @@ def test_each_cause_has_its_advice():
     from core.publishers.probe import Kind
 
     assert set(ADVICE) == set(get_args(Kind))
+
+
+# ── what an account may do ────────────────────────────────────────────────────────────────────
+
+
+def allow(kafka: KafkaRig, topic: str, operation: AclOperation) -> None:
+    """Gives the limited user a right."""
+    rule = AclBinding(
+        ResourceType.TOPIC,
+        topic,
+        ResourcePatternType.LITERAL,
+        f"User:{kafka.limited_username}",
+        "*",
+        operation,
+        AclPermissionType.ALLOW,
+    )
+    admin = kafka._admin()
+    for done in admin.create_acls([rule]).values():
+        done.result(10)
+
+
+def test_the_cluster_tells_what_an_account_may_do_and_shows_its_certificate(kafka: KafkaRig) -> None:
+    topic = kafka.create_topic()
+    login: dict[str, Any] = {"sasl_mechanism": "SCRAM-SHA-256", "ssl_cafile": kafka.ca_file}
+    root = Cluster(
+        "Kafka Collaudo",
+        kafka.sasl_ssl,
+        "SASL_SSL",
+        sasl_username=kafka.username,
+        sasl_password=Secret(kafka.password),
+        **login,
+    )
+    found = cluster_rights(root, [topic])
+    assert (found.brokers, bool(found.cluster_id)) == (1, True)
+    assert {"WRITE", "DESCRIBE"} <= (found.topic_operations[topic] or set())
+    assert "CREATE" in (found.cluster_operations or set())
+    assert found.certificate is not None
+    assert found.certificate.valid_until > datetime.now(UTC)
+    assert found.certificate.issuer
+
+    limited = replace(root, sasl_username=kafka.limited_username, sasl_password=Secret(kafka.limited_password))
+    allow(kafka, topic, AclOperation.DESCRIBE)
+    rights = cluster_rights(limited, [topic]).topic_operations[topic]
+    assert rights == {"DESCRIBE"}
+    allow(kafka, topic, AclOperation.WRITE)
+    assert cluster_rights(limited, [topic]).topic_operations[topic] == {"DESCRIBE", "WRITE"}
+    assert kafka.count(topic) == 0
+
+
+def test_without_tls_there_is_no_certificate_and_a_cluster_that_is_away_is_told(kafka: KafkaRig) -> None:
+    assert cluster_rights(Cluster("Kafka Collaudo", kafka.plaintext), []).certificate is None
+    away = Cluster("Kafka Collaudo", "127.0.0.1:9", request_timeout_ms=2000)
+    with pytest.raises(BrokerUnavailable, match="Kafka Collaudo"):
+        cluster_rights(away, [], timeout_s=2)

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,10 +17,11 @@ import duckdb
 import pytest
 
 from core import doctor
+from core.cluster_rights import Certificate, ClusterRights
 from core.doctor import examine
 from core.errors import BrokerUnavailable, NotAuthorised, PsttError
 from core.ledger import Ledger
-from core.model import Fact, Job, KafkaConfig, Plan, Query, Step, TopicInfo
+from core.model import Cluster, Fact, Job, KafkaConfig, Plan, Query, Step, TopicInfo
 from core.settings import load_connections, load_settings
 from core.workspace import Workspace
 
@@ -60,6 +61,12 @@ class Brokers:
         self.closed = True
 
 
+def everything(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
+    """An account that may do all, over a connection without a certificate."""
+    all_of_them = frozenset({"WRITE", "DESCRIBE", "CREATE"})
+    return ClusterRights("c1", 3, all_of_them, dict.fromkeys(topics, all_of_them), None)
+
+
 @dataclass
 class Scene:
     """A workspace and its servers; `look` gives what doctor says about a subject."""
@@ -73,6 +80,7 @@ class Scene:
     database: Database = field(default_factory=Database)
     brokers: Brokers = field(default_factory=lambda: Brokers([]))
     now: Callable[[], datetime] = lambda: NOW
+    rights: Callable[[Cluster, Iterable[str]], ClusterRights] = everything
 
     def all(self) -> list[Fact]:
         workspace = Workspace(self.root)
@@ -88,6 +96,7 @@ class Scene:
                 self.jobs,
                 open_source=lambda _: self.database,  # type: ignore[arg-type, return-value]
                 open_publisher=lambda _: self.brokers,  # type: ignore[arg-type, return-value]
+                ask_rights=self.rights,
                 now=self.now,
             )
         )
@@ -306,7 +315,7 @@ def test_a_cluster_that_answers_is_told_with_the_topics_of_its_jobs(scene: Scene
     scene.databases = [A00 | {"environment": "collaudo"}]
     scene.jobs = [JOB, other, excel]
     scene.brokers = Brokers([TopicInfo("pstt-traces", 6, 3)])
-    reached, there, missing = scene.look("cluster Kafka Collaudo")
+    reached, there, missing, account, may_write, may_make = scene.look("cluster Kafka Collaudo")
     assert reached.status == "pass"
     assert reached.text.startswith("kafka.example.com:9092 answered in ")
     assert reached.text.endswith(" ms, 1 topic")
@@ -315,6 +324,46 @@ def test_a_cluster_that_answers_is_told_with_the_topics_of_its_jobs(scene: Scene
     assert missing.text == 'topic "pstt-data" of job other is not there, or this account may not see it'
     assert "have it made before the first run" in missing.remedy
     assert scene.brokers.closed
+    assert account.text == "no account over PLAINTEXT; 3 brokers, cluster id c1"
+    assert may_write.text == 'this account may write to topic "pstt-traces" (create, describe, write)'
+    assert may_make.text == "this account may make topics"
+    assert {fact.status for fact in (account, may_write, may_make)} == {"pass"}
+
+
+def test_a_topic_that_the_account_may_not_write_to_fails_and_a_certificate_about_to_expire_is_warned(
+    scene: Scene,
+) -> None:
+    scene.clusters = {"collaudo": CLUSTER}
+    scene.databases = [A00 | {"environment": "collaudo"}]
+    scene.jobs = [JOB]
+    scene.brokers = Brokers([TopicInfo("pstt-traces", 6, 3)])
+    soon = Certificate("kafka.example.com", "Our CA", NOW + timedelta(days=12, hours=1))
+    scene.rights = lambda cluster, topics: ClusterRights(
+        "c1", 1, frozenset(), {topic: frozenset({"DESCRIBE"}) for topic in topics}, soon
+    )
+    _, _, account, certificate, may_write, may_make = scene.look("cluster Kafka Collaudo")
+    assert account.text.endswith("1 broker, cluster id c1")
+    assert (certificate.status, certificate.text.partition(", valid")[0]) == (
+        "warn",
+        "certificate of kafka.example.com, issued by Our CA",
+    )
+    assert certificate.text.endswith("12 days")
+    assert (may_write.status, may_write.text) == (
+        "fail",
+        'this account may not write to topic "pstt-traces" (only: describe)',
+    )
+    assert "WRITE and DESCRIBE" in may_write.remedy
+    assert may_make.text == "this account may not make topics"
+
+
+def test_brokers_too_old_to_tell_rights_are_no_failure(scene: Scene) -> None:
+    scene.clusters = {"collaudo": CLUSTER}
+    scene.databases = [A00 | {"environment": "collaudo"}]
+    scene.jobs = [JOB]
+    scene.brokers = Brokers([TopicInfo("pstt-traces", 6, 3)])
+    scene.rights = lambda cluster, topics: ClusterRights("", 1, None, dict.fromkeys(topics), None)
+    last = scene.look("cluster Kafka Collaudo")[-1]
+    assert (last.status, last.text.rpartition(", ")[2]) == ("warn", "these brokers do not tell")
 
 
 def test_a_mock_cluster_makes_its_topics_itself(scene: Scene) -> None:
@@ -345,13 +394,13 @@ def test_a_cluster_with_a_missing_secret_fails_without_stopping_the_others(scene
     scene.jobs = [replace(JOB, slug="lost", kafka_config=KafkaConfig(cluster="produzione"))]
     assert scene.only("cluster produzione").text.endswith('cluster "P": the variable of env:P_PASSWORD is not set')
     assert scene.only("job lost").status == "fail"
-    assert scene.only("cluster Kafka Collaudo").status == "pass"
+    assert {fact.status for fact in scene.look("cluster Kafka Collaudo")} == {"pass"}
 
 
 def test_a_cluster_of_the_settings_alone_is_reached_for_the_jobs_that_use_it(scene: Scene) -> None:
     scene.databases = [A00]
     scene.jobs = [JOB]
-    reached, topic = scene.look("cluster KAFKA_* settings")
+    reached, topic, *_ = scene.look("cluster KAFKA_* settings")
     assert reached.text.startswith("localhost:9092 answered in ")
     assert topic.status == "warn"
 
@@ -368,6 +417,7 @@ def test_facts_come_as_they_are_found(scene: Scene) -> None:
         [],
         open_source=lambda _: pytest.fail("no database was named"),
         open_publisher=lambda _: pytest.fail("a broker was reached before the first line was read"),
+        ask_rights=everything,
         now=lambda: NOW,
     )
     assert next(facts).subject == "python"
