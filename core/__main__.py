@@ -171,9 +171,10 @@ def run(
 
     with App.open(workspace) as opened:
         if by_runner:
-            if dry_run:
-                raise ConfigError("--dry-run and --by-runner do not go together", remedy="leave one of them out")
-            _print_answer(opened.ask_for_run(job, at=_moment(at), params=_pairs(param), who=_user(), now=_now), as_json)
+            asked = opened.ask_for_run(
+                job, at=_moment(at), params=_pairs(param), who=_user(), now=_now, dry_run=dry_run
+            )
+            _print_answer(asked, as_json)
             return
         plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
         _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
@@ -815,20 +816,14 @@ def metrics_rebuild(workspace: Workspace_ = None, as_json: Json_ = False) -> Non
 
 
 def _run_and_report(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = False) -> None:
-    from core.report import run_document, run_lines
+    from core.report import dry_run_lines, reject_reasons, run_document, run_lines
 
     run = _execute(opened, plan, as_json=as_json, dry_run=dry_run)
     if as_json:
-        _print_json(run_document(run) | ({"dry_run": True} if dry_run else {}))
+        dry = {"dry_run": True, "reasons": reject_reasons(opened.dry_rejects)} if dry_run else {}
+        _print_json(run_document(run) | dry)
     elif dry_run:
-        _print(
-            [
-                f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {'messages' if run.topic else 'rows of a file'} "
-                f"and {run.rejected:,} rejects; nothing was {'sent' if run.topic else 'written'}"
-            ]
-            if run.state == "succeeded"
-            else run_lines(run)
-        )
+        _print(dry_run_lines(run, opened.dry_rejects))
     else:
         _print(run_lines(run, opened.rejects(run)))
     _exit_with(run)

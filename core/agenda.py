@@ -33,7 +33,7 @@ __all__ = [
 
 FireKind = Literal["calendar", "catch_up", "backfill", "request"]
 FireState = Literal["planned", "running", "done", "skipped"]
-RequestKind = Literal["run", "replay", "backfill", "enable", "disable", "cancel", "stop"]
+RequestKind = Literal["run", "dry_run", "replay", "backfill", "enable", "disable", "cancel", "stop"]
 RequestState = Literal["waiting", "taken", "done", "refused"]
 
 SAMPLES_KEPT = timedelta(days=90)
@@ -361,6 +361,10 @@ class Agenda(Store):
     def waiting_requests(self) -> list[Request]:
         """Those that nobody has taken, oldest first."""
         return [_made(Request, row) for row in self._rows("waiting_requests")]
+
+    def taken_requests(self, kind: RequestKind) -> list[Request]:
+        """Those of a kind that were taken and have not ended, oldest first."""
+        return [_made(Request, row) for row in self._rows("taken_requests", {"kind": kind})]
 
     def take(self, request_id: int, state: Literal["taken", "done", "refused"], answer: str, now: datetime) -> None:
         """Answers a request."""

@@ -176,6 +176,9 @@ VALUES (:kind, :job, :run_id, :args, :asked_by, :asked_at, 'waiting')
 -- name: waiting_requests
 SELECT * FROM request WHERE state IN ('waiting', 'taken') AND state = 'waiting' ORDER BY request_id
 
+-- name: taken_requests
+SELECT * FROM request WHERE state IN ('waiting', 'taken') AND state = 'taken' AND kind = :kind ORDER BY request_id
+
 -- name: request
 SELECT * FROM request WHERE request_id = :request_id
 
@@ -197,7 +200,7 @@ WHERE request_id = :request_id AND state = 'taken'
 
 -- name: close_ended_requests
 UPDATE request SET state = 'done', finished_at = :now
-WHERE state IN ('waiting', 'taken') AND state = 'taken'
+WHERE state IN ('waiting', 'taken') AND state = 'taken' AND kind <> 'dry_run'
     AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = request.request_id AND fire.state IN ('planned', 'running'))
 
 -- name: beat

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 from zoneinfo import ZoneInfo
@@ -68,6 +69,8 @@ class App:
         self.environ = environ
         self.log_problem = ""
         """Why there is no log file; empty where there is one."""
+        self.dry_rejects: list[Reject] = []
+        """The first rejects of the last dry run, of which nothing else is kept."""
         self._open = ExitStack()
 
     @classmethod
@@ -162,8 +165,6 @@ class App:
 
     def rejects(self, run: Run) -> list[Reject]:
         """The first rejects of a run, to be grouped by reason."""
-        from itertools import islice
-
         return list(islice(self.ledger.rejects(run.run_id), SHOWN_REJECTS))
 
     def expected_rows(self, plan: Plan) -> int | None:
@@ -317,6 +318,8 @@ class App:
                     sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
                     run = run_job(plan, source, publisher, sender, ledger, spool_dir, **beside)
                 _log_verdict(run, dry_run=dry_run)
+            if dry_run:
+                self.dry_rejects = list(islice(ledger.rejects(run.run_id), SHOWN_REJECTS))
         if not dry_run:
             self._sync()
         return run
@@ -625,8 +628,9 @@ class App:
             ConfigError: A setting is wrong, or the clock is far behind what was seen before.
         """
         from core import __version__
+        from core.dry_runs import DryRuns
         from core.runner import Runner, alone
-        from core.workers import Processes
+        from core.workers import Processes, begin_process
 
         with alone(self.workspace, self.agenda):
             runner = Runner(
@@ -635,6 +639,7 @@ class App:
                 self.agenda,
                 self.ledger,
                 Processes(self.workspace.root),
+                dry_runs=DryRuns(self.workspace.root, self.agenda, begin_process, self.settings.PSTT_WORKERS),
                 now=now,
                 version=__version__,
                 note=self.log_problem,
@@ -661,14 +666,21 @@ class App:
         raise LedgerBusy("the runner has not ended in its time", remedy=f"look at pid {beat.pid} on {beat.host}")
 
     def ask_for_run(
-        self, text: str, *, at: datetime | None, params: Mapping[str, str], who: str, now: Callable[[], datetime]
+        self,
+        text: str,
+        *,
+        at: datetime | None,
+        params: Mapping[str, str],
+        who: str,
+        now: Callable[[], datetime],
+        dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Asks the runner to run a job; the request's number and its first answer."""
+        """Asks the runner to run a job, or to try it without sending; the request's number and its first answer."""
         job = self.job(text)
         if at is not None and at.tzinfo is None:
             at = at.replace(tzinfo=ZoneInfo(job.timezone))
         args = {"at": at.isoformat() if at else None, "parameters": dict(params)}
-        number = self.agenda.ask("run", job=job.slug, args=args, asked_by=who, now=now())
+        number = self.agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
         if note := self.runner_note(now()):
             return {"request_id": number, "state": "waiting", "answer": f"asked as request {number}; {note[0]}"}
         deadline = time.monotonic() + 3

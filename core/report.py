@@ -131,18 +131,36 @@ def reject_summary(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[s
     """Rejects grouped by column and reason, with the command that lists them."""
     if not run.rejected:
         return []
+    return [*_reason_lines(rejects, most), f"             python -m core rejects {run.run_id} --csv rejects.csv"]
+
+
+def reject_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
+    """Column and reason → how many of these rejects, the most frequent first."""
     groups: dict[str, int] = {}
     for reject in rejects:
         text = f"{reject.column}: {reject.reason}" if reject.column else reject.reason
         groups[text] = groups.get(text, 0) + 1
-    ordered = sorted(groups.items(), key=lambda item: -item[1])
+    return dict(sorted(groups.items(), key=lambda item: -item[1]))
+
+
+def _reason_lines(rejects: Sequence[Reject], most: int) -> list[str]:
+    ordered = list(reject_reasons(rejects).items())
     lines = [
         f"  {'rejected' if i == 0 else '':<10} {count:,} × {text}" for i, (text, count) in enumerate(ordered[:most])
     ]
-    if len(ordered) > most:
-        lines.append(f"             and {len(ordered) - most} other reasons")
-    lines.append(f"             python -m core rejects {run.run_id} --csv rejects.csv")
-    return lines or [f"  rejected   {run.rejected:,}"]
+    return lines if len(ordered) <= most else [*lines, f"             and {len(ordered) - most} other reasons"]
+
+
+def dry_run_lines(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[str]:
+    """What a dry run found; nothing of it can be asked for later."""
+    if run.state != "succeeded":
+        return run_lines(run)
+    made, kept = ("messages", "sent") if run.topic else ("rows of a file", "written")
+    first = (
+        f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {made} and {run.rejected:,} rejects; "
+        f"nothing was {kept}"
+    )
+    return [first, *_reason_lines(rejects, most)]
 
 
 def run_document(run: Run) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from core.agenda import BEAT_EVERY_S, Agenda, Fire, Request, RunnerBeat
 from core.calendar import previous_fire
+from core.dry_runs import DryRuns
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
 from core.ledger import Ledger
 from core.orders import backfill, cancel, cancel_job, switch
@@ -129,6 +130,7 @@ class Runner:
         agenda: What should happen.
         ledger: What happened.
         workers: Starts fires.
+        dry_runs: What is tried without sending.
         now: The clock, aware UTC.
         version: Of the program, for the heartbeat.
         note: A problem known at the start, such as a log folder that cannot be written.
@@ -143,6 +145,7 @@ class Runner:
         ledger: Ledger,
         workers: Workers,
         *,
+        dry_runs: DryRuns,
         now: Callable[[], datetime],
         version: str = "",
         note: str = "",
@@ -163,6 +166,7 @@ class Runner:
         self._agenda = agenda
         self._ledger = ledger
         self._workers = workers
+        self._dry_runs = dry_runs
         self._now = now
         self._version = version
         self._note = note
@@ -212,6 +216,7 @@ class Runner:
         interrupted = self._ledger.mark_interrupted(now, gone_host)
         for run in interrupted:
             _log().warning("run {} of {} was left by a process that is gone", run.run_id, run.job)
+        self._dry_runs.open(now)
         self.roster.refresh()
         jobs = {slug: entry.job for slug, entry in self.roster.entries.items()}
         self.planner.open(jobs, now, before.beat_at if before else None, accept_clock=accept_clock)
@@ -273,6 +278,7 @@ class Runner:
         self._workers.cool()
         with suppress(PsttError):
             self._beat(self._now(), state="stopping")
+            self._dry_runs.end(self._now())
         try:
             while self._children() and self._monotonic() < deadline:
                 with suppress(PsttError):
@@ -333,6 +339,7 @@ class Runner:
     def _steps(self) -> tuple[Callable[[datetime], object], ...]:
         return (
             self._settle_ended,
+            self._dry_runs.settle,
             self._take_changes,
             self._take_requests,
             self._plan,
@@ -585,6 +592,8 @@ class Runner:
             args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only"))}
             return "taken", self._plan_asked(request, run.job, run.scheduled_at, args, now)
         job = self._known(request.job)
+        if request.kind == "dry_run":
+            return "taken", self._dry_runs.start(request, job)
         if request.kind == "backfill":
             first, last = (date.fromisoformat(request.args[name]) for name in ("from", "to"))
             again = bool(request.args.get("again"))

@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-__all__ = ["Processes", "Worker", "Workers", "kill_process"]
+__all__ = ["Processes", "Worker", "Workers", "begin_process", "kill_process"]
 
 TAIL_BYTES = 2000
 
@@ -66,11 +67,31 @@ def kill_process(pid: int, started_at: float) -> None:
             process.kill()
 
 
+def begin_process(words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Starts `python -m core …` of this very program.
+
+    It is in a session (on Windows: a process group) of its own, so that Ctrl-C at a terminal does not reach it.
+
+    Args:
+        words: What follows `python -m core`.
+        streams: stdin, stdout and stderr, as for Popen.
+
+    Raises:
+        OSError: The system cannot start a process now.
+    """
+    own_group: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    package_parent = str(Path(__file__).resolve().parents[1])
+    known = os.environ.get("PYTHONPATH")
+    environ = {**os.environ, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
+    return subprocess.Popen([sys.executable, "-m", "core", *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
+
+
 class Processes:
     """Each fire in a process `python -m core work FIRE`.
 
-    It is in a session (on Windows: a process group) of its own, so that Ctrl-C at the runner's terminal reaches only
-    the runner, which then asks its runs to end.
+    Ctrl-C at the runner's terminal reaches only the runner, which then asks its runs to end.
 
     Args:
         workspace: The workspace's folder.
@@ -79,12 +100,6 @@ class Processes:
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
         self._spares: list[_Process] = []
-        package_parent = str(Path(__file__).resolve().parents[1])
-        known = os.environ.get("PYTHONPATH")
-        self._environ = {
-            **os.environ,
-            "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent,
-        }
 
     def warm(self, count: int) -> None:
         """Starts processes that read the program and then wait to be told their fire.
@@ -111,17 +126,12 @@ class Processes:
         return self._begin(str(fire_id))
 
     def _begin(self, what: str) -> _Process:
-        own_group: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         output = tempfile.TemporaryFile()
-        process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", "core", "work", what, "--workspace", str(self._workspace)],
+        process = begin_process(
+            ["work", what, "--workspace", str(self._workspace)],
             stdin=subprocess.PIPE,  # closed by the system if we are killed, which ends one that waits
             stdout=subprocess.DEVNULL,
             stderr=output,
-            env=self._environ,
-            **own_group,
         )
         return _Process(process, output)
 

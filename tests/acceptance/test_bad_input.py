@@ -366,7 +366,8 @@ def test_ctrl_c_before_a_run_has_begun_says_stopped(place, postgres):
         subprocess.Popen(command("run", "export"), cwd=folder, env=environment(postgres), **pipes) as process,
     ):
         stack.callback(process.kill)
-        time.sleep(3)
+        heading = process.stdout.readline()
+        assert heading.startswith("Export")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode in (1, 3)

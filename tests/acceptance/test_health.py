@@ -175,7 +175,7 @@ def half_failed(place) -> None:
 
 
 def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, mails, own_kafka):
-    slow = "SELECT g::text AS barcode, pg_sleep(0.001)::text AS s FROM generate_series(1, 20000) AS g"
+    slow = "SELECT g::text AS barcode, pg_sleep(0.001)::text AS s FROM generate_series(1, 60000) AS g"
     broker = own_kafka()
     place.make(slow, cluster={"bootstrap_servers": broker.plaintext}, scheduling_mode="cron", cron="0 2 * * *")
     broker.create_topic(place.topic, partitions=1)

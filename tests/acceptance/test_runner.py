@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import psutil
@@ -302,3 +304,62 @@ def test_a_runner_killed_in_the_middle_loses_no_fire_and_no_row(tmp_path, postgr
 
 def test_of_two_runners_at_once_one_works_and_one_leaves_with_the_message(tmp_path):
     assert two_at_once(tmp_path / "ws", 10) == []
+
+
+# ── dry runs ──────────────────────────────────────────────────────────────────────────────────
+
+ONE_BAD = "SELECT g::text AS barcode, CASE WHEN g = 7 THEN 'NaN'::numeric ELSE g END AS price FROM generate_series(1, 500) AS g"
+
+
+def answered(place, number):
+    """The request once it has ended."""
+    return until(lambda: (r := place.agenda(Agenda.request, number)).state in ("done", "refused") and r)
+
+
+def test_a_dry_run_by_the_runner_tells_what_it_found_and_leaves_nothing_behind(place, kafka):
+    place.make(ONE_BAD, scheduling_mode="cron", cron="0 2 * * *")
+    place.start()
+    asked = place.json("run", "export", "--by-runner", "--dry-run", "--at", "2026-01-17T02:00")
+    told = answered(place, asked["request_id"])
+    assert told.state == "done"
+    assert re.fullmatch(
+        r"✔ dry run: 500 rows read in \d+\.\d s make 499 messages of 0\.\d MB, 1 rejected "
+        r"\(1 × price: NaN has no JSON form\); nothing was sent",
+        told.answer,
+    )
+    assert (place.runs(), kafka.count(place.topic)) == ([], 0)
+    assert place.agenda(Agenda.fires_of, told.request_id) == []
+    assert not list(place.folder.glob(".pstt/spool/*"))
+    assert place.json("metrics", "summary")["total_sent"] == 0
+
+
+def test_a_dry_run_that_fails_says_why(place):
+    place.make("SELECT no_such_column AS barcode FROM generate_series(1, 3) AS g")
+    place.start()
+    told = answered(place, place.json("run", "export", "--by-runner", "--dry-run")["request_id"])
+    assert told.state == "refused"
+    assert 'column "no_such_column" does not exist' in told.answer
+
+
+def test_a_dry_run_ends_with_its_runner_and_one_left_by_a_killed_runner_is_answered(place, postgres):
+    mark = f"dry-{os.urandom(4).hex()}"
+    place.make(SLOW.format(mark=mark))
+    runner = place.start()
+    number = place.json("run", "export", "--by-runner", "--dry-run")["request_id"]
+    until(lambda: active_queries(postgres, mark) == 1)
+    assert stop_runner(runner) == 0
+    assert place.agenda(Agenda.request, number).answer == "the runner stopped before the dry run ended: ask again"
+    until(lambda: active_queries(postgres, mark) == 0)
+
+    killed = place.start()
+    number = place.json("run", "export", "--by-runner", "--dry-run")["request_id"]
+    until(lambda: active_queries(postgres, mark) == 1)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.wait(10)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    place.start()
+    told = answered(place, number)
+    assert (told.state, told.answer) == ("refused", "the runner ended before the dry run did: ask again")

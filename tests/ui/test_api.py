@@ -293,6 +293,11 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         assert history["total"] == 2
         assert history["items"][0]["state"] in ("succeeded", "partial")
         assert history["items"][0]["acknowledged"] == history["items"][1]["acknowledged"] > 400
+        tried = asked.post(f"{JOBS}/{SLUG}/run", json={"dry_run": True}).headers["Location"]
+        while asked.get(tried).json()["state"] == "taken" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert asked.get(tried).json()["answer"].startswith("✔ dry run: ")
+        assert asked.get("/api/scheduler/history", params={"job": SLUG}).json()["total"] == 2
     finally:
         runner.terminate()
         runner.wait(30)

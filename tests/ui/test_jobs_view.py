@@ -147,6 +147,20 @@ def test_a_real_runner_takes_the_request_and_the_page_links_its_run(place, see, 
     assert run.scheduled_at <= now()
 
 
+def test_a_dry_run_is_done_by_the_runner_and_its_answer_is_told(place, see, runner):
+    app = press(press(see("jobs"), "dry_tracce"), "confirm_dry")
+    deadline = time.monotonic() + 60
+    while "✔ dry run" not in words(app):
+        assert time.monotonic() < deadline, words(app)
+        time.sleep(0.2)
+        app.run()
+    assert "30 rows read in" in words(app)
+    assert "nothing was sent" in words(app)
+    (request,) = place.requests()
+    assert (request.kind, request.job, request.state) == ("dry_run", "tracce", "done")
+    assert place.runs("tracce") == []
+
+
 def test_a_range_is_counted_before_it_is_asked_for(place, see):
     day = (now().astimezone(ZONE) - timedelta(days=4)).date()
     app = press(see("jobs"), "backfill_tracce")

@@ -63,7 +63,7 @@ def test_days_drawn_over_in_the_calendar_become_the_range(worked, address, visit
     box = seen.chart()
     seen.page.mouse.move(box["x"] + box["width"] * 0.90, box["y"] + box["height"] * 0.55)
     seen.page.mouse.down()
-    seen.page.mouse.move(box["x"] + box["width"] * 0.999, box["y"] + box["height"] * 0.97, steps=8)
+    seen.page.mouse.move(box["x"] + box["width"] * 0.999, box["y"] + box["height"] * 0.999, steps=8)
     seen.page.mouse.up()
     seen.has(re.compile(r"[1-6] runs?, about [\d,]+ messages"))
     seen.photograph("calendar")

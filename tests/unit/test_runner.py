@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from core.agenda import Agenda
+from core.dry_runs import DryRuns
 from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
 from core.jobs import parse_job
 from core.ledger import Ledger, Outcome
@@ -20,6 +21,7 @@ from core.runner import RUNNER_STOPS, Runner
 from core.settings import Settings
 from core.watch import broken_off
 from core.work import BUSY
+from core.workers import begin_process
 from core.workspace import Workspace
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
@@ -147,6 +149,7 @@ class Stage:
             self.agenda,
             self.ledger,
             self.hands,
+            dry_runs=DryRuns(self.workspace.root, self.agenda, begin_process, settings.PSTT_WORKERS),
             now=self.clock,
             monotonic=self.clock.monotonic,
         )

@@ -184,8 +184,16 @@ def run(
         job = read_job_file(app.workspace, id).job
 
         def do() -> tuple[int, dict[str, Any], dict[str, str]]:
-            told = app.ask_for_run(job.slug, at=at, params=asked.parameters, who=caller.name, now=now)
-            app.agenda.audit(caller.name, "run", f"job {job.slug}", now(), after={"request": told["request_id"]})
+            told = app.ask_for_run(
+                job.slug, at=at, params=asked.parameters, who=caller.name, now=now, dry_run=asked.dry_run
+            )
+            app.agenda.audit(
+                caller.name,
+                "dry_run" if asked.dry_run else "run",
+                f"job {job.slug}",
+                now(),
+                after={"request": told["request_id"]},
+            )
             place = f"{request.scope.get('root_path', '')}/scheduler/requests/{told['request_id']}"
             return HTTPStatus.ACCEPTED, told, {"Location": place}
 

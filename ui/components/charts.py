@@ -207,7 +207,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
         axis: The days.
     """
     labels = list(cells)
-    figure = _figure(max(150, 90 + 38 * len(labels)))
+    figure = _figure(max(170, 110 + 38 * len(labels)))
     for state in DAY_COLOURS:
         points = [
             (day, row, words[1])
@@ -216,6 +216,17 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
             if (words := cells[label][day])[0] == state
         ]
         pattern = {"pattern": MISSING} if state == "missing" else {}
+        # What is as it should be has no sign, and is seen by that: each sign is measured, which takes its time.
+        signs: dict[str, Any] = {}
+        if state not in ("balanced", "nothing_due"):
+            signs = {
+                "text": [DAY_SIGNS[state]] * len(points),
+                "textposition": "inside",
+                "insidetextanchor": "middle",
+                "textangle": 0,
+                "textfont": {"size": 12, "color": FAILURE if state == "missing" else "#ffffff"},
+                "constraintext": "none",
+            }
         figure.add_bar(
             x=[day for day, _, _ in points],
             y=[0.84] * len(points),
@@ -226,18 +237,8 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
             customdata=[[row, words] for _, row, words in points],
             hovertemplate="%{customdata[1]}<extra></extra>",
             showlegend=bool(points),
+            **signs,
         )
-        if points and state not in ("balanced", "nothing_due"):
-            # What is as it should be has no sign, and is seen by that. Text of the bars would be measured, each by itself.
-            figure.add_scatter(
-                x=[day for day, _, _ in points],
-                y=[row for _, row, _ in points],
-                mode="text",
-                text=[DAY_SIGNS[state]] * len(points),
-                textfont={"size": 12, "color": FAILURE if state == "missing" else "#ffffff"},
-                hoverinfo="skip",
-                showlegend=False,
-            )
     figure.update_layout(barmode="overlay", dragmode="select", selectdirection="any", clickmode="event+select")
     figure.update_yaxes(
         tickvals=list(range(len(labels))),

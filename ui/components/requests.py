@@ -49,6 +49,7 @@ def progress() -> None:
 def _word(kind: RequestKind) -> str:
     return {
         "run": t("run"),
+        "dry_run": t("dry run"),
         "replay": t("send again"),
         "backfill": t("send a range again"),
         "enable": t("enable"),

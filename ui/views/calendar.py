@@ -84,8 +84,7 @@ def _grid() -> None:
 
 def _take(points: Iterable[dict[str, Any]], slugs: list[str]) -> None:
     """What was clicked or marked goes into the fields below, once."""
-    cells = [point for point in points if "customdata" in point]  # the sign on a cell has none
-    found = [(slugs[int(point["customdata"][0])], date.fromisoformat(str(point["x"])[:10])) for point in cells]
+    found = [(slugs[int(point["customdata"][0])], date.fromisoformat(str(point["x"])[:10])) for point in points]
     if not found or st.session_state.get(_CHOSEN) == found:
         return
     st.session_state[_CHOSEN] = found

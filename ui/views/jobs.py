@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -215,15 +215,20 @@ def _done() -> None:
     st.rerun()
 
 
-def _run(job: Job) -> None:
+def _moment_box(job: Job, key: str) -> datetime:
     times = job_editor.moments(job)[::-1]  # the last one first, as `python -m core run` takes it
-    at = st.selectbox(
+    chosen: datetime = st.selectbox(
         t("Scheduled time"),
         times,
-        format_func=lambda chosen: job_editor.moment_words(job, chosen),
-        key="run_at",
+        format_func=lambda moment_: job_editor.moment_words(job, moment_),
+        key=key,
         help=t("Parameters such as date-1 are computed from it."),
     )
+    return chosen
+
+
+def _run(job: Job) -> None:
+    at = _moment_box(job, "run_at")
     guarded(job_editor.parameters_of)(job, at)
     st.markdown(t("The runner takes it within a second; its run is linked above the list."))
     if st.button(t("Yes, run it"), key="confirm_run", icon=":material/play_arrow:"):
@@ -263,11 +268,16 @@ def _count(job: Job, first: date, last: date, *, again: bool) -> None:
 
 
 def _dry_run(job: Job) -> None:
+    at = _moment_box(job, "dry_at")
+    guarded(job_editor.parameters_of)(job, at)
     st.markdown(
-        t("A dry run reads every row and makes every message, and sends nothing. It is started where the runner is:")
+        t(
+            "A dry run reads every row and makes every message, and sends nothing. The runner does it; what it found is told above the list."
+        )
     )
-    st.code(f"python -m core run {job.slug} --dry-run", language="shell")
-    st.markdown(t("The first rows, exactly as they would be sent, are shown by the preview in the editor."))
+    if st.button(t("Yes, try it"), key="confirm_dry", icon=":material/science:"):
+        ask("dry_run", job=job.slug, args={"at": at.isoformat()})
+        _done()
 
 
 def _duplicate(job: Job) -> None:
