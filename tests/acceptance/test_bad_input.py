@@ -357,6 +357,7 @@ def test_a_reader_that_goes_away_ends_the_output_without_a_complaint(place, post
     assert complaint == b""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT")
 def test_ctrl_c_before_a_run_has_begun_says_stopped(place, postgres):
     folder, _, _ = place(connection={"host": "10.255.255.1", "connect_timeout_s": 30})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}

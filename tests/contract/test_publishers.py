@@ -5,6 +5,7 @@ confluent-kafka and kafka-python-ng work against a real broker; memory keeps its
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter, defaultdict
@@ -587,6 +588,7 @@ def test_a_run_goes_on_once_a_broker_that_was_killed_is_back(outage: Outage):
     require_exactly(outage, topic, deliveries)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
 def test_a_run_goes_on_once_a_broker_that_was_stuck_answers_again(outage: Outage):
     topic = outage.broker.create_topic()
     sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=25_000)
@@ -643,6 +645,7 @@ def require_broker_away(error: PsttError, servers: str) -> None:
     assert "handed over 2 times" in str(error)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP")
 def test_giving_up_while_the_broker_is_stuck_accounts_for_each_message_and_the_publisher_works_on(outage: Outage):
     topic = outage.broker.create_topic()
     sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=25_000)
