@@ -78,8 +78,8 @@ def _summary(key: str, found: data.Found) -> str:
 def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
     return {
         t("Key"): send["key"] if send["key"] is not None else "–",
-        t("When"): moment(send["handed_over_at"], zone, seconds=True),
         t("Outcome"): _outcome(send),
+        t("When"): moment(send["handed_over_at"], zone, seconds=True),
         t("Latency"): milliseconds(send["latency_ms"]),
         t("Where"): _place(send),
         t("Job"): send["job_name"] or send["job"] or t("sent by hand"),

@@ -254,7 +254,7 @@ def _tables(scope: Scope, days: int) -> None:
             }
             for job in data.active_jobs(scope)
         ]
-        table(rows, "active_jobs") if rows else st.markdown(t("no job is switched on"))
+        table(rows, "active_jobs", names=[t("Job")]) if rows else st.markdown(t("no job is switched on"))
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True):
         st.subheader(t("Most frequent errors"), anchor=False)
@@ -275,10 +275,10 @@ def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str
     rows = [
         {
             t("Count"): error.count,
-            t("What"): kinds[error.kind],
+            t("Error"): error.text,
             t("Retried OK"): _retried(error),
             t("Last seen"): moment(error.last_seen, timezone, year=False),
-            t("Error"): error.text,
+            t("What"): kinds[error.kind],
         }
         for error in errors[:50]
     ]

@@ -121,7 +121,7 @@ def _table(job: str | None, states: list[str], days: tuple[date, date] | None) -
             zone=plain(timezone),
         )
     )
-    chosen = choose(rows, "runs_table")
+    chosen = choose(rows, "runs_table", names=[t("Job")])
     if chosen is not None:
         go("runs", run=runs[chosen].run_id)
     if pages > 1:
