@@ -34,7 +34,16 @@ from core.problems import validation_errors
 from core.secret_reference import is_reference, resolve_secret
 from core.workspace import Workspace
 
-__all__ = ["Connections", "SettingRow", "Settings", "load_connections", "load_settings", "read_settings"]
+__all__ = [
+    "CLUSTER_KEYS",
+    "DATABASE_KEYS",
+    "Connections",
+    "SettingRow",
+    "Settings",
+    "load_connections",
+    "load_settings",
+    "read_settings",
+]
 
 MASK = "***"
 ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
@@ -302,6 +311,8 @@ def _cluster_entry() -> type[BaseModel]:
 
 
 _Cluster = _cluster_entry()
+DATABASE_KEYS = tuple(_Database.model_fields)
+CLUSTER_KEYS = tuple(_Cluster.model_fields)
 _TOP = ("default_environment", "connections", "kafka_connections")
 
 

@@ -235,6 +235,40 @@ def test_a_cluster_is_changed_and_what_the_form_does_not_know_stays(spoilt, see)
     }
 
 
+def test_every_other_key_is_typed_one_a_line_and_checked_like_the_file(spoilt, see):
+    known = document(spoilt)
+    known["kafka_connections"]["rig"] |= {"linger_ms": 7, "ssl_certfile": "7"}
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = press(see("connections"), "edit_cluster_rig")
+    assert app.text_area(key="c_more").value == 'linger_ms = 7\nssl_certfile = "7"'
+    app.text_area(key="c_more").input("compression_type = zstd\nenable_idempotence = false\n\nlinger_ms = 12").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    saved = document(spoilt)["kafka_connections"]["rig"]
+    assert (saved["compression_type"], saved["enable_idempotence"], saved["linger_ms"]) == ("zstd", False, 12)
+    assert "ssl_certfile" not in saved
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("lingr_ms = 5", "linger_ms"),
+        ("linger_ms = soon", "linger_ms"),
+        ("nonsense", "a line without ="),
+        ("sasl_password = hunter2", "it has a field of its own in this form"),
+    ],
+)
+def test_a_key_that_is_wrong_is_told_and_nothing_is_saved(spoilt, see, typed, told):
+    before = document(spoilt)
+    app = press(see("connections"), "edit_cluster_rig")
+    app.text_area(key="c_more").input(typed).run()
+    if any(button.key == "c_save" for button in app.button):
+        app = press(app, "c_save")
+    assert told in words(app)
+    assert "hunter2" not in words(app)
+    assert document(spoilt) == before
+
+
 def test_the_first_connection_is_made_in_an_empty_workspace(empty, see):
     app = see("connections")
     assert "There is no connections.json yet" in words(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import streamlit as st
@@ -13,7 +14,7 @@ from core.file_edits import read_stored
 from core.json_file import parse_json_file
 from core.model import Fact
 from core.secret_reference import is_reference
-from core.settings import REQUIRED
+from core.settings import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
 from ui import changes, data
 from ui.access import may
 from ui.components.problem import guarded, problem
@@ -32,6 +33,10 @@ DB_TYPES = tuple(REQUIRED)
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
 PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+CLUSTER_FIELDS = frozenset(
+    "name bootstrap_servers default_topic security_protocol sasl_mechanism sasl_username ssl_cafile sasl_password".split()
+)
+"""Of a cluster's keys those that have a field of their own in the form."""
 
 
 def show() -> None:
@@ -335,6 +340,10 @@ def _edit_database(document: Mapping[str, Any], name: str) -> None:
         t("It may write: opens the read-only gate"), value=bool(old.get("allow_writes")), key="c_writes"
     )
     _put(entry, "allow_writes", writes)
+    fields = {place for place, _ in _database_fields(entry["db_type"])}
+    _more(
+        entry, DATABASE_KEYS, fields | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"}
+    )
     others = [
         e for e in document.get("connections", []) if not (isinstance(e, dict) and name and e.get("name") == name)
     ]
@@ -382,6 +391,7 @@ def _edit_cluster(document: Mapping[str, Any], name: str) -> None:
             _put(entry, place, chosen)
         _texts(entry, [("sasl_username", t("User")), ("ssl_cafile", t("File of the authority (CA)"))])
     secret = _secret(str(old.get("sasl_password") or ""), f"secrets/kafka-{_file_of(key)}")
+    _more(entry, CLUSTER_KEYS, CLUSTER_FIELDS)
     without = {other: value for other, value in clusters.items() if other != name}
     _finish(
         {**document, "kafka_connections": {**clusters, key: entry}},
@@ -390,6 +400,43 @@ def _edit_cluster(document: Mapping[str, Any], name: str) -> None:
         f"cluster {key}",
         is_new=not name,
     )
+
+
+def _more(entry: dict[str, Any], keys: Sequence[str], fields: AbstractSet[str]) -> None:
+    """The keys that have no field of their own, one a line."""
+    own = {key: value for key, value in entry.items() if key not in fields}
+    free = [key for key in keys if key not in fields]
+    with st.expander(t("More keys"), expanded=bool(own)):
+        text = st.text_area(
+            t("One a line: key = value"),
+            value="\n".join(f"{key} = {_as_typed(value)}" for key, value in own.items()),
+            placeholder=f"{free[0]} = …",
+            key="c_more",
+        )
+        st.caption(plain(", ".join(free)))
+    for key in own:
+        del entry[key]
+    for line in filter(None, map(str.strip, text.splitlines())):
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise ConfigError(line[:60], why=t("a line without ="), remedy=t("write it as key = value"))
+        if key.strip() in fields:  # a password typed here would stand in the file as it is
+            raise ConfigError(key.strip(), why=t("it has a field of its own in this form"))
+        entry[key.strip()] = _typed(value.strip())
+
+
+def _typed(text: str) -> Any:
+    """A number, true, false or text; text that looks like one of those stands in quotes."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, str) and _typed(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _texts(entry: dict[str, Any], fields: Sequence[tuple[str, str]]) -> None:
