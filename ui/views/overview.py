@@ -283,7 +283,7 @@ def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str
         for error in errors[:50]
     ]
     if rows:
-        table(rows, f"errors_{key}", most_px=400)
+        table(rows, f"errors_{key}", most_px=400, names=[t("Error")])
     else:
         st.markdown(f":green[✔] {nothing}")
 
