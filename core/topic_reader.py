@@ -95,7 +95,10 @@ def _read(
     if place.offset < low:
         raise _gone(place, f"the topic keeps that partition from offset {low:,} on")
     if place.offset >= high:
-        raise _gone(place, f"that partition ends at offset {high - 1:,}: the topic was made anew, or is another one")
+        seen = (
+            f"readers see that partition up to offset {high - 1:,}" if high else "readers see nothing of that partition"
+        )
+        raise _gone(place, f"{seen}: a transaction is open there still, or the topic was made anew, or is another one")
     consumer.assign([place])
     while clock() < deadline:
         message = consumer.poll(min(max(deadline - clock(), 0.01), 0.2))
