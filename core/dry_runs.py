@@ -64,14 +64,16 @@ class DryRuns:
         """
         if len(self._under_way) >= self._most:
             raise ConfigError(f"{self._most} dry runs are under way", remedy="ask again when one has ended")
-        words = ["run", job.slug, "--dry-run", "--json", "--workspace", str(self._workspace)]
+        words = ["run", "--dry-run", "--json", "--workspace", str(self._workspace)]
         if at := request.args.get("at"):
             words += ["--at", str(at)]
         for name, value in (request.args.get("parameters") or {}).items():
             words += ["--param", f"{name}={value}"]
         said = tempfile.TemporaryFile()
         try:
-            process = self._begin(words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL)
+            process = self._begin(
+                [*words, "--", job.slug], stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL
+            )
         except OSError as error:
             said.close()
             raise ConfigError("the dry run cannot be started", why=error.strerror or str(error)) from None
@@ -81,11 +83,11 @@ class DryRuns:
     def settle(self, now: datetime) -> None:
         """Answers the requests of those that have ended."""
         for one in [one for one in self._under_way if one.process.poll() is not None]:
-            self._under_way.remove(one)
             one.said.seek(0)
             state, answer = answer_of(one.said.read(), one.process.returncode)
+            self._agenda.take(one.request_id, state, answer, now)  # where it cannot, it is tried at the next look
             one.said.close()
-            self._agenda.take(one.request_id, state, answer, now)
+            self._under_way.remove(one)
 
     def end(self, now: datetime) -> None:
         """Ends all of them: nothing is at stake."""

@@ -278,6 +278,7 @@ class Runner:
         self._workers.cool()
         with suppress(PsttError):
             self._beat(self._now(), state="stopping")
+        with suppress(PsttError):
             self._dry_runs.end(self._now())
         try:
             while self._children() and self._monotonic() < deadline:
