@@ -6,7 +6,7 @@ import csv
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -26,6 +26,7 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from core.agenda import Agenda, Fire
     from core.alerts import AlertRules
+    from core.cluster_rights import ClusterRights
     from core.doctor import Fact
     from core.envelope import Reject
     from core.intake import LookAtColumns, Progress
@@ -424,7 +425,6 @@ class App:
 
     def examine(self, now: Callable[[], datetime]) -> Iterator[Fact]:
         """What `doctor` finds, line by line."""
-        from core.cluster_rights import cluster_rights
         from core.doctor import examine
         from core.jobs import load_jobs
         from core.publishers import open_publisher
@@ -438,7 +438,7 @@ class App:
             jobs,
             open_source=open_source,
             open_publisher=open_publisher,
-            ask_rights=cluster_rights,
+            ask_rights=_ask_rights,
             now=now,
         )
         yield from self._mail_facts(now())
@@ -456,7 +456,6 @@ class App:
         Raises:
             ConfigError: There is no such cluster, or its settings contradict each other.
         """
-        from core.cluster_rights import cluster_rights
         from core.doctor import examine_cluster
         from core.jobs import load_jobs
         from core.publishers import open_publisher
@@ -475,7 +474,7 @@ class App:
             cluster,
             wanted,
             open_publisher=open_publisher,
-            ask_rights=cluster_rights,
+            ask_rights=_ask_rights,
             now=lambda: datetime.now(UTC),
         )
 
@@ -823,6 +822,13 @@ def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetim
     scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
     chosen = next(known for known in DB_TYPES if known == db_type)
     return bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
+
+
+def _ask_rights(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
+    """Needs librdkafka, which not every machine has."""
+    from core.cluster_rights import cluster_rights
+
+    return cluster_rights(cluster, topics)
 
 
 def write_rejects(file: Path, rejects: list[Reject]) -> None:

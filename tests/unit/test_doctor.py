@@ -356,6 +356,16 @@ def test_a_topic_that_the_account_may_not_write_to_fails_and_a_certificate_about
     assert may_make.text == "this account may not make topics"
 
 
+def test_with_kafka_python_ng_rights_are_not_asked_for(scene: Scene) -> None:
+    scene.clusters = {"collaudo": CLUSTER | {"client": "kafka-python-ng", "enable_idempotence": False}}
+    scene.databases = [A00]
+    scene.rights = lambda cluster, topics: pytest.fail("it needs librdkafka")
+    last = scene.look("cluster Kafka Collaudo")[-1]
+    assert last == Fact(
+        "pass", "cluster Kafka Collaudo", "kafka-python-ng does not tell what this account may do there"
+    )
+
+
 def test_brokers_too_old_to_tell_rights_are_no_failure(scene: Scene) -> None:
     scene.clusters = {"collaudo": CLUSTER}
     scene.databases = [A00 | {"environment": "collaudo"}]
