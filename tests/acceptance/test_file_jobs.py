@@ -324,6 +324,7 @@ def test_a_full_disk_leaves_no_torn_file(place, postgres, form):
     assert list((folder / "exports").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["excel", "csv"])
 def test_memory_stays_flat_while_a_file_grows(place, postgres, form):
     """Peak memory of 20,000 and of 200,000 rows, each in a process of its own."""
@@ -349,6 +350,7 @@ def test_memory_stays_flat_while_a_file_grows(place, postgres, form):
     assert peaks[1] < peaks[0] + 25, peaks
 
 
+@pytest.mark.slow
 def test_a_real_sheet_is_full_after_1_048_576_rows_and_none_is_lost(tmp_path: Path):
     job = Job("export", "Export", "e.sql", "pg", export_format="excel")
     columns = (Column("N", "integer", "int"),)

@@ -280,6 +280,7 @@ def test_the_receipt_of_the_day_is_mailed_once_and_printed(place, mails):
     assert document["topics"][0]["latency_ms"]["p99"] > 0
 
 
+@pytest.mark.slow
 def test_an_idle_runner_with_alerts_and_mail_stays_small(place):
     place.make(scheduling_mode="cron", cron="0 2 * * *")
     for n in range(100):
