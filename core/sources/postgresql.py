@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from typing import Any, ClassVar
 
@@ -64,6 +65,8 @@ _SESSION = {
     "extra_float_digits": "1",
 }
 
+_LOOK_FOR_US_EVERY_MS = 5000
+"""How often a server at work looks whether we are still there; by itself it notices only when it has rows to send."""
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 _FIRST_USER_OID = 16384
@@ -137,6 +140,11 @@ class PostgresSource(PooledSource):
             sslmode=given.sslmode or None,
             sslrootcert=str(given.sslrootcert) if given.sslrootcert else None,
         )
+        if raw.info.server_version >= 140000:
+            raw.autocommit = True
+            with suppress(psycopg.Error):  # one on Windows cannot look; then a long query outlives a killed run
+                raw.execute(f"SET client_connection_check_interval = {_LOOK_FOR_US_EVERY_MS}")
+            raw.autocommit = False
         for name in _AS_TEXT:
             raw.adapters.register_loader(name, TextLoader)
         raw.adapters.register_loader("money", _MoneyLoader)
