@@ -97,7 +97,7 @@ def seconds_of(*words: str, tries: int) -> float:
 def throughput(rows: int, repeat: int, client: dict[str, Any]) -> None:
     help_s, demo_s = seconds_of("--help", tries=5), seconds_of("demo", tries=2)
     results: dict[str, list[dict[str, Any]]] = {who: [] for who in NAMES}
-    with PostgresRig() as postgres, KafkaRig() as kafka, tempfile.TemporaryDirectory() as folder:
+    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
         make_table(postgres, rows)
         slow = min(rows, SLOW_ROWS)
         places = {}
@@ -135,7 +135,7 @@ def throughput(rows: int, repeat: int, client: dict[str, Any]) -> None:
 
 
 def memory(rows: int) -> None:
-    with PostgresRig() as postgres, KafkaRig(properties={"log.retention.bytes": "200000000"}) as kafka:
+    with PostgresRig() as postgres, KafkaRig(properties={"log.retention.bytes": "200000000"}, for_long=True) as kafka:
         make_table(postgres, min(rows, 1_000_000))
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "m"

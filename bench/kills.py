@@ -253,7 +253,7 @@ def main(times: int, rows: int, interval_s: int) -> int:
     from tests.rigs.kafka import KafkaRig
     from tests.rigs.postgres import PostgresRig
 
-    with PostgresRig() as postgres, KafkaRig() as kafka, tempfile.TemporaryDirectory() as folder:
+    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
         story = live_through(
             Path(folder), postgres, kafka, times=times, rows=rows, interval_s=interval_s, seed=times, loud=True
         )

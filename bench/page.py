@@ -243,7 +243,7 @@ def watched(rows: int, sessions: int, repeat: int) -> None:
     rates: dict[bool, list[float]] = {False: [], True: []}
     problems: Counter[str] = Counter()
     longest_ms = {False: 0.0, True: 0.0}
-    with PostgresRig() as postgres, KafkaRig() as kafka, tempfile.TemporaryDirectory() as temporary:
+    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as temporary:
         make_table(postgres, rows)
         folder = Path(temporary) / "watched"
         topic = kafka.create_topic(partitions=6)

@@ -74,7 +74,7 @@ def main(minutes: int, idle_s: float) -> int:
     from tests.rigs.kafka import KafkaRig
     from tests.rigs.postgres import PostgresRig
 
-    with PostgresRig() as postgres, KafkaRig() as kafka, tempfile.TemporaryDirectory() as folder:
+    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), postgres, kafka, jobs=JOBS, minutes=minutes, idle_s=idle_s)
     delays = found["delays_s"]
     print(f"jobs loaded {found['jobs']}, runs {found['states']}, exit code {found['exit_code']}")

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.acceptance.test_command_line import problem, the_json, wait_for_messages
-from tests.rigs.workspace import command, environment, make_workspace, run_command, unmeasured
+from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 SECRET = "hunter2-of-the-broker"
 
@@ -243,7 +243,7 @@ def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot
     done = subprocess.run(
         limited,
         cwd=folder,
-        env=unmeasured(environment(postgres)),
+        env=environment(postgres),
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -47,7 +47,7 @@ def place(tmp_path, postgres, kafka):
         folder = make_workspace(tmp_path / "ws", postgres=postgres, topic=topic, sql=sql, **changes)
 
         def run(*words, **env):
-            return run_command(*words, env=environment(postgres, **env), cwd=folder)
+            return run_command(*words, env=environment(postgres, measured=True, **env), cwd=folder)
 
         return folder, run, topic
 
@@ -264,7 +264,7 @@ def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(
     place, table, kafka, postgres, started, name
 ):
     folder, run, topic = place(SLOW.format(name=table(60_000)))
-    process = started(folder, environment(postgres), "run", "export", "--json")
+    process = started(folder, environment(postgres, measured=True), "run", "export", "--json")
     wait_for_messages(kafka, topic, 3000)
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=40)
@@ -287,7 +287,7 @@ def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(
 def test_a_killed_run_becomes_interrupted_and_its_replay_sends_the_same_ids(place, table, kafka, postgres, started):
     name = table(60_000)
     folder, run, topic = place(SLOW.format(name=name))
-    process = started(folder, environment(postgres), "run", "export", "--at", "2026-01-17T02:00")
+    process = started(folder, environment(postgres, measured=True), "run", "export", "--at", "2026-01-17T02:00")
     wait_for_messages(kafka, topic, 3000)
     process.kill()
     process.communicate(timeout=20)
@@ -309,7 +309,7 @@ def test_a_killed_run_becomes_interrupted_and_its_replay_sends_the_same_ids(plac
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT")
 def test_a_job_that_runs_already_is_not_started_beside_itself(place, table, kafka, postgres, started):
     folder, run, topic = place(SLOW.format(name=table(60_000)))
-    process = started(folder, environment(postgres), "run", "export")
+    process = started(folder, environment(postgres, measured=True), "run", "export")
     wait_for_messages(kafka, topic, 100)
     second = run("run", "export")
     process.send_signal(signal.SIGINT)
@@ -452,7 +452,7 @@ def test_errors_are_one_json_document_too(place):
 
 
 def test_a_workspace_that_is_not_there_is_said(tmp_path):
-    done = run_command("runs", "--workspace", tmp_path / "nowhere", env=environment(), cwd=tmp_path)
+    done = run_command("runs", "--workspace", tmp_path / "nowhere", env=environment(measured=True), cwd=tmp_path)
     assert done.returncode == 2
     assert "nowhere" in problem(done)
 
@@ -463,7 +463,7 @@ def test_a_workspace_that_is_not_there_is_said(tmp_path):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    done = run_command("demo", "--rows", "3000", "--json", env=environment(), cwd=folder)
+    done = run_command("demo", "--rows", "3000", "--json", env=environment(measured=True), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout)
 
@@ -491,24 +491,24 @@ def test_every_command_over_the_demo_prints_one_json_document(demo):
         ("metrics", "rebuild"),
         ("doctor",),
     ):
-        done = run_command(*words, "--workspace", folder / "demo", "--json", env=environment(), cwd=folder)
+        done = run_command(*words, "--workspace", folder / "demo", "--json", env=environment(measured=True), cwd=folder)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         json.loads(done.stdout)
 
 
 def test_the_demo_can_be_made_again(demo):
     folder, _ = demo
-    done = run_command("demo", "--rows", "500", env=environment(), cwd=folder)
+    done = run_command("demo", "--rows", "500", env=environment(measured=True), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "✔ balanced" in done.stdout
     assert "python -m core find" in done.stdout
 
 
 def test_help_of_every_command_is_there(tmp_path):
-    done = run_command("--help", env=environment(), cwd=tmp_path)
+    done = run_command("--help", env=environment(measured=True), cwd=tmp_path)
     for name in "demo run preview sql check doctor config runs show find rejects replay send metrics".split():
         assert name in done.stdout
-        assert run_command(name, "--help", env=environment(), cwd=tmp_path).returncode == 0
+        assert run_command(name, "--help", env=environment(measured=True), cwd=tmp_path).returncode == 0
 
 
 def test_a_message_sent_by_hand_is_found(place, kafka):

@@ -18,7 +18,7 @@ from core.files import MOST_ROWS, open_sink
 from core.ledger import Ledger
 from core.model import Column, Job
 from core.workspace import Workspace
-from tests.rigs.workspace import command, environment, make_workspace, run_command, unmeasured
+from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day
 SELECT lpad(g::text, 12, '0') AS barcode, '&DATA'::date AS trkdate, (g / 4.0)::numeric(12,2) AS importo
@@ -41,7 +41,7 @@ def place(tmp_path, postgres):
         )
 
         def run(*words, **env):
-            return run_command(*words, env=environment(postgres, **env), cwd=folder)
+            return run_command(*words, env=environment(postgres, measured=True, **env), cwd=folder)
 
         return folder, run
 
@@ -310,7 +310,7 @@ def test_a_full_disk_leaves_no_torn_file(place, postgres, form):
     )
     done = subprocess.run(
         [sys.executable, "-c", limited],
-        env=unmeasured(environment(postgres)),
+        env=environment(postgres),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -338,7 +338,7 @@ def test_memory_stays_flat_while_a_file_grows(place, postgres, form):
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=unmeasured(environment(postgres)),
+            env=environment(postgres),
             cwd=folder,
             capture_output=True,
             text=True,

@@ -45,6 +45,7 @@ def place(tmp_path, postgres, kafka, certificates, mails):
         topic = ""
         env = environment(
             postgres,
+            measured=True,
             PSTT_SMTP_HOST="127.0.0.1",
             PSTT_SMTP_PORT=str(mails.port),
             PSTT_SMTP_USERNAME=USER,
@@ -88,6 +89,10 @@ def place(tmp_path, postgres, kafka, certificates, mails):
             with Agenda(self.workspace.ledger_file) as agenda:
                 return ask(agenda, *args)
 
+        def runs(self, state):
+            with Ledger(self.workspace.ledger_file) as ledger:
+                return [run for run in ledger.runs() if run.state == state]
+
     yield Place()
     for runner in runners:
         if runner.poll() is None:
@@ -130,8 +135,9 @@ def test_a_mail_server_that_is_down_or_slow_delays_mail_and_no_run(place, mails,
     place.start(PSTT_SMTP_TIMEOUT_S="5")
     for _ in range(3):
         place.run("run", "export", "--by-runner")
-    until(lambda: len([run for run in place.json("runs")["runs"] if run["state"] == "succeeded"]) == 3)
-    until(lambda: (waiting := place.json("alerts")["waiting"]) and waiting[0]["tries"] > 0)
+    until(lambda: len(place.runs("succeeded")) == 3)
+    with Outbox(place.workspace.ledger_file) as outbox:
+        until(lambda: (waiting := outbox.waiting()) and waiting[0].tries > 0)
     (first, *_) = place.json("alerts")["waiting"]
     assert "cannot be reached" in first["last_error"]
     assert "cannot be reached" in place.run("alerts").stdout
@@ -175,18 +181,19 @@ def half_failed(place) -> None:
 
 
 def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, mails, own_kafka):
-    slow = "SELECT g::text AS barcode, pg_sleep(0.001)::text AS s FROM generate_series(1, 60000) AS g"
+    slow = "SELECT g::text AS barcode, pg_sleep(0.01)::text AS s FROM generate_series(1, 10000) AS g"
     broker = own_kafka()
     place.make(slow, cluster={"bootstrap_servers": broker.plaintext}, scheduling_mode="cron", cron="0 2 * * *")
     broker.create_topic(place.topic, partitions=1)
     (place.folder / "alerts.json").write_text('{"rules": {"error_rate": {"for_s": 1}}}', encoding="utf-8")
-    place.start(PSTT_DELIVERY_TIMEOUT_MS="2000", KAFKA_REQUEST_TIMEOUT_MS="1000", KAFKA_MAX_RETRIES="0")
+    quick = {"PSTT_DELIVERY_TIMEOUT_MS": "2000", "KAFKA_REQUEST_TIMEOUT_MS": "1000", "KAFKA_MAX_RETRIES": "0"}
+    place.start(**quick, PSTT_FETCH_ROWS="50")
     place.run("run", "export", "--by-runner")
     until(lambda: broker.count(place.topic) > 0)
     broker.kill()
-    (run,) = until(lambda: [run for run in place.json("runs")["runs"] if run["state"] == "partial"], timeout_s=60)
-    assert run["acknowledged"] > 0
-    assert run["failed"] > run["acknowledged"] / 9
+    (run,) = until(lambda: place.runs("partial"))
+    assert run.acknowledged > 0
+    assert run.failed > run.acknowledged / 9
     file = place.folder / "queries" / "export.job.json"
     until(lambda: json.loads(file.read_text(encoding="utf-8")).get("enabled") is False, timeout_s=40)
     subjects = until(lambda: len(mails.inbox.mails) > 1 and [mail["Subject"] for mail in mails.inbox.mails])
@@ -242,7 +249,7 @@ def test_health_is_green_while_the_runner_works_and_red_once_it_is_gone(place):
 def test_health_fails_when_the_last_success_of_a_job_is_older_than_its_calendar_says(place):
     place.make(NO_TABLE, scheduling_mode="interval", interval_s=2)
     place.start()
-    until(lambda: [run for run in place.json("runs")["runs"] if run["state"] == "failed"])
+    until(lambda: place.runs("failed"))
     time.sleep(3)
     assert facts(place, PSTT_HEALTH_GRACE_S="3600")["job export"] == "pass"
     done = place.run("health", PSTT_HEALTH_GRACE_S="1")
@@ -250,7 +257,8 @@ def test_health_fails_when_the_last_success_of_a_job_is_older_than_its_calendar_
     assert "✘ job export: no success for " in done.stdout
     assert "it never succeeded" in done.stdout
     place.query(GOOD)
-    until(lambda: facts(place, PSTT_HEALTH_GRACE_S="3")["job export"] == "pass")
+    until(lambda: place.runs("succeeded"))
+    assert facts(place, PSTT_HEALTH_GRACE_S="30")["job export"] == "pass"
 
 
 def test_a_disabled_job_and_a_manual_one_are_nobodys_dead_man(place):

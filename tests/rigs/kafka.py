@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -209,7 +210,11 @@ class KafkaRig(KafkaTopics):
     Args:
         auto_create: Whether topics are made on first use.
         properties: Further broker properties, such as message.max.bytes.
+        for_long: Whether Java compiles with all its skill: worth it for a bench, costs more than a test's whole life.
     """
+
+    _formatted: ClassVar[dict[str, bytes]] = {}
+    """The files of an empty storage, the same for all brokers of this process."""
 
     username = CLIENT_NAME
     password = "pstt-secret-4711"
@@ -227,8 +232,11 @@ class KafkaRig(KafkaTopics):
     client_cert_file: Path
     client_key_file: Path
 
-    def __init__(self, *, auto_create: bool = False, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, auto_create: bool = False, properties: Mapping[str, str] | None = None, for_long: bool = False
+    ) -> None:
         self._chosen = {"auto.create.topics.enable": str(auto_create).lower(), **(properties or {})}
+        self._java = ["java"] if for_long else ["java", "-XX:TieredStopAtLevel=1"]
         self._server: Server | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
@@ -261,13 +269,19 @@ class KafkaRig(KafkaTopics):
             **self._chosen,
         }
         self._config.write_text("\n".join(f"{k}={v}" for k, v in settings.items()), encoding="utf-8")
-        if not (self._folder / "data" / "meta.properties").exists():
+        data = self._folder / "data"
+        if not self._formatted:
             self._format()
+            self._formatted.update((file.name, file.read_bytes()) for file in data.iterdir())
+        elif not data.exists():
+            data.mkdir()
+            for name, content in self._formatted.items():
+                (data / name).write_bytes(content)
         self.start()
 
     def start(self, timeout_s: float = 60) -> None:
         """Starts the broker, also again after `stop` or `kill`, on the same ports and data; returns when it answers."""
-        command = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        command = [*self._java, "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
         command += ["-cp", self._class_path, "kafka.Kafka", str(self._config)]
         self._server = Server(command, folder=self._folder, log=self._log)
         admin, end = self._admin(), time.monotonic() + timeout_s

@@ -57,16 +57,19 @@ def make_workspace(
     return folder
 
 
-def environment(postgres: Any = None, **more: str) -> dict[str, str]:
-    """This process's environment without settings of ours that would leak into a test."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_", "PSTT_"))}
+def environment(postgres: Any = None, *, measured: bool = False, **more: str) -> dict[str, str]:
+    """This process's environment without settings of ours that would leak into a test.
+
+    Args:
+        postgres: The server whose password connections ask for.
+        measured: Whether coverage counts in the process too. That doubles its cost, so only where nothing else
+            reaches the code; and it writes a file of its own at the end, so never where files may not grow.
+        more: Further variables.
+    """
+    ours = ("KAFKA_", "PSTT_") if measured else ("KAFKA_", "PSTT_", "COVERAGE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     password = {PASSWORD_VARIABLE: postgres.password} if postgres else {}
     return {**kept, "PYTHONPATH": str(ROOT), **password, **more}
-
-
-def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
-    """The same without coverage, which writes a file of its own when a process ends: none where files may not grow."""
-    return {name: value for name, value in env.items() if not name.startswith("COVERAGE_")}
 
 
 def command(*words: str | Path) -> list[str]:

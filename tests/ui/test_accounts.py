@@ -56,7 +56,7 @@ def asked(folder):
 def core(folder, *words, given="", code=0):
     """A command, with what is typed; its output."""
     done = subprocess.run(
-        [*command(*words), "--workspace", str(folder)], cwd=ROOT, env=environment(), input=given, capture_output=True,
+        [*command(*words), "--workspace", str(folder)], cwd=ROOT, env=environment(measured=True), input=given, capture_output=True,
         text=True, encoding="utf-8", timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr

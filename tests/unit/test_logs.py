@@ -17,7 +17,7 @@ from loguru import logger
 
 from core import logs
 from core.logs import start_logging
-from tests.rigs.workspace import environment, run_command, unmeasured
+from tests.rigs.workspace import environment, run_command
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ def test_a_disk_that_is_full_takes_the_log_away_with_one_line_and_no_traceback(t
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        env=unmeasured(environment()),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
