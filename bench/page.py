@@ -34,7 +34,7 @@ from core.workspace import Workspace
 from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
-from tests.rigs.workspace import ROOT, environment, make_workspace
+from tests.rigs.workspace import ROOT, environment, log_text, make_workspace
 from ui.data import FIGURES_S
 
 STANDS = """
@@ -282,7 +282,7 @@ def watched(rows: int, sessions: int, repeat: int) -> None:
 
 def _print_log(folder: Path) -> None:
     """What the page logged about the problems, before the workspace is gone."""
-    log = (folder / "logs" / "pstt.log").read_text(encoding="utf-8")
+    log = log_text(folder)
     start = log.find("could not be shown")
     print(log[max(start - 200, 0) : start + 6000] if start >= 0 else log[-2000:])
 

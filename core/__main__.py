@@ -904,7 +904,10 @@ def _defect(error: Exception, *, as_json: bool) -> int:
     logger.opt(exception=error).debug("unexpected error")
     text = f"unexpected {type(error).__name__}"
     return _fail(
-        PsttError(text, remedy="this is a defect of PSTT Kafka: report it with logs/pstt.log at KAFKA_LOG_LEVEL=DEBUG"),
+        PsttError(
+            text,
+            remedy="this is a defect of PSTT Kafka: report it with the newest file in logs, at KAFKA_LOG_LEVEL=DEBUG",
+        ),
         as_json=as_json,
     )
 

@@ -1,4 +1,4 @@
-"""The newest lines of `logs/pstt.log`, read from its end: of one run, or of everything."""
+"""The newest lines of the log in `logs/`, read from its end: of one run, or of everything."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LogLine:
 def newest_lines(
     folder: Path, *, run: str = "", job: str = "", level: str = "DEBUG", since: datetime | None = None, limit: int = 500
 ) -> list[LogLine]:
-    """The newest lines, oldest first; those of rotated files as well, 64 MB back at most.
+    """The newest lines, oldest first; those of earlier days as well, 64 MB back at most.
 
     Args:
         folder: The workspace's `logs/`.

@@ -6,28 +6,28 @@ import json
 import logging
 import sys
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from loguru import Record
+    from loguru import Message, Record
 
 __all__ = ["start_logging"]
 
-ROTATE_AT = "50 MB"
 _NEVER = (("apprise", "CRITICAL"), ("urllib3", "WARNING"))
 """They log addresses that hold a token, such as that of a Teams channel."""
 
 
 def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) -> str | None:
-    """Sends everything that is logged to `folder`/pstt.log and warnings to stderr.
+    """Sends everything that is logged to the file of the day in `folder` and warnings to stderr.
 
     A folder that cannot be written is no reason to send nothing: the terminal then gets the log alone.
 
     Args:
         folder: The workspace's `logs/`; None: only the terminal.
         level: Lowest level that is kept: DEBUG, INFO, WARNING, ERROR.
-        retention_days: Days a rotated file is kept.
+        retention_days: Days a file is kept after its last line.
 
     Returns:
         Why there is no log file; None where there is one.
@@ -51,7 +51,7 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         logger.add(
-            _Patient(folder / "pstt.log", retention_days),
+            _DailyFile(folder, retention_days),
             level=level,
             format=_json_line,
             # A message of ours never holds a row's value; loguru's diagnose would print local variables.
@@ -63,24 +63,28 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
     return None
 
 
-class _Patient:
-    """The log file, rotated and kept for some days. A disk that is full takes the log away, and nothing else.
+class _DailyFile:
+    """One file a day, kept for some days. A disk that is full takes the log away, and nothing else.
 
-    Loguru itself would print a traceback for each line that it cannot write.
+    Its day is in its name, so that no file is ever renamed: runner, page and runs write into one at once, and Windows
+    renames none that another process holds open. Loguru's own file cannot do that, and prints a traceback for each
+    line that a full disk refuses.
     """
 
-    def __init__(self, path: Path, retention_days: int) -> None:
-        from loguru import _file_sink  # loguru 0.7.3: it has no public way to handle a sink's errors
-
-        make: Any = _file_sink.FileSink  # untyped
-        self._file = make(str(path), rotation=ROTATE_AT, retention=f"{retention_days} days", encoding="utf-8")
-        self._folder = path.parent
+    def __init__(self, folder: Path, retention_days: int) -> None:
+        self._folder = folder
+        self._retention_days = retention_days
+        self._day = ""
+        self._stream: TextIO | None = None
         self._told = False
+        self._open(datetime.now().astimezone())
 
-    def write(self, message: str) -> None:
+    def write(self, message: Message) -> None:
         """Writes a line, or says once that it cannot."""
         try:
-            self._file.write(message)
+            now = message.record["time"]
+            stream = self._stream if f"{now:%Y-%m-%d}" == self._day else None
+            (stream or self._open(now)).write(message)
         except OSError as error:
             if not self._told:
                 self._told = True
@@ -89,8 +93,21 @@ class _Patient:
 
     def stop(self) -> None:
         """Closes the file."""
-        with suppress(OSError):
-            self._file.stop()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+    def _open(self, now: datetime) -> TextIO:
+        self.stop()
+        self._day = f"{now:%Y-%m-%d}"
+        self._stream = stream = (self._folder / f"pstt-{self._day}.log").open("a", encoding="utf-8", buffering=1)
+        oldest = now.timestamp() - self._retention_days * 86_400
+        for file in self._folder.glob("pstt*.log"):
+            with suppress(OSError):  # gone already, or held open
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
+        return stream
 
 
 def _severity(level: str) -> int:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.acceptance.test_command_line import problem, the_json, wait_for_messages
-from tests.rigs.workspace import command, environment, make_workspace, run_command
+from tests.rigs.workspace import command, environment, log_text, make_workspace, run_command
 
 SECRET = "hunter2-of-the-broker"
 
@@ -118,7 +118,7 @@ def test_a_wrong_broker_password_is_said_to_be_one_and_shown_nowhere(place, kafk
     assert done.returncode == 1, text
     assert "Kafka Rig" in text
     assert "password" in text
-    log = (folder / "logs" / "pstt.log").read_text(encoding="utf-8")
+    log = log_text(folder)
     assert SECRET not in text + log
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.rigs.workspace import command, environment, make_workspace, run_command
+from tests.rigs.workspace import command, environment, log_text, make_workspace, run_command
 
 TABLE = """CREATE TABLE {name} AS SELECT lpad((572680000000 + g)::text, 12, '0') AS barcode, date '2026-01-16' AS trkdate,
   (g % 999)::int AS operator, timestamp '2026-01-16 11:50:32.665' + g * interval '1 second' AS arrivetimestamp,
@@ -523,8 +523,8 @@ def test_a_message_sent_by_hand_is_found(place, kafka):
 def test_the_log_has_one_json_object_a_line_and_no_row_values(place, table):
     folder, run, _ = place(f"SELECT * FROM {table(50)}")
     assert run("run", "export").returncode == 0
-    lines = [json.loads(line) for line in (folder / "logs" / "pstt.log").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in log_text(folder).splitlines()]
     verdict = next(line for line in lines if "50 acknowledged" in line["message"])
     assert verdict["job"] == "export"
     assert verdict["run"]
-    assert "572680000007" not in (folder / "logs" / "pstt.log").read_text(encoding="utf-8")
+    assert "572680000007" not in log_text(folder)

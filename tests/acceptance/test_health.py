@@ -15,7 +15,7 @@ from core.outbox import Outbox
 from core.workspace import Workspace
 from tests.rigs.certificates import make_certificates
 from tests.rigs.smtp import MailRig, until
-from tests.rigs.workspace import environment, make_workspace, run_command
+from tests.rigs.workspace import environment, log_text, make_workspace, run_command
 
 ANNA, LUCA = "anna@example.com", "luca@example.com"
 USER, PASSWORD = "pstt@example.com", "hunter2-in-the-rig"
@@ -124,7 +124,7 @@ def test_a_failed_run_is_mailed_and_the_next_good_one_says_that_it_is_over(place
     everything = "".join(mail.as_string() for mail in mails.inbox.mails)
     for secret in (PASSWORD, postgres.password, "row-value-", "000000000001"):
         assert secret not in everything
-    log = (place.folder / "logs" / "pstt.log").read_text(encoding="utf-8")
+    log = log_text(place.folder)
     assert PASSWORD not in log
     assert "delivered to anna@example.com" in log
 

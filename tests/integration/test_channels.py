@@ -13,6 +13,7 @@ from core.channels import channel_problem, doors
 from core.logs import start_logging
 from core.notices import Notice
 from core.outbox import Outbox, entry_of
+from tests.rigs.workspace import log_text
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 TOKEN = "T0k3n-of-the-channel"
@@ -83,7 +84,7 @@ def test_a_channel_that_refuses_is_tried_again_and_gives_its_reason_without_the_
     assert 'channel "teams" took no message' in entry.last_error
     assert "503" in entry.last_error
     assert TOKEN not in entry.last_error
-    log = (tmp_path / "logs" / "pstt.log").read_text(encoding="utf-8")
+    log = log_text(tmp_path)
     assert "503" in log
     assert TOKEN not in log
 

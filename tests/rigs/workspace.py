@@ -77,6 +77,11 @@ def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "core", *map(str, words)]
 
 
+def log_text(workspace: Path) -> str:
+    """Everything in `logs/`, one file a day."""
+    return "".join(file.read_text(encoding="utf-8") for file in sorted((workspace / "logs").glob("pstt-*.log")))
+
+
 def run_command(
     *words: str | Path, env: Mapping[str, str], cwd: Path, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:

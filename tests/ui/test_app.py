@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from core.demo import SLUG, make_demo
-from tests.rigs.workspace import ROOT, environment, run_command
+from tests.rigs.workspace import ROOT, environment, log_text, run_command
 from tests.ui.conftest import Place
 from tests.ui.rest import PASSWORD, add_user, token
 
@@ -114,7 +114,7 @@ def test_a_caller_who_goes_in_the_middle_leaves_no_defect(address, place):
     while time.monotonic() < deadline and httpx2.get(f"{address}/api/monitoring/health").status_code != 200:
         time.sleep(0.1)
     assert httpx2.get(f"{address}{JOBS}").json()["total"] == 1
-    log = (place.folder / "logs" / "pstt.log").read_text(encoding="utf-8")
+    log = log_text(place.folder)
     assert "/api/scheduler/scheduling failed" not in log
     assert "ClientDisconnect" not in log
 

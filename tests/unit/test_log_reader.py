@@ -49,10 +49,11 @@ def test_lower_levels_and_earlier_lines_are_left_out(folder):
     assert newest_lines(folder, since=datetime.now(UTC) + timedelta(hours=1)) == []
 
 
-def test_rotated_files_are_read_too(folder):
+def test_earlier_days_are_read_too(folder):
     logger.info("old")
     logger.remove()
-    (folder / "pstt.log").rename(folder / "pstt.2026-01-17_02-00-00_000000.log")
+    (file,) = folder.glob("pstt-*.log")
+    file.rename(folder / "pstt-2026-01-17.log")
     start_logging(folder, level="DEBUG")
     logger.info("new")
     assert [line.message for line in newest_lines(folder)] == ["old", "new"]
@@ -60,7 +61,8 @@ def test_rotated_files_are_read_too(folder):
 
 def test_a_half_line_and_text_of_others_are_passed_over(folder):
     logger.info("whole")
-    with (folder / "pstt.log").open("a", encoding="utf-8") as stream:
+    (file,) = folder.glob("pstt-*.log")
+    with file.open("a", encoding="utf-8") as stream:
         stream.write('not ours\n[1, 2]\n{"time": "2026-01-17T02:00:00+00:00", "lev')
     assert [line.message for line in newest_lines(folder)] == ["whole"]
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from core import logs
 from core.logs import start_logging
 from tests.rigs.workspace import environment, run_command
 
@@ -33,7 +32,8 @@ def quiet():
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "pstt.log").read_text(encoding="utf-8").splitlines()]
+    (file,) = folder.glob("pstt-*.log")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 # ── the file ──────────────────────────────────────────────────────────────────────────────────
@@ -92,25 +92,25 @@ def test_an_exception_is_one_line_without_local_variables(tmp_path):
         logger.opt(exception=error).error("unexpected")
     (entry,) = entries(tmp_path)
     assert entry["exception"] == "ValueError('told')"
-    assert "hunter2" not in (tmp_path / "pstt.log").read_text(encoding="utf-8")
+    assert "hunter2" not in json.dumps(entry)
 
 
-def test_a_full_file_is_put_aside_and_one_older_than_the_retention_is_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(logs, "ROTATE_AT", "2 kB")
-    old, young = tmp_path / "pstt.2020-01-01_00-00-00_000000.log", tmp_path / "pstt.2020-01-02_00-00-00_000000.log"
-    for file, days in ((old, 31), (young, 29)):
-        file.write_text("{}\n", encoding="utf-8")
-        os.utime(file, (time.time() - days * 86_400,) * 2)
+def test_each_day_has_a_file_of_its_own(tmp_path):
+    start_logging(tmp_path, level="INFO")
+    for day, text in ((17, "evening"), (18, "morning"), (18, "noon")):
+        of_that_day = logger.patch(lambda record, day=day: record.update(time=record["time"].replace(2026, 1, day)))
+        of_that_day.info("{}", text)
+    told = [(tmp_path / f"pstt-2026-01-{day}.log").read_text(encoding="utf-8").splitlines() for day in (17, 18)]
+    assert [[json.loads(line)["message"] for line in lines] for lines in told] == [["evening"], ["morning", "noon"]]
+
+
+def test_a_file_older_than_the_retention_is_removed_and_what_others_keep_there_is_not(tmp_path):
+    names = {"pstt-2020-01-01.log": 31, "pstt-2020-01-02.log": 29, "runner.err": 400}
+    for name, days in names.items():
+        (tmp_path / name).write_text("{}\n", encoding="utf-8")
+        os.utime(tmp_path / name, (time.time() - days * 86_400,) * 2)
     start_logging(tmp_path, level="INFO", retention_days=30)
-    for n in range(30):
-        logger.info("{} {}", n, "x" * 100)
-    logger.remove()
-    assert not old.exists()
-    assert young.exists()
-    files = sorted(tmp_path.glob("pstt*.log"))
-    assert len(files) > 2
-    lines = [line for file in files if file != young for line in file.read_text(encoding="utf-8").splitlines()]
-    assert len(lines) == 30
+    assert {name for name in names if (tmp_path / name).exists()} == {"pstt-2020-01-02.log", "runner.err"}
 
 
 def test_a_folder_that_cannot_be_made_is_a_reason_and_the_terminal_still_has_the_log(tmp_path, capsys):
@@ -171,7 +171,8 @@ def demo(tmp_path_factory):
 
 def run_logged(demo: Path, **settings: str) -> list[dict[str, Any]]:
     """Runs the demo's job; the log of that run alone."""
-    (demo / "logs" / "pstt.log").unlink(missing_ok=True)
+    for file in (demo / "logs").glob("pstt-*.log"):
+        file.unlink()
     done = run_command("run", "export-cdg-tracce", "--json", env=environment(**settings), cwd=demo)
     assert done.returncode == 0, done.stderr
     return entries(demo / "logs")

@@ -189,7 +189,7 @@ def install(api: FastAPI) -> None:
         logger.opt(exception=error).error("{} {} failed: {}", request.method, request.url.path, type(error).__name__)
         defect = PsttError(
             f"unexpected {type(error).__name__}",
-            remedy="this is a defect of PSTT Kafka: report it with logs/pstt.log",
+            remedy="this is a defect of PSTT Kafka: report it with the newest file in logs",
         )
         return answer(HTTPStatus.INTERNAL_SERVER_ERROR, defect)
 

@@ -45,7 +45,7 @@ def guarded(show: Callable[P, None]) -> Callable[P, None]:
                 PsttError(
                     t("this part of the page could not be shown"),
                     why=type(error).__name__,
-                    remedy=t("this is a defect of PSTT Kafka: report it with logs/pstt.log"),
+                    remedy=t("this is a defect of PSTT Kafka: report it with the newest file in logs"),
                 )
             )
 
