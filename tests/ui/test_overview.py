@@ -55,6 +55,8 @@ def test_a_filter_counts_only_what_it_names(worked, see):
     app = see("overview")
     app.selectbox(key="overview_job").select("broken").run()
     assert metric(app, "Sent") == "0"
+    assert "nothing was sent in 30 days" in words(app)
+    assert not app.get("plotly_chart")
     app.selectbox(key="overview_job").select("export").run()
     assert metric(app, "Sent") == f"{3 * 495:,}"
 

@@ -57,6 +57,30 @@ def test_a_click_on_a_day_of_the_chart_shows_its_runs(address, visit):
     assert re.search(r"day=\d{4}-\d\d-\d\d", seen.page.url)
 
 
+def test_an_address_keeps_what_was_chosen_and_shows_another_browser_the_same(address, visit):
+    seen = visit(address)
+    seen.heading("Overview")
+    seen.page.get_by_text("90 days", exact=True).click()
+    seen.page.get_by_role("button", name=re.compile("Filter")).click()
+    seen.page.get_by_role("combobox", name=re.compile("Job")).first.click()
+    seen.page.get_by_role("option", name="broken").click()
+    seen.page.wait_for_url(re.compile(r"overview_days=90.days"))
+    seen.page.wait_for_url(re.compile(r"overview_job="))
+    other = visit(seen.page.url)
+    other.has(re.compile("Filter: Broken"))
+    assert other.page.get_by_role("radio", name="90 days").get_attribute("aria-checked") == "true"
+
+    seen.page.get_by_role("link", name="Runs", exact=True).click()
+    seen.heading("Runs")
+    assert "overview_" not in seen.page.url
+    seen.page.get_by_role("combobox", name=re.compile("State")).click()
+    seen.page.get_by_role("option", name=re.compile("failed")).click()
+    seen.page.wait_for_url(re.compile("runs_states="))
+    other = visit(seen.page.url)
+    other.has(re.compile("Runs: 1[.]"))
+    assert [*seen.troubles, *other.troubles] == []
+
+
 def test_days_drawn_over_in_the_calendar_become_the_range(worked, address, visit):
     seen = visit(f"{address}/calendar")
     seen.heading("Calendar")

@@ -133,16 +133,25 @@ def _filters(choices: data.Choices) -> tuple[Scope, int]:
     def name(slug: str | None) -> str:
         return t("all") if slug is None else choices.jobs.get(slug, slug)
 
-    state = st.session_state
-    chosen = [state.get(f"overview_{what}") for what in ("job", "topic", "cluster")]
-    words = [name(chosen[0]) if chosen[0] else "", chosen[1] or "", chosen[2] or ""]
+    keys = ("overview_job", "overview_topic", "overview_cluster")
+    # At the first visit what an address names has not reached the fields yet.
+    words = [st.session_state[key] if key in st.session_state else st.query_params.get(key) for key in keys]
+    words[0] = words[0] and name(words[0])
     label = " · ".join(plain(word) for word in words if word) or t("all jobs, topics and environments")
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.popover(f"{t('Filter')}: {label}", icon=":material/filter_list:"):
-            job = st.selectbox(t("Job"), [None, *choices.jobs], format_func=name, key="overview_job")
-            topic = st.selectbox(t("Topic"), [None, *choices.topics], format_func=_or_all, key="overview_topic")
+            job = st.selectbox(
+                t("Job"), [None, *choices.jobs], format_func=name, key="overview_job", bind="query-params"
+            )
+            topic = st.selectbox(
+                t("Topic"), [None, *choices.topics], format_func=_or_all, key="overview_topic", bind="query-params"
+            )
             cluster = st.selectbox(
-                t("Environment"), [None, *choices.clusters], format_func=_or_all, key="overview_cluster"
+                t("Environment"),
+                [None, *choices.clusters],
+                format_func=_or_all,
+                key="overview_cluster",
+                bind="query-params",
             )
         days = st.segmented_control(
             t("Period"),
@@ -150,6 +159,7 @@ def _filters(choices: data.Choices) -> tuple[Scope, int]:
             default=30,
             format_func=lambda count: t("{count} days", count=count),
             key="overview_days",
+            bind="query-params",
             required=True,
             label_visibility="collapsed",
             width="content",
@@ -213,6 +223,9 @@ def _charts(scope: Scope, days: int) -> None:
     today = seen.at.astimezone(ZoneInfo(timezone)).date()
     with st.container(border=True):
         st.subheader(t("Messages per day"), anchor=False)
+        if not seen.days and not seen.hours:
+            st.markdown(t("nothing was sent in {days} days", days=days))
+            return
         figure = charts.messages_per_day(seen.days, seen.usual_days, today, days)
         total = sum(row["messages"] for row in seen.days)
         alt = t("{count} messages in {days} days", count=number(total), days=days)

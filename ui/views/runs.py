@@ -60,16 +60,24 @@ def _filters() -> tuple[str | None, list[str], tuple[date, date] | None]:
             index=jobs.index(asked_job) if asked_job in jobs else 0,
             format_func=lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug),
             key="runs_job",
+            bind="query-params",
             width=280,
         )
         states = st.multiselect(
-            t("State"), STATES, format_func=run_state_word, key="runs_states", placeholder=t("all"), width=280
+            t("State"),
+            STATES,
+            format_func=run_state_word,
+            key="runs_states",
+            bind="query-params",
+            placeholder=t("all"),
+            width=280,
         )
         days = st.date_input(
             t("Scheduled on"),
             value=(asked_day, asked_day) if asked_day else (),
             format="DD/MM/YYYY",
             key="runs_days",
+            bind="query-params",
             width=240,
         )
         run_id = st.text_input(t("Run"), placeholder=t("its id, or the beginning"), key="runs_id", width=200)
