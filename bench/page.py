@@ -311,7 +311,7 @@ def painted(rows: int, days: int, folder: Path) -> None:
         for name in VISITS:
             tab = browser.new_page()
             tab.goto(f"http://127.0.0.1:{page.port}", wait_until="commit")
-            tab.wait_for_function("window.standing?.charts", timeout=120_000)
+            tab.wait_for_function("window.standing?.charts && window.standing.figures", timeout=120_000)
             standing = tab.evaluate("standing")
             print(
                 f"{name:<34} " + " ".join(f"{standing[part] / 1000:>8.2f}" for part in ("heading", "figures", "charts"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,6 +28,9 @@ __all__ = ["show", "warm_up"]
 EVERY_S = 10
 """How often the figures are drawn again."""
 PERIODS = (7, 30, 90)
+_SEEN = "overview_seen"
+FIGURES_FIRST_S = 0.3
+"""A browser that has figures and charts at once shows neither until its slow part, the charts, is done."""
 
 
 def show() -> None:
@@ -44,6 +48,9 @@ def show() -> None:
         _where_is()
     scope, days = _filters(choices)
     _numbers(scope, days)
+    if _SEEN not in st.session_state:
+        st.session_state[_SEEN] = True
+        time.sleep(FIGURES_FIRST_S)
     _charts(scope, days)
     _tables(scope, days)
 
