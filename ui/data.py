@@ -95,6 +95,7 @@ def forget() -> None:
     _all_asked.forget()
     _of_any_period.forget()
     _of_the_period.forget()
+    _errors_of_the_period.forget()
 
 
 def jobs() -> tuple[list[Job], list[ConfigError]]:
@@ -169,8 +170,6 @@ class Overview:
     usual_days: dict[date, Usual]
     hours: list[dict[str, Any]]
     runs: list[dict[str, Any]]
-    errors: list[Error]
-    """Of the period, the most frequent first."""
     errors_24h: list[Error]
     """The newest first."""
     threshold_ms: float | None
@@ -229,6 +228,17 @@ def overview(scope: Scope, days: int) -> Overview:
     return Overview(at=now(), threshold_ms=_threshold(asked.folder), **of_any, **of_this)
 
 
+def frequent_errors(scope: Scope, days: int) -> list[Error]:
+    """Errors of the last `days` days, the most frequent first.
+
+    They take longer than all of `overview`, and are asked for while the browser draws that.
+
+    Raises:
+        PsttError: They cannot be read.
+    """
+    return _errors_of_the_period.get(replace(_all_asked.get(root()), scope=scope, days=days))
+
+
 def _find_all_asked(folder: Path) -> _Asked:
     with open_workspace(folder, log=False) as app:
         timezone, runs = app.timezone, app.ledger.runs_state()
@@ -252,17 +262,24 @@ def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
 def _find_of_the_period(asked: _Asked) -> dict[str, Any]:
     at = now()
     with _metrics(asked.folder).figures(asked.timezone) as figures:
-        begins = figures.midnight(at, days=1 - asked.days)
         return {
             "days": figures.days(at, asked.days, asked.scope),
             "usual_days": figures.usual_days(at, asked.days, asked.scope),
-            "errors": _errors(figures, begins, at + timedelta(days=1), asked.scope),
         }
+
+
+def _find_errors_of_the_period(asked: _Asked) -> list[Error]:
+    at = now()
+    with _metrics(asked.folder).figures(asked.timezone) as figures:
+        return _errors(figures, figures.midnight(at, days=1 - asked.days), at + timedelta(days=1), asked.scope)
 
 
 _all_asked = Remembered(_find_all_asked, fresh_s=FIGURES_S, stale_s=FIGURES_S)
 _of_any_period = Remembered(_find_of_any_period, fresh_s=AT_MOST_S, stale_s=AT_MOST_S, problem_s=FIGURES_S)
 _of_the_period = Remembered(_find_of_the_period, fresh_s=AT_MOST_S, stale_s=AT_MOST_S, problem_s=FIGURES_S)
+_errors_of_the_period = Remembered(
+    _find_errors_of_the_period, fresh_s=AT_MOST_S, stale_s=AT_MOST_S, problem_s=FIGURES_S
+)
 
 
 def _errors(figures: Any, since: datetime, until: datetime, scope: Scope) -> list[Error]:

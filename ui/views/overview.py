@@ -63,6 +63,7 @@ def warm_up() -> None:
     """
     charts.warm_up()
     data.overview(Scope(), PERIODS[1])
+    data.frequent_errors(Scope(), PERIODS[1])
 
 
 # ── the question of the morning ───────────────────────────────────────────────────────────────
@@ -278,7 +279,7 @@ def _tables(scope: Scope, days: int) -> None:
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True):
         st.subheader(t("Most frequent errors"), anchor=False)
-        _error_table(seen.errors, timezone, "frequent", t("no error in {days} days", days=days))
+        _error_table(data.frequent_errors(scope, days), timezone, "frequent", t("no error in {days} days", days=days))
     with right, st.container(border=True):
         st.subheader(t("Errors of 24 hours"), anchor=False)
         _error_table(seen.errors_24h, timezone, "recent", t("no error in 24 hours"))
