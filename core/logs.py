@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from contextlib import suppress
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -74,7 +74,7 @@ class _DailyFile:
     def __init__(self, folder: Path, retention_days: int) -> None:
         self._folder = folder
         self._retention_days = retention_days
-        self._day = ""
+        self._day: date | None = None
         self._stream: TextIO | None = None
         self._told = False
         self._open(datetime.now().astimezone())
@@ -83,7 +83,7 @@ class _DailyFile:
         """Writes a line, or says once that it cannot."""
         try:
             now = message.record["time"]
-            stream = self._stream if f"{now:%Y-%m-%d}" == self._day else None
+            stream = self._stream if now.date() == self._day else None
             (stream or self._open(now)).write(message)
         except OSError as error:
             if not self._told:
@@ -100,7 +100,7 @@ class _DailyFile:
 
     def _open(self, now: datetime) -> TextIO:
         self.stop()
-        self._day = f"{now:%Y-%m-%d}"
+        self._day = now.date()
         self._stream = stream = (self._folder / f"pstt-{self._day}.log").open("a", encoding="utf-8", buffering=1)
         oldest = now.timestamp() - self._retention_days * 86_400
         for file in self._folder.glob("pstt*.log"):

@@ -231,7 +231,7 @@ def overview(scope: Scope, days: int) -> Overview:
 def frequent_errors(scope: Scope, days: int) -> list[Error]:
     """Errors of the last `days` days, the most frequent first.
 
-    They take longer than all of `overview`, and are asked for while the browser draws that.
+    The slowest question of the overview: it is asked apart, while the browser draws the rest.
 
     Raises:
         PsttError: They cannot be read.

@@ -61,6 +61,13 @@ def test_a_filter_counts_only_what_it_names(worked, see):
     assert metric(app, "Sent") == f"{3 * 495:,}"
 
 
+def test_an_address_that_names_what_is_not_there_filters_nothing_and_says_so(worked, see):
+    app = see("overview", overview_job="No such job", overview_topic="no-such-topic")
+    assert metric(app, "Sent") == f"{3 * 495:,}"
+    (popover,) = app.get("popover")
+    assert popover.proto.popover.label == "Filter: all jobs, topics and environments"
+
+
 def test_html_and_markdown_in_names_and_errors_stay_text(worked, see):
     app = see("overview")
     assert "<script>alert(1)</script>" in cells(app)

@@ -145,7 +145,8 @@ def _filters(choices: data.Choices) -> tuple[Scope, int]:
     # At the first visit what an address names has not reached the fields yet.
     words = [st.session_state[key] if key in st.session_state else st.query_params.get(key) for key in keys]
     words[0] = words[0] and name(words[0])
-    label = " · ".join(plain(word) for word in words if word) or t("all jobs, topics and environments")
+    offered = {*choices.jobs.values(), *choices.topics, *choices.clusters}  # the fields take nothing else either
+    label = " · ".join(plain(word) for word in words if word in offered) or t("all jobs, topics and environments")
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.popover(f"{t('Filter')}: {label}", icon=":material/filter_list:"):
             job = st.selectbox(
