@@ -155,6 +155,7 @@ class JobShape(_Shape):
     delivery: DeliveryGuarantee = "at_least_once"
     on_bad_row: OnBadRow = "reject"
     on_null_key: OnNullKey = "reject"
+    max_rejects: Annotated[int, Field(ge=0)] = 0
     types: dict[str, TypeOverride] = {}
     decimals: DecimalForm = "number"
     key_separator: str = "|"

@@ -82,6 +82,7 @@ class Ledger(Store):
             "sql_text": ";\n".join(step.sql for step in plan.query.steps),
             "fire_id": plan.fire_id,
             "job_sha256": plan.job_sha256,
+            "max_rejects": plan.job.max_rejects,
         }
         with self._translated(), self._transaction():
             run_id = self._begin(row, now)
@@ -117,6 +118,7 @@ class Ledger(Store):
             "sql_text": "",
             "fire_id": fire_id,
             "job_sha256": job_sha256,
+            "max_rejects": job.max_rejects,
         }
         with self._translated(), self._transaction():
             run_id = self._begin(row, now)

@@ -81,12 +81,26 @@ CREATE TABLE reject (
     PRIMARY KEY (run_id, row_number)
 ) STRICT;
 
+-- name: schema_3
+-- Where a run really sent to, by ids that no renaming changes, and how many rejects its job calls green.
+ALTER TABLE run ADD COLUMN cluster_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN bootstrap_servers TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN topic_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN max_rejects INTEGER NOT NULL DEFAULT 0;
+-- Earlier versions called a run of which nothing arrived a success.
+UPDATE run SET state = 'failed', error_class = 'NothingArrived', error_retriable = 0,
+    error_text = 'none of the rows read was acknowledged: all were rejected',
+    error_remedy = 'python -m core rejects ' || run_id || ' lists the reasons'
+WHERE state = 'succeeded' AND rows_read > 0 AND acknowledged = 0 AND rejected > 0
+
 -- name: insert_run
 INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, window_start, timezone,
-                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, fire_id, job_sha256)
+                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, fire_id, job_sha256,
+                 max_rejects)
 VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, :scheduled_at, :window_start, :timezone,
         1 + (SELECT count(*) FROM run WHERE job = :job AND scheduled_at = :scheduled_at),
-        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256)
+        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256,
+        :max_rejects)
 
 -- name: claim_fire
 UPDATE fire SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL

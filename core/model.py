@@ -287,6 +287,8 @@ class Job:
     delivery: DeliveryGuarantee = "at_least_once"
     on_bad_row: OnBadRow = "reject"
     on_null_key: OnNullKey = "reject"
+    max_rejects: int = 0
+    """A run with at most so many rejects is still complete."""
     types: Mapping[str, TypeOverride] = field(default_factory=dict)
     decimals: DecimalForm = "number"
     key_separator: str = "|"
@@ -449,6 +451,14 @@ class Run:
     job_sha256: str = ""
     cancel_asked_at: datetime | None = None
     cancel_asked_by: str | None = None
+    cluster_id: str = ""
+    """The cluster's own id, which no renaming changes; empty where it is not known."""
+    bootstrap_servers: str = ""
+    """The cluster's addresses at the time of the run."""
+    topic_id: str = ""
+    """The topic's id (KIP-516): another one after the topic was deleted and made again; empty where it is not known."""
+    max_rejects: int = 0
+    """How many rejects the job called green at the time of the run."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
 

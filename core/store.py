@@ -19,11 +19,12 @@ from core.named_sql import load_named_sql
 
 __all__ = ["Store"]
 
-SCHEMAS: Mapping[int, tuple[str, ...]] = {
-    1: ("ledger.sql", "agenda.sql", "columns.sql", "alerts.sql"),
-    2: ("accounts.sql", "idempotency.sql"),
+SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
+    1: (("ledger.sql", "schema"), ("agenda.sql", "schema"), ("columns.sql", "schema"), ("alerts.sql", "schema")),
+    2: (("accounts.sql", "schema"), ("idempotency.sql", "schema")),
+    3: (("ledger.sql", "schema_3"),),
 }
-"""Version of the file → the `.sql` files whose statement `schema` makes the tables that it added, in this order."""
+"""Version of the file → the `.sql` files and their statements that bring a file of the version before to it, in order."""
 SCHEMA_VERSION = max(SCHEMAS)
 BUSY_TIMEOUT_S = 30.0
 """Writers hold the file for milliseconds; one that waits longer has met a stuck process."""
@@ -79,8 +80,8 @@ class Store:
                     remedy="install that version, or use another workspace",
                     file=self.file,
                 )
-            for name in (name for added in SCHEMAS if added > version for name in SCHEMAS[added]):
-                for statement in load_named_sql(name)["schema"].split(";"):
+            for file, name in (step for added in SCHEMAS if added > version for step in SCHEMAS[added]):
+                for statement in load_named_sql(file)[name].split(";"):
                     self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
