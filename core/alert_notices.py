@@ -10,6 +10,7 @@ from core.model import Job, Run
 from core.notices import Notice, Table
 from core.outbox import Episode
 from core.report import heading, local_time, ms_text, size_text, verdict
+from core.verdicts import LOOKS
 
 __all__ = ["alert_notice", "failure_notice", "over_notice", "success_notice", "test_notice"]
 
@@ -82,10 +83,11 @@ def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str
 def failure_notice(run: Run, episode: Episode | None) -> Notice:
     """A run whose verdict stands and is not green."""
     again = f" (it fails since {local_time(episode.first_true_at, run.timezone)})" if episode else ""
-    subject = f"✘ {run.job_name} {_ended(run)}: {run.error_text or verdict(run)}"
+    look = LOOKS[run.verdict]
+    subject = f"{look.sign} {run.job_name} {look.word}: {run.error_text or verdict(run)}"
     answer = f"{_heading(run)}: {verdict(run)}{again}."
     facts = [
-        ("What", f"run {run.run_id} {_ended(run)}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
+        ("What", f"run {run.run_id} {look.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
         ("On", _route(run)),
         ("Why", run.error_text or "no reason is known"),
         ("Next", run.error_remedy or f"python -m core show {run.run_id}"),
@@ -104,7 +106,8 @@ def success_notice(run: Run, episode: Episode | None) -> Notice:
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
     over = "works again: " if episode else ""
     done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
-    subject = f"✔ {run.job_name}: {over}{run.acknowledged:,} {done}{rejected}"
+    look = LOOKS[run.verdict]
+    subject = f"{look.sign} {run.job_name} {look.word}: {over}{run.acknowledged:,} {done}{rejected}"
     answer = f"{_heading(run)}: {verdict(run)}."
     facts = [("On", _route(run))]
     if episode:
@@ -152,10 +155,6 @@ def _commands(rule: Rule, group: Group, disables: bool) -> list[tuple[str, str]]
 
 def _heading(run: Run) -> str:
     return heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items())
-
-
-def _ended(run: Run) -> str:
-    return {"partial": "arrived in part" if run.failed else "is not as expected"}.get(run.state, run.state)
 
 
 def _route(run: Run) -> str:

@@ -1,6 +1,6 @@
 """What became of each scheduled time and of each day: cells of a calendar, and whether yesterday's rows all arrived.
 
-A scheduled time counts as balanced when one of its runs came to a good end; else its newest run says what it is.
+A scheduled time counts as complete when one of its runs came to a good end; else its newest run says what it is.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from core.ledger import Ledger
     from core.model import Job, Run
 
-__all__ = ["DayAnswer", "DayState", "Slot", "SlotState", "answer_for", "day_state", "rows_day", "slots_of"]
+__all__ = ["GOOD", "DayAnswer", "DayState", "Slot", "SlotState", "answer_for", "day_state", "rows_day", "slots_of"]
 
-SlotState = Literal["balanced", "partial", "failed", "running", "waiting", "missing"]
-DayState = Literal["balanced", "partial", "failed", "running", "waiting", "missing", "nothing_due"]
+SlotState = Literal["complete", "complete_with_rejects", "partial", "failed", "running", "waiting", "missing"]
+DayState = SlotState | Literal["nothing_due"]
+GOOD: frozenset[SlotState] = frozenset({"complete", "complete_with_rejects"})
 
 TAKES_AT_MOST = timedelta(minutes=2)
 """A runner that works starts a fire within seconds; later than this it is missing."""
@@ -48,7 +49,8 @@ class DayAnswer:
 
     day: date
     due: int
-    balanced: int
+    complete: int
+    """Those that came to a good end, with rejects or without."""
     running: int
     waiting: int
     failed: int
@@ -60,7 +62,7 @@ class DayAnswer:
     @property
     def is_complete(self) -> bool:
         """Whether all that was due came to a good end, every row of it acknowledged."""
-        return self.balanced == self.due and self.rows_read == self.acknowledged
+        return self.complete == self.due and self.rows_read == self.acknowledged
 
 
 def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: datetime, now: datetime) -> list[Slot]:
@@ -129,11 +131,10 @@ def _counting(runs: Sequence[Run]) -> Run | None:
 
 
 def _of_run(run: Run) -> SlotState:
-    if run.state == "succeeded":
-        return "balanced"
-    if run.state in ("running", "planned"):
-        return "running"
-    return "partial" if run.state == "partial" else "failed"
+    verdict = run.verdict
+    if verdict == "complete" or verdict == "complete_with_rejects" or verdict == "partial":
+        return verdict
+    return "running" if verdict in ("running", "planned") else "failed"
 
 
 def day_state(slots: Sequence[Slot]) -> DayState:
@@ -145,7 +146,9 @@ def day_state(slots: Sequence[Slot]) -> DayState:
         return next(iter(states))
     if "running" in states:
         return "running"
-    if states == {"balanced", "waiting"}:
+    if states <= GOOD:
+        return "complete_with_rejects"
+    if states <= {*GOOD, "waiting"}:
         return "waiting"
     return "partial"
 
@@ -167,10 +170,11 @@ def answer_for(day: date, slots: Iterable[Slot]) -> DayAnswer:
     """What arrived of the rows of a day, from the slots that carry them."""
     chosen = list(slots)
     runs = [slot.run for slot in chosen if slot.run is not None]
-    counts = {state: sum(slot.state == state for slot in chosen) for state in ("balanced", "running", "waiting")}
+    counts = {state: sum(slot.state == state for slot in chosen) for state in ("running", "waiting")}
     return DayAnswer(
         day=day,
         due=len(chosen),
+        complete=sum(slot.state in GOOD for slot in chosen),
         **counts,
         failed=sum(slot.state in ("failed", "partial") for slot in chosen),
         missing=sum(slot.state == "missing" for slot in chosen),

@@ -20,6 +20,7 @@ PsttError
  │  ├ RetriesExhausted   a batch was tried as often as allowed
  │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
+ │  ├ NothingArrived     every row was rejected
  │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
  │  ├ RunCancelled       somebody asked the run to stop
  │  ├ RunTimedOut        it went on for longer than the job allows
@@ -54,6 +55,7 @@ __all__ = [
     "MessageTooLarge",
     "NotAuthorised",
     "NotDelivered",
+    "NothingArrived",
     "PsttError",
     "QueryFailed",
     "RetriableError",
@@ -226,6 +228,10 @@ class ColumnsChanged(RunFailed):
 
 class ExpectationFailed(RunFailed):
     """Every row arrived, but there are fewer or more of them than the job expects."""
+
+
+class NothingArrived(RunFailed):
+    """Rows were read and every one of them was rejected."""
 
 
 class RunCancelled(RunFailed):

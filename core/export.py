@@ -88,7 +88,7 @@ def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path)
                     ) from None
                 intake.acknowledged += len(encoded.data) - len(rejects)
                 intake.reject(rejects)
-            intake.check_count()
+            intake.check_whole()
     return files
 
 

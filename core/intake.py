@@ -12,7 +12,15 @@ from typing import Protocol
 from loguru import logger
 
 from core.envelope import NULL_KEY, Encoded, Envelope, Reject
-from core.errors import ExpectationFailed, PsttError, QueryFailed, RunCancelled, RunFailed, RunInterrupted
+from core.errors import (
+    ExpectationFailed,
+    NothingArrived,
+    PsttError,
+    QueryFailed,
+    RunCancelled,
+    RunFailed,
+    RunInterrupted,
+)
 from core.ledger import Ledger
 from core.model import Column, Plan, Reading, Run, Source
 
@@ -114,8 +122,19 @@ class Intake:
                     remedy=f'mend the row, or set "{option}": "reject" in {job.slug}.job.json',
                 )
 
-    def check_count(self) -> None:
-        """Compares with the COUNT(*) of the same snapshot, where it was asked for."""
+    def check_whole(self) -> None:
+        """All rows are read: compares with the COUNT(*) of the same snapshot, and ends a run of which nothing arrives.
+
+        Raises:
+            QueryFailed: COUNT(*) was asked for and is another number.
+            NothingArrived: Each row was rejected.
+        """
+        if self.rows_read and self.rejected == self.rows_read:
+            raise NothingArrived(
+                f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
+                why="all were rejected",
+                remedy=f"python -m core rejects {self.run.run_id} lists the reasons",
+            )
         if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
             raise QueryFailed(
                 f"COUNT(*) said {self.rows_counted:,} rows and {self.rows_read:,} were read",

@@ -286,7 +286,7 @@ class Ledger(Store):
 
         Args:
             job: Its slug; None: all.
-            states: Only these; empty: all.
+            states: Only these, `RunState` or `Verdict`; empty: all.
             since: Scheduled at or after it.
             until: Scheduled before it.
             limit: Runs a page.

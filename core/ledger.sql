@@ -131,12 +131,14 @@ SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, r
 
 -- name: runs_where
 SELECT * FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
-    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states)))
+    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
+        OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
 ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
 
 -- name: runs_where_count
 SELECT count(*) FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
-    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states)))
+    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
+        OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
 
 -- name: runs_of_job
 SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at < :until ORDER BY rowid

@@ -60,6 +60,18 @@ DecimalForm = Literal["number", "string", "float"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
 
 RunState = Literal["planned", "running", "succeeded", "partial", "failed", "cancelled", "skipped", "interrupted"]
+Verdict = Literal[
+    "planned",
+    "running",
+    "complete",
+    "complete_with_rejects",
+    "partial",
+    "failed",
+    "cancelled",
+    "skipped",
+    "interrupted",
+]
+"""What people see of a run's state: a success is complete, or complete with rejects (`core.verdicts` has the words)."""
 
 # What a column holds, whatever the database calls it. The envelope knows one JSON form for each.
 #
@@ -463,9 +475,21 @@ class Run:
     files: tuple[RunFile, ...] = ()
 
     @property
+    def verdict(self) -> Verdict:
+        """The state as people see it: a success with more rejects than the job calls green is one with rejects."""
+        if self.state != "succeeded":
+            return self.state
+        return "complete" if self.rejected <= self.max_rejects else "complete_with_rejects"
+
+    @property
     def is_balanced(self) -> bool:
-        """Whether every row read is acknowledged or rejected."""
-        return self.rows_read == self.acknowledged + self.rejected
+        """Whether it came to a good end with every row read acknowledged or rejected; never while it runs."""
+        return self.state == "succeeded" and not self.unaccounted
+
+    @property
+    def unaccounted(self) -> int:
+        """Rows read that are neither acknowledged nor rejected, as far as the run came."""
+        return self.rows_read - self.acknowledged - self.rejected
 
     @property
     def rate_per_s(self) -> float:

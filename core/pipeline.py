@@ -118,7 +118,7 @@ class _Course(Intake):
         for envelope, encoded in self.read(source):
             self.hand_over(envelope, encoded)
         self.drain()
-        self.check_count()
+        self.check_whole()
 
     def send_once(self, source: Source, spool_dir: Path) -> None:
         """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
@@ -135,7 +135,7 @@ class _Course(Intake):
         aside = spool_dir / f".{self.run.run_id}.rows"
         try:
             with _fetched(aside, self.read(source)) as fetched:
-                self.check_count()
+                self.check_whole()
                 self.publisher.begin()
                 self.commit(fetched, key)
         finally:

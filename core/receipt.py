@@ -13,10 +13,11 @@ from core.agenda import Agenda
 from core.calendar import fires
 from core.envelope import iso_utc
 from core.ledger import Ledger
-from core.model import Job, Run, RunFile
+from core.model import Job, Run, RunFile, Verdict
 from core.notices import Notice, Table
 from core.outbox import Outbox
 from core.report import local_time, ms_text, size_text, verdict
+from core.verdicts import LOOKS
 
 __all__ = ["JobDay", "Receipt", "TopicDay", "make_receipt", "percentile", "receipt_document", "receipt_notice"]
 
@@ -200,7 +201,7 @@ def receipt_notice(receipt: Receipt) -> Notice:
         answer = f"Not everything arrived: look at {', '.join(job.name for job in bad)}."
     elif rejected := receipt.rejected:
         counts = f"{rows:,} rows of {_count(len(receipt.jobs), 'job')}, {rejected:,} rejected"
-        subject = f"✔ {day}: every row is accounted for, {counts}"
+        subject = f"◐ {day}: every row is accounted for, {counts}"
         answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
     else:
         subject = f"✔ {day}: everything arrived, {rows:,} rows of {_count(len(receipt.jobs), 'job')}"
@@ -237,12 +238,14 @@ def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
     green = [run for run in job.runs if run.state == "succeeded"]
     if len(green) > LISTED_RUNS:
         sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} acknowledged"
-        rows.append(("✔", job.name, f"{len(green)} times", f"{sums} + {sum(r.rejected for r in green):,} rejected"))
+        worst: Verdict = "complete_with_rejects" if any(r.verdict != "complete" for r in green) else "complete"
+        counts = f"{sums} + {sum(r.rejected for r in green):,} rejected"
+        rows.append((LOOKS[worst].sign, job.name, f"{len(green)} times", counts))
         green = []
     for run in (run for run in job.runs if run.state != "succeeded" or run in green):
-        sign = {"succeeded": "✔", "running": "…", "planned": "…"}.get(run.state, "✘")
-        words = verdict(run) if run.state in ("succeeded", "running", "planned") else f"{run.state}: {verdict(run)}"
-        rows.append((sign, job.name, local_time(run.scheduled_at, job.timezone), words))
+        look = LOOKS[run.verdict]
+        words = f"{look.word}: {verdict(run)}"
+        rows.append((look.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
     if len(job.missing) > LISTED_RUNS:
         first, last = job.missing[0], job.missing[-1]
         span = f"{local_time(first.scheduled_at, job.timezone)} to {local_time(last.scheduled_at, job.timezone)}"
@@ -283,6 +286,7 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
                         "run_id": run.run_id,
                         "scheduled_at": iso_utc(run.scheduled_at),
                         "state": run.state,
+                        "verdict": run.verdict,
                         "rows_read": run.rows_read,
                         "acknowledged": run.acknowledged,
                         "rejected": run.rejected,

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, PsttError
 from core.model import Job, Plan, Run
+from core.verdicts import headline
 
 if TYPE_CHECKING:
     from core.agenda import Fire
@@ -28,17 +29,6 @@ __all__ = [
     "send_lines",
     "summary_lines",
 ]
-
-SIGNS = {
-    "succeeded": "✔ balanced",
-    "partial": "✘ partial",
-    "failed": "✘ failed",
-    "cancelled": "✘ cancelled",
-    "interrupted": "✘ interrupted",
-    "running": "… running",
-    "planned": "… planned",
-    "skipped": "– skipped",
-}
 
 
 def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str:
@@ -90,8 +80,7 @@ def verdict(run: Run) -> str:
 
 def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
     """The verdict and the facts behind it."""
-    sign = SIGNS[run.state]
-    lines = [f"{sign:<12} {verdict(run)}   run {run.run_id}"]
+    lines = [f"{headline(run.verdict):<12} {verdict(run)}   run {run.run_id}"]
     if run.acknowledged and run.latency_avg_ms is not None:
         latency = (
             f"avg {ms_text(run.latency_avg_ms)} ms · p50 {ms_text(run.latency_p50_ms)}"
@@ -175,7 +164,9 @@ def run_document(run: Run) -> dict[str, Any]:
         "topic": run.topic,
         "query": run.query,
         "state": run.state,
+        "verdict": run.verdict,
         "balanced": run.is_balanced,
+        "max_rejects": run.max_rejects,
         "scheduled_at": iso_utc(run.scheduled_at),
         "window_start": iso_utc(run.window_start) if run.window_start else None,
         "timezone": run.timezone,
@@ -228,11 +219,11 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def runs_table(runs: Sequence[Run]) -> list[str]:
     """One line a run, newest first."""
-    lines = [f"{'run':<11} {'scheduled':<18} {'state':<12} {'read':>11} {'acknowledged':>13} {'rejected':>9}  job"]
+    lines = [f"{'run':<11} {'scheduled':<18} {'verdict':<23} {'read':>11} {'acknowledged':>13} {'rejected':>9}  job"]
     for run in runs:
         when = local_time(run.scheduled_at, run.timezone)
         counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
-        lines.append(f"{run.run_id:<11} {when:<18} {run.state:<12} {counts}  {run.job}")
+        lines.append(f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {run.job}")
     return lines
 
 
@@ -273,7 +264,7 @@ def _fate(fire: Fire, run: Run | None) -> str:
             span = f"({count}until {iso_utc(fire.skipped_until, 'seconds')}) "
         return f"skipped {span}{fire.reason}"
     attempt = f", attempt {run.attempt}" if run and run.attempt > 1 else ""
-    verdict_ = f"{run.state} run {run.run_id}{attempt}" if run else ""
+    verdict_ = f"{headline(run.verdict)}, run {run.run_id}{attempt}" if run else ""
     if fire.state == "planned":
         return f"waits   {fire.reason or verdict_ or 'for a worker'}"
     return f"{fire.state:<7} {verdict_}"
@@ -295,6 +286,7 @@ def fire_document(fire: Fire, run: Run | None) -> dict[str, Any]:
         "skipped_count": fire.skipped_count,
         "run_id": fire.run_id,
         "run_state": run.state if run else None,
+        "run_verdict": run.verdict if run else None,
     }
 
 

@@ -122,7 +122,7 @@ def test_a_query_with_no_rows_is_green_and_says_zero(place, table):
     _, run, _ = place(f"SELECT * FROM {table(1)} WHERE barcode = 'none'")
     done = run("run", "export")
     assert done.returncode == 0, done.stderr
-    assert "✔ balanced" in done.stdout
+    assert "✔ complete" in done.stdout
     assert "0 read = 0 acknowledged + 0 rejected" in done.stdout
 
 
@@ -500,7 +500,7 @@ def test_the_demo_can_be_made_again(demo):
     folder, _ = demo
     done = run_command("demo", "--rows", "500", env=environment(measured=True), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "✔ balanced" in done.stdout
+    assert "◐ complete with rejects" in done.stdout
     assert "python -m core find" in done.stdout
 
 

@@ -61,12 +61,12 @@ def test_rows_that_are_too_few_arrive_and_the_run_is_not_green(place):
     run = make(expect={"rows": {"min": 15_000, "max": 30_000}})
     done = run("run", "export")
     assert done.returncode == 1
-    assert "✘ partial" in done.stdout
+    assert "◐ partial" in done.stdout
     assert "20 of 20 rows read are acknowledged: 20 rows where 15,000 to 30,000 are expected" in done.stdout
     assert count() == 20
     document = json.loads(run("runs", "--json").stdout)["runs"][0]
     assert document["state"] == "partial"
-    assert document["balanced"]
+    assert (document["verdict"], document["balanced"]) == ("partial", False)
     assert document["error"]["class"] == "ExpectationFailed"
     assert not document["error"]["retriable"]
 

@@ -156,8 +156,9 @@ def test_a_row_that_excel_cannot_hold_is_rejected_or_ends_the_run(place):
     sql = "SELECT g AS n, repeat('x', 32766 + g) AS t FROM generate_series(1, 3) AS g ORDER BY g"
     folder, run = place(sql=sql, parameters={}, kafka_config={})
     done = run("run", "export", "--json")
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 4, done.stdout
     verdict = json.loads(done.stdout)
+    assert verdict["verdict"] == "complete_with_rejects"
     assert (verdict["rows_read"], verdict["acknowledged"], verdict["rejected"], verdict["balanced"]) == (3, 1, 2, True)
     told = json.loads(run("rejects", verdict["run_id"], "--json").stdout)["rejects"]
     assert [(r["row_number"], r["column"], r["reason"]) for r in told] == [

@@ -17,7 +17,7 @@ def test_the_missing_day_is_told_apart_from_days_on_which_nothing_was_due(worked
     states = {slot.scheduled_at.astimezone(ZONE).date(): slot.state for slot in slots}
     day = missing_day(worked)
     assert states[day] == "missing"
-    assert states[day + timedelta(days=1)] == "balanced"
+    assert states[day + timedelta(days=1)] == "complete_with_rejects"
     assert day - timedelta(days=3) not in states
     app = see("calendar")
     assert not app.exception

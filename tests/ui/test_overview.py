@@ -38,13 +38,13 @@ def test_its_numbers_are_those_of_the_command_line(worked, see):
 def test_the_first_line_answers_whether_yesterdays_rows_arrived(worked, see):
     app = see("overview")
     assert "Yesterday" in words(app)
-    assert "495 of 500 rows acknowledged, 1 of 1 runs balanced. 5 rejected." in words(app)
+    assert "495 of 500 rows acknowledged, 1 of 1 runs complete. 5 rejected." in words(app)
 
 
 def test_jobs_come_with_next_fire_topic_and_verdict_and_errors_with_their_count(worked, see):
     shown = cells(see("overview"))
     assert worked.topic in shown
-    assert "✔ balanced" in shown
+    assert "◐ complete with rejects" in shown
     assert "✘ failed" in shown
     assert "in " in shown
     assert "barcode: the key is null" in shown

@@ -395,7 +395,7 @@ def test_failures_in_a_row_are_told_each_twelve_hours_and_the_first_success_afte
     assert len(told.subjects) == 3
     told.ran(100)
     told.go(TEN_S)
-    assert told.subjects[3:] == ["✔ Export CDG: works again: 100 rows arrived"]
+    assert told.subjects[3:] == ["✔ Export CDG complete: works again: 100 rows arrived"]
     told.ran(100)
     told.go(TEN_S)
     assert len(told.subjects) == 4
@@ -410,7 +410,7 @@ def test_success_is_told_only_where_it_is_wanted(told):
     told.go(TEN_S)
     told.ran(0, 0, error=AWAY)
     told.go(TEN_S)
-    assert told.subjects == ["✔ Export CDG: 19,998 rows arrived"]
+    assert told.subjects == ["✔ Export CDG complete: 19,998 rows arrived"]
 
 
 def test_an_attempt_that_is_repeated_is_not_told_only_the_verdict_that_stands(told):
@@ -432,9 +432,7 @@ def test_rows_that_are_not_as_expected_are_told_as_a_failure(told):
     error = ExpectationFailed("20 rows where 15,000 to 30,000 are expected", why="expect.rows", remedy="ask")
     told.ran(20, 0, error=error)
     told.go(TEN_S)
-    assert told.subjects == [
-        "✘ Export CDG is not as expected: 20 rows where 15,000 to 30,000 are expected: expect.rows"
-    ]
+    assert told.subjects == ["◐ Export CDG partial: 20 rows where 15,000 to 30,000 are expected: expect.rows"]
 
 
 def test_runs_of_before_the_first_runner_are_not_told(tmp_path, stage):
@@ -541,7 +539,7 @@ def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(TEN_S)
     about_run, receipt = stage.outbox.waiting()
-    assert about_run.subject == "✔ Export CDG: 20,000 rows written to exports/CDG_20260117.xlsx"
+    assert about_run.subject == "✔ Export CDG complete: 20,000 rows written to exports/CDG_20260117.xlsx"
     assert "On  A00 → exports/CDG_20260117.xlsx" in about_run.body
     assert receipt.subject == "✔ 17 Jan 2026: everything arrived, 20,000 rows of 1 job"
     assert "exports/CDG_20260117.xlsx   20,000   1.5 MB" in receipt.body
@@ -556,7 +554,7 @@ def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(TEN_S)
     (receipt,) = stage.outbox.waiting()
-    assert receipt.subject == "✔ 17 Jan 2026: every row is accounted for, 8 rows of 1 job, 2 rejected"
+    assert receipt.subject == "◐ 17 Jan 2026: every row is accounted for, 8 rows of 1 job, 2 rejected"
 
 
 # ── alerts.json ───────────────────────────────────────────────────────────────────────────────

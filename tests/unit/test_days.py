@@ -52,7 +52,7 @@ def place(tmp_path):
 def test_a_day_without_a_run_is_missing_from_the_first_scheduled_time_on(place):
     place.run(at(16))
     place.run(at(18))
-    assert place.states() == {16: "balanced", 17: "missing", 18: "balanced", 19: "missing", 20: "missing"}
+    assert place.states() == {16: "complete", 17: "missing", 18: "complete", 19: "missing", 20: "missing"}
 
 
 def test_a_job_that_never_ran_misses_nothing(place):
@@ -63,7 +63,7 @@ def test_nothing_was_due_while_a_runner_followed_the_job_and_planned_nothing(pla
     place.run(at(16))
     place.follow(at(16), on_time=[at(16)])
     place.follow(at(19, 5))
-    assert place.states() == {16: "balanced", 20: "missing"}
+    assert place.states() == {16: "complete", 20: "missing"}
 
 
 def test_a_skipped_fire_is_missing_and_says_why(place):
@@ -89,14 +89,14 @@ def test_a_planned_fire_waits(place):
 
 def test_a_disabled_job_misses_nothing(place):
     place.run(at(16))
-    assert place.states(job=replace(DAILY, enabled=False)) == {16: "balanced"}
+    assert place.states(job=replace(DAILY, enabled=False)) == {16: "complete"}
 
 
 def test_one_good_run_of_a_scheduled_time_is_enough(place):
     place.run(at(16), "failed", acknowledged=0)
     place.run(at(16))
     place.run(at(16), "failed", acknowledged=0)
-    assert place.states()[16] == "balanced"
+    assert place.states()[16] == "complete"
 
 
 def test_the_first_whole_run_counts_before_a_replay_of_rejects(place):
@@ -109,12 +109,12 @@ def test_the_first_whole_run_counts_before_a_replay_of_rejects(place):
     ("states", "of_day"),
     [
         ((), "nothing_due"),
-        (("balanced", "balanced"), "balanced"),
+        (("complete", "complete"), "complete"),
         (("failed", "failed"), "failed"),
-        (("balanced", "missing"), "partial"),
+        (("complete", "missing"), "partial"),
         (("failed", "missing"), "partial"),
-        (("balanced", "running"), "running"),
-        (("balanced", "waiting"), "waiting"),
+        (("complete", "running"), "running"),
+        (("complete", "waiting"), "waiting"),
     ],
 )
 def test_a_day_has_one_state(place, states, of_day):
@@ -144,6 +144,6 @@ def test_the_answer_counts_rows_and_runs(place):
     place.run(at(17), "failed", read=4, acknowledged=0)
     slots = [slot for slot in place.slots() if slot.scheduled_at <= at(18)]
     answer = answer_for(date(2026, 1, 16), slots)
-    assert (answer.due, answer.balanced, answer.failed, answer.missing) == (3, 1, 1, 1)
+    assert (answer.due, answer.complete, answer.failed, answer.missing) == (3, 1, 1, 1)
     assert (answer.rows_read, answer.acknowledged, answer.rejected) == (14, 8, 2)
     assert not answer.is_complete

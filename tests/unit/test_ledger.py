@@ -4,11 +4,13 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import core.store
 from core.envelope import Reject
 from core.errors import ConfigError, QueryFailed, StorageFailed
 from core.ledger import Ledger, Outcome
@@ -146,3 +148,30 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StorageFailed, match="permissions"):
         Ledger(tmp_path / "x" / "ledger.sqlite")
+
+
+def test_a_run_of_an_earlier_version_of_which_nothing_arrived_is_no_success(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core.store, "SCHEMAS", {version: core.store.SCHEMAS[version] for version in (1, 2)})
+        patch.setattr(core.store, "SCHEMA_VERSION", 2)
+        Ledger(file).close()
+    with closing(sqlite3.connect(file)) as db:
+        for run_id, acknowledged, rejected in (("aa", 0, 5), ("bb", 3, 2), ("cc", 0, 0)):
+            db.execute(
+                "INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, timezone,"
+                " attempt, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at,"
+                " rows_read, acknowledged, rejected) VALUES (?, 'job', 'j', 'J', '', '', 't', '', '2026-01-17T00:00:00Z',"
+                " 'UTC', 1, '', '{}', '', '', 'succeeded', 1, 0, 'h', '2026-01-17T00:00:00Z', ?, ?, ?)",
+                (run_id, acknowledged + rejected, acknowledged, rejected),
+            )
+        db.commit()
+    with Ledger(file) as ledger:
+        assert {run.run_id: run.verdict for run in ledger.runs()} == {
+            "aa": "failed",
+            "bb": "complete_with_rejects",
+            "cc": "complete",
+        }
+        assert ledger.run("aa").error_class == "NothingArrived"
+        assert [run.run_id for run in ledger.runs_where(states=["complete_with_rejects"])[0]] == ["bb"]
+        assert {run.run_id for run in ledger.runs_where(states=["succeeded"])[0]} == {"bb", "cc"}

@@ -90,7 +90,7 @@ def test_the_heading_names_job_time_with_zone_and_parameters():
 
 def test_a_green_run_is_an_equation_with_the_facts_below():
     first, latency, rejected, command = run_lines(RUN, [NAN, NAN])
-    assert first == "✔ balanced   18,545 read = 18,543 acknowledged + 2 rejected   run 7f3c2"
+    assert first == "◐ complete with rejects 18,545 read = 18,543 acknowledged + 2 rejected   run 7f3c2"
     assert "avg 12 ms · p50 9.0 · p90 22 · p99 36" in latency
     assert "1.9 MB in 0.9 s" in latency
     assert "6 partitions" in latency
@@ -107,9 +107,9 @@ def test_a_failed_run_says_why_what_to_do_and_what_arrived():
 
 
 @pytest.mark.parametrize("state", ["partial", "failed", "cancelled", "interrupted"])
-def test_no_run_that_is_not_green_looks_balanced(state):
+def test_no_run_that_is_not_green_looks_complete(state):
     lines = run_lines(replace(AWAY, state=state, acknowledged=10))
-    assert lines[0].startswith(f"✘ {state}")
+    assert lines[0].startswith(f"{'◐' if state == 'partial' else '✘'} {state}")
     assert "✔" not in "".join(lines)
     assert any(line.startswith("  next ") for line in lines)
 
@@ -153,8 +153,8 @@ def test_the_document_says_the_same_numbers_and_is_plain_json():
 
 def test_runs_are_a_table_with_one_line_each():
     head, line = runs_table([RUN])
-    assert head.split() == ["run", "scheduled", "state", "read", "acknowledged", "rejected", "job"]
-    assert line.split() == "7f3c2 17 Jan 2026 02:00 succeeded 18,545 18,543 2 export-cdg-tracce".split()
+    assert head.split() == ["run", "scheduled", "verdict", "read", "acknowledged", "rejected", "job"]
+    assert line.split() == "7f3c2 17 Jan 2026 02:00 ◐ complete with rejects 18,545 18,543 2 export-cdg-tracce".split()
 
 
 SEND = {

@@ -29,7 +29,7 @@ from core.job_edits import (
 from core.job_shape import JobShape
 from core.jobs import checked_job
 from core.json_file import parse_json_file
-from core.model import Job, RunState
+from core.model import Job, RunState, Verdict
 from core.orders import switch
 from core.report import run_document
 from ui.api import shapes
@@ -217,7 +217,9 @@ def request_(caller: Reader, number: int) -> shapes.Asked:
 def history(
     caller: Reader,
     job: Annotated[str | None, Query(max_length=300, description="Its id.")] = None,
-    state: Annotated[list[RunState] | None, Query()] = None,
+    state: Annotated[
+        list[RunState | Verdict] | None, Query(description="States, or verdicts as people see them.")
+    ] = None,
     since: Annotated[Moment | None, Query(description="Scheduled at or after it.")] = None,
     until: Annotated[Moment | None, Query(description="Scheduled before it.")] = None,
     limit: Limit = 50,

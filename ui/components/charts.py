@@ -14,7 +14,8 @@ import streamlit as st
 
 from core.days import DayState
 from core.figures import Usual
-from ui.components.verdict import DAY_SIGNS, day_word
+from core.verdicts import LOOKS
+from ui.components.verdict import verdict_word
 from ui.formats import day as day_text
 from ui.formats import number
 from ui.language import current, t
@@ -28,7 +29,8 @@ FAILURE = "#c0392b"
 BAND = "rgba(127, 140, 141, 0.22)"
 PALETTE = ("#1f7a8c", "#e09f3e", "#6d597a", "#5c8d4e", "#8d6b4b", "#4a6fa5", "#b56576", "#7f8c8d")
 DAY_COLOURS: dict[DayState, str] = {
-    "balanced": "#3a9d6e",
+    "complete": "#3a9d6e",
+    "complete_with_rejects": "#e0a03e",
     "partial": "#e0a03e",
     "failed": "#c0392b",
     "running": "#4a8fb5",
@@ -200,7 +202,7 @@ def histogram(buckets: Sequence[dict[str, Any]]) -> go.Figure:
 
 
 def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[date]) -> go.Figure:
-    """Days across, jobs down: a coloured cell for each day, with a sign where it is not balanced.
+    """Days across, jobs down: a coloured cell for each day, with a sign where it is not complete.
 
     Args:
         cells: Job's label → day → state and words for hovering.
@@ -218,9 +220,9 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
         pattern = {"pattern": MISSING} if state == "missing" else {}
         # What is as it should be has no sign, and is seen by that: each sign is measured, which takes its time.
         signs: dict[str, Any] = {}
-        if state not in ("balanced", "nothing_due"):
+        if state not in ("complete", "nothing_due"):
             signs = {
-                "text": [DAY_SIGNS[state]] * len(points),
+                "text": [LOOKS[state].sign] * len(points),
                 "textposition": "inside",
                 "insidetextanchor": "middle",
                 "textangle": 0,
@@ -232,7 +234,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
             y=[0.84] * len(points),
             base=[row - 0.42 for _, row, _ in points],
             width=0.86 * 86_400_000,
-            name=day_word(state),
+            name=verdict_word(state),
             marker={"color": DAY_COLOURS[state], "line": {"width": 0}, **pattern},
             customdata=[[row, words] for _, row, words in points],
             hovertemplate="%{customdata[1]}<extra></extra>",
@@ -257,7 +259,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
 
 def hover(job: str, day: date, state: DayState, counts: str) -> str:
     """What a cell says."""
-    return f"{_safe(job)}<br>{day_text(day)}: {day_word(state)}" + (f"<br>{counts}" if counts else "")
+    return f"{_safe(job)}<br>{day_text(day)}: {verdict_word(state)}" + (f"<br>{counts}" if counts else "")
 
 
 # ── shared by the charts ──────────────────────────────────────────────────────────────────────

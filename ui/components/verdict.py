@@ -2,67 +2,40 @@
 
 from __future__ import annotations
 
-from core.days import DayState, SlotState
-from core.model import Run, RunState
+from core.model import Run
+from core.verdicts import LOOKS, Colour, Named
 from ui.components.text import plain
 from ui.formats import number
 from ui.language import t
 
-__all__ = ["DAY_SIGNS", "day_word", "equation", "run_state_word", "state_word", "subject"]
+__all__ = ["COLOURS", "coloured_word", "equation", "subject", "verdict_word"]
 
-_RUN_SIGNS = {
-    "succeeded": "✔",
-    "partial": "◐",
-    "failed": "✘",
-    "cancelled": "✘",
-    "interrupted": "✘",
-    "running": "…",
-    "planned": "…",
-    "skipped": "–",
-}
-DAY_SIGNS: dict[DayState, str] = {
-    "balanced": "✔",
-    "partial": "◐",
-    "failed": "✘",
-    "running": "…",
-    "waiting": "…",
-    "missing": "?",
-    "nothing_due": "",
-}
+COLOURS: dict[Colour, str] = {"green": "green", "amber": "orange", "red": "red", "blue": "blue", "grey": "gray"}
+"""What Streamlit calls the colours of a verdict."""
 
 
-def state_word(run: Run) -> str:
-    """`✔ balanced`, `✘ failed`."""
-    return run_state_word(run.state)
-
-
-def run_state_word(state: RunState) -> str:
-    """The same for a state alone."""
-    words = {
-        "succeeded": t("balanced"),
+def verdict_word(name: Named) -> str:
+    """`✔ complete`, `? missing`: the sign and the word in the reader's language."""
+    words: dict[Named, str] = {
+        "complete": t("complete"),
+        "complete_with_rejects": t("complete with rejects"),
         "partial": t("partial"),
         "failed": t("failed"),
         "cancelled": t("cancelled"),
         "interrupted": t("interrupted"),
         "running": t("running"),
         "planned": t("planned"),
-        "skipped": t("skipped"),
-    }
-    return f"{_RUN_SIGNS[state]} {words[state]}"
-
-
-def day_word(state: DayState | SlotState) -> str:
-    """`✔ balanced`, `? missing`."""
-    words = {
-        "balanced": t("balanced"),
-        "partial": t("partial"),
-        "failed": t("failed"),
-        "running": t("running"),
         "waiting": t("waiting"),
+        "skipped": t("skipped"),
         "missing": t("missing"),
         "nothing_due": t("nothing due"),
     }
-    return f"{DAY_SIGNS[state]} {words[state]}".strip()
+    return f"{LOOKS[name].sign} {words[name]}".strip()
+
+
+def coloured_word(name: Named) -> str:
+    """The same in its colour, as Markdown."""
+    return f":{COLOURS[LOOKS[name].colour]}[{verdict_word(name)}]"
 
 
 def equation(run: Run) -> str:
@@ -79,11 +52,11 @@ def equation(run: Run) -> str:
         "acknowledged": number(run.acknowledged),
         "rejected": number(run.rejected),
     }
-    if run.is_balanced and run.state == "succeeded":
-        return t("{read} read = {acknowledged} acknowledged + {rejected} rejected", **values)
     if run.is_balanced:
+        return t("{read} read = {acknowledged} acknowledged + {rejected} rejected", **values)
+    if not run.unaccounted:
         return t("{read} read, {acknowledged} acknowledged, {rejected} rejected", **values)
-    left = number(run.rows_read - run.acknowledged - run.rejected)
+    left = number(run.unaccounted)
     return t(
         "{read} read ≠ {acknowledged} acknowledged + {rejected} rejected: {left} did not arrive", left=left, **values
     )

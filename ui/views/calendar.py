@@ -20,7 +20,7 @@ from ui.components.problem import fragment, guarded, problem
 from ui.components.requests import ask, progress
 from ui.components.tables import choose
 from ui.components.text import plain
-from ui.components.verdict import day_word
+from ui.components.verdict import verdict_word
 from ui.formats import day as day_text
 from ui.formats import moment, number
 from ui.language import t, tn
@@ -109,7 +109,7 @@ def _counts(slots: list[Slot]) -> str:
     if not slots:
         return ""
     states = Counter(slot.state for slot in slots)
-    parts = [f"{number(count)} {day_word(state)}" for state, count in states.items()] if len(slots) > 1 else []
+    parts = [f"{number(count)} {verdict_word(state)}" for state, count in states.items()] if len(slots) > 1 else []
     acknowledged = sum(slot.run.acknowledged for slot in slots if slot.run)
     return " · ".join([*parts, t("{count} acknowledged", count=number(acknowledged))])
 
@@ -135,13 +135,13 @@ def _day(names: dict[str, str]) -> None:
     if slug is None or not isinstance(chosen, date):
         return
     slots = _by_day(data.calendar_slots(DAYS).get(slug, [])).get(chosen, [])
-    st.markdown(f"**{day_text(chosen)}**: {day_word(day_state(slots))}")
+    st.markdown(f"**{day_text(chosen)}**: {verdict_word(day_state(slots))}")
     if not slots:
         return
     rows = [
         {
             t("Scheduled"): moment(slot.scheduled_at, slot.timezone),
-            t("State"): day_word(slot.state),
+            t("State"): verdict_word(slot.state),
             t("Read"): slot.run.rows_read if slot.run else None,
             t("Acknowledged"): slot.run.acknowledged if slot.run else None,
             t("Rejected"): slot.run.rejected if slot.run else None,

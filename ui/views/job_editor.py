@@ -51,6 +51,7 @@ FIELDS: Mapping[str, Kind] = {
     "types": "pairs",
     "decimals": "choice",
     "on_bad_row": "choice",
+    "max_rejects": "number",
     "verify_count": "flag",
     "on_drift": "choice",
     "expect.rows.min": "number",
@@ -354,6 +355,11 @@ def _what(form: _Form) -> None:
             t("A row that cannot be sent"),
             get_args(model.OnBadRow),
             {"reject": t("goes to the rejects, the others go on"), "fail": t("ends the run")},
+        )
+        form.number(
+            "max_rejects",
+            t("Rejects that are still green"),
+            t("A run with more is complete with rejects: amber, and exit code 4."),
         )
         form.choice(
             "decimals",

@@ -18,7 +18,7 @@ from ui.components.links import go
 from ui.components.problem import guarded, problem
 from ui.components.requests import ask, progress
 from ui.components.text import plain
-from ui.components.verdict import state_word
+from ui.components.verdict import verdict_word
 from ui.formats import moment, number, until
 from ui.language import current, t, tn
 from ui.views import first_steps, job_editor
@@ -139,7 +139,7 @@ def _verdict(job: Job, last: Run | None) -> None:
     if last is None:
         st.caption(t("never ran"))
         return
-    if st.button(state_word(last), key=f"last_{job.slug}", type="tertiary", help=t("open the last run")):
+    if st.button(verdict_word(last.verdict), key=f"last_{job.slug}", type="tertiary", help=t("open the last run")):
         go("runs", run=last.run_id)
     st.caption(moment(last.scheduled_at, job.timezone, year=False))
 

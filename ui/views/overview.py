@@ -18,7 +18,7 @@ from ui.components.problem import fragment
 from ui.components.requests import progress
 from ui.components.tables import table
 from ui.components.text import plain
-from ui.components.verdict import state_word
+from ui.components.verdict import verdict_word
 from ui.formats import day, day_short, milliseconds, moment, number, share, until, weekday
 from ui.language import t, tn
 from ui.views import first_steps
@@ -92,11 +92,11 @@ def _sentence(answer: DayAnswer) -> str:
         return f"**{name}**: {t('no run was due that carries its rows.')}"
     parts = [
         t(
-            "**{name}**: {acknowledged} of {read} rows acknowledged, {balanced} of {due} runs balanced.",
+            "**{name}**: {acknowledged} of {read} rows acknowledged, {complete} of {due} runs complete.",
             name=name,
             acknowledged=number(answer.acknowledged),
             read=number(answer.rows_read),
-            balanced=number(answer.balanced),
+            complete=number(answer.complete),
             due=number(answer.due),
         )
     ]
@@ -117,10 +117,10 @@ def _sentence(answer: DayAnswer) -> str:
 
 def _ways_on(answer: DayAnswer, slots: list[Slot]) -> None:
     """Straight to what is not as it should be."""
-    bad = [slot.run for slot in slots if slot.run and (slot.state != "balanced" or slot.run.rejected)]
+    bad = [slot.run for slot in slots if slot.run and slot.state != "complete"]
     with st.container(horizontal=True, gap="medium"):
         for run in bad[:3]:
-            words = t("see the rejects") if run.state == "succeeded" else state_word(run)
+            words = t("see the rejects") if run.state == "succeeded" else verdict_word(run.verdict)
             link("runs", f"{plain(run.job_name)}: {words}", icon=":material/arrow_forward:", run=run.run_id)
         if answer.missing or len(bad) > 3:
             link("calendar", t("see the calendar"), icon=":material/calendar_month:")
@@ -271,7 +271,7 @@ def _tables(scope: Scope, days: int) -> None:
                 t("Job"): job.name,
                 t("Next fire"): _next(job, seen),
                 t("Topic"): job.topic,
-                t("Last verdict"): state_word(job.last_run) if job.last_run else t("has not run"),
+                t("Last verdict"): verdict_word(job.last_run.verdict) if job.last_run else t("has not run"),
                 t("Last scheduled time"): moment(job.last_run.scheduled_at, job.timezone) if job.last_run else "",
             }
             for job in data.active_jobs(scope)

@@ -9,7 +9,7 @@ from typing import get_args
 import streamlit as st
 
 from core.errors import PsttError
-from core.model import Run, RunState
+from core.model import Run, Verdict
 from ui import data
 from ui.access import may
 from ui.components import charts
@@ -18,7 +18,7 @@ from ui.components.problem import fragment, guarded, problem
 from ui.components.requests import ask, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
-from ui.components.verdict import equation, run_state_word, state_word, subject
+from ui.components.verdict import coloured_word, equation, subject, verdict_word
 from ui.formats import duration, milliseconds, moment, number, size
 from ui.language import t, tn
 
@@ -27,7 +27,7 @@ __all__ = ["show"]
 PER_PAGE = 50
 _REPLAYING = "replaying"
 """Which run the open dialog is about, and whether only its rejects."""
-STATES: tuple[RunState, ...] = get_args(RunState)
+STATES: tuple[Verdict, ...] = get_args(Verdict)
 
 
 def show() -> None:
@@ -66,7 +66,7 @@ def _filters() -> tuple[str | None, list[str], tuple[date, date] | None]:
         states = st.multiselect(
             t("State"),
             STATES,
-            format_func=run_state_word,
+            format_func=verdict_word,
             key="runs_states",
             bind="query-params",
             placeholder=t("all"),
@@ -105,7 +105,7 @@ def _table(job: str | None, states: list[str], days: tuple[date, date] | None) -
     timezone = data.frame().timezone
     rows = [
         {
-            t("Verdict"): state_word(run),
+            t("Verdict"): verdict_word(run.verdict),
             t("Job"): run.job_name,
             t("Scheduled"): moment(run.scheduled_at, run.timezone),
             t("Read"): run.rows_read,
@@ -172,8 +172,7 @@ def _whole(run_id: str) -> None:
 def _head(detail: data.RunDetail) -> None:
     run = detail.run
     st.title(plain(run.job_name), anchor=False)
-    colour = {"succeeded": "green", "partial": "orange", "running": "blue", "planned": "blue"}.get(run.state, "red")
-    st.markdown(f"### :{colour}[{state_word(run)}]")
+    st.markdown(f"### {coloured_word(run.verdict)}")
     st.markdown(f"# {equation(run)}")
     if run.rows_counted is not None:
         agrees = "=" if run.rows_counted == run.rows_read else "≠"
@@ -197,7 +196,7 @@ def _head(detail: data.RunDetail) -> None:
         with st.container(horizontal=True):
             st.markdown(t("Other runs of the same scheduled time:"), width="content")
             for other in detail.family[-5:]:
-                link("runs", f"{other.run_id} {state_word(other)}", run=other.run_id)
+                link("runs", f"{other.run_id} {verdict_word(other.verdict)}", run=other.run_id)
 
 
 def _parameters(run: Run) -> None:
@@ -223,7 +222,7 @@ def _again(run: Run) -> None:
         if st.button(
             t("Send the rejects again"),
             icon=":material/replay:",
-            disabled=not allowed or not (run.rejected or run.failed or not run.is_balanced),
+            disabled=not allowed or not (run.rejected or run.failed or run.unaccounted),
             key="again_rejects",
             help=None if allowed else t("only an operator may do this"),
         ):
