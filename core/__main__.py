@@ -165,20 +165,26 @@ def run(
     param: Params_ = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and make every message, send nothing.")] = False,
     by_runner: Annotated[bool, typer.Option("--by-runner", help="Ask the runner to run it, and do not wait.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also where this scheduled time was sent: readers see its messages again.")
+    ] = False,
     workspace: Workspace_ = None,
     as_json: Json_ = False,
 ) -> None:
     """Runs a job once, now, and says what became of every row."""
     from core.bootstrap import App
+    from core.orders import require_unsent
 
     with App.open(workspace) as opened:
         if by_runner:
             asked = opened.ask_for_run(
-                job, at=_moment(at), params=_pairs(param), who=_user(), now=_now, dry_run=dry_run
+                job, at=_moment(at), params=_pairs(param), who=_user(), now=_now, dry_run=dry_run, again=again
             )
             _print_answer(asked, as_json)
             return
         plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
+        if not dry_run:
+            require_unsent(opened.ledger, plan.job, plan.scheduled_at, again=again)
         _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
 
 

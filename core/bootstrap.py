@@ -673,12 +673,21 @@ class App:
         who: str,
         now: Callable[[], datetime],
         dry_run: bool = False,
+        again: bool = False,
     ) -> dict[str, Any]:
-        """Asks the runner to run a job, or to try it without sending; the request's number and its first answer."""
+        """Asks the runner to run a job, or to try it without sending; the request's number and its first answer.
+
+        Raises:
+            AlreadySent: The scheduled time has succeeded, and `again` is not given.
+        """
+        from core.orders import require_unsent
+
         job = self.job(text)
         if at is not None and at.tzinfo is None:
             at = at.replace(tzinfo=ZoneInfo(job.timezone))
-        args = {"at": at.isoformat() if at else None, "parameters": dict(params)}
+        if not dry_run and (due := at or previous_fire(job, now())) is not None:
+            require_unsent(self.ledger, job, due, again=again)
+        args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
         number = self.agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
         if note := self.runner_note(now()):
             return {"request_id": number, "state": "waiting", "answer": f"asked as request {number}; {note[0]}"}

@@ -28,6 +28,7 @@ PsttError
  ├ AccessRefused         who asks is known, and may not do this
  │  ├ SignInNeeded       who asks is not known here, or no longer
  │  └ TooManyAttempts    too many wrong passwords; the next one is looked at later
+ ├ AlreadySent           this scheduled time has been sent; say yes to send it again
  ├ BatchPartlySent       some messages of a batch failed: index → error
  └ RowRejected           this row goes to the rejects, the run goes on
 ```
@@ -44,6 +45,7 @@ from typing import ClassVar
 
 __all__ = [
     "AccessRefused",
+    "AlreadySent",
     "BatchPartlySent",
     "BatchTooLarge",
     "BrokerUnavailable",
@@ -146,6 +148,12 @@ class ConfigError(PsttError):
     def text(self) -> str:
         """Place, what and why in one line, without the remedy."""
         return f"{self.where}: {super().text}" if self.where else super().text
+
+
+class AlreadySent(PsttError):
+    """The scheduled time was sent before; sending it again wants a yes."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class SqlError(ConfigError):

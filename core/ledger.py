@@ -307,6 +307,11 @@ class Ledger(Store):
         span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
         return [self._run(row, with_partitions=False) for row in self._rows("runs_of_job", span)]
 
+    def sent_before(self, job: str, scheduled_at: datetime) -> Run | None:
+        """The newest run that sent this scheduled time to a topic and came to a good end; None: there is none."""
+        rows = self._rows("sent_before", {"job": job, "scheduled_at": iso_utc(scheduled_at)})
+        return self._run(rows[0]) if rows else None
+
     def family(self, run: Run) -> list[Run]:
         """The other runs of the same job and scheduled time, oldest first."""
         found = self.runs_of_job(run.job, run.scheduled_at, run.scheduled_at + timedelta(microseconds=1))

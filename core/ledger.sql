@@ -143,6 +143,10 @@ SELECT count(*) FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL 
 -- name: runs_of_job
 SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at < :until ORDER BY rowid
 
+-- name: sent_before
+SELECT * FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'succeeded' AND topic <> '' AND acknowledged > 0
+ORDER BY rowid DESC LIMIT 1
+
 -- name: jobs_known
 -- SQLite takes the other columns from the row with the maximum.
 SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job

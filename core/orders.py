@@ -9,13 +9,14 @@ from zoneinfo import ZoneInfo
 
 from core.agenda import Agenda
 from core.calendar import fires
-from core.errors import ConfigError
+from core.errors import AlreadySent, ConfigError
 from core.jobs import set_enabled
 from core.ledger import Ledger
-from core.model import Job
+from core.model import Job, Run
+from core.report import local_time
 from core.workspace import Workspace
 
-__all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "switch", "wanted_times"]
+__all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "require_unsent", "sent_before", "switch", "wanted_times"]
 
 MOST_FIRES = 10_000
 """A backfill of more is a mistake, or wants a query of its own."""
@@ -109,6 +110,30 @@ def _moments(job: Job, first: date, last: date, now: datetime) -> list[datetime]
     if len(found) > MOST_FIRES:
         raise ConfigError(f"from {first} to {last} there are {len(found):,} fires", remedy="take a shorter range")
     return found
+
+
+def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
+    """The run whose messages readers would see again if the job ran for this time; None: there is none.
+
+    An exactly-once job sends nothing twice by itself.
+    """
+    return None if job.delivery == "exactly_once" else ledger.sent_before(job.slug, scheduled_at)
+
+
+def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: bool) -> None:
+    """Refuses to send a scheduled time a second time, unless `again` says that it is meant.
+
+    Raises:
+        AlreadySent: A run for this time has succeeded; the text says which, and how many messages readers would see again.
+    """
+    sent = None if again else sent_before(ledger, job, scheduled_at)
+    if sent is not None:
+        raise AlreadySent(
+            f'job "{job.name}" was sent for {local_time(sent.scheduled_at, job.timezone)} {job.timezone}: run {sent.run_id} '
+            f"has {sent.acknowledged:,} messages on {sent.topic}",
+            why="readers would see them again, with the same message ids",
+            remedy='say that this is meant: --again on the command line, "again": true over REST',
+        )
 
 
 def switch(workspace: Workspace, agenda: Agenda, slug: str, *, enabled: bool, who: str, now: datetime) -> bool:

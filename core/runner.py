@@ -22,7 +22,7 @@ from core.calendar import previous_fire
 from core.dry_runs import DryRuns
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
 from core.ledger import Ledger
-from core.orders import backfill, cancel, cancel_job, switch
+from core.orders import backfill, cancel, cancel_job, require_unsent, switch
 from core.planner import Planner
 from core.roster import Entry, Roster
 from core.watch import RUNNER_STOPS, broken_off, timed_out
@@ -394,6 +394,12 @@ class Runner:
             if entry is None:
                 self._skip(fire, "there is no such job, or its file is wrong and was never right", now)
                 continue
+            # A person may have run it for this time already; the calendar does not send it a second time.
+            if fire.kind in ("calendar", "catch_up") and (
+                sent := self._ledger.sent_before(fire.job, fire.scheduled_at)
+            ):
+                self._skip(fire, f"run {sent.run_id} has sent it before", now)
+                continue
             self._start(fire, entry)
             free -= 1
             if not free:
@@ -606,6 +612,7 @@ class Runner:
         if at is not None and at.tzinfo is None:
             raise ConfigError(f"{at} has no offset")
         moment = at or previous_fire(job, now) or now.replace(microsecond=0)
+        require_unsent(self._ledger, job, moment, again=bool(request.args.get("again")))
         args = {"parameters": dict(request.args.get("parameters") or {})}
         return "taken", self._plan_asked(request, job.slug, moment, args, now)
 

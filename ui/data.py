@@ -467,6 +467,14 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
     return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))
 
 
+def sent_before(job: Job, at: datetime) -> Run | None:
+    """The run that has sent a scheduled time, which running it would send again; None: there is none."""
+    from core import orders
+
+    with opened() as app:
+        return orders.sent_before(app.ledger, job, at)
+
+
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────
 
 

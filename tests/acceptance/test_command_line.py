@@ -111,8 +111,17 @@ def test_two_hundred_thousand_rows_arrive_with_their_keys_and_bytes_and_are_all_
 
 def test_the_same_run_repeated_gives_the_same_message_ids(place, table, kafka):
     _, run, topic = place(f"SELECT * FROM {table(500)}")
-    for _ in range(2):
-        assert run("run", "export", "--at", "2026-01-17T02:00").returncode == 0
+    assert run("run", "export", "--at", "2026-01-17T02:00").returncode == 0
+    refused = run("run", "export", "--at", "2026-01-17T02:00")
+    assert refused.returncode == 2
+    assert "has 500 messages on" in refused.stderr
+    assert "--again" in refused.stderr
+    by_runner = run("run", "export", "--at", "2026-01-17T02:00", "--by-runner")
+    assert by_runner.returncode == 2
+    assert "--again" in by_runner.stderr
+    assert len(kafka.read(topic)) == 500
+    assert run("run", "export", "--at", "2026-01-17T02:00", "--dry-run").returncode == 0
+    assert run("run", "export", "--at", "2026-01-17T02:00", "--again").returncode == 0
     ids = Counter(dict(m.headers())["message_id"] for m in kafka.read(topic))
     assert set(ids.values()) == {2}
     assert len(ids) == 500
@@ -134,7 +143,7 @@ def test_bad_rows_are_rejected_listed_exported_and_the_mended_ones_sent_again(pl
         connection.execute(f"UPDATE {name} SET barcode = NULL WHERE operator = 8")
     folder, run, topic = place(f"SELECT * FROM {name} ORDER BY arrivetimestamp")
     done = run("run", "export")
-    assert done.returncode == 0
+    assert done.returncode == 4
     assert "1,000 read = 998 acknowledged + 2 rejected" in done.stdout
     assert "importo: NaN has no JSON form" in done.stdout
     verdict = the_json(run("runs", "--json"))["runs"][0]

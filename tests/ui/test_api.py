@@ -13,6 +13,7 @@ import pytest
 from core.agenda import Agenda
 from core.demo import SLUG, make_demo
 from core.job_edits import read_job_file
+from core.ledger import Ledger
 from core.workspace import Workspace
 from tests.rigs.workspace import ROOT, command, environment, run_command
 from tests.ui.rest import audit, bearer, client, token
@@ -267,7 +268,7 @@ def test_a_job_is_switched_off_and_on_as_by_the_command_line(asked, folder):
 
 
 def test_without_a_runner_a_run_waits_for_one(asked, folder):
-    answer = asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": {"DATA": "2026-01-16"}})
+    answer = asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": {"DATA": "2026-01-16"}, "again": True})
     assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
     assert "no runner works here" in answer.json()["answer"]
     assert asked.get(answer.headers["Location"]).json()["state"] == "waiting"
@@ -275,6 +276,15 @@ def test_without_a_runner_a_run_waits_for_one(asked, folder):
         (request,) = agenda.requests()
     assert (request.kind, request.job, request.args["parameters"]) == ("run", SLUG, {"DATA": "2026-01-16"})
     assert audit(folder)[0].action == "run"
+
+
+def test_a_time_that_was_sent_wants_a_yes(asked, folder):
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        (run,) = ledger.runs(SLUG)
+    body = {"at": run.scheduled_at.isoformat()}
+    is_problem(asked.post(f"{JOBS}/{SLUG}/run", json=body), 409, f"{run.acknowledged:,} messages")
+    assert asked.post(f"{JOBS}/{SLUG}/run", json=body | {"dry_run": True}).status_code == 202
+    assert asked.post(f"{JOBS}/{SLUG}/run", json=body | {"again": True}).status_code == 202
 
 
 def test_the_runner_runs_what_is_asked_for(asked, folder):
@@ -285,7 +295,7 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         deadline = time.monotonic() + 60
         while asked.get("/api/monitoring/health").json()["runner"] != "alive" and time.monotonic() < deadline:
             time.sleep(0.1)
-        answer = asked.post(f"{JOBS}/{SLUG}/run")
+        answer = asked.post(f"{JOBS}/{SLUG}/run", json={"again": True})
         assert answer.json()["state"] in ("taken", "waiting"), answer.json()
         while asked.get(answer.headers["Location"]).json()["state"] != "done" and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -315,7 +325,7 @@ def test_a_request_that_is_none_is_not_found(asked):
 
 def test_the_same_key_asks_for_one_run(asked, folder):
     headers = {"Idempotency-Key": "evening"}
-    first, again = (asked.post(f"{JOBS}/{SLUG}/run", headers=headers) for _ in range(2))
+    first, again = (asked.post(f"{JOBS}/{SLUG}/run", headers=headers, json={"again": True}) for _ in range(2))
     assert (again.json(), again.headers["Location"]) == (first.json(), first.headers["Location"])
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers

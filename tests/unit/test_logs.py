@@ -173,7 +173,7 @@ def run_logged(demo: Path, **settings: str) -> list[dict[str, Any]]:
     """Runs the demo's job; the log of that run alone."""
     for file in (demo / "logs").glob("pstt-*.log"):
         file.unlink()
-    done = run_command("run", "export-cdg-tracce", "--json", env=environment(**settings), cwd=demo)
+    done = run_command("run", "export-cdg-tracce", "--again", "--json", env=environment(**settings), cwd=demo)
     assert done.returncode == 4, done.stderr
     return entries(demo / "logs")
 
@@ -215,7 +215,7 @@ def test_a_run_goes_on_where_no_log_can_be_written(demo):
     folder.rmdir()
     folder.write_text("a file stands there", encoding="utf-8")
     try:
-        done = run_command("run", "export-cdg-tracce", env=environment(), cwd=demo)
+        done = run_command("run", "export-cdg-tracce", "--again", env=environment(), cwd=demo)
     finally:
         folder.unlink()
     assert done.returncode == 4, done.stderr

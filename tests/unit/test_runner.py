@@ -630,6 +630,32 @@ def test_a_run_asked_for_begins_at_once_with_its_parameters_and_is_answered_with
     assert answered.answer == f"run {stage.hands.last.run_id} succeeded"
 
 
+def sent_by_hand(stage, at: datetime) -> str:
+    job = parse_job(path := stage.workspace.queries_dir / "export.job.json", path.read_text(encoding="utf-8"))
+    plan = Plan(job, Query("q.sql", (Step("select 1"),), {}, "ab" * 32), "rig", "t", at, 100)
+    run = stage.ledger.start(plan, stage.clock())
+    stage.ledger.finish(run.run_id, Outcome("succeeded", rows_read=70, acknowledged=70), stage.clock())
+    return run.run_id
+
+
+def test_what_has_been_sent_is_sent_again_only_where_that_is_said(stage):
+    sent_by_hand(stage, NOON)
+    request = asked(stage, "run", job="export", args={"at": NOON.isoformat()})
+    assert request.state == "refused"
+    assert "70 messages" in request.answer
+    assert stage.hands.started == []
+    assert asked(stage, "run", job="export", args={"at": NOON.isoformat(), "again": True}).state == "taken"
+
+
+def test_the_calendar_does_not_send_what_a_person_has_sent_for_its_time(stage):
+    at = NOON + HOUR
+    run_id = sent_by_hand(stage, at)
+    stage.go(HOUR)
+    (fire,) = stage.agenda.fires(NOON, at)
+    assert (fire.state, fire.reason) == ("skipped", f"run {run_id} has sent it before")
+    assert stage.hands.started == []
+
+
 def test_a_disabled_job_runs_when_it_is_asked_for(stage):
     stage.write(enabled=False)
     stage.go()

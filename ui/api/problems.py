@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from core.errors import (
     AccessRefused,
+    AlreadySent,
     BatchPartlySent,
     BatchTooLarge,
     BrokerUnavailable,
@@ -43,6 +44,7 @@ RETRY_AFTER_S = 5
 STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
     NameTaken: HTTPStatus.CONFLICT,
+    AlreadySent: HTTPStatus.CONFLICT,
     NewerEdit: HTTPStatus.PRECONDITION_FAILED,
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
     SignInNeeded: HTTPStatus.UNAUTHORIZED,

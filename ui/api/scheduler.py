@@ -185,7 +185,13 @@ def run(
 
         def do() -> tuple[int, dict[str, Any], dict[str, str]]:
             told = app.ask_for_run(
-                job.slug, at=at, params=asked.parameters, who=caller.name, now=now, dry_run=asked.dry_run
+                job.slug,
+                at=at,
+                params=asked.parameters,
+                who=caller.name,
+                now=now,
+                dry_run=asked.dry_run,
+                again=asked.again,
             )
             app.agenda.audit(
                 caller.name,

@@ -52,6 +52,10 @@ class RunShape(_Taken):
         ),
     ] = None
     parameters: dict[str, str] = Field({}, examples=[{"DATA": "2026-01-16"}])
+    again: bool = Field(
+        default=False,
+        description="Also where this scheduled time was sent: readers see its messages again. Without it: 409.",
+    )
     dry_run: bool = Field(
         default=False,
         description="Reads every row and makes every message, and sends nothing: the request's answer says what it found.",

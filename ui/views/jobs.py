@@ -231,9 +231,27 @@ def _run(job: Job) -> None:
     at = _moment_box(job, "run_at")
     guarded(job_editor.parameters_of)(job, at)
     st.markdown(t("The runner takes it within a second; its run is linked above the list."))
-    if st.button(t("Yes, run it"), key="confirm_run", icon=":material/play_arrow:"):
-        ask("run", job=job.slug, args={"at": at.isoformat()})
+    again = _meant_again(job, at)
+    if st.button(t("Yes, run it"), key="confirm_run", icon=":material/play_arrow:", disabled=again is False):
+        ask("run", job=job.slug, args={"at": at.isoformat(), "again": bool(again)})
         _done()
+
+
+def _meant_again(job: Job, at: datetime) -> bool | None:
+    """Whether the visitor agrees to send a scheduled time a second time; None: it was not sent yet."""
+    sent = data.sent_before(job, at)
+    if sent is None:
+        return None
+    st.warning(
+        t(
+            "Run {run} has sent this scheduled time: readers see its {count} messages again on {topic}.",
+            run=sent.run_id,
+            count=number(sent.acknowledged),
+            topic=plain(sent.topic),
+        ),
+        icon=":material/warning:",
+    )
+    return st.checkbox(t("Yes, send these messages again"), key=f"again_{sent.run_id}")
 
 
 def _backfill(job: Job) -> None:
