@@ -246,11 +246,16 @@ _SET_OPERATORS = frozenset({"UNION", "ALL", "EXCEPT", "INTERSECT"})
 
 # Where these words are not reserved they may be columns: word → what follows where it begins a write behind another
 # token. Nothing: there it never does. UPDATE is followed by a table of any name, and then by SET.
+_VERBS = dict.fromkeys(
+    """ALTER ATTACH BEGIN CALL COMMIT COPY DECLARE DETACH DROP EXEC EXECUTE GRANT LOCK PRAGMA PROCEDURE REINDEX REPLACE
+    REVOKE ROLLBACK SAVEPOINT TRIGGER TRUNCATE UPSERT VACUUM""".split(),
+    "",
+)
 _UNRESERVED: dict[DbType, dict[str, str]] = {
     "oracle": {"MERGE": "INTO", "REPLACE": "", "TRUNCATE": ""},
     "sqlserver": {"REPLACE": ""},
-    "postgresql": {"DELETE": "FROM", "INSERT": "INTO", "MERGE": "INTO", "REPLACE": "", "TRUNCATE": "", "UPDATE": "SET"},
-    "sqlite": {"MERGE": "", "REPLACE": "INTO", "TRUNCATE": ""},
+    "postgresql": _VERBS | {"DELETE": "FROM", "INSERT": "INTO", "MERGE": "INTO", "UPDATE": "SET"},
+    "sqlite": _VERBS | {"MERGE": "", "REPLACE": "INTO"},
 }
 _BEGINS_CTE = frozenset({"AS", "MATERIALIZED"})
 _RESERVED_BEHIND_NAMES = frozenset(

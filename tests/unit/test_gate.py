@@ -404,9 +404,12 @@ PARENTHESES = [
     "SELECT x.{0} FROM (SELECT {0} FROM t) x",
 ]
 UNRESERVED: list[tuple[DbType, str]] = [
-    *[("postgresql", word) for word in ("delete", "insert", "update", "merge", "replace", "truncate")],
+    *[
+        ("postgresql", word)
+        for word in ("delete", "insert", "update", "merge", "replace", "truncate", "drop", "alter", "rollback", "lock")
+    ],
     *[("oracle", word) for word in ("merge", "replace", "truncate")],
-    *[("sqlite", word) for word in ("merge", "replace", "truncate")],
+    *[("sqlite", word) for word in ("merge", "replace", "truncate", "rollback", "attach", "vacuum")],
     ("sqlserver", "replace"),
 ]
 

@@ -22,6 +22,7 @@ from core.errors import ConfigError, PsttError
 from core.file_edits import LARGEST_QUERY_BYTES
 from core.job_edits import NewerEdit
 from core.model import Job
+from core.report import short_value
 from core.templates import EXAMPLES
 from core.values import as_text
 from ui import changes, data
@@ -640,7 +641,7 @@ def parameters_of(job: Job, at: datetime) -> None:
     parsed = changes.parsed_query(job.query, job.connection)
     found = changes.resolved_parameters(parsed, job.parameters, at, job.timezone)
     if found:
-        st.markdown(" · ".join(f"**{plain(p.name)}** = {plain(p.problem or p.value)}" for p in found))
+        st.markdown(" · ".join(f"**{plain(p.name)}** = {plain(p.problem or short_value(p.value))}" for p in found))
 
 
 # ── the messages it would make ────────────────────────────────────────────────────────────────
@@ -681,7 +682,7 @@ def _messages(job: Job, plan: model.Plan, seen: Any) -> None:
     for warning in seen.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     st.caption(
-        " · ".join(f"{plain(name)} = {plain(value)}" for name, value in plan.query.values.items())
+        " · ".join(f"{plain(name)} = {plain(short_value(value))}" for name, value in plan.query.values.items())
         or t("The query has no parameters.")
     )
     if job.export_format != "kafka":
