@@ -242,6 +242,8 @@ def test_a_list_is_given_on_the_command_line_and_sql_shows_its_binds(place):
     refused = run("run", "export", "--param", "STATI=")
     assert refused.returncode == 2
     assert "parameter STATI cannot be '': the list is empty" in refused.stderr
+    twice = run("run", "export", "--param", "STATI=S", "--param", "stati=N")
+    assert (twice.returncode, "stati=A,B" in twice.stderr) == (2, True)
     beside = run("run", "export", "--param", "STATI=S,,N")
     assert (beside.returncode, "value 2 of the list is empty" in beside.stderr) == (2, True)
 
