@@ -30,6 +30,7 @@ __all__ = [
     "Job",
     "KafkaConfig",
     "Kind",
+    "LiteralText",
     "Parameter",
     "ParameterValue",
     "PartitionRange",
@@ -331,6 +332,16 @@ class Parameter:
     line: int = 1
     is_list: bool = False
     """`[list]`: several values, each bound for itself in `IN (&NAME)`."""
+
+
+class LiteralText(str):
+    """A text that is compared as the literal in its place would be.
+
+    Oracle ignores blanks at the end of a CHAR column only if the other side is a CHAR too: `code = 'N'` finds
+    `'N    '`, and `code = :P` with a VARCHAR2 bind finds nothing.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

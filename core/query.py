@@ -20,7 +20,7 @@ from core import gate
 from core.defines import Defines
 from core.errors import SqlError
 from core.lexer import Token, has_blank_mark, lex, position
-from core.model import DbType, Parameter, ParameterValue, Query, Step, Value
+from core.model import DbType, LiteralText, Parameter, ParameterValue, Query, Step, Value
 from core.substitution import Bind, Each, Insert, Substituted, Use, resolved, substitute
 from core.values import for_driver, join, problem, shown, split, typed
 
@@ -299,12 +299,12 @@ class ParsedQuery:
     def _value(self, bind: Bind, text: str, given: Mapping[str, str]) -> Value:
         if bind.is_text:
             self._check_length(bind, given)
-            return text
+            return LiteralText(text) if bind.is_compared else text
         parameter = self._parameter_of(bind)
         value = typed(parameter.type, text)
         if value is None:
             self._refuse_text(parameter, text)
-        return for_driver(value, self.db_type)
+        return LiteralText(value) if bind.is_compared and isinstance(value, str) else for_driver(value, self.db_type)
 
     def _parameter_of(self, bind: Bind) -> Parameter:
         name = next(piece.parameter for piece in bind.content if isinstance(piece, Use))

@@ -42,6 +42,8 @@ class Bind:
     """True inside quotes; False: the declared type, else a number."""
     literal: tuple[str | Use, ...] = ()
     """All of the literal that this bind is joined to in SQL; empty where it stands alone."""
+    is_compared: bool = False
+    """Oracle: it stands alone as a side of a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,9 +470,10 @@ class _Statement:
         PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
         """
         by_place = self._places[at].surroundings if self._db_type == "postgresql" else ()
-        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else ())
+        is_compared = self._db_type == "oracle" and not literal and self._places[at].is_compared
+        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else (), is_compared)
         if key not in self._binds:
-            self._binds[key] = Bind(self._free_name(content), content, is_text, literal)
+            self._binds[key] = Bind(self._free_name(content), content, is_text, literal, is_compared)
         return self._binds[key]
 
     def _free_name(self, content: tuple[str | Use, ...]) -> str:

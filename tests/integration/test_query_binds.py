@@ -16,8 +16,9 @@ from typing import Any
 import oracledb
 import pytest
 
-from core.model import DbType, Query
+from core.model import DatabaseConnection, DbType, Query, Secret
 from core.query import parse
+from core.sources.oracle import OracleSource
 from core.values import join
 
 DEFINES = """define X='v' --Opzionale: text
@@ -440,6 +441,41 @@ def test_oracle_takes_a_thousand_values_in_a_list(oracle: Any, echo: Any) -> Non
         {"STATI": "x", "NAMES": "x", "IDS": ",".join(map(str, range(1000)))}
     )
     assert len(rows_of(echo, many)) == 1000
+
+
+def test_oracle_compares_a_text_as_the_literal_that_it_replaces(oracle: Any) -> None:
+    """`code = :P` finds no `'N    '` of a CHAR(5) where the bind is a VARCHAR2; a literal is a CHAR."""
+    oracle.on(r"select", columns=[("A", "VARCHAR2(10)")], rows=[("x",)])
+    text = (
+        "SELECT A, '&X' FROM dual WHERE a = '&X' AND b IN ('&STATI') AND c LIKE '&X%' AND d = 'a&X' AND e = &IDS"
+        " AND '&X' <> f AND g BETWEEN '&X' AND '&X'"
+    ).replace("&IDS", "&NUMBER")
+    query = parse(f"define X='N'\ndefine NUMBER=1\n{LIST_DEFINES}{text}", name="q.sql", db_type="oracle").bind(
+        {"STATI": f"N,{'x' * 2001}", "NAMES": "x"}
+    )
+    source = OracleSource(
+        DatabaseConnection(
+            "double",
+            "oracle",
+            host=oracle.host,
+            port=oracle.port,
+            service_name=oracle.service,
+            username="pstt",
+            password=Secret("pw"),
+        )
+    )
+    with closing(source), source.read(query.steps) as reading:
+        assert [row for rows in reading for row in rows.rows] == [("x",)]
+    (arrived,) = oracle.statements("FROM dual")
+    assert arrived.sql == (
+        "SELECT A, :P_X FROM dual WHERE a = :P_X_2 AND b IN (:L1_STATI, :L2_STATI) AND c LIKE (:P_X || '%')"
+        " AND d = ('a' || :P_X) AND e = :P_NUMBER AND :P_X_2 <> f AND g BETWEEN :P_X_2 AND :P_X_2"
+    )
+    assert {name: kind for name, kind in arrived.bind_types.items() if name != "P_NUMBER"} == {
+        **{"P_X": "VARCHAR2", "P_X_2": "CHAR"},
+        **{"L1_STATI": "CHAR", "L2_STATI": "VARCHAR2"},
+    }
+    assert arrived.binds["P_X_2"] == "N"
 
 
 ORACLE_FORMS = [
