@@ -224,7 +224,7 @@ class App:
         query = bound(
             self.workspace.query_file(job.query),
             connection.db_type,
-            {**job.parameters, **(params or {})},
+            _given(job.parameters, params or {}),
             scheduled_at,
             job.timezone,
             allow_writes=connection.allow_writes,
@@ -877,6 +877,12 @@ def bound(
     parsed = load(file, db_type)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
+
+
+def _given(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
+    """The job's values, with a run's own ones instead; names compare in any case."""
+    instead = {name.upper() for name in own}
+    return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}
 
 
 def _log_verdict(run: Run, *, dry_run: bool) -> None:

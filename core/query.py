@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from core import gate
 from core.defines import Defines
@@ -26,6 +26,7 @@ from core.values import for_driver, join, problem, shown, split, typed
 
 __all__ = ["ParsedQuery", "load", "parse"]
 
+_Given = TypeVar("_Given", str, ParameterValue)
 _ALLOW_WRITES = 'if it is meant to write, set "allow_writes": true on its connection in connections.json'
 _SHORT_NVARCHAR = 4000
 _MOST_BINDS: dict[DbType, int] = {"oracle": 65_535, "sqlserver": 2_097, "postgresql": 65_535, "sqlite": 32_766}
@@ -128,9 +129,9 @@ class ParsedQuery:
             resolve: Replaces the templates of one text; called for each value of a list.
 
         Raises:
-            SqlError: A list for a parameter of one value; and what `resolve` raises.
+            SqlError: A list for a parameter of one value, a name in two cases with two values; and what `resolve` raises.
         """
-        given = {**self.defaults(), **{name.upper(): value for name, value in values.items()}}
+        given: dict[str, ParameterValue] = {**self.defaults(), **self._named(values)}
         known = {parameter.name: parameter for parameter in self.parameters}
         return {name: self.resolved_text(known.get(name), value, resolve) for name, value in given.items()}
 
@@ -177,13 +178,10 @@ class ParsedQuery:
     def _given(self, values: Mapping[str, str]) -> dict[str, str]:
         """The value of each parameter, checked."""
         known = {parameter.name: parameter for parameter in self.parameters}
-        named: dict[str, str] = {}
-        for name, value in values.items():
-            upper = name.upper()
-            if upper not in known:
+        for name in values:
+            if name.upper() not in known:
                 self._refuse_unknown(name, list(known))
-            if named.setdefault(upper, value) != value:
-                raise SqlError(f"parameter {upper} is given twice, with different values", file=self.file)
+        named = self._named(values)
         for parameter in self.parameters:
             if parameter.mandatory and parameter.name not in named:
                 self._refuse_missing(parameter)
@@ -205,6 +203,17 @@ class ParsedQuery:
                 file=self.file,
                 line=parameter.line,
             )
+
+    def _named(self, values: Mapping[str, _Given]) -> dict[str, _Given]:
+        """The values by name in capitals."""
+        named: dict[str, _Given] = {}
+        for name, value in values.items():
+            upper = name.upper()
+            if named.setdefault(upper, value) != value:
+                raise SqlError(
+                    f"parameter {upper} is given twice, with different values", remedy="leave one out", file=self.file
+                )
+        return named
 
     def _refuse_unknown(self, name: str, known: Sequence[str]) -> NoReturn:
         near = difflib.get_close_matches(name.upper(), known, 1)

@@ -350,6 +350,12 @@ def test_a_json_list_for_a_parameter_of_one_value_is_refused(tmp_path: Path) -> 
     assert "[list]" in caught.value.remedy
 
 
+def test_one_name_in_two_cases_with_two_values_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SqlError, match="parameter G is given twice, with different values"):
+        from_file(tmp_path, {"G": "N", "g": ("N",)})
+    assert from_file(tmp_path, {"G": "N", "g": "N"}).values["G"] == "N"
+
+
 def test_an_empty_json_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SqlError, match="the list is empty"):
         from_file(tmp_path, {"G": ()})
