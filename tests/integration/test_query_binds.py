@@ -256,6 +256,18 @@ def test_postgresql_settings_and_selects_run_as_steps(postgresql: Any) -> None:
     assert rows_of(postgresql, bound(text, "postgresql", GIVEN)) == [("Asia/Tokyo", "it")]
 
 
+@pytest.mark.parametrize("word", ["delete", "insert", "update", "merge", "replace", "truncate", "drop", "lock"])
+def test_postgresql_reads_columns_called_as_a_write(postgresql: Any, word: str) -> None:
+    postgresql.execute(f'CREATE TEMP TABLE odd ("{word}" int); INSERT INTO odd VALUES (1), (2), (NULL)')
+    text = (
+        f"SELECT ({word}), ({word} IS NULL), coalesce({word}, 0), sum({word}) OVER (ORDER BY {word} DESC) AS {word}"
+        f" FROM odd WHERE ({word} IS NULL OR {word} IN (&IDS)) GROUP BY {word} ORDER BY odd.{word}"
+    )
+    values = {"STATI": "x", "NAMES": "x", "IDS": "1,3"}
+    rows = rows_of(postgresql, parse(LIST_DEFINES + text, name="q", db_type="postgresql").bind(values))
+    assert [row[:3] for row in rows] == [(1, False, 1), (None, True, 0)]
+
+
 # ── SQL Server ──
 
 SQLSERVER_FORMS = [

@@ -121,6 +121,16 @@ def test_each_value_of_a_list_is_bound(db_type: DbType, sql: str, found: Any, pl
     assert step.binds == found
 
 
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1, max_size=5))
+@pytest.mark.parametrize("db_type", DIALECTS)
+def test_no_value_of_a_list_changes_the_statement(db_type: DbType, values: list[str]) -> None:
+    text = "SELECT a FROM t WHERE a IN ('&STATI') AND b NOT IN (&STATI)"
+    (plain,) = query(text, db_type, STATI=join(["x"] * len(values))).steps
+    (step,) = query(text, db_type, STATI=join(values)).steps
+    assert step.sql == plain.sql
+    assert set(binds(text, db_type, STATI=join(values))) == set(values)
+
+
 @pytest.mark.parametrize("db_type", DIALECTS)
 def test_a_list_stands_beside_other_members_and_behind_not(db_type: DbType) -> None:
     text = "SELECT a FROM t WHERE a NOT IN ('X', &STATI, '&ONE') AND b in(&IDS, 7)"
