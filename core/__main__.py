@@ -949,12 +949,17 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _pairs(params: list[str] | None) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for param in params or []:
         name, equals, value = param.partition("=")
         if not equals or not name:
             raise ConfigError(f"--param {param} is not NAME=VALUE", remedy="write --param DATA=2026-01-16")
-        pairs[name] = value
+        if pairs.setdefault(name.upper(), value) != value:
+            raise ConfigError(
+                f"--param {name} is given twice",
+                why="the second value would replace the first",
+                remedy=f"leave one out; several values of a parameter marked [list] are written {name}=A,B",
+            )
     return pairs
 
 

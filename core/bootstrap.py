@@ -20,7 +20,19 @@ from zoneinfo import ZoneInfo
 from core.calendar import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
 from core.ledger import Ledger
-from core.model import Cluster, Column, DbType, Job, KafkaConfig, Plan, Publisher, Query, Reading, Run
+from core.model import (
+    Cluster,
+    Column,
+    DbType,
+    Job,
+    KafkaConfig,
+    ParameterValue,
+    Plan,
+    Publisher,
+    Query,
+    Reading,
+    Run,
+)
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -181,7 +193,7 @@ class App:
         *,
         now: datetime,
         at: datetime | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, ParameterValue] | None = None,
         asked_by: str = "",
     ) -> Plan:
         """Decides everything about a run and opens nothing.
@@ -212,7 +224,7 @@ class App:
         query = bound(
             self.workspace.query_file(job.query),
             connection.db_type,
-            {**job.parameters, **(params or {})},
+            _given(job.parameters, params or {}),
             scheduled_at,
             job.timezone,
             allow_writes=connection.allow_writes,
@@ -258,7 +270,9 @@ class App:
 
         run = self.ledger.run(prefix)
         root = run.of_run or run.run_id
-        job = replace(job or find_job(self.workspace, run.job), parameters=dict(run.parameters))
+        # They are resolved already: a brace in them is plain text and no template.
+        parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
+        job = replace(job or find_job(self.workspace, run.job), parameters=parameters)
         plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by)
         skip = None
         if rejects_only and plan.output is not None:
@@ -669,7 +683,7 @@ class App:
         text: str,
         *,
         at: datetime | None,
-        params: Mapping[str, str],
+        params: Mapping[str, ParameterValue],
         who: str,
         now: Callable[[], datetime],
         dry_run: bool = False,
@@ -859,7 +873,7 @@ def write_rejects(file: Path, rejects: list[Reject]) -> None:
 def bound(
     file: Path,
     db_type: DbType,
-    params: Mapping[str, str],
+    params: Mapping[str, ParameterValue],
     scheduled_at: datetime,
     timezone: str,
     *,
@@ -870,11 +884,14 @@ def bound(
     from core.templates import resolve
 
     parsed = load(file, db_type)
-    given = {name.upper(): value for name, value in params.items()}
-    values = {**parsed.defaults(), **given}
-    return parsed.bind(
-        {name: resolve(value, scheduled_at, timezone) for name, value in values.items()}, allow_writes=allow_writes
-    )
+    values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
+    return parsed.bind(values, allow_writes=allow_writes)
+
+
+def _given(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
+    """The job's values, with a run's own ones instead; names compare in any case."""
+    instead = {name.upper() for name in own}
+    return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}
 
 
 def _log_verdict(run: Run, *, dry_run: bool) -> None:

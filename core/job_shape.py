@@ -141,7 +141,7 @@ class JobShape(_Shape):
     cron: Annotated[str, AfterValidator(check_cron)] | None = None
     interval_s: Annotated[int, Field(ge=1, le=LONGEST_S)] | None = None
     enabled: bool = True
-    parameters: dict[str, str | int | float] = {}
+    parameters: dict[str, str | int | float | list[str | int | float]] = {}
     export_format: ExportFormat = "kafka"
     output: Name | None = None
     csv: CsvShape = CsvShape()

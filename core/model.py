@@ -30,7 +30,9 @@ __all__ = [
     "Job",
     "KafkaConfig",
     "Kind",
+    "LiteralText",
     "Parameter",
+    "ParameterValue",
     "PartitionRange",
     "Plan",
     "Publisher",
@@ -57,6 +59,8 @@ OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
 OnDrift = Literal["stop", "warn", "ignore"]
 DecimalForm = Literal["number", "string", "float"]
+ParameterValue = str | tuple[str, ...]
+"""What a job gives to a parameter: a text, which may be a list such as `N,S`, or a list."""
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
 
 RunState = Literal["planned", "running", "succeeded", "partial", "failed", "cancelled", "skipped", "interrupted"]
@@ -283,8 +287,8 @@ class Job:
     cron: str | None = None
     interval_s: int | None = None
     enabled: bool = True
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Parameter → value or template such as `{date-1}`."""
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    """Parameter → value or template such as `{date-1}`; a tuple where the file has a JSON list."""
     export_format: ExportFormat = "kafka"
     output: str | None = None
     """excel and csv: the file's name below `exports/`, with templates."""
@@ -326,6 +330,18 @@ class Parameter:
     type: Literal["string", "integer", "decimal", "date", "datetime"] | None = None
     """Declared type; None: text inside quotes, else told from the value."""
     line: int = 1
+    is_list: bool = False
+    """`[list]`: several values, each bound for itself in `IN (&NAME)`."""
+
+
+class LiteralText(str):
+    """A text that is compared as the literal in its place would be.
+
+    Oracle ignores blanks at the end of a CHAR column only if the other side is a CHAR too: `code = 'N'` finds
+    `'N    '`, and `code = :P` with a VARCHAR2 bind finds nothing.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +364,7 @@ class Query:
     name: str
     steps: tuple[Step, ...]
     values: Mapping[str, str]
-    """Parameter → the resolved text that was bound."""
+    """Parameter → the resolved text that was bound; a list as `core.values.join` writes it."""
     sha256: str
     """Hash of the file's bytes, in hex."""
 

@@ -27,8 +27,12 @@ __all__ = [
     "run_lines",
     "send_document",
     "send_lines",
+    "short_value",
     "summary_lines",
 ]
+
+SHOWN_CHARACTERS = 200
+"""Of a parameter's value."""
 
 
 def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str:
@@ -60,7 +64,12 @@ def ms_text(latency_ms: float | None) -> str:
 def heading(job_name: str, scheduled_at: datetime, timezone: str, parameters: Iterable[tuple[str, str]]) -> str:
     """`Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16`."""
     parts = [job_name, f"scheduled {local_time(scheduled_at, timezone)} {timezone}"]
-    return " · ".join([*parts, *(f"{name} = {value}" for name, value in parameters)])
+    return " · ".join([*parts, *(f"{name} = {short_value(value)}" for name, value in parameters)])
+
+
+def short_value(value: str) -> str:
+    """A parameter's value for a line of text: a list may have thousands of values."""
+    return value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}… ({len(value):,} characters)"
 
 
 def verdict(run: Run) -> str:

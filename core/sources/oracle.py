@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
-from core.model import Column, DbType, Fact, Kind, Step
+from core.model import Column, DbType, Fact, Kind, LiteralText, Step
 from core.sources.pooled import PooledSource, fetched, shortest_single
 
 __all__ = ["OracleSource"]
@@ -67,6 +67,9 @@ _LABELS: dict[Any, str] = {
 """Oracle's own names where the driver has another."""
 _TEXTS = {oracledb.DB_TYPE_VARCHAR, oracledb.DB_TYPE_CHAR, oracledb.DB_TYPE_LONG}
 _AS_UTC = "TO_CHAR(SYS_EXTRACT_UTC({0}), 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6')||'+00:00' AS {0}"
+
+MOST_CHAR_BYTES = 2000
+"""Of a CHAR; a longer text cannot be equal to one."""
 
 # ORA codes and the driver's own DPY codes, by what they mean to us.
 REFUSED = {1004, 1005, 1017, 1040, 1045, 9901, 28000, 28001, 28002, 28009, 28040}
@@ -276,6 +279,10 @@ def _execute(cursor: oracledb.Cursor, sql: str, step: Step) -> None:
         cursor.execute(sql)
         return
     binds: dict[str, Any] = dict(step.binds)  # type: ignore[arg-type]
+    for name, value in binds.items():
+        if isinstance(value, LiteralText) and 0 < len(value.encode()) <= MOST_CHAR_BYTES:
+            binds[name] = cursor.var(oracledb.DB_TYPE_CHAR, len(value))
+            binds[name].setvalue(0, str(value))
     moments = {name: oracledb.DB_TYPE_TIMESTAMP for name, value in binds.items() if isinstance(value, datetime)}
     if moments:  # a datetime bound as DATE, the driver's choice, loses its microseconds
         cursor.setinputsizes(**moments)

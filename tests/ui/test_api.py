@@ -287,6 +287,15 @@ def test_a_time_that_was_sent_wants_a_yes(asked, folder):
     assert asked.post(f"{JOBS}/{SLUG}/run", json=body | {"again": True}).status_code == 202
 
 
+def test_a_list_of_values_is_taken_as_a_parameter(asked, folder):
+    parameters = {"STATI": ["N", "a,b"], "DATA": "2026-01-16"}
+    assert asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": parameters, "again": True}).status_code == 202
+    with Agenda(Workspace(folder).ledger_file) as agenda:
+        (request,) = agenda.requests()
+    assert request.args["parameters"] == parameters
+    assert asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": {"STATI": [["N"]]}}).status_code == 422
+
+
 def test_the_runner_runs_what_is_asked_for(asked, folder):
     runner = subprocess.Popen(
         command("runner", "--workspace", folder), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL

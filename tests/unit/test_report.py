@@ -215,3 +215,9 @@ def test_a_problem_has_its_four_parts_for_people_and_for_programs():
         4,
     )
     assert error_document(BrokerUnavailable("away"))["retriable"] is True
+
+
+def test_the_heading_cuts_a_long_list():
+    at = datetime(2026, 1, 17, 1, tzinfo=UTC)
+    line = heading("Export", at, "Europe/Rome", [("IDS", ",".join(["1"] * 1000))])
+    assert line.endswith("IDS = " + ",".join(["1"] * 100) + ",… (1,999 characters)")

@@ -10,6 +10,7 @@ import streamlit as st
 
 from core.errors import PsttError
 from core.model import Run, Verdict
+from core.report import short_value
 from ui import data
 from ui.access import may
 from ui.components import charts
@@ -201,7 +202,9 @@ def _head(detail: data.RunDetail) -> None:
 
 def _parameters(run: Run) -> None:
     if run.parameters:
-        st.markdown(" · ".join(f"**{plain(name)}** = {plain(value)}" for name, value in run.parameters.items()))
+        st.markdown(
+            " · ".join(f"**{plain(name)}** = {plain(short_value(value))}" for name, value in run.parameters.items())
+        )
 
 
 # ── what can be done with it ──────────────────────────────────────────────────────────────────
