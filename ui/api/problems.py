@@ -18,11 +18,13 @@ from starlette.responses import JSONResponse, Response
 from core.errors import (
     AccessRefused,
     BatchPartlySent,
+    BatchRefused,
     BatchTooLarge,
     BrokerUnavailable,
     ConfigError,
     DeliveryTimeout,
     LedgerBusy,
+    MessageRefused,
     MessageTooLarge,
     NotAuthorised,
     PsttError,
@@ -51,6 +53,8 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     TopicMissing: HTTPStatus.NOT_FOUND,
     MessageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    MessageRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BatchRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotAuthorised: HTTPStatus.BAD_GATEWAY,  # the broker or the database said no to us, not we to the caller
     RetriesExhausted: HTTPStatus.BAD_GATEWAY,
     BatchPartlySent: HTTPStatus.BAD_GATEWAY,
