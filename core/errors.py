@@ -8,7 +8,8 @@ PsttError
  │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
  │  ├ BrokerUnavailable  no broker answers
  │  ├ DeliveryTimeout    handed over, but not acknowledged in time
- │  ├ BatchTooLarge      messages that went together are over the broker's limit; alone each may pass
+ │  ├ BatchRefused       messages that went together are refused for one of them; alone each may pass
+ │  │  └ BatchTooLarge   the same for their common size
  │  ├ NotDelivered       a mail or another notice could not be handed over
  │  └ LedgerBusy         another process holds a file of ours for too long
  │     └ RunnerBusy      another runner works in this workspace
@@ -16,7 +17,8 @@ PsttError
  │  ├ QueryFailed        the database refused the statement, or stopped in the middle of it
  │  ├ NotAuthorised      wrong password, or an account that may not do this
  │  ├ TopicMissing       the topic does not exist and will not be made
- │  ├ MessageTooLarge    one message is over a size limit
+ │  ├ MessageRefused     one message will never be taken: it has no key, or its time is not accepted
+ │  │  └ MessageTooLarge one message is over a size limit
  │  ├ RetriesExhausted   a batch was tried as often as allowed
  │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
@@ -47,6 +49,7 @@ __all__ = [
     "AccessRefused",
     "AlreadySent",
     "BatchPartlySent",
+    "BatchRefused",
     "BatchTooLarge",
     "BrokerUnavailable",
     "ColumnsChanged",
@@ -54,6 +57,7 @@ __all__ = [
     "DeliveryTimeout",
     "ExpectationFailed",
     "LedgerBusy",
+    "MessageRefused",
     "MessageTooLarge",
     "NotAuthorised",
     "NotDelivered",
@@ -182,8 +186,12 @@ class DeliveryTimeout(RetriableError):
     """A message was handed over and not acknowledged in time; it may or may not be on the topic."""
 
 
-class BatchTooLarge(RetriableError):
-    """The broker refused messages that the client had put together; sent alone, all but the oversized one pass."""
+class BatchRefused(RetriableError):
+    """The broker refused messages that the client had put together; sent alone, all but the one at fault pass."""
+
+
+class BatchTooLarge(BatchRefused):
+    """The broker refused messages for their common size; sent alone, all but an oversized one pass."""
 
 
 class NotDelivered(RetriableError):
@@ -218,7 +226,11 @@ class TopicMissing(RunFailed):
     """The topic does not exist and the cluster does not make topics on first use."""
 
 
-class MessageTooLarge(RunFailed):
+class MessageRefused(RunFailed):
+    """The broker will never take this message; the others are not touched."""
+
+
+class MessageTooLarge(MessageRefused):
     """One message is over the client's or the broker's size limit; the others are not touched."""
 
 

@@ -168,7 +168,7 @@ class KafkaService:
             headers: Text is sent as UTF-8. `message_id` is always added.
 
         Raises:
-            BrokerUnavailable, NotAuthorised, TopicMissing, MessageTooLarge, RetriesExhausted: What failed and why.
+            BrokerUnavailable, NotAuthorised, TopicMissing, MessageRefused, RetriesExhausted: What failed and why.
             ConfigError: The service is closed, or the value has no JSON form.
         """
         batch = self._batch(topic, [(key, value)], headers)

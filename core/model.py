@@ -714,6 +714,21 @@ class Publisher(Protocol):
         """
         ...
 
+    def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+        """Sends each message in a record batch of its own, so that the broker answers for each.
+
+        For messages that were refused together with others (`BatchRefused`): a refusal is final here, a
+        `MessageRefused`. As `publish`, at some 3,000 messages/s.
+        """
+        ...
+
+    def fit(self, topic: str) -> None:
+        """Makes smaller record batches from now on: just below the topic's limit, or half where that may not be asked for.
+
+        Needs `in_flight == 0`, and no open transaction.
+        """
+        ...
+
     def poll(self, timeout_s: float) -> int:
         """Serves reports for at most that long and returns as soon as there was one; the number served."""
         ...

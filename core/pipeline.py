@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from loguru import logger
 
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject, iso_utc
-from core.errors import MessageTooLarge, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
+from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.ledger import Ledger, Outcome
 from core.model import Batch, Delivery, Plan, Publisher, Run, Source
@@ -100,8 +100,10 @@ class _Course(Intake):
     sender: Sender
     now: Callable[[], datetime]
     spool: Spool | None = None
-    oversized: int = 0
-    """Of the rejected: those that were handed over and refused for their size."""
+    refused: int = 0
+    """Of the rejected: those that were sent and that the broker, or its client, will never take."""
+    refusal: MessageRefused | None = None
+    """Why the first of them was refused."""
     batches: int = 0
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
@@ -150,12 +152,8 @@ class _Course(Intake):
                     digest.update(message_id)
                 self.hand_over(envelope, encoded)
             self.drain()
-            if self.oversized:
-                raise RunFailed(
-                    f"{self.oversized} messages are over the size limit",
-                    why="exactly_once sends all rows or none",
-                    remedy=f"python -m core rejects {self.run.run_id} lists them",
-                )
+            if self.refusal:
+                raise self.void(self.refusal)
             self.mark(key, digest.hexdigest())
             self.publisher.commit()
         except BaseException:
@@ -165,6 +163,15 @@ class _Course(Intake):
                 self.publisher.abort()
             self.acknowledged = 0
             raise
+
+    def void(self, refusal: MessageRefused) -> RunFailed:
+        """Why a transaction with refused messages is not committed."""
+        count = f"{self.refused:,} messages are" if self.refused > 1 else "1 message is"
+        return RunFailed(
+            f"{count} refused, and exactly_once sends all rows or none",
+            why=refusal.text,
+            remedy=f"{refusal.remedy}; python -m core rejects {self.run.run_id} lists them",
+        )
 
     def mark(self, key: bytes, digest: str) -> None:
         value = msgspec.json.encode({"run": self.run.run_id, "rows": self.acknowledged, "sha256": digest})
@@ -214,11 +221,12 @@ class _Course(Intake):
         for delivery in deliveries:
             self._record(delivery)
             self.acknowledged += delivery.acknowledged
-            for index, error in delivery.errors.items():
-                if isinstance(error, MessageTooLarge):
-                    self._reject_oversized(delivery.batch, index, error)
-                else:
-                    failure = failure or error
+            refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
+            others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))
+            # Every delivery is written down before the run ends for one of them.
+            failure = self._reject_refused(delivery.batch, refused) or failure or next(others, None)
+        if failure and self.refusal and self.plan.job.delivery == "exactly_once":
+            raise self.void(self.refusal)  # the others of the transaction only fail with it
         if failure:
             raise failure
 
@@ -236,13 +244,22 @@ class _Course(Intake):
                 value = batch.values[index].decode("utf-8", "replace")
                 entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
 
-    def _reject_oversized(self, batch: Batch, index: int, error: PsttError) -> None:
-        key = batch.keys[index]
-        self.oversized += 1
-        reject = Reject(
-            batch.row_numbers[index], "", "", error.text, key=None if key is None else key.decode("utf-8", "replace")
-        )
-        self.reject([reject])
+    def _reject_refused(self, batch: Batch, refused: Mapping[int, MessageRefused]) -> RunFailed | None:
+        """Puts the rows of refused messages aside; the error where the job wants to end at the first one."""
+        if not refused:
+            return None
+        self.refused += len(refused)
+        self.refusal = self.refusal or next(iter(refused.values()))
+        keys = {index: key.decode("utf-8", "replace") for index in refused if (key := batch.keys[index]) is not None}
+        rejects = [
+            Reject(batch.row_numbers[index], "", "", str(error), key=keys.get(index))
+            for index, error in sorted(refused.items())
+        ]
+        try:
+            self.reject(rejects)
+        except RunFailed as failure:
+            return failure
+        return None
 
     def settle(self, error: PsttError | None) -> PsttError | None:
         """Brings every message under way to an end and everything recorded to disk; the error that stands."""
@@ -278,7 +295,7 @@ class _Course(Intake):
                 remedy="report this: it is a defect of PSTT Kafka",
             )
         error = error or self.unexpected()
-        failed = tally.failed - self.oversized + (tally.acknowledged - acknowledged)
+        failed = tally.failed - self.refused + (tally.acknowledged - acknowledged)
         return Outcome(
             state=end_state(error, acknowledged),
             rows_read=self.rows_read,

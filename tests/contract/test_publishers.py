@@ -15,19 +15,22 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AclOperation
 
 from core.delivery import Sender
 from core.errors import (
+    BatchRefused,
     BatchTooLarge,
     BrokerUnavailable,
     ConfigError,
     DeliveryTimeout,
+    MessageRefused,
     MessageTooLarge,
     PsttError,
     RetriesExhausted,
     TopicMissing,
 )
-from core.model import Batch, Cluster, Delivery, Publisher, TopicInfo
+from core.model import Batch, Cluster, Delivery, Publisher, Secret, TopicInfo
 from core.publishers import open_publisher
 from core.publishers.confluent import ConfluentPublisher
 from core.publishers.memory import MemoryPublisher, MemoryRecord
@@ -59,9 +62,11 @@ class Memory:
 
     def __init__(self) -> None:
         self.topics: dict[str, int | None] = {}
+        self.compacted = False
         self.opened: list[MemoryPublisher] = []
 
-    def topic(self, max_message_bytes: int | None = None) -> str:
+    def topic(self, max_message_bytes: int | None = None, *, compacted: bool = False) -> str:
+        self.compacted = self.compacted or compacted
         name = f"t-{len(self.topics)}"
         self.topics[name] = max_message_bytes
         return name
@@ -76,6 +81,7 @@ class Memory:
                 max_in_flight=max_in_flight,
                 max_request_size_bytes=max_request_size_bytes,
                 max_record_batch_bytes=limits[-1] if limits else None,
+                refuse=_without_key if self.compacted else None,
             )
         )
         return self.opened[-1]
@@ -87,6 +93,12 @@ class Memory:
         )
 
 
+def _without_key(key: bytes | None, _value: bytes) -> MessageRefused | None:
+    if key is not None:
+        return None
+    return MessageRefused("a message without a key", why="cleanup.policy=compact", remedy="set message_key_field")
+
+
 class Real:
     """One client over a real broker."""
 
@@ -95,10 +107,9 @@ class Real:
         self.broker = broker
         self.opened: list[Publisher] = []
 
-    def topic(self, max_message_bytes: int | None = None) -> str:
-        return self.broker.create_topic(
-            config={"max.message.bytes": str(max_message_bytes)} if max_message_bytes else None
-        )
+    def topic(self, max_message_bytes: int | None = None, *, compacted: bool = False) -> str:
+        config = {"max.message.bytes": str(max_message_bytes)} if max_message_bytes else {}
+        return self.broker.create_topic(config=config | ({"cleanup.policy": "compact"} if compacted else {}))
 
     def open(self, *, max_in_flight: int = 5000, **changes: Any) -> Publisher:
         cluster = cluster_of(self.client, self.broker.plaintext, **changes)
@@ -349,6 +360,114 @@ def test_the_broker_refuses_a_record_batch_as_a_whole_and_may_take_its_messages_
         assert type(error) is BatchTooLarge
         assert error.is_retriable
         assert f'topic "{topic}"' in str(error)
+
+
+def restricted(client: str, kafka: KafkaRig, topic: str) -> Publisher:
+    """A client whose account may write to the topic and may not ask for its settings."""
+    kafka.allow(kafka.limited_username, topic, AclOperation.WRITE, AclOperation.DESCRIBE)
+    cluster = cluster_of(
+        client,
+        kafka.sasl_plaintext,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_username=kafka.limited_username,
+        sasl_password=Secret(kafka.limited_password),
+        compression_type="none",
+    )
+    return open_publisher(cluster)
+
+
+@pytest.mark.parametrize("limit", [10_000, 1_500])
+@pytest.mark.parametrize("may_ask", [True, False])
+@pytest.mark.parametrize("client", REAL)
+def test_record_batches_are_below_the_topics_limit_once_it_refused_one(
+    client: str, may_ask: bool, limit: int, kafka: KafkaRig
+):
+    topic = kafka.create_topic(partitions=1, config={"max.message.bytes": str(limit)})
+    publisher = Real(client, kafka).open(compression_type="none") if may_ask else restricted(client, kafka, topic)
+    sender = sender_of(publisher)
+    values = [os.urandom(250).hex().encode()] * 200
+    deliveries = []
+    for number in range(1, 9):
+        deliveries.append(sender.submit(batch_of(topic, 200, number, values=values)))
+        sender.drain(60)
+    publisher.close()
+    assert [delivery.errors for delivery in deliveries] == [{}] * 8
+    assert max(deliveries[0].attempts) == 2, "the first one is refused"
+    assert set(deliveries[-1].attempts) == {1}, "the last one is not"
+    if may_ask:
+        assert all(set(delivery.attempts) == {1} for delivery in deliveries[1:])
+    found = Counter(record.key() for record in kafka.read(topic))
+    assert found == Counter(key for delivery in deliveries for key in delivery.batch.keys)
+
+
+# ── records that the broker does not take ─────────────────────────────────────────────────────
+
+
+def test_a_record_without_a_key_on_a_compacted_topic_fails_alone_and_the_others_arrive_once(world: World):
+    topic = world.topic(compacted=True)
+    sender = sender_of(world.open())
+    batches = [batch_of(topic, 60, number) for number in (1, 2, 3)]
+    batches[1].keys[17] = batches[1].keys[40] = None
+    deliveries = [sender.submit(batch) for batch in batches]
+    sender.drain(60)
+    assert deliveries[0].errors == deliveries[2].errors == {}
+    assert sorted(deliveries[1].errors) == [17, 40]
+    for error in deliveries[1].errors.values():
+        assert type(error) is MessageRefused
+        assert not error.is_retriable
+        assert "without a key" in error.what
+        assert "cleanup.policy=compact" in error.why
+        assert "message_key_field" in error.remedy
+    for delivery in deliveries:
+        require_accounted(delivery)
+        assert max(delivery.attempts) <= 2
+    found = Counter(record.key for record in world.read(topic))
+    assert found == Counter(key for batch in batches for key in batch.keys if key is not None)
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_where_the_settings_may_not_be_asked_for_the_reason_names_them_all_the_same(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(config={"cleanup.policy": "compact"})
+    publisher = restricted(client, kafka, topic)
+    sender = sender_of(publisher)
+    delivery = sender.submit(batch_of(topic, 40, keys=[None] * 20 + [b"k"] * 20))
+    sender.drain(60)
+    publisher.close()
+    assert sorted(delivery.errors) == list(range(20))
+    for error in delivery.errors.values():
+        assert "it has no key, which a compacted topic (cleanup.policy=compact) does not take" in str(error)
+        assert "message_key_field" in error.remedy
+    assert len(kafka.read(topic)) == 20
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_a_record_whose_time_is_refused_names_the_limits_of_the_topic_and_the_clock(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(config={"message.timestamp.before.max.ms": "0"})
+    publisher = Real(client, kafka).open()
+    sender = sender_of(publisher)
+    for number in range(1, 1000):  # a record that arrives in the millisecond in which it was made is taken
+        delivery = sender.submit(batch_of(topic, 100, number))
+        sender.drain(60)
+        require_accounted(delivery)
+        if delivery.errors:
+            break
+    publisher.close()
+    for error in delivery.errors.values():
+        assert type(error) is MessageRefused
+        assert "message.timestamp.before.max.ms=0" in error.why
+        assert "this machine's clock" in error.remedy
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_a_record_batch_with_a_record_that_is_not_taken_is_refused_as_a_whole(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1, config={"cleanup.policy": "compact"})
+    publisher = Real(client, kafka).open(linger_ms=200)
+    delivery = sent(publisher, batch_of(topic, 10, keys=[b"k"] * 9 + [None]))
+    publisher.close()
+    assert len(delivery.errors) == 10
+    assert {type(error) for error in delivery.errors.values()} == {BatchRefused}
+    assert all(error.is_retriable for error in delivery.errors.values())
 
 
 # ── the flow ──────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from filelock import FileLock
 
 from tests.rigs.certificates import CLIENT_NAME, make_certificates
@@ -111,6 +120,24 @@ class KafkaTopics:
         admin = self._admin()  # it gives up what is under way when nobody holds it
         entries = admin.describe_configs([resource])[resource].result(30)
         return {name: entry.value for name, entry in entries.items()}
+
+    def allow(self, user: str, topic: str, *operations: AclOperation) -> None:
+        """Gives an account rights on a topic."""
+        rules = [
+            AclBinding(
+                ResourceType.TOPIC,
+                topic,
+                ResourcePatternType.LITERAL,
+                f"User:{user}",
+                "*",
+                operation,
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations
+        ]
+        admin = self._admin()
+        for future in admin.create_acls(rules).values():
+            future.result(30)
 
     def delete_records(self, topic: str) -> None:
         """Empties a topic; its offsets go on."""
