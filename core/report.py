@@ -330,6 +330,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list
         if send["status"] != "acknowledged":
             outcome = f"not acknowledged: {send['error']}"
         name = send["job_name"] or send["job"] or "sent by hand"
+        name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
         lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
     return lines
 

@@ -190,6 +190,12 @@ def test_a_send_that_failed_and_one_by_hand_say_so():
     assert "sent by hand" in text
 
 
+def test_a_send_whose_key_has_blanks_at_its_end_shows_them():
+    text = "\n".join(send_lines("AB", [SEND | {"key": "AB   "}, SEND | {"key": "AB"}], "UTC"))
+    assert "AB   2 sends in 1 run" in text
+    assert text.count("Export   key 'AB   '   pstt-traces-3") == 1
+
+
 def test_a_key_that_was_never_sent_says_where_to_look():
     assert send_lines("k", [], "UTC")[0] == "k   never sent from this workspace"
 
