@@ -9,11 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain, islice
 from typing import Any, ClassVar
 
 import oracledb
@@ -210,61 +209,9 @@ class OracleSource(PooledSource):
             cursor.close()
             raise
         blocks = _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS))
-        if self.connection.allow_writes or not any(c.database_type in _MOMENTS for c in columns):
+        if not any(c.database_type in _MOMENTS for c in columns):
             return columns, blocks
-        return columns, self._readable(raw, step, columns, blocks, fetch_rows)
-
-    def _readable(
-        self,
-        raw: oracledb.Connection,
-        step: Step,
-        columns: tuple[Column, ...],
-        blocks: Iterator[Sequence[Any]],
-        fetch_rows: int,
-    ) -> Iterator[Sequence[Any]]:
-        """The same blocks; where one holds a moment that Python has not, the moments from there on come as text.
-
-        The driver loses the whole block of such a value (the year -4712, a month 0). So the statement is run once more
-        in the same snapshot with its moments as text, and the rows that have been handed over are passed over.
-        """
-        marks: list[_Mark] = []
-        try:
-            for block in blocks:
-                marks.append(_mark(block))
-                yield block
-            return
-        except (ValueError, OverflowError) as error:
-            refused = error
-        again = self._again(raw, step, columns, fetch_rows, refused)
-        yield from self._behind(marks, again, fetch_rows, refused)
-
-    def _again(
-        self, raw: oracledb.Connection, step: Step, columns: tuple[Column, ...], fetch_rows: int, refused: Exception
-    ) -> Iterator[Sequence[Any]]:
-        cursor = raw.cursor()
-        cursor.arraysize = cursor.prefetchrows = fetch_rows
-        cursor.outputtypehandler = _forgiving
-        try:
-            _execute(cursor, _with_moments_as_text(step.sql, columns), step)
-            yield from _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS | _FROM_TEXT))
-        except oracledb.Error as error:
-            if self._cancelled:
-                raise
-            why = f"{refused}; once more with its dates as text: {_words(str(error))}"
-            raise self.unreadable(ValueError(why)) from None
-
-    def _behind(
-        self, marks: Sequence[_Mark], blocks: Iterator[Sequence[Any]], fetch_rows: int, refused: Exception
-    ) -> Iterator[Sequence[Any]]:
-        """The rows after those that the marks stand for, once it is sure that these are the same."""
-        rows = chain.from_iterable(blocks)
-        for mark in marks:
-            self._refuse_cancelled()
-            if _mark(list(islice(rows, mark[0]))) != mark:
-                why = f"{refused}; and run once more the query gave its rows in another order (write an ORDER BY)"
-                raise self.unreadable(ValueError(why))
-        while block := list(islice(rows, fetch_rows)):
-            yield block
+        return columns, self.readable(blocks, lambda: _with_moments_as_text(raw, step, columns, fetch_rows), fetch_rows)
 
     def _refuse_shifted(self, column: Column) -> Column:
         if column.database_type != _LOCAL or not self._zone_changed:
@@ -385,15 +332,18 @@ def _forgiving(cursor: oracledb.Cursor, described: Any) -> Any:
     return cursor.var(type_, arraysize=cursor.arraysize, encoding_errors=errors)
 
 
-_Mark = tuple[int, int]
-"""Of a block: its rows, and a hash of its first and last one."""
+def _with_moments_as_text(
+    raw: oracledb.Connection, step: Step, columns: Sequence[Column], fetch_rows: int
+) -> Generator[Sequence[Any], None, None]:
+    """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
+    cursor = raw.cursor()
+    cursor.arraysize = cursor.prefetchrows = fetch_rows
+    cursor.outputtypehandler = _forgiving
+    _execute(cursor, _asking_for_text(step.sql, columns), step)
+    yield from _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS | _FROM_TEXT))
 
 
-def _mark(block: Sequence[Sequence[Any]]) -> _Mark:
-    return len(block), hash((repr(block[0]), repr(block[-1]))) if block else 0
-
-
-def _with_moments_as_text(sql: str, columns: Sequence[Column]) -> str:
+def _asking_for_text(sql: str, columns: Sequence[Column]) -> str:
     """By place, as an expression may have a name that cannot be written; the line break ends a comment at the end."""
     names = [f"c{i}" for i in range(1, len(columns) + 1)]
     wanted = [
