@@ -6,6 +6,7 @@ socket on is the driver and the product. XMLTYPE is the exception: the double kn
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -262,6 +263,12 @@ def test_bytes_that_are_no_text_reject_their_row_alone(
     (reject,) = encoded.rejects
     assert (reject.row_number, reject.column) == (2, "V")
     assert word in reject.reason
+
+
+def test_name_of_an_expression_that_json_has_to_escape_is_escaped(oracle: OracleDouble) -> None:
+    name = """TO_CHAR(D,'YYYY-MM-DD"T"HH24:MI:SS')"""
+    (data,) = encode(*read(oracle, Described(name, "VARCHAR2"), ["2026-01-16T11:50:32"])).data
+    assert json.loads(data) == {name.lower(): "2026-01-16T11:50:32"}
 
 
 # ── moments that Python has not ──

@@ -330,6 +330,13 @@ def test_alias_keeps_the_type_of_its_column(file: File) -> None:
     ]
 
 
+def test_names_that_json_has_to_escape_are_escaped(file: File) -> None:
+    file.run('CREATE TABLE kept ("a""b" INTEGER, "c\\d" BOOLEAN)')
+    file.run("INSERT INTO kept VALUES (1, 1)")
+    columns, rows = file.read("SELECT * FROM kept")
+    assert envelope(columns).encode(rows).data == [rb'{"a\"b":1,"c\\d":true}']
+
+
 def test_connection_that_may_write_gives_the_same_types_and_leaves_no_view(file: File) -> None:
     file.run("CREATE TABLE kept (flag BOOLEAN)")
     file.run("INSERT INTO kept VALUES (1)")

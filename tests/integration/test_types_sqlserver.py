@@ -252,6 +252,11 @@ def test_bound_values_arrive_as_they_are(sqlserver: SqlServerRig) -> None:
     assert list(rows.rows[0]) == [value for value, _ in BINDS]
 
 
+def test_names_that_json_has_to_escape_are_escaped(sqlserver: SqlServerRig) -> None:
+    columns, (rows,) = read(sqlserver, 'SELECT 1 AS [a"b], 2 AS [c\\d]')
+    assert encode(columns, rows).data == [rb'{"a\"b":1,"c\\d":2}']
+
+
 # ── half of a character, as LEFT makes it of an emoji ─────────────────────────────────────────
 
 STAND_IN, HALF = "兑剒".encode("utf-16-le"), b"\x3d\xd8a\0"

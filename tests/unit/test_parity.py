@@ -120,6 +120,19 @@ def test_a_file_of_our_own_with_odd_values_says_the_same_as_the_job(tmp_path: Pa
     assert (found.is_equal, found.our_rows) == (True, len(ODD))
 
 
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv"])
+def test_a_column_whose_name_is_signs_alone_is_compared_like_any_other(tmp_path: Path, name: str):
+    columns = (COLUMNS[0], Column("%", "integer", "int"), Column('"', "text", "text"))
+    job = replace(KAFKA, export_format="excel" if name == "a.xlsx" else "csv")
+    given: list[tuple[Any, ...]] = [("k1", 5, "x"), ("k2", 6, "y")]
+    encoded = Envelope(columns, job, scheduled_at=AT).encode(Rows(1, given, AT))
+    with open_sink(tmp_path / name, tmp_path, columns, job) as (sink, _):
+        sink.write(encoded.row_numbers, encoded.data)
+    assert compare(KAFKA, plan_of(), Result(given, columns), tmp_path / name).is_equal
+    found = compare(KAFKA, plan_of(), Result([("k1", 5, "x"), ("k2", 7, "y")], columns), tmp_path / name)
+    assert [(d.column, d.ours, d.theirs) for d in found.differences] == [("%", "7", "6")]
+
+
 def test_a_last_moment_of_excels_time_that_another_program_wrote_is_read(tmp_path: Path):
     from xlsxwriter import Workbook
 
