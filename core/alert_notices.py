@@ -92,11 +92,12 @@ def failure_notice(run: Run, episode: Episode | None) -> Notice:
         ("Why", run.error_text or "no reason is known"),
         ("Next", run.error_remedy or f"python -m core show {run.run_id}"),
     ]
+    repeats = "writes the file again" if run.is_file else "sends the same rows again, with the same message ids"
     commands = [
         (f"python -m core show {run.run_id}", "what happened, step by step"),
-        (f"python -m core replay {run.run_id}", "sends the same rows again, with the same message ids"),
+        (f"python -m core replay {run.run_id}", repeats),
     ]
-    if run.acknowledged:
+    if run.acknowledged and not run.is_file:
         commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
     return Notice(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
@@ -168,7 +169,7 @@ def _figures(run: Run) -> Table:
     rows = [
         ("figure", "value"),
         ("rows read", f"{run.rows_read:,}"),
-        ("acknowledged", f"{run.acknowledged:,}"),
+        ("written" if run.is_file else "acknowledged", f"{run.acknowledged:,}"),
         ("rejected", f"{run.rejected:,}"),
         ("failed", f"{run.failed:,}"),
         ("size", size_text(run.bytes)),

@@ -900,11 +900,12 @@ def _log_verdict(run: Run, *, dry_run: bool) -> None:
 
     entry = logger.bind(run=run.run_id, dry_run=dry_run)
     entry.info(
-        "{} {}: {} read, {} acknowledged, {} rejected, {} failed in {:.1f} s",
+        "{} {}: {} read, {} {}, {} rejected, {} failed in {:.1f} s",
         run.job,
         run.state,
         run.rows_read,
         run.acknowledged,
+        "written" if run.is_file else "acknowledged",
         run.rejected,
         run.failed,
         run.duration_s,

@@ -32,6 +32,8 @@ FEWEST_USUAL = 3
 NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
 """Where many keys begin so, their newest sends are among these; ordering all of them would take seconds."""
 MOST_FOUND = 100_000
+MOST_BLANKS = 255
+"""That are looked for behind a key."""
 """Sends of one key that are read; a key that stands in more of them tells nothing."""
 
 
@@ -257,14 +259,15 @@ class Figures:
         return self._rows("latency_histogram", {"run_id": run_id})
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
-        """Every send of that key, oldest first; times aware UTC."""
-        return self._rows("found", {"key": key, "hash": self._numbers_of(key)["hash"], "limit": limit})
+        """Every send of that key, also where blanks follow it, as in a CHAR column; oldest first, times aware UTC."""
+        found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
+        return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
         """The newest `limit` sends whose key begins so, by key and time; times aware UTC."""
         size = min(len(start.encode()), 8)
         below = 6 * (8 - size)
-        low = self._numbers_of(start)["head"] >> below << below
+        low = self._head_of(start) >> below << below
         values = {"key": start, "low": low, "high": low + (1 << below) - 1, "limit": limit}
         exact = "starts_with(key, $key)"
         steps = (exact,) if size == 8 else (NEWEST_ROWS, "true", exact)
@@ -281,8 +284,8 @@ class Figures:
     def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         return dicts(self._db.execute(self._sql["found_beginning"].replace("{match}", match), values))
 
-    def _numbers_of(self, key: str) -> dict[str, Any]:
-        return self._rows("numbers_of_key", {"key": key})[0]
+    def _head_of(self, key: str) -> int:
+        return int(self._rows("head_of_key", {"key": key})[0]["head"])
 
     # ── how they are asked ────────────────────────────────────────────────────────────────────
 

@@ -337,14 +337,17 @@ SELECT CASE WHEN bucket = 0 THEN 0 ELSE 0.1 * pow(1.03, bucket - 1) END AS from_
     sum(messages)::BIGINT AS messages
 FROM traffic WHERE run_id = $run_id AND bucket IS NOT NULL GROUP BY bucket ORDER BY bucket
 
--- name: numbers_of_key
-SELECT key_hash($key) AS hash, key_head($key) AS head
+-- name: head_of_key
+SELECT key_head($key) AS head
 
 -- name: found
-SELECT s.*, r.job_name, r.timezone, r.scheduled_at
-FROM (SELECT {send_columns} FROM send WHERE key_hash = $hash AND key = $key
-      UNION ALL SELECT * FROM waiting WHERE key = $key) s LEFT JOIN runs r USING (run_id)
-ORDER BY handed_over_at, attempt LIMIT $limit
+-- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
+-- it stands in no WHERE, where it would be worked out for every send.
+SELECT s.*, r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
+FROM (SELECT {send_columns} FROM send
+      WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
+      UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
+ORDER BY same DESC, handed_over_at, attempt LIMIT $limit
 
 -- name: found_beginning
 -- The newest rows lie together. Only those that are shown are read whole. `begins` is false where other characters have the same 6 bits.

@@ -508,6 +508,11 @@ class Run:
         return self.rows_read - self.acknowledged - self.rejected
 
     @property
+    def is_file(self) -> bool:
+        """Whether its rows are written into a file and not sent to a topic; so it is too where no file came of it."""
+        return not self.topic
+
+    @property
     def rate_per_s(self) -> float:
         """Rows a second over the whole run."""
         return self.rows_read / self.duration_s if self.duration_s else 0.0

@@ -237,7 +237,8 @@ def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
     rows = []
     green = [run for run in job.runs if run.state == "succeeded"]
     if len(green) > LISTED_RUNS:
-        sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} acknowledged"
+        done = "written" if all(run.is_file for run in green) else "acknowledged"
+        sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} {done}"
         worst: Verdict = "complete_with_rejects" if any(r.verdict != "complete" for r in green) else "complete"
         counts = f"{sums} + {sum(r.rejected for r in green):,} rejected"
         rows.append((LOOKS[worst].sign, job.name, f"{len(green)} times", counts))

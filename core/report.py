@@ -74,7 +74,7 @@ def short_value(value: str) -> str:
 
 def verdict(run: Run) -> str:
     """The run as an equation, or how far it came."""
-    done = "written" if run.files else "acknowledged"
+    done = "written" if run.is_file else "acknowledged"
     if run.state == "succeeded":
         if run.sent == 0 and run.acknowledged:
             return f"{run.acknowledged:,} rows were sent exactly once by an earlier attempt; nothing was sent again"
@@ -114,14 +114,14 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
 
 
 def _what_arrived(run: Run) -> str:
-    if run.state == "interrupted":
-        return "what it had sent is found with python -m core find KEY"
     if run.files:
         return "the file is whole; it is written anew by a repeated run"
+    if run.is_file:
+        return "no file was written; run it again once the cause is mended"
+    if run.state == "interrupted":
+        return "what it had sent is found with python -m core find KEY"
     if run.acknowledged:
         return f"{run.acknowledged:,} messages are on the topic; a repeated run sends the same message ids again"
-    if not run.topic:
-        return "no file was written; run it again once the cause is mended"
     return "nothing was sent; run it again once the cause is mended"
 
 
@@ -153,7 +153,7 @@ def dry_run_lines(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[st
     """What a dry run found; nothing of it can be asked for later."""
     if run.state != "succeeded":
         return run_lines(run)
-    made, kept = ("messages", "sent") if run.topic else ("rows of a file", "written")
+    made, kept = ("rows of a file", "written") if run.is_file else ("messages", "sent")
     first = (
         f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {made} and {run.rejected:,} rejects; "
         f"nothing was {kept}"
@@ -339,6 +339,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list
         if send["status"] != "acknowledged":
             outcome = f"not acknowledged: {send['error']}"
         name = send["job_name"] or send["job"] or "sent by hand"
+        name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
         lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
     return lines
 

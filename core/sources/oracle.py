@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -65,7 +65,23 @@ _LABELS: dict[Any, str] = {
     oracledb.DB_TYPE_BINARY_DOUBLE: "BINARY_DOUBLE",
 }
 """Oracle's own names where the driver has another."""
-_TEXTS = {oracledb.DB_TYPE_VARCHAR, oracledb.DB_TYPE_CHAR, oracledb.DB_TYPE_LONG}
+_TEXTS: dict[Any, tuple[Any, str]] = {
+    oracledb.DB_TYPE_VARCHAR: (oracledb.DB_TYPE_VARCHAR, "surrogateescape"),
+    oracledb.DB_TYPE_CHAR: (oracledb.DB_TYPE_CHAR, "surrogateescape"),
+    oracledb.DB_TYPE_LONG: (oracledb.DB_TYPE_LONG, "surrogateescape"),
+    oracledb.DB_TYPE_CLOB: (oracledb.DB_TYPE_LONG, "surrogateescape"),
+    oracledb.DB_TYPE_NVARCHAR: (oracledb.DB_TYPE_NVARCHAR, "surrogatepass"),
+    oracledb.DB_TYPE_NCHAR: (oracledb.DB_TYPE_NCHAR, "surrogatepass"),
+    oracledb.DB_TYPE_LONG_NVARCHAR: (oracledb.DB_TYPE_LONG_NVARCHAR, "surrogatepass"),
+    oracledb.DB_TYPE_NCLOB: (oracledb.DB_TYPE_LONG_NVARCHAR, "surrogatepass"),
+}
+"""Type → what it is fetched as, and what becomes of bytes that are no text: UTF-8 in the first four, UTF-16 in the others."""
+_MOMENTS: dict[str, str] = {
+    "DATE": "SYYYY-MM-DD HH24:MI:SS",
+    "TIMESTAMP": "SYYYY-MM-DD HH24:MI:SS.FF6",
+    _LOCAL: "SYYYY-MM-DD HH24:MI:SS.FF6",
+}
+"""How the server writes what Python may not hold."""
 _AS_UTC = "TO_CHAR(SYS_EXTRACT_UTC({0}), 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6')||'+00:00' AS {0}"
 
 MOST_CHAR_BYTES = 2000
@@ -186,14 +202,19 @@ class OracleSource(PooledSource):
         cursor.prefetchrows = min(fetch_rows, 1000)
         cursor.outputtypehandler = _forgiving
         try:
-            _execute(cursor, step.sql, step)
+            try:
+                _execute(cursor, step.sql, step)
+            except (ValueError, OverflowError):  # of a value among the first rows; the columns come without rows too
+                cursor.prefetchrows = 0
+                _execute(cursor, step.sql, step)
             columns = tuple(self._refuse_shifted(_column(described)) for described in cursor.description or ())
         except BaseException:
             cursor.close()
             raise
-        blocks = fetched(cursor, fetch_rows)
-        special = {i: _CONVERSIONS[c.database_type] for i, c in enumerate(columns) if c.database_type in _CONVERSIONS}
-        return columns, _converted(blocks, special) if special else blocks
+        blocks = _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS))
+        if not any(c.database_type in _MOMENTS for c in columns):
+            return columns, blocks
+        return columns, self.readable(blocks, lambda: _with_moments_as_text(raw, step, columns, fetch_rows), fetch_rows)
 
     def _refuse_shifted(self, column: Column) -> Column:
         if column.database_type != _LOCAL or not self._zone_changed:
@@ -314,7 +335,29 @@ def _forgiving(cursor: oracledb.Cursor, described: Any) -> Any:
     """Bytes that are no text become lone surrogates, which reject their row; the driver would end the whole read."""
     if described.type_code not in _TEXTS:
         return None
-    return cursor.var(described.type_code, arraysize=cursor.arraysize, encoding_errors="surrogateescape")
+    type_, errors = _TEXTS[described.type_code]
+    return cursor.var(type_, arraysize=cursor.arraysize, encoding_errors=errors)
+
+
+def _with_moments_as_text(
+    raw: oracledb.Connection, step: Step, columns: Sequence[Column], fetch_rows: int
+) -> Generator[Sequence[Any], None, None]:
+    """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
+    cursor = raw.cursor()
+    cursor.arraysize = cursor.prefetchrows = fetch_rows
+    cursor.outputtypehandler = _forgiving
+    _execute(cursor, _asking_for_text(step.sql, columns), step)
+    yield from _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS | _FROM_TEXT))
+
+
+def _asking_for_text(sql: str, columns: Sequence[Column]) -> str:
+    """By place, as an expression may have a name that cannot be written; the line break ends a comment at the end."""
+    names = [f"c{i}" for i in range(1, len(columns) + 1)]
+    wanted = [
+        f"TO_CHAR({name}, '{_MOMENTS[column.database_type]}') AS {name}" if column.database_type in _MOMENTS else name
+        for name, column in zip(names, columns, strict=True)
+    ]
+    return f"WITH given ({', '.join(names)}) AS (\n{sql}\n)\nSELECT {', '.join(wanted)} FROM given"
 
 
 def _zone_refusal(name: str) -> str:
@@ -324,9 +367,18 @@ def _zone_refusal(name: str) -> str:
     )
 
 
+def _special(
+    columns: Sequence[Column], conversions: Mapping[str, Callable[[Any], Any]]
+) -> dict[int, Callable[[Any], Any]]:
+    return {i: conversions[c.database_type] for i, c in enumerate(columns) if c.database_type in conversions}
+
+
 def _converted(
     blocks: Iterator[Sequence[Any]], special: dict[int, Callable[[Any], Any]]
 ) -> Iterator[Sequence[Sequence[Any]]]:
+    if not special:
+        yield from blocks
+        return
     for block in blocks:
         columns = list(zip(*block, strict=True))
         for i, convert in special.items():
@@ -337,6 +389,19 @@ def _converted(
 def _in_utc(value: datetime) -> datetime:
     """TIMESTAMP WITH LOCAL TIME ZONE comes naive in the session's zone, which `begin` has set to UTC."""
     return value.replace(tzinfo=UTC)
+
+
+def _moment(text: str) -> datetime | str:
+    """The moment, or its text where Python has no such moment."""
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        return text.strip()
+
+
+def _moment_in_utc(text: str) -> datetime | str:
+    moment = _moment(text)
+    return _in_utc(moment) if isinstance(moment, datetime) else moment
 
 
 def _xml(value: Any) -> Any:
@@ -357,6 +422,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "JSON": _json,
     "BINARY_FLOAT": shortest_single,
 }
+_FROM_TEXT: dict[str, Callable[[Any], Any]] = {"DATE": _moment, "TIMESTAMP": _moment, _LOCAL: _moment_in_utc}
 
 
 def _words(text: str) -> str:

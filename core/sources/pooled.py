@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain, islice
 from time import perf_counter
 from typing import Any, ClassVar, TypeVar
 
@@ -177,6 +178,51 @@ class PooledSource(ABC):
         # Raised out here, it does not carry the driver's exception along: some hold the connection string, password and all.
         raise told
 
+    def readable(
+        self,
+        blocks: Iterator[Sequence[Any]],
+        again: Callable[[], Generator[Sequence[Any], None, None]],
+        fetch_rows: int,
+    ) -> Iterator[Sequence[Any]]:
+        """The same blocks; from a value on that the driver cannot read, those of `again`, in which it is one that can be.
+
+        The driver loses the whole block of such a value. So the statement is run once more, in the same transaction,
+        and the rows that have been handed over are passed over, once it is sure that they are the same.
+
+        Args:
+            blocks: What is read.
+            again: Reads the same result from its first row on in a way that takes any value, but is slower.
+            fetch_rows: Rows of a block.
+        """
+        marks: list[_Mark] = []
+        try:
+            for block in blocks:
+                marks.append(_mark(block))
+                yield block
+            return
+        except (ValueError, OverflowError) as error:
+            refused = error
+        if self.connection.allow_writes:  # what it has written itself could be among the rows
+            raise refused
+        try:
+            with closing(again()) as more:
+                yield from self._behind(marks, more, fetch_rows, refused)
+        except self.driver_errors as error:
+            if self._cancelled:
+                raise
+            raise self.unreadable(refused, f"and once more: {self.error(error, reading=True).text}") from None
+
+    def _behind(
+        self, marks: Sequence[_Mark], blocks: Iterator[Sequence[Any]], fetch_rows: int, refused: Exception
+    ) -> Iterator[Sequence[Any]]:
+        rows = chain.from_iterable(blocks)
+        for mark in marks:
+            self._refuse_cancelled()
+            if _mark(list(islice(rows, mark[0]))) != mark:
+                raise self.unreadable(refused, "and run once more the query gave its rows in another order")
+        while block := list(islice(rows, fetch_rows)):
+            yield block
+
     def _refuse_cancelled(self) -> None:
         if self._cancelled:
             raise self._cancellation()
@@ -222,9 +268,10 @@ class PooledSource(ABC):
             f'the query failed on "{self.name}"', why=why, remedy="mend the SQL; python -m core sql shows it"
         )
 
-    def unreadable(self, error: BaseException) -> QueryFailed:
+    def unreadable(self, error: BaseException, also: str = "") -> QueryFailed:
         """The driver met a value that it cannot turn into Python's; which row holds it, it does not say."""
         why = "text that is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
+        why = f"{why}; {also}" if also else why
         return QueryFailed(
             f'the driver cannot read a value of the query on "{self.name}"',
             why=why,
@@ -316,6 +363,14 @@ class BlockReading:
         if close is not None:
             with suppress(*self._source.driver_errors):
                 close()
+
+
+_Mark = tuple[int, int]
+"""Of a block: its rows, and a hash of its first and last one. Any row more or less shifts the blocks after it."""
+
+
+def _mark(block: Sequence[Sequence[Any]]) -> _Mark:
+    return len(block), hash((repr(block[0]), repr(block[-1]))) if block else 0
 
 
 def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:

@@ -56,6 +56,8 @@ _AS_TEXT = (
     "int4range int8range numrange "
     "tsrange tstzrange daterange int4multirange int8multirange nummultirange tsmultirange tstzmultirange datemultirange"
 ).split()
+_TEXTS: tuple[str | int, ...] = (0, "text", "varchar", "bpchar", "name", '"char"', *_AS_TEXT)
+"""What comes as text; psycopg keeps the loader for types that it does not know under 0."""
 _SESSION = {
     "DateStyle": "ISO",
     "IntervalStyle": "iso_8601",
@@ -112,11 +114,21 @@ class _MoneyLoader(Loader):
         return text.replace("$", "").replace(",", "") if _DOLLARS(text) else text
 
 
+class _StoredText(Loader):
+    """Bytes that are no text become lone surrogates, which reject their row."""
+
+    codec: ClassVar[str]
+
+    def load(self, data: Any) -> str:
+        return str(data, self.codec, "surrogateescape")
+
+
 class PostgresSource(PooledSource):
     """One database of a PostgreSQL server."""
 
     db_type: ClassVar[DbType] = "postgresql"
-    driver_errors = (psycopg.Error,)
+    driver_errors = (psycopg.Error, UnicodeError)
+    """The last one: a character of the statement that an old encoding of the database has not."""
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connects with time-outs, keepalives and a session whose texts we know how to read."""
@@ -172,10 +184,11 @@ class PostgresSource(PooledSource):
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Sends the statement; the server goes on while we work on the rows that have come."""
         columns = self._columns(raw, step)
+        codec = _as_stored(raw)
         self._refuse_cancelled()
         size = fetch_rows if pq.version() >= 170000 else 1
-        rows = raw.cursor().stream(_text(step), step.binds or None, size=size)
-        bits = [i for i, column in enumerate(columns) if column.database_type == "bit(1)"]
+        rows = raw.cursor().stream(step.sql.encode(codec), step.binds or None, size=size)
+        bits = [i for i, column in enumerate(columns) if column.database_type.startswith("bit(1)")]
         first = next(rows, None)  # the statement has begun: what is wrong with it is told here
         if first is None:
             return columns, iter(())
@@ -199,6 +212,8 @@ class PostgresSource(PooledSource):
             return Column(column.name, "text", name)
         kind = _KINDS.get(info.name, "text")
         if info.array_oid == code and info.oid != code:
+            if name == "bit(1)[]":
+                return Column(column.name, "array", name, element="boolean")
             return Column(column.name, "array", names.get(code, f"{info.name}[]"), element=kind)
         return Column(column.name, "boolean" if name == "bit(1)" else kind, name)
 
@@ -208,6 +223,8 @@ class PostgresSource(PooledSource):
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
         """By SQLSTATE; without one the connection was never made, or broke."""
+        if isinstance(error, UnicodeError):
+            return self.failed(f"the encoding of the database has no such character: {error}")
         state = getattr(error, "sqlstate", None) or ""
         text = _words(error)
         if state.startswith("28"):
@@ -290,6 +307,27 @@ def _text(step: Step) -> bytes:
     return step.sql.encode()
 
 
+def _as_stored(raw: psycopg.Connection[Any]) -> str:
+    """Lets the server send texts as they are stored; returns the codec of the session.
+
+    A server whose encoding is not UTF-8 converts what it sends, and ends the query at the first byte that it cannot
+    convert: in SQL_ASCII, which checks nothing, any that is no UTF-8; in WIN1252 the five without a character.
+    """
+    stored = raw.info.parameter_status("server_encoding") or "UTF8"
+    if stored == "UTF8":
+        return "utf-8"
+    raw.pgconn.exec_(f"SET client_encoding TO '{stored}'".encode())
+    try:
+        codec = "utf-8" if stored == "SQL_ASCII" else raw.info.encoding
+    except psycopg.NotSupportedError:  # Python has no such codec: the server converts
+        raw.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
+        return "utf-8"
+    loader = type("_Stored", (_StoredText,), {"codec": codec})
+    for name in _TEXTS:
+        raw.adapters.register_loader(name, loader)
+    return codec
+
+
 def _described(raw: psycopg.Connection[Any], step: Step) -> PGresult:
     """The result's columns without running the statement. The values stand in the text, which is parsed and no more."""
     text = psycopg.ClientCursor(raw).mogrify(_text(step), step.binds or None)
@@ -312,11 +350,17 @@ def _learn(raw: psycopg.Connection[Any], oids: list[int]) -> dict[int, str]:
 
 
 def _with_booleans(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
-    """`bit(1)` comes as the text 0 or 1."""
+    """`bit(1)` comes as the text 0 or 1, and an array of them as a list of such texts."""
     columns = list(zip(*block, strict=True))
     for i in indexes:
-        columns[i] = tuple(None if v is None else v == "1" for v in columns[i])
+        columns[i] = tuple(map(_boolean, columns[i]))
     return list(zip(*columns, strict=True))
+
+
+def _boolean(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_boolean(member) for member in value]
+    return None if value is None else value == "1"
 
 
 def _blocks(rows: Iterator[Any], stream: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:

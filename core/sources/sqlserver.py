@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -64,6 +64,10 @@ TIMED_OUT = "HYT00"
 CANCELLED = "HY008"
 
 
+_UTF16 = (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR, -152)
+"""What comes as UTF-16; the last one is XML."""
+
+
 class SqlServerSource(PooledSource):
     """One database of a SQL Server."""
 
@@ -101,6 +105,12 @@ class SqlServerSource(PooledSource):
         self, raw: pyodbc.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; the rows come in blocks as the driver has them."""
+        columns, blocks = self._opened(raw, step, fetch_rows)
+        return columns, self.readable(blocks, lambda: self._with_halves(raw, step, fetch_rows), fetch_rows)
+
+    def _opened(
+        self, raw: pyodbc.Connection, step: Step, fetch_rows: int
+    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         cursor = self._cursor_of(raw)
         cursor.arraysize = fetch_rows
         try:
@@ -112,6 +122,12 @@ class SqlServerSource(PooledSource):
         blocks = fetched(cursor, fetch_rows)
         singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
         return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
+
+    def _with_halves(self, raw: pyodbc.Connection, step: Step, fetch_rows: int) -> Generator[Sequence[Any], None, None]:
+        """The result once more; half of a character, as LEFT makes it, becomes a lone surrogate, which rejects its row."""
+        for type_ in _UTF16:
+            raw.add_output_converter(type_, _with_halves)
+        yield from self._opened(raw, step, fetch_rows)[1]
 
     def run(self, raw: pyodbc.Connection, step: Step) -> None:
         """A cursor of its own, so that it can be cancelled."""
@@ -312,6 +328,10 @@ def _moment_with_offset(data: bytes) -> str:
     zone = timezone(timedelta(hours=off_hours, minutes=off_minutes))
     moment = datetime(year, month, day, hour, minute, second, nanos // 1000, zone)
     return moment.isoformat(timespec="microseconds")
+
+
+def _with_halves(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("utf-16-le", "surrogatepass")
 
 
 def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:

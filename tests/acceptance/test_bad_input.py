@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -230,6 +230,36 @@ def test_nul_and_half_characters_of_a_database_that_keeps_them(place, kafka):
     (reject,) = the_json(run("rejects", verdict["run_id"], "--json"))["rejects"]
     assert (reject["key"], reject["column"]) == ("half", "note")
     assert reject["reason"]
+
+
+@pytest.fixture
+def old_database(postgres):
+    """A database that takes any byte for text."""
+    with closing(postgres.connect()) as connection:
+        connection.execute("CREATE DATABASE old_texts ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        yield "old_texts"
+        connection.execute("DROP DATABASE old_texts WITH (FORCE)")
+
+
+def test_names_that_json_has_to_escape_and_text_of_an_old_database_arrive_and_padded_keys_are_found(
+    place, old_database, kafka
+):
+    sql = """SELECT barcode::char(5), convert_from(v, 'SQL_ASCII') AS "a""b\\" FROM (VALUES ('AB', '\\x61'::bytea),
+        ('BC', '\\x70657263e8'), ('CD', '\\xc3a8')) AS given (barcode, v)"""
+    _, run, topic = place(sql, connection={"database": old_database})
+    seen = the_json(run("preview", "export", "--json"))
+    assert any("the key ends with blanks in 3 of 3 rows" in text for text in seen["warnings"])
+    done = run("run", "export")
+    assert "3 read = 2 acknowledged + 1 rejected" in done.stdout
+    assert '1 × a"b\\: the text is not valid UTF-8' in done.stdout
+    messages = kafka.read(topic)
+    assert [(m.key(), json.loads(m.value())["data"]) for m in messages] == [
+        (b"AB   ", {"barcode": "AB   ", 'a"b\\': "a"}),
+        (b"CD   ", {"barcode": "CD   ", 'a"b\\': "è"}),
+    ]
+    found = run("find", "AB")
+    assert (found.returncode, "key 'AB   '" in found.stdout) == (0, True)
+    assert run("find", "BC").returncode == 1
 
 
 # ── disks and files of ours ───────────────────────────────────────────────────────────────────

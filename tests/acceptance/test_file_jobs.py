@@ -171,6 +171,8 @@ def test_a_row_that_excel_cannot_hold_is_rejected_or_ends_the_run(place):
     failed = run("run", "export")
     assert failed.returncode == 1
     assert "row 2, column t cannot be written: the text is longer" in failed.stdout
+    assert "0 of 3 rows read are written" in failed.stdout
+    assert "acknowledged" not in failed.stdout + failed.stderr
     assert not (folder / "exports" / "second.xlsx").exists()
 
 
@@ -345,6 +347,7 @@ def test_sql_that_fails_leaves_the_file_of_yesterday(place):
     done = run("run", "export", "--at", "2026-01-17T02:00")
     assert done.returncode == 1
     assert "division by zero" in done.stdout
+    assert " rows read are written: " in done.stdout
     assert "no file was written" in done.stdout
     assert list(yesterday.parent.iterdir()) == [yesterday]
     assert yesterday.read_text(encoding="utf-8") == "of yesterday"

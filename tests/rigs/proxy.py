@@ -11,13 +11,17 @@ from contextlib import suppress
 Seen = Callable[[bytes], bytes | None]
 """Bytes of the client → what to answer in the server's place, or None to pass them on."""
 
+Alter = Callable[[bytes], bytes]
+"""Bytes of the server → what the client gets of them."""
+
 
 class Proxy:
     """A port in front of another one; a context manager."""
 
-    def __init__(self, host: str, port: int, *, seen: Seen | None = None) -> None:
+    def __init__(self, host: str, port: int, *, seen: Seen | None = None, alter: Alter | None = None) -> None:
         self._target = (host, port)
         self._seen = seen
+        self._alter = alter
         self._open: list[socket.socket] = []
 
     def __enter__(self) -> Proxy:
@@ -52,16 +56,16 @@ class Proxy:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
                 self._open += [client, server]
-                self._start(lambda c=client, s=server: self._pass(c, s, self._seen))  # type: ignore[misc]
-                self._start(lambda c=client, s=server: self._pass(s, c, None))  # type: ignore[misc]
+                self._start(lambda c=client, s=server: self._pass(c, s, self._seen, None))  # type: ignore[misc]
+                self._start(lambda c=client, s=server: self._pass(s, c, None, self._alter))  # type: ignore[misc]
 
     @staticmethod
-    def _pass(source: socket.socket, target: socket.socket, seen: Seen | None) -> None:
+    def _pass(source: socket.socket, target: socket.socket, seen: Seen | None, alter: Alter | None) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 answer = seen(data) if seen else None
                 if answer is None:
-                    target.sendall(data)
+                    target.sendall(alter(data) if alter else data)
                 else:
                     source.sendall(answer)
         for end in (source, target):

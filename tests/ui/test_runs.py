@@ -1,12 +1,15 @@
 """Runs: the list, one run, and what can be asked of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.ledger import Ledger
-from core.model import Job, Plan, Query, Step
+from core.model import Job, Plan, Query, RunFile, Step
 from core.workspace import Workspace
 from tests.ui.conftest import SCRIPT, cells, is_harmless, now, words
 from ui.access import Visitor
+from ui.components.verdict import equation, subject
 
 
 @pytest.fixture
@@ -75,6 +78,16 @@ def test_a_run_is_an_equation_with_parameters_sql_offsets_and_rejects(worked, se
     assert "barcode,text,the key is null,5" in shown
     assert is_harmless(app)
     assert SCRIPT in shown  # a rejected row, as text
+
+
+def test_a_run_to_a_file_speaks_of_rows_written_and_names_its_file(worked):
+    run = replace(worked.runs("export")[0], topic="", cluster="", partitions=())
+    written = replace(run, files=(RunFile("exports/a.csv", 495, 10, ""),))
+    failed = replace(run, state="failed", acknowledged=0)
+    assert equation(written) == "500 read = 495 written + 5 rejected"
+    assert equation(failed) == "500 read, 0 written, 5 rejected"
+    assert subject(written).endswith(r" → exports\/a\.csv")
+    assert subject(failed).endswith(" → a file")
 
 
 def test_the_log_lines_of_a_run_are_its_own(worked, see):
