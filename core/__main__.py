@@ -826,9 +826,11 @@ def metrics_rebuild(workspace: Workspace_ = None, as_json: Json_ = False) -> Non
     with App.open(workspace) as opened:
         made = opened.metrics.rebuild()
     if as_json:
-        _print_json({"state": made.state, "segments": made.segments, "sends": made.sends})
+        document = {"state": made.state, "segments": made.segments, "sends": made.sends}
+        _print_json(document | {"set_aside": list(made.set_aside)})
     else:
         _print([f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"])
+        _print([f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside])
 
 
 # ── shared by the commands ────────────────────────────────────────────────────────────────────

@@ -628,6 +628,7 @@ class App:
             stack.enter_context(Agenda(file)),
             stack.enter_context(Ledger(file)),
             rules_file=self.workspace.alerts_file,
+            spool_dir=self.workspace.spool_dir,
             jobs=jobs,
             told=told,
         )
