@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
@@ -160,7 +160,8 @@ class App:
     def ledger(self) -> Ledger:
         """The ledger; runs whose process is gone are marked on opening."""
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
-        ledger.mark_interrupted(datetime.now(UTC))
+        with suppress(StorageFailed):  # on a full disk they are marked later; whoever writes more is told
+            ledger.mark_interrupted(datetime.now(UTC))
         return ledger
 
     @cached_property

@@ -137,7 +137,8 @@ class Metrics:
         except (_Held, PermissionError) as held:
             raise self._busy(str(held)) from None
         except (_Broken, OSError) as error:
-            raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error)) from None
+            remedy = "make room on the disk of the workspace, or give this account the right to write there"
+            raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error), remedy=remedy) from None
         finally:
             _remove(aside)
         return replace(copied, state="rebuilt")
