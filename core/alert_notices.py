@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from core.alert_rules import OF_JOBS, Rule
+from core.damaged import REMEDY
 from core.model import Job, Run
 from core.notices import Notice, Table
 from core.outbox import Episode
@@ -26,6 +27,7 @@ _WHAT = {
     "error_rate": "too many messages fail",
     "runner_memory": "the runner uses much memory",
     "job_late": "the day's run has not succeeded in time",
+    "spool_damaged": "it could not be read and was set aside",
 }
 _NEXT = {
     "success_rate": "look at the last error; rows that did not arrive are sent by a replay",
@@ -35,6 +37,7 @@ _NEXT = {
     "error_rate": "mend the cause, then enable the job again; rows that did not arrive are sent by a replay",
     "runner_memory": "restart the runner when no run is under way, and report this",
     "job_late": "look whether it runs, failed or was never started; then run it",
+    "spool_damaged": REMEDY,
 }
 
 

@@ -22,6 +22,7 @@ from core.agenda import Agenda
 from core.alert_notices import alert_notice, failure_notice, over_notice, success_notice
 from core.alert_rules import AlertFile, Rule, default_alerts, load_alerts
 from core.calendar import previous_fire
+from core.damaged import damaged_segments
 from core.envelope import iso_utc
 from core.errors import ConfigError
 from core.ledger import Ledger
@@ -37,6 +38,8 @@ FAILURES_TOLD_EVERY = timedelta(hours=12)
 """A job that fails each hour is not told each hour; one that fails each day is told each day."""
 SAMPLES_LIVE = timedelta(minutes=10)
 """A cluster that nobody has looked at for so long is not used any more."""
+MOST_DAMAGED = 100
+"""Segments that are told one by one: a disk that goes bad damages many."""
 DISABLED_SETTLES = timedelta(seconds=30)
 DISABLE_AGAIN = timedelta(minutes=10)
 
@@ -79,6 +82,7 @@ class AlertRules:
         outbox: Episodes and messages.
         agenda: Heartbeat, broker samples, requests.
         ledger: Runs.
+        spool_dir: `.pstt/spool`.
         rules_file: alerts.json; looked at each time, its last good version stays while somebody edits it.
         jobs: The jobs as the runner knows them.
         told: Who is told.
@@ -92,6 +96,7 @@ class AlertRules:
         ledger: Ledger,
         *,
         rules_file: Path,
+        spool_dir: Path,
         jobs: Callable[[], Sequence[Job]],
         told: Told,
         collect: Callable[[], Any] = gc.collect,
@@ -100,6 +105,7 @@ class AlertRules:
         self._agenda = agenda
         self._ledger = ledger
         self._file = rules_file
+        self._spool_dir = spool_dir
         self._stamp: tuple[int, int] | None = None
         self._alerts: AlertFile | None = None
         self._jobs = jobs
@@ -253,6 +259,8 @@ class AlertRules:
             return self._connections(now)
         if rule.name == "runner_memory":
             return self._memory(rule, now)
+        if rule.name == "spool_damaged":
+            return self._damaged(episodes)
         if rule.name == "job_late":
             return {job.slug: late for job in jobs.values() if (late := self._lateness(job, episodes, now))}
         measured = {"success_rate": _success_rate, "error_rate": _error_rate, "latency_p99": _latency}[rule.name]
@@ -277,6 +285,15 @@ class AlertRules:
         percent = 100 * beat.memory_share
         text = f"it uses {percent:.1f} % of the machine's memory ({beat.memory_bytes / 1e6:,.0f} MB)"
         return {"runner": Condition(percent > (rule.threshold or 0), percent, text)}
+
+    def _damaged(self, episodes: Mapping[tuple[str, str], Episode]) -> dict[str, Condition]:
+        """Each segment that was set aside, told once; over when a person has taken it away."""
+        there = {
+            segment.name: Condition(True, None, f"set aside {segment.set_aside_at:%Y-%m-%d %H:%M} UTC")
+            for segment in damaged_segments(self._spool_dir)[:MOST_DAMAGED]
+        }
+        known = [subject for rule, subject in episodes if rule == "spool_damaged"]
+        return {name: Condition(False, None, "it is not in damaged/ any more") for name in known} | there
 
     def _lateness(self, job: Job, episodes: Mapping[tuple[str, str], Episode], now: datetime) -> Condition | None:
         """Whether the fire before the newest `expect.by` has no success."""
@@ -325,7 +342,7 @@ class AlertRules:
         if rule.name == "producer_disconnected":
             live = self._outbox.rows("newest_samples", since=iso_utc(now - SAMPLES_LIVE))
             return "" if episode.subject in {row["cluster"] for row in live} else "no job sends there any more"
-        if rule.name == "runner_memory":
+        if rule.name in ("runner_memory", "spool_damaged"):
             return ""
         job = jobs.get(episode.subject)
         if job is None:

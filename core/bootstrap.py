@@ -7,11 +7,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,6 +21,7 @@ from core.calendar import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
 from core.ledger import Ledger
 from core.model import (
+    CANCEL_S,
     Cluster,
     Column,
     DbType,
@@ -159,7 +160,8 @@ class App:
     def ledger(self) -> Ledger:
         """The ledger; runs whose process is gone are marked on opening."""
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
-        ledger.mark_interrupted(datetime.now(UTC))
+        with suppress(StorageFailed):  # on a full disk they are marked later; whoever writes more is told
+            ledger.mark_interrupted(datetime.now(UTC))
         return ledger
 
     @cached_property
@@ -317,7 +319,7 @@ class App:
             database = self.connections.database(plan.job.connection)
             source = open_source(replace(database, allow_writes=False) if dry_run else database)
             stack.callback(source.close)
-            stop.on_stop(source.cancel)
+            stop.on_stop(partial(source.cancel, min(CANCEL_S, self.settings.PSTT_STOP_TIMEOUT_S / 3)))
             stack.enter_context(watched(ledger.file, plan.job, stop))
             look_at_columns = stack.enter_context(self._columns(plan, now, dry_run=dry_run))
             beside = _Beside(now=now, stop=stop, progress=progress, look_at_columns=look_at_columns)
@@ -627,6 +629,7 @@ class App:
             stack.enter_context(Agenda(file)),
             stack.enter_context(Ledger(file)),
             rules_file=self.workspace.alerts_file,
+            spool_dir=self.workspace.spool_dir,
             jobs=jobs,
             told=told,
         )

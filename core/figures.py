@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -69,10 +69,18 @@ class Figures:
     Args:
         db: With the views of `Metrics.reading`.
         timezone: Where days and hours begin.
+        again: Called with the error of a question: another opening for it; raises where that would not help.
     """
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, timezone: str) -> None:
+    def __init__(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        timezone: str,
+        again: Callable[[duckdb.Error], duckdb.DuckDBPyConnection] | None = None,
+    ) -> None:
         self._db = db
+        self._again = again
+        self._timezone = timezone
         self._sql = metrics_sql()
         self._zone = ZoneInfo(timezone)
         make_zone(db, timezone)
@@ -282,7 +290,7 @@ class Figures:
         return sorted(newest, key=lambda row: (row["key"], row["handed_over_at"], row["attempt"]))
 
     def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-        return dicts(self._db.execute(self._sql["found_beginning"].replace("{match}", match), values))
+        return self._answered(self._sql["found_beginning"].replace("{match}", match), values)
 
     def _head_of(self, key: str) -> int:
         return int(self._rows("head_of_key", {"key": key})[0]["head"])
@@ -306,7 +314,19 @@ class Figures:
     def _rows(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         sql = self._sql[name]
         asked = set(re.findall(r"\$(\w+)", sql))
-        return dicts(self._db.execute(sql, {n: _plain(value) for n, value in values.items() if n in asked}))
+        return self._answered(sql, {n: _plain(value) for n, value in values.items() if n in asked})
+
+    def _answered(self, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        import duckdb
+
+        try:
+            return dicts(self._db.execute(sql, values))
+        except duckdb.Error as error:
+            if self._again is None:
+                raise
+            self._db = self._again(error)
+            make_zone(self._db, self._timezone)
+        return dicts(self._db.execute(sql, values))
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,8 @@ class DatabaseConnection:
     connect_timeout_s: float = 15.0
     statement_timeout_s: float | None = None
     """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (there in whole seconds): each wait for the server."""
+    read_timeout_s: float = 300.0
+    """How long a server may say nothing while it is waited for, where `statement_timeout_s` does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,6 +577,10 @@ class Fact:
     """The server did not answer, so that its files and rights could not even be looked at."""
 
 
+CANCEL_S = 3.0
+"""A server that answers at all has ended a statement by then."""
+
+
 class Source(Protocol):
     """One database, for one run at a time. Implementations: `core.sources`.
 
@@ -605,10 +611,13 @@ class Source(Protocol):
         """
         ...
 
-    def cancel(self) -> None:
+    def cancel(self, within_s: float = CANCEL_S) -> None:
         """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs.
 
         It ends one `read`: the one that is open, else the next one, with RunCancelled; the source is usable after it.
+
+        Args:
+            within_s: How long the server may take to end it, in seconds; then its connection is given up.
         """
         ...
 

@@ -16,7 +16,7 @@ from loguru import logger
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject, iso_utc
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
-from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
+from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
 from core.model import Batch, Delivery, Plan, Publisher, Run, Source
 from core.spool import Spool, Tally
@@ -277,7 +277,7 @@ class _Course(Intake):
         """Waits for what is under way if the run was only cancelled; otherwise the cluster has failed and waiting is vain."""
         deliveries = []
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
-            deliveries = self.sender.drain(self.plan.stop_timeout_s)
+            deliveries = self.sender.drain(time_left_s(self.stop, self.plan.stop_timeout_s))
         deliveries += self.sender.give_up()
         for delivery in deliveries:
             with suppress(RunFailed):

@@ -22,6 +22,7 @@ import streamlit as st
 from core import open_workspace
 from core.agenda import RunnerBeat
 from core.calendar import next_fires, previous_fire
+from core.damaged import damaged_segments
 from core.days import DayAnswer, Slot, answer_for, rows_day, slots_of
 from core.errors import ConfigError, PsttError
 from core.figures import Scope, Usual
@@ -676,6 +677,8 @@ class FrameState:
     alerts: tuple[str, ...]
     problem: str
     """What is wrong with connections.json; empty where nothing is."""
+    damaged: int
+    """Segments of the spool that could not be read."""
 
     def runner_lives(self, at: datetime) -> bool:
         """Whether a runner works here."""
@@ -704,6 +707,7 @@ def _frame(folder: Path) -> FrameState:
             runner=app.agenda.runner(),
             alerts=_open_alerts(app),
             problem=problem,
+            damaged=len(damaged_segments(app.workspace.spool_dir)),
         )
 
 

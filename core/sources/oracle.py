@@ -10,7 +10,6 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
 from core.model import Column, DbType, Fact, Kind, LiteralText, Step
-from core.sources.pooled import PooledSource, fetched, shortest_single
+from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["OracleSource"]
 
@@ -146,31 +145,10 @@ class OracleSource(PooledSource):
             retry_count=0,
             expire_time=2,
         )
-        raw = self._connected(parameters)
-        if given.statement_timeout_s:
-            raw.call_timeout = round(given.statement_timeout_s * 1000)
+        password = given.password.reveal() if given.password else None
+        raw = oracledb.connect(user=given.username, password=password, params=parameters)
+        raw.call_timeout = round(self.silence_s * 1000)
         return raw
-
-    def _connected(self, parameters: oracledb.ConnectParams) -> oracledb.Connection:
-        """The driver bounds the way to the listener, not the login after it: one that is silent would hold us for ever."""
-        given = self.connection
-        opened: Future[oracledb.Connection] = Future()
-
-        def connect() -> None:
-            try:
-                password = given.password.reveal() if given.password else None
-                opened.set_result(oracledb.connect(user=given.username, password=password, params=parameters))
-            except Exception as error:  # noqa: BLE001 - raised again by the one who waits
-                opened.set_exception(error)
-
-        threading.Thread(target=connect, name="pstt-connect", daemon=True).start()
-        try:
-            return opened.result(given.connect_timeout_s + 1)  # the driver's own time-out names the cause better
-        except TimeoutError:
-            opened.add_done_callback(_close_late)
-            raise self.unavailable(
-                f"reached, but no answer to the login in connect_timeout_s = {given.connect_timeout_s:g} s"
-            ) from None
 
     def begin(self, raw: oracledb.Connection) -> None:
         """Read only, which in Oracle is also one snapshot for every statement that follows."""
@@ -198,23 +176,45 @@ class OracleSource(PooledSource):
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; one round trip a block."""
         cursor = raw.cursor()
-        cursor.arraysize = fetch_rows
-        cursor.prefetchrows = min(fetch_rows, 1000)
-        cursor.outputtypehandler = _forgiving
+        cursor.prefetchrows = 0  # rows that come with the statement would hide how slowly the first piece comes
+        cursor.outputtypehandler = _forgiving(fetch_rows)
         try:
-            try:
-                _execute(cursor, step.sql, step)
-            except (ValueError, OverflowError):  # of a value among the first rows; the columns come without rows too
-                cursor.prefetchrows = 0
-                _execute(cursor, step.sql, step)
+            _execute(cursor, step.sql, step)
             columns = tuple(self._refuse_shifted(_column(described)) for described in cursor.description or ())
         except BaseException:
             cursor.close()
             raise
-        blocks = _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS))
+        blocks = self._blocks(cursor, fetch_rows, columns, _CONVERSIONS)
         if not any(c.database_type in _MOMENTS for c in columns):
             return columns, blocks
-        return columns, self.readable(blocks, lambda: _with_moments_as_text(raw, step, columns, fetch_rows), fetch_rows)
+        return columns, self.readable(
+            blocks, lambda: self._with_moments_as_text(raw, step, columns, fetch_rows), fetch_rows
+        )
+
+    def _with_moments_as_text(
+        self, raw: oracledb.Connection, step: Step, columns: Sequence[Column], fetch_rows: int
+    ) -> Generator[Sequence[Any], None, None]:
+        """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
+        cursor = raw.cursor()
+        cursor.prefetchrows = 0
+        cursor.outputtypehandler = _forgiving(fetch_rows)
+        _execute(cursor, _asking_for_text(step.sql, columns), step)
+        yield from self._blocks(cursor, fetch_rows, columns, _CONVERSIONS | _FROM_TEXT)
+
+    def _blocks(
+        self,
+        cursor: oracledb.Cursor,
+        fetch_rows: int,
+        columns: Sequence[Column],
+        conversions: Mapping[str, Callable[[Any], Any]],
+    ) -> Iterator[Sequence[Any]]:
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
+        return _converted(blocks, _special(columns, {**conversions, "XMLTYPE": self._xml}))
+
+    def _xml(self, value: Any) -> Any:
+        """Short XML comes as text, longer one as a LOB in spite of fetch_lobs; each is a round trip."""
+        self.heard()
+        return value.read() if isinstance(value, oracledb.LOB) else value
 
     def _refuse_shifted(self, column: Column) -> Column:
         if column.database_type != _LOCAL or not self._zone_changed:
@@ -242,7 +242,9 @@ class OracleSource(PooledSource):
             )
         if code in REFUSED or full in DRIVER_REFUSED:
             return self.refused(text)
-        if full in DRIVER_TIMED_OUT or code in CANCELLED:
+        if full in DRIVER_TIMED_OUT or "socket timed out" in text:
+            return self.waited_too_long(reading=reading)
+        if code in CANCELLED:
             return self.timed_out()
         if not reading and (code in NO_SERVICE or "DPY-6001" in text or "DPY-6003" in text):
             return SourceUnavailable(
@@ -290,11 +292,6 @@ class OracleSource(PooledSource):
             raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None
 
 
-def _close_late(opened: Future[oracledb.Connection]) -> None:
-    if opened.exception() is None:
-        opened.result().close()
-
-
 def _execute(cursor: oracledb.Cursor, sql: str, step: Step) -> None:
     if not step.binds:
         cursor.execute(sql)
@@ -331,23 +328,16 @@ def _number(precision: int | None, scale: int | None) -> tuple[Kind, str]:
     return "integer", f"NUMBER({precision})"
 
 
-def _forgiving(cursor: oracledb.Cursor, described: Any) -> Any:
+def _forgiving(fetch_rows: int) -> Callable[[oracledb.Cursor, Any], Any]:
     """Bytes that are no text become lone surrogates, which reject their row; the driver would end the whole read."""
-    if described.type_code not in _TEXTS:
-        return None
-    type_, errors = _TEXTS[described.type_code]
-    return cursor.var(type_, arraysize=cursor.arraysize, encoding_errors=errors)
 
+    def made(cursor: oracledb.Cursor, described: Any) -> Any:
+        if described.type_code not in _TEXTS:
+            return None
+        type_, errors = _TEXTS[described.type_code]
+        return cursor.var(type_, arraysize=fetch_rows, encoding_errors=errors)
 
-def _with_moments_as_text(
-    raw: oracledb.Connection, step: Step, columns: Sequence[Column], fetch_rows: int
-) -> Generator[Sequence[Any], None, None]:
-    """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
-    cursor = raw.cursor()
-    cursor.arraysize = cursor.prefetchrows = fetch_rows
-    cursor.outputtypehandler = _forgiving
-    _execute(cursor, _asking_for_text(step.sql, columns), step)
-    yield from _converted(fetched(cursor, fetch_rows), _special(columns, _CONVERSIONS | _FROM_TEXT))
+    return made
 
 
 def _asking_for_text(sql: str, columns: Sequence[Column]) -> str:
@@ -404,11 +394,6 @@ def _moment_in_utc(text: str) -> datetime | str:
     return _in_utc(moment) if isinstance(moment, datetime) else moment
 
 
-def _xml(value: Any) -> Any:
-    """Short XML comes as text, longer one as a LOB in spite of fetch_lobs."""
-    return value.read() if isinstance(value, oracledb.LOB) else value
-
-
 def _json(value: Any) -> Any:
     """A document comes as a structure, but one that is a single text would be taken for JSON itself."""
     if isinstance(value, bytes):
@@ -418,7 +403,6 @@ def _json(value: Any) -> Any:
 
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     _LOCAL: _in_utc,
-    "XMLTYPE": _xml,
     "JSON": _json,
     "BINARY_FLOAT": shortest_single,
 }

@@ -12,14 +12,16 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import PQGen
 from psycopg.adapt import Loader
+from psycopg.generators import execute
 from psycopg.pq.abc import PGresult
 from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
@@ -29,6 +31,8 @@ from core.model import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource
 
 __all__ = ["PostgresSource"]
+
+T = TypeVar("T")
 
 _KINDS: dict[str, Kind] = {
     "int2": "integer",
@@ -67,6 +71,8 @@ _SESSION = {
     "extra_float_digits": "1",
 }
 
+DEAD_AFTER_S = 60.0
+"""As long as the keepalives take: after this the system gives up a connection whose packets nobody acknowledges."""
 _LOOK_FOR_US_EVERY_MS = 5000
 """How often a server at work looks whether we are still there; by itself it notices only when it has rows to send."""
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -123,20 +129,48 @@ class _StoredText(Loader):
         return str(data, self.codec, "surrogateescape")
 
 
+class _Connection(psycopg.Connection[Any]):
+    """Tells when the server says something, and comes back from any wait once it is cut."""
+
+    heard: Callable[[], None] | None = None
+    is_cut = False
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """As in psycopg, which gives the generator a turn at each interval."""
+        return super().wait(self._watched(gen), interval, timeout)
+
+    def _watched(self, gen: PQGen[T]) -> PQGen[T]:
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if self.is_cut:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the connection was cut")
+                if ready and self.heard is not None:
+                    self.heard()
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
 class PostgresSource(PooledSource):
     """One database of a PostgreSQL server."""
 
     db_type: ClassVar[DbType] = "postgresql"
     driver_errors = (psycopg.Error, UnicodeError)
     """The last one: a character of the statement that an old encoding of the database has not."""
+    logins: ClassVar[int] = 8
+    """Psycopg tries each address of the host for the whole time-out, and keeps to it."""
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self) -> _Connection:
         """Connects with time-outs, keepalives and a session whose texts we know how to read."""
         given = self.connection
         settings = dict(_SESSION)
         if given.statement_timeout_s:
             settings["statement_timeout"] = str(round(given.statement_timeout_s * 1000))
-        raw = psycopg.connect(
+        raw = _Connection.connect(
             host=given.host,
             port=given.port or 5432,
             dbname=given.database,
@@ -149,6 +183,7 @@ class PostgresSource(PooledSource):
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,
+            tcp_user_timeout=round(min(self.silence_s, DEAD_AFTER_S) * 1000),
             sslmode=given.sslmode or None,
             sslrootcert=str(given.sslrootcert) if given.sslrootcert else None,
         )
@@ -162,6 +197,7 @@ class PostgresSource(PooledSource):
         raw.adapters.register_loader("money", _MoneyLoader)
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         raw.read_only = not given.allow_writes
+        raw.heard = self.heard
         return raw
 
     def begin(self, raw: psycopg.Connection[Any]) -> None:
@@ -220,6 +256,10 @@ class PostgresSource(PooledSource):
     def stop(self, raw: psycopg.Connection[Any]) -> None:
         """Asks the server to end the statement."""
         raw.cancel_safe(timeout=5)
+
+    def cut(self, raw: _Connection) -> None:
+        """Ends the wait for the server, within a tenth of a second."""
+        raw.is_cut = True
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
         """By SQLSTATE; without one the connection was never made, or broke."""
@@ -316,11 +356,11 @@ def _as_stored(raw: psycopg.Connection[Any]) -> str:
     stored = raw.info.parameter_status("server_encoding") or "UTF8"
     if stored == "UTF8":
         return "utf-8"
-    raw.pgconn.exec_(f"SET client_encoding TO '{stored}'".encode())
+    _run(raw, f"SET client_encoding TO '{stored}'")
     try:
         codec = "utf-8" if stored == "SQL_ASCII" else raw.info.encoding
     except psycopg.NotSupportedError:  # Python has no such codec: the server converts
-        raw.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
+        _run(raw, "SET client_encoding TO 'UTF8'")
         return "utf-8"
     loader = type("_Stored", (_StoredText,), {"codec": codec})
     for name in _TEXTS:
@@ -329,11 +369,27 @@ def _as_stored(raw: psycopg.Connection[Any]) -> str:
 
 
 def _described(raw: psycopg.Connection[Any], step: Step) -> PGresult:
-    """The result's columns without running the statement. The values stand in the text, which is parsed and no more."""
+    """The result's columns without running the statement. The values stand in the text, which is parsed and no more.
+
+    Sent and waited for: libpq's own blocking calls hold up every thread of the process while the server is silent.
+    """
     text = psycopg.ClientCursor(raw).mogrify(_text(step), step.binds or None)
-    for result in (raw.pgconn.prepare(b"", text.encode()), raw.pgconn.describe_prepared(b"")):
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result)
+    raw.pgconn.send_prepare(b"", text.encode())
+    _require_good(raw.wait(execute(raw.pgconn)))
+    raw.pgconn.send_describe_prepared(b"")
+    return _require_good(raw.wait(execute(raw.pgconn)))
+
+
+def _run(raw: psycopg.Connection[Any], sql: str) -> None:
+    """Past psycopg, which would begin a transaction; whether it succeeded, the session's parameters show."""
+    raw.pgconn.send_query(sql.encode())
+    raw.wait(execute(raw.pgconn))
+
+
+def _require_good(results: Sequence[PGresult]) -> PGresult:
+    (result,) = results
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
     return result
 
 

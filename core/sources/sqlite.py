@@ -89,7 +89,7 @@ class SqliteSource(PooledSource):
         raw.execute("BEGIN")
         deadline = time.monotonic() + (self.connection.statement_timeout_s or math.inf)
         # The flag is looked at here too: an interrupt between two statements would be forgotten.
-        raw.set_progress_handler(lambda: self._cancelled or time.monotonic() > deadline, 10_000)
+        raw.set_progress_handler(lambda: self._is_cancelled or time.monotonic() > deadline, 10_000)
 
     def stream(
         self, raw: sqlite3.Connection, step: Step, fetch_rows: int
@@ -114,6 +114,11 @@ class SqliteSource(PooledSource):
             traced = [""] * len(names)
         columns = [_column(name, t or declared.get(name.lower())) for name, t in zip(names, traced, strict=True)]
         return tuple(columns), fetched(cursor, fetch_rows)
+
+    @property
+    def wait_s(self) -> None:
+        """There is no server: what takes long, computes."""
+        return
 
     def stop(self, raw: sqlite3.Connection) -> None:
         """SQLite looks at this flag every few operations."""

@@ -16,7 +16,7 @@ import pyodbc
 
 from core.errors import ConfigError, PsttError
 from core.model import Column, DbType, Fact, Kind, Step
-from core.sources.pooled import PooledSource, fetched, shortest_single
+from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["SqlServerSource"]
 
@@ -86,7 +86,7 @@ class SqlServerSource(PooledSource):
             timeout=max(round(self.connection.connect_timeout_s), 1),
             readonly=not self.connection.allow_writes,
         )
-        raw.timeout = max(round(self.connection.statement_timeout_s), 1) if self.connection.statement_timeout_s else 0
+        raw.timeout = max(round(self.silence_s), 1)
         raw.add_output_converter(_DATETIMEOFFSET, _moment_with_offset)
         return raw
 
@@ -112,14 +112,13 @@ class SqlServerSource(PooledSource):
         self, raw: pyodbc.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         cursor = self._cursor_of(raw)
-        cursor.arraysize = fetch_rows
         try:
             cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
             columns = _columns(cursor)
         except BaseException:
             cursor.close()
             raise
-        blocks = fetched(cursor, fetch_rows)
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
         singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
         return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
 
@@ -172,7 +171,7 @@ class SqlServerSource(PooledSource):
         if numbers & REFUSED or state == "28000":
             return self.refused(text)
         if state == TIMED_OUT:
-            return self.timed_out() if self._active else self.unavailable(self._no_answer)
+            return self.waited_too_long(reading=reading) if self._active else self.unavailable(self._no_answer)
         if state == CANCELLED:
             return self.timed_out()
         if state in ("IM002", "IM003") or "Can't open lib" in full:

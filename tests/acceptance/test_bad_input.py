@@ -291,7 +291,7 @@ def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot
         assert verdict["acknowledged"] <= proved
 
 
-@pytest.mark.parametrize("damage", ["deleted", "garbage", "empty", "half"])
+@pytest.mark.parametrize("damage", ["deleted", "garbage", "empty", "half", "middle"])
 def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place, damage):
     folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
     assert run("run", "export").returncode == 0
@@ -300,6 +300,12 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
         file.unlink()
     elif damage == "half":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif damage == "middle":
+        data = bytearray(file.read_bytes())
+        for at in range(20_000, len(data), 60_000):
+            data[at : at + 512] = bytes(512)
+        file.write_bytes(data)
+        assert len(the_json(run("find", "17", "--json"))["sends"]) == 1
     else:
         file.write_bytes(b"" if damage == "empty" else b"no database at all " * 1000)
     done = run("run", "export")
@@ -307,6 +313,37 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
     assert "Traceback" not in done.stderr
     assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
     assert len(the_json(run("find", "17", "--json"))["sends"]) == 2
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "folder", "another program's"])
+def test_a_damaged_segment_hinders_no_command_and_is_told(place, damage):
+    folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
+    assert run("run", "export").returncode == 0
+    assert run("run", "export").returncode == 0
+    (folder / "metrics.duckdb").unlink()
+    segment = min((folder / ".pstt" / "spool").glob("*.parquet"))
+    data = segment.read_bytes()
+    segment.unlink()
+    if damage == "folder":
+        segment.mkdir()
+    else:
+        segment.write_bytes({"torn": data[:99], "empty": b"", "another program's": b"PK" * 999}[damage])
+    found = run("find", "17", "--json")
+    assert (found.returncode, len(the_json(found)["sends"])) == (0, 1)
+    assert f"segment {segment.name} of the spool cannot be read" in found.stderr
+    for words in (
+        ("metrics", "summary", "--json"),
+        ("runs", "--json"),
+        ("find", "17", "--json"),
+        ("run", "export", "--json"),
+    ):
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
+    assert the_json(run("metrics", "rebuild", "--json"))["sends"] == 1000
+    (told,) = [fact for fact in the_json(run("doctor", "--json"))["facts"] if fact["subject"] == "spool"]
+    assert (told["status"], segment.name in told["text"]) == ("warn", True)
+    assert (folder / ".pstt" / "spool" / "damaged" / segment.name).exists()
 
 
 # ── the command line itself ───────────────────────────────────────────────────────────────────

@@ -188,11 +188,12 @@ def test_short_xml_is_text_and_long_xml_is_read_from_its_lob(oracle: OracleDoubl
     oracle.on("FROM lobs", columns=[("V", "CLOB")], rows=[("<a>è</a>" * 5000,)])
     with oracledb.connect(user="pstt", password="pw", dsn=oracle.dsn) as connection, connection.cursor() as cursor:
         (lob,) = cursor.execute("SELECT v FROM lobs", fetch_lobs=True).fetchone()
-        (block,) = room._converted(iter([[("<a/>",), (lob,), (None,)]]), {0: room._xml})
+        (block,) = room._converted(
+            iter([[("<a/>",), (lob,), (None,)]]), {0: room.OracleSource(DatabaseConnection("ora", "oracle"))._xml}
+        )
     assert [row[0] for row in block] == ["<a/>", "<a>è</a>" * 5000, None]
     described = type("FetchInfo", (), {"name": "V", "type_code": oracledb.DB_TYPE_XMLTYPE})()
     assert room._column(described) == Column("V", "text", "XMLTYPE")
-    assert "XMLTYPE" in room._CONVERSIONS
 
 
 # ── what is refused, as a column or as a row ──

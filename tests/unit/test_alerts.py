@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,7 @@ class Stage:
             self.agenda,
             self.ledger,
             rules_file=self.rules_file,
+            spool_dir=Path(self.rules_file).parent / "spool",
             jobs=lambda: list(self.jobs.values()),
             told=self.told,
             collect=lambda: self.collected.append(self.at),
@@ -569,9 +571,29 @@ def test_the_defaults_are_those_of_the_contract(tmp_path):
         "error_rate": ("error rate > 10 %", 60, ("mail", "log_error", "disable_job")),
         "runner_memory": ("memory of the runner > 80 %", 300, ("log_warning", "collect_garbage")),
         "job_late": ("no success in time", 0, ("mail", "log_error")),
+        "spool_damaged": ("a segment of the spool cannot be read", 0, ("mail", "log_error")),
     }
     (tmp_path / "alerts.json").write_text(default_document(), encoding="utf-8")
     assert load_alerts(tmp_path / "alerts.json") == load_alerts(tmp_path / "none.json")
+
+
+def test_a_damaged_segment_is_told_once_and_is_over_when_it_is_taken_away(stage):
+    damaged = Path(stage.rules_file).parent / "spool" / "damaged"
+    damaged.mkdir(parents=True)
+    (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")
+    (damaged / "bbbbbbbbbb-000001.parquet").write_bytes(b"")
+    stage.go(MINUTE)
+    (told,) = stage.subjects
+    assert "aaaaaaaaaa-000001.parquet and bbbbbbbbbb-000001.parquet" in told
+    assert "could not be read and was set aside" in told
+    stage.go(10 * MINUTE)
+    stage.restart()
+    stage.go(MINUTE)
+    assert len(stage.subjects) == 1
+    (damaged / "bbbbbbbbbb-000001.parquet").unlink()
+    stage.go(MINUTE)
+    assert [state for rule, subject, state in stage.states if rule == "spool_damaged"] == ["open", "ended"]
+    assert stage.subjects[1:] == ["✔ over: bbbbbbbbbb-000001.parquet: no longer a segment of the spool cannot be read"]
 
 
 def test_a_rule_is_edited_while_the_runner_works_and_a_broken_edit_keeps_the_last_good_one(stage):
