@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.model import PartitionRange, Run, RunFile
+from core.model import PartitionRange, Run, RunFile, TopicState
 from core.store import Store
 
 if TYPE_CHECKING:
@@ -146,6 +146,16 @@ class Ledger(Store):
                     remedy="python -m core runs shows what became of it",
                 )
         return run_id
+
+    def place(self, run_id: str, topic: TopicState) -> None:
+        """Writes which topic of which cluster a run sends to, by what no renaming changes."""
+        place = {
+            "run_id": run_id,
+            "cluster_id": topic.cluster_id,
+            "bootstrap_servers": topic.bootstrap_servers,
+            "topic_id": topic.topic_id,
+        }
+        self._write("place_run", place)
 
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
         """Writes the verdict and the offsets in one transaction."""

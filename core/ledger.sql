@@ -102,6 +102,10 @@ VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, 
         :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256,
         :max_rejects)
 
+-- name: place_run
+UPDATE run SET cluster_id = :cluster_id, bootstrap_servers = :bootstrap_servers, topic_id = :topic_id
+WHERE run_id = :run_id
+
 -- name: claim_fire
 UPDATE fire SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL
 WHERE fire_id = :fire_id AND state = 'planned'

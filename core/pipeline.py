@@ -18,7 +18,7 @@ from core.envelope import Encoded, Envelope, Reject, iso_utc
 from core.errors import MessageTooLarge, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source
+from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState
 from core.spool import Spool, Tally
 
 __all__ = ["run_job"]
@@ -103,6 +103,8 @@ class _Course(Intake):
     oversized: int = 0
     """Of the rejected: those that were handed over and refused for their size."""
     batches: int = 0
+    at_start: TopicState | None = None
+    """The topic before the first message."""
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
@@ -114,11 +116,18 @@ class _Course(Intake):
 
     def send(self, source: Source) -> None:
         """At least once: rows are handed over while the next ones are read."""
-        self.publisher.require_topic(self.plan.topic)
+        self.find_topic()
         for envelope, encoded in self.read(source):
             self.hand_over(envelope, encoded)
         self.drain()
         self.check_whole()
+
+    def find_topic(self) -> TopicState:
+        """Has the topic made where it is made on first use, and writes down which one it is before the first message."""
+        self.publisher.require_topic(self.plan.topic)
+        self.at_start = self.publisher.describe(self.plan.topic)
+        self.ledger.place(self.run.run_id, self.at_start)
+        return self.at_start
 
     def send_once(self, source: Source, spool_dir: Path) -> None:
         """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
@@ -126,7 +135,7 @@ class _Course(Intake):
         The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
         """
         key = f"{self.plan.of_run or self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}".encode()
-        self.publisher.require_topic(self.plan.topic)
+        self.find_topic()
         self.publisher.prepare_once(self.plan.control_topic)
         marker = self.publisher.read_control(self.plan.control_topic, key)
         if marker is not None:

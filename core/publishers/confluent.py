@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError
-from core.model import Cluster, Delivery, TopicInfo
+from core.model import Cluster, Delivery, TopicInfo, TopicState
 from core.publishers.client_log import ClientLog
 from core.publishers.control_topic import ControlTopic
 from core.publishers.diagnosis import Diagnosis
@@ -24,6 +24,7 @@ from core.publishers.librdkafka import (
 )
 from core.publishers.mock_cluster import resolved
 from core.publishers.support import refuse_unsupported
+from core.publishers.topic_state import describe_topic
 
 __all__ = ["ConfluentPublisher", "producer_config"]
 
@@ -327,6 +328,12 @@ class ConfluentPublisher:
             if family_of(found.error) not in ("topic", "busy") or self._clock() > being_made:
                 raise self._translated(found.error, topic)
             self.poll(0.1)
+
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """Asks with an admin client of its own, which makes no topic."""
+        found = describe_topic(self.cluster, self.diagnosis, self._log, topic, timeout_s, self._clock)
+        self.diagnosis.forget()
+        return found
 
     def _metadata(self, timeout_s: float, topic: str | None = None) -> Any:
         """The cluster's own description; waits in growing slices so that a hopeless cause ends it early."""

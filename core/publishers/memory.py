@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import BatchTooLarge, ConfigError, DeliveryTimeout, MessageTooLarge, PsttError, TopicMissing
-from core.model import Delivery, TopicInfo
+from core.model import Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 
@@ -79,6 +79,8 @@ class MemoryPublisher:
     """How many were committed."""
     _queue: deque[_Sent] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
+    _makings: dict[str, int] = field(default_factory=dict)
+    """Topic → how often it was made."""
     _uncommitted: list[tuple[str, MemoryRecord]] | None = None
 
     @property
@@ -179,6 +181,21 @@ class MemoryPublisher:
                 why="the cluster does not make topics on first use",
                 remedy="have it created, or correct the topic in the job's kafka_config",
             )
+
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """A topic that was made or used begins at offset 0, and has the same id until `remake`."""
+        self._require_life()
+        if self.topics_made is not None and topic not in self.topics_made:
+            return TopicState(topic, "memory", "memory:0")
+        ends = self._ends.get(topic) or array("q", [0]) * self.partitions
+        spans = {number: LogSpan(0, end) for number, end in enumerate(ends)}
+        return TopicState(topic, "memory", "memory:0", f"{topic}#{self._makings.get(topic, 1)}", spans)
+
+    def remake(self, topic: str) -> None:
+        """Deletes the topic and makes it again, as somebody else would in the middle of a run."""
+        self.records.pop(topic, None)
+        self._ends.pop(topic, None)
+        self._makings[topic] = self._makings.get(topic, 1) + 1
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Reports what is due within that time and drops the rest."""

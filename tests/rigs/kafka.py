@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 from filelock import FileLock
 
@@ -104,6 +104,23 @@ class KafkaTopics:
                 return name
             time.sleep(0.02)
         raise TimeoutError(f"topic {name} was made and has no leaders")
+
+    def delete_topic(self, topic: str) -> None:
+        """Deletes a topic and waits until no broker knows it, or until somebody has made it again."""
+        admin = self._admin()
+        before = admin.describe_topics(TopicCollection([topic]))[topic].result(30).topic_id
+        admin.delete_topics([topic])[topic].result(30)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                if admin.describe_topics(TopicCollection([topic]))[topic].result(30).topic_id != before:
+                    return
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return
+                raise
+            time.sleep(0.02)
+        raise TimeoutError(f"topic {topic} was deleted and is still there")
 
     def topic_config(self, topic: str) -> dict[str, str]:
         """Each setting of a topic as the broker has it in force."""
