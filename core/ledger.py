@@ -51,6 +51,7 @@ class Outcome:
     latency_counts: Mapping[str, int] = field(default_factory=dict)
     """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
     files: tuple[RunFile, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Ledger(Store):
@@ -167,6 +168,7 @@ class Ledger(Store):
             "run_id": run_id,
             "finished_at": iso_utc(now),
             "latency_counts": json.dumps(dict(outcome.latency_counts)),
+            "warnings": json.dumps(outcome.warnings, ensure_ascii=False),
             "error_class": type(error).__name__ if error else None,
             "error_text": error.text if error else None,
             "error_remedy": error.remedy if error else None,
@@ -384,6 +386,7 @@ class Ledger(Store):
         for name in ("scheduled_at", "window_start", "started_at", "finished_at", "cancel_asked_at"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["parameters"] = json.loads(values["parameters"])
+        values["warnings"] = tuple(json.loads(values["warnings"]))
         values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
         if with_partitions:
             partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()

@@ -473,6 +473,8 @@ class Run:
     """The topic's id (KIP-516): another one after the topic was deleted and made again; empty where it is not known."""
     max_rejects: int = 0
     """How many rejects the job called green at the time of the run."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of a run that is not wrong for it."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
 
@@ -642,6 +644,8 @@ class Delivery:
     handed_over_at_us: array[int]
     """Unix time of the last handing over, in µs."""
     errors: dict[int, PsttError] = field(default_factory=dict)
+    went_back: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Partition → (offset acknowledged before, lower offset acknowledged then): its log was cut or made again."""
     pending: int = 0
     """Messages under way; 0 means the delivery is complete."""
 

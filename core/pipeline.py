@@ -13,6 +13,7 @@ from typing import BinaryIO
 import msgspec
 from loguru import logger
 
+from core.arrival import deleted_since, lost_since
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject, iso_utc
 from core.errors import MessageTooLarge, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
@@ -88,8 +89,20 @@ def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
-        error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-    return as_asked(course.settle(error), course.stop)
+        error = _told_to_end()
+    error = course.settle(error)
+    if error is None:
+        try:
+            course.look_again()
+        except PsttError as failure:
+            error = failure
+        except KeyboardInterrupt:
+            error = _told_to_end()
+    return as_asked(error, course.stop)
+
+
+def _told_to_end() -> RunCancelled:
+    return RunCancelled("the run was cancelled", why="the program was told to end at once")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,6 +118,7 @@ class _Course(Intake):
     batches: int = 0
     at_start: TopicState | None = None
     """The topic before the first message."""
+    warnings: list[str] = field(default_factory=list)
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
@@ -276,6 +290,25 @@ class _Course(Intake):
                 self._record(delivery)
             self.acknowledged += delivery.acknowledged
 
+    def look_again(self) -> None:
+        """Every message is acknowledged: looks whether the topic is still the one of before, and can hold them all.
+
+        Raises:
+            MessagesLost: It cannot.
+        """
+        sent = self.spool.tally.partitions if self.spool else ()
+        if self.at_start is None or not sent:
+            return
+        try:
+            after = self.publisher.describe(self.plan.topic)
+        except PsttError as failure:
+            self.warnings.append(f"the topic could not be looked at after the last message: {failure.text}")
+            return
+        self.warnings += deleted_since(after, sent)
+        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls if self.spool else {}, self.run.run_id)
+        if lost is not None:
+            raise lost
+
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self.done_before or (self.spool.tally if self.spool else Tally())
         once = self.plan.job.delivery == "exactly_once" and error is not None
@@ -306,6 +339,7 @@ class _Course(Intake):
             latency_counts=tally.latency_counts,
             partitions=tally.partitions,
             error=error,
+            warnings=tuple(self.warnings),
         )
 
 

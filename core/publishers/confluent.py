@@ -71,6 +71,8 @@ class ConfluentPublisher:
         self._open: set[Delivery] = set()
         self._fatal: PsttError | None = None
         self._errors: dict[tuple[int, str], tuple[float, PsttError]] = {}
+        self._newest: dict[str, dict[int, int]] = {}
+        """Topic → partition → the offset acknowledged last."""
         self._is_prepared = False
         self._producer: Producer | None = self._start()
 
@@ -187,13 +189,20 @@ class ConfluentPublisher:
 
     def _report_into(self, delivery: Delivery) -> Callable[..., None]:
         partitions, offsets, latencies_ms = delivery.partitions, delivery.offsets, delivery.latencies_ms
+        newest = self._newest.setdefault(delivery.batch.topic, {})
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             if error is None:
+                partitions[index] = partition = message.partition()
                 offset = message.offset()
-                # None after a repeated send whose first answer was lost: it is there, nobody knows where.
-                offsets[index] = -1 if offset is None else offset
-                partitions[index] = message.partition()
+                if offset is None:  # a repeated send whose first answer was lost: it is there, nobody knows where
+                    offsets[index] = -1
+                else:
+                    offsets[index] = offset
+                    # A leader appends and answers in order, so that a lower offset is one of another log.
+                    if offset <= newest.get(partition, -1):
+                        delivery.went_back[partition] = (newest[partition], offset)
+                    newest[partition] = offset
                 latencies_ms[index] = message.latency() * 1000.0
             else:
                 delivery.errors[index] = self._error_of(error, delivery.batch.topic)

@@ -159,6 +159,8 @@ class KafkaPythonPublisher:
         self._blocked: PsttError = self.diagnosis.busy("", "")
         """Why the client took no more messages, the last time that it did not."""
         self._known_topics: set[str] = set()
+        self._newest: dict[tuple[str, int], int] = {}
+        """Topic and partition → the offset acknowledged last."""
         self._in_flight = 0
         self._open: dict[Delivery, float] = {}
         """Delivery → when its first message was handed over, in seconds of `clock`."""
@@ -302,6 +304,7 @@ class KafkaPythonPublisher:
                 delivery.errors[index] = self._refused(answer.exception, delivery, index, alone=len(members) == 1)
         else:
             partition, first_offset = answer.topic_partition.partition, answer.value[0]
+            self._note_offsets(members, partition, first_offset)
             for offset, (delivery, index, at_s) in enumerate(members, first_offset):
                 delivery.partitions[index] = partition
                 delivery.offsets[index] = offset
@@ -312,6 +315,17 @@ class KafkaPythonPublisher:
             if not delivery.pending:
                 self._open.pop(delivery, None)
         return len(members)
+
+    def _note_offsets(self, members: Sequence[tuple[Delivery, int, float]], partition: int, first_offset: int) -> None:
+        """A leader appends and answers in order, so that a lower offset is one of another log."""
+        if not members or first_offset < 0:
+            return
+        delivery = members[0][0]
+        place = delivery.batch.topic, partition
+        newest = self._newest.get(place, -1)
+        if first_offset <= newest:
+            delivery.went_back[partition] = newest, first_offset
+        self._newest[place] = first_offset + len(members) - 1
 
     def _fail(self, delivery: Delivery, indexes: Sequence[int], error: PsttError) -> None:
         """Messages that the client never took."""

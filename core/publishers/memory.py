@@ -79,6 +79,8 @@ class MemoryPublisher:
     """How many were committed."""
     _queue: deque[_Sent] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
+    _newest: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Topic and partition → the offset acknowledged last."""
     _makings: dict[str, int] = field(default_factory=dict)
     """Topic → how often it was made."""
     _uncommitted: list[tuple[str, MemoryRecord]] | None = None
@@ -241,6 +243,10 @@ class MemoryPublisher:
         ends = self._ends.setdefault(batch.topic, array("q", [0]) * self.partitions)
         offset = ends[item.partition]
         ends[item.partition] += 1
+        newest = self._newest.get((batch.topic, item.partition), -1)
+        if offset <= newest:
+            delivery.went_back[item.partition] = newest, offset
+        self._newest[batch.topic, item.partition] = offset
         delivery.partitions[index] = item.partition
         delivery.offsets[index] = offset
         delivery.latencies_ms[index] = max((self.clock() - item.at_s) * 1000, 1e-6)

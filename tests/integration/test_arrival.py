@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from core.bootstrap import App
+from core.delivery import Sender
 from core.model import Cluster, Run
 from core.publishers import open_publisher
 from core.stop import Stop
-from tests.rigs.kafka import KafkaRig, KafkaTopics
+from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics
 
-ROWS = 6000
+ROWS = 20_000
 
 
 def now() -> datetime:
@@ -57,8 +60,13 @@ class Place:
         }
         (self.folder / "connections.json").write_text(json.dumps(connections), encoding="utf-8")
 
-    def run(self, meanwhile: Callable[[int], None] | None = None) -> Run:
-        """Runs the job in this process; `meanwhile` is called with the rows read after each fetch."""
+    def run(self, meanwhile: Callable[[int], None] | None = None, after: Callable[[], object] | None = None) -> Run:
+        """Runs the job in this process.
+
+        Args:
+            meanwhile: Called with the rows read after each fetch.
+            after: Called when the last message is acknowledged.
+        """
         environ = {"PSTT_FETCH_ROWS": "500"}
         with App.open(self.folder, environ, log=False) as app:
             plan = app.plan(app.job("export"), now=now())
@@ -67,7 +75,21 @@ class Place:
                 if meanwhile:
                     meanwhile(rows_read)
 
-            return app.execute(plan, stop=Stop(), now=now, progress=progress)
+            with pytest.MonkeyPatch.context() as patch:
+                if after:
+                    patch.setattr(Sender, "drain", _then(after))
+                return app.execute(plan, stop=Stop(), now=now, progress=progress)
+
+
+def _then(action: Callable[[], object]) -> Callable[..., list[Any]]:
+    drain = Sender.drain
+
+    def drained(sender: Sender, timeout_s: float | None = None) -> list[Any]:
+        finished = drain(sender, timeout_s)
+        action()
+        return finished
+
+    return drained
 
 
 @pytest.fixture
@@ -110,3 +132,204 @@ def test_the_other_client_keeps_what_it_can_tell(place: Place, kafka: KafkaRig):
     run = place.run()
     assert run.state == "succeeded"
     assert (bool(run.cluster_id), run.bootstrap_servers, run.topic_id) == (True, kafka.plaintext, "")
+
+
+# ── a topic that is another one at the end ────────────────────────────────────────────────────
+
+
+def once_at(rows: int, action: Callable[[], object]) -> Callable[[int], None]:
+    """Does something when so many rows have been read, and only then."""
+    done: list[object] = []
+
+    def meanwhile(rows_read: int) -> None:
+        if rows_read >= rows and not done:
+            done.append(action())
+
+    return meanwhile
+
+
+def made_again(broker: KafkaTopics, topic: str, partitions: int = 3) -> Callable[[], object]:
+    def act() -> None:
+        broker.delete_topic(topic)
+        broker.create_topic(topic, partitions=partitions)
+
+    return act
+
+
+def require_lost(run: Run, *words: str) -> None:
+    assert run.state == "partial"
+    assert run.error_class == "MessagesLost"
+    assert not run.error_retriable
+    for word in (f'topic "{run.topic}" does not hold all that was acknowledged', *words):
+        assert word in str(run.error_text)
+    assert f"python -m core replay {run.run_id}" in str(run.error_remedy)
+
+
+CLIENTS = [{}, {"client": "kafka-python-ng", "enable_idempotence": False}]
+
+
+@pytest.mark.parametrize("cluster", CLIENTS, ids=["confluent", "kafka-python-ng"])
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_topic_made_again_while_a_run_sends_makes_no_green_run(
+    cluster: dict[str, Any], partitions: int, place: Place, kafka: KafkaRig
+):
+    topic = kafka.create_topic(partitions=partitions)
+    place.make(kafka, topic, cluster=cluster)
+    run = place.run(once_at(10_000, made_again(kafka, topic, partitions)))
+    assert kafka.count(topic) < ROWS
+    require_lost(run, "went back from offset")
+    if not cluster:
+        assert "the topic was deleted and made again while the run sent" in str(run.error_text)
+    most = int(str(run.error_text).split("at most ")[1].split(" of")[0].replace(",", ""))
+    assert ROWS - kafka.count(topic) <= most <= ROWS
+
+
+def test_a_topic_that_the_broker_makes_again_by_itself_makes_no_green_run(
+    place: Place, own_kafka: Callable[..., KafkaRig]
+):
+    broker = own_kafka(auto_create=True, properties={"num.partitions": "1"})
+    place.make(broker, "again")
+    run = place.run(once_at(10_000, lambda: broker.delete_topic("again")))
+    assert broker.count("again") < ROWS
+    require_lost(run, "deleted and made again")
+
+
+@pytest.mark.parametrize("cluster", CLIENTS, ids=["confluent", "kafka-python-ng"])
+def test_partitions_that_are_gone_with_their_topic_make_no_green_run(
+    cluster: dict[str, Any], place: Place, kafka: KafkaRig
+):
+    topic = kafka.create_topic(partitions=4)
+    place.make(kafka, topic, cluster=cluster)
+    run = place.run(after=made_again(kafka, topic, partitions=2))
+    require_lost(run, "partitions 2 and 3 are gone", f"at most {ROWS:,} of {ROWS:,} messages")
+
+
+def test_a_topic_deleted_after_the_last_message_makes_no_green_run(place: Place, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1)
+    place.make(kafka, topic, rows=400)
+    run = place.run(after=lambda: kafka.delete_topic(topic))
+    require_lost(run, "the topic was deleted while the run sent", "at most 400 of 400 messages")
+
+
+# ── a log that was cut ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def three(own_kafka: Callable[..., KafkaRig]) -> Iterator[list[KafkaRig]]:
+    """Three brokers, the first with the controller."""
+    quick = {
+        "broker.session.timeout.ms": "2000",
+        "replica.lag.time.max.ms": "3000",
+        "unclean.leader.election.interval.ms": "500",
+    }
+    first = own_kafka(properties=quick)
+    with FurtherBroker(first, 2, properties=quick) as second, FurtherBroker(first, 3, properties=quick) as third:
+        yield [first, second, third]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("cluster", CLIENTS, ids=["confluent", "kafka-python-ng"])
+def test_a_replica_that_was_behind_and_leads_now_makes_no_green_run(
+    cluster: dict[str, Any], place: Place, three: list[KafkaRig]
+):
+    first, leader, behind = three
+    config = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+    topic = first.create_topic(replicas=[2, 3], config=config)
+    place.make(first, topic, cluster=cluster)
+    steps = [
+        (5_000, lambda: (behind.kill(), until(lambda: first.replicas_in_sync(topic) == (2, {2}), "it is in sync"))),
+        (15_000, lambda: until(lambda: first.count(topic) > 8_000, "nothing arrived without the replica")),
+        (
+            15_500,
+            lambda: (
+                leader.kill(),
+                behind.start(),
+                until(lambda: first.replicas_in_sync(topic)[0] == 3, "the replica does not lead"),
+            ),
+        ),
+    ]
+
+    def meanwhile(rows_read: int) -> None:
+        while steps and rows_read >= steps[0][0]:
+            steps.pop(0)[1]()
+
+    run = place.run(meanwhile)
+    assert first.count(topic) < ROWS
+    require_lost(run, "partition 0")
+
+
+@pytest.mark.parametrize("cluster", CLIENTS, ids=["confluent", "kafka-python-ng"])
+def test_a_leader_that_falls_with_a_replica_in_sync_leaves_a_green_run(
+    cluster: dict[str, Any], place: Place, three: list[KafkaRig]
+):
+    first, leader, _ = three
+    topic = first.create_topic(replicas=[2, 3], config={"min.insync.replicas": "1"})
+    place.make(first, topic, cluster=cluster)
+    run = place.run(once_at(10_000, leader.kill))
+    assert (run.state, run.error_text, run.warnings) == ("succeeded", None, ())
+    assert run.acknowledged == ROWS
+
+
+# ── what is no loss ───────────────────────────────────────────────────────────────────────────
+
+
+def test_records_deleted_while_a_run_sends_are_a_warning(place: Place, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1)
+    place.make(kafka, topic)
+    run = place.run(once_at(10_000, lambda: kafka.delete_records(topic)), after=lambda: kafka.delete_records(topic))
+    assert (run.state, run.error_text) == ("succeeded", None)
+    assert run.warnings == (
+        f"up to {ROWS:,} messages of this run were deleted from the topic before it ended (retention, or records "
+        f"deleted by hand): partition 0 begins at offset {ROWS:,}",
+    )
+
+
+def test_messages_of_other_writers_and_marks_of_transactions_between_make_no_difference(place: Place, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1)
+    place.make(kafka, topic, delivery="exactly_once")
+    other = Producer({"bootstrap.servers": kafka.plaintext, "transactional.id": f"other-{topic}"})
+    other.init_transactions()
+
+    def write() -> None:
+        other.begin_transaction()
+        other.produce(topic, b"of another writer")
+        other.commit_transaction()
+
+    write()
+    original = Sender.submit
+
+    def submitted(sender: Sender, batch: Any) -> Any:
+        write()
+        return original(sender, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sender, "submit", submitted)
+        run = place.run()
+    assert (run.state, run.error_text, run.warnings) == ("succeeded", None, ())
+    assert kafka.count(topic) >= ROWS + 2 * ROWS // 100
+
+
+def test_a_compacted_topic_makes_no_difference(place: Place, kafka: KafkaRig):
+    topic = kafka.create_topic(
+        partitions=1,
+        config={"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01", "segment.ms": "100"},
+    )
+    place.make(kafka, topic)
+    place.run()
+    run = place.run()
+    assert (run.state, run.error_text, run.warnings) == ("succeeded", None, ())
+
+
+def test_a_topic_that_cannot_be_looked_at_in_the_end_is_a_warning(place: Place, own_kafka: Callable[..., KafkaRig]):
+    broker = own_kafka()
+    place.make(broker, broker.create_topic(), rows=100)
+    run = place.run(after=broker.kill)
+    assert (run.state, run.acknowledged) == ("succeeded", 100)
+    assert len(run.warnings) == 1
+    assert run.warnings[0].startswith("the topic could not be looked at after the last message: ")
