@@ -913,5 +913,7 @@ def _log_verdict(run: Run, *, dry_run: bool) -> None:
         run.failed,
         run.duration_s,
     )
+    for warning in run.warnings:
+        entry.warning("{}", warning)
     if run.error_text:
         entry.info("{}: {}", run.error_class, run.error_text)

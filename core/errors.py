@@ -24,6 +24,8 @@ PsttError
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
  │  ├ NothingArrived     every row was rejected
  │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
+ │  ├ MessagesLost       what was acknowledged is not on the topic any more: made again, cut short
+ │  ├ VerificationFailed the run's messages were read back, and are not what was sent
  │  ├ RunCancelled       somebody asked the run to stop
  │  ├ RunTimedOut        it went on for longer than the job allows
  │  └ RunInterrupted     its process ended, or its runner was stopped; the same fire is run again
@@ -59,6 +61,7 @@ __all__ = [
     "LedgerBusy",
     "MessageRefused",
     "MessageTooLarge",
+    "MessagesLost",
     "NotAuthorised",
     "NotDelivered",
     "NothingArrived",
@@ -78,6 +81,7 @@ __all__ = [
     "StorageFailed",
     "TooManyAttempts",
     "TopicMissing",
+    "VerificationFailed",
 ]
 
 
@@ -252,6 +256,14 @@ class ExpectationFailed(RunFailed):
 
 class NothingArrived(RunFailed):
     """Rows were read and every one of them was rejected."""
+
+
+class MessagesLost(RunFailed):
+    """The topic cannot hold all that was acknowledged: it was made again, cut short or lost a partition meanwhile."""
+
+
+class VerificationFailed(RunFailed):
+    """Every message was acknowledged, and reading them back found that some are missing, changed or there twice."""
 
 
 class RunCancelled(RunFailed):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.model import PartitionRange, Run, RunFile
+from core.model import PartitionRange, Run, RunFile, TopicState
 from core.store import Store
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Outcome:
     latency_counts: Mapping[str, int] = field(default_factory=dict)
     """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
     files: tuple[RunFile, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Ledger(Store):
@@ -147,6 +148,16 @@ class Ledger(Store):
                 )
         return run_id
 
+    def place(self, run_id: str, topic: TopicState) -> None:
+        """Writes which topic of which cluster a run sends to, by what no renaming changes."""
+        place = {
+            "run_id": run_id,
+            "cluster_id": topic.cluster_id,
+            "bootstrap_servers": topic.bootstrap_servers,
+            "topic_id": topic.topic_id,
+        }
+        self._write("place_run", place)
+
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
         """Writes the verdict and the offsets in one transaction."""
         error = outcome.error
@@ -157,6 +168,7 @@ class Ledger(Store):
             "run_id": run_id,
             "finished_at": iso_utc(now),
             "latency_counts": json.dumps(dict(outcome.latency_counts)),
+            "warnings": json.dumps(outcome.warnings, ensure_ascii=False),
             "error_class": type(error).__name__ if error else None,
             "error_text": error.text if error else None,
             "error_remedy": error.remedy if error else None,
@@ -379,6 +391,7 @@ class Ledger(Store):
         for name in ("scheduled_at", "window_start", "started_at", "finished_at", "cancel_asked_at"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["parameters"] = json.loads(values["parameters"])
+        values["warnings"] = tuple(json.loads(values["warnings"]))
         values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
         if with_partitions:
             partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()

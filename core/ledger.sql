@@ -87,6 +87,23 @@ ALTER TABLE run ADD COLUMN cluster_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN bootstrap_servers TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN topic_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN max_rejects INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE verification (
+    run_id            TEXT NOT NULL REFERENCES run,
+    checked_at        TEXT NOT NULL,
+    mode              TEXT NOT NULL,     -- count, full
+    answer            TEXT NOT NULL,     -- complete, missing, other_content, duplicates, not_verifiable
+    acknowledged      INTEGER NOT NULL,
+    found             INTEGER NOT NULL,
+    missing           INTEGER NOT NULL,
+    other_content     INTEGER NOT NULL,
+    duplicates        INTEGER NOT NULL,
+    not_verifiable    INTEGER NOT NULL,
+    reason            TEXT NOT NULL,     -- why it is, or may be, not verifiable
+    listed            TEXT NOT NULL,     -- JSON list: the first messages that are not as they should be
+    duration_s        REAL NOT NULL,
+    PRIMARY KEY (run_id, checked_at)
+) STRICT;
 -- Earlier versions called a run of which nothing arrived a success.
 UPDATE run SET state = 'failed', error_class = 'NothingArrived', error_retriable = 0,
     error_text = 'none of the rows read was acknowledged: all were rejected',
@@ -102,6 +119,10 @@ VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, 
         :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256,
         :max_rejects)
 
+-- name: place_run
+UPDATE run SET cluster_id = :cluster_id, bootstrap_servers = :bootstrap_servers, topic_id = :topic_id
+WHERE run_id = :run_id
+
 -- name: claim_fire
 UPDATE fire SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL
 WHERE fire_id = :fire_id AND state = 'planned'
@@ -111,7 +132,7 @@ UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_rea
     sent = :sent, acknowledged = :acknowledged, rejected = :rejected, failed = :failed, retried = :retried,
     bytes = :bytes, duration_s = :duration_s, latency_avg_ms = :latency_avg_ms, latency_p50_ms = :latency_p50_ms,
     latency_p90_ms = :latency_p90_ms, latency_p99_ms = :latency_p99_ms, latency_counts = :latency_counts, error_class = :error_class,
-    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable
+    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable, warnings = :warnings
 WHERE run_id = :run_id
 
 -- name: insert_partition

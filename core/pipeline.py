@@ -13,12 +13,13 @@ from typing import BinaryIO
 import msgspec
 from loguru import logger
 
+from core.arrival import deleted_since, lost_since
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject, iso_utc
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source
+from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState
 from core.spool import Spool, Tally
 
 __all__ = ["run_job"]
@@ -88,8 +89,20 @@ def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
-        error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-    return as_asked(course.settle(error), course.stop)
+        error = _told_to_end()
+    error = course.settle(error)
+    if error is None:
+        try:
+            course.look_again()
+        except PsttError as failure:
+            error = failure
+        except KeyboardInterrupt:
+            error = _told_to_end()
+    return as_asked(error, course.stop)
+
+
+def _told_to_end() -> RunCancelled:
+    return RunCancelled("the run was cancelled", why="the program was told to end at once")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -105,6 +118,9 @@ class _Course(Intake):
     refusal: MessageRefused | None = None
     """Why the first of them was refused."""
     batches: int = 0
+    at_start: TopicState | None = None
+    """The topic before the first message."""
+    warnings: list[str] = field(default_factory=list)
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
@@ -116,11 +132,18 @@ class _Course(Intake):
 
     def send(self, source: Source) -> None:
         """At least once: rows are handed over while the next ones are read."""
-        self.publisher.require_topic(self.plan.topic)
+        self.find_topic()
         for envelope, encoded in self.read(source):
             self.hand_over(envelope, encoded)
         self.drain()
         self.check_whole()
+
+    def find_topic(self) -> TopicState:
+        """Has the topic made where it is made on first use, and writes down which one it is before the first message."""
+        self.publisher.require_topic(self.plan.topic)
+        self.at_start = self.publisher.describe(self.plan.topic)
+        self.ledger.place(self.run.run_id, self.at_start)
+        return self.at_start
 
     def send_once(self, source: Source, spool_dir: Path) -> None:
         """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
@@ -128,7 +151,7 @@ class _Course(Intake):
         The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
         """
         key = f"{self.plan.of_run or self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}".encode()
-        self.publisher.require_topic(self.plan.topic)
+        self.find_topic()
         self.publisher.prepare_once(self.plan.control_topic)
         marker = self.publisher.read_control(self.plan.control_topic, key)
         if marker is not None:
@@ -284,6 +307,25 @@ class _Course(Intake):
                 self._record(delivery)
             self.acknowledged += delivery.acknowledged
 
+    def look_again(self) -> None:
+        """Every message is acknowledged: looks whether the topic is still the one of before, and can hold them all.
+
+        Raises:
+            MessagesLost: It cannot.
+        """
+        sent = self.spool.tally.partitions if self.spool else ()
+        if self.at_start is None or not sent:
+            return
+        try:
+            after = self.publisher.describe(self.plan.topic)
+        except PsttError as failure:
+            self.warnings.append(f"the topic could not be looked at after the last message: {failure.text}")
+            return
+        self.warnings += deleted_since(after, sent)
+        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls if self.spool else {}, self.run.run_id)
+        if lost is not None:
+            raise lost
+
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self.done_before or (self.spool.tally if self.spool else Tally())
         once = self.plan.job.delivery == "exactly_once" and error is not None
@@ -314,6 +356,7 @@ class _Course(Intake):
             latency_counts=tally.latency_counts,
             partitions=tally.partitions,
             error=error,
+            warnings=tuple(self.warnings),
         )
 
 

@@ -106,6 +106,7 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were handed over more than once")
+    lines += [f"  warning    {warning}" for warning in run.warnings]
     lines += reject_summary(run, rejects)
     if run.state not in ("succeeded", "running", "planned"):
         lines.append(f"  next       {run.error_remedy or f'python -m core show {run.run_id}'}")
@@ -215,6 +216,7 @@ def run_document(run: Run) -> dict[str, Any]:
             for p in run.partitions
         ],
         "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
+        "warnings": list(run.warnings),
         "error": None
         if run.error_class is None
         else {

@@ -63,6 +63,8 @@ class Tally:
     latencies: Counter[float] = field(default_factory=Counter)
     """Latency in ms, rounded to 0.1 → messages."""
     ranges: dict[tuple[str, int], PartitionRange] = field(default_factory=dict)
+    falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
+    """Topic and partition → each time that offsets went back: (before, then)."""
 
     def percentile_ms(self, share: float) -> float | None:
         """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
@@ -135,6 +137,8 @@ class Spool:
         self._handed_over += delivery.handed_over_at_us
         self._latencies += delivery.latencies_ms
         self._attempts += delivery.attempts
+        for partition, fall in delivery.went_back.items():
+            self.tally.falls.setdefault((batch.topic, partition), []).append(fall)
         first = len(self._keys) - len(batch)
         for index, error in delivery.errors.items():
             self._errors[first + index] = (error.text, _class_of(error))

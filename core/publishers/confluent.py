@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError
-from core.model import Batch, Cluster, Delivery, TopicInfo
+from core.model import Batch, Cluster, Delivery, TopicInfo, TopicState
 from core.publishers.client_log import ClientLog
 from core.publishers.control_topic import ControlTopic
 from core.publishers.diagnosis import Diagnosis
@@ -28,6 +28,7 @@ from core.publishers.librdkafka import (
 from core.publishers.mock_cluster import resolved
 from core.publishers.refusals import Refusals
 from core.publishers.support import refuse_unsupported
+from core.publishers.topic_state import describe_topic
 
 __all__ = ["ConfluentPublisher", "producer_config"]
 
@@ -76,6 +77,8 @@ class ConfluentPublisher:
         self._open: set[Delivery] = set()
         self._fatal: PsttError | None = None
         self._errors: dict[tuple[int, str], tuple[float, PsttError]] = {}
+        self._newest: dict[tuple[str, bool], dict[int, int]] = {}
+        """Topic, and whether messages were sent alone → partition → the offset acknowledged last to that producer."""
         self._is_prepared = False
         self._producer: Producer | None = self._start()
         self._alone: Producer | None = None
@@ -218,13 +221,20 @@ class ConfluentPublisher:
 
     def _report_into(self, delivery: Delivery, *, alone: bool) -> Callable[..., None]:
         partitions, offsets, latencies_ms = delivery.partitions, delivery.offsets, delivery.latencies_ms
+        newest = self._newest.setdefault((delivery.batch.topic, alone), {})  # two producers hear in any order
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             if error is None:
+                partitions[index] = partition = message.partition()
                 offset = message.offset()
-                # None after a repeated send whose first answer was lost: it is there, nobody knows where.
-                offsets[index] = -1 if offset is None else offset
-                partitions[index] = message.partition()
+                if offset is None:  # a repeated send whose first answer was lost: it is there, nobody knows where
+                    offsets[index] = -1
+                else:
+                    offsets[index] = offset
+                    # A leader appends and answers in order, so that a lower offset is one of another log.
+                    if offset <= newest.get(partition, -1):
+                        delivery.went_back[partition] = (newest[partition], offset)
+                    newest[partition] = offset
                 latencies_ms[index] = message.latency() * 1000.0
             else:
                 delivery.errors[index] = self._refusal(error, delivery.batch, index, alone=alone)
@@ -368,6 +378,12 @@ class ConfluentPublisher:
             if family_of(found.error) not in ("topic", "busy") or self._clock() > being_made:
                 raise self._translated(found.error, topic)
             self.poll(0.1)
+
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """Asks with an admin client of its own, which makes no topic."""
+        found = describe_topic(self.cluster, self.diagnosis, self._log, topic, timeout_s, self._clock)
+        self.diagnosis.forget()
+        return found
 
     def _metadata(self, timeout_s: float, topic: str | None = None) -> Any:
         """The cluster's own description; waits in growing slices so that a hopeless cause ends it early."""

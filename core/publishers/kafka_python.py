@@ -11,15 +11,16 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import kafka.errors as client_errors
-from kafka import KafkaClient, KafkaProducer
+from kafka import KafkaClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.protocol.metadata import MetadataRequest
 from kafka.sasl import scram
 
 from core.errors import PsttError
-from core.model import Cluster, Delivery, TopicInfo
+from core.model import Cluster, Delivery, LogSpan, TopicInfo, TopicState
 from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis, Family, Said
 from core.publishers.mock_cluster import resolved
@@ -185,6 +186,8 @@ class KafkaPythonPublisher:
         self._blocked: PsttError = self.diagnosis.busy("", "")
         """Why the client took no more messages, the last time that it did not."""
         self._known_topics: set[str] = set()
+        self._newest: dict[tuple[str, int], int] = {}
+        """Topic and partition → the offset acknowledged last."""
         self._in_flight = 0
         self._open: dict[Delivery, float] = {}
         """Delivery → when its first message was handed over, in seconds of `clock`."""
@@ -346,6 +349,7 @@ class KafkaPythonPublisher:
                 delivery.errors[index] = self._refused(answer.exception, delivery, index, alone=len(members) == 1)
         else:
             partition, first_offset = answer.topic_partition.partition, answer.value[0]
+            self._note_offsets(members, partition, first_offset)
             for offset, (delivery, index, at_s) in enumerate(members, first_offset):
                 delivery.partitions[index] = partition
                 delivery.offsets[index] = offset
@@ -356,6 +360,17 @@ class KafkaPythonPublisher:
             if not delivery.pending:
                 self._open.pop(delivery, None)
         return len(members)
+
+    def _note_offsets(self, members: Sequence[tuple[Delivery, int, float]], partition: int, first_offset: int) -> None:
+        """A leader appends and answers in order, so that a lower offset is one of another log."""
+        if not members or first_offset < 0:
+            return
+        delivery = members[0][0]
+        place = delivery.batch.topic, partition
+        newest = self._newest.get(place, -1)
+        if first_offset <= newest:
+            delivery.went_back[partition] = newest, first_offset
+        self._newest[place] = first_offset + len(members) - 1
 
     def _fail(self, delivery: Delivery, indexes: Sequence[int], error: PsttError) -> None:
         """Messages that the client never took."""
@@ -430,8 +445,28 @@ class KafkaPythonPublisher:
                 time.sleep(0.1)
         self._known_topics.add(topic)
 
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """Without the topic's id: this client knows no metadata request that asks for one."""
+        deadline = self._clock() + timeout_s
+        found = self._metadata(None, timeout_s)
+        _, partitions = found["topics"].get(topic, (0, ()))
+        state = TopicState(topic, found["cluster_id"] or "", self.cluster.bootstrap_servers)
+        if not partitions:
+            return state
+        places = [TopicPartition(topic, entry["partition"]) for entry in partitions]
+        left_s = max(deadline - self._clock(), 1.0)
+        wait_ms = {"request_timeout_ms": int(left_s * 1000), "fetch_max_wait_ms": 500}
+        consumer = self._open_client(KafkaConsumer, client_config(self.cluster) | wait_ms, left_s)
+        try:
+            earliest, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
+        except client_errors.KafkaError as error:
+            raise self._translated(error, topic) from None
+        finally:
+            consumer.close(autocommit=False)
+        return replace(state, partitions={p.partition: LogSpan(earliest[p], ends[p]) for p in places})
+
     def _metadata(self, topics: list[str] | None, timeout_s: float) -> dict[str, Any]:
-        """Brokers and topics: `{"brokers": […], "topics": {name: (error code, partitions)}}`."""
+        """Cluster, brokers and topics: `{"cluster_id": …, "brokers": […], "topics": {name: (error code, partitions)}}`."""
         deadline = self._clock() + timeout_s
         with self._connected(timeout_s) as client:
             future = None
@@ -444,6 +479,7 @@ class KafkaPythonPublisher:
             answer = future.value.to_object()
         self.diagnosis.forget()
         return {
+            "cluster_id": answer["cluster_id"],
             "brokers": answer["brokers"],
             "topics": {t["topic"]: (t["error_code"], t["partitions"]) for t in answer["topics"]},
         }

@@ -22,7 +22,7 @@ from core.errors import (
     PsttError,
     TopicMissing,
 )
-from core.model import Batch, Delivery, TopicInfo
+from core.model import Batch, Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 
@@ -93,6 +93,10 @@ class MemoryPublisher:
     """How many were committed."""
     _queue: deque[_Sent] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
+    _newest: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Topic and partition → the offset acknowledged last."""
+    _makings: dict[str, int] = field(default_factory=dict)
+    """Topic → how often it was made."""
     _uncommitted: list[tuple[str, MemoryRecord]] | None = None
 
     @property
@@ -206,6 +210,21 @@ class MemoryPublisher:
                 remedy="have it created, or correct the topic in the job's kafka_config",
             )
 
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """A topic that was made or used begins at offset 0, and has the same id until `remake`."""
+        self._require_life()
+        if self.topics_made is not None and topic not in self.topics_made:
+            return TopicState(topic, "memory", "memory:0")
+        ends = self._ends.get(topic) or array("q", [0]) * self.partitions
+        spans = {number: LogSpan(0, end) for number, end in enumerate(ends)}
+        return TopicState(topic, "memory", "memory:0", f"{topic}#{self._makings.get(topic, 1)}", spans)
+
+    def remake(self, topic: str) -> None:
+        """Deletes the topic and makes it again, as somebody else would in the middle of a run."""
+        self.records.pop(topic, None)
+        self._ends.pop(topic, None)
+        self._makings[topic] = self._makings.get(topic, 1) + 1
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Reports what is due within that time and drops the rest."""
         deadline = self.clock() + timeout_s
@@ -280,6 +299,10 @@ class MemoryPublisher:
         ends = self._ends.setdefault(batch.topic, array("q", [0]) * self.partitions)
         offset = ends[item.partition]
         ends[item.partition] += 1
+        newest = self._newest.get((batch.topic, item.partition), -1)
+        if offset <= newest:
+            delivery.went_back[item.partition] = newest, offset
+        self._newest[batch.topic, item.partition] = offset
         delivery.partitions[index] = item.partition
         delivery.offsets[index] = offset
         delivery.latencies_ms[index] = max((self.clock() - item.at_s) * 1000, 1e-6)

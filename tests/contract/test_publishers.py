@@ -30,7 +30,7 @@ from core.errors import (
     RetriesExhausted,
     TopicMissing,
 )
-from core.model import Batch, Cluster, Delivery, Publisher, Secret, TopicInfo
+from core.model import Batch, Cluster, Delivery, LogSpan, Publisher, Secret, TopicInfo
 from core.publishers import open_publisher
 from core.publishers.confluent import ConfluentPublisher
 from core.publishers.memory import MemoryPublisher, MemoryRecord
@@ -599,6 +599,80 @@ def test_a_topic_is_made_on_first_use_where_the_cluster_makes_topics(own_kafka: 
         assert sent(publisher, batch_of(f"made-without-asking-{client}", 3)).errors == {}
         publisher.close()
         assert broker.count(f"made-{client}") == broker.count(f"made-without-asking-{client}") == 3
+
+
+# ── what a topic is ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_topic_is_described_by_its_offsets_and_where_it_is(world: World):
+    topic = world.topic()
+    publisher = world.open()
+    delivery = sent(publisher, batch_of(topic, 30))
+    ends = {number: delivery.partitions.tolist().count(number) for number in range(3)}
+    state = publisher.describe(topic)
+    assert state.partitions == {number: LogSpan(0, end) for number, end in ends.items()}
+    assert (state.topic, bool(state.cluster_id)) == (topic, True)
+    servers = world.broker.plaintext if isinstance(world, Real) else "memory:0"
+    assert state.bootstrap_servers == servers
+    assert bool(state.topic_id) is (not isinstance(world, Real) or world.client == "confluent")
+    assert publisher.describe(topic) == state, "asking changes nothing"
+
+
+def test_a_missing_topic_has_no_partitions_and_is_not_made_by_the_question(
+    own_kafka: Callable[..., KafkaRig],
+):
+    broker = own_kafka(auto_create=True)
+    for client in REAL:
+        publisher = Real(client, broker).open()
+        state = publisher.describe(f"never-made-{client}")
+        assert (state.partitions, state.topic_id) == ({}, "")
+        assert state.cluster_id
+        assert f"never-made-{client}" not in [info.name for info in publisher.topics()]
+        publisher.close()
+
+
+def test_a_topic_that_was_made_again_has_another_id_and_begins_again(kafka: KafkaRig):
+    topic = kafka.create_topic()
+    publisher = Real("confluent", kafka).open()
+    sent(publisher, batch_of(topic, 30))
+    before = publisher.describe(topic)
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, partitions=2)
+    after = publisher.describe(topic)
+    publisher.close()
+    assert before.topic_id != after.topic_id
+    assert before.cluster_id == after.cluster_id
+    assert after.partitions == {0: LogSpan(0, 0), 1: LogSpan(0, 0)}
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_records_that_were_deleted_move_the_earliest_offset(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1)
+    publisher = Real(client, kafka).open()
+    sent(publisher, batch_of(topic, 10))
+    kafka.delete_records(topic)
+    sent(publisher, batch_of(topic, 5, 2))
+    assert publisher.describe(topic).partitions == {0: LogSpan(10, 15)}
+    publisher.close()
+
+
+def test_a_topic_of_mock_brokers_has_offsets_and_no_id():
+    publisher = open_publisher(Cluster("described", "", mock_brokers=1, linger_ms=2))
+    publisher.require_topic("demo")
+    delivery = sent(publisher, batch_of("demo", 20))
+    state = publisher.describe("demo")
+    publisher.close()
+    assert sum(span.end for span in state.partitions.values()) == delivery.acknowledged == 20
+    assert (state.topic_id, bool(state.cluster_id)) == ("", True)
+    assert state.bootstrap_servers.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_a_topic_cannot_be_described_while_no_broker_answers(client: str):
+    publisher = open_publisher(cluster_of(client, "127.0.0.1:1"))
+    with pytest.raises(BrokerUnavailable, match="refused"):
+        publisher.describe("t", 1.0)
+    publisher.close(0.0)
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────

@@ -183,6 +183,8 @@ def _head(detail: data.RunDetail) -> None:
     if run.error_text:
         error = PsttError(run.error_text, remedy=run.error_remedy or "")
         problem(error)
+    for warning in run.warnings:
+        st.warning(plain(warning), icon=":material/warning:")
     scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
     facts = [
         subject(run),
