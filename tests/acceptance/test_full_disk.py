@@ -133,7 +133,12 @@ def test_reading_goes_on_beside_a_process_that_has_the_ledger_open(disk: Path, w
 
 def test_whoever_writes_is_told_why_not_and_what_to_do(disk: Path, worked: Path) -> None:
     full = Full(disk, worked, nothing)
-    for words in (("run", "export-cdg-tracce", "--again"), ("runner",), ("metrics", "rebuild"), ("disable", "export-cdg-tracce")):
+    for words in (
+        ("run", "export-cdg-tracce", "--again"),
+        ("runner",),
+        ("metrics", "rebuild"),
+        ("disable", "export-cdg-tracce"),
+    ):
         done = full.run(*words)
         assert done.returncode == 1, (words, done.stdout, done.stderr)
         assert "make room" in done.stderr or "No space left on device" in done.stderr, (words, done.stderr)
