@@ -617,6 +617,32 @@ def _print_facts(found: Iterable[Fact], *, as_json: bool) -> None:
 
 
 @app.command()
+def identity(
+    answer: Annotated[
+        Literal["moved", "copied"] | None,
+        typer.Argument(help="moved: it is the same workspace in another place. copied: it is another one from now on."),
+    ] = None,
+    workspace: Workspace_ = None,
+    as_json: Json_ = False,
+) -> None:
+    """Tells the identity under which runs of exactly_once send, or says where this workspace came from."""
+    import os
+
+    from core.identity import answer as keep_answer
+    from core.identity import doubt, read_identity
+    from core.workspace import Workspace
+
+    place = Workspace.find(workspace, os.environ)
+    if answer:
+        keep_answer(place, answer, _now())
+    known, question = read_identity(place), doubt(place)
+    if question:
+        raise question
+    made = f"{known.id}, at {known.place}" if known else "none yet: the first run of exactly_once makes it"
+    _print_answer({"id": known.id if known else None, "answer": f"identity {made}"}, as_json)
+
+
+@app.command()
 def config(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     """Lists each setting, its value (secrets as ***) and where it came from."""
     from core.bootstrap import App
@@ -680,7 +706,7 @@ def show(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> Non
     _print(
         [
             f"{found.connection} → {found.topic or 'file'}{f' ({found.cluster})' if found.cluster else ''}   attempt {found.attempt}   asked by {found.asked_by}"
-            + (f"   replay of {found.of_run}" if found.of_run else "")
+            + _of_run(found)
         ]
     )
     _print(run_lines(found, rejects))
@@ -858,6 +884,12 @@ def _execute(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = False) -
         _print_heading(plan)
     with stop_on_signals() as stop, showing(plan, opened.expected_rows(plan), silent=as_json) as progress:
         return opened.execute(plan, stop=stop, progress=progress, now=_now, dry_run=dry_run)
+
+
+def _of_run(run: Run) -> str:
+    if run.of_run is None:
+        return ""
+    return f"   {'replay of' if run.kind == 'replay' else 'sent before by run'} {run.of_run}"
 
 
 def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from core.intake import LookAtColumns, Progress
     from core.mail import Fate, MailServer
     from core.metrics import Metrics
+    from core.once import Once
     from core.outbox import Door, Outbox
     from core.preview import Preview
     from core.receipt import Receipt
@@ -60,6 +61,9 @@ STOP_SLACK_S = 20.0
 """What a runner may take beyond PSTT_STOP_TIMEOUT_S: to kill what does not end, and to say so."""
 ALERTS_EVERY_S = 10.0
 MAIL_EVERY_S = 2.0
+TRANSACTIONS_EVERY_S = 30.0
+SETTLING_S = 180.0
+"""What another process may take to ask a slow cluster about one transaction."""
 MOST_BYTES = 2**31
 """A row of a file has no limit of its own."""
 SHOWN_REJECTS = 100_000
@@ -272,6 +276,7 @@ class App:
 
         run = self.ledger.run(prefix)
         root = run.of_run or run.run_id
+        family = [r for r in (run, *self.ledger.family(run)) if root in (r.run_id, r.of_run)]
         # They are resolved already: a brace in them is plain text and no template.
         parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
         job = replace(job or find_job(self.workspace, run.job), parameters=parameters)
@@ -283,9 +288,11 @@ class App:
                 remedy="leave --rejects-only out: the file is written anew",
             )
         if rejects_only:
-            family = [r.run_id for r in self.ledger.runs(run.job, 1_000_000) if root in (r.run_id, r.of_run)]
-            skip = self.metrics.acknowledged_ids(family)
-        return replace(plan, kind="replay", of_run=root, skip_ids=skip)
+            skip = self.metrics.acknowledged_ids([r.run_id for r in family])
+        # As long as nothing has arrived this is one more attempt at the same; after that it is wanted once more.
+        arrived = sum(r.acknowledged > 0 and (r.kind == "replay" or r.run_id == root) for r in family)
+        repeat = f"{root}.{arrived}{'r' if rejects_only else ''}" if arrived else ""
+        return replace(plan, kind="replay", of_run=root, skip_ids=skip, repeat=repeat)
 
     def execute(
         self,
@@ -316,6 +323,8 @@ class App:
             if dry_run:
                 aside = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 ledger, spool_dir = stack.enter_context(Ledger(aside / "ledger.sqlite")), aside / "spool"
+            else:
+                self._clear_up(plan.job, now)
             database = self.connections.database(plan.job.connection)
             source = open_source(replace(database, allow_writes=False) if dry_run else database)
             stack.callback(source.close)
@@ -330,10 +339,11 @@ class App:
                     run = run_export(plan, source, self.workspace, ledger, folder=folder, **beside)
                 else:
                     cluster = self.connections.cluster_for(plan.job, self.settings)
-                    publisher = self._publisher(plan, cluster, dry_run=dry_run)
+                    once = self._once(plan, now(), spool_dir.parent if dry_run else None)
+                    publisher = self._publisher(cluster, once, dry_run=dry_run)
                     stack.callback(publisher.close)
                     sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
-                    run = run_job(plan, source, publisher, sender, ledger, spool_dir, **beside)
+                    run = run_job(plan, source, publisher, sender, ledger, spool_dir, once=once, **beside)
                 _log_verdict(run, dry_run=dry_run)
             if dry_run:
                 self.dry_rejects = list(islice(ledger.rejects(run.run_id), SHOWN_REJECTS))
@@ -645,6 +655,7 @@ class App:
         """
         from core import __version__
         from core.dry_runs import DryRuns
+        from core.pending import sweep
         from core.runner import Runner, alone
         from core.workers import Processes, begin_process
 
@@ -660,6 +671,7 @@ class App:
                 version=__version__,
                 note=self.log_problem,
             )
+            sweep(self.workspace, self.ledger)
             runner.chores = self._chores(runner.jobs, now)
             runner.run(stop, accept_clock=accept_clock)
 
@@ -769,8 +781,14 @@ class App:
                 for sample in samples:
                     agenda.add_broker_sample(sample)
 
+        def settle_transactions() -> None:
+            if any(self.workspace.pending_dir.glob("*.json")):
+                with App.open(self.workspace.root, self.environ, log=False) as app:
+                    app.settle_transactions(now)
+
         brokers = Repeated("broker health", self.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, look_at_brokers)
-        return [brokers, *self._alert_chores(jobs, now)]
+        transactions = Repeated("transactions", TRANSACTIONS_EVERY_S, settle_transactions)
+        return [brokers, transactions, *self._alert_chores(jobs, now)]
 
     def bootstrap_servers(self, plan: Plan) -> str:
         """Where the cluster of a plan is reached; for a mock broker the address it was given."""
@@ -778,18 +796,102 @@ class App:
 
         return bootstrap_servers(self.connections.cluster_for(plan.job, self.settings))
 
-    def _publisher(self, plan: Plan, cluster: Cluster, *, dry_run: bool) -> Publisher:
+    def _publisher(self, cluster: Cluster, once: Once | None, *, dry_run: bool) -> Publisher:
         from core.publishers import open_publisher
         from core.publishers.memory import MemoryPublisher
 
         if dry_run:
             return MemoryPublisher(keep=False, max_request_size_bytes=cluster.max_request_size_bytes)
-        once = plan.job.delivery == "exactly_once"
         return open_publisher(
             cluster,
-            transactional_id=f"pstt-{plan.job.slug}" if once else None,
+            transactional_id=once.transactional_id if once else None,
             max_in_flight=self.settings.PSTT_MAX_IN_FLIGHT_MESSAGES,
         )
+
+    def _once(self, plan: Plan, now: datetime, dry_folder: Path | None) -> Once | None:
+        """What a plan sends exactly once; None: at least once. A dry run shares nothing, so it needs no identity."""
+        from core.identity import Identity, Place, own_identity
+        from core.once import Once
+
+        if plan.job.delivery != "exactly_once":
+            return None
+        if dry_folder:
+            return Once(plan, Identity("", Place("", "")), "", "", dry_folder / "pending")
+        return Once(
+            plan,
+            own_identity(self.workspace, now),
+            self.connections.environment_of(plan.job.connection),
+            self.connections.cluster_key_for(plan.job) or "",
+            self.workspace.pending_dir,
+        )
+
+    def settle_transactions(self, now: Callable[[], datetime]) -> None:
+        """Finds out what became of the transactions of killed runs, and copies what had arrived.
+
+        Raises:
+            PsttError: Why one of them cannot be settled now; the others are.
+        """
+        from core.pending import unsettled
+
+        self.ledger.mark_interrupted(now())
+        problems: list[PsttError] = []
+        for slug in sorted({note.job for note in unsettled(self.workspace.pending_dir)}):
+            # A run that goes on would be fenced; it has asked about earlier ones itself.
+            if not any(run.state == "running" for run in self.ledger.runs(slug, 5)):
+                problems += self._settle(slug, now, wait_s=0)
+        self._sync()
+        if problems:
+            raise problems[0]
+
+    def _settle(self, slug: str, now: Callable[[], datetime], *, wait_s: float) -> list[PsttError]:
+        """The same for one job; why some could not be settled.
+
+        Args:
+            slug: The job.
+            now: The clock.
+            wait_s: How long another process may be at it.
+        """
+        from filelock import FileLock, Timeout
+        from loguru import logger
+
+        from core.pending import unsettled
+        from core.publishers import open_publisher
+        from core.settling import settle
+
+        place, problems = self.workspace, list[PsttError]()
+        folder = place.state_dir / "locks" / "transactions"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / f"{slug}.lock", timeout=wait_s):
+                for note in unsettled(place.pending_dir):
+                    run = self.ledger.known(note.run)
+                    if note.job != slug or (run is not None and run.state == "running"):
+                        continue
+                    try:
+                        cluster = self.connections.cluster(note.cluster or None, self.settings)
+                        with closing(open_publisher(cluster, transactional_id=note.transactional_id)) as publisher:
+                            committed = settle(note, place.pending_dir, place.spool_dir, self.ledger, publisher)
+                    except PsttError as error:
+                        problems.append(error)
+                    else:
+                        word = "committed" if committed else "not committed"
+                        logger.info("the transaction of run {} was {}", note.run, word)
+        except Timeout:
+            logger.info("another process asks about earlier transactions of job {}", slug)
+        return problems
+
+    def _clear_up(self, job: Job, now: Callable[[], datetime]) -> None:
+        """Sees to what killed runs left behind, before a run begins; what stays is in nobody's way."""
+        from loguru import logger
+
+        from core.pending import sweep, unsettled
+
+        for file in sweep(self.workspace, self.ledger):
+            logger.info("{}, left by a run that was killed, is removed", file.name)
+        if any(note.job == job.slug for note in unsettled(self.workspace.pending_dir)):
+            self.ledger.mark_interrupted(now())
+            for problem in self._settle(job.slug, now, wait_s=SETTLING_S):
+                logger.warning("{}", problem)
 
     @contextmanager
     def _alone(self, job: Job) -> Iterator[None]:

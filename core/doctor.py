@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from core.errors import BrokerUnavailable, PsttError, SourceUnavailable
+from core.identity import Identity, doubt, read_identity
 from core.ledger import Ledger
 from core.model import Cluster, DatabaseConnection, Fact, Job, Publisher, Source, TopicInfo
+from core.once import foreign_holder
+from core.pending import read_note
 from core.secret_reference import is_reference
 
 if TYPE_CHECKING:
@@ -90,8 +93,11 @@ def examine(
     yield from _told("ledger", lambda: _ledger(workspace.ledger_file, now()))
     yield from _told("metrics.duckdb", lambda: _metrics(workspace.metrics_file, workspace.spool_dir))
     yield from _told("spool", lambda: _spool(workspace.spool_dir))
+    yield from _told("identity", lambda: _identity(workspace))
+    yield from _told("transactions", lambda: _transactions(workspace))
     yield from _databases(connections, open_source)
     yield from _clusters(settings, connections, jobs, open_publisher, partial(_rights, ask_rights, now))
+    yield from _told("identity", lambda: _twins(workspace, settings, connections, jobs, open_publisher))
 
 
 def _told(subject: str, look: Callable[[], Iterable[Fact]]) -> Iterator[Fact]:
@@ -261,6 +267,29 @@ def _segments(names: set[str]) -> str:
     return "1 segment" if len(names) == 1 else f"{len(names):,} segments"
 
 
+def _identity(workspace: Workspace) -> Iterator[Fact]:
+    if question := doubt(workspace):
+        yield Fact("fail", "identity", question.text, question.remedy)
+    elif known := read_identity(workspace):
+        yield Fact("pass", "identity", f"{known.id}, under which runs of exactly_once send")
+
+
+def _transactions(workspace: Workspace) -> Iterator[Fact]:
+    files = sorted(workspace.pending_dir.glob("*.json"))
+    if not files:
+        return
+    with Ledger(workspace.ledger_file) as ledger:
+        for file in files:
+            run = ledger.known(file.stem)
+            if run is not None and run.state == "running" and ledger.is_alive(run.run_id):
+                continue
+            whose = f"run {file.stem}" + (f" of job {run.job}" if run else "")
+            remedy = "the runner asks the cluster each half minute, and the job's next run asks too: the log says what hinders"
+            if read_note(file) is None:
+                remedy = f"{file} cannot be read: restore it from a backup"
+            yield Fact("warn", "transactions", f"whether {whose} was committed is not known yet", remedy)
+
+
 # ── the servers ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -340,6 +369,42 @@ def _clusters(
             topics.setdefault(cluster, {}).setdefault(job.kafka_config.topic or cluster.default_topic, job)
     for cluster, wanted in topics.items():
         yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher, rights))
+
+
+def _twins(
+    workspace: Workspace,
+    settings: Settings,
+    connections: Connections,
+    jobs: Sequence[Job],
+    open_publisher: OpenPublisher,
+) -> Iterator[Fact]:
+    """Whether another workspace has sent under our identity: the newest holder of it on each cluster tells."""
+    known = read_identity(workspace)
+    if known is None:
+        return
+    once = [job for job in jobs if job.delivery == "exactly_once" and job.export_format == "kafka"]
+    for cluster in dict.fromkeys(_cluster_of(job, connections, settings) for job in once):
+        if cluster is not None and not cluster.mock_brokers and cluster.client != "kafka-python-ng":
+            yield from _told("identity", partial(_twin, workspace, settings, known, cluster, open_publisher))
+
+
+def _twin(
+    workspace: Workspace, settings: Settings, known: Identity, cluster: Cluster, open_publisher: OpenPublisher
+) -> Iterator[Fact]:
+    with closing(open_publisher(cluster)) as publisher, Ledger(workspace.ledger_file) as ledger:
+        key = known.id.encode()
+        raw = publisher.read_control(settings.PSTT_CONTROL_TOPIC, [key]).get(key)
+        foreign = foreign_holder(raw, known, ledger) if raw else None
+    if foreign:
+        yield Fact("fail", "identity", f"cluster {cluster.name}: {foreign.text}", foreign.remedy)
+
+
+def _cluster_of(job: Job, connections: Connections, settings: Settings) -> Cluster | None:
+    """None where its settings are wrong, which is told elsewhere."""
+    try:
+        return connections.cluster_for(job, settings)
+    except PsttError:
+        return None
 
 
 def examine_cluster(

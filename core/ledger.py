@@ -80,7 +80,7 @@ class Ledger(Store):
             "asked_by": plan.asked_by,
             "parameters": json.dumps(dict(plan.query.values), ensure_ascii=False),
             "sql_sha256": plan.query.sha256,
-            "sql_text": ";\n".join(step.sql for step in plan.query.steps),
+            "sql_text": plan.query.sql_text,
             "fire_id": plan.fire_id,
             "job_sha256": plan.job_sha256,
             "max_rejects": plan.job.max_rejects,
@@ -211,6 +211,10 @@ class Ledger(Store):
             with self._translated(), self._transaction():
                 self._db.executemany(self._sql["insert_reject"], rows)
 
+    def recognise(self, run_id: str, earlier: str) -> None:
+        """Writes that the rows of this run were sent by an earlier one."""
+        self._write("recognise", {"run_id": run_id, "earlier": earlier})
+
     def close_run(self, run_id: str, state: RunState, error: PsttError, now: datetime) -> Run:
         """Writes the verdict of a run whose process did not live to do it; one that has a verdict keeps it."""
         self._write("close_run", _closing(run_id, state, error, now))
@@ -279,6 +283,16 @@ class Ledger(Store):
             )
         return self._run(rows[0])
 
+    def known(self, run_id: str) -> Run | None:
+        """The run with that whole id; None: this ledger has no such run."""
+        rows = self._rows("run_of_id", {"run_id": run_id})
+        return self._run(rows[0]) if rows else None
+
+    def count_rejects(self, run_id: str) -> int:
+        """How many rejected rows of a run are kept, also of one that was broken off."""
+        (row,) = self._rows("count_rejects", {"run_id": run_id})
+        return int(row[0])
+
     def runs(self, job: str | None = None, limit: int = 50) -> list[Run]:
         """The newest runs first; of one job (its slug) or of all."""
         with self._translated():
@@ -337,10 +351,10 @@ class Ledger(Store):
         """Every topic that a run sent to."""
         return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
 
-    def runs_state(self) -> tuple[int, int]:
-        """Another one whenever a run has begun or ended: the newest run's number, and how many are open."""
+    def runs_state(self) -> tuple[int, int, int]:
+        """Another one whenever a run has begun or ended: the newest run's number, how many are open, how many interrupted."""
         (row,) = self._rows("runs_state")
-        return int(row[0]), int(row[1])
+        return int(row[0]), int(row[1]), int(row[2])
 
     def first_scheduled(self, job: str) -> datetime | None:
         """The earliest scheduled time of a job's runs; None where there is none."""

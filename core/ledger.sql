@@ -136,7 +136,7 @@ UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_rea
 WHERE run_id = :run_id
 
 -- name: insert_partition
-INSERT INTO run_partition VALUES (:run_id, :topic, :partition, :first_offset, :last_offset, :count)
+INSERT OR REPLACE INTO run_partition VALUES (:run_id, :topic, :partition, :first_offset, :last_offset, :count)
 
 -- name: insert_file
 INSERT INTO run_file VALUES (:run_id, :path, :rows, :size_bytes, :sha256)
@@ -181,11 +181,21 @@ SELECT min(scheduled_at) FROM run WHERE job = :job
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2
 
+-- name: run_of_id
+SELECT * FROM run WHERE run_id = :run_id
+
+-- name: recognise
+UPDATE run SET of_run = coalesce(of_run, :earlier) WHERE run_id = :run_id
+
+-- name: count_rejects
+SELECT count(*) FROM reject WHERE run_id = :run_id
+
 -- name: runs_open
 SELECT * FROM run WHERE state IN ('planned', 'running')
 
 -- name: runs_state
-SELECT coalesce(max(rowid), 0), (SELECT count(*) FROM run WHERE state IN ('planned', 'running')) FROM run
+SELECT coalesce(max(rowid), 0), (SELECT count(*) FROM run WHERE state IN ('planned', 'running')),
+    (SELECT count(*) FROM run WHERE state = 'interrupted') FROM run
 
 -- name: row_counts
 -- Whole runs: what was read is all there was. The newest run of each scheduled time counts.

@@ -76,7 +76,9 @@ INSERT INTO segment SELECT ?, count(*), ? FROM read_parquet(?)
 SELECT number, run_id FROM run ORDER BY number DESC NULLS LAST LIMIT 1
 
 -- name: open_runs
-SELECT run_id FROM run WHERE state IN ('planned', 'running')
+-- A run that was broken off, or whose commit was not answered, may turn out to have been whole: see `core.settling`.
+SELECT run_id FROM run WHERE state IN ('planned', 'running', 'interrupted') OR (state IN ('failed', 'cancelled')
+    AND acknowledged = 0 AND (sent > 0 OR error_class IN ('RunTimedOut', 'RunCancelled')))
 
 -- name: forget_runs
 DELETE FROM run WHERE run_id IN (SELECT unnest(?::VARCHAR[]))

@@ -8,7 +8,7 @@ turning the row into JSON.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -372,6 +372,11 @@ class Query:
     sha256: str
     """Hash of the file's bytes, in hex."""
 
+    @property
+    def sql_text(self) -> str:
+        """The statements as they reach the driver, for people and for comparing."""
+        return ";\n".join(step.sql for step in self.steps)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -390,6 +395,8 @@ class Plan:
     kind: Literal["job", "replay"] = "job"
     of_run: str | None = None
     """The run that a replay repeats."""
+    repeat: str = ""
+    """exactly_once: tells apart what is meant to be sent again; attempts of one such wish have the same. Empty: the first time."""
     skip_ids: frozenset[bytes] | None = None
     """Message ids that are acknowledged already and are not sent again; None: all are sent."""
     window_start: datetime | None = None
@@ -796,8 +803,8 @@ class Publisher(Protocol):
         """
         ...
 
-    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
-        """The newest committed value of `key` on the control topic; None where there is none."""
+    def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
+        """The newest committed value of each of these keys on the control topic; those that are there."""
         ...
 
     def begin(self) -> None:

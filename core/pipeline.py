@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 from loguru import logger
 
 from core.arrival import deleted_since, lost_since
 from core.delivery import Sender
-from core.envelope import Encoded, Envelope, Reject, iso_utc
+from core.envelope import Encoded, Envelope, Reject
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
 from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState
-from core.spool import Spool, Tally
+from core.once import Marker, Once
+from core.pending import Note, forget, keep
+from core.settling import discard, measured, release
+from core.spool import Spool, Tally, sent_by
 
 __all__ = ["run_job"]
+
+REJECTS_AT_ONCE = 1000
 
 
 def run_job(
@@ -37,6 +43,7 @@ def run_job(
     stop: Stop,
     progress: Progress | None = None,
     look_at_columns: LookAtColumns | None = None,
+    once: Once | None = None,
 ) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
@@ -54,6 +61,7 @@ def run_job(
         stop: Set by somebody who wants the run to end; looked at between batches.
         progress: Told how far the run is.
         look_at_columns: Told the columns of the result before the first message; may refuse them.
+        once: Names what is sent exactly once; None: at least once.
 
     Raises:
         StorageFailed: The ledger itself cannot be written, so there is no verdict.
@@ -71,19 +79,23 @@ def run_job(
             publisher=publisher,
             sender=sender,
             now=now,
+            spool_dir=spool_dir,
+            once=once,
         )
-        return ledger.finish(run.run_id, course.outcome(_taken(course, source, spool_dir)), now())
+        ended = ledger.finish(run.run_id, course.outcome(_taken(course, source)), now())
+        course.forget()
+        return ended
 
 
-def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None:
+def _taken(course: _Course, source: Source) -> PsttError | None:
     """Takes a course to its end, everything recorded; the error that stands."""
-    plan = course.plan
     error: PsttError | None = None
     try:
-        course.spool = Spool(spool_dir, run_id=course.run.run_id, job=plan.job.slug)
+        folder = course.once.folder if course.once else course.spool_dir
+        course.spool = Spool(folder, run_id=course.run.run_id, job=course.plan.job.slug)
         with rare_collections():
-            if plan.job.delivery == "exactly_once":
-                course.send_once(source, spool_dir)
+            if course.once:
+                course.send_once(source, course.once)
             else:
                 course.send(source)
     except PsttError as failure:
@@ -121,6 +133,13 @@ class _Course(Intake):
     at_start: TopicState | None = None
     """The topic before the first message."""
     warnings: list[str] = field(default_factory=list)
+    spool_dir: Path
+    once: Once | None = None
+    """What is sent exactly once; None: at least once."""
+    fate: Literal["", "unknown", "committed", "aborted"] = ""
+    """Of the transaction; empty: there was none."""
+    is_settled: bool = False
+    """Whether the sends are where the transaction's fate wants them."""
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
@@ -145,31 +164,30 @@ class _Course(Intake):
         self.ledger.place(self.run.run_id, self.at_start)
         return self.at_start
 
-    def send_once(self, source: Source, spool_dir: Path) -> None:
+    def send_once(self, source: Source, once: Once) -> None:
         """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
 
         The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
         """
-        key = f"{self.plan.of_run or self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}".encode()
-        self.find_topic()
+        state = self.find_topic()
         self.publisher.prepare_once(self.plan.control_topic)
-        marker = self.publisher.read_control(self.plan.control_topic, key)
+        found = self.publisher.read_control(self.plan.control_topic, once.keys)
+        marker = once.earlier(found, self.ledger, state)
         if marker is not None:
             self.recognise(marker)
             return
-        aside = spool_dir / f".{self.run.run_id}.rows"
-        try:
-            with _fetched(aside, self.read(source)) as fetched:
-                self.check_whole()
-                self.publisher.begin()
-                self.commit(fetched, key)
-        finally:
-            aside.unlink(missing_ok=True)
+        with _fetched(once.folder / f"{self.run.run_id}.rows", self.read(source)) as fetched:
+            self.check_whole()
+            if self.rows_read > self.rejected:  # of a run without messages there is nothing that could be sent twice
+                self.commit(once, state, fetched)
 
-    def commit(self, fetched: Iterable[tuple[Envelope, Encoded]], key: bytes) -> None:
+    def commit(self, once: Once, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
         """Sends everything and the marker; visible all at once, or never."""
         digest = hashlib.sha256()
+        self.fate = "unknown"
+        keep(once.folder, self.note(once, state))
         try:
+            self.publisher.begin()
             for envelope, encoded in fetched:
                 for message_id in encoded.message_ids:
                     digest.update(message_id)
@@ -177,15 +195,14 @@ class _Course(Intake):
             self.drain()
             if self.refusal:
                 raise self.void(self.refusal)
-            self.mark(key, digest.hexdigest())
+            self.mark(once, state, digest.hexdigest())
+            if self.spool:
+                self.spool.close()  # every send is on disk before anybody can see it
             self.publisher.commit()
         except BaseException:
-            self.sender.give_up()
-            self.collect()
-            with suppress(PsttError):  # the transaction's time-out ends it all the same
-                self.publisher.abort()
-            self.acknowledged = 0
+            self.abort()
             raise
+        self.fate = "committed"
 
     def void(self, refusal: MessageRefused) -> RunFailed:
         """Why a transaction with refused messages is not committed."""
@@ -196,19 +213,67 @@ class _Course(Intake):
             remedy=f"{refusal.remedy}; python -m core rejects {self.run.run_id} lists them",
         )
 
-    def mark(self, key: bytes, digest: str) -> None:
-        value = msgspec.json.encode({"run": self.run.run_id, "rows": self.acknowledged, "sha256": digest})
-        batch = Batch(0, self.plan.control_topic, [key], [value], [b"0" * 32], [0], self.headers)
-        self.sender.submit(batch)
+    def abort(self) -> None:
+        """Ends the transaction without its messages; where the cluster does not say so, the marker decides later."""
+        self.acknowledged = 0
+        with suppress(PsttError):
+            self.account(self.sender.give_up())
+        self.acknowledged = 0
+        with suppress(PsttError):
+            self.publisher.abort()
+            self.fate = "aborted"
+
+    def note(self, once: Once, state: TopicState) -> Note:
+        """How a later process finds out what became of this transaction."""
+        unexpected = self.unexpected()
+        return Note(
+            run=self.run.run_id,
+            job=self.plan.job.slug,
+            cluster=once.cluster_key,
+            topic=state.topic,
+            topic_id=state.topic_id,
+            cluster_id=state.cluster_id,
+            control_topic=self.plan.control_topic,
+            transactional_id=once.transactional_id,
+            key=once.key.decode(),
+            rows_read=self.rows_read,
+            rejected=self.rejected,
+            rows_counted=self.rows_counted,
+            unexpected=(unexpected.what, unexpected.why, unexpected.remedy) if unexpected else ("", "", ""),
+        )
+
+    def mark(self, once: Once, state: TopicState, digest: str) -> None:
+        now = self.now()
+        marker = once.marker(
+            self.run,
+            rows=self.acknowledged,
+            read=self.rows_read,
+            rejected=self.rejected,
+            sha256=digest,
+            state=state,
+            now=now,
+        )
+        keys: list[bytes | None] = [once.key, once.holder_key]
+        values = [marker, once.holder(self.run, now)]
+        self.sender.submit(Batch(0, self.plan.control_topic, keys, values, [b"0" * 32] * 2, [0, 0], self.headers))
         for delivery in self.sender.drain():
             for failure in delivery.errors.values():
                 raise failure
 
-    def recognise(self, marker: bytes) -> None:
+    def recognise(self, marker: Marker) -> None:
         """The topic says that an earlier attempt was whole: nothing is sent again."""
-        earlier = msgspec.json.decode(marker)
-        self.rows_read = self.acknowledged = int(earlier["rows"])
-        self.done_before = Tally(acknowledged=self.acknowledged)
+        self.ledger.recognise(self.run.run_id, marker.run)
+        rejects = self.ledger.rejects(marker.run)
+        while some := list(islice(rejects, REJECTS_AT_ONCE)):
+            self.ledger.add_rejects(self.run.run_id, some)
+        self.rejected = marker.rejected
+        self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
+        self.acknowledged = marker.rows
+        sends = Tally()
+        with suppress(StorageFailed):  # a damaged segment is told elsewhere; the marker counts
+            sends = sent_by(self.spool_dir, marker.run)
+        is_whole = sends.acknowledged == marker.rows
+        self.done_before = replace(sends, failed=0, retried=0) if is_whole else Tally(acknowledged=marker.rows)
 
     def hand_over(self, envelope: Envelope, encoded: Encoded) -> None:
         """Hands the rows of one fetch over in batches; each batch is stamped when its turn has come."""
@@ -291,10 +356,25 @@ class _Course(Intake):
                 self._wind_up(error)
             if self.spool:
                 self.spool.close()
+            self._place_sends()
         except PsttError as failure:
             # A failing disk outweighs what came before: the sends are not all written down.
             error = failure if error is None or isinstance(failure, StorageFailed) else error
         return error
+
+    def _place_sends(self) -> None:
+        """Puts the sends of a transaction where they belong, now that it is known whether they happened."""
+        if self.once is None or self.fate not in ("committed", "aborted"):
+            return
+        place = release if self.fate == "committed" else discard
+        place(self.once.folder, self.spool_dir, self.run.run_id)
+        self.is_settled = True
+
+    def forget(self) -> None:
+        """Removes the note of a transaction, once the verdict is written."""
+        if self.once is not None and self.is_settled:
+            with suppress(PsttError):  # `settle` removes it
+                forget(self.once.folder, self.run.run_id)
 
     def _wind_up(self, error: PsttError) -> None:
         """Waits for what is under way if the run was only cancelled; otherwise the cluster has failed and waiting is vain."""
@@ -313,7 +393,7 @@ class _Course(Intake):
         Raises:
             MessagesLost: It cannot.
         """
-        sent = self.spool.tally.partitions if self.spool else ()
+        sent = self._seen().partitions
         if self.at_start is None or not sent:
             return
         try:
@@ -327,60 +407,61 @@ class _Course(Intake):
             raise lost
 
     def outcome(self, error: PsttError | None) -> Outcome:
-        tally = self.done_before or (self.spool.tally if self.spool else Tally())
-        once = self.plan.job.delivery == "exactly_once" and error is not None
-        acknowledged = 0 if once else tally.acknowledged
-        if error is None and self.rows_read != acknowledged + self.rejected:
+        tally = self._seen()
+        if error is None and self.rows_read != tally.acknowledged + self.rejected:
             error = RunFailed(
-                f"{self.rows_read:,} rows read, but {acknowledged:,} acknowledged and {self.rejected:,} rejected",
+                f"{self.rows_read:,} rows read, but {tally.acknowledged:,} acknowledged and {self.rejected:,} rejected",
                 why="some rows are not accounted for",
                 remedy="report this: it is a defect of PSTT Kafka",
             )
         error = error or self.unexpected()
-        failed = tally.failed - self.refused + (tally.acknowledged - acknowledged)
-        return Outcome(
-            state=end_state(error, acknowledged),
+        outcome = Outcome(
+            state=end_state(error, tally.acknowledged),
             rows_read=self.rows_read,
             rows_counted=self.rows_counted,
             sent=0 if self.done_before else tally.acknowledged + tally.failed,
-            acknowledged=acknowledged,
+            acknowledged=tally.acknowledged,
             rejected=self.rejected,
-            failed=failed,
-            retried=tally.retried,
-            bytes=tally.bytes,
+            failed=tally.failed - self.refused,
             duration_s=(self.now() - self.run.started_at).total_seconds(),
-            latency_avg_ms=tally.average_ms,
-            latency_p50_ms=tally.percentile_ms(0.5),
-            latency_p90_ms=tally.percentile_ms(0.9),
-            latency_p99_ms=tally.percentile_ms(0.99),
-            latency_counts=tally.latency_counts,
-            partitions=tally.partitions,
             error=error,
             warnings=tuple(self.warnings),
         )
+        return measured(outcome, tally)
+
+    def _seen(self) -> Tally:
+        """What the readers of the topic can see: of a transaction that was not committed, nothing."""
+        tally = self.done_before or (self.spool.tally if self.spool else Tally())
+        if self.once is None or self.done_before or self.fate == "committed":
+            return tally
+        return Tally(failed=tally.failed + tally.acknowledged, retried=tally.retried)
 
 
 @contextmanager
 def _fetched(aside: Path, read: Iterator[tuple[Envelope, Encoded]]) -> Iterator[Iterator[tuple[Envelope, Encoded]]]:
-    """Keeps a whole result on disk, so that the transaction is short and memory stays flat."""
+    """Keeps a whole result on disk, so that the transaction is short and memory stays flat; removes it in the end."""
     frames = msgspec.msgpack.Encoder()
     envelope: Envelope | None = None
     try:
-        with aside.open("wb") as file:
-            for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
-                frame = frames.encode(
-                    (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
-                )
-                file.write(len(frame).to_bytes(8, "little"))
-                file.write(frame)
-    except OSError as error:
-        raise StorageFailed(
-            f"the rows cannot be kept in {aside.parent}",
-            why=error.strerror or str(error),
-            remedy="make room on that disk",
-        ) from None
-    with aside.open("rb") as file:
-        yield ((envelope, encoded) for encoded in _frames(file)) if envelope else iter(())
+        try:
+            with aside.open("wb") as file:
+                for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
+                    frame = frames.encode(
+                        (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
+                    )
+                    file.write(len(frame).to_bytes(8, "little"))
+                    file.write(frame)
+        except OSError as error:
+            raise StorageFailed(
+                f"the rows cannot be kept in {aside.parent}",
+                why=error.strerror or str(error),
+                remedy="make room on that disk",
+            ) from None
+        with aside.open("rb") as file:
+            yield ((envelope, encoded) for encoded in _frames(file)) if envelope else iter(())
+    finally:
+        with suppress(OSError):  # it is swept when the next run begins
+            aside.unlink(missing_ok=True)
 
 
 def _frames(file: BinaryIO) -> Iterator[Encoded]:

@@ -21,6 +21,7 @@ from core.agenda import BEAT_EVERY_S, Agenda, Fire, Request, RunnerBeat
 from core.calendar import previous_fire
 from core.dry_runs import DryRuns
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
+from core.identity import doubt
 from core.ledger import Ledger
 from core.orders import backfill, cancel, cancel_job, require_unsent, switch
 from core.planner import Planner
@@ -674,6 +675,9 @@ class Runner:
         found = list(self.roster.problems.values())
         if self.planner.problem:
             found.append({"where": "clock", "text": self.planner.problem, "instead": "requests are done all the same"})
+        if question := doubt(self._workspace):
+            text, instead = str(question), "runs of exactly_once fail; the others go on"
+            found.append({"where": "identity", "text": text, "instead": instead})
         if self._note:
             found.append({"where": "logs", "text": self._note, "instead": "warnings go to the terminal only"})
         return found

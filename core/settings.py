@@ -389,11 +389,14 @@ class Connections:
 
     def cluster_for(self, job: Job, settings: Settings) -> Cluster:
         """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
-        chosen = job.kafka_config.cluster
-        if chosen is None:
-            environment = self._database(job.connection)[0].environment
-            chosen = environment if environment in self._clusters else None
-        return self.cluster(chosen, settings)
+        return self.cluster(self.cluster_key_for(job), settings)
+
+    def cluster_key_for(self, job: Job) -> str | None:
+        """Under which key of `kafka_connections` a job's cluster is; None: as in `cluster`."""
+        if job.kafka_config.cluster is not None:
+            return job.kafka_config.cluster
+        environment = self._database(job.connection)[0].environment
+        return environment if environment in self._clusters else None
 
     def cluster(self, name: str | None, settings: Settings) -> Cluster:
         """One cluster with every setting resolved; None: `default_environment`, else the KAFKA_* settings alone.

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,22 @@ import pyarrow.parquet as pq
 from core.errors import PsttError, RetriesExhausted, StorageFailed
 from core.model import Delivery, PartitionRange
 
-__all__ = ["SEND_SCHEMA", "Spool", "Tally"]
+__all__ = [
+    "SEND_SCHEMA",
+    "Spool",
+    "Tally",
+    "flush_folder",
+    "read_segment",
+    "segments_of",
+    "sent_by",
+    "write_segment",
+]
 
 SEGMENT_SENDS = 50_000
 """Sends a segment: 8 MB of buffers, and 40 ms to write."""
 ENCODED_SENDS = 12_500
 """Of these so many are encoded at once: Parquet's buffers would else take 20 MB."""
+SUFFIX = ".parquet"
 MIN_FREE_BYTES = 64 * 1024 * 1024
 
 SEND_SCHEMA = pa.schema(
@@ -51,6 +62,9 @@ SEND_SCHEMA = pa.schema(
     ]
 )
 
+COUNTED = ["topic", "partition", "offset", "key", "size_bytes", "handed_over_at", "latency_ms", "attempt"]
+"""What a tally looks at."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -65,6 +79,7 @@ class Tally:
     ranges: dict[tuple[str, int], PartitionRange] = field(default_factory=dict)
     falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     """Topic and partition → each time that offsets went back: (before, then)."""
+    last_handed_over_at: datetime | None = None
 
     def percentile_ms(self, share: float) -> float | None:
         """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
@@ -94,6 +109,26 @@ class Tally:
     def partitions(self) -> tuple[PartitionRange, ...]:
         """Offsets by topic and partition, in order."""
         return tuple(self.ranges[place] for place in sorted(self.ranges))
+
+    def add(self, sends: pa.Table) -> None:
+        """Adds the sends of a segment; by columns, at 0.02 µs a send."""
+        are_sent = pc.is_valid(sends["partition"])
+        sent = sends if pc.all(are_sent).as_py() else sends.filter(are_sent)
+        self.acknowledged += sent.num_rows
+        self.failed += sends.num_rows - sent.num_rows
+        last = pc.max(sends["handed_over_at"]).cast(pa.int64()).as_py()
+        if last is not None:
+            moment = datetime.fromtimestamp(last / 1e6, UTC)
+            self.last_handed_over_at = max(moment, self.last_handed_over_at or moment)
+        self.retried += pc.sum(pc.greater(sends["attempt"], _number(1))).as_py() or 0
+        self.bytes += (pc.sum(sent["size_bytes"]).as_py() or 0) + (pc.sum(pc.binary_length(sent["key"])).as_py() or 0)
+        for entry in pc.value_counts(pc.round(sent["latency_ms"].cast(pa.float64()), 1)).to_pylist():
+            self.latencies[entry["values"]] += entry["counts"]
+        for topic in pc.unique(sent["topic"]):
+            is_topic = pc.equal(sent["topic"], topic)
+            for partition in pc.unique(sent["partition"].filter(is_topic)):
+                offsets = sent["offset"].filter(pc.and_(is_topic, pc.equal(sent["partition"], partition)))
+                _widen(self.ranges, (topic.as_py(), partition.as_py()), offsets)
 
 
 class Spool:
@@ -185,28 +220,12 @@ class Spool:
     def _write(self) -> None:
         table = self._table()
         self._segments += 1
-        final = self.folder / f"{self.run_id}-{self._segments:06}.parquet"
-        aside = final.with_suffix(".tmp")
         try:
-            with aside.open("wb") as file:
-                pq.write_table(
-                    table,
-                    file,
-                    row_group_size=ENCODED_SENDS,
-                    compression="zstd",
-                    compression_level=1,
-                    use_dictionary=_REPEATING,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(final)
-            _flush_folder(self.folder)
+            write_segment(table, self.folder / f"{self.run_id}-{self._segments:06}{SUFFIX}")
         except OSError as error:
             self._failure = self._failed(error)
-            with suppress(OSError):
-                aside.unlink()
             raise self._failure from None
-        self._add(table)
+        self.tally.add(table.select(COUNTED))
         self._clear()
         del table
         # Arrow's allocator would keep 30 MB for the next segment, which comes half a second later at best.
@@ -248,23 +267,60 @@ class Spool:
         ]
         return pa.Table.from_arrays(columns, schema=SEND_SCHEMA)
 
-    def _add(self, table: pa.Table) -> None:
-        """Adds a written segment to the tally; by columns, at 0.02 µs a send."""
-        tally = self.tally
-        counted = table.select(["topic", "partition", "offset", "key", "size_bytes", "latency_ms"])
-        are_sent = pc.is_valid(table["partition"])
-        sent = counted if pc.all(are_sent).as_py() else counted.filter(are_sent)
-        tally.acknowledged += sent.num_rows
-        tally.failed += table.num_rows - sent.num_rows
-        tally.retried += pc.sum(pc.greater(table["attempt"], _number(1))).as_py() or 0
-        tally.bytes += (pc.sum(sent["size_bytes"]).as_py() or 0) + (pc.sum(pc.binary_length(sent["key"])).as_py() or 0)
-        for entry in pc.value_counts(pc.round(sent["latency_ms"].cast(pa.float64()), 1)).to_pylist():
-            tally.latencies[entry["values"]] += entry["counts"]
-        for topic in pc.unique(sent["topic"]):
-            is_topic = pc.equal(sent["topic"], topic)
-            for partition in pc.unique(sent["partition"].filter(is_topic)):
-                offsets = sent["offset"].filter(pc.and_(is_topic, pc.equal(sent["partition"], partition)))
-                _widen(tally.ranges, (topic.as_py(), partition.as_py()), offsets)
+
+def segments_of(folder: Path, run_id: str) -> list[Path]:
+    """The segments of one run in a folder, in order."""
+    return sorted(folder.glob(f"{run_id}-*{SUFFIX}"))
+
+
+def read_segment(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The sends of a segment; only these columns, where some are named.
+
+    Raises:
+        StorageFailed: It is not there, or is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as opened:
+            return opened.read(columns)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageFailed(
+            f"{file} cannot be read", why=str(error).splitlines()[0], remedy="restore it from a backup"
+        ) from None
+
+
+def write_segment(sends: pa.Table, file: Path) -> None:
+    """Writes a segment aside, flushes it to the disk and renames it; raises OSError and leaves nothing torn."""
+    aside = file.with_suffix(".tmp")
+    try:
+        with aside.open("wb") as stream:
+            pq.write_table(
+                sends,
+                stream,
+                row_group_size=ENCODED_SENDS,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=_REPEATING,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(file)
+        flush_folder(file.parent)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def sent_by(folder: Path, run_id: str) -> Tally:
+    """What the segments of a run add up to.
+
+    Raises:
+        StorageFailed: One of them cannot be read.
+    """
+    tally = Tally()
+    for file in segments_of(folder, run_id):
+        tally.add(read_segment(file, COUNTED))
+    return tally
 
 
 _REPEATING = ["run_id", "job", "topic", "status", "error", "error_class"]
@@ -349,7 +405,7 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Makes a rename durable. Windows has no such call and does it with the file."""
     if os.name == "nt":
         return

@@ -94,6 +94,11 @@ class Workspace:
         """Sends, as Parquet segments."""
         return self.state_dir / "spool"
 
+    @property
+    def pending_dir(self) -> Path:
+        """Sends, and rows kept aside, of transactions that are not known to be committed."""
+        return self.state_dir / "pending"
+
     def inside(self, name: str, folder: Path | None = None) -> Path:
         """The path of a name that stands in a file; never one outside of `folder` (default: the workspace).
 

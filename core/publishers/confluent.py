@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -271,12 +271,12 @@ class ConfluentPublisher:
                 self._control(control_topic).make(TRANSACTION_STEP_S)
             self.require_topic(control_topic)
 
-    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
+    def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
         """Reads the control topic to its end; what belongs to no committed transaction is not seen."""
         found = self._metadata(TRANSACTION_STEP_S).topics.get(control_topic)
         if found is None:
-            return None
-        return self._control(control_topic).newest(key, len(found.partitions), TRANSACTION_STEP_S)
+            return {}
+        return self._control(control_topic).newest(keys, len(found.partitions), TRANSACTION_STEP_S)
 
     def begin(self) -> None:
         """Starts a transaction."""

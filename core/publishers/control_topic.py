@@ -6,7 +6,7 @@ A marker is written by the run itself, as an ordinary message inside its own tra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -67,11 +67,11 @@ class ControlTopic:
             if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise self._error_of(error) from None
 
-    def newest(self, key: bytes, partitions: int, timeout_s: float) -> bytes | None:
-        """The newest value of `key`, by reading everything that is committed.
+    def newest(self, keys: Collection[bytes], partitions: int, timeout_s: float) -> dict[bytes, bytes]:
+        """The newest value of each key that is there, by reading everything that is committed.
 
         Args:
-            key: Whose value.
+            keys: Whose values.
             partitions: How many the topic has.
             timeout_s: For the whole reading.
 
@@ -88,12 +88,14 @@ class ControlTopic:
         consumer = Consumer(settings, logger=self._log)
         try:
             consumer.assign([TopicPartition(self.name, number, OFFSET_BEGINNING) for number in range(partitions)])
-            return self._last(consumer, key, partitions, timeout_s)
+            return self._last(consumer, keys, partitions, timeout_s)
         finally:
             consumer.close()
 
-    def _last(self, consumer: Consumer, key: bytes, partitions: int, timeout_s: float) -> bytes | None:
-        last: bytes | None = None
+    def _last(
+        self, consumer: Consumer, keys: Collection[bytes], partitions: int, timeout_s: float
+    ) -> dict[bytes, bytes]:
+        last: dict[bytes, bytes | None] = {}
         ended = 0
         deadline = self._clock() + timeout_s
         while ended < partitions:
@@ -102,12 +104,13 @@ class ControlTopic:
             for message in consumer.consume(500, 1.0):
                 error = message.error()
                 if error is None:
-                    last = message.value() if message.key() == key else last
+                    key = message.key()
+                    last |= {key: message.value()} if key is not None and key in keys else {}
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended += 1
                 else:
                     raise self._error_of(error)
-        return last
+        return {key: value for key, value in last.items() if value is not None}  # an empty one: it was deleted
 
     def _error_of(self, error: KafkaError) -> PsttError:
         return translated(self._diagnosis, error, self.name, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -401,7 +401,7 @@ class KafkaPythonPublisher:
         """Refused: this client has no transactions."""
         raise no_transactions()
 
-    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
+    def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
         """Refused: this client has no transactions."""
         raise no_transactions()
 

@@ -9,7 +9,7 @@ import time
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import (
@@ -164,9 +164,9 @@ class MemoryPublisher:
         """Transactions need no preparation here."""
         self._require_life()
 
-    def read_control(self, control_topic: str, key: bytes) -> bytes | None:
-        """The newest committed value."""
-        return next((r.value for r in reversed(self.records.get(control_topic, [])) if r.key == key), None)
+    def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
+        """The newest committed values."""
+        return {r.key: r.value for r in self.records.get(control_topic, []) if r.key is not None and r.key in keys}
 
     def begin(self) -> None:
         """From here on records wait for `commit`."""

@@ -722,7 +722,7 @@ def test_giving_up_leaves_each_message_with_a_report_or_a_time_out(world: World)
 def test_transactions_without_a_transactional_id_are_refused_with_the_reason(step: str, kafka: KafkaRig):
     for client in REAL:
         publisher: Any = Real(client, kafka).open()
-        words = {"prepare_once": ("pstt-control",), "read_control": ("pstt-control", b"k")}.get(step, ())
+        words = {"prepare_once": ("pstt-control",), "read_control": ("pstt-control", [b"k"])}.get(step, ())
         if client == "kafka-python-ng":
             with pytest.raises(ConfigError, match="no transactions"):
                 getattr(publisher, step)(*words)

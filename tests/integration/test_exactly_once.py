@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from confluent_kafka import Producer
 
 from core.delivery import Sender
 from core.errors import (
@@ -80,18 +84,17 @@ def test_messages_and_marker_are_seen_together_and_only_after_the_commit(kafka: 
     topic = kafka.create_topic()
     publisher = opened(f"tx-{topic}")
     publisher.prepare_once(control)
-    assert publisher.read_control(control, b"run-1") is None
+    assert publisher.read_control(control, [b"run-1"]) == {}
     publisher.begin()
     delivery = sent(publisher, batch_of(topic))
     mark(publisher, control, b"run-1", b"all 100")
     assert delivery.acknowledged == 100
     assert kafka.read(topic) == []
     assert len(kafka.read(topic, "read_uncommitted")) == 100
-    assert publisher.read_control(control, b"run-1") is None
+    assert publisher.read_control(control, [b"run-1"]) == {}
     publisher.commit()
     assert len(kafka.read(topic)) == 100
-    assert publisher.read_control(control, b"run-1") == b"all 100"
-    assert publisher.read_control(control, b"run-2") is None
+    assert publisher.read_control(control, [b"run-1", b"run-2"]) == {b"run-1": b"all 100"}
 
 
 def test_the_newest_marker_of_a_key_counts(kafka: KafkaRig, opened: Open, control: str):
@@ -102,7 +105,8 @@ def test_the_newest_marker_of_a_key_counts(kafka: KafkaRig, opened: Open, contro
         mark(publisher, control, b"run-1", value)
         mark(publisher, control, b"run-2", b"other")
         publisher.commit()
-    assert publisher.read_control(control, b"run-1") == b"second"
+    assert publisher.read_control(control, [b"run-1", b"run-2"]) == {b"run-1": b"second", b"run-2": b"other"}
+    assert publisher.read_control(control, [b"run-3"]) == {}
 
 
 def test_the_control_topic_is_made_compacted_with_one_partition(kafka: KafkaRig, opened: Open, control: str):
@@ -122,7 +126,7 @@ def test_what_was_aborted_is_never_seen_and_the_publisher_works_on(kafka: KafkaR
     mark(publisher, control, b"run-1", b"all")
     publisher.abort()
     assert kafka.read(topic) == []
-    assert publisher.read_control(control, b"run-1") is None
+    assert publisher.read_control(control, [b"run-1"]) == {}
     publisher.begin()
     sent(publisher, batch_of(topic, 3))
     publisher.commit()
@@ -326,15 +330,296 @@ def test_a_run_whose_marker_is_there_is_done_though_the_ledger_forgot_it(
 ):
     topic = kafka.create_topic()
     env = environment(postgres, PSTT_CONTROL_TOPIC=control)
-    first = job_in(tmp_path / "first", kafka, postgres, topic, 50)
-    assert run_as_json(first, env)["sent"] == 50
-    elsewhere = job_in(tmp_path / "second", kafka, postgres, topic, 50)
-    repeated = run_as_json(elsewhere, env)
+    folder = job_in(tmp_path / "ws", kafka, postgres, topic, 50)
+    assert run_as_json(folder, env)["sent"] == 50
+    for file in (folder / ".pstt").glob("ledger.sqlite*"):
+        file.unlink()
+    repeated = run_as_json(folder, env)
     assert (repeated["state"], repeated["acknowledged"], repeated["sent"]) == ("succeeded", 50, 0)
+    assert sum(p["count"] for p in repeated["partitions"]) == 50
     assert len(kafka.read(topic)) == 50
-    other = run_command("run", "export", "--at", "2026-01-18T02:00", "--json", env=env, cwd=elsewhere)
+    other = run_command("run", "export", "--at", "2026-01-18T02:00", "--json", env=env, cwd=folder)
     assert json.loads(other.stdout)["sent"] == 50, "another scheduled time is another run"
     assert len(kafka.read(topic)) == 100
+
+
+# ── whose marker it is ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Once:
+    """A cluster with a control topic of its own, and workspaces whose job has the same name and time."""
+
+    kafka: KafkaRig
+    postgres: PostgresRig
+    folder: Path
+    control: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        return environment(self.postgres, PSTT_CONTROL_TOPIC=self.control)
+
+    def workspace(self, name: str, topic: str, rows: int) -> Path:
+        return job_in(self.folder / name, self.kafka, self.postgres, topic, rows)
+
+    def run(self, folder: Path, *words: str) -> dict[str, Any]:
+        """The run's document, or that of the error before it."""
+        done = run_command(*(words or ("run", "export", *AT)), "--json", env=self.env, cwd=folder)
+        assert "Traceback" not in done.stderr
+        return dict(json.loads(done.stdout))
+
+    def text(self, folder: Path, *words: str) -> tuple[int, str]:
+        done = run_command(*words, env=self.env, cwd=folder)
+        return done.returncode, done.stdout + done.stderr
+
+    def mark(self, key: str, **value: Any) -> None:
+        """A message on the control topic, as somebody else would have written it."""
+        with_one(self.kafka, self.control, key, json.dumps(value))
+
+
+def with_one(kafka: KafkaRig, topic: str, key: str, value: str) -> None:
+    producer = Producer({"bootstrap.servers": kafka.plaintext})
+    producer.produce(topic, value.encode(), key.encode())
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture
+def once(kafka: KafkaRig, postgres: PostgresRig, tmp_path: Path, control: str) -> Once:
+    return Once(kafka, postgres, tmp_path, control)
+
+
+def change_sql(folder: Path, old: str, new: str) -> None:
+    file = folder / "queries" / "export.sql"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def change_job(folder: Path, **changes: Any) -> None:
+    file = folder / "queries" / "export.job.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def test_two_workspaces_with_the_same_job_and_time_both_send_all_their_rows(once: Once):
+    first, second = (once.kafka.create_topic() for _ in range(2))
+    collaudo, produzione = once.workspace("collaudo", first, 300), once.workspace("produzione", second, 70)
+    assert once.run(collaudo)["sent"] == 300
+    assert once.run(produzione)["sent"] == 70
+    assert (len(once.kafka.read(first)), len(once.kafka.read(second))) == (300, 70)
+    assert [once.run(folder)["sent"] for folder in (collaudo, produzione)] == [0, 0]
+    assert [once.run(folder)["acknowledged"] for folder in (collaudo, produzione)] == [300, 70]
+    ids = {json.loads((folder / ".pstt" / "identity.json").read_text())["id"] for folder in (collaudo, produzione)}
+    assert len(ids) == 2
+
+
+def test_two_workspaces_also_send_into_one_topic(once: Once):
+    topic = once.kafka.create_topic()
+    for name, rows in (("a", 30), ("b", 7)):
+        assert once.run(once.workspace(name, topic, rows))["sent"] == rows
+    assert len(once.kafka.read(topic)) == 37
+
+
+def test_a_run_of_another_workspace_fences_nobody(once: Once):
+    """One is in the middle of its transaction while the other, with the same job name, does all of its own."""
+    topic = once.kafka.create_topic()
+    slow, quick = once.workspace("slow", topic, ROWS), once.workspace("quick", topic, 20)
+    process = subprocess.Popen(
+        command("run", "export", *AT, "--json"), cwd=slow, env=once.env, stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while once.kafka.count(topic) < 100:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        psutil.Process(process.pid).suspend()
+        assert once.run(quick)["sent"] == 20
+    finally:
+        psutil.Process(process.pid).resume()
+        out, _ = process.communicate(timeout=120)
+    assert json.loads(out)["acknowledged"] == ROWS
+    assert len(once.kafka.read(topic)) == ROWS + 20
+
+
+CHANGES: dict[str, tuple[Callable[[Once, Path], object], str]] = {
+    "sql": (lambda once, folder: change_sql(folder, "1, 50", "1, 40"), "since then the SQL was changed"),
+    "topic": (
+        lambda once, folder: change_job(
+            folder,
+            kafka_config={"topic": once.kafka.create_topic(f"new-{once.control}"), "message_key_field": "barcode"},
+        ),
+        'since then the job was given topic "new-',
+    ),
+    "connection": (
+        lambda once, folder: change_sql_connection(folder),
+        "since then the connection was changed to other",
+    ),
+    "topic made again": (lambda once, folder: remake(once, folder), "was deleted and made again"),
+}
+
+
+def change_sql_connection(folder: Path) -> None:
+    file = folder / "connections.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["connections"].append(document["connections"][0] | {"name": "other"})
+    file.write_text(json.dumps(document), encoding="utf-8")
+    change_job(folder, connection="other")
+
+
+def remake(once: Once, folder: Path) -> None:
+    topic = json.loads((folder / "queries" / "export.job.json").read_text())["kafka_config"]["topic"]
+    once.kafka.delete_topic(topic)
+    once.kafka.create_topic(topic)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_marker_that_does_not_fit_makes_no_run_green(once: Once, change: str):
+    topic = once.kafka.create_topic()
+    folder = once.workspace("ws", topic, 50)
+    first = once.run(folder)
+    make_change, words = CHANGES[change]
+    make_change(once, folder)
+    again = once.run(folder)
+    assert (again["state"], again["acknowledged"], again["sent"]) == ("failed", 0, 0)
+    assert f'run {first["run_id"]} sent 50 messages to topic "{topic}"' in again["error"]["text"]
+    assert words in again["error"]["text"]
+    assert "nothing was sent now" in again["error"]["text"]
+    assert f"python -m core replay {first['run_id']}" in again["error"]["remedy"]
+    assert not again["error"]["retriable"]
+    assert len(once.kafka.read(topic)) == (0 if change == "topic made again" else 50)
+    replayed = once.run(folder, "replay", first["run_id"])
+    assert replayed["state"] == "succeeded"
+    assert replayed["sent"] == replayed["acknowledged"] == (40 if change == "sql" else 50)
+
+
+def test_other_parameters_for_the_same_time_do_not_count_as_sent(once: Once):
+    topic = once.kafka.create_topic()
+    folder = once.workspace("ws", topic, 50)
+    file = folder / "queries" / "export.sql"
+    file.write_text(
+        "define MOST='20' --Opzionale: rows\n" + file.read_text().replace("1, 50", "1, &MOST::int"), encoding="utf-8"
+    )
+    assert once.run(folder)["sent"] == 20
+    other = once.run(folder, "run", "export", *AT, "--param", "MOST=30")
+    assert other["state"] == "failed"
+    assert "since then the parameters were given other values" in other["error"]["text"]
+    same = once.run(folder, "run", "export", *AT, "--param", "MOST=20")
+    assert (same["state"], same["sent"]) == ("succeeded", 0)
+    assert len(once.kafka.read(topic)) == 20
+
+
+def test_a_replay_is_sent_once_for_each_time_that_it_is_wanted(once: Once):
+    topic = once.kafka.create_topic()
+    folder = once.workspace("ws", topic, 10)
+    first = once.run(folder)
+    replays = [once.run(folder, "replay", first["run_id"]) for _ in range(2)]
+    assert [(replay["state"], replay["sent"]) for replay in replays] == [("succeeded", 10)] * 2
+    counts = Counter(dict(message.headers() or [])["message_id"] for message in once.kafka.read(topic))
+    assert set(counts.values()) == {3}
+    rest = once.run(folder, "replay", first["run_id"], "--rejects-only")
+    assert (rest["state"], rest["sent"]) == ("succeeded", 0)
+    recognised = once.run(folder)
+    assert (recognised["state"], recognised["sent"], recognised["of_run"]) == ("succeeded", 0, first["run_id"])
+    rest = once.run(folder, "replay", recognised["run_id"], "--rejects-only")
+    assert (rest["state"], rest["sent"]) == ("succeeded", 0), "the rows of the run that it recognised were sent"
+    assert len(once.kafka.read(topic)) == 30
+
+
+def test_a_run_of_no_rows_leaves_no_marker_so_that_rows_that_come_later_are_sent(once: Once):
+    topic = once.kafka.create_topic()
+    folder = once.workspace("ws", topic, 5)
+    table = f"late_{topic.replace('-', '_')}"
+    (folder / "queries" / "export.sql").write_text(f"select barcode from {table} order by 1", encoding="utf-8")
+    with once.postgres.connect() as connection:
+        connection.execute(f"create table {table} (barcode text)")
+    assert once.run(folder)["rows_read"] == 0
+    with once.postgres.connect() as connection:
+        connection.execute(f"insert into {table} values ('a'), ('b')")
+    assert once.run(folder)["sent"] == 2
+
+
+def test_a_marker_of_an_earlier_version_counts_where_the_ledger_knows_its_run(once: Once):
+    topic = once.kafka.create_topic()
+    ours, other = once.workspace("ours", topic, 10), once.workspace("other", topic, 4)
+    change_job(ours, delivery="at_least_once")
+    first = once.run(ours)
+    change_job(ours, delivery="exactly_once")
+    once.kafka.create_topic(once.control, partitions=1)
+    once.mark("export@2026-01-17T01:00:00.000000Z", run=first["run_id"], rows=10, sha256="0")
+    done = once.run(ours)
+    assert (done["state"], done["sent"], done["acknowledged"]) == ("succeeded", 0, 10)
+    assert sum(p["count"] for p in done["partitions"]) == 10
+    assert once.run(other)["sent"] == 4, "that marker is not of this workspace"
+    change_sql(ours, "1, 10", "1, 11")
+    changed = once.run(ours)
+    assert changed["state"] == "failed"
+    assert "since then the SQL was changed" in changed["error"]["text"]
+    assert len(once.kafka.read(topic)) == 14
+
+
+def test_something_else_on_the_control_topic_is_named(once: Once):
+    folder = once.workspace("ws", once.kafka.create_topic(), 3)
+    once.kafka.create_topic(once.control, partitions=1)
+    with_one(once.kafka, once.control, "export@2026-01-17T01:00:00.000000Z", "hello")
+    done = once.run(folder)
+    assert "a marker on the control topic cannot be read" in done["error"]["text"]
+
+
+# ── one identity, one workspace ───────────────────────────────────────────────────────────────
+
+
+def test_a_copied_workspace_sends_nothing_until_it_has_an_identity_of_its_own(once: Once):
+    topic = once.kafka.create_topic()
+    folder = once.workspace("produzione", topic, 10)
+    assert once.run(folder)["sent"] == 10
+    copy = once.folder / "collaudo"
+    shutil.copytree(folder, copy)
+    refused = once.run(copy, "run", "export", "--at", "2026-01-18T02:00")
+    assert f"this workspace is a copy of {folder} on" in refused["error"]["text"]
+    assert "python -m core identity copied" in refused["error"]["remedy"]
+    code, text = once.text(copy, "doctor")
+    assert code == 1
+    assert "✘ identity: this workspace is a copy of" in text
+    code, text = once.text(copy, "identity")
+    assert (code, "is a copy of" in text) == (2, True)
+    code, text = once.text(copy, "identity", "copied")
+    assert (code, text[0]) == (0, "✔")
+    assert once.run(copy)["sent"] == 10, "what the other one sent is not what this one sent"
+    assert once.run(folder)["sent"] == 0
+    for place in (folder, copy):
+        assert "identity, under which" not in once.text(place, "doctor")[1]
+        assert "✘ identity" not in once.text(place, "doctor")[1]
+
+
+def test_a_moved_workspace_keeps_its_identity_without_a_word(once: Once):
+    folder = once.workspace("before", once.kafka.create_topic(), 10)
+    assert once.run(folder)["sent"] == 10
+    moved = folder.rename(once.folder / "after")
+    assert (once.run(moved)["state"], once.run(moved)["sent"]) == ("succeeded", 0)
+    elsewhere = shutil.copytree(moved, once.folder / "on another disk")
+    shutil.rmtree(moved)
+    for file in (elsewhere / ".pstt").glob("ledger.sqlite*"):
+        file.unlink()
+    assert once.run(elsewhere)["sent"] == 0, "what was sent from where it was before is its own"
+
+
+def test_two_runners_with_one_identity_are_found(once: Once):
+    """The copy was answered for as if the original were gone; both go on."""
+    topic = once.kafka.create_topic()
+    folder = once.workspace("original", topic, 10)
+    assert once.run(folder)["sent"] == 10
+    twin = shutil.copytree(folder, once.folder / "twin")
+    assert once.text(twin, "identity", "moved")[0] == 0
+    assert once.run(twin, "run", "export", "--at", "2026-01-18T02:00")["sent"] == 10
+    refused = once.run(folder, "run", "export", "--at", "2026-01-19T02:00")
+    assert refused["state"] == "failed"
+    assert "another workspace sends under the identity of this one" in refused["error"]["text"]
+    assert f"from {twin} on" in refused["error"]["text"]
+    code, text = once.text(folder, "doctor")
+    assert code == 1
+    assert "another workspace sends under the identity of this one" in text
+    assert once.text(folder, "identity", "copied")[0] == 0
+    assert once.run(folder, "run", "export", "--at", "2026-01-19T02:00")["sent"] == 10
+    assert once.run(twin, "run", "export", "--at", "2026-01-19T02:00")["sent"] == 10
 
 
 def test_the_other_client_refuses_exactly_once_with_the_reason(

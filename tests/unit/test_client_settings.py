@@ -273,7 +273,7 @@ def test_kafka_python_refuses_exactly_once(tmp_path: Path):
         publisher.commit,
         publisher.abort,
         lambda: publisher.prepare_once("pstt-control"),
-        lambda: publisher.read_control("pstt-control", b"k"),
+        lambda: publisher.read_control("pstt-control", [b"k"]),
     ):
         with pytest.raises(ConfigError, match="no transactions"):
             step()

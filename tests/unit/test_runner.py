@@ -13,6 +13,7 @@ import pytest
 from core.agenda import Agenda
 from core.dry_runs import DryRuns
 from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
+from core.identity import answer, own_identity
 from core.jobs import parse_job
 from core.ledger import Ledger, Outcome
 from core.model import Plan, Query, Step
@@ -788,3 +789,17 @@ def test_a_backfill_of_the_future_or_of_ten_thousand_fires_is_refused(stage):
         backfill(stage.agenda, job, tomorrow, tomorrow, asked_by="anna", now=NOON)
     with pytest.raises(ConfigError, match="shorter range"):
         backfill(stage.agenda, job, tomorrow - timedelta(days=900), tomorrow, asked_by="anna", now=NOON)
+
+
+def test_a_workspace_that_may_be_a_copy_is_a_problem_until_it_is_answered_for(stage):
+    own_identity(stage.workspace, NOON)
+    file = stage.workspace.state_dir / "identity.json"
+    elsewhere = json.loads(file.read_text(encoding="utf-8"))
+    elsewhere["place"] = {"host": "other", "path": "/srv/pstt", "folder": ""}
+    file.write_text(json.dumps(elsewhere), encoding="utf-8")
+    (problem,) = stage.runner.problems()
+    assert problem["where"] == "identity"
+    assert "this workspace may be a copy of /srv/pstt on other" in problem["text"]
+    assert problem["instead"] == "runs of exactly_once fail; the others go on"
+    answer(stage.workspace, "copied", NOON)
+    assert stage.runner.problems() == []
