@@ -13,13 +13,13 @@ from typing import BinaryIO
 import msgspec
 from loguru import logger
 
-from core.arrival import deleted_since, lost_since
+from core.arrival import Sent, deleted_since, failure_of, lost_since, not_verified
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject, iso_utc
 from core.errors import MessageTooLarge, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState
+from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState, Verification
 from core.spool import Spool, Tally
 
 __all__ = ["run_job"]
@@ -37,6 +37,7 @@ def run_job(
     stop: Stop,
     progress: Progress | None = None,
     look_at_columns: LookAtColumns | None = None,
+    verify: Callable[[Sent], Verification] | None = None,
 ) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
@@ -54,6 +55,7 @@ def run_job(
         stop: Set by somebody who wants the run to end; looked at between batches.
         progress: Told how far the run is.
         look_at_columns: Told the columns of the result before the first message; may refuse them.
+        verify: Reads back what was sent, once all of it is acknowledged; None: nobody does.
 
     Raises:
         StorageFailed: The ledger itself cannot be written, so there is no verdict.
@@ -68,6 +70,7 @@ def run_job(
             stop=stop,
             progress=progress,
             look_at_columns=look_at_columns,
+            verify=verify,
             publisher=publisher,
             sender=sender,
             now=now,
@@ -94,6 +97,7 @@ def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None
     if error is None:
         try:
             course.look_again()
+            course.read_back()
         except PsttError as failure:
             error = failure
         except KeyboardInterrupt:
@@ -112,6 +116,7 @@ class _Course(Intake):
     publisher: Publisher
     sender: Sender
     now: Callable[[], datetime]
+    verify: Callable[[Sent], Verification] | None = None
     spool: Spool | None = None
     oversized: int = 0
     """Of the rejected: those that were handed over and refused for their size."""
@@ -296,8 +301,7 @@ class _Course(Intake):
         Raises:
             MessagesLost: It cannot.
         """
-        sent = self.spool.tally.partitions if self.spool else ()
-        if self.at_start is None or not sent:
+        if self.at_start is None or self.spool is None or not (sent := self.spool.tally.placed):
             return
         try:
             after = self.publisher.describe(self.plan.topic)
@@ -305,9 +309,34 @@ class _Course(Intake):
             self.warnings.append(f"the topic could not be looked at after the last message: {failure.text}")
             return
         self.warnings += deleted_since(after, sent)
-        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls if self.spool else {}, self.run.run_id)
+        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls, self.run.run_id)
         if lost is not None:
             raise lost
+
+    def read_back(self) -> None:
+        """Has the messages read back, where the job wants that; the answer is kept whatever it is.
+
+        Raises:
+            VerificationFailed: They are not all there as they were sent, or could not be read.
+        """
+        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.tally.acknowledged:
+            return
+        tally, place = self.spool.tally, self.at_start
+        sent = Sent(self.run.run_id, place.topic, place.cluster_id, place.topic_id, tally.placed, tally.acknowledged)
+        try:
+            found = self.verify(sent)
+        except RunCancelled:
+            raise
+        except PsttError as failure:
+            raise not_verified(sent, failure) from None
+        self.ledger.add_verification(found)
+        failed = failure_of(found, place.topic, may_repeat=self.plan.job.delivery != "exactly_once")
+        if failed is not None:
+            raise failed
+        if found.answer != "complete":
+            count = found.duplicates or found.not_verifiable
+            words = "are on the topic twice, as at_least_once allows" if found.duplicates else "could not be verified"
+            self.warnings.append(f"{count:,} messages {words}" + (f": {found.reason}" if found.reason else ""))
 
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self.done_before or (self.spool.tally if self.spool else Tally())

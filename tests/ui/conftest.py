@@ -94,6 +94,7 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
             "cron": "0 2 * * *",
             "kafka_config": to_topic,
             "verify_count": True,
+            "verify": "full",
         },
     )
     queries = folder / "queries"
