@@ -160,6 +160,31 @@ def memory(rows: int) -> None:
     print(Figure("peak memory, MB", figures["peak_mb"], "≤ 250 MB"))
 
 
+def verified(rows: int) -> None:
+    """`verify RUN` over a topic of so many messages, and over three times as many."""
+    results = []
+    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
+        make_table(postgres, rows)
+        print(HEAD)
+        for times in (1, 3):
+            place = make_workspace(
+                Path(folder) / f"v{times}",
+                postgres=postgres,
+                bootstrap_servers=kafka.plaintext,
+                topic=kafka.create_topic(partitions=6),
+                sql=f"{QUERY} CROSS JOIN generate_series(1, {times}) AS again",
+            )
+            contest("b", place, postgres, rows * times)
+            results.append(contest("v", place, postgres, rows * times))
+            print(line(f"v  python -m core verify, × {times}", results[-1]), flush=True)
+    print()
+    print(Figure("messages a second", min(rate(r) for r in results), "≥ 100000"))
+    print(Figure("messages a second of CPU", min(r["rows"] / r["cpu_s"] for r in results), "≥ 100000"))
+    print(
+        Figure("peak memory of the larger against the smaller", results[1]["peak_mb"] / results[0]["peak_mb"], "≤ 1.1")
+    )
+
+
 def asked(per_s: int, seconds: float, rows: int) -> int:
     """REST, without and with a token to look at."""
     from bench.rest import measure, with_sign_in
@@ -186,6 +211,8 @@ def main() -> None:
     first.add_argument("--batch-size", type=int, help="KAFKA_BATCH_SIZE in bytes; the default is the product's")
     second = commands.add_parser("memory")
     second.add_argument("--rows", type=int, default=10_000_000)
+    back = commands.add_parser("verify", help="reading a run back from its topic")
+    back.add_argument("--rows", type=int, default=1_000_000)
     third = commands.add_parser("calendar", help="every shape of calendar over years, against an independent table")
     third.add_argument("--years", type=int, default=10)
     third.add_argument("--calendars", type=int, default=60)
@@ -243,7 +270,9 @@ def main() -> None:
         o = options
         with tempfile.TemporaryDirectory() as folder:
             sys.exit(watch(o.rows, o.sessions, o.repeat, o.sends, o.days, o.workspace or Path(folder)))
-    if options.command == "throughput":
+    if options.command == "verify":
+        verified(options.rows)
+    elif options.command == "throughput":
         throughput(options.rows, options.repeat, {"batch_size": options.batch_size} if options.batch_size else {})
     else:
         memory(options.rows)

@@ -246,6 +246,16 @@ def bare_loop(app: Any, rows: int) -> dict[str, Any]:
     return figures(len(messages), seconds, cpu_s, latencies)
 
 
+def reading_back(app: Any) -> dict[str, Any]:
+    (run,) = app.ledger.runs(limit=1)
+    started, cpu = time.perf_counter(), time.process_time()
+    found = app.verify(run.run_id, should_stop=lambda: False, now=lambda: datetime.now(UTC))
+    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    if found.answer != "complete":
+        sys.exit(f"{found.answer}: {found}")
+    return figures(found.found, seconds, cpu_s)
+
+
 def main() -> None:
     from core.bootstrap import App
 
@@ -255,6 +265,8 @@ def main() -> None:
             result = limit(app, rows)
         elif who in ("b", "e"):
             result = our_run(app, rows)
+        elif who == "v":
+            result = reading_back(app)
         elif who == "c":
             result = by_hand(app, rows)
         elif who == "d":

@@ -717,6 +717,19 @@ def show(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> Non
 
 
 @app.command()
+def verify(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+    """Reads a run's messages back from the topic and compares keys, counts and message ids with what was sent."""
+    from core.bootstrap import App
+    from core.report import verification_document, verification_lines
+    from core.stop import stop_on_signals
+
+    with App.open(workspace) as opened, stop_on_signals() as stop:
+        found = opened.verify(run, should_stop=stop.is_set, now=_now)
+    _print_json(verification_document(found)) if as_json else _print(verification_lines(found))
+    raise typer.Exit({"complete": 0, "not_verifiable": 3}.get(found.answer, 1))
+
+
+@app.command()
 def find(
     key: Annotated[str, typer.Argument(metavar="KEY")], workspace: Workspace_ = None, as_json: Json_ = False
 ) -> None:

@@ -1,18 +1,35 @@
-"""Whether a topic can still hold what a run's acknowledgements say: told from its ids and offsets, without reading it."""
+"""Whether a run's messages can still be on their topic, told from its ids and offsets; and what reading them back means.
+
+Pure: the asking is done by `core.publishers`, the reading by `core.verification`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from core.errors import MessagesLost
-from core.model import LogSpan, PartitionRange, TopicState
+from core.errors import MessagesLost, PsttError, VerificationFailed
+from core.model import LogSpan, PartitionRange, TopicState, Unlike, Verification
 
-__all__ = ["Falls", "deleted_since", "lost_since"]
+__all__ = ["Falls", "Sent", "deleted_since", "failure_of", "lost_since", "not_verified"]
 
 Falls = Mapping[tuple[str, int], Sequence[tuple[int, int]]]
 """Topic and partition → each time that an acknowledgement had a lower offset than one before it: (before, then)."""
 TOLD = 3
 """What an error names one by one; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a run says of itself."""
+
+    run_id: str
+    topic: str
+    cluster_id: str
+    topic_id: str
+    partitions: tuple[PartitionRange, ...]
+    """To count, only messages whose offset is known."""
+    acknowledged: int
 
 
 def lost_since(
@@ -100,3 +117,44 @@ def _of_partition(span: PartitionRange, now: LogSpan, falls: Sequence[tuple[int,
         found.append(f"ends before offset {now.end:,}, though {span.last_offset:,} was acknowledged")
         affected += span.last_offset - now.end + 1
     return " and ".join(found[:TOLD]), min(affected, span.count)
+
+
+# ── what was read back ────────────────────────────────────────────────────────────────────────
+
+
+def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> VerificationFailed | None:
+    """The error of a run of which this was found; None: it stays green.
+
+    Args:
+        found: The answer.
+        topic: For the text.
+        may_repeat: Whether its delivery allows a message twice.
+    """
+    parts = [
+        (found.missing, "are missing"),
+        (found.other_content, "have another content"),
+        (0 if may_repeat else found.duplicates, "are there twice"),
+    ]
+    wrong = [f"{count:,} {words}" for count, words in parts if count]
+    if not wrong:
+        return None
+    where = "; ".join(_place(unlike) for unlike in found.listed[:3])
+    return VerificationFailed(
+        f'topic "{topic}" was read back, and of {found.acknowledged:,} acknowledged messages {" and ".join(wrong)}',
+        why=f"the first: {where}" if where else "fewer messages of this run than were acknowledged",
+        remedy=f"python -m core verify {found.run_id} lists them; python -m core replay {found.run_id} sends the rows again",
+    )
+
+
+def not_verified(sent: Sent, failure: PsttError) -> VerificationFailed:
+    """The error of a run whose messages are acknowledged, and could not be read back though its job wants that."""
+    return VerificationFailed(
+        f'topic "{sent.topic}" could not be read back after {sent.acknowledged:,} messages were acknowledged',
+        why=failure.text,
+        remedy=f"python -m core verify {sent.run_id} tries again",
+    )
+
+
+def _place(unlike: Unlike) -> str:
+    key = "without a key" if unlike.key is None else f"key {unlike.key}"
+    return f"{key} at partition {unlike.partition}, offset {unlike.offset:,}"

@@ -33,12 +33,15 @@ from core.model import (
     Query,
     Reading,
     Run,
+    Verification,
+    VerifyMode,
 )
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.agenda import Agenda, Fire
     from core.alerts import AlertRules
+    from core.arrival import Sent
     from core.cluster_rights import ClusterRights
     from core.doctor import Fact
     from core.envelope import Reject
@@ -343,13 +346,70 @@ class App:
                     publisher = self._publisher(cluster, once, dry_run=dry_run)
                     stack.callback(publisher.close)
                     sender = Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms)
-                    run = run_job(plan, source, publisher, sender, ledger, spool_dir, once=once, **beside)
+                    check = None
+                    if not dry_run and plan.job.verify != "none":
+                        check = self._verifier(cluster, plan.job.verify, stop.is_set, now)
+                    run = run_job(plan, source, publisher, sender, ledger, spool_dir, once=once, verify=check, **beside)
                 _log_verdict(run, dry_run=dry_run)
             if dry_run:
                 self.dry_rejects = list(islice(ledger.rejects(run.run_id), SHOWN_REJECTS))
         if not dry_run:
             self._sync()
         return run
+
+    def verify(self, prefix: str, *, should_stop: Callable[[], bool], now: Callable[[], datetime]) -> Verification:
+        """Reads a run's messages back from the topic, compares each with what was sent, and keeps the answer.
+
+        Raises:
+            ConfigError: It has not ended, or acknowledged nothing, or its cluster is not in connections.json any more.
+            BrokerUnavailable, NotAuthorised: The topic cannot be read.
+        """
+        from core.arrival import Sent
+
+        run = self.ledger.run(prefix)
+        if run.finished_at is None or not run.topic or not run.acknowledged:
+            why = "it has not ended" if run.finished_at is None else "it acknowledged no message"
+            raise ConfigError(f"run {run.run_id} cannot be verified", why=why if run.topic else "it wrote a file")
+        check = self._verifier(self.cluster_of_run(run), "full", should_stop, now)
+        found = check(Sent(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
+        self.ledger.add_verification(found)
+        return found
+
+    def cluster_of_run(self, run: Run) -> Cluster:
+        """The cluster that a run sent to: by its name, else, where that was changed, by its addresses."""
+        known: list[Cluster] = []
+        problem: ConfigError | None = None
+        for name in (*self.connections.cluster_names, None):
+            try:
+                known.append(self.cluster(name))
+            except ConfigError as error:  # a secret of another cluster may be missing
+                problem = problem or error
+        for is_it in (
+            lambda cluster: cluster.name == run.cluster,
+            lambda cluster: bool(run.bootstrap_servers) and cluster.bootstrap_servers == run.bootstrap_servers,
+        ):
+            found = next(filter(is_it, known), None)
+            if found is not None:
+                return found
+        raise problem or ConfigError(
+            f'cluster "{run.cluster}" of run {run.run_id} is not in connections.json any more',
+            remedy=f"add it again: it was reached at {run.bootstrap_servers}" if run.bootstrap_servers else "",
+        )
+
+    def _verifier(
+        self, cluster: Cluster, mode: VerifyMode, should_stop: Callable[[], bool], now: Callable[[], datetime]
+    ) -> Callable[[Sent], Verification]:
+        """What reads a run back."""
+        try:
+            from core.verification import verify
+        except ImportError:
+            raise ConfigError(
+                "messages cannot be read back without confluent-kafka",
+                why="it is not installed on this machine",
+                remedy='install it, or set "verify": "none"',
+            ) from None
+        spool_dir = self.workspace.spool_dir
+        return lambda sent: verify(sent, cluster, spool_dir, mode, now=now, should_stop=should_stop)
 
     @contextmanager
     def _columns(

@@ -20,6 +20,7 @@ from core.model import (
     Overlap,
     SchedulingMode,
     TypeOverride,
+    VerifyMode,
 )
 from core.settings import ADDRESS, TOPIC_NAME, known_zone
 from core.templates import DIRECTIVES
@@ -162,5 +163,6 @@ class JobShape(_Shape):
     key_separator: str = "|"
     headers: dict[Name, str] = {}
     verify_count: bool = False
+    verify: VerifyMode = "none"
     expect: ExpectShape = ExpectShape()
     on_drift: OnDrift = "stop"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.model import PartitionRange, Run, RunFile, TopicState
+from core.model import PartitionRange, Run, RunFile, TopicState, Unlike, Verification
 from core.store import Store
 
 if TYPE_CHECKING:
@@ -192,6 +192,11 @@ class Ledger(Store):
             )
             self._db.executemany(self._sql["insert_file"], [{"run_id": run_id, **asdict(f)} for f in outcome.files])
         return self.run(run_id)
+
+    def add_verification(self, found: Verification) -> None:
+        """Writes what reading a run back found; earlier answers stay."""
+        row = asdict(found) | {"checked_at": iso_utc(found.checked_at)}
+        self._write("insert_verification", row | {"listed": json.dumps(row["listed"], ensure_ascii=False)})
 
     def add_rejects(self, run_id: str, rejects: Iterable[Reject]) -> None:
         """Writes rejected rows; they stay also when the run fails later."""
@@ -412,10 +417,19 @@ class Ledger(Store):
             values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
             files = self._db.execute(self._sql["files"], {"run_id": values["run_id"]}).fetchall()
             values["files"] = tuple(RunFile(**dict(f)) for f in files)
+            found = self._db.execute(self._sql["newest_verification"], {"run_id": values["run_id"]}).fetchone()
+            values["verification"] = _verification(found) if found else None
         return Run(**{name: value for name, value in values.items() if name in _OF_RUN})
 
 
 _OF_RUN = frozenset(field.name for field in fields(Run))
+
+
+def _verification(row: sqlite3.Row) -> Verification:
+    values: dict[str, Any] = dict(row)
+    values["checked_at"] = datetime.fromisoformat(values["checked_at"])
+    values["listed"] = tuple(Unlike(**entry) for entry in json.loads(values["listed"]))
+    return Verification(**values)
 
 
 def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> dict[str, Any]:

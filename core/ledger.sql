@@ -144,6 +144,13 @@ INSERT INTO run_file VALUES (:run_id, :path, :rows, :size_bytes, :sha256)
 -- name: files
 SELECT path, rows, size_bytes, sha256 FROM run_file WHERE run_id = :run_id ORDER BY path
 
+-- name: insert_verification
+INSERT INTO verification VALUES (:run_id, :checked_at, :mode, :answer, :acknowledged, :found, :missing, :other_content,
+    :duplicates, :not_verifiable, :reason, :listed, :duration_s)
+
+-- name: newest_verification
+SELECT * FROM verification WHERE run_id = :run_id ORDER BY checked_at DESC LIMIT 1
+
 -- name: insert_reject
 INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :database_type, :reason, :key, :row)
 

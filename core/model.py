@@ -48,7 +48,9 @@ __all__ = [
     "Step",
     "TopicInfo",
     "TopicState",
+    "Unlike",
     "Value",
+    "Verification",
 ]
 
 DbType = Literal["oracle", "sqlserver", "postgresql", "sqlite"]
@@ -57,6 +59,8 @@ SchedulingMode = Literal["cron", "interval", "manual"]
 CatchUp = Literal["none", "latest", "all"]
 Overlap = Literal["skip", "queue"]
 DeliveryGuarantee = Literal["at_least_once", "exactly_once"]
+VerifyMode = Literal["none", "count", "full"]
+VerifyAnswer = Literal["complete", "missing", "other_content", "duplicates", "not_verifiable"]
 OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
 OnDrift = Literal["stop", "warn", "ignore"]
@@ -314,6 +318,8 @@ class Job:
     key_separator: str = "|"
     headers: Mapping[str, str] = field(default_factory=dict)
     verify_count: bool = False
+    verify: VerifyMode = "none"
+    """What is read back from the topic after each run: `count` the number of its messages, `full` their keys and ids too."""
     expect: Expect = Expect()
     on_drift: OnDrift = "stop"
     """What happens when the result has other columns or types than the runs before."""
@@ -443,6 +449,41 @@ class RunFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Unlike:
+    """A message that is not on the topic as it was sent, or is there once more."""
+
+    problem: Literal["missing", "other_content", "duplicate"]
+    partition: int
+    offset: int
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What reading a run's messages back found."""
+
+    run_id: str
+    checked_at: datetime
+    mode: VerifyMode
+    answer: VerifyAnswer
+    acknowledged: int
+    found: int
+    """Messages that are on the topic as they were sent."""
+    missing: int = 0
+    other_content: int = 0
+    """Another message has the offset."""
+    duplicates: int = 0
+    """Messages of the run that are there once more, between its first and last offset."""
+    not_verifiable: int = 0
+    """Messages that cannot be looked for any more."""
+    reason: str = ""
+    """Why some are not verifiable."""
+    listed: tuple[Unlike, ...] = ()
+    """The first of those that are not as they should be."""
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run as the ledger knows it."""
 
@@ -502,6 +543,8 @@ class Run:
     """What a person should know of a run that is not wrong for it."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
+    verification: Verification | None = None
+    """The newest, if any."""
 
     @property
     def verdict(self) -> Verdict:

@@ -14,13 +14,13 @@ from typing import BinaryIO, Literal
 import msgspec
 from loguru import logger
 
-from core.arrival import deleted_since, lost_since
+from core.arrival import Sent, deleted_since, failure_of, lost_since, not_verified
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState
+from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState, Verification
 from core.once import Marker, Once
 from core.pending import Note, forget, keep
 from core.settling import discard, measured, release
@@ -44,6 +44,7 @@ def run_job(
     progress: Progress | None = None,
     look_at_columns: LookAtColumns | None = None,
     once: Once | None = None,
+    verify: Callable[[Sent], Verification] | None = None,
 ) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
@@ -62,6 +63,7 @@ def run_job(
         progress: Told how far the run is.
         look_at_columns: Told the columns of the result before the first message; may refuse them.
         once: Names what is sent exactly once; None: at least once.
+        verify: Reads back what was sent, once all of it is acknowledged; None: nobody does.
 
     Raises:
         StorageFailed: The ledger itself cannot be written, so there is no verdict.
@@ -76,6 +78,7 @@ def run_job(
             stop=stop,
             progress=progress,
             look_at_columns=look_at_columns,
+            verify=verify,
             publisher=publisher,
             sender=sender,
             now=now,
@@ -106,6 +109,7 @@ def _taken(course: _Course, source: Source) -> PsttError | None:
     if error is None:
         try:
             course.look_again()
+            course.read_back()
         except PsttError as failure:
             error = failure
         except KeyboardInterrupt:
@@ -124,6 +128,7 @@ class _Course(Intake):
     publisher: Publisher
     sender: Sender
     now: Callable[[], datetime]
+    verify: Callable[[Sent], Verification] | None = None
     spool: Spool | None = None
     refused: int = 0
     """Of the rejected: those that were sent and that the broker, or its client, will never take."""
@@ -393,8 +398,8 @@ class _Course(Intake):
         Raises:
             MessagesLost: It cannot.
         """
-        sent = self._seen().partitions
-        if self.at_start is None or not sent:
+        sent = self._seen().placed
+        if self.at_start is None or self.spool is None or not sent:
             return
         try:
             after = self.publisher.describe(self.plan.topic)
@@ -402,9 +407,34 @@ class _Course(Intake):
             self.warnings.append(f"the topic could not be looked at after the last message: {failure.text}")
             return
         self.warnings += deleted_since(after, sent)
-        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls if self.spool else {}, self.run.run_id)
+        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls, self.run.run_id)
         if lost is not None:
             raise lost
+
+    def read_back(self) -> None:
+        """Has the messages read back, where the job wants that; the answer is kept whatever it is.
+
+        Raises:
+            VerificationFailed: They are not all there as they were sent, or could not be read.
+        """
+        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.tally.acknowledged:
+            return
+        tally, place = self.spool.tally, self.at_start
+        sent = Sent(self.run.run_id, place.topic, place.cluster_id, place.topic_id, tally.placed, tally.acknowledged)
+        try:
+            found = self.verify(sent)
+        except RunCancelled:
+            raise
+        except PsttError as failure:
+            raise not_verified(sent, failure) from None
+        self.ledger.add_verification(found)
+        failed = failure_of(found, place.topic, may_repeat=self.plan.job.delivery != "exactly_once")
+        if failed is not None:
+            raise failed
+        if found.answer != "complete":
+            count = found.duplicates or found.not_verifiable
+            words = "are on the topic twice, as at_least_once allows" if found.duplicates else "could not be verified"
+            self.warnings.append(f"{count:,} messages {words}" + (f": {found.reason}" if found.reason else ""))
 
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self._seen()

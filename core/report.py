@@ -7,13 +7,14 @@ A problem has four parts: what failed, on what, why, what to do next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, PsttError
-from core.model import Job, Plan, Run
+from core.model import Job, Plan, Run, Verification
 from core.verdicts import headline
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were handed over more than once")
     lines += [f"  warning    {warning}" for warning in run.warnings]
+    if run.verification:
+        when = local_time(run.verification.checked_at, run.timezone, seconds=True)
+        lines.append(f"  read back  {when}: {verification_lines(run.verification)[0]}")
     lines += reject_summary(run, rejects)
     if run.state not in ("succeeded", "running", "planned"):
         lines.append(f"  next       {run.error_remedy or f'python -m core show {run.run_id}'}")
@@ -217,6 +221,7 @@ def run_document(run: Run) -> dict[str, Any]:
         ],
         "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
         "warnings": list(run.warnings),
+        "verification": verification_document(run.verification, most=0) if run.verification else None,
         "error": None
         if run.error_class is None
         else {
@@ -236,6 +241,63 @@ def runs_table(runs: Sequence[Run]) -> list[str]:
         counts = f"{run.rows_read:>11,} {run.acknowledged:>13,} {run.rejected:>9,}"
         lines.append(f"{run.run_id:<11} {when:<18} {headline(run.verdict):<23} {counts}  {run.job}")
     return lines
+
+
+# ── what was read back ────────────────────────────────────────────────────────────────────────
+
+_ANSWERS = {
+    "complete": "✔ complete",
+    "missing": "✘ messages are missing",
+    "other_content": "✘ other content",
+    "duplicates": "✘ duplicates",
+    "not_verifiable": "– not verifiable",
+}
+
+
+def verification_lines(found: Verification, most: int = 10) -> list[str]:
+    """The answer in one line, the reason, and the first messages that are not as they should be."""
+    how = "as many messages as were acknowledged" if found.mode == "count" else "as they were sent"
+    counts = [f"{found.found:,} of {found.acknowledged:,} acknowledged messages are on the topic, {how}"]
+    counts += [
+        f"{count:,} {words}"
+        for count, words in (
+            (found.missing, "missing"),
+            (found.other_content, "with other content"),
+            (found.duplicates, "twice"),
+            (found.not_verifiable, "not verifiable"),
+        )
+        if count
+    ]
+    lines = [f"{_ANSWERS[found.answer]}: {', '.join(counts)}"]
+    lines += [f"  why    {found.reason}"] if found.reason else []
+    for unlike in found.listed[:most]:
+        key = "–" if unlike.key is None else unlike.key
+        problem = unlike.problem.replace("_", " ")
+        lines.append(f"  {problem:<13}  key {key}   partition {unlike.partition} @ {unlike.offset:,}")
+    if found.listed[most:]:
+        lines.append(f"  … --json lists the first {len(found.listed)}")
+    if found.answer in ("missing", "other_content"):
+        lines.append(f"  next   python -m core replay {found.run_id} sends the rows again with the same message ids")
+    return lines
+
+
+def verification_document(found: Verification, most: int = 1_000) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "run_id": found.run_id,
+        "checked_at": iso_utc(found.checked_at),
+        "mode": found.mode,
+        "answer": found.answer,
+        "acknowledged": found.acknowledged,
+        "found": found.found,
+        "missing": found.missing,
+        "other_content": found.other_content,
+        "duplicates": found.duplicates,
+        "not_verifiable": found.not_verifiable,
+        "reason": found.reason,
+        "duration_s": round(found.duration_s, 3),
+        "rate_per_s": round(found.acknowledged / found.duration_s, 1) if found.duration_s else 0.0,
+    } | ({"messages": [asdict(unlike) for unlike in found.listed[:most]]} if most else {})
 
 
 # ── the calendar ──────────────────────────────────────────────────────────────────────────────

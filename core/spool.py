@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -77,6 +77,8 @@ class Tally:
     latencies: Counter[float] = field(default_factory=Counter)
     """Latency in ms, rounded to 0.1 → messages."""
     ranges: dict[tuple[str, int], PartitionRange] = field(default_factory=dict)
+    unplaced: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Topic and partition → messages that were acknowledged without an offset: there already when they were sent again."""
     falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     """Topic and partition → each time that offsets went back: (before, then)."""
     last_handed_over_at: datetime | None = None
@@ -110,6 +112,12 @@ class Tally:
         """Offsets by topic and partition, in order."""
         return tuple(self.ranges[place] for place in sorted(self.ranges))
 
+    @property
+    def placed(self) -> tuple[PartitionRange, ...]:
+        """The same of the messages whose offset is known."""
+        counted = (replace(r, count=r.count - self.unplaced[r.topic, r.partition]) for r in self.partitions)
+        return tuple(r for r in counted if r.count)
+
     def add(self, sends: pa.Table) -> None:
         """Adds the sends of a segment; by columns, at 0.02 µs a send."""
         are_sent = pc.is_valid(sends["partition"])
@@ -128,7 +136,9 @@ class Tally:
             is_topic = pc.equal(sent["topic"], topic)
             for partition in pc.unique(sent["partition"].filter(is_topic)):
                 offsets = sent["offset"].filter(pc.and_(is_topic, pc.equal(sent["partition"], partition)))
-                _widen(self.ranges, (topic.as_py(), partition.as_py()), offsets)
+                place = (topic.as_py(), partition.as_py())
+                self.unplaced[place] += offsets.null_count
+                _widen(self.ranges, place, offsets)
 
 
 class Spool:

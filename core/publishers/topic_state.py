@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
 
 from core.model import Cluster, LogSpan, TopicState
 from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis
 from core.publishers.librdkafka import client_config, family_of, translated
 
-__all__ = ["describe_topic"]
+__all__ = ["describe_topic", "is_compacted"]
 
 BEING_MADE_S = 3.0
 """A topic that was just made is unknown to some brokers for a moment, just as one that is not there."""
@@ -68,6 +68,19 @@ def describe_topic(
         if diagnosis.is_hopeless or clock() >= deadline:
             raise diagnosis.no_contact(timeout_s) if family in ("late", "away") else diagnosis.busy(topic, error.str())
         admin.poll(TURN_S)
+
+
+def is_compacted(cluster: Cluster, log: ClientLog, topic: str, timeout_s: float = 10.0) -> bool:
+    """Whether the broker removes older messages of a key; False also where this account may not ask."""
+    if cluster.mock_brokers:
+        return False
+    admin = AdminClient(client_config(cluster), logger=log)
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        found = admin.describe_configs([resource], request_timeout=timeout_s)[resource].result(timeout_s + 1)
+    except KafkaException:
+        return False
+    return "compact" in str(found["cleanup.policy"].value)
 
 
 def _described(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: float) -> TopicState:

@@ -93,6 +93,7 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
             "timezone": ZONE.key,
             "kafka_config": to_topic,
             "verify_count": True,
+            "verify": "full",
         },
     )
     queries = folder / "queries"

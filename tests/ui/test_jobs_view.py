@@ -297,6 +297,7 @@ def test_a_change_is_shown_as_a_difference_before_it_is_saved(place, see):
         ("timeout_s", 90.0, lambda job: job.timeout_s == 90),
         ("verify_count", True, lambda job: job.verify_count),
         ("on_drift", "warn", lambda job: job.on_drift == "warn"),
+        ("verify", "full", lambda job: job.verify == "full"),
     ],
 )  # fmt: skip
 def test_what_is_typed_is_what_is_saved(place, see, field, value, attribute):

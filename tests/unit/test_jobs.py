@@ -81,6 +81,7 @@ def test_the_file_of_the_specification_works_as_it_stands(place):
         ("kafka_config", KafkaConfig()),
         ("email_notification", EmailNotification()),
         ("verify_count", False),
+        ("verify", "none"),
     ],
 )
 def test_what_is_left_out_is_at_its_default(place, name, default):
@@ -249,6 +250,7 @@ jobs = st.builds(
     decimals=st.sampled_from(["number", "string", "float"]),
     key_separator=words,
     verify_count=st.booleans(),
+    verify=st.sampled_from(["none", "count", "full"]),
 )
 
 

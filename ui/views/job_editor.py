@@ -69,6 +69,7 @@ FIELDS: Mapping[str, Kind] = {
     "kafka_config.batch_size": "number",
     "kafka_config.include_metadata": "flag",
     "delivery": "choice",
+    "verify": "choice",
     "headers": "pairs",
     "output": "text",
     "csv.separator": "kept",
@@ -517,6 +518,16 @@ def _to_topic(form: _Form) -> None:
         {
             "at_least_once": t("at least once: never lost, seldom twice"),
             "exactly_once": t("exactly once: in transactions"),
+        },
+    )
+    form.choice(
+        "verify",
+        t("Read back from the topic after each run"),
+        get_args(model.VerifyMode),
+        {
+            "none": t("nothing"),
+            "count": t("the number of messages"),
+            "full": t("each message with its key and id"),
         },
     )
     form.flag("kafka_config.include_metadata", t("Metadata beside the data"))

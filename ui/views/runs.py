@@ -166,7 +166,7 @@ def _whole(run_id: str) -> None:
     detail = data.run_detail(run_id)
     _head(detail)
     _again(detail.run)
-    for part in (_timeline, _latency, _rejects, _offsets, _sql, _log):
+    for part in (_timeline, _latency, _rejects, _offsets, _read_back, _sql, _log):
         guarded(part)(detail)
 
 
@@ -377,6 +377,47 @@ def _offsets(detail: data.RunDetail) -> None:
             for p in detail.run.partitions
         ]
         table(rows, "offsets", most_px=400)
+
+
+def _read_back(detail: data.RunDetail) -> None:
+    run, found = detail.run, detail.run.verification
+    if found is None:
+        return
+    signs = {"complete": "✔", "not_verifiable": "–"}
+    answers = {
+        "complete": t("complete"),
+        "missing": t("messages are missing"),
+        "other_content": t("messages have another content"),
+        "duplicates": t("messages are there twice"),
+        "not_verifiable": t("not verifiable"),
+    }
+    problems = {"missing": t("missing"), "other_content": t("other content"), "duplicate": t("twice")}
+    with st.container(border=True):
+        st.subheader(t("Read back from the topic"), anchor=False)
+        st.markdown(f"**{signs.get(found.answer, '✘')} {answers[found.answer]}**")
+        counts = t(
+            "{found} of {acknowledged} acknowledged messages found, {missing} missing, {other} with another content, {twice} twice, {unknown} not verifiable",
+            found=number(found.found),
+            acknowledged=number(found.acknowledged),
+            missing=number(found.missing),
+            other=number(found.other_content),
+            twice=number(found.duplicates),
+            unknown=number(found.not_verifiable),
+        )
+        st.markdown(f"{counts} · {moment(found.checked_at, run.timezone, seconds=True)} · {duration(found.duration_s)}")
+        if found.reason:
+            st.caption(plain(found.reason))
+        if found.listed and may("operator"):
+            rows = [
+                {
+                    t("What"): problems[unlike.problem],
+                    t("Key"): unlike.key if unlike.key is not None else "–",
+                    t("Partition"): unlike.partition,
+                    t("Offset"): unlike.offset,
+                }
+                for unlike in found.listed
+            ]
+            table(rows, "read_back", most_px=400)
 
 
 def _sql(detail: data.RunDetail) -> None:
