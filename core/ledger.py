@@ -342,10 +342,15 @@ class Ledger(Store):
         (row,) = self._rows("runs_state")
         return int(row[0]), int(row[1])
 
-    def first_scheduled(self, job: str) -> datetime | None:
-        """The earliest scheduled time of a job's runs; None where there is none."""
-        (row,) = self._rows("first_scheduled", {"job": job})
-        return datetime.fromisoformat(row[0]) if row[0] else None
+    def first_started(self, job: str) -> datetime | None:
+        """When a job ran for the first time, by any door; None where it never did."""
+        row = next(iter(self._rows("first_started", {"job": job})), None)
+        return datetime.fromisoformat(row["started_at"]) if row else None
+
+    def last_succeeded(self, job: str) -> datetime | None:
+        """The newest scheduled time of a job that has a succeeded run; None where there is none."""
+        (row,) = self._rows("last_succeeded", {"job": job})
+        return datetime.fromisoformat(row["scheduled_at"]) if row["scheduled_at"] else None
 
     def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
         """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""

@@ -175,8 +175,11 @@ SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
 -- name: topics_known
 SELECT DISTINCT topic FROM run ORDER BY topic
 
--- name: first_scheduled
-SELECT min(scheduled_at) FROM run WHERE job = :job
+-- name: first_started
+SELECT started_at FROM run WHERE rowid = (SELECT min(rowid) FROM run WHERE job = :job)
+
+-- name: last_succeeded
+SELECT max(scheduled_at) AS scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay')
 
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2
