@@ -8,7 +8,7 @@ one of them came to a good end; else its newest run says what it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -19,11 +19,12 @@ from zoneinfo import ZoneInfo
 from core.calendar import fires
 from core.errors import ConfigError
 from core.jobs import SUFFIX, parse_job
+from core.model import Job
 
 if TYPE_CHECKING:
     from core.agenda import Agenda, Fire
     from core.ledger import Ledger
-    from core.model import Job, Run
+    from core.model import Run
 
 __all__ = [
     "GOOD",
@@ -39,6 +40,7 @@ __all__ = [
     "newest_due",
     "slots_of",
     "slots_of_days",
+    "with_gone",
 ]
 
 SlotState = Literal["complete", "complete_with_rejects", "partial", "failed", "running", "waiting", "missing"]
@@ -151,6 +153,26 @@ def _calendar_times(eras: Iterable[_Era], since: datetime, until: datetime) -> I
     for era in eras:
         if era.job is not None and era.job.enabled:
             yield from fires(era.job, max(since - TICK, era.since), min(until - TICK, era.until))
+
+
+def with_gone(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timezone: str) -> list[Job]:
+    """These jobs, and what is left of those whose file is gone or wrong: the last version that could be read, disabled.
+
+    Args:
+        jobs: Those whose files are right.
+        ledger: Knows the jobs that ran.
+        agenda: Knows the jobs whose files were noticed.
+        timezone: For one of which there is no version.
+    """
+    found = {job.slug: job for job in jobs}
+    names = {slug: slug for slug in agenda.jobs_noticed()} | ledger.jobs_known()
+    for slug in names.keys() - found.keys():
+        version = agenda.job_version(slug)
+        last = (_parsed(slug, version.document) if version else None) or Job(
+            slug, names[slug], "", "", timezone=timezone
+        )
+        found[slug] = replace(last, enabled=False)
+    return [found[slug] for slug in sorted(found)]
 
 
 # ── what became of a time ─────────────────────────────────────────────────────────────────────

@@ -12,8 +12,9 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
@@ -56,6 +57,10 @@ class Outcome:
 
 class Ledger(Store):
     """The runs and rejects of one workspace; opened as every `Store`."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._db.create_function("local_day", 2, _local_day, deterministic=True)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -288,9 +293,13 @@ class Ledger(Store):
         self,
         *,
         job: str | None = None,
+        topic: str | None = None,
+        cluster: str | None = None,
         states: Iterable[str] = (),
         since: datetime | None = None,
         until: datetime | None = None,
+        days: tuple[date, date] | None = None,
+        run_ids: Iterable[str] | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[list[Run], int]:
@@ -298,17 +307,26 @@ class Ledger(Store):
 
         Args:
             job: Its slug; None: all.
+            topic: Where they sent to; None: anywhere.
+            cluster: The cluster's name at that time; None: any.
             states: Only these, `RunState` or `Verdict`; empty: all.
             since: Scheduled at or after it.
             until: Scheduled before it.
+            days: Scheduled on the first day, the last, or between them, each in the time zone of its job.
+            run_ids: Only these; None: all.
             limit: Runs a page.
             offset: Runs on the pages before.
         """
         values = {
             "job": job,
+            "topic": topic,
+            "cluster": cluster,
             "states": json.dumps(list(states)),
             "since": iso_utc(since) if since else None,
             "until": iso_utc(until) if until else None,
+            "first": str(days[0]) if days else None,
+            "last": str(days[1]) if days else None,
+            "run_ids": None if run_ids is None else json.dumps(list(run_ids)),
         }
         (count,) = self._rows("runs_where_count", values)
         rows = self._rows("runs_where", values | {"limit": limit, "offset": offset})
@@ -419,6 +437,10 @@ def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> d
         "error_remedy": error.remedy,
         "error_retriable": int(error.is_retriable),
     }
+
+
+def _local_day(moment: str, timezone: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(ZoneInfo(timezone)).date().isoformat()
 
 
 def _storable(text: str) -> str:

@@ -236,6 +236,10 @@ WITH counted AS (
 SELECT (quarter + utc_offset)::DATE AS day, topic, {sums}
 FROM counted ASOF JOIN zone ON quarter >= begins GROUP BY ALL ORDER BY day, topic
 
+-- name: senders
+SELECT run_id, job, sum(messages)::BIGINT AS messages FROM traffic
+WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY run_id, job ORDER BY run_id
+
 -- name: hours
 WITH counted AS (
     SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour, bucket, sum(messages) AS messages,

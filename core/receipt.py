@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from core.agenda import Agenda
-from core.days import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days
+from core.days import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days, with_gone
 from core.envelope import iso_utc
 from core.ledger import Ledger
 from core.model import Job, Run, RunFile, Verdict
@@ -138,12 +138,9 @@ def make_receipt(
     every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled", **span)]
     every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
     ran = {run.run_id: run for run in every}
-    known = {job.slug: job for job in jobs}
-    gone = {run.job: Job(run.job, run.job_name, "", "", enabled=False, timezone=run.timezone) for run in every}
-    gone |= {slug: Job(slug, slug, "", "", enabled=False, timezone=timezone) for slug in agenda.jobs_noticed()}
     found = [
         _job_day(job, slots_of_days(job, ledger, agenda, day, day, now), ran)
-        for _, job in sorted((gone | known).items())
+        for job in with_gone(jobs, ledger, agenda, timezone)
     ]
     counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
     days = tuple(job for job in found if job.slots)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,9 @@ import streamlit as st
 
 from core import open_workspace
 from core.agenda import RunnerBeat
-from core.calendar import next_fires, previous_fire
+from core.calendar import next_fires
 from core.damaged import damaged_segments
-from core.days import DayAnswer, Slot, answer_for, rows_day, slots_of
+from core.days import DayAnswer, Slot, answer_for, slots_of_days, with_gone
 from core.errors import ConfigError, PsttError
 from core.figures import Scope, Usual
 from core.model import Job, Run
@@ -402,24 +402,23 @@ def fill_with_demo() -> str:
 # ── days ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def yesterday() -> tuple[DayAnswer, list[Slot]]:
-    """What arrived of yesterday's rows, and the scheduled times that carry them."""
-    zone = ZoneInfo(frame().timezone)
-    return _of_day(root(), zone, now().astimezone(zone).date() - timedelta(days=1))
+def today_and_yesterday() -> list[tuple[DayAnswer, list[Slot]]]:
+    """What arrived of the runs scheduled today, up to now, and of those of yesterday; the scheduled times themselves."""
+    return _of_two_days(root(), now().astimezone(ZoneInfo(frame().timezone)).date())
 
 
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
-def _of_day(folder: Path, zone: ZoneInfo, day: date) -> tuple[DayAnswer, list[Slot]]:
+def _of_two_days(folder: Path, today: date) -> list[tuple[DayAnswer, list[Slot]]]:
     at = now()
     with open_workspace(folder, log=False) as app:
-        begins = datetime.combine(day, time(), zone).astimezone(UTC) - timedelta(days=1)
-        carrying = [
+        yesterday = today - timedelta(days=1)
+        slots = [
             slot
             for job in _kafka_jobs(folder, app)
-            for slot in slots_of(job, app.ledger, app.agenda, begins, at + timedelta(seconds=1), at)
-            if rows_day(slot, previous_fire(job, slot.scheduled_at, before=True)) == day
+            for slot in slots_of_days(job, app.ledger, app.agenda, yesterday, today, at)
         ]
-    return answer_for(day, carrying), carrying
+    of_days = ((day, [slot for slot in slots if slot.day == day]) for day in (today, yesterday))
+    return [(answer_for(day, chosen), chosen) for day, chosen in of_days]
 
 
 def calendar_slots(days: int) -> dict[str, list[Slot]]:
@@ -433,23 +432,22 @@ def _calendar_slots(folder: Path, days: int) -> dict[str, list[Slot]]:
     with open_workspace(folder, log=False) as app:
         found = {}
         for job in _kafka_jobs(folder, app):
-            zone = ZoneInfo(job.timezone)
-            first = at.astimezone(zone).date() - timedelta(days=days - 1)
-            since = datetime.combine(first, time(), zone).astimezone(UTC)
-            found[job.slug] = slots_of(job, app.ledger, app.agenda, since, at + timedelta(seconds=1), at)
+            today = at.astimezone(ZoneInfo(job.timezone)).date()
+            first = today - timedelta(days=days - 1)
+            found[job.slug] = slots_of_days(job, app.ledger, app.agenda, first, today, at)
     return found
 
 
+def newest_day() -> date:
+    """Today, in that of the zones of workspace and jobs in which it is latest."""
+    zones = {frame().timezone, *(job.timezone for job in jobs()[0])}
+    return max(now().astimezone(ZoneInfo(zone)).date() for zone in zones)
+
+
 def _kafka_jobs(folder: Path, app: App) -> list[Job]:
-    """Jobs as they are, and what is left of those whose file is gone or wrong: their runs."""
-    there = [job for job in _jobs(folder)[0] if job.export_format == "kafka"]
-    known = {job.slug for job in _jobs(folder)[0]}
-    gone = [
-        Job(slug, name, "", "", enabled=False, timezone=app.timezone)
-        for slug, name in app.ledger.jobs_known().items()
-        if slug not in known
-    ]
-    return there + gone
+    """Jobs as they are, and what is left of those whose file is gone or wrong."""
+    known = with_gone(_jobs(folder)[0], app.ledger, app.agenda, app.timezone)
+    return [job for job in known if job.export_format == "kafka"]
 
 
 @dataclass(frozen=True)
@@ -506,24 +504,56 @@ class RunDetail:
     """Why there are no figures of its sends; empty where there are."""
 
 
-def day_bounds(first: date, last: date) -> tuple[datetime, datetime]:
-    """When these days begin and end in the workspace's zone."""
-    zone = ZoneInfo(frame().timezone)
-    return (
-        datetime.combine(first, time(), zone).astimezone(UTC),
-        datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC),
-    )
+@dataclass(frozen=True)
+class RunsPage:
+    """One page of the runs, the newest first."""
+
+    runs: list[Run]
+    count: int
+    """How many there are on all pages."""
+    by_hand: int
+    """Messages that were sent by hand on the days asked for, which belong to no run."""
 
 
 def runs_page(
-    job: str | None, states: Sequence[str], days: tuple[date, date] | None, page: int, per_page: int
-) -> tuple[list[Run], int]:
-    """One page of the runs, the newest first, and how many there are in all."""
-    since, until = day_bounds(*days) if days else (None, None)
+    scope: Scope,
+    states: Sequence[str],
+    days: tuple[date, date] | None,
+    sent_on: tuple[date, date] | None,
+    page: int,
+    per_page: int,
+) -> RunsPage:
+    """One page of the runs.
+
+    Args:
+        scope: Of which job, to which topic and cluster.
+        states: Only these; empty: all.
+        days: Scheduled on one of these, each in the time zone of its job; None: whenever.
+        sent_on: Sent messages on one of these days of the workspace's zone, as the chart counts them; None: whenever.
+        page: From 0.
+        per_page: Runs.
+
+    Raises:
+        PsttError: Who sent when cannot be read.
+    """
+    run_ids, by_hand = None, 0
+    if sent_on:
+        with _metrics(root()).figures(frame().timezone) as figures:
+            senders = figures.senders(*sent_on, scope)
+        run_ids = [row["run_id"] for row in senders if row["job"]]
+        by_hand = sum(row["messages"] for row in senders if not row["job"])
     with opened() as app:
-        return app.ledger.runs_where(
-            job=job, states=states, since=since, until=until, limit=per_page, offset=page * per_page
+        runs, count = app.ledger.runs_where(
+            job=scope.job,
+            topic=scope.topic,
+            cluster=scope.cluster,
+            states=states,
+            days=days,
+            run_ids=run_ids,
+            limit=per_page,
+            offset=page * per_page,
         )
+    return RunsPage(runs, count, by_hand)
 
 
 def run_detail(run_id: str) -> RunDetail:
