@@ -145,7 +145,7 @@ class App:
         return self.settings.PSTT_TIMEZONE
 
     def cluster(self, name: str | None = None) -> Cluster:
-        """A cluster of connections.json; None: that of `default_environment`, else of the KAFKA_* settings."""
+        """A cluster of connections.json; None: that of `default_environment`; without clusters, of the KAFKA_* settings."""
         return self.connections.cluster(name, self.settings)
 
     def job(self, text: str) -> Job:
@@ -428,6 +428,7 @@ class App:
         try:
             with KafkaService(chosen, recorder=spool.record) as service:
                 result = service.send_message(topic, key, value)
+                spool.destination = service.destination(topic)
         finally:
             spool.close()
             self._sync()

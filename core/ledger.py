@@ -58,9 +58,9 @@ class Outcome:
 class Ledger(Store):
     """The runs and rejects of one workspace; opened as every `Store`."""
 
-    def _prepare(self) -> None:
-        super()._prepare()
-        self._db.create_function("local_day", 2, _local_day, deterministic=True)
+    def _prepared(self, opened: sqlite3.Connection) -> sqlite3.Connection:
+        opened.create_function("local_day", 2, _local_day, deterministic=True)
+        return super()._prepared(opened)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -354,6 +354,10 @@ class Ledger(Store):
     def topics_known(self) -> list[str]:
         """Every topic that a run sent to."""
         return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
+
+    def cluster_ids(self) -> dict[str, str]:
+        """Addresses of a cluster → the id that the newest run found there."""
+        return {row["bootstrap_servers"]: row["cluster_id"] for row in self._rows("cluster_ids")}
 
     def runs_state(self) -> tuple[int, int]:
         """Another one whenever a run has begun or ended: the newest run's number, and how many are open."""

@@ -178,6 +178,10 @@ SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
 -- name: topics_known
 SELECT DISTINCT topic FROM run ORDER BY topic
 
+-- name: cluster_ids
+-- SQLite takes the other columns from the row with the maximum.
+SELECT bootstrap_servers, cluster_id, max(rowid) FROM run WHERE cluster_id <> '' GROUP BY bootstrap_servers
+
 -- name: first_started
 SELECT started_at FROM run WHERE rowid = (SELECT min(rowid) FROM run WHERE job = :job)
 

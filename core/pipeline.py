@@ -19,7 +19,7 @@ from core.envelope import Encoded, Envelope, Reject, iso_utc
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState
+from core.model import Batch, Delivery, Destination, Plan, Publisher, Run, Source, TopicState
 from core.spool import Spool, Tally
 
 __all__ = ["run_job"]
@@ -143,6 +143,9 @@ class _Course(Intake):
         self.publisher.require_topic(self.plan.topic)
         self.at_start = self.publisher.describe(self.plan.topic)
         self.ledger.place(self.run.run_id, self.at_start)
+        if self.spool:
+            found = self.at_start
+            self.spool.destination = Destination(self.plan.cluster, found.cluster_id, found.bootstrap_servers)
         return self.at_start
 
     def send_once(self, source: Source, spool_dir: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -26,7 +26,8 @@ from core.damaged import damaged_segments
 from core.days import DayAnswer, Slot, answer_for, slots_of_days, with_gone
 from core.errors import ConfigError, PsttError
 from core.figures import Scope, Usual
-from core.model import Job, Run
+from core.model import Cluster, Destination, Job, Run
+from core.whereabouts import cluster_of, unknown_cluster
 from core.workspace import Workspace
 from ui.remembered import Remembered
 
@@ -129,9 +130,13 @@ def cluster_choices() -> tuple[list[str], str]:
     """The keys of `kafka_connections`, and the default topic of the usual cluster."""
     with opened() as app:
         try:
-            return list(app.connections.cluster_names), app.cluster().default_topic
+            names = list(app.connections.cluster_names)
         except ConfigError:
             return [], ""
+        try:
+            return names, app.cluster().default_topic
+        except ConfigError:
+            return names, ""
 
 
 # ── the overview ──────────────────────────────────────────────────────────────────────────────
@@ -652,18 +657,26 @@ class OnTopic:
 
 
 def read_from_topic(send: dict[str, Any]) -> OnTopic:
-    """Reads a message at its offset and compares it with what the ledger says was sent.
+    """Reads a message at its offset, on the cluster that it was sent to, and compares it with what was sent.
 
     Raises:
         PsttError: It cannot be read, or is not there any more; the text says why.
     """
     from core.envelope import proves_data
-    from core.topic_reader import read_message
+    from core.topic_reader import cluster_id
 
     with opened() as app:
         run = app.ledger.run(send["run_id"]) if send["job"] else None
-        cluster = _cluster_of(app, run)
-    message = read_message(cluster, send["topic"], send["partition"], send["offset"])
+        clusters, problems = app.connections.known_clusters(app.settings)
+        ids = app.ledger.cluster_ids()
+    sent_to = _destination(send, run)
+    cluster = cluster_of(sent_to, clusters, ids, cluster_id)
+    if cluster is not None:
+        message = _at(cluster, send)
+    elif sent_to.cluster_id:
+        raise unknown_cluster(sent_to, problems)
+    else:
+        message = _sought(send, sent_to, clusters, problems)
     key = None if message.key is None else message.key.decode("utf-8", "replace")
     value = message.value or b""
     message_id = message.headers.get("message_id")
@@ -676,17 +689,30 @@ def read_from_topic(send: dict[str, Any]) -> OnTopic:
     )
 
 
-def _cluster_of(app: App, run: Run | None) -> Any:
-    """The cluster by the name that the run wrote down."""
-    clusters = [app.cluster(name) for name in app.connections.cluster_names] or [app.cluster()]
-    if run is None:
-        return app.cluster()
+def _destination(send: dict[str, Any], run: Run | None) -> Destination:
+    """What was recorded with the send, else with its run."""
+    told = Destination(*(send[name] or "" for name in ("cluster", "cluster_id", "bootstrap_servers")))
+    if run is None or told.cluster_id or told.bootstrap_servers:
+        return told
+    return Destination(run.cluster, run.cluster_id, run.bootstrap_servers)
+
+
+def _at(cluster: Cluster, send: dict[str, Any]) -> TopicMessage:
+    from core.topic_reader import read_message
+
+    return read_message(cluster, send["topic"], send["partition"], send["offset"])
+
+
+def _sought(
+    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[ConfigError]
+) -> TopicMessage:
+    """The message wherever it is: an earlier version recorded no id of its cluster, and the name is another now."""
     for cluster in clusters:
-        if cluster.name == run.cluster:
-            return cluster
-    raise ConfigError(
-        f'there is no cluster "{run.cluster}" in connections.json any more', remedy="give it back its name"
-    )
+        with suppress(PsttError):  # it has no such topic or offset, or does not answer
+            message = _at(cluster, send)
+            if message.headers.get("message_id") == send["message_id"]:
+                return message
+    raise unknown_cluster(sent_to, problems)
 
 
 # ── the frame ─────────────────────────────────────────────────────────────────────────────────
