@@ -152,7 +152,7 @@ class App:
         return self.settings.PSTT_TIMEZONE
 
     def cluster(self, name: str | None = None) -> Cluster:
-        """A cluster of connections.json; None: that of `default_environment`, else of the KAFKA_* settings."""
+        """A cluster of connections.json; None: that of `default_environment`; without clusters, of the KAFKA_* settings."""
         return self.connections.cluster(name, self.settings)
 
     def job(self, text: str) -> Job:
@@ -498,6 +498,7 @@ class App:
         try:
             with KafkaService(chosen, recorder=spool.record) as service:
                 result = service.send_message(topic, key, value)
+                spool.destination = service.destination(topic)
         finally:
             spool.close()
             self._sync()
@@ -622,17 +623,15 @@ class App:
         yield from health(self.agenda, self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
 
     def receipt(self, day: date | None, now: datetime) -> Receipt:
-        """The receipt of a day in the workspace's zone; None: of today so far."""
+        """The receipt of what was scheduled on a day; None: of today so far."""
         from core.jobs import load_jobs
         from core.receipt import make_receipt
 
-        zone = ZoneInfo(self.timezone)
-        start = datetime.combine(day or now.astimezone(zone).date(), clock_time(), zone)
-        end = min(datetime.combine(start.date() + timedelta(days=1), clock_time(), zone), now.astimezone(zone))
-        if end < start:
-            raise ConfigError(f"{start:%Y-%m-%d} is still to come")
+        today = now.astimezone(ZoneInfo(self.timezone)).date()
+        if day is not None and day > today:
+            raise ConfigError(f"{day} is still to come")
         jobs, _broken = load_jobs(self.workspace)
-        return make_receipt(self.ledger, self.agenda, self.outbox, jobs, start, end, self.timezone)
+        return make_receipt(self.ledger, self.agenda, self.outbox, jobs, day or today, now, self.timezone)
 
     def test_mail(self, to: Sequence[str], now: datetime) -> Fate:
         """Sends a test mail at once, past the outbox; what the server said to each recipient.

@@ -160,6 +160,12 @@ class Figures:
         """The newest ended run of each job: `job, duration_s, end_to_end_s`, and when the job last `succeeded_at`."""
         return self._rows("newest_runs", {})
 
+    def senders(self, first: date, last: date, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Who sent on these days of the zone: `run_id, job` (empty: by hand)`, messages`; failed messages count too."""
+        noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
+        since = self.midnight(noon)
+        return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
+
     # ── over time ─────────────────────────────────────────────────────────────────────────────
 
     def days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> list[dict[str, Any]]:
@@ -387,13 +393,8 @@ def _up(moment: datetime) -> datetime:
 
 @cache
 def metrics_sql() -> dict[str, str]:
-    """The statements of metrics.sql, those that stand in braces put in."""
-    sql = load_named_sql("metrics.sql")
-
-    def put_in(text: str) -> str:
-        return re.sub(r"\{(\w+)\}", lambda found: put_in(sql[found[1]]) if found[1] in sql else found[0], text)
-
-    return {name: put_in(text) for name, text in sql.items()}
+    """The statements of metrics.sql."""
+    return load_named_sql("metrics.sql")
 
 
 def make_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:

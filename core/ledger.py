@@ -12,8 +12,9 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
@@ -56,6 +57,10 @@ class Outcome:
 
 class Ledger(Store):
     """The runs and rejects of one workspace; opened as every `Store`."""
+
+    def _prepared(self, opened: sqlite3.Connection) -> sqlite3.Connection:
+        opened.create_function("local_day", 2, _local_day, deterministic=True)
+        return super()._prepared(opened)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -307,9 +312,13 @@ class Ledger(Store):
         self,
         *,
         job: str | None = None,
+        topic: str | None = None,
+        cluster: str | None = None,
         states: Iterable[str] = (),
         since: datetime | None = None,
         until: datetime | None = None,
+        days: tuple[date, date] | None = None,
+        run_ids: Iterable[str] | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[list[Run], int]:
@@ -317,17 +326,26 @@ class Ledger(Store):
 
         Args:
             job: Its slug; None: all.
+            topic: Where they sent to; None: anywhere.
+            cluster: The cluster's name at that time; None: any.
             states: Only these, `RunState` or `Verdict`; empty: all.
             since: Scheduled at or after it.
             until: Scheduled before it.
+            days: Scheduled on the first day, the last, or between them, each in the time zone of its job.
+            run_ids: Only these; None: all.
             limit: Runs a page.
             offset: Runs on the pages before.
         """
         values = {
             "job": job,
+            "topic": topic,
+            "cluster": cluster,
             "states": json.dumps(list(states)),
             "since": iso_utc(since) if since else None,
             "until": iso_utc(until) if until else None,
+            "first": str(days[0]) if days else None,
+            "last": str(days[1]) if days else None,
+            "run_ids": None if run_ids is None else json.dumps(list(run_ids)),
         }
         (count,) = self._rows("runs_where_count", values)
         rows = self._rows("runs_where", values | {"limit": limit, "offset": offset})
@@ -356,15 +374,24 @@ class Ledger(Store):
         """Every topic that a run sent to."""
         return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
 
+    def cluster_ids(self) -> dict[str, str]:
+        """Addresses of a cluster → the id that the newest run found there."""
+        return {row["bootstrap_servers"]: row["cluster_id"] for row in self._rows("cluster_ids")}
+
     def runs_state(self) -> tuple[int, int, int]:
         """Another one whenever a run has begun or ended: the newest run's number, how many are open, how many interrupted."""
         (row,) = self._rows("runs_state")
         return int(row[0]), int(row[1]), int(row[2])
 
-    def first_scheduled(self, job: str) -> datetime | None:
-        """The earliest scheduled time of a job's runs; None where there is none."""
-        (row,) = self._rows("first_scheduled", {"job": job})
-        return datetime.fromisoformat(row[0]) if row[0] else None
+    def first_started(self, job: str) -> datetime | None:
+        """When a job ran for the first time, by any door; None where it never did."""
+        row = next(iter(self._rows("first_started", {"job": job})), None)
+        return datetime.fromisoformat(row["started_at"]) if row else None
+
+    def last_succeeded(self, job: str) -> datetime | None:
+        """The newest scheduled time of a job that has a succeeded run; None where there is none."""
+        (row,) = self._rows("last_succeeded", {"job": job})
+        return datetime.fromisoformat(row["scheduled_at"]) if row["scheduled_at"] else None
 
     def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
         """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
@@ -442,6 +469,10 @@ def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> d
         "error_remedy": error.remedy,
         "error_retriable": int(error.is_retriable),
     }
+
+
+def _local_day(moment: str, timezone: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(ZoneInfo(timezone)).date().isoformat()
 
 
 def _storable(text: str) -> str:

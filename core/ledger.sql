@@ -157,16 +157,19 @@ INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :datab
 -- name: runs
 SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, rowid DESC LIMIT :limit
 
--- name: runs_where
-SELECT * FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
-    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
+-- name: where
+(:job IS NULL OR job = :job) AND (:topic IS NULL OR topic = :topic) AND (:cluster IS NULL OR cluster = :cluster)
+    AND (:since IS NULL OR scheduled_at >= :since) AND (:until IS NULL OR scheduled_at < :until)
+    AND (:first IS NULL OR local_day(scheduled_at, timezone) BETWEEN :first AND :last)
+    AND (:run_ids IS NULL OR run_id IN (SELECT value FROM json_each(:run_ids)))
+    AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
         OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
-ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
+
+-- name: runs_where
+SELECT * FROM run WHERE {where} ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
 
 -- name: runs_where_count
-SELECT count(*) FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
-    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
-        OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
+SELECT count(*) FROM run WHERE {where}
 
 -- name: runs_of_job
 SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at < :until ORDER BY rowid
@@ -182,8 +185,15 @@ SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
 -- name: topics_known
 SELECT DISTINCT topic FROM run ORDER BY topic
 
--- name: first_scheduled
-SELECT min(scheduled_at) FROM run WHERE job = :job
+-- name: cluster_ids
+-- SQLite takes the other columns from the row with the maximum.
+SELECT bootstrap_servers, cluster_id, max(rowid) FROM run WHERE cluster_id <> '' GROUP BY bootstrap_servers
+
+-- name: first_started
+SELECT started_at FROM run WHERE rowid = (SELECT min(rowid) FROM run WHERE job = :job)
+
+-- name: last_succeeded
+SELECT max(scheduled_at) AS scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay')
 
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2

@@ -45,7 +45,7 @@ MEMORY = "16MB"
 second a million sends, 24MB a tenth."""
 MOST_MEMORY = "1GB"
 
-FORMAT = 3
+FORMAT = 4
 """Of metrics.duckdb; one of another format is made again from the spool."""
 ROWS_AT_ONCE = 2_000
 """Runs or rejects that are copied by one statement; more would need more memory than a segment."""

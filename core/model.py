@@ -24,6 +24,7 @@ __all__ = [
     "CsvDialect",
     "DatabaseConnection",
     "Delivery",
+    "Destination",
     "EmailNotification",
     "Expect",
     "Fact",
@@ -219,6 +220,18 @@ class Cluster:
 
 
 # ── the job and its query ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The cluster that messages really went to, as far as it is known; empty texts: it is not."""
+
+    cluster: str = ""
+    """Its name at that time."""
+    cluster_id: str = ""
+    """The cluster's own id, which no renaming and no other address changes."""
+    bootstrap_servers: str = ""
+    """Its addresses at that time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from core.envelope import Encoded, Envelope, Reject
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source, TopicState, Verification
+from core.model import Batch, Delivery, Destination, Plan, Publisher, Run, Source, TopicState, Verification
 from core.once import Marker, Once
 from core.pending import Note, forget, keep
 from core.settling import discard, measured, release
@@ -167,6 +167,9 @@ class _Course(Intake):
         self.publisher.require_topic(self.plan.topic)
         self.at_start = self.publisher.describe(self.plan.topic)
         self.ledger.place(self.run.run_id, self.at_start)
+        if self.spool:
+            found = self.at_start
+            self.spool.destination = Destination(self.plan.cluster, found.cluster_id, found.bootstrap_servers)
         return self.at_start
 
     def send_once(self, source: Source, once: Once) -> None:

@@ -389,23 +389,43 @@ class Connections:
 
     def cluster_for(self, job: Job, settings: Settings) -> Cluster:
         """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
-        return self.cluster(self.cluster_key_for(job), settings)
+        return self._cluster(self.cluster_key_for(job), settings)
 
     def cluster_key_for(self, job: Job) -> str | None:
-        """Under which key of `kafka_connections` a job's cluster is; None: as in `cluster`."""
+        """Under which key of `kafka_connections` a job's cluster is; None: the KAFKA_* settings alone."""
         if job.kafka_config.cluster is not None:
             return job.kafka_config.cluster
-        environment = self._database(job.connection)[0].environment
-        return environment if environment in self._clusters else None
+        environments = (self._database(job.connection)[0].environment, self.default_environment)
+        return next((name for name in environments if name in self._clusters), None)
 
     def cluster(self, name: str | None, settings: Settings) -> Cluster:
-        """One cluster with every setting resolved; None: `default_environment`, else the KAFKA_* settings alone.
+        """One cluster with every setting resolved; None: `default_environment`; where there are no clusters, the KAFKA_* settings.
 
         Raises:
-            ConfigError: Unknown name, or settings that contradict each other.
+            ConfigError: Unknown name, no name where nothing says which one is meant, or settings that contradict each other.
         """
         if name is None and self.default_environment in self._clusters:
             name = self.default_environment
+        if name is None and self._clusters:
+            raise ConfigError(
+                "which cluster is not said",
+                why=f"{self._file.path.name} has {', '.join(self._clusters)}, and no default_environment",
+                remedy=f'name one of them, or set "default_environment" in {self._file.path.name}',
+            )
+        return self._cluster(name, settings)
+
+    def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[ConfigError]]:
+        """Every cluster that a message may have gone to, the KAFKA_* settings' own last; and why some cannot be used."""
+        clusters, problems = [], []
+        for name in (*self._clusters, None):
+            try:
+                clusters.append(self._cluster(name, settings))
+            except ConfigError as error:
+                problems.append(error)
+        return clusters, problems
+
+    def _cluster(self, name: str | None, settings: Settings) -> Cluster:
+        """None: of the KAFKA_* settings alone."""
         if name is not None and name not in self._clusters:
             raise ConfigError(
                 f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.errors import PsttError, RetriesExhausted, StorageFailed
-from core.model import Delivery, PartitionRange
+from core.model import Delivery, Destination, PartitionRange
 
 __all__ = [
     "SEND_SCHEMA",
@@ -59,6 +59,9 @@ SEND_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("error_class", pa.string()),
+        ("cluster", pa.string()),
+        ("cluster_id", pa.string()),
+        ("bootstrap_servers", pa.string()),
     ]
 )
 
@@ -157,6 +160,8 @@ class Spool:
         self.folder = folder
         self.run_id = run_id
         self.job = job
+        self.destination = Destination()
+        """Where the sends go; to be told before the first segment is written."""
         self.tally = Tally()
         self._segments = 0
         self._failure: StorageFailed | None = None
@@ -274,6 +279,10 @@ class Spool:
             pc.if_else(acknowledged, _word("acknowledged"), _word("failed")),
             errors,
             classes,
+            *(
+                pa.repeat(_word(text), count) if text else pa.nulls(count, pa.string())
+                for text in astuple(self.destination)
+            ),
         ]
         return pa.Table.from_arrays(columns, schema=SEND_SCHEMA)
 
@@ -333,7 +342,7 @@ def sent_by(folder: Path, run_id: str) -> Tally:
     return tally
 
 
-_REPEATING = ["run_id", "job", "topic", "status", "error", "error_class"]
+_REPEATING = ["run_id", "job", "topic", "status", "error", "error_class", "cluster", "cluster_id", "bootstrap_servers"]
 
 
 def _class_of(error: PsttError) -> str:

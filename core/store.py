@@ -28,6 +28,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     1: (("ledger.sql", "schema"), ("agenda.sql", "schema"), ("columns.sql", "schema"), ("alerts.sql", "schema")),
     2: (("accounts.sql", "schema"), ("idempotency.sql", "schema")),
     3: (("ledger.sql", "schema_3"),),
+    4: (("agenda.sql", "schema_4"),),
 }
 """Version of the file → the `.sql` files and their statements that bring a file of the version before to it, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -346,6 +347,10 @@ class KafkaRig(KafkaTopics):
             data.mkdir()
             for name, content in self._formatted.items():
                 (data / name).write_bytes(content)
+            file = data / "meta.properties"  # each is a cluster of its own
+            file.write_text(
+                re.sub(r"(?m)^cluster\.id=.*$", f"cluster.id={_new_id()}", file.read_text("utf-8")), "utf-8"
+            )
 
     def start(self, timeout_s: float = 60) -> None:
         """Starts the broker, also again after `stop` or `kill`, on the same ports and data; returns when it answers."""
@@ -397,7 +402,7 @@ class KafkaRig(KafkaTopics):
 
     def _format(self) -> None:
         # One in 64 would begin with "-", which the tool takes for an option.
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+        cluster = _new_id()
         command = ["java", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, "kafka.tools.StorageTool", "format"]
         command += ["-t", cluster, "-c", str(self._config)]
         for user, password in self._users.items():
@@ -479,7 +484,8 @@ class FurtherBroker(KafkaRig):
         if data.exists():
             return
         data.mkdir()
-        known = dict(line.split("=", 1) for line in self._formatted["meta.properties"].decode().split() if "=" in line)
+        first = (self._first._folder / "data" / "meta.properties").read_text("utf-8")
+        known = dict(line.split("=", 1) for line in first.split() if "=" in line)
         known |= {
             "node.id": str(self._node_id),
             "directory.id": base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22],
@@ -494,6 +500,10 @@ class FurtherBroker(KafkaRig):
             "controller.quorum.voters": f"1@{self._first.controller}",
             "listeners": settings["advertised.listeners"],
         }
+
+
+def _new_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 def _answers(admin: AdminClient) -> bool:

@@ -20,6 +20,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.agenda import Agenda
+from core.job_edits import read_job_file
 from core.ledger import Ledger
 from core.model import Run
 from core.workspace import Workspace
@@ -102,6 +103,8 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
     (queries / "broken.job.json").write_text(json.dumps(broken), encoding="utf-8")
     place = Place(folder, topic, {PASSWORD_VARIABLE: postgres.password})
     newest = datetime.now(ZONE).replace(hour=2, minute=0, second=0, microsecond=0)
+    file = read_job_file(Workspace(folder), "export")
+    place.agenda(Agenda.add_job_version, "export", file.sha256, file.text, newest - timedelta(days=3, minutes=1))
     for back in (3, 1, 0):  # two days ago is missing
         place.command("run", "export", "--at", (newest - timedelta(days=back)).isoformat())
     place.command("run", "broken")

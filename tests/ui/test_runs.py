@@ -1,6 +1,7 @@
 """Runs: the list, one run, and what can be asked of it."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -8,6 +9,7 @@ from core.ledger import Ledger
 from core.model import Job, Plan, Query, RunFile, Step
 from core.workspace import Workspace
 from tests.ui.conftest import SCRIPT, cells, is_harmless, now, words
+from ui import data
 from ui.access import Visitor
 from ui.components.verdict import equation, subject
 
@@ -41,6 +43,44 @@ def test_filters_of_job_state_and_day_choose(worked, see):
     oldest = worked.runs("export")[-1]
     app = see("runs", day=str(oldest.scheduled_at.date()))
     assert list(app.dataframe[0].value["Run"]) == [oldest.run_id]
+
+
+def test_a_bar_of_the_chart_leads_to_the_runs_that_sent_on_that_day(worked, see):
+    """Three days were sent today: by the scheduled day the chart's 1,485 messages would be one run."""
+    shown = data.overview(data.Scope(topic=worked.topic), 30)
+    (bar,) = shown.days
+    app = see("runs", sent=str(bar["day"]), topic=worked.topic)
+    runs = app.dataframe[0].value
+    assert sum(runs["Acknowledged"]) == bar["messages"] == 3 * 495
+    assert len(runs) == 3
+    app = see("runs", sent=str(bar["day"] - timedelta(days=1)), topic=worked.topic)
+    assert "No run is like that." in words(app)
+
+
+def test_what_was_sent_by_hand_on_a_day_is_told_beside_its_runs(spoilt, see):
+    spoilt.command("send", spoilt.topic, "572680001120", "by hand")
+    (bar,) = data.overview(data.Scope(), 30).days
+    app = see("runs", sent=str(bar["day"]))
+    assert "On these days 1 message was sent by hand; it belongs to no run." in words(app)
+    assert sum(app.dataframe[0].value["Acknowledged"]) + 1 == bar["messages"]
+
+
+def test_filters_of_topic_and_environment_choose(worked, see):
+    app = see("runs", topic=worked.topic, cluster="Kafka Rig")
+    assert len(app.dataframe[0].value) == 4
+    assert app.selectbox(key="runs_topic").value == worked.topic
+    app = see("runs", topic="no-such-topic")
+    assert app.selectbox(key="runs_topic").value is None
+
+
+def test_the_scheduled_day_is_that_of_the_jobs_time_zone(spoilt, see):
+    moment = datetime(2026, 1, 17, 3, tzinfo=UTC)  # 22:00 of the 16th in New York
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+        far = Job("far", "Far", "q.sql", "pg", timezone="America/New_York")
+        ledger.start(Plan(far, query, "rig", "t", moment, 100), now())
+    assert list(see("runs", day="2026-01-16").dataframe[0].value["Job"]) == ["Far"]
+    assert "No run is like that." in words(see("runs", day="2026-01-17"))
 
 
 def test_a_day_or_job_that_is_none_is_left_out_of_the_filter(worked, see):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from loguru import logger
 
@@ -145,6 +146,17 @@ def test_a_copy_cut_off_between_segments_goes_on_where_it_was(workspace, metrics
         metrics._copy_in_one(db, ["r0-000001.parquet"])
     assert metrics.sync().sends == 8
     assert count(metrics) == 12
+
+
+def test_a_segment_of_an_earlier_version_has_no_cluster_and_is_read_beside_newer_ones(workspace, metrics):
+    spooled(workspace, "r0", 2)
+    segment = next(workspace.spool_dir.iterdir())
+    pq.write_table(pq.read_table(segment).drop_columns(["cluster", "cluster_id", "bootstrap_servers"]), segment)
+    spooled(workspace, "r1", 2)
+    for _ in range(2):  # waiting, then copied
+        assert [send["cluster"] for send in metrics.find("k0")] == [None, None]
+        assert count(metrics) == 4
+        metrics.sync()
 
 
 def torn(segment: Path) -> None:

@@ -173,6 +173,7 @@ def _sent(send: dict[str, Any], zone: str) -> None:
         t("size"): size(send["size_bytes"]),
         t("handed over"): moment(send["handed_over_at"], zone, seconds=True),
         t("acknowledged in"): milliseconds(send["latency_ms"]),
+        t("cluster"): send["cluster"] or "–",
         t("run"): send["run_id"],
     }
     _facts(facts, "sent")
