@@ -42,6 +42,7 @@ FIGURES_S = 5.0
 """How old counts may be: however many sessions look, it is asked once in this time whether something is new."""
 AT_MOST_S = 60.0
 """How old they may be although nothing tells of a change: a file's time of change may come late, or be the same."""
+QUARTER_S = 900
 SHOWN_REJECTS = 1_000
 DEMO_ROWS = 20_000
 LOG_LINES = 300
@@ -212,9 +213,14 @@ class _Asked:
     scope: Scope
     days: int
     quarter: int
-    """Of an hour: time alone changes what is usual by now."""
+    """Of an hour, now: time alone changes what is usual by now, and a day begins with a quarter in every zone."""
     runs: tuple[int, int]
     sends: tuple[int, ...]
+
+    def at(self) -> datetime:
+        """The clock; within the quarter also where that ended since, so that an answer is of one day."""
+        begins = datetime.fromtimestamp(self.quarter * QUARTER_S, UTC)
+        return min(now(), begins + timedelta(seconds=QUARTER_S, microseconds=-1))
 
 
 def overview(scope: Scope, days: int) -> Overview:
@@ -223,9 +229,10 @@ def overview(scope: Scope, days: int) -> Overview:
     Raises:
         PsttError: They cannot be read.
     """
-    asked = replace(_all_asked.get(root()), scope=scope)
+    at = now()
+    asked = replace(_all_asked.get(root()), scope=scope, quarter=_quarter(at))
     of_any, of_this = _of_any_period.get(asked), _of_the_period.get(replace(asked, days=days))
-    return Overview(at=now(), threshold_ms=_threshold(asked.folder), **of_any, **of_this)
+    return Overview(at=at, threshold_ms=_threshold(asked.folder), **of_any, **of_this)
 
 
 def frequent_errors(scope: Scope, days: int) -> list[Error]:
@@ -236,17 +243,22 @@ def frequent_errors(scope: Scope, days: int) -> list[Error]:
     Raises:
         PsttError: They cannot be read.
     """
-    return _errors_of_the_period.get(replace(_all_asked.get(root()), scope=scope, days=days))
+    asked = replace(_all_asked.get(root()), scope=scope, days=days, quarter=_quarter(now()))
+    return _errors_of_the_period.get(asked)
+
+
+def _quarter(at: datetime) -> int:
+    return int(at.timestamp()) // QUARTER_S
 
 
 def _find_all_asked(folder: Path) -> _Asked:
     with open_workspace(folder, log=False) as app:
         timezone, runs = app.timezone, app.ledger.runs_state()
-    return _Asked(folder, timezone, Scope(), 0, int(now().timestamp()) // 900, runs, _metrics(folder).state())
+    return _Asked(folder, timezone, Scope(), 0, 0, runs, _metrics(folder).state())
 
 
 def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
-    at = now()
+    at = asked.at()
     end, week, day = (at + timedelta(days=days) for days in (1, -7, -1))
     with _metrics(asked.folder).figures(asked.timezone) as figures:
         newest = sorted(_errors(figures, day, end, asked.scope), key=lambda error: error.last_seen, reverse=True)
@@ -260,7 +272,7 @@ def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
 
 
 def _find_of_the_period(asked: _Asked) -> dict[str, Any]:
-    at = now()
+    at = asked.at()
     with _metrics(asked.folder).figures(asked.timezone) as figures:
         return {
             "days": figures.days(at, asked.days, asked.scope),
@@ -269,7 +281,7 @@ def _find_of_the_period(asked: _Asked) -> dict[str, Any]:
 
 
 def _find_errors_of_the_period(asked: _Asked) -> list[Error]:
-    at = now()
+    at = asked.at()
     with _metrics(asked.folder).figures(asked.timezone) as figures:
         return _errors(figures, figures.midnight(at, days=1 - asked.days), at + timedelta(days=1), asked.scope)
 
@@ -391,15 +403,14 @@ def fill_with_demo() -> str:
 
 def yesterday() -> tuple[DayAnswer, list[Slot]]:
     """What arrived of yesterday's rows, and the scheduled times that carry them."""
-    return _yesterday(root())
+    zone = ZoneInfo(frame().timezone)
+    return _of_day(root(), zone, now().astimezone(zone).date() - timedelta(days=1))
 
 
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
-def _yesterday(folder: Path) -> tuple[DayAnswer, list[Slot]]:
+def _of_day(folder: Path, zone: ZoneInfo, day: date) -> tuple[DayAnswer, list[Slot]]:
     at = now()
     with open_workspace(folder, log=False) as app:
-        zone = ZoneInfo(app.timezone)
-        day = at.astimezone(zone).date() - timedelta(days=1)
         begins = datetime.combine(day, time(), zone).astimezone(UTC) - timedelta(days=1)
         carrying = [
             slot
