@@ -183,7 +183,7 @@ class App:
         """The sends."""
         from core.metrics import Metrics
 
-        return Metrics(self.workspace)
+        return Metrics(self.workspace, self.timezone)
 
     def rejects(self, run: Run) -> list[Reject]:
         """The first rejects of a run, to be grouped by reason."""

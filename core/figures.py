@@ -399,11 +399,28 @@ def metrics_sql() -> dict[str, str]:
 
 def make_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:
     """The table `zone`: from which moment which offset holds."""
-    begins, offsets = zip(*_offsets(timezone, datetime.now(UTC).year + 2), strict=True)
+    _make_zone(db, timezone, "TEMP TABLE")
+
+
+def keep_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:
+    """The same in the file that is open, for views that stand in it; written only where it is another one."""
+    kept = db.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'zone' AND NOT temporary").fetchone()
+    wanted = (timezone, len(_offsets_so_far(timezone)))
+    if not kept or db.execute("SELECT any_value(timezone), count(*) FROM main.zone").fetchone() != wanted:
+        _make_zone(db, timezone, "TABLE")
+
+
+def _make_zone(db: duckdb.DuckDBPyConnection, timezone: str, kind: str) -> None:
+    begins, offsets = zip(*_offsets_so_far(timezone), strict=True)
     db.execute(
-        "CREATE OR REPLACE TEMP TABLE zone AS SELECT unnest(?::TIMESTAMP[]) AS begins, to_seconds(unnest(?::BIGINT[])) AS utc_offset",
-        [[_plain(moment) for moment in begins], list(offsets)],
+        f"CREATE OR REPLACE {kind} zone AS SELECT ? AS timezone, unnest(?::TIMESTAMP[]) AS begins, "
+        "to_seconds(unnest(?::BIGINT[])) AS utc_offset",
+        [timezone, [_plain(moment) for moment in begins], list(offsets)],
     )
+
+
+def _offsets_so_far(timezone: str) -> Sequence[tuple[datetime, int]]:
+    return _offsets(timezone, datetime.now(UTC).year + 2)
 
 
 @cache

@@ -26,7 +26,7 @@ import duckdb
 
 from core.damaged import damage_of, quoted, set_aside
 from core.errors import LedgerBusy, PsttError, StorageFailed
-from core.figures import Figures, Scope, metrics_sql
+from core.figures import Figures, Scope, keep_zone, metrics_sql
 from core.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ MOST_MEMORY = "1GB"
 
 FORMAT = 4
 """Of metrics.duckdb; one of another format is made again from the spool."""
+FILE_VIEWS = ("sends_copied", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
+"""What whoever opens metrics.duckdb itself may ask of: what is copied."""
 ROWS_AT_ONCE = 2_000
 """Runs or rejects that are copied by one statement; more would need more memory than a segment."""
 SETTLED_S = 2.0
@@ -67,9 +69,15 @@ class Synced:
 
 
 class Metrics:
-    """`metrics.duckdb` of one workspace and the segments beside it. Holds nothing open between calls."""
+    """`metrics.duckdb` of one workspace and the segments beside it. Holds nothing open between calls.
 
-    def __init__(self, workspace: Workspace) -> None:
+    Args:
+        workspace: Whose.
+        timezone: Where the days and hours of the views in the file begin.
+    """
+
+    def __init__(self, workspace: Workspace, timezone: str = "UTC") -> None:
+        self.timezone = timezone
         self.file = workspace.metrics_file
         self.spool_dir = workspace.spool_dir
         self.ledger_file = workspace.ledger_file
@@ -160,6 +168,7 @@ class Metrics:
             db.execute(self._sql["macros"])
             _require_format(db)
             db.execute(self._sql["tables"])
+            self._keep_views(db)
             known = _names_copied(db, "segment")
             missing = [name for name in names if name not in known]
             new = self._sound(missing, whole=False)
@@ -167,6 +176,13 @@ class Metrics:
             self._copy_runs(db)
         left_out = tuple(name for name in missing if name in self._left_out)
         return Synced("copied", len(missing) - len(left_out), sends, set_aside=left_out)
+
+    def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
+        """The documented views, in the file itself, with the macros that they need."""
+        keep_zone(db, self.timezone)
+        db.execute(self._sql["macros"].replace("CREATE OR REPLACE TEMP MACRO", "CREATE MACRO IF NOT EXISTS"))
+        for view in FILE_VIEWS:
+            db.execute(self._sql[f"view_{view}"].replace("CREATE VIEW", "CREATE VIEW IF NOT EXISTS"))
 
     def _copy_segments(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
         """Segments and the notes that they were copied, in one transaction, so that none counts twice."""

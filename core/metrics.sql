@@ -17,7 +17,11 @@ CREATE OR REPLACE TEMP MACRO latency_bucket(ms) AS
     CASE WHEN ms > 0.1 THEN ceil(ln(ms::DOUBLE / 0.1) / ln(1.03)) ELSE 0 END::SMALLINT;
 CREATE OR REPLACE TEMP MACRO bucket_ms(bucket) AS CASE WHEN bucket = 0 THEN 0.05 ELSE 0.1 * pow(1.03, bucket - 0.5) END;
 -- Every zone's offset is a multiple of a quarter of an hour, so local hours and days are whole quarters.
-CREATE OR REPLACE TEMP MACRO quarter_of(moment) AS make_timestamp(epoch_us(moment) // 900000000 * 900000000)
+CREATE OR REPLACE TEMP MACRO quarter_of(moment) AS make_timestamp(epoch_us(moment) // 900000000 * 900000000);
+-- The latency that a share (0 to 1) of counted messages did not exceed; counts of any jobs and hours may be put together.
+CREATE OR REPLACE TEMP MACRO percentile(latency_ms, messages, share) AS
+    list_reduce(list({'ms': latency_ms, 'seen': messages} ORDER BY latency_ms), lambda below, next:
+        CASE WHEN below.seen >= share * sum(messages) THEN below ELSE {'ms': next.ms, 'seen': below.seen + next.seen} END).ms
 
 -- name: schema
 {macros};
@@ -87,6 +91,10 @@ DELETE FROM run WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 DELETE FROM reject WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 
 -- ── views ──────────────────────────────────────────────────────────────────────────────────────
+-- They stand in metrics.duckdb too: a changed one raises FORMAT, so that the file is made again.
+
+-- name: view_sends_copied
+CREATE VIEW sends AS SELECT {send_columns} FROM send
 
 -- name: view_sends
 CREATE VIEW sends AS SELECT {send_columns} FROM send UNION ALL SELECT * FROM waiting
@@ -125,6 +133,13 @@ SELECT hour_utc, hour, job, topic, sum(messages)::BIGINT AS messages, sum(latenc
     bucket_ms(min(bucket) FILTER (WHERE seen >= 0.9 * total)) AS p90_ms,
     bucket_ms(min(bucket) FILTER (WHERE seen >= 0.99 * total)) AS p99_ms
 FROM ranked GROUP BY ALL
+
+-- name: view_latency
+CREATE VIEW latency AS
+SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour_utc,
+    date_trunc('hour', quarter + utc_offset) AS hour, job, topic, bucket_ms(bucket) AS latency_ms,
+    sum(messages)::BIGINT AS messages
+FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL GROUP BY ALL
 
 -- name: view_errors
 CREATE VIEW errors AS

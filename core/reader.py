@@ -7,6 +7,7 @@ the runner copies in between. A question is a SELECT; it reaches no other file a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VIEWS", "MetricsReader", "open_metrics"]
 
-VIEWS = ("sends", "runs", "rejects", "daily", "hourly_latency", "errors")
+VIEWS = ("sends", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
 """What a question may ask of; docs/METRICS.md tells each column."""
-COUNTED = ("daily", "hourly_latency", "traffic")
+COUNTED = re.compile(r"\b(daily|hourly_latency|latency|traffic)\b", re.IGNORECASE)
 MOST_ROWS = 5_000_000
 """Rows of an answer: they are kept in memory, at about 200 bytes each."""
 MEMORY = "2GB"
@@ -33,7 +34,7 @@ MEMORY = "2GB"
 
 
 class MetricsReader:
-    """Answers SQL over the views `sends`, `runs`, `rejects`, `daily`, `hourly_latency` and `errors`.
+    """Answers SQL over the views `sends`, `runs`, `rejects`, `daily`, `hourly_latency`, `latency` and `errors`.
 
     What is not copied into metrics.duckdb yet is seen too. Times are UTC; days and hours those of the workspace's zone.
 
@@ -67,7 +68,7 @@ class MetricsReader:
 
         def question(db: duckdb.DuckDBPyConnection) -> pa.Table:
             make_zone(db, self.timezone)
-            for view in ("daily", "hourly_latency", "errors"):
+            for view in ("daily", "hourly_latency", "latency", "errors"):
                 db.execute(metrics_sql()[f"view_{view}"])
             self._lock_in(db)
             try:
@@ -77,8 +78,7 @@ class MetricsReader:
                     raise
                 raise _not_understood(error) from None
 
-        counted = any(name in query.lower() for name in COUNTED)
-        return self._answers.from_arrow(self._metrics.answer(question, counted=counted))
+        return self._answers.from_arrow(self._metrics.answer(question, counted=COUNTED.search(query) is not None))
 
     execute = sql
 

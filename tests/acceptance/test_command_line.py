@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -559,8 +560,9 @@ def test_every_command_over_the_demo_prints_one_json_document(demo):
         json.loads(done.stdout)
 
 
-def test_the_demo_can_be_made_again(demo):
-    folder, _ = demo
+def test_the_demo_can_be_made_again(demo, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(demo[0], folder)
     done = run_command("demo", "--rows", "500", env=environment(measured=True), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "◐ complete with rejects" in done.stdout

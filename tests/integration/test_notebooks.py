@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import core
 from core.demo import BARCODE
 from tests.rigs.workspace import ROOT, environment, run_command
 
@@ -29,18 +31,36 @@ def demo(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def altered(demo, tmp_path_factory):
+    """The demo, its job called otherwise since, so that two have sent to one topic; and a job whose run failed."""
+    folder = tmp_path_factory.mktemp("altered") / "demo"
+    shutil.copytree(demo, folder)
+    queries = folder / "queries"
+    job = json.loads((queries / "export-cdg-tracce.job.json").read_text(encoding="utf-8"))
+    (queries / "export-cdg-tracce.job.json").unlink()
+    (queries / "altro.job.json").write_text(json.dumps(job | {"name": "Altro"}), encoding="utf-8")
+    (queries / "broken.sql").write_text("SELECT barcode FROM nowhere", encoding="utf-8")
+    broken = {"name": "Broken", "query": "broken.sql", "parameters": {}}
+    (queries / "broken.job.json").write_text(json.dumps(job | broken), encoding="utf-8")
+    for slug, code in (("altro", 4), ("broken", 1)):
+        done = run_command("run", slug, "--workspace", folder, env=environment(), cwd=folder.parent)
+        assert done.returncode == code, done.stdout + done.stderr
+    return folder
+
+
 @pytest.fixture
 def executed(demo, tmp_path, monkeypatch):
     """Runs a notebook with this very Python; its cells with their outputs."""
 
-    def run(file: Path) -> list[nbformat.NotebookNode]:
+    def run(file: Path, workspace: Path = demo) -> list[nbformat.NotebookNode]:
         spec = tmp_path / "kernels" / "python3"
         spec.mkdir(parents=True)
         (spec / "kernel.json").write_text(json.dumps(KERNEL), encoding="utf-8")
         monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
         monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-        monkeypatch.setenv("PSTT_WORKSPACE", str(demo))
-        for name in [name for name in os.environ if name.startswith("KAFKA_") or name == "PSTT_BARCODE"]:
+        monkeypatch.setenv("PSTT_WORKSPACE", str(workspace))
+        for name in [n for n in os.environ if n.startswith("KAFKA_") or n in ("PSTT_BARCODE", "PSTT_JOB")]:
             monkeypatch.delenv(name)
         notebook = nbformat.read(file, as_version=4)
         NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(file.parent)}}).execute()
@@ -76,6 +96,25 @@ def test_first_look_shows_days_latencies_and_slow_runs(executed):
     assert "Export CDG Tracce to Kafka" in texts(cells)
 
 
+def test_the_latency_of_two_jobs_of_one_topic_is_one_line_with_one_point_an_hour(executed, altered):
+    (_, lines, _) = charts(executed(named("01"), altered))
+    points = [list(trace["x"]) for trace in lines["data"]]
+    assert len(points) == 3
+    assert all(xs and len(xs) == len(set(xs)) for xs in points)
+
+
+def test_runs_that_failed_are_among_those_that_are_not_balanced(executed, altered):
+    with core.open_metrics(altered) as db:
+        ((run_id,),) = db.sql("SELECT run_id FROM runs WHERE state = 'failed'").fetchall()
+    assert run_id in texts(executed(named("02"), altered))
+
+
+def test_a_query_is_tried_of_whichever_job_there_is(executed, altered):
+    told = texts(executed(named("03"), altered))
+    assert "Altro" in told
+    assert "sent\n◐ complete with rejects" in told
+
+
 def test_job_health_shows_verdicts_rejects_drift_and_expectations(executed):
     cells = executed(named("02"))
     assert len(charts(cells)) == 2
@@ -89,7 +128,7 @@ def test_job_health_shows_verdicts_rejects_drift_and_expectations(executed):
 def test_try_a_query_previews_and_sends(executed, demo):
     cells = executed(named("03"))
     told = texts(cells)
-    assert "sent\n✔ balanced" in told
+    assert "sent\n◐ complete with rejects" in told
     assert '"barcode": ' in told
     assert len(charts(cells)) == 2
     runs = run_command("runs", "--json", "--workspace", demo, env=environment(), cwd=demo)

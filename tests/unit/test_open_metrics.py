@@ -5,7 +5,9 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from random import Random
 
+import duckdb
 import pytest
 
 import core
@@ -15,6 +17,7 @@ from core.ledger import Ledger, Outcome
 from core.metrics import Metrics
 from core.reader import VIEWS
 from core.workspace import Workspace
+from tests.unit.test_figures import spooled as spooled_of
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import NOW, holder, spooled
 
@@ -153,6 +156,64 @@ def test_rejected_rows_are_there_with_their_reason_and_without_the_row(workspace
         assert db.sql("SELECT run_id, reason FROM rejects").fetchall() == [(run.run_id, REJECT.reason)]
         assert db.sql("SELECT kind, count FROM errors").fetchall() == [("reject", 1)]
         Metrics(workspace).sync()
+
+
+# ── the file itself, opened by a tool that knows nothing of ours ──────────────────────────────
+
+
+def plain(workspace, sql):
+    with duckdb.connect(str(workspace.metrics_file), read_only=True) as file:
+        return file.execute(sql).fetchall()
+
+
+def test_the_views_stand_in_the_file_itself_and_answer_as_ours(workspace, db):
+    spooled(workspace, "r1", 6, errors={1: DeliveryTimeout("late")})
+    with Ledger(workspace.ledger_file) as ledger:
+        run = ledger.start(a_plan(), NOW)
+        ledger.add_rejects(run.run_id, [REJECT])
+        ledger.finish(run.run_id, Outcome("succeeded", 1, rejected=1), NOW + timedelta(seconds=1))
+    Metrics(workspace, db.timezone).sync()
+    for view in VIEWS:
+        ours = db.table(view)
+        assert plain(workspace, f"SELECT * FROM {view} ORDER BY ALL") == ours.order("ALL").fetchall() != []
+        assert [name for name, *_ in plain(workspace, f"DESCRIBE {view}")] == ours.columns
+
+
+def test_days_of_the_file_are_those_of_the_zone_also_after_it_was_changed(workspace):
+    spooled(workspace, "r1", 2, moment=datetime(2026, 10, 25, 23, 30, tzinfo=UTC))  # 00:30 of the 26th in Rome
+    asked = "SELECT day, messages FROM daily"
+    for zone, day in (("Europe/Rome", 26), ("America/New_York", 25), ("America/New_York", 25), ("Asia/Tokyo", 26)):
+        Metrics(workspace, zone).sync()
+        assert plain(workspace, asked) == [(date(2026, 10, day), 2)]
+
+
+def test_a_file_of_the_earlier_format_gets_its_views_from_the_spool(workspace):
+    spooled(workspace, "r1", 5)
+    Metrics(workspace).sync()
+    with duckdb.connect(str(workspace.metrics_file)) as file:
+        file.execute("UPDATE format SET version = 3; DROP VIEW latency; DROP TABLE zone")
+    assert Metrics(workspace).sync().state == "rebuilt"
+    assert plain(workspace, "SELECT sum(messages) FROM latency") == [(5,)]
+
+
+BY_HOUR = "SELECT hour_utc, percentile(latency_ms, messages, 0.99) FROM latency GROUP BY hour_utc ORDER BY hour_utc"
+
+
+def test_percentiles_by_hour_of_all_jobs_together_are_one_short_query(workspace, db):
+    random, exact = Random(3), {}
+    for number in range(9):  # jobs of very different latencies, so that an average of their p99 would be far off
+        hour = NOW + timedelta(hours=number % 3)
+        latencies = [random.lognormvariate(1 + number % 4, 1) for _ in range(400)]
+        spooled_of(workspace, f"r{number}", [hour] * 400, job=f"j{number % 2}", topic=f"t{number}", latencies=latencies)
+        exact.setdefault(hour.replace(tzinfo=None), []).extend(latencies)
+    Metrics(workspace).sync()
+    told = plain(workspace, BY_HOUR)
+    assert [hour for hour, _ in told] == sorted(exact)
+    for hour, p99_ms in told:
+        assert p99_ms == pytest.approx(sorted(exact[hour])[round(0.99 * 1200) - 1], rel=0.015)
+    spooled_of(workspace, "waits", [NOW], job="j", topic="t", latencies=[1e6])  # not copied yet
+    assert db.sql(BY_HOUR).fetchall()[1:] == told[1:]
+    assert db.sql("SELECT max(latency_ms) FROM latency").fetchall()[0][0] == pytest.approx(1e6, rel=0.015)
 
 
 def documented() -> dict[str, list[str]]:
