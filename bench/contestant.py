@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import sys
 import time
 from array import array
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+CLIENTS_LOG = logging.getLogger("kafka")
+"""Takes what the clients of the contestants say, which would else be on the terminal; kafka-python-ng's own name."""
+CLIENTS_LOG.addHandler(logging.NullHandler())
 
 
 def peak_mb() -> float:
@@ -62,7 +67,8 @@ def limit(app: Any, rows: int) -> dict[str, Any]:
 
     cluster = app.connections.cluster_for(app.job("export"), app.settings)
     messages = made_beforehand(app, rows)
-    producer = Producer(producer_config(cluster, max_in_flight=app.settings.PSTT_MAX_IN_FLIGHT_MESSAGES))
+    config = producer_config(cluster, max_in_flight=app.settings.PSTT_MAX_IN_FLIGHT_MESSAGES)
+    producer = Producer(config, logger=CLIENTS_LOG)
     bound = app.settings.PSTT_MAX_IN_FLIGHT_MESSAGES
     topic = app.job("export").kafka_config.topic
     latencies, offsets, partitions = array("d"), array("q"), array("i")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -70,6 +70,17 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         _say_no_more()
         code = 0
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process, at once where a driver's call has not come back: everything is written down by now."""
+    session = sys.modules.get("core.sources.session")  # not there where no database was opened
+    if session is not None and session.is_left_behind():
+        import os
+
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -815,9 +826,11 @@ def metrics_rebuild(workspace: Workspace_ = None, as_json: Json_ = False) -> Non
     with App.open(workspace) as opened:
         made = opened.metrics.rebuild()
     if as_json:
-        _print_json({"state": made.state, "segments": made.segments, "sends": made.sends})
+        document = {"state": made.state, "segments": made.segments, "sends": made.sends}
+        _print_json(document | {"set_aside": list(made.set_aside)})
     else:
         _print([f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"])
+        _print([f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside])
 
 
 # ── shared by the commands ────────────────────────────────────────────────────────────────────
@@ -949,12 +962,17 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _pairs(params: list[str] | None) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for param in params or []:
         name, equals, value = param.partition("=")
         if not equals or not name:
             raise ConfigError(f"--param {param} is not NAME=VALUE", remedy="write --param DATA=2026-01-16")
-        pairs[name] = value
+        if pairs.setdefault(name.upper(), value) != value:
+            raise ConfigError(
+                f"--param {name} is given twice",
+                why="the second value would replace the first",
+                remedy=f"leave one out; several values of a parameter marked [list] are written {name}=A,B",
+            )
     return pairs
 
 

@@ -14,14 +14,14 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from core.envelope import iso_utc
-from core.errors import ConfigError, SignInNeeded, TooManyAttempts
+from core.errors import ConfigError, SignInNeeded, StorageFailed, TooManyAttempts
 from core.named_sql import load_named_sql
 from core.store import Store
 
@@ -358,7 +358,8 @@ class Accounts(Store):
                 remedy="python -m core token add makes another",
             )
         if token.last_used_at is None or now - token.last_used_at >= USE_NOTED_EVERY:
-            self._write("note_token_use", {"token_id": token.token_id, "now": iso_utc(now)})
+            with suppress(StorageFailed):  # on a full disk the token still reads
+                self._write("note_token_use", {"token_id": token.token_id, "now": iso_utc(now)})
         return Caller(f"token {token.name}", RIGHTS_OF_SCOPE[token.scope])
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────

@@ -204,6 +204,7 @@ class Agenda(Store):
                 self._db.execute(self._sql["forget_future_skips"], values)
                 self._db.execute(self._sql["cut_future_spans"], values)
                 self._db.execute(self._sql["turn_back_watermark"], values)
+            self._db.execute(self._sql["turn_back_history"], {"now": iso_utc(now)})
 
     def plan(self, brought: Iterable[NewFires], now: datetime) -> int:
         """Writes fires and watermarks in one transaction; a fire that has a row already is left as it is.
@@ -444,9 +445,30 @@ class Agenda(Store):
         return [_made(AuditEntry, row) for row in self._rows("audit_trail", {"object": object_, "limit": limit})]
 
     def add_job_version(self, job: str, sha256: str, document: str, now: datetime, saved_by: str = "") -> None:
-        """Keeps a job file as it is now; one that was seen before becomes the newest again."""
+        """Keeps a job file as it is now; one that was seen before becomes the newest again.
+
+        It is in force from now on, if it was not already.
+        """
         row = {"job": job, "sha256": sha256, "document": document, "seen_at": iso_utc(now), "saved_by": saved_by}
-        self._write("insert_job_version", row)
+        with self._translated(), self._transaction():
+            self._db.execute(self._sql["insert_job_version"], row)
+            self._db.execute(self._sql["add_to_history"], {"job": job, "since": iso_utc(now), "sha256": sha256})
+
+    def end_job(self, job: str, now: datetime) -> None:
+        """The file of a job is gone: from now on nothing of it is due."""
+        self._write("add_to_history", {"job": job, "since": iso_utc(now), "sha256": ""})
+
+    def job_history(self, job: str) -> list[tuple[datetime, str | None]]:
+        """Since when which text of a job's file was in force, in the order in which it was noticed; None: it was gone."""
+        return [(_moment(row["since"]), row["document"]) for row in self._rows("job_history", {"job": job})]
+
+    def jobs_noticed(self) -> list[str]:
+        """The slug of every job whose file anyone has ever noticed, also of those that are gone."""
+        return [row["job"] for row in self._rows("in_force", {"job": None})]
+
+    def in_force(self, job: str | None = None) -> dict[str, str]:
+        """Job → hash of the version of its file that is in force, as far as anyone has noticed; gone ones are left out."""
+        return {row["job"]: row["sha256"] for row in self._rows("in_force", {"job": job}) if row["sha256"]}
 
     def job_version(self, job: str, sha256: str | None = None) -> JobVersion | None:
         """That version of a job file, or the newest one; None where there is none."""

@@ -86,6 +86,16 @@ CREATE TABLE job_version (
     PRIMARY KEY (job, sha256)
 ) STRICT;
 
+-- name: schema_4
+-- Which version of a job's file was in force since when. A version that comes back has another row, as `job_version` keeps one.
+CREATE TABLE job_history (
+    job               TEXT NOT NULL,
+    since             TEXT NOT NULL,
+    sha256            TEXT NOT NULL      -- of job_version, empty where the file was gone
+) STRICT;
+CREATE INDEX job_history_of ON job_history (job);
+INSERT INTO job_history SELECT job, seen_at, sha256 FROM job_version ORDER BY seen_at, rowid
+
 -- name: watermarks
 SELECT * FROM watermark
 
@@ -95,6 +105,9 @@ ON CONFLICT (job) DO UPDATE SET considered_until = excluded.considered_until, ca
 
 -- name: turn_back_watermark
 UPDATE watermark SET considered_until = :now WHERE job = :job
+
+-- name: turn_back_history
+UPDATE job_history SET since = :now WHERE since > :now
 
 -- name: forget_watermark
 DELETE FROM watermark WHERE job = :job
@@ -244,3 +257,15 @@ SELECT * FROM job_version WHERE job = :job ORDER BY seen_at DESC, rowid DESC LIM
 
 -- name: job_versions
 SELECT * FROM job_version WHERE job = :job ORDER BY seen_at DESC, rowid DESC
+
+-- name: add_to_history
+INSERT INTO job_history SELECT :job, :since, :sha256
+WHERE coalesce((SELECT sha256 FROM job_history WHERE job = :job ORDER BY rowid DESC LIMIT 1), '') <> :sha256
+
+-- name: job_history
+SELECT since, document FROM job_history LEFT JOIN job_version USING (job, sha256) WHERE job_history.job = :job
+ORDER BY job_history.rowid
+
+-- name: in_force
+-- SQLite takes the other columns from the row with the maximum.
+SELECT job, sha256, max(rowid) FROM job_history WHERE :job IS NULL OR job = :job GROUP BY job

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from core.alert_rules import OF_JOBS, Rule
+from core.damaged import REMEDY
 from core.model import Job, Run
 from core.notices import Notice, Table
 from core.outbox import Episode
@@ -26,6 +27,7 @@ _WHAT = {
     "error_rate": "too many messages fail",
     "runner_memory": "the runner uses much memory",
     "job_late": "the day's run has not succeeded in time",
+    "spool_damaged": "it could not be read and was set aside",
 }
 _NEXT = {
     "success_rate": "look at the last error; rows that did not arrive are sent by a replay",
@@ -35,6 +37,7 @@ _NEXT = {
     "error_rate": "mend the cause, then enable the job again; rows that did not arrive are sent by a replay",
     "runner_memory": "restart the runner when no run is under way, and report this",
     "job_late": "look whether it runs, failed or was never started; then run it",
+    "spool_damaged": REMEDY,
 }
 
 
@@ -92,11 +95,12 @@ def failure_notice(run: Run, episode: Episode | None) -> Notice:
         ("Why", run.error_text or "no reason is known"),
         ("Next", run.error_remedy or f"python -m core show {run.run_id}"),
     ]
+    repeats = "writes the file again" if run.is_file else "sends the same rows again, with the same message ids"
     commands = [
         (f"python -m core show {run.run_id}", "what happened, step by step"),
-        (f"python -m core replay {run.run_id}", "sends the same rows again, with the same message ids"),
+        (f"python -m core replay {run.run_id}", repeats),
     ]
-    if run.acknowledged:
+    if run.acknowledged and not run.is_file:
         commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
     return Notice(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
@@ -168,7 +172,7 @@ def _figures(run: Run) -> Table:
     rows = [
         ("figure", "value"),
         ("rows read", f"{run.rows_read:,}"),
-        ("acknowledged", f"{run.acknowledged:,}"),
+        ("written" if run.is_file else "acknowledged", f"{run.acknowledged:,}"),
         ("rejected", f"{run.rejected:,}"),
         ("failed", f"{run.failed:,}"),
         ("size", size_text(run.bytes)),

@@ -86,6 +86,12 @@ class LateShape(RuleShape):
     actions: list[str] = ["mail", "log_error"]
 
 
+class DamagedShape(RuleShape):
+    """A segment of the spool could not be read and was set aside."""
+
+    actions: list[str] = ["mail", "log_error"]
+
+
 class RulesShape(_Shape):
     """`rules`."""
 
@@ -95,6 +101,7 @@ class RulesShape(_Shape):
     error_rate: ErrorRateShape = ErrorRateShape()
     runner_memory: MemoryShape = MemoryShape()
     job_late: LateShape = LateShape()
+    spool_damaged: DamagedShape = DamagedShape()
 
 
 class AlertsShape(_Shape):
@@ -104,7 +111,9 @@ class AlertsShape(_Shape):
     rules: RulesShape = RulesShape()
 
 
-RuleName = Literal["success_rate", "latency_p99", "producer_disconnected", "error_rate", "runner_memory", "job_late"]
+RuleName = Literal[
+    "success_rate", "latency_p99", "producer_disconnected", "error_rate", "runner_memory", "job_late", "spool_damaged"
+]
 OF_JOBS = ("success_rate", "latency_p99", "error_rate", "job_late")
 """Rules whose subject is a job."""
 
@@ -132,6 +141,7 @@ class Rule:
             "error_rate": f"error rate > {number} %",
             "runner_memory": f"memory of the runner > {number} %",
             "job_late": "no success in time",
+            "spool_damaged": "a segment of the spool cannot be read",
         }[self.name]
 
 

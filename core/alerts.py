@@ -21,7 +21,8 @@ from zoneinfo import ZoneInfo
 from core.agenda import Agenda
 from core.alert_notices import alert_notice, failure_notice, over_notice, success_notice
 from core.alert_rules import AlertFile, Rule, default_alerts, load_alerts
-from core.calendar import previous_fire
+from core.damaged import damaged_segments
+from core.days import TICK, slots_of
 from core.envelope import iso_utc
 from core.errors import ConfigError
 from core.ledger import Ledger
@@ -37,6 +38,8 @@ FAILURES_TOLD_EVERY = timedelta(hours=12)
 """A job that fails each hour is not told each hour; one that fails each day is told each day."""
 SAMPLES_LIVE = timedelta(minutes=10)
 """A cluster that nobody has looked at for so long is not used any more."""
+MOST_DAMAGED = 100
+"""Segments that are told one by one: a disk that goes bad damages many."""
 DISABLED_SETTLES = timedelta(seconds=30)
 DISABLE_AGAIN = timedelta(minutes=10)
 
@@ -79,6 +82,7 @@ class AlertRules:
         outbox: Episodes and messages.
         agenda: Heartbeat, broker samples, requests.
         ledger: Runs.
+        spool_dir: `.pstt/spool`.
         rules_file: alerts.json; looked at each time, its last good version stays while somebody edits it.
         jobs: The jobs as the runner knows them.
         told: Who is told.
@@ -92,6 +96,7 @@ class AlertRules:
         ledger: Ledger,
         *,
         rules_file: Path,
+        spool_dir: Path,
         jobs: Callable[[], Sequence[Job]],
         told: Told,
         collect: Callable[[], Any] = gc.collect,
@@ -100,6 +105,7 @@ class AlertRules:
         self._agenda = agenda
         self._ledger = ledger
         self._file = rules_file
+        self._spool_dir = spool_dir
         self._stamp: tuple[int, int] | None = None
         self._alerts: AlertFile | None = None
         self._jobs = jobs
@@ -107,7 +113,6 @@ class AlertRules:
         self._collect = collect
         self._ends: dict[str, dict[str, _End]] = {}
         """Job → run → its sends, as far back as the longest rule looks."""
-        self._fires: dict[str, tuple[Job, datetime, datetime | None]] = {}
         self._seen: dict[str, datetime] = {}
         """Final runs that were told about, until the look back does not find them any more."""
 
@@ -253,8 +258,10 @@ class AlertRules:
             return self._connections(now)
         if rule.name == "runner_memory":
             return self._memory(rule, now)
+        if rule.name == "spool_damaged":
+            return self._damaged(episodes)
         if rule.name == "job_late":
-            return {job.slug: late for job in jobs.values() if (late := self._lateness(job, episodes, now))}
+            return {job.slug: late for job in jobs.values() if (late := self._lateness(job, now))}
         measured = {"success_rate": _success_rate, "error_rate": _error_rate, "latency_p99": _latency}[rule.name]
         figures: dict[str, Condition] = {}
         for slug in fresh & jobs.keys():
@@ -278,34 +285,29 @@ class AlertRules:
         text = f"it uses {percent:.1f} % of the machine's memory ({beat.memory_bytes / 1e6:,.0f} MB)"
         return {"runner": Condition(percent > (rule.threshold or 0), percent, text)}
 
-    def _lateness(self, job: Job, episodes: Mapping[tuple[str, str], Episode], now: datetime) -> Condition | None:
-        """Whether the fire before the newest `expect.by` has no success."""
+    def _damaged(self, episodes: Mapping[tuple[str, str], Episode]) -> dict[str, Condition]:
+        """Each segment that was set aside, told once; over when a person has taken it away."""
+        there = {
+            segment.name: Condition(True, None, f"set aside {segment.set_aside_at:%Y-%m-%d %H:%M} UTC")
+            for segment in damaged_segments(self._spool_dir)[:MOST_DAMAGED]
+        }
+        known = [subject for rule, subject in episodes if rule == "spool_damaged"]
+        return {name: Condition(False, None, "it is not in damaged/ any more") for name in known} | there
+
+    def _lateness(self, job: Job, now: datetime) -> Condition | None:
+        """Whether the newest scheduled time of the day before the newest `expect.by` has no success."""
         if job.expect.by is None or not job.enabled:
             return None
         deadline = _newest_deadline(job, now)
-        known = episodes.get(("job_late", job.slug))
-        fire = self._fire_before(job, deadline)
-        if fire is None or fire <= deadline - timedelta(days=1) or (known is None and self._is_newer(job, fire)):
+        since = deadline - timedelta(days=1) + TICK
+        slots = slots_of(job, self._ledger, self._agenda, since, now + TICK, now)
+        due = next((slot for slot in reversed(slots) if slot.is_due and slot.scheduled_at <= deadline), None)
+        if due is None:
             return None
-        (row,) = self._outbox.rows("last_success", job=job.slug, since=iso_utc(fire))
-        local = fire.astimezone(ZoneInfo(job.timezone))
-        if row["scheduled_at"] is not None:
-            return Condition(False, None, f"the run of {local:%d %b %H:%M} succeeded")
-        return Condition(
-            True, None, f"the run of {local:%d %b %H:%M} has not succeeded by {job.expect.by} {job.timezone}"
-        )
-
-    def _fire_before(self, job: Job, deadline: datetime) -> datetime | None:
-        """Asked each time, it would cost 0.2 ms a job."""
-        known = self._fires.get(job.slug)
-        if known is None or known[0] is not job or known[1] != deadline:
-            self._fires[job.slug] = known = (job, deadline, previous_fire(job, deadline))
-        return known[2]
-
-    def _is_newer(self, job: Job, fire: datetime) -> bool:
-        """Whether the job was not there yet when that fire was due: then nobody waits for it."""
-        versions = self._agenda.job_versions(job.slug)
-        return not versions or min(version.seen_at for version in versions) > fire
+        text = f"the run of {due.scheduled_at.astimezone(ZoneInfo(job.timezone)):%d %b %H:%M}"
+        if any(slot.has_succeeded for slot in slots if slot.scheduled_at >= due.scheduled_at):
+            return Condition(False, None, f"{text} succeeded")
+        return Condition(True, None, f"{text} has not succeeded by {job.expect.by} {job.timezone}")
 
     # ── episodes ──────────────────────────────────────────────────────────────────────────────
 
@@ -325,7 +327,7 @@ class AlertRules:
         if rule.name == "producer_disconnected":
             live = self._outbox.rows("newest_samples", since=iso_utc(now - SAMPLES_LIVE))
             return "" if episode.subject in {row["cluster"] for row in live} else "no job sends there any more"
-        if rule.name == "runner_memory":
+        if rule.name in ("runner_memory", "spool_damaged"):
             return ""
         job = jobs.get(episode.subject)
         if job is None:
@@ -476,13 +478,15 @@ class AlertRules:
         if not to:
             return []
         local = now.astimezone(ZoneInfo(self._told.timezone))
-        until = datetime.combine(local.date(), self._told.receipt_at, local.tzinfo)
         key = f"receipt {local.date()}"
-        if local < until or self._outbox.was_put(key, MAIL, to):
+        if local.time() < self._told.receipt_at or self._outbox.was_put(key, MAIL, to):
             return []
-        since = datetime.combine(local.date() - timedelta(days=1), self._told.receipt_at, local.tzinfo)
-        made = make_receipt(self._ledger, self._agenda, self._outbox, jobs.values(), since, until, self._told.timezone)
-        return [entry_of("receipt", key, MAIL, to, receipt_notice(made), now)]
+        days = (local.date(), local.date() - timedelta(days=1))
+        made = [
+            make_receipt(self._ledger, self._agenda, self._outbox, jobs.values(), day, now, self._told.timezone)
+            for day in days
+        ]
+        return [entry_of("receipt", key, MAIL, to, receipt_notice(*made), now)]
 
 
 # ── figures ───────────────────────────────────────────────────────────────────────────────────

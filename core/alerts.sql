@@ -121,12 +121,8 @@ WHERE fire.finished_at > :after AND fire.state = 'done' AND run.state IN ('succe
 -- name: newest_samples
 SELECT cluster, max(at) AS at, connected, error FROM broker_sample WHERE at >= :since GROUP BY cluster
 
--- name: last_success
-SELECT max(scheduled_at) AS scheduled_at, max(finished_at) AS finished_at FROM run
-WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay') AND scheduled_at >= :since
-
 -- name: runs_scheduled
 SELECT run_id FROM run WHERE scheduled_at >= :since AND scheduled_at < :until AND kind IN ('job', 'replay') ORDER BY scheduled_at, started_at
 
 -- name: latency_counts
-SELECT topic, latency_counts FROM run WHERE scheduled_at >= :since AND scheduled_at < :until AND acknowledged > 0
+SELECT run_id, topic, latency_counts FROM run WHERE scheduled_at >= :since AND scheduled_at < :until AND acknowledged > 0

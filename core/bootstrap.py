@@ -7,11 +7,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -20,7 +20,20 @@ from zoneinfo import ZoneInfo
 from core.calendar import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
 from core.ledger import Ledger
-from core.model import Cluster, Column, DbType, Job, KafkaConfig, Plan, Publisher, Query, Reading, Run
+from core.model import (
+    CANCEL_S,
+    Cluster,
+    Column,
+    DbType,
+    Job,
+    KafkaConfig,
+    ParameterValue,
+    Plan,
+    Publisher,
+    Query,
+    Reading,
+    Run,
+)
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -132,7 +145,7 @@ class App:
         return self.settings.PSTT_TIMEZONE
 
     def cluster(self, name: str | None = None) -> Cluster:
-        """A cluster of connections.json; None: that of `default_environment`, else of the KAFKA_* settings."""
+        """A cluster of connections.json; None: that of `default_environment`; without clusters, of the KAFKA_* settings."""
         return self.connections.cluster(name, self.settings)
 
     def job(self, text: str) -> Job:
@@ -147,7 +160,8 @@ class App:
     def ledger(self) -> Ledger:
         """The ledger; runs whose process is gone are marked on opening."""
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
-        ledger.mark_interrupted(datetime.now(UTC))
+        with suppress(StorageFailed):  # on a full disk they are marked later; whoever writes more is told
+            ledger.mark_interrupted(datetime.now(UTC))
         return ledger
 
     @cached_property
@@ -181,7 +195,7 @@ class App:
         *,
         now: datetime,
         at: datetime | None = None,
-        params: Mapping[str, str] | None = None,
+        params: Mapping[str, ParameterValue] | None = None,
         asked_by: str = "",
     ) -> Plan:
         """Decides everything about a run and opens nothing.
@@ -212,7 +226,7 @@ class App:
         query = bound(
             self.workspace.query_file(job.query),
             connection.db_type,
-            {**job.parameters, **(params or {})},
+            _given(job.parameters, params or {}),
             scheduled_at,
             job.timezone,
             allow_writes=connection.allow_writes,
@@ -258,7 +272,9 @@ class App:
 
         run = self.ledger.run(prefix)
         root = run.of_run or run.run_id
-        job = replace(job or find_job(self.workspace, run.job), parameters=dict(run.parameters))
+        # They are resolved already: a brace in them is plain text and no template.
+        parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
+        job = replace(job or find_job(self.workspace, run.job), parameters=parameters)
         plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by)
         skip = None
         if rejects_only and plan.output is not None:
@@ -303,7 +319,7 @@ class App:
             database = self.connections.database(plan.job.connection)
             source = open_source(replace(database, allow_writes=False) if dry_run else database)
             stack.callback(source.close)
-            stop.on_stop(source.cancel)
+            stop.on_stop(partial(source.cancel, min(CANCEL_S, self.settings.PSTT_STOP_TIMEOUT_S / 3)))
             stack.enter_context(watched(ledger.file, plan.job, stop))
             look_at_columns = stack.enter_context(self._columns(plan, now, dry_run=dry_run))
             beside = _Beside(now=now, stop=stop, progress=progress, look_at_columns=look_at_columns)
@@ -412,6 +428,7 @@ class App:
         try:
             with KafkaService(chosen, recorder=spool.record) as service:
                 result = service.send_message(topic, key, value)
+                spool.destination = service.destination(topic)
         finally:
             spool.close()
             self._sync()
@@ -536,17 +553,15 @@ class App:
         yield from health(self.agenda, self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
 
     def receipt(self, day: date | None, now: datetime) -> Receipt:
-        """The receipt of a day in the workspace's zone; None: of today so far."""
+        """The receipt of what was scheduled on a day; None: of today so far."""
         from core.jobs import load_jobs
         from core.receipt import make_receipt
 
-        zone = ZoneInfo(self.timezone)
-        start = datetime.combine(day or now.astimezone(zone).date(), clock_time(), zone)
-        end = min(datetime.combine(start.date() + timedelta(days=1), clock_time(), zone), now.astimezone(zone))
-        if end < start:
-            raise ConfigError(f"{start:%Y-%m-%d} is still to come")
+        today = now.astimezone(ZoneInfo(self.timezone)).date()
+        if day is not None and day > today:
+            raise ConfigError(f"{day} is still to come")
         jobs, _broken = load_jobs(self.workspace)
-        return make_receipt(self.ledger, self.agenda, self.outbox, jobs, start, end, self.timezone)
+        return make_receipt(self.ledger, self.agenda, self.outbox, jobs, day or today, now, self.timezone)
 
     def test_mail(self, to: Sequence[str], now: datetime) -> Fate:
         """Sends a test mail at once, past the outbox; what the server said to each recipient.
@@ -613,6 +628,7 @@ class App:
             stack.enter_context(Agenda(file)),
             stack.enter_context(Ledger(file)),
             rules_file=self.workspace.alerts_file,
+            spool_dir=self.workspace.spool_dir,
             jobs=jobs,
             told=told,
         )
@@ -669,7 +685,7 @@ class App:
         text: str,
         *,
         at: datetime | None,
-        params: Mapping[str, str],
+        params: Mapping[str, ParameterValue],
         who: str,
         now: Callable[[], datetime],
         dry_run: bool = False,
@@ -859,7 +875,7 @@ def write_rejects(file: Path, rejects: list[Reject]) -> None:
 def bound(
     file: Path,
     db_type: DbType,
-    params: Mapping[str, str],
+    params: Mapping[str, ParameterValue],
     scheduled_at: datetime,
     timezone: str,
     *,
@@ -870,11 +886,14 @@ def bound(
     from core.templates import resolve
 
     parsed = load(file, db_type)
-    given = {name.upper(): value for name, value in params.items()}
-    values = {**parsed.defaults(), **given}
-    return parsed.bind(
-        {name: resolve(value, scheduled_at, timezone) for name, value in values.items()}, allow_writes=allow_writes
-    )
+    values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
+    return parsed.bind(values, allow_writes=allow_writes)
+
+
+def _given(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
+    """The job's values, with a run's own ones instead; names compare in any case."""
+    instead = {name.upper() for name in own}
+    return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}
 
 
 def _log_verdict(run: Run, *, dry_run: bool) -> None:
@@ -883,14 +902,17 @@ def _log_verdict(run: Run, *, dry_run: bool) -> None:
 
     entry = logger.bind(run=run.run_id, dry_run=dry_run)
     entry.info(
-        "{} {}: {} read, {} acknowledged, {} rejected, {} failed in {:.1f} s",
+        "{} {}: {} read, {} {}, {} rejected, {} failed in {:.1f} s",
         run.job,
         run.state,
         run.rows_read,
         run.acknowledged,
+        "written" if run.is_file else "acknowledged",
         run.rejected,
         run.failed,
         run.duration_s,
     )
+    for warning in run.warnings:
+        entry.warning("{}", warning)
     if run.error_text:
         entry.info("{}: {}", run.error_class, run.error_text)

@@ -15,6 +15,7 @@ from core.errors import ConfigError, PsttError
 from core.jobs import load_jobs
 from core.json_file import read_json_file
 from core.settings import Connections, Settings, mistyped, read_connections, read_env_file, read_settings
+from core.values import as_text
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _output(workspace: Workspace, job: Job, connections: Connections) -> Path:
         writes = connections.allows_writes(job.connection)
         values = _bind(workspace, job, connections.database_type(job.connection), writes).values
     except PsttError:  # told already
-        values = job.parameters
+        values = {name: as_text(value) for name, value in job.parameters.items()}
     environment = connections.environment_of(job.connection)
     return workspace.inside(output_name(job, values, datetime.now(UTC), environment), workspace.exports_dir)
 

@@ -50,9 +50,22 @@ def drift_between(before: Shape, after: Shape) -> Drift:
         tuple(
             f"{new[key][0]} ({_told(old[key], new[key])})"
             for key in old.keys() & new.keys()
-            if old[key][1] != new[key][1]
+            if old[key][1] != new[key][1] and not _is_type_made_known(old[key], new[key])
         ),
     )
+
+
+def _is_type_made_known(old: tuple[str, str, str], new: tuple[str, str, str]) -> bool:
+    """Whether an SQLite column taken by value now has its declared type, and the same JSON as before.
+
+    Until 1.0.4 an alias of such a column had no type.
+    """
+    return old[1:] == ("unknown", "value") and new[1] in ("integer", "float", "decimal", "text", "char", "bytes")
+
+
+def _has_types_made_known(before: Shape, after: Shape) -> bool:
+    now = {column[0].lower(): column for column in after}
+    return any(_is_type_made_known(column, now[column[0].lower()]) for column in before)
 
 
 def _told(old: tuple[str, str, str], new: tuple[str, str, str]) -> str:
@@ -116,7 +129,7 @@ def watcher(
             _tell(job, memory, shape, drift, who, now(), dry_run=dry_run)
         elif dry_run:
             return
-        elif known is None:
+        elif known is None or _has_types_made_known(known, shape):
             memory.remember(job.slug, shape, who, now())
         else:
             memory.note(job.slug, None, now())

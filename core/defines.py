@@ -6,8 +6,9 @@ define STATO=N            --Opzionale: Stato della spedizione [allowed=N,S,R]
 ```
 
 `Obbligatorio` (or Mandatory): whoever runs the query has to give a value, the one in the file is an example.
-`Opzionale` (or Optional), or no such word: the value in the file is the default. Two options may stand in
-brackets in the comment. `[type=…]` is one of string, integer, decimal, date (YYYY-MM-DD) and datetime: any value
+`Opzionale` (or Optional), or no such word: the value in the file is the default. Three options may stand in
+brackets in the comment. `[list]` makes it a list, `N,S`: each of its values is bound for itself in `IN (&NAME)`
+or `IN ('&NAME')`, and nowhere else may it stand. `[type=…]` is one of string, integer, decimal, date (YYYY-MM-DD) and datetime: any value
 has to be one, and outside quotes it is bound as one. `[allowed=A,B,C]` lists all values that may be given; a
 parameter in the place of a name needs it. Every other line for SQL*Plus is an error.
 """
@@ -33,8 +34,12 @@ _SINGLE = re.compile(r"'((?:[^']|'')*)'")
 _DOUBLE = re.compile(r'"((?:[^"]|"")*)"')
 _BARE = re.compile(r"((?:(?!--)[^;])*)")
 _TAIL = re.compile(r"\s*;?\s*(?:--(?P<comment>.*))?")
-_ROLE = re.compile(r"\s*(?P<word>obbligatorio|mandatory|opzionale|optional)\b\s*:?\s*(?P<text>.*)", re.IGNORECASE)
+_ROLE = re.compile(
+    r"\s*(?P<word>obbligatorio|mandatory|opzionale|optional)\b(?P<options>(?:\s*\[[^\]]*\])*)\s*:?\s*(?P<text>.*)",
+    re.IGNORECASE,
+)
 _OPTION = re.compile(r"\s*\[\s*(?P<key>\w+)\s*=\s*(?P<value>[^\]]*)\]")
+_FLAG = re.compile(r"\s*\[\s*(?P<key>\w+)\s*\]")
 _SET_DEFINE = re.compile(r"SET\s+(?:DEF(?:I(?:NE?)?)?|SCAN)\s+(?:ON|OFF)\s*;?\s*(?:--.*)?", re.IGNORECASE)
 
 
@@ -120,19 +125,30 @@ class Defines:
     def _parameter(self, name: str, default: str, comment: str, token: Token) -> Parameter:
         role = _ROLE.fullmatch(comment)
         mandatory = role is not None and role["word"].lower() in ("obbligatorio", "mandatory")
-        described = role["text"] if role else comment
+        described = f"{role['options']} {role['text']}" if role else comment
         options, description = self._options(described.strip(), token)
         parameter = replace(
             Parameter(name, default, mandatory, description, line=self._line_of(token.start)), **options
         )
         why = "" if mandatory or "{" in default else problem(parameter, default, self._db_type)
         if why:
-            self._fail(token.start, f"the default of {name} cannot be {shown(default)}", why, "correct the define")
+            remedy = "correct the define" + (
+                "; for several values add [list]" if "," in default and not parameter.is_list else ""
+            )
+            self._fail(token.start, f"the default of {name} cannot be {shown(default)}", why, remedy)
         return parameter
 
     def _options(self, text: str, token: Token) -> tuple[dict[str, Any], str]:
-        """`[type=…]` and `[allowed=…]` of a comment, and the comment without them."""
+        """`[list]`, `[type=…]` and `[allowed=…]` of a comment, and the comment without them."""
         options: dict[str, Any] = {}
+        for flag in _FLAG.finditer(text):
+            key = flag["key"].lower()
+            if key == "list":
+                options["is_list"] = True
+                text = text.replace(flag[0], "", 1)
+            elif difflib.get_close_matches(key, ["list"], cutoff=0.8):
+                offset = token.start + token.text.index(flag[0].strip())
+                self._fail(offset, f"[{key}] is not known", "the nearest is [list]")
         for option in _OPTION.finditer(text):
             key = option["key"].lower()
             offset = token.start + token.text.index(option[0].strip())
@@ -140,6 +156,8 @@ class Defines:
                 options["type"] = self._type(option["value"].strip().lower(), offset)
             elif key == "allowed":
                 options["allowed"] = self._allowed(option["value"], offset)
+            elif key == "list":
+                self._fail(offset, "[list=…] is not known", remedy="write [list]; the values stand behind the =")
             elif difflib.get_close_matches(key, ["type", "allowed"]):
                 near = difflib.get_close_matches(key, ["type", "allowed"])[0]
                 self._fail(offset, f"[{key}=…] is not known", f"the nearest is [{near}=…]")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
-from core.errors import BatchTooLarge, DeliveryTimeout, MessageTooLarge, PsttError, RetriesExhausted
+from core.errors import BatchRefused, BatchTooLarge, DeliveryTimeout, MessageTooLarge, PsttError, RetriesExhausted
 from core.model import Batch, Delivery, Publisher
 
 __all__ = ["Sender"]
@@ -29,6 +29,8 @@ class _Parcel:
 
     delivery: Delivery
     retries: int = 0
+    fits: int = 0
+    """How often the record batches had been made smaller when it was sent."""
 
 
 class Sender:
@@ -36,8 +38,9 @@ class Sender:
 
     A message whose error is retriable is handed over again `max_retries` times, after 100, 200,
     400 ms; other batches keep flowing meanwhile. A message that is acknowledged is never handed over
-    again. Messages that the broker refuses for their common size are halved until the one at fault
-    is alone; for 1 in 100 that takes 14 hand-overs, during which nothing else is under way.
+    again. Messages that the broker refuses together are sent once more, each alone, some 3,000 a
+    second, during which nothing else is in flight: so the one at fault is found, and the others arrive.
+    Where only their common size was too large, record batches are smaller from then on.
 
     Within a transaction the publisher gives only final errors, and nothing is tried again.
 
@@ -71,6 +74,7 @@ class Sender:
         self._numbers = count()
         self._handed_over = 0
         self._reports_seen = 0
+        self._fits = 0
         self._fatal: PsttError | None = None
 
     def submit(self, batch: Batch) -> Delivery:
@@ -86,7 +90,7 @@ class Sender:
             self.serve(TURN_S)
         parcel = _Parcel(Delivery.of(batch))
         self._under_way.append(parcel)
-        self._hand_over(parcel.delivery)
+        self._hand_over(parcel)
         self._resend_due()
         self._collect()
         return parcel.delivery
@@ -144,17 +148,18 @@ class Sender:
 
     # ── one batch ─────────────────────────────────────────────────────────────────────────────
 
-    def _hand_over(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
-        self._handed_over += len(delivery.batch) if indexes is None else len(indexes)
+    def _hand_over(self, parcel: _Parcel, indexes: Sequence[int] | None = None) -> None:
+        parcel.fits = self._fits
+        self._handed_over += len(parcel.delivery.batch) if indexes is None else len(indexes)
         with self._noting_the_end():
-            self.publisher.publish(delivery, indexes)
+            self.publisher.publish(parcel.delivery, indexes)
 
     def _resend_due(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._clock():
             _, _, parcel, indexes = heapq.heappop(self._waiting)
             self._waiting_messages -= len(indexes)
             self._under_way.append(parcel)
-            self._hand_over(parcel.delivery, indexes)
+            self._hand_over(parcel, indexes)
 
     def _collect(self, *, all_of_them: bool = False) -> None:
         """Looks which batches are complete.
@@ -181,7 +186,7 @@ class Sender:
         """A batch of which every message was reported: done, or to be tried again."""
         delivery = parcel.delivery
         if delivery.errors:
-            self._separate(delivery)
+            self._separate(parcel)
             again = sorted(index for index, error in delivery.errors.items() if error.is_retriable)
             if again and parcel.retries < self.max_retries:
                 self._wait(parcel, again)
@@ -195,20 +200,23 @@ class Sender:
         heapq.heappush(self._waiting, (due, next(self._numbers), parcel, indexes))
         self._waiting_messages += len(indexes)
 
-    def _separate(self, delivery: Delivery) -> None:
-        """Finds, by halves, which messages the broker refuses for their own size; the others are sent by this."""
-        groups = _halves(_too_large_together(delivery, range(len(delivery.batch))))
-        while groups:
-            group = groups.pop()
-            self._quiet()
-            self._hand_over(delivery, group)
-            self._quiet()
-            refused = _too_large_together(delivery, group)
-            if len(group) == 1 and refused:
-                error = delivery.errors[group[0]]
-                delivery.errors[group[0]] = MessageTooLarge(error.what, why=error.why, remedy=error.remedy)
-            else:
-                groups += _halves(refused)
+    def _separate(self, parcel: _Parcel) -> None:
+        """Sends messages that were refused together each alone; what is refused then has its final error."""
+        delivery = parcel.delivery
+        refused = [index for index, error in delivery.errors.items() if isinstance(error, BatchRefused)]
+        if not refused:
+            return
+        was_too_large = any(isinstance(delivery.errors[index], BatchTooLarge) for index in refused)
+        self._quiet()
+        self._handed_over += len(refused)
+        with self._noting_the_end():
+            self.publisher.publish_alone(delivery, sorted(refused))
+        self._quiet()
+        is_one_too_large = any(isinstance(delivery.errors.get(index), MessageTooLarge) for index in refused)
+        if was_too_large and not is_one_too_large and parcel.fits == self._fits:
+            self._fits += 1
+            with self._noting_the_end():
+                self.publisher.fit(delivery.batch.topic)
 
     def _quiet(self) -> None:
         """Waits until nothing is under way, so that what follows shares no record batch with anything else."""
@@ -233,16 +241,6 @@ class Sender:
         except PsttError as error:
             self._fatal = error
             raise
-
-
-def _too_large_together(delivery: Delivery, among: Sequence[int]) -> list[int]:
-    return [index for index in among if isinstance(delivery.errors.get(index), BatchTooLarge)]
-
-
-def _halves(indexes: list[int]) -> list[list[int]]:
-    """The second half and the first, as they are taken from the end; fewer where there is nothing in one."""
-    middle = (len(indexes) + 1) // 2
-    return [half for half in (indexes[middle:], indexes[:middle]) if half]
 
 
 def _exhaust(delivery: Delivery, indexes: Sequence[int]) -> None:

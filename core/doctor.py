@@ -35,6 +35,7 @@ LITTLE_SPACE_BYTES = 1024**3
 NO_SPACE_BYTES = 64 * 1024**2
 """Where the spool refuses to begin a run."""
 SLOW_MS = 1000.0
+MOST_NAMES = 5
 CERTIFICATE_DAYS = 30
 TOPICS_TIMEOUT_S = 10.0
 FIRST_SANE_YEAR = 2024
@@ -88,6 +89,7 @@ def examine(
     yield from _told("permissions", lambda: _permissions(workspace, connections))
     yield from _told("ledger", lambda: _ledger(workspace.ledger_file, now()))
     yield from _told("metrics.duckdb", lambda: _metrics(workspace.metrics_file, workspace.spool_dir))
+    yield from _told("spool", lambda: _spool(workspace.spool_dir))
     yield from _databases(connections, open_source)
     yield from _clusters(settings, connections, jobs, open_publisher, partial(_rights, ask_rights, now))
 
@@ -235,9 +237,21 @@ def _metrics(file: Path, spool_dir: Path) -> Iterator[Fact]:
     yield Fact("pass", file.name, f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else ""))
 
 
+def _spool(spool_dir: Path) -> Iterator[Fact]:
+    """What cannot be read; `_metrics` says how many segments there are."""
+    from core.damaged import REMEDY, damaged_segments
+
+    found = [segment.name for segment in damaged_segments(spool_dir)]
+    if found:
+        names = ", ".join(found[:MOST_NAMES]) + (", …" if len(found) > MOST_NAMES else "")
+        text = f"{_segments(set(found))} could not be read and stand in {spool_dir / 'damaged'}: {names}"
+        yield Fact("warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs stand", REMEDY)
+
+
 def _metrics_problem(name: str, why: str) -> Fact:
-    is_held = any(sign in why.lower() for sign in ("lock", "being used by another process", "cannot access the file"))
-    if is_held:
+    from core.metrics import is_held
+
+    if is_held(why):
         remedy = "close the notebook or tool that has it open; until then sends wait in the spool and nothing is lost"
         return Fact("warn", name, f"is open in another program ({why})", remedy)
     return Fact("fail", name, f"cannot be read ({why})", "python -m core metrics rebuild makes it again from the spool")

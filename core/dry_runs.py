@@ -19,6 +19,7 @@ import msgspec
 from core.agenda import Agenda, Request
 from core.errors import ConfigError
 from core.model import Job
+from core.values import as_text
 
 __all__ = ["DryRuns", "answer_of"]
 
@@ -68,7 +69,7 @@ class DryRuns:
         if at := request.args.get("at"):
             words += ["--at", str(at)]
         for name, value in (request.args.get("parameters") or {}).items():
-            words += ["--param", f"{name}={value}"]
+            words += ["--param", f"{name}={as_text(value)}"]
         said = tempfile.TemporaryFile()
         try:
             process = self._begin(

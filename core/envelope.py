@@ -26,7 +26,7 @@ from core import __version__
 from core.errors import ConfigError, QueryFailed, RowRejected
 from core.model import Column, Job, Kind, Rows, TypeOverride
 
-__all__ = ["NULL_KEY", "Encoded", "Envelope", "Reject", "iso_utc", "proves_data"]
+__all__ = ["NULL_KEY", "TOO_DEEP", "Encoded", "Envelope", "Reject", "iso_utc", "proves_data"]
 
 SYSTEM = "PSTT_Tool"
 NULL_KEY = "the key is null"
@@ -36,6 +36,12 @@ _DATA, _METADATA = b'{"data":', b',"metadata":{"source":'
 SAFE_INTEGER = 2**53
 """Readers that hold numbers as doubles (JavaScript, jq) are exact up to here."""
 
+TOO_DEEP = "the value is nested too deeply: some 800 levels can be read"
+SURELY_FLAT = 500
+"""A JSON text with so few brackets is not nested too deeply for any reader of ours."""
+SPARE_LEVELS = 60
+"""A JSON text has to be readable inside so many more lists, as readers of the message call from deeper in the stack."""
+
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
 # True dates only, since SQLite keeps whatever it is given; 29 February of 2000 and of no leap year is looked at alone.
 _DATE = (
@@ -43,6 +49,7 @@ _DATE = (
     r"|02-(?:0[1-9]|1[0-9]|2[0-8]))|[0-9]{2}(?:0[48]|[2468][048]|[13579][26])-02-29)"
 )
 _DATETIME = _DATE + r"[ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
+_has_to_be_escaped = re.compile(r'["\\\x00-\x1f]').search
 _is_number = re.compile(_NUMBER).fullmatch
 _is_interval = re.compile(
     r"-?P(?=.)(?:-?\d+Y)?(?:-?\d+M)?(?:-?\d+W)?(?:-?\d+D)?(?:T(?=.)(?:-?\d+H)?(?:-?\d+M)?(?:-?\d+(?:\.\d+)?S)?)?"
@@ -143,10 +150,7 @@ class Envelope:
         self._key_indexes = [self._names.index(name.lower()) for name in _key_fields(job)]
         self._key_separator = job.key_separator
         self._on_null_key = job.on_null_key
-        fields = [(f"f{i}", Any) for i in range(len(columns))]
-        self._record = msgspec.defstruct(
-            "Row", fields, rename={f"f{i}": name for i, name in enumerate(self._names)}, gc=False
-        )
+        self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
         self._seed = _seed(job.slug, scheduled_at)
         self._repeats = Repeats()
@@ -295,6 +299,14 @@ class Envelope:
         )
 
 
+def _record(names: Sequence[str]) -> Callable[..., Any]:
+    """Makes one row of its cells, in the form that msgspec writes as a JSON object of these names."""
+    if any(map(_has_to_be_escaped, names)):  # msgspec takes no such names for a struct; a dict takes twice the time
+        return lambda *cells: dict(zip(names, cells, strict=True))
+    fields = [(f"f{i}", Any) for i in range(len(names))]
+    return msgspec.defstruct("Row", fields, rename={f"f{i}": name for i, name in enumerate(names)}, gc=False)
+
+
 def iso_utc(moment: datetime, precision: str = "microseconds") -> str:
     """`2026-01-17T10:30:45.123456Z`; `precision` is a timespec of `datetime.isoformat`."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"
@@ -368,7 +380,10 @@ def _plain(value: Any) -> str:
 def _shown(value: Any) -> str | None:
     if value is None:
         return None
-    text = f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    try:
+        text = f"{len(value)} bytes" if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 500 else text[:500] + "…"
 
@@ -379,7 +394,7 @@ def _encoding_reason(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return "the text holds half of a character (a lone surrogate) and has no UTF-8 form"
     if isinstance(error, RecursionError):
-        return "the value is nested too deeply"
+        return TOO_DEEP
     return f"the value has no JSON form ({type(error).__name__})"
 
 
@@ -431,6 +446,8 @@ def _decimal(value: Any) -> Any:
 def _float(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise _Unfit(f"{type(value).__name__} is not a number")
+    if isinstance(value, Decimal) and value.is_snan():
+        raise _Unfit("NaN has no JSON form")
     number = float(value)
     if math.isnan(number):
         raise _Unfit("NaN has no JSON form")
@@ -458,6 +475,18 @@ def _date(value: Any) -> str:
     if isinstance(value, date):  # a datetime is a date too
         return value.isoformat()[:10]
     return _datetime_parts(value)["date"]
+
+
+def _date_with_clock(value: Any) -> str:
+    """The date alone at midnight, else with its clock: SQLite keeps one in a DATE column, and it may not be lost."""
+    if isinstance(value, date):
+        return value.isoformat()[:10] if not isinstance(value, datetime) else _date_of_moment(_datetime(value))
+    parts = _datetime_parts(value)
+    return parts["date"] if parts["time"] is None else _date_of_moment(_datetime(value))
+
+
+def _date_of_moment(text: str) -> str:
+    return text.replace("T00:00:00.000000", "", 1).replace(".000000", "", 1) if len(text) == 26 else text
 
 
 def _oracle_date(value: Any) -> str:
@@ -568,12 +597,19 @@ def _boolean(value: Any) -> bool:
 
 def _json_value(value: Any) -> Any:
     """Text is looked at once, as not every database guarantees it; structures are walked, since msgspec writes NaN as null."""
-    if not isinstance(value, str | bytes):
-        return _structure(value)
     try:
-        msgspec.json.decode(value, type=msgspec.Raw)
-        return msgspec.Raw(value.encode() if isinstance(value, str) else value)
-    except (ValueError, RecursionError):
+        if not isinstance(value, str | bytes):
+            return _structure(value)
+        text = value.encode() if isinstance(value, str) else value
+        msgspec.json.decode(text, type=msgspec.Raw)
+        if text.count(b"[") + text.count(b"{") > SURELY_FLAT:
+            msgspec.json.decode(b"[" * SPARE_LEVELS + text + b"]" * SPARE_LEVELS, type=msgspec.Raw)
+        return msgspec.Raw(text)
+    except RecursionError:
+        raise _Unfit(TOO_DEEP) from None
+    except UnicodeEncodeError as error:
+        raise _Unfit(_encoding_reason(error)) from None
+    except ValueError:
         raise _Unfit(_json_reason(value)) from None
 
 
@@ -581,7 +617,9 @@ def _json_reason(value: str | bytes) -> str:
     """Python's reader takes an escaped half of a character, which no reader can turn into text."""
     try:
         json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return TOO_DEEP
+    except ValueError:
         return "the text is not JSON"
     return "the text escapes half of a character (a lone surrogate), which has no UTF-8 form"
 
@@ -611,8 +649,11 @@ def _structure(value: Any) -> Any:
 
 
 def _unknown(value: Any) -> Any:
-    if isinstance(value, str | int):
+    """Where the column has no type (SQLite), the value's own decides."""
+    if isinstance(value, str | int | bytes):
         return value
+    if isinstance(value, float):
+        return _float(value)
     raise _Unfit(f"{type(value).__name__} has no JSON form; set it under `types`, or convert it in the query")
 
 
@@ -629,7 +670,7 @@ _CELLS: dict[Kind, Cell] = {
     "integer": _integer,
     "decimal": _decimal,
     "float": _float,
-    "date": _date,
+    "date": _date_with_clock,
     "oracle_date": _oracle_date,
     "datetime": _datetime,
     "datetime_tz": _datetime_tz,
@@ -787,7 +828,7 @@ _FAST: dict[Kind, Fast] = {
     "char": _holding(str),
     "bytes": _holding(bytes),
     "boolean": _holding(bool),
-    "unknown": _holding(str, int, bool),
+    "unknown": _first(_holding(str, int, bool, bytes), _fast_float),
 }
 
 

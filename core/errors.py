@@ -8,7 +8,8 @@ PsttError
  │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
  │  ├ BrokerUnavailable  no broker answers
  │  ├ DeliveryTimeout    handed over, but not acknowledged in time
- │  ├ BatchTooLarge      messages that went together are over the broker's limit; alone each may pass
+ │  ├ BatchRefused       messages that went together are refused for one of them; alone each may pass
+ │  │  └ BatchTooLarge   the same for their common size
  │  ├ NotDelivered       a mail or another notice could not be handed over
  │  └ LedgerBusy         another process holds a file of ours for too long
  │     └ RunnerBusy      another runner works in this workspace
@@ -16,12 +17,15 @@ PsttError
  │  ├ QueryFailed        the database refused the statement, or stopped in the middle of it
  │  ├ NotAuthorised      wrong password, or an account that may not do this
  │  ├ TopicMissing       the topic does not exist and will not be made
- │  ├ MessageTooLarge    one message is over a size limit
+ │  ├ MessageRefused     one message will never be taken: it has no key, or its time is not accepted
+ │  │  └ MessageTooLarge one message is over a size limit
  │  ├ RetriesExhausted   a batch was tried as often as allowed
  │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
  │  ├ NothingArrived     every row was rejected
  │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
+ │  ├ MessagesLost       what was acknowledged is not on the topic any more: made again, cut short
+ │  ├ VerificationFailed the run's messages were read back, and are not what was sent
  │  ├ RunCancelled       somebody asked the run to stop
  │  ├ RunTimedOut        it went on for longer than the job allows
  │  └ RunInterrupted     its process ended, or its runner was stopped; the same fire is run again
@@ -47,6 +51,7 @@ __all__ = [
     "AccessRefused",
     "AlreadySent",
     "BatchPartlySent",
+    "BatchRefused",
     "BatchTooLarge",
     "BrokerUnavailable",
     "ColumnsChanged",
@@ -54,7 +59,9 @@ __all__ = [
     "DeliveryTimeout",
     "ExpectationFailed",
     "LedgerBusy",
+    "MessageRefused",
     "MessageTooLarge",
+    "MessagesLost",
     "NotAuthorised",
     "NotDelivered",
     "NothingArrived",
@@ -74,6 +81,7 @@ __all__ = [
     "StorageFailed",
     "TooManyAttempts",
     "TopicMissing",
+    "VerificationFailed",
 ]
 
 
@@ -182,8 +190,12 @@ class DeliveryTimeout(RetriableError):
     """A message was handed over and not acknowledged in time; it may or may not be on the topic."""
 
 
-class BatchTooLarge(RetriableError):
-    """The broker refused messages that the client had put together; sent alone, all but the oversized one pass."""
+class BatchRefused(RetriableError):
+    """The broker refused messages that the client had put together; sent alone, all but the one at fault pass."""
+
+
+class BatchTooLarge(BatchRefused):
+    """The broker refused messages for their common size; sent alone, all but an oversized one pass."""
 
 
 class NotDelivered(RetriableError):
@@ -218,7 +230,11 @@ class TopicMissing(RunFailed):
     """The topic does not exist and the cluster does not make topics on first use."""
 
 
-class MessageTooLarge(RunFailed):
+class MessageRefused(RunFailed):
+    """The broker will never take this message; the others are not touched."""
+
+
+class MessageTooLarge(MessageRefused):
     """One message is over the client's or the broker's size limit; the others are not touched."""
 
 
@@ -240,6 +256,14 @@ class ExpectationFailed(RunFailed):
 
 class NothingArrived(RunFailed):
     """Rows were read and every one of them was rejected."""
+
+
+class MessagesLost(RunFailed):
+    """The topic cannot hold all that was acknowledged: it was made again, cut short or lost a partition meanwhile."""
+
+
+class VerificationFailed(RunFailed):
+    """Every message was acknowledged, and reading them back found that some are missing, changed or there twice."""
 
 
 class RunCancelled(RunFailed):

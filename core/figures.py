@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -32,6 +32,8 @@ FEWEST_USUAL = 3
 NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
 """Where many keys begin so, their newest sends are among these; ordering all of them would take seconds."""
 MOST_FOUND = 100_000
+MOST_BLANKS = 255
+"""That are looked for behind a key."""
 """Sends of one key that are read; a key that stands in more of them tells nothing."""
 
 
@@ -67,10 +69,18 @@ class Figures:
     Args:
         db: With the views of `Metrics.reading`.
         timezone: Where days and hours begin.
+        again: Called with the error of a question: another opening for it; raises where that would not help.
     """
 
-    def __init__(self, db: duckdb.DuckDBPyConnection, timezone: str) -> None:
+    def __init__(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        timezone: str,
+        again: Callable[[duckdb.Error], duckdb.DuckDBPyConnection] | None = None,
+    ) -> None:
         self._db = db
+        self._again = again
+        self._timezone = timezone
         self._sql = metrics_sql()
         self._zone = ZoneInfo(timezone)
         make_zone(db, timezone)
@@ -149,6 +159,12 @@ class Figures:
     def newest_runs(self) -> list[dict[str, Any]]:
         """The newest ended run of each job: `job, duration_s, end_to_end_s`, and when the job last `succeeded_at`."""
         return self._rows("newest_runs", {})
+
+    def senders(self, first: date, last: date, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Who sent on these days of the zone: `run_id, job` (empty: by hand)`, messages`; failed messages count too."""
+        noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
+        since = self.midnight(noon)
+        return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
     # ── over time ─────────────────────────────────────────────────────────────────────────────
 
@@ -257,14 +273,15 @@ class Figures:
         return self._rows("latency_histogram", {"run_id": run_id})
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
-        """Every send of that key, oldest first; times aware UTC."""
-        return self._rows("found", {"key": key, "hash": self._numbers_of(key)["hash"], "limit": limit})
+        """Every send of that key, also where blanks follow it, as in a CHAR column; oldest first, times aware UTC."""
+        found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
+        return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
         """The newest `limit` sends whose key begins so, by key and time; times aware UTC."""
         size = min(len(start.encode()), 8)
         below = 6 * (8 - size)
-        low = self._numbers_of(start)["head"] >> below << below
+        low = self._head_of(start) >> below << below
         values = {"key": start, "low": low, "high": low + (1 << below) - 1, "limit": limit}
         exact = "starts_with(key, $key)"
         steps = (exact,) if size == 8 else (NEWEST_ROWS, "true", exact)
@@ -279,10 +296,10 @@ class Figures:
         return sorted(newest, key=lambda row: (row["key"], row["handed_over_at"], row["attempt"]))
 
     def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-        return dicts(self._db.execute(self._sql["found_beginning"].replace("{match}", match), values))
+        return self._answered(self._sql["found_beginning"].replace("{match}", match), values)
 
-    def _numbers_of(self, key: str) -> dict[str, Any]:
-        return self._rows("numbers_of_key", {"key": key})[0]
+    def _head_of(self, key: str) -> int:
+        return int(self._rows("head_of_key", {"key": key})[0]["head"])
 
     # ── how they are asked ────────────────────────────────────────────────────────────────────
 
@@ -303,7 +320,19 @@ class Figures:
     def _rows(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         sql = self._sql[name]
         asked = set(re.findall(r"\$(\w+)", sql))
-        return dicts(self._db.execute(sql, {n: _plain(value) for n, value in values.items() if n in asked}))
+        return self._answered(sql, {n: _plain(value) for n, value in values.items() if n in asked})
+
+    def _answered(self, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        import duckdb
+
+        try:
+            return dicts(self._db.execute(sql, values))
+        except duckdb.Error as error:
+            if self._again is None:
+                raise
+            self._db = self._again(error)
+            make_zone(self._db, self._timezone)
+        return dicts(self._db.execute(sql, values))
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,13 +393,8 @@ def _up(moment: datetime) -> datetime:
 
 @cache
 def metrics_sql() -> dict[str, str]:
-    """The statements of metrics.sql, those that stand in braces put in."""
-    sql = load_named_sql("metrics.sql")
-
-    def put_in(text: str) -> str:
-        return re.sub(r"\{(\w+)\}", lambda found: put_in(sql[found[1]]) if found[1] in sql else found[0], text)
-
-    return {name: put_in(text) for name, text in sql.items()}
+    """The statements of metrics.sql."""
+    return load_named_sql("metrics.sql")
 
 
 def make_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:

@@ -60,8 +60,9 @@ class Table:
 
 
 def column_name(text: object) -> str:
-    """A header as it is compared: lower-case, one `_` for whatever stands between its words."""
-    return re.sub(r"\W+", "_", str(text if text is not None else "").strip().lower()).strip("_")
+    """A header as it is compared: lower-case, one `_` for whatever stands between its words; one of signs alone as it is."""
+    lower = str(text if text is not None else "").strip().lower()
+    return re.sub(r"\W+", "_", lower).strip("_") or lower
 
 
 @contextmanager

@@ -6,9 +6,11 @@ reasons and `core.parity` compares like with like. Memory stays flat: XlsxWriter
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import msgspec
 
@@ -44,6 +46,8 @@ MOST_DECIMALS = 30
 MOST_DIGITS = 15
 """Excel holds a number as a double: what has more digits is written as text, whole."""
 EXCEL_BEGINS = datetime(1900, 3, 1)  # noqa: DTZ001 - Excel's days have no zone; it believes in a 29 February 1900
+NEXT_SECOND_US = 999_500
+"""Excel shows milliseconds: from so many microseconds on it shows the next second, day or, past 9999, an error."""
 MOST_SHOWN = 500
 """Characters of a cell that are kept of a rejected row."""
 PART = ".part"
@@ -111,7 +115,7 @@ class Cells:
         ]
 
 
-def _cell(raw: bytes, parse: Callable[[str], Cell], number: type[Digits]) -> Cell:
+def _cell(raw: bytes, parse: Callable[[str], Cell], number: Callable[[str], Digits]) -> Cell:
     first = raw[:1]
     if first == b'"':
         return parse(msgspec.json.decode(raw, type=str))
@@ -123,14 +127,14 @@ def _cell(raw: bytes, parse: Callable[[str], Cell], number: type[Digits]) -> Cel
 
 
 def _parser(form: str) -> Callable[[str], Cell]:
-    if form == "date":
-        return date.fromisoformat
-    if form in ("oracle_date", "datetime"):
+    if form in ("date", "oracle_date", "datetime"):
         return _moment
     return _time if form == "time" else str
 
 
-def _number(form: str, job: Job) -> type[Digits]:
+def _number(form: str, job: Job) -> Callable[[str], Digits]:
+    if form == "unknown":  # SQLite: a whole number, or a double
+        return lambda text: Digits(text) if text.lstrip("-").isdigit() else Double(text)
     return Double if form == "float" or (form == "decimal" and job.decimals == "float") else Digits
 
 
@@ -240,6 +244,21 @@ def _not_written(file: Path, error: OSError) -> StorageFailed:
     )
 
 
+_BOTH_ENDS = "\r\n"
+"""Before 3.11.9 and 3.12.3 Python quotes a cell for the line breaks that its line end has, and for no other."""
+
+
+class _LineEnds:
+    """A stream that gets each row of a CSV with another line end than the one that the cells are quoted for."""
+
+    def __init__(self, stream: TextIO, line_end: str) -> None:
+        self._stream = stream
+        self._line_end = line_end
+
+    def write(self, row: str) -> None:
+        self._stream.write(row.removesuffix(_BOTH_ENDS) + self._line_end)
+
+
 class _CsvSink:
     def __init__(self, part: Path, cells: Cells, job: Job) -> None:
         self.rows = 0
@@ -251,13 +270,13 @@ class _CsvSink:
                     remedy="give it another name in the query: … AS some_name; or write the file in utf-8",
                 )
         self._cells, self._dialect = cells, job.csv
-        encoding = "utf-8-sig" if job.csv.bom and job.csv.encoding == "utf-8" else job.csv.encoding
-        self._stream = part.open("w", encoding=encoding, newline="")
+        is_utf8 = codecs.lookup(job.csv.encoding).name == "utf-8"  # which has many names
+        self._stream = part.open("w", encoding="utf-8-sig" if job.csv.bom and is_utf8 else job.csv.encoding, newline="")
         self._writer = csv.writer(
-            self._stream,
+            self._stream if job.csv.line_end == _BOTH_ENDS else _LineEnds(self._stream, job.csv.line_end),
             delimiter=job.csv.separator,
             quoting=csv.QUOTE_ALL if job.csv.quote_all else csv.QUOTE_MINIMAL,
-            lineterminator=job.csv.line_end,
+            lineterminator=_BOTH_ENDS,
         )
         self._writer.writerow(head)
 
@@ -387,7 +406,7 @@ class _ExcelSink:
         if cell is None:
             return
         if isinstance(cell, Digits):
-            if isinstance(cell, Double):
+            if isinstance(cell, Double) or (_is_exact(cell) and "e" in cell.lower()):  # JSON has 1E5
                 sheet.write_number(row, place, _Exact(cell))
             elif _is_exact(cell):
                 number = _Exact(cell) if "." in cell else int(cell)
@@ -396,6 +415,8 @@ class _ExcelSink:
                 sheet.write_string(row, place, cell, self._text)
         elif isinstance(cell, bool):
             sheet.write_boolean(row, place, cell)
+        elif isinstance(cell, time | datetime) and cell.microsecond >= NEXT_SECOND_US:
+            sheet.write_string(row, place, cell.isoformat(), self._text)
         elif isinstance(cell, time):
             sheet.write_datetime(row, place, cell, self._fraction if cell.microsecond else self._time)
         elif isinstance(cell, date):
@@ -453,4 +474,4 @@ def _is_too_long(cell: Cell) -> bool:
 def _is_exact(digits: str) -> bool:
     """Whether a double keeps every digit."""
     mantissa = re.split("[eE]", digits)[0]
-    return len(mantissa.replace("-", "").replace(".", "").lstrip("0")) <= MOST_DIGITS
+    return len(mantissa.replace("-", "").replace(".", "").lstrip("0")) <= MOST_DIGITS and math.isfinite(float(digits))

@@ -126,6 +126,8 @@ def refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None:
         return _setting_refusal(significant, db_type)
     if kind == "block":
         return _block_refusal(significant[0], db_type)
+    tokens = _names_quoted(tokens, db_type)
+    significant = _significant(tokens)
     found = _token_refusal(significant, db_type)
     if found:
         return found
@@ -224,6 +226,7 @@ def _setting_refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None
 _DML = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "TRUNCATE"})
 _LOCK = re.compile(r"FOR (UPDATE|SHARE|NO KEY UPDATE|KEY SHARE)\b")
 
+_IF_A_NAME = "if it is a name, put it in double quotes"
 _END_STATEMENT = "end the statement before it with ;"
 
 # Words that begin a statement in T-SQL, where nothing has to stand between two statements. All are
@@ -239,6 +242,59 @@ _HINTS = {"MERGE": {"JOIN", "UNION"}, "USE": {"HINT", "PLAN"}}
 """First words of query hints that are otherwise verbs: `OPTION (MERGE JOIN)`."""
 _TSQL_QUEUES = re.compile(r"RECEIVE (\*|TOP|\()|(END|ON) CONVERSATION ('\?'|@)")
 _SET_OPERATORS = frozenset({"UNION", "ALL", "EXCEPT", "INTERSECT"})
+
+
+# Where these words are not reserved they may be columns: word → what follows where it begins a write behind another
+# token. Nothing: there it never does. UPDATE is followed by a table of any name, and then by SET.
+_VERBS = dict.fromkeys(
+    """ALTER ATTACH BEGIN CALL COMMIT COPY DECLARE DETACH DROP EXEC EXECUTE GRANT LOCK PRAGMA PROCEDURE REINDEX REPLACE
+    REVOKE ROLLBACK SAVEPOINT TRIGGER TRUNCATE UPSERT VACUUM""".split(),
+    "",
+)
+_UNRESERVED: dict[DbType, dict[str, str]] = {
+    "oracle": {"MERGE": "INTO", "REPLACE": "", "TRUNCATE": ""},
+    "sqlserver": {"REPLACE": ""},
+    "postgresql": _VERBS | {"DELETE": "FROM", "INSERT": "INTO", "MERGE": "INTO", "UPDATE": "SET"},
+    "sqlite": _VERBS | {"MERGE": "", "REPLACE": "INTO"},
+}
+_BEGINS_CTE = frozenset({"AS", "MATERIALIZED"})
+_RESERVED_BEHIND_NAMES = frozenset(
+    """AND AS ASC COLLATE DESC ELSE END EXCEPT FETCH FOR FROM GROUP HAVING ILIKE IN INTERSECT IS ISNULL LIKE LIMIT NOT
+    NOTNULL OFFSET ON OR ORDER OVERLAPS SIMILAR THEN UNION USING WHEN WHERE WINDOW""".split()
+)
+"""Of PostgreSQL: what may follow a column and is never the name of a table."""
+
+
+def _names_quoted(tokens: Sequence[Token], db_type: DbType) -> Sequence[Token]:
+    """The same tokens with quotes around each column that is called as a write: `(delete IS NULL)`, `sum(insert)`."""
+    unreserved = _UNRESERVED[db_type]
+    if not any(token.kind == "word" and token.upper in unreserved for token in tokens):
+        return tokens
+    significant = _significant(tokens)
+    has_set = _find_word(significant, "SET") is not None
+    padded = [None, None, *significant, None]
+    names = {
+        token.start
+        for opener, before, token, after in zip(padded, padded[1:], significant, padded[3:], strict=False)
+        if token.kind == "word"
+        and (begins := unreserved.get(token.upper)) is not None
+        and _is_name(opener, before, after, begins, has_set=has_set)
+    }
+    return [Token("quoted", f'"{t.text}"', t.start, 1, 1) if t.start in names else t for t in tokens]
+
+
+def _is_name(opener: Token | None, before: Token | None, after: Token | None, begins: str, *, has_set: bool) -> bool:
+    """Whether a word with these neighbours cannot begin a write, nor be a function or part of FOR UPDATE."""
+    if before is None or _text(after) == "(" or before.upper in ("FOR", "KEY"):
+        return False
+    if begins == "SET":
+        is_word = after is not None and after.kind in ("word", "quoted")
+        return not is_word or not has_set or _text(after) in _RESERVED_BEHIND_NAMES
+    if not begins or _text(after) != begins:
+        return True
+    # `SELECT delete FROM t`, `substring(delete FROM 1)`; a common table expression begins with AS or MATERIALIZED.
+    is_argument = before.text == "(" and opener is not None and opener.kind == "word"
+    return before.upper in (",", ".", "SELECT", "DISTINCT") or (is_argument and _text(opener) not in _BEGINS_CTE)
 
 
 def _token_refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None:
@@ -257,12 +313,17 @@ def _write_refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None:
             return Refusal(token, "INTO is not allowed here", "it would write the rows into a table or variable")
         named = after is not None and after.kind in ("word", "quoted")
         if token.upper in _DML and named and _text(before) in ("", "(", ")"):
-            return _writes(token)
+            return _writes(token, _IF_A_NAME if before is not None else "")
     return None
 
 
-def _writes(token: Token) -> Refusal:
-    return Refusal(token, f"{_shown(token)} is not allowed here", "it would write, and a query file may only read")
+def _writes(token: Token, remedy: str = "") -> Refusal:
+    return Refusal(
+        token,
+        f"{_shown(token)} is not allowed here",
+        "it would write, and a query file may only read",
+        remedy,
+    )
 
 
 def _lock_refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None:
@@ -499,6 +560,6 @@ def _suspect_refusal(tokens: Sequence[Token]) -> Refusal | None:
             token,
             f"{_shown(token)} is not allowed here",
             "the grammar around it is not known to this program, so it cannot be shown that nothing is written",
-            "if it is a name, put it in double quotes",
+            _IF_A_NAME,
         )
     return None

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from core.agenda import Agenda, JobVersion
-from core.calendar import previous_fire
-from core.envelope import iso_utc
+from core.agenda import Agenda
+from core.days import NEVER_STARTED, TICK, newest_due, slots_of
 from core.ledger import Ledger
 from core.model import Fact, Job
 from core.outbox import Outbox
@@ -36,7 +35,7 @@ def health(
     Args:
         agenda: Heartbeat.
         ledger: Runs.
-        outbox: Alerts, and successes.
+        outbox: Alerts.
         jobs: All jobs whose files are right.
         problems: What is wrong with the other files.
         now: The clock.
@@ -48,7 +47,7 @@ def health(
         yield Fact("fail", "job file", problem, "python -m core check")
     for job in jobs:
         if job.enabled and job.scheduling_mode != "manual":
-            yield _job(job, agenda, ledger, outbox, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
+            yield _job(job, agenda, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
     yield from _alerts(outbox, now)
 
 
@@ -71,49 +70,30 @@ def _runner(agenda: Agenda, now: datetime) -> Iterator[Fact]:
             yield Fact("warn", "runner", f"{problem['where']}: {problem['text']}; {problem['instead']}")
 
 
-def _job(job: Job, agenda: Agenda, ledger: Ledger, outbox: Outbox, now: datetime, grace: timedelta) -> Fact:
+def _job(job: Job, agenda: Agenda, ledger: Ledger, now: datetime, grace: timedelta) -> Fact:
     subject = f"job {job.slug}"
-    due = previous_fire(job, now - grace)
+    due = newest_due(job, ledger, agenda, now - grace, now)
     if due is None:
         return Fact("pass", subject, "was never due yet")
-    zone = ZoneInfo(job.timezone)
-    when = f"{due.astimezone(zone):%d %b %Y %H:%M} {job.timezone}"
-    (row,) = outbox.rows("last_success", job=job.slug, since=iso_utc(due))
-    if row["scheduled_at"] is not None:
-        newest = datetime.fromisoformat(row["scheduled_at"]).astimezone(zone)
-        return Fact("pass", subject, f"succeeded for {newest:%d %b %Y %H:%M} {job.timezone}")
-    since = _enabled_since(agenda.job_versions(job.slug))
-    if since is not None and since > due:
-        return Fact(
-            "pass", subject, f"is on its calendar since {since.astimezone(zone):%d %b %Y %H:%M}, not due since then"
-        )
-    (last,) = outbox.rows("last_success", job=job.slug, since="")
-    before = "it never succeeded"
-    if last["scheduled_at"] is not None:
-        before = f"the last success is that of {datetime.fromisoformat(last['scheduled_at']).astimezone(zone):%d %b %Y %H:%M}"
+    when = f"{_local(due.scheduled_at, job)} {job.timezone}"
+    slots = slots_of(job, ledger, agenda, due.scheduled_at, now + TICK, now)
+    good = next((slot for slot in reversed(slots) if slot.has_succeeded), None)
+    if good is not None:
+        return Fact("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
     running = next((run for run in ledger.runs(job.slug, 3) if run.state == "running"), None)
     if running is not None:
         return Fact("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
+    if due.state == "waiting":
+        return Fact("warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}"))
+    why = f" ({due.reason or NEVER_STARTED})" if due.state == "missing" else ""
+    last = ledger.last_succeeded(job.slug)
+    before = f"the last success is that of {_local(last, job)}" if last else "it never succeeded"
     remedy = f"python -m core runs --job {job.slug}, then run or replay it"
-    return Fact("fail", subject, f"no success for {when}; {before}", remedy)
+    return Fact("fail", subject, f"no success for {when}{why}; {before}", remedy)
 
 
-def _enabled_since(versions: Sequence[JobVersion]) -> datetime | None:
-    """Since when the newest versions of the file, one after the other, have it enabled; None: nobody has seen it."""
-    from pathlib import Path
-
-    from core.errors import ConfigError
-    from core.jobs import SUFFIX, parse_job
-
-    since = None
-    for version in versions:
-        try:
-            if not parse_job(Path(f"{version.job}{SUFFIX}"), version.document).enabled:
-                break
-        except ConfigError:  # an older program took it
-            break
-        since = version.seen_at
-    return since
+def _local(moment: datetime, job: Job) -> str:
+    return f"{moment.astimezone(ZoneInfo(job.timezone)):%d %b %Y %H:%M}"
 
 
 def _alerts(outbox: Outbox, now: datetime) -> Iterator[Fact]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
@@ -24,7 +24,17 @@ from core.errors import (
 from core.ledger import Ledger
 from core.model import Column, Plan, Reading, Run, Source
 
-__all__ = ["Intake", "LookAtColumns", "Progress", "Stop", "as_asked", "check_expected", "end_state", "rare_collections"]
+__all__ = [
+    "Intake",
+    "LookAtColumns",
+    "Progress",
+    "Stop",
+    "as_asked",
+    "check_expected",
+    "end_state",
+    "rare_collections",
+    "time_left_s",
+]
 
 COLLECT_AFTER = 10_000
 """Objects that may come into being before the garbage collector looks."""
@@ -165,6 +175,12 @@ def as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
     """Who stopped the run knows better why: a time-out, the runner's own end."""
     reason: PsttError | None = getattr(stop, "error", None)
     return reason if reason is not None and isinstance(error, RunCancelled) else error
+
+
+def time_left_s(stop: Stop, timeout_s: float) -> float:
+    """What is left of the time that a stopped run may take to end."""
+    left_s: Callable[[float], float] | None = getattr(stop, "left_s", None)
+    return timeout_s if left_s is None else left_s(timeout_s)
 
 
 def end_state(error: PsttError | None, acknowledged: int) -> str:

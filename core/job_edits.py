@@ -157,6 +157,7 @@ def delete_job(
             before.path.unlink()
         except OSError as error:
             raise StorageFailed(f"{before.path} cannot be removed", why=error.strerror or str(error)) from None
+        agenda.end_job(slug, now)
         agenda.audit(who, "delete", f"job {slug}", now, before=before.text)
 
 

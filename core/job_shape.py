@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Annotated, Literal
 
@@ -58,7 +59,7 @@ def _encoding(name: str) -> str:
         "".encode(name)
     except LookupError:
         raise ValueError("no such encoding; write utf-8, cp1252 or iso-8859-15") from None
-    return name.lower().replace("utf8", "utf-8")
+    return "utf-8" if codecs.lookup(name).name == "utf-8" else name.lower()
 
 
 def _separator(text: str) -> str:
@@ -141,7 +142,7 @@ class JobShape(_Shape):
     cron: Annotated[str, AfterValidator(check_cron)] | None = None
     interval_s: Annotated[int, Field(ge=1, le=LONGEST_S)] | None = None
     enabled: bool = True
-    parameters: dict[str, str | int | float] = {}
+    parameters: dict[str, str | int | float | list[str | int | float]] = {}
     export_format: ExportFormat = "kafka"
     output: Name | None = None
     csv: CsvShape = CsvShape()

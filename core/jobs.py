@@ -230,7 +230,10 @@ def _job(slug: str, entry: JobShape) -> Job:
     if isinstance(kafka["message_key_field"], list):
         kafka["message_key_field"] = tuple(kafka["message_key_field"])
     email["recipients"] = tuple(email["recipients"])
-    values["parameters"] = {name: str(value) for name, value in values["parameters"].items()}
+    values["parameters"] = {
+        name: tuple(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in values["parameters"].items()
+    }
     expect["rows"] = RowRange(**expect["rows"])
     return Job(
         slug=slug,

@@ -22,7 +22,7 @@ import msgspec
 
 from core.delivery import Sender
 from core.errors import ConfigError, PsttError, RunCancelled
-from core.model import Batch, Cluster, Delivery, Publisher
+from core.model import Batch, Cluster, Delivery, Destination, Publisher
 from core.publishers import open_publisher
 
 __all__ = [
@@ -168,7 +168,7 @@ class KafkaService:
             headers: Text is sent as UTF-8. `message_id` is always added.
 
         Raises:
-            BrokerUnavailable, NotAuthorised, TopicMissing, MessageTooLarge, RetriesExhausted: What failed and why.
+            BrokerUnavailable, NotAuthorised, TopicMissing, MessageRefused, RetriesExhausted: What failed and why.
             ConfigError: The service is closed, or the value has no JSON form.
         """
         batch = self._batch(topic, [(key, value)], headers)
@@ -210,6 +210,15 @@ class KafkaService:
         except PsttError as error:
             return Health(connected=False, error=str(error))
         return Health(True, tuple(brokers), (time.perf_counter() - started) * 1000)
+
+    def destination(self, topic: str, timeout_s: float = 5.0) -> Destination:
+        """The cluster that messages to this topic go to. Raises nothing: its id is empty where it is not told."""
+        try:
+            with self._alone():
+                found = self._live().publisher.describe(topic, timeout_s)
+        except PsttError:
+            return Destination(self.cluster.name, "", self.cluster.bootstrap_servers)
+        return Destination(self.cluster.name, found.cluster_id, found.bootstrap_servers)
 
     def get_metrics(self) -> ServiceMetrics:
         """What was sent since this service was made."""

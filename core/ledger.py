@@ -12,12 +12,13 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from core.envelope import Reject, iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.model import PartitionRange, Run, RunFile
+from core.model import PartitionRange, Run, RunFile, TopicState
 from core.store import Store
 
 if TYPE_CHECKING:
@@ -51,10 +52,15 @@ class Outcome:
     latency_counts: Mapping[str, int] = field(default_factory=dict)
     """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
     files: tuple[RunFile, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Ledger(Store):
     """The runs and rejects of one workspace; opened as every `Store`."""
+
+    def _prepared(self, opened: sqlite3.Connection) -> sqlite3.Connection:
+        opened.create_function("local_day", 2, _local_day, deterministic=True)
+        return super()._prepared(opened)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -147,6 +153,16 @@ class Ledger(Store):
                 )
         return run_id
 
+    def place(self, run_id: str, topic: TopicState) -> None:
+        """Writes which topic of which cluster a run sends to, by what no renaming changes."""
+        place = {
+            "run_id": run_id,
+            "cluster_id": topic.cluster_id,
+            "bootstrap_servers": topic.bootstrap_servers,
+            "topic_id": topic.topic_id,
+        }
+        self._write("place_run", place)
+
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
         """Writes the verdict and the offsets in one transaction."""
         error = outcome.error
@@ -157,6 +173,7 @@ class Ledger(Store):
             "run_id": run_id,
             "finished_at": iso_utc(now),
             "latency_counts": json.dumps(dict(outcome.latency_counts)),
+            "warnings": json.dumps(outcome.warnings, ensure_ascii=False),
             "error_class": type(error).__name__ if error else None,
             "error_text": error.text if error else None,
             "error_remedy": error.remedy if error else None,
@@ -276,9 +293,13 @@ class Ledger(Store):
         self,
         *,
         job: str | None = None,
+        topic: str | None = None,
+        cluster: str | None = None,
         states: Iterable[str] = (),
         since: datetime | None = None,
         until: datetime | None = None,
+        days: tuple[date, date] | None = None,
+        run_ids: Iterable[str] | None = None,
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[list[Run], int]:
@@ -286,17 +307,26 @@ class Ledger(Store):
 
         Args:
             job: Its slug; None: all.
+            topic: Where they sent to; None: anywhere.
+            cluster: The cluster's name at that time; None: any.
             states: Only these, `RunState` or `Verdict`; empty: all.
             since: Scheduled at or after it.
             until: Scheduled before it.
+            days: Scheduled on the first day, the last, or between them, each in the time zone of its job.
+            run_ids: Only these; None: all.
             limit: Runs a page.
             offset: Runs on the pages before.
         """
         values = {
             "job": job,
+            "topic": topic,
+            "cluster": cluster,
             "states": json.dumps(list(states)),
             "since": iso_utc(since) if since else None,
             "until": iso_utc(until) if until else None,
+            "first": str(days[0]) if days else None,
+            "last": str(days[1]) if days else None,
+            "run_ids": None if run_ids is None else json.dumps(list(run_ids)),
         }
         (count,) = self._rows("runs_where_count", values)
         rows = self._rows("runs_where", values | {"limit": limit, "offset": offset})
@@ -325,15 +355,24 @@ class Ledger(Store):
         """Every topic that a run sent to."""
         return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
 
+    def cluster_ids(self) -> dict[str, str]:
+        """Addresses of a cluster → the id that the newest run found there."""
+        return {row["bootstrap_servers"]: row["cluster_id"] for row in self._rows("cluster_ids")}
+
     def runs_state(self) -> tuple[int, int]:
         """Another one whenever a run has begun or ended: the newest run's number, and how many are open."""
         (row,) = self._rows("runs_state")
         return int(row[0]), int(row[1])
 
-    def first_scheduled(self, job: str) -> datetime | None:
-        """The earliest scheduled time of a job's runs; None where there is none."""
-        (row,) = self._rows("first_scheduled", {"job": job})
-        return datetime.fromisoformat(row[0]) if row[0] else None
+    def first_started(self, job: str) -> datetime | None:
+        """When a job ran for the first time, by any door; None where it never did."""
+        row = next(iter(self._rows("first_started", {"job": job})), None)
+        return datetime.fromisoformat(row["started_at"]) if row else None
+
+    def last_succeeded(self, job: str) -> datetime | None:
+        """The newest scheduled time of a job that has a succeeded run; None where there is none."""
+        (row,) = self._rows("last_succeeded", {"job": job})
+        return datetime.fromisoformat(row["scheduled_at"]) if row["scheduled_at"] else None
 
     def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
         """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
@@ -379,6 +418,7 @@ class Ledger(Store):
         for name in ("scheduled_at", "window_start", "started_at", "finished_at", "cancel_asked_at"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["parameters"] = json.loads(values["parameters"])
+        values["warnings"] = tuple(json.loads(values["warnings"]))
         values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
         if with_partitions:
             partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()
@@ -401,6 +441,10 @@ def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> d
         "error_remedy": error.remedy,
         "error_retriable": int(error.is_retriable),
     }
+
+
+def _local_day(moment: str, timezone: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(ZoneInfo(timezone)).date().isoformat()
 
 
 def _storable(text: str) -> str:

@@ -87,6 +87,23 @@ ALTER TABLE run ADD COLUMN cluster_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN bootstrap_servers TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN topic_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN max_rejects INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE verification (
+    run_id            TEXT NOT NULL REFERENCES run,
+    checked_at        TEXT NOT NULL,
+    mode              TEXT NOT NULL,     -- count, full
+    answer            TEXT NOT NULL,     -- complete, missing, other_content, duplicates, not_verifiable
+    acknowledged      INTEGER NOT NULL,
+    found             INTEGER NOT NULL,
+    missing           INTEGER NOT NULL,
+    other_content     INTEGER NOT NULL,
+    duplicates        INTEGER NOT NULL,
+    not_verifiable    INTEGER NOT NULL,
+    reason            TEXT NOT NULL,     -- why it is, or may be, not verifiable
+    listed            TEXT NOT NULL,     -- JSON list: the first messages that are not as they should be
+    duration_s        REAL NOT NULL,
+    PRIMARY KEY (run_id, checked_at)
+) STRICT;
 -- Earlier versions called a run of which nothing arrived a success.
 UPDATE run SET state = 'failed', error_class = 'NothingArrived', error_retriable = 0,
     error_text = 'none of the rows read was acknowledged: all were rejected',
@@ -102,6 +119,10 @@ VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, 
         :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256,
         :max_rejects)
 
+-- name: place_run
+UPDATE run SET cluster_id = :cluster_id, bootstrap_servers = :bootstrap_servers, topic_id = :topic_id
+WHERE run_id = :run_id
+
 -- name: claim_fire
 UPDATE fire SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL
 WHERE fire_id = :fire_id AND state = 'planned'
@@ -111,7 +132,7 @@ UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_rea
     sent = :sent, acknowledged = :acknowledged, rejected = :rejected, failed = :failed, retried = :retried,
     bytes = :bytes, duration_s = :duration_s, latency_avg_ms = :latency_avg_ms, latency_p50_ms = :latency_p50_ms,
     latency_p90_ms = :latency_p90_ms, latency_p99_ms = :latency_p99_ms, latency_counts = :latency_counts, error_class = :error_class,
-    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable
+    error_text = :error_text, error_remedy = :error_remedy, error_retriable = :error_retriable, warnings = :warnings
 WHERE run_id = :run_id
 
 -- name: insert_partition
@@ -129,16 +150,19 @@ INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :datab
 -- name: runs
 SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, rowid DESC LIMIT :limit
 
--- name: runs_where
-SELECT * FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
-    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
+-- name: where
+(:job IS NULL OR job = :job) AND (:topic IS NULL OR topic = :topic) AND (:cluster IS NULL OR cluster = :cluster)
+    AND (:since IS NULL OR scheduled_at >= :since) AND (:until IS NULL OR scheduled_at < :until)
+    AND (:first IS NULL OR local_day(scheduled_at, timezone) BETWEEN :first AND :last)
+    AND (:run_ids IS NULL OR run_id IN (SELECT value FROM json_each(:run_ids)))
+    AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
         OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
-ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
+
+-- name: runs_where
+SELECT * FROM run WHERE {where} ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
 
 -- name: runs_where_count
-SELECT count(*) FROM run WHERE (:job IS NULL OR job = :job) AND (:since IS NULL OR scheduled_at >= :since)
-    AND (:until IS NULL OR scheduled_at < :until) AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
-        OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
+SELECT count(*) FROM run WHERE {where}
 
 -- name: runs_of_job
 SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at < :until ORDER BY rowid
@@ -154,8 +178,15 @@ SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
 -- name: topics_known
 SELECT DISTINCT topic FROM run ORDER BY topic
 
--- name: first_scheduled
-SELECT min(scheduled_at) FROM run WHERE job = :job
+-- name: cluster_ids
+-- SQLite takes the other columns from the row with the maximum.
+SELECT bootstrap_servers, cluster_id, max(rowid) FROM run WHERE cluster_id <> '' GROUP BY bootstrap_servers
+
+-- name: first_started
+SELECT started_at FROM run WHERE rowid = (SELECT min(rowid) FROM run WHERE job = :job)
+
+-- name: last_succeeded
+SELECT max(scheduled_at) AS scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay')
 
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2

@@ -6,14 +6,15 @@ Statements are found here too, because SQL*Plus commands (`define …`) exist on
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
 from core.model import DbType
 
-__all__ = ["Fail", "Mark", "Token", "TokenKind", "lex", "position"]
+__all__ = ["Fail", "Mark", "Token", "TokenKind", "has_blank_mark", "lex", "position"]
 
 # kind       what it is
 # space      blanks and line ends
@@ -23,7 +24,7 @@ __all__ = ["Fail", "Mark", "Token", "TokenKind", "lex", "position"]
 # word       a keyword or a plain identifier
 # number     a numeric literal without sign
 # operator   one character, or `::` and `:=`
-# parameter  `&NAME`, `&&NAME`, with the dot that ends the name
+# parameter  `&NAME`, `&&NAME`, `& NAME`, with the dot that ends the name
 # command    a line for SQL*Plus (define, SET DEFINE, SPOOL …), its line end included
 # end        `;`, a line with only `/`, a GO line of SQL Server
 TokenKind = Literal["space", "comment", "string", "quoted", "word", "number", "operator", "parameter", "command", "end"]
@@ -132,7 +133,10 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _STRING = re.compile(r"'(?:[^']+|'')*+'")
 _ESCAPED = re.compile(r"'(?:[^'\\]+|''|\\.)*+'", re.DOTALL)
 _DOLLAR = re.compile(r"\$(?:[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*)?\$")
-_MARK = re.compile(r"&&?([^\W\d]\w*|\d+)\.?")
+_MARK = re.compile(r"&&?(?P<blanks>[^\S\r\n]*)(?P<name>[^\W\d]\w*|\d+)\.?")
+_EXACT = 1.0
+_NEAR = 0.75
+"""How like a defined name another one has to be to count as its misspelling; `_EXACT`: the same."""
 _LINE = re.compile(r"[^\n]*\n?")
 _ALONE = re.compile(r"[ \t\r]*(?:\n|$)")
 _GO = re.compile(r"GO(?:[ \t]+\d+)?(?=[ \t\r]*(?:--[^\n]*)?(?:\n|$))", re.IGNORECASE)
@@ -177,17 +181,26 @@ _BLOCKS: dict[DbType, re.Pattern[str]] = {
 _HEAD_WORDS = 6
 
 
-def lex(text: str, db_type: DbType) -> list[Token]:
+def lex(text: str, db_type: DbType, defined: Collection[str] = ()) -> list[Token]:
     """Cuts a text into tokens that, joined, are that text.
 
     Never fails: a literal that does not end is a token up to the end of the text with `closed` False.
     `SET DEFINE OFF` and `ON` are obeyed: behind OFF no token has marks.
 
+    SQL*Plus skips blanks behind `&`, but `flags & mask` and `'Marks & Spencer'` are everyday text. So `& NAME`
+    is a parameter where that name is defined; in a literal also where it is a misspelling of one.
+
     Args:
         text: A whole file, or one statement.
         db_type: Whose rules hold.
+        defined: The parameters of the file, in capitals.
     """
-    return list(_Lexer(text, db_type))
+    return list(_Lexer(text, db_type, defined))
+
+
+def has_blank_mark(text: str) -> bool:
+    """Is there a `& NAME`, so that the tokens depend on which names are defined?"""
+    return any(found["blanks"] for found in _MARK.finditer(text))
 
 
 def position(text: str, offset: int) -> tuple[int, int]:
@@ -195,14 +208,10 @@ def position(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
-def find_marks(text: str, start: int, end: int) -> tuple[Mark, ...]:
-    """Every `&NAME` between two offsets."""
-    return tuple(Mark(m[1].upper(), m.start(), m.end()) for m in _MARK.finditer(text, start, end))
-
-
 class _Lexer:
-    def __init__(self, text: str, db_type: DbType) -> None:
+    def __init__(self, text: str, db_type: DbType, defined: Collection[str]) -> None:
         self._text = text
+        self._defined = defined
         self._db_type = db_type
         self._rules = _RULES[db_type]
         self._at = 0
@@ -235,7 +244,7 @@ class _Lexer:
             return self._token("space", blank.end())
         if not self._head and self._is_command():
             end = _match_end(_LINE, text, at)
-            return self._token("command", end, marks=find_marks(text, at, end) if self._define else ())
+            return self._token("command", end, marks=self._marks(at, end))
         if text.startswith("--", at):
             return self._token("comment", _match_end(self._rules.line_comment, text, at))
         if text.startswith("/*", at):
@@ -246,8 +255,8 @@ class _Lexer:
             return self._quoted(at, pattern)
         if char == "$" and self._rules.dollar_quotes and (tag := _DOLLAR.match(text, at)):
             return self._delimited(tag.end(), tag[0])
-        if char == "&" and self._define and (mark := _MARK.match(text, at)):
-            return self._token("parameter", mark.end(), marks=find_marks(text, at, mark.end()))
+        if char == "&" and self._define and (mark := _MARK.match(text, at)) and self._is_parameter(mark, _EXACT):
+            return self._token("parameter", mark.end(), marks=(_mark(mark),))
         if number := _NUMBER.match(text, at):
             return self._token("number", number.end())
         if word := self._rules.word.match(text, at):
@@ -270,8 +279,17 @@ class _Lexer:
         closed = end >= 0
         if not closed:
             end, closing = len(self._text), 0
-        marks = find_marks(self._text, content, end - closing) if self._define else ()
-        return self._token(kind, end, content - self._at, closing, marks, closed)
+        return self._token(kind, end, content - self._at, closing, self._marks(content, end - closing), closed)
+
+    def _marks(self, start: int, end: int) -> tuple[Mark, ...]:
+        """Every parameter between two offsets of a literal, an identifier or a command."""
+        found = _MARK.finditer(self._text, start, end) if self._define else ()
+        return tuple(_mark(mark) for mark in found if self._is_parameter(mark, _NEAR))
+
+    def _is_parameter(self, mark: re.Match[str], cutoff: float) -> bool:
+        return not mark["blanks"] or bool(
+            difflib.get_close_matches(mark["name"].upper(), self._defined, 1, cutoff=cutoff)
+        )
 
     def _string(self, quote: int, pattern: re.Pattern[str]) -> Token:
         return self._enclosed("string", quote + 1, _match_end(pattern, self._text, quote), 1)
@@ -346,6 +364,10 @@ class _Lexer:
         if self._db_type == "oracle" and upper == "SET":
             return not _SQL_SET.match(text, at)
         return upper in _COMMANDS - _OWN_WORDS[self._db_type]
+
+
+def _mark(found: re.Match[str]) -> Mark:
+    return Mark(found["name"].upper(), found.start(), found.end())
 
 
 def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["start_logging"]
 
-_NEVER = (("apprise", "CRITICAL"), ("urllib3", "WARNING"))
-"""They log addresses that hold a token, such as that of a Teams channel."""
+_NEVER = (("apprise", "CRITICAL"), ("urllib3", "WARNING"), ("psycopg", "ERROR"))
+"""The first two log addresses that hold a token, such as that of a Teams channel; the last that a silent server could not
+be asked to stop, which the run's verdict says."""
 
 
 def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) -> str | None:

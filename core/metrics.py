@@ -12,25 +12,29 @@ The questions themselves are in `core.figures`.
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import duckdb
 
-from core.errors import LedgerBusy, StorageFailed
+from core.damaged import damage_of, quoted, set_aside
+from core.errors import LedgerBusy, PsttError, StorageFailed
 from core.figures import Figures, Scope, metrics_sql
 from core.ledger import Ledger
 
 if TYPE_CHECKING:
     from core.workspace import Workspace
 
-__all__ = ["Metrics", "Synced"]
+__all__ = ["Metrics", "Synced", "is_held", "may_be_damage"]
+
+T = TypeVar("T")
 
 READ_WAIT_S = 5.0
 """A copy holds the file for 15 to 30 ms; who waits longer has met a program that keeps it open."""
@@ -41,7 +45,7 @@ MEMORY = "16MB"
 second a million sends, 24MB a tenth."""
 MOST_MEMORY = "1GB"
 
-FORMAT = 3
+FORMAT = 4
 """Of metrics.duckdb; one of another format is made again from the spool."""
 ROWS_AT_ONCE = 2_000
 """Runs or rejects that are copied by one statement; more would need more memory than a segment."""
@@ -58,6 +62,8 @@ class Synced:
     sends: int = 0
     """Sends copied this time."""
     note: str = ""
+    set_aside: tuple[str, ...] = ()
+    """Segments that could not be read."""
 
 
 class Metrics:
@@ -74,13 +80,23 @@ class Metrics:
         """The spool's folder by its time of change: a year has 40,000 segments."""
         self._copied: tuple[tuple[int, ...], set[str]] | None = None
         """The segments in metrics.duckdb, by that file's state."""
+        self._checked: dict[str, tuple[int, ...]] = {}
+        """Segments that were read whole once, by their state."""
+        self._left_out: set[str] = set()
+        """Segments that could not be read; each is told once."""
+        self._distrusted: tuple[int, ...] | None = None
+        """State of a metrics.duckdb that is damaged and could not be moved out of the way."""
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
     def sync(self) -> Synced:
         """Copies what is new in one short exclusive opening. A file that another process reads is left for later.
 
-        A file that DuckDB cannot read is kept under another name and made again.
+        A file that DuckDB cannot read is kept under another name and made again; a segment that cannot be read is set
+        aside.
+
+        Raises:
+            StorageFailed: The disk is full, or a file may not be read or written.
         """
         try:
             return self._copy()
@@ -91,37 +107,41 @@ class Metrics:
                 "the spool and are copied next time",
             )
         except _Broken as broken:
-            kept = self.file.with_name(f"{self.file.name}.broken-{int(time.time())}")
-            self.file.replace(kept)
+            why = self._damage()
+            if not why:
+                raise self._not_updated(str(broken)) from None
+        try:
+            kept = self._keep_aside()
             copied = self._copy()
-            return Synced(
-                "rebuilt",
-                copied.segments,
-                copied.sends,
-                note=f"{self.file.name} could not be read ({broken}); it is kept as {kept.name}",
-            )
+        except (_Held, _Broken, OSError) as error:
+            raise self._not_updated(str(error)) from None
+        note = f"{self.file.name} could not be read ({why}); it is kept as {kept.name}"
+        return replace(copied, state="rebuilt", note=note)
 
     def rebuild(self) -> Synced:
         """Makes metrics.duckdb again from all segments; the old file is replaced when the new one is whole.
 
         Raises:
             LedgerBusy: Another program holds the file.
-            StorageFailed: The disk is full, or a segment cannot be read.
+            StorageFailed: The disk is full, or a file may not be read or written.
         """
         aside = self.file.with_name(f"{self.file.name}.rebuild")
         _remove(aside)
         try:
             copied = self._copy(aside)
             self._require_free()
+            if copied.set_aside and self.file.exists():  # what the old file has of them is nowhere else
+                self._keep_aside()
             _remove(self.file)
             os.replace(aside, self.file)
         except (_Held, PermissionError) as held:
             raise self._busy(str(held)) from None
         except (_Broken, OSError) as error:
-            raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error)) from None
+            remedy = "make room on the disk of the workspace, or give this account the right to write there"
+            raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error), remedy=remedy) from None
         finally:
             _remove(aside)
-        return Synced("rebuilt", copied.segments, copied.sends)
+        return replace(copied, state="rebuilt")
 
     def _require_free(self) -> None:
         """On Windows replacing an open file fails by itself; on Linux it would leave a reader on a file without a name."""
@@ -141,31 +161,84 @@ class Metrics:
             _require_format(db)
             db.execute(self._sql["tables"])
             known = _names_copied(db, "segment")
-            new = [name for name in names if name not in known]
+            missing = [name for name in names if name not in known]
+            new = self._sound(missing, whole=False)
             sends = sum(self._copy_segments(db, new[i : i + TOGETHER]) for i in range(0, len(new), TOGETHER))
             self._copy_runs(db)
-        return Synced("copied", len(new), sends)
+        left_out = tuple(name for name in missing if name in self._left_out)
+        return Synced("copied", len(missing) - len(left_out), sends, set_aside=left_out)
 
-    def _copy_segments(self, db: duckdb.DuckDBPyConnection, names: list[str]) -> int:
+    def _copy_segments(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
         """Segments and the notes that they were copied, in one transaction, so that none counts twice."""
         try:
             return self._copy_in_one(db, names)
         except duckdb.Error:
-            # One of them is broken, or holds values so long that they need more memory: alone it is found out.
+            # One of them is damaged, or holds values so long that they need more memory: alone it is found out.
             db.execute(f"SET memory_limit = '{MOST_MEMORY}'")
-            return sum(self._copy_segment(db, name) for name in names)
+            return sum(self._copy_in_one(db, [name]) for name in self._sound(names, whole=True))
 
-    def _copy_segment(self, db: duckdb.DuckDBPyConnection, name: str) -> int:
+    def _sound(self, names: Sequence[str], *, whole: bool) -> list[str]:
+        """Those of the segments that can be read; the others are set aside, and told."""
+        found = []
+        with duckdb.connect(":memory:", config={"threads": 1}) as db:
+            for name in names:
+                state = _state_of(self.spool_dir / name)
+                if state and self._checked.get(name) == state:
+                    found.append(name)
+                    continue
+                if why := damage_of(db, self.spool_dir / name, whole=whole):
+                    self._set_aside(name, why)
+                elif state:  # else it has gone meanwhile
+                    found.append(name)
+                    self._checked |= {name: state} if whole else {}
+        return found
+
+    def _set_aside(self, name: str, why: str) -> None:
+        from loguru import logger
+
+        where = "set aside in damaged/" if set_aside(self.spool_dir / name) else "left out"
+        self._listing = None
+        if name in self._left_out:
+            return
+        self._left_out.add(name)
+        logger.warning("segment {} of the spool cannot be read ({}): it is {}, its sends are missing", name, why, where)
+
+    def _damage(self) -> str:
+        """Why metrics.duckdb cannot be read to its end; empty where it can, or is held. Reads all of it (1 GB/s)."""
         try:
-            return self._copy_in_one(db, [name])
-        except duckdb.Error as error:
-            raise StorageFailed(
-                f"segment {name} of the spool cannot be read",
-                why=str(error).splitlines()[0],
-                remedy=f"restore {self.spool_dir / name} from a backup, or move it away and lose its sends",
-            ) from None
+            with duckdb.connect(":memory:", config={"threads": 2}) as db, _translated():
+                db.execute(self._sql["macros"])
+                db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
+                _require_format(db, "store")
+                for (table,) in db.execute(
+                    "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store'"
+                ).fetchall():
+                    db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM store.{table}").fetchall()  # noqa: S608 - our tables
+        except _Held:
+            return ""
+        except _Broken as broken:
+            return str(broken) if _may_be_read(self.file) else ""
+        return ""
 
-    def _copy_in_one(self, db: duckdb.DuckDBPyConnection, names: list[str]) -> int:
+    def _keep_aside(self) -> Path:
+        """Moves metrics.duckdb out of the way, with the log that DuckDB would replay into the next one; where it is now."""
+        kept = self.file.with_name(f"{self.file.name}.broken-{int(time.time())}")
+        self.file.replace(kept)
+        with suppress(FileNotFoundError):
+            _log_of(self.file).replace(_log_of(kept))
+        return kept
+
+    def _not_updated(self, why: str) -> StorageFailed:
+        return StorageFailed(
+            f"{self.file.name} cannot be brought up to date",
+            why=why,
+            remedy="make room on the disk, or give this account the right to read and write it; nothing is lost, sends wait "
+            "in the spool",
+        )
+
+    def _copy_in_one(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
+        if not names:
+            return 0
         paths = [self.spool_dir / name for name in names]
         db.execute("BEGIN")
         try:
@@ -182,7 +255,7 @@ class Metrics:
 
     def _over(self, statement: str, paths: Sequence[Path]) -> str:
         """A statement over these segments."""
-        return self._sql[statement].replace("{paths}", "[" + ", ".join(f"'{_quoted(path)}'" for path in paths) + "]")
+        return self._sql[statement].replace("{paths}", "[" + ", ".join(f"'{quoted(path)}'" for path in paths) + "]")
 
     def _copy_runs(self, db: duckdb.DuckDBPyConnection, known: str = "run") -> None:
         """Copies runs that `known` does not have, or has as still open, and the rejects of those that ended."""
@@ -218,34 +291,81 @@ class Metrics:
 
         Raises:
             LedgerBusy: Another program writes into the file for longer than 5 s.
-            StorageFailed: A segment cannot be read.
+            StorageFailed: A file may not be read, or memory is short.
         """
+        try:
+            with self._reading(counted=counted) as db:
+                yield db
+        except duckdb.Error as error:
+            raise _unreadable(error) from None
+
+    @contextmanager
+    def _reading(self, *, counted: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         names = self._segment_names()
         with duckdb.connect(":memory:", config={"threads": 2}) as db:
             db.execute(self._sql["macros"])
             known = self._attach(db)
-            self.waiting = [self.spool_dir / name for name in names if known is None or name not in known]
-            with self._reading_segments():
-                self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
-            try:
-                yield db
-            except duckdb.Error as error:
-                raise StorageFailed(
-                    "the sends cannot be read",
-                    why=str(error).splitlines()[0],
-                    remedy="python -m core metrics rebuild makes metrics.duckdb again from the spool",
-                ) from None
+            missing = [name for name in names if known is None or name not in known]
+            self.waiting = [self.spool_dir / name for name in self._sound(missing, whole=True)]
+            self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
+            yield db
+
+    def answer(self, question: Callable[[duckdb.DuckDBPyConnection], T], *, counted: bool = True) -> T:
+        """Asks a question in an opening of its own, and once more where metrics.duckdb turns out to be damaged.
+
+        Raises:
+            LedgerBusy: Another program writes into the file for longer than 5 s.
+            StorageFailed: A file may not be read, or memory is short.
+        """
+        try:
+            with self._reading(counted=counted) as db:
+                return question(db)
+        except duckdb.Error as error:
+            if not self._mends(error):
+                raise _unreadable(error) from None
+        with self.reading(counted=counted) as db:
+            return question(db)
 
     @contextmanager
-    def figures(self, timezone: str) -> Iterator[Figures]:
+    def figures(self, timezone: str, *, counted: bool = True) -> Iterator[Figures]:
         """Several questions in one opening; days and hours are those of `timezone`.
 
         Raises:
             LedgerBusy: Another program writes into the file for longer than 5 s.
-            StorageFailed: A segment cannot be read.
+            StorageFailed: A file may not be read, or memory is short.
         """
-        with self.reading() as db:
-            yield Figures(db, timezone)
+        with ExitStack() as opening:
+
+            def again(error: duckdb.Error) -> duckdb.DuckDBPyConnection:
+                opening.close()
+                if not self._mends(error):
+                    raise error
+                return opening.enter_context(self._reading(counted=counted))
+
+            try:
+                db = opening.enter_context(self._reading(counted=counted))
+            except duckdb.Error as error:
+                db = again(error)
+            try:
+                yield Figures(db, timezone, again)
+            except duckdb.Error as error:
+                raise _unreadable(error) from None
+
+    def _mends(self, error: duckdb.Error) -> bool:
+        """Whether metrics.duckdb was damaged and is out of the way now: what it held is read from the spool again."""
+        if not may_be_damage(error) or not self.file.exists() or not (why := self._damage()):
+            return False
+        from loguru import logger
+
+        try:
+            kept = self._keep_aside()
+        except OSError:  # another program has it open, or the disk cannot be written
+            self._distrusted = self._file_state()
+            return True
+        logger.warning("{} was damaged ({}): it is kept as {} and made again", self.file.name, why, kept.name)
+        with suppress(PsttError, OSError):  # the next run does it
+            self.sync()
+        return True
 
     def state(self) -> tuple[int, ...]:
         """Another one whenever there are sends that were not there before, or copied ones."""
@@ -254,18 +374,18 @@ class Metrics:
 
     def find(self, key: str) -> list[dict[str, Any]]:
         """Every send of that key, oldest first; times aware UTC."""
-        with self.reading(counted=False) as db:
-            return Figures(db, "UTC").find(key)
+        with self.figures("UTC", counted=False) as figures:
+            return figures.find(key)
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
         """The first `limit` sends whose key begins so, by key and time; times aware UTC."""
-        with self.reading(counted=False) as db:
-            return Figures(db, "UTC").find_beginning(start, limit)
+        with self.figures("UTC", counted=False) as figures:
+            return figures.find_beginning(start, limit)
 
     def acknowledged_ids(self, run_ids: list[str]) -> frozenset[bytes]:
         """Message ids that these runs have acknowledged."""
-        with self.reading(counted=False) as db:
-            rows = db.execute(self._sql["acknowledged_ids"], [run_ids]).fetchall()
+        sql = self._sql["acknowledged_ids"]
+        rows = self.answer(lambda db: db.execute(sql, [run_ids]).fetchall(), counted=False)
         return frozenset(message_id.encode() for (message_id,) in rows)
 
     def summary(self, now: datetime, timezone: str, scope: Scope | None = None) -> dict[str, Any]:
@@ -287,13 +407,13 @@ class Metrics:
 
     def _attach(self, db: duckdb.DuckDBPyConnection) -> set[str] | None:
         """Attaches metrics.duckdb; the names of the segments copied into it, None where it is not there or not whole."""
-        if not self.file.exists():
+        if not self.file.exists() or self._file_state() == self._distrusted:
             return None
         deadline = time.monotonic() + READ_WAIT_S
         while True:
             try:
                 with _translated():
-                    db.execute(f"ATTACH '{_quoted(self.file)}' AS store (READ_ONLY)")
+                    db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
                     _require_format(db, "store")
                     return self._names_in_store(db)
             except _Held as held:
@@ -312,22 +432,9 @@ class Metrics:
 
     def _file_state(self) -> tuple[int, ...]:
         state: tuple[int, ...] = ()
-        for path in (self.file, self.file.with_name(f"{self.file.name}.wal")):
-            with suppress(FileNotFoundError):
-                told = path.stat()
-                state += (told.st_ino, told.st_size, told.st_mtime_ns)
+        for path in (self.file, _log_of(self.file)):
+            state += _state_of(path)
         return state
-
-    @contextmanager
-    def _reading_segments(self) -> Iterator[None]:
-        try:
-            yield
-        except duckdb.Error as error:
-            raise StorageFailed(
-                "a segment of the spool cannot be read",
-                why=str(error).splitlines()[0],
-                remedy=f"move that file out of {self.spool_dir}; its sends are lost to the metrics",
-            ) from None
 
     def _make_views(
         self, db: duckdb.DuckDBPyConnection, *, attached: bool, waiting: Sequence[Path], counted: bool
@@ -369,6 +476,26 @@ class _Broken(Exception):
     """The file is no DuckDB database, or one that DuckDB cannot read."""
 
 
+def is_held(text: str) -> bool:
+    """Whether DuckDB says that another process has the file open. A damaged one has its wrong checksum in a "block"."""
+    signs = r"\block\b|being used by another process|cannot access the file"
+    return re.search(signs, text, re.IGNORECASE) is not None
+
+
+def may_be_damage(error: duckdb.Error) -> bool:
+    """Whether a damaged file can be the reason, and not the question."""
+    damages = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+    return isinstance(error, damages) or type(error) is duckdb.Error
+
+
+def _unreadable(error: duckdb.Error) -> StorageFailed:
+    return StorageFailed(
+        "the sends cannot be read",
+        why=str(error).splitlines()[0],
+        remedy="python -m core doctor looks at disk, permissions and files",
+    )
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
@@ -376,11 +503,7 @@ def _translated() -> Iterator[None]:
     except duckdb.Error as error:
         text = str(error)
         first = text.splitlines()[0] if text else type(error).__name__
-        if (
-            "lock" in text.lower()
-            or "being used by another process" in text
-            or "cannot access the file" in text.lower()
-        ):
+        if is_held(text):
             raise _Held(first) from None
         raise _Broken(first) from None
 
@@ -423,10 +546,28 @@ def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, 
     db.execute(f"INSERT INTO {table} ({', '.join(names)}) SELECT {lists}", values)
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _state_of(path: Path) -> tuple[int, ...]:
+    try:
+        told = path.stat()
+    except FileNotFoundError:
+        return ()
+    return told.st_ino, told.st_size, told.st_mtime_ns
+
+
+def _may_be_read(file: Path) -> bool:
+    """Whether the system gives the file's bytes; an account without that right knows nothing about them."""
+    try:
+        with file.open("rb") as stream:
+            stream.read(1)
+    except OSError:
+        return False
+    return True
+
+
+def _log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.wal")
 
 
 def _remove(file: Path) -> None:
-    for path in (file, file.with_name(f"{file.name}.wal")):
+    for path in (file, _log_of(file)):
         path.unlink(missing_ok=True)

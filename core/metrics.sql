@@ -24,11 +24,11 @@ CREATE OR REPLACE TEMP MACRO quarter_of(moment) AS make_timestamp(epoch_us(momen
 {tables}
 
 -- name: tables
-CREATE TABLE IF NOT EXISTS format AS SELECT 3 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
+CREATE TABLE IF NOT EXISTS format AS SELECT 4 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
 CREATE TABLE IF NOT EXISTS send (
     run_id VARCHAR, job VARCHAR, topic VARCHAR, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_id VARCHAR,
     size_bytes INTEGER, handed_over_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
-    error_class VARCHAR, key_hash UINTEGER, key_head UBIGINT);
+    error_class VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR, key_hash UINTEGER, key_head UBIGINT);
 CREATE TABLE IF NOT EXISTS traffic (
     quarter TIMESTAMP, run_id VARCHAR, job VARCHAR, topic VARCHAR, bucket SMALLINT, messages BIGINT, retried BIGINT,
     timed_out BIGINT, bytes BIGINT, latency_us BIGINT, last_sent_at TIMESTAMP, last_acknowledged_at TIMESTAMP);
@@ -48,7 +48,7 @@ SELECT version = {version} AND hash = key_hash('572680001120') AND head = key_he
 
 -- name: send_columns
 run_id, job, topic, "partition", "offset", key, message_id, size_bytes, handed_over_at, latency_ms, attempt, status,
-    error, error_class
+    error, error_class, cluster, cluster_id, bootstrap_servers
 
 -- name: segments_read
 -- A segment of an earlier version has fewer columns.
@@ -236,6 +236,10 @@ WITH counted AS (
 SELECT (quarter + utc_offset)::DATE AS day, topic, {sums}
 FROM counted ASOF JOIN zone ON quarter >= begins GROUP BY ALL ORDER BY day, topic
 
+-- name: senders
+SELECT run_id, job, sum(messages)::BIGINT AS messages FROM traffic
+WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY run_id, job ORDER BY run_id
+
 -- name: hours
 WITH counted AS (
     SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour, bucket, sum(messages) AS messages,
@@ -337,18 +341,22 @@ SELECT CASE WHEN bucket = 0 THEN 0 ELSE 0.1 * pow(1.03, bucket - 1) END AS from_
     sum(messages)::BIGINT AS messages
 FROM traffic WHERE run_id = $run_id AND bucket IS NOT NULL GROUP BY bucket ORDER BY bucket
 
--- name: numbers_of_key
-SELECT key_hash($key) AS hash, key_head($key) AS head
+-- name: head_of_key
+SELECT key_head($key) AS head
 
 -- name: found
-SELECT s.*, r.job_name, r.timezone, r.scheduled_at
-FROM (SELECT {send_columns} FROM send WHERE key_hash = $hash AND key = $key
-      UNION ALL SELECT * FROM waiting WHERE key = $key) s LEFT JOIN runs r USING (run_id)
-ORDER BY handed_over_at, attempt LIMIT $limit
+-- Sends of earlier versions know no cluster of their own, but their run does.
+-- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
+-- it stands in no WHERE, where it would be worked out for every send.
+SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
+FROM (SELECT {send_columns} FROM send
+      WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
+      UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
+ORDER BY same DESC, handed_over_at, attempt LIMIT $limit
 
 -- name: found_beginning
 -- The newest rows lie together. Only those that are shown are read whole. `begins` is false where other characters have the same 6 bits.
-SELECT s.*, r.job_name, r.timezone, r.scheduled_at
+SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at
 FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
           SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY number DESC LIMIT $limit)
       UNION ALL

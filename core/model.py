@@ -24,13 +24,17 @@ __all__ = [
     "CsvDialect",
     "DatabaseConnection",
     "Delivery",
+    "Destination",
     "EmailNotification",
     "Expect",
     "Fact",
     "Job",
     "KafkaConfig",
     "Kind",
+    "LiteralText",
+    "LogSpan",
     "Parameter",
+    "ParameterValue",
     "PartitionRange",
     "Plan",
     "Publisher",
@@ -44,6 +48,7 @@ __all__ = [
     "Source",
     "Step",
     "TopicInfo",
+    "TopicState",
     "Value",
 ]
 
@@ -57,6 +62,8 @@ OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
 OnDrift = Literal["stop", "warn", "ignore"]
 DecimalForm = Literal["number", "string", "float"]
+ParameterValue = str | tuple[str, ...]
+"""What a job gives to a parameter: a text, which may be a list such as `N,S`, or a list."""
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
 
 RunState = Literal["planned", "running", "succeeded", "partial", "failed", "cancelled", "skipped", "interrupted"]
@@ -169,6 +176,8 @@ class DatabaseConnection:
     connect_timeout_s: float = 15.0
     statement_timeout_s: float | None = None
     """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (there in whole seconds): each wait for the server."""
+    read_timeout_s: float = 300.0
+    """How long a server may say nothing while it is waited for, where `statement_timeout_s` does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +216,18 @@ class Cluster:
 
 
 # ── the job and its query ─────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The cluster that messages really went to, as far as it is known; empty texts: it is not."""
+
+    cluster: str = ""
+    """Its name at that time."""
+    cluster_id: str = ""
+    """The cluster's own id, which no renaming and no other address changes."""
+    bootstrap_servers: str = ""
+    """Its addresses at that time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +304,8 @@ class Job:
     cron: str | None = None
     interval_s: int | None = None
     enabled: bool = True
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Parameter → value or template such as `{date-1}`."""
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    """Parameter → value or template such as `{date-1}`; a tuple where the file has a JSON list."""
     export_format: ExportFormat = "kafka"
     output: str | None = None
     """excel and csv: the file's name below `exports/`, with templates."""
@@ -326,6 +347,18 @@ class Parameter:
     type: Literal["string", "integer", "decimal", "date", "datetime"] | None = None
     """Declared type; None: text inside quotes, else told from the value."""
     line: int = 1
+    is_list: bool = False
+    """`[list]`: several values, each bound for itself in `IN (&NAME)`."""
+
+
+class LiteralText(str):
+    """A text that is compared as the literal in its place would be.
+
+    Oracle ignores blanks at the end of a CHAR column only if the other side is a CHAR too: `code = 'N'` finds
+    `'N    '`, and `code = :P` with a VARCHAR2 bind finds nothing.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +381,7 @@ class Query:
     name: str
     steps: tuple[Step, ...]
     values: Mapping[str, str]
-    """Parameter → the resolved text that was bound."""
+    """Parameter → the resolved text that was bound; a list as `core.values.join` writes it."""
     sha256: str
     """Hash of the file's bytes, in hex."""
 
@@ -471,6 +504,8 @@ class Run:
     """The topic's id (KIP-516): another one after the topic was deleted and made again; empty where it is not known."""
     max_rejects: int = 0
     """How many rejects the job called green at the time of the run."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of a run that is not wrong for it."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
 
@@ -490,6 +525,11 @@ class Run:
     def unaccounted(self) -> int:
         """Rows read that are neither acknowledged nor rejected, as far as the run came."""
         return self.rows_read - self.acknowledged - self.rejected
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its rows are written into a file and not sent to a topic; so it is too where no file came of it."""
+        return not self.topic
 
     @property
     def rate_per_s(self) -> float:
@@ -554,6 +594,10 @@ class Fact:
     """The server did not answer, so that its files and rights could not even be looked at."""
 
 
+CANCEL_S = 3.0
+"""A server that answers at all has ended a statement by then."""
+
+
 class Source(Protocol):
     """One database, for one run at a time. Implementations: `core.sources`.
 
@@ -584,10 +628,13 @@ class Source(Protocol):
         """
         ...
 
-    def cancel(self) -> None:
+    def cancel(self, within_s: float = CANCEL_S) -> None:
         """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs.
 
         It ends one `read`: the one that is open, else the next one, with RunCancelled; the source is usable after it.
+
+        Args:
+            within_s: How long the server may take to end it, in seconds; then its connection is given up.
         """
         ...
 
@@ -640,6 +687,8 @@ class Delivery:
     handed_over_at_us: array[int]
     """Unix time of the last handing over, in µs."""
     errors: dict[int, PsttError] = field(default_factory=dict)
+    went_back: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Partition → (offset acknowledged before, lower offset acknowledged then): its log was cut or made again."""
     pending: int = 0
     """Messages under way; 0 means the delivery is complete."""
 
@@ -671,6 +720,31 @@ class TopicInfo:
     replication: int
 
 
+@dataclass(frozen=True, slots=True)
+class LogSpan:
+    """The offsets that one partition holds at a moment."""
+
+    earliest: int
+    """Of the oldest record that is still there."""
+    end: int
+    """The one that the next record will get."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """One topic at one moment; a text is empty where the client or the cluster does not tell it."""
+
+    topic: str
+    cluster_id: str = ""
+    """The cluster's own id, which no renaming changes."""
+    bootstrap_servers: str = ""
+    """The addresses that the client was given."""
+    topic_id: str = ""
+    """KIP-516: another one after the topic was deleted and made again."""
+    partitions: Mapping[int, LogSpan] = field(default_factory=dict)
+    """Empty: the topic does not exist."""
+
+
 class Publisher(Protocol):
     """One client of one cluster. Implementations: `core.publishers`.
 
@@ -695,6 +769,21 @@ class Publisher(Protocol):
         Raises:
             BrokerUnavailable, NotAuthorised, TopicMissing: The client can do nothing more at all
                 (fatal client error). Errors of single messages are never raised.
+        """
+        ...
+
+    def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+        """Sends each message in a record batch of its own, so that the broker answers for each.
+
+        For messages that were refused together with others (`BatchRefused`): a refusal is final here, a
+        `MessageRefused`. As `publish`, at some 3,000 messages/s.
+        """
+        ...
+
+    def fit(self, topic: str) -> None:
+        """Makes smaller record batches from now on: just below the topic's limit, or half where that may not be asked for.
+
+        Needs `in_flight == 0`, and no open transaction.
         """
         ...
 
@@ -753,6 +842,20 @@ class Publisher(Protocol):
 
         Raises:
             TopicMissing: It is not there and the cluster does not make topics.
+            BrokerUnavailable, NotAuthorised: As in `topics`.
+        """
+        ...
+
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """Ids of cluster and topic, and the offsets that each partition holds; 10 to 20 ms on a healthy cluster.
+
+        It never makes the topic, except on librdkafka's mock brokers. kafka-python-ng and mock brokers give no topic id.
+
+        Args:
+            topic: One that this account may write to; a missing one has no partitions.
+            timeout_s: For all of it; a partition whose leader is being elected is waited for.
+
+        Raises:
             BrokerUnavailable, NotAuthorised: As in `topics`.
         """
         ...

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from core.agenda import Agenda
 from core.calendar import fires
 from core.errors import AlreadySent, ConfigError
+from core.job_edits import read_job_file
 from core.jobs import set_enabled
 from core.ledger import Ledger
 from core.model import Job, Run
@@ -145,6 +146,8 @@ def switch(workspace: Workspace, agenda: Agenda, slug: str, *, enabled: bool, wh
     """
     changed = set_enabled(workspace, slug, enabled=enabled)
     if changed:
+        saved = read_job_file(workspace, slug)
+        agenda.add_job_version(slug, saved.sha256, saved.text, now, saved_by=who)
         agenda.audit(
             who,
             "enable" if enabled else "disable",

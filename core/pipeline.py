@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,12 +13,13 @@ from typing import BinaryIO
 import msgspec
 from loguru import logger
 
+from core.arrival import deleted_since, lost_since
 from core.delivery import Sender
 from core.envelope import Encoded, Envelope, Reject, iso_utc
-from core.errors import MessageTooLarge, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
-from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
+from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
+from core.intake import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections, time_left_s
 from core.ledger import Ledger, Outcome
-from core.model import Batch, Delivery, Plan, Publisher, Run, Source
+from core.model import Batch, Delivery, Destination, Plan, Publisher, Run, Source, TopicState
 from core.spool import Spool, Tally
 
 __all__ = ["run_job"]
@@ -88,8 +89,20 @@ def _taken(course: _Course, source: Source, spool_dir: Path) -> PsttError | None
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
-        error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-    return as_asked(course.settle(error), course.stop)
+        error = _told_to_end()
+    error = course.settle(error)
+    if error is None:
+        try:
+            course.look_again()
+        except PsttError as failure:
+            error = failure
+        except KeyboardInterrupt:
+            error = _told_to_end()
+    return as_asked(error, course.stop)
+
+
+def _told_to_end() -> RunCancelled:
+    return RunCancelled("the run was cancelled", why="the program was told to end at once")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,9 +113,14 @@ class _Course(Intake):
     sender: Sender
     now: Callable[[], datetime]
     spool: Spool | None = None
-    oversized: int = 0
-    """Of the rejected: those that were handed over and refused for their size."""
+    refused: int = 0
+    """Of the rejected: those that were sent and that the broker, or its client, will never take."""
+    refusal: MessageRefused | None = None
+    """Why the first of them was refused."""
     batches: int = 0
+    at_start: TopicState | None = None
+    """The topic before the first message."""
+    warnings: list[str] = field(default_factory=list)
     done_before: Tally | None = None
     """An earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
@@ -114,11 +132,21 @@ class _Course(Intake):
 
     def send(self, source: Source) -> None:
         """At least once: rows are handed over while the next ones are read."""
-        self.publisher.require_topic(self.plan.topic)
+        self.find_topic()
         for envelope, encoded in self.read(source):
             self.hand_over(envelope, encoded)
         self.drain()
         self.check_whole()
+
+    def find_topic(self) -> TopicState:
+        """Has the topic made where it is made on first use, and writes down which one it is before the first message."""
+        self.publisher.require_topic(self.plan.topic)
+        self.at_start = self.publisher.describe(self.plan.topic)
+        self.ledger.place(self.run.run_id, self.at_start)
+        if self.spool:
+            found = self.at_start
+            self.spool.destination = Destination(self.plan.cluster, found.cluster_id, found.bootstrap_servers)
+        return self.at_start
 
     def send_once(self, source: Source, spool_dir: Path) -> None:
         """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
@@ -126,7 +154,7 @@ class _Course(Intake):
         The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
         """
         key = f"{self.plan.of_run or self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}".encode()
-        self.publisher.require_topic(self.plan.topic)
+        self.find_topic()
         self.publisher.prepare_once(self.plan.control_topic)
         marker = self.publisher.read_control(self.plan.control_topic, key)
         if marker is not None:
@@ -150,12 +178,8 @@ class _Course(Intake):
                     digest.update(message_id)
                 self.hand_over(envelope, encoded)
             self.drain()
-            if self.oversized:
-                raise RunFailed(
-                    f"{self.oversized} messages are over the size limit",
-                    why="exactly_once sends all rows or none",
-                    remedy=f"python -m core rejects {self.run.run_id} lists them",
-                )
+            if self.refusal:
+                raise self.void(self.refusal)
             self.mark(key, digest.hexdigest())
             self.publisher.commit()
         except BaseException:
@@ -165,6 +189,15 @@ class _Course(Intake):
                 self.publisher.abort()
             self.acknowledged = 0
             raise
+
+    def void(self, refusal: MessageRefused) -> RunFailed:
+        """Why a transaction with refused messages is not committed."""
+        count = f"{self.refused:,} messages are" if self.refused > 1 else "1 message is"
+        return RunFailed(
+            f"{count} refused, and exactly_once sends all rows or none",
+            why=refusal.text,
+            remedy=f"{refusal.remedy}; python -m core rejects {self.run.run_id} lists them",
+        )
 
     def mark(self, key: bytes, digest: str) -> None:
         value = msgspec.json.encode({"run": self.run.run_id, "rows": self.acknowledged, "sha256": digest})
@@ -214,11 +247,12 @@ class _Course(Intake):
         for delivery in deliveries:
             self._record(delivery)
             self.acknowledged += delivery.acknowledged
-            for index, error in delivery.errors.items():
-                if isinstance(error, MessageTooLarge):
-                    self._reject_oversized(delivery.batch, index, error)
-                else:
-                    failure = failure or error
+            refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
+            others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))
+            # Every delivery is written down before the run ends for one of them.
+            failure = self._reject_refused(delivery.batch, refused) or failure or next(others, None)
+        if failure and self.refusal and self.plan.job.delivery == "exactly_once":
+            raise self.void(self.refusal)  # the others of the transaction only fail with it
         if failure:
             raise failure
 
@@ -236,13 +270,22 @@ class _Course(Intake):
                 value = batch.values[index].decode("utf-8", "replace")
                 entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
 
-    def _reject_oversized(self, batch: Batch, index: int, error: PsttError) -> None:
-        key = batch.keys[index]
-        self.oversized += 1
-        reject = Reject(
-            batch.row_numbers[index], "", "", error.text, key=None if key is None else key.decode("utf-8", "replace")
-        )
-        self.reject([reject])
+    def _reject_refused(self, batch: Batch, refused: Mapping[int, MessageRefused]) -> RunFailed | None:
+        """Puts the rows of refused messages aside; the error where the job wants to end at the first one."""
+        if not refused:
+            return None
+        self.refused += len(refused)
+        self.refusal = self.refusal or next(iter(refused.values()))
+        keys = {index: key.decode("utf-8", "replace") for index in refused if (key := batch.keys[index]) is not None}
+        rejects = [
+            Reject(batch.row_numbers[index], "", "", str(error), key=keys.get(index))
+            for index, error in sorted(refused.items())
+        ]
+        try:
+            self.reject(rejects)
+        except RunFailed as failure:
+            return failure
+        return None
 
     def settle(self, error: PsttError | None) -> PsttError | None:
         """Brings every message under way to an end and everything recorded to disk; the error that stands."""
@@ -260,12 +303,31 @@ class _Course(Intake):
         """Waits for what is under way if the run was only cancelled; otherwise the cluster has failed and waiting is vain."""
         deliveries = []
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
-            deliveries = self.sender.drain(self.plan.stop_timeout_s)
+            deliveries = self.sender.drain(time_left_s(self.stop, self.plan.stop_timeout_s))
         deliveries += self.sender.give_up()
         for delivery in deliveries:
             with suppress(RunFailed):
                 self._record(delivery)
             self.acknowledged += delivery.acknowledged
+
+    def look_again(self) -> None:
+        """Every message is acknowledged: looks whether the topic is still the one of before, and can hold them all.
+
+        Raises:
+            MessagesLost: It cannot.
+        """
+        sent = self.spool.tally.partitions if self.spool else ()
+        if self.at_start is None or not sent:
+            return
+        try:
+            after = self.publisher.describe(self.plan.topic)
+        except PsttError as failure:
+            self.warnings.append(f"the topic could not be looked at after the last message: {failure.text}")
+            return
+        self.warnings += deleted_since(after, sent)
+        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls if self.spool else {}, self.run.run_id)
+        if lost is not None:
+            raise lost
 
     def outcome(self, error: PsttError | None) -> Outcome:
         tally = self.done_before or (self.spool.tally if self.spool else Tally())
@@ -278,7 +340,7 @@ class _Course(Intake):
                 remedy="report this: it is a defect of PSTT Kafka",
             )
         error = error or self.unexpected()
-        failed = tally.failed - self.oversized + (tally.acknowledged - acknowledged)
+        failed = tally.failed - self.refused + (tally.acknowledged - acknowledged)
         return Outcome(
             state=end_state(error, acknowledged),
             rows_read=self.rows_read,
@@ -297,6 +359,7 @@ class _Course(Intake):
             latency_counts=tally.latency_counts,
             partitions=tally.partitions,
             error=error,
+            warnings=tuple(self.warnings),
         )
 
 

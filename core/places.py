@@ -19,6 +19,7 @@ _VALUE_AFTER = frozenset(
     TO ESCAPE LIMIT OFFSET FIRST NEXT TOP ANY SOME PRIOR CONNECT_BY_ROOT RETURN ROWS RANGE GROUPS SCN PASSING DEFAULT
     ZONE MOD DIV XOR QUALIFY VALUE""".split()
 )
+_COMPARISONS = frozenset({"=", "<", ">"})
 _NO_VALUE_BEHIND = frozenset({".", ")", "]", "}", "@", "$", "#", "?", "\\", "::"})
 _NAME_LISTS = frozenset({"PARTITION", "SUBPARTITION", "USING", "OVER", "INDEX"})
 _NAME_CLAUSES = frozenset({"FROM", "JOIN", "BY", "WITH", "WINDOW"})
@@ -55,6 +56,14 @@ class Place:
     def after(self) -> str:
         """The token behind."""
         return self.context[4]
+
+    @property
+    def is_compared(self) -> bool:
+        """Is what stands here a side of a comparison by itself, a member of IN or a bound of BETWEEN?"""
+        is_member = self.opener == "IN" and self.clause == "" and self.before in ("(", ",") and self.after in (")", ",")
+        is_side = self.before in _COMPARISONS or self.after in _COMPARISONS or self.after in ("!", "^")
+        is_bound = self.before == "BETWEEN" or (self.before == "AND" and self.context[1] == "BETWEEN")
+        return is_member or is_side or is_bound or self.before in ("IN", "WHEN")
 
     @property
     def takes_value(self) -> bool:

@@ -139,6 +139,7 @@ class _Seen:
         yield from self.null_keys()
         yield from self.repeated_keys()
         yield from self.number_keys()
+        yield from self.padded_keys()
         for index, column in enumerate(self.columns):
             values = [row[index] for row in self.rows if row[index] is not None]
             if self.job.export_format == "kafka":
@@ -184,6 +185,15 @@ class _Seen:
             if column.kind in ("integer", "decimal"):
                 yield f"{column.name} is a number in the database ({column.database_type}): leading zeros, if the real keys have them, are already gone from the key; if so, write {_padded(column.name, self.db_type)} in the query, with the true length"
 
+    def padded_keys(self) -> Iterator[str]:
+        for column in self.key_columns:
+            if self.override(column):
+                continue
+            index = self.columns.index(column)
+            padded = sum(isinstance(row[index], str) and row[index].endswith(" ") for row in self.rows)
+            if padded:
+                yield f'{column.name} ({column.database_type}): the key ends with blanks in {self._of_rows(padded)}, and readers who look for it without them find nothing; set "types": {{"{column.name}": "string"}} to send it without'
+
     def large_numbers(self, column: Column, values: list[Any]) -> Iterator[str]:
         """Digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""
         override = self.override(column)
@@ -198,9 +208,9 @@ class _Seen:
         yield f"{column.name}: {self._of_rows(count)} hold a number beyond 2^53 or with more digits than a double keeps; readers in JavaScript and many tools would round it, so set {mend}"
 
     def mixed_dates(self, column: Column, values: list[Any]) -> Iterator[str]:
-        if column.kind != "oracle_date" or self.override(column):
+        if column.kind not in ("oracle_date", "date") or self.override(column):
             return
-        clocks = sum(isinstance(value, datetime) and value.time() != time() for value in values)
+        clocks = sum(map(_has_clock, values))
         if clocks and clocks != len(values):
             yield f'{column.name}: {clocks} of {len(values)} dates carry a time of day and the others do not, so readers would meet two shapes; set "types": {{"{column.name}": "datetime"}} or "date"'
 
@@ -228,6 +238,13 @@ class _Seen:
 
     def _of_rows(self, count: int) -> str:
         return f"{count} of {len(self.rows)} rows"
+
+
+def _has_clock(value: Any) -> bool:
+    """Whether a date carries a time of day; SQLite's are text."""
+    if isinstance(value, str):
+        return len(value) > len("2026-01-17") and value[11:].strip("0:.") != ""
+    return isinstance(value, datetime) and value.time() != time()
 
 
 def _is_beyond_double(value: Any) -> bool:

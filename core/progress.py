@@ -30,10 +30,10 @@ def showing(plan: Plan, expected_rows: int | None, *, silent: bool) -> Iterator[
         with _bar(plan, expected_rows) as progress:
             yield progress
     else:
-        yield _lines()
+        yield _lines("written" if plan and plan.output else "acknowledged")
 
 
-def _lines() -> Progress:
+def _lines(done: str) -> Progress:
     shown_at = time.monotonic()
 
     def progress(rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
@@ -41,7 +41,7 @@ def _lines() -> Progress:
         if time.monotonic() - shown_at >= LINE_EVERY_S:
             shown_at = time.monotonic()
             of = f" of {rows_counted:,}" if rows_counted else ""
-            print(f"  {rows_read:,}{of} rows read, {acknowledged:,} acknowledged", file=sys.stderr, flush=True)
+            print(f"  {rows_read:,}{of} rows read, {acknowledged:,} {done}", file=sys.stderr, flush=True)
 
     return progress
 

@@ -10,23 +10,29 @@ import difflib
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from core import gate
 from core.defines import Defines
 from core.errors import SqlError
-from core.lexer import Token, lex, position
-from core.model import DbType, Parameter, Query, Step, Value
-from core.substitution import Bind, Insert, Substituted, Use, resolved, substitute
-from core.values import for_driver, problem, shown, typed
+from core.lexer import Token, has_blank_mark, lex, position
+from core.model import DbType, LiteralText, Parameter, ParameterValue, Query, Step, Value
+from core.substitution import Bind, Each, Insert, Substituted, Use, resolved, substitute
+from core.values import for_driver, join, problem, shown, split, typed
 
 __all__ = ["ParsedQuery", "load", "parse"]
 
+_Given = TypeVar("_Given", str, ParameterValue)
 _ALLOW_WRITES = 'if it is meant to write, set "allow_writes": true on its connection in connections.json'
 _SHORT_NVARCHAR = 4000
+_MOST_BINDS: dict[DbType, int] = {"oracle": 65_535, "sqlserver": 2_097, "postgresql": 65_535, "sqlite": 32_766}
+"""Values that one statement takes. SQL Server: 2,100, less three that the ODBC driver needs to prepare it; SQLite: its default."""
+_MOST_IN_LIST: dict[DbType, int] = _MOST_BINDS | {"oracle": 1_000}
+"""ORA-01795; 23ai takes more."""
 
 
 def load(path: Path, db_type: DbType) -> ParsedQuery:
@@ -115,6 +121,37 @@ class ParsedQuery:
         """The values that optional parameters have in the file; they may be templates such as `{date-1}`."""
         return {p.name: p.default for p in self.parameters if not p.mandatory}
 
+    def resolved(self, values: Mapping[str, ParameterValue], resolve: Callable[[str], str]) -> dict[str, str]:
+        """The texts for `bind`: what is given, else the defaults, with templates resolved.
+
+        Args:
+            values: Parameter → text or list; names in any case.
+            resolve: Replaces the templates of one text; called for each value of a list.
+
+        Raises:
+            SqlError: A list for a parameter of one value, a name in two cases with two values; and what `resolve` raises.
+        """
+        given: dict[str, ParameterValue] = {**self.defaults(), **self._named(values)}
+        known = {parameter.name: parameter for parameter in self.parameters}
+        return {name: self.resolved_text(known.get(name), value, resolve) for name, value in given.items()}
+
+    def resolved_text(self, parameter: Parameter | None, value: ParameterValue, resolve: Callable[[str], str]) -> str:
+        """As `resolved`, for one parameter; None: one that the file has not, which `bind` will refuse."""
+        if parameter is not None and parameter.is_list and isinstance(value, str):
+            # What is no list is left to bind, which says why.
+            with suppress(ValueError):
+                return join(map(resolve, split(value)))
+        if isinstance(value, str):
+            return resolve(value)
+        if parameter is not None and not parameter.is_list:
+            raise SqlError(
+                f"parameter {parameter.name} is given a list and takes one value",
+                remedy=f"write one value, or {_mark_as_list(parameter)}",
+                file=self.file,
+                line=parameter.line,
+            )
+        return join(map(resolve, value))
+
     def bind(self, values: Mapping[str, str], *, allow_writes: bool = False) -> Query:
         """The statements for these values, checked to be free of writes.
 
@@ -141,20 +178,42 @@ class ParsedQuery:
     def _given(self, values: Mapping[str, str]) -> dict[str, str]:
         """The value of each parameter, checked."""
         known = {parameter.name: parameter for parameter in self.parameters}
-        named: dict[str, str] = {}
-        for name, value in values.items():
-            upper = name.upper()
-            if upper not in known:
+        for name in values:
+            if name.upper() not in known:
                 self._refuse_unknown(name, list(known))
-            if named.setdefault(upper, value) != value:
-                raise SqlError(f"parameter {upper} is given twice, with different values", file=self.file)
+        named = self._named(values)
         for parameter in self.parameters:
             if parameter.mandatory and parameter.name not in named:
                 self._refuse_missing(parameter)
         given = {p.name: named.get(p.name, p.default) for p in self.parameters}
+        alone_in_list = frozenset[str]().union(*(s.substituted.alone_in_list for s in self._statements))
         for parameter in self.parameters:
+            if parameter.name in alone_in_list:
+                self._check_comma(parameter, given[parameter.name])
             self._check_value(parameter, given[parameter.name])
         return given
+
+    def _check_comma(self, parameter: Parameter, value: str) -> None:
+        """`IN ('N,S')` finds the rows that hold that whole text: none, and the run would be green."""
+        if "," in value:
+            raise SqlError(
+                f"parameter {parameter.name} stands in IN (…) and cannot be {shown(value)}",
+                why="its value is bound as one text, with its commas, so it is no list",
+                remedy=f"for a list {_mark_as_list(parameter)}; there a value that holds a comma stands in quotes",
+                file=self.file,
+                line=parameter.line,
+            )
+
+    def _named(self, values: Mapping[str, _Given]) -> dict[str, _Given]:
+        """The values by name in capitals."""
+        named: dict[str, _Given] = {}
+        for name, value in values.items():
+            upper = name.upper()
+            if named.setdefault(upper, value) != value:
+                raise SqlError(
+                    f"parameter {upper} is given twice, with different values", remedy="leave one out", file=self.file
+                )
+        return named
 
     def _refuse_unknown(self, name: str, known: Sequence[str]) -> NoReturn:
         near = difflib.get_close_matches(name.upper(), known, 1)
@@ -182,7 +241,7 @@ class ParsedQuery:
             raise SqlError(
                 f"parameter {parameter.name} cannot be {shown(value)}",
                 why=why,
-                remedy="give another value",
+                remedy="give values such as N,S, with commas between" if parameter.is_list else "give another value",
                 file=self.file,
                 line=parameter.line,
             )
@@ -197,38 +256,81 @@ class ParsedQuery:
         raise SqlError(found.what, why=found.why, remedy=remedy, file=self.file, line=line, column=column)
 
     def _step(self, statement: _Statement, given: Mapping[str, str]) -> Step:
-        binds = [part for part in statement.substituted.parts if isinstance(part, Bind)]
-        text = ""
-        for part in statement.substituted.parts:
+        parts = statement.substituted.parts
+        # psycopg reads % only where there are binds; without any, the text has to stay as it is.
+        doubles = self.db_type == "postgresql" and any(isinstance(part, Bind | Each) for part in parts)
+        placeholder = _PLACEHOLDERS[self.db_type].format
+        texts: list[str] = []
+        valued: list[tuple[str, Value]] = []
+        for part in parts:
             if isinstance(part, Bind):
-                text += _PLACEHOLDERS[self.db_type].format(part.name)
+                valued.append((part.name, self._value(part, _text_of(part.content, given), given)))
+                texts.append(placeholder(part.name))
+            elif isinstance(part, Each):
+                values = self._values(part, given)
+                valued += values
+                before, after = (text.replace("%", "%%") if doubles else text for text in (part.before, part.after))
+                texts.append(", ".join(before + placeholder(name) + after for name, _ in values))
             elif isinstance(part, Insert):
-                text += given[part.parameter]
+                texts.append(given[part.parameter])
             else:
-                # psycopg reads % only where there are binds; without any, the text has to stay as it is.
-                text += part.replace("%", "%%") if self.db_type == "postgresql" and binds else part
-        valued = [(bind.name, self._value(bind, given)) for bind in binds]
-        if self.db_type == "sqlserver":
-            return Step(text, tuple(value for _, value in valued), statement.kind == "rows", statement.line)
-        return Step(text, dict(valued), statement.kind == "rows", statement.line)
+                texts.append(part.replace("%", "%%") if doubles else part)
+        named = dict(valued)
+        self._check_count(statement, len(valued) if self.db_type == "sqlserver" else len(named))
+        binds = tuple(value for _, value in valued) if self.db_type == "sqlserver" else named
+        return Step("".join(texts), binds, statement.kind == "rows", statement.line)
 
-    def _value(self, bind: Bind, given: Mapping[str, str]) -> Value:
-        parameters = {parameter.name: parameter for parameter in self.parameters}
-        text = _text_of(bind.content, given)
-        if bind.is_text:
-            self._check_length(bind, given)
-            return text
-        parameter = next(parameters[piece.parameter] for piece in bind.content if isinstance(piece, Use))
-        value = typed(parameter.type, text)
-        if value is None:
+    def _values(self, each: Each, given: Mapping[str, str]) -> list[tuple[str, Value]]:
+        """The binds of a list, by name: L1_X, L2_X, …, which the name of no other bind can be."""
+        parameter = self._parameter_of(each.bind)
+        texts, most = split(given[parameter.name]), _MOST_IN_LIST[self.db_type]
+        if len(texts) > most:
             raise SqlError(
-                f"parameter {parameter.name} cannot be {shown(text)}",
-                why=f"&{parameter.name} stands without quotes, so its value has to be a number",
-                remedy=f"write '&{parameter.name}' in the file for a text, or add [type=date] or [type=string] to its comment",
+                f"parameter {parameter.name} has {len(texts):,} values",
+                why=f"{_DATABASES[self.db_type]} takes at most {most:,} in one list",
+                remedy=_FEWER,
                 file=self.file,
                 line=parameter.line,
             )
-        return for_driver(value, self.db_type)
+        name = each.bind.name.removeprefix("P_")
+        return [(f"L{n}_{name}", self._value(each.bind, text, given)) for n, text in enumerate(texts, 1)]
+
+    def _check_count(self, statement: _Statement, count: int) -> None:
+        if count > _MOST_BINDS[self.db_type]:
+            raise SqlError(
+                f"the statement would have {count:,} values",
+                why=f"{_DATABASES[self.db_type]} takes at most {_MOST_BINDS[self.db_type]:,}",
+                remedy=_FEWER,
+                file=self.file,
+                line=statement.line,
+            )
+
+    def _value(self, bind: Bind, text: str, given: Mapping[str, str]) -> Value:
+        if bind.is_text:
+            self._check_length(bind, given)
+            return LiteralText(text) if bind.is_compared else text
+        parameter = self._parameter_of(bind)
+        value = typed(parameter.type, text)
+        if value is None:
+            self._refuse_text(parameter, text)
+        return LiteralText(value) if bind.is_compared and isinstance(value, str) else for_driver(value, self.db_type)
+
+    def _parameter_of(self, bind: Bind) -> Parameter:
+        name = next(piece.parameter for piece in bind.content if isinstance(piece, Use))
+        return next(parameter for parameter in self.parameters if parameter.name == name)
+
+    def _refuse_text(self, parameter: Parameter, text: str) -> NoReturn:
+        name = parameter.name
+        why = f"&{name} stands without quotes, so its value has to be a number"
+        if parameter.is_list:
+            why = f"&{name} stands without quotes and its define has numbers, so each of its values has to be one"
+        raise SqlError(
+            f"parameter {name} cannot be {shown(text)}",
+            why=why,
+            remedy=f"write '&{name}' in the file for a text, or add [type=date] or [type=string] to its comment",
+            file=self.file,
+            line=parameter.line,
+        )
 
     def _check_length(self, bind: Bind, given: Mapping[str, str]) -> None:
         # SQL Server cuts nvarchar(n) + 'x' at 4,000 characters without a word; a longer bind is nvarchar(max) and is not cut.
@@ -245,11 +347,23 @@ class ParsedQuery:
             )
 
 
+_DATABASES: dict[DbType, str] = {
+    "oracle": "Oracle",
+    "sqlserver": "SQL Server",
+    "postgresql": "PostgreSQL",
+    "sqlite": "SQLite",
+}
+_FEWER = "give fewer values, or put them into a table and join it"
 _PLACEHOLDERS: dict[DbType, str] = {"oracle": ":{}", "sqlite": ":{}", "postgresql": "%({})s", "sqlserver": "?"}
 
 
 def _text_of(content: Sequence[str | Use], given: Mapping[str, str]) -> str:
     return "".join(given[piece.parameter] if isinstance(piece, Use) else piece for piece in content)
+
+
+def _mark_as_list(parameter: Parameter) -> str:
+    word = "Obbligatorio" if parameter.mandatory else "Opzionale"
+    return f"add [list] to the comment of its define (--{word} [list]: …)"
 
 
 def _utf16_units(text: str) -> int:
@@ -286,11 +400,10 @@ class _Parser:
         tokens = lex(self._text, self._db_type)
         for token in tokens:
             self._check_token(token)
-        defines = Defines(self._db_type, self.fail, lambda offset: position(self._text, offset)[0])
-        for token in tokens:
-            if token.kind == "command":
-                defines.read(token)
-        self._parameters = defines.parameters
+        self._parameters = self._defined(tokens)
+        if self._parameters and has_blank_mark(self._text):
+            tokens = lex(self._text, self._db_type, self._parameters)
+            self._parameters = self._defined(tokens)
         statements = tuple(self._statement(cut) for cut in self._cut(tokens))
         if all(statement.kind == "setting" for statement in statements):
             raise _without_select(statements, self._file)
@@ -304,6 +417,13 @@ class _Parser:
             self._text,
             statements,
         )
+
+    def _defined(self, tokens: Sequence[Token]) -> dict[str, Parameter]:
+        defines = Defines(self._db_type, self.fail, lambda offset: position(self._text, offset)[0])
+        for token in tokens:
+            if token.kind == "command":
+                defines.read(token)
+        return defines.parameters
 
     def fail(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
         line, column = position(self._text, offset)
@@ -377,7 +497,7 @@ class _Parser:
         self._check_misplaced(tokens)
         self._check_foreign_binds(tokens)
         substituted = substitute(tokens, self._db_type, self._parameters, self.fail)
-        if self._db_type == "sqlserver" and any(isinstance(part, Bind) for part in substituted.parts):
+        if self._db_type == "sqlserver" and any(isinstance(part, Bind | Each) for part in substituted.parts):
             self._check_nested_comments(tokens)
         line, _ = position(self._text, first.start)
         return _Statement(tuple(tokens), substituted, gate.kind_of(tokens, self._db_type), line)

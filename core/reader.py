@@ -15,7 +15,7 @@ import duckdb
 
 from core.errors import ConfigError
 from core.figures import make_zone, metrics_sql
-from core.metrics import Metrics
+from core.metrics import Metrics, may_be_damage
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,19 +61,24 @@ class MetricsReader:
         Raises:
             ConfigError: It is not one SELECT, or DuckDB does not understand it, or its answer has over 5,000,000 rows.
             LedgerBusy: Another program has the file open for writing for longer than 5 s.
-            StorageFailed: A segment of the spool cannot be read.
+            StorageFailed: A file may not be read, or memory is short.
         """
         _require_question(query)
-        with self._metrics.reading(counted=any(name in query.lower() for name in COUNTED)) as db:
+
+        def question(db: duckdb.DuckDBPyConnection) -> pa.Table:
             make_zone(db, self.timezone)
             for view in ("daily", "hourly_latency", "errors"):
                 db.execute(metrics_sql()[f"view_{view}"])
             self._lock_in(db)
             try:
-                table = _answer(db.sql(query, params=params))
+                return _answer(db.sql(query, params=params))
             except duckdb.Error as error:
+                if may_be_damage(error):
+                    raise
                 raise _not_understood(error) from None
-        return self._answers.from_arrow(table)
+
+        counted = any(name in query.lower() for name in COUNTED)
+        return self._answers.from_arrow(self._metrics.answer(question, counted=counted))
 
     execute = sql
 

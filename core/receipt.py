@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from core.agenda import Agenda
-from core.calendar import fires
+from core.days import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days, with_gone
 from core.envelope import iso_utc
 from core.ledger import Ledger
 from core.model import Job, Run, RunFile, Verdict
@@ -21,33 +22,51 @@ from core.verdicts import LOOKS
 
 __all__ = ["JobDay", "Receipt", "TopicDay", "make_receipt", "percentile", "receipt_document", "receipt_notice"]
 
-TICK = timedelta(microseconds=1)
+WIDEST_ZONES = timedelta(hours=26)
+"""So far apart are two zones at most."""
 LISTED_RUNS = 6
 """A job with more runs is told in sums, and only what is not green one by one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """A scheduled time without a green run."""
-
-    scheduled_at: datetime
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class JobDay:
-    """One job: its scheduled times, the newest run of each, and what is missing."""
+    """One job: the scheduled times of the day, in its own time zone, and what became of each."""
 
     slug: str
     name: str
     timezone: str
-    runs: tuple[Run, ...]
-    missing: tuple[Missing, ...]
+    slots: tuple[Slot, ...]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The run that counts of each scheduled time that had one."""
+        return tuple(slot.run for slot in self.slots if slot.run is not None)
+
+    @property
+    def missing(self) -> tuple[Slot, ...]:
+        """Scheduled times that nobody ran."""
+        return self._in("missing")
+
+    @property
+    def waiting(self) -> tuple[Slot, ...]:
+        """Scheduled times whose run has not begun yet."""
+        return self._in("waiting")
 
     @property
     def is_green(self) -> bool:
         """Whether each scheduled time has a green run."""
-        return not self.missing and all(run.state == "succeeded" for run in self.runs)
+        return all(slot.has_succeeded for slot in self.slots)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not green yet, and nothing went wrong so far."""
+        return not self.is_green and all(slot.has_succeeded or slot.state in _OPEN for slot in self.slots)
+
+    def _in(self, state: SlotState) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.state == state)
+
+
+_OPEN: tuple[SlotState, ...] = ("running", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +85,15 @@ class TopicDay:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Scheduled times with `since` ≤ t < `until`."""
+    """The scheduled times of one day up to now; each job's day is that of its own time zone."""
 
+    day: date
     since: datetime
+    """When the day begins in the reader's zone."""
     until: datetime
+    """When it ends there; now, where it has not ended yet."""
     timezone: str
+    """The reader's."""
     jobs: tuple[JobDay, ...]
     topics: tuple[TopicDay, ...]
 
@@ -96,60 +119,39 @@ class Receipt:
 
 
 def make_receipt(
-    ledger: Ledger,
-    agenda: Agenda,
-    outbox: Outbox,
-    jobs: Iterable[Job],
-    since: datetime,
-    until: datetime,
-    timezone: str,
+    ledger: Ledger, agenda: Agenda, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
 ) -> Receipt:
-    """Looks what became of every scheduled time of a span.
+    """Finds out what became of every scheduled time of a day.
 
     Args:
         ledger: Runs.
-        agenda: Why a fire was skipped.
+        agenda: Fires, and since when each job was there.
         outbox: Reads latencies.
-        jobs: The jobs as they are now; enabled ones are expected to have run.
-        since: Aware; it is in the span.
-        until: Aware; it is not.
+        jobs: The jobs as they are now.
+        day: In each job's own time zone.
+        now: The clock.
         timezone: The reader's.
     """
-    rows = outbox.rows("runs_scheduled", since=iso_utc(since), until=iso_utc(until))
-    runs: dict[str, dict[datetime, Run]] = {}
-    every = [ledger.run(row["run_id"]) for row in rows]
-    for run in every:  # the newest attempt of a scheduled time is what counts; a green one stays
-        times = runs.setdefault(run.job, {})
-        known = times.get(run.scheduled_at)
-        if known is None or known.state != "succeeded" or run.state == "succeeded":
-            times[run.scheduled_at] = run
-    known_jobs = {job.slug: job for job in jobs}
-    days = [
-        _job_day(slug, known_jobs.get(slug), runs.get(slug, {}), agenda, since, until)
-        for slug in sorted({*runs, *(slug for slug, job in known_jobs.items() if job.enabled)})
+    zone = ZoneInfo(timezone)
+    since, end = (datetime.combine(day + timedelta(days=n), time(), zone) for n in (0, 1))
+    span = {"since": iso_utc(since - WIDEST_ZONES), "until": iso_utc(end + WIDEST_ZONES)}
+    every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled", **span)]
+    every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
+    ran = {run.run_id: run for run in every}
+    found = [
+        _job_day(job, slots_of_days(job, ledger, agenda, day, day, now), ran)
+        for job in with_gone(jobs, ledger, agenda, timezone)
     ]
-    counts = outbox.rows("latency_counts", since=iso_utc(since), until=iso_utc(until))
-    return Receipt(
-        since, until, timezone, tuple(day for day in days if day.runs or day.missing), _topics(every, counts)
-    )
+    counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
+    days = tuple(job for job in found if job.slots)
+    return Receipt(day, since, min(end, now.astimezone(zone)), timezone, days, _topics(every, counts))
 
 
-def _job_day(
-    slug: str, job: Job | None, runs: dict[datetime, Run], agenda: Agenda, since: datetime, until: datetime
-) -> JobDay:
-    name = job.name if job else next(iter(runs.values())).job_name
-    timezone = job.timezone if job else next(iter(runs.values())).timezone
-    missing = []
-    if job and job.enabled:
-        skipped = {
-            fire.scheduled_at: fire.reason for fire in agenda.fires(since - TICK, until - TICK, slug) if fire.reason
-        }
-        seen = [version.seen_at for version in agenda.job_versions(slug)]
-        for moment in fires(job, since - TICK, until - TICK):
-            if moment in runs or (seen and moment < min(seen)):
-                continue
-            missing.append(Missing(moment, skipped.get(moment, "it was never started: no runner worked")))
-    return JobDay(slug, name, timezone, tuple(runs[at] for at in sorted(runs)), tuple(missing))
+def _job_day(job: Job, slots: Sequence[Slot], ran: Mapping[str, Run]) -> JobDay:
+    """The slots with their runs whole: with files and offsets."""
+    whole = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in slots)
+    name, timezone = (slots[-1].job_name, slots[-1].timezone) if slots else (job.name, job.timezone)
+    return JobDay(job.slug, name, timezone, tuple(whole))
 
 
 def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicDay, ...]:
@@ -188,43 +190,72 @@ def percentile(counts: Mapping[float, int], share: float) -> float | None:
 # ── in words ──────────────────────────────────────────────────────────────────────────────────
 
 
-def receipt_notice(receipt: Receipt) -> Notice:
-    """The receipt as a mail."""
-    day = f"{receipt.until.astimezone(receipt.since.tzinfo):%d %b %Y}".lstrip("0")
-    bad = [job for job in receipt.jobs if not job.is_green]
-    rows = receipt.rows
-    if not receipt.jobs:
-        subject = f"– {day}: nothing was due"
-        answer = "No job was due and none ran."
-    elif bad:
-        subject = f"✘ {day}: {len(bad)} of {len(receipt.jobs)} jobs not as they should be ({rows:,} rows arrived)"
-        answer = f"Not everything arrived: look at {', '.join(job.name for job in bad)}."
-    elif rejected := receipt.rejected:
-        counts = f"{rows:,} rows of {_count(len(receipt.jobs), 'job')}, {rejected:,} rejected"
-        subject = f"◐ {day}: every row is accounted for, {counts}"
-        answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
-    else:
-        subject = f"✔ {day}: everything arrived, {rows:,} rows of {_count(len(receipt.jobs), 'job')}"
-        answer = f"Everything that was due has arrived: {rows:,} rows of {_count(len(receipt.jobs), 'job')}."
-    since, until = (local_time(moment, receipt.timezone) for moment in (receipt.since, receipt.until))
-    tables = []
-    if receipt.topics:
-        head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
-        tables.append(Table("What arrived, by topic", [head, *map(_topic_row, receipt.topics)]))
-    if receipt.files:
-        written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in receipt.files)
-        tables.append(Table("Files", [("file", "rows", "size"), *written]))
-    if receipt.jobs:
-        lines = [line for job in receipt.jobs for line in _job_rows(job)]
-        tables.append(Table("Each job", [("", "job", "due", "verdict"), *lines]))
+_SIGNS = "✘…◐✔–"
+"""The worst first."""
+
+
+def receipt_notice(*receipts: Receipt) -> Notice:
+    """The receipts of one or more days as one mail, the newest day first; a day on which nothing was due is left out."""
+    receipts = tuple(receipt for receipt in receipts if receipt.jobs) or receipts[:1]
+    told = [_told(receipt) for receipt in receipts]
+    days = [_day_text(receipt) for receipt in receipts]
+    sign = min((sign for sign, _, _ in told), key=_SIGNS.index)
+    subject = " · ".join(f"{day}: {short}" for day, (_, short, _) in zip(days, told, strict=True))
+    answers = [answer for _, _, answer in told]
+    if len(receipts) > 1:
+        answers = [f"{day}: {answer}" for day, answer in zip(days, answers, strict=True)]
+    tables = [
+        table for receipt in receipts for table in _tables(receipt, f", {_day_text(receipt)}" * (len(receipts) > 1))
+    ]
     commands = [
         ("python -m core receipt", "this, for today"),
         ("python -m core runs", "every run; show RUN tells one in detail"),
         ("python -m core find KEY", "where one key is: topic, partition, offset"),
     ]
-    facts = [("Span", f"due from {since} to {until} {receipt.timezone}")]
+    newest = receipts[0]
+    now = f"{local_time(newest.until, newest.timezone)} {newest.timezone}"
+    facts = [("Span", f"what was scheduled on {' and on '.join(days)}, up to {now}; days are those of each job's zone")]
     footer = "Sent by PSTT Kafka once a day (PSTT_RECEIPT_AT, PSTT_RECEIPT_TO). Rejected rows are listed, not lost."
-    return Notice(subject, answer, facts, tables, commands, footer)
+    return Notice(f"{sign} {subject}", " ".join(answers), facts, tables, commands, footer)
+
+
+def _day_text(receipt: Receipt) -> str:
+    text = f"{receipt.day:%d %b %Y}".lstrip("0")
+    is_over = receipt.until.astimezone(ZoneInfo(receipt.timezone)).date() > receipt.day
+    return text if is_over else f"{text} so far"
+
+
+def _told(receipt: Receipt) -> tuple[str, str, str]:
+    """Sign, what the subject says, and the answer as a sentence."""
+    bad = [job for job in receipt.jobs if not (job.is_green or job.is_open)]
+    open_ = [job for job in receipt.jobs if job.is_open]
+    rows, due = receipt.rows, len(receipt.jobs)
+    if not due:
+        return "–", "nothing was due", "No job was due and none ran."
+    if bad:
+        short = f"{len(bad)} of {due} jobs not as they should be ({rows:,} rows arrived)"
+        return "✘", short, f"Not everything arrived: look at {', '.join(job.name for job in bad)}."
+    if open_:
+        short = f"{len(open_)} of {due} jobs not done yet ({rows:,} rows arrived)"
+        return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."
+    if rejected := receipt.rejected:
+        counts = f"{rows:,} rows of {_count(due, 'job')}, {rejected:,} rejected"
+        answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
+        return "◐", f"every row is accounted for, {counts}", answer
+    counts = f"{rows:,} rows of {_count(due, 'job')}"
+    return "✔", f"everything arrived, {counts}", f"Everything that was due has arrived: {counts}."
+
+
+def _tables(receipt: Receipt, of_day: str) -> Iterator[Table]:
+    if receipt.topics:
+        head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
+        yield Table(f"What arrived, by topic{of_day}", [head, *map(_topic_row, receipt.topics)])
+    if receipt.files:
+        written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in receipt.files)
+        yield Table(f"Files{of_day}", [("file", "rows", "size"), *written])
+    if receipt.jobs:
+        lines = [line for job in receipt.jobs for line in _job_rows(job)]
+        yield Table(f"Each job{of_day}", [("", "job", "due", "verdict"), *lines])
 
 
 def _topic_row(topic: TopicDay) -> tuple[str, ...]:
@@ -237,7 +268,8 @@ def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
     rows = []
     green = [run for run in job.runs if run.state == "succeeded"]
     if len(green) > LISTED_RUNS:
-        sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} acknowledged"
+        done = "written" if all(run.is_file for run in green) else "acknowledged"
+        sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} {done}"
         worst: Verdict = "complete_with_rejects" if any(r.verdict != "complete" for r in green) else "complete"
         counts = f"{sums} + {sum(r.rejected for r in green):,} rejected"
         rows.append((LOOKS[worst].sign, job.name, f"{len(green)} times", counts))
@@ -246,21 +278,28 @@ def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
         look = LOOKS[run.verdict]
         words = f"{look.word}: {verdict(run)}"
         rows.append((look.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
+    rows += [("…", job.name, local_time(slot.scheduled_at, job.timezone), _waiting(slot)) for slot in job.waiting]
     if len(job.missing) > LISTED_RUNS:
         first, last = job.missing[0], job.missing[-1]
         span = f"{local_time(first.scheduled_at, job.timezone)} to {local_time(last.scheduled_at, job.timezone)}"
-        rows.append(("✘", job.name, f"{len(job.missing)} times", f"missing, {span}: {first.reason}"))
+        rows.append(("✘", job.name, f"{len(job.missing)} times", f"missing, {span}: {first.reason or NEVER_STARTED}"))
     else:
         rows += [
-            ("✘", job.name, local_time(gap.scheduled_at, job.timezone), f"missing: {gap.reason}") for gap in job.missing
+            ("✘", job.name, local_time(slot.scheduled_at, job.timezone), f"missing: {slot.reason or NEVER_STARTED}")
+            for slot in job.missing
         ]
     return rows
+
+
+def _waiting(slot: Slot) -> str:
+    return f"waits: {slot.reason}" if slot.reason else "waits for its start"
 
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:
     """The receipt for programs."""
     return {
         "ok": receipt.is_green,
+        "day": str(receipt.day),
         "since": iso_utc(receipt.since),
         "until": iso_utc(receipt.until),
         "timezone": receipt.timezone,
@@ -296,7 +335,11 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
                     }
                     for run in job.runs
                 ],
-                "missing": [{"scheduled_at": iso_utc(gap.scheduled_at), "reason": gap.reason} for gap in job.missing],
+                "missing": [
+                    {"scheduled_at": iso_utc(slot.scheduled_at), "reason": slot.reason or NEVER_STARTED}
+                    for slot in job.missing
+                ],
+                "waiting": [{"scheduled_at": iso_utc(s.scheduled_at), "reason": s.reason} for s in job.waiting],
             }
             for job in receipt.jobs
         ],

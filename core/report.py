@@ -27,8 +27,12 @@ __all__ = [
     "run_lines",
     "send_document",
     "send_lines",
+    "short_value",
     "summary_lines",
 ]
+
+SHOWN_CHARACTERS = 200
+"""Of a parameter's value."""
 
 
 def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str:
@@ -60,12 +64,17 @@ def ms_text(latency_ms: float | None) -> str:
 def heading(job_name: str, scheduled_at: datetime, timezone: str, parameters: Iterable[tuple[str, str]]) -> str:
     """`Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16`."""
     parts = [job_name, f"scheduled {local_time(scheduled_at, timezone)} {timezone}"]
-    return " · ".join([*parts, *(f"{name} = {value}" for name, value in parameters)])
+    return " · ".join([*parts, *(f"{name} = {short_value(value)}" for name, value in parameters)])
+
+
+def short_value(value: str) -> str:
+    """A parameter's value for a line of text: a list may have thousands of values."""
+    return value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}… ({len(value):,} characters)"
 
 
 def verdict(run: Run) -> str:
     """The run as an equation, or how far it came."""
-    done = "written" if run.files else "acknowledged"
+    done = "written" if run.is_file else "acknowledged"
     if run.state == "succeeded":
         if run.sent == 0 and run.acknowledged:
             return f"{run.acknowledged:,} rows were sent exactly once by an earlier attempt; nothing was sent again"
@@ -97,6 +106,7 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were handed over more than once")
+    lines += [f"  warning    {warning}" for warning in run.warnings]
     lines += reject_summary(run, rejects)
     if run.state not in ("succeeded", "running", "planned"):
         lines.append(f"  next       {run.error_remedy or f'python -m core show {run.run_id}'}")
@@ -105,14 +115,14 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
 
 
 def _what_arrived(run: Run) -> str:
-    if run.state == "interrupted":
-        return "what it had sent is found with python -m core find KEY"
     if run.files:
         return "the file is whole; it is written anew by a repeated run"
+    if run.is_file:
+        return "no file was written; run it again once the cause is mended"
+    if run.state == "interrupted":
+        return "what it had sent is found with python -m core find KEY"
     if run.acknowledged:
         return f"{run.acknowledged:,} messages are on the topic; a repeated run sends the same message ids again"
-    if not run.topic:
-        return "no file was written; run it again once the cause is mended"
     return "nothing was sent; run it again once the cause is mended"
 
 
@@ -144,7 +154,7 @@ def dry_run_lines(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[st
     """What a dry run found; nothing of it can be asked for later."""
     if run.state != "succeeded":
         return run_lines(run)
-    made, kept = ("messages", "sent") if run.topic else ("rows of a file", "written")
+    made, kept = ("rows of a file", "written") if run.is_file else ("messages", "sent")
     first = (
         f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {made} and {run.rejected:,} rejects; "
         f"nothing was {kept}"
@@ -206,6 +216,7 @@ def run_document(run: Run) -> dict[str, Any]:
             for p in run.partitions
         ],
         "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
+        "warnings": list(run.warnings),
         "error": None
         if run.error_class is None
         else {
@@ -299,6 +310,9 @@ def send_document(send: dict[str, Any]) -> dict[str, Any]:
         "run_id": send["run_id"],
         "job": send["job"],
         "job_name": send["job_name"],
+        "cluster": send["cluster"],
+        "cluster_id": send["cluster_id"],
+        "bootstrap_servers": send["bootstrap_servers"],
         "topic": send["topic"],
         "partition": send["partition"],
         "offset": send["offset"],
@@ -330,6 +344,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list
         if send["status"] != "acknowledged":
             outcome = f"not acknowledged: {send['error']}"
         name = send["job_name"] or send["job"] or "sent by hand"
+        name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
         lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
     return lines
 

@@ -59,6 +59,7 @@ class Roster:
         self._now = now
         self._files: dict[str, _File] = {}
         self._missing: set[str] = set()
+        self._is_new = True
 
     def refresh(self) -> dict[str, Entry | None]:
         """Looks at the folder; what is new: slug → entry, None where the file has gone. 500 files cost 2 ms."""
@@ -73,9 +74,14 @@ class Roster:
         for slug in missing & self._missing:
             del self._files[slug]
             self.problems.pop(slug, None)
+            self._agenda.end_job(slug, self._now())
             if self.entries.pop(slug, None) is not None:
                 changed[slug] = None
         self._missing = missing
+        if self._is_new and "" not in self.problems:  # files that went while no runner worked
+            self._is_new = False
+            for slug in self._agenda.in_force().keys() - found.keys():
+                self._agenda.end_job(slug, self._now())
         return changed
 
     def _stamps(self) -> dict[str, tuple[int, int]]:
@@ -118,8 +124,7 @@ class Roster:
         except ConfigError as error:
             return self._last_good(slug, path, error)
         self.problems.pop(slug, None)
-        newest = self._agenda.job_version(slug)
-        if newest is None or newest.sha256 != sha256:  # a restart with 500 jobs writes nothing
+        if self._agenda.in_force(slug).get(slug) != sha256:  # a restart with 500 jobs writes nothing
             self._agenda.add_job_version(slug, sha256, text, self._now())
         return Entry(job, sha256)
 

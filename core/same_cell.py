@@ -6,7 +6,9 @@ The column's form decides how a cell is read, on both sides alike:
 - float: 15 significant digits, which is what a spreadsheet shows.
 - moment (dates too): the point in time, to the millisecond in Excel; a serial number is the date that Excel shows for it;
   where only one side has an offset, the clock on the wall counts.
-- time, boolean (true/false, 1/0, vero/falso), JSON (by value).
+- time: as a moment.
+- boolean (true/false, 1/0, vero/falso), JSON (by value).
+- value (SQLite, where the column has no type): a number where the message has one, else text.
 - text: as it is, but for blanks at its end, line ends, and the `'` that keeps a formula from running. A number in its
   place is its digits.
 
@@ -22,11 +24,12 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Literal
 
+from core.files import Double
 from core.model import Column
 
 __all__ = ["Form", "SameCell", "forms_of", "without_zeros"]
 
-Form = Literal["number", "float", "moment", "time", "boolean", "json", "text"]
+Form = Literal["number", "float", "moment", "time", "boolean", "json", "text", "value"]
 _FORMS: Mapping[str, Form] = {
     "integer": "number",
     "decimal": "number",
@@ -39,6 +42,7 @@ _FORMS: Mapping[str, Form] = {
     "json": "json",
     "array": "json",
     "boolean": "boolean",
+    "unknown": "value",
 }
 EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - Excel's days have no zone
 LAST_SERIAL = 2_958_466
@@ -105,6 +109,7 @@ class SameCell:
             "boolean": self._boolean,
             "json": self._json,
             "text": self._text,
+            "value": self._any,
         }[form]
 
     def says_the_same(self, form: Form, ours: str, theirs: str) -> bool:
@@ -113,6 +118,10 @@ class SameCell:
             return True
         if form == "moment":
             return self._same_moment(ours, theirs)
+        if form == "time":
+            return self._same_moment(f"{EPOCH:%Y-%m-%d}T{ours}", f"{EPOCH:%Y-%m-%d}T{theirs}")
+        if form == "value" and not _has_zeros(ours) and _NUMBER.fullmatch(ours):
+            return self._float(self._with_point(theirs)) == self._float(ours)
         if form == "text" and self.kind == "excel" and not _has_zeros(ours):
             # Excel made a number of it: 12.0 is shown as 12.
             return bool(_NUMBER.fullmatch(ours) and _NUMBER.fullmatch(theirs)) and Decimal(ours) == Decimal(theirs)
@@ -145,6 +154,9 @@ class SameCell:
     def _float(self, cell: Any) -> str:
         number = self._value(cell)
         return f"{float(number):.15g}" if number is not None else self._text(cell)
+
+    def _any(self, cell: Any) -> str:
+        return self._float(cell) if isinstance(cell, Double) else self._text(cell)
 
     def _value(self, cell: Any) -> Decimal | None:
         if isinstance(cell, str):
@@ -227,6 +239,9 @@ class SameCell:
         return _BOOLEANS.get(text.strip().lower(), text)
 
     def _json(self, cell: Any) -> str:
+        number = None if isinstance(cell, bool) else self._value(cell)
+        if number is not None:  # in a file it stands as numbers do, with a comma or rounded
+            return _plain(number)
         text = self._text(cell)
         try:
             value = json.loads(text, parse_float=Decimal)
@@ -259,7 +274,10 @@ def _plain(number: Decimal) -> str:
 def _of_serial(serial: float) -> datetime | None:
     if not 0 < serial < LAST_SERIAL:
         return None
-    return EPOCH + timedelta(milliseconds=round(serial * 86_400_000))
+    try:
+        return EPOCH + timedelta(milliseconds=round(serial * 86_400_000))
+    except OverflowError:  # the last millisecond of 9999 is rounded up
+        return None
 
 
 def _has_zeros(text: str) -> bool:

@@ -95,6 +95,7 @@ class Settings(BaseModel):
     PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
     PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=5_000, ge=1, le=1_000_000)
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
+    PSTT_READ_TIMEOUT_S: float = Field(default=300.0, ge=1, le=86_400)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
@@ -281,6 +282,7 @@ class _Database(_Entry):
     allow_writes: bool = False
     connect_timeout_s: float = Field(default=15.0, gt=0, le=600, strict=False)
     statement_timeout_s: float | None = Field(default=None, gt=0, strict=False)
+    read_timeout_s: float | None = Field(default=None, gt=0, strict=False)
 
 
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -326,6 +328,8 @@ class Connections:
         self.default_environment: str = ""
         self._databases: dict[str, tuple[_Database, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
+        self.read_timeout_s: float = Settings.model_fields["PSTT_READ_TIMEOUT_S"].default
+        """Of connections that say nothing about it."""
         self.broken: set[str] = set()
         """Database connections that are there and not valid; what uses them needs no error of its own."""
 
@@ -378,6 +382,7 @@ class Connections:
         values["password"] = self._secret(entry.password, (*place, "password"), f'connection "{name}"')
         if entry.sslrootcert:
             values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
+        values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
         if entry.db_type == "sqlite":
             values["database"] = str(self._workspace.root / entry.database)
         return DatabaseConnection(**values)
@@ -386,18 +391,38 @@ class Connections:
         """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
         chosen = job.kafka_config.cluster
         if chosen is None:
-            environment = self._database(job.connection)[0].environment
-            chosen = environment if environment in self._clusters else None
-        return self.cluster(chosen, settings)
+            environments = (self._database(job.connection)[0].environment, self.default_environment)
+            chosen = next((name for name in environments if name in self._clusters), None)
+        return self._cluster(chosen, settings)
 
     def cluster(self, name: str | None, settings: Settings) -> Cluster:
-        """One cluster with every setting resolved; None: `default_environment`, else the KAFKA_* settings alone.
+        """One cluster with every setting resolved; None: `default_environment`; where there are no clusters, the KAFKA_* settings.
 
         Raises:
-            ConfigError: Unknown name, or settings that contradict each other.
+            ConfigError: Unknown name, no name where nothing says which one is meant, or settings that contradict each other.
         """
         if name is None and self.default_environment in self._clusters:
             name = self.default_environment
+        if name is None and self._clusters:
+            raise ConfigError(
+                "which cluster is not said",
+                why=f"{self._file.path.name} has {', '.join(self._clusters)}, and no default_environment",
+                remedy=f'name one of them, or set "default_environment" in {self._file.path.name}',
+            )
+        return self._cluster(name, settings)
+
+    def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[ConfigError]]:
+        """Every cluster that a message may have gone to, the KAFKA_* settings' own last; and why some cannot be used."""
+        clusters, problems = [], []
+        for name in (*self._clusters, None):
+            try:
+                clusters.append(self._cluster(name, settings))
+            except ConfigError as error:
+                problems.append(error)
+        return clusters, problems
+
+    def _cluster(self, name: str | None, settings: Settings) -> Cluster:
+        """None: of the KAFKA_* settings alone."""
         if name is not None and name not in self._clusters:
             raise ConfigError(
                 f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)
@@ -493,6 +518,8 @@ def load_connections(workspace: Workspace, settings: Settings | None, environ: M
     connections, problems = read_connections(workspace, environ)
     if problems:
         raise problems[0]
+    if settings is not None:
+        connections.read_timeout_s = settings.PSTT_READ_TIMEOUT_S
     return connections
 
 

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.errors import PsttError, RetriesExhausted, StorageFailed
-from core.model import Delivery, PartitionRange
+from core.model import Delivery, Destination, PartitionRange
 
 __all__ = ["SEND_SCHEMA", "Spool", "Tally"]
 
@@ -48,6 +48,9 @@ SEND_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("error_class", pa.string()),
+        ("cluster", pa.string()),
+        ("cluster_id", pa.string()),
+        ("bootstrap_servers", pa.string()),
     ]
 )
 
@@ -63,6 +66,8 @@ class Tally:
     latencies: Counter[float] = field(default_factory=Counter)
     """Latency in ms, rounded to 0.1 → messages."""
     ranges: dict[tuple[str, int], PartitionRange] = field(default_factory=dict)
+    falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
+    """Topic and partition → each time that offsets went back: (before, then)."""
 
     def percentile_ms(self, share: float) -> float | None:
         """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
@@ -110,6 +115,8 @@ class Spool:
         self.folder = folder
         self.run_id = run_id
         self.job = job
+        self.destination = Destination()
+        """Where the sends go; to be told before the first segment is written."""
         self.tally = Tally()
         self._segments = 0
         self._failure: StorageFailed | None = None
@@ -135,6 +142,8 @@ class Spool:
         self._handed_over += delivery.handed_over_at_us
         self._latencies += delivery.latencies_ms
         self._attempts += delivery.attempts
+        for partition, fall in delivery.went_back.items():
+            self.tally.falls.setdefault((batch.topic, partition), []).append(fall)
         first = len(self._keys) - len(batch)
         for index, error in delivery.errors.items():
             self._errors[first + index] = (error.text, _class_of(error))
@@ -241,6 +250,10 @@ class Spool:
             pc.if_else(acknowledged, _word("acknowledged"), _word("failed")),
             errors,
             classes,
+            *(
+                pa.repeat(_word(text), count) if text else pa.nulls(count, pa.string())
+                for text in astuple(self.destination)
+            ),
         ]
         return pa.Table.from_arrays(columns, schema=SEND_SCHEMA)
 
@@ -263,7 +276,7 @@ class Spool:
                 _widen(tally.ranges, (topic.as_py(), partition.as_py()), offsets)
 
 
-_REPEATING = ["run_id", "job", "topic", "status", "error", "error_class"]
+_REPEATING = ["run_id", "job", "topic", "status", "error", "error_class", "cluster", "cluster_id", "bootstrap_servers"]
 
 
 def _class_of(error: PsttError) -> str:

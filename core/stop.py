@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,7 @@ class Stop:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._actions: list[Callable[[], None]] = []
+        self._set_at: float | None = None
         self.error: PsttError | None = None
         """What the verdict of a run says that was stopped by this; None: that it was cancelled."""
 
@@ -35,6 +37,10 @@ class Stop:
         """Returns when the flag is set, at the latest after so many seconds; whether it is set."""
         return self._event.wait(timeout_s)
 
+    def left_s(self, timeout_s: float) -> float:
+        """What is left of so many seconds since the flag was set; all of them where it is not."""
+        return timeout_s if self._set_at is None else max(self._set_at + timeout_s - time.monotonic(), 0)
+
     def on_stop(self, action: Callable[[], None]) -> None:
         """Calls `action` in a thread of its own when the flag is set; at once where it is set already."""
         self._actions.append(action)
@@ -45,6 +51,7 @@ class Stop:
         """Asks to stop, for that reason; the second time nothing more happens."""
         if not self._event.is_set():
             self.error = error
+            self._set_at = time.monotonic()
             self._event.set()
             for action in self._actions:
                 self._start(action)

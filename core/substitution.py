@@ -17,8 +17,9 @@ from core.gate import kind_of, parse_tree
 from core.lexer import Fail, Mark, Token
 from core.model import DbType, Parameter
 from core.places import places
+from core.values import split
 
-__all__ = ["Bind", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
+__all__ = ["Bind", "Each", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Bind:
     """True inside quotes; False: the declared type, else a number."""
     literal: tuple[str | Use, ...] = ()
     """All of the literal that this bind is joined to in SQL; empty where it stands alone."""
+    is_compared: bool = False
+    """Oracle: it stands alone as a side of a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,16 @@ class Insert:
     parameter: str
 
 
-Part = str | Bind | Insert
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A place for the values of a list: the same for each of them, `before :P after`, with commas between."""
+
+    bind: Bind
+    before: str = ""
+    after: str = ""
+
+
+Part = str | Bind | Insert | Each
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +72,15 @@ class Substituted:
     parts: tuple[Part, ...]
     inserted: frozenset[int]
     """Offsets of the marks that become text."""
+    alone_in_list: frozenset[str]
+    """Parameters of one value that are a whole member of `IN (…)`, where a person may have meant several."""
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$#]*")
 _WORD_PART = re.compile(r"[A-Za-z0-9_$#]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_PLAIN_NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+"""Without leading zeros, which a code has and a number loses."""
 # Between quotes in a session setting: no quote, no backslash, nothing that could end the literal.
 _SETTING_TEXT = re.compile(r"[\w ./:,+-]*")
 
@@ -150,6 +166,8 @@ _STICKY_BEFORE = re.compile(r"[\w$#@:%?]")
 _STICKY_AFTER = re.compile(r"[\w$#@]")
 _MAX_BIND_NAME = 28
 """Oracle before 12.2 takes 30 bytes; two are kept for a number at the end."""
+_MAX_NUMBER = 4
+"""Of a value in a list, which Oracle lets have 1,000."""
 
 
 class _Statement:
@@ -163,6 +181,7 @@ class _Statement:
         self._is_setting = kind_of(tokens, db_type) == "setting"
         self._places = places(tokens)
         self._inserted: set[int] = set()
+        self._alone_in_list: set[str] = set()
         self._binds: dict[tuple[object, ...], Bind] = {}
 
     def substitute(self) -> Substituted:
@@ -170,10 +189,10 @@ class _Statement:
         at = 0
         while at < len(self._tokens):
             taken, new = self._typed_literal(at) or (1, self._one(at))
-            parts += new
+            parts += self._in_list(at, taken, new)
             at += taken
         self._check_tree()
-        return Substituted(_joined(parts), frozenset(self._inserted))
+        return Substituted(_joined(parts), frozenset(self._inserted), frozenset(self._alone_in_list))
 
     def _one(self, at: int) -> list[Part]:
         token = self._tokens[at]
@@ -207,6 +226,43 @@ class _Statement:
             f"the nearest is &{near[0]}" if near else "no define line has that name",
             f"add a line define {mark.name}='value'; {_DEFINE_OFF}",
         )
+
+    # ── lists ──
+
+    def _in_list(self, at: int, taken: int, parts: list[Part]) -> list[Part]:
+        """What takes the place of some tokens; for a list once for each of its values.
+
+        Args:
+            at: Index of the first token.
+            taken: How many tokens.
+            parts: What takes their place where the value is one.
+        """
+        last = self._tokens[at + taken - 1]
+        if not last.marks:
+            return parts
+        used = {mark.name for mark in last.marks}
+        lists = [mark for mark in last.marks if self._parameter(mark).is_list]
+        first, place = self._places[at], self._places[at + taken - 1]
+        is_member = (
+            first.opener == "IN" and first.clause == "" and first.before in ("(", ",") and place.after in (")", ",")
+        )
+        binds = [part for part in parts if isinstance(part, Bind)]
+        is_alone = len(used) == 1 and len(_pieces(last)) == 1
+        if not lists:
+            if is_alone and (is_member or first.before == "IN"):
+                self._alone_in_list |= used
+            return parts
+        name = lists[0].name
+        if not is_member or not is_alone or len(binds) != 1:
+            self._fail(
+                lists[0].start,
+                f"&{name} is a list and stands where one value belongs",
+                "each of its values is bound for itself, and only IN (…) takes several",
+                f"write in (&{name}) or in ('&{name}') with nothing around it, or remove [list] from its define",
+            )
+        middle = parts.index(binds[0])
+        before, after = ("".join(map(str, some)) for some in (parts[:middle], parts[middle + 1 :]))
+        return [Each(binds[0], before, after)]
 
     # ── inside quotes ──
 
@@ -349,9 +405,13 @@ class _Statement:
         mark = token.marks[0]
         parameter = self._parameter(mark)
         word = self._glued(at)
+        if parameter.is_list and not word and not self._is_setting:
+            bind = self._bind(at, (Use(mark.name),), is_text=parameter.type is None and not _has_numbers(parameter))
+            return self._spaced(at, [bind])
         names_only = bool(parameter.allowed) and all(map(_IDENTIFIER.fullmatch, parameter.allowed))
         if self._is_setting or word or (names_only and parameter.type is None) or not self._places[at].takes_value:
             place = "a session setting" if self._is_setting else "a place for a name"
+            self._refuse_operator(token, at)
             self._require_allowed(
                 parameter, mark, _WORD_PART if word == "tail" or self._is_setting else _IDENTIFIER, place
             )
@@ -367,6 +427,18 @@ class _Statement:
         if self._db_type == "sqlserver" and self._places[at].before == "TOP":
             return ["(", bind, ")"]
         return self._spaced(at, [bind])
+
+    def _refuse_operator(self, token: Token, at: int) -> None:
+        """`flags & NAME`: an operator everywhere but in Oracle and SQL*Plus, and `flags NAME` would be an alias."""
+        if self._db_type == "oracle" or self._places[at].takes_value or not token.text.lstrip("&")[0].isspace():
+            return
+        name = token.marks[0].name
+        self._fail(
+            token.start,
+            f"{token.text} may be the parameter {name} or the operator &",
+            f"{name} is defined, and SQL*Plus skips blanks behind &",
+            f"write &{name} for the parameter; for the operator give the parameter another name",
+        )
 
     def _glued(self, at: int) -> str:
         """`tail` where the parameter ends a longer word (`EXPORT_&YEAR`), `head` where it begins one, else nothing."""
@@ -398,18 +470,20 @@ class _Statement:
         PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
         """
         by_place = self._places[at].surroundings if self._db_type == "postgresql" else ()
-        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else ())
+        is_compared = self._db_type == "oracle" and not literal and self._places[at].is_compared
+        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else (), is_compared)
         if key not in self._binds:
-            self._binds[key] = Bind(self._free_name(content), content, is_text, literal)
+            self._binds[key] = Bind(self._free_name(content), content, is_text, literal, is_compared)
         return self._binds[key]
 
     def _free_name(self, content: tuple[str | Use, ...]) -> str:
         # The P_ keeps it from being a reserved word: a bind called DATE is ORA-01745.
         parameter = next(piece.parameter for piece in content if isinstance(piece, Use))
-        base = re.sub(r"[^A-Z0-9_]", "_", f"P_{parameter}")[:_MAX_BIND_NAME]
+        longest = _MAX_BIND_NAME - (_MAX_NUMBER if self._parameters[parameter].is_list else 0)
+        base = re.sub(r"[^A-Z0-9_]", "_", f"P_{parameter}")[:longest]
         taken = {bind.name for bind in self._binds.values()}
         reserved = {f"P_{name}" for name in self._parameters if name != parameter}
-        candidates = [base, *(f"{base[: _MAX_BIND_NAME - 2]}_{n}" for n in range(2, len(taken) + len(reserved) + 3))]
+        candidates = [base, *(f"{base[: longest - 2]}_{n}" for n in range(2, len(taken) + len(reserved) + 3))]
         return next(name for name in candidates if name not in taken | reserved)
 
     def _spaced(self, at: int, parts: list[Part]) -> list[Part]:
@@ -451,6 +525,15 @@ def _names_in_tree(sql: str, db_type: DbType) -> set[str]:
         for node in tree.find_all(exp.Placeholder)
         if isinstance(node.parent, by_parent) or (type(node.parent), node.arg_key) in by_argument
     }
+
+
+def _has_numbers(parameter: Parameter) -> bool:
+    """Whether a list without a declared type is one of numbers: told by its define, so that it is the same in each run."""
+    try:
+        examples = parameter.allowed or split(parameter.default)
+    except ValueError:
+        return False
+    return all(map(_PLAIN_NUMBER.fullmatch, examples))
 
 
 # ── literals ──────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis
 from core.publishers.librdkafka import CLIENT_ID, client_config, translated
 
-__all__ = ["TopicMessage", "read_message"]
+__all__ = ["TopicMessage", "cluster_id", "read_message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,30 @@ def read_message(
             remedy="use a cluster of your own: README.md",
         )
     diagnosis = Diagnosis(cluster, clock=clock)
+    consumer = _consumer(cluster, diagnosis, clock)
+    try:
+        place = TopicPartition(topic, partition, offset)
+        return _read(consumer, place, diagnosis, clock() + timeout_s, timeout_s, clock)
+    except KafkaException as failure:
+        raise translated(diagnosis, failure.args[0], topic, None) from None
+    finally:
+        consumer.close()
+
+
+def cluster_id(cluster: Cluster, *, timeout_s: float = 3.0, clock: Callable[[], float] = time.monotonic) -> str:
+    """Asks a cluster for its own id; empty where it does not answer in that time, or has none."""
+    consumer = _consumer(cluster, Diagnosis(cluster, clock=clock), clock)
+    try:
+        found: str | None = consumer.list_topics(timeout=timeout_s).cluster_id
+    except KafkaException:
+        return ""
+    finally:
+        consumer.close()
+    return found or ""
+
+
+def _consumer(cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float]) -> Consumer:
+    """A client that reads at an offset and joins no group."""
     settings = client_config(cluster) | {
         "group.id": CLIENT_ID,  # librdkafka asks for one; it is never joined
         "enable.auto.commit": False,
@@ -73,14 +97,7 @@ def read_message(
         "queued.min.messages": 1,
         "error_cb": lambda error: diagnosis.hear(error.str()),
     }
-    consumer = Consumer(settings, logger=ClientLog(diagnosis, clock))
-    try:
-        place = TopicPartition(topic, partition, offset)
-        return _read(consumer, place, diagnosis, clock() + timeout_s, timeout_s, clock)
-    except KafkaException as failure:
-        raise translated(diagnosis, failure.args[0], topic, None) from None
-    finally:
-        consumer.close()
+    return Consumer(settings, logger=ClientLog(diagnosis, clock))
 
 
 def _read(

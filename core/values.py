@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 
-from core.model import DbType, Parameter, Value
+from core.model import DbType, Parameter, ParameterValue, Value
 
-__all__ = ["for_driver", "problem", "shown", "typed"]
+__all__ = ["as_text", "for_driver", "join", "problem", "shown", "split", "typed"]
 
 _MAX_DIGITS = 38
 """Oracle's NUMBER and SQL Server's decimal hold no more."""
@@ -16,6 +18,8 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DATETIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?", re.ASCII)
+_QUOTED = {'"': re.compile(r'"((?:[^"]|"")*)"\s*(?=,|\Z)'), "'": re.compile(r"'((?:[^']|'')*)'\s*(?=,|\Z)")}
+_PLAIN = re.compile(r"[^,]*")
 _EXPECTED = {
     "integer": "its declared type is integer: whole digits, such as 42",
     "decimal": "its declared type is decimal: digits with a point, such as 1234.50",
@@ -25,7 +29,21 @@ _EXPECTED = {
 
 
 def problem(parameter: Parameter, value: str, db_type: DbType) -> str:
-    """Why a parameter may not have this value; empty: it may."""
+    """Why a parameter may not have this value, for a list why one of its values may not stand; empty: it may."""
+    if not parameter.is_list:
+        return _problem(parameter, value, db_type)
+    try:
+        values = split(value)
+    except ValueError as error:
+        return str(error)
+    if db_type == "oracle" and "" in values:
+        # `NOT IN ('A', NULL)` is true for no row at all.
+        return "one of its values is empty, which Oracle takes for NULL"
+    found = ((one, _problem(parameter, one, db_type)) for one in values)
+    return next((f"{shown(one)} in it: {why}" for one, why in found if why), "")
+
+
+def _problem(parameter: Parameter, value: str, db_type: DbType) -> str:
     if any("\ud800" <= char <= "\udfff" for char in value):
         return "it holds half a character (a lone surrogate), which cannot be sent to any database"
     if db_type == "postgresql" and "\0" in value:
@@ -35,6 +53,69 @@ def problem(parameter: Parameter, value: str, db_type: DbType) -> str:
     if parameter.type and typed(parameter.type, value) is None:
         return _EXPECTED[parameter.type]
     return ""
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The values of a list: `N,S`, or `["N", "S"]` as JSON writes it.
+
+    Blanks around a value do not count. A value with a comma stands in quotes, `"Roma, Centro"` or `'Roma, Centro'`,
+    with a quote inside it written twice; the quotes of `'N','S'`, as SQL*Plus needed them, are no part of the values.
+
+    Raises:
+        ValueError: Why it is no list: it is empty, or one of its values is.
+    """
+    stripped = text.strip()
+    if not stripped:
+        raise ValueError("the list is empty")
+    return tuple(_json_values(stripped) if stripped.startswith("[") else _values(stripped))
+
+
+def join(values: Iterable[str]) -> str:
+    """A list as one text, from which `split` makes the same values."""
+    return ",".join(value if _is_plain(value) else '"' + value.replace('"', '""') + '"' for value in values)
+
+
+def as_text(value: ParameterValue) -> str:
+    """What a job gives to a parameter, as one text."""
+    return value if isinstance(value, str) else join(value)
+
+
+def _is_plain(value: str) -> bool:
+    return bool(value) and value == value.strip() and "," not in value and value[0] not in "\"'["
+
+
+def _json_values(text: str) -> list[str]:
+    try:
+        # Numbers keep the digits that stand there.
+        values = json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError("it begins with [ and is no JSON list of texts and numbers; put such a value in quotes")
+    if not values:
+        raise ValueError("the list is empty")
+    return values
+
+
+def _values(text: str) -> Iterator[str]:
+    at = number = 0
+    while True:
+        number += 1
+        while text[at : at + 1].isspace():
+            at += 1
+        quote = text[at : at + 1]
+        found = _QUOTED.get(quote, _PLAIN).match(text, at)
+        if found is None:
+            raise ValueError(
+                f"value {number} begins with {quote} and does not end with it; put it in quotes of the other kind"
+            )
+        value = found[1].replace(quote * 2, quote) if quote in _QUOTED else found[0].strip()
+        if not value and quote not in _QUOTED:
+            raise ValueError(f"value {number} of the list is empty")
+        yield value
+        if found.end() == len(text):
+            return
+        at = found.end() + 1
 
 
 def typed(type_: str | None, text: str) -> str | int | Decimal | date | datetime | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from oracle_double import OracleDouble
 
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 
 # The double's own tests measure their memory in a way that Windows does not have.
 collect_ignore = ["integration/test_oracle_double.py"] if os.name == "nt" else []
+
+
+# ── how many at once ──────────────────────────────────────────────────────────────────────────
+
+MOST_PROCESSES = 8
+PROCESSES_A_CORE = 2
+"""Tests wait much: for servers, for processes, for a time to come."""
+BYTES_A_PROCESS = 1_500_000_000
+"""With a broker, a database and a browser of its own."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Test processes for `-n auto`; none where a single file is asked for, which one process would get whole."""
+    files = {argument.split("::")[0] for argument in config.args}
+    if len(files) == 1 and next(iter(files)).endswith(".py"):
+        return 0
+    cores, memory = psutil.cpu_count() or 1, psutil.virtual_memory().available
+    return max(1, min(PROCESSES_A_CORE * cores, memory // BYTES_A_PROCESS, MOST_PROCESSES))
 
 
 # ── a service that is not there ───────────────────────────────────────────────────────────────

@@ -18,7 +18,8 @@ from core.errors import ConfigError, NotAuthorised, PsttError
 from core.file_edits import StoredFile, read_stored
 from core.job_edits import JobFile
 from core.jobs import SUFFIX, checked_job
-from core.model import Job
+from core.model import Job, ParameterValue
+from core.values import split
 from ui import access, data
 from ui.language import t
 
@@ -150,8 +151,10 @@ class Resolved:
     description: str
     default: str
     allowed: tuple[str, ...]
-    given: str | None
+    given: ParameterValue | None
     value: str
+    values: tuple[str, ...]
+    """Those of a list, as they are bound; empty for one value, and where it is no list."""
     problem: str
     """Why the value cannot be made; empty where it can."""
 
@@ -193,7 +196,9 @@ def _stamp(path: Path) -> tuple[int, int]:
     return (facts.st_mtime_ns, facts.st_size)
 
 
-def resolved_parameters(query: ParsedQuery, given: Mapping[str, str], at: datetime, timezone: str) -> list[Resolved]:
+def resolved_parameters(
+    query: ParsedQuery, given: Mapping[str, ParameterValue], at: datetime, timezone: str
+) -> list[Resolved]:
     """Each parameter with its value for that scheduled time."""
     from core.templates import resolve
 
@@ -201,13 +206,17 @@ def resolved_parameters(query: ParsedQuery, given: Mapping[str, str], at: dateti
     found = []
     for p in query.parameters:
         text = by_name.get(p.name)
-        value, problem = "", ""
+        value, values, problem = "", (), ""
         if text is not None or not p.mandatory:
             try:
-                value = resolve(text if text is not None else p.default, at, timezone)
+                chosen = text if text is not None else p.default
+                value = query.resolved_text(p, chosen, lambda one: resolve(one, at, timezone))
+                values = split(value) if p.is_list else ()
             except PsttError as error:
                 problem = str(error)
-        found.append(Resolved(p.name, p.mandatory, p.description, p.default, p.allowed, text, value, problem))
+            except ValueError as error:
+                problem = f"{p.name}: {error}"
+        found.append(Resolved(p.name, p.mandatory, p.description, p.default, p.allowed, text, value, values, problem))
     return found
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -21,11 +21,13 @@ import streamlit as st
 
 from core import open_workspace
 from core.agenda import RunnerBeat
-from core.calendar import next_fires, previous_fire
-from core.days import DayAnswer, Slot, answer_for, rows_day, slots_of
+from core.calendar import next_fires
+from core.damaged import damaged_segments
+from core.days import DayAnswer, Slot, answer_for, slots_of_days, with_gone
 from core.errors import ConfigError, PsttError
 from core.figures import Scope, Usual
-from core.model import Job, Run
+from core.model import Cluster, Destination, Job, Run
+from core.whereabouts import cluster_of, unknown_cluster
 from core.workspace import Workspace
 from ui.remembered import Remembered
 
@@ -42,6 +44,7 @@ FIGURES_S = 5.0
 """How old counts may be: however many sessions look, it is asked once in this time whether something is new."""
 AT_MOST_S = 60.0
 """How old they may be although nothing tells of a change: a file's time of change may come late, or be the same."""
+QUARTER_S = 900
 SHOWN_REJECTS = 1_000
 DEMO_ROWS = 20_000
 LOG_LINES = 300
@@ -127,9 +130,13 @@ def cluster_choices() -> tuple[list[str], str]:
     """The keys of `kafka_connections`, and the default topic of the usual cluster."""
     with opened() as app:
         try:
-            return list(app.connections.cluster_names), app.cluster().default_topic
+            names = list(app.connections.cluster_names)
         except ConfigError:
             return [], ""
+        try:
+            return names, app.cluster().default_topic
+        except ConfigError:
+            return names, ""
 
 
 # ── the overview ──────────────────────────────────────────────────────────────────────────────
@@ -212,9 +219,14 @@ class _Asked:
     scope: Scope
     days: int
     quarter: int
-    """Of an hour: time alone changes what is usual by now."""
+    """Of an hour, now: time alone changes what is usual by now, and a day begins with a quarter in every zone."""
     runs: tuple[int, int]
     sends: tuple[int, ...]
+
+    def at(self) -> datetime:
+        """The clock; within the quarter also where that ended since, so that an answer is of one day."""
+        begins = datetime.fromtimestamp(self.quarter * QUARTER_S, UTC)
+        return min(now(), begins + timedelta(seconds=QUARTER_S, microseconds=-1))
 
 
 def overview(scope: Scope, days: int) -> Overview:
@@ -223,9 +235,10 @@ def overview(scope: Scope, days: int) -> Overview:
     Raises:
         PsttError: They cannot be read.
     """
-    asked = replace(_all_asked.get(root()), scope=scope)
+    at = now()
+    asked = replace(_all_asked.get(root()), scope=scope, quarter=_quarter(at))
     of_any, of_this = _of_any_period.get(asked), _of_the_period.get(replace(asked, days=days))
-    return Overview(at=now(), threshold_ms=_threshold(asked.folder), **of_any, **of_this)
+    return Overview(at=at, threshold_ms=_threshold(asked.folder), **of_any, **of_this)
 
 
 def frequent_errors(scope: Scope, days: int) -> list[Error]:
@@ -236,17 +249,22 @@ def frequent_errors(scope: Scope, days: int) -> list[Error]:
     Raises:
         PsttError: They cannot be read.
     """
-    return _errors_of_the_period.get(replace(_all_asked.get(root()), scope=scope, days=days))
+    asked = replace(_all_asked.get(root()), scope=scope, days=days, quarter=_quarter(now()))
+    return _errors_of_the_period.get(asked)
+
+
+def _quarter(at: datetime) -> int:
+    return int(at.timestamp()) // QUARTER_S
 
 
 def _find_all_asked(folder: Path) -> _Asked:
     with open_workspace(folder, log=False) as app:
         timezone, runs = app.timezone, app.ledger.runs_state()
-    return _Asked(folder, timezone, Scope(), 0, int(now().timestamp()) // 900, runs, _metrics(folder).state())
+    return _Asked(folder, timezone, Scope(), 0, 0, runs, _metrics(folder).state())
 
 
 def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
-    at = now()
+    at = asked.at()
     end, week, day = (at + timedelta(days=days) for days in (1, -7, -1))
     with _metrics(asked.folder).figures(asked.timezone) as figures:
         newest = sorted(_errors(figures, day, end, asked.scope), key=lambda error: error.last_seen, reverse=True)
@@ -260,7 +278,7 @@ def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
 
 
 def _find_of_the_period(asked: _Asked) -> dict[str, Any]:
-    at = now()
+    at = asked.at()
     with _metrics(asked.folder).figures(asked.timezone) as figures:
         return {
             "days": figures.days(at, asked.days, asked.scope),
@@ -269,7 +287,7 @@ def _find_of_the_period(asked: _Asked) -> dict[str, Any]:
 
 
 def _find_errors_of_the_period(asked: _Asked) -> list[Error]:
-    at = now()
+    at = asked.at()
     with _metrics(asked.folder).figures(asked.timezone) as figures:
         return _errors(figures, figures.midnight(at, days=1 - asked.days), at + timedelta(days=1), asked.scope)
 
@@ -389,25 +407,23 @@ def fill_with_demo() -> str:
 # ── days ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def yesterday() -> tuple[DayAnswer, list[Slot]]:
-    """What arrived of yesterday's rows, and the scheduled times that carry them."""
-    return _yesterday(root())
+def today_and_yesterday() -> list[tuple[DayAnswer, list[Slot]]]:
+    """What arrived of the runs scheduled today, up to now, and of those of yesterday; the scheduled times themselves."""
+    return _of_two_days(root(), now().astimezone(ZoneInfo(frame().timezone)).date())
 
 
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
-def _yesterday(folder: Path) -> tuple[DayAnswer, list[Slot]]:
+def _of_two_days(folder: Path, today: date) -> list[tuple[DayAnswer, list[Slot]]]:
     at = now()
     with open_workspace(folder, log=False) as app:
-        zone = ZoneInfo(app.timezone)
-        day = at.astimezone(zone).date() - timedelta(days=1)
-        begins = datetime.combine(day, time(), zone).astimezone(UTC) - timedelta(days=1)
-        carrying = [
+        yesterday = today - timedelta(days=1)
+        slots = [
             slot
             for job in _kafka_jobs(folder, app)
-            for slot in slots_of(job, app.ledger, app.agenda, begins, at + timedelta(seconds=1), at)
-            if rows_day(slot, previous_fire(job, slot.scheduled_at, before=True)) == day
+            for slot in slots_of_days(job, app.ledger, app.agenda, yesterday, today, at)
         ]
-    return answer_for(day, carrying), carrying
+    of_days = ((day, [slot for slot in slots if slot.day == day]) for day in (today, yesterday))
+    return [(answer_for(day, chosen), chosen) for day, chosen in of_days]
 
 
 def calendar_slots(days: int) -> dict[str, list[Slot]]:
@@ -421,23 +437,22 @@ def _calendar_slots(folder: Path, days: int) -> dict[str, list[Slot]]:
     with open_workspace(folder, log=False) as app:
         found = {}
         for job in _kafka_jobs(folder, app):
-            zone = ZoneInfo(job.timezone)
-            first = at.astimezone(zone).date() - timedelta(days=days - 1)
-            since = datetime.combine(first, time(), zone).astimezone(UTC)
-            found[job.slug] = slots_of(job, app.ledger, app.agenda, since, at + timedelta(seconds=1), at)
+            today = at.astimezone(ZoneInfo(job.timezone)).date()
+            first = today - timedelta(days=days - 1)
+            found[job.slug] = slots_of_days(job, app.ledger, app.agenda, first, today, at)
     return found
 
 
+def newest_day() -> date:
+    """Today, in that of the zones of workspace and jobs in which it is latest."""
+    zones = {frame().timezone, *(job.timezone for job in jobs()[0])}
+    return max(now().astimezone(ZoneInfo(zone)).date() for zone in zones)
+
+
 def _kafka_jobs(folder: Path, app: App) -> list[Job]:
-    """Jobs as they are, and what is left of those whose file is gone or wrong: their runs."""
-    there = [job for job in _jobs(folder)[0] if job.export_format == "kafka"]
-    known = {job.slug for job in _jobs(folder)[0]}
-    gone = [
-        Job(slug, name, "", "", enabled=False, timezone=app.timezone)
-        for slug, name in app.ledger.jobs_known().items()
-        if slug not in known
-    ]
-    return there + gone
+    """Jobs as they are, and what is left of those whose file is gone or wrong."""
+    known = with_gone(_jobs(folder)[0], app.ledger, app.agenda, app.timezone)
+    return [job for job in known if job.export_format == "kafka"]
 
 
 @dataclass(frozen=True)
@@ -494,24 +509,56 @@ class RunDetail:
     """Why there are no figures of its sends; empty where there are."""
 
 
-def day_bounds(first: date, last: date) -> tuple[datetime, datetime]:
-    """When these days begin and end in the workspace's zone."""
-    zone = ZoneInfo(frame().timezone)
-    return (
-        datetime.combine(first, time(), zone).astimezone(UTC),
-        datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC),
-    )
+@dataclass(frozen=True)
+class RunsPage:
+    """One page of the runs, the newest first."""
+
+    runs: list[Run]
+    count: int
+    """How many there are on all pages."""
+    by_hand: int
+    """Messages that were sent by hand on the days asked for, which belong to no run."""
 
 
 def runs_page(
-    job: str | None, states: Sequence[str], days: tuple[date, date] | None, page: int, per_page: int
-) -> tuple[list[Run], int]:
-    """One page of the runs, the newest first, and how many there are in all."""
-    since, until = day_bounds(*days) if days else (None, None)
+    scope: Scope,
+    states: Sequence[str],
+    days: tuple[date, date] | None,
+    sent_on: tuple[date, date] | None,
+    page: int,
+    per_page: int,
+) -> RunsPage:
+    """One page of the runs.
+
+    Args:
+        scope: Of which job, to which topic and cluster.
+        states: Only these; empty: all.
+        days: Scheduled on one of these, each in the time zone of its job; None: whenever.
+        sent_on: Sent messages on one of these days of the workspace's zone, as the chart counts them; None: whenever.
+        page: From 0.
+        per_page: Runs.
+
+    Raises:
+        PsttError: Who sent when cannot be read.
+    """
+    run_ids, by_hand = None, 0
+    if sent_on:
+        with _metrics(root()).figures(frame().timezone) as figures:
+            senders = figures.senders(*sent_on, scope)
+        run_ids = [row["run_id"] for row in senders if row["job"]]
+        by_hand = sum(row["messages"] for row in senders if not row["job"])
     with opened() as app:
-        return app.ledger.runs_where(
-            job=job, states=states, since=since, until=until, limit=per_page, offset=page * per_page
+        runs, count = app.ledger.runs_where(
+            job=scope.job,
+            topic=scope.topic,
+            cluster=scope.cluster,
+            states=states,
+            days=days,
+            run_ids=run_ids,
+            limit=per_page,
+            offset=page * per_page,
         )
+    return RunsPage(runs, count, by_hand)
 
 
 def run_detail(run_id: str) -> RunDetail:
@@ -610,18 +657,26 @@ class OnTopic:
 
 
 def read_from_topic(send: dict[str, Any]) -> OnTopic:
-    """Reads a message at its offset and compares it with what the ledger says was sent.
+    """Reads a message at its offset, on the cluster that it was sent to, and compares it with what was sent.
 
     Raises:
         PsttError: It cannot be read, or is not there any more; the text says why.
     """
     from core.envelope import proves_data
-    from core.topic_reader import read_message
+    from core.topic_reader import cluster_id
 
     with opened() as app:
         run = app.ledger.run(send["run_id"]) if send["job"] else None
-        cluster = _cluster_of(app, run)
-    message = read_message(cluster, send["topic"], send["partition"], send["offset"])
+        clusters, problems = app.connections.known_clusters(app.settings)
+        ids = app.ledger.cluster_ids()
+    sent_to = _destination(send, run)
+    cluster = cluster_of(sent_to, clusters, ids, cluster_id)
+    if cluster is not None:
+        message = _at(cluster, send)
+    elif sent_to.cluster_id:
+        raise unknown_cluster(sent_to, problems)
+    else:
+        message = _sought(send, sent_to, clusters, problems)
     key = None if message.key is None else message.key.decode("utf-8", "replace")
     value = message.value or b""
     message_id = message.headers.get("message_id")
@@ -634,17 +689,30 @@ def read_from_topic(send: dict[str, Any]) -> OnTopic:
     )
 
 
-def _cluster_of(app: App, run: Run | None) -> Any:
-    """The cluster by the name that the run wrote down."""
-    clusters = [app.cluster(name) for name in app.connections.cluster_names] or [app.cluster()]
-    if run is None:
-        return app.cluster()
+def _destination(send: dict[str, Any], run: Run | None) -> Destination:
+    """What was recorded with the send, else with its run."""
+    told = Destination(*(send[name] or "" for name in ("cluster", "cluster_id", "bootstrap_servers")))
+    if run is None or told.cluster_id or told.bootstrap_servers:
+        return told
+    return Destination(run.cluster, run.cluster_id, run.bootstrap_servers)
+
+
+def _at(cluster: Cluster, send: dict[str, Any]) -> TopicMessage:
+    from core.topic_reader import read_message
+
+    return read_message(cluster, send["topic"], send["partition"], send["offset"])
+
+
+def _sought(
+    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[ConfigError]
+) -> TopicMessage:
+    """The message wherever it is: an earlier version recorded no id of its cluster, and the name is another now."""
     for cluster in clusters:
-        if cluster.name == run.cluster:
-            return cluster
-    raise ConfigError(
-        f'there is no cluster "{run.cluster}" in connections.json any more', remedy="give it back its name"
-    )
+        with suppress(PsttError):  # it has no such topic or offset, or does not answer
+            message = _at(cluster, send)
+            if message.headers.get("message_id") == send["message_id"]:
+                return message
+    raise unknown_cluster(sent_to, problems)
 
 
 # ── the frame ─────────────────────────────────────────────────────────────────────────────────
@@ -676,6 +744,8 @@ class FrameState:
     alerts: tuple[str, ...]
     problem: str
     """What is wrong with connections.json; empty where nothing is."""
+    damaged: int
+    """Segments of the spool that could not be read."""
 
     def runner_lives(self, at: datetime) -> bool:
         """Whether a runner works here."""
@@ -704,6 +774,7 @@ def _frame(folder: Path) -> FrameState:
             runner=app.agenda.runner(),
             alerts=_open_alerts(app),
             problem=problem,
+            damaged=len(damaged_segments(app.workspace.spool_dir)),
         )
 
 

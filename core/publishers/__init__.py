@@ -12,8 +12,10 @@ from core.publishers.support import refuse_unsupported
 
 __all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
 
-# Without a handler Python writes warnings to stderr, in the middle of what people read there.
-logging.getLogger("pstt.kafka").addHandler(logging.NullHandler())
+# Without a handler Python writes warnings to stderr, in the middle of what people read there. "kafka" is
+# kafka-python-ng's own: its threads may still say something when their publisher is closed.
+for _name in ("pstt.kafka", "kafka"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max_in_flight: int = 5000) -> Publisher:

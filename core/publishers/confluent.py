@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError
-from core.model import Cluster, Delivery, TopicInfo
+from core.model import Batch, Cluster, Delivery, TopicInfo, TopicState
 from core.publishers.client_log import ClientLog
 from core.publishers.control_topic import ControlTopic
 from core.publishers.diagnosis import Diagnosis
 from core.publishers.librdkafka import (
+    ONE_BY_ONE,
+    SAID,
     TRANSACTION_TIMEOUT_MS,
     family_of,
     producer_config,
@@ -23,7 +26,9 @@ from core.publishers.librdkafka import (
     void,
 )
 from core.publishers.mock_cluster import resolved
+from core.publishers.refusals import Refusals
 from core.publishers.support import refuse_unsupported
+from core.publishers.topic_state import describe_topic
 
 __all__ = ["ConfluentPublisher", "producer_config"]
 
@@ -66,12 +71,18 @@ class ConfluentPublisher:
         self._clock = clock
         self._make = producer
         self._log = ClientLog(self.diagnosis, clock)
+        self._refusals = Refusals(self.cluster, self.diagnosis, clock)
+        self._batch_size_bytes = cluster.batch_size_bytes
         self._in_flight = 0
         self._open: set[Delivery] = set()
         self._fatal: PsttError | None = None
         self._errors: dict[tuple[int, str], tuple[float, PsttError]] = {}
+        self._newest: dict[tuple[str, bool], dict[int, int]] = {}
+        """Topic, and whether messages were sent alone → partition → the offset acknowledged last to that producer."""
         self._is_prepared = False
         self._producer: Producer | None = self._start()
+        self._alone: Producer | None = None
+        """Sends each message in a record batch of its own; made when the first one is refused together with others."""
 
     @property
     def in_flight(self) -> int:
@@ -82,7 +93,22 @@ class ConfluentPublisher:
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
         """Hands messages over; 2 µs each, as nothing is made for one but its report's index."""
-        producer = self._live
+        self._publish(self._live, delivery, indexes, alone=False)
+
+    def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+        """Sends messages through a second producer, which puts one into a record batch."""
+        self._require_life()
+        if self._alone is None:
+            self._alone = self._start(ONE_BY_ONE)
+        self._publish(self._alone, delivery, indexes, alone=True)
+
+    def fit(self, topic: str) -> None:
+        """Lets the producer go; the next one makes smaller record batches."""
+        self._batch_size_bytes = self._refusals.smaller(topic, self._batch_size_bytes)
+        self._producer = None
+        self._producer = self._live
+
+    def _publish(self, producer: Producer, delivery: Delivery, indexes: Sequence[int] | None, *, alone: bool) -> None:
         todo = range(len(delivery.batch)) if indexes is None else indexes
         if not todo:
             return
@@ -90,7 +116,7 @@ class ConfluentPublisher:
             delivery.errors.pop(index, None)
         delivery.pending += len(todo)
         self._open.add(delivery)
-        report = self._report_into(delivery)
+        report = self._report_into(delivery, alone=alone)
         start = 0
         while start < len(todo):
             while self._in_flight >= self.max_in_flight:
@@ -105,21 +131,27 @@ class ConfluentPublisher:
         if self._producer is None:
             return 0
         before = self._in_flight
-        self._serve(self._producer, timeout_s)
+        if self._alone is not None and len(self._alone):
+            self._serve(self._producer, 0)
+            self._serve(self._alone, timeout_s)
+        else:
+            self._serve(self._producer, timeout_s)
         if self._fatal is not None:
             raise self._fatal
         return before - self._in_flight
 
     def give_up(self, timeout_s: float) -> None:
         """Purges librdkafka's queues; whatever it never reports is accounted for here."""
-        if self._producer is not None and self._in_flight:
-            self._producer.purge()
-            deadline = self._clock() + timeout_s
-            while self._in_flight and len(self._producer) and self._clock() < deadline:
-                self._serve(self._producer, 0.1)
-            if len(self._producer) and self._in_flight:
-                # It may still report later; nobody must hear it then.
-                self._producer = None
+        deadline = self._clock() + timeout_s
+        for producer in (self._alone, self._producer):
+            if producer is None or not self._in_flight:
+                continue
+            producer.purge()
+            while self._in_flight and len(producer) and self._clock() < deadline:
+                self._serve(producer, 0.1)
+        if self._in_flight:
+            # One may still report later; nobody must hear it then.
+            self._alone = self._producer = None
         for delivery in self._open:
             for index, partition in enumerate(delivery.partitions):
                 if partition == -1 and index not in delivery.errors:
@@ -132,9 +164,9 @@ class ConfluentPublisher:
         """Waits for the last reports, then lets go of the connections."""
         deadline = self._clock() + timeout_s
         while self._producer is not None and self._in_flight and self._clock() < deadline:
-            self._serve(self._producer, 0.1)
+            self.poll(0.1)
         self.give_up(1.0)
-        self._producer = None
+        self._alone = self._producer = None
 
     def _serve(self, producer: Producer, timeout_s: float) -> None:
         """Hears reports, log lines and errors. librdkafka's own end is raised there, and is not to reach a person raw."""
@@ -164,18 +196,21 @@ class ConfluentPublisher:
                     [("message_id", message_ids[index]), *headers],
                 )  # fmt: skip
             except BufferError:
-                self._hand_over_later(delivery, index, reported)
+                self._hand_over_later(producer, delivery, index, reported)
             except KafkaException as error:
                 self._refuse(delivery, index, error.args[0])
 
-    def _hand_over_later(self, delivery: Delivery, index: int, reported: Callable[..., None]) -> None:
+    def _hand_over_later(
+        self, producer: Producer, delivery: Delivery, index: int, reported: Callable[..., None]
+    ) -> None:
         """Waits until librdkafka's queue has room for this very message: another one would overtake it."""
         batch = delivery.batch
         headers: list[Any] = [("message_id", batch.message_ids[index]), *batch.headers]
         while True:
             self.poll(0.1)
+            self._require_life()
             try:
-                self._live.produce(
+                producer.produce(
                     batch.topic, batch.values[index], batch.keys[index], -1, reported, reported, 0, headers
                 )  # fmt: skip
             except BufferError:
@@ -184,18 +219,25 @@ class ConfluentPublisher:
                 self._refuse(delivery, index, error.args[0])
             return
 
-    def _report_into(self, delivery: Delivery) -> Callable[..., None]:
+    def _report_into(self, delivery: Delivery, *, alone: bool) -> Callable[..., None]:
         partitions, offsets, latencies_ms = delivery.partitions, delivery.offsets, delivery.latencies_ms
+        newest = self._newest.setdefault((delivery.batch.topic, alone), {})  # two producers hear in any order
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             if error is None:
+                partitions[index] = partition = message.partition()
                 offset = message.offset()
-                # None after a repeated send whose first answer was lost: it is there, nobody knows where.
-                offsets[index] = -1 if offset is None else offset
-                partitions[index] = message.partition()
+                if offset is None:  # a repeated send whose first answer was lost: it is there, nobody knows where
+                    offsets[index] = -1
+                else:
+                    offsets[index] = offset
+                    # A leader appends and answers in order, so that a lower offset is one of another log.
+                    if offset <= newest.get(partition, -1):
+                        delivery.went_back[partition] = (newest[partition], offset)
+                    newest[partition] = offset
                 latencies_ms[index] = message.latency() * 1000.0
             else:
-                delivery.errors[index] = self._error_of(error, delivery.batch.topic)
+                delivery.errors[index] = self._refusal(error, delivery.batch, index, alone=alone)
             self._in_flight -= 1
             delivery.pending -= 1
             if not delivery.pending:
@@ -316,7 +358,16 @@ class ConfluentPublisher:
         return sorted(f"{broker.host}:{broker.port}" for broker in self._metadata(timeout_s).brokers.values())
 
     def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
-        """Asks for all topics, then for this one by name: that makes it where the cluster makes topics on first use."""
+        """Asks for all topics, then for this one by name: that makes it where the cluster makes topics on first use.
+
+        A transaction is void with the first record batch that is over the topic's limit, so that is asked for here.
+        """
+        self._await_topic(topic, timeout_s)
+        largest = None if self.transactional_id is None else self._refusals.facts(topic).largest_bytes
+        if largest is not None and largest < self._batch_size_bytes and not self._is_prepared:
+            self.fit(topic)
+
+    def _await_topic(self, topic: str, timeout_s: float) -> None:
         deadline = self._clock() + timeout_s
         found = self._metadata(timeout_s).topics.get(topic)
         being_made = min(deadline, self._clock() + BEING_MADE_S)
@@ -327,6 +378,12 @@ class ConfluentPublisher:
             if family_of(found.error) not in ("topic", "busy") or self._clock() > being_made:
                 raise self._translated(found.error, topic)
             self.poll(0.1)
+
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """Asks with an admin client of its own, which makes no topic."""
+        found = describe_topic(self.cluster, self.diagnosis, self._log, topic, timeout_s, self._clock)
+        self.diagnosis.forget()
+        return found
 
     def _metadata(self, timeout_s: float, topic: str | None = None) -> Any:
         """The cluster's own description; waits in growing slices so that a hopeless cause ends it early."""
@@ -352,10 +409,11 @@ class ConfluentPublisher:
 
     # ── errors ────────────────────────────────────────────────────────────────────────────────
 
-    def _start(self) -> Producer:
+    def _start(self, changes: Mapping[str, Any] = MappingProxyType({})) -> Producer:
         config = producer_config(self.cluster, transactional_id=self.transactional_id, max_in_flight=self.max_in_flight)
+        config |= {"batch.size": self._batch_size_bytes, "error_cb": self._heard}
         try:
-            return self._make(config | {"error_cb": self._heard}, logger=self._log)
+            return self._make(config | dict(changes), logger=self._log)
         except KafkaException as failure:
             words = str(failure.args[0].str()).removeprefix("Failed to create producer: ")
             raise self.diagnosis.setting(words) from None
@@ -368,14 +426,33 @@ class ConfluentPublisher:
     @property
     def _live(self) -> Producer:
         """The producer, started again if it was let go; once it has failed for good, only that error."""
-        if self._fatal is not None:
-            raise self._fatal
+        self._require_life()
         if self._producer is None:
             self._producer = self._start()
         return self._producer
 
+    def _require_life(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+
     def _translated(self, error: KafkaError, topic: str) -> PsttError:
         return translated(self.diagnosis, error, topic, self.transactional_id)
+
+    def _refusal(self, error: KafkaError, batch: Batch, index: int, *, alone: bool) -> PsttError:
+        """What the broker's answer for one message means: for this one, or for its record batch as a whole."""
+        once = self.transactional_id is not None
+        if family_of(error) == "large":
+            if once:
+                return self._refusals.size_in_transaction(batch, index, self._batch_size_bytes)
+            return self._refusals.size(batch, index) if alone else self._refusals.size_together(batch.topic)
+        said = SAID.get(error.code())
+        if said is None:
+            return self._error_of(error, batch.topic)
+        if once:
+            return self._refusals.in_transaction(batch, index, error.str(), said)
+        if alone:
+            return self._refusals.record(batch, index, error.str(), said)
+        return self._refusals.together(batch.topic)
 
     def _error_of(self, error: KafkaError, topic: str) -> PsttError:
         """One error for all messages that fail in the same second for the same reason."""

@@ -25,7 +25,7 @@ from core.errors import (
 from core.model import Cluster
 from core.publishers.probe import Cause, Kind, addresses, probe
 
-__all__ = ["Diagnosis", "Family", "read_cause"]
+__all__ = ["Diagnosis", "Family", "Said", "read_cause"]
 
 Family = Literal[
     "late",  # no acknowledgement in time
@@ -45,6 +45,9 @@ Family = Literal[
     "foreign",  # nothing that a producer is ever told
 ]
 """Errors of a client after which a person does the same thing next."""
+
+Said = Literal["record", "time", "policy", "other"]
+"""What a broker objects to: something in the record, its time for certain, a policy of its own, or another record."""
 
 REMEMBERED_S = 60.0
 """A cause that was heard longer ago says nothing about what fails now."""

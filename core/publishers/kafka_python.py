@@ -11,19 +11,21 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import kafka.errors as client_errors
-from kafka import KafkaClient, KafkaProducer
+from kafka import KafkaClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.protocol.metadata import MetadataRequest
 from kafka.sasl import scram
 
 from core.errors import PsttError
-from core.model import Cluster, Delivery, TopicInfo
+from core.model import Cluster, Delivery, LogSpan, TopicInfo, TopicState
 from core.publishers.client_log import ClientLog
-from core.publishers.diagnosis import Diagnosis, Family
+from core.publishers.diagnosis import Diagnosis, Family, Said
 from core.publishers.mock_cluster import resolved
 from core.publishers.probe import Cause, probe
+from core.publishers.refusals import Refusals
 from core.publishers.security import tls_context, uses_login, uses_tls
 from core.publishers.support import no_transactions, refuse_unsupported
 
@@ -34,6 +36,19 @@ BUFFER_BYTES = 33_554_432
 CHUNK = 200
 """Messages handed over between two looks at the answers: 5 ms of this client's time."""
 NO_LIMIT = 2**31 - 1
+
+
+class InvalidRecordError(client_errors.BrokerResponseError):  # type: ignore[misc]
+    """The broker does not accept a record. Source: kafka.apache.org/protocol, error code 87."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker failed to validate a record."
+
+
+# kafka-python-ng 2.2.3 takes this answer for an unknown one. Remove with the next version that has it.
+if InvalidRecordError.errno not in client_errors.kafka_errors:
+    client_errors.InvalidRecordError = client_errors.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
 
 _NAMES: dict[Family, str] = {
     "late": "KafkaTimeoutError RequestTimedOutError",
@@ -55,7 +70,7 @@ _NAMES: dict[Family, str] = {
     "setting": "IllegalArgumentError KafkaConfigurationError UnsupportedCodecError UnrecognizedBrokerVersion"
     " IncompatibleBrokerVersion InvalidRequiredAcksError UnsupportedVersionError UnsupportedForMessageFormatError"
     " InvalidConfigurationError InvalidPartitionsError InvalidReplicationFactorError InvalidReplicationAssignmentError",
-    "refused": "InvalidTimestampError InvalidRequestError PolicyViolationError TopicAlreadyExistsError",
+    "refused": "InvalidRecordError InvalidTimestampError InvalidRequestError PolicyViolationError TopicAlreadyExistsError",
     # Only readers and groups are told these.
     "foreign": "OffsetOutOfRangeError InvalidFetchRequestError OffsetMetadataTooLargeError CommitFailedError"
     " IllegalGenerationError InconsistentGroupProtocolError InvalidGroupIdError UnknownMemberIdError"
@@ -108,6 +123,15 @@ def producer_config(cluster: Cluster) -> dict[str, Any]:
     }
 
 
+SAID: dict[type[Exception], Said] = {
+    InvalidRecordError: "record",
+    client_errors.CorruptRecordException: "record",  # brokers before 2.4: no key on a compacted topic
+    client_errors.InvalidTimestampError: "time",
+    client_errors.PolicyViolationError: "policy",
+}
+"""The answers to a record batch that are about one of its records, and what they object to."""
+
+
 class _WokenOnce(KafkaClient):  # type: ignore[misc]
     """The client's connections, whose thread is woken once and not again before it is awake.
 
@@ -154,10 +178,16 @@ class KafkaPythonPublisher:
         self.diagnosis = Diagnosis(self.cluster, clock=clock)
         self._clock = clock
         self._relay = _Relay(ClientLog(self.diagnosis, clock), self.cluster.log_level)
+        self._refusals = Refusals(self.cluster, self.diagnosis, clock)
+        self._batch_size_bytes = cluster.batch_size_bytes
         self._producer: KafkaProducer | None = None
+        self._alone: KafkaProducer | None = None
+        """Sends each message in a record batch of its own; made when the first one is refused together with others."""
         self._blocked: PsttError = self.diagnosis.busy("", "")
         """Why the client took no more messages, the last time that it did not."""
         self._known_topics: set[str] = set()
+        self._newest: dict[tuple[str, int], int] = {}
+        """Topic and partition → the offset acknowledged last."""
         self._in_flight = 0
         self._open: dict[Delivery, float] = {}
         """Delivery → when its first message was handed over, in seconds of `clock`."""
@@ -175,6 +205,22 @@ class KafkaPythonPublisher:
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
         """Hands messages over; the client itself takes 20 µs for each."""
+        self._publish(self._ready_for, delivery, indexes)
+
+    def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+        """Sends messages through a second producer, which puts one into a record batch."""
+        self._publish(self._ready_alone, delivery, indexes)
+
+    def fit(self, topic: str) -> None:
+        """Lets the producer go; the next one makes smaller record batches."""
+        self._batch_size_bytes = self._refusals.smaller(topic, self._batch_size_bytes)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=1.0)
+
+    def _publish(
+        self, ready: Callable[[str, float], KafkaProducer], delivery: Delivery, indexes: Sequence[int] | None
+    ) -> None:
         todo = range(len(delivery.batch)) if indexes is None else indexes
         if not todo:
             return
@@ -183,7 +229,7 @@ class KafkaPythonPublisher:
         delivery.pending += len(todo)
         self._open.setdefault(delivery, self._clock())
         try:
-            producer = self._ready_for(delivery.batch.topic, self.cluster.request_timeout_ms / 1000)
+            producer = ready(delivery.batch.topic, self.cluster.request_timeout_ms / 1000)
         except PsttError as error:
             for index in todo:
                 delivery.attempts[index] += 1
@@ -218,9 +264,10 @@ class KafkaPythonPublisher:
 
     def give_up(self, timeout_s: float) -> None:
         """Ends the client at once: it cannot drop messages otherwise. The next `publish` starts another."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.close(timeout=0)
+        producers, self._alone, self._producer = (self._alone, self._producer), None, None
+        for producer in producers:
+            if producer is not None:
+                producer.close(timeout=0)
         deadline = self._clock() + timeout_s
         while self._in_flight and (left_s := deadline - self._clock()) > 0:
             try:
@@ -243,9 +290,10 @@ class KafkaPythonPublisher:
             self.poll(0.1)
         if self._in_flight:
             self.give_up(1.0)
-        elif self._producer is not None:
-            self._producer.close(timeout=max(deadline - self._clock(), 1.0))
-            self._producer = None
+        for producer in (self._alone, self._producer):
+            if producer is not None:
+                producer.close(timeout=max(deadline - self._clock(), 1.0))
+        self._alone = self._producer = None
         self._relay.end()
 
     def _hand_over(self, producer: KafkaProducer, delivery: Delivery, chunk: Sequence[int]) -> int:
@@ -301,6 +349,7 @@ class KafkaPythonPublisher:
                 delivery.errors[index] = self._refused(answer.exception, delivery, index, alone=len(members) == 1)
         else:
             partition, first_offset = answer.topic_partition.partition, answer.value[0]
+            self._note_offsets(members, partition, first_offset)
             for offset, (delivery, index, at_s) in enumerate(members, first_offset):
                 delivery.partitions[index] = partition
                 delivery.offsets[index] = offset
@@ -311,6 +360,17 @@ class KafkaPythonPublisher:
             if not delivery.pending:
                 self._open.pop(delivery, None)
         return len(members)
+
+    def _note_offsets(self, members: Sequence[tuple[Delivery, int, float]], partition: int, first_offset: int) -> None:
+        """A leader appends and answers in order, so that a lower offset is one of another log."""
+        if not members or first_offset < 0:
+            return
+        delivery = members[0][0]
+        place = delivery.batch.topic, partition
+        newest = self._newest.get(place, -1)
+        if first_offset <= newest:
+            delivery.went_back[partition] = newest, first_offset
+        self._newest[place] = first_offset + len(members) - 1
 
     def _fail(self, delivery: Delivery, indexes: Sequence[int], error: PsttError) -> None:
         """Messages that the client never took."""
@@ -385,8 +445,28 @@ class KafkaPythonPublisher:
                 time.sleep(0.1)
         self._known_topics.add(topic)
 
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """Without the topic's id: this client knows no metadata request that asks for one."""
+        deadline = self._clock() + timeout_s
+        found = self._metadata(None, timeout_s)
+        _, partitions = found["topics"].get(topic, (0, ()))
+        state = TopicState(topic, found["cluster_id"] or "", self.cluster.bootstrap_servers)
+        if not partitions:
+            return state
+        places = [TopicPartition(topic, entry["partition"]) for entry in partitions]
+        left_s = max(deadline - self._clock(), 1.0)
+        wait_ms = {"request_timeout_ms": int(left_s * 1000), "fetch_max_wait_ms": 500}
+        consumer = self._open_client(KafkaConsumer, client_config(self.cluster) | wait_ms, left_s)
+        try:
+            earliest, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
+        except client_errors.KafkaError as error:
+            raise self._translated(error, topic) from None
+        finally:
+            consumer.close(autocommit=False)
+        return replace(state, partitions={p.partition: LogSpan(earliest[p], ends[p]) for p in places})
+
     def _metadata(self, topics: list[str] | None, timeout_s: float) -> dict[str, Any]:
-        """Brokers and topics: `{"brokers": […], "topics": {name: (error code, partitions)}}`."""
+        """Cluster, brokers and topics: `{"cluster_id": …, "brokers": […], "topics": {name: (error code, partitions)}}`."""
         deadline = self._clock() + timeout_s
         with self._connected(timeout_s) as client:
             future = None
@@ -399,6 +479,7 @@ class KafkaPythonPublisher:
             answer = future.value.to_object()
         self.diagnosis.forget()
         return {
+            "cluster_id": answer["cluster_id"],
             "brokers": answer["brokers"],
             "topics": {t["topic"]: (t["error_code"], t["partitions"]) for t in answer["topics"]},
         }
@@ -423,8 +504,15 @@ class KafkaPythonPublisher:
             # send() would wait for a topic that is not there, and then name another cause.
             self.require_topic(topic, timeout_s)
         if self._producer is None:
-            self._producer = self._open_client(KafkaProducer, producer_config(self.cluster), timeout_s)
+            config = producer_config(self.cluster) | {"batch_size": self._batch_size_bytes}
+            self._producer = self._open_client(KafkaProducer, config, timeout_s)
         return self._producer
+
+    def _ready_alone(self, _topic: str, timeout_s: float) -> KafkaProducer:
+        if self._alone is None:
+            config = producer_config(self.cluster) | {"batch_size": 0, "linger_ms": 0}
+            self._alone = self._open_client(KafkaProducer, config, timeout_s)
+        return self._alone
 
     def _open_client(self, client: Callable[..., Any], config: dict[str, Any], timeout_s: float) -> Any:
         """Constructs a client, which connects; our own look first, as the client cannot tell causes apart."""
@@ -458,12 +546,17 @@ class KafkaPythonPublisher:
 
     def _refused(self, error: Exception, delivery: Delivery, index: int, *, alone: bool = False) -> PsttError:
         batch = delivery.batch
-        if isinstance(error, client_errors.MessageSizeTooLargeError):
-            if error.args:  # only the client itself says more than the code
-                return self.diagnosis.too_large_here(
-                    batch.topic, len(batch.values[index]) + len(batch.keys[index] or b"")
-                )
-            return self.diagnosis.too_large_there(batch.topic, alone=alone)
+        if (
+            isinstance(error, client_errors.MessageSizeTooLargeError) and error.args
+        ):  # only the client says more than the code
+            return self.diagnosis.too_large_here(batch.topic, len(batch.values[index]) + len(batch.keys[index] or b""))
+        if _FAMILY_OF.get(type(error)) == "large":
+            return self._refusals.size(batch, index) if alone else self._refusals.size_together(batch.topic)
+        said = SAID.get(type(error))
+        if said is not None:
+            return (
+                self._refusals.record(batch, index, str(error), said) if alone else self._refusals.together(batch.topic)
+            )
         return self._translated(error, batch.topic)
 
     def _translated(self, error: Exception, topic: str) -> PsttError:

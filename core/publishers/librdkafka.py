@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError
 
 from core.errors import PsttError, RetriesExhausted
 from core.model import Cluster
-from core.publishers.diagnosis import Diagnosis, Family
+from core.publishers.diagnosis import Diagnosis, Family, Said
 from core.publishers.security import uses_login, uses_tls
 
 __all__ = ["FAMILIES", "client_config", "family_of", "producer_config", "translated", "void"]
@@ -131,6 +131,25 @@ def producer_config(
     if transactional_id is not None:
         config |= {"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
     return config
+
+
+SAID: dict[int, Said] = {
+    KafkaError.INVALID_RECORD: "record",
+    KafkaError.INVALID_MSG: "record",  # brokers before 2.4, for a record without a key on a compacted topic
+    KafkaError.INVALID_TIMESTAMP: "time",
+    KafkaError.POLICY_VIOLATION: "policy",
+    KafkaError._INVALID_DIFFERENT_RECORD: "other",
+}
+"""The answers to a message that are about one record of its batch, and what they object to."""
+
+ONE_BY_ONE: dict[str, Any] = {
+    "batch.num.messages": 1,
+    "linger.ms": 0,
+    # After a refusal an idempotent producer waits that long before its next record; with more in flight those would fail too.
+    "max.in.flight.requests.per.connection": 1,
+    "retry.backoff.ms": 1,
+}
+"""What makes a producer send each message in a record batch of its own."""
 
 
 def translated(diagnosis: Diagnosis, error: KafkaError, topic: str, transactional_id: str | None) -> PsttError:

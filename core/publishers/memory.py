@@ -9,11 +9,20 @@ import time
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from core.errors import BatchTooLarge, ConfigError, DeliveryTimeout, MessageTooLarge, PsttError, TopicMissing
-from core.model import Delivery, TopicInfo
+from core.errors import (
+    BatchRefused,
+    BatchTooLarge,
+    ConfigError,
+    DeliveryTimeout,
+    MessageRefused,
+    MessageTooLarge,
+    PsttError,
+    TopicMissing,
+)
+from core.model import Batch, Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 
@@ -54,8 +63,11 @@ class MemoryPublisher:
         partitions: Of every topic.
         max_in_flight: As in the Protocol.
         max_request_size_bytes: The client's limit for key and value of one message.
-        max_record_batch_bytes: The broker's limit for what is handed over together to one
-            partition; None: none. Over it all of them fail together, as with a real broker.
+        max_record_batch_bytes: The broker's limit for a record batch; None: none. What is sent together to one
+            partition is one, up to `batch_size_bytes`. Over the limit all of it fails, as with a real broker.
+        refuse: Asked for each message; its answer is the broker's for a record that it never takes. What is in the same
+            record batch fails with it.
+        batch_size_bytes: The most that is put into one record batch; None: all that is sent together.
         keep: False: only count, for dry runs of any size.
         topics_made: Topics that exist; None: every topic is made on first use.
         clock: Seconds that only go forward.
@@ -69,6 +81,8 @@ class MemoryPublisher:
     max_in_flight: int = 5000
     max_request_size_bytes: int = 1_048_576
     max_record_batch_bytes: int | None = None
+    refuse: Callable[[bytes | None, bytes], MessageRefused | None] | None = None
+    batch_size_bytes: int | None = None
     keep: bool = True
     topics_made: Iterable[str] | None = None
     clock: Callable[[], float] = time.monotonic
@@ -79,6 +93,10 @@ class MemoryPublisher:
     """How many were committed."""
     _queue: deque[_Sent] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
+    _newest: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Topic and partition → the offset acknowledged last."""
+    _makings: dict[str, int] = field(default_factory=dict)
+    """Topic → how often it was made."""
     _uncommitted: list[tuple[str, MemoryRecord]] | None = None
 
     @property
@@ -90,24 +108,36 @@ class MemoryPublisher:
         """Queues the messages; none is reported before the queue is full or `poll` is called."""
         self._require_life()
         todo = range(len(delivery.batch)) if indexes is None else indexes
-        batch = delivery.batch
-        crowded = self._crowded(delivery, todo)
+        refused = self._refused_together(delivery, todo)
         for index in todo:
-            delivery.errors.pop(index, None)
-            delivery.attempts[index] += 1
-            delivery.handed_over_at_us[index] = time.time_ns() // 1000
-            key, value = batch.keys[index], batch.values[index]
-            if _size(key, value) > self.max_request_size_bytes:
-                delivery.errors[index] = self._too_large(batch.topic, _size(key, value))
-                continue
-            while len(self._queue) >= self.max_in_flight:
-                self.poll(0.1)
-            delivery.pending += 1
-            item = _Sent(delivery, index, self.clock(), self._partition_of(batch.topic, key))
-            item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
-            if item.partition in crowded:
-                item.error = BatchTooLarge(f'a message is too large for topic "{batch.topic}"', why="max.message.bytes")
-            self._queue.append(item)
+            self._put(delivery, index, refused.get(index))
+
+    def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+        """Queues the messages, each in a record batch of its own."""
+        self._require_life()
+        for index in indexes:
+            self._put(delivery, index, self._refused_alone(delivery.batch, index))
+
+    def fit(self, topic: str) -> None:
+        """Keeps to the limit from now on."""
+        self.batch_size_bytes = self.max_record_batch_bytes
+
+    def _put(self, delivery: Delivery, index: int, refusal: PsttError | None) -> None:
+        batch = delivery.batch
+        key, value = batch.keys[index], batch.values[index]
+        delivery.errors.pop(index, None)
+        delivery.attempts[index] += 1
+        delivery.handed_over_at_us[index] = time.time_ns() // 1000
+        if _size(key, value) > self.max_request_size_bytes:
+            delivery.errors[index] = self._too_large(batch.topic, _size(key, value))
+            return
+        while len(self._queue) >= self.max_in_flight:
+            self.poll(0.1)
+        delivery.pending += 1
+        item = _Sent(delivery, index, self.clock(), self._partition_of(batch.topic, key))
+        item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
+        item.error = refusal or item.error
+        self._queue.append(item)
 
     def poll(self, timeout_s: float) -> int:
         """Reports what is due."""
@@ -180,6 +210,21 @@ class MemoryPublisher:
                 remedy="have it created, or correct the topic in the job's kafka_config",
             )
 
+    def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
+        """A topic that was made or used begins at offset 0, and has the same id until `remake`."""
+        self._require_life()
+        if self.topics_made is not None and topic not in self.topics_made:
+            return TopicState(topic, "memory", "memory:0")
+        ends = self._ends.get(topic) or array("q", [0]) * self.partitions
+        spans = {number: LogSpan(0, end) for number, end in enumerate(ends)}
+        return TopicState(topic, "memory", "memory:0", f"{topic}#{self._makings.get(topic, 1)}", spans)
+
+    def remake(self, topic: str) -> None:
+        """Deletes the topic and makes it again, as somebody else would in the middle of a run."""
+        self.records.pop(topic, None)
+        self._ends.pop(topic, None)
+        self._makings[topic] = self._makings.get(topic, 1) + 1
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Reports what is due within that time and drops the rest."""
         deadline = self.clock() + timeout_s
@@ -196,16 +241,46 @@ class MemoryPublisher:
         seed = self._ends.get(topic, [0])[0] if key is None else zlib.crc32(key)
         return seed % self.partitions
 
-    def _crowded(self, delivery: Delivery, indexes: Sequence[int]) -> set[int]:
-        """The partitions for which these messages are too much together."""
-        if self.max_record_batch_bytes is None:
-            return set()
+    def _refused_together(self, delivery: Delivery, indexes: Sequence[int]) -> dict[int, PsttError]:
+        """Index → why the broker refuses the record batch that it is in."""
+        refused: dict[int, PsttError] = {}
+        for members in self._record_batches(delivery.batch, indexes):
+            alone = [self._refused_alone(delivery.batch, index) for index in members]
+            if self._is_too_large(delivery.batch, members):
+                error: PsttError = BatchTooLarge(
+                    f'a message is too large for topic "{delivery.batch.topic}"', why="max.message.bytes"
+                )
+            elif any(alone):
+                error = BatchRefused("a record batch is refused", why="one of its records is")
+            else:
+                continue
+            refused |= dict.fromkeys(members, error)
+        return refused
+
+    def _record_batches(self, batch: Batch, indexes: Sequence[int]) -> Iterator[list[int]]:
+        """What goes to one partition together, cut at `batch_size_bytes`."""
+        if self.max_record_batch_bytes is None and self.refuse is None:
+            return
+        members: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
-        batch = delivery.batch
         for index in indexes:
             partition = self._partition_of(batch.topic, batch.keys[index])
-            sizes[partition] = sizes.get(partition, 0) + _size(batch.keys[index], batch.values[index])
-        return {partition for partition, size in sizes.items() if size > self.max_record_batch_bytes}
+            size = _size(batch.keys[index], batch.values[index])
+            if self.batch_size_bytes is not None and sizes.get(partition, 0) + size > self.batch_size_bytes:
+                yield members.pop(partition, [])
+                sizes[partition] = 0
+            members.setdefault(partition, []).append(index)
+            sizes[partition] = sizes.get(partition, 0) + size
+        yield from members.values()
+
+    def _refused_alone(self, batch: Batch, index: int) -> MessageRefused | None:
+        if self._is_too_large(batch, [index]):
+            return MessageTooLarge(f'a message is too large for topic "{batch.topic}"', why="max.message.bytes")
+        return self.refuse(batch.keys[index], batch.values[index]) if self.refuse else None
+
+    def _is_too_large(self, batch: Batch, members: Sequence[int]) -> bool:
+        limit = self.max_record_batch_bytes
+        return limit is not None and sum(_size(batch.keys[i], batch.values[i]) for i in members) > limit
 
     def _too_large(self, topic: str, size: int) -> MessageTooLarge:
         return MessageTooLarge(
@@ -224,6 +299,10 @@ class MemoryPublisher:
         ends = self._ends.setdefault(batch.topic, array("q", [0]) * self.partitions)
         offset = ends[item.partition]
         ends[item.partition] += 1
+        newest = self._newest.get((batch.topic, item.partition), -1)
+        if offset <= newest:
+            delivery.went_back[item.partition] = newest, offset
+        self._newest[batch.topic, item.partition] = offset
         delivery.partitions[index] = item.partition
         delivery.offsets[index] = offset
         delivery.latencies_ms[index] = max((self.clock() - item.at_s) * 1000, 1e-6)

@@ -6,6 +6,7 @@ everything in memory and show aborted transactions, so they prove nothing about 
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import replace
 
@@ -31,7 +32,8 @@ def start(name: str, brokers: int) -> str:
     with _lock:
         if name not in _running:
             # The cluster lives as long as this producer, which sends nothing.
-            host = Producer({"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": brokers, "log_level": 0})
+            settings = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": brokers, "log_level": 0}
+            host = Producer(settings, logger=logging.getLogger("pstt.kafka"))
             found = host.list_topics(timeout=10).brokers.values()
             _running[name] = host, ",".join(sorted(f"{broker.host}:{broker.port}" for broker in found))
         return _running[name][1]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -18,8 +17,8 @@ from typing import Any, ClassVar
 import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
-from core.model import Column, DbType, Fact, Kind, Step
-from core.sources.pooled import PooledSource, fetched, shortest_single
+from core.model import Column, DbType, Fact, Kind, LiteralText, Step
+from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["OracleSource"]
 
@@ -65,8 +64,27 @@ _LABELS: dict[Any, str] = {
     oracledb.DB_TYPE_BINARY_DOUBLE: "BINARY_DOUBLE",
 }
 """Oracle's own names where the driver has another."""
-_TEXTS = {oracledb.DB_TYPE_VARCHAR, oracledb.DB_TYPE_CHAR, oracledb.DB_TYPE_LONG}
+_TEXTS: dict[Any, tuple[Any, str]] = {
+    oracledb.DB_TYPE_VARCHAR: (oracledb.DB_TYPE_VARCHAR, "surrogateescape"),
+    oracledb.DB_TYPE_CHAR: (oracledb.DB_TYPE_CHAR, "surrogateescape"),
+    oracledb.DB_TYPE_LONG: (oracledb.DB_TYPE_LONG, "surrogateescape"),
+    oracledb.DB_TYPE_CLOB: (oracledb.DB_TYPE_LONG, "surrogateescape"),
+    oracledb.DB_TYPE_NVARCHAR: (oracledb.DB_TYPE_NVARCHAR, "surrogatepass"),
+    oracledb.DB_TYPE_NCHAR: (oracledb.DB_TYPE_NCHAR, "surrogatepass"),
+    oracledb.DB_TYPE_LONG_NVARCHAR: (oracledb.DB_TYPE_LONG_NVARCHAR, "surrogatepass"),
+    oracledb.DB_TYPE_NCLOB: (oracledb.DB_TYPE_LONG_NVARCHAR, "surrogatepass"),
+}
+"""Type → what it is fetched as, and what becomes of bytes that are no text: UTF-8 in the first four, UTF-16 in the others."""
+_MOMENTS: dict[str, str] = {
+    "DATE": "SYYYY-MM-DD HH24:MI:SS",
+    "TIMESTAMP": "SYYYY-MM-DD HH24:MI:SS.FF6",
+    _LOCAL: "SYYYY-MM-DD HH24:MI:SS.FF6",
+}
+"""How the server writes what Python may not hold."""
 _AS_UTC = "TO_CHAR(SYS_EXTRACT_UTC({0}), 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6')||'+00:00' AS {0}"
+
+MOST_CHAR_BYTES = 2000
+"""Of a CHAR; a longer text cannot be equal to one."""
 
 # ORA codes and the driver's own DPY codes, by what they mean to us.
 REFUSED = {1004, 1005, 1017, 1040, 1045, 9901, 28000, 28001, 28002, 28009, 28040}
@@ -127,31 +145,10 @@ class OracleSource(PooledSource):
             retry_count=0,
             expire_time=2,
         )
-        raw = self._connected(parameters)
-        if given.statement_timeout_s:
-            raw.call_timeout = round(given.statement_timeout_s * 1000)
+        password = given.password.reveal() if given.password else None
+        raw = oracledb.connect(user=given.username, password=password, params=parameters)
+        raw.call_timeout = round(self.silence_s * 1000)
         return raw
-
-    def _connected(self, parameters: oracledb.ConnectParams) -> oracledb.Connection:
-        """The driver bounds the way to the listener, not the login after it: one that is silent would hold us for ever."""
-        given = self.connection
-        opened: Future[oracledb.Connection] = Future()
-
-        def connect() -> None:
-            try:
-                password = given.password.reveal() if given.password else None
-                opened.set_result(oracledb.connect(user=given.username, password=password, params=parameters))
-            except Exception as error:  # noqa: BLE001 - raised again by the one who waits
-                opened.set_exception(error)
-
-        threading.Thread(target=connect, name="pstt-connect", daemon=True).start()
-        try:
-            return opened.result(given.connect_timeout_s + 1)  # the driver's own time-out names the cause better
-        except TimeoutError:
-            opened.add_done_callback(_close_late)
-            raise self.unavailable(
-                f"reached, but no answer to the login in connect_timeout_s = {given.connect_timeout_s:g} s"
-            ) from None
 
     def begin(self, raw: oracledb.Connection) -> None:
         """Read only, which in Oracle is also one snapshot for every statement that follows."""
@@ -179,18 +176,45 @@ class OracleSource(PooledSource):
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; one round trip a block."""
         cursor = raw.cursor()
-        cursor.arraysize = fetch_rows
-        cursor.prefetchrows = min(fetch_rows, 1000)
-        cursor.outputtypehandler = _forgiving
+        cursor.prefetchrows = 0  # rows that come with the statement would hide how slowly the first piece comes
+        cursor.outputtypehandler = _forgiving(fetch_rows)
         try:
             _execute(cursor, step.sql, step)
             columns = tuple(self._refuse_shifted(_column(described)) for described in cursor.description or ())
         except BaseException:
             cursor.close()
             raise
-        blocks = fetched(cursor, fetch_rows)
-        special = {i: _CONVERSIONS[c.database_type] for i, c in enumerate(columns) if c.database_type in _CONVERSIONS}
-        return columns, _converted(blocks, special) if special else blocks
+        blocks = self._blocks(cursor, fetch_rows, columns, _CONVERSIONS)
+        if not any(c.database_type in _MOMENTS for c in columns):
+            return columns, blocks
+        return columns, self.readable(
+            blocks, lambda: self._with_moments_as_text(raw, step, columns, fetch_rows), fetch_rows
+        )
+
+    def _with_moments_as_text(
+        self, raw: oracledb.Connection, step: Step, columns: Sequence[Column], fetch_rows: int
+    ) -> Generator[Sequence[Any], None, None]:
+        """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
+        cursor = raw.cursor()
+        cursor.prefetchrows = 0
+        cursor.outputtypehandler = _forgiving(fetch_rows)
+        _execute(cursor, _asking_for_text(step.sql, columns), step)
+        yield from self._blocks(cursor, fetch_rows, columns, _CONVERSIONS | _FROM_TEXT)
+
+    def _blocks(
+        self,
+        cursor: oracledb.Cursor,
+        fetch_rows: int,
+        columns: Sequence[Column],
+        conversions: Mapping[str, Callable[[Any], Any]],
+    ) -> Iterator[Sequence[Any]]:
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
+        return _converted(blocks, _special(columns, {**conversions, "XMLTYPE": self._xml}))
+
+    def _xml(self, value: Any) -> Any:
+        """Short XML comes as text, longer one as a LOB in spite of fetch_lobs; each is a round trip."""
+        self.heard()
+        return value.read() if isinstance(value, oracledb.LOB) else value
 
     def _refuse_shifted(self, column: Column) -> Column:
         if column.database_type != _LOCAL or not self._zone_changed:
@@ -218,7 +242,9 @@ class OracleSource(PooledSource):
             )
         if code in REFUSED or full in DRIVER_REFUSED:
             return self.refused(text)
-        if full in DRIVER_TIMED_OUT or code in CANCELLED:
+        if full in DRIVER_TIMED_OUT or "socket timed out" in text:
+            return self.waited_too_long(reading=reading)
+        if code in CANCELLED:
             return self.timed_out()
         if not reading and (code in NO_SERVICE or "DPY-6001" in text or "DPY-6003" in text):
             return SourceUnavailable(
@@ -266,16 +292,15 @@ class OracleSource(PooledSource):
             raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None
 
 
-def _close_late(opened: Future[oracledb.Connection]) -> None:
-    if opened.exception() is None:
-        opened.result().close()
-
-
 def _execute(cursor: oracledb.Cursor, sql: str, step: Step) -> None:
     if not step.binds:
         cursor.execute(sql)
         return
     binds: dict[str, Any] = dict(step.binds)  # type: ignore[arg-type]
+    for name, value in binds.items():
+        if isinstance(value, LiteralText) and 0 < len(value.encode()) <= MOST_CHAR_BYTES:
+            binds[name] = cursor.var(oracledb.DB_TYPE_CHAR, len(value))
+            binds[name].setvalue(0, str(value))
     moments = {name: oracledb.DB_TYPE_TIMESTAMP for name, value in binds.items() if isinstance(value, datetime)}
     if moments:  # a datetime bound as DATE, the driver's choice, loses its microseconds
         cursor.setinputsizes(**moments)
@@ -303,11 +328,26 @@ def _number(precision: int | None, scale: int | None) -> tuple[Kind, str]:
     return "integer", f"NUMBER({precision})"
 
 
-def _forgiving(cursor: oracledb.Cursor, described: Any) -> Any:
+def _forgiving(fetch_rows: int) -> Callable[[oracledb.Cursor, Any], Any]:
     """Bytes that are no text become lone surrogates, which reject their row; the driver would end the whole read."""
-    if described.type_code not in _TEXTS:
-        return None
-    return cursor.var(described.type_code, arraysize=cursor.arraysize, encoding_errors="surrogateescape")
+
+    def made(cursor: oracledb.Cursor, described: Any) -> Any:
+        if described.type_code not in _TEXTS:
+            return None
+        type_, errors = _TEXTS[described.type_code]
+        return cursor.var(type_, arraysize=fetch_rows, encoding_errors=errors)
+
+    return made
+
+
+def _asking_for_text(sql: str, columns: Sequence[Column]) -> str:
+    """By place, as an expression may have a name that cannot be written; the line break ends a comment at the end."""
+    names = [f"c{i}" for i in range(1, len(columns) + 1)]
+    wanted = [
+        f"TO_CHAR({name}, '{_MOMENTS[column.database_type]}') AS {name}" if column.database_type in _MOMENTS else name
+        for name, column in zip(names, columns, strict=True)
+    ]
+    return f"WITH given ({', '.join(names)}) AS (\n{sql}\n)\nSELECT {', '.join(wanted)} FROM given"
 
 
 def _zone_refusal(name: str) -> str:
@@ -317,9 +357,18 @@ def _zone_refusal(name: str) -> str:
     )
 
 
+def _special(
+    columns: Sequence[Column], conversions: Mapping[str, Callable[[Any], Any]]
+) -> dict[int, Callable[[Any], Any]]:
+    return {i: conversions[c.database_type] for i, c in enumerate(columns) if c.database_type in conversions}
+
+
 def _converted(
     blocks: Iterator[Sequence[Any]], special: dict[int, Callable[[Any], Any]]
 ) -> Iterator[Sequence[Sequence[Any]]]:
+    if not special:
+        yield from blocks
+        return
     for block in blocks:
         columns = list(zip(*block, strict=True))
         for i, convert in special.items():
@@ -332,9 +381,17 @@ def _in_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC)
 
 
-def _xml(value: Any) -> Any:
-    """Short XML comes as text, longer one as a LOB in spite of fetch_lobs."""
-    return value.read() if isinstance(value, oracledb.LOB) else value
+def _moment(text: str) -> datetime | str:
+    """The moment, or its text where Python has no such moment."""
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        return text.strip()
+
+
+def _moment_in_utc(text: str) -> datetime | str:
+    moment = _moment(text)
+    return _in_utc(moment) if isinstance(moment, datetime) else moment
 
 
 def _json(value: Any) -> Any:
@@ -346,10 +403,10 @@ def _json(value: Any) -> Any:
 
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     _LOCAL: _in_utc,
-    "XMLTYPE": _xml,
     "JSON": _json,
     "BINARY_FLOAT": shortest_single,
 }
+_FROM_TEXT: dict[str, Callable[[Any], Any]] = {"DATE": _moment, "TIMESTAMP": _moment, _LOCAL: _moment_in_utc}
 
 
 def _words(text: str) -> str:

@@ -12,14 +12,16 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import PQGen
 from psycopg.adapt import Loader
+from psycopg.generators import execute
 from psycopg.pq.abc import PGresult
 from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
@@ -29,6 +31,8 @@ from core.model import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource
 
 __all__ = ["PostgresSource"]
+
+T = TypeVar("T")
 
 _KINDS: dict[str, Kind] = {
     "int2": "integer",
@@ -56,6 +60,8 @@ _AS_TEXT = (
     "int4range int8range numrange "
     "tsrange tstzrange daterange int4multirange int8multirange nummultirange tsmultirange tstzmultirange datemultirange"
 ).split()
+_TEXTS: tuple[str | int, ...] = (0, "text", "varchar", "bpchar", "name", '"char"', *_AS_TEXT)
+"""What comes as text; psycopg keeps the loader for types that it does not know under 0."""
 _SESSION = {
     "DateStyle": "ISO",
     "IntervalStyle": "iso_8601",
@@ -65,6 +71,8 @@ _SESSION = {
     "extra_float_digits": "1",
 }
 
+DEAD_AFTER_S = 60.0
+"""As long as the keepalives take: after this the system gives up a connection whose packets nobody acknowledges."""
 _LOOK_FOR_US_EVERY_MS = 5000
 """How often a server at work looks whether we are still there; by itself it notices only when it has rows to send."""
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -112,19 +120,57 @@ class _MoneyLoader(Loader):
         return text.replace("$", "").replace(",", "") if _DOLLARS(text) else text
 
 
+class _StoredText(Loader):
+    """Bytes that are no text become lone surrogates, which reject their row."""
+
+    codec: ClassVar[str]
+
+    def load(self, data: Any) -> str:
+        return str(data, self.codec, "surrogateescape")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """Tells when the server says something, and comes back from any wait once it is cut."""
+
+    heard: Callable[[], None] | None = None
+    is_cut = False
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """As in psycopg, which gives the generator a turn at each interval."""
+        return super().wait(self._watched(gen), interval, timeout)
+
+    def _watched(self, gen: PQGen[T]) -> PQGen[T]:
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if self.is_cut:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the connection was cut")
+                if ready and self.heard is not None:
+                    self.heard()
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
 class PostgresSource(PooledSource):
     """One database of a PostgreSQL server."""
 
     db_type: ClassVar[DbType] = "postgresql"
-    driver_errors = (psycopg.Error,)
+    driver_errors = (psycopg.Error, UnicodeError)
+    """The last one: a character of the statement that an old encoding of the database has not."""
+    logins: ClassVar[int] = 8
+    """Psycopg tries each address of the host for the whole time-out, and keeps to it."""
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self) -> _Connection:
         """Connects with time-outs, keepalives and a session whose texts we know how to read."""
         given = self.connection
         settings = dict(_SESSION)
         if given.statement_timeout_s:
             settings["statement_timeout"] = str(round(given.statement_timeout_s * 1000))
-        raw = psycopg.connect(
+        raw = _Connection.connect(
             host=given.host,
             port=given.port or 5432,
             dbname=given.database,
@@ -137,6 +183,7 @@ class PostgresSource(PooledSource):
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,
+            tcp_user_timeout=round(min(self.silence_s, DEAD_AFTER_S) * 1000),
             sslmode=given.sslmode or None,
             sslrootcert=str(given.sslrootcert) if given.sslrootcert else None,
         )
@@ -150,6 +197,7 @@ class PostgresSource(PooledSource):
         raw.adapters.register_loader("money", _MoneyLoader)
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         raw.read_only = not given.allow_writes
+        raw.heard = self.heard
         return raw
 
     def begin(self, raw: psycopg.Connection[Any]) -> None:
@@ -172,10 +220,11 @@ class PostgresSource(PooledSource):
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Sends the statement; the server goes on while we work on the rows that have come."""
         columns = self._columns(raw, step)
+        codec = _as_stored(raw)
         self._refuse_cancelled()
         size = fetch_rows if pq.version() >= 170000 else 1
-        rows = raw.cursor().stream(_text(step), step.binds or None, size=size)
-        bits = [i for i, column in enumerate(columns) if column.database_type == "bit(1)"]
+        rows = raw.cursor().stream(step.sql.encode(codec), step.binds or None, size=size)
+        bits = [i for i, column in enumerate(columns) if column.database_type.startswith("bit(1)")]
         first = next(rows, None)  # the statement has begun: what is wrong with it is told here
         if first is None:
             return columns, iter(())
@@ -199,6 +248,8 @@ class PostgresSource(PooledSource):
             return Column(column.name, "text", name)
         kind = _KINDS.get(info.name, "text")
         if info.array_oid == code and info.oid != code:
+            if name == "bit(1)[]":
+                return Column(column.name, "array", name, element="boolean")
             return Column(column.name, "array", names.get(code, f"{info.name}[]"), element=kind)
         return Column(column.name, "boolean" if name == "bit(1)" else kind, name)
 
@@ -206,8 +257,14 @@ class PostgresSource(PooledSource):
         """Asks the server to end the statement."""
         raw.cancel_safe(timeout=5)
 
+    def cut(self, raw: _Connection) -> None:
+        """Ends the wait for the server, within a tenth of a second."""
+        raw.is_cut = True
+
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
         """By SQLSTATE; without one the connection was never made, or broke."""
+        if isinstance(error, UnicodeError):
+            return self.failed(f"the encoding of the database has no such character: {error}")
         state = getattr(error, "sqlstate", None) or ""
         text = _words(error)
         if state.startswith("28"):
@@ -290,12 +347,49 @@ def _text(step: Step) -> bytes:
     return step.sql.encode()
 
 
+def _as_stored(raw: psycopg.Connection[Any]) -> str:
+    """Lets the server send texts as they are stored; returns the codec of the session.
+
+    A server whose encoding is not UTF-8 converts what it sends, and ends the query at the first byte that it cannot
+    convert: in SQL_ASCII, which checks nothing, any that is no UTF-8; in WIN1252 the five without a character.
+    """
+    stored = raw.info.parameter_status("server_encoding") or "UTF8"
+    if stored == "UTF8":
+        return "utf-8"
+    _run(raw, f"SET client_encoding TO '{stored}'")
+    try:
+        codec = "utf-8" if stored == "SQL_ASCII" else raw.info.encoding
+    except psycopg.NotSupportedError:  # Python has no such codec: the server converts
+        _run(raw, "SET client_encoding TO 'UTF8'")
+        return "utf-8"
+    loader = type("_Stored", (_StoredText,), {"codec": codec})
+    for name in _TEXTS:
+        raw.adapters.register_loader(name, loader)
+    return codec
+
+
 def _described(raw: psycopg.Connection[Any], step: Step) -> PGresult:
-    """The result's columns without running the statement. The values stand in the text, which is parsed and no more."""
+    """The result's columns without running the statement. The values stand in the text, which is parsed and no more.
+
+    Sent and waited for: libpq's own blocking calls hold up every thread of the process while the server is silent.
+    """
     text = psycopg.ClientCursor(raw).mogrify(_text(step), step.binds or None)
-    for result in (raw.pgconn.prepare(b"", text.encode()), raw.pgconn.describe_prepared(b"")):
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result)
+    raw.pgconn.send_prepare(b"", text.encode())
+    _require_good(raw.wait(execute(raw.pgconn)))
+    raw.pgconn.send_describe_prepared(b"")
+    return _require_good(raw.wait(execute(raw.pgconn)))
+
+
+def _run(raw: psycopg.Connection[Any], sql: str) -> None:
+    """Past psycopg, which would begin a transaction; whether it succeeded, the session's parameters show."""
+    raw.pgconn.send_query(sql.encode())
+    raw.wait(execute(raw.pgconn))
+
+
+def _require_good(results: Sequence[PGresult]) -> PGresult:
+    (result,) = results
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise psycopg.errors.error_from_result(result)
     return result
 
 
@@ -312,11 +406,17 @@ def _learn(raw: psycopg.Connection[Any], oids: list[int]) -> dict[int, str]:
 
 
 def _with_booleans(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
-    """`bit(1)` comes as the text 0 or 1."""
+    """`bit(1)` comes as the text 0 or 1, and an array of them as a list of such texts."""
     columns = list(zip(*block, strict=True))
     for i in indexes:
-        columns[i] = tuple(None if v is None else v == "1" for v in columns[i])
+        columns[i] = tuple(map(_boolean, columns[i]))
     return list(zip(*columns, strict=True))
+
+
+def _boolean(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_boolean(member) for member in value]
+    return None if value is None else value == "1"
 
 
 def _blocks(rows: Iterator[Any], stream: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:

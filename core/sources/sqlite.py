@@ -1,7 +1,8 @@
 """SQLite: the demo, tests, and small extracts. SQLite keeps a type with each value, not with each column.
 
-A column of the result has the declared type of the table column of that name that the statement reads, where
-they agree on one; any other column is taken by value. SQLite tells what it reads while it compiles the statement.
+A column of the result that is a table's column, also through an alias, a subquery or a view, has its declared type:
+SQLite knows it of the columns of a view, so the statement becomes one for a moment. An expression has the declared type
+of the table columns of its name that the statement reads, where they agree on one. Any other column is taken by value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from core.errors import ConfigError, PsttError
+from core.lexer import lex
 from core.model import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource, fetched
 
@@ -42,6 +44,7 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
     ("FLOA", "float"),
     ("DOUB", "float"),
 )
+_VIEW = "columns of a PSTT result"
 _AWAY = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR}
 _CONFLICTS = {
     sqlite3.SQLITE_BUSY,
@@ -86,12 +89,13 @@ class SqliteSource(PooledSource):
         raw.execute("BEGIN")
         deadline = time.monotonic() + (self.connection.statement_timeout_s or math.inf)
         # The flag is looked at here too: an interrupt between two statements would be forgotten.
-        raw.set_progress_handler(lambda: self._cancelled or time.monotonic() > deadline, 10_000)
+        raw.set_progress_handler(lambda: self._is_cancelled or time.monotonic() > deadline, 10_000)
 
     def stream(
         self, raw: sqlite3.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; the rows come as SQLite finds them."""
+        traced = _traced(raw, step)
         read: set[tuple[str | None, str | None]] = set()
 
         def note(action: int, table: str | None, column: str | None, *_: str | None) -> int:
@@ -105,8 +109,16 @@ class SqliteSource(PooledSource):
         finally:
             raw.set_authorizer(None)
         declared = _declared(raw, read)
-        columns = tuple(_column(name, declared.get(name.lower())) for name, *_ in cursor.description or ())
-        return columns, fetched(cursor, fetch_rows)
+        names = [name for name, *_ in cursor.description or ()]
+        if len(traced) != len(names):
+            traced = [""] * len(names)
+        columns = [_column(name, t or declared.get(name.lower())) for name, t in zip(names, traced, strict=True)]
+        return tuple(columns), fetched(cursor, fetch_rows)
+
+    @property
+    def wait_s(self) -> None:
+        """There is no server: what takes long, computes."""
+        return
 
     def stop(self, raw: sqlite3.Connection) -> None:
         """SQLite looks at this flag every few operations."""
@@ -156,6 +168,31 @@ def _column(name: str, declared: str | None) -> Column:
     upper = (declared or "").upper()
     kind: Kind = next((kind for word, kind in _KINDS if word in upper), "unknown")
     return Column(name, kind, declared or "value")
+
+
+def _traced(raw: sqlite3.Connection, step: Step) -> list[str]:
+    """The declared type of each column of the result; empty for an expression, and no types where it can be no view.
+
+    From SQLite 3.41 an expression has the type BLOB or NUM here, whatever its values are.
+    """
+    tokens = lex(step.sql, "sqlite")
+    binds = {token.end for token in tokens if token.text == ":"}  # a view takes no binds
+    text = "".join("NULL" if t.start in binds else t.text for t in tokens if t.end not in binds)
+    (was,) = raw.execute("PRAGMA query_only").fetchone()
+    raw.execute("PRAGMA query_only = OFF")  # the file itself is opened read-only; a view of temp is in no file
+    try:
+        raw.execute(f'CREATE TEMP VIEW "{_VIEW}" AS {text}')
+        try:
+            types = [kind for (kind,) in raw.execute("SELECT type FROM pragma_table_xinfo(?, 'temp')", (_VIEW,))]
+        finally:
+            raw.execute(f'DROP VIEW temp."{_VIEW}"')
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF != sqlite3.SQLITE_ERROR:
+            raise  # a lock or a cancel: the same statement has to get the same types each time
+        return []
+    finally:
+        raw.execute(f"PRAGMA query_only = {was}")
+    return ["" if kind.upper() in ("BLOB", "NUM") else kind for kind in types]
 
 
 def _declared(raw: sqlite3.Connection, read: Set[tuple[str | None, str | None]]) -> dict[str, str | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import pyodbc
 
 from core.errors import ConfigError, PsttError
 from core.model import Column, DbType, Fact, Kind, Step
-from core.sources.pooled import PooledSource, fetched, shortest_single
+from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["SqlServerSource"]
 
@@ -64,6 +64,10 @@ TIMED_OUT = "HYT00"
 CANCELLED = "HY008"
 
 
+_UTF16 = (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR, -152)
+"""What comes as UTF-16; the last one is XML."""
+
+
 class SqlServerSource(PooledSource):
     """One database of a SQL Server."""
 
@@ -82,7 +86,7 @@ class SqlServerSource(PooledSource):
             timeout=max(round(self.connection.connect_timeout_s), 1),
             readonly=not self.connection.allow_writes,
         )
-        raw.timeout = max(round(self.connection.statement_timeout_s), 1) if self.connection.statement_timeout_s else 0
+        raw.timeout = max(round(self.silence_s), 1)
         raw.add_output_converter(_DATETIMEOFFSET, _moment_with_offset)
         return raw
 
@@ -101,17 +105,28 @@ class SqlServerSource(PooledSource):
         self, raw: pyodbc.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; the rows come in blocks as the driver has them."""
+        columns, blocks = self._opened(raw, step, fetch_rows)
+        return columns, self.readable(blocks, lambda: self._with_halves(raw, step, fetch_rows), fetch_rows)
+
+    def _opened(
+        self, raw: pyodbc.Connection, step: Step, fetch_rows: int
+    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         cursor = self._cursor_of(raw)
-        cursor.arraysize = fetch_rows
         try:
             cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
             columns = _columns(cursor)
         except BaseException:
             cursor.close()
             raise
-        blocks = fetched(cursor, fetch_rows)
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
         singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
         return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
+
+    def _with_halves(self, raw: pyodbc.Connection, step: Step, fetch_rows: int) -> Generator[Sequence[Any], None, None]:
+        """The result once more; half of a character, as LEFT makes it, becomes a lone surrogate, which rejects its row."""
+        for type_ in _UTF16:
+            raw.add_output_converter(type_, _with_halves)
+        yield from self._opened(raw, step, fetch_rows)[1]
 
     def run(self, raw: pyodbc.Connection, step: Step) -> None:
         """A cursor of its own, so that it can be cancelled."""
@@ -156,7 +171,7 @@ class SqlServerSource(PooledSource):
         if numbers & REFUSED or state == "28000":
             return self.refused(text)
         if state == TIMED_OUT:
-            return self.timed_out() if self._active else self.unavailable(self._no_answer)
+            return self.waited_too_long(reading=reading) if self._active else self.unavailable(self._no_answer)
         if state == CANCELLED:
             return self.timed_out()
         if state in ("IM002", "IM003") or "Can't open lib" in full:
@@ -312,6 +327,10 @@ def _moment_with_offset(data: bytes) -> str:
     zone = timezone(timedelta(hours=off_hours, minutes=off_minutes))
     moment = datetime(year, month, day, hour, minute, second, nanos // 1000, zone)
     return moment.isoformat(timespec="microseconds")
+
+
+def _with_halves(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("utf-16-le", "surrogatepass")
 
 
 def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:

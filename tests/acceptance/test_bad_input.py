@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -197,7 +197,7 @@ ODD_ROWS = """SELECT * FROM (VALUES
 def test_of_odd_rows_each_that_has_a_form_arrives_and_each_other_is_rejected_with_its_reason(place, kafka):
     _, run, topic = place(ODD_ROWS)
     done = run("run", "export", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 4, done.stderr
     verdict = the_json(done)
     assert (verdict["rows_read"], verdict["acknowledged"], verdict["rejected"]) == (11, 4, 7)
     rejects = the_json(run("rejects", verdict["run_id"], "--json"))["rejects"]
@@ -223,13 +223,43 @@ def test_nul_and_half_characters_of_a_database_that_keeps_them(place, kafka):
     (folder / "odd.sqlite").touch()
     done = run("run", "export", "--json")
     verdict = the_json(done)
-    assert done.returncode == 0, verdict
+    assert done.returncode == 4, verdict
     assert (verdict["acknowledged"], verdict["rejected"]) == (1, 1)
     (message,) = kafka.read(topic)
     assert json.loads(message.value())["data"] == {"barcode": "nul", "note": "a\0b"}
     (reject,) = the_json(run("rejects", verdict["run_id"], "--json"))["rejects"]
     assert (reject["key"], reject["column"]) == ("half", "note")
     assert reject["reason"]
+
+
+@pytest.fixture
+def old_database(postgres):
+    """A database that takes any byte for text."""
+    with closing(postgres.connect()) as connection:
+        connection.execute("CREATE DATABASE old_texts ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        yield "old_texts"
+        connection.execute("DROP DATABASE old_texts WITH (FORCE)")
+
+
+def test_names_that_json_has_to_escape_and_text_of_an_old_database_arrive_and_padded_keys_are_found(
+    place, old_database, kafka
+):
+    sql = """SELECT barcode::char(5), convert_from(v, 'SQL_ASCII') AS "a""b\\" FROM (VALUES ('AB', '\\x61'::bytea),
+        ('BC', '\\x70657263e8'), ('CD', '\\xc3a8')) AS given (barcode, v)"""
+    _, run, topic = place(sql, connection={"database": old_database})
+    seen = the_json(run("preview", "export", "--json"))
+    assert any("the key ends with blanks in 3 of 3 rows" in text for text in seen["warnings"])
+    done = run("run", "export")
+    assert "3 read = 2 acknowledged + 1 rejected" in done.stdout
+    assert '1 × a"b\\: the text is not valid UTF-8' in done.stdout
+    messages = kafka.read(topic)
+    assert [(m.key(), json.loads(m.value())["data"]) for m in messages] == [
+        (b"AB   ", {"barcode": "AB   ", 'a"b\\': "a"}),
+        (b"CD   ", {"barcode": "CD   ", 'a"b\\': "è"}),
+    ]
+    found = run("find", "AB")
+    assert (found.returncode, "key 'AB   '" in found.stdout) == (0, True)
+    assert run("find", "BC").returncode == 1
 
 
 # ── disks and files of ours ───────────────────────────────────────────────────────────────────
@@ -261,7 +291,7 @@ def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot
         assert verdict["acknowledged"] <= proved
 
 
-@pytest.mark.parametrize("damage", ["deleted", "garbage", "empty", "half"])
+@pytest.mark.parametrize("damage", ["deleted", "garbage", "empty", "half", "middle"])
 def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place, damage):
     folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
     assert run("run", "export").returncode == 0
@@ -270,6 +300,12 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
         file.unlink()
     elif damage == "half":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif damage == "middle":
+        data = bytearray(file.read_bytes())
+        for at in range(20_000, len(data), 60_000):
+            data[at : at + 512] = bytes(512)
+        file.write_bytes(data)
+        assert len(the_json(run("find", "17", "--json"))["sends"]) == 1
     else:
         file.write_bytes(b"" if damage == "empty" else b"no database at all " * 1000)
     done = run("run", "export")
@@ -277,6 +313,37 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
     assert "Traceback" not in done.stderr
     assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
     assert len(the_json(run("find", "17", "--json"))["sends"]) == 2
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "folder", "another program's"])
+def test_a_damaged_segment_hinders_no_command_and_is_told(place, damage):
+    folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
+    assert run("run", "export").returncode == 0
+    assert run("run", "export").returncode == 0
+    (folder / "metrics.duckdb").unlink()
+    segment = min((folder / ".pstt" / "spool").glob("*.parquet"))
+    data = segment.read_bytes()
+    segment.unlink()
+    if damage == "folder":
+        segment.mkdir()
+    else:
+        segment.write_bytes({"torn": data[:99], "empty": b"", "another program's": b"PK" * 999}[damage])
+    found = run("find", "17", "--json")
+    assert (found.returncode, len(the_json(found)["sends"])) == (0, 1)
+    assert f"segment {segment.name} of the spool cannot be read" in found.stderr
+    for words in (
+        ("metrics", "summary", "--json"),
+        ("runs", "--json"),
+        ("find", "17", "--json"),
+        ("run", "export", "--json"),
+    ):
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
+    assert the_json(run("metrics", "rebuild", "--json"))["sends"] == 1000
+    (told,) = [fact for fact in the_json(run("doctor", "--json"))["facts"] if fact["subject"] == "spool"]
+    assert (told["status"], segment.name in told["text"]) == ("warn", True)
+    assert (folder / ".pstt" / "spool" / "damaged" / segment.name).exists()
 
 
 # ── the command line itself ───────────────────────────────────────────────────────────────────

@@ -195,6 +195,60 @@ def test_an_oversized_message_is_rejected_alone(place, table, kafka, postgres):
     assert kafka.count(topic) == 299
 
 
+@pytest.mark.parametrize("client", ["confluent", "kafka-python-ng"])
+def test_a_row_that_the_topic_does_not_take_is_rejected_alone_with_the_setting_to_change(
+    place, table, kafka, postgres, client
+):
+    name = table(2_000)
+    with postgres.connect() as connection:
+        connection.execute(f"UPDATE {name} SET barcode = NULL WHERE arrivetimestamp = '2026-01-16 11:50:41.665'")
+    topic = kafka.create_topic(config={"cleanup.policy": "compact"})
+    _, run, _ = place(f"SELECT * FROM {name}", topic=topic, job={"on_null_key": "send"})
+    env = {"KAFKA_CLIENT": client, "KAFKA_ENABLE_IDEMPOTENCE": "true" if client == "confluent" else "false"}
+    verdict = the_json(run("run", "export", "--json", **env))
+    assert (verdict["acknowledged"], verdict["rejected"], verdict["failed"]) == (1_999, 1, 0)
+    rejected = run("rejects", verdict["run_id"]).stdout
+    assert "the topic is compacted (cleanup.policy=compact)" in " ".join(rejected.split())
+    assert len(kafka.read(topic)) == 1_999
+
+
+def test_on_bad_row_fail_ends_at_a_row_that_the_topic_does_not_take_and_what_arrived_is_known(
+    place, table, kafka, postgres
+):
+    name = table(2_000)
+    with postgres.connect() as connection:
+        connection.execute(f"UPDATE {name} SET barcode = NULL WHERE operator = 9")
+    topic = kafka.create_topic(config={"cleanup.policy": "compact"})
+    _, run, _ = place(
+        f"SELECT * FROM {name} ORDER BY arrivetimestamp",
+        topic=topic,
+        job={"on_null_key": "send", "on_bad_row": "fail"},
+    )
+    verdict = the_json(run("run", "export", "--json"))
+    assert verdict["state"] == "partial"
+    assert "cleanup.policy=compact" in json.dumps(verdict["error"])
+    assert verdict["acknowledged"] == len(kafka.read(topic))
+
+
+def test_exactly_once_with_a_row_that_the_topic_does_not_take_sends_nothing_and_names_the_setting(
+    place, table, kafka, postgres
+):
+    name = table(500)
+    with postgres.connect() as connection:
+        connection.execute(f"UPDATE {name} SET barcode = NULL WHERE operator = 9")
+    topic = kafka.create_topic(config={"cleanup.policy": "compact"})
+    _, run, _ = place(f"SELECT * FROM {name}", topic=topic, job={"on_null_key": "send", "delivery": "exactly_once"})
+    done = run("run", "export", "--json")
+    verdict = the_json(done)
+    assert done.returncode == 1
+    assert (verdict["state"], verdict["acknowledged"], verdict["rejected"]) == ("failed", 0, 1)
+    error = " ".join(json.dumps(verdict["error"]).split())
+    assert "1 message is refused, and exactly_once sends all rows or none" in error
+    assert "cleanup.policy=compact" in error
+    assert "message_key_field" in run("rejects", verdict["run_id"], "--json").stdout
+    assert kafka.read(topic) == []
+
+
 def test_exactly_once_shows_all_rows_or_none_and_a_second_attempt_sends_nothing(place, table, kafka):
     _, run, topic = place(f"SELECT * FROM {table(20_000)}", job={"delivery": "exactly_once"})
     first = the_json(run("run", "export", "--at", "2026-01-17T02:00", "--json"))

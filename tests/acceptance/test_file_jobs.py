@@ -171,6 +171,8 @@ def test_a_row_that_excel_cannot_hold_is_rejected_or_ends_the_run(place):
     failed = run("run", "export")
     assert failed.returncode == 1
     assert "row 2, column t cannot be written: the text is longer" in failed.stdout
+    assert "0 of 3 rows read are written" in failed.stdout
+    assert "acknowledged" not in failed.stdout + failed.stderr
     assert not (folder / "exports" / "second.xlsx").exists()
 
 
@@ -206,6 +208,56 @@ def test_a_replay_writes_the_file_anew_and_never_only_its_rejects(place):
     refused = run("replay", verdict["run_id"], "--rejects-only")
     assert refused.returncode == 2
     assert "writes a file, which is whole or not at all" in refused.stderr
+
+
+LISTED = """define STATI='x' --Obbligatorio [list]: the states
+define DAYS='{date}' --Opzionale [list]: the days [type=date]
+define NOTE='x' --Opzionale: a text
+SELECT v.s AS barcode, v.d::date AS trkdate, '&NOTE' AS note
+FROM (VALUES ('N', '2026-01-16'), ('S', '2026-01-17'), ('a,b', '2026-01-17'), ('R', '2026-01-15')) AS v (s, d)
+WHERE v.s IN ('&STATI') AND v.d::date IN (&DAYS) ORDER BY v.s"""
+DAYS = {"DAYS": ["{date-1}", "{date}"], "NOTE": "{{x}}"}
+
+
+@pytest.mark.parametrize("states", [["N", "a,b", "R"], 'N,"a,b",R'])
+def test_a_job_with_lists_writes_their_rows_and_its_replay_the_same(place, states):
+    folder, run = place(sql=LISTED, export_format="csv", parameters={"STATI": states, **DAYS})
+    assert json.loads(run("check", "--json").stdout)["problems"] == []
+    verdict = json.loads(run("run", "export", "--at", "2026-01-17T02:00", "--json").stdout)
+    file = folder / verdict["files"][0]["path"]
+    written = file.read_text(encoding="utf-8-sig")
+    assert [line.split(";")[0] for line in written.splitlines()] == ["barcode", "N", "a,b"]
+    parameters = {"STATI": 'N,"a,b",R', "DAYS": "2026-01-16,2026-01-17", "NOTE": "{x}"}
+    assert verdict["parameters"] == parameters
+    again = json.loads(run("replay", verdict["run_id"], "--json").stdout)
+    assert (again["state"], again["parameters"]) == ("succeeded", parameters)
+    assert file.read_text(encoding="utf-8-sig") == written
+
+
+def test_a_list_is_given_on_the_command_line_and_sql_shows_its_binds(place):
+    folder, run = place(sql=LISTED, export_format="csv", parameters={"STATI": "N", **DAYS})
+    verdict = json.loads(run("run", "export", "--at", "2026-01-17T02:00", "--param", "STATI='S', N", "--json").stdout)
+    assert (verdict["rows_read"], verdict["parameters"]["STATI"]) == (2, "S,N")
+    shown = run("sql", folder / "queries" / "export.sql", "--db-type", "postgresql", "--param", 'stati=["S", 7]').stdout
+    assert "v.s IN (%(L1_STATI)s, %(L2_STATI)s)" in shown
+    assert "   bind L1_STATI = 'S'\n   bind L2_STATI = '7'" in shown
+    refused = run("run", "export", "--param", "STATI=")
+    assert refused.returncode == 2
+    assert "parameter STATI cannot be '': the list is empty" in refused.stderr
+    twice = run("run", "export", "--param", "STATI=S", "--param", "stati=N")
+    assert (twice.returncode, "stati=A,B" in twice.stderr) == (2, True)
+    beside = run("run", "export", "--param", "STATI=S,,N")
+    assert (beside.returncode, "value 2 of the list is empty" in beside.stderr) == (2, True)
+
+
+def test_check_and_run_name_the_mark_where_a_comma_stands_in_in(place):
+    _, run = place(sql=LISTED.replace(" [list]: the states", ": the states"), parameters={"STATI": "N,S", **DAYS})
+    (problem,) = json.loads(run("check", "--json").stdout)["problems"]
+    assert (problem["severity"], "export.sql, line 1" in problem["where"]) == ("error", True)
+    assert "parameter STATI stands in IN" in problem["text"]
+    assert "--Obbligatorio [list]: " in problem["remedy"]
+    refused = run("run", "export")
+    assert (refused.returncode, "[list]" in refused.stderr) == (2, True)
 
 
 def started(folder, postgres, *words):
@@ -295,6 +347,7 @@ def test_sql_that_fails_leaves_the_file_of_yesterday(place):
     done = run("run", "export", "--at", "2026-01-17T02:00")
     assert done.returncode == 1
     assert "division by zero" in done.stdout
+    assert " rows read are written: " in done.stdout
     assert "no file was written" in done.stdout
     assert list(yesterday.parent.iterdir()) == [yesterday]
     assert yesterday.read_text(encoding="utf-8") == "of yesterday"

@@ -15,19 +15,22 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AclOperation
 
 from core.delivery import Sender
 from core.errors import (
+    BatchRefused,
     BatchTooLarge,
     BrokerUnavailable,
     ConfigError,
     DeliveryTimeout,
+    MessageRefused,
     MessageTooLarge,
     PsttError,
     RetriesExhausted,
     TopicMissing,
 )
-from core.model import Batch, Cluster, Delivery, Publisher, TopicInfo
+from core.model import Batch, Cluster, Delivery, LogSpan, Publisher, Secret, TopicInfo
 from core.publishers import open_publisher
 from core.publishers.confluent import ConfluentPublisher
 from core.publishers.memory import MemoryPublisher, MemoryRecord
@@ -59,9 +62,11 @@ class Memory:
 
     def __init__(self) -> None:
         self.topics: dict[str, int | None] = {}
+        self.compacted = False
         self.opened: list[MemoryPublisher] = []
 
-    def topic(self, max_message_bytes: int | None = None) -> str:
+    def topic(self, max_message_bytes: int | None = None, *, compacted: bool = False) -> str:
+        self.compacted = self.compacted or compacted
         name = f"t-{len(self.topics)}"
         self.topics[name] = max_message_bytes
         return name
@@ -76,6 +81,7 @@ class Memory:
                 max_in_flight=max_in_flight,
                 max_request_size_bytes=max_request_size_bytes,
                 max_record_batch_bytes=limits[-1] if limits else None,
+                refuse=_without_key if self.compacted else None,
             )
         )
         return self.opened[-1]
@@ -87,6 +93,12 @@ class Memory:
         )
 
 
+def _without_key(key: bytes | None, _value: bytes) -> MessageRefused | None:
+    if key is not None:
+        return None
+    return MessageRefused("a message without a key", why="cleanup.policy=compact", remedy="set message_key_field")
+
+
 class Real:
     """One client over a real broker."""
 
@@ -95,10 +107,9 @@ class Real:
         self.broker = broker
         self.opened: list[Publisher] = []
 
-    def topic(self, max_message_bytes: int | None = None) -> str:
-        return self.broker.create_topic(
-            config={"max.message.bytes": str(max_message_bytes)} if max_message_bytes else None
-        )
+    def topic(self, max_message_bytes: int | None = None, *, compacted: bool = False) -> str:
+        config = {"max.message.bytes": str(max_message_bytes)} if max_message_bytes else {}
+        return self.broker.create_topic(config=config | ({"cleanup.policy": "compact"} if compacted else {}))
 
     def open(self, *, max_in_flight: int = 5000, **changes: Any) -> Publisher:
         cluster = cluster_of(self.client, self.broker.plaintext, **changes)
@@ -351,6 +362,114 @@ def test_the_broker_refuses_a_record_batch_as_a_whole_and_may_take_its_messages_
         assert f'topic "{topic}"' in str(error)
 
 
+def restricted(client: str, kafka: KafkaRig, topic: str) -> Publisher:
+    """A client whose account may write to the topic and may not ask for its settings."""
+    kafka.allow(kafka.limited_username, topic, AclOperation.WRITE, AclOperation.DESCRIBE)
+    cluster = cluster_of(
+        client,
+        kafka.sasl_plaintext,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_username=kafka.limited_username,
+        sasl_password=Secret(kafka.limited_password),
+        compression_type="none",
+    )
+    return open_publisher(cluster)
+
+
+@pytest.mark.parametrize("limit", [10_000, 1_500])
+@pytest.mark.parametrize("may_ask", [True, False])
+@pytest.mark.parametrize("client", REAL)
+def test_record_batches_are_below_the_topics_limit_once_it_refused_one(
+    client: str, may_ask: bool, limit: int, kafka: KafkaRig
+):
+    topic = kafka.create_topic(partitions=1, config={"max.message.bytes": str(limit)})
+    publisher = Real(client, kafka).open(compression_type="none") if may_ask else restricted(client, kafka, topic)
+    sender = sender_of(publisher)
+    values = [os.urandom(250).hex().encode()] * 200
+    deliveries = []
+    for number in range(1, 9):
+        deliveries.append(sender.submit(batch_of(topic, 200, number, values=values)))
+        sender.drain(60)
+    publisher.close()
+    assert [delivery.errors for delivery in deliveries] == [{}] * 8
+    assert max(deliveries[0].attempts) == 2, "the first one is refused"
+    assert set(deliveries[-1].attempts) == {1}, "the last one is not"
+    if may_ask:
+        assert all(set(delivery.attempts) == {1} for delivery in deliveries[1:])
+    found = Counter(record.key() for record in kafka.read(topic))
+    assert found == Counter(key for delivery in deliveries for key in delivery.batch.keys)
+
+
+# ── records that the broker does not take ─────────────────────────────────────────────────────
+
+
+def test_a_record_without_a_key_on_a_compacted_topic_fails_alone_and_the_others_arrive_once(world: World):
+    topic = world.topic(compacted=True)
+    sender = sender_of(world.open())
+    batches = [batch_of(topic, 60, number) for number in (1, 2, 3)]
+    batches[1].keys[17] = batches[1].keys[40] = None
+    deliveries = [sender.submit(batch) for batch in batches]
+    sender.drain(60)
+    assert deliveries[0].errors == deliveries[2].errors == {}
+    assert sorted(deliveries[1].errors) == [17, 40]
+    for error in deliveries[1].errors.values():
+        assert type(error) is MessageRefused
+        assert not error.is_retriable
+        assert "without a key" in error.what
+        assert "cleanup.policy=compact" in error.why
+        assert "message_key_field" in error.remedy
+    for delivery in deliveries:
+        require_accounted(delivery)
+        assert max(delivery.attempts) <= 2
+    found = Counter(record.key for record in world.read(topic))
+    assert found == Counter(key for batch in batches for key in batch.keys if key is not None)
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_where_the_settings_may_not_be_asked_for_the_reason_names_them_all_the_same(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(config={"cleanup.policy": "compact"})
+    publisher = restricted(client, kafka, topic)
+    sender = sender_of(publisher)
+    delivery = sender.submit(batch_of(topic, 40, keys=[None] * 20 + [b"k"] * 20))
+    sender.drain(60)
+    publisher.close()
+    assert sorted(delivery.errors) == list(range(20))
+    for error in delivery.errors.values():
+        assert "it has no key, which a compacted topic (cleanup.policy=compact) does not take" in str(error)
+        assert "message_key_field" in error.remedy
+    assert len(kafka.read(topic)) == 20
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_a_record_whose_time_is_refused_names_the_limits_of_the_topic_and_the_clock(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(config={"message.timestamp.before.max.ms": "0"})
+    publisher = Real(client, kafka).open()
+    sender = sender_of(publisher)
+    for number in range(1, 1000):  # a record that arrives in the millisecond in which it was made is taken
+        delivery = sender.submit(batch_of(topic, 100, number))
+        sender.drain(60)
+        require_accounted(delivery)
+        if delivery.errors:
+            break
+    publisher.close()
+    for error in delivery.errors.values():
+        assert type(error) is MessageRefused
+        assert "message.timestamp.before.max.ms=0" in error.why
+        assert "this machine's clock" in error.remedy
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_a_record_batch_with_a_record_that_is_not_taken_is_refused_as_a_whole(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1, config={"cleanup.policy": "compact"})
+    publisher = Real(client, kafka).open(linger_ms=200)
+    delivery = sent(publisher, batch_of(topic, 10, keys=[b"k"] * 9 + [None]))
+    publisher.close()
+    assert len(delivery.errors) == 10
+    assert {type(error) for error in delivery.errors.values()} == {BatchRefused}
+    assert all(error.is_retriable for error in delivery.errors.values())
+
+
 # ── the flow ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -480,6 +599,80 @@ def test_a_topic_is_made_on_first_use_where_the_cluster_makes_topics(own_kafka: 
         assert sent(publisher, batch_of(f"made-without-asking-{client}", 3)).errors == {}
         publisher.close()
         assert broker.count(f"made-{client}") == broker.count(f"made-without-asking-{client}") == 3
+
+
+# ── what a topic is ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_topic_is_described_by_its_offsets_and_where_it_is(world: World):
+    topic = world.topic()
+    publisher = world.open()
+    delivery = sent(publisher, batch_of(topic, 30))
+    ends = {number: delivery.partitions.tolist().count(number) for number in range(3)}
+    state = publisher.describe(topic)
+    assert state.partitions == {number: LogSpan(0, end) for number, end in ends.items()}
+    assert (state.topic, bool(state.cluster_id)) == (topic, True)
+    servers = world.broker.plaintext if isinstance(world, Real) else "memory:0"
+    assert state.bootstrap_servers == servers
+    assert bool(state.topic_id) is (not isinstance(world, Real) or world.client == "confluent")
+    assert publisher.describe(topic) == state, "asking changes nothing"
+
+
+def test_a_missing_topic_has_no_partitions_and_is_not_made_by_the_question(
+    own_kafka: Callable[..., KafkaRig],
+):
+    broker = own_kafka(auto_create=True)
+    for client in REAL:
+        publisher = Real(client, broker).open()
+        state = publisher.describe(f"never-made-{client}")
+        assert (state.partitions, state.topic_id) == ({}, "")
+        assert state.cluster_id
+        assert f"never-made-{client}" not in [info.name for info in publisher.topics()]
+        publisher.close()
+
+
+def test_a_topic_that_was_made_again_has_another_id_and_begins_again(kafka: KafkaRig):
+    topic = kafka.create_topic()
+    publisher = Real("confluent", kafka).open()
+    sent(publisher, batch_of(topic, 30))
+    before = publisher.describe(topic)
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, partitions=2)
+    after = publisher.describe(topic)
+    publisher.close()
+    assert before.topic_id != after.topic_id
+    assert before.cluster_id == after.cluster_id
+    assert after.partitions == {0: LogSpan(0, 0), 1: LogSpan(0, 0)}
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_records_that_were_deleted_move_the_earliest_offset(client: str, kafka: KafkaRig):
+    topic = kafka.create_topic(partitions=1)
+    publisher = Real(client, kafka).open()
+    sent(publisher, batch_of(topic, 10))
+    kafka.delete_records(topic)
+    sent(publisher, batch_of(topic, 5, 2))
+    assert publisher.describe(topic).partitions == {0: LogSpan(10, 15)}
+    publisher.close()
+
+
+def test_a_topic_of_mock_brokers_has_offsets_and_no_id():
+    publisher = open_publisher(Cluster("described", "", mock_brokers=1, linger_ms=2))
+    publisher.require_topic("demo")
+    delivery = sent(publisher, batch_of("demo", 20))
+    state = publisher.describe("demo")
+    publisher.close()
+    assert sum(span.end for span in state.partitions.values()) == delivery.acknowledged == 20
+    assert (state.topic_id, bool(state.cluster_id)) == ("", True)
+    assert state.bootstrap_servers.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("client", REAL)
+def test_a_topic_cannot_be_described_while_no_broker_answers(client: str):
+    publisher = open_publisher(cluster_of(client, "127.0.0.1:1"))
+    with pytest.raises(BrokerUnavailable, match="refused"):
+        publisher.describe("t", 1.0)
+    publisher.close(0.0)
 
 
 # ── the end ───────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,7 @@ from oracle_double import Hang, OracleDouble
 from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model import DatabaseConnection, Rows, Secret, Source, Step
 from core.sources import open_source
+from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports
 
 if TYPE_CHECKING:
@@ -820,3 +821,95 @@ def test_check_tells_what_was_reached_and_never_a_secret(source_rig: SourceRig, 
     assert facts[0].text.startswith("reached in")
     assert not secret_of(source_rig) or secret_of(source_rig) not in repr(facts)
     assert eventually(lambda: source_rig.sessions() == 0)
+
+
+# ── servers that fall silent: what is said is swallowed on the way, and nobody is told ────────
+
+
+@pytest.fixture
+def way(server_rig: SourceRig) -> Iterator[Proxy]:
+    """The way to the server, which a test may silence."""
+    with Proxy(server_rig.connection.host, server_rig.connection.port or 0) as made:
+        yield made
+
+
+Phase = Callable[[SourceRig, Source, Proxy], None]
+
+
+def at_the_login(server_rig: SourceRig, source: Source, way: Proxy) -> None:
+    way.is_silent.set()
+    read_all(source, server_rig.numbers(1))
+
+
+def after_the_login(server_rig: SourceRig, source: Source, way: Proxy) -> None:
+    begin = source.begin  # type: ignore[attr-defined]
+
+    def silenced(raw: Any) -> None:
+        way.is_silent.set()
+        begin(raw)
+
+    source.begin = silenced  # type: ignore[attr-defined]
+    read_all(source, server_rig.numbers(1))
+
+
+def before_the_first_row(server_rig: SourceRig, source: Source, way: Proxy) -> None:
+    stream = source.stream  # type: ignore[attr-defined]
+
+    def silenced(*given: Any) -> Any:
+        way.is_silent.set()
+        return stream(*given)
+
+    source.stream = silenced  # type: ignore[attr-defined]
+    read_all(source, server_rig.numbers(1))
+
+
+def amid_the_rows(server_rig: SourceRig, source: Source, way: Proxy) -> None:
+    with source.read(query(server_rig.slow_rows), fetch_rows=10) as reading:
+        for rows in reading:
+            if rows.first_row == 11:
+                way.is_silent.set()
+
+
+PHASES = [at_the_login, after_the_login, before_the_first_row, amid_the_rows]
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+def test_server_that_falls_silent_is_given_up(server_rig: SourceRig, way: Proxy, phase: Phase) -> None:
+    changes = {"host": way.host, "port": way.port, "connect_timeout_s": 2.0, "read_timeout_s": 2.0}
+    wanted = QueryFailed if phase is amid_the_rows else SourceUnavailable
+    with closing(server_rig.source(**changes)) as source, raises(wanted, secret_of(server_rig)) as caught:
+        phase(server_rig, source, way)
+    if phase is not at_the_login:
+        assert "fell silent" in caught.value.text
+        assert "read_timeout_s = 2 s" in caught.value.text
+        assert "read_timeout_s" in caught.value.remedy
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+def test_statement_timeout_ends_a_silence_as_well(server_rig: SourceRig, way: Proxy, phase: Phase) -> None:
+    changes = {"host": way.host, "port": way.port, "connect_timeout_s": 2.0, "statement_timeout_s": 2.0}
+    with closing(server_rig.source(**changes)) as source, pytest.raises(PsttError) as caught:
+        phase(server_rig, source, way)
+    if phase is not at_the_login:
+        assert "statement_timeout_s = 2 s" in caught.value.text
+
+
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
+def test_cancel_ends_a_read_whose_server_is_silent(server_rig: SourceRig, way: Proxy, phase: Phase) -> None:
+    def cancel() -> None:
+        assert way.is_silent.wait(PATIENCE_S)
+        source.cancel(within_s=1)
+
+    with closing(server_rig.source(host=way.host, port=way.port)) as source:
+        with raises(RunCancelled, secret_of(server_rig)), meanwhile(cancel):
+            phase(server_rig, source, way)
+    with closing(server_rig.source()) as another:
+        assert is_usable(another, server_rig)
+
+
+def test_silence_at_the_goodbye_leaves_the_result_complete(server_rig: SourceRig, way: Proxy) -> None:
+    with closing(server_rig.source(host=way.host, port=way.port)) as source:
+        with source.read(query(server_rig.numbers(30)), fetch_rows=10) as reading:
+            seen = [row[0] for rows in reading for row in rows.rows]
+            way.is_silent.set()
+    assert seen == list(range(1, 31))

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from core.delivery import Sender
-from core.errors import ConfigError, MessageTooLarge, NotAuthorised, PsttError, RunFailed
+from core.errors import (
+    ConfigError,
+    MessageRefused,
+    MessageTooLarge,
+    NotAuthorised,
+    PsttError,
+    RetriesExhausted,
+    RunFailed,
+)
 from core.model import Batch, Cluster, Delivery, Secret
 from core.publishers import open_publisher
 from core.publishers.confluent import ConfluentPublisher
@@ -193,6 +201,37 @@ def test_a_message_over_the_brokers_limit_voids_the_transaction_and_says_so(
     assert type(delivery.errors[1]) is MessageTooLarge
     with pytest.raises(PsttError):
         publisher.commit()
+    publisher.abort()
+    assert kafka.read(topic) == []
+
+
+def test_record_batches_are_below_the_topics_limit_from_the_first_on(kafka: KafkaRig, opened: Open, control: str):
+    topic = kafka.create_topic(config={"max.message.bytes": "2000"})
+    publisher = opened(f"tx-{topic}", compression_type="none")
+    publisher.require_topic(topic)
+    publisher.prepare_once(control)
+    publisher.begin()
+    batch = batch_of(topic, 500)
+    batch.values[:] = [b"x" * 300] * 500
+    delivery = sent(publisher, batch)
+    assert delivery.errors == {}
+    publisher.commit()
+    assert len(kafka.read(topic)) == 500
+
+
+@pytest.mark.parametrize("bad", [[None], [None, None]], ids=["one", "two"])  # librdkafka answers for all if it is one
+def test_a_record_that_is_not_taken_is_told_from_those_that_fail_with_the_transaction(
+    kafka: KafkaRig, opened: Open, control: str, bad: list[bytes | None]
+):
+    topic = kafka.create_topic(partitions=1, config={"cleanup.policy": "compact"})
+    publisher = opened(f"tx-{topic}")
+    publisher.prepare_once(control)
+    publisher.begin()
+    delivery = sent(publisher, batch_of(topic, 8 + len(bad), keys=[b"k"] * 7 + bad + [b"k"]))
+    wanted = list(range(7, 7 + len(bad)))
+    assert sorted(index for index, error in delivery.errors.items() if type(error) is MessageRefused) == wanted
+    assert "cleanup.policy=compact" in delivery.errors[7].why
+    assert all(type(error) is RetriesExhausted for index, error in delivery.errors.items() if index not in wanted)
     publisher.abort()
     assert kafka.read(topic) == []
 

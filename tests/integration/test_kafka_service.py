@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core import BatchResult, KafkaService
-from core.errors import ConfigError, MessageTooLarge, RetriesExhausted, TopicMissing
+from core.errors import ConfigError, MessageRefused, MessageTooLarge, RetriesExhausted, TopicMissing
 from core.kafka_service import SendResult
 from core.model import Cluster, Delivery
 from tests.rigs.kafka import KafkaRig
@@ -155,6 +155,24 @@ def test_a_batch_tells_each_failure_by_its_place(kafka: KafkaRig, service_of: Ca
     assert [error.error for error in metrics.recent_errors] == ["MessageTooLarge", "MessageTooLarge"]
     with pytest.raises(MessageTooLarge):
         service.send_message(topic, "k", "x" * 20_000)
+
+
+def test_a_message_without_a_key_on_a_compacted_topic_is_refused_alone_and_the_setting_named(
+    kafka: KafkaRig, service_of: Callable[..., KafkaService]
+):
+    topic = kafka.create_topic(config={"cleanup.policy": "compact"})
+    service = service_of(kafka.plaintext)
+    messages: list[tuple[str | None, str]] = [(f"k{number}", "v") for number in range(50)]
+    messages[7] = messages[30] = (None, "v")
+    result = service.send_batch(topic, messages)
+    assert (result.succeeded, list(result.errors)) == (48, [7, 30])
+    for text in result.errors.values():
+        assert "it has no key, and the topic is compacted (cleanup.policy=compact)" in text
+        assert "message_key_field" in text
+    with pytest.raises(MessageRefused, match="without a key"):
+        service.send_message(topic, None, "v")
+    assert service.send_message(topic, "k", "v").offset >= 0
+    assert len(kafka.read(topic)) == 49
 
 
 def test_20000_messages_at_once_and_none_at_all(kafka: KafkaRig, service_of: Callable[..., KafkaService]):

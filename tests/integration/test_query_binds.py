@@ -16,8 +16,10 @@ from typing import Any
 import oracledb
 import pytest
 
-from core.model import DbType, Query
+from core.model import DatabaseConnection, DbType, Query, Secret
 from core.query import parse
+from core.sources.oracle import OracleSource
+from core.values import join
 
 DEFINES = """define X='v' --Opzionale: text
 define D='2026-01-17' --Opzionale: day
@@ -92,6 +94,35 @@ def rows_of(cursor: Any, query: Query) -> list[tuple[Any, ...]]:
 def pasted_rows(cursor: Any, text: str) -> list[tuple[Any, ...]]:
     cursor.execute(pasted(text, GIVEN))
     return [tuple(row) for row in cursor.fetchall()]
+
+
+# The members of each IN as SQL*Plus needed them written; ours get the same values as lists.
+LISTS = {"STATI": ("'A','it'", "A,it"), "IDS": ("1,3", "1,3"), "NAMES": ("'it''s','x'", '["it\'s", "x"]')}
+LIST_DEFINES = """define STATI='A' --Obbligatorio [list]: codes
+define IDS='1' --Opzionale [list]: numbers
+define NAMES='a' --Obbligatorio [list]: names
+define DAYS='2026-01-01' --Opzionale [list]: days [type=date]
+"""
+LIST_FORMS = [
+    "SELECT id FROM parcel WHERE code IN ('&STATI') ORDER BY id",
+    "SELECT id FROM parcel WHERE code in (& STATI) AND id IN (&IDS) ORDER BY id",
+    "SELECT id FROM parcel WHERE code NOT IN ('x', &STATI) OR name IN ('&NAMES') ORDER BY id",
+    "SELECT id FROM parcel WHERE NOT (id IN ('&IDS', 2)) OR name IN (&NAMES) ORDER BY id",
+    "SELECT id FROM parcel WHERE price + 0 IN (&IDS, 9.99) ORDER BY id",
+    "SELECT id, CASE WHEN code IN (&STATI) THEN 1 ELSE 0 END x FROM parcel WHERE day IN (&DAYS) ORDER BY id",
+]
+
+
+def listed_rows(cursor: Any, text: str, db_type: DbType) -> list[tuple[Any, ...]]:
+    """Our rows; those of the pasted text have to be the same."""
+    values = {name: ours for name, (_, ours) in LISTS.items()} | {"DAYS": "2026-01-17,2026-01-16"}
+    rows = rows_of(cursor, parse(LIST_DEFINES + text, name="q.sql", db_type=db_type).bind(values))
+    sql = text.replace("& ", "&").replace("&DAYS", "'2026-01-17','2026-01-16'")
+    for name, (members, _) in LISTS.items():
+        sql = sql.replace(f"'&{name}'", members).replace(f"&{name}", members)
+    cursor.execute(sql)
+    assert rows == [tuple(row) for row in cursor.fetchall()]
+    return rows
 
 
 # ── PostgreSQL ──
@@ -189,6 +220,25 @@ def test_postgresql_form_works_in_a_server_side_cursor(postgresql: Any, text: st
         assert cursor.execute(step.sql, step.binds).fetchall() == expected
 
 
+@pytest.mark.parametrize("text", LIST_FORMS)
+def test_postgresql_finds_the_members_of_a_list(postgresql: Any, text: str) -> None:
+    assert listed_rows(postgresql, text, "postgresql")
+
+
+def test_postgresql_takes_hostile_values_in_a_list_and_as_many_as_we_allow(postgresql: Any) -> None:
+    (step,) = (
+        parse(LIST_DEFINES + "SELECT 1 WHERE 'no' NOT IN ('&STATI') AND '%' = '%'", name="q", db_type="postgresql")
+        .bind({"STATI": join(HOSTILE), "NAMES": "x"})
+        .steps
+    )
+    assert list(dict(step.binds).values()) == HOSTILE
+    assert postgresql.execute(step.sql, step.binds).fetchall() == [(1,)]
+    many = parse(LIST_DEFINES + "SELECT 1 WHERE 65535 IN (&IDS)", name="q", db_type="postgresql").bind(
+        {"IDS": ",".join(map(str, range(1, 65_536))), "STATI": "x", "NAMES": "x"}
+    )
+    assert rows_of(postgresql, many) == [(1,)]
+
+
 @pytest.mark.parametrize("value", HOSTILE)
 def test_postgresql_gives_hostile_values_back(postgresql: Any, value: str) -> None:
     text = "SELECT '&X', 'a&X.b', E'\\'&X', $$a&X.$$, concat('&X', ''), '&X'::text, '%'"
@@ -204,6 +254,18 @@ def test_postgresql_text_without_binds_keeps_its_percent_signs(postgresql: Any) 
 def test_postgresql_settings_and_selects_run_as_steps(postgresql: Any) -> None:
     text = "SET LOCAL timezone = 'Asia/Tokyo'; SELECT ';'; SELECT current_setting('timezone'), '&X'"
     assert rows_of(postgresql, bound(text, "postgresql", GIVEN)) == [("Asia/Tokyo", "it")]
+
+
+@pytest.mark.parametrize("word", ["delete", "insert", "update", "merge", "replace", "truncate", "drop", "lock"])
+def test_postgresql_reads_columns_called_as_a_write(postgresql: Any, word: str) -> None:
+    postgresql.execute(f'CREATE TEMP TABLE odd ("{word}" int); INSERT INTO odd VALUES (1), (2), (NULL)')
+    text = (
+        f"SELECT ({word}), ({word} IS NULL), coalesce({word}, 0), sum({word}) OVER (ORDER BY {word} DESC) AS {word}"
+        f" FROM odd WHERE ({word} IS NULL OR {word} IN (&IDS)) GROUP BY {word} ORDER BY odd.{word}"
+    )
+    values = {"STATI": "x", "NAMES": "x", "IDS": "1,3"}
+    rows = rows_of(postgresql, parse(LIST_DEFINES + text, name="q", db_type="postgresql").bind(values))
+    assert [row[:3] for row in rows] == [(1, False, 1), (None, True, 0)]
 
 
 # ── SQL Server ──
@@ -251,6 +313,21 @@ def test_sqlserver_form_gives_the_same_rows_as_pasted_text(tds: Any, text: str) 
     expected = pasted_rows(tds, text)
     assert expected
     assert rows_of(tds, bound(text, "sqlserver", GIVEN)) == expected
+
+
+@pytest.mark.parametrize("text", LIST_FORMS)
+def test_sqlserver_finds_the_members_of_a_list(tds: Any, text: str) -> None:
+    assert listed_rows(tds, text.replace("parcel", "#parcel"), "sqlserver")
+
+
+def test_sqlserver_takes_hostile_values_in_a_list(tds: Any) -> None:
+    (step,) = (
+        parse(LIST_DEFINES + "SELECT 1 WHERE 'no' NOT IN ('&STATI')", name="q", db_type="sqlserver")
+        .bind({"STATI": join(HOSTILE), "NAMES": "x"})
+        .steps
+    )
+    assert list(step.binds) == HOSTILE
+    assert [tuple(row) for row in tds.execute(step.sql, step.binds).fetchall()] == [(1,)]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -307,6 +384,20 @@ def test_sqlite_form_gives_the_same_rows_as_pasted_text(sqlite: Any, text: str) 
     assert rows_of(sqlite, bound(text, "sqlite", GIVEN)) == expected
 
 
+@pytest.mark.parametrize("text", LIST_FORMS)
+def test_sqlite_finds_the_members_of_a_list(sqlite: Any, text: str) -> None:
+    assert listed_rows(sqlite, text, "sqlite")
+
+
+def test_sqlite_takes_as_many_values_as_we_allow(sqlite: Any) -> None:
+    # Bound by name they cost seconds: SQLite looks each name up in a list.
+    assert sqlite.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) >= 32_766
+    many = parse(LIST_DEFINES + "SELECT 1 WHERE 5000 IN (&IDS)", name="q", db_type="sqlite").bind(
+        {"IDS": ",".join(map(str, range(1, 5001))), "STATI": "x", "NAMES": "x"}
+    )
+    assert rows_of(sqlite, many) == [(1,)]
+
+
 @pytest.mark.parametrize("value", [*HOSTILE, "a\0b"])
 def test_sqlite_gives_hostile_values_back(sqlite: Any, value: str) -> None:
     (row,) = rows_of(sqlite, bound("SELECT '&X', 'a&X.b' -- ? :x", "sqlite", {"X": value}))
@@ -338,6 +429,65 @@ def test_oracle_gets_hostile_values_as_binds(oracle: Any, echo: Any, value: str)
     assert arrived.sql == (
         "SELECT :P_X, ('a' || :P_X || 'b'), ('it''s ' || :P_X) FROM dual WHERE a LIKE ('%' || :P_X || '%')"
     )
+
+
+def test_oracle_gets_each_value_of_a_list_in_its_type(oracle: Any, echo: Any) -> None:
+    text = "SELECT A FROM dual WHERE a IN ('&STATI') AND b NOT IN (&IDS) AND c IN (&DAYS) AND d IN (DATE '&DAYS')"
+    values = {"STATI": join(["N", "it's"]), "NAMES": "x", "IDS": "1,3", "DAYS": "2026-01-17,2026-01-16"}
+    rows_of(echo, parse(LIST_DEFINES + text, name="q.sql", db_type="oracle").bind(values))
+    (arrived,) = oracle.statements("FROM dual")
+    assert arrived.sql == (
+        "SELECT A FROM dual WHERE a IN (:L1_STATI, :L2_STATI) AND b NOT IN (:L1_IDS, :L2_IDS)"
+        " AND c IN (:L1_DAYS, :L2_DAYS)"
+        " AND d IN (TO_DATE(:L1_DAYS_2, 'YYYY-MM-DD'), TO_DATE(:L2_DAYS_2, 'YYYY-MM-DD'))"
+    )
+    found = {name: str(value).removesuffix(" 00:00:00") for name, value in arrived.binds.items()}
+    assert found == {
+        **{"L1_STATI": "N", "L2_STATI": "it's", "L1_IDS": "1", "L2_IDS": "3"},
+        **{"L1_DAYS": "2026-01-17", "L2_DAYS": "2026-01-16", "L1_DAYS_2": "2026-01-17", "L2_DAYS_2": "2026-01-16"},
+    }
+
+
+def test_oracle_takes_a_thousand_values_in_a_list(oracle: Any, echo: Any) -> None:
+    many = parse(LIST_DEFINES + "SELECT A FROM dual WHERE a IN (&IDS)", name="q.sql", db_type="oracle").bind(
+        {"STATI": "x", "NAMES": "x", "IDS": ",".join(map(str, range(1000)))}
+    )
+    assert len(rows_of(echo, many)) == 1000
+
+
+def test_oracle_compares_a_text_as_the_literal_that_it_replaces(oracle: Any) -> None:
+    """`code = :P` finds no `'N    '` of a CHAR(5) where the bind is a VARCHAR2; a literal is a CHAR."""
+    oracle.on(r"select", columns=[("A", "VARCHAR2(10)")], rows=[("x",)])
+    text = (
+        "SELECT A, '&X' FROM dual WHERE a = '&X' AND b IN ('&STATI') AND c LIKE '&X%' AND d = 'a&X' AND e = &IDS"
+        " AND '&X' <> f AND g BETWEEN '&X' AND '&X'"
+    ).replace("&IDS", "&NUMBER")
+    query = parse(f"define X='N'\ndefine NUMBER=1\n{LIST_DEFINES}{text}", name="q.sql", db_type="oracle").bind(
+        {"STATI": f"N,{'x' * 2001}", "NAMES": "x"}
+    )
+    source = OracleSource(
+        DatabaseConnection(
+            "double",
+            "oracle",
+            host=oracle.host,
+            port=oracle.port,
+            service_name=oracle.service,
+            username="pstt",
+            password=Secret("pw"),
+        )
+    )
+    with closing(source), source.read(query.steps) as reading:
+        assert [row for rows in reading for row in rows.rows] == [("x",)]
+    (arrived,) = oracle.statements("FROM dual")
+    assert arrived.sql == (
+        "SELECT A, :P_X FROM dual WHERE a = :P_X_2 AND b IN (:L1_STATI, :L2_STATI) AND c LIKE (:P_X || '%')"
+        " AND d = ('a' || :P_X) AND e = :P_NUMBER AND :P_X_2 <> f AND g BETWEEN :P_X_2 AND :P_X_2"
+    )
+    assert {name: kind for name, kind in arrived.bind_types.items() if name != "P_NUMBER"} == {
+        **{"P_X": "VARCHAR2", "P_X_2": "CHAR"},
+        **{"L1_STATI": "CHAR", "L2_STATI": "VARCHAR2"},
+    }
+    assert arrived.binds["P_X_2"] == "N"
 
 
 ORACLE_FORMS = [

@@ -255,10 +255,18 @@ def test_second_statement_in_one_text_is_refused_by_the_server(server: PostgresR
     assert read_all(server.connection(), "SELECT count(*) AS n FROM secret_parcel") == [(0,)]
 
 
-def test_text_that_is_not_utf8_ends_in_one_clear_error(server: PostgresRig) -> None:
-    error = error_of(server.connection(database="pstt_ascii"), "SELECT chr(232) AS v")
+def test_text_that_is_not_utf8_is_handed_over_as_what_rejects_its_row(server: PostgresRig) -> None:
+    sql = "SELECT chr(232) AS v UNION ALL SELECT 'è'"
+    assert read_all(server.connection(database="pstt_ascii"), sql) == [("\udce8",), ("è",)]
+
+
+def test_name_of_a_column_that_is_not_utf8_ends_in_one_clear_error(server: PostgresRig) -> None:
+    with closing(server.connect("pstt_ascii")) as connection:
+        connection.pgconn.exec_(b"SET client_encoding TO 'SQL_ASCII'")
+        connection.pgconn.exec_(b'CREATE TABLE named ("citt\xe0" int)')
+    error = error_of(server.connection(database="pstt_ascii"), "SELECT * FROM named")
     assert type(error) is QueryFailed
-    assert 'invalid byte sequence for encoding "UTF8": 0xe8' in error.text
+    assert 'invalid byte sequence for encoding "UTF8": 0xe0' in error.text
 
 
 def test_query_that_an_administrator_cancels_says_so(server: PostgresRig) -> None:

@@ -378,7 +378,7 @@ STATES: dict[str, tuple[type[PsttError], type[PsttError]]] = {
     "28000": (NotAuthorised, NotAuthorised),
     "40001": (SourceUnavailable, QueryFailed),
     **dict.fromkeys(room.AWAY_STATES, (SourceUnavailable, QueryFailed)),
-    room.TIMED_OUT: (QueryFailed, QueryFailed),
+    room.TIMED_OUT: (SourceUnavailable, QueryFailed),
     room.CANCELLED: (QueryFailed, QueryFailed),
     "IM002": (ConfigError, ConfigError),
     "IM003": (ConfigError, ConfigError),

@@ -6,6 +6,7 @@ socket on is the driver and the product. XMLTYPE is the exception: the double kn
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -187,11 +188,12 @@ def test_short_xml_is_text_and_long_xml_is_read_from_its_lob(oracle: OracleDoubl
     oracle.on("FROM lobs", columns=[("V", "CLOB")], rows=[("<a>è</a>" * 5000,)])
     with oracledb.connect(user="pstt", password="pw", dsn=oracle.dsn) as connection, connection.cursor() as cursor:
         (lob,) = cursor.execute("SELECT v FROM lobs", fetch_lobs=True).fetchone()
-        (block,) = room._converted(iter([[("<a/>",), (lob,), (None,)]]), {0: room._xml})
+        (block,) = room._converted(
+            iter([[("<a/>",), (lob,), (None,)]]), {0: room.OracleSource(DatabaseConnection("ora", "oracle"))._xml}
+        )
     assert [row[0] for row in block] == ["<a/>", "<a>è</a>" * 5000, None]
     described = type("FetchInfo", (), {"name": "V", "type_code": oracledb.DB_TYPE_XMLTYPE})()
     assert room._column(described) == Column("V", "text", "XMLTYPE")
-    assert "XMLTYPE" in room._CONVERSIONS
 
 
 # ── what is refused, as a column or as a row ──
@@ -238,19 +240,124 @@ def test_nan_and_infinity_reject_their_row_alone(oracle: OracleDouble, type_: st
     assert word in reject.reason
 
 
-@pytest.mark.parametrize("type_", ["VARCHAR2(30)", "CHAR(3)"])
-def test_bytes_that_are_no_text_reject_their_row_alone(oracle: OracleDouble, type_: str) -> None:
-    encoded = encode(*read(oracle, Described("V", type_), ["abc", Wire(b"a\xffc"), "def"]))
+HALF = b"\0a\xd8\x3d\0b"
+"""UTF-16 with one half of a character."""
+
+
+@pytest.mark.parametrize(
+    ("type_", "wire", "word"),
+    [
+        ("VARCHAR2(30)", b"a\xffc", "UTF-8"),
+        ("CHAR(3)", b"a\xffc", "UTF-8"),
+        ("LONG", b"a\xffc", "UTF-8"),
+        ("CLOB", b"a\xffc", "UTF-8"),
+        ("NVARCHAR2(30)", HALF, "half of a character"),
+        ("NCHAR(3)", HALF, "half of a character"),
+        ("NCLOB", HALF, "half of a character"),
+    ],
+)
+def test_bytes_that_are_no_text_reject_their_row_alone(
+    oracle: OracleDouble, type_: str, wire: bytes, word: str
+) -> None:
+    encoded = encode(*read(oracle, Described("V", type_), ["abc", Wire(wire), "def"]))
     assert encoded.data == [b'{"v":"abc"}', b'{"v":"def"}']
     (reject,) = encoded.rejects
     assert (reject.row_number, reject.column) == (2, "V")
-    assert "UTF-8" in reject.reason
+    assert word in reject.reason
 
 
-def test_date_before_the_year_1_fails_the_read_in_words(oracle: OracleDouble) -> None:
-    with pytest.raises(QueryFailed, match="the driver cannot read a value") as caught:
-        read(oracle, Described("V", "DATE"), [Wire(bytes((53, 88, 1, 1, 1, 1, 1)))])
+def test_name_of_an_expression_that_json_has_to_escape_is_escaped(oracle: OracleDouble) -> None:
+    name = """TO_CHAR(D,'YYYY-MM-DD"T"HH24:MI:SS')"""
+    (data,) = encode(*read(oracle, Described(name, "VARCHAR2"), ["2026-01-16T11:50:32"])).data
+    assert json.loads(data) == {name.lower(): "2026-01-16T11:50:32"}
+
+
+# ── moments that Python has not ──
+
+OLD = Wire(bytes((53, 88, 1, 1, 1, 1, 1)))
+"""1 January -4712, Oracle's first day."""
+NO_MONTH = Wire(bytes((120, 126, 0, 0, 1, 1, 1)))
+
+
+def old_moments(double: OracleDouble, type_: str, rows: Sequence[Any], again: Sequence[Any], **changes: Any) -> Encoded:
+    """Reads ids and moments in blocks of two; `again` is what the server answers when it writes the moments."""
+    columns = [Described("ID", "NUMBER(10)"), Described("V", type_)]
+    double.on("FROM t", columns=columns, rows=list(enumerate(rows, 1)))
+    double.on("TO_CHAR", columns=[columns[0], Described("C2", "VARCHAR2", size=60)], rows=list(enumerate(again, 1)))
+    with (
+        closing(source_of(double, **changes)) as source,
+        source.read([Step("SELECT id, v FROM t -- all")], fetch_rows=2) as reading,
+    ):
+        given = list(reading)
+    read_rows = Rows(1, [row for rows in given for row in rows.rows], AT)
+    assert [rows.first_row for rows in given] == list(range(1, len(read_rows.rows) + 1, 2))
+    return encode(reading.columns, read_rows)
+
+
+@pytest.mark.parametrize(
+    ("type_", "bad", "noon", "text"),
+    [
+        ("DATE", OLD, NOON, "2026-01-16T11:50:32"),
+        ("DATE", NO_MONTH, NOON, "2026-01-16T11:50:32"),
+        ("TIMESTAMP(6)", OLD, NOON, "2026-01-16T11:50:32.000000"),
+        ("TIMESTAMP WITH LOCAL TIME ZONE", OLD, NOON.replace(tzinfo=UTC), "2026-01-16T11:50:32.000000+00:00"),
+    ],
+)
+def test_moment_that_python_has_not_rejects_its_row_and_the_others_go_on(
+    oracle: OracleDouble, type_: str, bad: Wire, noon: datetime, text: str
+) -> None:
+    fraction = "" if type_ == "DATE" else ".000000"
+    good, odd = f" 2026-01-16 11:50:32{fraction}", f"-4712-01-01 00:00:00{fraction}"
+    encoded = old_moments(
+        oracle,
+        type_,
+        [noon, None, noon, noon, noon, bad, noon, bad, noon],
+        [good, None, good, good, good, odd, good, odd, good],
+    )
+    rest = [b'{"id":%d,"v":"%s"}' % (i, text.encode()) for i in (3, 4, 5, 7, 9)]
+    assert encoded.data == [b'{"id":1,"v":"%s"}' % text.encode(), b'{"id":2,"v":null}', *rest]
+    assert [(r.row_number, r.column, r.database_type) for r in encoded.rejects] == [
+        (6, "V", type_.replace("(6)", "")),
+        (8, "V", type_.replace("(6)", "")),
+    ]
+    assert {r.reason for r in encoded.rejects} == {"the text is not a date between the years 0001 and 9999"}
+    (asked,) = oracle.statements("TO_CHAR")
+    assert asked.sql.startswith(
+        "WITH given (c1, c2) AS (\nSELECT id, v FROM t -- all\n)\nSELECT c1, TO_CHAR(c2, 'SYYYY-"
+    )
+    assert len(oracle.statements("READ ONLY")) == 1  # the same snapshot
+
+
+def test_first_row_may_be_the_one_at_fault(oracle: OracleDouble) -> None:
+    encoded = old_moments(oracle, "DATE", [OLD, NOON], ["-4712-01-01 00:00:00", " 2026-01-16 11:50:32"])
+    assert encoded.data == [b'{"id":2,"v":"2026-01-16T11:50:32"}']
+    assert [r.row_number for r in encoded.rejects] == [1]
+
+
+def test_rows_in_another_order_the_second_time_end_the_run(oracle: OracleDouble) -> None:
+    good = [f" 2026-01-16 11:50:{second}" for second in (32, 33)]
+    with pytest.raises(QueryFailed, match="another order") as caught:
+        old_moments(oracle, "DATE", [NOON, NOON, OLD, NOON], [good[0], good[1], "-4712-01-01 00:00:00", good[0]])
     assert "-4712" in caught.value.text
+
+
+def test_statement_that_cannot_be_wrapped_fails_in_words(oracle: OracleDouble) -> None:
+    oracle.on("FROM t", columns=[Described("V", "DATE")], rows=[(OLD,)])
+    oracle.on("TO_CHAR", error=(997, "illegal use of LONG datatype"))
+    with (
+        pytest.raises(QueryFailed, match="the driver cannot read a value") as caught,
+        closing(source_of(oracle)) as source,
+        source.read([Step("SELECT v FROM t")]) as reading,
+    ):
+        list(reading)
+    assert "-4712" in caught.value.text
+    assert "ORA-00997" in caught.value.text
+
+
+def test_connection_that_may_write_has_no_snapshot_to_read_again(oracle: OracleDouble) -> None:
+    with pytest.raises(QueryFailed, match="the driver cannot read a value"):
+        old_moments(oracle, "DATE", [NOON, OLD], [" 2026-01-16 11:50:32", "-4712-01-01 00:00:00"], allow_writes=True)
+    assert oracle.statements("TO_CHAR") == []
 
 
 # ── what a job may say about types ──

@@ -201,6 +201,9 @@ TYPES = [
     ("B'0'::bit", "false"),
     # anything else: plain text
     ("B'101'::bit(3)", '"101"'),
+    ("'{1,NULL,0}'::bit(1)[]", "[true,null,false]"),
+    ("'{{1,0},{0,1}}'::bit[]", "[[true,false],[false,true]]"),
+    ("'{101}'::bit(3)[]", '["101"]'),
     ("B'1'::varbit", '"1"'),
     ("ROW(38713, 'Torino')::kinds.place", '"(38713,Torino)"'),
     ("ROW(1, 'a')", '"(1,a)"'),
@@ -392,6 +395,11 @@ def test_names_are_lower_case_and_in_the_querys_order(server: PostgresRig) -> No
     assert envelope(columns).encode(rows).data == ['{"zeta":1,"alfa":2,"con spazio è":3,"_x":4}'.encode()]
 
 
+def test_names_that_json_has_to_escape_are_escaped(server: PostgresRig) -> None:
+    columns, rows = read(server, 'SELECT 1 AS "a""b", 2 AS "c\\d", 1.50 AS "e\nf"')
+    assert envelope(columns).encode(rows).data == [rb'{"a\"b":1,"c\\d":2,"e\nf":1.50}']
+
+
 @pytest.mark.parametrize("sql", ["SELECT 1 AS a, 2 AS a", 'SELECT 1 AS a, 2 AS "A"'])
 def test_two_columns_of_one_name_are_refused_with_the_sql_to_write(server: PostgresRig, sql: str) -> None:
     columns, _ = read(server, sql)
@@ -422,3 +430,51 @@ def test_columns_of_an_empty_result_are_described_like_those_of_a_full_one(serve
     with closing(PostgresSource(server.connection())) as source, source.read([Step(sql.format("false"))]) as reading:
         assert reading.columns == full
         assert list(reading) == []
+
+
+# ── databases of another encoding than UTF-8 ──────────────────────────────────────────────────
+
+OLD_ENCODINGS = [
+    ("SQL_ASCII", ["Forlì".encode(), b"perch\xe8", "Łódź €".encode()], [1, 3]),
+    ("WIN1252", ["Forlì".encode("cp1252"), b"bad\x81", b"\x80 1"], [1, 3]),
+    ("LATIN1", [b"Forl\xec", b"\x81", b"ok"], [1, 2, 3]),
+    ("EUC_TW", [b"ok", b"1", b"2"], [1, 2, 3]),  # of which Python has no codec
+]
+
+
+@pytest.mark.parametrize(("encoding", "texts", "good"), OLD_ENCODINGS)
+def test_text_that_is_none_in_an_old_encoding_rejects_its_row_and_the_others_go_on(
+    postgres: PostgresRig, encoding: str, texts: list[bytes], good: list[int]
+) -> None:
+    name = f"old_{encoding.lower()}"
+    with closing(postgres.connect()) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0".encode())
+    try:
+        _fill(postgres, name, encoding, texts)
+        codec = {"SQL_ASCII": "utf-8", "WIN1252": "cp1252", "LATIN1": "latin-1", "EUC_TW": "ascii"}[encoding]
+        for column, form in (("t", '"{}"'), ("v", '"{}"'), ("n", '"{}"'), ("a", '["{}"]'), ("j", '{{"k":"{}"}}')):
+            sql = f"SELECT id, {column} AS x FROM kept WHERE id > %(P_N)s OR t = 'nò' ORDER BY id"
+            sql = sql if codec != "ascii" else sql.replace("ò", "o")
+            with (
+                closing(PostgresSource(postgres.connection(database=name))) as source,
+                source.read([Step(sql, {"P_N": 0})]) as reading,
+            ):
+                done = envelope(reading.columns).encode(next(iter(reading)))
+            wanted = [f'{{"id":{i},"x":{form.format(texts[i - 1].decode(codec))}}}'.encode() for i in good]
+            assert (column, done.data) == (column, wanted)
+            assert [(r.row_number, r.column, r.reason) for r in done.rejects] == [
+                (i, "x", "the text is not valid UTF-8") for i in (1, 2, 3) if i not in good
+            ]
+    finally:
+        with closing(postgres.connect()) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def _fill(postgres: PostgresRig, database: str, encoding: str, texts: list[bytes]) -> None:
+    with closing(postgres.connect(database)) as connection:
+        connection.pgconn.exec_(f"SET client_encoding TO '{encoding}'".encode())
+        connection.pgconn.exec_(b"CREATE TABLE kept (id int, t text, v varchar(20), n name, a text[], j json)")
+        for i, text in enumerate(texts, 1):
+            values = b"%d, '%s', '%s', '%s', ARRAY['%s'], '{\"k\":\"%s\"}'" % (i, text, text, text, text, text)
+            done = connection.pgconn.exec_(b"INSERT INTO kept VALUES (" + values + b")")
+            assert done.error_message == b""

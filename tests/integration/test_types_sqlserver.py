@@ -18,6 +18,7 @@ from core.envelope import Encoded, Envelope
 from core.errors import QueryFailed
 from core.model import Column, Job, KafkaConfig, Rows, Step
 from core.sources.sqlserver import SqlServerSource
+from tests.rigs.proxy import Proxy
 from tests.rigs.sqlserver import SqlServerRig
 
 AT = datetime(2026, 1, 17, 1, tzinfo=UTC)
@@ -249,3 +250,55 @@ def test_bound_values_arrive_as_they_are(sqlserver: SqlServerRig) -> None:
     selected = ", ".join(f"CAST(? AS {type_}) AS c{i}" for i, (_, type_) in enumerate(BINDS))
     _, (rows,) = read(sqlserver, f"SELECT {selected}", [value for value, _ in BINDS])
     assert list(rows.rows[0]) == [value for value, _ in BINDS]
+
+
+def test_names_that_json_has_to_escape_are_escaped(sqlserver: SqlServerRig) -> None:
+    columns, (rows,) = read(sqlserver, 'SELECT 1 AS [a"b], 2 AS [c\\d]')
+    assert encode(columns, rows).data == [rb'{"a\"b":1,"c\\d":2}']
+
+
+# ── half of a character, as LEFT makes it of an emoji ─────────────────────────────────────────
+
+STAND_IN, HALF = "兑剒".encode("utf-16-le"), b"\x3d\xd8a\0"
+"""The test server holds no half of a character, so one is put in its place on the wire."""
+
+
+def halved(rig: SqlServerRig, sql: str, **changes: Any) -> Encoded:
+    """Reads in blocks of two rows."""
+    with (
+        Proxy(rig.host, rig.port, alter=lambda data: data.replace(STAND_IN, HALF)) as proxy,
+        closing(SqlServerSource(rig.connection(host=proxy.host, port=proxy.port, **changes))) as source,
+        source.read([Step(sql)], fetch_rows=2) as reading,
+    ):
+        rows = [row for rows in reading for row in rows.rows]
+    return encode(reading.columns, Rows(1, rows, AT))
+
+
+@pytest.mark.parametrize("type_", ["nvarchar(20)", "nvarchar(max)", "nchar(4)"])
+def test_half_of_a_character_rejects_its_row_and_the_others_go_on(sqlserver: SqlServerRig, type_: str) -> None:
+    values = ["x", "y", "兑剒", "è😀", "z", "兑剒", "w"]
+    rows = " UNION ALL ".join(f"SELECT {i} AS id, CAST(N'{v}' AS {type_}) AS v" for i, v in enumerate(values, 1))
+    done = halved(sqlserver, f"{rows} UNION ALL SELECT 8, NULL ORDER BY id")
+    if not done.rejects:
+        pytest.skip("what this server sends is encrypted")
+    width = 4 if type_ == "nchar(4)" else 0
+    good = [f'{{"id":{i},"v":"{v:{width}}"}}' for i, v in ((1, "x"), (2, "y"), (5, "z"), (7, "w"))]
+    assert [data.decode() for data in done.data if b"\xf0\x9f" not in data] == [*good, '{"id":8,"v":null}']
+    assert '"id":4,"v":"è😀' in done.data[2].decode()
+    assert [(r.row_number, r.column) for r in done.rejects] == [(3, "v"), (6, "v")]
+    assert {r.reason for r in done.rejects} == {
+        "the text holds half of a character (a lone surrogate) and has no UTF-8 form"
+    }
+
+
+def test_half_of_a_character_in_rows_of_no_sure_order_ends_the_run_in_words(sqlserver: SqlServerRig) -> None:
+    sql = """SELECT CASE WHEN n = 5 THEN N'兑剒' ELSE CAST(NEWID() AS nvarchar(40)) END AS v
+        FROM (VALUES (1), (2), (3), (4), (5)) AS given (n) ORDER BY n"""
+    with pytest.raises(QueryFailed, match="cannot read a value") as caught:
+        halved(sqlserver, sql)
+    assert "in another order" in caught.value.text
+
+
+def test_connection_that_may_write_is_not_read_again(sqlserver: SqlServerRig) -> None:
+    with pytest.raises(QueryFailed, match="not valid Unicode"):
+        halved(sqlserver, "SELECT N'兑剒' AS v", allow_writes=True)

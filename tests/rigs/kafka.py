@@ -5,17 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from filelock import FileLock
 
 from tests.rigs.certificates import CLIENT_NAME, make_certificates
@@ -90,12 +100,27 @@ class KafkaTopics:
         return AdminClient({"bootstrap.servers": self.plaintext, **QUIET})
 
     def create_topic(
-        self, name: str | None = None, partitions: int = 3, config: Mapping[str, str] | None = None
+        self,
+        name: str | None = None,
+        partitions: int = 3,
+        config: Mapping[str, str] | None = None,
+        replicas: Sequence[int] = (),
     ) -> str:
-        """Makes a topic and waits until it can be written; without a name, one of its own."""
+        """Makes a topic and waits until it can be written; without a name, one of its own.
+
+        Args:
+            name: Its name.
+            partitions: How many.
+            config: Its settings.
+            replicas: The brokers that keep it; then it has one partition.
+        """
         name = name or f"t-{uuid.uuid4().hex[:10]}"
         admin = self._admin()
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        if replicas:
+            partitions = 1
+            topic = NewTopic(name, num_partitions=1, replica_assignment=[list(replicas)], config=dict(config or {}))
+        else:
+            topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
         admin.create_topics([topic])[name].result(30)
         end = time.monotonic() + 30
         while time.monotonic() < end:
@@ -105,12 +130,52 @@ class KafkaTopics:
             time.sleep(0.02)
         raise TimeoutError(f"topic {name} was made and has no leaders")
 
+    def replicas_in_sync(self, topic: str) -> tuple[int, set[int]]:
+        """Leader and in-sync replicas of partition 0, by the ids of their brokers; leader -1: none."""
+        found = self._admin().list_topics(topic, timeout=10).topics[topic].partitions[0]
+        return found.leader, set(found.isrs)
+
+    def delete_topic(self, topic: str) -> None:
+        """Deletes a topic and waits until no broker knows it, or until somebody has made it again."""
+        admin = self._admin()
+        before = admin.describe_topics(TopicCollection([topic]))[topic].result(30).topic_id
+        admin.delete_topics([topic])[topic].result(30)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            try:
+                if admin.describe_topics(TopicCollection([topic]))[topic].result(30).topic_id != before:
+                    return
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return
+                raise
+            time.sleep(0.02)
+        raise TimeoutError(f"topic {topic} was deleted and is still there")
+
     def topic_config(self, topic: str) -> dict[str, str]:
         """Each setting of a topic as the broker has it in force."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
         admin = self._admin()  # it gives up what is under way when nobody holds it
         entries = admin.describe_configs([resource])[resource].result(30)
         return {name: entry.value for name, entry in entries.items()}
+
+    def allow(self, user: str, topic: str, *operations: AclOperation) -> None:
+        """Gives an account rights on a topic."""
+        rules = [
+            AclBinding(
+                ResourceType.TOPIC,
+                topic,
+                ResourcePatternType.LITERAL,
+                f"User:{user}",
+                "*",
+                operation,
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations
+        ]
+        admin = self._admin()
+        for future in admin.create_acls(rules).values():
+            future.result(30)
 
     def delete_records(self, topic: str) -> None:
         """Empties a topic; its offsets go on."""
@@ -262,14 +327,19 @@ class KafkaRig(KafkaTopics):
     def _first_start(self, ports: list[int]) -> None:
         for name, port in zip(LISTENERS, ports, strict=False):
             setattr(self, name, f"127.0.0.1:{port}")
+        self.controller = f"127.0.0.1:{ports[-1]}"
         settings = {
-            **self._settings(controller=f"127.0.0.1:{ports[-1]}"),
+            **self._settings(self.controller),
             **self._tls(),
             **self._sasl(),
             **self._chosen,
         }
         self._config.write_text("\n".join(f"{k}={v}" for k, v in settings.items()), encoding="utf-8")
-        data = self._folder / "data"
+        self._fill(self._folder / "data")
+        self.start()
+
+    def _fill(self, data: Path) -> None:
+        """Makes the files of an empty storage."""
         if not self._formatted:
             self._format()
             self._formatted.update((file.name, file.read_bytes()) for file in data.iterdir())
@@ -277,7 +347,10 @@ class KafkaRig(KafkaTopics):
             data.mkdir()
             for name, content in self._formatted.items():
                 (data / name).write_bytes(content)
-        self.start()
+            file = data / "meta.properties"  # each is a cluster of its own
+            file.write_text(
+                re.sub(r"(?m)^cluster\.id=.*$", f"cluster.id={_new_id()}", file.read_text("utf-8")), "utf-8"
+            )
 
     def start(self, timeout_s: float = 60) -> None:
         """Starts the broker, also again after `stop` or `kill`, on the same ports and data; returns when it answers."""
@@ -329,7 +402,7 @@ class KafkaRig(KafkaTopics):
 
     def _format(self) -> None:
         # One in 64 would begin with "-", which the tool takes for an option.
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+        cluster = _new_id()
         command = ["java", "-XX:TieredStopAtLevel=1", "-cp", self._class_path, "kafka.tools.StorageTool", "format"]
         command += ["-t", cluster, "-c", str(self._config)]
         for user, password in self._users.items():
@@ -392,6 +465,45 @@ class KafkaRig(KafkaTopics):
                     f"{package}.scram.ScramLoginModule required;"
                 )
         return settings
+
+
+class FurtherBroker(KafkaRig):
+    """One more broker of a cluster, whose controller is the first one's; it must not outlive it.
+
+    Args:
+        first: The broker with the controller; it is running.
+        node_id: From 2.
+        properties: As for the first one.
+    """
+
+    def __init__(self, first: KafkaRig, node_id: int, *, properties: Mapping[str, str] | None = None) -> None:
+        super().__init__(properties=properties)
+        self._first, self._node_id = first, node_id
+
+    def _fill(self, data: Path) -> None:
+        if data.exists():
+            return
+        data.mkdir()
+        first = (self._first._folder / "data" / "meta.properties").read_text("utf-8")
+        known = dict(line.split("=", 1) for line in first.split() if "=" in line)
+        known |= {
+            "node.id": str(self._node_id),
+            "directory.id": base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22],
+        }
+        (data / "meta.properties").write_text("\n".join(f"{k}={v}" for k, v in known.items()), encoding="utf-8")
+
+    def _settings(self, controller: str) -> dict[str, str]:
+        settings = super()._settings(controller)
+        return settings | {
+            "process.roles": "broker",
+            "node.id": str(self._node_id),
+            "controller.quorum.voters": f"1@{self._first.controller}",
+            "listeners": settings["advertised.listeners"],
+        }
+
+
+def _new_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 def _answers(admin: AdminClient) -> bool:

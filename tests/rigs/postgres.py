@@ -169,14 +169,14 @@ class PostgresRig:
 
     # ── ways in ───────────────────────────────────────────────────────────────────────────────
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self, database: str | None = None) -> psycopg.Connection[Any]:
         """An autocommit connection of the superuser."""
         return psycopg.connect(
             host=self.host,
             port=self.port,
             user=self.user,
             password=self.password,
-            dbname=self.database,
+            dbname=database or self.database,
             autocommit=True,
             connect_timeout=5,
         )

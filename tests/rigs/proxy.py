@@ -11,14 +11,37 @@ from contextlib import suppress
 Seen = Callable[[bytes], bytes | None]
 """Bytes of the client → what to answer in the server's place, or None to pass them on."""
 
+Alter = Callable[[bytes], bytes]
+"""Bytes of the server → what the client gets of them."""
+
 
 class Proxy:
-    """A port in front of another one; a context manager."""
+    """A port in front of another one; a context manager.
 
-    def __init__(self, host: str, port: int, *, seen: Seen | None = None) -> None:
+    Args:
+        host: Where the other one is.
+        port: As above.
+        seen: Looks at what the client says.
+        alter: Changes what the server says.
+        silent_after: Bytes of the server on one connection after which the way falls silent; None: never.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        seen: Seen | None = None,
+        alter: Alter | None = None,
+        silent_after: int | None = None,
+    ) -> None:
         self._target = (host, port)
         self._seen = seen
+        self._alter = alter
+        self._silent_after = silent_after
         self._open: list[socket.socket] = []
+        self.is_silent = threading.Event()
+        """Whatever is said is swallowed, in both directions and on new connections too; nobody is told."""
 
     def __enter__(self) -> Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,18 +75,32 @@ class Proxy:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
                 self._open += [client, server]
-                self._start(lambda c=client, s=server: self._pass(c, s, self._seen))  # type: ignore[misc]
-                self._start(lambda c=client, s=server: self._pass(s, c, None))  # type: ignore[misc]
+                self._start(lambda c=client, s=server: self._pass(c, s, self._seen, None))  # type: ignore[misc]
+                self._start(lambda c=client, s=server: self._pass(s, c, None, self._alter, self._silent_after))  # type: ignore[misc]
 
-    @staticmethod
-    def _pass(source: socket.socket, target: socket.socket, seen: Seen | None) -> None:
+    def _pass(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        seen: Seen | None,
+        alter: Alter | None = None,
+        silent_after: int | None = None,
+    ) -> None:
+        passed = 0
         with suppress(OSError):
             while data := source.recv(65536):
+                passed += len(data)
+                if silent_after is not None and passed > silent_after:
+                    self.is_silent.set()
                 answer = seen(data) if seen else None
+                if self.is_silent.is_set():
+                    continue
                 if answer is None:
-                    target.sendall(data)
+                    target.sendall(alter(data) if alter else data)
                 else:
                     source.sendall(answer)
+        if self.is_silent.is_set():  # not even an end is passed on
+            return
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

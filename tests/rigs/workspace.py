@@ -7,11 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 ROOT = Path(__file__).parents[2]
 PASSWORD_VARIABLE = "RIG_DB_PASSWORD"
+
+
+def zone_of_noon(now: datetime) -> ZoneInfo:
+    """A zone without clock changes in which it is between 12:00 and 13:00: no day ends while a suite runs in it."""
+    ahead = 12 - now.astimezone(UTC).hour
+    return ZoneInfo(f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT")
+
+
+ZONE = zone_of_noon(datetime.now(UTC))
+"""The zone of workspaces whose tests ask the real clock for a day. What a page says at midnight and at a clock change
+is the matter of tests that hold the clock."""
 
 
 def make_workspace(
@@ -25,8 +38,13 @@ def make_workspace(
     cluster: Mapping[str, Any] | None = None,
     connection: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A workspace whose job `export` sends the rows of `sql` from PostgreSQL to `topic`; returns the folder."""
+    """A workspace whose job `export` sends the rows of `sql` from PostgreSQL to `topic`; returns the folder.
+
+    Every such job has the same name, on a broker that tests share: its markers of `exactly_once` go to a control topic
+    of its own.
+    """
     (folder / "queries").mkdir(parents=True, exist_ok=True)
+    (folder / ".env").write_text(f"PSTT_CONTROL_TOPIC={topic}-control\n", encoding="utf-8")
     (folder / "queries" / "export.sql").write_text(sql, encoding="utf-8")
     document = {
         "name": "Export",
@@ -58,7 +76,7 @@ def make_workspace(
 
 
 def environment(postgres: Any = None, *, measured: bool = False, **more: str) -> dict[str, str]:
-    """This process's environment without settings of ours that would leak into a test.
+    """This process's environment without settings of ours that would leak into a test; days are those of `ZONE`.
 
     Args:
         postgres: The server whose password connections ask for.
@@ -69,7 +87,7 @@ def environment(postgres: Any = None, *, measured: bool = False, **more: str) ->
     ours = ("KAFKA_", "PSTT_") if measured else ("KAFKA_", "PSTT_", "COVERAGE_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     password = {PASSWORD_VARIABLE: postgres.password} if postgres else {}
-    return {**kept, "PYTHONPATH": str(ROOT), **password, **more}
+    return {**kept, "PYTHONPATH": str(ROOT), "PSTT_TIMEZONE": ZONE.key, **password, **more}
 
 
 def command(*words: str | Path) -> list[str]:

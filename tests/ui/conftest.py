@@ -15,24 +15,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.agenda import Agenda
+from core.job_edits import read_job_file
 from core.ledger import Ledger
 from core.model import Run
 from core.workspace import Workspace
 from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.errors import RigMissing
-from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, environment, make_workspace, run_command
+from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, ZONE, environment, make_workspace, run_command
 from ui import data
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ZONE = ZoneInfo("Europe/Rome")
 SCRIPT = "<script>alert(1)</script>"
 SLY = f"{SCRIPT} **bold** :red[x] $x$ [a](javascript:alert(1))"
 """What must be shown as it stands, wherever it comes from."""
@@ -92,6 +91,7 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
             "name": f"Export {SLY}",
             "scheduling_mode": "cron",
             "cron": "0 2 * * *",
+            "timezone": ZONE.key,
             "kafka_config": to_topic,
             "verify_count": True,
         },
@@ -101,11 +101,11 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
     broken = {"name": "Broken", "query": "broken.sql", "connection": "pg", "kafka_config": to_topic}
     (queries / "broken.job.json").write_text(json.dumps(broken), encoding="utf-8")
     place = Place(folder, topic, {PASSWORD_VARIABLE: postgres.password})
-    midnight = datetime.now(ZONE).replace(hour=2, minute=0, second=0, microsecond=0)
-    if midnight > datetime.now(ZONE):
-        midnight -= timedelta(days=1)
+    newest = datetime.now(ZONE).replace(hour=2, minute=0, second=0, microsecond=0)
+    file = read_job_file(Workspace(folder), "export")
+    place.agenda(Agenda.add_job_version, "export", file.sha256, file.text, newest - timedelta(days=3, minutes=1))
     for back in (3, 1, 0):  # two days ago is missing
-        place.command("run", "export", "--at", (midnight - timedelta(days=back)).isoformat())
+        place.command("run", "export", "--at", (newest - timedelta(days=back)).isoformat())
     place.command("run", "broken")
     return place
 
@@ -140,6 +140,7 @@ def look_at(monkeypatch) -> Iterator[Callable[[Place], None]]:
 
     def look(place: Place) -> None:
         monkeypatch.setenv("PSTT_WORKSPACE", str(place.folder))
+        monkeypatch.setenv("PSTT_TIMEZONE", ZONE.key)
         for name, value in place.env.items():
             monkeypatch.setenv(name, value)
         data.forget()

@@ -287,6 +287,15 @@ def test_a_time_that_was_sent_wants_a_yes(asked, folder):
     assert asked.post(f"{JOBS}/{SLUG}/run", json=body | {"again": True}).status_code == 202
 
 
+def test_a_list_of_values_is_taken_as_a_parameter(asked, folder):
+    parameters = {"STATI": ["N", "a,b"], "DATA": "2026-01-16"}
+    assert asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": parameters, "again": True}).status_code == 202
+    with Agenda(Workspace(folder).ledger_file) as agenda:
+        (request,) = agenda.requests()
+    assert request.args["parameters"] == parameters
+    assert asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": {"STATI": [["N"]]}}).status_code == 422
+
+
 def test_the_runner_runs_what_is_asked_for(asked, folder):
     runner = subprocess.Popen(
         command("runner", "--workspace", folder), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
@@ -386,6 +395,26 @@ def test_a_real_cluster_is_looked_at_tried_and_sent_to(asked, on_kafka):
     )
     assert (second["partition"], second["offset"]) == (first["partition"], first["offset"] + 1)
     is_problem(asked.post("/api/kafka/test", json={"cluster": "kolaudo"}), 422, 'did you mean "collaudo"?')
+
+
+def test_who_names_no_cluster_gets_the_usual_environment_and_never_the_settings(asked, folder, on_kafka, monkeypatch):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", on_kafka.plaintext)
+    topic = on_kafka.create_topic(partitions=1)
+    file = folder / "connections.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["kafka_connections"]["away"] = {"bootstrap_servers": "127.0.0.1:9"}
+    file.write_text(json.dumps({**document, "default_environment": ""}), encoding="utf-8")
+    message = {"topic": topic, "key": "k", "value": "text"}
+    for answer in (
+        asked.post("/api/kafka/send", json=message),
+        asked.post("/api/kafka/test"),
+        asked.get("/api/kafka/topics"),
+    ):
+        is_problem(answer, 422, "which cluster is not said")
+    file.write_text(json.dumps({**document, "default_environment": "collaudo"}), encoding="utf-8")
+    assert asked.post("/api/kafka/send", json=message).json()["offset"] == 0
+    assert asked.post("/api/kafka/test").json()["cluster"] == "Kafka Rig"
+    assert asked.get("/api/kafka/topics").json()["cluster"] == "Kafka Rig"
 
 
 def test_a_broker_that_is_away_is_told_and_the_key_may_be_used_again(asked, folder, on_kafka):

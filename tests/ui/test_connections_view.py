@@ -235,6 +235,36 @@ def test_a_cluster_is_changed_and_what_the_form_does_not_know_stays(spoilt, see)
     }
 
 
+def test_the_usual_environment_is_chosen_on_the_page(spoilt, see):
+    known = document(spoilt)
+    known["kafka_connections"]["other"] = {"bootstrap_servers": "127.0.0.1:1"}
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = see("connections")
+    box = app.selectbox(key="usual_environment_rig")
+    assert (box.value, list(box.options)) == ("rig", ["rig", "other"])
+    box.select("other").run()
+    assert not app.exception
+    assert document(spoilt) == known | {"default_environment": "other"}
+    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    assert (entry.action, entry.object) == ("change", "default_environment")
+
+
+def test_only_an_administrator_chooses_the_usual_environment(worked, see, as_operator):
+    assert see("connections").selectbox(key="usual_environment_rig").disabled
+
+
+def test_the_first_cluster_is_the_usual_environment(spoilt, see):
+    known = document(spoilt)
+    del known["kafka_connections"], known["default_environment"]
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = press(see("connections"), "add_cluster")
+    app.text_input(key="c_key").input("mine").run()
+    app.text_input(key="c_bootstrap_servers").input("127.0.0.1:1").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    assert document(spoilt)["default_environment"] == "mine"
+
+
 def test_every_other_key_is_typed_one_a_line_and_checked_like_the_file(spoilt, see):
     known = document(spoilt)
     known["kafka_connections"]["rig"] |= {"linger_ms": 7, "ssl_certfile": "7"}

@@ -1,7 +1,13 @@
 """Find: every send of a key, and the message as it stands on the topic."""
 
+import json
+
+import pyarrow.parquet as pq
 import pytest
 
+from core.errors import ConfigError
+from core.ledger import Ledger
+from core.workspace import Workspace
 from tests.ui.conftest import SLY, cells, is_harmless, words
 from ui import data
 
@@ -61,6 +67,91 @@ def test_a_single_send_is_opened_at_once_beside_what_was_sent(spoilt, see, kafka
     assert f"{topic}-0 @ {sent['offset']}" in words(app)
     assert SLY in "".join(code.value for code in app.code)
     assert is_harmless(app)
+
+
+# ── on which cluster ──────────────────────────────────────────────────────────────────────────
+
+
+def change_connections(place, change):
+    file = place.folder / "connections.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    change(known["kafka_connections"], known)
+    file.write_text(json.dumps(known), encoding="utf-8")
+    data.forget()
+
+
+def rename(clusters, known):
+    clusters["renamed"] = clusters.pop("rig") | {"name": "Another name"}
+    known["default_environment"] = "renamed"
+    known["connections"][0]["environment"] = "renamed"
+
+
+def forget_clusters(place):
+    """As an earlier version left it: no send and no run knows an id or an address."""
+    for segment in Workspace(place.folder).spool_dir.glob("*.parquet"):
+        table = pq.read_table(segment)
+        pq.write_table(table.drop_columns(["cluster", "cluster_id", "bootstrap_servers"]), segment)
+    Workspace(place.folder).metrics_file.unlink(missing_ok=True)
+    with Ledger(Workspace(place.folder).ledger_file) as ledger:
+        ledger._db.execute("UPDATE run SET cluster_id = '', bootstrap_servers = ''")
+
+
+def test_each_send_keeps_the_id_and_the_addresses_of_its_cluster(worked):
+    send, run = data.find(KEY).sends[0], worked.runs("export")[0]
+    assert len(send["cluster_id"]) == 22
+    told = (send["cluster"], send["cluster_id"], send["bootstrap_servers"])
+    assert told == (run.cluster, run.cluster_id, run.bootstrap_servers)
+    (found, *_) = worked.command("find", KEY)["sends"]
+    assert (found["cluster"], found["cluster_id"], found["bootstrap_servers"]) == told
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_renamed_cluster_still_finds_what_was_sent_before(spoilt, see, is_old):
+    if is_old:
+        forget_clusters(spoilt)
+    assert data.read_from_topic(data.find(KEY).sends[0]).is_equal
+    change_connections(spoilt, rename)
+    assert data.read_from_topic(data.find(KEY).sends[0]).is_equal
+    app = see("find", key=KEY)
+    assert not app.exception
+
+
+def test_a_message_sent_by_hand_is_read_from_its_own_cluster(spoilt, own_kafka):
+    with_other = own_kafka(auto_create=True).plaintext
+
+    def add(clusters, known):
+        clusters["other"] = {"bootstrap_servers": with_other}
+
+    change_connections(spoilt, add)
+    sent = spoilt.command("send", spoilt.topic, "by-hand", "there", "--cluster", "other")
+    (send,) = data.find("by-hand").sends
+    assert (send["cluster"], send["bootstrap_servers"]) == ("other", with_other)
+    assert sent["offset"] == 0  # at which the usual cluster has another message
+    there = data.read_from_topic(send)
+    assert (there.message.value, there.is_equal) == (b"there", True)
+    forget_clusters(spoilt)
+    (send,) = data.find("by-hand").sends
+    assert send["cluster"] is None
+    assert data.read_from_topic(send).message.value == b"there"
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_cluster_that_is_not_set_up_any_more_is_named(spoilt, see, kafka, own_kafka, is_old):
+    if is_old:
+        forget_clusters(spoilt)
+    before = data.find(KEY).sends[0]
+    elsewhere = own_kafka().plaintext
+
+    def move(clusters, known):
+        rename(clusters, known)
+        clusters["renamed"]["bootstrap_servers"] = elsewhere
+
+    change_connections(spoilt, move)
+    with pytest.raises(ConfigError, match="none of those that are set up now") as caught:
+        data.read_from_topic(before)
+    assert 'it was then called "Kafka Rig"' in caught.value.why
+    assert (kafka.plaintext in caught.value.why) != is_old
+    assert "add that cluster to kafka_connections again" in caught.value.remedy
 
 
 def test_a_message_that_is_gone_from_the_topic_leaves_what_was_sent(spoilt, see, kafka):

@@ -39,6 +39,7 @@ def place(spoilt):
         "connection": "pg",
         "scheduling_mode": "cron",
         "cron": "0 2 * * *",
+        "timezone": ZONE.key,
         "parameters": {"DATA": "{date-1}"},
         "kafka_config": {"topic": spoilt.topic, "message_key_field": "BARCODE"},
     }
@@ -214,7 +215,7 @@ def test_the_editor_shows_parameters_fires_and_catch_up_in_words(place, see):
     text = words(app)
     assert "every day at 02:00" in text
     assert text.count("- ") >= 5
-    assert "UTC+0" in text
+    assert now().astimezone(ZONE).isoformat()[-6:] in text  # the offset of each fire
     assert "the latest missed fire runs once" in text
     assert "Data estrazione (YYYY-MM-DD)" in text
     tomorrow = now().astimezone(ZONE)
@@ -225,6 +226,47 @@ def test_the_editor_shows_parameters_fires_and_catch_up_in_words(place, see):
     assert "DATA · mandatory" in labels
     assert "SITE · optional" in labels
     assert is_harmless(app)
+
+
+LISTED = """define STATI='N'  --Obbligatorio [list]: Stati [allowed=N,S,R]
+SELECT s AS barcode FROM (VALUES ('N'), ('S'), ('R')) AS v (s) WHERE s IN ('&STATI');
+"""
+
+
+def test_the_editor_says_that_a_parameter_is_a_list_and_shows_its_values(place, see):
+    (place.folder / "queries" / "tracce.sql").write_text(LISTED, encoding="utf-8")
+    document = json.loads(file_of(place, "tracce").read_text(encoding="utf-8"))
+    file_of(place, "tracce").write_text(json.dumps(document | {"parameters": {"STATI": ["N", "S"]}}), encoding="utf-8")
+    app = see("jobs", job="tracce")
+    field = app.text_input(key="job:parameter:STATI")
+    assert field.value == "N,S"
+    assert "a list, such as N,S; a value that holds a comma stands in quotes" in field.help
+    assert "one of N, S, R" in field.help
+    assert "→ **N** · **S** (2 values)" in words(app)
+    field.input(" 'R' ").run()
+    assert "→ **R** (1 value)" in words(app)
+    app.text_input(key="job:parameter:STATI").input("N,,S").run()
+    assert "STATI: value 2 of the list is empty" in words(app)
+    app.text_input(key="job:parameter:STATI").input("S, R").run()
+    app = press(press(app, "save"), "confirm_save")
+    assert not app.exception
+    assert job_of(place, "tracce").parameters == {"STATI": "S, R"}
+    assert "2 valori" in words(see("jobs", job="tracce", language="it"))
+
+
+def test_run_now_carries_the_list_to_the_runner(place, see, runner):
+    (place.folder / "queries" / "tracce.sql").write_text(LISTED, encoding="utf-8")
+    document = json.loads(file_of(place, "tracce").read_text(encoding="utf-8"))
+    file_of(place, "tracce").write_text(json.dumps(document | {"parameters": {"STATI": ["N", "S"]}}), encoding="utf-8")
+    app = press(see("jobs"), "run_tracce")
+    assert "**STATI** = N,S" in words(app)
+    app = press(app, "confirm_run")
+    deadline = time.monotonic() + 60
+    while not place.runs("tracce") or not place.runs("tracce")[0].finished_at:
+        assert time.monotonic() < deadline, words(app)
+        time.sleep(0.2)
+    (run,) = place.runs("tracce")
+    assert (run.state, run.acknowledged, run.parameters) == ("succeeded", 2, {"STATI": "N,S"})
 
 
 def test_a_change_is_shown_as_a_difference_before_it_is_saved(place, see):

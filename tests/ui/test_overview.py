@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from datetime import time as clock_time
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -15,8 +16,9 @@ from core.metrics import Metrics
 from core.model import Cluster
 from core.workspace import Workspace
 from tests.rigs.workspace import ROOT, environment
-from tests.ui.conftest import cells, is_harmless, metric, now, words
+from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words
 from ui import data
+from ui.formats import day
 
 
 def test_its_numbers_are_those_of_the_command_line(worked, see):
@@ -35,10 +37,42 @@ def test_its_numbers_are_those_of_the_command_line(worked, see):
         assert shown == pytest.approx(week["latency_ms"][name], abs=0.6)
 
 
-def test_the_first_line_answers_whether_yesterdays_rows_arrived(worked, see):
-    app = see("overview")
-    assert "Yesterday" in words(app)
-    assert "495 of 500 rows acknowledged, 1 of 1 runs complete. 5 rejected." in words(app)
+def test_the_first_line_answers_for_today_and_yesterday_by_the_scheduled_day_as_the_calendar_does(
+    worked, see, monkeypatch
+):
+    newest = worked.runs("export")[0].scheduled_at.astimezone(ZONE).date()
+    noon = datetime.combine(newest, clock_time(12), ZONE).astimezone(UTC)
+    monkeypatch.setattr(data, "now", lambda: noon)
+    data.forget()
+    text = words(see("overview"))
+    told = "495 of 500 rows acknowledged, 1 of "  # `broken` ran by hand, whenever this suite began
+    assert f"**Today, {day(newest)}, so far**: {told}" in text
+    assert f"**Yesterday, {day(newest - timedelta(days=1))}**: {told}" in text
+    states = {slot.day: slot.state for slot in data.calendar_slots(60)["export"]}
+    assert [states[newest - timedelta(days=back)] for back in (0, 1, 2)] == [
+        "complete_with_rejects",
+        "complete_with_rejects",
+        "missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "today", "yesterday"),
+    [
+        (-60, "so far**: 495 of 500", "**: 495 of 500"),  # 23:59 of the newest run's day
+        (0, "so far**: no run was due.", "**: 495 of 500"),  # midnight
+        (3 * 3600, "so far**: 0 of 0 rows acknowledged, 0 of 1 runs complete. 1 run is missing.", "**: 495 of 500"),
+    ],
+)
+def test_around_midnight_each_day_is_told_by_itself(worked, see, monkeypatch, seconds, today, yesterday):
+    newest = worked.runs("export")[0].scheduled_at.astimezone(ZONE).date()
+    midnight = datetime.combine(newest + timedelta(days=1), clock_time(), ZONE).astimezone(UTC)
+    monkeypatch.setattr(data, "now", lambda: midnight + timedelta(seconds=seconds))
+    data.forget()
+    text = words(see("overview"))
+    this = newest if seconds < 0 else newest + timedelta(days=1)
+    assert f"**Today, {day(this)}, {today}" in text
+    assert f"**Yesterday, {day(this - timedelta(days=1))}{yesterday}" in text
 
 
 def test_jobs_come_with_next_fire_topic_and_verdict_and_errors_with_their_count(worked, see):
@@ -173,7 +207,7 @@ def test_a_view_that_fails_shows_a_problem_and_no_traceback(worked, see, monkeyp
     def fail():
         raise RuntimeError("secret-detail")
 
-    monkeypatch.setattr("ui.data.yesterday", fail)
+    monkeypatch.setattr("ui.data.today_and_yesterday", fail)
     app = see("overview")
     assert not app.exception
     assert "this part of the page could not be shown" in words(app)

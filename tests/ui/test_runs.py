@@ -1,12 +1,17 @@
 """Runs: the list, one run, and what can be asked of it."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from core.ledger import Ledger
-from core.model import Job, Plan, Query, Step
+from core.model import Job, Plan, Query, RunFile, Step
 from core.workspace import Workspace
 from tests.ui.conftest import SCRIPT, cells, is_harmless, now, words
+from ui import data
 from ui.access import Visitor
+from ui.components.verdict import equation, subject
 
 
 @pytest.fixture
@@ -38,6 +43,44 @@ def test_filters_of_job_state_and_day_choose(worked, see):
     oldest = worked.runs("export")[-1]
     app = see("runs", day=str(oldest.scheduled_at.date()))
     assert list(app.dataframe[0].value["Run"]) == [oldest.run_id]
+
+
+def test_a_bar_of_the_chart_leads_to_the_runs_that_sent_on_that_day(worked, see):
+    """Three days were sent today: by the scheduled day the chart's 1,485 messages would be one run."""
+    shown = data.overview(data.Scope(topic=worked.topic), 30)
+    (bar,) = shown.days
+    app = see("runs", sent=str(bar["day"]), topic=worked.topic)
+    runs = app.dataframe[0].value
+    assert sum(runs["Acknowledged"]) == bar["messages"] == 3 * 495
+    assert len(runs) == 3
+    app = see("runs", sent=str(bar["day"] - timedelta(days=1)), topic=worked.topic)
+    assert "No run is like that." in words(app)
+
+
+def test_what_was_sent_by_hand_on_a_day_is_told_beside_its_runs(spoilt, see):
+    spoilt.command("send", spoilt.topic, "572680001120", "by hand")
+    (bar,) = data.overview(data.Scope(), 30).days
+    app = see("runs", sent=str(bar["day"]))
+    assert "On these days 1 message was sent by hand; it belongs to no run." in words(app)
+    assert sum(app.dataframe[0].value["Acknowledged"]) + 1 == bar["messages"]
+
+
+def test_filters_of_topic_and_environment_choose(worked, see):
+    app = see("runs", topic=worked.topic, cluster="Kafka Rig")
+    assert len(app.dataframe[0].value) == 4
+    assert app.selectbox(key="runs_topic").value == worked.topic
+    app = see("runs", topic="no-such-topic")
+    assert app.selectbox(key="runs_topic").value is None
+
+
+def test_the_scheduled_day_is_that_of_the_jobs_time_zone(spoilt, see):
+    moment = datetime(2026, 1, 17, 3, tzinfo=UTC)  # 22:00 of the 16th in New York
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+        far = Job("far", "Far", "q.sql", "pg", timezone="America/New_York")
+        ledger.start(Plan(far, query, "rig", "t", moment, 100), now())
+    assert list(see("runs", day="2026-01-16").dataframe[0].value["Job"]) == ["Far"]
+    assert "No run is like that." in words(see("runs", day="2026-01-17"))
 
 
 def test_a_day_or_job_that_is_none_is_left_out_of_the_filter(worked, see):
@@ -75,6 +118,16 @@ def test_a_run_is_an_equation_with_parameters_sql_offsets_and_rejects(worked, se
     assert "barcode,text,the key is null,5" in shown
     assert is_harmless(app)
     assert SCRIPT in shown  # a rejected row, as text
+
+
+def test_a_run_to_a_file_speaks_of_rows_written_and_names_its_file(worked):
+    run = replace(worked.runs("export")[0], topic="", cluster="", partitions=())
+    written = replace(run, files=(RunFile("exports/a.csv", 495, 10, ""),))
+    failed = replace(run, state="failed", acknowledged=0)
+    assert equation(written) == "500 read = 495 written + 5 rejected"
+    assert equation(failed) == "500 read, 0 written, 5 rejected"
+    assert subject(written).endswith(r" → exports\/a\.csv")
+    assert subject(failed).endswith(" → a file")
 
 
 def test_the_log_lines_of_a_run_are_its_own(worked, see):

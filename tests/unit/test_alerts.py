@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from core.agenda import Agenda, BrokerSample, RunnerBeat
 from core.alert_rules import default_document, load_alerts, read_alerts
 from core.alerts import AlertRules, Told
 from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, StorageFailed
-from core.jobs import set_enabled
+from core.jobs import job_text, set_enabled
 from core.ledger import Ledger, Outcome
 from core.model import EmailNotification, Expect, Job, Plan, Query, Run, RunFile, Step
 from core.outbox import Outbox
@@ -45,6 +46,7 @@ class Stage:
             self.agenda,
             self.ledger,
             rules_file=self.rules_file,
+            spool_dir=Path(self.rules_file).parent / "spool",
             jobs=lambda: list(self.jobs.values()),
             told=self.told,
             collect=lambda: self.collected.append(self.at),
@@ -455,7 +457,7 @@ BY_SEVEN = replace(EXPORT, expect=Expect(by="07:00"))
 def waited_for(stage):
     """Due at 02:00, wanted by 07:00 Europe/Rome; known since the day before."""
     stage.jobs = {"export": BY_SEVEN}
-    stage.agenda.add_job_version("export", "ab", "{}", START - timedelta(hours=20))
+    stage.agenda.add_job_version("export", "ab", job_text(BY_SEVEN), START - timedelta(hours=20))
     return stage
 
 
@@ -481,7 +483,7 @@ def test_a_success_before_seven_is_in_time(waited_for):
 
 def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage):
     stage.jobs = {"export": BY_SEVEN}
-    stage.agenda.add_job_version("export", "ab", "{}", START + timedelta(hours=4))
+    stage.agenda.add_job_version("export", "ab", job_text(BY_SEVEN), START + timedelta(hours=4))
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(5 * MINUTE)
     assert stage.subjects == []
@@ -498,7 +500,7 @@ def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
     stage.go(30 * TEN_S / 10)
     assert stage.subjects == []
     stage.go(2 * MINUTE)
-    assert stage.subjects == ["✔ 17 Jan 2026: everything arrived, 20,000 rows of 1 job"]
+    assert stage.subjects == ["✔ 17 Jan 2026 so far: everything arrived, 20,000 rows of 1 job"]
     stage.restart()
     stage.go(60 * MINUTE)
     assert len(stage.subjects) == 1
@@ -512,13 +514,14 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     other = replace(EXPORT, slug="other", name="Other job")
     gone = replace(EXPORT, slug="gone", name="Gone job")
     stage.jobs = {"export": EXPORT, "other": other, "gone": gone}
+    stage.agenda.add_job_version("gone", "ab", job_text(gone), START - MINUTE)
     stage.restart()
     stage.ran(20_000, scheduled_at=START)
     stage.ran(0, 0, error=AWAY, scheduled_at=START, job=other)
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(TEN_S)
     (entry,) = [entry for entry in stage.outbox.waiting() if entry.kind == "receipt"]
-    assert entry.subject == "✘ 17 Jan 2026: 2 of 3 jobs not as they should be (20,000 rows arrived)"
+    assert entry.subject == "✘ 17 Jan 2026 so far: 2 of 3 jobs not as they should be (20,000 rows arrived)"
     assert "Not everything arrived: look at Gone job, Other job." in entry.body
     assert "pstt-traces   20,000" in entry.body
     assert "missing: it was never started: no runner worked" in entry.body
@@ -541,7 +544,7 @@ def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
     about_run, receipt = stage.outbox.waiting()
     assert about_run.subject == "✔ Export CDG complete: 20,000 rows written to exports/CDG_20260117.xlsx"
     assert "On  A00 → exports/CDG_20260117.xlsx" in about_run.body
-    assert receipt.subject == "✔ 17 Jan 2026: everything arrived, 20,000 rows of 1 job"
+    assert receipt.subject == "✔ 17 Jan 2026 so far: everything arrived, 20,000 rows of 1 job"
     assert "exports/CDG_20260117.xlsx   20,000   1.5 MB" in receipt.body
 
 
@@ -554,7 +557,7 @@ def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(TEN_S)
     (receipt,) = stage.outbox.waiting()
-    assert receipt.subject == "◐ 17 Jan 2026: every row is accounted for, 8 rows of 1 job, 2 rejected"
+    assert receipt.subject == "◐ 17 Jan 2026 so far: every row is accounted for, 8 rows of 1 job, 2 rejected"
 
 
 # ── alerts.json ───────────────────────────────────────────────────────────────────────────────
@@ -569,9 +572,29 @@ def test_the_defaults_are_those_of_the_contract(tmp_path):
         "error_rate": ("error rate > 10 %", 60, ("mail", "log_error", "disable_job")),
         "runner_memory": ("memory of the runner > 80 %", 300, ("log_warning", "collect_garbage")),
         "job_late": ("no success in time", 0, ("mail", "log_error")),
+        "spool_damaged": ("a segment of the spool cannot be read", 0, ("mail", "log_error")),
     }
     (tmp_path / "alerts.json").write_text(default_document(), encoding="utf-8")
     assert load_alerts(tmp_path / "alerts.json") == load_alerts(tmp_path / "none.json")
+
+
+def test_a_damaged_segment_is_told_once_and_is_over_when_it_is_taken_away(stage):
+    damaged = Path(stage.rules_file).parent / "spool" / "damaged"
+    damaged.mkdir(parents=True)
+    (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")
+    (damaged / "bbbbbbbbbb-000001.parquet").write_bytes(b"")
+    stage.go(MINUTE)
+    (told,) = stage.subjects
+    assert "aaaaaaaaaa-000001.parquet and bbbbbbbbbb-000001.parquet" in told
+    assert "could not be read and was set aside" in told
+    stage.go(10 * MINUTE)
+    stage.restart()
+    stage.go(MINUTE)
+    assert len(stage.subjects) == 1
+    (damaged / "bbbbbbbbbb-000001.parquet").unlink()
+    stage.go(MINUTE)
+    assert [state for rule, subject, state in stage.states if rule == "spool_damaged"] == ["open", "ended"]
+    assert stage.subjects[1:] == ["✔ over: bbbbbbbbbb-000001.parquet: no longer a segment of the spool cannot be read"]
 
 
 def test_a_rule_is_edited_while_the_runner_works_and_a_broken_edit_keeps_the_last_good_one(stage):

@@ -195,6 +195,19 @@ def test_a_cluster_that_is_not_there_names_the_nearest(place):
         chosen(place, SPEC, "TT2", own="prodduzione")
 
 
+def test_where_no_usual_environment_is_set_a_cluster_has_to_be_named_by_whoever_is_no_job(place):
+    document = {name: value for name, value in SPEC.items() if name != "default_environment"}
+    connections = load(place, document)
+    settings = load_settings(place, {})
+    with pytest.raises(ConfigError, match="which cluster is not said") as caught:
+        connections.cluster(None, settings)
+    assert "collaudo, produzione, and no default_environment" in caught.value.why
+    job = Job("j", "J", "q.sql", "TT2")
+    assert (
+        load(place, {**document, "kafka_connections": {"x": {}}}).cluster_for(job, settings).name == "KAFKA_* settings"
+    )
+
+
 def test_a_default_environment_that_is_not_there_has_its_line(place):
     error = only(place, {**SPEC, "default_environment": "colaudo"})
     assert error.text == (

@@ -7,8 +7,9 @@ import pytest
 
 from core.agenda import Agenda, NewFires
 from core.calendar import Skipped
-from core.days import answer_for, day_state, rows_day, slots_of
+from core.days import answer_for, day_state, slots_of, slots_of_days
 from core.errors import QueryFailed
+from core.jobs import job_text
 from core.ledger import Ledger, Outcome
 from core.model import Job, Plan, Query, Step
 
@@ -28,10 +29,20 @@ def place(tmp_path):
     with Ledger(file) as ledger, Agenda(file) as agenda:
 
         class Place:
-            def run(self, moment, state="succeeded", read=10, acknowledged=10, rejected=0, kind="job"):
+            def run(
+                self,
+                moment,
+                state="succeeded",
+                read=10,
+                acknowledged=10,
+                rejected=0,
+                kind="job",
+                job=DAILY,
+                started=None,
+            ):
                 query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
-                plan = Plan(DAILY, query, "collaudo", "traces", moment, 100, kind=kind)
-                run = ledger.start(plan, moment)
+                plan = Plan(job, query, "collaudo", "traces", moment, 100, kind=kind)
+                run = ledger.start(plan, started or moment)
                 error = QueryFailed("the query failed") if state == "failed" else None
                 outcome = Outcome(state, read, None, acknowledged, acknowledged, rejected, error=error)
                 return ledger.finish(run.run_id, outcome, moment + timedelta(seconds=5))
@@ -42,6 +53,12 @@ def place(tmp_path):
 
             def slots(self, job=DAILY, now=NOW):
                 return slots_of(job, ledger, agenda, SINCE, now + timedelta(days=1), now)
+
+            def slots_of_days(self, day, job):
+                return slots_of_days(job, ledger, agenda, day, day, NOW)
+
+            def noticed(self, moment, job=DAILY):
+                agenda.add_job_version("daily", f"{job.enabled}{job.cron}", job_text(job), moment)
 
             def states(self, **kwargs):
                 return {slot.scheduled_at.day: slot.state for slot in self.slots(**kwargs)}
@@ -59,11 +76,17 @@ def test_a_job_that_never_ran_misses_nothing(place):
     assert place.slots() == []
 
 
-def test_nothing_was_due_while_a_runner_followed_the_job_and_planned_nothing(place):
-    place.run(at(16))
-    place.follow(at(16), on_time=[at(16)])
-    place.follow(at(19, 5))
+def test_a_job_that_runs_for_an_old_day_misses_nothing_before_it_was_made(place):
+    place.noticed(at(19, 5))
+    place.run(at(16), started=at(19, 6))
     assert place.states() == {16: "complete", 20: "missing"}
+
+
+def test_in_an_older_workspace_nothing_was_due_for_which_a_runner_planned_nothing(place):
+    place.run(at(16))
+    place.follow(at(17), on_time=[at(17)])
+    place.follow(at(19, 5))
+    assert place.states() == {16: "complete", 17: "waiting"}
 
 
 def test_a_skipped_fire_is_missing_and_says_why(place):
@@ -124,19 +147,20 @@ def test_a_day_has_one_state(place, states, of_day):
 
 
 @pytest.mark.parametrize(
-    ("scheduled", "previous", "day"),
+    ("scheduled", "timezone", "day"),
     [
-        (at(17), at(16), date(2026, 1, 16)),  # daily at 02:00: yesterday's rows
-        (at(16, 23), at(16, 22), date(2026, 1, 16)),  # hourly, at midnight in Rome
-        (at(17, 0), at(16, 23), date(2026, 1, 17)),  # hourly, at 01:00 in Rome
-        (at(17), datetime(2025, 12, 17, 1, tzinfo=UTC), date(2026, 1, 16)),  # monthly: the day before
-        (at(17), None, date(2026, 1, 17)),  # by hand
+        (at(17), "Europe/Rome", 17),  # 02:00 there
+        (at(16, 23), "Europe/Rome", 17),  # midnight there
+        (at(16, 22), "Europe/Rome", 16),  # 23:00 there
+        (at(17, 3), "America/New_York", 16),  # 22:00 there, the day before
+        (at(16, 15), "Pacific/Auckland", 17),  # 04:00 there, the day after
     ],
 )
-def test_a_run_carries_the_rows_of_the_day_on_which_its_window_began(place, scheduled, previous, day):
-    place.run(at(16))
-    slot = replace(place.slots()[0], scheduled_at=scheduled)
-    assert rows_day(slot, previous) == day
+def test_a_scheduled_time_belongs_to_its_day_in_the_time_zone_of_its_job(place, scheduled, timezone, day):
+    job = replace(DAILY, timezone=timezone, scheduling_mode="manual", cron=None)
+    place.run(scheduled, job=job)
+    slots = [slot for d in (15, 16, 17, 18) for slot in place.slots_of_days(date(2026, 1, d), job)]
+    assert [slot.day for slot in slots] == [date(2026, 1, day)]
 
 
 def test_the_answer_counts_rows_and_runs(place):

@@ -14,6 +14,7 @@ from core.delivery import Sender
 from core.errors import (
     BrokerUnavailable,
     DeliveryTimeout,
+    MessageRefused,
     MessageTooLarge,
     NotAuthorised,
     PsttError,
@@ -51,6 +52,7 @@ class Watched(MemoryPublisher):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.handed: list[tuple[int, list[int]]] = []
+        self.alone: list[tuple[int, list[int]]] = []
         self.times: list[float] = []
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
@@ -61,6 +63,12 @@ class Watched(MemoryPublisher):
         self.handed.append((delivery.batch.number, todo))
         self.times.append(self.clock())
         super().publish(delivery, todo)
+
+    def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+        assert not self.in_flight, "nothing else is in flight while messages are sent alone"
+        assert all(delivery.partitions[index] == -1 for index in indexes)
+        self.alone.append((delivery.batch.number, list(indexes)))
+        super().publish_alone(delivery, indexes)
 
 
 def batch_of(size: int, number: int = 1, value: bytes = b"v", topic: str = "orders") -> Batch:
@@ -247,7 +255,8 @@ def test_one_oversized_message_fails_alone_though_the_broker_refused_all():
     assert not delivery.errors[37].is_retriable
     assert delivery.acknowledged == 99
     assert Counter(record.key for record in publisher.records["orders"]).most_common(1)[0][1] == 1
-    assert len(publisher.handed) <= 1 + 2 * 7
+    assert publisher.handed == [(1, list(range(100)))]
+    assert publisher.alone == [(1, list(range(100)))], "each once more, and no oftener"
 
 
 def test_small_messages_all_pass_where_only_their_sum_was_too_large():
@@ -260,13 +269,110 @@ def test_small_messages_all_pass_where_only_their_sum_was_too_large():
     assert delivery.acknowledged == len(publisher.records["orders"]) == 64
 
 
+def test_record_batches_are_smaller_once_only_their_size_was_refused():
+    clock = Clock()
+    publisher = watched(clock, max_record_batch_bytes=50, partitions=1)
+    sender = sender_over(publisher, clock)
+    for number in range(1, 21):
+        sender.submit(batch_of(64, number, value=b"0123456789"))
+        sender.drain()
+    assert [number for number, _ in publisher.alone] == [1], "from the second batch on they fit"
+    assert len(publisher.records["orders"]) == 20 * 64
+
+
+def test_batches_that_were_in_flight_when_record_batches_became_smaller_do_not_make_them_smaller_again():
+    clock = Clock()
+    fitted: list[str] = []
+
+    class Fitting(Watched):
+        def fit(self, topic: str) -> None:
+            fitted.append(topic)
+            super().fit(topic)
+
+    publisher = Fitting(clock=clock, sleep=clock.sleep, max_record_batch_bytes=50, partitions=1, delay_s=1)
+    sender = sender_over(publisher, clock)
+    for number in range(1, 6):
+        sender.submit(batch_of(64, number, value=b"0123456789"))
+    sender.drain()
+    assert fitted == ["orders"]
+    assert len(publisher.records["orders"]) == 5 * 64
+
+
+def test_one_oversized_message_makes_no_record_batch_smaller():
+    clock = Clock()
+    publisher = watched(clock, max_record_batch_bytes=5000, partitions=1)
+    batch = batch_of(10)
+    batch.values[3] = b"x" * 6000
+    sender = sender_over(publisher, clock)
+    sender.submit(batch)
+    sender.drain()
+    assert publisher.batch_size_bytes is None
+
+
+# ── records that the broker does not take ────────────────────────────────────────────────────
+
+NO_KEY = MessageRefused(
+    'topic "orders" refuses a message without a key', why="cleanup.policy=compact", remedy="give it one"
+)
+
+
+def without_keys(batch: Batch, *indexes: int) -> Batch:
+    for index in indexes:
+        batch.keys[index] = None
+    return batch
+
+
+def test_a_record_that_is_refused_fails_alone_and_those_that_went_with_it_arrive_once():
+    clock = Clock()
+    publisher = watched(clock, refuse=lambda key, _: NO_KEY if key is None else None, partitions=1)
+    sender = sender_over(publisher, clock)
+    for number in (1, 2, 3):
+        sender.submit(without_keys(batch_of(50, number), *((7, 30) if number == 2 else ())))
+    deliveries = {delivery.batch.number: delivery for delivery in sender.drain()}
+    assert deliveries[2].errors == {7: NO_KEY, 30: NO_KEY}
+    assert deliveries[1].errors == deliveries[3].errors == {}
+    found = Counter(record.key for record in publisher.records["orders"])
+    assert set(found.values()) == {1}
+    assert len(found) == 148
+    assert clock.slept == [], "a refusal is not waited for"
+
+
+def test_where_every_record_is_refused_each_is_sent_twice_and_not_oftener():
+    clock = Clock()
+    publisher = watched(clock, refuse=lambda *_: NO_KEY)
+    sender = sender_over(publisher, clock)
+    for number in range(1, 6):
+        sender.submit(batch_of(100, number))
+    for delivery in sender.drain():
+        assert len(delivery.errors) == 100
+        assert set(delivery.attempts) == {2}
+
+
+def test_a_message_that_is_sent_alone_while_the_broker_falls_is_tried_again():
+    clock = Clock()
+    publisher = watched(
+        clock,
+        refuse=lambda key, _: NO_KEY if key is None else None,
+        fail=lambda _t, _k, value, attempt: AWAY if attempt == 2 and value == b"late" else None,
+        partitions=1,
+    )
+    batch = without_keys(batch_of(10), 4)
+    batch.values[6] = b"late"
+    sender = sender_over(publisher, clock)
+    sender.submit(batch)
+    (delivery,) = sender.drain()
+    assert delivery.errors == {4: NO_KEY}
+    assert delivery.attempts[6] == 3
+    assert delivery.acknowledged == len(publisher.records["orders"]) == 9
+
+
 def test_a_message_that_was_already_alone_is_tried_alone_once_more_and_then_refused():
     clock = Clock()
     publisher = watched(clock, max_record_batch_bytes=10)
     sender = sender_over(publisher, clock)
     sender.submit(batch_of(1, value=b"x" * 100))
     (delivery,) = sender.drain()
-    assert publisher.handed == [(1, [0]), (1, [0])]
+    assert publisher.handed == publisher.alone == [(1, [0])]
     assert type(delivery.errors[0]) is MessageTooLarge
 
 
@@ -350,10 +456,10 @@ def test_a_fatal_client_error_in_the_middle_of_the_search_for_an_oversized_messa
     clock = Clock()
 
     class Dying(Watched):
-        def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
-            if len(self.handed) == 3:
-                self.fatal = DENIED
-            super().publish(delivery, indexes)
+        def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
+            super().publish_alone(delivery, indexes[:20])
+            self.fatal = DENIED
+            self._require_life()
 
     publisher = Dying(clock=clock, sleep=clock.sleep, max_record_batch_bytes=100, partitions=1)
     sender = sender_over(publisher, clock)
@@ -388,6 +494,7 @@ OUTCOMES = st.sampled_from(["ok", "ok", "ok", "away", "denied"])
     schedule=st.dictionaries(st.tuples(st.integers(1, 8), st.integers(0, 11)), st.lists(OUTCOMES, max_size=6)),
     large=st.sets(st.tuples(st.integers(1, 8), st.integers(0, 11)), max_size=3),
     limit=st.sampled_from([None, 40, 400]),
+    bad=st.sets(st.tuples(st.integers(1, 8), st.integers(0, 11)), max_size=3),
     max_in_flight=st.integers(1, 20),
     max_retries=st.integers(0, 3),
     delay_s=st.sampled_from([0.0, 0.05, 0.3]),
@@ -399,6 +506,7 @@ def test_each_message_is_acknowledged_exactly_once_or_has_an_error(
     schedule: dict[tuple[int, int], list[str]],
     large: set[tuple[int, int]],
     limit: int | None,
+    bad: set[tuple[int, int]],
     max_in_flight: int,
     max_retries: int,
     delay_s: float,
@@ -412,8 +520,18 @@ def test_each_message_is_acknowledged_exactly_once_or_has_an_error(
         plan = schedule.get((number, index), [])
         return {"away": AWAY, "denied": DENIED}.get(plan[attempt - 1] if attempt <= len(plan) else "ok")
 
+    def refuse(key: bytes | None, _value: bytes) -> MessageRefused | None:
+        number, index = map(int, (key or b"").split(b"-"))
+        return NO_KEY if (number, index) in bad else None
+
     publisher = watched(
-        clock, fail=fail, delay_s=delay_s, max_in_flight=max_in_flight, max_record_batch_bytes=limit, partitions=2
+        clock,
+        fail=fail,
+        refuse=refuse if bad else None,
+        delay_s=delay_s,
+        max_in_flight=max_in_flight,
+        max_record_batch_bytes=limit,
+        partitions=2,
     )
     sender = sender_over(publisher, clock, max_retries)
     finished: list[Delivery] = []
@@ -443,9 +561,11 @@ def test_each_message_is_acknowledged_exactly_once_or_has_an_error(
             assert acknowledged != (index in delivery.errors)
             assert acknowledged == (records[key] == 1)
             assert 1 <= delivery.attempts[index]
-            if limit is None:
+            if limit is None and not bad:
                 assert delivery.attempts[index] <= 1 + max_retries
             if ending == "drain" and not acknowledged:
                 assert not delivery.errors[index].is_retriable
             if delivery.batch.values[index] == b"x" * 500 and limit is not None and ending == "drain":
+                assert not acknowledged
+            if (delivery.batch.number, index) in bad and ending == "drain":
                 assert not acknowledged

@@ -262,6 +262,17 @@ def test_metrics_that_another_process_holds_are_a_warning(scene: Scene) -> None:
     assert "nothing is lost" in fact.remedy
 
 
+def test_segments_that_were_set_aside_are_a_warning_with_their_names(scene: Scene) -> None:
+    damaged = Workspace(scene.root).spool_dir / "damaged"
+    damaged.mkdir(parents=True)
+    assert scene.look("spool") == []
+    (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")
+    fact = scene.only("spool")
+    assert fact.status == "warn"
+    assert "aaaaaaaaaa-000001.parquet" in fact.text
+    assert "backup" in fact.remedy
+
+
 def test_metrics_filled_with_garbage_fail_with_the_command_that_makes_them_again(scene: Scene) -> None:
     Workspace(scene.root).metrics_file.write_bytes(b"garbage" * 1000)
     fact = scene.only("metrics.duckdb")

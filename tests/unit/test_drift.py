@@ -51,6 +51,21 @@ def test_a_column_gone_added_or_changed_stops_the_run_with_the_difference(memory
     assert not caught.value.is_retriable
 
 
+def test_sqlite_alias_whose_type_was_not_known_at_first_is_no_change_where_its_json_is_the_same(memory):
+    known_now = [Column("prezzo", "float", "REAL"), Column("attivo", "boolean", "BOOLEAN")]
+    look(memory, Column("prezzo", "unknown", "value"), Column("attivo", "boolean", "BOOLEAN"))
+    look(memory, *known_now)
+    assert memory.remembered("export") == [("prezzo", "float", "REAL"), ("attivo", "boolean", "BOOLEAN")]
+    with pytest.raises(ColumnsChanged, match="prezzo"):
+        look(memory, Column("prezzo", "text", "TEXT"), known_now[1])
+
+
+def test_sqlite_alias_whose_json_changes_with_its_type_stops_the_run(memory):
+    look(memory, Column("attivo", "unknown", "value"))
+    with pytest.raises(ColumnsChanged, match="attivo"):
+        look(memory, Column("attivo", "boolean", "BOOLEAN"))
+
+
 def test_order_case_and_length_are_no_change(memory):
     look(memory, BARCODE, OPERATOR)
     look(memory, Column("operator", "integer", "NUMBER"), Column("barcode", "text", "VARCHAR2(30)"))

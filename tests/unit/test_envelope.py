@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from core import __version__
-from core.envelope import NULL_KEY, Encoded, Envelope, proves_data
+from core.envelope import NULL_KEY, TOO_DEEP, Encoded, Envelope, proves_data
 from core.errors import ConfigError, QueryFailed
 from core.model import Column, Job, KafkaConfig, Rows
 from core.repeats import Repeats
@@ -191,6 +191,14 @@ def test_no_rows_make_no_messages():
         ("boolean", True, "true"),
         ("boolean", 0, "false"),
         ("unknown", "plain", '"plain"'),
+        ("unknown", 0.1, "0.1"),
+        ("unknown", b"\x00\xff", '"AP8="'),
+        ("date", "2026-01-17 10:30:00", '"2026-01-17T10:30:00"'),
+        ("date", "2026-01-17T10:30", '"2026-01-17T10:30:00"'),
+        ("date", "2026-01-17 10:30:00.5", '"2026-01-17T10:30:00.500000"'),
+        ("date", "2026-01-17 00:00:00", '"2026-01-17"'),
+        ("date", "2026-01-17 00:00:00+01:00", '"2026-01-17T00:00:00.000000+01:00"'),
+        ("json", "[" * 800 + "]" * 800, "[" * 800 + "]" * 800),
     ],
 )
 def test_a_value_becomes_the_json_of_its_kind(kind, value, expected):
@@ -226,10 +234,43 @@ def test_a_value_becomes_the_json_of_its_kind(kind, value, expected):
         ("bytes", "text", "str is not binary"),
         ("json", {"k": float("nan")}, "NaN has no JSON form"),
         ("unknown", object(), "object has no JSON form; set it under `types`, or convert it in the query"),
+        ("unknown", float("inf"), "Infinity has no JSON form"),
+        ("date", "2026-01-17 25:00:00", "no such date"),
+        ("json", "[" * 1200 + "]" * 1200, TOO_DEEP),
+        ("json", '{"k":' * 1200 + "1" + "}" * 1200, TOO_DEEP),
+        ("json", '{"k": "perch\udce8"}', "the text is not valid UTF-8"),
     ],
 )
 def test_a_value_without_a_json_form_rejects_its_row_alone_and_says_why(kind, value, reason):
     assert refused(kind, value) == reason
+
+
+def test_json_that_was_read_as_structures_is_not_nested_too_deeply_either():
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    assert refused("json", deep) == TOO_DEEP
+
+
+def test_json_that_is_nested_as_deeply_as_it_may_be_is_read_deeper_in_the_stack():
+    row = one("json", "[" * 800 + "]" * 800)
+
+    def below(levels: int) -> Any:
+        return below(levels - 1) if levels else json.loads(f'{{"data":{{"x":{row}}}}}')
+
+    assert below(40)["data"]["x"]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "to_char(d,'YYYY\"T\"HH24')", "two\nlines", "tab\t", "nul\0", 'ì"€'])
+def test_a_column_name_that_json_has_to_escape_is_escaped(name):
+    cols = [Column(name, "text", "text"), Column("N", "decimal", "numeric"), Column("B", "bytes", "bytea")]
+    encoded = encode(cols, [["x", "1.50", b"\0"], [None, None, None], ["half \ud800", "2", b""]])
+    assert [json.loads(data) for data in encoded.data] == [
+        {name.lower(): "x", "n": 1.5, "b": "AA=="},
+        {name.lower(): None, "n": None, "b": None},
+    ]
+    assert encoded.data[0].endswith(b',"n":1.50,"b":"AA=="}')
+    assert [(r.row_number, r.column) for r in encoded.rejects] == [(3, name)]
 
 
 def test_an_array_keeps_its_nulls_and_its_depth():

@@ -41,7 +41,7 @@ def test_the_service_is_the_same_by_both_names():
 
 def test_what_the_service_offers():
     offered = {name for name, _ in inspect.getmembers(core.KafkaService, callable) if not name.startswith("_")}
-    assert offered == {"send_message", "send_batch", "health_check", "get_metrics", "close"}
+    assert offered == {"send_message", "send_batch", "health_check", "destination", "get_metrics", "close"}
     assert list(inspect.signature(core.KafkaService.send_message).parameters) == [
         "self",
         "topic",

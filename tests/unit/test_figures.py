@@ -252,6 +252,18 @@ def test_each_key_is_found_by_itself_and_by_each_of_its_beginnings(workspace, me
             assert found == {other for other in KEYS if other.startswith(start)}
 
 
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("asked", ["AB", "AB ", "AB   "])
+def test_a_key_is_found_with_and_without_the_blanks_of_a_char_column(workspace, metrics, copied, asked):
+    keys = [b"AB", b"AB   ", b"AB" + b" " * 255, b" AB", b"AB x", b"A", b"AB\t"]
+    spooled(workspace, "r1", [NOW] * len(keys), keys=keys)
+    if copied:
+        metrics.sync()
+    found = metrics.find(asked)
+    assert sorted(row["key"] for row in found) == ["AB", "AB   ", "AB" + " " * 255]
+    assert "same" not in found[0]
+
+
 def test_the_start_of_a_key_finds_as_many_as_asked_for_although_other_keys_have_the_same_bits(workspace, metrics):
     """`p` and `0` are the same in 6 bits."""
     spooled(workspace, "r1", [NOW] * 40, keys=[b"p%d" % i for i in range(20)] + [b"0%d" % i for i in range(20)])

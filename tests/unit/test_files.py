@@ -145,6 +145,48 @@ def test_a_date_before_excels_own_time_is_text(tmp_path: Path):
     assert (first, second, last) == (["0001-01-01"], ["1900-02-28"], [date(9999, 12, 31)])
 
 
+SECONDS = datetime(2026, 1, 17, 23, 59, 59)  # noqa: DTZ001 - no zone in Excel
+LAST = datetime(9999, 12, 31, 23, 59, 59)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("second", [SECONDS, LAST, MOMENT.replace(microsecond=0)])
+def test_a_moment_that_excel_would_show_as_the_next_second_is_text(tmp_path: Path, second: datetime):
+    columns = (Column("K", "text", "t"), Column("AT", "datetime", "t"), Column("T", "time", "t"))
+    given = [second.replace(microsecond=us) for us in (0, 999_499, 999_500, 999_600, 999_999)]
+    written(tmp_path / "a.xlsx", columns, [("k", at, at.time()) for at in given])
+    ((_, *found),) = sheets(tmp_path / "a.xlsx")
+    near = second.replace(microsecond=999_000)
+    assert found[:2] == [["k", second, second.time()], ["k", near, near.time()]]
+    assert found[2:] == [["k", at.isoformat(), at.time().isoformat()] for at in given[2:]]
+
+
+def test_a_date_that_carries_a_time_keeps_it(tmp_path: Path):
+    columns = (Column("K", "text", "t"), Column("D", "date", "DATE"))
+    given = [("a", "2026-01-16"), ("b", "2026-01-16 11:50:32"), ("c", "2026-01-16 11:50:32.665")]
+    at = MOMENT.replace(microsecond=0)
+    written(tmp_path / "a.xlsx", columns, given)
+    assert [row[1] for row in sheets(tmp_path / "a.xlsx")[0][1:]] == [at.date(), at, MOMENT]
+    written(tmp_path / "a.csv", columns, given, CSV)
+    shown = [row[1] for row in lines(tmp_path / "a.csv")[1:]]
+    assert shown == ["2026-01-16", "2026-01-16 11:50:32.000000", "2026-01-16 11:50:32.665000"]
+
+
+def test_values_of_a_column_without_a_type_are_what_each_is(tmp_path: Path):
+    columns = (Column("K", "text", "t"), Column("V", "unknown", "value"))
+    given = [1, -5, 0.5, 0.1 + 0.2, 1e22, -1.5e-9, "007", b"\0\xff", 12345678901234567]
+    written(tmp_path / "a.xlsx", columns, [("k", value) for value in given])
+    found = [row[1] for row in sheets(tmp_path / "a.xlsx")[0][1:]]
+    assert found == [1.0, -5.0, 0.5, 0.1 + 0.2, 1e22, -1.5e-9, "007", "AP8=", "12345678901234567"]
+    written(tmp_path / "a.csv", columns, [("k", value) for value in given[:5]], CSV)
+    assert [row[1] for row in lines(tmp_path / "a.csv")[1:]] == ["1", "-5", "0,5", "0,30000000000000004", "1e22"]
+
+
+def test_a_json_number_with_an_exponent_is_a_number_or_text_where_no_double_holds_it(tmp_path: Path):
+    columns = (Column("K", "text", "t"), Column("J", "json", "json"))
+    written(tmp_path / "a.xlsx", columns, [("k", text) for text in ("1E5", "-2.5e-3", "1e400", "1.50")])
+    assert [row[1] for row in sheets(tmp_path / "a.xlsx")[0][1:]] == [1e5, -2.5e-3, "1e400", 1.5]
+
+
 def test_rows_beyond_a_sheet_go_on_in_the_next_one_under_the_same_head(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("core.files.MOST_ROWS", 11)
     made, _ = written(tmp_path / "a.xlsx", (Column("N", "integer", "int"),), [(n,) for n in range(25)])
@@ -317,6 +359,40 @@ def test_the_dialect_is_the_jobs(tmp_path: Path):
     assert text == (
         b'"BARCODE","N","IMPORTO","DAY","AT"\n"000123456789","848","-12.50","16/01/2026","16/01/2026 11:50"\n'
     )
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_line_breaks_of_a_cell_are_quoted_whatever_the_line_end_is(tmp_path: Path, line_end: str):
+    job = replace(CSV, csv=CsvDialect(line_end=line_end, bom=False))
+    columns = (Column("ID", "integer", "int"), Column("T", "text", "text"), Column("Z", "integer", "int"))
+    texts = ["a\rb", "a\nb", "a\r\nb", "b\r", "b\n", "b\r\n", 'q"', "plain", None]
+    written(tmp_path / "a.csv", columns, [(1, text, 2) for text in texts], job)
+    raw = (tmp_path / "a.csv").read_bytes().decode()
+    assert raw.startswith(f'ID;T;Z{line_end}1;"a\rb";2{line_end}1;"a\nb";2{line_end}1;"a\r\nb";2{line_end}')
+    assert raw.endswith(f"1;plain;2{line_end}1;;2{line_end}")
+    assert [row[1] or None for row in lines(tmp_path / "a.csv", "utf-8")[1:]] == texts
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF-8", "utf_8", "utf8", "UTF8", "u8", "cp65001"])
+def test_utf8_under_any_of_its_names_has_its_mark(tmp_path: Path, name: str):
+    job = replace(CSV, csv=CsvDialect(encoding=name))
+    written(tmp_path / "a.csv", (Column("A", "text", "t"),), [("è",)], job)
+    assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfA\r\n\xc3\xa8\r\n"
+    written(
+        tmp_path / "a.csv",
+        (Column("A", "text", "t"),),
+        [("è",)],
+        replace(job, csv=CsvDialect(",", encoding=name, bom=False)),
+    )
+    assert (tmp_path / "a.csv").read_bytes() == b"A\r\n\xc3\xa8\r\n"
+
+
+def test_names_that_json_has_to_escape_stand_in_both_files_as_they_are(tmp_path: Path):
+    columns = (Column('a"b', "text", "t"), Column("c\\d", "integer", "int"))
+    written(tmp_path / "a.xlsx", columns, [("x", 1)])
+    written(tmp_path / "a.csv", columns, [("x", 1)], CSV)
+    assert sheets(tmp_path / "a.xlsx") == [[['a"b', "c\\d"], ["x", 1.0]]]
+    assert lines(tmp_path / "a.csv") == [['a"b', "c\\d"], ["x", "1"]]
 
 
 def test_a_name_of_a_column_that_the_encoding_has_not_is_refused(tmp_path: Path):

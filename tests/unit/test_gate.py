@@ -385,3 +385,67 @@ def test_deep_nesting_costs_no_time(opener: str) -> None:
     verdict("SELECT " + opener * 2000 + "1", "postgresql")
     verdict("SELECT " + opener * 30 + "1" + ")" * 30, "postgresql")
     assert time.perf_counter() - started < 5
+
+
+# ── columns that are called as a write ──
+
+PARENTHESES = [
+    "SELECT ({0}) FROM t",
+    "SELECT ({0} IS NULL), ({0} = 1 AND {0} IS NOT NULL) FROM t",
+    "SELECT ({0} IN (1, 2) OR {0} NOT IN (3)) FROM t",
+    "SELECT ({0} BETWEEN 1 AND 2), ({0} LIKE 'a%') FROM t",
+    "SELECT COALESCE({0}, 0), MAX({0}) AS {0} FROM t",
+    "SELECT SUM({0}) OVER (PARTITION BY {0} ORDER BY {0} DESC) FROM t",
+    "SELECT CAST({0} AS CHAR(5)), ({0} + 1) AS x FROM t ORDER BY ({0}) DESC",
+    "SELECT a.* FROM t a JOIN u b USING ({0})",
+    "WITH x ({0}, b) AS (SELECT 1, 2) SELECT ({0}) FROM x",
+    "SELECT (CASE WHEN {0} IS NULL THEN {0} END) FROM t",
+    "SELECT {0} FROM t WHERE ({0} > 1)",
+    "SELECT x.{0} FROM (SELECT {0} FROM t) x",
+]
+UNRESERVED: list[tuple[DbType, str]] = [
+    *[
+        ("postgresql", word)
+        for word in ("delete", "insert", "update", "merge", "replace", "truncate", "drop", "alter", "rollback", "lock")
+    ],
+    *[("oracle", word) for word in ("merge", "replace", "truncate")],
+    *[("sqlite", word) for word in ("merge", "replace", "truncate", "rollback", "attach", "vacuum")],
+    ("sqlserver", "replace"),
+]
+
+
+@pytest.mark.parametrize(("db_type", "word"), UNRESERVED)
+@pytest.mark.parametrize("form", PARENTHESES)
+def test_a_column_called_as_a_write_is_a_column(db_type: DbType, word: str, form: str) -> None:
+    assert verdict(form.format(word), db_type) is None
+    assert verdict(form.format(f'"{word}"'), db_type) is None
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH x AS (DELETE FROM t RETURNING *) SELECT (delete) FROM x",
+        "WITH x AS MATERIALIZED (DELETE FROM t RETURNING *) SELECT (delete IS NULL) FROM x",
+        "WITH x AS NOT MATERIALIZED (INSERT INTO t VALUES (1) RETURNING *) SELECT (insert) FROM x",
+        "WITH x AS (UPDATE t SET update = 1 RETURNING *) SELECT (update IS NULL) FROM x",
+        "WITH x AS (UPDATE between SET a = 1 RETURNING *) SELECT * FROM x",
+        "WITH x AS (MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE RETURNING *) SELECT (merge) FROM x",
+        "WITH x AS (WITH y AS (SELECT 1) DELETE FROM t RETURNING *) SELECT (delete) FROM x",
+        "WITH x AS (WITH RECURSIVE y AS (SELECT 1 a UNION ALL SELECT a FROM y) SEARCH DEPTH FIRST BY a SET o"
+        " DELETE FROM t RETURNING *) SELECT * FROM x",
+        "WITH x AS (SELECT (delete) FROM t) DELETE FROM t",
+        "SELECT (delete) INTO u FROM t",
+        "SELECT (update) FROM t FOR UPDATE",
+        "SELECT (update) FROM t FOR NO KEY UPDATE",
+    ],
+)
+def test_a_column_called_as_a_write_hides_none(sql: str) -> None:
+    assert verdict(sql, "postgresql") is not None
+    assert verdict(sql.lower(), "postgresql") is not None
+
+
+def test_a_refused_word_can_be_a_name_in_double_quotes() -> None:
+    found = verdict("SELECT MAX(a) delete FROM t", "postgresql")
+    assert found is not None
+    assert found.remedy == "if it is a name, put it in double quotes"
+    assert verdict('SELECT MAX(a) "delete" FROM t', "postgresql") is None

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
+from loguru import logger
 
+from core.damaged import damaged_segments
 from core.errors import LedgerBusy, StorageFailed
 from core.ledger import Ledger, Outcome
 from core.metrics import Metrics
@@ -42,8 +45,7 @@ def spooled(workspace, run_id: str, sends: int, *, moment: datetime = NOW, **cha
 
 
 def count(metrics) -> int:
-    with metrics.reading() as db:
-        return db.execute("SELECT count(*) FROM sends").fetchone()[0]
+    return metrics.answer(lambda db: db.execute("SELECT count(*) FROM sends").fetchone()[0])
 
 
 HOLD = """
@@ -141,19 +143,155 @@ def test_a_copy_cut_off_between_segments_goes_on_where_it_was(workspace, metrics
         spooled(workspace, f"r{n}", 4)
     with duckdb.connect(str(workspace.metrics_file)) as db:
         db.execute(metrics._sql["schema"])
-        metrics._copy_segment(db, "r0-000001.parquet")
+        metrics._copy_in_one(db, ["r0-000001.parquet"])
     assert metrics.sync().sends == 8
     assert count(metrics) == 12
 
 
-def test_a_torn_segment_is_named(workspace, metrics):
-    spooled(workspace, "r1", 5)
+def test_a_segment_of_an_earlier_version_has_no_cluster_and_is_read_beside_newer_ones(workspace, metrics):
+    spooled(workspace, "r0", 2)
     segment = next(workspace.spool_dir.iterdir())
-    segment.write_bytes(segment.read_bytes()[:100])
-    with pytest.raises(StorageFailed, match="r1-000001"):
+    pq.write_table(pq.read_table(segment).drop_columns(["cluster", "cluster_id", "bootstrap_servers"]), segment)
+    spooled(workspace, "r1", 2)
+    for _ in range(2):  # waiting, then copied
+        assert [send["cluster"] for send in metrics.find("k0")] == [None, None]
+        assert count(metrics) == 4
         metrics.sync()
-    with pytest.raises(StorageFailed, match="segment of the spool cannot be read"):
-        count(metrics)
+
+
+def torn(segment: Path) -> None:
+    segment.write_bytes(segment.read_bytes()[:100])
+
+
+def emptied(segment: Path) -> None:
+    segment.write_bytes(b"")
+
+
+def a_folder(segment: Path) -> None:
+    segment.unlink()
+    (segment / "inside").mkdir(parents=True)
+
+
+def a_link_to_nothing(segment: Path) -> None:
+    segment.unlink()
+    segment.symlink_to("nowhere")
+
+
+def garbage(segment: Path) -> None:
+    segment.write_bytes(b"%PDF-1.7 " * 1000)
+
+
+def of_another_program(segment: Path) -> None:
+    with duckdb.connect() as db:
+        db.execute(f"COPY (SELECT 1 AS id, 'x' AS key) TO '{segment}' (FORMAT parquet)")
+
+
+def overwritten_in_the_middle(segment: Path) -> None:
+    data = bytearray(segment.read_bytes())
+    data[4:600] = bytes(596)
+    segment.write_bytes(data)
+
+
+DAMAGES = [torn, emptied, a_folder, a_link_to_nothing, garbage, of_another_program, overwritten_in_the_middle]
+READERS = {
+    "count": count,
+    "find": lambda metrics: len(metrics.find("k1")) * 5,
+    "summary": lambda metrics: metrics.summary(NOW, "Europe/Rome")["total_sent"],
+    "acknowledged_ids": lambda metrics: 5 if metrics.acknowledged_ids(["r1", "r2"]) else 0,
+    "sync": lambda metrics: metrics.sync().sends,
+    "rebuild": lambda metrics: metrics.rebuild().sends,
+}
+
+
+@pytest.mark.parametrize("ask", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_segment_is_set_aside_and_hinders_nothing(workspace, metrics, damage, ask):
+    spooled(workspace, "r1", 5)
+    spooled(workspace, "r2", 5)
+    damage(workspace.spool_dir / "r2-000001.parquet")
+    assert ask(metrics) == 5
+    assert [path.name for path in (workspace.spool_dir / "damaged").iterdir()] == ["r2-000001.parquet"]
+    assert [path.name for path in workspace.spool_dir.glob("*.parquet")] == ["r1-000001.parquet"]
+    assert [segment.name for segment in damaged_segments(workspace.spool_dir)] == ["r2-000001.parquet"]
+
+
+def test_a_segment_that_cannot_be_moved_is_left_out_and_told_once(workspace, metrics, monkeypatch):
+    monkeypatch.setattr("core.metrics.set_aside", lambda segment: False)
+    told: list[str] = []
+    handler = logger.add(told.append, level="WARNING")
+    spooled(workspace, "r1", 5)
+    spooled(workspace, "r2", 5)
+    torn(workspace.spool_dir / "r2-000001.parquet")
+    assert [count(metrics), count(metrics), metrics.sync().sends, count(metrics)] == [5, 5, 5, 5]
+    logger.remove(handler)
+    assert len(told) == 1
+    assert "segment r2-000001.parquet of the spool cannot be read" in told[0]
+
+
+def test_a_whole_copy_that_is_put_back_counts_again(workspace, metrics):
+    spooled(workspace, "r1", 5)
+    segment = workspace.spool_dir / "r1-000001.parquet"
+    backup = segment.read_bytes()
+    torn(segment)
+    assert metrics.sync().set_aside == ("r1-000001.parquet",)
+    segment.write_bytes(backup)
+    assert metrics.sync().sends == 5
+    torn(segment)
+    metrics.rebuild()
+    kept = sorted(path.name for path in (workspace.spool_dir / "damaged").iterdir())
+    assert kept == ["r1-000001.parquet", "r1-000001.parquet.1"]
+    (old,) = workspace.root.glob("metrics.duckdb.broken-*")  # what only the old file had is not thrown away
+    with duckdb.connect(str(old), read_only=True) as db:
+        assert db.execute("SELECT count(*) FROM send").fetchone() == (5,)
+
+
+def damage_in_the_middle(file: Path, share: float = 0.5) -> None:
+    """As a bad sector leaves it: the start is whole, a block's checksum is not."""
+    data = bytearray(file.read_bytes())
+    at = int(len(data) * share)
+    data[at : at + 4096] = os.urandom(4096)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("ask", READERS.values(), ids=READERS)
+def test_a_metrics_file_damaged_in_the_middle_is_mended_from_the_spool(workspace, metrics, ask, share):
+    for run in ("r1", "r2"):
+        spooled(workspace, run, 5_000)
+    metrics.sync()
+    damage_in_the_middle(workspace.metrics_file, share)
+    ask(metrics)
+    with metrics.figures("UTC") as figures:
+        assert len(figures.find("k4999")) == 2
+        assert figures.totals(NOW - timedelta(days=1), NOW + timedelta(days=1))["messages"] == 10_000
+    spooled(workspace, "r3", 5)
+    metrics.sync()
+    assert count(metrics) == 10_005
+    assert len(list(workspace.root.glob("metrics.duckdb.broken-*"))) == (0 if ask is READERS["rebuild"] else 1)
+
+
+def test_a_metrics_file_that_may_not_be_moved_is_passed_over(workspace, metrics, monkeypatch):
+    for run in ("r1", "r2"):
+        spooled(workspace, run, 5_000)
+    metrics.sync()
+    damage_in_the_middle(workspace.metrics_file)
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(PermissionError("held")))
+    assert len(metrics.find("k4999")) == 2
+    assert len(metrics.find("k4998")) == 2
+
+
+def test_a_full_disk_never_costs_the_metrics_file(workspace, metrics, monkeypatch):
+    spooled(workspace, "r1", 5)
+    metrics.sync()
+    spooled(workspace, "r2", 5)
+
+    def full(*_):
+        raise duckdb.IOException("IO Error: Could not write file: No space left on device")
+
+    monkeypatch.setattr(metrics, "_copy_in_one", full)
+    with pytest.raises(StorageFailed, match=r"cannot be brought up to date.*No space left on device"):
+        metrics.sync()
+    assert not list(workspace.root.glob("metrics.duckdb.broken-*"))
 
 
 def test_a_half_written_segment_is_not_seen(workspace, metrics):

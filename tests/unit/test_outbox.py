@@ -178,7 +178,6 @@ def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
             "ended_runs": {"after": ""},
             "final_runs": {"after": ""},
             "newest_samples": {"since": ""},
-            "last_success": {"job": "", "since": ""},
         }.items():
             rows = db.execute(f"EXPLAIN QUERY PLAN {outbox._sql[name]}", values).fetchall()
             plans[name] = " ".join(row[3] for row in rows)

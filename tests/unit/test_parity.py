@@ -15,7 +15,7 @@ from core.envelope import Envelope
 from core.errors import ConfigError
 from core.file_reader import FileOptions
 from core.files import open_sink
-from core.model import Column, Job, KafkaConfig, Plan, Query, Rows
+from core.model import Column, CsvDialect, Job, KafkaConfig, Plan, Query, Rows
 from core.parity import KEPT, compare, differences_into
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
@@ -65,6 +65,85 @@ def test_a_file_of_our_own_says_the_same_as_the_job(tmp_path: Path, name: str):
     assert found.differences == []
     assert found.is_equal
     assert (found.our_rows, found.file_rows, len(found.columns)) == (2500, 2500, 6)
+
+
+def seconds(*moment: int) -> datetime:
+    return datetime(*moment)  # type: ignore[arg-type]  # noqa: DTZ001 - as a database gives it
+
+
+ODD_COLUMNS = (
+    Column("BARCODE", "text", "text"),
+    Column("AT", "datetime", "timestamp"),
+    Column("T", "time", "time"),
+    Column("V", "unknown", "value"),
+    Column("J", "json", "json"),
+    Column("DAY", "date", "DATE"),
+    Column('a"b', "text", "text"),
+)
+LAST_DAY = (9999, 12, 31, 23, 59, 59)
+ODD = [
+    (
+        "k0",
+        seconds(2026, 1, 17, 23, 59, 59, 999999),
+        time(23, 59, 59, 999999),
+        0.1 + 0.2,
+        "1E5",
+        "2026-01-17 10:30:00",
+        "a\rb",
+    ),
+    ("k1", seconds(*LAST_DAY, 999999), time(10, 0, 0, 999500), 1e22, "1.5e300", "2026-01-17", "a\nb"),
+    ("k2", seconds(*LAST_DAY, 999600), time(10, 0, 0, 999499), -5, "1e400", None, "a\r\nb"),
+    ("k3", seconds(*LAST_DAY, 999499), time(23, 59, 59), "x", "-0.0", "2026-01-17 00:00:00", "\r"),
+    ("k4", seconds(2026, 1, 17, 23, 59, 59, 999499), None, b"\0\xff", '"t"', "2026-01-17 10:30:00.5", "\n"),
+    ("k5", seconds(2026, 1, 17), None, "007", "12345678901234567890.5", "2026-01-17 10:30:00+01:00", " a "),
+    ("k6", seconds(2026, 1, 17), None, 12345678901234567890, "true", "2026-01-17", " 'q\" "),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect"),
+    [
+        ("a.xlsx", CsvDialect()),
+        ("a.csv", CsvDialect()),
+        ("b.csv", CsvDialect(line_end="\n")),
+        ("c.csv", CsvDialect(",", ".", line_end="\n", quote_all=True, bom=False)),
+    ],
+)
+def test_a_file_of_our_own_with_odd_values_says_the_same_as_the_job(tmp_path: Path, name: str, dialect: CsvDialect):
+    form = "excel" if name.endswith("xlsx") else "csv"
+    job = replace(KAFKA, export_format=form, kafka_config=KafkaConfig(), csv=dialect)
+    encoded = Envelope(ODD_COLUMNS, job, scheduled_at=AT).encode(Rows(1, ODD, AT))
+    with open_sink(tmp_path / name, tmp_path, ODD_COLUMNS, job) as (sink, _):
+        assert sink.write(encoded.row_numbers, encoded.data) == encoded.rejects == []
+    found = compare(KAFKA, plan_of(), Result(ODD, ODD_COLUMNS), tmp_path / name)
+    assert found.differences == []
+    assert (found.is_equal, found.our_rows) == (True, len(ODD))
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv"])
+def test_a_column_whose_name_is_signs_alone_is_compared_like_any_other(tmp_path: Path, name: str):
+    columns = (COLUMNS[0], Column("%", "integer", "int"), Column('"', "text", "text"))
+    job = replace(KAFKA, export_format="excel" if name == "a.xlsx" else "csv")
+    given: list[tuple[Any, ...]] = [("k1", 5, "x"), ("k2", 6, "y")]
+    encoded = Envelope(columns, job, scheduled_at=AT).encode(Rows(1, given, AT))
+    with open_sink(tmp_path / name, tmp_path, columns, job) as (sink, _):
+        sink.write(encoded.row_numbers, encoded.data)
+    assert compare(KAFKA, plan_of(), Result(given, columns), tmp_path / name).is_equal
+    found = compare(KAFKA, plan_of(), Result([("k1", 5, "x"), ("k2", 7, "y")], columns), tmp_path / name)
+    assert [(d.column, d.ours, d.theirs) for d in found.differences] == [("%", "7", "6")]
+
+
+def test_a_last_moment_of_excels_time_that_another_program_wrote_is_read(tmp_path: Path):
+    from xlsxwriter import Workbook
+
+    with Workbook(tmp_path / "old.xlsx") as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["BARCODE", "AT"])
+        sheet.write_string(1, 0, "k2")
+        sheet.write_datetime(1, 1, ODD[2][1], book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss.000"}))
+    columns = ODD_COLUMNS[:2]
+    found = compare(KAFKA, plan_of(), Result([ODD[2][:2]], columns), tmp_path / "old.xlsx")
+    assert (found.differing_cells, found.missing, found.extra) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a.csv"])

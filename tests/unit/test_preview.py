@@ -210,6 +210,24 @@ def test_large_numbers_that_are_sent_as_text_are_not_warned() -> None:
     assert 'so set "types": {"IMPORTO": "string"}' in only(look(table, replace(JOB, types={"importo": "integer"})))
 
 
+@pytest.mark.parametrize("kind", ["char", "text"])
+def test_a_key_that_ends_with_blanks_is_warned_until_types_trims_it(kind: str) -> None:
+    table = Table([Column("BARCODE", kind, "CHAR(5)"), AMOUNT], [("AB   ", 1), ("ABCDE", 2), (None, 3)])
+    job = replace(JOB, on_null_key="send")
+    (text,) = [text for text in look(table, job).warnings if "blanks" in text]
+    assert text.startswith("BARCODE (CHAR(5)): the key ends with blanks in 1 of 3 rows, ")
+    assert 'set "types": {"BARCODE": "string"}' in text
+    trimmed = look(table, replace(job, types={"barcode": "string"}))
+    assert not any("blanks" in text for text in trimmed.warnings)
+    assert [message.key for message in trimmed.messages] == ["AB", "ABCDE", None]
+
+
+def test_sqlite_dates_with_and_without_a_time_are_warned() -> None:
+    days = ["2026-01-16", "2026-01-16 08:00:00", "2026-01-16 00:00:00.000", None]
+    table = Table([BARCODE, Column("DAY", "date", "DATE")], [(str(i), day) for i, day in enumerate(days)])
+    assert only(look(table)).startswith("DAY: 1 of 3 dates carry a time of day and the others do not")
+
+
 def test_oracle_dates_with_and_without_a_time_are_warned_until_types_fixes_one_shape() -> None:
     column = Column("TRKDATE", "oracle_date", "DATE")
     table = Table([BARCODE, column], [("a", datetime(2026, 1, 16)), ("b", datetime(2026, 1, 16, 8)), ("c", None)])  # noqa: DTZ001

@@ -973,3 +973,47 @@ def test_sqlglot_is_imported_only_when_a_statement_is_judged() -> None:
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
+
+
+# ── a blank behind & ──
+
+
+@pytest.mark.parametrize("db_type", DIALECTS)
+def test_a_blank_behind_the_ampersand_changes_nothing(db_type: DbType) -> None:
+    tight = "SELECT '&X', 'a&X.b', '&&X' FROM t WHERE n = &N AND d IN ('&X') AND c = '&COL'"
+    loose = "SELECT '& X', 'a&  X.b', '&& X' FROM t WHERE n = & N AND d IN ('&\tX') AND c = '& COL'"
+    assert bound(DEFINES + loose, db_type).steps == bound(DEFINES + tight, db_type).steps
+
+
+def test_a_blank_and_a_misspelt_name_in_a_literal_are_an_error() -> None:
+    error = refusal(DEFINES.replace("define X", "define DATA") + "SELECT '& DTA' FROM dual")
+    assert error.what == "&DTA is not defined"
+    assert (error.line, error.column, error.why) == (DEFINE_LINES + 1, 9, "the nearest is &DATA")
+
+
+@pytest.mark.parametrize("db_type", DIALECTS)
+@pytest.mark.parametrize("text", ["SELECT 'Marks & Spencer', 'R & D' FROM t", "SELECT a FROM t WHERE f & m = 1"])
+def test_an_ampersand_with_a_blank_and_no_such_parameter_is_itself(db_type: DbType, text: str) -> None:
+    (step,) = bound(DEFINES + text, db_type).steps
+    assert (step.sql, list(step.binds)) == (text, [])
+
+
+def test_an_inserted_name_may_have_a_blank_before_it_where_no_operator_can_stand() -> None:
+    assert bound(DEFINES + "SELECT & COL FROM EXPORT_& YY", "oracle").steps[0].sql == "SELECT BARCODE FROM EXPORT_26"
+    assert bound(DEFINES + "SELECT & COL FROM t", "postgresql").steps[0].sql == "SELECT BARCODE FROM t"
+
+
+@pytest.mark.parametrize("db_type", ["postgresql", "sqlserver", "sqlite"])
+@pytest.mark.parametrize("text", ["SELECT flags & COL FROM t", "SELECT (a + 1) & N FROM t", "SELECT x_& YY FROM t"])
+def test_what_may_be_parameter_or_operator_is_refused(db_type: DbType, text: str) -> None:
+    error = refusal(DEFINES + text, db_type)
+    assert "may be the parameter" in error.what
+    assert (error.line, error.column) == (DEFINE_LINES + 1, text.index("&") + 1)
+
+
+def test_set_define_off_holds_for_an_ampersand_with_a_blank() -> None:
+    assert bound(f"{DEFINES}SET DEFINE OFF\nSELECT '& X'", "sqlite").steps[0].sql == "SELECT '& X'"
+
+
+def test_a_value_made_of_another_parameter_is_refused_with_a_blank_too() -> None:
+    assert "stands inside the value of B" in refusal("define A='x'\ndefine B='R & A'\nSELECT '&B' FROM dual").what

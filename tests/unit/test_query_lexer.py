@@ -139,6 +139,36 @@ def test_marks_stand_where_sql_plus_would_substitute_except_in_comments(text: st
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("'& DATA'", ["DATA"]),
+        ("'a&&  data.b'", ["DATA"]),
+        ("'&\tDATA &\u00a0DATA'", ["DATA", "DATA"]),
+        ('"& DATA"', ["DATA"]),
+        ("q'[& DATA]'", ["DATA"]),
+        ("a = & DATA", ["DATA"]),
+        ("EXPORT_& DATA.", ["DATA"]),
+        ("'& DTA'", ["DTA"]),
+        ("'Marks & Spencer & 5'", []),
+        ("flags & mask && 5", []),
+        ("flags & DTA", []),
+        ("'&\nDATA'", []),
+        ("-- & DATA", []),
+        ("/* & DATA */", []),
+    ],
+)
+@pytest.mark.parametrize("db_type", DIALECTS)
+def test_blanks_behind_the_ampersand_are_skipped_where_the_name_is_defined(
+    text: str, names: list[str], db_type: DbType
+) -> None:
+    if text.startswith("q'") and db_type != "oracle":
+        text = text.removeprefix("q")
+    tokens = lex(f"SELECT {text}", db_type, {"DATA"})
+    assert [mark.name for token in tokens for mark in token.marks] == names
+    assert "".join(token.text for token in tokens) == f"SELECT {text}"
+
+
+@pytest.mark.parametrize(
     "line", ["SET DEFINE OFF", "set define off;", "SET DEF OFF", "SET SCAN OFF", "Set  Define  Off ;"]
 )
 def test_set_define_off_makes_the_ampersand_plain_until_it_is_on_again(line: str) -> None:

@@ -84,8 +84,9 @@ def test_no_value_changes_the_statement(value: str, sample: tuple[DbType, str]) 
     query = attempt(text, db_type, value)
     if isinstance(query, SqlError):
         str(query).encode()
-        # The only other reason: SQL Server would cut a joined literal of about 4,000 characters.
-        assert cannot_be_sent or (db_type == "sqlserver" and len(value) > 3000)
+        # The only other reasons: SQL Server would cut a joined literal of about 4,000 characters, and a comma in IN ('&X').
+        is_too_long = db_type == "sqlserver" and len(value) > 3000
+        assert cannot_be_sent or is_too_long or ("," in value and "[list]" in query.remedy and "IN ('&X'" in form)
         return
     (step,) = query.steps
     assert not cannot_be_sent

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.alert_notices import failure_notice
 from core.envelope import Reject
 from core.errors import BrokerUnavailable, ConfigError
 from core.model import PartitionRange, Run
@@ -80,6 +81,25 @@ AWAY = replace(
     error_remedy="python -m core doctor",
     error_retriable=True,
 )
+
+
+FILE = replace(AWAY, topic="", cluster="", rows_read=3, rejected=1, error_text="disk full", error_remedy="make room")
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
+def test_a_run_to_a_file_speaks_of_rows_written_also_where_it_failed(state: str):
+    text = "\n".join(run_lines(replace(FILE, state=state)))
+    assert "0 of 3 rows read are written, 1 rejected: disk full" in text
+    assert "no file was written; run it again" in text
+    assert "acknowledged" not in text
+    assert "find KEY" not in text
+
+
+def test_a_failed_run_to_a_file_speaks_of_rows_written_in_mail():
+    text = str(failure_notice(FILE, None))
+    assert "('written', '0')" in text
+    assert "writes the file again" in text
+    assert "acknowledged" not in text
 
 
 def test_the_heading_names_job_time_with_zone_and_parameters():
@@ -190,6 +210,12 @@ def test_a_send_that_failed_and_one_by_hand_say_so():
     assert "sent by hand" in text
 
 
+def test_a_send_whose_key_has_blanks_at_its_end_shows_them():
+    text = "\n".join(send_lines("AB", [SEND | {"key": "AB   "}, SEND | {"key": "AB"}], "UTC"))
+    assert "AB   2 sends in 1 run" in text
+    assert text.count("Export   key 'AB   '   pstt-traces-3") == 1
+
+
 def test_a_key_that_was_never_sent_says_where_to_look():
     assert send_lines("k", [], "UTC")[0] == "k   never sent from this workspace"
 
@@ -215,3 +241,9 @@ def test_a_problem_has_its_four_parts_for_people_and_for_programs():
         4,
     )
     assert error_document(BrokerUnavailable("away"))["retriable"] is True
+
+
+def test_the_heading_cuts_a_long_list():
+    at = datetime(2026, 1, 17, 1, tzinfo=UTC)
+    line = heading("Export", at, "Europe/Rome", [("IDS", ",".join(["1"] * 1000))])
+    assert line.endswith("IDS = " + ",".join(["1"] * 100) + ",… (1,999 characters)")

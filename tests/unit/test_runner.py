@@ -656,6 +656,21 @@ def test_the_calendar_does_not_send_what_a_person_has_sent_for_its_time(stage):
     assert stage.hands.started == []
 
 
+def test_a_dry_run_gets_a_list_as_the_text_that_the_command_line_takes(stage):
+    begun = []
+
+    def begin(words, **streams):
+        begun.extend(words)
+        return subprocess.Popen([sys.executable, "-c", ""], **streams)
+
+    args = {"parameters": {"STATI": ["N", "a,b"], "DATA": "2026-01-01"}}
+    number = stage.agenda.ask("dry_run", job="export", args=args, asked_by="anna", now=stage.clock())
+    dry_runs = DryRuns(stage.workspace.root, stage.agenda, begin, 1)
+    dry_runs.start(stage.agenda.request(number), stage.runner.roster.entries["export"].job)
+    dry_runs.end(stage.clock())
+    assert begun[begun.index("--param") :] == ["--param", 'STATI=N,"a,b"', "--param", "DATA=2026-01-01", "--", "export"]
+
+
 def test_a_disabled_job_runs_when_it_is_asked_for(stage):
     stage.write(enabled=False)
     stage.go()

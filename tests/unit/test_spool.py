@@ -10,7 +10,7 @@ import pytest
 
 import core.spool
 from core.errors import DeliveryTimeout, MessageTooLarge, StorageFailed
-from core.model import Batch, Delivery, PartitionRange
+from core.model import Batch, Delivery, Destination, PartitionRange
 from core.spool import SEND_SCHEMA, Spool, Tally
 
 
@@ -31,6 +31,7 @@ def delivered(
 
 def test_what_is_recorded_is_on_disk_after_close(tmp_path):
     spool = Spool(tmp_path / "spool", run_id="r1", job="j")
+    spool.destination = Destination("Kafka Rig", "4L6g3nShT-eMCtK--X86sw")
     spool.record(delivered(4, errors={2: DeliveryTimeout("not acknowledged in 30 s")}))
     tally = spool.close()
     (segment,) = (tmp_path / "spool").iterdir()
@@ -54,6 +55,9 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
         "status": "acknowledged",
         "error": None,
         "error_class": None,
+        "cluster": "Kafka Rig",
+        "cluster_id": "4L6g3nShT-eMCtK--X86sw",
+        "bootstrap_servers": None,
     }
     assert (tally.acknowledged, tally.failed, tally.bytes) == (3, 1, 3 * 7)
 

@@ -51,7 +51,11 @@ class RunShape(_Taken):
             examples=["2026-01-17T02:00"],
         ),
     ] = None
-    parameters: dict[str, str] = Field({}, examples=[{"DATA": "2026-01-16"}])
+    parameters: dict[str, str | list[str]] = Field(
+        {},
+        description="Parameter → value or template; for a parameter marked [list] several, as a list or with commas between.",
+        examples=[{"DATA": "2026-01-16", "STATI": ["N", "S"]}],
+    )
     again: bool = Field(
         default=False,
         description="Also where this scheduled time was sent: readers see its messages again. Without it: 409.",

@@ -75,6 +75,12 @@ def _state() -> None:
             )
     if frame.problem:
         st.warning(plain(frame.problem), icon=":material/warning:")
+    if frame.damaged:
+        text = t(
+            "{count} damaged segments of the spool were set aside: metrics and find lack their sends",
+            count=frame.damaged,
+        )
+        st.caption(f":material/warning: {text} · `python -m core doctor`")
 
 
 def _cluster(cluster: data.ClusterState, timezone: str, at: datetime) -> str:

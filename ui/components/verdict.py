@@ -52,6 +52,8 @@ def equation(run: Run) -> str:
         "acknowledged": number(run.acknowledged),
         "rejected": number(run.rejected),
     }
+    if run.is_file:
+        return _file_equation(run, values)
     if run.is_balanced:
         return t("{read} read = {acknowledged} acknowledged + {rejected} rejected", **values)
     if not run.unaccounted:
@@ -62,6 +64,14 @@ def equation(run: Run) -> str:
     )
 
 
+def _file_equation(run: Run, values: dict[str, str]) -> str:
+    if run.is_balanced:
+        return t("{read} read = {acknowledged} written + {rejected} rejected", **values)
+    return t("{read} read, {acknowledged} written, {rejected} rejected", **values)
+
+
 def subject(run: Run) -> str:
-    """`A00 → topic`, escaped."""
+    """`A00 → topic (cluster)` or `A00 → file`, escaped."""
+    if run.is_file:
+        return f"{plain(run.connection)} → {plain(', '.join(file.path for file in run.files) or t('a file'))}"
     return f"{plain(run.connection)} → {plain(run.topic)} ({plain(run.cluster)})"

@@ -92,6 +92,7 @@ def episode_title(rule: str) -> str:
         "error_rate": t("Error rate too high"),
         "runner_memory": t("Memory of the runner"),
         "job_late": t("No success in time"),
+        "spool_damaged": t("Damaged segment of the spool"),
     }.get(rule, rule)
 
 
@@ -167,7 +168,7 @@ def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> di
                         key=f"rule:{name}:threshold",
                         disabled=not allowed,
                     )
-        if name != "job_late":
+        if name not in ("job_late", "spool_damaged"):
             with lasts:
                 minutes = st.number_input(
                     t("Lasts for, minutes"),

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import streamlit as st
 
@@ -60,7 +59,7 @@ def _names() -> dict[str, str]:
 @fragment(run_every=15)
 def _grid() -> None:
     names = _names()
-    today = data.now().astimezone(ZoneInfo(data.frame().timezone)).date()
+    today = data.newest_day()
     axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     by_day = {slug: _by_day(slots) for slug, slots in data.calendar_slots(DAYS).items()}
     cells: dict[str, dict[date, tuple[DayState, str]]] = {}
@@ -101,7 +100,7 @@ def _take(points: Iterable[dict[str, Any]], slugs: list[str]) -> None:
 def _by_day(slots: Iterable[Slot]) -> dict[date, list[Slot]]:
     days: dict[date, list[Slot]] = {}
     for slot in slots:
-        days.setdefault(slot.scheduled_at.astimezone(ZoneInfo(slot.timezone)).date(), []).append(slot)
+        days.setdefault(slot.day, []).append(slot)
     return days
 
 
@@ -125,7 +124,7 @@ def _label(slug: str, names: dict[str, str]) -> str:
 
 def _day(names: dict[str, str]) -> None:
     st.subheader(t("One day"), anchor=False)
-    today = data.now().astimezone(ZoneInfo(data.frame().timezone)).date()
+    today = data.newest_day()
     st.session_state.setdefault("calendar_day", today)
     with st.container(horizontal=True):
         slug = st.selectbox(
@@ -158,7 +157,7 @@ def _day(names: dict[str, str]) -> None:
 def _why(slot: Slot) -> str:
     if slot.run:
         return slot.run.error_text or ""
-    return slot.reason or (t("nothing ran, and nothing says why") if slot.state == "missing" else "")
+    return slot.reason or (t("it was never started: no runner worked") if slot.state == "missing" else "")
 
 
 # ── a range ───────────────────────────────────────────────────────────────────────────────────
@@ -166,7 +165,7 @@ def _why(slot: Slot) -> str:
 
 def _range(names: dict[str, str]) -> None:
     st.subheader(t("Send a range again"), anchor=False)
-    today = data.now().astimezone(ZoneInfo(data.frame().timezone)).date()
+    today = data.newest_day()
     slug = st.selectbox(t("Job"), list(names), format_func=lambda name: _label(name, names), key="calendar_range_job")
     st.session_state.setdefault("calendar_range", (today, today))
     days = st.date_input(t("From, to"), key="calendar_range", format="DD/MM/YYYY", max_value=today)

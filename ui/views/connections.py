@@ -51,7 +51,9 @@ def show() -> None:
     _cards("database", {str(entry.get("name", "?")): entry for entry in databases})
     _heading(t("Kafka clusters"), "cluster")
     _cards("cluster", clusters)
-    if not clusters:
+    if clusters:
+        guarded(_usual_environment)(document)
+    else:
         st.caption(t("Without an entry the KAFKA settings say where the cluster is."))
         _tested("cluster", "")
     guarded(_topics)(list(clusters))
@@ -160,6 +162,30 @@ def _answer(kind: str, name: str) -> None:
         if fact.remedy:
             text += f"  \n{t('Next')}: {plain(fact.remedy)}"
         st.markdown(text)
+
+
+# ── the usual environment ─────────────────────────────────────────────────────────────────────
+
+
+def _usual_environment(document: Mapping[str, Any]) -> None:
+    """Sets `default_environment`."""
+    names = list(document["kafka_connections"])
+    known = document.get("default_environment")
+    chosen = st.selectbox(
+        t("Usual environment"),
+        names,
+        index=names.index(known) if known in names else None,
+        placeholder=t("none: whoever names no cluster is refused"),
+        key=f"usual_environment_{known}",
+        help=t("The cluster of whatever names none: jobs, messages by hand, REST, the command line."),
+        disabled=not may("admin"),
+        width=320,
+    )
+    if chosen is not None and chosen != known:
+        seen = read_stored(data.workspace().connections_file).sha256
+        changes.save_connections({**document, "default_environment": chosen}, "default_environment", seen)
+        st.toast(t("Saved"), icon=":material/check:")
+        st.rerun()
 
 
 # ── topics ────────────────────────────────────────────────────────────────────────────────────
@@ -393,8 +419,9 @@ def _edit_cluster(document: Mapping[str, Any], name: str) -> None:
     secret = _secret(str(old.get("sasl_password") or ""), f"secrets/kafka-{_file_of(key)}")
     _more(entry, CLUSTER_KEYS, CLUSTER_FIELDS)
     without = {other: value for other, value in clusters.items() if other != name}
+    usual = {} if clusters or document.get("default_environment") else {"default_environment": key}
     _finish(
-        {**document, "kafka_connections": {**clusters, key: entry}},
+        {**document, **usual, "kafka_connections": {**clusters, key: entry}},
         {**document, "kafka_connections": without},
         (entry, "sasl_password", secret),
         f"cluster {key}",

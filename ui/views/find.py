@@ -56,6 +56,8 @@ def _results(key: str) -> None:
     zone = data.frame().timezone
     shown = found.sends[:MOST_SHOWN]
     index = choose([_row(send, zone) for send in shown], f"sends_{key}", most_px=420)
+    if not found.is_beginning and any(send["key"] != key for send in found.sends):
+        st.caption(t("Some were sent with blanks at the end of the key, as a CHAR column has them."))
     note = t("Select a send to read its message from the topic. Times are those of {zone}.", zone=plain(zone))
     st.caption(note)
     if index is None and len(shown) == 1:
@@ -173,6 +175,7 @@ def _sent(send: dict[str, Any], zone: str) -> None:
         t("size"): size(send["size_bytes"]),
         t("handed over"): moment(send["handed_over_at"], zone, seconds=True),
         t("acknowledged in"): milliseconds(send["latency_ms"]),
+        t("cluster"): send["cluster"] or "–",
         t("run"): send["run_id"],
     }
     _facts(facts, "sent")

@@ -22,7 +22,9 @@ from core.errors import ConfigError, PsttError
 from core.file_edits import LARGEST_QUERY_BYTES
 from core.job_edits import NewerEdit
 from core.model import Job
+from core.report import short_value
 from core.templates import EXAMPLES
+from core.values import as_text
 from ui import changes, data
 from ui.access import may
 from ui.components.links import go, link
@@ -31,7 +33,7 @@ from ui.components.requests import progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.formats import clock, day, moment, number, size
-from ui.language import current, t
+from ui.language import current, t, tn
 
 __all__ = ["moment_words", "moments", "parameters_of", "show", "show_new"]
 
@@ -90,6 +92,7 @@ FIELDS: Mapping[str, Kind] = {
     "overlap": "choice",
     "timeout_s": "number",
 }
+SHOWN_VALUES = 20
 _FILE, _PARAMETERS, _RAW, _SAVING, _THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
 
 
@@ -120,7 +123,7 @@ def _fill(job: Job) -> None:
         for step in place.split("."):
             value = value[step]
         st.session_state[_key(place)] = _shown(place, kind, value)
-    st.session_state[_PARAMETERS] = {name.upper(): str(value) for name, value in document["parameters"].items()}
+    st.session_state[_PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
     for name in [name for name in st.session_state if str(name).startswith(_key("parameter:"))]:
         del st.session_state[name]
 
@@ -421,10 +424,19 @@ def _parameters() -> None:
         elif found.given is None and found.mandatory:
             st.error(plain(t("{name} is mandatory and has no value", name=found.name)))
         else:
-            st.caption(f"→ **{plain(found.value)}** {t('at {time}', time=moment(at, zone))}")
+            st.caption(f"→ {_bound(found)} {t('at {time}', time=moment(at, zone))}")
     for name in [name for name in given if name not in {p.name for p in parsed.parameters}]:
         st.warning(t("The query has no parameter {name}.", name=plain(name)))
         st.button(t("Take {name} out", name=plain(name)), key=f"without_{name}", on_click=given.pop, args=(name, None))
+
+
+def _bound(found: changes.Resolved) -> str:
+    """The value that is bound, or the first ones of a list and how many there are."""
+    if not found.values:
+        return f"**{plain(found.value)}**"
+    shown = " · ".join(f"**{plain(one)}**" for one in found.values[:SHOWN_VALUES])
+    more = " · …" if len(found.values) > SHOWN_VALUES else ""
+    return f"{shown}{more} ({tn(len(found.values), '1 value', '{count} values', count=number(len(found.values)))})"
 
 
 def _parameter(parameter: model.Parameter, given: dict[str, str]) -> None:
@@ -432,11 +444,12 @@ def _parameter(parameter: model.Parameter, given: dict[str, str]) -> None:
     if key not in st.session_state:
         st.session_state[key] = given.get(parameter.name, "")
     star = t("mandatory") if parameter.mandatory else t("optional")
+    several = t("a list, such as N,S; a value that holds a comma stands in quotes") if parameter.is_list else ""
     allowed = t("one of {values}", values=", ".join(parameter.allowed)) if parameter.allowed else ""
     text = st.text_input(
         f"{plain(parameter.name)} · {star}",
         key=key,
-        help=plain(" · ".join(filter(None, [parameter.description, allowed]))) or None,
+        help=plain(" · ".join(filter(None, [parameter.description, several, allowed]))) or None,
         placeholder=parameter.default if not parameter.mandatory else t("such as {date-1}"),
         disabled=not may("operator"),
     )
@@ -628,7 +641,7 @@ def parameters_of(job: Job, at: datetime) -> None:
     parsed = changes.parsed_query(job.query, job.connection)
     found = changes.resolved_parameters(parsed, job.parameters, at, job.timezone)
     if found:
-        st.markdown(" · ".join(f"**{plain(p.name)}** = {plain(p.problem or p.value)}" for p in found))
+        st.markdown(" · ".join(f"**{plain(p.name)}** = {plain(p.problem or short_value(p.value))}" for p in found))
 
 
 # ── the messages it would make ────────────────────────────────────────────────────────────────
@@ -669,7 +682,7 @@ def _messages(job: Job, plan: model.Plan, seen: Any) -> None:
     for warning in seen.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     st.caption(
-        " · ".join(f"{plain(name)} = {plain(value)}" for name, value in plan.query.values.items())
+        " · ".join(f"{plain(name)} = {plain(short_value(value))}" for name, value in plan.query.values.items())
         or t("The query has no parameters.")
     )
     if job.export_format != "kafka":

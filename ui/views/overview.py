@@ -1,8 +1,9 @@
-"""Overview: did yesterday's rows all arrive, and is all well now?"""
+"""Overview: did all arrive that was due today and yesterday, and is all well now?"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -71,25 +72,27 @@ def warm_up() -> None:
 
 @fragment(run_every=EVERY_S)
 def _answer() -> None:
-    answer, slots = data.yesterday()
-    text = _sentence(answer)
-    if not answer.due:
+    days = data.today_and_yesterday()
+    text = "  \n".join(_sentence(answer, is_today=index == 0) for index, (answer, _) in enumerate(days))
+    answers = [answer for answer, _ in days if answer.due]
+    if not answers:
         st.info(text, icon=":material/event_available:")
-    elif answer.failed or answer.missing:
+    elif any(answer.failed or answer.missing for answer in answers):
         st.error(text, icon=":material/error:")
-    elif answer.running or answer.waiting:
+    elif any(answer.running or answer.waiting for answer in answers):
         st.info(text, icon=":material/hourglass_top:")
-    elif answer.rejected or not answer.is_complete:
+    elif any(answer.rejected or not answer.is_complete for answer in answers):
         st.warning(text, icon=":material/warning:")
     else:
         st.success(text, icon=":material/check_circle:")
-    _ways_on(answer, slots)
+    _ways_on(answers, [slot for _, slots in days for slot in slots])
 
 
-def _sentence(answer: DayAnswer) -> str:
-    name = t("Yesterday, {day}", day=day(answer.day))
+def _sentence(answer: DayAnswer, *, is_today: bool) -> str:
+    of_day = day(answer.day)
+    name = t("Today, {day}, so far", day=of_day) if is_today else t("Yesterday, {day}", day=of_day)
     if not answer.due:
-        return f"**{name}**: {t('no run was due that carries its rows.')}"
+        return f"**{name}**: {t('no run was due.')}"
     parts = [
         t(
             "**{name}**: {acknowledged} of {read} rows acknowledged, {complete} of {due} runs complete.",
@@ -115,14 +118,14 @@ def _sentence(answer: DayAnswer) -> str:
     return " ".join(parts)
 
 
-def _ways_on(answer: DayAnswer, slots: list[Slot]) -> None:
+def _ways_on(answers: list[DayAnswer], slots: list[Slot]) -> None:
     """Straight to what is not as it should be."""
     bad = [slot.run for slot in slots if slot.run and slot.state != "complete"]
     with st.container(horizontal=True, gap="medium"):
         for run in bad[:3]:
             words = t("see the rejects") if run.state == "succeeded" else verdict_word(run.verdict)
             link("runs", f"{plain(run.job_name)}: {words}", icon=":material/arrow_forward:", run=run.run_id)
-        if answer.missing or len(bad) > 3:
+        if any(answer.missing for answer in answers) or len(bad) > 3:
             link("calendar", t("see the calendar"), icon=":material/calendar_month:")
 
 
@@ -239,9 +242,10 @@ def _charts(scope: Scope, days: int) -> None:
         total = sum(row["messages"] for row in seen.days)
         alt = t("{count} messages in {days} days", count=number(total), days=days)
         event = charts.show(figure, f"per_day_{days}", alt, select=("points",))
-        st.caption(t("A click on a day shows its runs."))
+        st.caption(t("By the day on which they were sent. A click on a day shows the runs that sent on it."))
         if points := charts.clicked(event):
-            go("runs", day=str(points[0]["x"])[:10], **({"job": scope.job} if scope.job else {}))
+            only = {name: value for name, value in asdict(scope).items() if value}
+            go("runs", sent=str(points[0]["x"])[:10], **only)
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True):
         st.subheader(t("Latency per hour"), anchor=False)

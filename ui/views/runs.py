@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import get_args
 
 import streamlit as st
 
 from core.errors import PsttError
+from core.figures import Scope
 from core.model import Run, Verdict
+from core.report import short_value
 from ui import data
 from ui.access import may
 from ui.components import charts
@@ -25,6 +28,7 @@ from ui.language import t, tn
 __all__ = ["show"]
 
 PER_PAGE = 50
+Days = tuple[date, date] | None
 _REPLAYING = "replaying"
 """Which run the open dialog is about, and whether only its rejects."""
 STATES: tuple[Verdict, ...] = get_args(Verdict)
@@ -45,24 +49,16 @@ def show() -> None:
 def _list() -> None:
     st.title(t("Runs"), anchor=False)
     progress()
-    job, states, days = _filters()
-    _table(job, states, days)
+    _table(*_filters())
 
 
-def _filters() -> tuple[str | None, list[str], tuple[date, date] | None]:
+def _filters() -> tuple[Scope, list[str], Days, Days]:
     choices = data.choices()
-    asked_job, asked_day = st.query_params.get("job"), _day(st.query_params.get("day"))
-    jobs = [None, *choices.jobs]
+    jobs, topics, clusters = ([None, *offered] for offered in (choices.jobs, choices.topics, choices.clusters))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        job = st.selectbox(
-            t("Job"),
-            jobs,
-            index=jobs.index(asked_job) if asked_job in jobs else 0,
-            format_func=lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug),
-            key="runs_job",
-            bind="query-params",
-            width=280,
-        )
+        job = _choose("job", t("Job"), jobs, lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug))
+        topic = _choose("topic", t("Topic"), topics, lambda name: name or t("all"))
+        cluster = _choose("cluster", t("Environment"), clusters, lambda name: name or t("all"))
         states = st.multiselect(
             t("State"),
             STATES,
@@ -72,19 +68,42 @@ def _filters() -> tuple[str | None, list[str], tuple[date, date] | None]:
             placeholder=t("all"),
             width=280,
         )
-        days = st.date_input(
-            t("Scheduled on"),
-            value=(asked_day, asked_day) if asked_day else (),
-            format="DD/MM/YYYY",
-            key="runs_days",
-            bind="query-params",
-            width=240,
-        )
+        days = _days("day", "runs_days", t("Scheduled on"), t("The day in the time zone of each job."))
+        sent_on = _days("sent", "runs_sent", t("Sent on"), t("The day in the time zone of the workspace."))
         run_id = st.text_input(t("Run"), placeholder=t("its id, or the beginning"), key="runs_id", width=200)
     if run_id.strip():
         go("runs", run=run_id.strip())
+    return Scope(job, topic, cluster), list(states), days, sent_on
+
+
+def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[str | None], str]) -> str | None:
+    """A filter that the address may name, as a link does (`asked`) or as it was chosen."""
+    wanted = st.query_params.get(asked)
+    return st.selectbox(
+        label,
+        offered,
+        index=offered.index(wanted) if wanted in offered else 0,
+        format_func=name,
+        key=f"runs_{asked}",
+        bind="query-params",
+        width=240,
+    )
+
+
+def _days(asked: str, key: str, label: str, explained: str) -> Days:
+    """As `_choose`, for a span of days; None: whenever."""
+    wanted = _day(st.query_params.get(asked))
+    days = st.date_input(
+        label,
+        value=(wanted, wanted) if wanted else (),
+        format="DD/MM/YYYY",
+        key=key,
+        bind="query-params",
+        help=explained,
+        width=240,
+    )
     chosen = tuple(days) if isinstance(days, tuple) else (days,) if days else ()
-    return job, list(states), (chosen[0], chosen[-1]) if chosen else None
+    return (chosen[0], chosen[-1]) if chosen else None
 
 
 def _day(text: str | None) -> date | None:
@@ -95,13 +114,14 @@ def _day(text: str | None) -> date | None:
 
 
 @fragment(run_every=5)
-def _table(job: str | None, states: list[str], days: tuple[date, date] | None) -> None:
+def _table(scope: Scope, states: list[str], days: Days, sent_on: Days) -> None:
     page = st.session_state.get("runs_page", 1) - 1
-    runs, count = data.runs_page(job, states, days, page, PER_PAGE)
+    found = data.runs_page(scope, states, days, sent_on, page, PER_PAGE)
+    runs, count = found.runs, found.count
     pages = max(1, -(-count // PER_PAGE))
     if page >= pages:
         st.session_state["runs_page"] = pages
-        runs, count = data.runs_page(job, states, days, pages - 1, PER_PAGE)
+        runs = data.runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
     timezone = data.frame().timezone
     rows = [
         {
@@ -119,6 +139,15 @@ def _table(job: str | None, states: list[str], days: tuple[date, date] | None) -
         }
         for run in runs
     ]
+    if found.by_hand:
+        st.caption(
+            tn(
+                found.by_hand,
+                "On these days 1 message was sent by hand; it belongs to no run.",
+                "On these days {count} messages were sent by hand; they belong to no run.",
+                count=number(found.by_hand),
+            )
+        )
     if not rows:
         st.info(t("No run is like that."), icon=":material/filter_alt_off:")
         return
@@ -182,6 +211,8 @@ def _head(detail: data.RunDetail) -> None:
     if run.error_text:
         error = PsttError(run.error_text, remedy=run.error_remedy or "")
         problem(error)
+    for warning in run.warnings:
+        st.warning(plain(warning), icon=":material/warning:")
     scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
     facts = [
         subject(run),
@@ -201,7 +232,9 @@ def _head(detail: data.RunDetail) -> None:
 
 def _parameters(run: Run) -> None:
     if run.parameters:
-        st.markdown(" · ".join(f"**{plain(name)}** = {plain(value)}" for name, value in run.parameters.items()))
+        st.markdown(
+            " · ".join(f"**{plain(name)}** = {plain(short_value(value))}" for name, value in run.parameters.items())
+        )
 
 
 # ── what can be done with it ──────────────────────────────────────────────────────────────────

@@ -1,0 +1,157 @@
+"""One connection to a database and the thread in which its driver's calls happen.
+
+A driver waits for its server in C, where neither a signal nor a flag of ours reaches it, and a server that has fallen
+silent (packets swallowed on the way) never answers. So whoever wants an answer does not make the call: it waits for the
+thread that does, for as long as it likes, and leaves that thread behind where the driver does not come back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, TypeVar
+
+__all__ = ["NoAnswer", "Session", "is_left_behind"]
+
+T = TypeVar("T")
+
+LOOK_EVERY_S = 0.1
+"""How soon a wait sees that it is over. An answer ends it at once."""
+STOP_AGAIN_S = 1.0
+"""A cancel that came a moment before its statement is forgotten by the server, so it is sent again."""
+CUT_WAIT_S = 1.0
+"""What a call gets to come back once its connection is cut."""
+CLOSE_WAIT_S = 5.0
+"""What saying goodbye may take; some drivers wait for the server's answer to it."""
+
+_left_behind: list[threading.Thread] = []
+
+
+def is_left_behind() -> bool:
+    """Whether a driver's call has not come back. Such a process has to end by `os._exit`.
+
+    At a usual end Python would free the connection that the call still uses, and drivers wait there for ever.
+    """
+    return any(thread.is_alive() for thread in _left_behind)
+
+
+class NoAnswer(Exception):
+    """A call was given up: it neither came back in its time nor after its connection was cut."""
+
+
+class Session:
+    """A connection's calls, one after the other, and its end.
+
+    Args:
+        name: For the thread's name.
+        stop: Cancels what runs on the connection, in the server too; called in a thread of its own.
+        cut: Breaks the connection off, so that a call that waits on it comes back; where the driver can.
+        close: Closes the connection; called in the thread of the calls, when the last of them has come back.
+    """
+
+    def __init__(
+        self, name: str, *, stop: Callable[[], None], cut: Callable[[], None], close: Callable[[], None]
+    ) -> None:
+        self.is_cut = False
+        """We have broken the connection off: what its driver says about that is no news."""
+        self.is_given_up = False
+        """A call did not come back, so nothing more may be asked of this connection."""
+        self._heard_at = monotonic()
+        self._stop = stop
+        self._cut = cut
+        self._close = close
+        self._stopping: threading.Thread | None = None
+        self._newest: Future[Any] | None = None
+        self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=f"pstt-{name}", daemon=True)
+        self._thread.start()
+
+    def begin(self, call: Callable[[], T]) -> Future[T]:
+        """Begins a call, once those before it have come back."""
+        pending: Future[T] = Future()
+        self._newest = pending
+        self._calls.put((call, pending))
+        return pending
+
+    def heard(self) -> None:
+        """Notes that the server has said something: its silence begins anew. For calls that take several answers."""
+        self._heard_at = monotonic()
+
+    def answer(
+        self, pending: Future[T], *, silence_s: float | None, stop_by: Callable[[], float | None] = lambda: None
+    ) -> T:
+        """Waits for a call.
+
+        Args:
+            pending: The call.
+            silence_s: How long the server may say nothing; None: for ever.
+            stop_by: Until when (monotonic) it may take from now on, asked again and again; None: nobody wants it to end.
+
+        Raises:
+            NoAnswer: It was given up.
+        """
+        stopped_at = monotonic()
+        while not _is_done(pending, LOOK_EVERY_S):
+            now, until = monotonic(), stop_by()
+            if until is not None and now >= stopped_at + STOP_AGAIN_S:
+                stopped_at = now
+                self.stop()
+            is_silent = silence_s is not None and now - self._heard_at > silence_s
+            if (is_silent or (until is not None and now > until)) and not self._comes_back(pending):
+                raise NoAnswer
+        return pending.result()
+
+    def stop(self) -> None:
+        """Asks the server to end what runs, and does not wait: asking may hang as well."""
+        if self._stopping is None or not self._stopping.is_alive():
+            self._stopping = threading.Thread(target=self._stop, name="pstt-stop", daemon=True)
+            self._stopping.start()
+
+    def close(self) -> None:
+        """Closes the connection, or leaves it to its thread where that does not come back in time.
+
+        A call that still waits for the server is stopped there.
+        """
+        if self._newest is not None and not self._newest.done():
+            self.stop()
+        closed = self.begin(self._end)
+        self._calls.put(None)
+        is_closed = not self.is_given_up and (
+            _is_done(closed, CUT_WAIT_S if self.is_cut else CLOSE_WAIT_S) or self._comes_back(closed)
+        )
+        if not is_closed:
+            self.is_given_up = True
+            _left_behind[:] = [*filter(threading.Thread.is_alive, _left_behind), self._thread]
+
+    def _comes_back(self, pending: Future[Any]) -> bool:
+        """Whether a call comes back after its connection was cut."""
+        self.is_cut = True
+        self._cut()
+        self.is_given_up = not _is_done(pending, CUT_WAIT_S)
+        return not self.is_given_up
+
+    def _end(self) -> None:
+        if self._stopping is not None:
+            self._stopping.join()  # it uses the connection
+        self._close()
+
+    def _work(self) -> None:
+        while (begun := self._calls.get()) is not None:
+            call, pending = begun
+            self._heard_at = monotonic()
+            try:
+                pending.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+                pending.set_exception(error)
+            del call, pending, begun
+
+
+def _is_done(pending: Future[Any], timeout_s: float) -> bool:
+    try:
+        pending.exception(timeout_s)
+    except TimeoutError:
+        return pending.done()
+    return True

@@ -1,0 +1,530 @@
+"""What became of a scheduled time, asked in the four places that answer it: page, receipt, health, alerts.
+
+Each case is the life of one job on a virtual clock, over the real planner, agenda and ledger. The four must agree.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from core.agenda import Agenda
+from core.alerts import AlertRules, Told
+from core.days import slots_of_days
+from core.errors import QueryFailed
+from core.health import health
+from core.jobs import job_text
+from core.ledger import Ledger, Outcome
+from core.model import Expect, Job, Plan, Query, Step
+from core.outbox import Outbox
+from core.planner import Planner
+from core.receipt import make_receipt
+
+ROME = ZoneInfo("Europe/Rome")
+DAY = date(2026, 1, 17)
+HOURLY = Job("export", "Export", "q.sql", "A00", scheduling_mode="cron", cron="0 * * * *")
+DAILY = replace(HOURLY, cron="0 2 * * *")
+STEP = timedelta(minutes=30)
+QUERY = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+
+
+def rome(hour: int, minute: int = 0, day: date = DAY) -> datetime:
+    return datetime(day.year, day.month, day.day, hour, minute, tzinfo=ROME).astimezone(UTC)
+
+
+@dataclass
+class Life:
+    """One job, its runner, and time that passes."""
+
+    file: Path
+    ledger: Ledger
+    agenda: Agenda
+    outbox: Outbox
+    at: datetime
+    job: Job | None = None
+    planner: Planner | None = None
+    seen_at: datetime | None = None
+    ends: str = "succeeded"
+    """How the next runs end; `running`: they do not."""
+    open: list[tuple[int, str]] = field(default_factory=list)
+
+    def save(self, job: Job) -> None:
+        """A person saves the job's file; the runner, where there is one, sees it."""
+        self.job = job
+        text = job_text(job)
+        self.agenda.add_job_version(job.slug, hashlib.sha256(text.encode()).hexdigest(), text, self.at)
+        if self.planner:
+            self.planner.change(job.slug, job, self.at)
+            if not job.enabled:
+                self.agenda.skip_planned(job.slug, "its job was disabled", self.at, calendar_only=True)
+
+    def delete(self) -> None:
+        self.agenda.end_job(self.job.slug, self.at)
+        if self.planner:
+            self.planner.change(self.job.slug, None, self.at)
+            self.agenda.skip_planned(self.job.slug, "its job file was deleted", self.at)
+        self.job = None
+
+    def start(self) -> None:
+        """The runner begins to work."""
+        self.planner = Planner(self.agenda, grace_s=60, longest_gap=timedelta(days=30))
+        self.planner.open({self.job.slug: self.job} if self.job else {}, self.at, self.seen_at)
+        self.work()
+
+    def stop(self) -> None:
+        self.planner, self.seen_at = None, self.at
+
+    def until(self, moment: datetime) -> None:
+        while self.at < moment:
+            self.at = min(
+                moment,
+                (self.at - datetime(2026, 1, 1, tzinfo=UTC)) // STEP * STEP + STEP + datetime(2026, 1, 1, tzinfo=UTC),
+            )
+            if self.planner:
+                self.work()
+
+    def work(self, waits: bool = False) -> None:
+        self.planner.tick(self.at)
+        for fire in () if waits else self.agenda.startable(self.at):
+            self.run(fire.scheduled_at, fire.fire_id)
+
+    def run(self, scheduled_at: datetime, fire_id: int | None = None, job: Job | None = None) -> None:
+        plan = Plan(job or self.job, QUERY, "c", "t", scheduled_at, 100, fire_id=fire_id)
+        run = self.ledger.start(plan, self.at)
+        self.open.append((fire_id, run.run_id))
+        if self.ends != "running":
+            self.finish(self.ends)
+
+    def finish(self, state: str) -> None:
+        fire_id, run_id = self.open.pop()
+        error = None if state == "succeeded" else QueryFailed("the query failed")
+        self.ledger.finish(run_id, Outcome(state, rows_read=1, acknowledged=int(error is None), error=error), self.at)
+        if fire_id is not None:
+            self.agenda.finish(fire_id, self.at)
+
+    # ── the four places ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def known(self) -> Job:
+        return self.job or replace(HOURLY, enabled=False, scheduling_mode="manual", cron=None)
+
+    def page(self, day: date = DAY) -> dict[str, str]:
+        slots = slots_of_days(self.known, self.ledger, self.agenda, day, day, self.at)
+        return {f"{slot.scheduled_at.astimezone(ROME):%H:%M}": slot.state for slot in slots}
+
+    def receipt(self, day: date = DAY) -> dict[str, str]:
+        jobs = [self.job] if self.job else []
+        made = make_receipt(self.ledger, self.agenda, self.outbox, jobs, day, self.at, "Europe/Rome")
+        told = {}
+        for of_job in made.jobs:
+            told |= {slot.scheduled_at: "missing" for slot in of_job.missing}
+            told |= {slot.scheduled_at: "waiting" for slot in of_job.waiting}
+            told |= {run.scheduled_at: WORDS.get(run.state, "failed") for run in of_job.runs}
+            assert of_job.is_green == all(state == "complete" for state in told.values())
+        return {f"{moment.astimezone(ROME):%H:%M}": told[moment] for moment in sorted(told)}
+
+    def health(self) -> str:
+        if self.job is None:
+            return "none"
+        facts = health(self.agenda, self.ledger, self.outbox, [self.job], [], self.at, 0)
+        return next((fact.status for fact in facts if fact.subject == "job export"), "none")
+
+    def late(self) -> str:
+        """What the rule `job_late` says of a job that is wanted by now."""
+        if self.job is None:
+            return "none"
+        job = replace(self.job, expect=Expect(by=f"{self.at.astimezone(ROME):%H:%M}"))
+        rules = AlertRules(self.outbox, self.agenda, self.ledger, rules_file=self.file, jobs=lambda: [job], told=Told())
+        found = rules._lateness(job, self.at)
+        return "none" if found is None else "late" if found.is_true else "in time"
+
+
+WORDS = {"succeeded": "complete", "running": "running", "partial": "partial"}
+
+
+@pytest.fixture
+def life(tmp_path):
+    file = tmp_path / "ledger.sqlite"
+    with Ledger(file) as ledger, Agenda(file) as agenda, Outbox(file) as outbox:
+        yield Life(tmp_path / "alerts.json", ledger, agenda, outbox, rome(0, 10))
+
+
+# ── lives ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def made_today_with_one_run_for_an_old_day(life: Life) -> None:
+    life.save(HOURLY)
+    life.run(rome(2, day=date(2025, 12, 1)))
+    life.until(rome(3, 5))
+
+
+def made_today_with_a_backfill_of_this_morning(life: Life) -> None:
+    life.at = rome(4, 10)
+    life.save(HOURLY)
+    life.start()
+    life.agenda.plan_asked("export", [rome(1), rome(2)], kind="backfill", asked_by="anna", now=life.at)
+    life.work()
+    life.until(rome(5, 5))
+
+
+def a_backfill_of_a_time_before_the_job_was_made_is_cancelled(life: Life) -> None:
+    life.at = rome(4, 10)
+    life.save(HOURLY)
+    life.start()
+    life.agenda.plan_asked("export", [rome(1)], kind="backfill", asked_by="anna", now=life.at)
+    life.agenda.skip_planned("export", "cancelled by anna", life.at)
+    life.until(rome(5, 5))
+
+
+def disabled_and_enabled_again(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(3, 5))
+    life.save(replace(HOURLY, enabled=False))
+    life.until(rome(9, 5))
+    life.save(HOURLY)
+    life.until(rome(11, 5))
+
+
+def disabled_and_enabled_again_without_a_runner(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(3, 5))
+    life.stop()
+    life.save(replace(HOURLY, enabled=False))
+    life.until(rome(9, 5))
+    life.save(HOURLY)
+    life.until(rome(11, 5))
+
+
+def disabled_and_enabled_again_while_the_runner_is_off_for_longer(life: Life) -> None:
+    life.save(replace(HOURLY, catch_up="none"))
+    life.start()
+    life.until(rome(3, 5))
+    life.stop()
+    life.until(rome(4, 10))
+    life.save(replace(HOURLY, catch_up="none", enabled=False))
+    life.until(rome(6, 5))
+    life.save(replace(HOURLY, catch_up="none"))
+    life.until(rome(7, 30))
+    life.start()
+    life.until(rome(8, 5))
+
+
+def disabled_while_its_fire_waits(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 30))
+    life.at = rome(2)
+    life.work(waits=True)
+    life.at = rome(2, 1)
+    life.save(replace(HOURLY, enabled=False))
+    life.until(rome(4, 5))
+
+
+def deleted(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(2, 5))
+    life.stop()
+    life.until(rome(4, 5))
+    life.delete()
+    life.until(rome(8, 5))
+
+
+def deleted_and_made_again(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(2, 5))
+    life.delete()
+    life.until(rome(5, 5))
+    life.save(HOURLY)
+    life.until(rome(6, 5))
+
+
+def calendar_edited(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(2, 5))
+    life.save(replace(HOURLY, cron="30 */3 * * *"))
+    life.until(rome(7, 5))
+
+
+def calendar_edited_while_no_runner_works(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(2, 5))
+    life.stop()
+    life.until(rome(4, 5))
+    life.save(replace(HOURLY, cron="30 * * * *"))
+    life.until(rome(5, 40))
+
+
+def made_manual(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(2, 5))
+    life.save(replace(HOURLY, scheduling_mode="manual", cron=None))
+    life.until(rome(5, 5))
+
+
+def runner_off(life: Life, job: Job = HOURLY) -> None:
+    life.save(job)
+    life.start()
+    life.until(rome(2, 5))
+    life.stop()
+    life.until(rome(5, 5))
+
+
+def catch_up(which: str) -> Callable[[Life], None]:
+    def lived(life: Life) -> None:
+        runner_off(life, replace(HOURLY, catch_up=which))
+        life.start()
+        life.until(rome(5, 30))
+
+    lived.__name__ = f"caught_up_{which}"
+    return lived
+
+
+def missed_then_backfilled(life: Life) -> None:
+    runner_off(life, replace(HOURLY, catch_up="none"))
+    life.start()
+    life.agenda.plan_asked("export", [rome(3), rome(4)], kind="backfill", asked_by="anna", now=life.at)
+    life.work()
+    life.until(rome(5, 30))
+
+
+def skipped_by_overlap(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.ends = "running"
+    life.until(rome(2, 5))
+    life.finish("succeeded")
+    life.ends = "succeeded"
+    life.until(rome(3, 5))
+
+
+def cancelled_while_it_waits(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 30))
+    life.at = rome(2)
+    life.work(waits=True)
+    life.agenda.skip_planned("export", "cancelled by anna", life.at)
+    life.at = rome(2, 30)
+
+
+def cancelled_while_it_runs(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 30))
+    life.ends = "cancelled"
+    life.until(rome(2, 5))
+
+
+def failed(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 30))
+    life.ends = "failed"
+    life.until(rome(2, 5))
+
+
+def failed_then_run_again(life: Life) -> None:
+    failed(life)
+    life.ends = "succeeded"
+    life.run(rome(2))
+
+
+def still_running(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 30))
+    life.ends = "running"
+    life.until(rome(2, 30))
+
+
+def waiting(life: Life) -> None:
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 30))
+    life.at = rome(2)
+    life.work(waits=True)
+
+
+def just_due_without_a_runner(life: Life) -> None:
+    runner_off(life)
+    life.at = rome(6, 1)
+
+
+def clock_set_back(life: Life) -> None:
+    life.save(replace(HOURLY, catch_up="none"))
+    life.start()
+    life.until(rome(2, 5))
+    life.stop()
+    life.at = rome(6, 30)  # a wrong clock: the times up to then are skipped
+    life.start()
+    life.at = rome(2, 40)
+    life.work()
+    life.until(rome(4, 5))
+
+
+def made_while_the_clock_was_wrong(life: Life) -> None:
+    life.at = rome(6, 30)
+    life.save(HOURLY)
+    life.start()
+    life.at = rome(2, 40)
+    life.work()
+    life.until(rome(4, 5))
+
+
+def midnight(life: Life) -> None:
+    life.at = rome(22, 10, day=date(2026, 1, 16))
+    life.save(HOURLY)
+    life.start()
+    life.until(rome(1, 5))
+
+
+def before_the_first_time(life: Life) -> None:
+    life.save(DAILY)
+    life.start()
+    life.until(rome(1, 59))
+
+
+B, M = "complete", "missing"
+CASES = [
+    (made_today_with_one_run_for_an_old_day, {"01:00": M, "02:00": M, "03:00": M}, "fail", "late"),
+    (made_today_with_a_backfill_of_this_morning, {"01:00": B, "02:00": B, "05:00": B}, "pass", "in time"),
+    (a_backfill_of_a_time_before_the_job_was_made_is_cancelled, {"05:00": B}, "pass", "in time"),
+    (disabled_and_enabled_again, dict.fromkeys(("01:00", "02:00", "03:00", "10:00", "11:00"), B), "pass", "in time"),
+    (
+        disabled_and_enabled_again_without_a_runner,
+        {"01:00": B, "02:00": B, "03:00": B, "10:00": M, "11:00": M},
+        "fail",
+        "late",
+    ),
+    (
+        disabled_and_enabled_again_while_the_runner_is_off_for_longer,
+        {"01:00": B, "02:00": B, "03:00": B, "04:00": M, "07:00": M, "08:00": B},
+        "pass",
+        "in time",
+    ),
+    (disabled_while_its_fire_waits, {"01:00": B, "02:00": M}, "none", "none"),
+    (deleted, {"01:00": B, "02:00": B, "03:00": M, "04:00": M}, "none", "none"),
+    (deleted_and_made_again, {"01:00": B, "02:00": B, "06:00": B}, "pass", "in time"),
+    (calendar_edited, {"01:00": B, "02:00": B, "03:30": B, "06:30": B}, "pass", "in time"),
+    (
+        calendar_edited_while_no_runner_works,
+        {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "04:30": M, "05:30": M},
+        "fail",
+        "late",
+    ),
+    (made_manual, {"01:00": B, "02:00": B}, "none", "in time"),
+    (runner_off, {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": M}, "fail", "late"),
+    (catch_up("none"), {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": M}, "fail", "late"),
+    (catch_up("latest"), {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": B}, "pass", "in time"),
+    (catch_up("all"), dict.fromkeys(("01:00", "02:00", "03:00", "04:00", "05:00"), B), "pass", "in time"),
+    (missed_then_backfilled, {"01:00": B, "02:00": B, "03:00": B, "04:00": B, "05:00": M}, "fail", "late"),
+    (skipped_by_overlap, {"01:00": B, "02:00": M, "03:00": B}, "pass", "in time"),
+    (cancelled_while_it_waits, {"01:00": B, "02:00": M}, "fail", "late"),
+    (cancelled_while_it_runs, {"01:00": B, "02:00": "failed"}, "fail", "late"),
+    (failed, {"01:00": B, "02:00": "failed"}, "fail", "late"),
+    (failed_then_run_again, {"01:00": B, "02:00": B}, "pass", "in time"),
+    (still_running, {"01:00": B, "02:00": "running"}, "warn", "late"),
+    (waiting, {"01:00": B, "02:00": "waiting"}, "warn", "late"),
+    (
+        just_due_without_a_runner,
+        {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": M, "06:00": "waiting"},
+        "warn",
+        "late",
+    ),
+    (clock_set_back, {"01:00": B, "02:00": B, "03:00": B, "04:00": B}, "pass", "in time"),
+    (made_while_the_clock_was_wrong, {"03:00": B, "04:00": B}, "pass", "in time"),
+    (midnight, {"00:00": B, "01:00": B}, "pass", "in time"),
+    (before_the_first_time, {}, "pass", "none"),
+]
+
+
+@pytest.mark.parametrize(("lived", "states", "of_health", "of_alerts"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_page_receipt_health_and_alerts_agree_on(life, lived, states, of_health, of_alerts):
+    lived(life)
+    assert life.page() == states
+    assert life.receipt() == states
+    assert (life.health(), life.late()) == (of_health, of_alerts)
+
+
+def test_midnight_belongs_to_the_day_that_begins(life):
+    midnight(life)
+    assert life.page(date(2026, 1, 16)) == life.receipt(date(2026, 1, 16)) == {"23:00": B}
+
+
+def test_a_job_made_in_november_with_a_run_for_january_misses_no_day_before_november(life):
+    life.at = datetime(2026, 11, 26, 9, tzinfo=UTC)
+    life.save(DAILY)
+    life.run(rome(2))
+    life.at = datetime(2026, 11, 27, 9, tzinfo=UTC)
+    slots = slots_of_days(DAILY, life.ledger, life.agenda, date(2026, 1, 1), date(2026, 11, 27), life.at)
+    assert [(slot.day, slot.state) for slot in slots] == [(DAY, B), (date(2026, 11, 27), M)]
+
+
+@pytest.mark.parametrize(
+    ("day", "cron", "times"),
+    [
+        (date(2026, 3, 29), "30 2 * * *", ["03:00"]),  # 02:30 is leapt over
+        (date(2026, 10, 25), "30 2 * * *", ["02:30"]),  # it comes twice
+        (date(2026, 3, 29), "0 * * * *", [f"{h:02}:00" for h in range(24) if h != 2]),
+        (date(2026, 10, 25), "0 * * * *", [f"{h:02}:00" for h in (0, 1, 2, *range(2, 24))]),
+    ],
+)
+@pytest.mark.parametrize("has_runner", [True, False])
+def test_both_clock_changes(life, day, cron, times, has_runner):
+    job = replace(HOURLY, cron=cron)
+    life.at = rome(22, 10, day=day - timedelta(days=1))
+    life.save(job)
+    if has_runner:
+        life.start()
+    life.until(rome(0, 10, day=day + timedelta(days=1)))
+    slots = slots_of_days(job, life.ledger, life.agenda, day, day, life.at)
+    assert [f"{slot.scheduled_at.astimezone(ROME):%H:%M}" for slot in slots] == times
+    assert {slot.state for slot in slots} == {B if has_runner else M}
+    assert life.receipt(day) == life.page(day)
+    assert (life.health(), life.late()) == (("pass", "in time") if has_runner else ("fail", "late"))
+
+
+def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks(life, tmp_path):
+    from core.roster import Roster
+
+    life.save(HOURLY)
+    life.until(rome(2, 5))
+    (tmp_path / "queries").mkdir()
+    Roster(tmp_path / "queries", life.agenda, lambda: life.at).refresh()
+    life.job = None
+    life.until(rome(4, 5))
+    assert life.page() == life.receipt() == {"01:00": M, "02:00": M}
+
+
+def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(tmp_path, monkeypatch):
+    import core.store
+
+    file = tmp_path / "ledger.sqlite"
+    with monkeypatch.context() as patch:
+        older = {version: files for version, files in core.store.SCHEMAS.items() if version < 4}
+        patch.setattr(core.store, "SCHEMAS", older)
+        patch.setattr(core.store, "SCHEMA_VERSION", 3)
+        with Agenda(file) as agenda:
+            for hour, text in ((1, job_text(HOURLY)), (2, job_text(replace(HOURLY, enabled=False)))):
+                row = {
+                    "job": "export",
+                    "sha256": f"{hour}",
+                    "document": text,
+                    "seen_at": f"2026-01-17T0{hour}:30:00.000000Z",
+                    "saved_by": "",
+                }
+                agenda._write("insert_job_version", row)
+    with Agenda(file) as agenda, Ledger(file) as ledger:
+        slots = slots_of_days(HOURLY, ledger, agenda, DAY, DAY, rome(9))
+    assert [slot.scheduled_at.hour for slot in slots] == [2]
