@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -12,6 +12,12 @@ __all__ = ["choose", "table"]
 ROW_PX = 35
 MOST_PX = 760
 NAME_PX = 190
+SHORT_TEXT = 32
+"""Letters of a text that is never shortened: it may end in a number, such as an offset."""
+LETTER_PX = 7.5
+DIGIT_PX = 7
+"""Separators are narrower."""
+PADDING_PX = 18
 
 
 def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
@@ -44,13 +50,29 @@ def choose(
 
 
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    first = rows[0] if rows else {}
-    numbers = {
-        name: st.column_config.NumberColumn(format="localized")
-        for name, value in first.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return {**numbers, **{name: st.column_config.Column(width=NAME_PX) for name in names}}
+    """Each column's width: the browser measures the first rows only, and a later, longer number would lose its beginning."""
+    found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if values and all(_is_number(value) for value in values):
+            width = _width_px(name, map(_written, values), DIGIT_PX)
+            found[name] = st.column_config.NumberColumn(format="localized", width=width)
+        elif name not in names and 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT:
+            found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _written(value: float) -> str:
+    """A number as long as the browser writes it: with separators, and with three decimals where it has any."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+
+
+def _width_px(heading: str, texts: Iterable[str], letter_px: float) -> int:
+    return round(max(len(heading) * LETTER_PX, *(len(text) * letter_px for text in texts)) + PADDING_PX)
 
 
 def _height(rows: Sequence[dict[str, Any]], most_px: int) -> int:

@@ -1,0 +1,92 @@
+"""Numbers are shown whole at every width: told from what a real browser draws."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from core.ledger import Ledger
+from core.model import Job, Plan, Query, Step
+from core.workspace import Workspace
+from tests.ui.conftest import now
+from ui.components import tables
+
+MANY, MOST = 1_000_000, 123_456_789
+DRAWN = (Path(__file__).parent / "drawn.js").read_text(encoding="utf-8")
+IS_CUT = (
+    "e => [e, ...e.querySelectorAll('*')].some(part => part.scrollWidth > part.clientWidth + 1 && part.clientWidth)"
+)
+NUMBER = re.compile(r"\d[\d.,]*\d")
+
+
+@pytest.fixture(scope="module")
+def large(_worked, tmp_path_factory):
+    """A workspace whose oldest runs, and one message, have large numbers; the newest ones have small ones."""
+    place = _worked.copy(tmp_path_factory.mktemp("large") / "ws")
+    file = Workspace(place.folder).ledger_file
+    query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+    with Ledger(file) as ledger:
+        for _ in range(15):
+            ledger.start(Plan(Job("many", "Many", "q.sql", "pg"), query, "rig", "t", now(), 100), now())
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE run SET state = 'failed', error_text = 'x', error_class = 'x' WHERE job = 'many'")
+        db.execute("UPDATE run SET rows_read = ?, acknowledged = ?, rejected = ?, attempt = ? WHERE job = 'export'",
+                   (MOST + MANY, MOST, MANY, MANY))  # fmt: skip
+        db.execute("UPDATE run_partition SET first_offset = ?, last_offset = ?, count = ?", (MANY, MOST, MOST - MANY))
+        db.execute("UPDATE reject SET row_number = row_number + ?", (MANY,))
+    return place
+
+
+@pytest.fixture(scope="module")
+def address(large, serve):
+    return serve(large)
+
+
+@pytest.mark.parametrize(
+    ("width", "locale", "many", "most"),
+    [
+        (1280, "en-GB", "1,000,000", "123,456,789"),
+        (800, "it-IT", "1.000.000", "123.456.789"),
+        (390, "en-GB", "1,000,000", "123,456,789"),
+    ],
+)
+def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, width, locale, many, most):
+    run = large.runs("export")[0]
+    seen = visit("about:blank", locale=locale, viewport={"width": width, "height": 1200})
+    seen.page.add_init_script(DRAWN)
+    found: set[str] = set()
+    for path in ("runs", f"runs?run={run.run_id}", "find?key=572680000123", ""):
+        seen.page.goto(f"{address}/{path}")
+        seen.page.locator("[data-testid=stDataFrame] canvas").first.wait_for(timeout=30_000)
+        drawn = all_drawn(seen.page)
+        assert {text["text"] for text in drawn if text["isCut"] and NUMBER.fullmatch(text["text"])} == set()
+        metrics = seen.page.get_by_test_id("stMetricValue").all()
+        assert [m.inner_text() for m in metrics if m.evaluate(IS_CUT)] == []
+        found |= {text["text"] for text in drawn}
+    assert width < 800 or {many, most} <= found
+
+
+def all_drawn(page):
+    """What the tables of a view draw, once they draw nothing more; what is below is drawn when it is seen."""
+    before = -1
+    while (count := page.evaluate("window.drawn.length")) != before:
+        before = count
+        for frame in page.get_by_test_id("stDataFrame").all():
+            frame.scroll_into_view_if_needed()
+        page.wait_for_timeout(700)
+    return page.evaluate("window.drawn")
+
+
+def test_a_column_is_as_wide_as_its_longest_number_wherever_that_is():
+    rows = [
+        {"Read": n, "Note": "a text that is too long to be shown whole on any page of this program"} for n in range(40)
+    ]
+    config = tables._config([*rows, {"Read": MOST, "Note": ""}], names=[])
+    assert config["Read"]["width"] >= len("123,456,789") * 6.5 + 16
+    assert "Note" not in config
+
+
+def test_a_column_of_numbers_is_one_although_its_first_cell_is_empty():
+    config = tables._config([{"Read": None}, {"Read": MOST}], names=[])
+    assert config["Read"]["type_config"]["type"] == "number"
