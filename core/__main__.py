@@ -205,6 +205,10 @@ def replay(
     rejects_only: Annotated[
         bool, typer.Option("--rejects-only", help="Only the rows that have not been acknowledged.")
     ] = False,
+    to: Annotated[
+        Literal["run", "job"],
+        typer.Option(help="run: the topic and cluster that the run was sent to. job: those that its job has now."),
+    ] = "run",
     workspace: Workspace_ = None,
     as_json: Json_ = False,
 ) -> None:
@@ -212,14 +216,15 @@ def replay(
     from core.bootstrap import App
 
     with App.open(workspace) as opened:
-        plan = opened.replay_plan(run, rejects_only=rejects_only, asked_by=_user())
+        plan = opened.replay_plan(run, rejects_only=rejects_only, asked_by=_user(), to=to)
         if not as_json:
             seen = (
                 "rows that arrived before are left out"
                 if rejects_only
                 else ("readers see these messages again, with the message ids they had")
             )
-            _print([f"replay of run {plan.of_run}: {seen}"])
+            goes = f" to {plan.topic} on {plan.cluster}" if plan.topic else ""
+            _print([f"replay of run {plan.of_run}{goes}: {seen}", *opened.replay_choice(run).notes(to)])
         _run_and_report(opened, plan, as_json=as_json)
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from core.outbox import Door, Outbox
     from core.preview import Preview
     from core.receipt import Receipt
+    from core.replays import Choice, Place, ReplayTo
     from core.runner import Chore
     from core.settings import Connections, Settings
     from core.stop import Stop
@@ -204,6 +205,7 @@ class App:
         at: datetime | None = None,
         params: Mapping[str, ParameterValue] | None = None,
         asked_by: str = "",
+        place: Place | None = None,
     ) -> Plan:
         """Decides everything about a run and opens nothing.
 
@@ -213,6 +215,8 @@ class App:
             at: Scheduled time, naive in the job's zone; None: the newest fire of its calendar, or now.
             params: Values or templates that outrank the job's own.
             asked_by: Who wants it, for the ledger.
+            place: Where it is sent; None: the job decides.
+            place: Where it is sent; None: the job decides.
 
         Raises:
             ConfigError: Something in the job, its query or its connection is wrong; nothing was contacted.
@@ -253,16 +257,22 @@ class App:
             log_payload=self.settings.KAFKA_LOG_PAYLOAD,
             is_altered=bool(params),
         )
-        return self._to_file(plan) if job.export_format != "kafka" else self._to_topic(plan)
+        return self._to_file(plan) if job.export_format != "kafka" else self._to_topic(plan, place)
 
-    def _to_topic(self, plan: Plan) -> Plan:
-        kafka, cluster = plan.job.kafka_config, self.connections.cluster_for(plan.job, self.settings)
+    def _to_topic(self, plan: Plan, place: Place | None) -> Plan:
+        from core.replays import job_place
+
+        chosen = place or job_place(plan.job, self.connections, self.settings)
         return replace(
             plan,
-            cluster=cluster.name,
-            topic=kafka.topic or cluster.default_topic,
-            batch_size=kafka.batch_size or cluster.message_batch_size,
+            cluster=chosen.cluster.name,
+            to_cluster=place.cluster if place else None,
+            topic=chosen.topic,
+            batch_size=plan.job.kafka_config.batch_size or chosen.cluster.message_batch_size,
         )
+
+    def _cluster_of(self, plan: Plan) -> Cluster:
+        return plan.to_cluster or self.connections.cluster_for(plan.job, self.settings)
 
     def _to_file(self, plan: Plan) -> Plan:
         """A file needs no cluster and no key; its name is decided before anything is opened."""
@@ -273,17 +283,29 @@ class App:
         self.workspace.inside(name, self.workspace.exports_dir)
         return replace(plan, output=name, job=replace(plan.job, kafka_config=KafkaConfig(include_metadata=False)))
 
-    def replay_plan(self, prefix: str, *, rejects_only: bool, asked_by: str, job: Job | None = None) -> Plan:
-        """The plan that repeats a run: its scheduled time and its parameters, the job as it is now (None: on disk)."""
-        from core.jobs import find_job
+    def replay_plan(
+        self, prefix: str, *, rejects_only: bool, asked_by: str, job: Job | None = None, to: ReplayTo = "run"
+    ) -> Plan:
+        """The plan that repeats a run: its scheduled time and its parameters, its topic and cluster, the job as it is now.
 
+        Args:
+            prefix: The run's id, or its beginning.
+            rejects_only: Leaves out what was acknowledged, where the run was sent or where this plan sends.
+            asked_by: Who wants it, for the ledger.
+            job: The job as the runner knows it; None: as it is on disk.
+            to: `job`: to the topic and cluster that the job has now.
+
+        Raises:
+            ConfigError: There is no such run, its job was deleted, or its cluster is not set up any more.
+        """
         run = self.ledger.run(prefix)
         root = run.of_run or run.run_id
         family = [r for r in (run, *self.ledger.family(run)) if root in (r.run_id, r.of_run)]
         # They are resolved already: a brace in them is plain text and no template.
         parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
-        job = replace(job or find_job(self.workspace, run.job), parameters=parameters)
-        plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by)
+        job = replace(job or self.job_of(run), parameters=parameters)
+        place = self.own_place(run, job) if to == "run" else None
+        plan = self.plan(job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by, place=place)
         skip = None
         if rejects_only and plan.output is not None:
             raise ConfigError(
@@ -291,11 +313,68 @@ class App:
                 remedy="leave --rejects-only out: the file is written anew",
             )
         if rejects_only:
-            skip = self.metrics.acknowledged_ids([r.run_id for r in family])
+            skip = self._arrived(run, family, plan)
         # As long as nothing has arrived this is one more attempt at the same; after that it is wanted once more.
         arrived = sum(r.acknowledged > 0 and (r.kind == "replay" or r.run_id == root) for r in family)
         repeat = f"{root}.{arrived}{'r' if rejects_only else ''}" if arrived else ""
         return replace(plan, kind="replay", of_run=root, skip_ids=skip, repeat=repeat)
+
+    def job_of(self, run: Run) -> Job:
+        """The job of a run as it is on disk.
+
+        Raises:
+            ConfigError: It was deleted, or its file is wrong.
+        """
+        from core.job_edits import NoSuchJob, read_job_file
+
+        try:
+            return read_job_file(self.workspace, run.job).job
+        except NoSuchJob:
+            raise ConfigError(
+                f"run {run.run_id} cannot be sent again",
+                why=f'its job "{run.job}" has been deleted',
+                remedy=f"make the job again as queries/{run.job}.job.json; the run names its query and parameters",
+            ) from None
+
+    def own_place(self, run: Run, job: Job) -> Place | None:
+        """Where a run was sent, as it is set up now; may ask clusters for their ids. See `core.replays.own_place`."""
+        from core.replays import own_place
+        from core.topic_reader import cluster_id
+
+        return own_place(
+            run, job, self.connections.known_clusters(self.settings), self.ledger.cluster_ids(), cluster_id
+        )
+
+    def replay_choice(self, prefix: str) -> Choice:
+        """Where a run can be sent again; may ask clusters for their ids.
+
+        Raises:
+            ConfigError: There is no such run, or its job was deleted.
+        """
+        from core.replays import Choice, job_place
+
+        run = self.ledger.run(prefix)
+        job = self.job_of(run)
+        own, of_job, problems = None, None, dict[str, ConfigError]()
+        try:
+            own = self.own_place(run, job)
+        except ConfigError as error:
+            problems["run"] = error
+        try:
+            if job.export_format == "kafka":
+                of_job = job_place(job, self.connections, self.settings)
+        except ConfigError as error:
+            problems["job"] = error
+        return Choice(run, job, own, problems.get("run"), of_job, problems.get("job"))
+
+    def _arrived(self, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
+        """Ids that this run and its replays have acknowledged, where the run was sent or where the plan sends."""
+        from core.replays import Place, is_same_place, was_sent_to
+
+        ids, goal = self.ledger.cluster_ids(), Place(self._cluster_of(plan), plan.topic)
+        return self.metrics.acknowledged_ids(
+            [r.run_id for r in family if r.run_id == run.run_id or was_sent_to(r, goal, ids) or is_same_place(r, run)]
+        )
 
     def execute(
         self,
@@ -341,7 +420,7 @@ class App:
                     folder = spool_dir.parent if dry_run else None
                     run = run_export(plan, source, self.workspace, ledger, folder=folder, **beside)
                 else:
-                    cluster = self.connections.cluster_for(plan.job, self.settings)
+                    cluster = self._cluster_of(plan)
                     once = self._once(plan, now(), spool_dir.parent if dry_run else None)
                     publisher = self._publisher(cluster, once, dry_run=dry_run)
                     stack.callback(publisher.close)
@@ -471,7 +550,7 @@ class App:
 
         limit = MOST_BYTES
         if plan.output is None:
-            limit = self.connections.cluster_for(plan.job, self.settings).max_request_size_bytes
+            limit = self._cluster_of(plan).max_request_size_bytes
         database = self.connections.database(plan.job.connection)
         bounds = [bound for bound in (database.statement_timeout_s, timeout_s) if bound]
         source = open_source(replace(database, allow_writes=False, statement_timeout_s=min(bounds, default=None)))
@@ -853,7 +932,7 @@ class App:
         """Where the cluster of a plan is reached; for a mock broker the address it was given."""
         from core.publishers import bootstrap_servers
 
-        return bootstrap_servers(self.connections.cluster_for(plan.job, self.settings))
+        return bootstrap_servers(self._cluster_of(plan))
 
     def _publisher(self, cluster: Cluster, once: Once | None, *, dry_run: bool) -> Publisher:
         from core.publishers import open_publisher

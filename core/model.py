@@ -434,9 +434,11 @@ class Plan:
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
     log_payload: bool = False
+    """KAFKA_LOG_PAYLOAD: what could not be sent goes into the log, at level DEBUG, with its content."""
     output: str | None = None
     """excel and csv: the file's name below `exports/`."""
-    """KAFKA_LOG_PAYLOAD: what could not be sent goes into the log, at level DEBUG, with its content."""
+    to_cluster: Cluster | None = None
+    """Where a replay goes; None: to the cluster of its job."""
 
 
 @dataclass(frozen=True, slots=True)

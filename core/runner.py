@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from core.agenda import BEAT_EVERY_S, Agenda, Fire, Request, RunnerBeat
 from core.calendar import previous_fire
@@ -25,6 +25,7 @@ from core.identity import doubt
 from core.ledger import Ledger
 from core.orders import backfill, cancel, cancel_job, require_unsent, switch
 from core.planner import Planner
+from core.replays import ReplayTo
 from core.roster import Entry, Roster
 from core.watch import RUNNER_STOPS, broken_off, timed_out
 from core.work import BUSY
@@ -597,7 +598,10 @@ class Runner:
             return "done", f"job {request.job} {'is' if changed else 'was'} {request.kind}d"
         if request.kind == "replay":
             run = self._ledger.run(request.run_id or "")
-            args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only"))}
+            to = request.args.get("to", "run")
+            if to not in get_args(ReplayTo):
+                raise ConfigError(f'"{to}" is no place to send to again', remedy='"run" or "job"')
+            args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only")), "to": to}
             return "taken", self._plan_asked(request, run.job, run.scheduled_at, args, now)
         job = self._known(request.job)
         if request.kind == "dry_run":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from core.errors import ConfigError
 from core.model import Cluster, Destination
 
-__all__ = ["cluster_of", "unknown_cluster"]
+__all__ = ["cluster_of", "is_same_cluster", "unknown_cluster"]
 
 
 def cluster_of(
@@ -45,8 +45,18 @@ def cluster_of(
     return next(iter(silent), None)
 
 
-def unknown_cluster(sent_to: Destination, problems: Sequence[ConfigError] = ()) -> ConfigError:
-    """The message went to a cluster that none of those in connections.json is."""
+def is_same_cluster(one: Destination, other: Destination) -> bool:
+    """Whether both are one cluster: by its id where both have one, else by an address or the name."""
+    if one.cluster_id and other.cluster_id:
+        return one.cluster_id == other.cluster_id
+    shared = _addresses(one.bootstrap_servers) & _addresses(other.bootstrap_servers)
+    return bool(shared) or one.cluster == other.cluster
+
+
+def unknown_cluster(
+    sent_to: Destination, problems: Sequence[ConfigError] = (), *, what: str = "this message"
+) -> ConfigError:
+    """What was sent went to a cluster that none of those in connections.json is; `what` names it for people."""
     known = [
         f'called "{sent_to.cluster}"' if sent_to.cluster else "",
         f"reached at {sent_to.bootstrap_servers}" if sent_to.bootstrap_servers else "",
@@ -56,7 +66,7 @@ def unknown_cluster(sent_to: Destination, problems: Sequence[ConfigError] = ()) 
     why = f"it was then {told}" if told else "the version that sent it recorded neither its name nor its addresses"
     remedy = "add that cluster to kafka_connections again, under any name, or give it back its name"
     return ConfigError(
-        "the cluster that this message was sent to is none of those that are set up now",
+        f"the cluster that {what} was sent to is none of those that are set up now",
         why="; ".join([why, *(f"not asked: {problem.what}" for problem in problems)]),
         remedy=remedy,
     )

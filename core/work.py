@@ -20,6 +20,7 @@ from core.watch import broken_off
 if TYPE_CHECKING:
     from core.bootstrap import App
     from core.model import Job, Plan
+    from core.replays import ReplayTo
 
 __all__ = ["BUSY", "warm_up", "work"]
 
@@ -78,7 +79,8 @@ def _job(app: App, fire: Fire) -> Job:
 def _plan(app: App, fire: Fire, job: Job, now: Callable[[], datetime]) -> Plan:
     if of_run := fire.args.get("of_run"):
         rejects_only = bool(fire.args.get("rejects_only"))
-        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=fire.asked_by, job=job)
+        to: ReplayTo = "job" if fire.args.get("to") == "job" else "run"
+        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=fire.asked_by, job=job, to=to)
     else:
         params = fire.args.get("parameters") or {}
         plan = app.plan(job, now=now(), at=fire.scheduled_at, params=params, asked_by=fire.asked_by)

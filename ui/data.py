@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from core.envelope import Reject
     from core.log_reader import LogLine
     from core.metrics import Metrics
+    from core.replays import Choice
     from core.topic_reader import TopicMessage
 
 SOON_S = 2.0
@@ -45,6 +46,8 @@ FIGURES_S = 5.0
 AT_MOST_S = 60.0
 """How old they may be although nothing tells of a change: a file's time of change may come late, or be the same."""
 QUARTER_S = 900
+CLUSTERS_S = 20.0
+"""How long a cluster is believed to be the one that it was."""
 SHOWN_REJECTS = 1_000
 DEMO_ROWS = 20_000
 LOG_LINES = 300
@@ -95,6 +98,7 @@ def forget() -> None:
     """What was read before is read anew, as it has been changed."""
     st.cache_data.clear()
     _calendar_slots.clear()
+    _replay_choice.clear()
     _all_asked.forget()
     _of_any_period.forget()
     _of_the_period.forget()
@@ -589,6 +593,21 @@ def run_detail(run_id: str) -> RunDetail:
         reasons=[(*key, count) for key, count in sorted(reasons.items(), key=lambda item: -item[1])],
         figures_problem=problem,
     )
+
+
+@st.cache_resource(ttl=CLUSTERS_S, show_spinner=False, max_entries=16)  # its secrets are not copied
+def _replay_choice(folder: Path, run_id: str) -> Choice:
+    with open_workspace(folder, log=False) as app:
+        return app.replay_choice(run_id)
+
+
+def replay_choice(run_id: str) -> Choice:
+    """Where a run can be sent again. A dialog draws it often, and clusters are asked for their ids.
+
+    Raises:
+        ConfigError: There is no such run, or its job was deleted.
+    """
+    return _replay_choice(root(), run_id)
 
 
 def rejects(run_id: str, limit: int = SHOWN_REJECTS) -> list[Reject]:

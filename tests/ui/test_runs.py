@@ -1,5 +1,6 @@
 """Runs: the list, one run, and what can be asked of it."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -166,11 +167,66 @@ def test_a_replay_is_asked_for_after_it_said_what_readers_will_see(spoilt, see, 
     run = spoilt.runs("export")[0]
     app = press(see("runs", run=run.run_id), key)
     assert spoilt.requests() == []
-    assert ("are left out" if rejects_only else "Readers see about 495 messages again") in words(app)
+    assert (
+        "are left out" if rejects_only else f"Readers of {spoilt.topic} on Kafka Rig see about 495 messages"
+    ) in words(app)
     app = press(app, "confirm_replay")
     assert not app.exception
     (request,) = spoilt.requests()
-    assert (request.kind, request.run_id, request.args) == ("replay", run.run_id, {"rejects_only": rejects_only})
+    assert (request.kind, request.run_id, request.args) == (
+        "replay",
+        run.run_id,
+        {"rejects_only": rejects_only, "to": "run"},
+    )
+
+
+def move_job(place, **changes):
+    path = place.folder / "queries" / "export.job.json"
+    job = json.loads(path.read_text(encoding="utf-8"))
+    job["kafka_config"]["topic"] = "another-topic"
+    path.write_text(json.dumps(job | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("key", "rejects_only"), [("again_all", False), ("again_rejects", True)])
+def test_a_replay_names_where_the_run_was_sent_and_where_its_job_sends_now(spoilt, see, key, rejects_only):
+    move_job(spoilt)
+    run = spoilt.runs("export")[0]
+    app = press(see("runs", run=run.run_id), key)
+    told = [option.replace("\\", "") for option in app.radio(key="replay_to").options]
+    assert told == [
+        f"where this run was sent: {spoilt.topic} on Kafka Rig",
+        "where its job sends now: another-topic on Kafka Rig",
+    ]
+    assert f"eaders of {spoilt.topic} on Kafka Rig see" in words(app)
+    app.radio(key="replay_to").set_value("job").run()
+    assert "eaders of another-topic on Kafka Rig see" in words(app)
+    app = press(app, "confirm_replay")
+    (request,) = spoilt.requests()
+    assert request.args == {"rejects_only": rejects_only, "to": "job"}
+
+
+def test_a_replay_says_that_its_job_reads_something_else_now(spoilt, see):
+    move_job(spoilt, query="broken.sql")
+    app = press(see("runs", run=spoilt.runs("export")[0].run_id), "again_all")
+    assert "it reads broken.sql from pg now, the run read export.sql from pg" in words(app)
+
+
+def test_a_run_whose_job_was_deleted_is_not_sent_again(spoilt, see):
+    (spoilt.folder / "queries" / "export.job.json").unlink()
+    app = press(see("runs", run=spoilt.runs("export")[0].run_id), "again_all")
+    assert not app.exception
+    assert 'its job "export" has been deleted' in words(app)
+    assert "confirm_replay" not in [button.key for button in app.button]
+
+
+def test_a_run_whose_cluster_is_gone_is_not_sent_again_and_says_what_to_do(spoilt, see):
+    path = spoilt.folder / "connections.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    known["kafka_connections"] = {"rig": {"name": "Another", "bootstrap_servers": "127.0.0.1:1"}}
+    path.write_text(json.dumps(known), encoding="utf-8")
+    app = press(see("runs", run=spoilt.runs("export")[0].run_id), "again_all")
+    assert "is none of those that are set up now" in words(app)
+    assert app.button(key="confirm_replay").disabled
 
 
 def test_a_running_run_can_be_cancelled(spoilt, see):

@@ -731,7 +731,15 @@ def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
     request = asked(stage, "replay", run_id=stage.hands.last.run_id[:6], args={"rejects_only": True})
     assert request.state == "taken"
     fire = stage.agenda.fire(stage.hands.last.fire_id)
-    assert (fire.scheduled_at, fire.args["rejects_only"]) == (NOON + HOUR, True)
+    assert (fire.scheduled_at, fire.args["rejects_only"], fire.args["to"]) == (NOON + HOUR, True, "run")
+
+
+def test_a_replay_to_a_place_that_is_none_is_refused(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    request = asked(stage, "replay", run_id=stage.hands.last.run_id, args={"to": "nowhere"})
+    assert (request.state, request.answer) == ("refused", '"nowhere" is no place to send to again')
 
 
 # ── backfill ──────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ import streamlit as st
 from core.errors import PsttError
 from core.figures import Scope
 from core.model import Run, Verdict
+from core.replays import Choice, ReplayTo
 from core.report import short_value
 from ui import data
 from ui.access import may
@@ -271,28 +272,70 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
     @st.dialog(t("Send again?"), on_dismiss=lambda: st.session_state.pop(_REPLAYING, None))
     @guarded
     def confirm() -> None:
+        choice = data.replay_choice(run.run_id)
         st.write(t("The query of this run is read again, for the same scheduled time and with the same parameters."))
-        if rejects_only:
-            st.write(
-                t(
-                    "The {count} rows that were acknowledged are left out. Readers see only rows that have not arrived yet, so mend them in the database first.",
-                    count=number(run.acknowledged),
-                )
-            )
-        else:
-            st.write(
-                t(
-                    "Readers see about {count} messages again on {topic}, with the message ids that they had: whoever looks at message_id can tell.",
-                    count=number(run.acknowledged),
-                    topic=plain(run.topic),
-                )
-            )
-        if st.button(t("Yes, send"), key="confirm_replay"):
-            ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only})
+        if choice.reads_otherwise:
+            st.warning(_reads_otherwise(choice), icon=":material/warning:")
+        to = _where_to(choice)
+        place = choice.own if to == "run" else choice.of_job
+        st.write(
+            _what_readers_see(run, _named(place.topic, place.cluster.name) if place else "", rejects_only=rejects_only)
+        )
+        error = choice.own_problem if to == "run" else choice.job_problem
+        if error:
+            problem(error)
+        if st.button(t("Yes, send"), key="confirm_replay", disabled=error is not None):
+            ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only, "to": to})
             st.session_state.pop(_REPLAYING, None)
             st.rerun()
 
     confirm()
+
+
+def _reads_otherwise(choice: Choice) -> str:
+    return t(
+        "The job was changed since: it reads {query} from {connection} now, the run read {old_query} from {old_connection}.",
+        query=plain(choice.job.query),
+        connection=plain(choice.job.connection),
+        old_query=plain(choice.run.query),
+        old_connection=plain(choice.run.connection),
+    )
+
+
+def _where_to(choice: Choice) -> ReplayTo:
+    """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
+    if not choice.differs:
+        return "run"
+    own, now = choice.own, choice.of_job
+    of_run = _named(own.topic, own.cluster.name) if own else _named(choice.run.topic, choice.run.cluster)
+    of_job = _named(now.topic, now.cluster.name) if now else t("a file, or nowhere")
+    words: dict[ReplayTo, str] = {
+        "run": t("where this run was sent: {place}", place=of_run),
+        "job": t("where its job sends now: {place}", place=of_job),
+    }
+    chosen: ReplayTo = st.radio(t("Send to"), list(words), format_func=lambda to: words[to], key="replay_to")
+    return chosen
+
+
+def _named(topic: str, cluster: str) -> str:
+    """Both, escaped for Markdown."""
+    return t("{topic} on {cluster}", topic=plain(topic), cluster=plain(cluster))
+
+
+def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
+    if not place:
+        return t("The file is written again, whole.")
+    if rejects_only:
+        return t(
+            "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so mend them in the database first.",
+            count=number(run.acknowledged),
+            place=place,
+        )
+    return t(
+        "Readers of {place} see about {count} messages, with the message ids that they had: whoever looks at message_id can tell.",
+        count=number(run.acknowledged),
+        place=place,
+    )
 
 
 # ── its parts ─────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,139 @@
+"""A run is sent again to where it was sent: its own topic and cluster, whatever its job and connections.json say since."""
+
+import json
+
+import pytest
+
+from core.agenda import Agenda
+from core.ledger import Ledger
+from core.workspace import Workspace
+from tests.rigs.workspace import environment, make_workspace, run_command
+
+ROWS = "SELECT CASE WHEN g = 7 AND {bad} THEN NULL ELSE g::text END AS barcode FROM generate_series(1, 20) AS g"
+
+
+class Place:
+    """A workspace with a run that sent 19 of 20 rows to `old`."""
+
+    def __init__(self, folder, postgres, kafka):
+        self.kafka = kafka
+        self.old, self.new = kafka.create_topic(partitions=1), kafka.create_topic(partitions=1)
+        self.folder = make_workspace(
+            folder, postgres=postgres, bootstrap_servers=kafka.plaintext, topic=self.old, sql=ROWS.format(bad=True)
+        )
+        self.env = environment(postgres)
+        self.run_id = self.says("run", "export", "--at", "2026-01-17T02:00", "--json")["run_id"]
+
+    def does(self, *words):
+        return run_command(*words, env=self.env, cwd=self.folder)
+
+    def says(self, *words):
+        return json.loads(self.does(*words).stdout)
+
+    def change(self, name, **what):
+        path = self.folder / name
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | what), encoding="utf-8")
+
+    def move_job(self):
+        """The job sends to another topic, and the cluster has another name and environment."""
+        self.change("queries/export.job.json", kafka_config={"topic": self.new, "message_key_field": "barcode"})
+        self.cluster("other", {"name": "Renamed", "bootstrap_servers": self.kafka.plaintext})
+
+    def cluster(self, key, entry):
+        self.change("connections.json", default_environment=key, kafka_connections={key: entry})
+
+    def counts(self):
+        return len(self.kafka.read(self.old)), len(self.kafka.read(self.new))
+
+
+@pytest.fixture
+def place(tmp_path, postgres, kafka):
+    return Place(tmp_path / "ws", postgres, kafka)
+
+
+def test_all_of_a_run_goes_to_its_own_topic_although_topic_and_cluster_of_its_job_are_others_now(place):
+    place.move_job()
+    done = place.does("replay", place.run_id)
+    assert f"to {place.old} on Renamed" in done.stdout
+    assert f"its job sends to {place.new} on Renamed now: --to job" in done.stdout
+    assert place.counts() == (38, 0)
+    with Ledger(Workspace(place.folder).ledger_file) as ledger:
+        again, first = ledger.runs("export")
+    assert (again.kind, again.topic, again.cluster) == ("replay", place.old, "Renamed")
+    assert again.cluster_id == first.cluster_id != ""
+    assert {p.topic for p in again.partitions} == {place.old}
+
+
+def test_a_person_may_choose_where_the_job_sends_now(place):
+    place.move_job()
+    done = place.does("replay", place.run_id, "--to", "job")
+    assert f"to {place.new} on Renamed" in done.stdout
+    assert place.counts() == (19, 19)
+    assert place.says("runs", "--json")["runs"][0]["topic"] == place.new
+
+
+def test_only_rejects_leaves_out_what_arrived_on_that_topic(place):
+    place.move_job()
+    place.does("replay", place.run_id, "--to", "job")
+    (place.folder / "queries" / "export.sql").write_text(ROWS.format(bad=False), encoding="utf-8")
+    place.does("replay", place.run_id, "--rejects-only", "--to", "job")
+    assert place.counts() == (19, 20)  # the row that was mended arrived there, and not where the run was sent
+    place.does("replay", place.run_id, "--rejects-only")
+    assert place.counts() == (20, 20)
+
+
+def test_a_run_whose_cluster_is_gone_is_refused_with_what_to_do(place):
+    place.cluster("rig", {"name": "Another", "bootstrap_servers": "127.0.0.1:1", "request_timeout_ms": 1000})
+    done = place.does("replay", place.run_id)
+    assert done.returncode == 2
+    assert f"the cluster that run {place.run_id} was sent to is none of those that are set up now" in done.stderr
+    assert 'called "Kafka Rig"' in done.stderr
+    assert "add that cluster to kafka_connections again" in done.stderr
+    assert place.counts() == (19, 0)
+
+
+def test_a_job_whose_own_cluster_is_gone_does_not_stop_the_replay_of_a_run_to_where_it_was_sent(place):
+    place.change("queries/export.job.json", kafka_config={"topic": place.new, "cluster": "gone", "message_key_field": "barcode"})  # fmt: skip
+    assert place.says("replay", place.run_id, "--json")["topic"] == place.old
+    assert place.does("replay", place.run_id, "--to", "job").returncode == 2
+    assert place.counts() == (38, 0)
+
+
+def test_a_run_of_a_deleted_job_is_refused_and_never_takes_a_job_of_that_name(place):
+    path = place.folder / "queries" / "export.job.json"
+    text = json.loads(path.read_text(encoding="utf-8")) | {"name": "export"}
+    path.with_name("another.job.json").write_text(json.dumps(text), encoding="utf-8")
+    path.unlink()
+    done = place.does("replay", place.run_id)
+    assert done.returncode == 2
+    assert 'its job "export" has been deleted' in done.stderr
+    assert "queries/export.job.json" in done.stderr
+    assert place.counts() == (19, 0)
+
+
+def test_a_run_that_was_sent_is_not_written_into_a_file_unless_that_is_chosen(place):
+    place.change("queries/export.job.json", export_format="csv", kafka_config={})
+    done = place.does("replay", place.run_id)
+    assert done.returncode == 2
+    assert f"was sent to {place.old}, and its job writes a file now" in done.stderr
+    assert place.says("replay", place.run_id, "--to", "job", "--json")["topic"] == ""
+    assert list((place.folder / "exports").glob("*.csv"))
+    assert place.counts() == (19, 0)
+
+
+def test_the_runner_sends_it_where_the_request_says(place):
+    from core.bootstrap import App
+    from core.work import work
+    from tests.ui.conftest import now
+
+    place.move_job()
+    with Agenda(Workspace(place.folder).ledger_file) as agenda, App.open(place.folder, place.env, log=False) as app:
+        text = (place.folder / "queries" / "export.job.json").read_text(encoding="utf-8")
+        agenda.add_job_version("export", "ab", text, now())
+        at = app.ledger.run(place.run_id).scheduled_at
+        for to in ("job", "run", None):  # None: planned by an earlier version
+            args = {"of_run": place.run_id, "rejects_only": False} | ({"to": to} if to else {})
+            (fire,) = agenda.plan_asked("export", [at], kind="request", asked_by="anna", now=now(), args=args)
+            agenda.assign(fire, "ab")
+            work(app, fire, now)
+    assert place.counts() == (57, 19)
