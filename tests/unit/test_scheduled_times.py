@@ -138,7 +138,15 @@ class Life:
         if self.job is None:
             return "none"
         job = replace(self.job, expect=Expect(by=f"{self.at.astimezone(ROME):%H:%M}"))
-        rules = AlertRules(self.outbox, self.agenda, self.ledger, rules_file=self.file, spool_dir=self.file.parent / "spool", jobs=lambda: [job], told=Told())
+        rules = AlertRules(
+            self.outbox,
+            self.agenda,
+            self.ledger,
+            rules_file=self.file,
+            spool_dir=self.file.parent / "spool",
+            jobs=lambda: [job],
+            told=Told(),
+        )
         found = rules._lateness(job, self.at)
         return "none" if found is None else "late" if found.is_true else "in time"
 
