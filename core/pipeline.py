@@ -401,8 +401,8 @@ class _Course(Intake):
         Raises:
             MessagesLost: It cannot.
         """
-        sent = self._seen().placed
-        if self.at_start is None or self.spool is None or not sent:
+        tally = self._seen()
+        if self.at_start is None or not (sent := tally.placed):
             return
         try:
             after = self.publisher.describe(self.plan.topic)
@@ -410,7 +410,7 @@ class _Course(Intake):
             self.warnings.append(f"the topic could not be looked at after the last message: {failure.text}")
             return
         self.warnings += deleted_since(after, sent)
-        lost = lost_since(self.at_start, after, sent, self.spool.tally.falls, self.run.run_id)
+        lost = lost_since(self.at_start, after, sent, tally.falls, self.run.run_id)
         if lost is not None:
             raise lost
 

@@ -13,16 +13,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from core.arrival import Sent
-from core.errors import StorageFailed
 from core.model import Cluster, PartitionRange, TopicState, Unlike, Verification, VerifyAnswer, VerifyMode
 from core.publishers.client_log import ClientLog
 from core.publishers.diagnosis import Diagnosis
 from core.publishers.mock_cluster import resolved
 from core.publishers.read_back import Found, ReadBack
 from core.publishers.topic_state import describe_topic, is_compacted
+from core.spool import read_segment, segments_of
 
 __all__ = ["verify"]
 
@@ -36,6 +35,7 @@ LISTED = 100
 MOST_EXTRAS = 100_000
 """Messages that are there once more and are looked up one by one; beyond that they are only counted."""
 
+COLUMNS = ["partition", "offset", "key", "message_id", "size_bytes"]
 WITHOUT_OFFSET = "the broker acknowledged messages without their offset: it had them already when they were sent again"
 
 Send = tuple[int | None, int | None, bytes | None, bytes, int]
@@ -130,7 +130,7 @@ class _Comparison(_Counts):
         super().__init__()
         self._sent = sent
         self._cluster = cluster
-        self._segments = sorted(spool_dir.glob(f"{sent.run_id}-*.parquet"))
+        self._segments = segments_of(spool_dir, sent.run_id)
         self._diagnosis = Diagnosis(cluster)
         self._log = ClientLog(self._diagnosis, time.monotonic)
         self._should_stop, self._silence_s = should_stop, silence_s
@@ -299,20 +299,11 @@ class _Comparison(_Counts):
 
 def _sends(segment: Path) -> Iterator[Send]:
     """The sends of a segment, in the order in which they came to an end."""
-    try:
-        with pq.ParquetFile(segment) as file:
-            names = ["partition", "offset", "key", "message_id", "size_bytes"]
-            for batch in file.iter_batches(READ_AT_ONCE, columns=names):
-                columns = [batch.column(name) for name in names]
-                for at in (2, 3):
-                    columns[at] = columns[at].cast(pa.binary())
-                yield from zip(*(column.to_pylist() for column in columns), strict=True)
-    except (OSError, pa.ArrowException) as error:
-        raise StorageFailed(
-            f"segment {segment.name} of the spool cannot be read",
-            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            remedy="python -m core doctor tells what is wrong with the spool",
-        ) from None
+    for batch in read_segment(segment, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
+        columns = [batch.column(name) for name in COLUMNS]
+        for at in (2, 3):
+            columns[at] = columns[at].cast(pa.binary())
+        yield from zip(*(column.to_pylist() for column in columns), strict=True)
 
 
 def _as_kept(key: bytes | None) -> bytes | None:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.ledger import Ledger
-from core.model import Job, Plan, Query, RunFile, Step
+from core.model import Job, Plan, Query, RunFile, Step, Unlike, Verification
 from core.workspace import Workspace
-from tests.ui.conftest import SCRIPT, cells, is_harmless, now, words
+from tests.ui.conftest import SCRIPT, SLY, cells, is_harmless, now, words
 from ui import data
 from ui.access import Visitor
 from ui.components.verdict import equation, subject
@@ -129,6 +129,27 @@ def test_a_run_to_a_file_speaks_of_rows_written_and_names_its_file(worked):
     assert equation(failed) == "500 read, 0 written, 5 rejected"
     assert subject(written).endswith(r" → exports\/a\.csv")
     assert subject(failed).endswith(" → a file")
+
+
+def test_a_run_shows_what_was_read_back_and_its_warnings(spoilt, see):
+    run = spoilt.runs("export")[0]
+    text = words(see("runs", run=run.run_id))
+    assert "Read back from the topic" in text
+    assert "495 of 495 acknowledged messages found, 0 missing, 0 with another content" in text
+
+    found = Verification(
+        run.run_id, run.started_at + timedelta(days=1), "full", "missing", 495, 494, missing=1,
+        listed=(Unlike("missing", 2, 17, f"k{SLY}"),),
+    )  # fmt: skip
+    with Ledger(spoilt.folder / ".pstt" / "ledger.sqlite") as ledger:
+        ledger.add_verification(found)
+        ledger._db.execute("UPDATE run SET warnings = ? WHERE run_id = ?", (json.dumps([f"look {SLY}"]), run.run_id))
+    app = see("runs", run=run.run_id)
+    assert "✘ messages are missing" in words(app)
+    assert "missing,k" in cells(app)
+    assert ",2,17" in cells(app)
+    assert [warning.value.startswith("look ") for warning in app.warning] == [True]
+    assert is_harmless(app)
 
 
 def test_the_log_lines_of_a_run_are_its_own(worked, see):
