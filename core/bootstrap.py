@@ -25,6 +25,7 @@ from core.model import (
     Cluster,
     Column,
     DbType,
+    Destination,
     Job,
     KafkaConfig,
     ParameterValue,
