@@ -25,6 +25,7 @@ from core.model import (
     Cluster,
     Column,
     DbType,
+    Destination,
     Job,
     KafkaConfig,
     ParameterValue,
@@ -401,6 +402,8 @@ class App:
 
         with ExitStack() as stack:
             stack.enter_context(self._alone(plan.job))
+            if plan.fire_id is None and not dry_run:  # else the runner has
+                self._notice(plan.job, now())
             ledger, spool_dir = self.ledger, self.workspace.spool_dir
             if dry_run:
                 aside = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -455,25 +458,27 @@ class App:
         return found
 
     def cluster_of_run(self, run: Run) -> Cluster:
-        """The cluster that a run sent to: by its name, else, where that was changed, by its addresses."""
-        known: list[Cluster] = []
-        problem: ConfigError | None = None
-        for name in (*self.connections.cluster_names, None):
-            try:
-                known.append(self.cluster(name))
-            except ConfigError as error:  # a secret of another cluster may be missing
-                problem = problem or error
-        for is_it in (
-            lambda cluster: cluster.name == run.cluster,
-            lambda cluster: bool(run.bootstrap_servers) and cluster.bootstrap_servers == run.bootstrap_servers,
-        ):
-            found = next(filter(is_it, known), None)
-            if found is not None:
-                return found
-        raise problem or ConfigError(
-            f'cluster "{run.cluster}" of run {run.run_id} is not in connections.json any more',
-            remedy=f"add it again: it was reached at {run.bootstrap_servers}" if run.bootstrap_servers else "",
-        )
+        """The cluster that a run sent to, whatever it is called now.
+
+        Raises:
+            ConfigError: It is none of those that are set up.
+        """
+        from core.whereabouts import unknown_cluster
+
+        sent_to = Destination(run.cluster, run.cluster_id, run.bootstrap_servers)
+        found = self.cluster_of(sent_to)
+        if found is None:
+            problems = self.connections.known_clusters(self.settings)[1]
+            raise unknown_cluster(sent_to, problems, what=f"run {run.run_id}")
+        return found
+
+    def cluster_of(self, sent_to: Destination) -> Cluster | None:
+        """The cluster to which messages were sent; asks those that it may be for their ids. None: it is none of them."""
+        from core.topic_reader import cluster_id
+        from core.whereabouts import cluster_of
+
+        clusters, _ = self.connections.known_clusters(self.settings)
+        return cluster_of(sent_to, clusters, self.ledger.cluster_ids(), cluster_id)
 
     def _verifier(
         self, cluster: Cluster, mode: VerifyMode, should_stop: Callable[[], bool], now: Callable[[], datetime]
@@ -489,6 +494,15 @@ class App:
             ) from None
         spool_dir = self.workspace.spool_dir
         return lambda sent: verify(sent, cluster, spool_dir, mode, now=now, should_stop=should_stop)
+
+    def _notice(self, job: Job, now: datetime) -> None:
+        """Writes down which version of a job's file is in force: from then on its scheduled times are due."""
+        from core.job_edits import read_job_file
+
+        with suppress(ConfigError):  # a job without a file, or one that was broken since
+            file = read_job_file(self.workspace, job.slug)
+            if file.job and self.agenda.in_force(job.slug).get(job.slug) != file.sha256:
+                self.agenda.add_job_version(job.slug, file.sha256, file.text, now)
 
     @contextmanager
     def _columns(

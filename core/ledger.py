@@ -58,9 +58,9 @@ class Outcome:
 class Ledger(Store):
     """The runs and rejects of one workspace; opened as every `Store`."""
 
-    def _prepared(self, opened: sqlite3.Connection) -> sqlite3.Connection:
-        opened.create_function("local_day", 2, _local_day, deterministic=True)
-        return super()._prepared(opened)
+    def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        db.create_function("local_day", 2, _local_day, deterministic=True)
+        return super()._prepared(db)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 

@@ -27,7 +27,7 @@ from core.days import DayAnswer, Slot, answer_for, slots_of_days, with_gone
 from core.errors import ConfigError, PsttError
 from core.figures import Scope, Usual
 from core.model import Cluster, Destination, Job, Run
-from core.whereabouts import cluster_of, unknown_cluster
+from core.whereabouts import unknown_cluster
 from core.workspace import Workspace
 from ui.remembered import Remembered
 
@@ -682,14 +682,12 @@ def read_from_topic(send: dict[str, Any]) -> OnTopic:
         PsttError: It cannot be read, or is not there any more; the text says why.
     """
     from core.envelope import proves_data
-    from core.topic_reader import cluster_id
 
     with opened() as app:
         run = app.ledger.run(send["run_id"]) if send["job"] else None
+        sent_to = _destination(send, run)
+        cluster = app.cluster_of(sent_to)
         clusters, problems = app.connections.known_clusters(app.settings)
-        ids = app.ledger.cluster_ids()
-    sent_to = _destination(send, run)
-    cluster = cluster_of(sent_to, clusters, ids, cluster_id)
     if cluster is not None:
         message = _at(cluster, send)
     elif sent_to.cluster_id:

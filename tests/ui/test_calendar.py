@@ -25,6 +25,10 @@ def test_the_missing_day_is_told_apart_from_days_on_which_nothing_was_due(worked
     assert is_harmless(app)
 
 
+def test_a_job_that_only_the_command_line_ran_is_known_from_then_on(worked):
+    assert set(worked.agenda(Agenda.in_force)) == {"export", "broken"}
+
+
 def test_a_day_opens_with_what_became_of_its_times(worked, see):
     app = see("calendar")
     app.selectbox(key="calendar_job").select("export").run()

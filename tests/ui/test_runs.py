@@ -9,7 +9,7 @@ import pytest
 from core.ledger import Ledger
 from core.model import Job, Plan, Query, RunFile, Step, Unlike, Verification
 from core.workspace import Workspace
-from tests.ui.conftest import SCRIPT, SLY, cells, is_harmless, now, words
+from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
 from ui import data
 from ui.access import Visitor
 from ui.components.verdict import equation, subject
@@ -42,7 +42,7 @@ def test_filters_of_job_state_and_day_choose(worked, see):
     app.multiselect(key="runs_states").select("failed").run()
     assert "No run is like that." in words(app)
     oldest = worked.runs("export")[-1]
-    app = see("runs", day=str(oldest.scheduled_at.date()))
+    app = see("runs", day=str(oldest.scheduled_at.astimezone(ZONE).date()))
     assert list(app.dataframe[0].value["Run"]) == [oldest.run_id]
 
 
