@@ -34,7 +34,8 @@ __all__ = [
 FireKind = Literal["calendar", "catch_up", "backfill", "request"]
 FireState = Literal["planned", "running", "done", "skipped"]
 RequestKind = Literal["run", "dry_run", "replay", "backfill", "enable", "disable", "cancel", "stop"]
-RequestState = Literal["waiting", "taken", "done", "refused"]
+RequestState = Literal["waiting", "taken", "done", "skipped", "refused"]
+"""`skipped`: it came to an end and nothing ran, as what was planned for it was skipped; the answer says why."""
 
 SAMPLES_KEPT = timedelta(days=90)
 BEAT_EVERY_S = 5.0
@@ -359,6 +360,10 @@ class Agenda(Store):
         """What was planned because of a request, in the order of its times."""
         return [_made(Fire, row) for row in self._rows("fires_of_request", {"request_id": request_id})]
 
+    def run_of(self, request_id: int) -> str | None:
+        """The newest run that was made because of a request."""
+        return next((fire.run_id for fire in reversed(self.fires_of(request_id)) if fire.run_id), None)
+
     def waiting_requests(self) -> list[Request]:
         """Those that nobody has taken, oldest first."""
         return [_made(Request, row) for row in self._rows("waiting_requests")]
@@ -372,11 +377,14 @@ class Agenda(Store):
         self._write("take_request", {"request_id": request_id, "state": state, "answer": answer, "now": iso_utc(now)})
 
     def finish_request(self, request_id: int, answer: str, now: datetime) -> None:
-        """Ends a request whose fires have all come to an end; nothing happens while one has not."""
+        """Ends a request whose fires have all come to an end: `skipped` where none of them ran, else `done`.
+
+        Nothing happens while one has not.
+        """
         self._write("finish_request", {"request_id": request_id, "answer": answer, "now": iso_utc(now)})
 
     def close_ended_requests(self, now: datetime) -> None:
-        """Ends requests whose fires were all cancelled, or ended while nobody looked."""
+        """Ends requests whose fires were all cancelled (`skipped`), or ended while nobody looked (`done`)."""
         self._write("close_ended_requests", {"now": iso_utc(now)})
 
     # ── the runner ────────────────────────────────────────────────────────────────────────────

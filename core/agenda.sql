@@ -39,7 +39,7 @@ CREATE TABLE request (
     args              TEXT NOT NULL,     -- JSON object
     asked_by          TEXT NOT NULL,
     asked_at          TEXT NOT NULL,
-    state             TEXT NOT NULL,     -- waiting, taken, done, refused
+    state             TEXT NOT NULL,     -- waiting, taken, done, refused, skipped (nothing ran of what was planned for it)
     taken_at          TEXT,
     finished_at       TEXT,
     answer            TEXT NOT NULL DEFAULT ''
@@ -207,14 +207,21 @@ WHERE request_id = :request_id AND state IN ('waiting', 'taken')
 SELECT * FROM fire WHERE request_id = :request_id ORDER BY scheduled_at, fire_id
 
 -- name: finish_request
-UPDATE request SET state = 'done', finished_at = :now, answer = :answer
+UPDATE request SET state = CASE
+    WHEN (SELECT min(state = 'skipped' AND run_id IS NULL) FROM fire WHERE fire.request_id = request.request_id) = 1
+    THEN 'skipped' ELSE 'done' END, finished_at = :now, answer = :answer
 WHERE request_id = :request_id AND state = 'taken'
     AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = :request_id AND state IN ('planned', 'running'))
 
 -- name: close_ended_requests
-UPDATE request SET state = 'done', finished_at = :now
-WHERE state IN ('waiting', 'taken') AND state = 'taken' AND kind <> 'dry_run'
-    AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = request.request_id AND fire.state IN ('planned', 'running'))
+WITH ended AS (
+    SELECT request_id, (SELECT min(state = 'skipped' AND run_id IS NULL) FROM fire WHERE fire.request_id = r.request_id) = 1 AS skipped,
+        (SELECT reason FROM fire WHERE fire.request_id = r.request_id ORDER BY fire_id DESC LIMIT 1) AS reason
+    FROM request r WHERE state IN ('waiting', 'taken') AND state = 'taken' AND kind <> 'dry_run'
+        AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = r.request_id AND fire.state IN ('planned', 'running')))
+UPDATE request SET state = CASE WHEN skipped THEN 'skipped' ELSE 'done' END, finished_at = :now,
+    answer = CASE WHEN skipped THEN 'skipped: ' || reason ELSE answer END
+FROM ended WHERE request.request_id = ended.request_id
 
 -- name: beat
 INSERT OR REPLACE INTO runner VALUES (1, :host, :pid, :pid_started_at, :started_at, :beat_at, :version, :memory_bytes,

@@ -856,7 +856,7 @@ class App:
         dry_run: bool = False,
         again: bool = False,
     ) -> dict[str, Any]:
-        """Asks the runner to run a job, or to try it without sending; the request's number and its first answer.
+        """Asks the runner to run a job, or to try it without sending; the request's number, its first answer and run.
 
         Raises:
             AlreadySent: The scheduled time has succeeded, and `again` is not given.
@@ -871,13 +871,20 @@ class App:
         args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
         number = self.agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
         if note := self.runner_note(now()):
-            return {"request_id": number, "state": "waiting", "answer": f"asked as request {number}; {note[0]}"}
+            answer = f"asked as request {number}; {note[0]}"
+            return {"request_id": number, "state": "waiting", "answer": answer, "run_id": None}
         deadline = time.monotonic() + 3
         while (request := self.agenda.request(number)).state == "waiting" and time.monotonic() < deadline:
             time.sleep(0.05)
         if request.state == "refused":
             raise ConfigError(f"the runner refused: {request.answer}")
-        return {"request_id": number, "state": request.state, "answer": request.answer or "the runner has not taken it"}
+        answer = request.answer or "the runner has not taken it"
+        return {
+            "request_id": number,
+            "state": request.state,
+            "answer": answer,
+            "run_id": self.agenda.run_of(number),
+        }
 
     def past_fires(self, now: datetime, days: float, job: str | None = None) -> list[tuple[Fire, Run | None]]:
         """Fires whose time was in the last days, or that wait since before, each with its newest run; oldest first."""

@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from core.calendar import check_cron
 from core.model import (
@@ -25,7 +25,7 @@ from core.model import (
 from core.settings import ADDRESS, TOPIC_NAME, known_zone
 from core.templates import DIRECTIVES
 
-__all__ = ["Address", "JobShape"]
+__all__ = ["Address", "JobShape", "Topic"]
 
 LONGEST_S = 366 * 86_400
 """Nothing is due less often than once a year; sums with the clock then never leave the calendar."""
@@ -35,6 +35,14 @@ def _topic(name: str) -> str:
     if not TOPIC_NAME.fullmatch(name):
         raise ValueError("a topic's name has letters, digits, dot, _ and -, at most 249, and is not . or ..")
     return name
+
+
+Topic = Annotated[
+    str,
+    AfterValidator(_topic),
+    Field(json_schema_extra={"pattern": f"^{TOPIC_NAME.pattern}$"}),
+]
+"""A topic's name; a client written in C would take what comes before a NUL for another topic."""
 
 
 def _address(text: str) -> str:
@@ -78,6 +86,12 @@ def _date_format(text: str) -> str:
     return text
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 29.0 is the integer 29."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, Field(min_length=1)]
 Address = Annotated[str, AfterValidator(_address)]
 
@@ -90,9 +104,9 @@ class KafkaShape(_Shape):
     """`kafka_config`."""
 
     enabled: bool = True
-    topic: Annotated[str, AfterValidator(_topic)] | None = None
+    topic: Topic | None = None
     message_key_field: Name | Annotated[list[Name], Field(min_length=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=100_000), WHOLE] | None = None
     include_metadata: bool = True
     cluster: str | None = None
 
@@ -121,8 +135,8 @@ class EmailShape(_Shape):
 class RowsShape(_Shape):
     """`expect.rows`."""
 
-    min: Annotated[int, Field(ge=0)] | None = None
-    max: Annotated[int, Field(ge=0)] | None = None
+    min: Annotated[int, Field(ge=0), WHOLE] | None = None
+    max: Annotated[int, Field(ge=0), WHOLE] | None = None
 
 
 class ExpectShape(_Shape):
@@ -141,7 +155,7 @@ class JobShape(_Shape):
     connection: Name
     scheduling_mode: SchedulingMode = "manual"
     cron: Annotated[str, AfterValidator(check_cron)] | None = None
-    interval_s: Annotated[int, Field(ge=1, le=LONGEST_S)] | None = None
+    interval_s: Annotated[int, Field(ge=1, le=LONGEST_S), WHOLE] | None = None
     enabled: bool = True
     parameters: dict[str, str | int | float | list[str | int | float]] = {}
     export_format: ExportFormat = "kafka"
@@ -151,13 +165,13 @@ class JobShape(_Shape):
     email_notification: EmailShape = EmailShape()
     timezone: Annotated[str, AfterValidator(known_zone)] = "Europe/Rome"
     catch_up: CatchUp = "latest"
-    max_catch_up: Annotated[int, Field(ge=1, le=100_000)] = 31
+    max_catch_up: Annotated[int, Field(ge=1, le=100_000), WHOLE] = 31
     overlap: Overlap = "skip"
     timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, strict=False)] | None = None
     delivery: DeliveryGuarantee = "at_least_once"
     on_bad_row: OnBadRow = "reject"
     on_null_key: OnNullKey = "reject"
-    max_rejects: Annotated[int, Field(ge=0)] = 0
+    max_rejects: Annotated[int, Field(ge=0), WHOLE] = 0
     types: dict[str, TypeOverride] = {}
     decimals: DecimalForm = "number"
     key_separator: str = "|"

@@ -12,11 +12,13 @@ import pytest
 
 from core.agenda import Agenda
 from core.demo import SLUG, make_demo
+from core.errors import QueryFailed
 from core.job_edits import read_job_file
-from core.ledger import Ledger
+from core.ledger import Ledger, Outcome
 from core.workspace import Workspace
 from tests.rigs.workspace import ROOT, command, environment, run_command
 from tests.ui.rest import audit, bearer, client, token
+from tests.unit.test_ledger import a_plan
 
 JOBS = "/api/scheduler/scheduling"
 PROBLEM = "application/problem+json"
@@ -308,6 +310,8 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         assert answer.json()["state"] in ("taken", "waiting"), answer.json()
         while asked.get(answer.headers["Location"]).json()["state"] != "done" and time.monotonic() < deadline:
             time.sleep(0.1)
+        request = asked.get(answer.headers["Location"]).json()
+        assert asked.get(f"/api/scheduler/runs/{request['run_id']}").json()["verdict"] == "complete_with_rejects"
         history = asked.get("/api/scheduler/history", params={"job": SLUG}).json()
         assert history["total"] == 2
         assert history["items"][0]["state"] in ("succeeded", "partial")
@@ -329,7 +333,96 @@ def test_a_run_for_no_time_is_refused(asked, at):
 
 def test_a_request_that_is_none_is_not_found(asked):
     for number in ("0", "-1", "7", str(2**63), "9" * 40):
-        is_problem(asked.get(f"/api/scheduler/requests/{number}"), 404, "no request")
+        answer = asked.get(f"/api/scheduler/requests/{number}")
+        is_problem(answer, 404, "no request")
+        assert answer.json()["title"] == "Not Found"
+
+
+def test_a_run_is_told_with_a_verdict_that_agrees_with_its_state(asked, folder):
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        green = ledger.start(a_plan(), datetime.now(UTC))
+        ledger.finish(green.run_id, Outcome("succeeded", rows_read=3, sent=3, acknowledged=3), datetime.now(UTC))
+        failed = ledger.start(a_plan(), datetime.now(UTC))
+        ledger.finish(failed.run_id, Outcome("failed", rows_read=3, error=QueryFailed("no")), datetime.now(UTC))
+        running = ledger.start(a_plan(), datetime.now(UTC))
+        (of_demo,) = ledger.runs(SLUG)
+    listed = {run["run_id"]: run for run in asked.get("/api/scheduler/runs").json()["items"]}
+    assert asked.get("/api/scheduler/history").json() == asked.get("/api/scheduler/runs").json()
+    for run, told in (
+        (of_demo, ("succeeded", "complete_with_rejects", True)),
+        (green, ("succeeded", "complete", True)),
+        (failed, ("failed", "failed", False)),
+        (running, ("running", "running", False)),
+    ):
+        one = asked.get(f"/api/scheduler/runs/{run.run_id}").json()
+        assert (one["state"], one["verdict"], one["balanced"]) == told
+        assert one == listed[run.run_id]
+    assert listed[failed.run_id]["error"]["text"] == "no"
+    assert [run["run_id"] for run in asked.get("/api/scheduler/runs?state=complete").json()["items"]] == [green.run_id]
+
+
+@pytest.mark.parametrize("shape", ["{}", "{}%00", "x{}"])
+def test_a_run_that_is_none_is_not_found(asked, folder, shape):
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        (run,) = ledger.runs(SLUG)
+    for name in (run.run_id[:-1], "0", "%25", "_"):
+        answer = asked.get(f"/api/scheduler/runs/{shape.format(name)}", follow_redirects=False)
+        is_problem(answer, 404)
+        assert answer.json()["title"] == "Not Found"
+
+
+def test_a_request_whose_run_was_skipped_is_not_done(asked, folder):
+    place = asked.post(f"{JOBS}/{SLUG}/run", json={"again": True}).headers["Location"]
+    number = int(place.rsplit("/", 1)[1])
+    now = datetime.now(UTC)
+    with Agenda(Workspace(folder).ledger_file) as agenda:
+        agenda.take(number, "taken", "planned", now)
+        (fire,) = agenda.plan_asked(SLUG, [now], kind="request", asked_by="x", now=now, request_id=number)
+        assert asked.get(place).json()["state"] == "taken"
+        agenda.skip(fire, "the job is gone", now)
+        agenda.finish_request(number, "skipped: the job is gone", now)
+    told = {"request_id": number, "state": "skipped", "answer": "skipped: the job is gone", "run_id": None}
+    assert asked.get(place).json() == told
+
+
+# ── what any client may expect of HTTP ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "path", ["/monitoring/health", "/kafka/health", "/scheduler/runs", "/openapi.json", "/nothing"]
+)
+def test_head_is_answered_as_get_without_its_body(asked, path):
+    got, headed = asked.get(f"/api{path}"), asked.head(f"/api{path}")
+    assert (headed.status_code, headed.content) == (got.status_code, b"")
+    assert headed.headers["Content-Type"] == got.headers["Content-Type"]
+    assert int(headed.headers["Content-Length"]) == len(got.content)
+
+
+def test_a_method_that_is_not_possible_is_told_with_those_that_are(asked):
+    for path, allowed in (
+        (JOBS, "GET, HEAD, POST"),
+        (f"{JOBS}/{SLUG}", "DELETE, GET, HEAD, PUT"),
+        (f"{JOBS}/{SLUG}/run", "POST"),
+        ("/api/monitoring/health", "GET, HEAD"),
+        ("/api/docs", "GET, HEAD"),
+    ):
+        for method in ("PATCH", "OPTIONS"):
+            answer = asked.request(method, path)
+            is_problem(answer, 405, f"{method} is not possible here")
+            assert (answer.headers["Allow"], answer.json()["title"]) == (allowed, "Method Not Allowed")
+    assert asked.head(f"{JOBS}/{SLUG}/run").headers["Allow"] == "POST"
+
+
+def test_an_address_or_a_cluster_that_is_not_there_has_a_title_of_its_own(asked):
+    message = {"topic": "t", "key": "k", "value": 1, "cluster": "nowhere"}
+    for answer in (
+        asked.get("/api/nothing"),
+        asked.get("/api/kafka/topics", params={"cluster": "nowhere"}),
+        asked.post("/api/kafka/test", json={"cluster": "nowhere"}),
+        asked.post("/api/kafka/send", json=message),
+    ):
+        is_problem(answer, 404)
+        assert (answer.json()["title"], answer.json()["type"]) == ("Not Found", "about:blank")
 
 
 def test_the_same_key_asks_for_one_run(asked, folder):
@@ -360,7 +453,7 @@ def test_a_message_by_hand_is_acknowledged_recorded_and_sent_once_for_a_key(aske
 
 
 @pytest.mark.parametrize("message", [{"topic": "a\0b"}, {"topic": ""}, {"topic": ".."}, {"topic": "a b"}, {"topic": 5},
-                                     {"topic": "x" * 250}, {"key": None}, {"kex": "1"}, {"cluster": "no-such"}])  # fmt: skip
+                                     {"topic": "x" * 250}, {"key": None}, {"kex": "1"}])  # fmt: skip
 def test_a_message_that_cannot_be_sent_is_told(asked, message):
     is_problem(asked.post("/api/kafka/send", json={"topic": "t", "key": "k", "value": "v", **message}), 422)
 
@@ -394,7 +487,7 @@ def test_a_real_cluster_is_looked_at_tried_and_sent_to(asked, on_kafka):
         asked.post("/api/kafka/send", json={"topic": topic, "key": "k", "value": f"text {n}"}).json() for n in (1, 2)
     )
     assert (second["partition"], second["offset"]) == (first["partition"], first["offset"] + 1)
-    is_problem(asked.post("/api/kafka/test", json={"cluster": "kolaudo"}), 422, 'did you mean "collaudo"?')
+    is_problem(asked.post("/api/kafka/test", json={"cluster": "kolaudo"}), 404, 'did you mean "collaudo"?')
 
 
 def test_who_names_no_cluster_gets_the_usual_environment_and_never_the_settings(asked, folder, on_kafka, monkeypatch):
@@ -444,7 +537,7 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
         "/kafka/health", "/kafka/topics", "/kafka/metrics", "/kafka/metrics/summary", "/kafka/test", "/kafka/send",
         "/scheduler/scheduling", "/scheduler/scheduling/{id}", "/scheduler/scheduling/{id}/enable",
         "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/requests/{number}",
-        "/scheduler/history", "/monitoring/health", "/monitoring/metrics",
+        "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]
     body = document["paths"]["/scheduler/scheduling"]["post"]["requestBody"]["content"]["application/json"]

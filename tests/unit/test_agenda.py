@@ -314,7 +314,34 @@ def test_a_request_waits_is_taken_and_ends_with_its_last_fire(agenda):
     assert agenda.request(number).state == "taken"
     agenda.skip(second, "for a reason", NOON)
     agenda.finish_request(number, "all ended", NOON)
-    assert (agenda.request(number).state, agenda.request(number).answer) == ("done", "all ended")
+    assert (agenda.request(number).state, agenda.request(number).answer) == ("skipped", "all ended")
+    assert agenda.run_of(number) is None
+
+
+@pytest.mark.parametrize("by", ["its last fire", "whoever looks later"])
+def test_a_request_of_which_one_fire_ran_is_done_and_one_of_which_none_did_is_skipped(agenda, by):
+    states = {}
+    for ran in (True, False):
+        number = agenda.ask("backfill", job="export", asked_by="anna", now=NOON)
+        agenda.take(number, "taken", "planned", NOON)
+        one, other = agenda.plan_asked(
+            "export", [NOON, NOON + HOUR], kind="backfill", asked_by="anna", now=NOON, request_id=number
+        )
+        agenda.skip(one, "the job is gone", NOON)
+        if ran:
+            finish_all(agenda)
+        else:
+            agenda.skip(other, "the job is gone", NOON)
+        if by == "its last fire":
+            agenda.finish_request(number, "skipped: the job is gone", NOON)
+        else:
+            agenda.close_ended_requests(NOON)
+        request = agenda.request(number)
+        states[ran] = (request.state, request.finished_at == NOON)
+        if not ran:
+            assert request.answer == "skipped: the job is gone"
+            assert agenda.run_of(number) is None
+    assert states == {True: ("done", True), False: ("skipped", True)}
 
 
 def test_another_connections_write_is_noticed_and_ones_own_is_not(agenda):

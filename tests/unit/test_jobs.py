@@ -300,3 +300,16 @@ def test_a_disk_that_is_full_leaves_the_old_file_whole_and_no_rest_beside_it(pla
         signal.signal(signal.SIGXFSZ, handler)
     assert path.read_text(encoding="utf-8") == SPEC
     assert list(place.queries_dir.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_catch_up", 29.0), ("max_rejects", 3.0), ("interval_s", 900.0)])
+def test_a_number_without_fraction_is_an_integer_however_json_writes_it(tmp_path, key, value):
+    file = tmp_path / "x.job.json"
+    document = {"name": "X", "query": "x.sql", "connection": "A", "kafka_config": {"topic": "t"}, key: value}
+    if key == "interval_s":
+        document |= {"scheduling_mode": "interval"}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    assert (getattr(load_job(file), key), type(getattr(load_job(file), key))) == (int(value), int)
+    file.write_text(json.dumps(document | {key: value + 0.5}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f'"{key}" is not valid'):
+        load_job(file)

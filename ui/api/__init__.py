@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from core import __version__
 from ui.api import documents, kafka, monitoring, problems, scheduler, signin
+from ui.api.head import HeadAsGet
 
 __all__ = ["api", "make_api"]
 
@@ -26,9 +27,11 @@ def make_api() -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    for room in (kafka, scheduler, monitoring, signin):
-        made.include_router(room.router)
-    problems.install(made)
+    routers = [room.router for room in (kafka, scheduler, monitoring, signin)]
+    for router in routers:
+        made.include_router(router)
+    made.add_middleware(HeadAsGet)
+    problems.install(made, routers)
     documents.install(made)
     return made
 

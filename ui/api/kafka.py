@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
@@ -21,9 +21,12 @@ from ui.api.body import document
 from ui.api.documents import takes
 from ui.api.once import IdempotencyKey, once
 from ui.api.pages import Limit, Offset, page
-from ui.api.problems import responses
+from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
 from ui.remembered import Remembered
+
+if TYPE_CHECKING:
+    from core.bootstrap import App
 
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
@@ -52,7 +55,7 @@ def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offs
     from core.publishers import open_publisher
 
     with opened() as app:
-        chosen = app.cluster(cluster)
+        chosen = _cluster(app, cluster)
     publisher = open_publisher(chosen)
     try:
         found = sorted(publisher.topics(), key=lambda topic: topic.name)
@@ -74,7 +77,7 @@ async def summary(caller: Watcher) -> Response:
     return Response(await _summary.soon(workspace().root), media_type=JSON)
 
 
-@router.post("/test", responses=responses(413, 415), openapi_extra=takes(shapes.TestShape, required=False))
+@router.post("/test", responses=responses(404, 413, 415), openapi_extra=takes(shapes.TestShape, required=False))
 def test(
     caller: Sender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
 ) -> shapes.Tested:
@@ -82,7 +85,7 @@ def test(
     from core.kafka_service import KafkaService
 
     with opened() as app:
-        cluster = app.cluster(asked.cluster)
+        cluster = _cluster(app, asked.cluster)
         app.agenda.audit(caller.name, "test", f"cluster {cluster.name}", now())
     with KafkaService(cluster) as service:
         found = service.health_check()
@@ -110,12 +113,22 @@ def send(
 
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
         with opened() as app:
-            _require_brokers(app.cluster(message.cluster))
+            _require_brokers(_cluster(app, message.cluster))
             sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
             app.agenda.audit(caller.name, "send", f"topic {message.topic}", now(), after=sent)
         return 200, sent, {}
 
     return once(workspace(), caller, key, "send", message.model_dump(), do)
+
+
+def _cluster(app: App, name: str | None) -> Cluster:
+    """The cluster that a request names, else the usual one."""
+    try:
+        return app.cluster(name)
+    except ConfigError as error:
+        if name is None or name in app.connections.cluster_names:
+            raise
+        raise not_found(error) from None
 
 
 def _require_brokers(cluster: Cluster) -> None:

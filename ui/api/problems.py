@@ -8,12 +8,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from loguru import logger
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match
 
 from core.errors import (
     AccessRefused,
@@ -38,7 +39,17 @@ from core.errors import (
 )
 from core.job_edits import NameTaken, NewerEdit, NoSuchJob
 
-__all__ = ["PROBLEM", "Problem", "Refused", "answer", "install", "problem_document", "responses", "status_of"]
+__all__ = [
+    "PROBLEM",
+    "Problem",
+    "Refused",
+    "answer",
+    "install",
+    "not_found",
+    "problem_document",
+    "responses",
+    "status_of",
+]
 
 PROBLEM = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -114,6 +125,11 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
+def not_found(error: ConfigError) -> Refused:
+    """The problem of a request that names what is not there: nothing of the user's has to be corrected."""
+    return Refused(HTTPStatus.NOT_FOUND, PsttError(error.what, why=error.why, remedy=error.remedy))
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What the document says of answers that are problems."""
     return {
@@ -162,8 +178,8 @@ def _one(error: PsttError) -> dict[str, Any]:
     return {"text": error.text, "remedy": error.remedy, **place}
 
 
-def install(api: FastAPI) -> None:
-    """Every error of this interface becomes a problem."""
+def install(api: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Every error of this interface becomes a problem; the routers are those that it includes."""
 
     @api.exception_handler(Refused)
     def refused(request: Request, refused: Refused) -> Response:
@@ -185,9 +201,12 @@ def install(api: FastAPI) -> None:
     def of_http(request: Request, error: HTTPException) -> Response:
         what = {404: "there is nothing at this address", 405: f"{request.method} is not possible here"}
         text = what.get(error.status_code, str(error.detail))
-        return answer(
-            error.status_code, ConfigError(text, remedy="/api/docs lists what there is"), headers=error.headers
-        )
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(
+                _methods([*api.routes, *(route for one in routers for route in one.routes)], request)
+            )
+        return answer(error.status_code, PsttError(text, remedy="/api/docs lists what there is"), headers=headers)
 
     @api.exception_handler(Exception)
     def unforeseen(request: Request, error: Exception) -> Response:
@@ -198,6 +217,13 @@ def install(api: FastAPI) -> None:
             remedy="this is a defect of PSTT Kafka: report it with the newest file in logs",
         )
         return answer(HTTPStatus.INTERNAL_SERVER_ERROR, defect)
+
+
+def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
+    """What an address takes: each of its methods is a route of its own."""
+    there = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    methods = {method for route in there for method in getattr(route, "methods", None) or ()}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
 
 
 def _of_pydantic(detail: Mapping[str, Any]) -> PsttError:

@@ -29,7 +29,7 @@ from core.job_edits import (
 from core.job_shape import JobShape
 from core.jobs import checked_job
 from core.json_file import parse_json_file
-from core.model import Job, RunState, Verdict
+from core.model import Job, Run, RunState, Verdict
 from core.orders import switch
 from core.report import run_document
 from ui.api import shapes
@@ -38,7 +38,7 @@ from ui.api.body import document, read_text
 from ui.api.documents import takes
 from ui.api.once import IdempotencyKey, once
 from ui.api.pages import Limit, Offset, page
-from ui.api.problems import REQUEST_BODY, Refused, responses
+from ui.api.problems import REQUEST_BODY, Refused, not_found, responses
 from ui.api.workspace import now, opened
 
 if TYPE_CHECKING:
@@ -215,12 +215,14 @@ def request_(caller: Reader, number: int) -> shapes.Asked:
                 raise ConfigError(f"there is no request {str(number)[:30]}")
             found = app.agenda.request(number)
         except ConfigError as error:
-            raise Refused(HTTPStatus.NOT_FOUND, error) from None
-    return shapes.Asked(request_id=found.request_id, state=found.state, answer=found.answer)
+            raise not_found(error) from None
+        run_id = app.agenda.run_of(number)
+    return shapes.Asked(request_id=found.request_id, state=found.state, answer=found.answer, run_id=run_id)
 
 
 @router.get("/history")
-def history(
+@router.get("/runs")
+def runs(
     caller: Reader,
     job: Annotated[str | None, Query(max_length=300, description="Its id.")] = None,
     state: Annotated[
@@ -230,16 +232,34 @@ def history(
     until: Annotated[Moment | None, Query(description="Scheduled before it.")] = None,
     limit: Limit = 50,
     offset: Offset = 0,
-) -> shapes.History:
+) -> shapes.Runs:
     """The runs, the newest first."""
     with opened() as app:
-        runs, total = app.ledger.runs_where(
+        found, total = app.ledger.runs_where(
             job=job, states=state or (), since=since, until=until, limit=limit, offset=offset
         )
-    return shapes.History(items=[run_document(run) for run in runs], total=total, limit=limit, offset=offset)
+    items = [_run_row(run) for run in found]
+    return shapes.Runs(items=items, total=total, limit=limit, offset=offset)
+
+
+@router.get("/runs/{run_id}", responses=responses(404))
+def run_(caller: Reader, run_id: str) -> shapes.RunRow:
+    """One run, with its verdict."""
+    with opened() as app:
+        try:
+            found = app.ledger.run(run_id)
+        except ConfigError as error:
+            raise not_found(error) from None
+    if found.run_id != run_id:
+        raise not_found(ConfigError(f"there is no run {run_id!r}", remedy="give all of the run's id"))
+    return _run_row(found)
 
 
 # ── how it is done ────────────────────────────────────────────────────────────────────────────
+
+
+def _run_row(run: Run) -> shapes.RunRow:
+    return shapes.RunRow.model_validate(run_document(run))
 
 
 def _row(app: App, file: JobFile, job: Job) -> shapes.JobRow:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from core.job_shape import JobShape
-from core.settings import TOPIC_NAME
-
-
-def _topic(name: str) -> str:
-    """The client is written in C, for which a name ends at its first NUL: another topic."""
-    if not TOPIC_NAME.fullmatch(name):
-        raise ValueError("a topic's name has letters, digits, dot, _ and -, at most 249, and is not . or ..")
-    return name
+from core.agenda import RequestState
+from core.job_shape import JobShape, Topic
+from core.model import RunState, Verdict
 
 
 class _Taken(BaseModel):
@@ -25,7 +19,7 @@ class _Taken(BaseModel):
 class SendShape(_Taken):
     """One message by hand."""
 
-    topic: Annotated[str, AfterValidator(_topic), Field(examples=["pstt-traces"])]
+    topic: Annotated[Topic, Field(examples=["pstt-traces"])]
     key: Annotated[str, Field(max_length=100_000, examples=["572680001120"])]
     value: Any = Field(
         description="Text is sent as it is, anything else as JSON.", examples=[{"data": {"barcode": "572680001120"}}]
@@ -252,14 +246,51 @@ class Asked(BaseModel):
     """What the runner was asked, and what it answered."""
 
     request_id: int
-    state: str = Field(examples=["taken"])
+    state: RequestState = Field(
+        description="done: it came to an end (a run's verdict is the run's); skipped: nothing ran, the answer says why.",
+        examples=["taken"],
+    )
     answer: str
+    run_id: str | None = Field(None, description="Its newest run, once it has one.", examples=["3f2a9c41d0"])
 
 
-class History(BaseModel):
-    """A page of the runs, the newest first; each as `python -m core show RUN --json` tells it."""
+class RunError(BaseModel):
+    """Why a run is not green."""
 
-    items: list[dict[str, Any]]
+    model_config = ConfigDict(extra="allow")
+
+    text: str
+    remedy: str | None = None
+    retriable: bool
+
+
+class RunRow(BaseModel):
+    """One run as `python -m core show RUN --json` tells it; it has more fields than are listed here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run_id: str = Field(examples=["3f2a9c41d0"])
+    kind: Literal["job", "replay"]
+    job: str = Field(examples=["export-cdg-tracce"])
+    job_name: str
+    topic: str
+    state: RunState
+    verdict: Verdict = Field(description="The state as people see it: a success is complete, or complete with rejects.")
+    balanced: bool = Field(description="It succeeded, and each row read is acknowledged or rejected.")
+    scheduled_at: datetime
+    started_at: datetime
+    finished_at: datetime | None
+    rows_read: int
+    acknowledged: int
+    rejected: int
+    failed: int
+    error: RunError | None
+
+
+class Runs(BaseModel):
+    """A page of the runs, the newest first."""
+
+    items: list[RunRow]
     total: int
     limit: int
     offset: int

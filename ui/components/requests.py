@@ -82,6 +82,8 @@ def _progress() -> None:
             st.info(f"{text}: {t('the runner takes it within a second')}", icon=":material/hourglass_empty:")
         elif request.state == "refused":
             st.error(f"{text} · {t('refused')}{answer}", icon=":material/block:")
+        elif request.state == "skipped":
+            st.warning(f"{text} · {t('nothing ran')}{answer}", icon=":material/event_busy:")
         elif request.state == "taken":
             st.info(f"{text} · {t('taken')}{answer}", icon=":material/hourglass_top:")
         else:
