@@ -176,6 +176,7 @@ class OracleSource(PooledSource):
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
         """Runs the statement; one round trip a block."""
         cursor = raw.cursor()
+        cursor.arraysize = fetch_rows
         cursor.prefetchrows = 0  # rows that come with the statement would hide how slowly the first piece comes
         cursor.outputtypehandler = _forgiving(fetch_rows)
         try:
@@ -196,6 +197,7 @@ class OracleSource(PooledSource):
     ) -> Generator[Sequence[Any], None, None]:
         """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
         cursor = raw.cursor()
+        cursor.arraysize = fetch_rows
         cursor.prefetchrows = 0
         cursor.outputtypehandler = _forgiving(fetch_rows)
         _execute(cursor, _asking_for_text(step.sql, columns), step)

@@ -230,3 +230,12 @@ def test_a_workspace_that_is_not_there_is_told_in_words(worked, monkeypatch, tmp
     assert not app.exception
     assert "there is no workspace" in words(app)
     assert "PSTT_WORKSPACE names a folder that does not exist" in words(app)
+
+
+def test_damaged_segments_are_told_above_every_view(spoilt, see):
+    assert "damaged" not in words(see("frame", package="components"))
+    damaged = spoilt.folder / ".pstt" / "spool" / "damaged"
+    damaged.mkdir()
+    (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")
+    data.forget()
+    assert "damaged segments of the spool, set aside: 1" in words(see("frame", package="components"))

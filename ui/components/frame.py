@@ -77,7 +77,7 @@ def _state() -> None:
         st.warning(plain(frame.problem), icon=":material/warning:")
     if frame.damaged:
         text = t(
-            "{count} damaged segments of the spool were set aside: metrics and find lack their sends",
+            "damaged segments of the spool, set aside: {count}; figures and find lack their sends",
             count=frame.damaged,
         )
         st.caption(f":material/warning: {text} · `python -m core doctor`")
