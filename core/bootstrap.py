@@ -275,6 +275,11 @@ class App:
     def _cluster_of(self, plan: Plan) -> Cluster:
         return plan.to_cluster or self.connections.cluster_for(plan.job, self.settings)
 
+    def _cluster_key(self, plan: Plan) -> str | None:
+        if plan.to_cluster is None:
+            return self.connections.cluster_key_for(plan.job)
+        return self.connections.key_of(plan.to_cluster, self.settings)
+
     def _to_file(self, plan: Plan) -> Plan:
         """A file needs no cluster and no key; its name is decided before anything is opened."""
         from core.file_names import output_name
@@ -980,7 +985,7 @@ class App:
             plan,
             own_identity(self.workspace, now),
             self.connections.environment_of(plan.job.connection),
-            self.connections.cluster_key_for(plan.job) or "",
+            self._cluster_key(plan) or "",
             self.workspace.pending_dir,
         )
 

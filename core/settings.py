@@ -10,6 +10,7 @@ import difflib
 import io
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -397,6 +398,14 @@ class Connections:
             return job.kafka_config.cluster
         environments = (self._database(job.connection)[0].environment, self.default_environment)
         return next((name for name in environments if name in self._clusters), None)
+
+    def key_of(self, cluster: Cluster, settings: Settings) -> str | None:
+        """Under which key of `kafka_connections` a cluster is; None: the KAFKA_* settings alone."""
+        for name in self._clusters:
+            with suppress(ConfigError):  # this one cannot be used: it is another
+                if self._cluster(name, settings) == cluster:
+                    return name
+        return None
 
     def cluster(self, name: str | None, settings: Settings) -> Cluster:
         """One cluster with every setting resolved; None: `default_environment`; where there are no clusters, the KAFKA_* settings.

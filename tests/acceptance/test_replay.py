@@ -137,3 +137,23 @@ def test_the_runner_sends_it_where_the_request_says(place):
             agenda.assign(fire, "ab")
             work(app, fire, now)
     assert place.counts() == (57, 19)
+
+
+def test_an_exactly_once_run_is_sent_again_to_its_own_topic_and_its_pending_note_names_its_own_cluster(place):
+    from core.bootstrap import App
+
+    path = place.folder / "queries" / "export.job.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"delivery": "exactly_once"}), encoding="utf-8"
+    )
+    place.change("connections.json", kafka_connections={
+        "other": {"name": "Renamed", "bootstrap_servers": place.kafka.plaintext},
+        "rig": {"name": "New", "bootstrap_servers": "127.0.0.1:1"},
+    })  # fmt: skip
+    place.change("queries/export.job.json", kafka_config={"topic": place.new, "message_key_field": "barcode"})
+    assert place.says("replay", place.run_id, "--json")["topic"] == place.old
+    assert place.counts() == (38, 0)
+    with App.open(place.folder, place.env, log=False) as app:
+        plan = app.replay_plan(place.run_id, rejects_only=False, asked_by="anna")
+        assert (plan.cluster, app.connections.key_of(plan.to_cluster, app.settings)) == ("Renamed", "other")
+        assert app.connections.cluster_key_for(plan.job) == "rig"
