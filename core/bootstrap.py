@@ -1032,7 +1032,7 @@ class App:
                     if note.job != slug or (run is not None and run.state == "running"):
                         continue
                     try:
-                        cluster = self.connections.cluster(note.cluster or None, self.settings)
+                        cluster = self.connections.cluster_at(note.cluster or None, self.settings)
                         with closing(open_publisher(cluster, transactional_id=note.transactional_id)) as publisher:
                             committed = settle(note, place.pending_dir, place.spool_dir, self.ledger, publisher)
                     except PsttError as error:

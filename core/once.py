@@ -68,7 +68,7 @@ class Once:
     environment: str
     """Of the plan's database connection."""
     cluster_key: str
-    """Of the plan's cluster in `kafka_connections`; empty: the default."""
+    """Of the plan's cluster in `kafka_connections`; empty: that of the KAFKA_* settings."""
     folder: Path
     """`.pstt/pending`."""
 

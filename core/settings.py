@@ -390,7 +390,7 @@ class Connections:
 
     def cluster_for(self, job: Job, settings: Settings) -> Cluster:
         """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
-        return self._cluster(self.cluster_key_for(job), settings)
+        return self.cluster_at(self.cluster_key_for(job), settings)
 
     def cluster_key_for(self, job: Job) -> str | None:
         """Under which key of `kafka_connections` a job's cluster is; None: the KAFKA_* settings alone."""
@@ -421,20 +421,20 @@ class Connections:
                 why=f"{self._file.path.name} has {', '.join(self._clusters)}, and no default_environment",
                 remedy=f'name one of them, or set "default_environment" in {self._file.path.name}',
             )
-        return self._cluster(name, settings)
+        return self.cluster_at(name, settings)
 
     def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[ConfigError]]:
         """Every cluster that a message may have gone to, the KAFKA_* settings' own last; and why some cannot be used."""
         clusters, problems = [], []
         for name in (*self._clusters, None):
             try:
-                clusters.append(self._cluster(name, settings))
+                clusters.append(self.cluster_at(name, settings))
             except ConfigError as error:
                 problems.append(error)
         return clusters, problems
 
-    def _cluster(self, name: str | None, settings: Settings) -> Cluster:
-        """None: of the KAFKA_* settings alone."""
+    def cluster_at(self, name: str | None, settings: Settings) -> Cluster:
+        """The cluster of a key of `kafka_connections`; None: that of the KAFKA_* settings."""
         if name is not None and name not in self._clusters:
             raise ConfigError(
                 f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)

@@ -119,7 +119,7 @@ def test_a_failed_run_is_mailed_and_the_next_good_one_says_that_it_is_over(place
     place.query(GOOD)
     place.run("run", "export", "--by-runner")
     until(lambda: len(mails.inbox.mails) == 2)
-    assert mails.inbox.mails[1]["Subject"] == "✔ Export: works again: 300 rows arrived"
+    assert mails.inbox.mails[1]["Subject"] == "✔ Export complete: works again: 300 rows arrived"
     assert "300 read = 300 acknowledged + 0 rejected" in mails.inbox.text()
     everything = "".join(mail.as_string() for mail in mails.inbox.mails)
     for secret in (PASSWORD, postgres.password, "row-value-", "000000000001"):
@@ -197,7 +197,7 @@ def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, m
     file = place.folder / "queries" / "export.job.json"
     until(lambda: json.loads(file.read_text(encoding="utf-8")).get("enabled") is False, timeout_s=40)
     subjects = until(lambda: len(mails.inbox.mails) > 1 and [mail["Subject"] for mail in mails.inbox.mails])
-    assert any(subject.startswith("✘ Export arrived in part: ") for subject in subjects)
+    assert any(subject.startswith("✘ Export partial: ") for subject in subjects)
     assert "✘ Export: too many messages fail (error rate > 10 %)" in subjects
 
 
@@ -276,7 +276,7 @@ def test_the_receipt_of_the_day_is_mailed_once_and_printed(place, mails):
     place.start(PSTT_RECEIPT_TO=LUCA, PSTT_RECEIPT_AT="00:00")
     until(lambda: any(LUCA in mail["To"] for mail in mails.inbox.mails))
     (receipt,) = [mail for mail in mails.inbox.mails if LUCA in mail["To"]]
-    assert receipt["Subject"].endswith(": nothing was due")
+    assert receipt["Subject"].endswith(" so far: everything arrived, 300 rows of 1 job")
     printed = place.run("receipt")
     assert printed.returncode == 0
     assert printed.stdout.splitlines()[0].endswith(": everything arrived, 300 rows of 1 job")
