@@ -269,7 +269,7 @@ def test_names_that_json_has_to_escape_and_text_of_an_old_database_arrive_and_pa
 def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot_be_proved(place, kafka, postgres):
     sql = "SELECT md5(g::text) AS barcode FROM generate_series(1, 200000) AS g"
     folder, run, _ = place(sql)
-    limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 600; exec "$@"', "sh", *command("run", "export", "--json")]
+    limited = ["sh", "-c", 'trap "" XFSZ; ulimit -f 2000; exec "$@"', "sh", *command("run", "export", "--json")]
     done = subprocess.run(
         limited,
         cwd=folder,
