@@ -403,7 +403,7 @@ class Connections:
         """Under which key of `kafka_connections` a cluster is; None: the KAFKA_* settings alone."""
         for name in self._clusters:
             with suppress(ConfigError):  # this one cannot be used: it is another
-                if self._cluster(name, settings) == cluster:
+                if self.cluster_at(name, settings) == cluster:
                     return name
         return None
 
