@@ -197,7 +197,7 @@ def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, m
     file = place.folder / "queries" / "export.job.json"
     until(lambda: json.loads(file.read_text(encoding="utf-8")).get("enabled") is False, timeout_s=40)
     subjects = until(lambda: len(mails.inbox.mails) > 1 and [mail["Subject"] for mail in mails.inbox.mails])
-    assert any(subject.startswith("✘ Export partial: ") for subject in subjects)
+    assert any(subject.startswith("◐ Export partial: ") for subject in subjects)
     assert "✘ Export: too many messages fail (error rate > 10 %)" in subjects
 
 
