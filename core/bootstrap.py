@@ -467,7 +467,17 @@ class App:
         if run.finished_at is None or not run.topic or not run.acknowledged:
             why = "it has not ended" if run.finished_at is None else "it acknowledged no message"
             raise ConfigError(f"run {run.run_id} cannot be verified", why=why if run.topic else "it wrote a file")
-        check = self._verifier(self.cluster_of_run(run), "full", should_stop, now)
+        if not run.sent:
+            raise ConfigError(
+                f"run {run.run_id} sent nothing itself",
+                why="an earlier attempt had sent its rows exactly once",
+                remedy=f"python -m core verify {run.of_run}" if run.of_run else "",
+            )
+        try:
+            cluster = self.cluster_of_run(run)
+        except ImportError:
+            raise _no_reader() from None
+        check = self._verifier(cluster, "full", should_stop, now)
         found = check(Sent(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
         self.ledger.add_verification(found)
         return found
@@ -502,11 +512,7 @@ class App:
         try:
             from core.verification import verify
         except ImportError:
-            raise ConfigError(
-                "messages cannot be read back without confluent-kafka",
-                why="it is not installed on this machine",
-                remedy='install it, or set "verify": "none"',
-            ) from None
+            raise _no_reader() from None
         spool_dir = self.workspace.spool_dir
         return lambda sent: verify(sent, cluster, spool_dir, mode, now=now, should_stop=should_stop)
 
@@ -1177,6 +1183,14 @@ def _given(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValu
     """The job's values, with a run's own ones instead; names compare in any case."""
     instead = {name.upper() for name in own}
     return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}
+
+
+def _no_reader() -> ConfigError:
+    return ConfigError(
+        "messages cannot be read back without confluent-kafka",
+        why="it is not installed on this machine",
+        remedy='install it, or set "verify": "none"',
+    )
 
 
 def _log_verdict(run: Run, *, dry_run: bool) -> None:
