@@ -382,10 +382,13 @@ def next_(
 
     with App.open(workspace) as opened:
         jobs, fires = opened.coming_fires(_now(), days)
+        stranded = opened.stranded(jobs)
     if as_json:
         _print_json({"fires": [{"job": slug, "scheduled_at": moment.isoformat()} for moment, slug in fires]})
     else:
-        _print(fire_lines(jobs, fires, days))
+        _print(
+            fire_lines(jobs, fires, days) + [f"✘ {slug} will fail: {error.text}" for slug, error in stranded.items()]
+        )
 
 
 @app.command("fires")

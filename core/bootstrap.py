@@ -26,6 +26,7 @@ from core.model import (
     Column,
     DbType,
     Destination,
+    Fact,
     Job,
     KafkaConfig,
     ParameterValue,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from core.alerts import AlertRules
     from core.arrival import Sent
     from core.cluster_rights import ClusterRights
-    from core.doctor import Fact
     from core.envelope import Reject
     from core.intake import LookAtColumns, Progress
     from core.mail import Fate, MailServer
@@ -162,6 +162,16 @@ class App:
         from core.jobs import find_job
 
         return find_job(self.workspace, text)
+
+    def stranded(self, jobs: Iterable[Job]) -> dict[str, ConfigError]:
+        """Slug → why a job can only fail: its connection or cluster is not set up, or connections.json is wrong."""
+        found = {}
+        for job in jobs:
+            try:
+                self.connections.require(job)
+            except ConfigError as error:
+                found[job.slug] = error
+        return found
 
     # ── what was recorded ─────────────────────────────────────────────────────────────────────
 
@@ -665,7 +675,6 @@ class App:
 
     def _mail_facts(self, now: datetime) -> Iterator[Fact]:
         from core.channels import mail_fact
-        from core.doctor import Fact
         from core.settings import addresses
 
         try:
@@ -716,8 +725,15 @@ class App:
         from core.health import health
         from core.jobs import load_jobs
 
-        jobs, broken = load_jobs(self.workspace)
+        found, broken = load_jobs(self.workspace)
         problems = [error.text for error in broken]
+        stranded = self.stranded(found)
+        jobs = [job for job in found if job.slug not in stranded]
+        yield from (
+            Fact("fail", f"job {job.slug}", f"cannot run: {stranded[job.slug].text}", stranded[job.slug].remedy)
+            for job in found
+            if job.enabled and job.slug in stranded
+        )
         yield from health(self.agenda, self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
 
     def receipt(self, day: date | None, now: datetime) -> Receipt:

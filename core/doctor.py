@@ -359,9 +359,10 @@ def _clusters(
         except PsttError as error:
             yield Fact("fail", f"cluster {name}", error.text, error.remedy)
     for job in jobs:
-        if job.export_format != "kafka" or not job.kafka_config.enabled:
-            continue
         try:
+            connections.require(job)
+            if job.export_format != "kafka" or not job.kafka_config.enabled:
+                continue
             cluster = connections.cluster_for(job, settings)
         except PsttError as error:
             yield Fact("fail", f"job {job.slug}", error.text, error.remedy)

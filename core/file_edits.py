@@ -175,7 +175,7 @@ def save_connections(
 
     Raises:
         NewerEdit: Somebody else has changed it since.
-        ConfigError: The first problem, as `python -m core check` says it; nothing is written.
+        ConfigError: The first problem that was not there before, as `python -m core check` says it; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
     from core.settings import parse_connections
@@ -183,11 +183,14 @@ def save_connections(
     path = workspace.connections_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     _, problems = parse_connections(parse_json_file(path, text), workspace, environ)
-    if problems:
-        raise problems[0]
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
-        known = json.loads(before.text) if before.content else None
+        old = parse_json_file(path, before.text) if before.content else None
+        # What was wrong before may stay: a file with two faults is mended one after the other.
+        faults = {error.what for error in parse_connections(old, workspace, environ)[1]} if old else set()
+        if new := [error for error in problems if error.what not in faults]:
+            raise new[0]
+        known = old.document if old else None
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
         agenda.audit(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
 

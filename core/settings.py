@@ -266,7 +266,7 @@ class _Entry(BaseModel):
 
 
 class _Database(_Entry):
-    name: str = Field(min_length=1)
+    name: str
     db_type: Literal["oracle", "sqlserver", "postgresql", "sqlite"]
     environment: str = ""
     host: str = ""
@@ -284,6 +284,13 @@ class _Database(_Entry):
     connect_timeout_s: float = Field(default=15.0, gt=0, le=600, strict=False)
     statement_timeout_s: float | None = Field(default=None, gt=0, strict=False)
     read_timeout_s: float | None = Field(default=None, gt=0, strict=False)
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.strip():
+            raise ValueError("a connection needs a name")
+        return name
 
 
 REQUIRED: dict[str, tuple[str, ...]] = {
@@ -360,6 +367,23 @@ class Connections:
         """The environment of a connection; needs no secret."""
         return self._database(name)[0].environment
 
+    def require(self, job: Job) -> None:
+        """Looks whether what a job uses is set up at all; needs no secret and contacts nothing.
+
+        Raises:
+            ConfigError: Its connection, or the cluster that it names, is not there.
+        """
+        self._database(job.connection)
+        if job.export_format == "kafka" and (key := self.cluster_key_for(job)) is not None:
+            self._cluster_entry(key)
+
+    def _cluster_entry(self, name: str) -> dict[str, Any]:
+        if name not in self._clusters:
+            raise ConfigError(
+                f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)
+            )
+        return self._clusters[name]
+
     def allows_writes(self, name: str) -> bool:
         """Whether the read-only gate is open for a connection."""
         return self._database(name)[0].allow_writes
@@ -403,7 +427,7 @@ class Connections:
         """Under which key of `kafka_connections` a cluster is; None: the KAFKA_* settings alone."""
         for name in self._clusters:
             with suppress(ConfigError):  # this one cannot be used: it is another
-                if self._cluster(name, settings) == cluster:
+                if self.cluster_at(name, settings) == cluster:
                     return name
         return None
 
@@ -435,11 +459,7 @@ class Connections:
 
     def cluster_at(self, name: str | None, settings: Settings) -> Cluster:
         """The cluster of a key of `kafka_connections`; None: that of the KAFKA_* settings."""
-        if name is not None and name not in self._clusters:
-            raise ConfigError(
-                f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)
-            )
-        entry = self._clusters[name] if name is not None else {}
+        entry = self._cluster_entry(name) if name is not None else {}
         values: dict[str, Any] = {}
         for key, setting in _OF_CLUSTER.items():
             value = entry[key] if entry.get(key) is not None else getattr(settings, setting)
@@ -609,6 +629,10 @@ def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError
     problems: list[ConfigError] = []
     for name, entry in entries.items():
         place = ("kafka_connections", name)
+        if not name.strip():
+            remedy = "give it the name of an environment, or delete the entry: the page's Connections can do both"
+            problems.append(file.error(place, "a cluster has no name", remedy=remedy))
+            continue
         try:
             connections._clusters[name] = _Cluster.model_validate(entry).model_dump()
         except ValidationError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -302,6 +303,28 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
             now=data.now(),
         )
     _changed()
+
+
+def users_of_connection(name: str) -> list[str]:
+    """The jobs that read from a database connection, for people."""
+    return [_as_user(job) for job in data.jobs()[0] if job.connection == name]
+
+
+def users_of_cluster(key: str) -> list[str]:
+    """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
+    from core.settings import read_connections
+
+    connections, _ = read_connections(data.workspace(), os.environ)
+    found = []
+    for job in data.jobs()[0]:
+        with suppress(ConfigError):  # its connection is gone: it sends nowhere
+            if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
+                found.append(_as_user(job))
+    return found
+
+
+def _as_user(job: Job) -> str:
+    return f"{job.name} ({t('enabled') if job.enabled else t('switched off')})"
 
 
 def store_secret(reference: str, value: str) -> None:

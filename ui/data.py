@@ -117,6 +117,12 @@ def _jobs(folder: Path) -> tuple[list[Job], list[ConfigError]]:
     return load_jobs(Workspace(folder))
 
 
+def stranded() -> dict[str, ConfigError]:
+    """Slug → why a job can only fail, of those whose connection or cluster is not set up."""
+    with opened() as app:
+        return app.stranded(jobs()[0])
+
+
 def last_runs(slugs: Sequence[str]) -> dict[str, Run]:
     """The newest run of each of these jobs."""
     with opened() as app:
@@ -197,6 +203,8 @@ class ActiveJob:
     timezone: str
     next_fire: datetime | None
     last_run: Run | None
+    problem: str
+    """Why it can only fail; empty where nothing is known against it."""
 
 
 def choices() -> Choices:
@@ -352,6 +360,7 @@ def active_jobs(scope: Scope) -> list[ActiveJob]:
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
 def _active_jobs(folder: Path) -> list[ActiveJob]:
     with open_workspace(folder, log=False) as app:
+        stranded = app.stranded(_jobs(folder)[0])
         return [
             ActiveJob(
                 slug=job.slug,
@@ -360,6 +369,7 @@ def _active_jobs(folder: Path) -> list[ActiveJob]:
                 timezone=job.timezone,
                 next_fire=next(iter(next_fires(job, now(), 1)), None),
                 last_run=next(iter(app.ledger.runs(job.slug, 1)), None),
+                problem=stranded[job.slug].text if job.slug in stranded else "",
             )
             for job in _jobs(folder)[0]
             if job.enabled

@@ -329,3 +329,107 @@ def test_a_file_that_is_no_json_is_told_with_its_line(spoilt, see):
     app = see("connections")
     assert not app.exception
     assert "connections.json, line 2" in words(app)
+
+
+# ── names, and what uses an entry ─────────────────────────────────────────────────────────────
+
+
+def write(place, known):
+    (place.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+
+
+def add_cluster(see, key, **fields):
+    app = press(see("connections"), "add_cluster")
+    app.text_input(key="c_key").input(key).run()
+    for place, value in {"bootstrap_servers": "127.0.0.1:2", **fields}.items():
+        app.text_input(key=f"c_{place}").input(value).run()
+    return app
+
+
+@pytest.mark.parametrize(
+    ("key", "fields", "told"),
+    [
+        ("rig", {"name": "Brand new"}, "there is a cluster of the environment rig already"),
+        (" RIG ", {"name": "Brand new"}, "there is a cluster of the environment RIG already"),
+        ("prod", {"name": "kafka rig"}, "another cluster, rig, is called kafka rig too"),
+        ("Kafka Rig", {}, "another cluster, rig, is called Kafka Rig too"),
+        ("", {}, "a cluster needs an environment"),
+        ("  ", {"name": "x"}, "a cluster needs an environment"),
+    ],
+)
+def test_a_cluster_never_takes_the_place_or_the_name_of_another(spoilt, see, key, fields, told):
+    before = document(spoilt)
+    app = press(add_cluster(see, key, **fields), "c_save")
+    assert told in words(app)
+    assert document(spoilt) == before
+
+
+def test_a_delete_asks_first_and_says_which_jobs_use_it(spoilt, see):
+    before = document(spoilt)
+    for kind, name in (("database", "pg"), ("cluster", "rig")):
+        app = press(press(see("connections"), f"edit_{kind}_{name}"), "c_delete")
+        assert not app.exception
+        assert "Used by:" in words(app)
+        assert "- Broken (enabled)" in words(app)
+        assert document(spoilt) == before
+        assert is_harmless(app)
+    app = press(app, "c_confirm_delete")
+    assert document(spoilt)["kafka_connections"] == {}
+
+
+def test_what_no_job_uses_is_deleted_after_one_question(spoilt, see):
+    press(add_cluster(see, "prod", name="Prod"), "c_save")
+    app = press(press(see("connections"), "edit_cluster_prod"), "c_delete")
+    assert "No job uses it." in words(app)
+    press(app, "c_confirm_delete")
+    assert list(document(spoilt)["kafka_connections"]) == ["rig"]
+
+
+def test_a_connection_that_jobs_use_is_renamed_only_when_that_is_meant(spoilt, see):
+    app = press(see("connections"), "edit_database_pg")
+    app.text_input(key="c_name").input("pg2").run()
+    assert "- Broken (enabled)" in words(app)
+    assert app.button(key="c_save").disabled
+    app.checkbox(key="c_rename_sure").check().run()
+    press(app, "c_save")
+    assert [entry["name"] for entry in document(spoilt)["connections"]] == ["pg2"]
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_entries_without_a_name_are_told_and_deleted_one_after_the_other(spoilt, see, name):
+    good = document(spoilt)
+    nameless = {**good["connections"][0], "name": name}
+    write(spoilt, good | {
+        "connections": [*good["connections"], nameless],
+        "kafka_connections": {**good["kafka_connections"], name: {}},
+    })  # fmt: skip
+    app = see("connections")
+    assert not app.exception
+    assert "without a name" in words(app)
+    press(press(press(app, f"edit_cluster_{name}"), "c_delete"), "c_confirm_delete")
+    assert document(spoilt)["kafka_connections"] == good["kafka_connections"]
+    press(press(press(see("connections"), f"edit_database_{name}"), "c_delete"), "c_confirm_delete")
+    assert document(spoilt) == good
+
+
+def test_a_cluster_without_a_name_can_be_given_one(spoilt, see):
+    good = document(spoilt)
+    write(spoilt, good | {"kafka_connections": {**good["kafka_connections"], "": {"name": "Lost"}}})
+    app = press(see("connections"), "edit_cluster_")
+    app.text_input(key="c_key").input("lost").run()
+    press(app, "c_save")
+    assert document(spoilt)["kafka_connections"] == {**good["kafka_connections"], "lost": {"name": "Lost"}}
+
+
+def test_one_of_two_connections_of_one_name_is_renamed(spoilt, see):
+    good = document(spoilt)
+    write(spoilt, good | {"connections": [*good["connections"], {**good["connections"][0], "host": "other"}]})
+    app = press(see("connections"), "edit_database_pg_1")
+    assert app.text_input(key="c_host").value == "other"
+    app.text_input(key="c_name").input("second").run()
+    app.checkbox(key="c_rename_sure").check().run()
+    press(app, "c_save")
+    assert [(e["name"], e["host"] == "other") for e in document(spoilt)["connections"]] == [
+        ("pg", False),
+        ("second", True),
+    ]

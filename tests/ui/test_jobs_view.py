@@ -10,11 +10,14 @@ import pytest
 
 from bench.kills import stop_runner
 from core.agenda import Agenda
+from core.bootstrap import App
 from core.file_edits import LARGEST_QUERY_BYTES
+from core.job_edits import read_job_file
 from core.jobs import SUFFIX, load_job, validate_job
-from tests.rigs.workspace import command, environment
+from core.work import work
+from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
-from ui import changes
+from ui import changes, data
 from ui.access import Visitor
 
 SQL = """define DATA='2026-01-01'  --Obbligatorio: Data estrazione (YYYY-MM-DD)
@@ -572,3 +575,57 @@ def test_a_query_is_uploaded_below_queries_and_nowhere_else(place, see):
     app.text_input(key="sql_new_name").input("fresh.sql").run()
     app = press(app, "save_new_sql")
     assert (place.folder / "queries" / "fresh.sql").read_text(encoding="utf-8") == "SELECT 1"
+
+
+# ── a job whose connection or cluster is gone ─────────────────────────────────────────────────
+
+
+@pytest.fixture(params=["connection", "cluster", "file"])
+def stranded(spoilt, request):
+    """The enabled job `export` cannot run any more; why, in words."""
+    file = spoilt.folder / "connections.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    if request.param == "connection":
+        known["connections"][0]["name"] = "renamed"
+    elif request.param == "cluster":
+        job = spoilt.folder / "queries" / "export.job.json"
+        document = json.loads(job.read_text(encoding="utf-8"))
+        document["kafka_config"]["cluster"] = "gone"
+        job.write_text(json.dumps(document), encoding="utf-8")
+    else:
+        known["kafka_connections"][""] = {}
+    file.write_text(json.dumps(known), encoding="utf-8")
+    data.forget()
+    told = {
+        "connection": 'there is no connection "pg"',
+        "cluster": 'there is no cluster "gone"',
+        "file": "a cluster has no name",
+    }
+    return spoilt, told[request.param]
+
+
+def test_a_job_that_can_only_fail_is_red_on_every_front(stranded, see):
+    place, told = stranded
+    for view in ("jobs", "calendar"):
+        text = words(see(view))
+        assert "every run will fail" in text
+        assert told in text
+    assert told in cells(see("overview")).replace('""', '"')
+    for words_ in (("health",), ("check",), ("next",)):
+        done = run_command(*words_, env=environment(**place.env), cwd=place.folder)
+        assert told in done.stdout + done.stderr
+        assert done.returncode or words_ == ("next",)
+
+
+def test_its_scheduled_run_fails_with_the_reason(stranded):
+    place, told = stranded
+    at = now()
+    with App.open(place.folder, os.environ, log=False) as app:
+        file = read_job_file(app.workspace, "export")
+        app.agenda.add_job_version("export", file.sha256, file.text, at)
+        (fire,) = app.agenda.plan_asked("export", [at], kind="request", asked_by="calendar", now=at)
+        app.agenda.assign(fire, file.sha256)
+        work(app, fire, now)
+        run = app.ledger.runs("export", 1)[0]
+        assert (run.fire_id, run.state, run.error_class) == (fire, "failed", "ConfigError")
+        assert told in run.error_text

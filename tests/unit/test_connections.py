@@ -14,6 +14,7 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import NoKeyringError
 
+from core.check import check
 from core.errors import ConfigError
 from core.model import Cluster, Job, KafkaConfig
 from core.publishers import refuse_unsupported
@@ -460,3 +461,14 @@ def test_kafka_python_ng_with_idempotence_is_refused_with_the_reason(place):
     with pytest.raises(ConfigError, match=r"kafka-python-ng.*idempoten"):
         refuse_unsupported(found, transactional=False)
     refuse_unsupported(cluster(place, {"client": "kafka-python-ng", "enable_idempotence": False}), transactional=False)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_entry_without_a_name_is_refused_by_loader_and_check(place, name):
+    text = {"connections": [{"name": name, "db_type": "sqlite", "database": "a.db"}], "kafka_connections": {name: {}}}
+    place.connections_file.write_text(json.dumps(text), encoding="utf-8")
+    with pytest.raises(ConfigError, match="a connection needs a name"):
+        load_connections(place, None, {})
+    found = [problem.text for problem in check(place, {})]
+    assert '"name" is not valid: a connection needs a name' in found
+    assert "a cluster has no name" in found

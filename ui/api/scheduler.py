@@ -90,7 +90,9 @@ def jobs(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Jobs:
             except ConfigError as error:
                 problems.append(shapes.FileProblem(text=error.text, remedy=error.remedy))
         shown = page(rows, limit, offset)
-        return shapes.Jobs(**shown | {"items": [_row(app, *row) for row in shown["items"]]}, problems=problems)
+        stranded = app.stranded(job for _, job in shown["items"])
+        items = [_row(app, *row, stranded.get(row[1].slug)) for row in shown["items"]]
+        return shapes.Jobs(**shown | {"items": items}, problems=problems)
 
 
 @router.post(
@@ -262,7 +264,7 @@ def _run_row(run: Run) -> shapes.RunRow:
     return shapes.RunRow.model_validate(run_document(run))
 
 
-def _row(app: App, file: JobFile, job: Job) -> shapes.JobRow:
+def _row(app: App, file: JobFile, job: Job, error: ConfigError | None) -> shapes.JobRow:
     return shapes.JobRow(
         id=job.slug,
         name=job.name,
@@ -273,6 +275,7 @@ def _row(app: App, file: JobFile, job: Job) -> shapes.JobRow:
         topic=job.kafka_config.topic if job.export_format == "kafka" else None,
         next_fire=next(iter(next_fires(job, now(), 1)), None) if job.enabled else None,
         last_run=_last_run(app, job.slug),
+        problem=error.text if error else None,
         etag=_etag(file),
     )
 

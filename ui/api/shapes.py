@@ -203,6 +203,7 @@ class JobRow(BaseModel):
     topic: str | None
     next_fire: datetime | None
     last_run: LastRun | None
+    problem: str | None = Field(description="Why every run of it will fail: its connection or cluster is not set up.")
     etag: str
 
 

@@ -39,8 +39,13 @@ def show() -> None:
     if not slots:
         st.info(t("No job sends to Kafka yet."), icon=":material/event_busy:")
         return
-    _grid()
     names = _names()
+    for slug, error in data.stranded().items():
+        st.error(
+            f"**{plain(names.get(slug, slug))}**: {t('every run will fail')}: {plain(error.text)}",
+            icon=":material/error:",
+        )
+    _grid()
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True):
         guarded(_day)(names)
@@ -58,13 +63,13 @@ def _names() -> dict[str, str]:
 
 @fragment(run_every=15)
 def _grid() -> None:
-    names = _names()
+    names, stranded = _names(), data.stranded()
     today = data.newest_day()
     axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     by_day = {slug: _by_day(slots) for slug, slots in data.calendar_slots(DAYS).items()}
     cells: dict[str, dict[date, tuple[DayState, str]]] = {}
     for slug, days in by_day.items():
-        label = _label(slug, names)
+        label = f"✘ {_label(slug, names)}" if slug in stranded else _label(slug, names)
         cells[label] = {}
         for day in axis:
             state = day_state(days.get(day, []))

@@ -28,6 +28,7 @@ __all__ = ["show"]
 SIGNS = {"pass": "✔", "warn": "▲", "fail": "✘"}
 COLOURS = {"pass": "green", "warn": "orange", "fail": "red"}
 _FOUND, _EDITING, _SEEN, _SENDING = "connection_facts", "connection_editing", "connection_seen", "connection_sending"
+_DELETING = "connection_deleting"
 DB_TYPES = tuple(REQUIRED)
 """In the order of the forms."""
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
@@ -45,12 +46,13 @@ def show() -> None:
     document = _document()
     if document is None:
         return
-    databases = [entry for entry in document.get("connections", []) if isinstance(entry, dict)]
+    databases = [(index, e) for index, e in enumerate(document.get("connections", [])) if isinstance(e, dict)]
     clusters = document.get("kafka_connections", {})
+    entries = [(key, key, entry if isinstance(entry, dict) else {}) for key, entry in clusters.items()]
     _heading(t("Databases"), "database")
-    _cards("database", {str(entry.get("name", "?")): entry for entry in databases})
+    _cards("database", [(index, str(entry.get("name", "")), entry) for index, entry in databases])
     _heading(t("Kafka clusters"), "cluster")
-    _cards("cluster", clusters)
+    _cards("cluster", entries)
     if clusters:
         guarded(_usual_environment)(document)
     else:
@@ -89,21 +91,28 @@ def _heading(words: str, kind: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(words, anchor=False, width="content")
         if st.button(t("Add"), key=f"add_{kind}", icon=":material/add:", disabled=not may("admin")):
-            st.session_state[_EDITING] = (kind, "")
+            st.session_state[_EDITING] = (kind, None)
 
 
-def _cards(kind: str, entries: Mapping[str, Any]) -> None:
+def _cards(kind: str, entries: Sequence[tuple[int | str, str, Mapping[str, Any]]]) -> None:
+    """A card an entry: where it is in the file, its name, what it says. Two may have one name until that is mended."""
     columns = st.columns(2, gap="medium")
-    for index, (name, entry) in enumerate(entries.items()):
+    drawn: set[str] = set()
+    for index, (place, name, entry) in enumerate(entries):
         with columns[index % 2], st.container(border=True):
             label = name if kind == "database" else f"{entry.get('name') or name}"
-            st.markdown(f"**{plain(label)}**")
+            st.markdown(f"**{plain(label)}**" if label.strip() else f":red[**{t('without a name')}**]")
             st.caption(_facts_of(kind, name, entry))
+            is_second = name in drawn
+            drawn.add(name)
+            key = f"{kind}_{name}_{place}" if is_second else f"{kind}_{name}"
             with st.container(horizontal=True):
-                _test_button(kind, name)
-                if st.button(t("Change"), key=f"edit_{kind}_{name}", icon=":material/edit:", disabled=not may("admin")):
-                    st.session_state[_EDITING] = (kind, name)
-            _answer(kind, name)
+                if name.strip() and not is_second:
+                    _test_button(kind, name)
+                if st.button(t("Change"), key=f"edit_{key}", icon=":material/edit:", disabled=not may("admin")):
+                    st.session_state[_EDITING] = (kind, place)
+            if not is_second:
+                _answer(kind, name)
 
 
 def _facts_of(kind: str, name: str, entry: Mapping[str, Any]) -> str:
@@ -301,27 +310,30 @@ def _editor(document: Mapping[str, Any]) -> None:
     editing = st.session_state.get(_EDITING)
     if not editing:
         return
-    kind, name = editing
+    kind, place = editing
     title = {"database": t("Database connection"), "cluster": t("Kafka cluster")}[kind]
 
     @st.dialog(title, width="large", on_dismiss=_close_editor)
     @guarded
     def edit() -> None:
         if kind == "database":
-            _edit_database(document, name)
+            _edit_database(document, place)
         else:
-            _edit_cluster(document, name)
+            _edit_cluster(document, place)
 
     edit()
 
 
 def _close_editor() -> None:
-    for name in (_EDITING, _SEEN):
+    for name in (_EDITING, _SEEN, _DELETING):
         st.session_state.pop(name, None)
 
 
-def _edit_database(document: Mapping[str, Any], name: str) -> None:
-    old = next((e for e in document.get("connections", []) if isinstance(e, dict) and e.get("name") == name), {})
+def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
+    """`index` is that of the file's list; None: a new one."""
+    entries = document.get("connections", [])
+    old = entries[index] if index is not None and index < len(entries) else {}
+    name = str(old.get("name", ""))
     entry = dict(old)
     known = old.get("db_type", "oracle")
     left, right = st.columns(2)
@@ -370,15 +382,15 @@ def _edit_database(document: Mapping[str, Any], name: str) -> None:
     _more(
         entry, DATABASE_KEYS, fields | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"}
     )
-    others = [
-        e for e in document.get("connections", []) if not (isinstance(e, dict) and name and e.get("name") == name)
-    ]
+    others = [e for place, e in enumerate(entries) if place != index]
     _finish(
         {**document, "connections": [*others, entry]},
         {**document, "connections": others},
         (entry, "password", secret),
         f"connection {entry['name'] or name}",
-        is_new=not name,
+        is_new=index is None,
+        users=changes.users_of_connection(name) if index is not None else [],
+        is_renamed=index is not None and entry["name"] != name,
     )
 
 
@@ -392,13 +404,17 @@ def _database_fields(db_type: str) -> list[tuple[str, str]]:
     }[db_type]
 
 
-def _edit_cluster(document: Mapping[str, Any], name: str) -> None:
+def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
+    """`name` is the key of the file; None: a new one. An entry without a name can be given one."""
     clusters = dict(document.get("kafka_connections", {}))
-    old = clusters.get(name, {})
+    known = clusters.get(name, {}) if name is not None else {}
+    old = known if isinstance(known, dict) else {}
     entry = dict(old)
     left, right = st.columns(2)
     with left:
-        key = st.text_input(t("Environment"), value=name, key="c_key", disabled=bool(name)).strip()
+        key = st.text_input(
+            t("Environment"), value=name or "", key="c_key", disabled=bool((name or "").strip())
+        ).strip()
         _texts(entry, [("name", t("Name")), ("bootstrap_servers", t("Bootstrap servers, host:port"))])
         _texts(entry, [("default_topic", t("Default topic"))])
     with right:
@@ -421,12 +437,33 @@ def _edit_cluster(document: Mapping[str, Any], name: str) -> None:
     without = {other: value for other, value in clusters.items() if other != name}
     usual = {} if clusters or document.get("default_environment") else {"default_environment": key}
     _finish(
-        {**document, **usual, "kafka_connections": {**clusters, key: entry}},
+        {**document, **usual, "kafka_connections": {**without, key: entry}},
         {**document, "kafka_connections": without},
         (entry, "sasl_password", secret),
         f"cluster {key}",
-        is_new=not name,
+        is_new=name is None,
+        users=changes.users_of_cluster(name) if name else [],
+        taken=_taken(without, key, entry),
     )
+
+
+def _taken(others: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> ConfigError | None:
+    """Another cluster has that environment or that name, by which runs and messages are told apart."""
+    if not key:
+        return ConfigError(t("a cluster needs an environment"), remedy=t("write its name, such as Collaudo"))
+    if key.lower() in (other.strip().lower() for other in others):
+        return ConfigError(
+            t("there is a cluster of the environment {name} already", name=key),
+            remedy=t("choose another name, or change that cluster"),
+        )
+    label = str(entry.get("name") or key)
+    for other, value in others.items():
+        if isinstance(value, dict) and label.lower() == str(value.get("name") or other).lower():
+            return ConfigError(
+                t("another cluster, {other}, is called {name} too", other=other, name=label),
+                remedy=t("give it another name"),
+            )
+    return None
 
 
 def _more(entry: dict[str, Any], keys: Sequence[str], fields: AbstractSet[str]) -> None:
@@ -516,15 +553,34 @@ def _finish(
     about: str,
     *,
     is_new: bool,
+    users: Sequence[str] = (),
+    is_renamed: bool = False,
+    taken: ConfigError | None = None,
 ) -> None:
-    """The buttons below a form."""
+    """The buttons below a form.
+
+    Args:
+        with_it: The file with the entry.
+        without_it: The file without it.
+        place: The entry, the key of its secret, and the secret's reference and value; None: as it is.
+        about: What is changed, for the audit.
+        is_new: Nothing of it is in the file yet.
+        users: The jobs that use the entry.
+        is_renamed: They would not find it any more.
+        taken: Another entry has its name: it is not saved.
+    """
     entry, key, secret = place
     seen = _seen()
+    sure = True
+    if is_renamed and users:
+        st.warning(_used_by(users), icon=":material/warning:")
+        sure = st.checkbox(t("Rename it all the same: these jobs fail until they name it"), key="c_rename_sure")
     with st.container(horizontal=True):
-        save = st.button(t("Save"), key="c_save", icon=":material/save:", disabled=not may("admin"))
-        remove = not is_new and st.button(
-            t("Delete"), key="c_delete", icon=":material/delete:", disabled=not may("admin")
-        )
+        save = st.button(t("Save"), key="c_save", icon=":material/save:", disabled=not may("admin") or not sure)
+        if not is_new and st.button(t("Delete"), key="c_delete", icon=":material/delete:", disabled=not may("admin")):
+            st.session_state[_DELETING] = True
+    if save and taken is not None:
+        raise taken
     if save:
         if secret is not None:
             reference, value = secret
@@ -534,7 +590,7 @@ def _finish(
                 changes.store_secret(reference, value)
             _put(entry, key, reference)
         changes.save_connections(with_it, about, seen)
-    elif remove:
+    elif not is_new and st.session_state.get(_DELETING) and _is_deleted(users):
         changes.save_connections(without_it, about, seen)
     else:
         return
@@ -544,6 +600,19 @@ def _finish(
     st.session_state.pop(_FOUND, None)
     st.toast(t("Saved"), icon=":material/check:")
     st.rerun()
+
+
+def _is_deleted(users: Sequence[str]) -> bool:
+    """Asks once more, with what uses it; whether it is to be deleted."""
+    if users:
+        st.warning(_used_by(users), icon=":material/warning:")
+    else:
+        st.markdown(t("No job uses it."))
+    return st.button(t("Yes, delete"), key="c_confirm_delete", icon=":material/delete:", disabled=not may("admin"))
+
+
+def _used_by(users: Sequence[str]) -> str:
+    return "  \n".join([t("Used by:"), *(f"- {plain(user)}" for user in users)])
 
 
 def _seen() -> str:

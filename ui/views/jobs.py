@@ -69,8 +69,9 @@ def _list() -> None:
             zone=plain(zone),
         )
     )
+    stranded = data.stranded()
     for job in shown:
-        _row(job, last.get(job.slug))
+        _row(job, last.get(job.slug), stranded.get(job.slug))
     _dialogs(jobs)
 
 
@@ -103,7 +104,7 @@ def _page(count: int) -> int:
     return int(chosen) - 1
 
 
-def _row(job: Job, last: Run | None) -> None:
+def _row(job: Job, last: Run | None, error: ConfigError | None) -> None:
     with st.container(border=True):
         what, when, verdict, buttons = st.columns([4, 3, 2, 4], vertical_alignment="center")
         with what:
@@ -111,7 +112,10 @@ def _row(job: Job, last: Run | None) -> None:
             st.caption(f"{plain(job.query)}  \n{plain(job.connection)} → {plain(_target(job))}")
         with when:
             st.markdown(plain(in_words(job, current())))
-            st.caption(_next(job))
+            if error is None:
+                st.caption(_next(job))
+            else:
+                st.markdown(f":red[✘ {t('every run will fail')}: {plain(error.text)}]")
         with verdict:
             _verdict(job, last)
         with buttons, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):

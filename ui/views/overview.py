@@ -291,6 +291,8 @@ def _tables(scope: Scope, days: int) -> None:
 
 
 def _next(job: data.ActiveJob, seen: data.Overview) -> str:
+    if job.problem:
+        return f"✘ {job.problem}"
     if job.next_fire is None:
         return t("only when asked")
     return f"{until(job.next_fire, seen.at)} · {moment(job.next_fire, job.timezone, year=False)}"
