@@ -164,6 +164,17 @@ class JobVersion:
     """Who saved it through the page; empty: it was found on disk."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionsVersion:
+    """connections.json as it was once, `***` for each password that stood in it."""
+
+    sha256: str
+    document: str
+    seen_at: datetime
+    saved_by: str
+    """Who saved it through the page; empty: it was found on disk."""
+
+
 class Agenda(Store):
     """What should happen in one workspace; opened as every `Store`."""
 
@@ -483,6 +494,15 @@ class Agenda(Store):
         name = "job_version" if sha256 else "newest_job_version"
         rows = self._rows(name, {"job": job, **({"sha256": sha256} if sha256 else {})})
         return _made(JobVersion, rows[0]) if rows else None
+
+    def add_connections_version(self, sha256: str, document: str, now: datetime, saved_by: str = "") -> None:
+        """Keeps connections.json as it is now; one that was seen before becomes the newest again."""
+        row = {"sha256": sha256, "document": document, "seen_at": iso_utc(now), "saved_by": saved_by}
+        self._write("insert_connections_version", row)
+
+    def connections_versions(self) -> list[ConnectionsVersion]:
+        """Every version of connections.json that was seen, the newest first."""
+        return [_made(ConnectionsVersion, row) for row in self._rows("connections_versions")]
 
     def job_versions(self, job: str) -> list[JobVersion]:
         """Every version of a job file that was seen, the newest first."""

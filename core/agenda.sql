@@ -276,3 +276,10 @@ ORDER BY job_history.rowid
 -- name: in_force
 -- SQLite takes the other columns from the row with the maximum.
 SELECT job, sha256, max(rowid) FROM job_history WHERE :job IS NULL OR job = :job GROUP BY job
+
+-- name: insert_connections_version
+INSERT INTO connections_version VALUES (:sha256, :document, :seen_at, :saved_by)
+ON CONFLICT (sha256) DO UPDATE SET seen_at = excluded.seen_at
+
+-- name: connections_versions
+SELECT * FROM connections_version ORDER BY seen_at DESC, rowid DESC

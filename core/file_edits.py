@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from core.model import DbType, Parameter
 from core.secret_reference import is_reference
 from core.workspace import Workspace, write_whole
 
-__all__ = ["LARGEST_QUERY_BYTES", "StoredFile", "check_query", "hidden_secrets", "read_stored", "save_alerts",
+__all__ = ["LARGEST_QUERY_BYTES", "StoredFile", "brought_back", "check_query", "hidden_secrets", "keep_connections", "read_stored", "save_alerts",
            "save_connections", "save_query"]  # fmt: skip
 
 LARGEST_QUERY_BYTES = 5_000_000
 """A hand-written query has some kilobytes; more is a list of values that belongs into a table."""
 AUDITED_BYTES = 100_000
 """A larger file is written down by its size and hash."""
+HIDDEN = "***"
 SECRET_KEYS = ("password", "sasl_password")
 _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
@@ -191,8 +192,58 @@ def save_connections(
         if new := [error for error in problems if error.what not in faults]:
             raise new[0]
         known = old.document if old else None
+        keep_connections(workspace, agenda, before.text, now - timedelta(milliseconds=1))
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
         agenda.audit(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
+        keep_connections(workspace, agenda, text, now, saved_by=who)
+
+
+def keep_connections(workspace: Workspace, agenda: Agenda, text: str, now: datetime, *, saved_by: str = "") -> None:
+    """Keeps a text of connections.json among its versions, without the passwords that stand in it.
+
+    One with a fault is not kept: nobody brings it back, and a password under a mistyped key could not be told.
+    """
+    from core.settings import parse_connections
+
+    try:
+        file = parse_json_file(workspace.connections_file, text)
+    except ConfigError:
+        return
+    if parse_connections(file, workspace, {})[1]:
+        return
+    document = json.dumps(hidden_secrets(file.document), ensure_ascii=False, indent=2)
+    sha256 = hashlib.sha256(document.encode()).hexdigest()
+    newest = next(iter(agenda.connections_versions()), None)
+    if newest is None or newest.sha256 != sha256:
+        agenda.add_connections_version(sha256, document, now, saved_by)
+
+
+def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A kept version of connections.json as it can be saved.
+
+    Args:
+        version: The document that was kept.
+        current: The file as it is now: the passwords that were left out of the version are taken from it.
+
+    Returns:
+        The document, and the connections and clusters of which a password has to be given again.
+    """
+    document: dict[str, Any] = json.loads(version)
+    now = {entry.get("name"): entry for entry in current.get("connections", []) if isinstance(entry, dict)}
+    clusters = current.get("kafka_connections", {})
+    entries = [(str(entry["name"]), entry, now.get(entry["name"])) for entry in document.get("connections", [])]
+    entries += [(key, entry, clusters.get(key)) for key, entry in document.get("kafka_connections", {}).items()]
+    missing = []
+    for name, entry, known in entries:
+        for key in SECRET_KEYS:
+            if entry.get(key) != HIDDEN:
+                continue
+            if isinstance(known, dict) and known.get(key):
+                entry[key] = known[key]
+            else:
+                del entry[key]
+                missing.append(name)
+    return document, missing
 
 
 def save_alerts(
@@ -224,9 +275,9 @@ def hidden_secrets(value: Any) -> Any:
 
 def _hidden(name: str, value: Any) -> Any:
     if name in SECRET_KEYS and isinstance(value, str) and value and not is_reference(value):
-        return "***"
+        return HIDDEN
     if name == "channels" and isinstance(value, Mapping):
-        return {channel: place if is_reference(str(place)) else "***" for channel, place in value.items()}
+        return {channel: place if is_reference(str(place)) else HIDDEN for channel, place in value.items()}
     return hidden_secrets(value)
 
 

@@ -104,6 +104,12 @@ CREATE TABLE verification (
     duration_s        REAL NOT NULL,
     PRIMARY KEY (run_id, checked_at)
 ) STRICT;
+CREATE TABLE connections_version (
+    sha256            TEXT PRIMARY KEY,  -- of the document
+    document          TEXT NOT NULL,     -- connections.json without the passwords that stand in it
+    seen_at           TEXT NOT NULL,
+    saved_by          TEXT NOT NULL      -- empty: found on disk
+) STRICT;
 -- Earlier versions called a run of which nothing arrived a success.
 UPDATE run SET state = 'failed', error_class = 'NothingArrived', error_retriable = 0,
     error_text = 'none of the rows read was acknowledged: all were rejected',

@@ -182,6 +182,7 @@ class Runner:
         self._ready_until_s: float | None = None
         self._started_at = now()
         self._said: set[str] = set()
+        self._connections_stamp: tuple[int, int] | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
 
@@ -344,6 +345,7 @@ class Runner:
             self._settle_ended,
             self._dry_runs.settle,
             self._take_changes,
+            self._keep_connections,
             self._take_requests,
             self._plan,
             self._start_planned,
@@ -361,6 +363,19 @@ class Runner:
             self.planner.tick(now)
         except ConfigError:
             pass  # the clock is wrong: said by `problem`; what was asked for runs all the same
+
+    def _keep_connections(self, now: datetime) -> None:
+        """Keeps what an editor or a copy made of connections.json among its versions, as the roster does with jobs."""
+        from core.file_edits import keep_connections, read_stored
+
+        try:
+            facts = self._workspace.connections_file.stat()
+        except OSError:
+            return
+        stamp = (facts.st_mtime_ns, facts.st_size)
+        if stamp != self._connections_stamp:
+            keep_connections(self._workspace, self._agenda, read_stored(self._workspace.connections_file).text, now)
+            self._connections_stamp = stamp
 
     def _take_changes(self, now: datetime) -> None:
         self._changes |= self.roster.refresh()

@@ -433,3 +433,71 @@ def test_one_of_two_connections_of_one_name_is_renamed(spoilt, see):
         ("pg", False),
         ("second", True),
     ]
+
+
+# ── versions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def versions(place):
+    return place.agenda(Agenda.connections_versions)
+
+
+def test_every_saved_version_is_kept_shown_with_its_difference_and_brought_back(spoilt, see):
+    first = document(spoilt)
+    press(add_cluster(see, "prod", name="Prod"), "c_save")
+    press(press(press(see("connections"), "edit_database_pg"), "c_delete"), "c_confirm_delete")
+    assert document(spoilt)["connections"] == []
+    newest, second, oldest = versions(spoilt)
+    assert json.loads(newest.document)["connections"] == []
+    assert (json.loads(oldest.document), oldest.saved_by) == (first, "")
+    assert second.saved_by
+    app = see("connections")
+    assert app.button(key="bring_back").disabled  # it is what the file says
+    app.selectbox(key="connections_version").set_value(oldest.sha256).run()
+    assert '-    "prod": {' in words(app)
+    app = press(app, "bring_back")
+    assert not app.exception
+    assert document(spoilt) == first
+    assert [version.sha256 for version in versions(spoilt)] == [oldest.sha256, newest.sha256, second.sha256]
+    assert spoilt.agenda(Agenda.audit_trail)[0].object.startswith("connections.json as of ")
+
+
+def test_a_password_of_the_file_is_in_no_version_and_stays_what_it_is_now_when_one_is_brought_back(spoilt, see):
+    known = document(spoilt)
+    known["connections"][0]["password"] = PASSWORD
+    known["kafka_connections"]["rig"] |= {
+        "security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": PASSWORD
+    }  # fmt: skip
+    write(spoilt, known)
+    app = press(see("connections"), "edit_database_pg")
+    app.text_input(key="c_environment").input("rig2").run()
+    press(app, "c_save")
+    file = spoilt.folder / "connections.json"
+    assert PASSWORD.encode() not in everything_below(spoilt.folder).replace(file.read_bytes(), b"")
+    oldest = versions(spoilt)[-1]
+    app = see("connections")
+    app.selectbox(key="connections_version").set_value(oldest.sha256).run()
+    assert PASSWORD not in words(app)
+    press(app, "bring_back")
+    assert document(spoilt) == known
+
+
+def test_a_password_that_is_nowhere_any_more_has_to_be_given_again(spoilt, see):
+    known = document(spoilt)
+    known["connections"][0]["password"] = PASSWORD
+    write(spoilt, known)
+    press(press(press(see("connections"), "edit_database_pg"), "c_delete"), "c_confirm_delete")
+    app = see("connections")
+    app.selectbox(key="connections_version").set_value(versions(spoilt)[-1].sha256).run()
+    assert "give them again for: pg" in words(app)
+    press(app, "bring_back")
+    assert "password" not in document(spoilt)["connections"][0]
+
+
+def test_a_viewer_brings_nothing_back(spoilt, see, as_operator):
+    from core.file_edits import keep_connections
+    from tests.ui.conftest import now
+
+    text = json.dumps(document(spoilt) | {"kafka_connections": {}})
+    spoilt.agenda(lambda agenda: keep_connections(Workspace(spoilt.folder), agenda, text, now()))
+    assert see("connections").button(key="bring_back").disabled

@@ -811,3 +811,17 @@ def test_a_workspace_that_may_be_a_copy_is_a_problem_until_it_is_answered_for(st
     assert problem["instead"] == "runs of exactly_once fail; the others go on"
     answer(stage.workspace, "copied", NOON)
     assert stage.runner.problems() == []
+
+
+def test_a_connections_file_that_an_editor_changed_is_kept_and_one_with_a_fault_is_not(stage):
+    file = stage.workspace.connections_file
+    for text in (
+        '{"connections": []}',
+        '{"connections": [], "kafka_connections": {"": {}}}',
+        '{"connections"',
+        '{"kafka_connections": {"a": {}}}',
+    ):
+        file.write_text(text, encoding="utf-8")
+        stage.go()
+    kept = [version.document for version in stage.agenda.connections_versions()]
+    assert [list(json.loads(document)) for document in kept] == [["kafka_connections"], ["connections"]]

@@ -10,17 +10,18 @@ from typing import Any
 import streamlit as st
 
 from core.errors import ConfigError, PsttError
-from core.file_edits import read_stored
+from core.file_edits import brought_back, hidden_secrets, read_stored
 from core.json_file import parse_json_file
 from core.model import Fact
 from core.secret_reference import is_reference
 from core.settings import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
 from ui import changes, data
 from ui.access import may
+from ui.components.difference import show_difference
 from ui.components.problem import guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
-from ui.formats import milliseconds, size
+from ui.formats import milliseconds, moment, size
 from ui.language import t
 
 __all__ = ["show"]
@@ -60,6 +61,7 @@ def show() -> None:
         _tested("cluster", "")
     guarded(_topics)(list(clusters))
     guarded(_by_hand)(list(clusters))
+    guarded(_versions)(document)
     _editor(document)
 
 
@@ -243,6 +245,43 @@ def _topic(cluster: str | None, topic: str) -> None:
         for setting in changes.topic_settings(cluster, topic)
     ]
     table(rows, "topic_settings", most_px=320)
+
+
+# ── versions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _versions(document: Mapping[str, Any]) -> None:
+    """Every version of the file that was saved or found, what is different in it, and the way back."""
+    with data.opened() as app:
+        versions = app.agenda.connections_versions()
+    st.subheader(t("Versions"), anchor=False)
+    with st.expander(t("Earlier versions of connections.json")):
+        if not versions:
+            st.markdown(t("No earlier version is known yet; each one that is saved, or that a runner finds, is kept."))
+            return
+        zone = data.frame().timezone
+        names = {
+            version.sha256: f"{moment(version.seen_at, zone, seconds=True)} · {version.saved_by or t('found on disk')}"
+            for version in versions
+        }
+        picked = st.selectbox(t("Version"), list(names), format_func=names.get, key="connections_version")
+        version = next(version for version in versions if version.sha256 == picked)
+        now = json.dumps(hidden_secrets(document), ensure_ascii=False, indent=2)
+        show_difference(now, version.document, t("now"), t("that version"))
+        restored, missing = brought_back(version.document, document)
+        if missing:
+            st.warning(
+                t("Passwords are in no version; give them again for: {names}", names=plain(", ".join(missing))),
+                icon=":material/key_off:",
+            )
+        seen = read_stored(data.workspace().connections_file).sha256
+        same = version.document == now
+        if st.button(t("Bring this version back"), key="bring_back", icon=":material/history:",
+                     disabled=same or not may("admin")):  # fmt: skip
+            changes.save_connections(restored, f"connections.json as of {names[picked]}", seen)
+            st.session_state.pop(_FOUND, None)
+            st.toast(t("Saved"), icon=":material/check:")
+            st.rerun()
 
 
 # ── a message by hand ─────────────────────────────────────────────────────────────────────────

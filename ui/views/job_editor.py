@@ -6,7 +6,6 @@ code of `python -m core check`, so that a problem stands beside its field before
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -27,6 +26,7 @@ from core.templates import EXAMPLES
 from core.values import as_text
 from ui import changes, data
 from ui.access import may
+from ui.components.difference import show_difference
 from ui.components.links import go, link
 from ui.components.problem import guarded, problem
 from ui.components.requests import progress
@@ -757,7 +757,7 @@ def _confirm_save(job: Job) -> None:
         if theirs is not None:
             _conflict(job, theirs)
             return
-        _show_difference(changes.job_text_of(file.slug, file.text), _text(job), t("stored"), t("new"))
+        show_difference(changes.job_text_of(file.slug, file.text), _text(job), t("stored"), t("new"))
         if st.button(t("Save"), key="confirm_save", icon=":material/save:"):
             _save(job, file.sha256)
 
@@ -788,7 +788,7 @@ def _conflict(job: Job, theirs: Any) -> None:
     st.markdown(
         t("Somebody else has saved this job while you were changing it. Lines with + are yours, with - theirs.")
     )
-    _show_difference(changes.job_text_of(job.slug, theirs.text), _text(job), t("theirs"), t("yours"))
+    show_difference(changes.job_text_of(job.slug, theirs.text), _text(job), t("theirs"), t("yours"))
     with st.container(horizontal=True):
         if st.button(t("Take theirs, mine is lost"), key="take_theirs"):
             _close_save()
@@ -803,16 +803,6 @@ def _text(job: Job) -> str:
     from core.jobs import job_text
 
     return job_text(job)
-
-
-def _show_difference(before: str, after: str, name_before: str, name_after: str) -> None:
-    lines = list(
-        difflib.unified_diff(before.splitlines(), after.splitlines(), name_before, name_after, lineterm="", n=2)
-    )
-    if lines:
-        st.code("\n".join(lines), language="diff", wrap_lines=True)
-    else:
-        st.markdown(t("Both say the same."))
 
 
 # ── the other tabs ────────────────────────────────────────────────────────────────────────────
@@ -864,7 +854,7 @@ def _versions(slug: str) -> None:
     )
     version = next(version for version in versions if version.sha256 == picked)
     mine = changes.job_text_of(slug, json.dumps(_document(), ensure_ascii=False))
-    _show_difference(mine, changes.job_text_of(slug, version.document), t("in the form"), t("that version"))
+    show_difference(mine, changes.job_text_of(slug, version.document), t("in the form"), t("that version"))
     drafted = changes.draft(slug, version.document)
     for error in drafted.problems:
         problem(error)
