@@ -93,7 +93,7 @@ def settle(note: Note, folder: Path, spool_dir: Path, ledger: Ledger, publisher:
                 TopicState(note.topic, note.cluster_id, topic_id=note.topic_id),
                 publisher.describe(note.topic),
             )
-            error = lost_since(before, after, tally.partitions, {}, note.run) or _unexpected(note)
+            error = lost_since(before, after, tally.placed, {}, note.run) or _unexpected(note)
             outcome = _committed(note, run, marker.rows, tally, error)
             ledger.finish(run.run_id, outcome, tally.last_handed_over_at or run.started_at)
         elif run.state == "interrupted":
