@@ -508,7 +508,8 @@ def fetched_in_pieces(
                 yield block
                 block = []
     finally:
-        cursor.close()
+        with suppress(Exception):  # of a connection that was cut meanwhile; the rows are read
+            cursor.close()
 
 
 def shortest_single(value: float) -> float:

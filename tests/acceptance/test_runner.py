@@ -138,7 +138,7 @@ def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_o
     assert [(fire["kind"], fire["run_state"]) for fire in listed] == [("backfill", "succeeded")] * 3 + [
         ("request", "succeeded")
     ]
-    assert place.run("fires", "--days", "3000").stdout.count("succeeded run ") == 4
+    assert place.run("fires", "--days", "3000").stdout.count("✔ complete, run ") == 4
     again = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
     assert (again["planned"], again["succeeded_before"]) == (0, 3)
 

@@ -42,7 +42,7 @@ def test_settings_have_their_origin_and_secrets_are_masked(spoilt, see):
     assert frame.loc["KAFKA_SASL_PASSWORD", "Value"] == "***"
     assert "hush-hush" not in words(app) + cells(app)
     app.checkbox(key="settings_given").check().run()
-    assert set(app.dataframe[0].value["Setting"]) == {"KAFKA_LINGER_MS", "KAFKA_SASL_PASSWORD"}
+    assert set(app.dataframe[0].value["Setting"]) == {"KAFKA_LINGER_MS", "KAFKA_SASL_PASSWORD", "PSTT_TIMEZONE"}
 
 
 def test_users_are_added_changed_and_removed_and_each_is_written_down(spoilt, see, be):

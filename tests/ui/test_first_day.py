@@ -77,7 +77,7 @@ def test_from_an_empty_folder_to_a_message_sent_again(beginning, kafka, serve, v
 
     _open_run(seen, second)
     _press(seen, "Send all again")
-    seen.has("Readers see about")
+    seen.has(f"Readers of {topic} on")
     _press(seen, "Yes, send")
     seen.has(re.compile(r"request \d+ · send again"))
     third = _opened_run(beginning, seen, 3)

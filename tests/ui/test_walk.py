@@ -54,7 +54,7 @@ def test_a_click_on_a_day_of_the_chart_shows_its_runs(address, visit):
     box = seen.chart()
     seen.page.mouse.click(box["x"] + box["width"] * 0.982, box["y"] + box["height"] * 0.8)
     seen.heading("Runs")
-    assert re.search(r"day=\d{4}-\d\d-\d\d", seen.page.url)
+    assert re.search(r"sent=\d{4}-\d\d-\d\d", seen.page.url)
 
 
 def test_an_address_keeps_what_was_chosen_and_shows_another_browser_the_same(address, visit):

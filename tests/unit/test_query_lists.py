@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.bootstrap import bound
@@ -121,6 +121,7 @@ def test_each_value_of_a_list_is_bound(db_type: DbType, sql: str, found: Any, pl
     assert step.binds == found
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1, max_size=5))
 @pytest.mark.parametrize("db_type", DIALECTS)
 def test_no_value_of_a_list_changes_the_statement(db_type: DbType, values: list[str]) -> None:
