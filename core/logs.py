@@ -37,7 +37,13 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
 
     logger.remove()
     logger.configure(extra={"job": "", "run": "", "batch": ""})
-    logger.add(sys.stderr, level=max(level, "WARNING", key=_severity), format=_human, colorize=sys.stderr.isatty())
+    logger.add(
+        sys.stderr,
+        level=max(level, "WARNING", key=_severity),
+        format=_human,
+        filter=lambda record: not record["extra"].get("of_client"),
+        colorize=sys.stderr.isatty(),
+    )
     logging.basicConfig(handlers=[_ToLoguru()], level=0, force=True)
     for name, lowest in (
         ("kafka", "WARNING"),
@@ -142,4 +148,6 @@ class _ToLoguru(logging.Handler):
         from loguru import logger
 
         level = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
-        logger.opt(depth=6).log(level, "{}", record.getMessage())
+        # What a Kafka client says of itself is for the file; its causes are in our own errors.
+        of_client = record.name.split(".")[0] == "kafka" or record.name == "pstt.kafka"
+        logger.bind(of_client=of_client).opt(depth=6).log(level, "{}", record.getMessage())
