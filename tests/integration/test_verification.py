@@ -16,7 +16,7 @@ from core.bootstrap import App
 from core.errors import ConfigError
 from core.ledger import Ledger
 from core.model import Cluster, Run, Unlike, Verification
-from tests.integration.test_arrival import Place, now
+from tests.integration.test_arrival import Place, now, until
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 from tests.rigs.workspace import environment, run_command
 
@@ -114,6 +114,7 @@ def test_a_message_that_is_there_twice_is_found(place: Place, kafka: KafkaRig):
 
     def again(rows_read: int) -> None:
         if rows_read == 2000:
+            until(lambda: bool(kafka.read(topic)), "the first messages")
             first.extend(kafka.read(topic)[:1])
             producer = Producer({"bootstrap.servers": kafka.plaintext})
             producer.produce(topic, first[0].value(), first[0].key(), headers=first[0].headers())
