@@ -1,6 +1,6 @@
 """Calendars of every shape over simulated years of runner ticks, against a table made in another way than the product's.
 
-The table knows neither cronsim nor `core.calendar`: its own reader of the five fields gives the days and the times on
+The table knows neither cronsim nor `core.calendar.cron`: its own reader of the five fields gives the days and the times on
 the wall, and on a day with a clock change each minute of UTC is looked at to see what the wall showed.
 """
 
@@ -16,9 +16,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from core.agenda import Agenda
-from core.model import Job
-from core.planner import Planner
+from core.model.all import Job
+from core.records.agenda import Agenda
+from core.scheduler.planner import Planner
 
 ZONES = ("Europe/Rome", "America/New_York", "Australia/Lord_Howe", "UTC", "Africa/Casablanca", "America/Santiago")
 SHAPES = (

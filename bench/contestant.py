@@ -41,7 +41,7 @@ def figures(rows: int, seconds: float, cpu_s: float, latencies_ms: Any = None, *
 
 def made_beforehand(app: Any, rows: int) -> list[tuple[bytes, bytes, bytes]]:
     """Keys, values and message ids exactly as our run makes them."""
-    from core.envelope import Envelope
+    from core.message.envelope import Envelope
     from core.sources import open_source
 
     now = datetime.now(UTC)
@@ -63,7 +63,7 @@ def made_beforehand(app: Any, rows: int) -> list[tuple[bytes, bytes, bytes]]:
 def limit(app: Any, rows: int) -> dict[str, Any]:
     from confluent_kafka import Producer
 
-    from core.publishers.confluent import producer_config
+    from core.kafka.confluent import producer_config
 
     cluster = app.connections.cluster_for(app.job("export"), app.settings)
     messages = made_beforehand(app, rows)
@@ -96,7 +96,7 @@ def limit(app: Any, rows: int) -> dict[str, Any]:
 
 def our_run(app: Any, rows: int, points: list[tuple[int, float]] | None = None) -> dict[str, Any]:
     """From the start of the run until its verdict is in the ledger and its sends are in metrics.duckdb."""
-    from core.stop import Stop
+    from core.run.cancellation import Stop
 
     process = psutil.Process()
     step = max(rows // 10, 1)
@@ -257,7 +257,7 @@ def reading_back(app: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    from core.bootstrap import App
+    from core.app import App
 
     who, folder, rows = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     with App.open(folder) as app:

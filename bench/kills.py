@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 
-from core.agenda import Agenda
-from core.calendar import fires
-from core.jobs import load_job, set_enabled
-from core.ledger import Ledger
-from core.workspace import Workspace
+from core.calendar.cron import fires
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger
+from core.workspace.jobs import load_job, set_enabled
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import command, environment, make_workspace
 
 SQL = """define T='2026-01-17T02:00:00'  --Obbligatorio: the scheduled time

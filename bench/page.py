@@ -30,7 +30,7 @@ import psutil
 
 from bench.sends import make_year
 from bench.table import QUERY, make_table
-from core.workspace import Workspace
+from core.workspace.paths import Workspace
 from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from core.demo import SLUG, make_demo
+from core.admin.demo import SLUG, make_demo
 from tests.rigs.workspace import ROOT, command, environment
 
 PATH = "/api/kafka/metrics/summary"
@@ -30,8 +30,8 @@ WARM_UP_S = 3.0
 
 def with_sign_in(folder: Path) -> str:
     """From here on every request needs a token; the header that carries one."""
-    from core.accounts import Accounts
-    from core.workspace import Workspace
+    from core.records.accounts import Accounts
+    from core.workspace.paths import Workspace
 
     with Accounts(Workspace(folder).ledger_file) as accounts:
         accounts.add_user("root", "admin", None, by="bench", now=datetime.now(UTC))

@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 
 from bench.kills import start_runner, stop_runner
-from core.agenda import Agenda
-from core.ledger import Ledger
-from core.workspace import Workspace
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace
 
 JOBS = 500

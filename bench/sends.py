@@ -16,10 +16,10 @@ from typing import Any
 
 import duckdb
 
-from core.figures import Figures, Scope, metrics_sql
-from core.ledger import Ledger
-from core.metrics import Metrics
-from core.workspace import Workspace
+from core.records.ledger import Ledger
+from core.records.metrics import Metrics
+from core.records.metrics_queries import Figures, Scope, metrics_sql
+from core.workspace.paths import Workspace
 
 ZONE = "Europe/Rome"
 HOURLY_JOBS, NIGHTLY_JOBS = 4, 8

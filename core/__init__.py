@@ -5,20 +5,21 @@ The names below are what other programs and notebooks may rely on; they are impo
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from core.bootstrap import open_workspace as open_workspace
-    from core.kafka_service import BatchResult as BatchResult
-    from core.kafka_service import KafkaService as KafkaService
-    from core.reader import open_metrics as open_metrics
+from core.version import __version__
 
-__version__ = "1.0.4"
+if TYPE_CHECKING:
+    from core.app import open_workspace as open_workspace
+    from core.kafka.service import BatchResult as BatchResult
+    from core.kafka.service import KafkaService as KafkaService
+    from core.records.metrics_reader import open_metrics as open_metrics
+
 __all__ = ["BatchResult", "KafkaService", "__version__", "open_metrics", "open_workspace"]
 
 _HOMES = {
-    "BatchResult": "core.kafka_service",
-    "KafkaService": "core.kafka_service",
-    "open_metrics": "core.reader",
-    "open_workspace": "core.bootstrap",
+    "BatchResult": "core.kafka.service",
+    "KafkaService": "core.kafka.service",
+    "open_metrics": "core.records.metrics_reader",
+    "open_workspace": "core.app",
 }
 
 

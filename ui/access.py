@@ -7,9 +7,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.accounts import Accounts, Caller, Role, local_caller
 from core.errors import SignInNeeded
-from core.workspace import Workspace
+from core.records.accounts import Accounts, Caller, Role, local_caller
+from core.workspace.paths import Workspace
 from ui import data
 from ui.doors import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t

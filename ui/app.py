@@ -12,9 +12,9 @@ from starlette.routing import Mount
 from streamlit import config
 from streamlit.starlette import App
 
+from core.cli.render import error_lines
 from core.errors import ConfigError, PsttError
-from core.report import error_lines
-from core.workspace import Workspace
+from core.workspace.paths import Workspace
 from ui import data
 from ui.api import api
 from ui.doors import SecurityHeaders, SignInFirst, refuse_open_doors

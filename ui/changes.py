@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from core.admin.edit_files import StoredFile, read_stored
+from core.admin.edit_jobs import JobFile
 from core.errors import ConfigError, NotAuthorised, PsttError
-from core.file_edits import StoredFile, read_stored
-from core.job_edits import JobFile
-from core.jobs import SUFFIX, checked_job
-from core.model import Job, ParameterValue
-from core.values import split
+from core.model.all import Job, ParameterValue
+from core.sql.values import split
+from core.workspace.jobs import SUFFIX, checked_job
 from ui import access, data
 from ui.language import t
 
 if TYPE_CHECKING:
-    from core.bootstrap import App
-    from core.doctor import Fact
-    from core.mail import Fate
-    from core.model import DbType, Plan, TopicInfo
-    from core.preview import Preview
-    from core.query import ParsedQuery
-    from core.topic_settings import TopicSetting
+    from core.admin.doctor import Fact
+    from core.app import App
+    from core.kafka.topic_settings import TopicSetting
+    from core.model.all import DbType, Plan, TopicInfo
+    from core.notify.smtp import Fate
+    from core.run.preview import Preview
+    from core.sql.query import ParsedQuery
 
 __all__ = ["Draft", "Resolved", "draft", "require"]
 
@@ -81,14 +81,14 @@ def job_file(slug: str) -> JobFile:
     Raises:
         NoSuchJob: There is none.
     """
-    from core.job_edits import read_job_file
+    from core.admin.edit_jobs import read_job_file
 
     return read_job_file(data.workspace(), slug)
 
 
 def save_job(job: Job, seen_sha256: str) -> JobFile:
     """Saves a job whose file is still the one that was read; an empty hash makes a new file."""
-    from core.job_edits import create_job, replace_job
+    from core.admin.edit_jobs import create_job, replace_job
 
     who = require("operator")
     with data.opened() as app:
@@ -102,7 +102,7 @@ def save_job(job: Job, seen_sha256: str) -> JobFile:
 
 def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
     """The same job under another name, switched off."""
-    from core.job_edits import create_job
+    from core.admin.edit_jobs import create_job
 
     who = require("operator")
     with data.opened() as app:
@@ -114,7 +114,7 @@ def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
 
 def delete_job(slug: str, seen_sha256: str) -> None:
     """Removes a job's file."""
-    from core.job_edits import delete_job as delete
+    from core.admin.edit_jobs import delete_job as delete
 
     who = require("operator")
     with data.opened() as app:
@@ -124,7 +124,7 @@ def delete_job(slug: str, seen_sha256: str) -> None:
 
 def switch_job(slug: str, *, enabled: bool) -> None:
     """Switches a job on or off."""
-    from core.orders import switch
+    from core.scheduler.commands import switch
 
     who = require("operator")
     with data.opened() as app:
@@ -134,7 +134,7 @@ def switch_job(slug: str, *, enabled: bool) -> None:
 
 def job_text_of(slug: str, text: str) -> str:
     """The text as it would be saved; as it is where it is not a job."""
-    from core.jobs import job_text
+    from core.workspace.jobs import job_text
 
     found = draft(slug, text)
     return job_text(found.job) if found.job is not None and not found.problems else text
@@ -162,7 +162,7 @@ class Resolved:
 
 def db_type_of(app: App, connection: str) -> tuple[DbType, bool]:
     """The type of a connection's database, and whether it may be written."""
-    from core.bootstrap import DB_TYPES
+    from core.app import DB_TYPES
 
     name = app.connections.database_type(connection)
     return next(known for known in DB_TYPES if known == name), app.connections.allows_writes(connection)
@@ -183,7 +183,7 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _parsed_query(path: Path, db_type: DbType, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
-    from core.query import load
+    from core.sql.query import load
 
     return load(path, db_type)
 
@@ -201,7 +201,7 @@ def resolved_parameters(
     query: ParsedQuery, given: Mapping[str, ParameterValue], at: datetime, timezone: str
 ) -> list[Resolved]:
     """Each parameter with its value for that scheduled time."""
-    from core.templates import resolve
+    from core.calendar.templates import resolve
 
     by_name = {name.upper(): value for name, value in given.items()}
     found = []
@@ -223,7 +223,7 @@ def resolved_parameters(
 
 def binding_problem(job: Job, at: datetime) -> None:
     """Raises what a run of this job would meet before it contacts anything."""
-    from core.jobs import job_text
+    from core.workspace.jobs import job_text
 
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
@@ -263,7 +263,7 @@ def query_file(name: str) -> StoredFile:
 
 def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> tuple[str, ...]:
     """Writes an SQL file that the gate lets pass; what a person should know about it."""
-    from core.file_edits import save_query as save
+    from core.admin.edit_files import save_query as save
 
     who = require("operator")
     with data.opened() as app:
@@ -288,7 +288,7 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
 
 def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) -> None:
     """Writes connections.json."""
-    from core.file_edits import save_connections as save
+    from core.admin.edit_files import save_connections as save
 
     who = require("admin")
     with data.opened() as app:
@@ -312,7 +312,7 @@ def users_of_connection(name: str) -> list[str]:
 
 def users_of_cluster(key: str) -> list[str]:
     """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
-    from core.settings import read_connections
+    from core.workspace.settings import read_connections
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
@@ -329,7 +329,7 @@ def _as_user(job: Job) -> str:
 
 def store_secret(reference: str, value: str) -> None:
     """Puts a secret where its reference says; only the reference is written down."""
-    from core.secret_reference import store_secret as store
+    from core.workspace.secrets import store_secret as store
 
     who = require("admin")
     with data.opened() as app:
@@ -353,7 +353,7 @@ def test_cluster(name: str | None) -> list[Fact]:
 
 def topics(name: str | None) -> list[TopicInfo]:
     """The topics of a cluster."""
-    from core.publishers import open_publisher
+    from core.kafka import open_publisher
 
     require("operator")
     with data.opened() as app:
@@ -366,7 +366,7 @@ def topics(name: str | None) -> list[TopicInfo]:
 
 def topic_settings(name: str | None, topic: str) -> list[TopicSetting]:
     """How a topic is set up."""
-    from core.topic_settings import topic_settings as ask
+    from core.kafka.topic_settings import topic_settings as ask
 
     require("operator")
     with data.opened() as app:
@@ -387,7 +387,7 @@ def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any
 
 def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
     """Writes alerts.json."""
-    from core.file_edits import save_alerts as save
+    from core.admin.edit_files import save_alerts as save
 
     who = require("admin")
     with data.opened() as app:

@@ -20,24 +20,24 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from core import open_workspace
-from core.agenda import RunnerBeat
-from core.calendar import next_fires
-from core.damaged import damaged_segments
-from core.days import DayAnswer, Slot, answer_for, slots_of_days, with_gone
+from core.calendar.cron import next_fires
 from core.errors import ConfigError, PsttError
-from core.figures import Scope, Usual
-from core.model import Cluster, Destination, Job, Run
-from core.whereabouts import unknown_cluster
-from core.workspace import Workspace
+from core.kafka.cluster_lookup import unknown_cluster
+from core.model.all import Cluster, Destination, Job, Run
+from core.records.agenda import RunnerBeat
+from core.records.damaged_segments import damaged_segments
+from core.records.metrics_queries import Scope, Usual
+from core.records.outcomes import DayAnswer, Slot, answer_for, slots_of_days, with_gone
+from core.workspace.paths import Workspace
 from ui.remembered import Remembered
 
 if TYPE_CHECKING:
-    from core.bootstrap import App
-    from core.envelope import Reject
-    from core.log_reader import LogLine
-    from core.metrics import Metrics
-    from core.replays import Choice
-    from core.topic_reader import TopicMessage
+    from core.admin.log_reader import LogLine
+    from core.app import App
+    from core.kafka.record_reader import TopicMessage
+    from core.message.envelope import Reject
+    from core.records.metrics import Metrics
+    from core.run.replay import Choice
 
 SOON_S = 2.0
 """How old what changes by the second may be."""
@@ -82,7 +82,7 @@ def opened() -> Iterator[App]:
 @lru_cache(maxsize=8)
 def _metrics(folder: Path) -> Metrics:
     """Remembers the spool's folder from one question to the next; holds no file open."""
-    from core.metrics import Metrics
+    from core.records.metrics import Metrics
 
     return Metrics(Workspace(folder))
 
@@ -112,7 +112,7 @@ def jobs() -> tuple[list[Job], list[ConfigError]]:
 
 @st.cache_data(ttl=SOON_S, show_spinner=False, max_entries=8)
 def _jobs(folder: Path) -> tuple[list[Job], list[ConfigError]]:
-    from core.jobs import load_jobs
+    from core.workspace.jobs import load_jobs
 
     return load_jobs(Workspace(folder))
 
@@ -335,7 +335,7 @@ def _errors(figures: Any, since: datetime, until: datetime, scope: Scope) -> lis
 
 
 def _threshold(folder: Path) -> float | None:
-    from core.alert_rules import load_alerts
+    from core.notify.rules import load_alerts
 
     try:
         rule = load_alerts(Workspace(folder).alerts_file).rules["latency_p99"]
@@ -411,7 +411,7 @@ def fill_with_demo() -> str:
         ConfigError: There is something else in the folder.
         StorageFailed: It cannot be written.
     """
-    from core.demo import SLUG, make_demo
+    from core.admin.demo import SLUG, make_demo
 
     make_demo(root(), DEMO_ROWS, now=now())
     forget()
@@ -486,7 +486,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
     Raises:
         ConfigError: The range is empty or too long, or there is no such job.
     """
-    from core.orders import wanted_times
+    from core.scheduler.commands import wanted_times
 
     with opened() as app:
         job = app.job(slug)
@@ -498,7 +498,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
 
 def sent_before(job: Job, at: datetime) -> Run | None:
     """The run that has sent a scheduled time, which running it would send again; None: there is none."""
-    from core import orders
+    from core.scheduler import commands as orders
 
     with opened() as app:
         return orders.sent_before(app.ledger, job, at)
@@ -630,7 +630,7 @@ def rejects_csv(run_id: str) -> bytes:
     """All rejected rows of a run, as `python -m core rejects --csv` writes them."""
     import tempfile
 
-    from core.bootstrap import write_rejects
+    from core.app import write_rejects
 
     with opened() as app, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rejects.csv"
@@ -640,7 +640,7 @@ def rejects_csv(run_id: str) -> bytes:
 
 def log_lines(run: Run) -> list[LogLine]:
     """What the log says about a run."""
-    from core.log_reader import newest_lines
+    from core.admin.log_reader import newest_lines
 
     folder = Workspace(root()).logs_dir
     return newest_lines(folder, run=run.run_id, since=run.started_at - timedelta(minutes=1), limit=LOG_LINES)
@@ -691,7 +691,7 @@ def read_from_topic(send: dict[str, Any]) -> OnTopic:
     Raises:
         PsttError: It cannot be read, or is not there any more; the text says why.
     """
-    from core.envelope import proves_data
+    from core.message.envelope import proves_data
 
     with opened() as app:
         run = app.ledger.run(send["run_id"]) if send["job"] else None
@@ -725,7 +725,7 @@ def _destination(send: dict[str, Any], run: Run | None) -> Destination:
 
 
 def _at(cluster: Cluster, send: dict[str, Any]) -> TopicMessage:
-    from core.topic_reader import read_message
+    from core.kafka.record_reader import read_message
 
     return read_message(cluster, send["topic"], send["partition"], send["offset"])
 
@@ -827,7 +827,7 @@ def _clusters(app: App) -> Iterator[ClusterState]:
 
 
 def _open_alerts(app: App) -> tuple[str, ...]:
-    from core.outbox import Outbox
+    from core.notify.outbox import Outbox
 
     try:
         with Outbox(app.workspace.ledger_file) as outbox:

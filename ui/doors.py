@@ -13,9 +13,9 @@ from anyio import to_thread
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse
 
-from core.accounts import Accounts
 from core.errors import ConfigError
-from core.workspace import Workspace
+from core.records.accounts import Accounts
+from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -1,11 +1,11 @@
-"""Databases, one file each, behind `core.model.Source`."""
+"""Databases, one file each, behind `core.model.all.Source`."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from core.errors import ConfigError
-from core.model import DatabaseConnection, Source
+from core.model.all import DatabaseConnection, Source
 
 __all__ = ["open_source"]
 

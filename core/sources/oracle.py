@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
-from core.model import Column, DbType, Fact, Kind, LiteralText, Step
+from core.model.all import Column, DbType, Fact, Kind, LiteralText, Step
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["OracleSource"]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model import CANCEL_S, Column, DatabaseConnection, DbType, Fact, Rows, Step
+from core.model.all import CANCEL_S, Column, DatabaseConnection, DbType, Fact, Rows, Step
 from core.sources.session import NoAnswer, Session
 
 __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shortest_single"]
@@ -30,7 +30,7 @@ FIRST_ROWS = 16
 
 
 class PooledSource(ABC):
-    """A `core.model.Source`; a database adds its connecting, its session, its stream, its types and its errors."""
+    """A `core.model.all.Source`; a database adds its connecting, its session, its stream, its types and its errors."""
 
     db_type: ClassVar[DbType]
     driver_errors: ClassVar[tuple[type[BaseException], ...]]
@@ -102,7 +102,7 @@ class PooledSource(ABC):
 
     @contextmanager
     def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
-        """See `core.model.Source.read`."""
+        """See `core.model.all.Source.read`."""
         try:
             self._refuse_cancelled()
             with self._connected() as connected, self._reading(connected, steps, fetch_rows, count=count) as reading:
@@ -160,7 +160,7 @@ class PooledSource(ABC):
         return columns, counted
 
     def cancel(self, within_s: float = CANCEL_S) -> None:
-        """See `core.model.Source.cancel`."""
+        """See `core.model.all.Source.cancel`."""
         if self._stop_by is None:
             self._stop_by = monotonic() + within_s
         active = self._active
@@ -168,7 +168,7 @@ class PooledSource(ABC):
             active.session.stop()
 
     def check(self) -> list[Fact]:
-        """See `core.model.Source.check`."""
+        """See `core.model.all.Source.check`."""
         subject = f"database {self.name}"
         started = perf_counter()
         try:
@@ -182,7 +182,7 @@ class PooledSource(ABC):
             return [Fact("fail", subject, error.text, error.remedy, unreachable=away)]
 
     def close(self) -> None:
-        """See `core.model.Source.close`."""
+        """See `core.model.all.Source.close`."""
         self._pool.dispose()
 
     def answered(self, session: Session, pending: Future[T], *, reading: bool = False) -> T:
@@ -428,7 +428,7 @@ class _Connected:
 
 
 class BlockReading:
-    """A `core.model.Reading`: numbers the rows and, where the driver allows, fetches the next block meanwhile."""
+    """A `core.model.all.Reading`: numbers the rows and, where the driver allows, fetches the next block meanwhile."""
 
     def __init__(
         self, source: PooledSource, connected: _Connected, columns: tuple[Column, ...], counted: int | None
@@ -443,7 +443,7 @@ class BlockReading:
         """Whether the last row has been handed over."""
 
     def __iter__(self) -> Iterator[Rows]:
-        """See `core.model.Reading`."""
+        """See `core.model.all.Reading`."""
         session = self._connected.session
         pending = session.begin(self._fetch)
         while True:

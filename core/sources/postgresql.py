@@ -27,7 +27,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
 
 from core.errors import ConfigError, PsttError
-from core.model import Column, DbType, Fact, Kind, Step
+from core.model.all import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource
 
 __all__ = ["PostgresSource"]

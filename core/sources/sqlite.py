@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from core.errors import ConfigError, PsttError
-from core.lexer import lex
-from core.model import Column, DbType, Fact, Kind, Step
+from core.model.all import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource, fetched
+from core.sql.lexer import lex
 
 __all__ = ["SqliteSource"]
 

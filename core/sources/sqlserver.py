@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pyodbc
 
 from core.errors import ConfigError, PsttError
-from core.model import Column, DbType, Fact, Kind, Step
+from core.model.all import Column, DbType, Fact, Kind, Step
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["SqlServerSource"]

@@ -14,10 +14,10 @@ import pytest
 from python_calamine import CalamineWorkbook
 
 from bench.kills import start_runner, stop_runner
-from core.files import MOST_ROWS, open_sink
-from core.ledger import Ledger
-from core.model import Column, Job
-from core.workspace import Workspace
+from core.files.writer import MOST_ROWS, open_sink
+from core.model.all import Column, Job
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from core.ledger import Ledger
-from core.metrics import Metrics
-from core.named_sql import load_named_sql
-from core.store import SCHEMAS
-from core.workspace import Workspace
+from core.records.ledger import Ledger
+from core.records.metrics import Metrics
+from core.records.named_sql import load_named_sql
+from core.records.store import SCHEMAS
+from core.workspace.paths import Workspace
 from tests.rigs.small_disk import fill, small_disk
 from tests.rigs.workspace import environment, run_command
 

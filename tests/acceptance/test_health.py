@@ -8,11 +8,11 @@ import psutil
 import pytest
 
 from bench.kills import start_runner, stop_runner
-from core.agenda import Agenda
-from core.ledger import Ledger, Outcome
-from core.model import Job, Plan, Query, Step
-from core.outbox import Outbox
-from core.workspace import Workspace
+from core.model.all import Job, Plan, Query, Step
+from core.notify.outbox import Outbox
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger, Outcome
+from core.workspace.paths import Workspace
 from tests.rigs.certificates import make_certificates
 from tests.rigs.smtp import MailRig, until
 from tests.rigs.workspace import environment, log_text, make_workspace, run_command

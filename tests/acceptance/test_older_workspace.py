@@ -10,8 +10,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from core.accounts import Accounts
-from core.demo import SLUG
+from core.admin.demo import SLUG
+from core.records.accounts import Accounts
 from tests.rigs.workspace import environment, run_command
 
 STORED = Path(__file__).parents[1] / "fixtures" / "workspace-1.0.4-db0d166.zip"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from core.agenda import Agenda
-from core.ledger import Ledger
-from core.workspace import Workspace
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = "SELECT CASE WHEN g = 7 AND {bad} THEN NULL ELSE g::text END AS barcode FROM generate_series(1, 20) AS g"
@@ -122,8 +122,8 @@ def test_a_run_that_was_sent_is_not_written_into_a_file_unless_that_is_chosen(pl
 
 
 def test_the_runner_sends_it_where_the_request_says(place):
-    from core.bootstrap import App
-    from core.work import work
+    from core.app import App
+    from core.cli.worker import work
     from tests.ui.conftest import now
 
     place.move_job()
@@ -140,7 +140,7 @@ def test_the_runner_sends_it_where_the_request_says(place):
 
 
 def test_an_exactly_once_run_is_sent_again_to_its_own_topic_and_its_pending_note_names_its_own_cluster(place):
-    from core.bootstrap import App
+    from core.app import App
 
     path = place.folder / "queries" / "export.job.json"
     path.write_text(

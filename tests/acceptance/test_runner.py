@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from bench.kills import live_through, start_runner, stop_runner, two_at_once
-from core.agenda import Agenda
-from core.ledger import Ledger
-from core.workspace import Workspace
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = "SELECT lpad(g::text, 12, '0') AS barcode, g AS n FROM generate_series(1, {rows}) AS g"

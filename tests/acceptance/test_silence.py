@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from oracle_double import OracleDouble
 
-from core.ledger import Ledger
-from core.model import Run
-from core.workspace import Workspace
+from core.model.all import Run
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.proxy import Proxy
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 

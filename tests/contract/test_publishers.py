@@ -1,4 +1,4 @@
-"""One contract, three publishers: what `core.model.Publisher` promises holds for each of them.
+"""One contract, three publishers: what `core.model.all.Publisher` promises holds for each of them.
 
 confluent-kafka and kafka-python-ng work against a real broker; memory keeps its own topics.
 """
@@ -17,7 +17,6 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AclOperation
 
-from core.delivery import Sender
 from core.errors import (
     BatchRefused,
     BatchTooLarge,
@@ -30,10 +29,11 @@ from core.errors import (
     RetriesExhausted,
     TopicMissing,
 )
-from core.model import Batch, Cluster, Delivery, LogSpan, Publisher, Secret, TopicInfo
-from core.publishers import open_publisher
-from core.publishers.confluent import ConfluentPublisher
-from core.publishers.memory import MemoryPublisher, MemoryRecord
+from core.kafka import open_publisher
+from core.kafka.confluent import ConfluentPublisher
+from core.kafka.memory import MemoryPublisher, MemoryRecord
+from core.kafka.sender import Sender
+from core.model.all import Batch, Cluster, Delivery, LogSpan, Publisher, Secret, TopicInfo
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 
 REAL = ("confluent", "kafka-python-ng")

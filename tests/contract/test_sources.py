@@ -1,4 +1,4 @@
-"""What every `core.model.Source` promises, asked of each database alike.
+"""What every `core.model.all.Source` promises, asked of each database alike.
 
 A database is one small class below: how it is reached, and the words of its dialect for what the suite needs.
 """
@@ -23,7 +23,7 @@ import pytest
 from oracle_double import Hang, OracleDouble
 
 from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model import DatabaseConnection, Rows, Secret, Source, Step
+from core.model.all import DatabaseConnection, Rows, Secret, Source, Step
 from core.sources import open_source
 from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from core.bootstrap import App
-from core.delivery import Sender
-from core.model import Cluster, Run
-from core.publishers import open_publisher
-from core.stop import Stop
+from core.app import App
+from core.kafka import open_publisher
+from core.kafka.sender import Sender
+from core.model.all import Cluster, Run
+from core.run.cancellation import Stop
 from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics
 
 ROWS = 20_000

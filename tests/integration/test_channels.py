@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from core.channels import channel_problem, doors
-from core.logs import start_logging
-from core.notices import Notice
-from core.outbox import Outbox, entry_of
+from core.admin.logs import start_logging
+from core.notify.channels import channel_problem, doors
+from core.notify.notification import Notice
+from core.notify.outbox import Outbox, entry_of
 from tests.rigs.workspace import log_text
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)

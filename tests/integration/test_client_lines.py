@@ -17,13 +17,13 @@ MAKERS = [file for folder in ("core", "ui", "bench") for file in sorted((ROOT / 
 
 BEGINNING = """
 import sys
-from core.cluster_rights import cluster_rights
-from core.delivery import Sender
+from core.kafka.cluster_rights import cluster_rights
+from core.kafka.sender import Sender
 from core.errors import PsttError
-from core.model import Batch, Cluster
-from core.publishers import open_publisher
-from core.topic_reader import read_message
-from core.topic_settings import topic_settings
+from core.model.all import Batch, Cluster
+from core.kafka import open_publisher
+from core.kafka.record_reader import read_message
+from core.kafka.topic_settings import topic_settings
 
 servers = sys.argv[1]
 

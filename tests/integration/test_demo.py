@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from core.bootstrap import App
-from core.demo import BARCODE, SLUG, make_demo, read_back
+from core.admin.demo import BARCODE, SLUG, make_demo, read_back
+from core.app import App
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
-from core.stop import Stop
+from core.run.cancellation import Stop
 
 NOW = datetime(2026, 1, 17, 9, tzinfo=UTC)
 ASKED_FOR = "date(TRKDATE) = '2026-01-16' AND TEST_FLAG = 'N'"

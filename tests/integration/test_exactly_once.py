@@ -17,7 +17,6 @@ import psutil
 import pytest
 from confluent_kafka import Producer
 
-from core.delivery import Sender
 from core.errors import (
     ConfigError,
     MessageRefused,
@@ -27,9 +26,10 @@ from core.errors import (
     RetriesExhausted,
     RunFailed,
 )
-from core.model import Batch, Cluster, Delivery, Secret
-from core.publishers import open_publisher
-from core.publishers.confluent import ConfluentPublisher
+from core.kafka import open_publisher
+from core.kafka.confluent import ConfluentPublisher
+from core.kafka.sender import Sender
+from core.model.all import Batch, Cluster, Delivery, Secret
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import command, environment, make_workspace, run_command

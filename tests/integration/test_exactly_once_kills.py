@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from core.bootstrap import App
+from core.app import App
 from core.errors import BrokerUnavailable, ConfigError, RunFailed
-from core.model import PartitionRange
-from core.pending import sweep
-from core.publishers.confluent import ConfluentPublisher
-from core.stop import Stop
+from core.kafka.confluent import ConfluentPublisher
+from core.model.all import PartitionRange
+from core.run.cancellation import Stop
+from core.run.pending import sweep
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -34,30 +34,30 @@ from generate_series(1, {ROWS + REJECTED}) g order by g;
 """
 
 NOT_COMMITTED = [
-    "before:core.pipeline:keep:1",
-    "after:core.pipeline:keep:1",
-    "before:core.publishers.confluent:ConfluentPublisher.begin:1",
-    "after:core.publishers.confluent:ConfluentPublisher.begin:1",
-    "before:core.spool:write_segment:1",
-    "after:core.spool:write_segment:1",
-    "before:core.pipeline:_Course.drain:1",
-    "after:core.pipeline:_Course.drain:1",
-    "before:core.pipeline:_Course.mark:1",
-    "after:core.pipeline:_Course.mark:1",
-    "before:core.spool:write_segment:3",
-    "after:core.spool:write_segment:3",
-    "before:core.publishers.confluent:ConfluentPublisher.commit:1",
+    "before:core.run.pipeline:keep:1",
+    "after:core.run.pipeline:keep:1",
+    "before:core.kafka.confluent:ConfluentPublisher.begin:1",
+    "after:core.kafka.confluent:ConfluentPublisher.begin:1",
+    "before:core.records.spool:write_segment:1",
+    "after:core.records.spool:write_segment:1",
+    "before:core.run.pipeline:_Course.drain:1",
+    "after:core.run.pipeline:_Course.drain:1",
+    "before:core.run.pipeline:_Course.mark:1",
+    "after:core.run.pipeline:_Course.mark:1",
+    "before:core.records.spool:write_segment:3",
+    "after:core.records.spool:write_segment:3",
+    "before:core.kafka.confluent:ConfluentPublisher.commit:1",
 ]
 COMMITTED = [
-    "after:core.publishers.confluent:ConfluentPublisher.commit:1",
-    "before:core.settling:replace_file:1",
-    "before:core.settling:replace_file:2",
-    "after:core.settling:replace_file:3",
-    "before:core.ledger:Ledger.finish:1",
-    "after:core.ledger:Ledger.finish:1",
-    "after:core.pipeline:forget:1",
-    "before:core.metrics:Metrics.sync:1",
-    "after:core.metrics:Metrics.sync:1",
+    "after:core.kafka.confluent:ConfluentPublisher.commit:1",
+    "before:core.run.settling:replace_file:1",
+    "before:core.run.settling:replace_file:2",
+    "after:core.run.settling:replace_file:3",
+    "before:core.records.ledger:Ledger.finish:1",
+    "after:core.records.ledger:Ledger.finish:1",
+    "after:core.run.pipeline:forget:1",
+    "before:core.records.metrics:Metrics.sync:1",
+    "after:core.records.metrics:Metrics.sync:1",
 ]
 
 
@@ -164,8 +164,8 @@ def test_a_run_killed_after_its_commit_is_recognised_with_every_send(place: Plac
     place.check_agreement()
 
 
-AFTER_COMMIT = "after:core.publishers.confluent:ConfluentPublisher.commit:1"
-BEFORE_COMMIT = "before:core.publishers.confluent:ConfluentPublisher.commit:1"
+AFTER_COMMIT = "after:core.kafka.confluent:ConfluentPublisher.commit:1"
+BEFORE_COMMIT = "before:core.kafka.confluent:ConfluentPublisher.commit:1"
 
 
 def test_a_replay_of_a_killed_run_that_had_committed_sends_nothing_twice(place: Place):
@@ -230,7 +230,7 @@ def test_a_killed_run_of_which_nothing_arrived_says_so_once_that_is_known(place:
 
 def test_what_a_killed_run_kept_aside_goes_when_the_next_run_begins(place: Place):
     """Also that of another job, and of the version before, which kept it in the spool."""
-    place.kill("before:core.pipeline:keep:1")
+    place.kill("before:core.run.pipeline:keep:1")
     (killed,) = place.run("runs")["runs"]
     spool, pending = place.folder / ".pstt" / "spool", place.folder / ".pstt" / "pending"
     assert place.left() == [f"{killed['run_id']}.rows"]

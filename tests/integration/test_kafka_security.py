@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
-from core.cluster_rights import cluster_rights
-from core.delivery import Sender
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, TopicMissing
-from core.model import Batch, Cluster, Delivery, Secret
-from core.publishers import open_publisher
-from core.publishers.diagnosis import ADVICE, Diagnosis, read_cause
-from core.publishers.probe import Cause
+from core.kafka import open_publisher
+from core.kafka.cluster_rights import cluster_rights
+from core.kafka.diagnosis import ADVICE, Diagnosis, read_cause
+from core.kafka.probe import Cause
+from core.kafka.sender import Sender
+from core.model.all import Batch, Cluster, Delivery, Secret
 from tests.rigs.kafka import KafkaRig
 
 CLIENTS = ("confluent", "kafka-python-ng")
@@ -450,7 +450,7 @@ def test_a_broker_that_goes_down_while_it_is_entered_is_no_mistake_of_the_settin
 def test_each_cause_has_its_advice():
     from typing import get_args
 
-    from core.publishers.probe import Kind
+    from core.kafka.probe import Kind
 
     assert set(ADVICE) == set(get_args(Kind))
 

@@ -14,8 +14,8 @@ import pytest
 
 from core import BatchResult, KafkaService
 from core.errors import ConfigError, MessageRefused, MessageTooLarge, RetriesExhausted, TopicMissing
-from core.kafka_service import SendResult
-from core.model import Cluster, Delivery
+from core.kafka.service import SendResult
+from core.model.all import Cluster, Delivery
 from tests.rigs.kafka import KafkaRig
 
 CLIENTS = ("confluent", "kafka-python-ng")

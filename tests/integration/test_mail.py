@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from core.channels import doors, mail_fact
 from core.errors import ConfigError, NotDelivered
-from core.mail import Mail, MailServer, connected, mail_server
-from core.model import Secret
-from core.notices import Notice, Table
-from core.outbox import MAIL, Outbox, entry_of
-from core.settings import Settings
+from core.model.all import Secret
+from core.notify.channels import doors, mail_fact
+from core.notify.notification import Notice, Table
+from core.notify.outbox import MAIL, Outbox, entry_of
+from core.notify.smtp import Mail, MailServer, connected, mail_server
+from core.workspace.settings import Settings
 from tests.rigs.certificates import make_certificates
 from tests.rigs.smtp import MailRig, free_port
 

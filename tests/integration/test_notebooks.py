@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 import core
-from core.demo import BARCODE
+from core.admin.demo import BARCODE
 from tests.rigs.workspace import ROOT, environment, run_command
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from oracle_double import OracleDouble
 
-from core.bootstrap import App
-from core.delivery import Sender
-from core.ledger import Ledger
-from core.model import Run
-from core.pipeline import run_job
-from core.publishers.memory import MemoryPublisher, MemoryRecord
+from core.app import App
+from core.kafka.memory import MemoryPublisher, MemoryRecord
+from core.kafka.sender import Sender
+from core.model.all import Run
+from core.records.ledger import Ledger
+from core.run.cancellation import Stop
+from core.run.pipeline import run_job
 from core.sources import open_source
-from core.stop import Stop
 from tests.rigs.workspace import environment, run_command
 
 QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"

@@ -16,10 +16,10 @@ from typing import Any
 import oracledb
 import pytest
 
-from core.model import DatabaseConnection, DbType, Query, Secret
-from core.query import parse
+from core.model.all import DatabaseConnection, DbType, Query, Secret
 from core.sources.oracle import OracleSource
-from core.values import join
+from core.sql.query import parse
+from core.sql.values import join
 
 DEFINES = """define X='v' --Opzionale: text
 define D='2026-01-17' --Opzionale: day

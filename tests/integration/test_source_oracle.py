@@ -20,7 +20,7 @@ from oracle_double import Drop, Hang, OracleDouble, OracleError
 from oracledb import errors as driver_errors
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model import DatabaseConnection, Secret, Step
+from core.model.all import DatabaseConnection, Secret, Step
 from core.sources import oracle as room
 from core.sources.oracle import OracleSource
 from tests.rigs.workspace import ROOT
@@ -429,7 +429,7 @@ def test_what_thin_mode_cannot_do_names_thick_mode(source: OracleSource, full: s
 THICK = """
 import oracledb
 from core.errors import PsttError
-from core.model import DatabaseConnection, Secret
+from core.model.all import DatabaseConnection, Secret
 from core.sources.oracle import OracleSource
 
 called = []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model import DatabaseConnection, Step
+from core.model.all import DatabaseConnection, Step
 from core.sources.sqlite import SqliteSource, _uri
 
 

@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError, TopicMissing
-from core.model import Cluster
-from core.topic_reader import read_message
+from core.kafka.record_reader import read_message
+from core.model.all import Cluster
 
 
 @pytest.fixture

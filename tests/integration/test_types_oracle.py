@@ -18,9 +18,9 @@ import pytest
 from oracle_double import Column as Described
 from oracle_double import OracleDouble, Wire
 
-from core.envelope import Encoded, Envelope
 from core.errors import QueryFailed
-from core.model import Column, DatabaseConnection, Job, KafkaConfig, Rows, Secret, Step
+from core.message.envelope import Encoded, Envelope
+from core.model.all import Column, DatabaseConnection, Job, KafkaConfig, Rows, Secret, Step
 from core.sources import oracle as room
 from core.sources.oracle import OracleSource
 

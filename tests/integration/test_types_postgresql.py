@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from core.envelope import Encoded, Envelope
 from core.errors import QueryFailed
-from core.model import Column, Job, KafkaConfig, Rows, Step
+from core.message.envelope import Encoded, Envelope
+from core.model.all import Column, Job, KafkaConfig, Rows, Step
 from core.sources.postgresql import PostgresSource
 from tests.rigs.postgres import PostgresRig
 

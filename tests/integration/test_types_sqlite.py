@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from core.envelope import Encoded, Envelope
 from core.errors import QueryFailed
-from core.model import Column, DatabaseConnection, Job, KafkaConfig, Rows, Step
+from core.message.envelope import Encoded, Envelope
+from core.model.all import Column, DatabaseConnection, Job, KafkaConfig, Rows, Step
 from core.sources.sqlite import SqliteSource
 
 AT = datetime(2026, 1, 17, 1, tzinfo=UTC)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Message, Producer
 
-from core import verification
-from core.arrival import Sent
-from core.bootstrap import App
+from core.app import App
 from core.errors import ConfigError
-from core.ledger import Ledger
-from core.model import Cluster, Run, Unlike, Verification
+from core.model.all import Cluster, Run, Unlike, Verification
+from core.records.ledger import Ledger
+from core.run import verification
+from core.run.arrival import Sent
 from tests.integration.test_arrival import Place, now, until
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 from tests.rigs.workspace import environment, run_command

@@ -1,6 +1,6 @@
 """The program, killed by itself at a named point: `python -m tests.rigs.killed POINT WORDS…` runs `python -m core WORDS…`.
 
-A point is `when:module:name:number`, such as `before:core.spool:write_segment:2`: as soon as that function is called (or
+A point is `when:module:name:number`, such as `before:core.records.spool:write_segment:2`: as soon as that function is called (or
 has returned) for the second time, the process is gone, as after a power cut. The functions are patched here, so that
 the product needs no hook.
 """
@@ -50,9 +50,9 @@ def arm(point: str) -> None:
 
 if __name__ == "__main__":
     point, sys.argv[1:] = sys.argv[1], sys.argv[2:]
-    import core.spool
+    import core.records.spool
     from core.__main__ import main
 
-    core.spool.SEGMENT_SENDS = SEGMENT_SENDS
+    core.records.spool.SEGMENT_SENDS = SEGMENT_SENDS
     arm(point)
     main()

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.agenda import Agenda
-from core.job_edits import read_job_file
-from core.ledger import Ledger
-from core.model import Run
-from core.workspace import Workspace
+from core.admin.edit_jobs import read_job_file
+from core.model.all import Run
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.errors import RigMissing
 from tests.rigs.workspace import PASSWORD_VARIABLE, ROOT, ZONE, environment, make_workspace, run_command

@@ -13,9 +13,9 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from core.accounts import Accounts, Role, Scope
-from core.agenda import Agenda, AuditEntry
-from core.workspace import Workspace
+from core.records.accounts import Accounts, Role, Scope
+from core.records.agenda import Agenda, AuditEntry
+from core.workspace.paths import Workspace
 from ui.api import api
 from ui.doors import SecurityHeaders
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from core.accounts import FREE_ATTEMPTS, Accounts
-from core.demo import SLUG, make_demo
-from core.workspace import Workspace
+from core.admin.demo import SLUG, make_demo
+from core.records.accounts import FREE_ATTEMPTS, Accounts
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, command, environment
 from tests.ui.rest import PASSWORD, add_user, audit, bearer, client, sign_in, token
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.accounts import Accounts
-from core.agenda import Agenda
-from core.workspace import Workspace
+from core.records.accounts import Accounts
+from core.records.agenda import Agenda
+from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, cells, is_harmless, metric, now, words
 from ui.access import Visitor
 

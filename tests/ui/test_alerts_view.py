@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from core.agenda import Agenda
-from core.alert_rules import load_alerts
-from core.notices import Notice
-from core.outbox import Outbox, entry_of
-from core.workspace import Workspace
+from core.notify.notification import Notice
+from core.notify.outbox import Outbox, entry_of
+from core.notify.rules import load_alerts
+from core.records.agenda import Agenda
+from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, cells, is_harmless, now, words
 from ui.access import Visitor
 

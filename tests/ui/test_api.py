@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from core.agenda import Agenda
-from core.demo import SLUG, make_demo
+from core.admin.demo import SLUG, make_demo
+from core.admin.edit_jobs import read_job_file
 from core.errors import QueryFailed
-from core.job_edits import read_job_file
-from core.ledger import Ledger, Outcome
-from core.workspace import Workspace
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger, Outcome
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, command, environment, run_command
 from tests.ui.rest import audit, bearer, client, token
 from tests.unit.test_ledger import a_plan

@@ -20,10 +20,10 @@ from schemathesis import GenerationMode
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from core.agenda import Agenda
-from core.demo import SLUG, make_demo
-from core.ledger import Ledger
-from core.workspace import Workspace
+from core.admin.demo import SLUG, make_demo
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.ui.rest import add_user, bearer, token
 from tests.unit.test_ledger import a_plan
 from ui.api import api

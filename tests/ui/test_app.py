@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from core.demo import SLUG, make_demo
+from core.admin.demo import SLUG, make_demo
 from tests.rigs.workspace import ROOT, environment, log_text, run_command
 from tests.ui.conftest import Place
 from tests.ui.rest import PASSWORD, add_user, token

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from core.agenda import Agenda
+from core.records.agenda import Agenda
 from tests.ui.conftest import ZONE, cells, is_harmless, now, words
 from ui import data
 

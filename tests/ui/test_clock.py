@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from core import open_workspace
-from core.calendar import fires
-from core.days import day_state
-from core.jobs import load_job
-from core.ledger import Ledger, Outcome
-from core.model import Job, Plan, Query, Step
-from core.workspace import Workspace
+from core.calendar.cron import fires
+from core.model.all import Job, Plan, Query, Step
+from core.records.ledger import Ledger, Outcome
+from core.records.outcomes import day_state
+from core.workspace.jobs import load_job
+from core.workspace.paths import Workspace
 from tests.ui.conftest import Place, metric, words
 from tests.unit.test_figures import spooled
 from ui import data

@@ -6,10 +6,10 @@ import stat
 
 import pytest
 
-from core.agenda import Agenda
-from core.doctor import Fact
-from core.secret_reference import store_secret
-from core.workspace import Workspace
+from core.admin.doctor import Fact
+from core.records.agenda import Agenda
+from core.workspace.paths import Workspace
+from core.workspace.secrets import store_secret
 from tests.ui.conftest import SCRIPT, cells, is_harmless, words
 from ui.access import Visitor
 
@@ -495,7 +495,7 @@ def test_a_password_that_is_nowhere_any_more_has_to_be_given_again(spoilt, see):
 
 
 def test_a_viewer_brings_nothing_back(spoilt, see, as_operator):
-    from core.file_edits import keep_connections
+    from core.admin.edit_files import keep_connections
     from tests.ui.conftest import now
 
     text = json.dumps(document(spoilt) | {"kafka_connections": {}})

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import ConfigError
-from core.ledger import Ledger
-from core.workspace import Workspace
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.ui.conftest import SLY, cells, is_harmless, words
 from ui import data
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from bench.kills import stop_runner
-from core.demo import BARCODE, SLUG
+from core.admin.demo import BARCODE, SLUG
 from tests.rigs.workspace import command, environment
 from tests.ui.conftest import Place
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.accounts import Accounts
-from core.workspace import Workspace
+from core.records.accounts import Accounts
+from core.workspace.paths import Workspace
 from tests.rigs.small_disk import fill, small_disk
 from tests.ui.conftest import Place, cells, words
 from tests.ui.rest import PASSWORD, add_user, bearer, client, token

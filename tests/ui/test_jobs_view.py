@@ -9,12 +9,12 @@ from datetime import timedelta
 import pytest
 
 from bench.kills import stop_runner
-from core.agenda import Agenda
-from core.bootstrap import App
-from core.file_edits import LARGEST_QUERY_BYTES
-from core.job_edits import read_job_file
-from core.jobs import SUFFIX, load_job, validate_job
-from core.work import work
+from core.admin.edit_files import LARGEST_QUERY_BYTES
+from core.admin.edit_jobs import read_job_file
+from core.app import App
+from core.cli.worker import work
+from core.records.agenda import Agenda
+from core.workspace.jobs import SUFFIX, load_job, validate_job
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data

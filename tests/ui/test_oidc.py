@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from core.accounts import Accounts
-from core.workspace import Workspace
+from core.records.accounts import Accounts
+from core.workspace.paths import Workspace
 from tests.rigs.oidc import OidcRig
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import _free_port, _wait_for, now

@@ -10,11 +10,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench.kills import start_runner, stop_runner
-from core.agenda import Agenda
-from core.broker_health import look
-from core.metrics import Metrics
-from core.model import Cluster
-from core.workspace import Workspace
+from core.admin.broker_health import look
+from core.model.all import Cluster
+from core.records.agenda import Agenda
+from core.records.metrics import Metrics
+from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words
 from ui import data

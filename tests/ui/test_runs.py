@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.ledger import Ledger
-from core.model import Job, Plan, Query, RunFile, Step, Unlike, Verification
-from core.workspace import Workspace
+from core.model.all import Job, Plan, Query, RunFile, Step, Unlike, Verification
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
 from ui import data
 from ui.access import Visitor

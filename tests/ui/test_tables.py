@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.ledger import Ledger
-from core.model import Job, Plan, Query, Step
-from core.workspace import Workspace
+from core.model.all import Job, Plan, Query, Step
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.ui.conftest import now
 from ui.components import tables
 

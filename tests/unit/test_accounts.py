@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from core.accounts import FREE_ATTEMPTS, LONGEST_WAIT_S, SESSION_LASTS, Accounts, local_caller
-from core.agenda import Agenda
 from core.errors import ConfigError, SignInNeeded, TooManyAttempts
-from core.idempotency import KEPT, IdempotentAnswers, fingerprint
-from core.ledger import Ledger
-from core.store import SCHEMA_VERSION, SCHEMAS
+from core.records.accounts import FREE_ATTEMPTS, LONGEST_WAIT_S, SESSION_LASTS, Accounts, local_caller
+from core.records.agenda import Agenda
+from core.records.idempotency import KEPT, IdempotentAnswers, fingerprint
+from core.records.ledger import Ledger
+from core.records.store import SCHEMA_VERSION, SCHEMAS
 
 NOW = datetime(2026, 1, 17, 9, 0, tzinfo=UTC)
 PASSWORD = "four easy words here"
@@ -261,11 +261,11 @@ def test_no_secret_is_kept_and_each_change_is_in_the_audit(accounts, file):
 
 
 def test_a_ledger_of_the_version_before_gets_the_new_tables_and_keeps_its_own(file, monkeypatch):
-    import core.store
+    import core.records.store
 
     with monkeypatch.context() as patch:
-        patch.setattr(core.store, "SCHEMAS", {1: SCHEMAS[1]})
-        patch.setattr(core.store, "SCHEMA_VERSION", 1)
+        patch.setattr(core.records.store, "SCHEMAS", {1: SCHEMAS[1]})
+        patch.setattr(core.records.store, "SCHEMA_VERSION", 1)
         with Agenda(file) as agenda:
             agenda.audit("root", "old", "thing", NOW)
         with Ledger(file) as ledger:

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.calendars import calendars, sweep
-from core.agenda import Agenda, BrokerSample, NewFires, RunnerBeat
-from core.calendar import fires
+from core.calendar.cron import fires
 from core.errors import ConfigError, LedgerBusy
-from core.model import Job
-from core.planner import Planner
+from core.model.all import Job
+from core.records.agenda import Agenda, BrokerSample, NewFires, RunnerBeat
+from core.scheduler.planner import Planner
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

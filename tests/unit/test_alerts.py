@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from core.agenda import Agenda, BrokerSample, RunnerBeat
-from core.alert_rules import default_document, load_alerts, read_alerts
-from core.alerts import AlertRules, Told
 from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, StorageFailed
-from core.jobs import job_text, set_enabled
-from core.ledger import Ledger, Outcome
-from core.model import EmailNotification, Expect, Job, Plan, Query, Run, RunFile, Step
-from core.outbox import Outbox
+from core.model.all import EmailNotification, Expect, Job, Plan, Query, Run, RunFile, Step
+from core.notify.evaluator import AlertRules, Told
+from core.notify.outbox import Outbox
+from core.notify.rules import default_document, load_alerts, read_alerts
+from core.records.agenda import Agenda, BrokerSample, RunnerBeat
+from core.records.ledger import Ledger, Outcome
+from core.workspace.jobs import job_text, set_enabled
 
 START = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 TEN_S = timedelta(seconds=10)
@@ -651,8 +651,8 @@ def test_a_wrong_alerts_file_names_key_line_and_the_nearest_name(tmp_path, docum
 
 
 def test_check_looks_at_rules_channels_and_mail_settings(tmp_path):
-    from core.check import check
-    from core.workspace import Workspace
+    from core.admin.check import check
+    from core.workspace.paths import Workspace
 
     document = {"channels": {"teams": "env:GONE", "sms": "json://host/T0k3n"}, "rules": {}}
     (tmp_path / "alerts.json").write_text(json.dumps(document), encoding="utf-8")
@@ -710,7 +710,7 @@ def test_one_look_over_500_jobs_costs_few_statements(stage):
 
 def test_enabling_in_the_file_is_what_enabling_means(tmp_path):
     """The request that the rule writes ends in this function; the file keeps every other character."""
-    from core.workspace import Workspace
+    from core.workspace.paths import Workspace
 
     (tmp_path / "queries").mkdir()
     file = tmp_path / "queries" / "export.job.json"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.arrival import deleted_since, lost_since
-from core.model import Batch, Delivery, LogSpan, PartitionRange, TopicState
-from core.publishers.memory import MemoryPublisher
-from core.spool import Spool
+from core.kafka.memory import MemoryPublisher
+from core.model.all import Batch, Delivery, LogSpan, PartitionRange, TopicState
+from core.records.spool import Spool
+from core.run.arrival import deleted_since, lost_since
 
 
 def state(topic_id: str = "a", cluster_id: str = "c", **spans: tuple[int, int]) -> TopicState:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from core.__main__ import app
-from core.check import Problem, check
-from core.workspace import Workspace
+from core.admin.check import Problem, check
+from core.cli.main import app
+from core.workspace.paths import Workspace
 
 SQL = "define DATA='2026-01-17' --Obbligatorio: the day\nSELECT barcode FROM t WHERE d = '&DATA'"
 JOB: dict[str, Any] = {

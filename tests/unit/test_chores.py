@@ -4,7 +4,7 @@ import threading
 
 from loguru import logger
 
-from core.chores import Repeated
+from core.scheduler.periodic import Repeated
 
 
 def test_a_chore_that_fails_is_told_once_and_tried_again_until_it_is_stopped():

@@ -14,15 +14,15 @@ import pytest
 import trustme
 from confluent_kafka import Producer
 
-from core.delivery import Sender
 from core.errors import ConfigError
-from core.kafka_service import KafkaService
-from core.model import Batch, Cluster, Delivery, Secret
-from core.publishers import kafka_python, librdkafka, open_publisher, refuse_unsupported
-from core.publishers.confluent import ConfluentPublisher
-from core.publishers.kafka_python import KafkaPythonPublisher
-from core.settings import load_connections, load_settings
-from core.workspace import Workspace
+from core.kafka import kafka_python, librdkafka, open_publisher, refuse_unsupported
+from core.kafka.confluent import ConfluentPublisher
+from core.kafka.kafka_python import KafkaPythonPublisher
+from core.kafka.sender import Sender
+from core.kafka.service import KafkaService
+from core.model.all import Batch, Cluster, Delivery, Secret
+from core.workspace.paths import Workspace
+from core.workspace.settings import load_connections, load_settings
 
 PASSWORD = "s3cret-of-the-test"
 LOGIN = {

@@ -14,12 +14,12 @@ import pytest
 from keyring.backend import KeyringBackend
 from keyring.errors import NoKeyringError
 
-from core.check import check
+from core.admin.check import check
 from core.errors import ConfigError
-from core.model import Cluster, Job, KafkaConfig
-from core.publishers import refuse_unsupported
-from core.settings import Connections, load_connections, load_settings, read_connections
-from core.workspace import Workspace
+from core.kafka import refuse_unsupported
+from core.model.all import Cluster, Job, KafkaConfig
+from core.workspace.paths import Workspace
+from core.workspace.settings import Connections, load_connections, load_settings, read_connections
 
 SECRET = "s3cr3t-of-the-database"
 ORACLE: dict[str, Any] = {

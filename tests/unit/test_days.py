@@ -5,13 +5,13 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.agenda import Agenda, NewFires
-from core.calendar import Skipped
-from core.days import answer_for, day_state, slots_of, slots_of_days
+from core.calendar.cron import Skipped
 from core.errors import QueryFailed
-from core.jobs import job_text
-from core.ledger import Ledger, Outcome
-from core.model import Job, Plan, Query, Step
+from core.model.all import Job, Plan, Query, Step
+from core.records.agenda import Agenda, NewFires
+from core.records.ledger import Ledger, Outcome
+from core.records.outcomes import answer_for, day_state, slots_of, slots_of_days
+from core.workspace.jobs import job_text
 
 NOW = datetime(2026, 1, 20, 12, tzinfo=UTC)
 DAILY = Job("daily", "Daily", "q.sql", "A00", scheduling_mode="cron", cron="0 2 * * *")

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.delivery import Sender
 from core.errors import (
     BrokerUnavailable,
     DeliveryTimeout,
@@ -22,8 +21,9 @@ from core.errors import (
     RunFailed,
     TopicMissing,
 )
-from core.model import Batch, Delivery
-from core.publishers.memory import MemoryPublisher
+from core.kafka.memory import MemoryPublisher
+from core.kafka.sender import Sender
+from core.model.all import Batch, Delivery
 
 AWAY = BrokerUnavailable(
     'no broker of cluster "Kafka Collaudo" (kafka-1:9092) answers', why="connection refused", remedy="start the broker"

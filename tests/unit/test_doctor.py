@@ -16,14 +16,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from core import doctor
-from core.cluster_rights import Certificate, ClusterRights
-from core.doctor import examine
+from core.admin import doctor
+from core.admin.doctor import examine
 from core.errors import BrokerUnavailable, NotAuthorised, PsttError
-from core.ledger import Ledger
-from core.model import Cluster, Fact, Job, KafkaConfig, Plan, Query, Step, TopicInfo
-from core.settings import load_connections, load_settings
-from core.workspace import Workspace
+from core.kafka.cluster_rights import Certificate, ClusterRights
+from core.model.all import Cluster, Fact, Job, KafkaConfig, Plan, Query, Step, TopicInfo
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
+from core.workspace.settings import load_connections, load_settings
 
 NOW = datetime(2026, 1, 17, 10, 30, tzinfo=UTC)
 JOB = Job("export", "Export", "q.sql", "A00", kafka_config=KafkaConfig(topic="pstt-traces"))

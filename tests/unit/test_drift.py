@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.columns import ColumnMemory, drift_between, watcher
 from core.errors import ColumnsChanged, ConfigError
-from core.model import Column, Job
+from core.model.all import Column, Job
+from core.records.columns import ColumnMemory, drift_between, watcher
 
 NOW = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 BARCODE = Column("BARCODE", "text", "VARCHAR2")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core.check import check
-from core.settings import Settings
-from core.workspace import Workspace
+from core.admin.check import check
+from core.workspace.paths import Workspace
+from core.workspace.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SHOWN = re.compile(r"^#([A-Z][A-Z_]+)=(.*)$", re.MULTILINE)

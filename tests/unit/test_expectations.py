@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, ExpectationFailed
-from core.expectations import RunsOf, expected_rows, learnt_range
-from core.intake import check_expected
-from core.jobs import load_job, save_job, validate_job
-from core.ledger import Ledger, Outcome
-from core.model import Expect, Job, Plan, Query, RowRange, Step
-from core.workspace import Workspace
+from core.model.all import Expect, Job, Plan, Query, RowRange, Step
+from core.records.ledger import Ledger, Outcome
+from core.run.expectations import RunsOf, expected_rows, learnt_range
+from core.run.row_reader import check_expected
+from core.workspace.jobs import load_job, save_job, validate_job
+from core.workspace.paths import Workspace
 
 ROME = ZoneInfo("Europe/Rome")
 TUESDAY = datetime(2026, 4, 14, 2, 0, tzinfo=ROME)

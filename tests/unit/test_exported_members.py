@@ -33,7 +33,7 @@ def test_a_name_that_core_does_not_have_is_an_attribute_error():
 
 
 def test_the_service_is_the_same_by_both_names():
-    from core.kafka_service import BatchResult, KafkaService
+    from core.kafka.service import BatchResult, KafkaService
 
     assert core.KafkaService is KafkaService
     assert core.BatchResult is BatchResult

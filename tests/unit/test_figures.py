@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.errors import DeliveryTimeout, MessageTooLarge, RetriesExhausted
-from core.figures import Scope
-from core.ledger import Ledger, Outcome
-from core.metrics import Metrics
-from core.model import Batch, Delivery
-from core.spool import Spool
-from core.workspace import Workspace
+from core.model.all import Batch, Delivery
+from core.records.ledger import Ledger, Outcome
+from core.records.metrics import Metrics
+from core.records.metrics_queries import Scope
+from core.records.spool import Spool
+from core.workspace.paths import Workspace
 from tests.unit.test_ledger import a_plan
 
 NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)

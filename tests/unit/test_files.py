@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from python_calamine import CalamineWorkbook
 
-from core.envelope import Envelope
 from core.errors import ConfigError, QueryFailed, StorageFailed
-from core.file_names import output_name
-from core.files import MOST_COLUMNS, MOST_ROWS, open_sink
-from core.jobs import validate_job
-from core.model import Column, CsvDialect, Job, KafkaConfig, Kind, Rows
+from core.files.names import output_name
+from core.files.writer import MOST_COLUMNS, MOST_ROWS, open_sink
+from core.message.envelope import Envelope
+from core.model.all import Column, CsvDialect, Job, KafkaConfig, Kind, Rows
+from core.workspace.jobs import validate_job
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -188,7 +188,7 @@ def test_a_json_number_with_an_exponent_is_a_number_or_text_where_no_double_hold
 
 
 def test_rows_beyond_a_sheet_go_on_in_the_next_one_under_the_same_head(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("core.files.MOST_ROWS", 11)
+    monkeypatch.setattr("core.files.writer.MOST_ROWS", 11)
     made, _ = written(tmp_path / "a.xlsx", (Column("N", "integer", "int"),), [(n,) for n in range(25)])
     found = sheets(tmp_path / "a.xlsx")
     assert [len(sheet) for sheet in found] == [11, 11, 6]
@@ -481,7 +481,7 @@ def test_a_file_that_is_open_in_excel_is_one_error_that_says_close_it(tmp_path: 
         raise PermissionError(13, "The process cannot access the file because it is being used by another process")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    monkeypatch.setattr("core.workspace.time.sleep", lambda _s: None)
+    monkeypatch.setattr("core.workspace.paths.time.sleep", lambda _s: None)
     with pytest.raises(StorageFailed, match="used by another process") as caught:
         written(tmp_path / name, COLUMNS, [ROW], job)
     assert caught.value.remedy.startswith("close it where it is open")

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from core import gate
-from core.lexer import lex
-from core.model import DbType
+from core.model.all import DbType
+from core.sql import readonly_guard as gate
+from core.sql.lexer import lex
 
 READS: dict[DbType, list[str]] = {
     "oracle": [

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, StorageFailed
-from core.identity import Place, answer, doubt, own_identity, read_identity
-from core.workspace import Workspace
+from core.workspace.identity import Place, answer, doubt, own_identity, read_identity
+from core.workspace.paths import Workspace
 
 NOW = datetime(2026, 1, 17, 1, tzinfo=UTC)
 

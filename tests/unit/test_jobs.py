@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, StorageFailed
-from core.jobs import find_job, load_job, load_jobs, save_job, validate_job
-from core.model import EmailNotification, Job, KafkaConfig
-from core.workspace import Workspace
+from core.model.all import EmailNotification, Job, KafkaConfig
+from core.workspace.jobs import find_job, load_job, load_jobs, save_job, validate_job
+from core.workspace.paths import Workspace
 
 SPEC = """{
   "name": "Export CDG Tracce to Kafka", "query": "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql", "connection": "A00-CDG-Collaudo",

@@ -22,10 +22,10 @@ from core.errors import (
     RunFailed,
     TopicMissing,
 )
-from core.model import Cluster
-from core.publishers import kafka_python, librdkafka
-from core.publishers.diagnosis import Diagnosis, Family
-from core.publishers.kafka_python import KafkaPythonPublisher
+from core.kafka import kafka_python, librdkafka
+from core.kafka.diagnosis import Diagnosis, Family
+from core.kafka.kafka_python import KafkaPythonPublisher
+from core.model.all import Cluster
 
 CLUSTER = Cluster("Kafka Collaudo", "kafka-1:9092")
 

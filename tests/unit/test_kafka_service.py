@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, StorageFailed
-from core.kafka_service import KafkaService
-from core.model import Cluster, Delivery
-from core.publishers.memory import MemoryPublisher
+from core.kafka.memory import MemoryPublisher
+from core.kafka.service import KafkaService
+from core.model.all import Cluster, Delivery
 
 AWAY = BrokerUnavailable("no broker answers", why="connection refused", remedy="start it")
 DENIED = NotAuthorised("not let in", why="wrong password", remedy="correct it")

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-import core.store
-from core.envelope import Reject
+import core.records.store
 from core.errors import ConfigError, QueryFailed, StorageFailed
-from core.ledger import Ledger, Outcome
-from core.model import Job, PartitionRange, Plan, Query, Step
+from core.message.envelope import Reject
+from core.model.all import Job, PartitionRange, Plan, Query, Step
+from core.records.ledger import Ledger, Outcome
 
 NOW = datetime(2026, 1, 17, 1, 0, 5, 123456, tzinfo=UTC)
 
@@ -91,7 +91,7 @@ def test_a_run_of_a_killed_process_becomes_interrupted_and_a_living_one_stays(le
     mine = ledger.start(a_plan(), NOW)
     script = (
         "import sys, pathlib; sys.path.insert(0, '.')\n"
-        "from core.ledger import Ledger\nfrom tests.unit.test_ledger import a_plan, NOW\nimport os\n"
+        "from core.records.ledger import Ledger\nfrom tests.unit.test_ledger import a_plan, NOW\nimport os\n"
         f"run = Ledger(pathlib.Path({str(ledger.file)!r})).start(a_plan(), NOW)\n"
         "print(run.run_id, flush=True); os._exit(9)\n"
     )
@@ -116,7 +116,7 @@ def test_a_reused_pid_does_not_keep_a_dead_run_alive(ledger):
 def test_two_processes_write_at_once_and_nothing_is_lost(ledger):
     script = (
         "import sys, pathlib; sys.path.insert(0, '.')\n"
-        "from core.ledger import Ledger\nfrom tests.unit.test_ledger import a_plan, NOW\n"
+        "from core.records.ledger import Ledger\nfrom tests.unit.test_ledger import a_plan, NOW\n"
         f"with Ledger(pathlib.Path({str(ledger.file)!r})) as ledger:\n"
         "    for _ in range(20): ledger.start(a_plan(), NOW)\n"
     )
@@ -153,8 +153,10 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
 def test_a_run_of_an_earlier_version_of_which_nothing_arrived_is_no_success(tmp_path):
     file = tmp_path / "ledger.sqlite"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(core.store, "SCHEMAS", {version: core.store.SCHEMAS[version] for version in (1, 2)})
-        patch.setattr(core.store, "SCHEMA_VERSION", 2)
+        patch.setattr(
+            core.records.store, "SCHEMAS", {version: core.records.store.SCHEMAS[version] for version in (1, 2)}
+        )
+        patch.setattr(core.records.store, "SCHEMA_VERSION", 2)
         Ledger(file).close()
     with closing(sqlite3.connect(file)) as db:
         for run_id, acknowledged, rejected in (("aa", 0, 5), ("bb", 3, 2), ("cc", 0, 0)):

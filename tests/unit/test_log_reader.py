@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from loguru import logger
 
-from core import log_reader
-from core.log_reader import newest_lines
-from core.logs import start_logging
+from core.admin import log_reader
+from core.admin.log_reader import newest_lines
+from core.admin.logs import start_logging
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from core.logs import start_logging
+from core.admin.logs import start_logging
 from tests.rigs.workspace import environment, run_command
 
 
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_made_is_a_reason_and_the_terminal_still_has_the
 def test_a_disk_that_is_full_takes_the_log_away_with_one_line_and_no_traceback(tmp_path):
     code = (
         "import resource, signal, sys; from pathlib import Path; from loguru import logger\n"
-        "from core.logs import start_logging\n"
+        "from core.admin.logs import start_logging\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "start_logging(Path(sys.argv[1]), level='INFO')\n"
         "for n in range(100): logger.info('{} {}', n, 'x' * 200)\n"
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_takes_the_log_away_with_one_line_and_no_traceback(t
 
 def test_two_processes_write_whole_lines_into_one_file(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from loguru import logger; from core.logs import start_logging\n"
+        "import sys; from pathlib import Path; from loguru import logger; from core.admin.logs import start_logging\n"
         "start_logging(Path(sys.argv[1]), level='INFO')\n"
         "for n in range(500): logger.info('{} {} {}', sys.argv[2], n, 'x' * 200)"
     )

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from loguru import logger
 
-from core.damaged import damaged_segments
 from core.errors import LedgerBusy, StorageFailed
-from core.ledger import Ledger, Outcome
-from core.metrics import Metrics
-from core.spool import Spool
+from core.records.damaged_segments import damaged_segments
+from core.records.ledger import Ledger, Outcome
+from core.records.metrics import Metrics
+from core.records.spool import Spool
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_spool import delivered
 
@@ -25,7 +25,7 @@ NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)
 
 @pytest.fixture
 def workspace(tmp_path):
-    from core.workspace import Workspace
+    from core.workspace.paths import Workspace
 
     return Workspace(tmp_path)
 
@@ -97,7 +97,7 @@ def test_a_reader_that_holds_the_file_delays_the_copy_and_hides_nothing(workspac
 
 
 def test_a_writer_that_holds_the_file_is_named_after_a_short_wait(workspace, metrics, monkeypatch):
-    monkeypatch.setattr("core.metrics.READ_WAIT_S", 0.2)
+    monkeypatch.setattr("core.records.metrics.READ_WAIT_S", 0.2)
     spooled(workspace, "r1", 5)
     metrics.sync()
     with holder(workspace.metrics_file, "write"):
@@ -216,7 +216,7 @@ def test_a_damaged_segment_is_set_aside_and_hinders_nothing(workspace, metrics, 
 
 
 def test_a_segment_that_cannot_be_moved_is_left_out_and_told_once(workspace, metrics, monkeypatch):
-    monkeypatch.setattr("core.metrics.set_aside", lambda segment: False)
+    monkeypatch.setattr("core.records.metrics.set_aside", lambda segment: False)
     told: list[str] = []
     handler = logger.add(told.append, level="WARNING")
     spooled(workspace, "r1", 5)

@@ -11,12 +11,12 @@ import duckdb
 import pytest
 
 import core
-from core.envelope import Reject
 from core.errors import ConfigError, DeliveryTimeout, LedgerBusy
-from core.ledger import Ledger, Outcome
-from core.metrics import Metrics
-from core.reader import VIEWS
-from core.workspace import Workspace
+from core.message.envelope import Reject
+from core.records.ledger import Ledger, Outcome
+from core.records.metrics import Metrics
+from core.records.metrics_reader import VIEWS
+from core.workspace.paths import Workspace
 from tests.unit.test_figures import spooled as spooled_of
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import NOW, holder, spooled
@@ -52,8 +52,8 @@ def test_a_writer_copies_while_a_notebook_has_it_open_and_its_answers_stay(works
 COPY = """
 import sys
 from pathlib import Path
-from core.metrics import Metrics
-from core.workspace import Workspace
+from core.records.metrics import Metrics
+from core.workspace.paths import Workspace
 synced = Metrics(Workspace(Path(sys.argv[1]))).sync()
 print(synced.state, synced.sends)
 """
@@ -124,7 +124,7 @@ def test_values_are_given_beside_the_question(workspace, db):
 
 
 def test_an_answer_too_large_for_memory_is_refused(workspace, db, monkeypatch):
-    monkeypatch.setattr("core.reader.MOST_ROWS", 4)
+    monkeypatch.setattr("core.records.metrics_reader.MOST_ROWS", 4)
     spooled(workspace, "r1", 5)
     with pytest.raises(ConfigError, match="more than 4 rows"):
         db.table("sends")
@@ -132,7 +132,7 @@ def test_an_answer_too_large_for_memory_is_refused(workspace, db, monkeypatch):
 
 
 def test_a_file_that_is_held_for_writing_is_told_with_what_to_do(workspace, db, monkeypatch):
-    monkeypatch.setattr("core.metrics.READ_WAIT_S", 0.2)
+    monkeypatch.setattr("core.records.metrics.READ_WAIT_S", 0.2)
     spooled(workspace, "r1", 5)
     Metrics(workspace).sync()
     with (

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.envelope import iso_utc
 from core.errors import ConfigError, NotDelivered, StorageFailed
-from core.mail import Fate
-from core.notices import Notice, Table
-from core.outbox import MAIL, Entry, Outbox, entry_of
+from core.message.envelope import iso_utc
+from core.notify.notification import Notice, Table
+from core.notify.outbox import MAIL, Entry, Outbox, entry_of
+from core.notify.smtp import Fate
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 ANNA, CARLO = "anna@example.com", "carlo@example.com"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from core.envelope import Envelope
 from core.errors import ConfigError
-from core.file_reader import FileOptions
-from core.files import open_sink
-from core.model import Column, CsvDialect, Job, KafkaConfig, Plan, Query, Rows
-from core.parity import KEPT, compare, differences_into
+from core.files.parity import KEPT, compare, differences_into
+from core.files.reader import FileOptions
+from core.files.writer import open_sink
+from core.message.envelope import Envelope
+from core.model.all import Column, CsvDialect, Job, KafkaConfig, Plan, Query, Rows
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -290,8 +290,8 @@ def test_the_dialect_is_told_from_the_file_below_titles_and_empty_lines(tmp_path
 @pytest.mark.parametrize("most_bytes", [0, 10**9])
 def test_excel_is_read_alike_at_once_and_streamed(tmp_path: Path, monkeypatch, most_bytes: int):
     """A large workbook is streamed: same cells, less memory, ten times slower."""
-    monkeypatch.setattr("core.file_reader.AT_ONCE_BYTES", most_bytes)
-    monkeypatch.setattr("core.files.MOST_ROWS", 100)
+    monkeypatch.setattr("core.files.reader.AT_ONCE_BYTES", most_bytes)
+    monkeypatch.setattr("core.files.writer.MOST_ROWS", 100)
     columns = (
         *COLUMNS,
         Column("T", "text", "text"),

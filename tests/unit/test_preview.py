@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from core.envelope import Envelope
 from core.errors import ConfigError
-from core.model import Column, DbType, Fact, Job, KafkaConfig, Plan, Query, Rows, Step
-from core.preview import Preview, preview
+from core.message.envelope import Envelope
+from core.model.all import Column, DbType, Fact, Job, KafkaConfig, Plan, Query, Rows, Step
+from core.run.preview import Preview, preview
 
 NOW = datetime(2026, 1, 17, 10, 30, 45, 123456, tzinfo=UTC)
 EXTRACTED = datetime(2026, 1, 17, 10, 30, 30, tzinfo=UTC)

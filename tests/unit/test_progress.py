@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-import core.progress
-from core.progress import showing
+import core.cli.progress
+from core.cli.progress import showing
 from tests.rigs.workspace import environment
 
 SHOW = """
 import sys, time
 from types import SimpleNamespace as Plain
-from core.progress import showing
+from core.cli.progress import showing
 plan = Plain(job=Plain(connection="A00"), topic="pstt-traces", output=None)
 with showing(plan, {expected}, silent={silent}) as progress:
     for n in range(1, 21):
@@ -62,7 +62,7 @@ def test_piped_output_has_no_bar_no_colour_and_nothing_for_a_short_run():
 
 
 def test_piped_output_has_a_plain_line_now_and_then(monkeypatch, capsys):
-    monkeypatch.setattr(core.progress, "LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(core.cli.progress, "LINE_EVERY_S", 0.0)
     with showing(None, None, silent=False) as progress:  # type: ignore[arg-type] - lines need no plan
         assert progress is not None
         progress(12_000, 11_900, None)

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from core.agenda import BrokerSample, RunnerBeat
-from core.bootstrap import App
+from core.app import App
 from core.errors import DeliveryTimeout
-from core.ledger import Ledger, Outcome
-from core.prometheus import render
-from core.workspace import Workspace
+from core.records.agenda import BrokerSample, RunnerBeat
+from core.records.ledger import Ledger, Outcome
+from core.records.prometheus import render
+from core.workspace.paths import Workspace
 from tests.unit.test_figures import spooled
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import holder
@@ -89,7 +89,7 @@ def test_the_runner_is_up_while_it_beats(app):
 
 
 def test_a_held_file_is_a_figure_and_not_a_failure(app, monkeypatch):
-    monkeypatch.setattr("core.metrics.READ_WAIT_S", 0.2)
+    monkeypatch.setattr("core.records.metrics.READ_WAIT_S", 0.2)
     spooled(app.workspace, "r1", [NOW])
     app.metrics.sync()
     assert scraped(app)["pstt_metrics_readable",] == 1

@@ -13,8 +13,8 @@ from typing import Any, get_args
 import pytest
 
 from core.errors import SqlError
-from core.model import DbType, Parameter, Query
-from core.query import load, parse
+from core.model.all import DbType, Parameter, Query
+from core.sql.query import load, parse
 
 DIALECTS: tuple[DbType, ...] = get_args(DbType)
 
@@ -967,7 +967,7 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_sqlglot_is_imported_only_when_a_statement_is_judged() -> None:
     code = (
-        "import sys, core.query as q; assert 'sqlglot' not in sys.modules;"
+        "import sys, core.sql.query as q; assert 'sqlglot' not in sys.modules;"
         "p = q.parse('define A=1\\nSELECT \"x\", \\'&A\\'', name='q', db_type='sqlite');"
         "assert 'sqlglot' not in sys.modules; p.bind({}); assert 'sqlglot' in sys.modules"
     )

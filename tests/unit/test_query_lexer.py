@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.lexer import Token, lex, position
-from core.model import DbType
+from core.model.all import DbType
+from core.sql.lexer import Token, lex, position
 
 DIALECTS: tuple[DbType, ...] = get_args(DbType)
 

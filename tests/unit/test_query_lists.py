@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.bootstrap import bound
+from core.admin.edit_files import check_query
+from core.app import bound
 from core.errors import ConfigError, SqlError
-from core.file_edits import check_query
-from core.jobs import job_text, load_job
-from core.model import DbType, ParameterValue, Query
-from core.query import parse
-from core.values import join, split
+from core.model.all import DbType, ParameterValue, Query
+from core.sql.query import parse
+from core.sql.values import join, split
+from core.workspace.jobs import job_text, load_job
 
 DIALECTS: tuple[DbType, ...] = get_args(DbType)
 DEFINES = """define STATI='N' --Obbligatorio [list]: stati

@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.errors import SqlError
-from core.lexer import lex
-from core.model import DbType, Query, Step
-from core.query import parse
+from core.model.all import DbType, Query, Step
+from core.sql.lexer import lex
+from core.sql.query import parse
 
 DIALECTS: tuple[DbType, ...] = get_args(DbType)
 

@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.alert_notices import failure_notice
-from core.envelope import Reject
-from core.errors import BrokerUnavailable, ConfigError
-from core.model import PartitionRange, Run
-from core.report import (
+from core.cli.render import (
     error_document,
     error_lines,
     heading,
@@ -25,6 +21,10 @@ from core.report import (
     size_text,
     summary_lines,
 )
+from core.errors import BrokerUnavailable, ConfigError
+from core.message.envelope import Reject
+from core.model.all import PartitionRange, Run
+from core.notify.alert_messages import failure_notice
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 RUN = Run(

@@ -10,20 +10,20 @@ from datetime import UTC, datetime, timedelta
 import psutil
 import pytest
 
-from core.agenda import Agenda
-from core.dry_runs import DryRuns
+from core.cli.worker import BUSY
 from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
-from core.identity import answer, own_identity
-from core.jobs import parse_job
-from core.ledger import Ledger, Outcome
-from core.model import Plan, Query, Step
-from core.orders import backfill, cancel, switch
-from core.runner import RUNNER_STOPS, Runner
-from core.settings import Settings
-from core.watch import broken_off
-from core.work import BUSY
-from core.workers import begin_process
-from core.workspace import Workspace
+from core.model.all import Plan, Query, Step
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger, Outcome
+from core.run.watchdog import broken_off
+from core.scheduler.commands import backfill, cancel, switch
+from core.scheduler.dry_runs import DryRuns
+from core.scheduler.processes import begin_process
+from core.scheduler.runner import RUNNER_STOPS, Runner
+from core.workspace.identity import answer, own_identity
+from core.workspace.jobs import parse_job
+from core.workspace.paths import Workspace
+from core.workspace.settings import Settings
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -478,7 +478,7 @@ def test_a_stopping_runner_asks_its_runs_to_end_and_leaves_them_to_be_repeated(s
         if worker.code is None and stage.ledger.run(worker.run_id).cancel_asked_by == RUNNER_STOPS:
             worker.ends("interrupted", broken_off("the runner was stopped"))
 
-    monkeypatch.setattr("core.runner.time.sleep", a_moment)
+    monkeypatch.setattr("core.scheduler.runner.time.sleep", a_moment)
     stage.runner.end()
     assert stage.agenda.runner().state == "stopped"
     assert stage.fires() == [("13:00", "planned")]
@@ -496,7 +496,7 @@ def test_a_stopping_runner_kills_what_does_not_end_and_the_ledger_says_so(stage,
     def a_moment(_seconds: float) -> None:
         stage.clock.at += SECOND
 
-    monkeypatch.setattr("core.runner.time.sleep", a_moment)
+    monkeypatch.setattr("core.scheduler.runner.time.sleep", a_moment)
     stage.runner.end()
     assert worker.is_killed
     (run,) = stage.ledger.runs("export")

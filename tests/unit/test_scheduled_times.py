@@ -12,17 +12,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from core.agenda import Agenda
-from core.alerts import AlertRules, Told
-from core.days import slots_of_days
+from core.admin.health import health
 from core.errors import QueryFailed
-from core.health import health
-from core.jobs import job_text
-from core.ledger import Ledger, Outcome
-from core.model import Expect, Job, Plan, Query, Step
-from core.outbox import Outbox
-from core.planner import Planner
-from core.receipt import make_receipt
+from core.model.all import Expect, Job, Plan, Query, Step
+from core.notify.daily_report import make_receipt
+from core.notify.evaluator import AlertRules, Told
+from core.notify.outbox import Outbox
+from core.records.agenda import Agenda
+from core.records.ledger import Ledger, Outcome
+from core.records.outcomes import slots_of_days
+from core.scheduler.planner import Planner
+from core.workspace.jobs import job_text
 
 ROME = ZoneInfo("Europe/Rome")
 DAY = date(2026, 1, 17)
@@ -504,7 +504,7 @@ def test_both_clock_changes(life, day, cron, times, has_runner):
 
 
 def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks(life, tmp_path):
-    from core.roster import Roster
+    from core.scheduler.job_registry import Roster
 
     life.save(HOURLY)
     life.until(rome(2, 5))
@@ -516,13 +516,13 @@ def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks
 
 
 def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(tmp_path, monkeypatch):
-    import core.store
+    import core.records.store
 
     file = tmp_path / "ledger.sqlite"
     with monkeypatch.context() as patch:
-        older = {version: files for version, files in core.store.SCHEMAS.items() if version < 4}
-        patch.setattr(core.store, "SCHEMAS", older)
-        patch.setattr(core.store, "SCHEMA_VERSION", 3)
+        older = {version: files for version, files in core.records.store.SCHEMAS.items() if version < 4}
+        patch.setattr(core.records.store, "SCHEMAS", older)
+        patch.setattr(core.records.store, "SCHEMA_VERSION", 3)
         with Agenda(file) as agenda:
             for hour, text in ((1, job_text(HOURLY)), (2, job_text(replace(HOURLY, enabled=False)))):
                 row = {

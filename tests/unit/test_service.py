@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 
+from core.admin.os_service import Call, Service, WriteFile, perform, status, steps, unit_text
 from core.errors import ConfigError, RunFailed
-from core.service import Call, Service, WriteFile, perform, status, steps, unit_text
 
 WINDOWS = Service(
     PureWindowsPath(r"D:\Dati PSTT"),
@@ -179,7 +179,7 @@ def test_the_powershell_wrapper_knows_the_same_actions_and_options():
     """It cannot run here; what it hands over has to be what the command takes."""
     from typer.main import get_command
 
-    from core.__main__ import app
+    from core.cli.main import app
 
     script = (Path(__file__).parents[2] / "deploy" / "manage_service.ps1").read_text(encoding="utf-8")
     command = get_command(app).commands["service"]  # type: ignore[attr-defined]

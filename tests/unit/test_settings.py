@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.settings import SETTING_NAMES, load_settings, mistyped, read_settings
-from core.workspace import Workspace
+from core.workspace.paths import Workspace
+from core.workspace.settings import SETTING_NAMES, load_settings, mistyped, read_settings
 
 SECRET = "s3cr3t-of-the-broker"
 

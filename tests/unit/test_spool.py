@@ -8,10 +8,10 @@ from array import array
 import pyarrow.parquet as pq
 import pytest
 
-import core.spool
+import core.records.spool
 from core.errors import DeliveryTimeout, MessageTooLarge, StorageFailed
-from core.model import Batch, Delivery, Destination, PartitionRange
-from core.spool import SEND_SCHEMA, Spool, Tally
+from core.model.all import Batch, Delivery, Destination, PartitionRange
+from core.records.spool import SEND_SCHEMA, Spool, Tally
 
 
 def delivered(
@@ -76,7 +76,7 @@ def test_a_message_that_is_acknowledged_without_an_offset_counts_and_widens_no_r
 
 
 def test_offset_ranges_and_percentiles_add_up_over_segments(tmp_path, monkeypatch):
-    monkeypatch.setattr(core.spool, "SEGMENT_SENDS", 10)
+    monkeypatch.setattr(core.records.spool, "SEGMENT_SENDS", 10)
     spool = Spool(tmp_path, run_id="r", job="j")
     for n in range(5):
         spool.record(delivered(10, number=n, first_offset=n * 10))
@@ -101,7 +101,7 @@ def test_a_run_of_nothing_leaves_no_segment(tmp_path):
 
 
 def test_a_disk_all_but_full_is_told_before_anything_is_sent(tmp_path, monkeypatch):
-    monkeypatch.setattr(core.spool, "_free_bytes", lambda folder: 10 * 2**20)
+    monkeypatch.setattr(core.records.spool, "_free_bytes", lambda folder: 10 * 2**20)
     with pytest.raises(StorageFailed, match=r"all but full \(10 MB free\).*make room and run again; nothing was sent"):
         Spool(tmp_path, run_id="r", job="j")
 
@@ -154,7 +154,7 @@ print(tally.acknowledged, len(tally.partitions), "pandas" in sys.modules)
 
 
 def test_after_a_segment_that_could_not_be_written_nothing_is_taken_and_nothing_claimed(tmp_path, monkeypatch):
-    monkeypatch.setattr(core.spool, "SEGMENT_SENDS", 4)
+    monkeypatch.setattr(core.records.spool, "SEGMENT_SENDS", 4)
     folder = tmp_path / "spool"
     spool = Spool(folder, run_id="r1", job="j")
     spool.record(delivered(4))

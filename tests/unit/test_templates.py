@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.calendar.templates import EXAMPLES, resolve
 from core.errors import ConfigError
-from core.templates import EXAMPLES, resolve
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from core.model import Verdict
-from core.report import run_document, run_lines
-from core.verdicts import LOOKS, exit_code, headline
+from core.cli.render import run_document, run_lines
+from core.model.all import Verdict
+from core.model.verdict import LOOKS, exit_code, headline
 from tests.unit.test_report import AWAY, RUN
 
 GREEN = replace(RUN, rejected=0, acknowledged=RUN.rows_read)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from core.errors import RunCancelled, RunInterrupted, RunTimedOut
-from core.ledger import Ledger, Outcome
-from core.model import Job, Plan, Query, Step
-from core.stop import Stop
-from core.watch import RUNNER_STOPS, watched
+from core.model.all import Job, Plan, Query, Step
+from core.records.ledger import Ledger, Outcome
+from core.run.cancellation import Stop
+from core.run.watchdog import RUNNER_STOPS, watched
 
 NOW = datetime(2026, 1, 17, 1, tzinfo=UTC)
 JOB = Job("export", "Export", "q.sql", "A00")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.model import Cluster, Destination
-from core.whereabouts import cluster_of, unknown_cluster
+from core.kafka.cluster_lookup import cluster_of, unknown_cluster
+from core.model.all import Cluster, Destination
 
 ONE = Cluster("Kafka Collaudo", "a1.example.com:9092,a2.example.com:9092")
 TWO = Cluster("Kafka Produzione", "b.example.com:9093")

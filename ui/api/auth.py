@@ -11,9 +11,9 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import HTTPConnection
 
-from core.accounts import Accounts, Caller, Right, local_caller
 from core.errors import AccessRefused, SignInNeeded
-from core.workspace import Workspace
+from core.records.accounts import Accounts, Caller, Right, local_caller
+from core.workspace.paths import Workspace
 from ui.api.workspace import now, workspace
 from ui.doors import COOKIE, is_local_name, oidc_is_set_up
 from ui.remembered import Remembered

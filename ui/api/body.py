@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from core.errors import ConfigError, PsttError
-from core.json_file import parse_json_file
-from core.problems import validation_errors
+from core.workspace.json_file import parse_json_file
+from core.workspace.validation import validation_errors
 from ui.api.problems import REQUEST_BODY, Refused
 
 __all__ = ["MOST_BYTES", "document", "read_bytes", "read_text"]

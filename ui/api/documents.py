@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from core.job_shape import JobShape
+from core.workspace.job_schema import JobShape
 from ui.api import shapes
 
 __all__ = ["install", "takes"]

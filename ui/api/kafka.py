@@ -11,10 +11,10 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from core.errors import BrokerUnavailable, ConfigError
-from core.figures import Scope
-from core.metrics import Metrics as MetricsStore
-from core.model import Cluster
-from core.workspace import Workspace
+from core.model.all import Cluster
+from core.records.metrics import Metrics as MetricsStore
+from core.records.metrics_queries import Scope
+from core.workspace.paths import Workspace
 from ui.api import shapes
 from ui.api.auth import Reader, Sender, Watcher
 from ui.api.body import document
@@ -26,7 +26,7 @@ from ui.api.workspace import now, opened, workspace
 from ui.remembered import Remembered
 
 if TYPE_CHECKING:
-    from core.bootstrap import App
+    from core.app import App
 
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
@@ -52,7 +52,7 @@ def health(caller: Reader) -> shapes.KafkaHealth:
 @router.get("/topics", responses=responses(404, 502))
 def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offset: Offset = 0) -> shapes.Topics:
     """The topics of a cluster that this account may see."""
-    from core.publishers import open_publisher
+    from core.kafka import open_publisher
 
     with opened() as app:
         chosen = _cluster(app, cluster)
@@ -82,7 +82,7 @@ def test(
     caller: Sender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
 ) -> shapes.Tested:
     """Logs in to a cluster and asks who it is; that it does not answer is an answer too."""
-    from core.kafka_service import KafkaService
+    from core.kafka.service import KafkaService
 
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
@@ -133,7 +133,7 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 def _require_brokers(cluster: Cluster) -> None:
     """A client tries for minutes where no broker is, which is right for a run and too long for a request."""
-    from core.broker_health import look
+    from core.admin.broker_health import look
 
     if cluster.mock_brokers:
         return
@@ -176,7 +176,7 @@ def _of(folder: Path, scope: Scope) -> dict[str, Any]:
 
 
 def _find_health(folder: Path) -> shapes.KafkaHealth:
-    from core.broker_health import look
+    from core.admin.broker_health import look
 
     found = []
     with opened() as app:

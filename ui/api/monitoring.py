@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 
 from core import __version__
-from core.agenda import RunnerBeat
+from core.records.agenda import RunnerBeat
 from ui.api import shapes
 from ui.api.auth import Reader
 from ui.api.problems import responses
@@ -31,7 +31,7 @@ def health() -> shapes.Alive:
 )
 def metrics(caller: Reader) -> Response:
     """Everything that is measured, for Prometheus; a token of scope read is enough."""
-    from core.prometheus import CONTENT_TYPE, render
+    from core.records.prometheus import CONTENT_TYPE, render
 
     with opened() as app:
         return Response(render(app, now()), media_type=CONTENT_TYPE)

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from fastapi import Header
 from starlette.responses import JSONResponse, Response
 
-from core.accounts import Caller
 from core.errors import ConfigError, DeliveryTimeout, LedgerBusy, PsttError, RetriesExhausted
-from core.idempotency import Earlier, IdempotentAnswers, fingerprint
-from core.workspace import Workspace
+from core.records.accounts import Caller
+from core.records.idempotency import Earlier, IdempotentAnswers, fingerprint
+from core.workspace.paths import Workspace
 from ui.api.problems import PROBLEM, Refused, problem_document, status_of
 from ui.api.workspace import now
 

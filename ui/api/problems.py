@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 
+from core.admin.edit_jobs import NameTaken, NewerEdit, NoSuchJob
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -37,7 +38,6 @@ from core.errors import (
     TooManyAttempts,
     TopicMissing,
 )
-from core.job_edits import NameTaken, NewerEdit, NoSuchJob
 
 __all__ = [
     "PROBLEM",

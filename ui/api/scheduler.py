@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
-from core.calendar import next_fires
-from core.check import check_job
-from core.errors import ConfigError, PsttError
-from core.job_edits import (
+from core.admin.check import check_job
+from core.admin.edit_jobs import (
     JobFile,
     NewerEdit,
     NoSuchJob,
@@ -26,12 +24,14 @@ from core.job_edits import (
     read_job_file,
     replace_job,
 )
-from core.job_shape import JobShape
-from core.jobs import checked_job
-from core.json_file import parse_json_file
-from core.model import Job, Run, RunState, Verdict
-from core.orders import switch
-from core.report import run_document
+from core.calendar.cron import next_fires
+from core.cli.render import run_document
+from core.errors import ConfigError, PsttError
+from core.model.all import Job, Run, RunState, Verdict
+from core.scheduler.commands import switch
+from core.workspace.job_schema import JobShape
+from core.workspace.jobs import checked_job
+from core.workspace.json_file import parse_json_file
 from ui.api import shapes
 from ui.api.auth import Changer, Reader, Sender
 from ui.api.body import document, read_text
@@ -42,7 +42,7 @@ from ui.api.problems import REQUEST_BODY, Refused, not_found, responses
 from ui.api.workspace import now, opened
 
 if TYPE_CHECKING:
-    from core.bootstrap import App
+    from core.app import App
 
 router = APIRouter(prefix="/scheduler", tags=["scheduler"], responses=responses(401, 403, 422, 503))
 

@@ -1,4 +1,4 @@
-"""What the REST interface takes and gives, as its document tells it. Jobs have the shape of core: `core.job_shape`."""
+"""What the REST interface takes and gives, as its document tells it. Jobs have the shape of core: `core.workspace.job_schema`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.agenda import RequestState
-from core.job_shape import JobShape, Topic
-from core.model import RunState, Verdict
+from core.model.all import RunState, Verdict
+from core.records.agenda import RequestState
+from core.workspace.job_schema import JobShape, Topic
 
 
 class _Taken(BaseModel):

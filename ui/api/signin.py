@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from core.accounts import SESSION_LASTS, Accounts
 from core.errors import AccessRefused, PsttError, TooManyAttempts
+from core.records.accounts import SESSION_LASTS, Accounts
 from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
 from ui.api.workspace import now, workspace

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from core import open_workspace
-from core.workspace import Workspace
+from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
-    from core.bootstrap import App
+    from core.app import App
 
 __all__ = ["now", "opened", "workspace"]
 

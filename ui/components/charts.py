@@ -12,9 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.days import DayState
-from core.figures import Usual
-from core.verdicts import LOOKS
+from core.model.verdict import LOOKS
+from core.records.metrics_queries import Usual
+from core.records.outcomes import DayState
 from ui.components.verdict import verdict_word
 from ui.formats import day as day_text
 from ui.formats import number

@@ -7,8 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from core.agenda import RequestKind
 from core.errors import NotAuthorised
+from core.records.agenda import RequestKind
 from ui import data
 from ui.access import may, visitor
 from ui.components.links import link

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.model import Run
-from core.verdicts import LOOKS, Colour, Named
+from core.model.all import Run
+from core.model.verdict import LOOKS, Colour, Named
 from ui.components.text import plain
 from ui.formats import number
 from ui.language import t

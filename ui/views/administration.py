@@ -11,10 +11,10 @@ from typing import Any, get_args
 import streamlit as st
 
 from core import __version__
-from core.accounts import Accounts, Role, Scope, Token
-from core.agenda import AuditEntry
+from core.admin.log_reader import LEVELS, newest_lines
 from core.errors import PsttError
-from core.log_reader import LEVELS, newest_lines
+from core.records.accounts import Accounts, Role, Scope, Token
+from core.records.agenda import AuditEntry
 from ui import changes, data
 from ui.access import may, role_word, visitor
 from ui.components.problem import fragment, guarded, problem

@@ -9,13 +9,13 @@ from typing import Any
 
 import streamlit as st
 
-from core.alert_rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
+from core.admin.edit_files import read_stored
 from core.errors import ConfigError
-from core.file_edits import read_stored
-from core.json_file import parse_json_file
-from core.outbox import Entry, Episode
-from core.secret_reference import is_reference
-from core.settings import addresses
+from core.notify.outbox import Entry, Episode
+from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
+from core.workspace.json_file import parse_json_file
+from core.workspace.secrets import is_reference
+from core.workspace.settings import addresses
 from ui import changes, data
 from ui.access import may
 from ui.components.problem import guarded, problem
@@ -136,7 +136,7 @@ def _read_again() -> None:
 
 def _merge(document: dict[str, Any], given: Mapping[str, Any]) -> bool:
     """Puts what the file says over the defaults; whether it has the shape of one."""
-    from core.alert_rules import read_alerts
+    from core.notify.rules import read_alerts
 
     alerts, problems = read_alerts(data.workspace().alerts_file)
     for error in problems:

@@ -9,8 +9,8 @@ from typing import Any
 
 import streamlit as st
 
-from core.days import DayState, Slot, day_state
 from core.errors import PsttError
+from core.records.outcomes import DayState, Slot, day_state
 from ui import data
 from ui.access import may
 from ui.components import charts

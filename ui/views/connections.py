@@ -9,12 +9,12 @@ from typing import Any
 
 import streamlit as st
 
+from core.admin.edit_files import brought_back, hidden_secrets, read_stored
 from core.errors import ConfigError, PsttError
-from core.file_edits import brought_back, hidden_secrets, read_stored
-from core.json_file import parse_json_file
-from core.model import Fact
-from core.secret_reference import is_reference
-from core.settings import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
+from core.model.all import Fact
+from core.workspace.json_file import parse_json_file
+from core.workspace.secrets import is_reference
+from core.workspace.settings import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
 from ui import changes, data
 from ui.access import may
 from ui.components.difference import show_difference

@@ -15,15 +15,15 @@ from zoneinfo import ZoneInfo, available_timezones
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core import model
-from core.calendar import in_words, next_fires, previous_fire
+from core.admin.edit_files import LARGEST_QUERY_BYTES
+from core.admin.edit_jobs import NewerEdit
+from core.calendar.cron import in_words, next_fires, previous_fire
+from core.calendar.templates import EXAMPLES
+from core.cli.render import short_value
 from core.errors import ConfigError, PsttError
-from core.file_edits import LARGEST_QUERY_BYTES
-from core.job_edits import NewerEdit
-from core.model import Job
-from core.report import short_value
-from core.templates import EXAMPLES
-from core.values import as_text
+from core.model.all import Job
+from core.model.all import all as model
+from core.sql.values import as_text
 from ui import changes, data
 from ui.access import may
 from ui.components.difference import show_difference
@@ -115,8 +115,8 @@ def _load(slug: str) -> None:
 
 
 def _fill(job: Job) -> None:
-    from core.job_shape import JobShape
-    from core.jobs import job_text
+    from core.workspace.job_schema import JobShape
+    from core.workspace.jobs import job_text
 
     document = JobShape.model_validate(json.loads(job_text(job))).model_dump()
     for place, kind in FIELDS.items():
@@ -737,7 +737,7 @@ def _cells(value: str) -> dict[str, str]:
 
 
 def _file_rows(job: Job, plan: model.Plan, seen: Any) -> None:
-    from core.preview import file_rows
+    from core.run.preview import file_rows
 
     names = [column.name for column in seen.columns]
     st.caption(f"{t('File')}: {plain(plan.output or '')}")
@@ -800,7 +800,7 @@ def _conflict(job: Job, theirs: Any) -> None:
 
 
 def _text(job: Job) -> str:
-    from core.jobs import job_text
+    from core.workspace.jobs import job_text
 
     return job_text(job)
 

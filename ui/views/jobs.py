@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from core.calendar import in_words, next_fires
+from core.admin.edit_jobs import job_files
+from core.calendar.cron import in_words, next_fires
 from core.errors import ConfigError, PsttError
-from core.job_edits import job_files
-from core.model import Job, Run
+from core.model.all import Job, Run
 from ui import changes, data
 from ui.access import may
 from ui.components.links import go

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from core.days import DayAnswer, Slot
-from core.figures import Scope
+from core.records.metrics_queries import Scope
+from core.records.outcomes import DayAnswer, Slot
 from ui import data
 from ui.components import charts
 from ui.components.links import go, link

@@ -9,11 +9,11 @@ from typing import get_args
 
 import streamlit as st
 
+from core.cli.render import short_value
 from core.errors import PsttError
-from core.figures import Scope
-from core.model import Run, Verdict
-from core.replays import Choice, ReplayTo
-from core.report import short_value
+from core.model.all import Run, Verdict
+from core.records.metrics_queries import Scope
+from core.run.replay import Choice, ReplayTo
 from ui import data
 from ui.access import may
 from ui.components import charts

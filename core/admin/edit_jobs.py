@@ -1,0 +1,195 @@
+"""Changes of job files by people and programs: never over somebody else's newer edit, each one kept and written down.
+
+Whoever changes a file here holds a lock for the moment between looking at it and writing it. An editor on the same
+machine does not know that lock; what it saves before is seen, and what it replaces is still among the versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.errors import ConfigError, LedgerBusy, StorageFailed
+from core.model.all import Job
+from core.records.agenda import Agenda
+from core.workspace.jobs import SUFFIX, load_jobs, parse_job, save_job
+from core.workspace.paths import Workspace
+
+__all__ = ["JobFile", "NameTaken", "NewerEdit", "NoSuchJob", "create_job", "delete_job", "editing", "job_files", "read_job_file",
+           "replace_job"]  # fmt: skip
+
+LOCK_WAIT_S = 5.0
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""Names that Windows keeps for itself."""
+
+
+class NoSuchJob(ConfigError):
+    """There is no job file of that name."""
+
+
+class NameTaken(ConfigError):
+    """Another job has that file name or that name."""
+
+
+class NewerEdit(ConfigError):
+    """The file is not the one that was read: somebody else has changed it since."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A job file as it stands on disk, right or wrong."""
+
+    slug: str
+    path: Path
+    text: str
+    sha256: str
+
+    @property
+    def job(self) -> Job:
+        """What it says.
+
+        Raises:
+            ConfigError: The first problem of the file.
+        """
+        return parse_job(self.path, self.text)
+
+
+def job_files(workspace: Workspace) -> list[str]:
+    """The slugs of all job files, by name."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
+
+
+def read_job_file(workspace: Workspace, slug: str) -> JobFile:
+    """The file of a job. The name is compared with those in `queries/`, never made a path of.
+
+    Raises:
+        NoSuchJob: There is none.
+        ConfigError: It cannot be read.
+    """
+    path = next((path for path in workspace.queries_dir.glob(f"*{SUFFIX}") if path.name == f"{slug}{SUFFIX}"), None)
+    if path is None:
+        raise NoSuchJob(f'there is no job "{slug}" in queries/')
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=path) from None
+    except OSError as error:
+        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
+    return JobFile(slug, path, text, hashlib.sha256(content).hexdigest())
+
+
+def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, who: str, now: datetime) -> JobFile:
+    """Writes the file of a new job.
+
+    Raises:
+        NameTaken: There is such a file, or a job of that name.
+        ConfigError: The job is not valid, or its slug is no file name everywhere; nothing is written.
+        StorageFailed: The file cannot be written.
+    """
+    if not _SLUG.fullmatch(job.slug) or job.slug.endswith(".") or _DEVICES.fullmatch(job.slug):
+        raise ConfigError(
+            f"{job.slug!r} cannot be the name of a job's file",
+            remedy="use letters, digits and . _ -, at most 100, no name that Windows keeps for itself",
+        )
+    with editing(workspace):
+        if job.slug.lower() in map(str.lower, job_files(workspace)):
+            raise NameTaken(f"there is a job file {job.slug}{SUFFIX} already", remedy="choose another id, or change it")
+        _require_free_name(workspace, job)
+        save_job(workspace, job)
+        saved = read_job_file(workspace, job.slug)
+        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=who)
+        agenda.audit(who, "create", f"job {job.slug}", now, after=saved.text)
+    return saved
+
+
+def replace_job(
+    workspace: Workspace, agenda: Agenda, job: Job, *, seen_sha256: str | None, who: str, now: datetime
+) -> JobFile:
+    """Writes another version of a job's file; the one before stays among its versions.
+
+    Args:
+        workspace: Where.
+        agenda: Versions and audit.
+        job: What the file is to say.
+        seen_sha256: Of the file that the change began with; None: whatever stands there.
+        who: Who changes it.
+        now: The clock.
+
+    Raises:
+        NoSuchJob: There is none.
+        NewerEdit: Somebody else has changed it since.
+        NameTaken: Another job has the new name.
+        ConfigError: The job is not valid; nothing is written.
+        StorageFailed: The file cannot be written; the old one is untouched.
+    """
+    with editing(workspace):
+        before = _unchanged(workspace, job.slug, seen_sha256)
+        _require_free_name(workspace, job)
+        agenda.add_job_version(job.slug, before.sha256, before.text, now)
+        save_job(workspace, job)
+        saved = read_job_file(workspace, job.slug)
+        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=who)
+        agenda.audit(who, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
+    return saved
+
+
+def delete_job(
+    workspace: Workspace, agenda: Agenda, slug: str, *, seen_sha256: str | None, who: str, now: datetime
+) -> None:
+    """Removes a job's file; it stays among its versions, its runs in the ledger.
+
+    Raises:
+        NoSuchJob: There is none.
+        NewerEdit: Somebody else has changed it since.
+        StorageFailed: It cannot be removed.
+    """
+    with editing(workspace):
+        before = _unchanged(workspace, slug, seen_sha256)
+        agenda.add_job_version(slug, before.sha256, before.text, now)
+        try:
+            before.path.unlink()
+        except OSError as error:
+            raise StorageFailed(f"{before.path} cannot be removed", why=error.strerror or str(error)) from None
+        agenda.end_job(slug, now)
+        agenda.audit(who, "delete", f"job {slug}", now, before=before.text)
+
+
+def _unchanged(workspace: Workspace, slug: str, seen_sha256: str | None) -> JobFile:
+    found = read_job_file(workspace, slug)
+    if seen_sha256 not in (None, found.sha256):
+        raise NewerEdit(
+            f'job "{slug}" was changed by somebody else since you read it',
+            remedy="read it again, and make your change in that version",
+        )
+    return found
+
+
+def _require_free_name(workspace: Workspace, job: Job) -> None:
+    for other in load_jobs(workspace)[0]:
+        if other.slug != job.slug and other.name.lower() == job.name.lower():
+            raise NameTaken(
+                f'another job, in {other.slug}{SUFFIX}, is called "{job.name}" too', remedy="give it another name"
+            )
+
+
+@contextmanager
+def editing(workspace: Workspace) -> Iterator[None]:
+    """One change of a file at a time, whichever process makes it."""
+    from filelock import FileLock, Timeout
+
+    folder = workspace.state_dir / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "edits", timeout=LOCK_WAIT_S):
+            yield
+    except Timeout:
+        raise LedgerBusy("another change of a job is being written", remedy="try again in a moment") from None
+    except OSError as error:
+        raise StorageFailed(f"{folder} cannot be written", why=error.strerror or str(error)) from None

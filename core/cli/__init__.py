@@ -1,0 +1,3 @@
+"""The command line: `python -m core COMMAND`."""
+
+__all__: list[str] = []

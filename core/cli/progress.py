@@ -1,0 +1,68 @@
+"""How far a run has come: a bar with rate and time left on a terminal, a plain line now and then when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.model.all import Plan
+from core.run.row_reader import Progress
+
+__all__ = ["showing"]
+
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def showing(plan: Plan, expected_rows: int | None, *, silent: bool) -> Iterator[Progress | None]:
+    """Shows progress on stderr while a run goes on.
+
+    Args:
+        plan: What runs.
+        expected_rows: Rows of the last green run of this job, for the time left; None: unknown.
+        silent: Show nothing.
+    """
+    if silent:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar(plan, expected_rows) as progress:
+            yield progress
+    else:
+        yield _lines("written" if plan and plan.output else "acknowledged")
+
+
+def _lines(done: str) -> Progress:
+    shown_at = time.monotonic()
+
+    def progress(rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at >= LINE_EVERY_S:
+            shown_at = time.monotonic()
+            of = f" of {rows_counted:,}" if rows_counted else ""
+            print(f"  {rows_read:,}{of} rows read, {acknowledged:,} {done}", file=sys.stderr, flush=True)
+
+    return progress
+
+
+@contextmanager
+def _bar(plan: Plan, expected_rows: int | None) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{task.completed:,.0f} rows · {speed or 0:,.0f} rows/s")
+
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn()]
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{plan.job.connection} → {plan.output or plan.topic}", total=expected_rows)
+
+        def progress(rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
+            bar.update(task, completed=rows_read, acknowledged=acknowledged, total=rows_counted or expected_rows)
+
+        yield progress

@@ -1,0 +1,115 @@
+"""One fire, run in a process of its own: what `python -m core work FIRE` does for the runner.
+
+A process, so that a driver that hangs can be killed and its memory goes back to the system. Whatever happens in it
+ends as a verdict in the ledger, or leaves a run whose process is gone, which the runner sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from core.errors import ConfigError, LedgerBusy, PsttError
+from core.records.agenda import Fire
+from core.run.watchdog import broken_off
+from core.workspace.jobs import SUFFIX, parse_job
+
+if TYPE_CHECKING:
+    from core.app import App
+    from core.model.all import Job, Plan
+    from core.run.replay import ReplayTo
+
+__all__ = ["BUSY", "warm_up", "work"]
+
+BUSY = 75
+"""Exit code: the job runs elsewhere, by hand; EX_TEMPFAIL of sysexits.h."""
+
+
+def warm_up(app: App) -> None:
+    """Reads what a run of this workspace will need of the program, so that it need not when its time has come."""
+    from importlib import import_module
+
+    names = [
+        "run.pipeline",
+        "kafka.sender",
+        "run.watchdog",
+        "records.metrics",
+        "workspace.job_schema",
+        "sql.query",
+        "calendar.templates",
+        "kafka.confluent",
+    ]
+    with suppress(PsttError):
+        types = {app.connections.database_type(name) for name in app.connections.database_names}
+        names += [f"sources.{db_type}" for db_type in types]
+    for name in names:
+        with suppress(ImportError):  # a driver that is not installed is told by the run that needs it
+            import_module(f"core.{name}")
+    for read in ("settings", "connections"):  # they may change until its time has come
+        app.__dict__.pop(read, None)
+
+
+def work(app: App, fire_id: int, now: Callable[[], datetime]) -> int:
+    """Runs a planned fire to its verdict; the exit code of the process."""
+    from core.run.cancellation import stop_on_signals
+
+    fire = app.agenda.fire(fire_id)
+    if fire.state != "planned":
+        return 0
+    job: Job | None = None
+    try:
+        job = _job(app, fire)
+        with stop_on_signals(broken_off("its process was told to end")) as stop:
+            app.execute(_plan(app, fire, job, now), stop=stop, now=now)
+    except LedgerBusy:
+        return BUSY
+    except PsttError as error:
+        _conclude(app, fire, job, error, now())
+    except Exception as error:  # noqa: BLE001 - a run must end in a verdict, whatever we did not foresee
+        from loguru import logger
+
+        logger.opt(exception=error).error("unexpected {} in a run of {}", type(error).__name__, fire.job)
+        defect = PsttError(f"unexpected {type(error).__name__}", remedy="this is a defect of PSTT Kafka: report it")
+        _conclude(app, fire, job, defect, now())
+    return 0
+
+
+def _job(app: App, fire: Fire) -> Job:
+    """The job as the runner knew it when it started this process, not as an editor leaves it meanwhile."""
+    version = app.agenda.job_version(fire.job, fire.job_sha256)
+    if version is None:
+        raise ConfigError(f"the version of job {fire.job} that was to run is not in the ledger")
+    return parse_job(app.workspace.queries_dir / f"{fire.job}{SUFFIX}", version.document)
+
+
+def _plan(app: App, fire: Fire, job: Job, now: Callable[[], datetime]) -> Plan:
+    if of_run := fire.args.get("of_run"):
+        rejects_only = bool(fire.args.get("rejects_only"))
+        to: ReplayTo = "job" if fire.args.get("to") == "job" else "run"
+        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=fire.asked_by, job=job, to=to)
+    else:
+        params = fire.args.get("parameters") or {}
+        plan = app.plan(job, now=now(), at=fire.scheduled_at, params=params, asked_by=fire.asked_by)
+    return replace(plan, fire_id=fire.fire_id, job_sha256=fire.job_sha256)
+
+
+def _conclude(app: App, fire: Fire, job: Job | None, error: PsttError, now: datetime) -> None:
+    """Writes the verdict that the run itself could not write."""
+    from core.model.all import Job
+
+    known = app.agenda.fire(fire.fire_id)
+    if known.state == "running" and known.run_id:
+        app.ledger.close_run(known.run_id, "failed", error, now)
+    elif known.state == "planned":
+        app.ledger.refuse(
+            job or Job(fire.job, fire.job, "", ""),
+            fire.scheduled_at,
+            error,
+            now,
+            fire_id=fire.fire_id,
+            job_sha256=fire.job_sha256,
+            asked_by=fire.asked_by,
+        )

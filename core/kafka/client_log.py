@@ -1,0 +1,47 @@
+"""Where the lines go that a Kafka client writes into its log: to our logger, and to the diagnosis."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+
+from core.kafka.diagnosis import Diagnosis
+
+__all__ = ["ClientLog"]
+
+SAME_LINE_S = 30.0
+"""librdkafka repeats "connection refused" every 50 ms; one line in 30 s is enough."""
+MAX_LINES = 100
+"""Different lines that are remembered."""
+
+_changing = re.compile(r" \(after \d+ms[^)]*\)|\d+(?=ms)")
+
+
+class ClientLog:
+    """Takes the lines of one client.
+
+    Args:
+        diagnosis: Hears every line, as a client tells causes to nobody else.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(self, diagnosis: Diagnosis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._diagnosis = diagnosis
+        self._clock = clock
+        self._logger = logging.getLogger("pstt.kafka")
+        self._written: dict[str, float] = {}
+
+    def log(self, level: int, form: str, *args: object) -> None:
+        """Writes a line, unless the same one was written within 30 s. confluent-kafka calls it so within poll()."""
+        line = self._diagnosis.scrub(form % args if args else form)
+        self._diagnosis.hear(line)
+        same = _changing.sub("", line)
+        now = self._clock()
+        if now - self._written.get(same, -SAME_LINE_S) < SAME_LINE_S:
+            return
+        if len(self._written) >= MAX_LINES:
+            self._written.clear()
+        self._written[same] = now
+        self._logger.log(level, "%s", line)

@@ -1,0 +1,116 @@
+"""The control topic: one marker for each run that was sent exactly once, compacted by its key.
+
+A marker is written by the run itself, as an ordinary message inside its own transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from core.errors import NotAuthorised, PsttError
+from core.kafka.client_log import ClientLog
+from core.kafka.diagnosis import Diagnosis
+from core.kafka.librdkafka import CLIENT_ID, client_config, translated
+from core.model.all import Cluster
+
+__all__ = ["ControlTopic"]
+
+
+class ControlTopic:
+    """One control topic of one cluster.
+
+    Args:
+        name: The topic.
+        cluster: Where it is.
+        diagnosis: Makes the errors.
+        log: Takes the clients' log lines.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cluster: Cluster,
+        diagnosis: Diagnosis,
+        log: ClientLog,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._cluster = cluster
+        self._diagnosis = diagnosis
+        self._log = log
+        self._clock = clock
+
+    def make(self, timeout_s: float) -> None:
+        """Makes the topic with one partition, compacted; another one may have been quicker.
+
+        Raises:
+            NotAuthorised: This account may not make topics; the text says what to ask for.
+        """
+        admin = AdminClient(client_config(self._cluster), logger=self._log)
+        topic = NewTopic(self.name, 1, -1, config={"cleanup.policy": "compact"})
+        try:
+            admin.create_topics([topic])[self.name].result(timeout_s)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise NotAuthorised(
+                    f'topic "{self.name}" cannot be made on {self._diagnosis.place}',
+                    why="the broker's access rules (ACL) say no",
+                    remedy="have it made with one partition and cleanup.policy=compact, and Read and Write on it given to this account",
+                ) from None
+            if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise self._error_of(error) from None
+
+    def newest(self, keys: Collection[bytes], partitions: int, timeout_s: float) -> dict[bytes, bytes]:
+        """The newest value of each key that is there, by reading everything that is committed.
+
+        Args:
+            keys: Whose values.
+            partitions: How many the topic has.
+            timeout_s: For the whole reading.
+
+        Raises:
+            BrokerUnavailable, NotAuthorised: It cannot be read to its end.
+        """
+        settings = client_config(self._cluster) | {
+            "group.id": CLIENT_ID,  # librdkafka asks for one; it is never joined
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "error_cb": lambda error: self._diagnosis.hear(error.str()),
+        }
+        consumer = Consumer(settings, logger=self._log)
+        try:
+            consumer.assign([TopicPartition(self.name, number, OFFSET_BEGINNING) for number in range(partitions)])
+            return self._last(consumer, keys, partitions, timeout_s)
+        finally:
+            consumer.close()
+
+    def _last(
+        self, consumer: Consumer, keys: Collection[bytes], partitions: int, timeout_s: float
+    ) -> dict[bytes, bytes]:
+        last: dict[bytes, bytes | None] = {}
+        ended = 0
+        deadline = self._clock() + timeout_s
+        while ended < partitions:
+            if self._clock() > deadline:
+                raise self._diagnosis.no_contact(timeout_s)
+            for message in consumer.consume(500, 1.0):
+                error = message.error()
+                if error is None:
+                    key = message.key()
+                    last |= {key: message.value()} if key is not None and key in keys else {}
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended += 1
+                else:
+                    raise self._error_of(error)
+        return {key: value for key, value in last.items() if value is not None}  # an empty one: it was deleted
+
+    def _error_of(self, error: KafkaError) -> PsttError:
+        return translated(self._diagnosis, error, self.name, None)

@@ -1,0 +1,436 @@
+"""From what a client says to one clear error of ours: what failed, on what, why, what to do next.
+
+A client tells the true cause to its log, or to nobody, and ends the message itself as a time-out.
+So the last cause that was heard is kept and put into the error of whatever fails because of it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from core.errors import (
+    BatchTooLarge,
+    BrokerUnavailable,
+    ConfigError,
+    DeliveryTimeout,
+    MessageTooLarge,
+    NotAuthorised,
+    PsttError,
+    RunFailed,
+    TopicMissing,
+)
+from core.kafka.probe import Cause, Kind, addresses, probe
+from core.model.all import Cluster
+
+__all__ = ["Diagnosis", "Family", "Said", "read_cause"]
+
+Family = Literal[
+    "late",  # no acknowledgement in time
+    "away",  # no broker
+    "busy",  # a broker that cannot now
+    "dropped",  # given up by us
+    "login",  # not let in
+    "denied",  # let in, and may not write to this topic
+    "denied_cluster",  # let in, and may not do this at all
+    "topic",  # no such topic
+    "name",  # no such topic can be
+    "large",  # over the broker's limit
+    "fenced",  # a newer producer took over
+    "setting",  # our settings and the broker do not go together
+    "refused",  # the broker does not want this message
+    "void",  # the transaction or the client is at its end
+    "foreign",  # nothing that a producer is ever told
+]
+"""Errors of a client after which a person does the same thing next."""
+
+Said = Literal["record", "time", "policy", "other"]
+"""What a broker objects to: something in the record, its time for certain, a policy of its own, or another record."""
+
+REMEMBERED_S = 60.0
+"""A cause that was heard longer ago says nothing about what fails now."""
+PROBED_S = 10.0
+"""Eight thousand messages that time out together are worth one look at the broker."""
+
+VAGUE: frozenset[Kind] = frozenset({"closed", "tls", "plain_port", "tls_port", "own_certificate", "login"})
+"""Causes that a client only guesses; a look of our own decides. A broker that goes down in the middle of a login looks
+just as one that refuses it."""
+GUESSED: frozenset[Kind] = frozenset({"closed", "plain_port", "tls_port"})
+"""Of these, all that stays where the look found everything in order: the connection ended."""
+
+_PATTERNS: tuple[tuple[str, Kind, str], ...] = (
+    # librdkafka
+    (r"Failed to resolve '(?P<at>[^']+)'", "unknown_host", 'host name "{host}" is not known'),
+    (r"(?P<at>[^\s/]+:\d+)/\w+: Connect to \S+ failed: (?P<how>[^(]+?) \(", "unreachable", "{at}: {how}"),
+    (r"(?P<at>[^\s/]+:\d+)/\w+: Connection setup timed out", "unreachable", "{at}: no answer"),
+    (r"mechanism handshake failed: .*Request not valid in current SASL state", "login_unwanted", "this port takes no login"),
+    (r"SaslAuthenticateRequest failed: Local|SSL handshake failed: .*Disconnected", "closed", "the broker ended the connection"),
+    (r"mechanism handshake failed: .*supported mechanisms: (?P<how>[^(]*?) \(", "mechanism", "the broker offers {how}"),
+    (r"SASL authentication error|Authentication failed", "login", "wrong user name or password"),
+    (r"SSL handshake failed|certificate", "tls", "the TLS handshake failed"),
+    (r"connecting to a SSL listener", "tls_port", "this port speaks TLS"),
+    (r"Disconnected|Receive failed|Broken pipe|Connection reset", "closed", "the broker ended the connection"),
+    # kafka-python-ng
+    (r"DNS lookup failed for (?P<at>\S+?:\d+)", "unknown_host", 'host name "{host}" is not known'),
+    (r"host=(?P<at>\S+:\d+) .*returned error \d+", "unreachable", "{at}: connection refused"),
+    (r"host=(?P<at>\S+:\d+) .*timed out", "unreachable", "{at}: no answer"),
+    (r"SSL connection closed by server during handshake", "tls", "the TLS handshake failed"),
+    (r"UnsupportedSaslMechanism", "mechanism", "the broker does not offer this mechanism"),
+    (r"Error receiving reply from server|AuthenticationFailed", "login", "wrong user name or password"),
+    (r"socket disconnected", "closed", "the broker ended the connection"),
+)  # fmt: skip
+
+LEGAL_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+"""Source: org.apache.kafka.common.internals.Topic. librdkafka calls a topic with another name unknown."""
+
+SPOKEN = tuple((re.compile(pattern, re.IGNORECASE), kind, words) for pattern, kind, words in _PATTERNS)
+"""What the clients write into their logs and errors → the cause, in our words."""
+
+
+class _Advice(NamedTuple):
+    error: type[PsttError]
+    what: str
+    remedy: str
+
+
+_NOBODY = "no broker of {cluster} answers"
+_NO_TRUST = "{cluster} cannot be trusted"
+_NO_LOGIN = "{cluster} refuses the login of {user}"
+_SERVERS = "bootstrap_servers in connections.json or KAFKA_BOOTSTRAP_SERVERS"
+
+ADVICE: dict[Kind, _Advice] = {
+    "unknown_host": _Advice(BrokerUnavailable, _NOBODY, f"correct {_SERVERS}, or the name server"),
+    "unreachable": _Advice(
+        BrokerUnavailable, _NOBODY, f"start the broker, open the firewall, or correct {_SERVERS}"
+    ),
+    "silent": _Advice(
+        BrokerUnavailable, _NOBODY, f"look at the broker's load and log, or correct the port in {_SERVERS}"
+    ),
+    "closed": _Advice(BrokerUnavailable, _NOBODY, "look into the broker's log; is this its port for {protocol}?"),
+    "not_kafka": _Advice(ConfigError, _NOBODY, f"correct the port in {_SERVERS}"),
+    "plain_port": _Advice(
+        ConfigError,
+        "{cluster} is not spoken to with {protocol}",
+        "set KAFKA_SECURITY_PROTOCOL to {without_tls}, or the port to the broker's TLS port",
+    ),
+    "tls_port": _Advice(
+        ConfigError,
+        "{cluster} is not spoken to with {protocol}",
+        "set KAFKA_SECURITY_PROTOCOL to {with_tls}, or the port to the broker's plaintext port",
+    ),
+    "login_wanted": _Advice(
+        ConfigError,
+        "{cluster} wants a login",
+        "set KAFKA_SECURITY_PROTOCOL to {with_login}, with KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+    ),
+    "login_unwanted": _Advice(
+        ConfigError, "{cluster} takes no login", "set KAFKA_SECURITY_PROTOCOL to {without_login}, or use another port"
+    ),
+    "mechanism": _Advice(ConfigError, _NO_LOGIN, "set KAFKA_SASL_MECHANISM to one that the broker offers"),
+    "login": _Advice(NotAuthorised, _NO_LOGIN, "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"),
+    "expired": _Advice(NotAuthorised, _NO_TRUST, "the broker needs a new certificate; check this machine's clock too"),
+    "wrong_host": _Advice(
+        NotAuthorised,
+        _NO_TRUST,
+        f"use the name that stands in the broker's certificate, in {_SERVERS}, or have the certificate made for this one",
+    ),
+    "unknown_authority": _Advice(
+        NotAuthorised, _NO_TRUST, "set KAFKA_SSL_CAFILE to the certificate of the authority that signed the broker's"
+    ),
+    "certificate": _Advice(NotAuthorised, _NO_TRUST, "check the broker's certificate and KAFKA_SSL_CAFILE"),
+    "tls": _Advice(NotAuthorised, _NO_TRUST, "check the broker's certificate and KAFKA_SSL_CAFILE"),
+    "own_certificate": _Advice(
+        NotAuthorised,
+        "{cluster} does not accept this client's certificate",
+        "set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to a certificate that the broker trusts",
+    ),
+}  # fmt: skip
+
+KEYS: dict[Kind, str] = {
+    "not_kafka": "KAFKA_BOOTSTRAP_SERVERS",
+    "plain_port": "KAFKA_SECURITY_PROTOCOL",
+    "tls_port": "KAFKA_SECURITY_PROTOCOL",
+    "login_wanted": "KAFKA_SECURITY_PROTOCOL",
+    "login_unwanted": "KAFKA_SECURITY_PROTOCOL",
+    "mechanism": "KAFKA_SASL_MECHANISM",
+}
+
+
+def read_cause(words: str) -> Cause | None:
+    """The cause in a line of a client's log, or in the text of its error; None where there is none."""
+    for pattern, kind, answer in SPOKEN:
+        if found := pattern.search(words):
+            parts = {name: (text or "").strip() for name, text in found.groupdict().items()}
+            place = parts.get("at", "").rpartition("://")[2]
+            how = parts.get("how", "")
+            return Cause(kind, answer.format(at=place, host=place.rpartition(":")[0], how=how[:1].lower() + how[1:]))
+    return None
+
+
+class Diagnosis:
+    """Makes the errors of one cluster; remembers what its client said.
+
+    Args:
+        cluster: Named in each text. Its password never is.
+        clock: Seconds that only go forward.
+        look: Finds out what is wrong with the servers, where the client does not say.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        look: Callable[[Cluster], Cause | None] = probe,
+    ) -> None:
+        self.cluster = cluster
+        self.place = f'cluster "{cluster.name}" ({cluster.bootstrap_servers or "mock"})'
+        self._clock = clock
+        self._look = look
+        self._heard: tuple[float, Cause] | None = None
+        self._seen: tuple[float, Cause | None] | None = None
+
+    def of_family(self, family: Family, words: str, topic: str, transactional_id: str | None = None) -> PsttError:
+        """The error for what a client says about one message, or about all.
+
+        Args:
+            family: What a person does next.
+            words: The client's own text.
+            topic: Where the message was to go; empty where no message is concerned.
+            transactional_id: Given within a transaction, where nothing is sent a second time.
+        """
+        match family:
+            case "late":
+                return self.not_delivered(topic)
+            case "away":
+                self.hear(words)
+                return self.no_contact()
+            case "login":
+                self.hear(f"Authentication failed: {words}")
+                return self.no_contact()
+            case "busy":
+                return self.busy(topic, words)
+            case "dropped":
+                return self.dropped(topic)
+            case "denied":
+                return self.denied(topic)
+            case "denied_cluster":
+                return self.denied_cluster(words)
+            case "topic" if LEGAL_TOPIC.fullmatch(topic):
+                return self.topic_missing(topic)
+            case "topic" | "name":
+                return self.topic_name(topic)
+            case "large":
+                return self.too_large_there(topic, alone=transactional_id is not None)
+            case "fenced":
+                return self.fenced(transactional_id)
+            case "setting":
+                return self.setting(words)
+        return self.refused(topic, words)
+
+    def hear(self, words: str) -> None:
+        """Remembers the cause in what a client says, if there is one."""
+        cause = read_cause(words)
+        if cause is None:
+            return
+        known = self.heard
+        # "The connection ended" follows upon every cause and must not cover it.
+        if known is None or cause.kind != "closed":
+            self._heard = (self._clock(), cause)
+
+    def forget(self) -> None:
+        """A broker answered: what was heard before is over."""
+        self._heard = self._seen = None
+
+    @property
+    def heard(self) -> Cause | None:
+        """What the client said lately."""
+        if self._heard is None or self._clock() - self._heard[0] > REMEMBERED_S:
+            return None
+        return self._heard[1]
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why no broker can be used, by what was heard and, where that is vague, by a look of our own."""
+        heard = self.heard
+        if heard is not None and heard.kind not in VAGUE:
+            return heard
+        seen = self._looked()
+        if seen is None and heard is not None and heard.kind in GUESSED:
+            return Cause("closed", "the broker ended the connection")
+        return seen or heard
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether waiting longer for a broker is vain: somebody has to correct something first."""
+        cause = self.cause if self.heard else None
+        return cause is not None and not ADVICE[cause.kind].error.is_retriable
+
+    def no_contact(self, waited_s: float = 0.0) -> PsttError:
+        """Why no broker answers."""
+        cause = self.cause
+        waited = f", tried for {waited_s:.0f} s" if waited_s >= 1 else ""
+        if cause is None:
+            return BrokerUnavailable(
+                f"no broker of {self.place} answers",
+                why=f"the connection works, but no answer came{waited}",
+                remedy="look at the broker's load and log",
+            )
+        return self.of_cause(cause, waited)
+
+    def of_cause(self, cause: Cause, waited: str = "") -> PsttError:
+        """The error for a cause."""
+        advice = ADVICE[cause.kind]
+        remedy = advice.remedy
+        if cause.kind in ("unknown_host", "unreachable") and not self._is_ours(cause.words):
+            remedy = "the cluster itself gives this address: correct advertised.listeners of that broker, or make the address reachable from here"
+        what, remedy = self._fill(advice.what), self._fill(remedy)
+        words = cause.words + (waited if advice.error.is_retriable else "")
+        if advice.error is ConfigError:
+            return ConfigError(what, why=words, remedy=remedy, key=KEYS[cause.kind])
+        return advice.error(what, why=words, remedy=remedy)
+
+    def not_delivered(self, topic: str) -> PsttError:
+        """A message got no acknowledgement in time: the cause if it is known, else only that."""
+        waited_s = self.cluster.delivery_timeout_ms / 1000
+        cause = self.cause
+        if cause is not None:
+            return self.of_cause(cause, f", tried for {waited_s:g} s")
+        return DeliveryTimeout(
+            f'no acknowledgement from topic "{topic}" of {self.place}',
+            why=f"none within {waited_s:g} s",
+            remedy="look at the broker's load, or raise PSTT_DELIVERY_TIMEOUT_MS",
+        )
+
+    def dropped(self, topic: str) -> DeliveryTimeout:
+        """A message that was given up before an answer came."""
+        return DeliveryTimeout(
+            f'a message for topic "{topic}" of {self.place} was given up',
+            why="no acknowledgement before the run ended",
+            remedy="run it again; readers recognise the same message_id",
+        )
+
+    def too_large_here(self, topic: str, size: int) -> MessageTooLarge:
+        """The client refused a message of `size` bytes."""
+        return MessageTooLarge(
+            f'a message of {size:,} bytes for topic "{topic}" is too large',
+            why=f"KAFKA_MAX_REQUEST_SIZE is {self.cluster.max_request_size_bytes:,}",
+            remedy="shorten the row, or raise KAFKA_MAX_REQUEST_SIZE and max.message.bytes of the topic",
+        )
+
+    def too_large_there(self, topic: str, *, alone: bool) -> PsttError:
+        """The broker refused a message, `alone` or with others that the client had put together with it."""
+        error = MessageTooLarge if alone else BatchTooLarge
+        return error(
+            f'a message is too large for topic "{topic}" of {self.place}',
+            why="it is over max.message.bytes of the topic or message.max.bytes of the broker",
+            remedy="shorten the row, or have that limit raised; KAFKA_BATCH_SIZE should not be above it",
+        )
+
+    def topic_missing(self, topic: str) -> TopicMissing:
+        """The topic is not there and will not be made."""
+        return TopicMissing(
+            f'topic "{topic}" does not exist on {self.place}',
+            why="the cluster does not make topics on first use",
+            remedy="have it created, or correct the topic in the job's kafka_config",
+        )
+
+    def topic_name(self, topic: str) -> ConfigError:
+        """No topic can be called so."""
+        return ConfigError(
+            f'"{topic}" cannot be the name of a topic',
+            why="letters, digits, dot, hyphen and underscore are allowed, 249 at most",
+            remedy="correct the topic in the job's kafka_config",
+            key="kafka_config.topic",
+        )
+
+    def denied(self, topic: str, what: str = "write to") -> NotAuthorised:
+        """The account was let in, and may not do this."""
+        return NotAuthorised(
+            f'{self._user} may not {what} topic "{topic}" of {self.place}',
+            why="the broker's access rules (ACL) say no",
+            remedy="have the rights Describe and Write on that topic given to this account",
+        )
+
+    def denied_cluster(self, words: str) -> NotAuthorised:
+        """The account may not do this on the cluster as a whole."""
+        return NotAuthorised(
+            f"{self._user} may not write to {self.place}",
+            why=self.scrub(words),
+            remedy="have the rights Describe and Write on the topic given to this account; exactly_once needs them on the transactional id too",
+        )
+
+    def busy(self, topic: str, words: str) -> BrokerUnavailable:
+        """The brokers answer, and cannot take the message now."""
+        return BrokerUnavailable(
+            f'topic "{topic}" of {self.place} takes no messages now',
+            why=self.scrub(words),
+            remedy="wait, or look at the state of the brokers and of the topic's replicas",
+        )
+
+    def refused(self, topic: str, words: str) -> RunFailed:
+        """The broker will never take this message."""
+        return RunFailed(
+            f'topic "{topic}" of {self.place} refuses a message',
+            why=self.scrub(words),
+            remedy="look at the settings of the topic",
+        )
+
+    def fenced(self, transactional_id: str | None) -> RunFailed:
+        """Another producer took over."""
+        return RunFailed(
+            f"this run was stopped by {self.place}",
+            why=f'a newer run of the same job took over the transactional id "{transactional_id}"',
+            remedy="nothing of this run is visible; look at the newer run",
+        )
+
+    def setting(self, words: str, key: str = "") -> ConfigError:
+        """The client or the broker cannot work with these settings."""
+        return ConfigError(
+            f"the settings for {self.place} cannot be used",
+            why=self.scrub(words),
+            remedy=f"correct {key}" if key else "correct the KAFKA_* setting that is named there",
+            key=key,
+        )
+
+    def scrub(self, words: str) -> str:
+        """Words of a client without the password, should they ever hold it."""
+        secret = self.cluster.sasl_password.reveal() if self.cluster.sasl_password else ""
+        return words.replace(secret, "***") if secret else words
+
+    def _looked(self) -> Cause | None:
+        if self.cluster.mock_brokers:
+            return None
+        now = self._clock()
+        if self._seen is None or now - self._seen[0] > PROBED_S:
+            self._seen = (now, self._look(self.cluster))
+        return self._seen[1]
+
+    def _is_ours(self, words: str) -> bool:
+        """Whether the words are about an address that the user gave, or about none."""
+        if ":" not in words and '"' not in words:
+            return True
+        return any(
+            f"{host}:{port}" in words or f'"{host}"' in words
+            for host, port in addresses(self.cluster.bootstrap_servers)
+        )
+
+    @property
+    def _user(self) -> str:
+        return f'user "{self.cluster.sasl_username}"' if self.cluster.sasl_username else "this client"
+
+    def _fill(self, text: str) -> str:
+        protocol = self.cluster.security_protocol
+        login = protocol.startswith("SASL")
+        tls = protocol.endswith("SSL")
+        return text.format(
+            cluster=self.place,
+            user=self._user,
+            protocol=protocol,
+            with_tls="SASL_SSL" if login else "SSL",
+            without_tls="SASL_PLAINTEXT" if login else "PLAINTEXT",
+            with_login="SASL_SSL" if tls else "SASL_PLAINTEXT",
+            without_login="SSL" if tls else "PLAINTEXT",
+        )

@@ -1,0 +1,172 @@
+"""What librdkafka is given, and what it says: its settings, its log lines, its error codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from core.errors import PsttError, RetriesExhausted
+from core.kafka.diagnosis import Diagnosis, Family, Said
+from core.kafka.security import uses_login, uses_tls
+from core.model.all import Cluster
+
+__all__ = ["FAMILIES", "client_config", "family_of", "producer_config", "translated", "void"]
+
+CLIENT_ID = "pstt-kafka"
+QUEUE_KBYTES = 65_536
+"""What librdkafka may hold, whatever the number of messages: keeps a run of 1 MB messages in memory bounds."""
+TRANSACTION_TIMEOUT_MS = 900_000
+"""The longest that a broker allows by default (transaction.max.timeout.ms)."""
+
+TOPIC_PROPAGATION_MS = 10_000
+"""How long a topic that is not there is waited for. The default, 30 s, is no shorter than the delivery time-out: the
+messages would end as late ones, and be sent again, for a topic that does not exist."""
+
+LOG_LEVELS = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+"""Ours → syslog's, which librdkafka uses."""
+
+_NAMES: dict[Family, str] = {
+    # retriable
+    "late": "_MSG_TIMED_OUT _TIMED_OUT _TIMED_OUT_QUEUE REQUEST_TIMED_OUT",
+    "away": "_TRANSPORT _RESOLVE _ALL_BROKERS_DOWN _SSL _NODE_UPDATE _UNKNOWN_BROKER _DESTROY_BROKER"
+    " NETWORK_EXCEPTION BROKER_NOT_AVAILABLE REBOOTSTRAP_REQUIRED",
+    "busy": "_ISR_INSUFF _WAIT_COORD _WAIT_CACHE _RETRY _IN_PROGRESS _PREV_IN_PROGRESS _INTR _QUEUE_FULL _PARTIAL"
+    " _OUTDATED _BAD_MSG _UNDERFLOW _BAD_COMPRESSION UNKNOWN INVALID_MSG LEADER_NOT_AVAILABLE"
+    " NOT_LEADER_FOR_PARTITION REPLICA_NOT_AVAILABLE COORDINATOR_LOAD_IN_PROGRESS COORDINATOR_NOT_AVAILABLE"
+    " NOT_COORDINATOR NOT_ENOUGH_REPLICAS NOT_ENOUGH_REPLICAS_AFTER_APPEND NOT_CONTROLLER CONCURRENT_TRANSACTIONS"
+    " KAFKA_STORAGE_ERROR LOG_DIR_NOT_FOUND FENCED_LEADER_EPOCH UNKNOWN_LEADER_EPOCH STALE_BROKER_EPOCH"
+    " STALE_CTRL_EPOCH PREFERRED_LEADER_NOT_AVAILABLE ELIGIBLE_LEADERS_NOT_AVAILABLE THROTTLING_QUOTA_EXCEEDED"
+    " REASSIGNMENT_IN_PROGRESS UNKNOWN_TOPIC_ID INCONSISTENT_TOPIC_ID OPERATION_NOT_ATTEMPTED _UNKNOWN_PARTITION",
+    "dropped": "_PURGE_QUEUE _PURGE_INFLIGHT _DESTROY",
+    # never again
+    "login": "_AUTHENTICATION SASL_AUTHENTICATION_FAILED ILLEGAL_SASL_STATE UNSUPPORTED_SASL_MECHANISM SECURITY_DISABLED"
+    " UNACCEPTABLE_CREDENTIAL PRINCIPAL_DESERIALIZATION_FAILURE INVALID_PRINCIPAL_TYPE DELEGATION_TOKEN_AUTH_DISABLED"
+    " DELEGATION_TOKEN_NOT_FOUND DELEGATION_TOKEN_OWNER_MISMATCH DELEGATION_TOKEN_REQUEST_NOT_ALLOWED"
+    " DELEGATION_TOKEN_AUTHORIZATION_FAILED DELEGATION_TOKEN_EXPIRED",
+    "denied": "TOPIC_AUTHORIZATION_FAILED",
+    "denied_cluster": "CLUSTER_AUTHORIZATION_FAILED TRANSACTIONAL_ID_AUTHORIZATION_FAILED GROUP_AUTHORIZATION_FAILED",
+    "topic": "_UNKNOWN_TOPIC UNKNOWN_TOPIC_OR_PART",
+    "name": "TOPIC_EXCEPTION",
+    "large": "MSG_SIZE_TOO_LARGE INVALID_MSG_SIZE RECORD_LIST_TOO_LARGE",
+    "fenced": "_FENCED PRODUCER_FENCED INVALID_PRODUCER_EPOCH TRANSACTION_COORDINATOR_FENCED",
+    "setting": "_INVALID_ARG _NOT_CONFIGURED _NOT_IMPLEMENTED _UNSUPPORTED_FEATURE _UNKNOWN_PROTOCOL _CONFLICT _INVALID_TYPE"
+    " INVALID_REQUIRED_ACKS INVALID_TRANSACTION_TIMEOUT UNSUPPORTED_VERSION UNSUPPORTED_COMPRESSION_TYPE"
+    " UNSUPPORTED_FOR_MESSAGE_FORMAT INVALID_CONFIG INVALID_PARTITIONS INVALID_REPLICATION_FACTOR"
+    " INVALID_REPLICA_ASSIGNMENT LISTENER_NOT_FOUND MISMATCHED_ENDPOINT_TYPE UNSUPPORTED_ENDPOINT_TYPE",
+    "refused": "INVALID_RECORD INVALID_TIMESTAMP POLICY_VIOLATION INVALID_REQUEST RESOURCE_NOT_FOUND DUPLICATE_RESOURCE"
+    " TOPIC_ALREADY_EXISTS TOPIC_DELETION_DISABLED _KEY_SERIALIZATION _VALUE_SERIALIZATION _INVALID_DIFFERENT_RECORD",
+    "void": "_STATE _FATAL _FAIL _CRIT_SYS_RESOURCE _FS _INCONSISTENT _GAPLESS_GUARANTEE _APPLICATION _READ_ONLY _NOENT _NOOP"
+    " INVALID_TXN_STATE INVALID_PRODUCER_ID_MAPPING OUT_OF_ORDER_SEQUENCE_NUMBER DUPLICATE_SEQUENCE_NUMBER"
+    " UNKNOWN_PRODUCER_ID TRANSACTION_ABORTABLE",
+    # Only readers, groups and brokers among themselves are told these.
+    "foreign": "_PARTITION_EOF _UNKNOWN_GROUP _EXISTING_SUBSCRIPTION _ASSIGN_PARTITIONS _REVOKE_PARTITIONS _NO_OFFSET"
+    " _KEY_DESERIALIZATION _VALUE_DESERIALIZATION _MAX_POLL_EXCEEDED _ASSIGNMENT_LOST _AUTO_OFFSET_RESET _LOG_TRUNCATION"
+    " OFFSET_OUT_OF_RANGE OFFSET_METADATA_TOO_LARGE ILLEGAL_GENERATION INCONSISTENT_GROUP_PROTOCOL INVALID_GROUP_ID"
+    " UNKNOWN_MEMBER_ID INVALID_SESSION_TIMEOUT REBALANCE_IN_PROGRESS INVALID_COMMIT_OFFSET_SIZE NON_EMPTY_GROUP"
+    " GROUP_ID_NOT_FOUND FETCH_SESSION_ID_NOT_FOUND INVALID_FETCH_SESSION_EPOCH OFFSET_NOT_AVAILABLE MEMBER_ID_REQUIRED"
+    " GROUP_MAX_SIZE_REACHED FENCED_INSTANCE_ID ELECTION_NOT_NEEDED NO_REASSIGNMENT_IN_PROGRESS GROUP_SUBSCRIBED_TO_TOPIC"
+    " UNSTABLE_OFFSET_COMMIT INCONSISTENT_VOTER_SET INVALID_UPDATE_VERSION FEATURE_UPDATE_FAILED FENCED_MEMBER_EPOCH"
+    " UNRELEASED_INSTANCE_ID UNSUPPORTED_ASSIGNOR STALE_MEMBER_EPOCH UNKNOWN_CONTROLLER_ID UNKNOWN_SUBSCRIPTION_ID"
+    " TELEMETRY_TOO_LARGE INVALID_REGISTRATION INVALID_RECORD_STATE SHARE_SESSION_NOT_FOUND INVALID_SHARE_SESSION_EPOCH"
+    " FENCED_STATE_EPOCH INVALID_VOTER_KEY DUPLICATE_VOTER VOTER_NOT_FOUND INVALID_REGULAR_EXPRESSION"
+    " STREAMS_INVALID_TOPOLOGY STREAMS_INVALID_TOPOLOGY_EPOCH STREAMS_TOPOLOGY_FENCED SHARE_SESSION_LIMIT_REACHED",
+}
+
+FAMILIES: dict[Family, frozenset[int]] = {
+    # An older librdkafka lacks the newest names.
+    family: frozenset(getattr(KafkaError, name) for name in names.split() if hasattr(KafkaError, name))
+    for family, names in _NAMES.items()
+}
+"""What a person does next → the error codes after which they do it. A test holds this against every code there is."""
+
+_FAMILY_OF = {code: family for family, codes in FAMILIES.items() for code in codes}
+
+
+def client_config(cluster: Cluster) -> dict[str, Any]:
+    """What every client of this cluster is given, whether it writes, reads or administrates."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": cluster.bootstrap_servers,
+        "security.protocol": cluster.security_protocol,
+        "client.id": CLIENT_ID,
+        "log_level": LOG_LEVELS.get(cluster.log_level.upper(), LOG_LEVELS["INFO"]),
+        "socket.timeout.ms": min(cluster.request_timeout_ms, 300_000),
+    }
+    if uses_login(cluster):
+        config["sasl.mechanisms"] = cluster.sasl_mechanism
+        config["sasl.username"] = cluster.sasl_username
+        config["sasl.password"] = cluster.sasl_password.reveal() if cluster.sasl_password else ""
+    if uses_tls(cluster):
+        files = {
+            "ssl.ca.location": cluster.ssl_cafile,
+            "ssl.certificate.location": cluster.ssl_certfile,
+            "ssl.key.location": cluster.ssl_keyfile,
+        }
+        config |= {name: str(path) for name, path in files.items() if path}
+    return config
+
+
+def producer_config(
+    cluster: Cluster, *, transactional_id: str | None = None, max_in_flight: int = 5000
+) -> dict[str, Any]:
+    """Every setting of a producer, by librdkafka's names. It holds the password: never log it."""
+    config = client_config(cluster) | {
+        "acks": "all",
+        "enable.idempotence": cluster.enable_idempotence,
+        "max.in.flight.requests.per.connection": cluster.max_in_flight_requests,
+        "compression.type": cluster.compression_type,
+        "linger.ms": cluster.linger_ms,
+        "batch.size": cluster.batch_size_bytes,
+        "message.max.bytes": cluster.max_request_size_bytes,
+        "request.timeout.ms": cluster.request_timeout_ms,
+        "delivery.timeout.ms": cluster.delivery_timeout_ms,
+        "topic.metadata.propagation.max.ms": min(TOPIC_PROPAGATION_MS, cluster.delivery_timeout_ms // 2),
+        "retry.backoff.ms": cluster.retry_backoff_ms,
+        "retry.backoff.max.ms": min(4 * cluster.retry_backoff_ms, 300_000),
+        # librdkafka's default places keys otherwise than every Java client does.
+        "partitioner": "murmur2_random",
+        "queue.buffering.max.messages": max(2 * max_in_flight, 1000),
+        "queue.buffering.max.kbytes": max(QUEUE_KBYTES, 4 * cluster.max_request_size_bytes // 1024),
+    }
+    if transactional_id is not None:
+        config |= {"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
+    return config
+
+
+SAID: dict[int, Said] = {
+    KafkaError.INVALID_RECORD: "record",
+    KafkaError.INVALID_MSG: "record",  # brokers before 2.4, for a record without a key on a compacted topic
+    KafkaError.INVALID_TIMESTAMP: "time",
+    KafkaError.POLICY_VIOLATION: "policy",
+    KafkaError._INVALID_DIFFERENT_RECORD: "other",
+}
+"""The answers to a message that are about one record of its batch, and what they object to."""
+
+ONE_BY_ONE: dict[str, Any] = {
+    "batch.num.messages": 1,
+    "linger.ms": 0,
+    # After a refusal an idempotent producer waits that long before its next record; with more in flight those would fail too.
+    "max.in.flight.requests.per.connection": 1,
+    "retry.backoff.ms": 1,
+}
+"""What makes a producer send each message in a record batch of its own."""
+
+
+def translated(diagnosis: Diagnosis, error: KafkaError, topic: str, transactional_id: str | None) -> PsttError:
+    """The error of ours for one of librdkafka's; a code that nobody knew yet is retriable if librdkafka says so."""
+    family = family_of(error) or ("busy" if error.retriable() else "refused")
+    return diagnosis.of_family(family, error.str(), topic, transactional_id)
+
+
+def family_of(error: KafkaError) -> Family | None:
+    """What a person does after this error; None for a code that is in no family."""
+    return _FAMILY_OF.get(error.code())
+
+
+def void(error: PsttError) -> PsttError:
+    """Within a transaction no message can be tried again by itself: the transaction as a whole is void."""
+    if not error.is_retriable:
+        return error
+    final = RetriesExhausted(error.what, why=f"{error.why}; the transaction is void", remedy=error.remedy)
+    final.__cause__ = error
+    return final

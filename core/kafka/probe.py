@@ -1,0 +1,247 @@
+"""A look of our own at a broker's port, for when the client cannot say why it gets no answer.
+
+kafka-python-ng answers NoBrokersAvailable to everything, and librdkafka does not tell an expired
+certificate from an unknown authority. One connection and one request tell all of that apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from core.kafka.security import tls_context, uses_login, uses_tls
+from core.model.all import Cluster
+
+__all__ = ["Cause", "Kind", "addresses", "probe"]
+
+Kind = Literal[
+    "unknown_host",  # the name server knows no such host
+    "unreachable",  # refused, no route, no answer
+    "plain_port",  # we speak TLS, the port does not
+    "tls_port",  # the port speaks TLS, we do not
+    "expired",  # the broker's certificate is too old, or too young
+    "wrong_host",  # it was made for another host
+    "unknown_authority",  # it was signed by somebody we do not trust
+    "certificate",  # it fails for another reason
+    "own_certificate",  # the broker wants one of ours, or refuses ours
+    "login",  # user name or password refused
+    "mechanism",  # this way of logging in is not offered
+    "login_wanted",  # we send none, the broker wants one
+    "login_unwanted",  # we send one, the broker takes none
+    "not_kafka",  # something else answers there
+    "silent",  # the connection is taken, and nothing comes back: a broker that is stuck, or another program
+    "closed",  # the connection ends without a word: a broker that goes down, or another program
+    "tls",  # the TLS handshake fails; only a client says this, `probe` looks further
+]
+
+Address = tuple[str, int]
+"""Host and port."""
+
+SECOND_LOOK_S = 1.0
+"""For each further connection to a port on which the first one got no answer."""
+ILLEGAL_SASL_STATE = 34
+MAX_ANSWER_BYTES = 65_536
+CERTIFICATE_KINDS: dict[int, Kind] = {
+    # X509_V_ERR_… of OpenSSL
+    9: "expired",  # not yet valid
+    10: "expired",
+    18: "unknown_authority",  # self-signed
+    19: "unknown_authority",  # self-signed in the chain
+    20: "unknown_authority",  # issuer not found
+    21: "unknown_authority",
+    62: "wrong_host",
+    64: "wrong_host",  # IP address
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why no broker can be used, in a form that a person's next step follows from."""
+
+    kind: Kind
+    words: str
+    """With the address where it is known: `kafka-1:9092: connection refused`."""
+
+
+def addresses(bootstrap_servers: str) -> list[Address]:
+    """Host and port of each server; 9092 where no port is given."""
+    found = []
+    for server in filter(None, (part.strip() for part in bootstrap_servers.split(","))):
+        host, _, port = server.rpartition("://")[2].rpartition(":")
+        found.append((host.strip("[]"), int(port)) if host and port.isdecimal() else (server, 9092))
+    return found
+
+
+def probe(cluster: Cluster, *, timeout_s: float = 3.0) -> Cause | None:
+    """Connects to one server after the other until one is in order.
+
+    It greets and hangs up: no password is sent, so a wrong one is not found out here.
+
+    Args:
+        cluster: Its bootstrap servers are looked at, three at most.
+        timeout_s: For each of them.
+
+    Returns:
+        What is wrong with the first server, or None where one is in order.
+    """
+    first: Cause | None = None
+    for host, port in addresses(cluster.bootstrap_servers)[:3]:
+        cause = _look(cluster, host, port, timeout_s)
+        if cause is None:
+            return None
+        first = first or cause
+    return first
+
+
+def _look(cluster: Cluster, host: str, port: int, timeout_s: float) -> Cause | None:
+    place = f"{host}:{port}"
+    try:
+        connection = socket.create_connection((host, port), timeout_s)
+    except socket.gaierror as error:
+        return Cause("unknown_host", f'host name "{host}" is not known ({(error.strerror or str(error)).lower()})')
+    except TimeoutError:
+        return Cause("unreachable", f"{place}: no answer within {timeout_s:g} s")
+    except OSError as error:
+        return Cause("unreachable", f"{place}: {(error.strerror or str(error)).lower()}")
+    with connection:
+        if not uses_tls(cluster):
+            return _converse(cluster, connection, (host, port))
+        return _encrypt(cluster, connection, (host, port))
+
+
+def _encrypt(cluster: Cluster, connection: socket.socket, address: Address) -> Cause | None:
+    host, port = address
+    place = f"{host}:{port}"
+    try:
+        with tls_context(cluster).wrap_socket(connection, server_hostname=host) as encrypted:
+            return _converse(cluster, encrypted, address)
+    except ssl.SSLCertVerificationError as error:
+        kind = CERTIFICATE_KINDS.get(error.verify_code, "certificate")
+        return Cause(kind, f"{place}: {error.verify_message.rstrip('.')}")
+    except OSError as error:
+        reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+        if "ALERT" in reason:
+            ours = "refuses ours" if cluster.ssl_certfile else "wants one of ours, and none is set"
+            return Cause("own_certificate", f"{place}: the broker {ours} ({reason.replace('_', ' ').lower()})")
+        return _without_tls(address, place, is_silent=isinstance(error, TimeoutError))
+
+
+def _converse(cluster: Cluster, connection: socket.socket, address: Address) -> Cause | None:
+    """Asks for a login, which every Kafka broker answers, also one that wants none."""
+    place = f"{address[0]}:{address[1]}"
+    answer = _asked(connection, cluster.sasl_mechanism or "PLAIN")
+    code, offered = _handshake_answer(answer or b"")
+    if code is None:
+        if not uses_tls(cluster) and _speaks_tls(address):
+            return Cause("tls_port", f"{place}: this port speaks TLS")
+        return _no_kafka(address, place, answer)
+    if not uses_login(cluster):
+        return Cause("login_wanted", f"{place}: the broker offers {offered}") if offered else None
+    if code == ILLEGAL_SASL_STATE:
+        return Cause("login_unwanted", f"{place}: this port takes no login")
+    if cluster.sasl_mechanism not in offered.split(", "):
+        return Cause("mechanism", f"{place}: the broker offers {offered or 'none'}, not {cluster.sasl_mechanism}")
+    return None
+
+
+def _without_tls(address: Address, place: str, *, is_silent: bool) -> Cause:
+    """Why the port did not answer in TLS: by another connection, without."""
+    answer: bytes | None = None if is_silent else b""
+    with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
+        answer = _asked(second, "PLAIN") or answer
+    if _handshake_answer(answer or b"")[0] is not None:
+        return Cause("plain_port", f"{place}: no TLS is spoken on this port")
+    return _no_kafka(address, place, answer)
+
+
+def _no_kafka(address: Address, place: str, answer: bytes | None) -> Cause:
+    """Only what another program did say is laid to the settings: a broker that is stuck or going down says nothing."""
+    if answer or _speaks_http(address):
+        return Cause("not_kafka", f"{place}: what answers there is not a Kafka broker")
+    if answer is None:
+        return Cause("silent", f"{place}: takes the connection and answers nothing")
+    return Cause("closed", f"{place}: ends the connection without an answer")
+
+
+def _asked(connection: socket.socket, mechanism: str) -> bytes | None:
+    """What comes back to a greeting; empty: the other side hung up; None: nothing came in time."""
+    try:
+        connection.sendall(_handshake_request(mechanism))
+        return _answer(connection)
+    except TimeoutError:
+        return None
+    except ssl.SSLError:
+        raise
+    except OSError:
+        return b""
+
+
+def _handshake_request(mechanism: str) -> bytes:
+    """SaslHandshake version 1. Source: kafka.apache.org/protocol, API key 17."""
+
+    def text(value: str) -> bytes:
+        return struct.pack(">h", len(value)) + value.encode("ascii")
+
+    body = struct.pack(">hhi", 17, 1, 1) + text("pstt-kafka") + text(mechanism)
+    return struct.pack(">i", len(body)) + body
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """One whole response without its length; shorter where the other side ends early."""
+    received = b""
+    size = 4
+    while len(received) < size:
+        try:
+            chunk = connection.recv(4096)
+        except TimeoutError:
+            if not received:
+                raise
+            break  # another program, whose first words are no length
+        if not chunk:
+            break
+        received += chunk
+        if len(received) >= 4:
+            size = 4 + min(int.from_bytes(received[:4], "big"), MAX_ANSWER_BYTES)
+    return received[4:]
+
+
+def _handshake_answer(answer: bytes) -> tuple[int | None, str]:
+    """Error code and offered mechanisms; None where this is no answer of a Kafka broker."""
+    try:
+        correlation, code, count = struct.unpack_from(">ihi", answer)
+        if correlation != 1 or not -1 <= count < 100:
+            return None, ""
+        names, at = [], 10
+        for _ in range(count):
+            (length,) = struct.unpack_from(">h", answer, at)
+            names.append(answer[at + 2 : at + 2 + length].decode("ascii"))
+            at += 2 + length
+    except (struct.error, UnicodeDecodeError):
+        return None, ""
+    return code, ", ".join(sorted(names))
+
+
+def _speaks_tls(address: Address) -> bool:
+    """Whether a TLS server answers at the other end; its certificate does not matter here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
+        try:
+            with context.wrap_socket(second):
+                return True
+        except ssl.SSLError as error:
+            return "ALERT" in (error.reason or "")
+    return False
+
+
+def _speaks_http(address: Address) -> bool:
+    """Whether a web server answers at the other end; it waits in silence for the end of what it takes for a line."""
+    with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
+        second.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+        return second.recv(16).startswith(b"HTTP/")
+    return False

@@ -1,0 +1,211 @@
+"""Why a broker refuses a record or a record batch: its answer is a bare code, the reason is in the topic's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from core.errors import BatchRefused, BatchTooLarge, MessageRefused, MessageTooLarge, PsttError, RetriesExhausted
+from core.kafka.diagnosis import Diagnosis, Said
+from core.kafka.topic_settings import topic_settings
+from core.model.all import Batch, Cluster
+
+__all__ = ["Refusals", "TopicFacts"]
+
+ASKED_AGAIN_S = 60.0
+"""Settings may be corrected while the process runs."""
+ASK_TIMEOUT_S = 5.0
+FRAMING_BYTES = 100
+"""What a record batch holds beside its records: 61 bytes, and some that the clients do not count."""
+RECORD_BYTES = 30
+"""The most that a record holds beside key, value and headers, where those are short."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What a topic accepts. None: this account may not ask (DescribeConfigs)."""
+
+    largest_bytes: int | None = None
+    """Of a record batch."""
+    largest_by: str = ""
+    """The setting that says so."""
+    is_compacted: bool | None = None
+    times: str = ""
+    """`message.timestamp.before.max.ms=…, message.timestamp.after.max.ms=…`."""
+    checked_by: str = ""
+    """The setting by which the broker compares records with a schema; empty: none that is known."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str]) -> TopicFacts:
+        """From the settings of a topic, by name."""
+        limits = [(int(settings[name]), name) for name in ("max.message.bytes", "segment.bytes") if name in settings]
+        largest, by = min(limits, default=(None, ""))
+        policy = settings.get("cleanup.policy")
+        times = [
+            f"{name}={value}"
+            for name, value in settings.items()
+            if name.startswith("message.timestamp.") and name.endswith("max.ms")
+        ]
+        checks = [
+            name
+            for name, value in settings.items()
+            if "schema" in name and name.endswith("validation") and value == "true"
+        ]
+        return cls(
+            largest, by, None if policy is None else "compact" in policy, ", ".join(sorted(times)), ", ".join(checks)
+        )
+
+
+class Refusals:
+    """Makes the errors for refused records of one cluster.
+
+    Args:
+        cluster: Asked for the settings of a topic when it refuses something, at most once a minute.
+        diagnosis: Names the cluster.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(self, cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._diagnosis = diagnosis
+        self._clock = clock
+        self._facts: dict[str, tuple[float, TopicFacts]] = {}
+        self._made: dict[tuple[str, str, bool], MessageRefused] = {}
+
+    def facts(self, topic: str) -> TopicFacts:
+        """The topic's settings; nothing is known of them where they cannot be asked for."""
+        asked_at, known = self._facts.get(topic, (0.0, None))
+        if known is None or self._clock() - asked_at > ASKED_AGAIN_S:
+            known = self._asked(topic)
+            self._facts[topic] = self._clock(), known
+            self._made.clear()
+        return known
+
+    def together(self, topic: str) -> BatchRefused:
+        """For a message whose record batch was refused for one of its records, maybe another one."""
+        return BatchRefused(
+            f'topic "{topic}" of {self._diagnosis.place} refuses a record batch',
+            why="one of its records is not accepted",
+            remedy="look at the settings of the topic",
+        )
+
+    def in_transaction(self, batch: Batch, index: int, words: str, said: Said) -> PsttError:
+        """For a message of a record batch that was refused where nothing is sent a second time.
+
+        Clients give one answer for all of them, so the one at fault is found by what the topic wants: a key, or a time.
+        """
+        is_compacted = self.facts(batch.topic).is_compacted
+        has_key = batch.keys[index] is not None
+        if said != "other" and (is_compacted is False or not has_key or said in ("time", "policy")):
+            return self.record(batch, index, words, said)
+        return RetriesExhausted(
+            f'a message for topic "{batch.topic}" of {self._diagnosis.place} was not taken',
+            why="the broker refused a record of its batch, and the transaction is void",
+            remedy="look at cleanup.policy (compact wants a key: message_key_field) and message.timestamp.* of the topic",
+        )
+
+    def record(self, batch: Batch, index: int, words: str, said: Said = "record") -> MessageRefused:
+        """For a record that the broker refuses for itself.
+
+        Args:
+            batch: With its topic.
+            index: Which record.
+            words: The client's own text.
+            said: What the broker objects to, as far as its code tells.
+        """
+        topic, has_key = batch.topic, batch.keys[index] is not None
+        facts = self.facts(topic)
+        made = self._made.get((topic, words, has_key))
+        if made is None:
+            what = f'topic "{topic}" of {self._diagnosis.place} refuses a message'
+            if said == "policy":
+                made = MessageRefused(
+                    what,
+                    why=self._diagnosis.scrub(words),
+                    remedy="look at the policies of the cluster, or of the proxy in front of it",
+                )
+            elif not has_key and facts.is_compacted is not False and said == "record":
+                made = self._without_key(what, facts)
+            elif facts.checked_by and said == "record":
+                made = MessageRefused(
+                    what,
+                    why=f"it does not pass the broker's check of schemas ({facts.checked_by}=true)",
+                    remedy="have that setting of the topic turned off, or send to another topic: messages are JSON without a schema id",
+                )
+            else:
+                made = self._out_of_time(what, facts, words, is_certain=said == "time")
+            self._made[topic, words, has_key] = made
+        return made
+
+    def size(self, batch: Batch, index: int) -> MessageTooLarge:
+        """For a message that is over the broker's limit by itself."""
+        facts = self.facts(batch.topic)
+        limit = "over max.message.bytes of the topic or message.max.bytes of the broker"
+        if facts.largest_bytes is not None:
+            limit = f"over {facts.largest_by}={facts.largest_bytes:,} of the topic"
+        return MessageTooLarge(
+            f'a message of {_record_bytes(batch, index):,} bytes is too large for topic "{batch.topic}" of {self._diagnosis.place}',
+            why=f"it is {limit}",
+            remedy="shorten the row, or have that limit raised",
+        )
+
+    def size_together(self, topic: str) -> BatchTooLarge:
+        """For a message whose record batch is over the broker's limit."""
+        return BatchTooLarge(
+            f'a record batch is too large for topic "{topic}" of {self._diagnosis.place}',
+            why="it is over max.message.bytes of the topic or message.max.bytes of the broker",
+            remedy="have that limit raised, or set KAFKA_BATCH_SIZE below it",
+        )
+
+    def size_in_transaction(self, batch: Batch, index: int, batch_size_bytes: int) -> PsttError:
+        """For a message of a record batch that is over the broker's limit, where nothing is sent a second time."""
+        largest = self.facts(batch.topic).largest_bytes or batch_size_bytes
+        if _record_bytes(batch, index) + FRAMING_BYTES > largest:
+            return self.size(batch, index)
+        together = self.size_together(batch.topic)
+        final = RetriesExhausted(
+            together.what, why=f"{together.why}, and the transaction is void", remedy=together.remedy
+        )
+        final.__cause__ = together
+        return final
+
+    def smaller(self, topic: str, batch_size_bytes: int) -> int:
+        """The size for record batches of a topic that refused some of `batch_size_bytes`."""
+        largest = self.facts(topic).largest_bytes
+        if largest is not None and largest - FRAMING_BYTES < batch_size_bytes:
+            return max(largest - FRAMING_BYTES, 1)
+        return max(batch_size_bytes // 2, 1)
+
+    def _asked(self, topic: str) -> TopicFacts:
+        try:
+            found = topic_settings(self._cluster, topic, timeout_s=ASK_TIMEOUT_S)
+        except PsttError:
+            return TopicFacts()
+        return TopicFacts.of({setting.name: setting.value for setting in found})
+
+    @staticmethod
+    def _without_key(what: str, facts: TopicFacts) -> MessageRefused:
+        why = "it has no key, and the topic is compacted (cleanup.policy=compact)"
+        if facts.is_compacted is None:
+            why = "it has no key, which a compacted topic (cleanup.policy=compact) does not take"
+        return MessageRefused(
+            f"{what} without a key",
+            why=why,
+            remedy="give each message a key (message_key_field in the job's kafka_config), or have cleanup.policy of the topic set to delete",
+        )
+
+    def _out_of_time(self, what: str, facts: TopicFacts, words: str, *, is_certain: bool) -> MessageRefused:
+        limits = facts.times or "message.timestamp.before.max.ms, message.timestamp.after.max.ms"
+        surely = "" if is_certain else "most likely "
+        return MessageRefused(
+            what,
+            why=f"{self._diagnosis.scrub(words)}; {surely}its time, which is this machine's clock, is outside the topic's limits ({limits})",
+            remedy="compare this machine's clock with the broker's, or have those limits raised or message.timestamp.type set to LogAppendTime",
+        )
+
+
+def _record_bytes(batch: Batch, index: int) -> int:
+    """About what the record takes in a record batch that is not compressed."""
+    headers = sum(len(name) + len(value) + 2 for name, value in batch.headers)
+    own = len("message_id") + len(batch.message_ids[index]) + 2
+    return len(batch.values[index]) + len(batch.keys[index] or b"") + headers + own + RECORD_BYTES

@@ -1,0 +1,63 @@
+"""What each client cannot do, found out from the settings alone: no client is imported, nothing contacted."""
+
+from __future__ import annotations
+
+from core.errors import ConfigError
+from core.kafka.security import require_complete
+from core.model.all import Cluster
+
+__all__ = ["refuse_unsupported"]
+
+MAX_IDEMPOTENT_REQUESTS = 5
+"""Brokers remember the order of the last five requests of an idempotent producer."""
+
+
+def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None:
+    """Refuses what the client of this cluster does not have, instead of leaving it out in silence.
+
+    Args:
+        cluster: With the client that is to be used.
+        transactional: Whether delivery is "exactly_once".
+
+    Raises:
+        ConfigError: With the reason and what to set.
+    """
+    require_complete(cluster)
+    if cluster.client == "kafka-python-ng":
+        _refuse_for_kafka_python(cluster, transactional)
+    elif transactional and not cluster.enable_idempotence:
+        raise ConfigError(
+            'delivery "exactly_once" needs an idempotent producer',
+            why="KAFKA_ENABLE_IDEMPOTENCE is false",
+            remedy="set KAFKA_ENABLE_IDEMPOTENCE=true",
+            key="KAFKA_ENABLE_IDEMPOTENCE",
+        )
+    elif cluster.enable_idempotence and cluster.max_in_flight_requests > MAX_IDEMPOTENT_REQUESTS:
+        raise ConfigError(
+            f"KAFKA_MAX_IN_FLIGHT_REQUESTS={cluster.max_in_flight_requests} cannot be had with KAFKA_ENABLE_IDEMPOTENCE=true",
+            why=f"a broker keeps the order of {MAX_IDEMPOTENT_REQUESTS} requests at most",
+            remedy=f"set KAFKA_MAX_IN_FLIGHT_REQUESTS to 1 … {MAX_IDEMPOTENT_REQUESTS}",
+            key="KAFKA_MAX_IN_FLIGHT_REQUESTS",
+        )
+
+
+def _refuse_for_kafka_python(cluster: Cluster, transactional: bool) -> None:
+    if transactional:
+        raise no_transactions()
+    if cluster.enable_idempotence:
+        raise ConfigError(
+            "KAFKA_CLIENT=kafka-python-ng cannot send with KAFKA_ENABLE_IDEMPOTENCE=true",
+            why="that client has no idempotent producer: an acknowledgement that comes late makes a second record",
+            remedy="set KAFKA_ENABLE_IDEMPOTENCE=false and accept repeated records, or KAFKA_CLIENT=confluent",
+            key="KAFKA_ENABLE_IDEMPOTENCE",
+        )
+
+
+def no_transactions() -> ConfigError:
+    """Why kafka-python-ng cannot send exactly once."""
+    return ConfigError(
+        'delivery "exactly_once" cannot be had with KAFKA_CLIENT=kafka-python-ng',
+        why="that client has no transactions",
+        remedy="set KAFKA_CLIENT=confluent",
+        key="KAFKA_CLIENT",
+    )

@@ -1,0 +1,118 @@
+"""What a topic is right now, asked through librdkafka's admin client: its id, its partitions and their offsets.
+
+The producer itself cannot tell a topic's id, and would make a missing topic again by asking for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType  # type: ignore[attr-defined]
+
+from core.kafka.client_log import ClientLog
+from core.kafka.diagnosis import Diagnosis
+from core.kafka.librdkafka import client_config, family_of, translated
+from core.model.all import Cluster, LogSpan, TopicState
+
+__all__ = ["describe_topic", "is_compacted"]
+
+BEING_MADE_S = 3.0
+"""A topic that was just made is unknown to some brokers for a moment, just as one that is not there."""
+TURN_S = 0.1
+"""Between two tries."""
+NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+"""The id of brokers older than 2.8, which have none: sixteen zero bytes."""
+PASSING = frozenset({"late", "away", "busy", "topic"})
+"""Families of errors after which the same question may be answered a moment later."""
+
+
+def describe_topic(
+    cluster: Cluster,
+    diagnosis: Diagnosis,
+    log: ClientLog,
+    topic: str,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> TopicState:
+    """Ids and offsets of a topic; one that is missing has no partitions.
+
+    Args:
+        cluster: Where it is; its mock brokers are started already.
+        diagnosis: Makes the errors.
+        log: Takes the client's log lines.
+        topic: Its name.
+        timeout_s: For all of it.
+        clock: Seconds that only go forward.
+
+    Raises:
+        BrokerUnavailable, NotAuthorised: It cannot be asked.
+    """
+    admin = AdminClient(client_config(cluster) | {"error_cb": lambda error: diagnosis.hear(error.str())}, logger=log)
+    deadline = clock() + timeout_s
+    being_made = min(deadline, clock() + BEING_MADE_S)
+    while True:
+        left_s = max(deadline - clock(), 0.5)
+        try:
+            if cluster.mock_brokers:
+                return _of_mock(admin, cluster, topic, left_s)
+            return _described(admin, cluster, topic, left_s)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+        family = "busy" if error.code() == KafkaError._NOENT else family_of(error)  # no leader at the moment
+        if family == "topic" and clock() >= being_made:
+            return TopicState(topic, _cluster_id(admin, left_s), cluster.bootstrap_servers)
+        if family not in PASSING:
+            raise translated(diagnosis, error, topic, None)
+        if diagnosis.is_hopeless or clock() >= deadline:
+            raise diagnosis.no_contact(timeout_s) if family in ("late", "away") else diagnosis.busy(topic, error.str())
+        admin.poll(TURN_S)
+
+
+def is_compacted(cluster: Cluster, log: ClientLog, topic: str, timeout_s: float = 10.0) -> bool:
+    """Whether the broker removes older messages of a key; False also where this account may not ask."""
+    if cluster.mock_brokers:
+        return False
+    admin = AdminClient(client_config(cluster), logger=log)
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    try:
+        found = admin.describe_configs([resource], request_timeout=timeout_s)[resource].result(timeout_s + 1)
+    except KafkaException:
+        return False
+    return "compact" in str(found["cleanup.policy"].value)
+
+
+def _described(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: float) -> TopicState:
+    asked = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic]
+    cluster_id = _cluster_id(admin, timeout_s)
+    found = asked.result(timeout_s + 1)
+    spans = _spans(admin, topic, [partition.id for partition in found.partitions], timeout_s)
+    topic_id = str(found.topic_id)
+    return TopicState(topic, cluster_id, cluster.bootstrap_servers, "" if topic_id == NO_ID else topic_id, spans)
+
+
+def _of_mock(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: float) -> TopicState:
+    """Mock brokers have no controller, for which a description would be waited in vain."""
+    found = admin.list_topics(topic, timeout=timeout_s)
+    spans = _spans(admin, topic, found.topics[topic].partitions, timeout_s)
+    return TopicState(topic, found.cluster_id or "", cluster.bootstrap_servers, "", spans)
+
+
+def _cluster_id(admin: AdminClient, timeout_s: float) -> str:
+    found = admin.describe_cluster(request_timeout=timeout_s).result(timeout_s + 1)
+    return found.cluster_id or ""
+
+
+def _spans(admin: AdminClient, topic: str, partitions: Iterable[int], timeout_s: float) -> dict[int, LogSpan]:
+    places = [TopicPartition(topic, number) for number in partitions]
+    if not places:
+        return {}
+    asked = [
+        admin.list_offsets({place: spec for place in places}, request_timeout=timeout_s)
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    ]
+    earliest, ends = (
+        {place.partition: answer.result(timeout_s + 1).offset for place, answer in answers.items()} for answers in asked
+    )
+    return {number: LogSpan(earliest[number], ends[number]) for number in sorted(ends)}

@@ -1,0 +1,3 @@
+"""The types that every package shares."""
+
+__all__: list[str] = []

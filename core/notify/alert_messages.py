@@ -1,0 +1,189 @@
+"""What an alert, its end, and the verdict of a run say to people in a mail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from core.cli.render import heading, local_time, ms_text, size_text, verdict
+from core.model.all import Job, Run
+from core.model.verdict import LOOKS
+from core.notify.notification import Notice, Table
+from core.notify.outbox import Episode
+from core.notify.rules import OF_JOBS, Rule
+from core.records.damaged_segments import REMEDY
+
+__all__ = ["alert_notice", "failure_notice", "over_notice", "success_notice", "test_notice"]
+
+Group = Sequence[tuple[Episode, str]]
+"""Episodes of one rule, and what is known of each now."""
+
+FOOTER = "Sent by PSTT Kafka, rule {name} of alerts.json; python -m core alerts shows what is open."
+JOB_FOOTER = 'Sent by PSTT Kafka, as "email_notification" of {slug}.job.json says.'
+_WHAT = {
+    "success_rate": "too few messages are acknowledged",
+    "latency_p99": "acknowledgements are slow",
+    "producer_disconnected": "Kafka does not answer",
+    "error_rate": "too many messages fail",
+    "runner_memory": "the runner uses much memory",
+    "job_late": "the day's run has not succeeded in time",
+    "spool_damaged": "it could not be read and was set aside",
+}
+_NEXT = {
+    "success_rate": "look at the last error; rows that did not arrive are sent by a replay",
+    "latency_p99": "look at the load of the brokers and the network between; nothing is lost",
+    "producer_disconnected": "look whether the brokers run and the network and firewall let us through; "
+    "runs wait and try again meanwhile",
+    "error_rate": "mend the cause, then enable the job again; rows that did not arrive are sent by a replay",
+    "runner_memory": "restart the runner when no run is under way, and report this",
+    "job_late": "look whether it runs, failed or was never started; then run it",
+    "spool_damaged": REMEDY,
+}
+
+
+def alert_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notice:
+    """Something is wrong; all subjects of one rule at once."""
+    names = [_name(rule, episode, jobs) for episode, _ in group]
+    since = min(episode.first_true_at for episode, _ in group)
+    critical = "CRITICAL: " if rule.name == "producer_disconnected" else ""
+    subject = f"✘ {critical}{_together(names)}: {_WHAT[rule.name]} ({rule.title})"
+    disables = "disable_job" in rule.actions
+    answer = f"{_together(names)}: {_WHAT[rule.name]} since {local_time(since, timezone)} {timezone}."
+    if disables:
+        answer += " The job is disabled, so that no more of this happens." if len(names) == 1 else " They are disabled."
+    facts = [
+        ("What", f"{rule.title}, for {_span(rule.for_s)}" if rule.for_s else rule.title),
+        ("On", ", ".join(names)),
+        ("Why", group[0][1] if len(group) == 1 else "see below"),
+        ("Next", _NEXT[rule.name]),
+    ]
+    rows = [("which", "what is known"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
+    tables = [Table("Each", rows)] if len(group) > 1 else []
+    return Notice(subject, answer, facts, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name))
+
+
+def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notice:
+    """It is over."""
+    names = [_name(rule, episode, jobs) for episode, _ in group]
+    since = min(episode.opened_at or episode.first_true_at for episode, _ in group)
+    subject = f"✔ over: {_together(names)}: no longer {rule.title}"
+    answer = (
+        f"{_together(names)} is well again. It was: {rule.title}, alert since {local_time(since, timezone)} {timezone}."
+    )
+    if len(names) > 1:
+        answer = answer.replace(" is well", " are well")
+    rows = [("which", "now"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
+    return Notice(
+        subject,
+        answer,
+        [("Over", f"{local_time(now, timezone)} {timezone}")],
+        [Table("Each", rows)],
+        _commands(rule, group, disables=False),
+        FOOTER.format(name=rule.name),
+    )
+
+
+def failure_notice(run: Run, episode: Episode | None) -> Notice:
+    """A run whose verdict stands and is not green."""
+    again = f" (it fails since {local_time(episode.first_true_at, run.timezone)})" if episode else ""
+    look = LOOKS[run.verdict]
+    subject = f"{look.sign} {run.job_name} {look.word}: {run.error_text or verdict(run)}"
+    answer = f"{_heading(run)}: {verdict(run)}{again}."
+    facts = [
+        ("What", f"run {run.run_id} {look.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
+        ("On", _route(run)),
+        ("Why", run.error_text or "no reason is known"),
+        ("Next", run.error_remedy or f"python -m core show {run.run_id}"),
+    ]
+    repeats = "writes the file again" if run.is_file else "sends the same rows again, with the same message ids"
+    commands = [
+        (f"python -m core show {run.run_id}", "what happened, step by step"),
+        (f"python -m core replay {run.run_id}", repeats),
+    ]
+    if run.acknowledged and not run.is_file:
+        commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
+    return Notice(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+
+
+def success_notice(run: Run, episode: Episode | None) -> Notice:
+    """A green run; after failures it says that they are over."""
+    rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
+    over = "works again: " if episode else ""
+    done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
+    look = LOOKS[run.verdict]
+    subject = f"{look.sign} {run.job_name} {look.word}: {over}{run.acknowledged:,} {done}{rejected}"
+    answer = f"{_heading(run)}: {verdict(run)}."
+    facts = [("On", _route(run))]
+    if episode:
+        facts.append(("Before", f"it failed since {local_time(episode.first_true_at, run.timezone)} {run.timezone}"))
+    commands = [(f"python -m core show {run.run_id}", "the figures, the SQL, the offsets")]
+    if run.rejected:
+        commands.append((f"python -m core rejects {run.run_id} --csv rejects.csv", "the rejected rows and why"))
+    return Notice(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+
+
+def test_notice(place: str, now: datetime, timezone: str) -> Notice:
+    """A mail that says that mail works."""
+    return Notice(
+        "✔ Test of PSTT Kafka: mail arrives – è così",
+        "This is a test. Whoever reads it can be told about alerts.",
+        [("Sent", f"{local_time(now, timezone, seconds=True)} {timezone}"), ("Through", place)],
+        commands=[("python -m core alerts", "what is open, and what was sent")],
+    )
+
+
+def _name(rule: Rule, episode: Episode, jobs: Mapping[str, Job]) -> str:
+    if rule.name in OF_JOBS:
+        job = jobs.get(episode.subject)
+        return job.name if job else episode.subject
+    return "the runner" if rule.name == "runner_memory" else episode.subject
+
+
+def _together(names: Sequence[str]) -> str:
+    if len(names) <= 2:
+        return " and ".join(names)
+    return f"{names[0]} and {len(names) - 1} others"
+
+
+def _commands(rule: Rule, group: Group, disables: bool) -> list[tuple[str, str]]:
+    commands = [("python -m core alerts", "what is open, and what was sent")]
+    if rule.name in OF_JOBS and len(group) == 1:
+        slug = group[0][0].subject
+        commands.append((f"python -m core runs --job {slug}", "its runs and why they failed"))
+        if disables:
+            commands.append((f"python -m core enable {slug}", "puts it back on its calendar"))
+    else:
+        commands.append(("python -m core doctor", "reaches every database and broker and says what is wrong"))
+    return commands
+
+
+def _heading(run: Run) -> str:
+    return heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items())
+
+
+def _route(run: Run) -> str:
+    target = (
+        f"topic {run.topic} ({run.cluster})" if run.topic else ", ".join(file.path for file in run.files) or "a file"
+    )
+    return f"{run.connection} → {target}" if run.connection else target
+
+
+def _figures(run: Run) -> Table:
+    rows = [
+        ("figure", "value"),
+        ("rows read", f"{run.rows_read:,}"),
+        ("written" if run.is_file else "acknowledged", f"{run.acknowledged:,}"),
+        ("rejected", f"{run.rejected:,}"),
+        ("failed", f"{run.failed:,}"),
+        ("size", size_text(run.bytes)),
+        ("duration", f"{run.duration_s:,.1f} s"),
+        (
+            "latency p50 · p90 · p99",
+            " · ".join(map(ms_text, (run.latency_p50_ms, run.latency_p90_ms, run.latency_p99_ms))),
+        ),
+    ]
+    return Table("Figures", rows)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"

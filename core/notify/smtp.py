@@ -1,0 +1,260 @@
+"""Mail over SMTP: TLS with a verified certificate, each recipient's fate told apart, and a reason for every failure.
+
+The standard library and not apprise: that tells neither the reason of a failure nor which recipient was refused for
+good, and knows no authority of one's own for the certificate (apprise 2.3, docs/decisions/013-alerts.md).
+"""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from core.errors import ConfigError, NotDelivered
+from core.model.all import Secret
+from core.workspace.secrets import resolve_secret
+
+if TYPE_CHECKING:
+    from core.workspace.settings import Settings
+
+__all__ = ["Fate", "Mail", "MailServer", "connected", "mail_server"]
+
+PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Where mail is handed over, and how."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "none"]
+    sender: str
+    username: str | None = None
+    password: Secret | None = None
+    cafile: Path | None = None
+    """Authorities to trust besides those of this machine."""
+    timeout_s: float = 20.0
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"mail server {self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One mail; `message_id` stays the same when it is handed over again, so that it shows once."""
+
+    to: Sequence[str]
+    subject: str
+    text: str
+    html: str
+    date: datetime
+    message_id: str
+
+
+@dataclass(slots=True)
+class Fate:
+    """What the server said to each recipient."""
+
+    delivered: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Address → why it will never be taken (5xx)."""
+    later: dict[str, str] = field(default_factory=dict)
+    """Address → why it may be taken later (4xx)."""
+
+
+def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) -> MailServer | None:
+    """The server of the PSTT_SMTP_* settings; None where no mail is set up.
+
+    Args:
+        settings: The settings.
+        variables: The environment and `.env`, for a password by reference.
+        root: The workspace.
+
+    Raises:
+        ConfigError: The settings contradict each other, or the password or a file cannot be had.
+    """
+    if not settings.PSTT_SMTP_HOST:
+        return None
+    username, security = settings.PSTT_SMTP_USERNAME, settings.PSTT_SMTP_SECURITY
+    password = settings.PSTT_SMTP_PASSWORD.get_secret_value() if settings.PSTT_SMTP_PASSWORD else None
+    sender = settings.PSTT_MAIL_FROM or (username if username and "@" in username else None)
+    if sender is None:
+        raise ConfigError("PSTT_MAIL_FROM is missing", remedy="set it to the address that mail comes from")
+    if bool(username) != bool(password):
+        raise ConfigError("PSTT_SMTP_USERNAME and PSTT_SMTP_PASSWORD belong together", remedy="set both or none")
+    if password and security == "none":
+        raise ConfigError(
+            "PSTT_SMTP_SECURITY is none and there is a PSTT_SMTP_PASSWORD",
+            why="it would cross the network readable",
+            remedy="set PSTT_SMTP_SECURITY to starttls or tls",
+        )
+    cafile = root / settings.PSTT_SMTP_CAFILE if settings.PSTT_SMTP_CAFILE else None
+    if cafile is not None and not cafile.is_file():
+        raise ConfigError(
+            f"PSTT_SMTP_CAFILE: there is no file {settings.PSTT_SMTP_CAFILE}",
+            remedy="give its path, absolute or below the workspace",
+        )
+    return MailServer(
+        settings.PSTT_SMTP_HOST,
+        settings.PSTT_SMTP_PORT or PORTS[security],
+        security,
+        sender,
+        username,
+        resolve_secret(password, variables, root) if password else None,
+        cafile,
+        settings.PSTT_SMTP_TIMEOUT_S,
+    )
+
+
+class Link:
+    """An open, authenticated session with a mail server."""
+
+    def __init__(self, server: MailServer, smtp: smtplib.SMTP) -> None:
+        self._server = server
+        self._smtp = smtp
+
+    def send(self, mail: Mail) -> Fate:
+        """Hands one mail over; those that the server takes get it whatever it says to the others.
+
+        Raises:
+            NotDelivered: Nobody got it, for a reason that is no recipient's.
+        """
+        message = _message(mail, self._server.sender)
+        with _told(self._server):
+            try:
+                answers = self._smtp.send_message(message, self._server.sender, list(mail.to))
+            except smtplib.SMTPRecipientsRefused as refused:
+                answers = refused.recipients
+                with suppress(smtplib.SMTPException, OSError):
+                    self._smtp.rset()
+        fate = Fate([address for address in mail.to if address not in answers])
+        for address, (code, text) in answers.items():
+            (fate.refused if 500 <= code < 600 else fate.later)[address] = _answer(code, text)
+        return fate
+
+
+@contextmanager
+def connected(server: MailServer) -> Iterator[Link]:
+    """Connects, secures, logs in; leaves politely.
+
+    Raises:
+        NotDelivered: With the cause: not reachable, certificate, password, a server without STARTTLS.
+    """
+    with _told(server):
+        smtp = _open(server)
+    try:
+        yield Link(server, smtp)
+    finally:
+        with suppress(smtplib.SMTPException, OSError):
+            smtp.quit()
+        smtp.close()
+
+
+def _open(server: MailServer) -> smtplib.SMTP:
+    context = ssl.create_default_context()
+    if server.cafile:
+        context.load_verify_locations(server.cafile)
+    if server.security == "tls":
+        smtp: smtplib.SMTP = smtplib.SMTP_SSL(server.host, server.port, timeout=server.timeout_s, context=context)
+    else:
+        smtp = smtplib.SMTP(server.host, server.port, timeout=server.timeout_s)
+    try:
+        if server.security == "starttls":
+            smtp.starttls(context=context)
+        if server.username and server.password:
+            smtp.login(server.username, server.password.reveal())
+    except BaseException:
+        smtp.close()
+        raise
+    return smtp
+
+
+def _message(mail: Mail, sender: str) -> EmailMessage:
+    message = EmailMessage()
+    message["Subject"] = mail.subject
+    message["From"] = Address("PSTT Kafka", addr_spec=sender)
+    message["To"] = ", ".join(mail.to)
+    message["Date"] = format_datetime(mail.date)
+    message["Message-ID"] = mail.message_id
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notes in answer
+    message.set_content(mail.text)
+    message.add_alternative(mail.html, subtype="html")
+    return message
+
+
+@contextmanager
+def _told(server: MailServer) -> Iterator[None]:
+    """Every failure in our words."""
+    try:
+        yield
+    except smtplib.SMTPAuthenticationError as error:
+        raise NotDelivered(
+            f'{server.place} refuses the user "{server.username}"',
+            why=_answer(error.smtp_code, error.smtp_error),
+            remedy="check PSTT_SMTP_USERNAME and PSTT_SMTP_PASSWORD",
+        ) from None
+    except smtplib.SMTPNotSupportedError as error:
+        raise NotDelivered(
+            f"{server.place} does not offer what is asked of it", why=str(error), remedy=_other_security(server)
+        ) from None
+    except smtplib.SMTPResponseException as error:
+        raise NotDelivered(
+            f"{server.place} refuses the mail",
+            why=_answer(error.smtp_code, error.smtp_error),
+            remedy="ask whoever looks after the mail server; check PSTT_MAIL_FROM",
+        ) from None
+    except smtplib.SMTPException as error:
+        if isinstance(error.__context__, TimeoutError):  # smtplib takes it for a closed connection
+            raise _silent(server) from None
+        why = "it closed the connection" if isinstance(error, smtplib.SMTPServerDisconnected) else str(error)
+        raise NotDelivered(f"{server.place} broke off", why=why, remedy=_other_security(server)) from None
+    except ssl.SSLCertVerificationError as error:
+        raise NotDelivered(
+            f"the certificate of {server.place} is not trusted",
+            why=error.verify_message,
+            remedy="put the authority that signed it into PSTT_SMTP_CAFILE, or correct PSTT_SMTP_HOST",
+        ) from None
+    except ssl.SSLError as error:
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        raise NotDelivered(f"{server.place} speaks no TLS here", why=why, remedy=_other_security(server)) from None
+    except socket.gaierror:
+        raise NotDelivered(
+            f"{server.place} is not known by that name", remedy="correct PSTT_SMTP_HOST, or the name server"
+        ) from None
+    except TimeoutError:
+        raise _silent(server) from None
+    except OSError as error:
+        raise NotDelivered(
+            f"{server.place} cannot be reached",
+            why=error.strerror or str(error),
+            remedy="check PSTT_SMTP_HOST, PSTT_SMTP_PORT and the firewall",
+        ) from None
+
+
+def _silent(server: MailServer) -> NotDelivered:
+    return NotDelivered(
+        f"{server.place} does not answer",
+        why=f"waited {server.timeout_s:g} s",
+        remedy="check PSTT_SMTP_HOST, PSTT_SMTP_PORT and the firewall",
+    )
+
+
+def _other_security(server: MailServer) -> str:
+    return f"PSTT_SMTP_SECURITY is {server.security}: starttls is usual on port 587, tls on 465, none on 25"
+
+
+def _answer(code: int, text: bytes | str) -> str:
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return f"{code} {' '.join(words.split())}"[:500]

@@ -1,0 +1,3 @@
+"""What happened: ledger, spool, metrics, accounts, audit."""
+
+__all__: list[str] = []

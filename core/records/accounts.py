@@ -1,0 +1,450 @@
+"""Who may do what: users of the page, tokens of programs, and who is behind a request.
+
+While there is no user, everybody at this machine is an admin and nobody else is let in: page and REST listen on it
+only. With the first user sign-in begins. A change and its line in the audit are written in one transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from core.errors import ConfigError, SignInNeeded, StorageFailed, TooManyAttempts
+from core.message.envelope import iso_utc
+from core.records.named_sql import load_named_sql
+from core.records.store import Store
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+__all__ = ["Accounts", "Caller", "Right", "Role", "Scope", "Token", "User", "local_caller"]
+
+Role = Literal["viewer", "operator", "admin"]
+"""Of a user, the lowest first."""
+Scope = Literal["read", "send", "admin"]
+"""Of a token."""
+Right = Literal["read", "send", "change", "admin"]
+"""`send`: messages by hand, tests, runs. `change`: jobs. `admin`: users, tokens, settings."""
+
+RIGHTS: Mapping[Role, frozenset[Right]] = {
+    "viewer": frozenset({"read"}),
+    "operator": frozenset({"read", "send", "change"}),
+    "admin": frozenset({"read", "send", "change", "admin"}),
+}
+RIGHTS_OF_SCOPE: Mapping[Scope, frozenset[Right]] = {
+    "read": frozenset({"read"}),
+    "send": frozenset({"read", "send"}),
+    "admin": RIGHTS["admin"],
+}
+
+SHORTEST_PASSWORD = 10
+LONGEST_PASSWORD = 1024
+"""Hashing more would only be work for us."""
+SESSION_LASTS = timedelta(hours=12)
+FREE_ATTEMPTS = 5
+"""Wrong passwords of one name before it has to wait; an address, behind which a whole office may sit, has four times as many."""
+LONGEST_WAIT_S = 300.0
+REMEMBERED = timedelta(hours=1)
+USE_NOTED_EVERY = timedelta(minutes=1)
+"""A program that asks 300 times a second does not write 300 times a second."""
+_NAME = re.compile(r"[\w.@+-]{1,100}")
+_EMAIL = re.compile(r"[^@\s]{1,100}@[^@\s]{1,150}")
+_TOKEN = re.compile(r"pstt_([0-9a-f]{12})_([\w-]{43})")
+_HASHING = threading.Semaphore(2)
+"""Each hash takes 64 MB for a moment: many sign-ins at once wait for one another instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who may sign in."""
+
+    name: str
+    role: Role
+    email: str | None
+    has_password: bool
+    """False: only by OIDC."""
+    created_at: datetime
+    created_by: str
+    last_sign_in_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a program's token; the token itself is not."""
+
+    token_id: str
+    name: str
+    scope: Scope
+    created_at: datetime
+    created_by: str
+    expires_at: datetime
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    """To the minute."""
+
+    def state(self, now: datetime) -> Literal["valid", "expired", "revoked"]:
+        """Whether it is still taken."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "valid" if now < self.expires_at else "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is behind a request."""
+
+    name: str
+    rights: frozenset[Right]
+    role: Role | None = None
+    """None: a program with a token."""
+    is_local: bool = False
+    """Nobody has to sign in."""
+
+    def may(self, right: Right) -> bool:
+        """Whether that is among the rights."""
+        return right in self.rights
+
+
+def local_caller() -> Caller:
+    """Whoever is at this machine, as long as there are no users."""
+    import getpass
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a service account without a name
+        name = "local"
+    return Caller(name, RIGHTS["admin"], "admin", is_local=True)
+
+
+class Accounts(Store):
+    """Users, tokens and sessions of one workspace; opened as every `Store`."""
+
+    sql_file: ClassVar[str] = "accounts.sql"
+
+    # ── users ─────────────────────────────────────────────────────────────────────────────────
+
+    def has_users(self) -> bool:
+        """Whether people have to sign in."""
+        return bool(self._rows("has_users")[0][0])
+
+    def users(self) -> list[User]:
+        """All of them, by name."""
+        return [_made(User, row) for row in self._rows("users")]
+
+    def user(self, name: str) -> User:
+        """The user called so, whatever the case.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        found = next((user for user in self.users() if user.name.lower() == name.lower()), None)
+        if found is None:
+            raise ConfigError(f'there is no user "{name}"', remedy="python -m core user list shows them")
+        return found
+
+    def add_user(
+        self, name: str, role: Role, password: str | None, *, by: str, now: datetime, email: str | None = None
+    ) -> None:
+        """Adds a user.
+
+        Args:
+            name: Letters, digits and `. _ @ + -`.
+            role: What the user may do.
+            password: None: the user can sign in by OIDC only.
+            by: Who adds it.
+            now: The clock.
+            email: How OIDC knows the person; a name that is an e-mail address needs none.
+
+        Raises:
+            ConfigError: There is such a user or address already, or a value is not valid.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} is no name for a user", remedy="use letters, digits and . _ @ + -, at most 100"
+            )
+        if email is not None and not _EMAIL.fullmatch(email):
+            raise ConfigError(f"{email!r} is no e-mail address")
+        _require_known(role, Role, "role")
+        row = {
+            "name": name,
+            "role": role,
+            "email": email,
+            "password_hash": _hashed(password) if password is not None else None,
+            "now": iso_utc(now),
+            "by": by,
+        }
+        with self._changing(by, "add", f"user {name}", now, after={"role": role, "email": email}):
+            try:
+                self._db.execute(self._sql["insert_user"], row)
+            except sqlite3.IntegrityError:
+                raise ConfigError(
+                    f'there is a user "{name}" already, or one with that e-mail address',
+                    remedy="python -m core user list shows them",
+                ) from None
+
+    def remove_user(self, name: str, *, by: str, now: datetime) -> None:
+        """Removes a user and ends what sessions there are.
+
+        Raises:
+            ConfigError: There is none, or it is the last admin while there are others.
+        """
+        user = self.user(name)
+        with self._changing(by, "remove", f"user {user.name}", now, before={"role": user.role, "email": user.email}):
+            self._keep_an_admin(user)
+            self._db.execute(self._sql["delete_user"], {"name": user.name})
+
+    def set_password(self, name: str, password: str, *, by: str, now: datetime) -> None:
+        """Gives a user another password and ends the user's sessions.
+
+        Raises:
+            ConfigError: There is no such user, or the password is too short.
+        """
+        user, hashed = self.user(name), _hashed(password)
+        with self._changing(by, "password", f"user {user.name}", now):
+            self._db.execute(self._sql["set_password"], {"name": user.name, "password_hash": hashed})
+            self._db.execute(self._sql["delete_sessions_of"], {"user": user.name})
+            self._db.execute(self._sql["forget_wrong_passwords"], {"subject": _of_name(user.name)})
+
+    def set_role(self, name: str, role: Role, *, by: str, now: datetime) -> None:
+        """Gives a user another role, which holds at once, also in sessions that are open.
+
+        Raises:
+            ConfigError: There is no such user, or it is the last admin while there are others.
+        """
+        _require_known(role, Role, "role")
+        user = self.user(name)
+        with self._changing(by, "role", f"user {user.name}", now, before={"role": user.role}, after={"role": role}):
+            if role != "admin":
+                self._keep_an_admin(user)
+            self._db.execute(self._sql["set_role"], {"name": user.name, "role": role})
+
+    def _keep_an_admin(self, user: User) -> None:
+        admins = [row["name"] for row in self._db.execute(self._sql["admins"])]
+        if admins == [user.name] and len(self.users()) > 1:
+            raise ConfigError(
+                f"{user.name} is the only admin",
+                why="nobody could add or remove users on the page any more",
+                remedy="make somebody else an admin first: python -m core user role NAME admin",
+            )
+
+    # ── sessions of the page ──────────────────────────────────────────────────────────────────
+
+    def sign_in(self, name: str, password: str, *, address: str, now: datetime) -> str:
+        """Begins a session; what its cookie holds, which is not kept here.
+
+        Raises:
+            SignInNeeded: The name or the password is wrong; which of them is not told.
+            TooManyAttempts: There were too many wrong ones lately.
+        """
+        subjects = {_of_name(name[:200]): FREE_ATTEMPTS, f"address {address}": 4 * FREE_ATTEMPTS}
+        self._refuse_too_many(subjects, now)
+        row = next(iter(self._rows("user", {"name": name})), None)
+        known_hash = row["password_hash"] if row else None
+        if not _is_right(known_hash or _nobodys_hash(), password) or row is None or known_hash is None:
+            with self._translated(), self._transaction():
+                self._db.execute(self._sql["prune_wrong_passwords"], {"since": iso_utc(now - REMEMBERED)})
+                for subject in subjects:
+                    self._db.execute(self._sql["insert_wrong_password"], {"subject": subject, "at": iso_utc(now)})
+            raise SignInNeeded("name or password is wrong", remedy="try again; an admin can give you a new password")
+        cookie = secrets.token_urlsafe(32)
+        values = {"cookie_sha256": _sha256(cookie), "user": row["name"], "name": row["name"], "now": iso_utc(now)}
+        with self._changing(row["name"], "sign-in", f"user {row['name']}", now, after={"address": address}):
+            self._db.execute(self._sql["prune_sessions"], {"now": iso_utc(now)})
+            self._db.execute(self._sql["insert_session"], values | {"expires_at": iso_utc(now + SESSION_LASTS)})
+            self._db.execute(self._sql["note_sign_in"], values)
+            self._db.execute(self._sql["forget_wrong_passwords"], {"subject": _of_name(row["name"])})
+        return cookie
+
+    def whoami(self, cookie: str, now: datetime) -> Caller | None:
+        """Who has the session of this cookie; None: nobody, or it has ended."""
+        rows = self._rows("session", {"cookie_sha256": _sha256(cookie), "now": iso_utc(now)})
+        return _caller(rows[0]["name"], rows[0]["role"]) if rows else None
+
+    def sign_out(self, cookie: str) -> None:
+        """Ends the session of this cookie."""
+        self._write("delete_session", {"cookie_sha256": _sha256(cookie)})
+
+    def by_email(self, email: str) -> Caller | None:
+        """The user whom OIDC knows by that address; None: there is none, whatever the provider says."""
+        rows = self._rows("user_by_email", {"email": email})
+        return _caller(rows[0]["name"], rows[0]["role"]) if rows else None
+
+    def _refuse_too_many(self, subjects: Mapping[str, int], now: datetime) -> None:
+        """After the free attempts 1, 2, 4, … seconds, at most five minutes."""
+        since = iso_utc(now - REMEMBERED)
+        for subject, free in subjects.items():
+            (row,) = self._rows("wrong_passwords", {"subject": subject, "since": since})
+            if row["count"] < free:
+                continue
+            must_wait_s = min(2.0 ** min(row["count"] - free, 20), LONGEST_WAIT_S)
+            left_s = must_wait_s - (now - datetime.fromisoformat(row["last"])).total_seconds()
+            if left_s > 0:
+                raise TooManyAttempts("too many wrong passwords", wait_s=max(left_s, 1.0))
+
+    # ── tokens of programs ────────────────────────────────────────────────────────────────────
+
+    def add_token(self, name: str, scope: Scope, *, lasts: timedelta, by: str, now: datetime) -> tuple[Token, str]:
+        """Makes a token; the second value is the token itself, which nobody can show again.
+
+        Raises:
+            ConfigError: The name is empty or too long, or it would never be valid.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} is no name for a token", remedy="use letters, digits and . _ @ + -, at most 100"
+            )
+        _require_known(scope, Scope, "scope")
+        if lasts <= timedelta():
+            raise ConfigError("a token has to be valid for some time", remedy="give at least one day")
+        token = Token(secrets.token_hex(6), name, scope, now, by, now + lasts, None, None)
+        secret = secrets.token_urlsafe(32)
+        row = {
+            "token_id": token.token_id,
+            "name": name,
+            "scope": scope,
+            "secret_sha256": _sha256(secret),
+            "now": iso_utc(now),
+            "by": by,
+            "expires_at": iso_utc(token.expires_at),
+        }
+        after = {"name": name, "scope": scope, "expires_at": row["expires_at"]}
+        with self._changing(by, "add", f"token {token.token_id}", now, after=after):
+            self._db.execute(self._sql["insert_token"], row)
+        return token, f"pstt_{token.token_id}_{secret}"
+
+    def tokens(self) -> list[Token]:
+        """All that were made, the oldest first."""
+        return [_made(Token, row) for row in self._rows("tokens")]
+
+    def revoke_token(self, text: str, *, by: str, now: datetime) -> str:
+        """Ends a token at once, by its id or its name; its id.
+
+        Raises:
+            ConfigError: There is no such token, or more than one is called so.
+        """
+        found = [row["token_id"] for row in self._rows("tokens_called", {"text": text})]
+        if len(found) != 1:
+            what = f'more than one token is called "{text}"' if found else f'there is no valid token "{text}"'
+            raise ConfigError(what, remedy="python -m core token list shows their ids")
+        with self._changing(by, "revoke", f"token {found[0]}", now):
+            self._db.execute(self._sql["revoke_token"], {"token_id": found[0], "now": iso_utc(now)})
+        return str(found[0])
+
+    def token_caller(self, text: str, now: datetime) -> Caller:
+        """Whose token that is; its use is noted, to the minute.
+
+        Raises:
+            SignInNeeded: It is none of ours, has expired or was revoked.
+        """
+        matched = _TOKEN.fullmatch(text)
+        row = next(iter(self._rows("token", {"token_id": matched[1]})), None) if matched else None
+        if matched is None or row is None or not hmac.compare_digest(row["secret_sha256"], _sha256(matched[2])):
+            raise SignInNeeded("the token is not known", remedy="python -m core token add makes one")
+        token = _made(Token, row)
+        if (state := token.state(now)) != "valid":
+            raise SignInNeeded(
+                f'the token "{token.name}" {"has expired" if state == "expired" else "was revoked"}',
+                remedy="python -m core token add makes another",
+            )
+        if token.last_used_at is None or now - token.last_used_at >= USE_NOTED_EVERY:
+            with suppress(StorageFailed):  # on a full disk the token still reads
+                self._write("note_token_use", {"token_id": token.token_id, "now": iso_utc(now)})
+        return Caller(f"token {token.name}", RIGHTS_OF_SCOPE[token.scope])
+
+    # ── both ──────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _changing(
+        self, by: str, action: str, object_: str, now: datetime, *, before: Any = None, after: Any = None
+    ) -> Iterator[None]:
+        """A transaction that ends with its line in the audit."""
+        with self._translated(), self._transaction():
+            yield
+            row = {
+                "at": iso_utc(now),
+                "who": by,
+                "action": action,
+                "object": object_,
+                "before": None if before is None else json.dumps(before, ensure_ascii=False),
+                "after": None if after is None else json.dumps(after, ensure_ascii=False),
+            }
+            self._db.execute(_audit_statement(), row)
+
+
+@cache
+def _audit_statement() -> str:
+    return load_named_sql("agenda.sql")["insert_audit"]
+
+
+def _caller(name: str, role: Role) -> Caller:
+    return Caller(name, RIGHTS[role], role)
+
+
+def _require_known(word: str, kind: Any, what: str) -> None:
+    if word not in get_args(kind):
+        raise ConfigError(f'there is no {what} "{word}"', remedy=f"use one of {', '.join(get_args(kind))}")
+
+
+def _of_name(name: str) -> str:
+    return f"name {name}"
+
+
+def _sha256(text: str) -> str:
+    """Enough for 256 random bits; a password, which can be guessed, needs argon2."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+@cache
+def _nobodys_hash() -> str:
+    """So that a name that is not known takes as long as one that is."""
+    return _hasher().hash(secrets.token_urlsafe(16))
+
+
+def _hashed(password: str) -> str:
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise ConfigError(
+            f"a password has at least {SHORTEST_PASSWORD} characters", remedy="four words are easy to remember"
+        )
+    with _HASHING:
+        return _hasher().hash(password)
+
+
+def _is_right(known_hash: str, password: str) -> bool:
+    from argon2.exceptions import VerifyMismatchError
+
+    if len(password) > LONGEST_PASSWORD:
+        return False
+    try:
+        with _HASHING:
+            return _hasher().verify(known_hash, password)
+    except (VerifyMismatchError, UnicodeEncodeError):
+        return False
+
+
+def _made(kind: Any, row: sqlite3.Row) -> Any:
+    """A row as its dataclass; what ends in `_at` is a time."""
+    values = {f.name: row[f.name] for f in fields(kind)}
+    for name, value in values.items():
+        if name.endswith("_at") and value is not None:
+            values[name] = datetime.fromisoformat(value)
+    if "has_password" in values:
+        values["has_password"] = bool(values["has_password"])
+    return kind(**values)

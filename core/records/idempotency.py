@@ -1,0 +1,72 @@
+"""The same request with the same Idempotency-Key is carried out once; who repeats it gets the first answer, for 24 hours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from core.message.envelope import iso_utc
+from core.records.store import Store
+
+__all__ = ["KEPT", "Earlier", "IdempotentAnswers", "fingerprint"]
+
+KEPT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What is known of an earlier request with that key."""
+
+    is_same: bool
+    """It asked for the same."""
+    begun_at: datetime
+    status: int | None
+    """None: it is under way, or its process ended in the middle, so that nobody knows what it did."""
+    answer: Any = None
+
+
+def fingerprint(what: str, document: Mapping[str, Any]) -> str:
+    """Tells one request from another."""
+    text = json.dumps([what, document], sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class IdempotentAnswers(Store):
+    """Keys and answers of one workspace; opened as every `Store`."""
+
+    sql_file: ClassVar[str] = "idempotency.sql"
+
+    def begin(self, who: str, key: str, request_sha256: str, now: datetime) -> Earlier | None:
+        """Takes the key for this request; None: it is the first one, and has to be carried out.
+
+        Args:
+            who: Whose key it is; two programs may use the same.
+            key: As it was given.
+            request_sha256: `fingerprint`.
+            now: The clock.
+        """
+        values = {"who": who, "key": key, "request_sha256": request_sha256, "now": iso_utc(now)}
+        with self._translated(), self._transaction():
+            self._db.execute(self._sql["prune"], {"before": iso_utc(now - KEPT)})
+            if self._db.execute(self._sql["insert"], values).rowcount:
+                return None
+            row = self._db.execute(self._sql["known"], values).fetchone()
+        return Earlier(
+            is_same=row["request_sha256"] == request_sha256,
+            begun_at=datetime.fromisoformat(row["begun_at"]),
+            status=row["status"],
+            answer=json.loads(row["answer"]) if row["answer"] else None,
+        )
+
+    def keep(self, who: str, key: str, status: int, answer: Any) -> None:
+        """Keeps the answer, to be given again."""
+        text = json.dumps(answer, ensure_ascii=True, default=str)
+        self._write("keep", {"who": who, "key": key, "status": status, "answer": text})
+
+    def forget(self, who: str, key: str) -> None:
+        """Nothing was done: the key may be used again."""
+        self._write("forget", {"who": who, "key": key})

@@ -1,0 +1,589 @@
+"""The sends as people ask for them: `metrics.duckdb`, fed from the spool, made again from it when lost.
+
+DuckDB lets one process write or many read. So nobody waits for it here: a run has finished when its
+segments are on disk; copying them is tried afterwards and left for the next time when a reader
+holds the file; and every reader sees the segments that are not copied yet beside those that are.
+
+What charts ask for is counted once, when a segment is copied, into the table `traffic`: quarter-hours by run, topic
+and latency. A segment not copied yet is counted by the same statement when somebody asks, so numbers never depend on it.
+The questions themselves are in `core.records.metrics_queries`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import duckdb
+
+from core.errors import LedgerBusy, PsttError, StorageFailed
+from core.records.damaged_segments import damage_of, quoted, set_aside
+from core.records.ledger import Ledger
+from core.records.metrics_queries import Figures, Scope, keep_zone, metrics_sql
+
+if TYPE_CHECKING:
+    from core.workspace.paths import Workspace
+
+__all__ = ["Metrics", "Synced", "is_held", "may_be_damage"]
+
+T = TypeVar("T")
+
+READ_WAIT_S = 5.0
+"""A copy holds the file for 15 to 30 ms; who waits longer has met a program that keeps it open."""
+TOGETHER = 20
+"""Segments a transaction: a million sends, in half the time that twenty transactions take."""
+MEMORY = "16MB"
+"""What DuckDB may hold while it copies, as the copy and not the run makes the process's peak. 200MB would save half a
+second a million sends, 24MB a tenth."""
+MOST_MEMORY = "1GB"
+
+FORMAT = 4
+"""Of metrics.duckdb; one of another format is made again from the spool."""
+FILE_VIEWS = ("sends_copied", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
+"""What whoever opens metrics.duckdb itself may ask of: what is copied."""
+ROWS_AT_ONCE = 2_000
+"""Runs or rejects that are copied by one statement; more would need more memory than a segment."""
+SETTLED_S = 2.0
+"""A folder that has not changed for so long can be trusted to show each change by its time (ext4: 4 ms, FAT: 2 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What became of an attempt to copy the spool into metrics.duckdb."""
+
+    state: Literal["copied", "held", "rebuilt"]
+    segments: int = 0
+    sends: int = 0
+    """Sends copied this time."""
+    note: str = ""
+    set_aside: tuple[str, ...] = ()
+    """Segments that could not be read."""
+
+
+class Metrics:
+    """`metrics.duckdb` of one workspace and the segments beside it. Holds nothing open between calls.
+
+    Args:
+        workspace: Whose.
+        timezone: Where the days and hours of the views in the file begin.
+    """
+
+    def __init__(self, workspace: Workspace, timezone: str = "UTC") -> None:
+        self.timezone = timezone
+        self.file = workspace.metrics_file
+        self.spool_dir = workspace.spool_dir
+        self.ledger_file = workspace.ledger_file
+        self._sql = metrics_sql()
+        self.waiting: Sequence[Path] = ()
+        """The segments that the last reading found not copied yet."""
+        self._listing: tuple[int, tuple[str, ...]] | None = None
+        """The spool's folder by its time of change: a year has 40,000 segments."""
+        self._copied: tuple[tuple[int, ...], set[str]] | None = None
+        """The segments in metrics.duckdb, by that file's state."""
+        self._checked: dict[str, tuple[int, ...]] = {}
+        """Segments that were read whole once, by their state."""
+        self._left_out: set[str] = set()
+        """Segments that could not be read; each is told once."""
+        self._distrusted: tuple[int, ...] | None = None
+        """State of a metrics.duckdb that is damaged and could not be moved out of the way."""
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────
+
+    def sync(self) -> Synced:
+        """Copies what is new in one short exclusive opening. A file that another process reads is left for later.
+
+        A file that DuckDB cannot read is kept under another name and made again; a segment that cannot be read is set
+        aside.
+
+        Raises:
+            StorageFailed: The disk is full, or a file may not be read or written.
+        """
+        try:
+            return self._copy()
+        except _Held as held:
+            return Synced(
+                "held",
+                note=f"{self.file.name} is open in another program ({held}); the sends are safe in "
+                "the spool and are copied next time",
+            )
+        except _Broken as broken:
+            why = self._damage()
+            if not why:
+                raise self._not_updated(str(broken)) from None
+        try:
+            kept = self._keep_aside()
+            copied = self._copy()
+        except (_Held, _Broken, OSError) as error:
+            raise self._not_updated(str(error)) from None
+        note = f"{self.file.name} could not be read ({why}); it is kept as {kept.name}"
+        return replace(copied, state="rebuilt", note=note)
+
+    def rebuild(self) -> Synced:
+        """Makes metrics.duckdb again from all segments; the old file is replaced when the new one is whole.
+
+        Raises:
+            LedgerBusy: Another program holds the file.
+            StorageFailed: The disk is full, or a file may not be read or written.
+        """
+        aside = self.file.with_name(f"{self.file.name}.rebuild")
+        _remove(aside)
+        try:
+            copied = self._copy(aside)
+            self._require_free()
+            if copied.set_aside and self.file.exists():  # what the old file has of them is nowhere else
+                self._keep_aside()
+            _remove(self.file)
+            os.replace(aside, self.file)
+        except (_Held, PermissionError) as held:
+            raise self._busy(str(held)) from None
+        except (_Broken, OSError) as error:
+            remedy = "make room on the disk of the workspace, or give this account the right to write there"
+            raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error), remedy=remedy) from None
+        finally:
+            _remove(aside)
+        return replace(copied, state="rebuilt")
+
+    def _require_free(self) -> None:
+        """On Windows replacing an open file fails by itself; on Linux it would leave a reader on a file without a name."""
+        if not self.file.exists():
+            return
+        try:
+            with _opened(self.file, read_only=False):
+                pass
+        except _Broken:
+            pass
+
+    def _copy(self, file: Path | None = None) -> Synced:
+        names = self._segment_names()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with _opened(file or self.file, read_only=False) as db:
+            db.execute(self._sql["macros"])
+            _require_format(db)
+            db.execute(self._sql["tables"])
+            self._keep_views(db)
+            known = _names_copied(db, "segment")
+            missing = [name for name in names if name not in known]
+            new = self._sound(missing, whole=False)
+            sends = sum(self._copy_segments(db, new[i : i + TOGETHER]) for i in range(0, len(new), TOGETHER))
+            self._copy_runs(db)
+        left_out = tuple(name for name in missing if name in self._left_out)
+        return Synced("copied", len(missing) - len(left_out), sends, set_aside=left_out)
+
+    def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
+        """The documented views, in the file itself, with the macros that they need."""
+        keep_zone(db, self.timezone)
+        db.execute(self._sql["macros"].replace("CREATE OR REPLACE TEMP MACRO", "CREATE MACRO IF NOT EXISTS"))
+        for view in FILE_VIEWS:
+            db.execute(self._sql[f"view_{view}"].replace("CREATE VIEW", "CREATE VIEW IF NOT EXISTS"))
+
+    def _copy_segments(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
+        """Segments and the notes that they were copied, in one transaction, so that none counts twice."""
+        try:
+            return self._copy_in_one(db, names)
+        except duckdb.Error:
+            # One of them is damaged, or holds values so long that they need more memory: alone it is found out.
+            db.execute(f"SET memory_limit = '{MOST_MEMORY}'")
+            return sum(self._copy_in_one(db, [name]) for name in self._sound(names, whole=True))
+
+    def _sound(self, names: Sequence[str], *, whole: bool) -> list[str]:
+        """Those of the segments that can be read; the others are set aside, and told."""
+        found = []
+        with duckdb.connect(":memory:", config={"threads": 1}) as db:
+            for name in names:
+                state = _state_of(self.spool_dir / name)
+                if state and self._checked.get(name) == state:
+                    found.append(name)
+                    continue
+                if why := damage_of(db, self.spool_dir / name, whole=whole):
+                    self._set_aside(name, why)
+                elif state:  # else it has gone meanwhile
+                    found.append(name)
+                    self._checked |= {name: state} if whole else {}
+        return found
+
+    def _set_aside(self, name: str, why: str) -> None:
+        from loguru import logger
+
+        where = "set aside in damaged/" if set_aside(self.spool_dir / name) else "left out"
+        self._listing = None
+        if name in self._left_out:
+            return
+        self._left_out.add(name)
+        logger.warning("segment {} of the spool cannot be read ({}): it is {}, its sends are missing", name, why, where)
+
+    def _damage(self) -> str:
+        """Why metrics.duckdb cannot be read to its end; empty where it can, or is held. Reads all of it (1 GB/s)."""
+        try:
+            with duckdb.connect(":memory:", config={"threads": 2}) as db, _translated():
+                db.execute(self._sql["macros"])
+                db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
+                _require_format(db, "store")
+                for (table,) in db.execute(
+                    "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store'"
+                ).fetchall():
+                    db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM store.{table}").fetchall()  # noqa: S608 - our tables
+        except _Held:
+            return ""
+        except _Broken as broken:
+            return str(broken) if _may_be_read(self.file) else ""
+        return ""
+
+    def _keep_aside(self) -> Path:
+        """Moves metrics.duckdb out of the way, with the log that DuckDB would replay into the next one; where it is now."""
+        kept = self.file.with_name(f"{self.file.name}.broken-{int(time.time())}")
+        self.file.replace(kept)
+        with suppress(FileNotFoundError):
+            _log_of(self.file).replace(_log_of(kept))
+        return kept
+
+    def _not_updated(self, why: str) -> StorageFailed:
+        return StorageFailed(
+            f"{self.file.name} cannot be brought up to date",
+            why=why,
+            remedy="make room on the disk, or give this account the right to read and write it; nothing is lost, sends wait "
+            "in the spool",
+        )
+
+    def _copy_in_one(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
+        if not names:
+            return 0
+        paths = [self.spool_dir / name for name in names]
+        db.execute("BEGIN")
+        try:
+            (count,) = db.execute(self._over("copy_sends", paths)).fetchone() or (0,)
+            db.execute(self._over("copy_traffic", paths))
+            moment = datetime.now(UTC).replace(tzinfo=None)
+            for name, path in zip(names, paths, strict=True):
+                db.execute(self._sql["remember_segment"], [name, moment, str(path)])
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        return int(count)
+
+    def _over(self, statement: str, paths: Sequence[Path]) -> str:
+        """A statement over these segments."""
+        return self._sql[statement].replace("{paths}", "[" + ", ".join(f"'{quoted(path)}'" for path in paths) + "]")
+
+    def _copy_runs(self, db: duckdb.DuckDBPyConnection, known: str = "run") -> None:
+        """Copies runs that `known` does not have, or has as still open, and the rejects of those that ended."""
+        if not self.ledger_file.exists():
+            return
+        of_known = {name: self._sql[name].replace("FROM run", f"FROM {known}") for name in ("newest_run", "open_runs")}
+        newest = db.execute(of_known["newest_run"]).fetchone()
+        still_open = [run_id for (run_id,) in db.execute(of_known["open_runs"]).fetchall()]
+        ended: list[str] = []
+        with Ledger(self.ledger_file) as ledger:
+            db.execute("BEGIN")
+            for rows in _chunks(ledger.run_rows(newest, still_open)):
+                ids = [row["run_id"] for row in rows]
+                db.execute(self._sql["forget_runs"], [ids])
+                db.execute(self._sql["forget_rejects"], [ids])
+                _insert(db, "run", rows)
+                ended += [row["run_id"] for row in rows if row["rejected"] and row["finished_at"]]
+            for rows in _chunks(ledger.reject_rows(ended)):
+                _insert(db, "reject", rows)
+            db.execute("COMMIT")
+
+    # ── reading ───────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def reading(self, *, counted: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection with the views `sends`, `runs`, `rejects` and `traffic`, copied or not yet; keep it briefly.
+
+        Args:
+            counted: Whether `traffic` is needed: segments not copied yet are then counted first, 20 ms each.
+
+        Yields:
+            An in-memory DuckDB with metrics.duckdb attached read-only.
+
+        Raises:
+            LedgerBusy: Another program writes into the file for longer than 5 s.
+            StorageFailed: A file may not be read, or memory is short.
+        """
+        try:
+            with self._reading(counted=counted) as db:
+                yield db
+        except duckdb.Error as error:
+            raise _unreadable(error) from None
+
+    @contextmanager
+    def _reading(self, *, counted: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        names = self._segment_names()
+        with duckdb.connect(":memory:", config={"threads": 2}) as db:
+            db.execute(self._sql["macros"])
+            known = self._attach(db)
+            missing = [name for name in names if known is None or name not in known]
+            self.waiting = [self.spool_dir / name for name in self._sound(missing, whole=True)]
+            self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
+            yield db
+
+    def answer(self, question: Callable[[duckdb.DuckDBPyConnection], T], *, counted: bool = True) -> T:
+        """Asks a question in an opening of its own, and once more where metrics.duckdb turns out to be damaged.
+
+        Raises:
+            LedgerBusy: Another program writes into the file for longer than 5 s.
+            StorageFailed: A file may not be read, or memory is short.
+        """
+        try:
+            with self._reading(counted=counted) as db:
+                return question(db)
+        except duckdb.Error as error:
+            if not self._mends(error):
+                raise _unreadable(error) from None
+        with self.reading(counted=counted) as db:
+            return question(db)
+
+    @contextmanager
+    def figures(self, timezone: str, *, counted: bool = True) -> Iterator[Figures]:
+        """Several questions in one opening; days and hours are those of `timezone`.
+
+        Raises:
+            LedgerBusy: Another program writes into the file for longer than 5 s.
+            StorageFailed: A file may not be read, or memory is short.
+        """
+        with ExitStack() as opening:
+
+            def again(error: duckdb.Error) -> duckdb.DuckDBPyConnection:
+                opening.close()
+                if not self._mends(error):
+                    raise error
+                return opening.enter_context(self._reading(counted=counted))
+
+            try:
+                db = opening.enter_context(self._reading(counted=counted))
+            except duckdb.Error as error:
+                db = again(error)
+            try:
+                yield Figures(db, timezone, again)
+            except duckdb.Error as error:
+                raise _unreadable(error) from None
+
+    def _mends(self, error: duckdb.Error) -> bool:
+        """Whether metrics.duckdb was damaged and is out of the way now: what it held is read from the spool again."""
+        if not may_be_damage(error) or not self.file.exists() or not (why := self._damage()):
+            return False
+        from loguru import logger
+
+        try:
+            kept = self._keep_aside()
+        except OSError:  # another program has it open, or the disk cannot be written
+            self._distrusted = self._file_state()
+            return True
+        logger.warning("{} was damaged ({}): it is kept as {} and made again", self.file.name, why, kept.name)
+        with suppress(PsttError, OSError):  # the next run does it
+            self.sync()
+        return True
+
+    def state(self) -> tuple[int, ...]:
+        """Another one whenever there are sends that were not there before, or copied ones."""
+        spool = (self.spool_dir.stat().st_mtime_ns,) if self.spool_dir.exists() else ()
+        return (*self._file_state(), *spool)
+
+    def find(self, key: str) -> list[dict[str, Any]]:
+        """Every send of that key, oldest first; times aware UTC."""
+        with self.figures("UTC", counted=False) as figures:
+            return figures.find(key)
+
+    def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
+        """The first `limit` sends whose key begins so, by key and time; times aware UTC."""
+        with self.figures("UTC", counted=False) as figures:
+            return figures.find_beginning(start, limit)
+
+    def acknowledged_ids(self, run_ids: list[str]) -> frozenset[bytes]:
+        """Message ids that these runs have acknowledged."""
+        sql = self._sql["acknowledged_ids"]
+        rows = self.answer(lambda db: db.execute(sql, [run_ids]).fetchall(), counted=False)
+        return frozenset(message_id.encode() for (message_id,) in rows)
+
+    def summary(self, now: datetime, timezone: str, scope: Scope | None = None) -> dict[str, Any]:
+        """Today, the last 7 days and everything: see `Figures.summary`."""
+        with self.figures(timezone) as figures:
+            return figures.summary(now, scope)
+
+    def _segment_names(self) -> Sequence[str]:
+        try:
+            changed_ns = self.spool_dir.stat().st_mtime_ns
+        except FileNotFoundError:
+            return ()
+        if self._listing is not None and self._listing[0] == changed_ns:
+            return self._listing[1]
+        names = tuple(sorted(name for name in os.listdir(self.spool_dir) if name.endswith(".parquet")))
+        is_settled = time.time() - changed_ns / 1e9 > SETTLED_S
+        self._listing = (changed_ns, names) if is_settled else None
+        return names
+
+    def _attach(self, db: duckdb.DuckDBPyConnection) -> set[str] | None:
+        """Attaches metrics.duckdb; the names of the segments copied into it, None where it is not there or not whole."""
+        if not self.file.exists() or self._file_state() == self._distrusted:
+            return None
+        deadline = time.monotonic() + READ_WAIT_S
+        while True:
+            try:
+                with _translated():
+                    db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
+                    _require_format(db, "store")
+                    return self._names_in_store(db)
+            except _Held as held:
+                if time.monotonic() > deadline:
+                    raise self._busy(str(held)) from None
+                time.sleep(0.05)
+            except _Broken:
+                return None  # everything in it is in the segments too
+
+    def _names_in_store(self, db: duckdb.DuckDBPyConnection) -> set[str]:
+        """Nobody can write while it is attached, so the file's state tells whether these are the names of last time."""
+        state = self._file_state()
+        if self._copied is None or self._copied[0] != state:
+            self._copied = state, _names_copied(db, "store.segment")
+        return self._copied[1]
+
+    def _file_state(self) -> tuple[int, ...]:
+        state: tuple[int, ...] = ()
+        for path in (self.file, _log_of(self.file)):
+            state += _state_of(path)
+        return state
+
+    def _make_views(
+        self, db: duckdb.DuckDBPyConnection, *, attached: bool, waiting: Sequence[Path], counted: bool
+    ) -> None:
+        """What is in `store` and what is not in it yet (`fresh`), as one."""
+        db.execute("ATTACH ':memory:' AS fresh")
+        db.execute("USE fresh")
+        db.execute(self._sql["tables"])
+        if counted and waiting:
+            db.execute(self._over("copy_traffic", waiting))
+        self._copy_runs(db, "store.run" if attached else "run")
+        db.execute("USE memory")
+        place = "store" if attached else "fresh"
+        db.execute(f"CREATE VIEW send AS SELECT rowid AS number, * FROM {place}.send")  # noqa: S608 - names of our own
+        for table, is_newer in (("traffic", ""), ("run", "ANTI JOIN fresh.run USING (run_id)"),
+                                ("reject", "ANTI JOIN fresh.run USING (run_id)")):  # fmt: skip
+            parts = [f"SELECT * FROM fresh.{table}"]  # noqa: S608 - names of our own
+            if attached:
+                parts.append(f"SELECT * FROM store.{table} {is_newer}")  # noqa: S608 - as above
+            db.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
+        segments = self._over("segments_read", waiting) if waiting else "fresh.send"
+        db.execute(f"CREATE VIEW waiting AS SELECT {self._sql['send_columns']} FROM {segments}")  # noqa: S608 - as above
+        for view in ("view_sends", "view_runs", "view_rejects"):
+            db.execute(self._sql[view])
+
+    def _busy(self, why: str) -> LedgerBusy:
+        return LedgerBusy(
+            f"{self.file.name} is held by another program",
+            why=why,
+            remedy="close the notebook or tool that has it open; nothing is lost, sends wait in the spool",
+        )
+
+
+class _Held(Exception):
+    """Another process has the file open."""
+
+
+class _Broken(Exception):
+    """The file is no DuckDB database, or one that DuckDB cannot read."""
+
+
+def is_held(text: str) -> bool:
+    """Whether DuckDB says that another process has the file open. A damaged one has its wrong checksum in a "block"."""
+    signs = r"\block\b|being used by another process|cannot access the file"
+    return re.search(signs, text, re.IGNORECASE) is not None
+
+
+def may_be_damage(error: duckdb.Error) -> bool:
+    """Whether a damaged file can be the reason, and not the question."""
+    damages = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+    return isinstance(error, damages) or type(error) is duckdb.Error
+
+
+def _unreadable(error: duckdb.Error) -> StorageFailed:
+    return StorageFailed(
+        "the sends cannot be read",
+        why=str(error).splitlines()[0],
+        remedy="python -m core doctor looks at disk, permissions and files",
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        text = str(error)
+        first = text.splitlines()[0] if text else type(error).__name__
+        if is_held(text):
+            raise _Held(first) from None
+        raise _Broken(first) from None
+
+
+@contextmanager
+def _opened(file: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    with _translated():
+        db = duckdb.connect(str(file), read_only=read_only, config={"memory_limit": MEMORY, "threads": 1})
+    try:
+        with _translated():
+            yield db
+    finally:
+        db.close()
+
+
+def _require_format(db: duckdb.DuckDBPyConnection, place: str = "main") -> None:
+    """A file of another version is treated as one that cannot be read: all that is in it is in the spool."""
+    try:
+        is_ours = db.execute(metrics_sql()["is_our_format"].format(place=place, version=FORMAT)).fetchall() == [(True,)]
+    except duckdb.CatalogException:
+        is_ours = place == "main" and not db.execute("SELECT 1 FROM duckdb_tables()").fetchall()  # a new file
+    if not is_ours:
+        raise _Broken("it was made by another version")
+
+
+def _names_copied(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:
+    return {name for (name,) in db.execute(f"SELECT name FROM {table}").fetchall()}  # noqa: S608 - names of our own
+
+
+def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(islice(rows, ROWS_AT_ONCE)):
+        yield chunk
+
+
+def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    """One statement for all rows: a list a column, which is 50 times faster than a statement a row."""
+    names = list(rows[0])
+    lists = ", ".join("unnest(?::VARCHAR[])" for _ in names)
+    values = [[None if row[name] is None else str(row[name]) for row in rows] for name in names]
+    db.execute(f"INSERT INTO {table} ({', '.join(names)}) SELECT {lists}", values)
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    try:
+        told = path.stat()
+    except FileNotFoundError:
+        return ()
+    return told.st_ino, told.st_size, told.st_mtime_ns
+
+
+def _may_be_read(file: Path) -> bool:
+    """Whether the system gives the file's bytes; an account without that right knows nothing about them."""
+    try:
+        with file.open("rb") as stream:
+            stream.read(1)
+    except OSError:
+        return False
+    return True
+
+
+def _log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.wal")
+
+
+def _remove(file: Path) -> None:
+    for path in (file, _log_of(file)):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,458 @@
+"""What page, REST, notebooks and command line ask of the sends, each question once, so that they never disagree.
+
+Counts are exact. Percentiles are told to 1.5 %, as latencies are counted in buckets each 3 % wider than the one before;
+averages are exact to the microsecond.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from core.records.named_sql import load_named_sql
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["EVERYTHING", "Figures", "Scope", "Usual", "dicts", "metrics_sql"]
+
+QUARTER = timedelta(minutes=15)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+USUAL_WEEKS = 8
+FEWEST_USUAL = 3
+"""Earlier days of the same weekday with messages, below which nothing is called usual."""
+NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
+"""Where many keys begin so, their newest sends are among these; ordering all of them would take seconds."""
+MOST_FOUND = 100_000
+MOST_BLANKS = 255
+"""That are looked for behind a key."""
+"""Sends of one key that are read; a key that stands in more of them tells nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is looked at; None: all of it."""
+
+    job: str | None = None
+    """A job's slug; empty: what was sent by hand."""
+    topic: str | None = None
+    cluster: str | None = None
+    """The environment that a run sent to. What was sent by hand belongs to no run, so to no environment."""
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """Messages of the earlier days of a weekday; the median, the lowest and the highest of at most eight."""
+
+    days: int
+    """Days with messages among them."""
+    whole_day: tuple[int, int, int] | None
+    """Lowest, median, highest; None where fewer than three such days are known."""
+    so_far: tuple[int, int, int] | None
+    """The same, up to the same time of day."""
+
+
+class Figures:
+    """The questions, over one opening of the metrics (`Metrics.figures`).
+
+    Args:
+        db: With the views of `Metrics.reading`.
+        timezone: Where days and hours begin.
+        again: Called with the error of a question: another opening for it; raises where that would not help.
+    """
+
+    def __init__(
+        self,
+        db: duckdb.DuckDBPyConnection,
+        timezone: str,
+        again: Callable[[duckdb.Error], duckdb.DuckDBPyConnection] | None = None,
+    ) -> None:
+        self._db = db
+        self._again = again
+        self._timezone = timezone
+        self._sql = metrics_sql()
+        self._zone = ZoneInfo(timezone)
+        make_zone(db, timezone)
+
+    # ── in numbers ────────────────────────────────────────────────────────────────────────────
+
+    def totals(self, since: datetime, until: datetime, scope: Scope | None = None) -> dict[str, Any]:
+        """Counts, rates and latencies of any period, exact to the microsecond.
+
+        Returns:
+            `messages` (acknowledged), `errors`, `retried`, `timed_out`, `bytes` (keys and values of what was
+            acknowledged), `success_rate, error_rate, retry_rate, timeout_rate` (0 to 1, None where nothing was sent),
+            `avg_latency_ms`, `latency_ms{avg, p50, p90, p99}`, `messages_per_s` over the whole period, `last_send`.
+        """
+        (row,) = self._ask("totals", since, until, scope)
+        seconds = (until - since).total_seconds()
+        return _numbers(row) | {"messages_per_s": row["sent"] / seconds if seconds > 0 else None}
+
+    def summary(self, now: datetime, scope: Scope | None = None) -> dict[str, Any]:
+        """Today, the last 7 days and everything; days begin at midnight in the zone.
+
+        Returns:
+            `total_sent, total_failed, success_rate, bytes, latency_ms{avg,p50,p90,p99}, by_topic{topic: messages, bytes,
+            last_send}, recent_errors[{error, count, last_seen, retried_ok}], today{…}, last_7_days{…}`.
+        """
+        midnight, end = self.midnight(now), _up(now + DAY)
+        today = self.totals(midnight, end, scope)
+        week = self.totals(self.midnight(now, days=-6), end, scope)
+        all_of_it, *topics = self._ask("totals_and_topics", EPOCH, end, scope)
+        everything = _numbers(all_of_it)
+        return {
+            "total_sent": everything["messages"],
+            "total_failed": everything["errors"],
+            "success_rate": everything["success_rate"],
+            "bytes": everything["bytes"],
+            "latency_ms": everything["latency_ms"],
+            "by_topic": {
+                row["topic"]: {"messages": row["sent"], "bytes": row["bytes"], "last_send": row["last_send"]}
+                for row in topics
+            },
+            "recent_errors": self.errors(now - DAY, end, scope),
+            "today": _without_rate(today),
+            "last_7_days": _without_rate(week) | {"messages_per_day": round(week["messages"] / 7)},
+        }
+
+    def by_topic(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Per topic what `totals` gives, without percentiles; ordered by name."""
+        return [{"topic": row["topic"]} | _numbers(row) for row in self._ask("by_topic", since, until, scope)]
+
+    def by_job(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Per job what `totals` gives, and its runs that began in the period.
+
+        Returns:
+            By slug: the numbers of `totals`, then `runs, succeeded, not_succeeded, rows_read, acknowledged, rejected`,
+            `duration_avg_s, duration_max_s, rows_per_s`, `end_to_end_avg_s, end_to_end_max_s` (trigger to last
+            acknowledgement). The job `""` is what was sent by hand. Where a job had no run, or sent nothing, the
+            numbers are 0 or None.
+        """
+        sent = {row["job"]: _numbers(row) for row in self._ask("by_job", since, until, scope)}
+        runs = {row.pop("job"): row for row in self._ask("job_runs", since, until, scope)}
+        return [{"job": job} | sent.get(job, _NOTHING_SENT) | runs.get(job, _NO_RUNS) for job in sorted({*sent, *runs})]
+
+    def by_job_and_topic(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Per job and topic what `totals` gives, without percentiles."""
+        rows = self._ask("by_job_and_topic", since, until, scope)
+        return [{"job": row["job"], "topic": row["topic"]} | _numbers(row) for row in rows]
+
+    def latency_counts(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Acknowledged messages by topic and latency: `topic, latency_ms` (to 1.5 %)`, messages, latency_us` (their sum)."""
+        return self._ask("latency_counts", since, until, scope)
+
+    def run_states(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Runs that began in the period by job and state: `job, state, runs`."""
+        return self._ask("run_states", since, until, scope)
+
+    def newest_runs(self) -> list[dict[str, Any]]:
+        """The newest ended run of each job: `job, duration_s, end_to_end_s`, and when the job last `succeeded_at`."""
+        return self._rows("newest_runs", {})
+
+    def senders(self, first: date, last: date, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """Who sent on these days of the zone: `run_id, job` (empty: by hand)`, messages`; failed messages count too."""
+        noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
+        since = self.midnight(noon)
+        return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
+
+    # ── over time ─────────────────────────────────────────────────────────────────────────────
+
+    def days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """The last days up to today, by day and topic: what `totals` gives, without percentiles.
+
+        Days without a message have no row.
+        """
+        rows = self._ask("days", self.midnight(now, days=1 - days), _up(now + DAY), scope)
+        return [{"day": row["day"], "topic": row["topic"]} | _numbers(row) for row in rows]
+
+    def hours(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+        """By hour of the zone what `totals` gives; `hour` is its beginning, aware UTC.
+
+        Looks at whole quarter-hours: `since` is taken down to one and `until` up. Hours without a message have no row.
+        """
+        rows = self._ask("hours", _down(since), _up(until), scope)
+        return [
+            {"hour": row["hour"]}
+            | _numbers(row)
+            | {"messages_per_s": row["sent"] / 3600, "bytes_per_s": row["bytes"] / 3600}
+            for row in rows
+        ]
+
+    def usual(self, now: datetime, scope: Scope | None = None) -> Usual:
+        """What a day of this weekday usually brings, from the eight before it.
+
+        A day counts up to the same time as `now`, in quarter-hours, so that a morning is compared with mornings.
+        """
+        earlier = [7 * week for week in range(1, USUAL_WEEKS + 1)]
+        begins = [self.midnight(now, days=-back) for back in earlier]
+        local = now.astimezone(self._zone)
+        so_far = [_down((local - timedelta(days=back)).astimezone(UTC)) for back in earlier]
+        ends = [self.midnight(now, days=1 - back) for back in earlier]
+        rows = self._ask("usual", begins[-1], ends[0], scope, begins=begins, so_far=so_far, ends=ends)
+        known = [row for row in rows if row["whole_day"]]
+        return Usual(len(known), _spread(row["whole_day"] for row in known), _spread(row["so_far"] for row in known))
+
+    def usual_days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> dict[date, Usual]:
+        """For each of the last days what was usual before it: the band behind the chart of `days`."""
+        counts: dict[date, int] = {}
+        for row in self.days(now, days + 7 * USUAL_WEEKS, scope):
+            counts[row["day"]] = counts.get(row["day"], 0) + row["messages"]
+        today = now.astimezone(self._zone).date()
+        bands = {}
+        for back in range(days):
+            day = today - timedelta(days=back)
+            earlier = [counts.get(day - timedelta(days=7 * week), 0) for week in range(1, USUAL_WEEKS + 1)]
+            known = [count for count in earlier if count]
+            bands[day] = Usual(len(known), _spread(known), None)
+        return bands
+
+    # ── what went wrong ───────────────────────────────────────────────────────────────────────
+
+    def errors(
+        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
+    ) -> list[dict[str, Any]]:
+        """Why messages failed, the most frequent first.
+
+        Returns:
+            `error, count, last_seen, retried_ok`: of the messages counted, how many were acknowledged since, by
+            another run under the same message id.
+        """
+        return self._ask("errors", since, until, scope, limit=limit)
+
+    def run_errors(
+        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
+    ) -> list[dict[str, Any]]:
+        """Why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok`.
+
+        `retried_ok`: how many of them were repeated since, for the same scheduled time, to a good end.
+        """
+        return self._ask("run_errors", since, until, scope, limit=limit)
+
+    def reject_reasons(
+        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
+    ) -> list[dict[str, Any]]:
+        """Why rows were rejected, the most frequent first: `column, database_type, reason, count, runs, last_seen`."""
+        return self._ask("reject_reasons", since, until, scope, limit=limit)
+
+    # ── runs and messages ─────────────────────────────────────────────────────────────────────
+
+    def runs(
+        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 1000
+    ) -> list[dict[str, Any]]:
+        """Runs that began in the period, the newest first.
+
+        Returns:
+            The columns of the view `runs`, and `last_acknowledged_at`, `triggered_at` (the scheduled time where the
+            calendar asked, else the beginning), `end_to_end_s` (trigger to last acknowledgement), `rows_per_s`.
+        """
+        return self._ask("run_figures", since, until, scope, limit=limit)
+
+    def run_span(self, run_id: str, since: datetime, until: datetime) -> dict[str, Any]:
+        """When a run's first message was handed over and acknowledged, and when the last; None where there is none.
+
+        Args:
+            run_id: The run.
+            since: When it began: sends are stored in order of time, so a few of 50,000,000 are read.
+            until: When it ended.
+        """
+        return self._rows("run_span", {"run_id": run_id, "since": since, "until": until})[0]
+
+    def latency_histogram(self, run_id: str) -> list[dict[str, Any]]:
+        """The latencies of one run: `from_ms, to_ms, messages`, by latency; each step is 3 % wider than the last."""
+        return self._rows("latency_histogram", {"run_id": run_id})
+
+    def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
+        """Every send of that key, also where blanks follow it, as in a CHAR column; oldest first, times aware UTC."""
+        found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
+        return [row for row in found if row.pop("same")]
+
+    def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
+        """The newest `limit` sends whose key begins so, by key and time; times aware UTC."""
+        size = min(len(start.encode()), 8)
+        below = 6 * (8 - size)
+        low = self._head_of(start) >> below << below
+        values = {"key": start, "low": low, "high": low + (1 << below) - 1, "limit": limit}
+        exact = "starts_with(key, $key)"
+        steps = (exact,) if size == 8 else (NEWEST_ROWS, "true", exact)
+        found: list[dict[str, Any]] = []
+        for match in steps:
+            found = self._find_beginning(match, values)
+            if len(found) >= limit and all(row["begins"] for row in found):
+                break
+            if match == "true" and len(found) < limit:
+                break  # these are all
+        newest = [row for row in found if row.pop("begins")][:limit]
+        return sorted(newest, key=lambda row: (row["key"], row["handed_over_at"], row["attempt"]))
+
+    def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        return self._answered(self._sql["found_beginning"].replace("{match}", match), values)
+
+    def _head_of(self, key: str) -> int:
+        return int(self._rows("head_of_key", {"key": key})[0]["head"])
+
+    # ── how they are asked ────────────────────────────────────────────────────────────────────
+
+    def midnight(self, now: datetime, days: int = 0) -> datetime:
+        """When the day of `now`, or one so many days later, begins in the zone."""
+        day = now.astimezone(self._zone).date() + timedelta(days=days)
+        return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
+
+    def _ask(
+        self, name: str, since: datetime, until: datetime, scope: Scope | None, **values: Any
+    ) -> list[dict[str, Any]]:
+        first, last = _up(since), _down(until)
+        if first > last:  # within one quarter
+            first = last = until
+        period = {"since": since, "until": until, "first": first, "last": last}
+        return self._rows(name, asdict(scope or EVERYTHING) | period | values)
+
+    def _rows(self, name: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        sql = self._sql[name]
+        asked = set(re.findall(r"\$(\w+)", sql))
+        return self._answered(sql, {n: _plain(value) for n, value in values.items() if n in asked})
+
+    def _answered(self, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+        import duckdb
+
+        try:
+            return dicts(self._db.execute(sql, values))
+        except duckdb.Error as error:
+            if self._again is None:
+                raise
+            self._db = self._again(error)
+            make_zone(self._db, self._timezone)
+        return dicts(self._db.execute(sql, values))
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of sums in the words of the page."""
+    total = row["total"]
+    latency_ms = {name: _rounded(row.get(f"latency_{name}_ms")) for name in ("avg", "p50", "p90", "p99")}
+    return {
+        "messages": row["sent"],
+        "errors": row["failed"],
+        "retried": row["retried"],
+        "timed_out": row["timed_out"],
+        "success_rate": row["sent"] / total if total else None,
+        "error_rate": row["failed"] / total if total else None,
+        "retry_rate": row["retried"] / total if total else None,
+        "timeout_rate": row["timed_out"] / total if total else None,
+        "bytes": row["bytes"],
+        "avg_latency_ms": latency_ms["avg"],
+        "latency_ms": latency_ms,
+        "last_send": row["last_send"],
+    }
+
+
+def _without_rate(totals: dict[str, Any]) -> dict[str, Any]:
+    """The day is not over, so messages a second over all of it would say nothing."""
+    return {name: value for name, value in totals.items() if name != "messages_per_s"}
+
+
+def _rounded(latency_ms: float | None) -> float | None:
+    return None if latency_ms is None else round(latency_ms, 2)
+
+
+_NOTHING_SENT = _numbers(
+    {"total": 0, "sent": 0, "failed": 0, "retried": 0, "timed_out": 0, "bytes": 0, "last_send": None}
+)
+_NO_RUNS = {
+    **dict.fromkeys(("runs", "succeeded", "not_succeeded", "rows_read", "acknowledged", "rejected"), 0),
+    **dict.fromkeys(("duration_avg_s", "duration_max_s", "rows_per_s", "end_to_end_avg_s", "end_to_end_max_s")),
+}
+
+
+def _spread(counts: Iterable[int]) -> tuple[int, int, int] | None:
+    ordered = sorted(counts)
+    if len(ordered) < FEWEST_USUAL:
+        return None
+    return ordered[0], round(statistics.median(ordered)), ordered[-1]
+
+
+def _down(moment: datetime) -> datetime:
+    return moment - (moment - EPOCH) % QUARTER
+
+
+def _up(moment: datetime) -> datetime:
+    return moment + (EPOCH - moment) % QUARTER
+
+
+# ── the edge to DuckDB ────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def metrics_sql() -> dict[str, str]:
+    """The statements of metrics.sql."""
+    return load_named_sql("metrics.sql")
+
+
+def make_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:
+    """The table `zone`: from which moment which offset holds."""
+    _make_zone(db, timezone, "TEMP TABLE")
+
+
+def keep_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:
+    """The same in the file that is open, for views that stand in it; written only where it is another one."""
+    kept = db.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'zone' AND NOT temporary").fetchone()
+    wanted = (timezone, len(_offsets_so_far(timezone)))
+    if not kept or db.execute("SELECT any_value(timezone), count(*) FROM main.zone").fetchone() != wanted:
+        _make_zone(db, timezone, "TABLE")
+
+
+def _make_zone(db: duckdb.DuckDBPyConnection, timezone: str, kind: str) -> None:
+    begins, offsets = zip(*_offsets_so_far(timezone), strict=True)
+    db.execute(
+        f"CREATE OR REPLACE {kind} zone AS SELECT ? AS timezone, unnest(?::TIMESTAMP[]) AS begins, "
+        "to_seconds(unnest(?::BIGINT[])) AS utc_offset",
+        [timezone, [_plain(moment) for moment in begins], list(offsets)],
+    )
+
+
+def _offsets_so_far(timezone: str) -> Sequence[tuple[datetime, int]]:
+    return _offsets(timezone, datetime.now(UTC).year + 2)
+
+
+@cache
+def _offsets(timezone: str, until_year: int) -> Sequence[tuple[datetime, int]]:
+    """Changes of a zone's offset since 2000, to the quarter-hour: (UTC, seconds)."""
+    zone = ZoneInfo(timezone)
+
+    def offset(moment: datetime) -> int:
+        return int((moment.astimezone(zone).utcoffset() or timedelta()).total_seconds())
+
+    weeks = [datetime(2000, 1, 1, tzinfo=UTC) + timedelta(days=7 * n) for n in range((until_year - 2000) * 53)]
+    found = [(EPOCH, offset(weeks[0]))]
+    for before, after in pairwise(weeks):
+        if offset(before) == offset(after):
+            continue
+        quarters = range(1, 7 * 24 * 4 + 1)
+        moment = next(before + n * QUARTER for n in quarters if offset(before + n * QUARTER) == offset(after))
+        found.append((moment, offset(after)))
+    return found
+
+
+def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Rows by column name; times aware UTC."""
+    names = [column[0] for column in result.description or []]
+    return [
+        {n: v.replace(tzinfo=UTC) if isinstance(v, datetime) else v for n, v in zip(names, row, strict=True)}
+        for row in result.fetchall()
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """DuckDB's TIMESTAMP columns hold UTC without a zone."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value

@@ -1,0 +1,159 @@
+"""The sends for notebooks: SQL over everything that was sent, which can do no harm.
+
+A notebook stays open for days. So the file is opened for each question and let go with its answer, which is in memory:
+the runner copies in between. A question is a SELECT; it reaches no other file and no network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import duckdb
+
+from core.errors import ConfigError
+from core.records.metrics import Metrics, may_be_damage
+from core.records.metrics_queries import make_zone, metrics_sql
+from core.workspace.paths import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["VIEWS", "MetricsReader", "open_metrics"]
+
+VIEWS = ("sends", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
+"""What a question may ask of; docs/METRICS.md tells each column."""
+COUNTED = re.compile(r"\b(daily|hourly_latency|latency|traffic)\b", re.IGNORECASE)
+MOST_ROWS = 5_000_000
+"""Rows of an answer: they are kept in memory, at about 200 bytes each."""
+MEMORY = "2GB"
+"""For one question, so that a notebook on the runner's machine never takes what the runner needs."""
+
+
+class MetricsReader:
+    """Answers SQL over the views `sends`, `runs`, `rejects`, `daily`, `hourly_latency`, `latency` and `errors`.
+
+    What is not copied into metrics.duckdb yet is seen too. Times are UTC; days and hours those of the workspace's zone.
+
+    Args:
+        workspace: Whose sends.
+        timezone: Where days and hours begin.
+    """
+
+    def __init__(self, workspace: Workspace, timezone: str) -> None:
+        self.workspace = workspace
+        self.timezone = timezone
+        self._metrics = Metrics(workspace)
+        self._answers = duckdb.connect(":memory:")
+
+    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """Answers a question; the answer is complete and in memory.
+
+        Args:
+            query: One SELECT, or DESCRIBE, SHOW, SUMMARIZE.
+            params: Values for `?`, or by name for `$name`.
+
+        Returns:
+            A relation of DuckDB: `.df()`, `.fetchall()`, `.arrow()`, `.show()`, or another question over it.
+
+        Raises:
+            ConfigError: It is not one SELECT, or DuckDB does not understand it, or its answer has over 5,000,000 rows.
+            LedgerBusy: Another program has the file open for writing for longer than 5 s.
+            StorageFailed: A file may not be read, or memory is short.
+        """
+        _require_question(query)
+
+        def question(db: duckdb.DuckDBPyConnection) -> pa.Table:
+            make_zone(db, self.timezone)
+            for view in ("daily", "hourly_latency", "latency", "errors"):
+                db.execute(metrics_sql()[f"view_{view}"])
+            self._lock_in(db)
+            try:
+                return _answer(db.sql(query, params=params))
+            except duckdb.Error as error:
+                if may_be_damage(error):
+                    raise
+                raise _not_understood(error) from None
+
+        return self._answers.from_arrow(self._metrics.answer(question, counted=COUNTED.search(query) is not None))
+
+    execute = sql
+
+    def table(self, view: str) -> duckdb.DuckDBPyRelation:
+        """A whole view."""
+        if view not in VIEWS:
+            raise ConfigError(f"there is no view {view!r}", remedy=f"use one of {', '.join(VIEWS)}")
+        return self.sql(f"SELECT * FROM {view}")  # noqa: S608 - one of our own names
+
+    def close(self) -> None:
+        """Forgets the answers; no file is open in any case."""
+        self._answers.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _lock_in(self, db: duckdb.DuckDBPyConnection) -> None:
+        """From here on nothing but the segments that wait can be opened, and nothing is written, not even when memory is short."""
+        db.execute("SET temp_directory = ''")
+        db.execute(f"SET memory_limit = '{MEMORY}'")
+        db.execute("SET allowed_paths = ?", [[str(path) for path in self._metrics.waiting]])
+        db.execute("SET enable_external_access = false")
+        db.execute("SET lock_configuration = true")
+
+
+def open_metrics(workspace: str | Path | None = None) -> MetricsReader:
+    """Opens the sends of a workspace for questions in SQL; it can do no harm and hinders nobody.
+
+    Args:
+        workspace: Its folder; None: that of PSTT_WORKSPACE, else the current one.
+
+    Raises:
+        ConfigError: The folder is not there, or a setting is wrong.
+    """
+    from core.workspace.settings import load_settings
+
+    found = Workspace.find(Path(workspace) if workspace is not None else None, os.environ)
+    return MetricsReader(found, load_settings(found, os.environ).PSTT_TIMEZONE)
+
+
+def _require_question(query: str) -> None:
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise _not_understood(error) from None
+    allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+    if len(statements) != 1 or statements[0].type not in allowed:
+        raise ConfigError(
+            "only one SELECT at a time is answered",
+            why="metrics are read here, never changed",
+            remedy="keep an answer with .df(), or write it with .df().to_csv(…)",
+        )
+
+
+def _answer(result: duckdb.DuckDBPyRelation) -> pa.Table:
+    import pyarrow as pa
+
+    batches, rows = [], 0
+    reader = result.to_arrow_reader(100_000)
+    for batch in reader:
+        batches.append(batch)
+        rows += batch.num_rows
+        if rows > MOST_ROWS:
+            raise ConfigError(
+                f"the answer has more than {MOST_ROWS:,} rows", remedy="count in SQL, or add WHERE or LIMIT"
+            )
+    return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _not_understood(error: duckdb.Error) -> ConfigError:
+    return ConfigError(
+        "the question cannot be answered",
+        why=str(error).split("\n\n")[0].strip(),
+        remedy="docs/METRICS.md lists the views and their columns",
+    )

@@ -1,0 +1,435 @@
+"""Every send, durable on disk before its run is called finished: Parquet segments below `.pstt/spool/`.
+
+A segment is written aside, flushed to the disk and renamed, so that one that can be seen is whole.
+Sending never waits for DuckDB: `core.records.metrics` copies segments into `metrics.duckdb` afterwards, and
+can make that file again from them.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from core.errors import PsttError, RetriesExhausted, StorageFailed
+from core.model.all import Delivery, Destination, PartitionRange
+
+__all__ = [
+    "SEND_SCHEMA",
+    "Spool",
+    "Tally",
+    "flush_folder",
+    "read_segment",
+    "segments_of",
+    "sent_by",
+    "write_segment",
+]
+
+SEGMENT_SENDS = 50_000
+"""Sends a segment: 8 MB of buffers, and 40 ms to write."""
+ENCODED_SENDS = 12_500
+"""Of these so many are encoded at once: Parquet's buffers would else take 20 MB."""
+SUFFIX = ".parquet"
+MIN_FREE_BYTES = 64 * 1024 * 1024
+
+SEND_SCHEMA = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("job", pa.string()),
+        ("topic", pa.string()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        ("key", pa.string()),
+        ("message_id", pa.string()),
+        ("size_bytes", pa.int32()),
+        ("handed_over_at", pa.timestamp("us")),
+        ("latency_ms", pa.float32()),
+        ("attempt", pa.int16()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("error_class", pa.string()),
+        ("cluster", pa.string()),
+        ("cluster_id", pa.string()),
+        ("bootstrap_servers", pa.string()),
+    ]
+)
+
+COUNTED = ["topic", "partition", "offset", "key", "size_bytes", "handed_over_at", "latency_ms", "attempt"]
+"""What a tally looks at."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the recorded sends add up to. Latencies are counted in steps of 0.1 ms, so memory stays flat."""
+
+    acknowledged: int = 0
+    failed: int = 0
+    retried: int = 0
+    bytes: int = 0
+    latencies: Counter[float] = field(default_factory=Counter)
+    """Latency in ms, rounded to 0.1 → messages."""
+    ranges: dict[tuple[str, int], PartitionRange] = field(default_factory=dict)
+    unplaced: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Topic and partition → messages that were acknowledged without an offset: there already when they were sent again."""
+    falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
+    """Topic and partition → each time that offsets went back: (before, then)."""
+    last_handed_over_at: datetime | None = None
+
+    def percentile_ms(self, share: float) -> float | None:
+        """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
+        total = sum(self.latencies.values())
+        seen = 0
+        for latency_ms in sorted(self.latencies):
+            seen += self.latencies[latency_ms]
+            if seen >= share * total:
+                return latency_ms
+        return None
+
+    @property
+    def average_ms(self) -> float | None:
+        """Mean latency of the acknowledged messages."""
+        total = sum(self.latencies.values())
+        return sum(ms * count for ms, count in self.latencies.items()) / total if total else None
+
+    @property
+    def latency_counts(self) -> dict[str, int]:
+        """Latency in ms to two digits → messages: some hundred entries at most."""
+        counts: Counter[str] = Counter()
+        for latency_ms, count in self.latencies.items():
+            counts[f"{float(f'{latency_ms:.2g}'):g}"] += count
+        return dict(counts)
+
+    @property
+    def partitions(self) -> tuple[PartitionRange, ...]:
+        """Offsets by topic and partition, in order."""
+        return tuple(self.ranges[place] for place in sorted(self.ranges))
+
+    @property
+    def placed(self) -> tuple[PartitionRange, ...]:
+        """The same of the messages whose offset is known."""
+        counted = (replace(r, count=r.count - self.unplaced[r.topic, r.partition]) for r in self.partitions)
+        return tuple(r for r in counted if r.count)
+
+    def add(self, sends: pa.Table) -> None:
+        """Adds the sends of a segment; by columns, at 0.02 µs a send."""
+        are_sent = pc.is_valid(sends["partition"])
+        sent = sends if pc.all(are_sent).as_py() else sends.filter(are_sent)
+        self.acknowledged += sent.num_rows
+        self.failed += sends.num_rows - sent.num_rows
+        last = pc.max(sends["handed_over_at"]).cast(pa.int64()).as_py()
+        if last is not None:
+            moment = datetime.fromtimestamp(last / 1e6, UTC)
+            self.last_handed_over_at = max(moment, self.last_handed_over_at or moment)
+        self.retried += pc.sum(pc.greater(sends["attempt"], _number(1))).as_py() or 0
+        self.bytes += (pc.sum(sent["size_bytes"]).as_py() or 0) + (pc.sum(pc.binary_length(sent["key"])).as_py() or 0)
+        for entry in pc.value_counts(pc.round(sent["latency_ms"].cast(pa.float64()), 1)).to_pylist():
+            self.latencies[entry["values"]] += entry["counts"]
+        for topic in pc.unique(sent["topic"]):
+            is_topic = pc.equal(sent["topic"], topic)
+            for partition in pc.unique(sent["partition"].filter(is_topic)):
+                offsets = sent["offset"].filter(pc.and_(is_topic, pc.equal(sent["partition"], partition)))
+                place = (topic.as_py(), partition.as_py())
+                self.unplaced[place] += offsets.null_count
+                _widen(self.ranges, place, offsets)
+
+
+class Spool:
+    """The sends of one run on their way to disk. Use `close` in the end; what it returns without error is durable.
+
+    Args:
+        folder: `.pstt/spool` of the workspace.
+        run_id: The run they belong to.
+        job: Its job's slug; empty for a manual send.
+
+    Raises:
+        StorageFailed: The folder cannot be written, or the disk is all but full.
+    """
+
+    def __init__(self, folder: Path, *, run_id: str, job: str) -> None:
+        self.folder = folder
+        self.run_id = run_id
+        self.job = job
+        self.destination = Destination()
+        """Where the sends go; to be told before the first segment is written."""
+        self.tally = Tally()
+        self._segments = 0
+        self._failure: StorageFailed | None = None
+        """Why a segment could not be written; nothing is kept after it."""
+        self._clear()
+        self._require_room()
+
+    def record(self, delivery: Delivery) -> None:
+        """Keeps what became of a batch; writes a segment whenever enough has come together.
+
+        Raises:
+            StorageFailed: It cannot be written; the run must not be called finished.
+        """
+        if self._failure:
+            raise self._failure
+        batch = delivery.batch
+        self._topics.append((batch.topic, len(batch)))
+        self._keys += batch.keys
+        self._ids += batch.message_ids
+        self._sizes.extend(map(len, batch.values))
+        self._partitions += delivery.partitions
+        self._offsets += delivery.offsets
+        self._handed_over += delivery.handed_over_at_us
+        self._latencies += delivery.latencies_ms
+        self._attempts += delivery.attempts
+        for partition, fall in delivery.went_back.items():
+            self.tally.falls.setdefault((batch.topic, partition), []).append(fall)
+        first = len(self._keys) - len(batch)
+        for index, error in delivery.errors.items():
+            self._errors[first + index] = (error.text, _class_of(error))
+        if len(self._keys) >= SEGMENT_SENDS:
+            self._write()
+
+    def close(self) -> Tally:
+        """Writes what is left; after it every recorded send is durable."""
+        if self._failure:
+            raise self._failure
+        if self._keys:
+            self._write()
+        return self.tally
+
+    def _clear(self) -> None:
+        self._topics: list[tuple[str, int]] = []
+        self._keys: list[bytes | None] = []
+        self._ids: list[bytes] = []
+        self._sizes: array[int] = array("i")
+        self._partitions: array[int] = array("i")
+        self._offsets: array[int] = array("q")
+        self._handed_over: array[int] = array("q")
+        self._latencies: array[float] = array("d")
+        self._attempts: array[int] = array("i")
+        self._errors: dict[int, tuple[str, str]] = {}
+        """Index → text and class."""
+
+    def _require_room(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".{self.run_id}.probe"
+            probe.write_bytes(b"\0" * 4096)
+            probe.unlink()
+            free = _free_bytes(self.folder)
+        except OSError as error:
+            raise self._failed(error) from None
+        if free < MIN_FREE_BYTES:
+            raise StorageFailed(
+                f"the disk of {self.folder} is all but full ({free // 2**20} MB free)",
+                why="each send has to be written down before a run counts as finished",
+                remedy="make room and run again; nothing was sent",
+            )
+
+    def _write(self) -> None:
+        table = self._table()
+        self._segments += 1
+        try:
+            write_segment(table, self.folder / f"{self.run_id}-{self._segments:06}{SUFFIX}")
+        except OSError as error:
+            self._failure = self._failed(error)
+            raise self._failure from None
+        self.tally.add(table.select(COUNTED))
+        self._clear()
+        del table
+        # Arrow's allocator would keep 30 MB for the next segment, which comes half a second later at best.
+        pa.default_memory_pool().release_unused()
+
+    def _failed(self, error: OSError) -> StorageFailed:
+        return StorageFailed(
+            f"the sends of run {self.run_id} cannot be written to {self.folder}",
+            why=error.strerror or str(error),
+            remedy="make room or mend the folder's permissions, then run again: the same rows get the same message ids",
+        )
+
+    def _table(self) -> pa.Table:
+        count = len(self._keys)
+        partitions = _wrapped(self._partitions, pa.int32())
+        acknowledged = pc.greater_equal(partitions, _number(0))
+        errors = classes = pa.nulls(count, pa.string())
+        if self._errors:
+            told = [self._errors.get(i) for i in range(count)]
+            errors, classes = (_text([None if t is None else t[part].encode() for t in told]) for part in (0, 1))
+        latencies = _wrapped(self._latencies, pa.float64()).cast(pa.float32())
+        offsets = _wrapped(self._offsets, pa.int64())
+        columns = [
+            pa.repeat(_word(self.run_id), count),
+            pa.repeat(_word(self.job), count),
+            pa.concat_arrays([pa.repeat(_word(topic), n) for topic, n in _runs_of(self._topics)]),
+            _where(acknowledged, partitions),
+            # An idempotent repeat whose first answer was lost is acknowledged without its offset.
+            _where(pc.and_(acknowledged, pc.greater_equal(offsets, _number(0))), offsets),
+            _text(self._keys),
+            _text(self._ids),
+            _wrapped(self._sizes, pa.int32()),
+            _wrapped(self._handed_over, pa.timestamp("us")),
+            _where(acknowledged, latencies),
+            _wrapped(self._attempts, pa.int32()).cast(pa.int16()),
+            pc.if_else(acknowledged, _word("acknowledged"), _word("failed")),
+            errors,
+            classes,
+            *(
+                pa.repeat(_word(text), count) if text else pa.nulls(count, pa.string())
+                for text in astuple(self.destination)
+            ),
+        ]
+        return pa.Table.from_arrays(columns, schema=SEND_SCHEMA)
+
+
+def segments_of(folder: Path, run_id: str) -> list[Path]:
+    """The segments of one run in a folder, in order."""
+    return sorted(folder.glob(f"{run_id}-*{SUFFIX}"))
+
+
+def read_segment(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The sends of a segment; only these columns, where some are named.
+
+    Raises:
+        StorageFailed: It is not there, or is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as opened:
+            return opened.read(columns)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageFailed(
+            f"{file} cannot be read", why=str(error).splitlines()[0], remedy="restore it from a backup"
+        ) from None
+
+
+def write_segment(sends: pa.Table, file: Path) -> None:
+    """Writes a segment aside, flushes it to the disk and renames it; raises OSError and leaves nothing torn."""
+    aside = file.with_suffix(".tmp")
+    try:
+        with aside.open("wb") as stream:
+            pq.write_table(
+                sends,
+                stream,
+                row_group_size=ENCODED_SENDS,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=_REPEATING,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(file)
+        flush_folder(file.parent)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def sent_by(folder: Path, run_id: str) -> Tally:
+    """What the segments of a run add up to.
+
+    Raises:
+        StorageFailed: One of them cannot be read.
+    """
+    tally = Tally()
+    for file in segments_of(folder, run_id):
+        tally.add(read_segment(file, COUNTED))
+    return tally
+
+
+_REPEATING = ["run_id", "job", "topic", "status", "error", "error_class", "cluster", "cluster_id", "bootstrap_servers"]
+
+
+def _class_of(error: PsttError) -> str:
+    """What failed in the end: of a message that was tried too often, why its last try failed."""
+    cause = error.__cause__ if isinstance(error, RetriesExhausted) else None
+    return type(cause or error).__name__
+
+
+def _widen(ranges: dict[tuple[str, int], PartitionRange], place: tuple[str, int], offsets: pa.ChunkedArray) -> None:
+    """Adds messages to what is known of a partition; those without an offset are only counted."""
+    known = ranges.get(place)
+    spread = pc.min_max(offsets).as_py()
+    firsts: list[int] = [known.first_offset] if known else []
+    lasts: list[int] = [known.last_offset] if known else []
+    if spread["min"] is not None:
+        firsts, lasts = [*firsts, spread["min"]], [*lasts, spread["max"]]
+    count = len(offsets) + (known.count if known else 0)
+    ranges[place] = PartitionRange(*place, min(firsts, default=0), max(lasts, default=0), count)
+
+
+# `pa.array`, `pa.scalar`, plain numbers given to `pc` and `Table.group_by` import pandas where it is installed: 55 MB
+# and 0.3 s a process. Buffers do not (pyarrow 26, pandas-shim.pxi; a test holds this).
+
+
+def _number(value: int) -> pa.Scalar:
+    return _wrapped(array("i", [value]), pa.int32())[0]
+
+
+def _word(text: str) -> pa.Scalar:
+    return _from_bytes([text.encode()])[0]
+
+
+def _where(condition: pa.Array, values: pa.Array) -> pa.Array:
+    """The values where the condition holds, else null."""
+    return pc.if_else(condition, values, pa.nulls(1, values.type)[0])
+
+
+def _wrapped(values: array[Any], type_: pa.DataType) -> pa.Array:
+    """An Arrow array over the same memory, without a copy."""
+    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
+
+
+def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Adjacent equal topics joined: one entry a run instead of one a batch."""
+    joined: list[tuple[str, int]] = []
+    for topic, count in topics:
+        if joined and joined[-1][0] == topic:
+            joined[-1] = (topic, joined[-1][1] + count)
+        else:
+            joined.append((topic, count))
+    return joined
+
+
+def _text(values: Sequence[bytes | None]) -> pa.Array:
+    """UTF-8 as Arrow text."""
+    array_ = _from_bytes(values)
+    try:
+        array_.validate(full=True)
+    except pa.ArrowInvalid:  # keys of `KafkaService` may be any bytes
+        return _from_bytes([v if v is None else v.decode("utf-8", "backslashreplace").encode() for v in values])
+    return array_
+
+
+def _from_bytes(values: Sequence[bytes | None]) -> pa.Array:
+    present: Sequence[bytes] = values if None not in values else [v or b"" for v in values]  # type: ignore[assignment]
+    ends = array("i", accumulate(map(len, present), initial=0))
+    there = None
+    if present is not values:
+        flags = bytes(v is not None for v in values)
+        there = (
+            pa.Array.from_buffers(pa.uint8(), len(values), [None, pa.py_buffer(flags)]).cast(pa.bool_()).buffers()[1]
+        )
+    return pa.Array.from_buffers(pa.string(), len(values), [there, pa.py_buffer(ends), pa.py_buffer(b"".join(present))])
+
+
+def _free_bytes(folder: Path) -> int:
+    import shutil
+
+    return shutil.disk_usage(folder).free
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes a rename durable. Windows has no such call and does it with the file."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,164 @@
+"""A run that ends in a file: the same reading, rejects and verdict as a run to Kafka, another sink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from loguru import logger
+
+from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
+from core.files.names import distinct_columns
+from core.files.writer import open_sink
+from core.model.all import Plan, Reading, Rows, Run, RunFile, Source
+from core.records.ledger import Ledger, Outcome
+from core.run.row_reader import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
+from core.workspace.paths import Workspace
+
+__all__ = ["run_export"]
+
+
+def run_export(
+    plan: Plan,
+    source: Source,
+    workspace: Workspace,
+    ledger: Ledger,
+    *,
+    now: Callable[[], datetime],
+    stop: Stop,
+    progress: Progress | None = None,
+    look_at_columns: LookAtColumns | None = None,
+    folder: Path | None = None,
+) -> Run:
+    """Writes one job's rows into its file and returns the verdict; errors of the run are in the verdict, not raised.
+
+    Args:
+        plan: What is read; `plan.output` is the file's name below the folder.
+        source: The database.
+        workspace: Where `exports/` is.
+        ledger: Where run, rejects and file are written.
+        now: The clock, aware UTC.
+        stop: Set by somebody who wants the run to end; looked at between two fetches.
+        progress: Told how far the run is.
+        look_at_columns: Told the columns of the result before the first row; may refuse them.
+        folder: Another place than `exports/`, for a dry run.
+
+    Raises:
+        StorageFailed: The ledger itself cannot be written, so there is no verdict.
+        LedgerBusy: Another process holds the ledger.
+    """
+    run = ledger.start(plan, now())
+    intake = Intake(plan=plan, run=run, ledger=ledger, stop=stop, progress=progress, look_at_columns=look_at_columns)
+    files: list[RunFile] = []
+    error: PsttError | None = None
+    with logger.contextualize(run=run.run_id):
+        try:
+            with rare_collections():
+                files = _written(intake, source, workspace, folder or workspace.exports_dir)
+        except PsttError as failure:
+            error = failure
+        except KeyboardInterrupt:
+            error = RunCancelled("the run was cancelled", why="the program was told to end at once")
+        outcome = _outcome(intake, files, as_asked(error, stop), (now() - run.started_at).total_seconds())
+        return ledger.finish(run.run_id, outcome, now())
+
+
+def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path) -> list[RunFile]:
+    plan = intake.plan
+    file = workspace.inside(plan.output or "", folder)
+    root = workspace.root if folder == workspace.exports_dir else folder
+    files: list[RunFile] = []
+    with (
+        _alone(workspace, file, f'job "{plan.job.name}", run {intake.run.run_id}'),
+        source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
+    ):
+        reading = _Distinct(result)
+        encoded_rows = intake.rows(reading)
+        with open_sink(file, root, reading.columns, plan.job) as (sink, files):
+            for _, encoded in encoded_rows:
+                try:
+                    rejects = sink.write(encoded.row_numbers, encoded.data)
+                except OSError as error:
+                    raise StorageFailed(
+                        f"{file.name} cannot be written into {file.parent}",
+                        why=error.strerror or str(error),
+                        remedy="make room on that disk, then run again; nothing was left under the final name",
+                    ) from None
+                intake.acknowledged += len(encoded.data) - len(rejects)
+                intake.reject(rejects)
+            intake.check_whole()
+    return files
+
+
+class _Distinct:
+    """A result each of whose columns has a name of its own."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.columns = distinct_columns(reading.columns)
+        self.counted = reading.counted
+        self._reading = reading
+
+    def __iter__(self) -> Iterator[Rows]:
+        return iter(self._reading)
+
+
+@contextmanager
+def _alone(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
+    """Two jobs never write one file at once; the later one fails and is not tried again, since it would replace the file.
+
+    Raises:
+        RunFailed: Another run writes it.
+        StorageFailed: Locks cannot be made.
+    """
+    import hashlib
+
+    from filelock import FileLock, Timeout
+
+    # Windows and macOS take A.xlsx and a.xlsx for one file.
+    name = hashlib.sha256(str(file.resolve()).casefold().encode()).hexdigest()[:16]
+    locks = workspace.state_dir / "locks"
+    holder = locks / f"{name}.holder"
+    lock = FileLock(locks / f"{name}.file.lock", timeout=0)
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        holder.write_text(who, encoding="utf-8")
+    except Timeout:
+        other = holder.read_text(encoding="utf-8") if holder.exists() else "another run"
+        raise RunFailed(
+            f"{file.name} is being written by {other}",
+            why="two jobs have the same output",
+            remedy='give one of them another "output" in its .job.json',
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _outcome(intake: Intake, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:
+    written = sum(file.rows for file in files)
+    if error is None and intake.rows_read != written + intake.rejected:
+        error = RunFailed(
+            f"{intake.rows_read:,} rows read, but {written:,} written and {intake.rejected:,} rejected",
+            why="some rows are not accounted for",
+            remedy="report this: it is a defect of PSTT Kafka",
+        )
+    error = error or intake.unexpected()
+    return Outcome(
+        state=end_state(error, written),
+        rows_read=intake.rows_read,
+        rows_counted=intake.rows_counted,
+        sent=written,
+        acknowledged=written,
+        rejected=intake.rejected,
+        bytes=sum(file.size_bytes for file in files),
+        duration_s=duration_s,
+        files=tuple(files),
+        error=error,
+    )

@@ -1,0 +1,275 @@
+"""A job's first messages exactly as they would be sent, and what is odd about them; nothing is sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from core.files.names import distinct_columns
+from core.message.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope, Reject
+from core.model.all import Column, DbType, Job, Plan, Reading, Rows, Source
+
+__all__ = ["Preview", "PreviewMessage", "file_rows", "preview"]
+
+MADE_AT_THE_RUN = "(made at the run)"
+NEAR_LIMIT = 0.8
+"""Share of the size limit from which a message is worth a warning: rows of another day may be larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewMessage:
+    """One message as it would be sent."""
+
+    row_number: int
+    """In the result, from 1."""
+    key: str | None
+    headers: dict[str, str]
+    value: str
+    """The exact JSON text."""
+    size_bytes: int
+    """Of the value, as in `metrics.duckdb`; key and headers come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The first messages of a job, and what a person should look at before it runs."""
+
+    messages: list[PreviewMessage]
+    warnings: list[str]
+    """Each a sentence: which column, what is odd, what to do."""
+    rejects: list[Reject]
+    columns: tuple[Column, ...]
+
+
+def preview(
+    plan: Plan, source: Source, *, rows: int, now: Callable[[], datetime], max_request_size_bytes: int
+) -> Preview:
+    """Reads the first rows and makes their messages with the code of a run; sends nothing.
+
+    A column that may not be sent at all is a warning here and not an error, so that a person sees
+    every such column at once.
+
+    Args:
+        plan: What would be read and where it would go.
+        source: The database.
+        rows: Rows to read, at most.
+        now: The clock, aware UTC.
+        max_request_size_bytes: The client's limit for one message.
+
+    Raises:
+        SourceUnavailable, NotAuthorised, QueryFailed: As in `Source.read`.
+        ConfigError: The job names a column that the query does not return.
+    """
+    with source.read(plan.query.steps, fetch_rows=rows) as reading:
+        columns = reading.columns if plan.output is None else distinct_columns(reading.columns)
+        refused = [
+            f"{c.name} ({c.database_type}) cannot be sent, so nothing is shown: {c.refusal}"
+            for c in columns
+            if c.refusal
+        ]
+        if refused:
+            return Preview([], refused, [], columns)
+        envelope = Envelope(columns, plan.job, scheduled_at=plan.scheduled_at)
+        given = list(_first(reading, rows))
+    messages: list[PreviewMessage] = []
+    rejects: list[Reject] = []
+    for fetched in given:
+        encoded = envelope.encode(fetched)
+        values = envelope.wrap(encoded.data, extracted_at=encoded.extracted_at, published_at=now())
+        messages += _messages(encoded, values, plan.job)
+        rejects += encoded.rejects
+    cells = [row for fetched in given for row in fetched.rows]
+    seen = _Seen(plan.job, source.db_type, columns, cells, messages, rejects, max_request_size_bytes)
+    return Preview(messages, list(seen.warnings()), rejects, columns)
+
+
+def file_rows(seen: Preview, job: Job) -> list[list[str]]:
+    """The same rows as they would stand in the file of an Excel or CSV job, one text a cell."""
+    from core.files.writer import Cells, shown
+
+    cells = Cells(seen.columns, job)
+    start, end = len('{"data":'), -len("}")
+    return [[shown(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in seen.messages]
+
+
+def _first(reading: Reading, rows: int) -> Iterator[Rows]:
+    """The first `rows` rows; stops without asking for the fetch after them."""
+    left = rows
+    for fetched in reading:
+        yield Rows(fetched.first_row, fetched.rows[:left], fetched.extracted_at)
+        left -= len(fetched.rows)
+        if left <= 0:
+            return
+
+
+def _messages(encoded: Encoded, values: Sequence[bytes], job: Job) -> Iterator[PreviewMessage]:
+    for i, value in enumerate(values):
+        key = encoded.keys[i]
+        headers = {"message_id": encoded.message_ids[i].decode(), "run_id": MADE_AT_THE_RUN, "job": job.name}
+        yield PreviewMessage(
+            encoded.row_numbers[i],
+            None if key is None else key.decode(),
+            headers | dict(job.headers),
+            value.decode(),
+            len(value),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was read and made, to be looked at for what is odd."""
+
+    job: Job
+    db_type: DbType
+    columns: tuple[Column, ...]
+    rows: list[Sequence[Any]]
+    messages: list[PreviewMessage]
+    rejects: list[Reject]
+    max_request_size_bytes: int
+
+    def warnings(self) -> Iterator[str]:
+        if not self.rows:
+            nothing = "send nothing" if self.job.export_format == "kafka" else "write a file with the header alone"
+            yield f"the query returns no rows for these parameters: a run would be green and {nothing}"
+            return
+        yield from self.null_keys()
+        yield from self.repeated_keys()
+        yield from self.number_keys()
+        yield from self.padded_keys()
+        for index, column in enumerate(self.columns):
+            values = [row[index] for row in self.rows if row[index] is not None]
+            if self.job.export_format == "kafka":
+                yield from self.large_numbers(column, values)
+            yield from self.mixed_dates(column, values)
+        yield from self.large_messages()
+        yield from self.bad_rows()
+
+    @property
+    def key_columns(self) -> list[Column]:
+        fields = self.job.kafka_config.message_key_field or ()
+        wanted = [fields] if isinstance(fields, str) else list(fields)
+        by_name = {column.name.lower(): column for column in self.columns}
+        return [by_name[name.lower()] for name in wanted]
+
+    @property
+    def key_name(self) -> str:
+        return " + ".join(column.name for column in self.key_columns)
+
+    def override(self, column: Column) -> str | None:
+        return next((kind for name, kind in self.job.types.items() if name.lower() == column.name.lower()), None)
+
+    def null_keys(self) -> Iterator[str]:
+        if not self.key_columns:
+            return
+        mend = f"add {self.key_columns[0].name} IS NOT NULL to the query"
+        if sent := sum(message.key is None for message in self.messages):
+            yield f"{self.key_name}: the key is null in {self._of_rows(sent)}, sent without a key to any partition; {mend} or choose another message_key_field"
+        refused = [reject for reject in self.rejects if reject.reason == NULL_KEY]
+        if refused:
+            end = "would be rejected" if self.job.on_null_key == "reject" else "would end the run"
+            first = refused[0]
+            yield f'{first.column}: the key is null in {self._of_rows(len(refused))} (first in row {first.row_number}), which {end}; {mend}, or set "on_null_key": "send"'
+
+    def repeated_keys(self) -> Iterator[str]:
+        counts = Counter(message.key for message in self.messages if message.key is not None)
+        repeated = sum(count for count in counts.values() if count > 1)
+        if repeated:
+            yield f"{self.key_name}: {repeated} of {len(self.messages)} messages share their key with another one; a compacted topic keeps only the last of each, so add a column to message_key_field if each row matters there"
+
+    def number_keys(self) -> Iterator[str]:
+        for column in self.key_columns:
+            if column.kind in ("integer", "decimal"):
+                yield f"{column.name} is a number in the database ({column.database_type}): leading zeros, if the real keys have them, are already gone from the key; if so, write {_padded(column.name, self.db_type)} in the query, with the true length"
+
+    def padded_keys(self) -> Iterator[str]:
+        for column in self.key_columns:
+            if self.override(column):
+                continue
+            index = self.columns.index(column)
+            padded = sum(isinstance(row[index], str) and row[index].endswith(" ") for row in self.rows)
+            if padded:
+                yield f'{column.name} ({column.database_type}): the key ends with blanks in {self._of_rows(padded)}, and readers who look for it without them find nothing; set "types": {{"{column.name}": "string"}} to send it without'
+
+    def large_numbers(self, column: Column, values: list[Any]) -> Iterator[str]:
+        """Digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""
+        override = self.override(column)
+        kind = override or column.kind
+        if kind not in ("integer", "decimal") or (override is None and self.job.decimals == "string"):
+            return
+        count = sum(map(_is_beyond_double, values))
+        if not count:
+            return
+        alone = f'"types": {{"{column.name}": "string"}}'
+        mend = f'"decimals": "string", or {alone} for this column alone' if override is None else alone
+        yield f"{column.name}: {self._of_rows(count)} hold a number beyond 2^53 or with more digits than a double keeps; readers in JavaScript and many tools would round it, so set {mend}"
+
+    def mixed_dates(self, column: Column, values: list[Any]) -> Iterator[str]:
+        if column.kind not in ("oracle_date", "date") or self.override(column):
+            return
+        clocks = sum(map(_has_clock, values))
+        if clocks and clocks != len(values):
+            yield f'{column.name}: {clocks} of {len(values)} dates carry a time of day and the others do not, so readers would meet two shapes; set "types": {{"{column.name}": "datetime"}} or "date"'
+
+    def large_messages(self) -> Iterator[str]:
+        limit = self.max_request_size_bytes
+        sizes = [(_wire_size(message), message.row_number) for message in self.messages]
+        over = [number for size, number in sizes if size > limit]
+        near = [number for size, number in sizes if limit * NEAR_LIMIT <= size <= limit]
+        mend = "leave out or shorten its largest column, or raise KAFKA_MAX_REQUEST_SIZE here and max.message.bytes on the topic"
+        if over:
+            yield f"{self._of_rows(len(over))} (first: row {over[0]}) make a message over the limit of {limit:,} bytes and would be rejected; {mend}"
+        if near:
+            yield f"{self._of_rows(len(near))} (first: row {near[0]}) make a message of 80 % or more of the limit of {limit:,} bytes; {mend}"
+
+    def bad_rows(self) -> Iterator[str]:
+        bad = [reject for reject in self.rejects if reject.reason != NULL_KEY]
+        if not bad:
+            return
+        first = bad[0]
+        place = f"row {first.row_number}" + (f", column {first.column}" if first.column else "")
+        if self.job.on_bad_row == "fail":
+            yield f'{place} would end the run: {first.reason}; mend the row, or set "on_bad_row": "reject"'
+        else:
+            yield f"{self._of_rows(len(bad))} would be rejected, the first is {place}: {first.reason}; mend the rows, or set the column's form under types"
+
+    def _of_rows(self, count: int) -> str:
+        return f"{count} of {len(self.rows)} rows"
+
+
+def _has_clock(value: Any) -> bool:
+    """Whether a date carries a time of day; SQLite's are text."""
+    if isinstance(value, str):
+        return len(value) > len("2026-01-17") and value[11:].strip("0:.") != ""
+    return isinstance(value, datetime) and value.time() != time()
+
+
+def _is_beyond_double(value: Any) -> bool:
+    """Whether a double cannot hold all digits. What is no finite number is left to the rejects."""
+    if isinstance(value, int):
+        return abs(value) > SAFE_INTEGER
+    try:
+        number = Decimal(value) if isinstance(value, str) else value
+    except InvalidOperation:
+        return False
+    if not isinstance(number, Decimal) or not number.is_finite():
+        return False
+    return abs(number) > SAFE_INTEGER or Decimal(repr(float(number))) != number
+
+
+def _padded(name: str, db_type: DbType) -> str:
+    """How that database writes a number with 12 digits."""
+    return {
+        "oracle": f"LPAD(TO_CHAR({name}), 12, '0')",
+        "postgresql": f"LPAD({name}::text, 12, '0')",
+        "sqlserver": f"RIGHT('000000000000' + CAST({name} AS varchar(12)), 12)",
+        "sqlite": f"printf('%012d', {name})",
+    }[db_type]
+
+
+def _wire_size(message: PreviewMessage) -> int:
+    headers = sum(len(name.encode()) + len(text.encode()) for name, text in message.headers.items())
+    return message.size_bytes + len((message.key or "").encode()) + headers

@@ -1,0 +1,222 @@
+"""What every run does on its way in, wherever its rows go: read, look at the columns, put rejects aside, know how it ends."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import compress
+from typing import Protocol
+
+from loguru import logger
+
+from core.errors import (
+    ExpectationFailed,
+    NothingArrived,
+    PsttError,
+    QueryFailed,
+    RunCancelled,
+    RunFailed,
+    RunInterrupted,
+)
+from core.message.envelope import NULL_KEY, Encoded, Envelope, Reject
+from core.model.all import Column, Plan, Reading, Run, Source
+from core.records.ledger import Ledger
+
+__all__ = [
+    "Intake",
+    "LookAtColumns",
+    "Progress",
+    "Stop",
+    "as_asked",
+    "check_expected",
+    "end_state",
+    "rare_collections",
+    "time_left_s",
+]
+
+COLLECT_AFTER = 10_000
+"""Objects that may come into being before the garbage collector looks."""
+
+
+class Stop(Protocol):
+    """A flag that somebody may set; `threading.Event` is one."""
+
+    def is_set(self) -> bool:
+        """Whether the run is asked to stop."""
+        ...
+
+
+class Progress(Protocol):
+    """Told how far a run has come."""
+
+    def __call__(self, rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
+        """Called after each fetch; `rows_counted` is the total where it is known."""
+        ...
+
+
+class LookAtColumns(Protocol):
+    """Told what the result looks like; `core.records.columns` is one."""
+
+    def __call__(self, columns: Sequence[Column], /) -> None:
+        """Called once a run, before the first row is made into a message.
+
+        Raises:
+            ColumnsChanged: The run has to stop.
+        """
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Intake:
+    """The reading side of one run."""
+
+    plan: Plan
+    run: Run
+    ledger: Ledger
+    stop: Stop
+    progress: Progress | None = None
+    look_at_columns: LookAtColumns | None = None
+    rows_read: int = 0
+    rows_counted: int | None = None
+    rejected: int = 0
+    acknowledged: int = 0
+    """Rows that are where they should be, as far as this run knows now."""
+
+    def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
+        """Yields the rows as keys and JSON, rejects put aside."""
+        plan = self.plan
+        with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
+            yield from self.rows(reading)
+
+    def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
+        """The same for a result that is open already; the columns are looked at when the first block is asked for."""
+        envelope = self.plan_of(reading)
+        for rows in reading:
+            if self.stop.is_set():
+                raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
+            encoded = envelope.encode(rows)
+            if self.plan.skip_ids is not None:
+                encoded = _without(encoded, self.plan.skip_ids)
+            self.rows_read += len(encoded.data) + len(encoded.rejects)
+            self.reject(encoded.rejects)
+            yield envelope, encoded
+            if self.progress:
+                self.progress(self.rows_read, self.acknowledged, self.rows_counted)
+
+    def plan_of(self, reading: Reading) -> Envelope:
+        """The envelope for the result's columns, once they have been looked at."""
+        self.rows_counted = reading.counted
+        if self.look_at_columns:
+            self.look_at_columns(reading.columns)
+        return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+
+    def reject(self, rejects: list[Reject]) -> None:
+        """Puts rows aside; ends the run where the job wants that."""
+        if not rejects:
+            return
+        self.ledger.add_rejects(self.run.run_id, rejects)
+        self.rejected += len(rejects)
+        if self.plan.log_payload:
+            for reject in rejects:
+                logger.debug("row {} rejected: {}: {}", reject.row_number, reject.reason, dict(reject.row or {}))
+        job = self.plan.job
+        for reject in rejects:
+            option = "on_null_key" if reject.reason == NULL_KEY else "on_bad_row"
+            if getattr(job, option) == "fail":
+                where = f"row {reject.row_number}" + (f", column {reject.column}" if reject.column else "")
+                raise RunFailed(
+                    f"{where} cannot be {'sent' if self.plan.output is None else 'written'}",
+                    why=reject.reason,
+                    remedy=f'mend the row, or set "{option}": "reject" in {job.slug}.job.json',
+                )
+
+    def check_whole(self) -> None:
+        """All rows are read: compares with the COUNT(*) of the same snapshot, and ends a run of which nothing arrives.
+
+        Raises:
+            QueryFailed: COUNT(*) was asked for and is another number.
+            NothingArrived: Each row was rejected.
+        """
+        if self.rows_read and self.rejected == self.rows_read:
+            raise NothingArrived(
+                f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
+                why="all were rejected",
+                remedy=f"python -m core rejects {self.run.run_id} lists the reasons",
+            )
+        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
+            raise QueryFailed(
+                f"COUNT(*) said {self.rows_counted:,} rows and {self.rows_read:,} were read",
+                why="the statement gives another result when it is run twice",
+                remedy="look for random or time functions in the query",
+            )
+
+    def unexpected(self) -> PsttError | None:
+        """The rows have arrived, and yet the run is not green: their number is not right."""
+        return None if self.plan.skip_ids is not None else check_expected(self.plan, self.rows_read)
+
+
+def check_expected(plan: Plan, rows_read: int) -> ExpectationFailed | None:
+    """Why that number of rows is not right; None: it is."""
+    low, high = (plan.expected.min, plan.expected.max) if plan.expected else (None, None)
+    if (low is None or rows_read >= low) and (high is None or rows_read <= high):
+        return None
+    wanted = f"{low or 0:,} to {high:,}" if high is not None else f"at least {low:,}"
+    return ExpectationFailed(
+        f"{rows_read:,} rows where {wanted} are expected",
+        why=plan.expected_why,
+        remedy=f"ask whether the source was complete; if this number is right, write "
+        f'"expect": {{"rows": {{"min": …, "max": …}}}} into {plan.job.slug}.job.json',
+    )
+
+
+def as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
+    """Who stopped the run knows better why: a time-out, the runner's own end."""
+    reason: PsttError | None = getattr(stop, "error", None)
+    return reason if reason is not None and isinstance(error, RunCancelled) else error
+
+
+def time_left_s(stop: Stop, timeout_s: float) -> float:
+    """What is left of the time that a stopped run may take to end."""
+    left_s: Callable[[float], float] | None = getattr(stop, "left_s", None)
+    return timeout_s if left_s is None else left_s(timeout_s)
+
+
+def end_state(error: PsttError | None, acknowledged: int) -> str:
+    """What a run with that error is called."""
+    if error is None:
+        return "succeeded"
+    if isinstance(error, RunInterrupted):
+        return "interrupted"
+    if isinstance(error, RunCancelled):
+        return "cancelled"
+    return "partial" if acknowledged else "failed"
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Lets the garbage collector look less often while rows flow.
+
+    They come as thousands of short-lived tuples: at the default of 700 objects it walks over all that is under way
+    several times a fetch and finds nothing, for 3 µs a row.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
+    """The rows whose message id is not among `skip_ids`."""
+    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
+    return Encoded(
+        list(compress(encoded.row_numbers, wanted)),
+        list(compress(encoded.keys, wanted)),
+        list(compress(encoded.data, wanted)),
+        list(compress(encoded.message_ids, wanted)),
+        encoded.rejects,
+        encoded.extracted_at,
+    )

@@ -1,0 +1,155 @@
+"""What became of a transaction, written where everybody reads it: into the spool and the ledger.
+
+After the commit the sends are moved into the spool. When the process dies in between, the marker decides: where it is,
+the sends are moved and the run is counted; where it is not, the transaction was aborted and its sends never happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pyarrow.compute as pc
+
+from core.errors import ConfigError, ExpectationFailed, PsttError, RunInterrupted
+from core.model.all import Publisher, Run, TopicState
+from core.records.ledger import Ledger, Outcome
+from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
+from core.run.arrival import lost_since
+from core.run.exactly_once import Marker
+from core.run.pending import Note, forget, writing
+from core.run.row_reader import end_state
+from core.workspace.paths import replace_file
+
+__all__ = ["discard", "measured", "release", "settle"]
+
+
+def release(folder: Path, spool_dir: Path, run_id: str) -> None:
+    """Moves the sends of a committed transaction into the spool, where everybody sees them.
+
+    Raises:
+        StorageFailed: They cannot be moved; `settle` does it later.
+    """
+    with writing(spool_dir):
+        spool_dir.mkdir(parents=True, exist_ok=True)
+        for segment in segments_of(folder, run_id):
+            replace_file(segment, spool_dir / segment.name)
+        flush_folder(spool_dir)
+        flush_folder(folder)
+
+
+def discard(folder: Path, spool_dir: Path, run_id: str) -> None:
+    """Removes the sends of an aborted transaction; those that had failed by themselves go into the spool.
+
+    Raises:
+        StorageFailed: The folders cannot be written.
+    """
+    for segment in segments_of(folder, run_id):
+        sends = read_segment(segment)
+        failed = sends.filter(pc.is_null(sends["partition"]))
+        with writing(spool_dir):
+            if failed.num_rows:
+                spool_dir.mkdir(parents=True, exist_ok=True)
+                write_segment(failed, spool_dir / segment.name)
+            segment.unlink()
+
+
+def settle(note: Note, folder: Path, spool_dir: Path, ledger: Ledger, publisher: Publisher) -> bool:
+    """Finds out what became of a transaction whose process is gone, and writes it down; whether it was committed.
+
+    Args:
+        note: The transaction.
+        folder: `.pstt/pending`.
+        spool_dir: Where sends are that happened.
+        ledger: Where its run is.
+        publisher: With the transactional id of the note, on its cluster. What is still open is aborted by this.
+
+    Raises:
+        PsttError: The cluster or the disk cannot be asked; everything stays as it is.
+    """
+    there = publisher.describe(note.control_topic)
+    is_other = bool(there.cluster_id and note.cluster_id and there.cluster_id != note.cluster_id)
+    if is_other or not there.partitions:
+        raise ConfigError(
+            f"what became of the transaction of run {note.run} cannot be asked",
+            why=f"cluster {note.cluster or 'of the KAFKA_* settings'} is not the one to which it was sent"
+            if is_other
+            else f'topic "{note.control_topic}", which has its marker, is not there any more',
+            remedy=f"let the job's cluster be the one with id {note.cluster_id} again, or move {note.run}* out of "
+            ".pstt/pending: its sends are then not counted",
+        )
+    publisher.prepare_once(note.control_topic)
+    key = note.key.encode()
+    raw = publisher.read_control(note.control_topic, [key]).get(key)
+    marker = msgspec.json.decode(raw, type=Marker) if raw is not None else None
+    is_committed = marker is not None and marker.run == note.run
+    run = ledger.known(note.run)
+    (release if is_committed else discard)(folder, spool_dir, note.run)
+    if run is not None and run.state != "succeeded" and not run.acknowledged:
+        if marker is not None and is_committed:
+            tally = sent_by(spool_dir, note.run)
+            before, after = (
+                TopicState(note.topic, note.cluster_id, topic_id=note.topic_id),
+                publisher.describe(note.topic),
+            )
+            error = lost_since(before, after, tally.placed, {}, note.run) or _unexpected(note)
+            outcome = _committed(note, run, marker.rows, tally, error)
+            ledger.finish(run.run_id, outcome, tally.last_handed_over_at or run.started_at)
+        elif run.state == "interrupted":
+            ledger.finish(run.run_id, _aborted(note, run), run.finished_at or run.started_at)
+    forget(folder, note.run)
+    return is_committed
+
+
+def measured(outcome: Outcome, tally: Tally) -> Outcome:
+    """The outcome with what the sends say about bytes, latencies and offsets."""
+    return replace(
+        outcome,
+        retried=tally.retried,
+        bytes=tally.bytes,
+        latency_avg_ms=tally.average_ms,
+        latency_p50_ms=tally.percentile_ms(0.5),
+        latency_p90_ms=tally.percentile_ms(0.9),
+        latency_p99_ms=tally.percentile_ms(0.99),
+        latency_counts=tally.latency_counts,
+        partitions=tally.partitions,
+    )
+
+
+def _unexpected(note: Note) -> ExpectationFailed | None:
+    what, why, remedy = note.unexpected
+    return ExpectationFailed(what, why=why, remedy=remedy) if what else None
+
+
+def _committed(note: Note, run: Run, rows: int, tally: Tally, error: PsttError | None) -> Outcome:
+    """The verdict that the run would have written itself."""
+    ended_at = tally.last_handed_over_at or run.started_at
+    outcome = Outcome(
+        state=end_state(error, rows),
+        rows_read=note.rows_read,
+        rows_counted=note.rows_counted,
+        sent=rows,
+        acknowledged=rows,
+        rejected=note.rejected,
+        duration_s=max((ended_at - run.started_at).total_seconds(), 0.0),
+        error=error,
+    )
+    return measured(outcome, tally)
+
+
+def _aborted(note: Note, run: Run) -> Outcome:
+    """What is known now of a run that was broken off."""
+    error = RunInterrupted(
+        "its process ended before its transaction was committed",
+        why="the cluster has no marker of it, so that nothing of it arrived",
+        remedy=f"python -m core replay {run.run_id} sends its rows",
+    )
+    return Outcome(
+        state="interrupted",
+        rows_read=note.rows_read,
+        rows_counted=note.rows_counted,
+        rejected=note.rejected,
+        duration_s=run.duration_s,
+        error=error,
+    )

@@ -1,0 +1,3 @@
+"""Which scheduled runs are due, and the runner that starts them."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""The SQL file: tokens, parameters, the read-only guard."""
+
+__all__: list[str] = []

@@ -1,0 +1,376 @@
+"""SQL text → tokens, by each database's own lexical rules, so that nobody else has to guess where a literal ends.
+
+The tokens of a text, joined, are the text: nothing is lost, added or reordered, whatever the text is.
+Statements are found here too, because SQL*Plus commands (`define …`) exist only where one may begin.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal, NoReturn, Protocol
+
+from core.model.all import DbType
+
+__all__ = ["Fail", "Mark", "Token", "TokenKind", "has_blank_mark", "lex", "position"]
+
+# kind       what it is
+# space      blanks and line ends
+# comment    `-- …` up to the line end, `/* … */` (hints too)
+# string     a literal with its prefix and delimiters: 'x', N'x', q'[x]', E'x', $tag$x$tag$
+# quoted     a quoted identifier: "x", [x], `x`
+# word       a keyword or a plain identifier
+# number     a numeric literal without sign
+# operator   one character, or `::` and `:=`
+# parameter  `&NAME`, `&&NAME`, `& NAME`, with the dot that ends the name
+# command    a line for SQL*Plus (define, SET DEFINE, SPOOL …), its line end included
+# end        `;`, a line with only `/`, a GO line of SQL Server
+TokenKind = Literal["space", "comment", "string", "quoted", "word", "number", "operator", "parameter", "command", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One `&NAME` to be replaced. Offsets count characters from the beginning of the file."""
+
+    name: str
+    """In capitals; digits for a positional one (`&1`)."""
+    start: int
+    end: int
+    """Behind the dot, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of the text, `text`, which begins at character `start` of the file."""
+
+    kind: TokenKind
+    text: str
+    start: int
+    opening: int = 0
+    """Characters before the content of a string or quoted identifier."""
+    closing: int = 0
+    marks: tuple[Mark, ...] = ()
+    closed: bool = True
+    """False where the file ends inside a literal, identifier or comment."""
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last character."""
+        return self.start + len(self.text)
+
+    @property
+    def upper(self) -> str:
+        """The text in capitals."""
+        return self.text.upper()
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the quote of a string, in capitals: `N`, `Q`, `E`, `$`, or nothing."""
+        return "$" if self.text[0] == "$" else self.text[: self.text.index("'")].upper()
+
+    @property
+    def is_significant(self) -> bool:
+        """Is it more than a blank or a comment?"""
+        return self.kind not in ("space", "comment")
+
+
+class Fail(Protocol):
+    """Raises SqlError that points at a character of the file."""
+
+    def __call__(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
+        """Never returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """How one database reads characters."""
+
+    word: re.Pattern[str]
+    prefixes: frozenset[str]
+    quotes: dict[str, re.Pattern[str]]
+    """First character of a quoted identifier → all of it."""
+    nested_comments: bool
+    line_comment: re.Pattern[str]
+    dollar_quotes: bool = False
+
+
+_LETTERS = re.compile(r"[^\W\d][\w$#]*")
+# PostgreSQL and SQLite take every character beyond ASCII for a letter, a no-break space too: were it a
+# blank here and a letter there, `\u00a0$a$` would open a literal here and none in the server.
+# The classes name the ASCII signs that are no letters.
+_BYTES = re.compile(r"[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*")
+_DOUBLE = re.compile(r'"(?:[^"]+|"")*+"')
+_BRACKETS = re.compile(r"\[(?:[^\]]+|\]\])*+\]")
+_TO_NEWLINE = re.compile(r"--[^\n]*")
+
+_RULES: dict[DbType, _Rules] = {
+    "oracle": _Rules(_LETTERS, frozenset({"N", "Q", "NQ"}), {'"': _DOUBLE}, False, _TO_NEWLINE),
+    "sqlserver": _Rules(
+        re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
+        frozenset({"N"}),
+        {'"': _DOUBLE, "[": _BRACKETS},
+        True,
+        _TO_NEWLINE,
+    ),
+    "postgresql": _Rules(
+        _BYTES, frozenset({"N", "E", "B", "X"}), {'"': _DOUBLE}, True, re.compile(r"--[^\n\r]*"), dollar_quotes=True
+    ),
+    "sqlite": _Rules(
+        _BYTES,
+        frozenset({"X"}),
+        {'"': _DOUBLE, "[": re.compile(r"\[[^\]]*\]"), "`": re.compile(r"`(?:[^`]+|``)*+`")},
+        False,
+        _TO_NEWLINE,
+    ),
+}
+
+_SPACE = re.compile(r"[ \t\r\n\f\v]+")
+_NUMBER = re.compile(r"(?:0[xX][0-9A-Fa-f]+|(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_STRING = re.compile(r"'(?:[^']+|'')*+'")
+_ESCAPED = re.compile(r"'(?:[^'\\]+|''|\\.)*+'", re.DOTALL)
+_DOLLAR = re.compile(r"\$(?:[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*)?\$")
+_MARK = re.compile(r"&&?(?P<blanks>[^\S\r\n]*)(?P<name>[^\W\d]\w*|\d+)\.?")
+_EXACT = 1.0
+_NEAR = 0.75
+"""How like a defined name another one has to be to count as its misspelling; `_EXACT`: the same."""
+_LINE = re.compile(r"[^\n]*\n?")
+_ALONE = re.compile(r"[ \t\r]*(?:\n|$)")
+_GO = re.compile(r"GO(?:[ \t]+\d+)?(?=[ \t\r]*(?:--[^\n]*)?(?:\n|$))", re.IGNORECASE)
+_CLOSERS = {"[": "]", "(": ")", "{": "}", "<": ">"}
+
+# What SQL*Plus understands and no database does; the bar ends the shortest form.
+_SQLPLUS = """acc|ept a|ppend archive attr|ibute bre|ak bti|tle c|hange cl|ear col|umn comp|ute conn|ect copy def|ine del
+    desc|ribe disc|onnect ed|it exec|ute exit get help hist|ory ho|st i|nput l|ist passw|ord pau|se pri|nt pro|mpt quit
+    recover rem|ark repf|ooter reph|eader r|un sav|e sho|w shutdown spo|ol sta|rt startup store timi|ng tti|tle
+    undef|ine var|iable whenever xquery"""
+_OWN_WORDS: dict[DbType, frozenset[str]] = {
+    "oracle": frozenset(),
+    "sqlserver": frozenset({"BREAK", "EXEC", "EXECUTE", "PRINT", "SAVE", "SHUTDOWN"}),
+    "postgresql": frozenset({"COPY", "EXECUTE", "SHOW", "START"}),
+    "sqlite": frozenset(),
+}
+
+
+def _forms(word: str) -> Iterator[str]:
+    short, _, rest = word.upper().partition("|")
+    return (short + rest[:length] for length in range(len(rest) + 1))
+
+
+_COMMANDS = frozenset(form for word in _SQLPLUS.split() for form in _forms(word))
+_SET_DEFINE = re.compile(r"SET\s+(?:DEF(?:I(?:NE?)?)?|SCAN)\b", re.IGNORECASE)
+_SQL_SET = re.compile(r"SET(?:\s|/\*.*?\*/|--[^\n]*\n)+(?:TRANSACTION|ROLE|CONSTRAINTS?)\b", re.IGNORECASE | re.DOTALL)
+_COMMAND_SIGNS = re.compile(r"@|!|\\|\.[A-Za-z]")
+
+# Statements that have semicolons inside and end at a line with `/` (SQL Server: GO).
+_BLOCKS: dict[DbType, re.Pattern[str]] = {
+    "oracle": re.compile(
+        r"(DECLARE|BEGIN|< <|WITH (FUNCTION|PROCEDURE)"
+        r"|CREATE (OR REPLACE )?((NON)?EDITIONABLE )?(FUNCTION|PROCEDURE|PACKAGE|TRIGGER|TYPE))\b"
+    ),
+    "sqlserver": re.compile(
+        r"(DECLARE|IF|WHILE|BEGIN(?! TRAN| DISTRIBUTED| DIALOG| CONVERSATION)"
+        r"|(CREATE|ALTER|CREATE OR ALTER) (PROC|PROCEDURE|FUNCTION|TRIGGER))\b"
+    ),
+    "postgresql": re.compile(r"(?!)"),
+    "sqlite": re.compile(r"CREATE (TEMP |TEMPORARY )?TRIGGER\b"),
+}
+_HEAD_WORDS = 6
+
+
+def lex(text: str, db_type: DbType, defined: Collection[str] = ()) -> list[Token]:
+    """Cuts a text into tokens that, joined, are that text.
+
+    Never fails: a literal that does not end is a token up to the end of the text with `closed` False.
+    `SET DEFINE OFF` and `ON` are obeyed: behind OFF no token has marks.
+
+    SQL*Plus skips blanks behind `&`, but `flags & mask` and `'Marks & Spencer'` are everyday text. So `& NAME`
+    is a parameter where that name is defined; in a literal also where it is a misspelling of one.
+
+    Args:
+        text: A whole file, or one statement.
+        db_type: Whose rules hold.
+        defined: The parameters of the file, in capitals.
+    """
+    return list(_Lexer(text, db_type, defined))
+
+
+def has_blank_mark(text: str) -> bool:
+    """Is there a `& NAME`, so that the tokens depend on which names are defined?"""
+    return any(found["blanks"] for found in _MARK.finditer(text))
+
+
+def position(text: str, offset: int) -> tuple[int, int]:
+    """Line and column of a character, both from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+class _Lexer:
+    def __init__(self, text: str, db_type: DbType, defined: Collection[str]) -> None:
+        self._text = text
+        self._defined = defined
+        self._db_type = db_type
+        self._rules = _RULES[db_type]
+        self._at = 0
+        self._define = True
+        self._head: list[str] = []
+        """The first words of the statement so far; empty where a statement may begin."""
+
+    def __iter__(self) -> Iterator[Token]:
+        while self._at < len(self._text):
+            token = self._next()
+            self._at = token.end
+            self._follow(token)
+            yield token
+
+    def _follow(self, token: Token) -> None:
+        """Keeps track of where statements begin and whether `&` means anything."""
+        if token.kind == "end":
+            self._head = []
+        elif token.kind == "command":
+            words = token.upper.replace(";", " ").split()
+            if _SET_DEFINE.match(token.text) and words[2:] in (["ON"], ["OFF"]):
+                self._define = words[2] == "ON"
+        elif token.is_significant and len(self._head) < _HEAD_WORDS:
+            self._head.append(token.upper)
+
+    def _next(self) -> Token:
+        text, at = self._text, self._at
+        char = text[at]
+        if blank := _SPACE.match(text, at):
+            return self._token("space", blank.end())
+        if not self._head and self._is_command():
+            end = _match_end(_LINE, text, at)
+            return self._token("command", end, marks=self._marks(at, end))
+        if text.startswith("--", at):
+            return self._token("comment", _match_end(self._rules.line_comment, text, at))
+        if text.startswith("/*", at):
+            return self._block_comment()
+        if char == "'":
+            return self._string(at, _STRING)
+        if pattern := self._rules.quotes.get(char):
+            return self._quoted(at, pattern)
+        if char == "$" and self._rules.dollar_quotes and (tag := _DOLLAR.match(text, at)):
+            return self._delimited(tag.end(), tag[0])
+        if char == "&" and self._define and (mark := _MARK.match(text, at)) and self._is_parameter(mark, _EXACT):
+            return self._token("parameter", mark.end(), marks=(_mark(mark),))
+        if number := _NUMBER.match(text, at):
+            return self._token("number", number.end())
+        if word := self._rules.word.match(text, at):
+            return self._word(word.end())
+        return self._sign()
+
+    def _token(
+        self,
+        kind: TokenKind,
+        end: int,
+        opening: int = 0,
+        closing: int = 0,
+        marks: tuple[Mark, ...] = (),
+        closed: bool = True,
+    ) -> Token:
+        return Token(kind, self._text[self._at : end], self._at, opening, closing, marks, closed)
+
+    def _enclosed(self, kind: TokenKind, content: int, end: int, closing: int) -> Token:
+        """A literal or identifier whose content begins at `content`; `end` -1: it never ends."""
+        closed = end >= 0
+        if not closed:
+            end, closing = len(self._text), 0
+        return self._token(kind, end, content - self._at, closing, self._marks(content, end - closing), closed)
+
+    def _marks(self, start: int, end: int) -> tuple[Mark, ...]:
+        """Every parameter between two offsets of a literal, an identifier or a command."""
+        found = _MARK.finditer(self._text, start, end) if self._define else ()
+        return tuple(_mark(mark) for mark in found if self._is_parameter(mark, _NEAR))
+
+    def _is_parameter(self, mark: re.Match[str], cutoff: float) -> bool:
+        return not mark["blanks"] or bool(
+            difflib.get_close_matches(mark["name"].upper(), self._defined, 1, cutoff=cutoff)
+        )
+
+    def _string(self, quote: int, pattern: re.Pattern[str]) -> Token:
+        return self._enclosed("string", quote + 1, _match_end(pattern, self._text, quote), 1)
+
+    def _quoted(self, quote: int, pattern: re.Pattern[str]) -> Token:
+        return self._enclosed("quoted", quote + 1, _match_end(pattern, self._text, quote), 1)
+
+    def _delimited(self, content: int, closer: str) -> Token:
+        """A literal without any escape: dollar quotes and Oracle's q'…'."""
+        found = self._text.find(closer, content)
+        return self._enclosed("string", content, found + len(closer) if found >= 0 else -1, len(closer))
+
+    def _block_comment(self) -> Token:
+        depth, at = 0, self._at
+        while True:
+            edge = _COMMENT_EDGE.search(self._text, at)
+            if edge is None:
+                return self._token("comment", len(self._text), closed=False)
+            at = edge.end()
+            if edge[0] == "*/":
+                depth -= 1
+            elif depth == 0 or self._rules.nested_comments:
+                depth += 1
+            if depth == 0:
+                return self._token("comment", at)
+
+    def _word(self, end: int) -> Token:
+        text, word = self._text, self._text[self._at : end].upper()
+        if (
+            self._db_type == "sqlserver"
+            and word == "GO"
+            and self._is_line_start()
+            and (go := _GO.match(text, self._at))
+        ):
+            return self._token("end", go.end())
+        if self._db_type == "postgresql" and word == "U" and text[end : end + 2] in ("&'", '&"'):
+            return self._quoted(end + 1, _DOUBLE) if text[end + 1] == '"' else self._string(end + 1, _STRING)
+        if text[end : end + 1] != "'" or word not in self._rules.prefixes:
+            return self._token("word", end)
+        if word.endswith("Q"):
+            return self._q_string(end)
+        return self._string(end, _ESCAPED if word == "E" else _STRING)
+
+    def _q_string(self, quote: int) -> Token:
+        delimiter = self._text[quote + 1 : quote + 2]
+        if not delimiter or delimiter in " \t\r\n":
+            return self._string(quote, _STRING)
+        return self._delimited(quote + 2, _CLOSERS.get(delimiter, delimiter) + "'")
+
+    def _sign(self) -> Token:
+        text, at = self._text, self._at
+        if text[at] == ";" and not _BLOCKS[self._db_type].match(" ".join(self._head)):
+            return self._token("end", at + 1)
+        if text[at] == "/" and self._is_line_start() and _ALONE.match(text, at + 1):
+            return self._token("end", at + 1)
+        if text.startswith(":=", at) or (text.startswith("::", at) and self._db_type == "postgresql"):
+            return self._token("operator", at + 2)
+        return self._token("operator", at + 1)
+
+    def _is_line_start(self) -> bool:
+        return not self._text[self._text.rfind("\n", 0, self._at) + 1 : self._at].strip(" \t\r")
+
+    def _is_command(self) -> bool:
+        """Would SQL*Plus (psql, the sqlite shell) take this line for itself?"""
+        text, at = self._text, self._at
+        if _SET_DEFINE.match(text, at):
+            return True
+        word = self._rules.word.match(text, at)
+        if word is None or word[0][0] in "@#":
+            return bool(_COMMAND_SIGNS.match(text, at))
+        upper = word[0].upper()
+        if self._db_type == "oracle" and upper == "SET":
+            return not _SQL_SET.match(text, at)
+        return upper in _COMMANDS - _OWN_WORDS[self._db_type]
+
+
+def _mark(found: re.Match[str]) -> Mark:
+    return Mark(found["name"].upper(), found.start(), found.end())
+
+
+def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Where the match at `at` ends; -1 without one."""
+    found = pattern.match(text, at)
+    return found.end() if found else -1

@@ -1,0 +1,585 @@
+"""Where `&NAME` stands in a statement, and what takes its place: a bind, or one of its allowed names.
+
+A value never becomes SQL text. Inside a literal it is bound and joined to the rest of the literal;
+in a value position it is bound; where a name is wanted (a table, a column, an alias) only a parameter
+that lists its allowed values may stand, since a bind can be no name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from core.model.all import DbType, Parameter
+from core.sql.context import places
+from core.sql.lexer import Fail, Mark, Token
+from core.sql.readonly_guard import kind_of, parse_tree
+from core.sql.values import split
+
+__all__ = ["Bind", "Each", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A parameter inside a bound text."""
+
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A place for a value.
+
+    `'&A.-&B'` of PostgreSQL has the content (Use A, "-", Use B): its bind holds the joined text.
+    """
+
+    name: str
+    content: tuple[str | Use, ...]
+    is_text: bool
+    """True inside quotes; False: the declared type, else a number."""
+    literal: tuple[str | Use, ...] = ()
+    """All of the literal that this bind is joined to in SQL; empty where it stands alone."""
+    is_compared: bool = False
+    """Oracle: it stands alone as a side of a comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A place for one of the allowed values, as text."""
+
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """A place for the values of a list: the same for each of them, `before :P after`, with commas between."""
+
+    bind: Bind
+    before: str = ""
+    after: str = ""
+
+
+Part = str | Bind | Insert | Each
+
+
+@dataclass(frozen=True, slots=True)
+class Substituted:
+    """A statement cut at its parameters."""
+
+    parts: tuple[Part, ...]
+    inserted: frozenset[int]
+    """Offsets of the marks that become text."""
+    alone_in_list: frozenset[str]
+    """Parameters of one value that are a whole member of `IN (…)`, where a person may have meant several."""
+
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$#]*")
+_WORD_PART = re.compile(r"[A-Za-z0-9_$#]+")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_PLAIN_NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+"""Without leading zeros, which a code has and a number loses."""
+# Between quotes in a session setting: no quote, no backslash, nothing that could end the literal.
+_SETTING_TEXT = re.compile(r"[\w ./:,+-]*")
+
+_DEFINE_OFF = "if & is plain text here, write SET DEFINE OFF on a line before the statement"
+
+
+def substitute(
+    tokens: Sequence[Token], db_type: DbType, parameters: Mapping[str, Parameter], fail: Fail
+) -> Substituted:
+    """Decides for every `&NAME` of a statement what takes its place.
+
+    Args:
+        tokens: The statement without its terminator.
+        db_type: Whose binds are written.
+        parameters: Name in capitals → its define.
+        fail: Called for a name that is not defined and for a place where no value may stand.
+    """
+    return _Statement(tokens, db_type, parameters, fail).substitute()
+
+
+def resolved(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[str, str]) -> list[Token]:
+    """The statement as the gate reads it: allowed values in place, each bind a literal or a bind name.
+
+    Args:
+        tokens: The statement as it stands in the file.
+        inserted: `Substituted.inserted`.
+        values: Parameter → the value that is inserted.
+    """
+    done: list[Token] = []
+    for token in tokens:
+        new = _resolved_token(token, inserted, values) if token.marks else token
+        glued = done and done[-1].kind == "word" and new.kind in ("word", "number")
+        if glued and (token.marks or _ends_with_insert(tokens, token, inserted)):
+            done[-1] = Token("word", done[-1].text + new.text, done[-1].start)
+        else:
+            done.append(new)
+    return done
+
+
+def _ends_with_insert(tokens: Sequence[Token], token: Token, inserted: frozenset[int]) -> bool:
+    """Does inserted text end exactly where this token begins?"""
+    return any(t.kind == "parameter" and t.end == token.start and t.marks[0].start in inserted for t in tokens)
+
+
+def _resolved_token(token: Token, inserted: frozenset[int], values: Mapping[str, str]) -> Token:
+    if token.marks[0].start not in inserted:
+        text = "'x'" if token.kind == "string" else marker(token)
+        return Token(token.kind if token.kind == "string" else "number", text, token.start, 1, 1)
+    text, at = "", token.start
+    for mark in token.marks:
+        text += token.text[at - token.start : mark.start - token.start] + values[mark.name]
+        at = mark.end
+    text += token.text[at - token.start :]
+    kind = "word" if token.kind == "parameter" else token.kind
+    return Token(kind, text, token.start, token.opening, token.closing)
+
+
+def marker(token: Token) -> str:
+    """A bind name that every dialect of sqlglot reads, and by which the place is found in the tree."""
+    return f":pstt_{token.start}"
+
+
+# ── one statement ─────────────────────────────────────────────────────────────────────────────
+
+# PostgreSQL's functions that take "any" type: a literal counts as text there, a bind has no type at all.
+_ANY_FUNCTIONS = frozenset(
+    """CONCAT CONCAT_WS FORMAT COUNT JSON_BUILD_ARRAY JSON_BUILD_OBJECT JSONB_BUILD_ARRAY JSONB_BUILD_OBJECT ROW
+    JSON_OBJECT_AGG JSONB_OBJECT_AGG NUM_NULLS NUM_NONNULLS PG_TYPEOF PG_COLUMN_SIZE PG_COLLATION_FOR""".split()
+)
+_POSTGRESQL_TYPES = frozenset(
+    """DATE TIME TIMESTAMP TIMESTAMPTZ TIMETZ INTERVAL NUMERIC DECIMAL INT INTEGER BIGINT SMALLINT INT2 INT4 INT8 REAL
+    FLOAT FLOAT4 FLOAT8 BOOL BOOLEAN JSON JSONB UUID INET CIDR MACADDR XML BYTEA TEXT VARCHAR BPCHAR MONEY POINT
+    DATERANGE TSRANGE TSTZRANGE INT4RANGE INT8RANGE NUMRANGE REGCLASS""".split()
+)
+_INTERVAL_FIELDS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
+_ORACLE_LITERALS = {
+    "DATE": ("TO_DATE(", ", 'YYYY-MM-DD')"),
+    "TIMESTAMP": ("TO_TIMESTAMP(", ", 'YYYY-MM-DD HH24:MI:SS.FF')"),
+}
+_CODED_LITERALS = {"B", "X", "U&"}
+# A bind that touches one of these would be read as part of it.
+_STICKY_BEFORE = re.compile(r"[\w$#@:%?]")
+_STICKY_AFTER = re.compile(r"[\w$#@]")
+_MAX_BIND_NAME = 28
+"""Oracle before 12.2 takes 30 bytes; two are kept for a number at the end."""
+_MAX_NUMBER = 4
+"""Of a value in a list, which Oracle lets have 1,000."""
+
+
+class _Statement:
+    def __init__(
+        self, tokens: Sequence[Token], db_type: DbType, parameters: Mapping[str, Parameter], fail: Fail
+    ) -> None:
+        self._tokens = tokens
+        self._db_type = db_type
+        self._parameters = parameters
+        self._fail = fail
+        self._is_setting = kind_of(tokens, db_type) == "setting"
+        self._places = places(tokens)
+        self._inserted: set[int] = set()
+        self._alone_in_list: set[str] = set()
+        self._binds: dict[tuple[object, ...], Bind] = {}
+
+    def substitute(self) -> Substituted:
+        parts: list[Part] = []
+        at = 0
+        while at < len(self._tokens):
+            taken, new = self._typed_literal(at) or (1, self._one(at))
+            parts += self._in_list(at, taken, new)
+            at += taken
+        self._check_tree()
+        return Substituted(_joined(parts), frozenset(self._inserted), frozenset(self._alone_in_list))
+
+    def _one(self, at: int) -> list[Part]:
+        token = self._tokens[at]
+        if not token.marks:
+            return [token.text]
+        for mark in token.marks:
+            self._parameter(mark)
+        if token.kind == "parameter":
+            return self._bare(at)
+        if token.kind == "quoted":
+            return self._inserts(token, _IDENTIFIER, "a quoted identifier")
+        if self._is_setting:
+            return self._inserts(token, _SETTING_TEXT, "a session setting")
+        return self._spaced(at, self._literal(at))
+
+    def _parameter(self, mark: Mark) -> Parameter:
+        found = self._parameters.get(mark.name)
+        if found:
+            return found
+        if mark.name.isdigit():
+            self._fail(
+                mark.start,
+                f"&{mark.name} is a positional parameter",
+                "parameters have names here",
+                f"give it a name with define NAME='value' and write &NAME; {_DEFINE_OFF}, or put a blank behind it",
+            )
+        near = difflib.get_close_matches(mark.name, self._parameters, 1)
+        self._fail(
+            mark.start,
+            f"&{mark.name} is not defined",
+            f"the nearest is &{near[0]}" if near else "no define line has that name",
+            f"add a line define {mark.name}='value'; {_DEFINE_OFF}",
+        )
+
+    # ── lists ──
+
+    def _in_list(self, at: int, taken: int, parts: list[Part]) -> list[Part]:
+        """What takes the place of some tokens; for a list once for each of its values.
+
+        Args:
+            at: Index of the first token.
+            taken: How many tokens.
+            parts: What takes their place where the value is one.
+        """
+        last = self._tokens[at + taken - 1]
+        if not last.marks:
+            return parts
+        used = {mark.name for mark in last.marks}
+        lists = [mark for mark in last.marks if self._parameter(mark).is_list]
+        first, place = self._places[at], self._places[at + taken - 1]
+        is_member = (
+            first.opener == "IN" and first.clause == "" and first.before in ("(", ",") and place.after in (")", ",")
+        )
+        binds = [part for part in parts if isinstance(part, Bind)]
+        is_alone = len(used) == 1 and len(_pieces(last)) == 1
+        if not lists:
+            if is_alone and (is_member or first.before == "IN"):
+                self._alone_in_list |= used
+            return parts
+        name = lists[0].name
+        if not is_member or not is_alone or len(binds) != 1:
+            self._fail(
+                lists[0].start,
+                f"&{name} is a list and stands where one value belongs",
+                "each of its values is bound for itself, and only IN (…) takes several",
+                f"write in (&{name}) or in ('&{name}') with nothing around it, or remove [list] from its define",
+            )
+        middle = parts.index(binds[0])
+        before, after = ("".join(map(str, some)) for some in (parts[:middle], parts[middle + 1 :]))
+        return [Each(binds[0], before, after)]
+
+    # ── inside quotes ──
+
+    def _inserts(self, token: Token, pattern: re.Pattern[str], place: str) -> list[Part]:
+        """The pieces of a token whose parameters become text."""
+        parts: list[Part] = []
+        at = token.start
+        for mark in token.marks:
+            self._require_allowed(self._parameter(mark), mark, pattern, place)
+            self._inserted.add(mark.start)
+            parts += [token.text[at - token.start : mark.start - token.start], Insert(mark.name)]
+            at = mark.end
+        return [*parts, token.text[at - token.start :]]
+
+    def _require_allowed(self, parameter: Parameter, mark: Mark, pattern: re.Pattern[str], place: str) -> None:
+        name = parameter.name
+        if not parameter.allowed:
+            self._refuse_name(parameter, mark.start, place)
+        for value in parameter.allowed:
+            if not pattern.fullmatch(value):
+                self._fail(
+                    mark.start,
+                    f"&{name} stands in {place}, and its allowed value {value!r} may not stand there",
+                    "only ASCII letters, digits and _ may be inserted (in a session setting also . / : , + -)",
+                    "remove it from [allowed=…]",
+                )
+
+    def _refuse_name(self, parameter: Parameter, offset: int, place: str) -> NoReturn:
+        name = parameter.name
+        self._fail(
+            offset,
+            f"&{name} stands in {place}",
+            "no value can be bound there, and values are never pasted into SQL",
+            f"list its values in the comment of its define, such as [allowed=A,B], or write the name instead of &{name}",
+        )
+
+    def _literal(self, at: int) -> list[Part]:
+        """A literal with parameters as an expression around binds."""
+        token = self._tokens[at]
+        self._check_literal(token, at)
+        pieces = _pieces(token)
+        content = tuple(_plain(token, piece) for piece in pieces)
+        if self._db_type == "postgresql" and token.prefix != "E":
+            # Joined here: `ts >= '&DAY 00:00'` must stay of unknown type, and `||` would make it text.
+            return self._placed(self._bind(at, content, is_text=True), at)
+        if len(pieces) == 1:
+            return self._placed(self._bind(at, content, is_text=True), at)
+        joined: list[Part] = ["("]
+        operator = " + " if self._db_type == "sqlserver" else " || "
+        for piece in pieces:
+            joined += [operator] if len(joined) > 1 else []
+            if isinstance(piece, str):
+                joined.append(_quoted_again(token, piece))
+            else:
+                joined += self._in_concatenation(self._bind(at, (piece,), is_text=True, literal=content), token)
+        return [*joined, ")"]
+
+    def _check_literal(self, token: Token, at: int) -> None:
+        mark = token.marks[0]
+        if self._places[at].before == "AS":
+            self._refuse_name(self._parameter(mark), mark.start, "the place of an alias")
+        if token.prefix in _CODED_LITERALS:
+            self._fail(
+                mark.start,
+                f"&{mark.name} stands in a literal that begins with {token.text[: token.opening]}",
+                "a value cannot be bound inside one",
+                "write it as a plain literal '…'",
+            )
+        for mark in token.marks:
+            before = token.text[: mark.start - token.start]
+            if token.prefix == "E" and (len(before) - len(before.rstrip("\\"))) % 2:
+                self._fail(mark.start, f"a backslash stands before &{mark.name}", "it would escape the first character")
+
+    def _placed(self, bind: Bind, at: int) -> list[Part]:
+        """A bind that is a whole literal, with what it needs to be one."""
+        token, place = self._tokens[at], self._places[at]
+        if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
+            return ["TO_NCHAR(", bind, ")"]
+        is_argument = place.before in ("(", ",") and place.after in (")", ",")
+        is_untyped = (is_argument and place.opener in _ANY_FUNCTIONS) or place.after in ("IS", "ISNULL", "NOTNULL")
+        if self._db_type == "postgresql" and is_untyped:
+            return ["CAST(", bind, " AS text)"]
+        return [bind]
+
+    def _in_concatenation(self, bind: Bind, token: Token) -> list[Part]:
+        if self._db_type == "postgresql":
+            return ["CAST(", bind, " AS text)"]
+        if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
+            return ["TO_NCHAR(", bind, ")"]
+        return [bind]
+
+    def _typed_literal(self, at: int) -> tuple[int, list[Part]] | None:
+        """`DATE '&X'`: the word takes only a literal, so both become a conversion. How many tokens, and what for them."""
+        word = self._tokens[at]
+        has_them = self._db_type in ("oracle", "postgresql")
+        if word.kind != "word" or not has_them or self._places[at].before in (".", "OF"):
+            return None
+        end = self._type_end(at)
+        literal = _next_significant(self._tokens, end)
+        if literal is None or not (token := self._tokens[literal]).marks or token.kind != "string":
+            return None
+        for mark in token.marks:
+            self._parameter(mark)
+        name = word.upper
+        between = "".join(t.text for t in self._tokens[end:literal]).strip()
+        value = [between, *self._literal(literal)] if between else self._literal(literal)
+        if name == "INTERVAL" and (self._db_type == "oracle" or self._places[literal].after in _INTERVAL_FIELDS):
+            self._refuse_interval(token.marks[0])
+        if self._db_type == "oracle":
+            opening, closing = _ORACLE_LITERALS[name]
+            return literal - at + 1, [opening, *value, closing]
+        return literal - at + 1, [*value, "::", "".join(t.text for t in self._tokens[at:end])]
+
+    def _type_end(self, at: int) -> int:
+        """Behind the type name that begins at this token; 0 where none does."""
+        name = self._tokens[at].upper
+        if self._db_type == "oracle":
+            return at + 1 if name in _ORACLE_LITERALS or name == "INTERVAL" else 0
+        if name not in _POSTGRESQL_TYPES:
+            return 0
+        behind = [i for i in range(at + 1, min(at + 10, len(self._tokens))) if self._tokens[i].is_significant][:3]
+        has_zone = [self._tokens[i].upper for i in behind] in (["WITH", "TIME", "ZONE"], ["WITHOUT", "TIME", "ZONE"])
+        return behind[-1] + 1 if has_zone and name in ("TIME", "TIMESTAMP") else at + 1
+
+    def _refuse_interval(self, mark: Mark) -> NoReturn:
+        # PostgreSQL would take it: `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days.
+        number = f"&{mark.name}"
+        instead = {
+            "oracle": f"write NUMTODSINTERVAL({number}, 'DAY') or NUMTOYMINTERVAL({number}, 'MONTH')",
+            "postgresql": f"write INTERVAL '{number} days' or {number} * INTERVAL '1 day'",
+        }
+        self._fail(
+            mark.start, f"{number} stands in an INTERVAL literal", "no bind can stand there", instead[self._db_type]
+        )
+
+    # ── without quotes ──
+
+    def _bare(self, at: int) -> list[Part]:
+        token = self._tokens[at]
+        mark = token.marks[0]
+        parameter = self._parameter(mark)
+        word = self._glued(at)
+        if parameter.is_list and not word and not self._is_setting:
+            bind = self._bind(at, (Use(mark.name),), is_text=parameter.type is None and not _has_numbers(parameter))
+            return self._spaced(at, [bind])
+        names_only = bool(parameter.allowed) and all(map(_IDENTIFIER.fullmatch, parameter.allowed))
+        if self._is_setting or word or (names_only and parameter.type is None) or not self._places[at].takes_value:
+            place = "a session setting" if self._is_setting else "a place for a name"
+            self._refuse_operator(token, at)
+            self._require_allowed(
+                parameter, mark, _WORD_PART if word == "tail" or self._is_setting else _IDENTIFIER, place
+            )
+            self._inserted.add(mark.start)
+            return [Insert(mark.name)]
+        if parameter.type is None and not all(map(_NUMBER.fullmatch, parameter.allowed)):
+            self._fail(
+                mark.start,
+                f"&{parameter.name} stands without quotes, and its allowed values are neither all names nor all numbers",
+                remedy=f"write '&{parameter.name}', or add [type=string] to the comment of its define",
+            )
+        bind = self._bind(at, (Use(mark.name),), is_text=False)
+        if self._db_type == "sqlserver" and self._places[at].before == "TOP":
+            return ["(", bind, ")"]
+        return self._spaced(at, [bind])
+
+    def _refuse_operator(self, token: Token, at: int) -> None:
+        """`flags & NAME`: an operator everywhere but in Oracle and SQL*Plus, and `flags NAME` would be an alias."""
+        if self._db_type == "oracle" or self._places[at].takes_value or not token.text.lstrip("&")[0].isspace():
+            return
+        name = token.marks[0].name
+        self._fail(
+            token.start,
+            f"{token.text} may be the parameter {name} or the operator &",
+            f"{name} is defined, and SQL*Plus skips blanks behind &",
+            f"write &{name} for the parameter; for the operator give the parameter another name",
+        )
+
+    def _glued(self, at: int) -> str:
+        """`tail` where the parameter ends a longer word (`EXPORT_&YEAR`), `head` where it begins one, else nothing."""
+        token = self._tokens[at]
+        before = self._tokens[at - 1] if at else None
+        after = self._tokens[at + 1] if at + 1 < len(self._tokens) else None
+        for other in (before, after):
+            sticky = other is before and other is not None and other.text in (":", "@", "#", "$", "?", "\\")
+            if other is not None and (other.kind in ("string", "quoted") or sticky):
+                self._fail(
+                    token.start,
+                    f"{token.text} touches {other.text[:20]}",
+                    "it is not clear what they would make together",
+                    "put a blank between them",
+                )
+        if before is not None and before.kind == "number":
+            self._fail(token.start, f"{token.text} stands inside a number", remedy="write the number as one parameter")
+        if before is not None and before.kind in ("word", "parameter"):
+            return "tail"
+        return "head" if after is not None and after.kind in ("word", "number", "parameter") else ""
+
+    # ── binds ──
+
+    def _bind(
+        self, at: int, content: tuple[str | Use, ...], *, is_text: bool, literal: tuple[str | Use, ...] = ()
+    ) -> Bind:
+        """The bind for a content; the same one where the same content is wanted again.
+
+        PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
+        """
+        by_place = self._places[at].surroundings if self._db_type == "postgresql" else ()
+        is_compared = self._db_type == "oracle" and not literal and self._places[at].is_compared
+        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else (), is_compared)
+        if key not in self._binds:
+            self._binds[key] = Bind(self._free_name(content), content, is_text, literal, is_compared)
+        return self._binds[key]
+
+    def _free_name(self, content: tuple[str | Use, ...]) -> str:
+        # The P_ keeps it from being a reserved word: a bind called DATE is ORA-01745.
+        parameter = next(piece.parameter for piece in content if isinstance(piece, Use))
+        longest = _MAX_BIND_NAME - (_MAX_NUMBER if self._parameters[parameter].is_list else 0)
+        base = re.sub(r"[^A-Z0-9_]", "_", f"P_{parameter}")[:longest]
+        taken = {bind.name for bind in self._binds.values()}
+        reserved = {f"P_{name}" for name in self._parameters if name != parameter}
+        candidates = [base, *(f"{base[: longest - 2]}_{n}" for n in range(2, len(taken) + len(reserved) + 3))]
+        return next(name for name in candidates if name not in taken | reserved)
+
+    def _spaced(self, at: int, parts: list[Part]) -> list[Part]:
+        """Blanks around a bind that would otherwise touch a word: `'&X'AND` is legal, `:P_XAND` is another bind."""
+        before = self._tokens[at - 1].text[-1:] if at else ""
+        after = self._tokens[at + 1].text[:1] if at + 1 < len(self._tokens) else ""
+        left = [" "] if _STICKY_BEFORE.match(before) else []
+        right = [" "] if _STICKY_AFTER.match(after) else []
+        return [*left, *parts, *right]
+
+    def _check_tree(self) -> None:
+        """A second opinion on every value position, where sqlglot can read the statement."""
+        bare = {marker(t)[1:]: t for t in self._tokens if t.kind == "parameter" and t.start not in self._inserted}
+        if not bare:
+            return
+        samples = {name: parameter.allowed[0] for name, parameter in self._parameters.items() if parameter.allowed}
+        text = "".join(t.text for t in resolved(self._tokens, frozenset(self._inserted), samples))
+        for name in sorted(_names_in_tree(text, self._db_type) & bare.keys()):
+            self._refuse_name(self._parameter(bare[name].marks[0]), bare[name].start, "a place for a name")
+
+
+def _names_in_tree(sql: str, db_type: DbType) -> set[str]:
+    """The bind names that sqlglot reads as a table, an alias, a column or a sort key."""
+    tree = parse_tree(sql, db_type)
+    if tree is None:
+        return set()
+    from sqlglot import exp
+
+    by_parent = (exp.Table, exp.TableAlias, exp.Column, exp.Dot, exp.Partition, exp.Ordered, exp.Group, exp.Collate)
+    by_argument = {
+        (exp.Alias, "alias"),
+        (exp.Join, "using"),
+        (exp.Window, "partition_by"),
+        (exp.Window, "alias"),
+        (exp.Interval, "this"),
+    }
+    return {
+        node.name
+        for node in tree.find_all(exp.Placeholder)
+        if isinstance(node.parent, by_parent) or (type(node.parent), node.arg_key) in by_argument
+    }
+
+
+def _has_numbers(parameter: Parameter) -> bool:
+    """Whether a list without a declared type is one of numbers: told by its define, so that it is the same in each run."""
+    try:
+        examples = parameter.allowed or split(parameter.default)
+    except ValueError:
+        return False
+    return all(map(_PLAIN_NUMBER.fullmatch, examples))
+
+
+# ── literals ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _pieces(token: Token) -> list[str | Use]:
+    """The content of a literal, cut at its parameters; the texts as they stand in the file."""
+    pieces: list[str | Use] = []
+    at = token.opening
+    for mark in token.marks:
+        pieces += [token.text[at : mark.start - token.start], Use(mark.name)]
+        at = mark.end - token.start
+    pieces.append(token.text[at : len(token.text) - token.closing])
+    return [piece for piece in pieces if piece != ""]
+
+
+def _plain(token: Token, piece: str | Use) -> str | Use:
+    """What a piece of a literal means."""
+    doubles = token.prefix in ("", "N", "E")
+    return piece.replace("''", "'") if isinstance(piece, str) and doubles else piece
+
+
+def _quoted_again(token: Token, piece: str) -> str:
+    """A piece of a literal as a literal of its own; q'…' becomes '…'."""
+    if token.prefix in ("Q", "NQ"):
+        return token.prefix.removesuffix("Q") + "'" + piece.replace("'", "''") + "'"
+    return token.text[: token.opening] + piece + token.text[len(token.text) - token.closing :]
+
+
+def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The same parts with neighbouring texts joined; at once, since adding piece by piece to a text of 5 MB takes a minute."""
+    joined: list[Part] = []
+    texts: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        joined += ["".join(texts)] if texts else []
+        joined.append(part)
+        texts = []
+    joined += ["".join(texts)] if texts else []
+    return tuple(joined)
+
+
+def _next_significant(tokens: Sequence[Token], at: int) -> int | None:
+    """Index of the first significant token from `at` on; None without one, and for `at` 0."""
+    if at == 0:
+        return None
+    return next((i for i in range(at, len(tokens)) if tokens[i].is_significant), None)

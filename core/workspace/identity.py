@@ -1,0 +1,192 @@
+"""Which workspace this is, for what several of them share: the transactional ids and markers of a cluster.
+
+The id is made once and kept in `.pstt/identity.json`, together with the place where it was made. Moving the folder keeps
+the id. A copy of the folder must not go on under it: both would take the other's rows for their own, and each would
+fence the other in the middle of a run. Nothing in a file tells a copy from a move, so where that is not certain the
+operator is asked, and until then no run with `exactly_once` begins.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from core.errors import ConfigError, PsttError, StorageFailed
+from core.message.envelope import iso_utc
+from core.workspace.paths import Workspace, write_whole
+
+__all__ = ["Answer", "Identity", "Place", "answer", "doubt", "own_identity", "read_identity"]
+
+Answer = Literal["moved", "copied"]
+KEPT_PLACES = 50
+"""A container that gets another host name at each start adds one each time."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a workspace is."""
+
+    host: str
+    path: str
+    folder: str = ""
+    """The file system's number of `.pstt`: kept when the folder is renamed, another one in a copy; empty: not known."""
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Place:
+        """Where this workspace is now."""
+        number = workspace.state_dir.stat().st_ino if workspace.state_dir.is_dir() else 0
+        return cls(platform.node(), os.path.normcase(workspace.root.resolve()), str(number or ""))
+
+    def is_same(self, other: Place) -> bool:
+        """Whether two of host, path and folder agree, as after a rename, a restored backup or a new container."""
+        same_folder = self.folder == other.folder != ""
+        return (self.host == other.host) + (self.path == other.path) + same_folder >= 2
+
+    def __str__(self) -> str:
+        return f"{self.path} on {self.host}"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The id of a workspace, and where it was used."""
+
+    id: str
+    place: Place
+    earlier: tuple[tuple[Place, str], ...] = ()
+    """Places that it was moved from, and when that was noticed (ISO 8601, UTC)."""
+
+    def was_at(self, host: str, path: str, moment: str) -> bool:
+        """Whether this workspace was there at that time (ISO 8601, UTC)."""
+        if (host, path) == (self.place.host, self.place.path):
+            return True
+        return any((host, path) == (place.host, place.path) and moment <= until for place, until in self.earlier)
+
+
+def read_identity(workspace: Workspace) -> Identity | None:
+    """What is kept in the workspace; None: it has no identity yet.
+
+    Raises:
+        StorageFailed: The file cannot be read.
+    """
+    file = _file(workspace)
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Identity)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StorageFailed(
+            f"{file} cannot be read",
+            why=getattr(error, "strerror", None) or str(error),
+            remedy="restore it from a backup; without it, runs of exactly_once do not know what they sent before",
+        ) from None
+
+
+def own_identity(workspace: Workspace, now: datetime) -> Identity:
+    """The identity of this workspace; made at the first call, and told of a move that is certain.
+
+    Raises:
+        ConfigError: The folder may be a copy of another workspace; says what to answer.
+        StorageFailed: The file cannot be read or written.
+    """
+    with _locked(workspace):
+        known = read_identity(workspace)
+        if known is None:
+            return _write(workspace, Identity(secrets.token_hex(6), Place.of(workspace)))
+        if question := _question(workspace, known):
+            raise question
+        here = Place.of(workspace)
+        return known if known.place == here else _write(workspace, _moved(known, here, now))
+
+
+def doubt(workspace: Workspace) -> PsttError | None:
+    """What the operator has to answer or restore; None: all is well, or there is no identity yet."""
+    try:
+        known = read_identity(workspace)
+    except StorageFailed as error:
+        return error
+    return _question(workspace, known) if known else None
+
+
+def answer(workspace: Workspace, given: Answer, now: datetime) -> Identity:
+    """Keeps the identity here (`moved`), or takes a new one (`copied`).
+
+    Raises:
+        ConfigError: There is no identity that could be kept.
+        StorageFailed: The file cannot be read or written.
+    """
+    with _locked(workspace):
+        known = read_identity(workspace)
+        if known is None:
+            raise ConfigError(
+                "this workspace has no identity yet",
+                remedy="nothing is to be done: the first run of exactly_once makes it",
+            )
+        here = Place.of(workspace)
+        return _write(workspace, _moved(known, here, now) if given == "moved" else Identity(secrets.token_hex(6), here))
+
+
+def _question(workspace: Workspace, known: Identity) -> ConfigError | None:
+    here = Place.of(workspace)
+    if known.place.is_same(here):
+        return None
+    certain = False
+    if known.place.host == here.host:
+        there = _id_at(Path(known.place.path))
+        certain = there == known.id
+        if there != "" and not certain:  # nobody uses this id there, so it was moved
+            return None
+    return ConfigError(
+        f"this workspace {'is' if certain else 'may be'} a copy of {known.place}",
+        why=f"{_file(workspace).name} in .pstt was made there, and two workspaces with one identity take each other's "
+        "rows for their own",
+        remedy="answer once: python -m core identity copied (it is another workspace from now on), or "
+        "python -m core identity moved (the one there is gone for good)",
+    )
+
+
+def _id_at(root: Path) -> str | None:
+    """The id of the workspace that is at that path now; None: there is none, empty: it cannot be read."""
+    try:
+        found = read_identity(Workspace(root))
+    except StorageFailed:
+        return ""
+    return found.id if found else None
+
+
+def _moved(known: Identity, here: Place, now: datetime) -> Identity:
+    if (known.place.host, known.place.path) == (here.host, here.path):
+        return msgspec.structs.replace(known, place=here)
+    earlier = (*known.earlier, (known.place, iso_utc(now)))
+    return msgspec.structs.replace(known, place=here, earlier=earlier[-KEPT_PLACES:])
+
+
+def _file(workspace: Workspace) -> Path:
+    return workspace.state_dir / "identity.json"
+
+
+def _write(workspace: Workspace, identity: Identity) -> Identity:
+    write_whole(_file(workspace), msgspec.json.format(msgspec.json.encode(identity), indent=1))
+    return identity
+
+
+@contextmanager
+def _locked(workspace: Workspace) -> Iterator[None]:
+    """Two processes that need an identity at once get the same one."""
+    from filelock import FileLock
+
+    try:
+        workspace.state_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(workspace.state_dir / "identity.lock"):
+            yield
+    except OSError as error:
+        raise StorageFailed(
+            f"{workspace.state_dir} cannot be written",
+            why=error.strerror or str(error),
+            remedy="check the disk and the folder's permissions",
+        ) from None
