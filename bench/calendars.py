@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from core.model.all import Job
+from core.model.job import Job
 from core.records.agenda import Agenda
 from core.scheduler.planner import Planner
 

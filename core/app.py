@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import tempfile
 import time
@@ -19,30 +18,19 @@ from zoneinfo import ZoneInfo
 
 from core.calendar.cron import previous_fire
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
-from core.model.all import (
-    CANCEL_S,
-    Cluster,
-    Column,
-    DbType,
-    Destination,
-    Fact,
-    Job,
-    KafkaConfig,
-    ParameterValue,
-    Plan,
-    Publisher,
-    Query,
-    Reading,
-    Run,
-    Verification,
-    VerifyMode,
-)
+from core.model.check_result import Fact
+from core.model.connection import Cluster, Destination
+from core.model.job import Job, KafkaConfig, VerifyMode
+from core.model.publisher import Publisher
+from core.model.query import ParameterValue
+from core.model.run import Plan, Run, Verification
+from core.model.source import CANCEL_S, Column, Reading
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
     from core.kafka.cluster_rights import ClusterRights
-    from core.message.envelope import Reject
+    from core.model.run import Reject
     from core.notify.daily_report import Receipt
     from core.notify.evaluator import AlertRules
     from core.notify.outbox import Door, Outbox
@@ -57,11 +45,9 @@ if TYPE_CHECKING:
     from core.run.row_reader import LookAtColumns, Progress
     from core.scheduler.runner import Chore
     from core.workspace.settings import Connections, Settings
+from core.run.planning import _given, bound
 
-__all__ = ["App", "bound", "bound_query", "open_workspace", "write_rejects"]
-
-DEFAULT_TIMEZONE = "Europe/Rome"
-DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")
+__all__ = ["App", "open_workspace"]
 STOP_SLACK_S = 20.0
 """What a runner may take beyond PSTT_STOP_TIMEOUT_S: to kill what does not end, and to say so."""
 ALERTS_EVERY_S = 10.0
@@ -132,8 +118,6 @@ class App:
             self.log_problem = problem
             logger.warning(problem)
 
-    # ── the user's files ──────────────────────────────────────────────────────────────────────
-
     @cached_property
     def settings(self) -> Settings:
         """Every setting with its origin."""
@@ -173,8 +157,6 @@ class App:
                 found[job.slug] = error
         return found
 
-    # ── what was recorded ─────────────────────────────────────────────────────────────────────
-
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger; runs whose process is gone are marked on opening."""
@@ -205,8 +187,6 @@ class App:
         """Rows of the last green run of this job."""
         green = (run for run in self.ledger.runs(plan.job.slug, 20) if run.state == "succeeded" and run.kind == "job")
         return next((run.rows_read for run in green), None)
-
-    # ── running ───────────────────────────────────────────────────────────────────────────────
 
     def plan(
         self,
@@ -341,7 +321,7 @@ class App:
         Raises:
             ConfigError: It was deleted, or its file is wrong.
         """
-        from core.admin.edit_jobs import NoSuchJob, read_job_file
+        from core.workspace.jobs import NoSuchJob, read_job_file
 
         try:
             return read_job_file(self.workspace, run.job).job
@@ -518,7 +498,7 @@ class App:
 
     def _notice(self, job: Job, now: datetime) -> None:
         """Writes down which version of a job's file is in force: from then on its scheduled times are due."""
-        from core.admin.edit_jobs import read_job_file
+        from core.workspace.jobs import read_job_file
 
         with suppress(ConfigError):  # a job without a file, or one that was broken since
             file = read_job_file(self.workspace, job.slug)
@@ -692,8 +672,6 @@ class App:
                 whom = ", ".join(entry.recipients) or entry.channel
                 yield Fact("warn", "mail", f'"{entry.subject}" never reached {whom}: {entry.last_error}')
 
-    # ── what people are told ──────────────────────────────────────────────────────────────────
-
     @cached_property
     def variables(self) -> Mapping[str, str]:
         """What `env:NAME` may name: the environment, and `.env` beneath it."""
@@ -822,8 +800,6 @@ class App:
             jobs=jobs,
             told=told,
         )
-
-    # ── the runner ────────────────────────────────────────────────────────────────────────────
 
     def work(self, stop: Stop, now: Callable[[], datetime], *, accept_clock: bool = False) -> None:
         """Is the runner of this workspace until it is asked to stop.
@@ -1129,60 +1105,11 @@ def open_workspace(folder: str | Path, *, log: bool = True) -> AbstractContextMa
     return App.open(Path(folder), log=log)
 
 
-def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetime) -> Query:
-    """An SQL file with these parameters, as `python -m core sql` shows it."""
-    if db_type not in DB_TYPES:
-        raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(DB_TYPES)}")
-    scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
-    chosen = next(known for known in DB_TYPES if known == db_type)
-    return bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
-
-
 def _ask_rights(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
     """Needs librdkafka, which not every machine has."""
     from core.kafka.cluster_rights import cluster_rights
 
     return cluster_rights(cluster, topics)
-
-
-def write_rejects(file: Path, rejects: list[Reject]) -> None:
-    """Rejected rows as CSV: what was wrong first, then the row itself; written aside, then renamed."""
-    names = list(dict.fromkeys(name for reject in rejects for name in reject.row or ()))
-    aside = file.with_name(f"{file.name}.tmp")
-    try:
-        with aside.open("w", encoding="utf-8-sig", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["row_number", "key", "column", "database_type", "reason", *names])
-            for r in rejects:
-                cells = [(r.row or {}).get(name) for name in names]
-                writer.writerow([r.row_number, r.key, r.column, r.database_type, r.reason, *cells])
-        aside.replace(file)
-    except OSError as error:
-        raise StorageFailed(f"{file} cannot be written", why=error.strerror or str(error)) from None
-
-
-def bound(
-    file: Path,
-    db_type: DbType,
-    params: Mapping[str, ParameterValue],
-    scheduled_at: datetime,
-    timezone: str,
-    *,
-    allow_writes: bool,
-) -> Query:
-    """Reads the file, resolves the templates, binds the values."""
-    from core.calendar.templates import resolve
-    from core.sql.query import load
-
-    parsed = load(file, db_type)
-    values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
-    return parsed.bind(values, allow_writes=allow_writes)
-
-
-def _given(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
-    """The job's values, with a run's own ones instead; names compare in any case."""
-    instead = {name.upper() for name in own}
-    return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}
 
 
 def _no_reader() -> ConfigError:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin.edit_files import StoredFile, read_stored
-from core.admin.edit_jobs import JobFile
 from core.errors import ConfigError, NotAuthorised, PsttError
-from core.model.all import Job, ParameterValue
+from core.model.job import Job
+from core.model.query import ParameterValue
 from core.sql.values import split
-from core.workspace.jobs import SUFFIX, checked_job
+from core.workspace.jobs import SUFFIX, JobFile, checked_job
+from core.workspace.paths import StoredFile, read_stored
 from ui import access, data
 from ui.language import t
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from core.admin.doctor import Fact
     from core.app import App
     from core.kafka.topic_settings import TopicSetting
-    from core.model.all import DbType, Plan, TopicInfo
+    from core.model.connection import DbType
+    from core.model.publisher import TopicInfo
+    from core.model.run import Plan
     from core.notify.smtp import Fate
     from core.run.preview import Preview
     from core.sql.query import ParsedQuery
@@ -81,7 +83,7 @@ def job_file(slug: str) -> JobFile:
     Raises:
         NoSuchJob: There is none.
     """
-    from core.admin.edit_jobs import read_job_file
+    from core.workspace.jobs import read_job_file
 
     return read_job_file(data.workspace(), slug)
 
@@ -162,7 +164,7 @@ class Resolved:
 
 def db_type_of(app: App, connection: str) -> tuple[DbType, bool]:
     """The type of a connection's database, and whether it may be written."""
-    from core.app import DB_TYPES
+    from core.model.connection import DB_TYPES
 
     name = app.connections.database_type(connection)
     return next(known for known in DB_TYPES if known == name), app.connections.allows_writes(connection)

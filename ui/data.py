@@ -23,7 +23,9 @@ from core import open_workspace
 from core.calendar.cron import next_fires
 from core.errors import ConfigError, PsttError
 from core.kafka.cluster_lookup import unknown_cluster
-from core.model.all import Cluster, Destination, Job, Run
+from core.model.connection import Cluster, Destination
+from core.model.job import Job
+from core.model.run import Run
 from core.records.agenda import RunnerBeat
 from core.records.damaged_segments import damaged_segments
 from core.records.metrics_queries import Scope, Usual
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from core.admin.log_reader import LogLine
     from core.app import App
     from core.kafka.record_reader import TopicMessage
-    from core.message.envelope import Reject
+    from core.model.run import Reject
     from core.records.metrics import Metrics
     from core.run.replay import Choice
 
@@ -630,7 +632,7 @@ def rejects_csv(run_id: str) -> bytes:
     """All rejected rows of a run, as `python -m core rejects --csv` writes them."""
     import tempfile
 
-    from core.app import write_rejects
+    from core.files.rejects_csv import write_rejects
 
     with opened() as app, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rejects.csv"

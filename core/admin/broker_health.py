@@ -15,7 +15,8 @@ from core.errors import ConfigError
 from core.records.agenda import BrokerSample
 
 if TYPE_CHECKING:
-    from core.model.all import Cluster, Job
+    from core.model.connection import Cluster
+    from core.model.job import Job
     from core.workspace.settings import Connections, Settings
 
 __all__ = ["look", "used_clusters"]

@@ -19,7 +19,9 @@ from core.workspace.paths import Workspace
 from core.workspace.settings import Connections, Settings, mistyped, read_connections, read_env_file, read_settings
 
 if TYPE_CHECKING:
-    from core.model.all import DbType, Job, Query
+    from core.model.connection import DbType
+    from core.model.job import Job
+    from core.model.query import Query
 
 __all__ = ["Problem", "check", "check_job"]
 
@@ -233,7 +235,7 @@ def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connection
 
 
 def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> Query:
-    from core.app import bound
+    from core.run.planning import bound
 
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
@@ -241,7 +243,7 @@ def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> Q
 
 
 def _known(db_type: str) -> DbType:
-    from core.app import DB_TYPES
+    from core.model.connection import DB_TYPES
 
     return next(known for known in DB_TYPES if known == db_type)
 

@@ -81,9 +81,6 @@ _JOB = {
 }
 
 
-# ── making it ─────────────────────────────────────────────────────────────────────────────────
-
-
 def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
     """Makes the demo workspace; one that was made before is made anew, its runs and sends forgotten.
 
@@ -173,8 +170,6 @@ def _day_asked_for(now: datetime) -> date:
     fire: datetime = next(CronSim(_CRON, local, reverse=True))
     return fire.date() - timedelta(days=1)
 
-
-# ── the rows ──────────────────────────────────────────────────────────────────────────────────
 
 Row = dict[str, Any]
 
@@ -277,9 +272,6 @@ _EVENTS = (
     ("M4", "GIA", "D"),
     ("M4", "RSO", "R"),
 )
-
-
-# ── reading the topic back ────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)

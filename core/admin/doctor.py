@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from core.errors import BrokerUnavailable, PsttError, SourceUnavailable
-from core.model.all import Cluster, DatabaseConnection, Fact, Job, Publisher, Source, TopicInfo
+from core.model.check_result import Fact
+from core.model.connection import Cluster, DatabaseConnection
+from core.model.job import Job
+from core.model.publisher import Publisher, TopicInfo
+from core.model.source import Source
 from core.records.ledger import Ledger
 from core.run.exactly_once import foreign_holder
 from core.run.pending import read_note
@@ -109,9 +113,6 @@ def _told(subject: str, look: Callable[[], Iterable[Fact]]) -> Iterator[Fact]:
         yield Fact("fail", subject, error.text, error.remedy, unreachable=away)
 
 
-# ── the machine ───────────────────────────────────────────────────────────────────────────────
-
-
 def _python() -> Iterator[Fact]:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts an older one is told so, here
@@ -132,9 +133,6 @@ def _clock(now: datetime, timezone: str) -> Iterator[Fact]:
             f"{text} cannot be right",
             "set the clock: calendars, parameters and certificates depend on it",
         )
-
-
-# ── the workspace ─────────────────────────────────────────────────────────────────────────────
 
 
 def _disk(root: Path) -> Iterator[Fact]:
@@ -288,9 +286,6 @@ def _transactions(workspace: Workspace) -> Iterator[Fact]:
             if read_note(file) is None:
                 remedy = f"{file} cannot be read: restore it from a backup"
             yield Fact("warn", "transactions", f"whether {whose} was committed is not known yet", remedy)
-
-
-# ── the servers ───────────────────────────────────────────────────────────────────────────────
 
 
 def _databases(connections: Connections, open_source: OpenSource) -> Iterator[Fact]:

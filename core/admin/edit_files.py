@@ -8,21 +8,20 @@ import re
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from core.admin.edit_jobs import NewerEdit, editing
 from core.errors import ConfigError
-from core.model.all import DbType, Parameter
+from core.model.connection import DbType
+from core.model.query import Parameter
 from core.records.agenda import Agenda
+from core.records.connections_versions import hidden_secrets, keep_connections
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import Workspace, write_whole
-from core.workspace.secrets import is_reference
+from core.workspace.paths import StoredFile, Workspace, read_stored, write_whole
 
-__all__ = ["LARGEST_QUERY_BYTES", "StoredFile", "brought_back", "check_query", "hidden_secrets", "keep_connections", "read_stored", "save_alerts",
-           "save_connections", "save_query"]  # fmt: skip
+__all__ = ["LARGEST_QUERY_BYTES", "brought_back", "check_query", "save_alerts", "save_connections", "save_query"]
 
 LARGEST_QUERY_BYTES = 5_000_000
 """A hand-written query has some kilobytes; more is a list of values that belongs into a table."""
@@ -32,42 +31,6 @@ HIDDEN = "***"
 SECRET_KEYS = ("password", "sasl_password")
 _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file as it stands on disk."""
-
-    path: Path
-    content: bytes
-    sha256: str
-    """Empty: there is no such file."""
-
-    @property
-    def text(self) -> str:
-        """For people: what is no UTF-8 is read as Windows-1252, as the query's reader does."""
-        try:
-            return self.content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return self.content.decode("cp1252", "replace")
-
-
-def read_stored(path: Path) -> StoredFile:
-    """A file of the workspace; one that is not there is empty.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return StoredFile(path, b"", "")
-    except OSError as error:
-        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
-    return StoredFile(path, content, hashlib.sha256(content).hexdigest())
-
-
-# ── queries ───────────────────────────────────────────────────────────────────────────────────
 
 
 def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bool) -> tuple[str, ...]:
@@ -148,9 +111,6 @@ def _told(content: bytes) -> Any:
     return content.decode("utf-8", "replace")
 
 
-# ── connections.json and alerts.json ──────────────────────────────────────────────────────────
-
-
 def save_connections(
     workspace: Workspace,
     agenda: Agenda,
@@ -196,26 +156,6 @@ def save_connections(
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
         agenda.audit(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
         keep_connections(workspace, agenda, text, now, saved_by=who)
-
-
-def keep_connections(workspace: Workspace, agenda: Agenda, text: str, now: datetime, *, saved_by: str = "") -> None:
-    """Keeps a text of connections.json among its versions, without the passwords that stand in it.
-
-    One with a fault is not kept: nobody brings it back, and a password under a mistyped key could not be told.
-    """
-    from core.workspace.settings import parse_connections
-
-    try:
-        file = parse_json_file(workspace.connections_file, text)
-    except ConfigError:
-        return
-    if parse_connections(file, workspace, {})[1]:
-        return
-    document = json.dumps(hidden_secrets(file.document), ensure_ascii=False, indent=2)
-    sha256 = hashlib.sha256(document.encode()).hexdigest()
-    newest = next(iter(agenda.connections_versions()), None)
-    if newest is None or newest.sha256 != sha256:
-        agenda.add_connections_version(sha256, document, now, saved_by)
 
 
 def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -264,21 +204,6 @@ def save_alerts(
             known = json.loads(before.text)
         write_whole(path, text, private=_is_private(path))
         agenda.audit(who, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document))
-
-
-def hidden_secrets(value: Any) -> Any:
-    """The same without passwords and addresses of channels that stand in the file itself."""
-    if isinstance(value, Mapping):
-        return {name: _hidden(name, member) for name, member in value.items()}
-    return [hidden_secrets(member) for member in value] if isinstance(value, list) else value
-
-
-def _hidden(name: str, value: Any) -> Any:
-    if name in SECRET_KEYS and isinstance(value, str) and value and not is_reference(value):
-        return HIDDEN
-    if name == "channels" and isinstance(value, Mapping):
-        return {channel: place if is_reference(str(place)) else HIDDEN for channel, place in value.items()}
-    return hidden_secrets(value)
 
 
 def _has_literal(document: Mapping[str, Any]) -> bool:

@@ -6,31 +6,23 @@ machine does not know that lock; what it saves before is seen, and what it repla
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from core.errors import ConfigError, LedgerBusy, StorageFailed
-from core.model.all import Job
+from core.model.job import Job
 from core.records.agenda import Agenda
-from core.workspace.jobs import SUFFIX, load_jobs, parse_job, save_job
+from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_job
 from core.workspace.paths import Workspace
 
-__all__ = ["JobFile", "NameTaken", "NewerEdit", "NoSuchJob", "create_job", "delete_job", "editing", "job_files", "read_job_file",
-           "replace_job"]  # fmt: skip
+__all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job"]
 
 LOCK_WAIT_S = 5.0
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows keeps for itself."""
-
-
-class NoSuchJob(ConfigError):
-    """There is no job file of that name."""
 
 
 class NameTaken(ConfigError):
@@ -41,48 +33,9 @@ class NewerEdit(ConfigError):
     """The file is not the one that was read: somebody else has changed it since."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobFile:
-    """A job file as it stands on disk, right or wrong."""
-
-    slug: str
-    path: Path
-    text: str
-    sha256: str
-
-    @property
-    def job(self) -> Job:
-        """What it says.
-
-        Raises:
-            ConfigError: The first problem of the file.
-        """
-        return parse_job(self.path, self.text)
-
-
 def job_files(workspace: Workspace) -> list[str]:
     """The slugs of all job files, by name."""
     return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
-
-
-def read_job_file(workspace: Workspace, slug: str) -> JobFile:
-    """The file of a job. The name is compared with those in `queries/`, never made a path of.
-
-    Raises:
-        NoSuchJob: There is none.
-        ConfigError: It cannot be read.
-    """
-    path = next((path for path in workspace.queries_dir.glob(f"*{SUFFIX}") if path.name == f"{slug}{SUFFIX}"), None)
-    if path is None:
-        raise NoSuchJob(f'there is no job "{slug}" in queries/')
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=path) from None
-    except OSError as error:
-        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
-    return JobFile(slug, path, text, hashlib.sha256(content).hexdigest())
 
 
 def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, who: str, now: datetime) -> JobFile:

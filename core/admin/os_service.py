@@ -134,9 +134,6 @@ def _simple(action: Action, service: Service, system: System, nssm: str = "nssm"
     return Call(("systemctl", "is-active" if action == "status" else action, f"{service.name}.service"))
 
 
-# ── Windows ───────────────────────────────────────────────────────────────────────────────────
-
-
 def _nssm(action: Action, service: Service, nssm: str) -> list[Step]:
     if action == "install":
         return [Call((nssm, *words)) for words in _nssm_install(service)]
@@ -173,9 +170,6 @@ def _nssm_install(service: Service) -> list[tuple[str, ...]]:
         ("install", service.name, program, *arguments),
         *(("set", service.name, *value) for value in values),
     ]
-
-
-# ── Linux ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _systemd(action: Action, service: Service) -> list[Step]:
@@ -261,9 +255,6 @@ def _unit_path(path: PurePath) -> str:
 def _refuse_line_ends(text: str) -> None:
     if re.search(r"[\r\n\0]", text):
         raise ConfigError("a path with a line end cannot be a service's", remedy="rename the folder")
-
-
-# ── doing it ──────────────────────────────────────────────────────────────────────────────────
 
 
 def perform(planned: list[Step], system: System) -> list[str]:

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 if TYPE_CHECKING:
-    from core.model.all import CatchUp, SchedulingMode
+    from core.model.job import CatchUp, SchedulingMode
 
 __all__ = [
     "ALIASES",
@@ -113,9 +113,6 @@ class Due:
     missed: tuple[datetime, ...] = ()
     """Missed, and run now."""
     skipped: tuple[Skipped, ...] = ()
-
-
-# ── scheduled times ───────────────────────────────────────────────────────────────────────────
 
 
 def check_cron(text: str) -> str:
@@ -255,9 +252,6 @@ def _is_a_day(field: str) -> bool:
     return True
 
 
-# ── what is due ───────────────────────────────────────────────────────────────────────────────
-
-
 def due(job: Calendar, considered_until: datetime, now: datetime, grace_s: float) -> Due:
     """Decides about every fire with `considered_until` < t ≤ `now`.
 
@@ -300,8 +294,6 @@ def told(moments: Sequence[datetime], reason: str) -> tuple[Skipped, ...]:
     span = [Skipped(older[0], older[-1], len(older), reason)] if older else []
     return (*span, *(Skipped(moment, moment, 1, reason) for moment in newer))
 
-
-# ── in words ──────────────────────────────────────────────────────────────────────────────────
 
 Language = Literal["en", "it"]
 _WORDS: dict[Language, dict[str, str]] = {

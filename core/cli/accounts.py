@@ -153,9 +153,6 @@ def token_revoke(
     _answer({"token_id": token_id, "answer": f"token {token_id} is revoked"}, as_json)
 
 
-# ── shared by the commands ────────────────────────────────────────────────────────────────────
-
-
 @contextmanager
 def _accounts(workspace: Path | None) -> Iterator[Accounts]:
     from core.app import App

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from datetime import date
 
     from core.app import App
-    from core.model.all import Fact, Plan, Run
+    from core.model.check_result import Fact
+    from core.model.run import Plan, Run
 
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
@@ -117,9 +118,6 @@ def _say_no_more() -> None:
 
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-# ── doing ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @app.command()
@@ -291,9 +289,6 @@ def send(
     else:
         where = f"{result['topic']}-{result['partition']} @ {result['offset']:,}"
         _print([f"✔ acknowledged   {where}   in {result['latency_ms']:.1f} ms"])
-
-
-# ── on its calendar ───────────────────────────────────────────────────────────────────────────
 
 
 @app.command()
@@ -482,9 +477,6 @@ def accept_columns(job: Job_, workspace: Workspace_ = None, as_json: Json_ = Fal
     _print_answer({"job": found.slug, "drift": drift, "answer": answer}, as_json)
 
 
-# ── looking before ────────────────────────────────────────────────────────────────────────────
-
-
 @app.command()
 def preview(
     job: Job_,
@@ -536,8 +528,8 @@ def sql(
     as_json: Json_ = False,
 ) -> None:
     """Prints the statements and values that would reach the driver, or the error; contacts nothing."""
-    from core.app import bound_query
     from core.cli.render import error_document
+    from core.run.planning import bound_query
 
     try:
         query = bound_query(file, db_type, _pairs(param), _moment(at) or _now())
@@ -675,9 +667,6 @@ def health(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
         _print_facts(opened.health(_now()), as_json=as_json)
 
 
-# ── looking back ──────────────────────────────────────────────────────────────────────────────
-
-
 @app.command()
 def runs(
     job: Annotated[str | None, typer.Option("--job", metavar="JOB")] = None,
@@ -702,7 +691,8 @@ def runs(
 def show(run: Run_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     """Shows one run: verdict, parameters, the SQL that ran, offsets per partition, rejects."""
     from core.app import App
-    from core.cli.render import heading, local_time, run_document, run_lines
+    from core.cli.render import run_document, run_lines
+    from core.formatting import heading, local_time
 
     with App.open(workspace) as opened:
         found = opened.ledger.run(run)
@@ -765,7 +755,8 @@ def rejects(
     """Lists the rows of a run that could not be sent, and why."""
     from dataclasses import asdict
 
-    from core.app import App, write_rejects
+    from core.app import App
+    from core.files.rejects_csv import write_rejects
 
     with App.open(workspace) as opened:
         found = opened.ledger.run(run)
@@ -880,9 +871,6 @@ def metrics_rebuild(workspace: Workspace_ = None, as_json: Json_ = False) -> Non
         _print([f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside])
 
 
-# ── shared by the commands ────────────────────────────────────────────────────────────────────
-
-
 def _run_and_report(opened: App, plan: Plan, *, as_json: bool, dry_run: bool = False) -> None:
     from core.cli.render import dry_run_lines, reject_reasons, run_document, run_lines
 
@@ -945,7 +933,7 @@ def _exit_with(run: Run) -> None:
 
 
 def _print_heading(plan: Plan) -> None:
-    from core.cli.render import heading
+    from core.formatting import heading
 
     _print([heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())])
 

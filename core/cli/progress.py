@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.model.all import Plan
+from core.model.run import Plan
 from core.run.row_reader import Progress
 
 __all__ = ["showing"]

@@ -6,86 +6,24 @@ A problem has four parts: what failed, on what, why, what to do next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
+from core.clock import iso_utc
 from core.errors import ConfigError, PsttError
-from core.message.envelope import Reject, iso_utc
-from core.model.all import Job, Plan, Run, Verification
+from core.model.job import Job
+from core.model.run import Plan, Reject, Run, Verification
 from core.model.verdict import headline
 
 if TYPE_CHECKING:
     from core.files.parity import Parity
     from core.notify.outbox import Entry, Episode
     from core.records.agenda import Fire
+from core.formatting import heading, local_time, ms_text, size_text, verdict
 
-__all__ = [
-    "error_document",
-    "run_document",
-    "run_lines",
-    "send_document",
-    "send_lines",
-    "short_value",
-    "summary_lines",
-]
-
-SHOWN_CHARACTERS = 200
-"""Of a parameter's value."""
-
-
-def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str:
-    """`17 Jan 2026 02:00` in that zone."""
-    return (
-        moment.astimezone(ZoneInfo(timezone)).strftime("%d %b %Y %H:%M:%S" if seconds else "%d %b %Y %H:%M").lstrip("0")
-    )
-
-
-def size_text(size_bytes: float) -> str:
-    """`1.9 MB`, by thousands."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000 or unit == "GB":
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    raise AssertionError
-
-
-def ms_text(latency_ms: float | None) -> str:
-    """A latency without needless digits."""
-    if latency_ms is None:
-        return "–"
-    return f"{latency_ms:,.1f}" if latency_ms < 10 else f"{latency_ms:,.0f}"
-
-
-# ── a run ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def heading(job_name: str, scheduled_at: datetime, timezone: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """`Export CDG Tracce to Kafka · scheduled 17 Jan 2026 02:00 Europe/Rome · DATA = 2026-01-16`."""
-    parts = [job_name, f"scheduled {local_time(scheduled_at, timezone)} {timezone}"]
-    return " · ".join([*parts, *(f"{name} = {short_value(value)}" for name, value in parameters)])
-
-
-def short_value(value: str) -> str:
-    """A parameter's value for a line of text: a list may have thousands of values."""
-    return value if len(value) <= SHOWN_CHARACTERS else f"{value[:SHOWN_CHARACTERS]}… ({len(value):,} characters)"
-
-
-def verdict(run: Run) -> str:
-    """The run as an equation, or how far it came."""
-    done = "written" if run.is_file else "acknowledged"
-    if run.state == "succeeded":
-        if run.sent == 0 and run.acknowledged:
-            return f"{run.acknowledged:,} rows were sent exactly once by an earlier attempt; nothing was sent again"
-        return f"{run.rows_read:,} read = {run.acknowledged:,} {done} + {run.rejected:,} rejected"
-    if run.state in ("running", "planned"):
-        return f"since {local_time(run.started_at, run.timezone, seconds=True)}"
-    counts = f"{run.acknowledged:,} of {run.rows_read:,} rows read are {done}"
-    if run.rejected:
-        counts += f", {run.rejected:,} rejected"
-    return f"{counts}: {run.error_text}" if run.error_text else counts
+__all__ = ["error_document", "run_document", "run_lines", "send_document", "send_lines", "summary_lines"]
 
 
 def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
@@ -243,8 +181,6 @@ def runs_table(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-# ── what was read back ────────────────────────────────────────────────────────────────────────
-
 _ANSWERS = {
     "complete": "✔ complete",
     "missing": "✘ messages are missing",
@@ -298,9 +234,6 @@ def verification_document(found: Verification, most: int = 1_000) -> dict[str, A
         "duration_s": round(found.duration_s, 3),
         "rate_per_s": round(found.acknowledged / found.duration_s, 1) if found.duration_s else 0.0,
     } | ({"messages": [asdict(unlike) for unlike in found.listed[:most]]} if most else {})
-
-
-# ── the calendar ──────────────────────────────────────────────────────────────────────────────
 
 
 def fire_lines(jobs: Sequence[Job], fires: Sequence[tuple[datetime, str]], days: float, most: int = 20) -> list[str]:
@@ -361,9 +294,6 @@ def fire_document(fire: Fire, run: Run | None) -> dict[str, Any]:
         "run_state": run.state if run else None,
         "run_verdict": run.verdict if run else None,
     }
-
-
-# ── a send ────────────────────────────────────────────────────────────────────────────────────
 
 
 def send_document(send: dict[str, Any]) -> dict[str, Any]:
@@ -441,9 +371,6 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-# ── alerts ────────────────────────────────────────────────────────────────────────────────────
-
-
 def alert_lines(
     episodes: Sequence[Episode], waiting: Sequence[Entry], newest: Sequence[Entry], timezone: str
 ) -> list[str]:
@@ -515,9 +442,6 @@ def _entry_document(entry: Entry) -> dict[str, Any]:
     }
 
 
-# ── a problem ─────────────────────────────────────────────────────────────────────────────────
-
-
 def error_lines(error: PsttError) -> list[str]:
     """What failed, on what and why; then what to do next."""
     lines = [f"✘ {error.text}"]
@@ -539,9 +463,6 @@ def error_document(error: PsttError) -> dict[str, Any]:
     return document
 
 
-# ── a file ────────────────────────────────────────────────────────────────────────────────────
-
-
 def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = 40) -> list[str]:
     """Rows under their names, each column as wide as its content but no wider than `most` characters."""
     cells = [[_one_line(cell, most) for cell in row] for row in (names, *rows)]
@@ -552,9 +473,6 @@ def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int =
 def _one_line(text: str, most: int) -> str:
     line = text.translate({10: "↵", 13: None, 9: " "})
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-# ── a comparison ──────────────────────────────────────────────────────────────────────────────
 
 
 def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[str]:

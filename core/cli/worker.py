@@ -19,13 +19,12 @@ from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
     from core.app import App
-    from core.model.all import Job, Plan
+    from core.model.job import Job
+    from core.model.run import Plan
     from core.run.replay import ReplayTo
+from core.scheduler.processes import BUSY
 
-__all__ = ["BUSY", "warm_up", "work"]
-
-BUSY = 75
-"""Exit code: the job runs elsewhere, by hand; EX_TEMPFAIL of sysexits.h."""
+__all__ = ["warm_up", "work"]
 
 
 def warm_up(app: App) -> None:
@@ -98,7 +97,7 @@ def _plan(app: App, fire: Fire, job: Job, now: Callable[[], datetime]) -> Plan:
 
 def _conclude(app: App, fire: Fire, job: Job | None, error: PsttError, now: datetime) -> None:
     """Writes the verdict that the run itself could not write."""
-    from core.model.all import Job
+    from core.model.job import Job
 
     known = app.agenda.fire(fire.fire_id)
     if known.state == "running" and known.run_id:

@@ -25,7 +25,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Literal
 
 from core.files.writer import Double
-from core.model.all import Column
+from core.model.source import Column
 
 __all__ = ["Form", "SameCell", "forms_of", "without_zeros"]
 
@@ -144,8 +144,6 @@ class SameCell:
     def shown(self, form: Form, text: str) -> str | None:
         """The text for people."""
         return (text.removesuffix("T00:00:00.000000") if form == "moment" else text) or None
-
-    # ── each form ─────────────────────────────────────────────────────────────────────────────
 
     def _number(self, cell: Any) -> str:
         number = self._value(cell)

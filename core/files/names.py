@@ -11,7 +11,8 @@ from pathlib import Path
 
 from core.calendar.templates import resolve
 from core.errors import ConfigError
-from core.model.all import Column, Job
+from core.model.job import Job
+from core.model.source import Column
 from core.workspace.json_file import nearest
 
 __all__ = ["distinct_columns", "output_name"]

@@ -29,7 +29,9 @@ from core.files.names import distinct_columns
 from core.files.reader import FileOptions, Table, column_name, open_table
 from core.files.writer import Cells
 from core.message.envelope import Envelope
-from core.model.all import Job, Plan, Reading
+from core.model.job import Job
+from core.model.run import Plan
+from core.model.source import Reading
 
 __all__ = ["Difference", "Parity", "Tell", "compare", "differences_into"]
 
@@ -193,9 +195,6 @@ def _theirs(table: Table, columns: Sequence[str]) -> Iterator[Sequence[Any]]:
     places = [table.names.index(column_name(name)) for name in columns]
     for row in table.rows:
         yield [row[place] if place < len(row) else None for place in places]
-
-
-# ── both sides in one file ────────────────────────────────────────────────────────────────────
 
 
 @contextmanager
@@ -362,9 +361,6 @@ def _paired(
                 alone.append(row)
         ours, theirs = alone, [row for rows in waiting.values() for row in rows]
     yield from zip_longest(ours, theirs)
-
-
-# ── all differences ───────────────────────────────────────────────────────────────────────────
 
 
 @contextmanager

@@ -94,9 +94,6 @@ def open_table(file: Path, options: FileOptions, wanted: Collection[str]) -> Ite
         ) from None
 
 
-# ── Excel ─────────────────────────────────────────────────────────────────────────────────────
-
-
 @contextmanager
 def _excel(file: Path, options: FileOptions, wanted: Collection[str]) -> Iterator[Table]:
     opened = _at_once if _unpacked_bytes(file) <= AT_ONCE_BYTES else _streamed
@@ -198,9 +195,6 @@ def _continued(sheet: _Sheet, names: tuple[str, ...]) -> Iterator[Sequence[Any]]
             yield from rows
 
 
-# ── CSV ───────────────────────────────────────────────────────────────────────────────────────
-
-
 @contextmanager
 def _csv(file: Path, options: FileOptions, wanted: Collection[str]) -> Iterator[Table]:
     encoding = options.encoding or _encoding(file)
@@ -252,9 +246,6 @@ def _separator(head: str, wanted: Collection[str]) -> str:
         return max((_matches(row, wanted) for row in rows), default=0), len(rows[0]) if rows else 0
 
     return max(SEPARATORS, key=found)
-
-
-# ── the header ────────────────────────────────────────────────────────────────────────────────
 
 
 def _matches(row: Sequence[Any], wanted: Collection[str]) -> int:

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import msgspec
 
 from core.errors import QueryFailed, StorageFailed
-from core.message.envelope import Reject
-from core.model.all import Column, CsvDialect, Job, RunFile
+from core.model.job import CsvDialect, Job
+from core.model.run import Reject, RunFile
+from core.model.source import Column
 from core.workspace.paths import replace_file
 
 if TYPE_CHECKING:
@@ -79,9 +80,6 @@ class _Exact(float):
 
 
 Cell = None | bool | Digits | date | datetime | time | str
-
-
-# ── from JSON to cells ────────────────────────────────────────────────────────────────────────
 
 
 class Cells:
@@ -151,9 +149,6 @@ def _time(text: str) -> Cell:
     except ValueError:
         return text
     return text if moment.tzinfo or len(text) > len("HH:MM:SS.ffffff") else moment
-
-
-# ── writing ───────────────────────────────────────────────────────────────────────────────────
 
 
 class Sink(Protocol):

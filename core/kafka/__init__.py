@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 
 from core.kafka.support import refuse_unsupported
-from core.model.all import Cluster, Publisher
+from core.model.connection import Cluster
+from core.model.publisher import Publisher
 
 __all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from core.errors import ConfigError
-from core.model.all import Cluster, Destination
+from core.model.connection import Cluster, Destination
 
 __all__ = ["cluster_of", "is_same_cluster", "unknown_cluster"]
 

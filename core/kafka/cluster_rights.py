@@ -15,7 +15,7 @@ from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import client_config, translated
 from core.kafka.probe import addresses
 from core.kafka.security import tls_context, uses_tls
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["Certificate", "ClusterRights", "cluster_rights"]
 

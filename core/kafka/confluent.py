@@ -28,7 +28,8 @@ from core.kafka.mock_cluster import resolved
 from core.kafka.refusals import Refusals
 from core.kafka.support import refuse_unsupported
 from core.kafka.topic_state import describe_topic
-from core.model.all import Batch, Cluster, Delivery, TopicInfo, TopicState
+from core.model.connection import Cluster
+from core.model.publisher import Batch, Delivery, TopicInfo, TopicState
 
 __all__ = ["ConfluentPublisher", "producer_config"]
 
@@ -88,8 +89,6 @@ class ConfluentPublisher:
     def in_flight(self) -> int:
         """Messages handed over and not yet reported."""
         return self._in_flight
-
-    # ── messages ──────────────────────────────────────────────────────────────────────────────
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
         """Hands messages over; 2 µs each, as nothing is made for one but its report's index."""
@@ -261,8 +260,6 @@ class ConfluentPublisher:
             self._fatal = delivery.errors[index]
             raise self._fatal
 
-    # ── transactions ──────────────────────────────────────────────────────────────────────────
-
     def prepare_once(self, control_topic: str) -> None:
         """Fences earlier holders of the transactional id, then makes the control topic if it is missing."""
         self._prepare()
@@ -342,8 +339,6 @@ class ConfluentPublisher:
     def _control(self, name: str) -> ControlTopic:
         return ControlTopic(name, self.cluster, self.diagnosis, self._log, self._clock)
 
-    # ── the cluster ───────────────────────────────────────────────────────────────────────────
-
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
         """The topics this account may see, without Kafka's internal ones."""
         found = self._metadata(timeout_s).topics
@@ -406,8 +401,6 @@ class ConfluentPublisher:
             else:
                 self.diagnosis.forget()
                 return found
-
-    # ── errors ────────────────────────────────────────────────────────────────────────────────
 
     def _start(self, changes: Mapping[str, Any] = MappingProxyType({})) -> Producer:
         config = producer_config(self.cluster, transactional_id=self.transactional_id, max_in_flight=self.max_in_flight)

@@ -16,7 +16,7 @@ from core.errors import NotAuthorised, PsttError
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import CLIENT_ID, client_config, translated
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["ControlTopic"]
 

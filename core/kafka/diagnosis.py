@@ -23,7 +23,7 @@ from core.errors import (
     TopicMissing,
 )
 from core.kafka.probe import Cause, Kind, addresses, probe
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["Diagnosis", "Family", "Said", "read_cause"]
 

@@ -27,7 +27,8 @@ from core.kafka.probe import Cause, probe
 from core.kafka.refusals import Refusals
 from core.kafka.security import tls_context, uses_login, uses_tls
 from core.kafka.support import no_transactions, refuse_unsupported
-from core.model.all import Cluster, Delivery, LogSpan, TopicInfo, TopicState
+from core.model.connection import Cluster
+from core.model.publisher import Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["FAMILIES", "KafkaPythonPublisher", "client_config", "producer_config"]
 
@@ -200,8 +201,6 @@ class KafkaPythonPublisher:
     def in_flight(self) -> int:
         """Messages handed over and not yet reported."""
         return self._in_flight
-
-    # ── messages ──────────────────────────────────────────────────────────────────────────────
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
         """Hands messages over; the client itself takes 20 µs for each."""
@@ -395,8 +394,6 @@ class KafkaPythonPublisher:
                 if delivery.partitions[index] == -1:
                     delivery.errors[index] = error
 
-    # ── transactions ──────────────────────────────────────────────────────────────────────────
-
     def prepare_once(self, control_topic: str) -> None:
         """Refused: this client has no transactions."""
         raise no_transactions()
@@ -416,8 +413,6 @@ class KafkaPythonPublisher:
     def abort(self) -> None:
         """Refused: this client has no transactions."""
         raise no_transactions()
-
-    # ── the cluster ───────────────────────────────────────────────────────────────────────────
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
         """The topics this account may see, without Kafka's internal ones."""
@@ -541,8 +536,6 @@ class KafkaPythonPublisher:
             # Port, TLS and mechanism are in order, as the probe found; what is left is the login itself.
             return self.diagnosis.of_family("login", "", "")
         return self.diagnosis.no_contact(timeout_s)
-
-    # ── errors ────────────────────────────────────────────────────────────────────────────────
 
     def _refused(self, error: Exception, delivery: Delivery, index: int, *, alone: bool = False) -> PsttError:
         batch = delivery.batch

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 from core.errors import PsttError, RetriesExhausted
 from core.kafka.diagnosis import Diagnosis, Family, Said
 from core.kafka.security import uses_login, uses_tls
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["FAMILIES", "client_config", "family_of", "producer_config", "translated", "void"]
 

@@ -22,7 +22,7 @@ from core.errors import (
     PsttError,
     TopicMissing,
 )
-from core.model.all import Batch, Delivery, LogSpan, TopicInfo, TopicState
+from core.model.publisher import Batch, Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 

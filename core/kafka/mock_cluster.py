@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from confluent_kafka import Producer
 
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["resolved", "start"]
 

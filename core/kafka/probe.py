@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.kafka.security import tls_context, uses_login, uses_tls
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["Cause", "Kind", "addresses", "probe"]
 

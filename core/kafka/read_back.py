@@ -16,7 +16,7 @@ from core.errors import BrokerUnavailable, PsttError, RunCancelled
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import CLIENT_ID, client_config, family_of, translated
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["Found", "ReadBack"]
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from core.errors import BatchRefused, BatchTooLarge, MessageRefused, MessageTooLarge, PsttError, RetriesExhausted
 from core.kafka.diagnosis import Diagnosis, Said
 from core.kafka.topic_settings import topic_settings
-from core.model.all import Batch, Cluster
+from core.model.connection import Cluster
+from core.model.publisher import Batch
 
 __all__ = ["Refusals", "TopicFacts"]
 

@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["require_complete", "tls_context", "uses_login", "uses_tls"]
 

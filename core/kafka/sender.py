@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from core.errors import BatchRefused, BatchTooLarge, DeliveryTimeout, MessageTooLarge, PsttError, RetriesExhausted
-from core.model.all import Batch, Delivery, Publisher
+from core.model.publisher import Batch, Delivery, Publisher
 
 __all__ = ["Sender"]
 
@@ -145,8 +145,6 @@ class Sender:
     def unfinished(self) -> int:
         """Batches that are under way or wait for their next try."""
         return len(self._under_way) + len(self._waiting)
-
-    # ── one batch ─────────────────────────────────────────────────────────────────────────────
 
     def _hand_over(self, parcel: _Parcel, indexes: Sequence[int] | None = None) -> None:
         parcel.fits = self._fits

@@ -23,7 +23,8 @@ import msgspec
 from core.errors import ConfigError, PsttError, RunCancelled
 from core.kafka import open_publisher
 from core.kafka.sender import Sender
-from core.model.all import Batch, Cluster, Delivery, Destination, Publisher
+from core.model.connection import Cluster, Destination
+from core.model.publisher import Batch, Delivery, Publisher
 
 __all__ = [
     "BatchResult",
@@ -237,8 +238,6 @@ class KafkaService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    # ── one delivery ──────────────────────────────────────────────────────────────────────────
 
     def _deliver(self, batch: Batch) -> Delivery:
         """Puts a batch into the queue; until it is done, one of the callers who wait serves the client for all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.errors import ConfigError
 from core.kafka.security import require_complete
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["refuse_unsupported"]
 

@@ -8,7 +8,7 @@ from core.errors import ConfigError
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import client_config, translated
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 __all__ = ["TopicSetting", "topic_settings"]
 

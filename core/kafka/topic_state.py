@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, Resou
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.librdkafka import client_config, family_of, translated
-from core.model.all import Cluster, LogSpan, TopicState
+from core.model.connection import Cluster
+from core.model.publisher import LogSpan, TopicState
 
 __all__ = ["describe_topic", "is_compacted"]
 

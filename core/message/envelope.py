@@ -13,7 +13,7 @@ import json
 import math
 import re
 from binascii import hexlify
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -22,11 +22,14 @@ from typing import Any
 import msgspec
 import xxhash
 
+from core.clock import iso_utc
 from core.errors import ConfigError, QueryFailed, RowRejected
-from core.model.all import Column, Job, Kind, Rows, TypeOverride
+from core.model.job import Job, TypeOverride
+from core.model.run import Reject
+from core.model.source import Column, Kind, Rows
 from core.version import __version__
 
-__all__ = ["NULL_KEY", "TOO_DEEP", "Encoded", "Envelope", "Reject", "iso_utc", "proves_data"]
+__all__ = ["NULL_KEY", "TOO_DEEP", "Encoded", "Envelope", "proves_data"]
 
 SYSTEM = "PSTT_Tool"
 NULL_KEY = "the key is null"
@@ -69,19 +72,6 @@ _datetime_text = re.compile(
 ).fullmatch
 
 Cell = Callable[[Any], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row that cannot become a message, and why."""
-
-    row_number: int
-    column: str
-    database_type: str
-    reason: str
-    key: str | None = None
-    row: Mapping[str, str | None] | None = None
-    """The row as text, for the person who has to mend it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,14 +297,6 @@ def _record(names: Sequence[str]) -> Callable[..., Any]:
     return msgspec.defstruct("Row", fields, rename={f"f{i}": name for i, name in enumerate(names)}, gc=False)
 
 
-def iso_utc(moment: datetime, precision: str = "microseconds") -> str:
-    """`2026-01-17T10:30:45.123456Z`; `precision` is a timespec of `datetime.isoformat`."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"
-
-
-# ── the plan: what can be said before the first row ───────────────────────────────────────────
-
-
 def _key_fields(job: Job) -> tuple[str, ...]:
     fields = job.kafka_config.message_key_field
     if fields is None:
@@ -347,9 +329,6 @@ def _refuse_unknown(job: Job, names: list[str]) -> None:
                     remedy=f"its columns are: {', '.join(names)}",
                     key=place,
                 )
-
-
-# ── the key ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _key_text(value: Any) -> str:
@@ -396,9 +375,6 @@ def _encoding_reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return TOO_DEEP
     return f"the value has no JSON form ({type(error).__name__})"
-
-
-# ── one cell ──────────────────────────────────────────────────────────────────────────────────
 
 
 class _Unfit(Exception):
@@ -718,8 +694,6 @@ def _overridden(column: Column, override: TypeOverride) -> Cell:
     }
     return table[override]
 
-
-# ── a column at once ──────────────────────────────────────────────────────────────────────────
 
 Fast = Callable[[Sequence[Any]], "Sequence[Any] | None"]
 """The converted column, or None where it holds something that has to be looked at cell by cell."""

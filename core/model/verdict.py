@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from core.model.all import Run, Verdict
+from core.model.run import Run, Verdict
 
 __all__ = ["EXIT_WITH_REJECTS", "LOOKS", "Colour", "Look", "Named", "exit_code", "headline"]
 

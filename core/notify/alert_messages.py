@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from core.cli.render import heading, local_time, ms_text, size_text, verdict
-from core.model.all import Job, Run
+from core.formatting import heading, local_time, ms_text, size_text, verdict
+from core.model.job import Job
+from core.model.run import Run
 from core.model.verdict import LOOKS
 from core.notify.notification import Notice, Table
 from core.notify.outbox import Episode

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from core.errors import ConfigError, NotDelivered
-from core.model.all import Fact, Secret
+from core.model.check_result import Fact
+from core.model.connection import Secret
 from core.notify.outbox import MAIL, Door, Entry
 from core.notify.smtp import Fate, Mail, MailServer, connected
 from core.workspace.json_file import nearest
@@ -88,9 +89,6 @@ def mail_fact(server: MailServer | None, mail_to: Sequence[str]) -> Fact:
     if not mail_to:
         return Fact("warn", "mail", f"{text}; but rules tell nobody", "set PSTT_MAIL_TO, or recipients in alerts.json")
     return Fact("pass", "mail", text)
-
-
-# ── other channels ────────────────────────────────────────────────────────────────────────────
 
 
 def channel_problem(name: str, reference: str, variables: Mapping[str, str], root: Path) -> ConfigError | None:

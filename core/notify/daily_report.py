@@ -10,9 +10,10 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from core.cli.render import local_time, ms_text, size_text, verdict
-from core.message.envelope import iso_utc
-from core.model.all import Job, Run, RunFile, Verdict
+from core.clock import iso_utc
+from core.formatting import local_time, ms_text, size_text, verdict
+from core.model.job import Job
+from core.model.run import Run, RunFile, Verdict
 from core.model.verdict import LOOKS
 from core.notify.notification import Notice, Table
 from core.notify.outbox import Outbox
@@ -185,9 +186,6 @@ def percentile(counts: Mapping[float, int], share: float) -> float | None:
         if seen >= share * total:
             return value
     return None
-
-
-# ── in words ──────────────────────────────────────────────────────────────────────────────────
 
 
 _SIGNS = "✘…◐✔–"

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from core.clock import iso_utc
 from core.errors import ConfigError
-from core.message.envelope import iso_utc
-from core.model.all import Job, Run
+from core.model.job import Job
+from core.model.run import Run
 from core.notify.alert_messages import alert_notice, failure_notice, over_notice, success_notice
 from core.notify.daily_report import make_receipt, percentile, receipt_notice
 from core.notify.outbox import MAIL, Change, Episode, Kind, Outbox, entry_of
@@ -161,8 +162,6 @@ class AlertRules:
                 self._alerts = self._alerts or default_alerts()
         return self._alerts
 
-    # ── what the runs say ─────────────────────────────────────────────────────────────────────
-
     def _verdicts(
         self, jobs: Mapping[str, Job], episodes: dict[tuple[str, str], Episode], now: datetime
     ) -> list[Change]:
@@ -243,8 +242,6 @@ class AlertRules:
             self._ends[job] = {run: end for run, end in self._ends[job].items() if end.finished_at > since}
         return fresh, [change]
 
-    # ── conditions ────────────────────────────────────────────────────────────────────────────
-
     def _conditions(
         self,
         rule: Rule,
@@ -308,8 +305,6 @@ class AlertRules:
         if any(slot.has_succeeded for slot in slots if slot.scheduled_at >= due.scheduled_at):
             return Condition(False, None, f"{text} succeeded")
         return Condition(True, None, f"{text} has not succeeded by {job.expect.by} {job.timezone}")
-
-    # ── episodes ──────────────────────────────────────────────────────────────────────────────
 
     def _stale(self, rule: Rule, mine: dict[str, Episode], jobs: Mapping[str, Job], now: datetime) -> list[Change]:
         """Episodes that nobody cares about any more end without a word."""
@@ -471,8 +466,6 @@ class AlertRules:
             if recipients:
                 yield MAIL, recipients, group
 
-    # ── the daily receipt ─────────────────────────────────────────────────────────────────────
-
     def _receipt(self, jobs: Mapping[str, Job], now: datetime) -> list[Change]:
         to = self._told.receipt_to
         if not to:
@@ -487,9 +480,6 @@ class AlertRules:
             for day in days
         ]
         return [entry_of("receipt", key, MAIL, to, receipt_notice(*made), now)]
-
-
-# ── figures ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _within(ends: Iterable[_End], for_s: float) -> list[_End]:
@@ -546,9 +536,6 @@ def _newest_deadline(job: Job, now: datetime) -> datetime:
     if today <= local:
         return today.astimezone(UTC)
     return datetime.combine(local.date() - timedelta(days=1), by, zone).astimezone(UTC)
-
-
-# ── changes ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _beginning(

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal
 
+from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, PsttError
-from core.message.envelope import iso_utc
 from core.notify.notification import Notice
 from core.notify.smtp import Fate
 from core.records.store import Store
@@ -123,8 +123,6 @@ class Outbox(Store):
 
     sql_file: ClassVar[str] = "alerts.sql"
 
-    # ── what is to be told ────────────────────────────────────────────────────────────────────
-
     def apply(self, changes: Iterable[Change]) -> None:
         """Makes all these changes in one transaction: an episode and the message about it come together or not at all."""
         wanted = list(changes)
@@ -167,8 +165,6 @@ class Outbox(Store):
         """Whether there is, or was, such a message."""
         to = hashlib.sha256("\n".join(recipients).encode()).hexdigest()[:10]
         return bool(self._rows("was_put", {"dedupe_key": f"{key} {channel} {to}"}))
-
-    # ── delivery ──────────────────────────────────────────────────────────────────────────────
 
     def deliver(self, now: Callable[[], datetime], doors: Callable[[str], Door]) -> int:
         """Tries whatever is due once; how many messages were handed over.

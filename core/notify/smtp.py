@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, NotDelivered
-from core.model.all import Secret
+from core.model.connection import Secret
 from core.workspace.secrets import resolve_secret
 
 if TYPE_CHECKING:

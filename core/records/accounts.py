@@ -20,8 +20,8 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from core.clock import iso_utc
 from core.errors import ConfigError, SignInNeeded, StorageFailed, TooManyAttempts
-from core.message.envelope import iso_utc
 from core.records.named_sql import load_named_sql
 from core.records.store import Store
 
@@ -132,8 +132,6 @@ class Accounts(Store):
 
     sql_file: ClassVar[str] = "accounts.sql"
 
-    # ── users ─────────────────────────────────────────────────────────────────────────────────
-
     def has_users(self) -> bool:
         """Whether people have to sign in."""
         return bool(self._rows("has_users")[0][0])
@@ -238,8 +236,6 @@ class Accounts(Store):
                 remedy="make somebody else an admin first: python -m core user role NAME admin",
             )
 
-    # ── sessions of the page ──────────────────────────────────────────────────────────────────
-
     def sign_in(self, name: str, password: str, *, address: str, now: datetime) -> str:
         """Begins a session; what its cookie holds, which is not kept here.
 
@@ -291,8 +287,6 @@ class Accounts(Store):
             left_s = must_wait_s - (now - datetime.fromisoformat(row["last"])).total_seconds()
             if left_s > 0:
                 raise TooManyAttempts("too many wrong passwords", wait_s=max(left_s, 1.0))
-
-    # ── tokens of programs ────────────────────────────────────────────────────────────────────
 
     def add_token(self, name: str, scope: Scope, *, lasts: timedelta, by: str, now: datetime) -> tuple[Token, str]:
         """Makes a token; the second value is the token itself, which nobody can show again.
@@ -361,8 +355,6 @@ class Accounts(Store):
             with suppress(StorageFailed):  # on a full disk the token still reads
                 self._write("note_token_use", {"token_id": token.token_id, "now": iso_utc(now)})
         return Caller(f"token {token.name}", RIGHTS_OF_SCOPE[token.scope])
-
-    # ── both ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
     def _changing(

@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal, TypeVar
 
 from core.calendar.cron import Skipped
+from core.clock import iso_utc
 from core.errors import ConfigError
-from core.message.envelope import iso_utc
-from core.model.all import Overlap
+from core.model.job import Overlap
 from core.records.store import Store
 
 __all__ = [
@@ -188,8 +188,6 @@ class Agenda(Store):
         changed, self._seen_version = version != self._seen_version, version
         return changed
 
-    # ── fires of calendars ────────────────────────────────────────────────────────────────────
-
     def watermarks(self) -> dict[str, tuple[datetime, str]]:
         """Job → up to when each of its fires has a row, and of which calendar."""
         return {row["job"]: (_moment(row["considered_until"]), row["calendar"]) for row in self._rows("watermarks")}
@@ -236,8 +234,6 @@ class Agenda(Store):
                 self._db.execute(self._sql["set_watermark"], watermark)
         return written
 
-    # ── fires that somebody asked for ─────────────────────────────────────────────────────────
-
     def plan_asked(
         self,
         job: str,
@@ -270,8 +266,6 @@ class Agenda(Store):
         span = {"job": job, "after": iso_utc(after), "until": iso_utc(until)}
         succeeded, planned = (self._rows(name, span) for name in ("succeeded_times", "planned_times"))
         return {_moment(row[0]) for row in succeeded}, {_moment(row[0]) for row in planned}
-
-    # ── the life of a fire ────────────────────────────────────────────────────────────────────
 
     def fire(self, fire_id: int) -> Fire:
         """One fire.
@@ -327,8 +321,6 @@ class Agenda(Store):
         """All waiting fires of a job do not run, for that reason; how many."""
         name = "skip_calendar_of_job" if calendar_only else "skip_planned_of_job"
         return self._write(name, {"job": job, "reason": reason, "now": iso_utc(now)})
-
-    # ── requests ──────────────────────────────────────────────────────────────────────────────
 
     def ask(
         self,
@@ -398,8 +390,6 @@ class Agenda(Store):
         """Ends requests whose fires were all cancelled (`skipped`), or ended while nobody looked (`done`)."""
         self._write("close_ended_requests", {"now": iso_utc(now)})
 
-    # ── the runner ────────────────────────────────────────────────────────────────────────────
-
     def beat(self, beat: RunnerBeat) -> None:
         """Writes the heartbeat."""
         row = {f.name: getattr(beat, f.name) for f in fields(RunnerBeat)}
@@ -434,8 +424,6 @@ class Agenda(Store):
     def broker_states(self) -> list[BrokerState]:
         """The newest look at each cluster, and since when it has been so."""
         return [_made(BrokerState, row) for row in self._rows("broker_states")]
-
-    # ── who changed what ──────────────────────────────────────────────────────────────────────
 
     def audit(self, who: str, action: str, object_: str, now: datetime, before: Any = None, after: Any = None) -> None:
         """Writes down a change.

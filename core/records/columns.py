@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from core.clock import iso_utc
 from core.errors import ColumnsChanged, ConfigError
-from core.message.envelope import iso_utc
-from core.model.all import Column, Job
+from core.model.job import Job
+from core.model.source import Column
 from core.records.store import Store
 
 __all__ = ["ColumnMemory", "Drift", "drift_between", "watcher"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
-from core.message.envelope import iso_utc
+from core.clock import iso_utc
 from core.records.store import Store
 
 __all__ = ["KEPT", "Earlier", "IdempotentAnswers", "fingerprint"]

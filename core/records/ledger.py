@@ -16,15 +16,17 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.message.envelope import Reject, iso_utc
-from core.model.all import PartitionRange, Run, RunFile, TopicState, Unlike, Verification
+from core.model.publisher import TopicState
+from core.model.run import PartitionRange, Reject, Run, RunFile, Unlike, Verification
 from core.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.model.all import Job, Plan, RunState
+    from core.model.job import Job
+    from core.model.run import Plan, RunState
 
 __all__ = ["Ledger", "Outcome"]
 
@@ -61,8 +63,6 @@ class Ledger(Store):
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.create_function("local_day", 2, _local_day, deterministic=True)
         return super()._prepared(db)
-
-    # ── writing ───────────────────────────────────────────────────────────────────────────────
 
     def start(self, plan: Plan, now: datetime) -> Run:
         """Writes that the run has begun, before anything is read or sent; its fire is taken in the same transaction.
@@ -274,8 +274,6 @@ class Ledger(Store):
                     },
                 )
         return [self.run(row["run_id"]) for row in gone]
-
-    # ── reading ───────────────────────────────────────────────────────────────────────────────
 
     def run(self, prefix: str) -> Run:
         """The run whose id begins with `prefix`.

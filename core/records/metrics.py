@@ -95,8 +95,6 @@ class Metrics:
         self._distrusted: tuple[int, ...] | None = None
         """State of a metrics.duckdb that is damaged and could not be moved out of the way."""
 
-    # ── writing ───────────────────────────────────────────────────────────────────────────────
-
     def sync(self) -> Synced:
         """Copies what is new in one short exclusive opening. A file that another process reads is left for later.
 
@@ -292,8 +290,6 @@ class Metrics:
             for rows in _chunks(ledger.reject_rows(ended)):
                 _insert(db, "reject", rows)
             db.execute("COMMIT")
-
-    # ── reading ───────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
     def reading(self, *, counted: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:

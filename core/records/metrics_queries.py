@@ -85,8 +85,6 @@ class Figures:
         self._zone = ZoneInfo(timezone)
         make_zone(db, timezone)
 
-    # ── in numbers ────────────────────────────────────────────────────────────────────────────
-
     def totals(self, since: datetime, until: datetime, scope: Scope | None = None) -> dict[str, Any]:
         """Counts, rates and latencies of any period, exact to the microsecond.
 
@@ -166,8 +164,6 @@ class Figures:
         since = self.midnight(noon)
         return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
-    # ── over time ─────────────────────────────────────────────────────────────────────────────
-
     def days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> list[dict[str, Any]]:
         """The last days up to today, by day and topic: what `totals` gives, without percentiles.
 
@@ -217,8 +213,6 @@ class Figures:
             bands[day] = Usual(len(known), _spread(known), None)
         return bands
 
-    # ── what went wrong ───────────────────────────────────────────────────────────────────────
-
     def errors(
         self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
@@ -244,8 +238,6 @@ class Figures:
     ) -> list[dict[str, Any]]:
         """Why rows were rejected, the most frequent first: `column, database_type, reason, count, runs, last_seen`."""
         return self._ask("reject_reasons", since, until, scope, limit=limit)
-
-    # ── runs and messages ─────────────────────────────────────────────────────────────────────
 
     def runs(
         self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 1000
@@ -300,8 +292,6 @@ class Figures:
 
     def _head_of(self, key: str) -> int:
         return int(self._rows("head_of_key", {"key": key})[0]["head"])
-
-    # ── how they are asked ────────────────────────────────────────────────────────────────────
 
     def midnight(self, now: datetime, days: int = 0) -> datetime:
         """When the day of `now`, or one so many days later, begins in the zone."""
@@ -386,9 +376,6 @@ def _down(moment: datetime) -> datetime:
 
 def _up(moment: datetime) -> datetime:
     return moment + (EPOCH - moment) % QUARTER
-
-
-# ── the edge to DuckDB ────────────────────────────────────────────────────────────────────────
 
 
 @cache

@@ -18,11 +18,11 @@ from zoneinfo import ZoneInfo
 
 from core.calendar.cron import fires
 from core.errors import ConfigError
-from core.model.all import Job
+from core.model.job import Job
 from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
-    from core.model.all import Run
+    from core.model.run import Run
     from core.records.agenda import Agenda, Fire
     from core.records.ledger import Ledger
 
@@ -106,9 +106,6 @@ class DayAnswer:
         return self.complete == self.due and self.rows_read == self.acknowledged
 
 
-# ── when a job was there ──────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class _Era:
     """A version of a job's file while it was in force: after `since` up to and including `until`."""
@@ -173,9 +170,6 @@ def with_gone(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timezone: str
         )
         found[slug] = replace(last, enabled=False)
     return [found[slug] for slug in sorted(found)]
-
-
-# ── what became of a time ─────────────────────────────────────────────────────────────────────
 
 
 def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: datetime, now: datetime) -> list[Slot]:
@@ -279,9 +273,6 @@ def _of_run(run: Run) -> SlotState:
     if verdict == "complete" or verdict == "complete_with_rejects" or verdict == "partial":
         return verdict
     return "running" if verdict in ("running", "planned") else "failed"
-
-
-# ── who asks ──────────────────────────────────────────────────────────────────────────────────
 
 
 def is_on_day(moment: datetime, timezone: str, first: date, last: date) -> bool:

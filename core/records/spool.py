@@ -23,7 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.errors import PsttError, RetriesExhausted, StorageFailed
-from core.model.all import Delivery, Destination, PartitionRange
+from core.model.connection import Destination
+from core.model.publisher import Delivery
+from core.model.run import PartitionRange
 
 __all__ = [
     "SEND_SCHEMA",

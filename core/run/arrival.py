@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.errors import MessagesLost, PsttError, VerificationFailed
-from core.model.all import LogSpan, PartitionRange, TopicState, Unlike, Verification
+from core.model.publisher import LogSpan, TopicState
+from core.model.run import PartitionRange, Unlike, Verification
 
 __all__ = ["Falls", "Sent", "deleted_since", "failure_of", "lost_since", "not_verified"]
 
@@ -117,9 +118,6 @@ def _of_partition(span: PartitionRange, now: LogSpan, falls: Sequence[tuple[int,
         found.append(f"ends before offset {now.end:,}, though {span.last_offset:,} was acknowledged")
         affected += span.last_offset - now.end + 1
     return " and ".join(found[:TOLD]), min(affected, span.count)
-
-
-# ── what was read back ────────────────────────────────────────────────────────────────────────
 
 
 def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> VerificationFailed | None:

@@ -15,9 +15,10 @@ from typing import TypeVar
 
 import msgspec
 
+from core.clock import iso_utc
 from core.errors import RunFailed
-from core.message.envelope import iso_utc
-from core.model.all import Plan, Run, TopicState
+from core.model.publisher import TopicState
+from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.workspace.identity import Identity
 

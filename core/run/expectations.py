@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from core.model.all import Job, RowRange
+from core.model.job import Job, RowRange
 
 __all__ = ["Expected", "RunsOf", "expected_rows", "learnt_range"]
 

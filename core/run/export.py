@@ -12,7 +12,8 @@ from loguru import logger
 from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
 from core.files.names import distinct_columns
 from core.files.writer import open_sink
-from core.model.all import Plan, Reading, Rows, Run, RunFile, Source
+from core.model.run import Plan, Run, RunFile
+from core.model.source import Reading, Rows, Source
 from core.records.ledger import Ledger, Outcome
 from core.run.row_reader import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
 from core.workspace.paths import Workspace

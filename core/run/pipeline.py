@@ -16,8 +16,11 @@ from loguru import logger
 
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.kafka.sender import Sender
-from core.message.envelope import Encoded, Envelope, Reject
-from core.model.all import Batch, Delivery, Destination, Plan, Publisher, Run, Source, TopicState, Verification
+from core.message.envelope import Encoded, Envelope
+from core.model.connection import Destination
+from core.model.publisher import Batch, Delivery, Publisher, TopicState
+from core.model.run import Plan, Reject, Run, Verification
+from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
 from core.records.spool import Spool, Tally, sent_by
 from core.run.arrival import Sent, deleted_since, failure_of, lost_since, not_verified

@@ -10,8 +10,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from core.files.names import distinct_columns
-from core.message.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope, Reject
-from core.model.all import Column, DbType, Job, Plan, Reading, Rows, Source
+from core.message.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope
+from core.model.connection import DbType
+from core.model.job import Job
+from core.model.run import Plan, Reject
+from core.model.source import Column, Reading, Rows, Source
 
 __all__ = ["Preview", "PreviewMessage", "file_rows", "preview"]
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError
 from core.kafka.cluster_lookup import cluster_of, is_same_cluster, unknown_cluster
-from core.model.all import Cluster, Destination, Job, Run
+from core.model.connection import Cluster, Destination
+from core.model.job import Job
+from core.model.run import Run
 
 if TYPE_CHECKING:
     from core.workspace.settings import Connections, Settings

@@ -20,8 +20,9 @@ from core.errors import (
     RunFailed,
     RunInterrupted,
 )
-from core.message.envelope import NULL_KEY, Encoded, Envelope, Reject
-from core.model.all import Column, Plan, Reading, Run, Source
+from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.model.run import Plan, Reject, Run
+from core.model.source import Column, Reading, Source
 from core.records.ledger import Ledger
 
 __all__ = [

@@ -13,7 +13,8 @@ import msgspec
 import pyarrow.compute as pc
 
 from core.errors import ConfigError, ExpectationFailed, PsttError, RunInterrupted
-from core.model.all import Publisher, Run, TopicState
+from core.model.publisher import Publisher, TopicState
+from core.model.run import Run
 from core.records.ledger import Ledger, Outcome
 from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
 from core.run.arrival import lost_since

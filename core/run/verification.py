@@ -19,7 +19,10 @@ from core.kafka.diagnosis import Diagnosis
 from core.kafka.mock_cluster import resolved
 from core.kafka.read_back import Found, ReadBack
 from core.kafka.topic_state import describe_topic, is_compacted
-from core.model.all import Cluster, PartitionRange, TopicState, Unlike, Verification, VerifyAnswer, VerifyMode
+from core.model.connection import Cluster
+from core.model.job import VerifyMode
+from core.model.publisher import TopicState
+from core.model.run import PartitionRange, Unlike, Verification, VerifyAnswer
 from core.records.spool import read_segment, segments_of
 from core.run.arrival import Sent
 
@@ -87,9 +90,6 @@ def verify(
         listed=tuple(comparison.listed),
         duration_s=time.monotonic() - began,
     )
-
-
-# ── the comparison ────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,8 +179,6 @@ class _Comparison(_Counts):
             return "the topic was deleted and made again since"
         return ""
 
-    # ── by number ─────────────────────────────────────────────────────────────────────────────
-
     def _compare_counts(self, reader: ReadBack, state: TopicState) -> None:
         placed = sum(span.count for span in self._sent.partitions)
         self.leave(self._sent.acknowledged - placed, WITHOUT_OFFSET)
@@ -198,8 +196,6 @@ class _Comparison(_Counts):
             deleted = max(min(short, earliest - span.first_offset), 0)
             self.leave(deleted, _deleted(span.partition, earliest))
             self.missing += max(short - deleted, 0)
-
-    # ── message by message ────────────────────────────────────────────────────────────────────
 
     def _compare_each(self, reader: ReadBack, state: TopicState) -> None:
         recorded = self._add_up()
@@ -292,9 +288,6 @@ class _Comparison(_Counts):
         if len(self.listed) < LISTED:
             text = None if key is None else key.decode("utf-8", "backslashreplace")
             self.listed.append(Unlike(problem, partition, offset, text))  # type: ignore[arg-type]
-
-
-# ── parts ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _sends(segment: Path) -> Iterator[Send]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import PsttError, RunCancelled, RunInterrupted, RunTimedOut
-from core.model.all import Job
+from core.model.job import Job
 from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from core.admin.edit_jobs import read_job_file
 from core.calendar.cron import fires
-from core.cli.render import local_time
 from core.errors import AlreadySent, ConfigError
-from core.model.all import Job, Run
+from core.formatting import local_time
+from core.model.job import Job
+from core.model.run import Run
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger
-from core.workspace.jobs import set_enabled
+from core.workspace.jobs import read_job_file, set_enabled
 from core.workspace.paths import Workspace
 
 __all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "require_unsent", "sent_before", "switch", "wanted_times"]

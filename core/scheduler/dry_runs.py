@@ -17,7 +17,7 @@ from typing import IO, Any
 import msgspec
 
 from core.errors import ConfigError
-from core.model.all import Job
+from core.model.job import Job
 from core.records.agenda import Agenda, Request
 from core.sql.values import as_text
 

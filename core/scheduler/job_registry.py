@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.model.all import Job
+from core.model.job import Job
 from core.records.agenda import Agenda
 from core.workspace.jobs import SUFFIX, parse_job
 

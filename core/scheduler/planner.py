@@ -13,7 +13,7 @@ from itertools import count
 
 from core.calendar.cron import Skipped, all_fires, decided
 from core.errors import ConfigError
-from core.model.all import Job
+from core.model.job import Job
 from core.records.agenda import Agenda, NewFires
 
 __all__ = ["Planner"]
@@ -129,8 +129,6 @@ class Planner:
     def count_until(self, until: datetime) -> int:
         """How many jobs have something to write by then."""
         return sum(1 for coming in self._heap if coming.at <= until and not self._is_stale(coming))
-
-    # ── inside ────────────────────────────────────────────────────────────────────────────────
 
     def _load(self, now: datetime) -> None:
         """Takes up the watermarks of the agenda; a calendar that is new begins now, one edited when nobody looked then."""

@@ -9,9 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Processes", "Worker", "Workers", "begin_process", "kill_process"]
+if TYPE_CHECKING:
+    pass
+
+
+__all__ = ["BUSY", "Processes", "Worker", "Workers", "begin_process", "kill_process"]
 
 TAIL_BYTES = 2000
 
@@ -187,3 +191,7 @@ class _Process:
         self._output.close()
         self._words = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return self._words
+
+
+BUSY = 75
+"""Exit code: the job runs elsewhere, by hand; EX_TEMPFAIL of sysexits.h."""

@@ -18,7 +18,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from core.calendar.cron import previous_fire
-from core.cli.worker import BUSY
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
 from core.records.agenda import BEAT_EVERY_S, Agenda, Fire, Request, RunnerBeat
 from core.records.ledger import Ledger
@@ -28,11 +27,12 @@ from core.scheduler.commands import backfill, cancel, cancel_job, require_unsent
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.job_registry import Entry, Roster
 from core.scheduler.planner import Planner
-from core.scheduler.processes import kill_process
+from core.scheduler.processes import BUSY, kill_process
 from core.workspace.identity import doubt
 
 if TYPE_CHECKING:
-    from core.model.all import Job, Run
+    from core.model.job import Job
+    from core.model.run import Run
     from core.run.cancellation import Stop
     from core.scheduler.processes import Worker, Workers
     from core.workspace.paths import Workspace
@@ -184,8 +184,6 @@ class Runner:
         self._said: set[str] = set()
         self._connections_stamp: tuple[int, int] | None = None
 
-    # ── life ──────────────────────────────────────────────────────────────────────────────────
-
     def run(self, stop: Stop, *, accept_clock: bool = False) -> None:
         """Works until it is asked to stop, then sees to the end of what runs.
 
@@ -317,8 +315,6 @@ class Runner:
                 self._settle_ended(self._now())
             time.sleep(LOOK_EVERY_S / 5)
 
-    # ── one tick ──────────────────────────────────────────────────────────────────────────────
-
     def guarded_tick(self) -> None:
         """One tick, of which no failure ends the runner, nor the other steps; each is told once, not each second."""
         now, failures = self._now(), set()
@@ -366,7 +362,8 @@ class Runner:
 
     def _keep_connections(self, now: datetime) -> None:
         """Keeps what an editor or a copy made of connections.json among its versions, as the roster does with jobs."""
-        from core.admin.edit_files import keep_connections, read_stored
+        from core.records.connections_versions import keep_connections
+        from core.workspace.paths import read_stored
 
         try:
             facts = self._workspace.connections_file.stat()
@@ -397,8 +394,6 @@ class Runner:
 
     def _standing(self) -> set[str]:
         return {_problem_text(problem) for problem in self.problems()}
-
-    # ── starting ──────────────────────────────────────────────────────────────────────────────
 
     def _start_planned(self, now: datetime) -> None:
         free = self._settings.PSTT_WORKERS - len(self._active)
@@ -438,8 +433,6 @@ class Runner:
         self._agenda.skip(fire.fire_id, reason, now)
         _log().warning("fire {} of {} is skipped: {}", fire.fire_id, fire.job, reason)
         self._answer(fire, f"skipped: {reason}", now)
-
-    # ── ending ────────────────────────────────────────────────────────────────────────────────
 
     def _settle_ended(self, now: datetime) -> None:
         for slug, active in list(self._active.items()):
@@ -583,8 +576,6 @@ class Runner:
             return False
         return self._monotonic() - active.started_s > active.job.timeout_s + self._patience_s
 
-    # ── requests ──────────────────────────────────────────────────────────────────────────────
-
     def _take_requests(self, now: datetime) -> None:
         for request in self._agenda.waiting_requests():
             try:
@@ -658,8 +649,6 @@ class Runner:
     def _job(self, slug: str) -> Job | None:
         entry = self.roster.entries.get(slug)
         return entry.job if entry else None
-
-    # ── what is told ──────────────────────────────────────────────────────────────────────────
 
     def _beat(self, now: datetime, state: Any = "working") -> None:
         import psutil

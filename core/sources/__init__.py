@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from core.errors import ConfigError
-from core.model.all import DatabaseConnection, Source
+from core.model.connection import DatabaseConnection
+from core.model.source import Source
 
 __all__ = ["open_source"]
 

@@ -17,7 +17,10 @@ from typing import Any, ClassVar
 import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
-from core.model.all import Column, DbType, Fact, Kind, LiteralText, Step
+from core.model.check_result import Fact
+from core.model.connection import DbType
+from core.model.query import LiteralText, Step
+from core.model.source import Column, Kind
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["OracleSource"]

@@ -15,7 +15,10 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model.all import CANCEL_S, Column, DatabaseConnection, DbType, Fact, Rows, Step
+from core.model.check_result import Fact
+from core.model.connection import DatabaseConnection, DbType
+from core.model.query import Step
+from core.model.source import CANCEL_S, Column, Rows
 from core.sources.session import NoAnswer, Session
 
 __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shortest_single"]
@@ -46,8 +49,6 @@ class PooledSource(ABC):
         self._stop_by: float | None = None
         """Until when (monotonic) a cancelled read may take; None: nobody has cancelled it."""
         self._pool = QueuePool(self.connect, pool_size=1, max_overflow=1, reset_on_return="rollback")
-
-    # ── what a database adds ──────────────────────────────────────────────────────────────────
 
     @abstractmethod
     def connect(self) -> Any:
@@ -97,8 +98,6 @@ class PooledSource(ABC):
     def counting(self, sql: str) -> str:
         """The statement that counts; the line break ends a comment at the statement's end."""
         return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the gate
-
-    # ── the contract ──────────────────────────────────────────────────────────────────────────
 
     @contextmanager
     def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
@@ -266,8 +265,6 @@ class PooledSource(ABC):
     def _cancellation(self) -> RunCancelled:
         return RunCancelled("the run was cancelled", why=f'the query on "{self.name}" was stopped')
 
-    # ── how long it may be silent ─────────────────────────────────────────────────────────────
-
     @property
     def silence_s(self) -> float:
         """How long the server may say nothing, in seconds."""
@@ -308,8 +305,6 @@ class PooledSource(ABC):
             why=why,
             remedy=f"run it again: the same rows get the same message ids; {setting} of the connection may be raised",
         )
-
-    # ── words that all share ──────────────────────────────────────────────────────────────────
 
     @property
     def place(self) -> str:

@@ -27,7 +27,10 @@ from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
 
 from core.errors import ConfigError, PsttError
-from core.model.all import Column, DbType, Fact, Kind, Step
+from core.model.check_result import Fact
+from core.model.connection import DbType
+from core.model.query import Step
+from core.model.source import Column, Kind
 from core.sources.pooled import PooledSource
 
 __all__ = ["PostgresSource"]

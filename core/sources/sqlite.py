@@ -17,7 +17,10 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from core.errors import ConfigError, PsttError
-from core.model.all import Column, DbType, Fact, Kind, Step
+from core.model.check_result import Fact
+from core.model.connection import DbType
+from core.model.query import Step
+from core.model.source import Column, Kind
 from core.sources.pooled import PooledSource, fetched
 from core.sql.lexer import lex
 

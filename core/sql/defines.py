@@ -21,7 +21,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from core.model.all import DbType, Parameter
+from core.model.connection import DbType
+from core.model.query import Parameter
 from core.sql.lexer import Fail, Token
 from core.sql.values import problem, shown
 

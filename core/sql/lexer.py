@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
-from core.model.all import DbType
+from core.model.connection import DbType
 
 __all__ = ["Fail", "Mark", "Token", "TokenKind", "has_blank_mark", "lex", "position"]
 

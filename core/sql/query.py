@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from core.errors import SqlError
-from core.model.all import DbType, LiteralText, Parameter, ParameterValue, Query, Step, Value
+from core.model.connection import DbType
+from core.model.query import LiteralText, Parameter, ParameterValue, Query, Step, Value
 from core.sql import readonly_guard as gate
 from core.sql.defines import Defines
 from core.sql.lexer import Token, has_blank_mark, lex, position
@@ -89,9 +90,6 @@ def _decode(content: bytes, file: Path | None) -> tuple[str, tuple[str, ...]]:
             line=line,
             column=column,
         ) from None
-
-
-# ── a parsed file ─────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,8 +368,6 @@ def _utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le")) // 2
 
 
-# ── parsing ───────────────────────────────────────────────────────────────────────────────────
-
 _MISPLACED = re.compile(r"(?:DEF(?:I(?:NE?)?)?\s+\w+\s*=|SET\s+DEF(?:I(?:NE?)?)?\s+O)", re.IGNORECASE)
 _DRIVER_BINDS: dict[DbType, re.Pattern[str]] = {
     "oracle": re.compile(r":"),
@@ -429,8 +425,6 @@ class _Parser:
         line, column = position(self._text, offset)
         raise SqlError(what, why=why, remedy=remedy, file=self._file, line=line, column=column)
 
-    # ── characters and tokens ──
-
     def _check_characters(self) -> None:
         wrong = re.search(r"[\0\ud800-\udfff]", self._text)
         if wrong:
@@ -468,8 +462,6 @@ class _Parser:
                 "it often comes from a word processor or a chat",
                 "replace it by a plain blank, quote or sign; in a name, put the name in double quotes",
             )
-
-    # ── statements ──
 
     def _cut(self, tokens: Sequence[Token]) -> list[list[Token]]:
         """The statements, without terminators, commands, and blanks around them."""

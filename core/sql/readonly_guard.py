@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from core.model.all import DbType
+from core.model.connection import DbType
 from core.sql.lexer import Token
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ class Refusal:
     why: str
     remedy: str = ""
 
-
-# ── what a statement is ───────────────────────────────────────────────────────────────────────
 
 _BEGINS_ROWS = frozenset({"SELECT", "WITH", "VALUES", "TABLE"})
 _BEGINS_SETTING: dict[DbType, re.Pattern[str]] = {
@@ -110,9 +108,6 @@ def _find_word(tokens: Sequence[Token], word: str) -> Token | None:
     return next((token for token in tokens if token.kind == "word" and token.upper == word), None)
 
 
-# ── the verdict ───────────────────────────────────────────────────────────────────────────────
-
-
 def refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None:
     """Why this statement must not run on a connection that may only read; None: it may.
 
@@ -160,8 +155,6 @@ def _shown(token: Token) -> str:
     text = token.upper if token.kind == "word" else token.text
     return text if len(text) <= 30 else text[:29] + "…"
 
-
-# ── session settings ──────────────────────────────────────────────────────────────────────────
 
 _VALUE = r"(?:\w+|'\?'|\"\?\"|0|[+-] 0)"
 _ORACLE_SETTINGS = (
@@ -220,8 +213,6 @@ def _setting_refusal(tokens: Sequence[Token], db_type: DbType) -> Refusal | None
         "remove it; if only the ; behind the setting is missing, add that",
     )
 
-
-# ── what the tokens tell ──────────────────────────────────────────────────────────────────────
 
 _DML = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "TRUNCATE"})
 _LOCK = re.compile(r"FOR (UPDATE|SHARE|NO KEY UPDATE|KEY SHARE)\b")
@@ -373,8 +364,6 @@ def _text(token: Token | None) -> str:
     return token.upper if token is not None else ""
 
 
-# ── calls ─────────────────────────────────────────────────────────────────────────────────────
-
 _POSTGRESQL_CALLS = re.compile(
     r"""PG_(READ|LS|WRITE|FILE|LOGICAL|CREATE|DROP|REPLICATION|COPY|ADVISORY|TRY_ADVISORY|START|STOP|BACKUP|SWITCH
     |WAL_REPLAY|TERMINATE|CANCEL|RELOAD|ROTATE|PROMOTE|NOTIFY|IMPORT|STAT_FILE|STAT\w*_RESET|STAT_RESET|LOG_)\w*
@@ -487,8 +476,6 @@ def _name(token: Token) -> str:
     text = token.text[token.opening : len(token.text) - token.closing]
     return unicodedata.normalize("NFKC", text).upper()
 
-
-# ── what the syntax tree tells ────────────────────────────────────────────────────────────────
 
 _DIALECTS: dict[DbType, str] = {
     "oracle": "oracle",

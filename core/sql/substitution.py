@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from core.model.all import DbType, Parameter
+from core.model.connection import DbType
+from core.model.query import Parameter
 from core.sql.context import places
 from core.sql.lexer import Fail, Mark, Token
 from core.sql.readonly_guard import kind_of, parse_tree
@@ -143,8 +144,6 @@ def marker(token: Token) -> str:
     return f":pstt_{token.start}"
 
 
-# ── one statement ─────────────────────────────────────────────────────────────────────────────
-
 # PostgreSQL's functions that take "any" type: a literal counts as text there, a bind has no type at all.
 _ANY_FUNCTIONS = frozenset(
     """CONCAT CONCAT_WS FORMAT COUNT JSON_BUILD_ARRAY JSON_BUILD_OBJECT JSONB_BUILD_ARRAY JSONB_BUILD_OBJECT ROW
@@ -227,8 +226,6 @@ class _Statement:
             f"add a line define {mark.name}='value'; {_DEFINE_OFF}",
         )
 
-    # ── lists ──
-
     def _in_list(self, at: int, taken: int, parts: list[Part]) -> list[Part]:
         """What takes the place of some tokens; for a list once for each of its values.
 
@@ -263,8 +260,6 @@ class _Statement:
         middle = parts.index(binds[0])
         before, after = ("".join(map(str, some)) for some in (parts[:middle], parts[middle + 1 :]))
         return [Each(binds[0], before, after)]
-
-    # ── inside quotes ──
 
     def _inserts(self, token: Token, pattern: re.Pattern[str], place: str) -> list[Part]:
         """The pieces of a token whose parameters become text."""
@@ -398,8 +393,6 @@ class _Statement:
             mark.start, f"{number} stands in an INTERVAL literal", "no bind can stand there", instead[self._db_type]
         )
 
-    # ── without quotes ──
-
     def _bare(self, at: int) -> list[Part]:
         token = self._tokens[at]
         mark = token.marks[0]
@@ -459,8 +452,6 @@ class _Statement:
         if before is not None and before.kind in ("word", "parameter"):
             return "tail"
         return "head" if after is not None and after.kind in ("word", "number", "parameter") else ""
-
-    # ── binds ──
 
     def _bind(
         self, at: int, content: tuple[str | Use, ...], *, is_text: bool, literal: tuple[str | Use, ...] = ()
@@ -534,9 +525,6 @@ def _has_numbers(parameter: Parameter) -> bool:
     except ValueError:
         return False
     return all(map(_PLAIN_NUMBER.fullmatch, examples))
-
-
-# ── literals ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _pieces(token: Token) -> list[str | Use]:

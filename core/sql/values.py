@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
 
-from core.model.all import DbType, Parameter, ParameterValue, Value
+from core.model.connection import DbType
+from core.model.query import Parameter, ParameterValue, Value
 
 __all__ = ["as_text", "for_driver", "join", "problem", "shown", "split", "typed"]
 

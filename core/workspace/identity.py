@@ -19,8 +19,8 @@ from typing import Literal
 
 import msgspec
 
+from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, StorageFailed
-from core.message.envelope import iso_utc
 from core.workspace.paths import Workspace, write_whole
 
 __all__ = ["Answer", "Identity", "Place", "answer", "doubt", "own_identity", "read_identity"]

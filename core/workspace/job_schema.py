@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from core.calendar.cron import check_cron
 from core.calendar.templates import DIRECTIVES
-from core.model.all import (
+from core.model.job import (
     CatchUp,
     DecimalForm,
     DeliveryGuarantee,

@@ -9,14 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
-from core.model.all import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange
+from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace, write_whole
 
 if TYPE_CHECKING:
     from core.workspace.job_schema import JobShape
 
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ConfigError
+from core.model.job import Job
+from core.workspace.jobs import SUFFIX, load_jobs, parse_job, save_job
+from core.workspace.paths import Workspace
+
 __all__ = [
+    "JobFile",
+    "NoSuchJob",
     "SUFFIX",
     "checked_job",
     "find_job",
@@ -24,6 +37,7 @@ __all__ = [
     "load_job",
     "load_jobs",
     "parse_job",
+    "read_job_file",
     "save_job",
     "set_enabled",
     "validate_job",
@@ -203,9 +217,6 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-# ── reading ───────────────────────────────────────────────────────────────────────────────────
-
-
 def _read(path: Path) -> tuple[Job | None, list[ConfigError]]:
     return _checked(read_json_file(path))
 
@@ -270,3 +281,46 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
     return found
+
+
+class NoSuchJob(ConfigError):
+    """There is no job file of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A job file as it stands on disk, right or wrong."""
+
+    slug: str
+    path: Path
+    text: str
+    sha256: str
+
+    @property
+    def job(self) -> Job:
+        """What it says.
+
+        Raises:
+            ConfigError: The first problem of the file.
+        """
+        return parse_job(self.path, self.text)
+
+
+def read_job_file(workspace: Workspace, slug: str) -> JobFile:
+    """The file of a job. The name is compared with those in `queries/`, never made a path of.
+
+    Raises:
+        NoSuchJob: There is none.
+        ConfigError: It cannot be read.
+    """
+    path = next((path for path in workspace.queries_dir.glob(f"*{SUFFIX}") if path.name == f"{slug}{SUFFIX}"), None)
+    if path is None:
+        raise NoSuchJob(f'there is no job "{slug}" in queries/')
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=path) from None
+    except OSError as error:
+        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
+    return JobFile(slug, path, text, hashlib.sha256(content).hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from core.errors import ConfigError, StorageFailed
+from core.workspace.paths import Workspace, write_whole
 
-__all__ = ["Workspace", "replace_file", "write_whole"]
+__all__ = ["StoredFile", "Workspace", "read_stored", "replace_file", "write_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +167,36 @@ def replace_file(aside: Path, file: Path) -> None:
         except PermissionError:
             time.sleep(wait_s)
     aside.replace(file)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file as it stands on disk."""
+
+    path: Path
+    content: bytes
+    sha256: str
+    """Empty: there is no such file."""
+
+    @property
+    def text(self) -> str:
+        """For people: what is no UTF-8 is read as Windows-1252, as the query's reader does."""
+        try:
+            return self.content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return self.content.decode("cp1252", "replace")
+
+
+def read_stored(path: Path) -> StoredFile:
+    """A file of the workspace; one that is not there is empty.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return StoredFile(path, b"", "")
+    except OSError as error:
+        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
+    return StoredFile(path, content, hashlib.sha256(content).hexdigest())

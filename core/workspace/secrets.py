@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.model.all import Secret
+from core.model.connection import Secret
 from core.workspace.paths import Workspace, write_whole
 
 __all__ = ["is_reference", "resolve_secret", "store_secret"]

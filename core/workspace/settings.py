@@ -29,7 +29,8 @@ from pydantic import (
 )
 
 from core.errors import ConfigError
-from core.model.all import Cluster, DatabaseConnection, Job, Secret
+from core.model.connection import Cluster, DatabaseConnection, Secret
+from core.model.job import Job
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference, resolve_secret
@@ -256,9 +257,6 @@ def mistyped(environ: Mapping[str, str]) -> list[tuple[str, str]]:
             close = difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85)
             found += [(name, close[0])] if close else []
     return found
-
-
-# ── connections.json ──────────────────────────────────────────────────────────────────────────
 
 
 class _Entry(BaseModel):

@@ -15,7 +15,8 @@ from python_calamine import CalamineWorkbook
 
 from bench.kills import start_runner, stop_runner
 from core.files.writer import MOST_ROWS, open_sink
-from core.model.all import Column, Job
+from core.model.job import Job
+from core.model.source import Column
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import command, environment, make_workspace, run_command

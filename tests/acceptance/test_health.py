@@ -8,7 +8,9 @@ import psutil
 import pytest
 
 from bench.kills import start_runner, stop_runner
-from core.model.all import Job, Plan, Query, Step
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.notify.outbox import Outbox
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome

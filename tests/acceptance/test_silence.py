@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from oracle_double import OracleDouble
 
-from core.model.all import Run
+from core.model.run import Run
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.proxy import Proxy

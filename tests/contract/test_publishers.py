@@ -33,7 +33,8 @@ from core.kafka import open_publisher
 from core.kafka.confluent import ConfluentPublisher
 from core.kafka.memory import MemoryPublisher, MemoryRecord
 from core.kafka.sender import Sender
-from core.model.all import Batch, Cluster, Delivery, LogSpan, Publisher, Secret, TopicInfo
+from core.model.connection import Cluster, Secret
+from core.model.publisher import Batch, Delivery, LogSpan, Publisher, TopicInfo
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 
 REAL = ("confluent", "kafka-python-ng")

@@ -23,7 +23,9 @@ import pytest
 from oracle_double import Hang, OracleDouble
 
 from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model.all import DatabaseConnection, Rows, Secret, Source, Step
+from core.model.connection import DatabaseConnection, Secret
+from core.model.query import Step
+from core.model.source import Rows, Source
 from core.sources import open_source
 from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports

@@ -16,7 +16,8 @@ from confluent_kafka import Producer
 from core.app import App
 from core.kafka import open_publisher
 from core.kafka.sender import Sender
-from core.model.all import Cluster, Run
+from core.model.connection import Cluster
+from core.model.run import Run
 from core.run.cancellation import Stop
 from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics
 

@@ -29,7 +29,8 @@ from core.errors import (
 from core.kafka import open_publisher
 from core.kafka.confluent import ConfluentPublisher
 from core.kafka.sender import Sender
-from core.model.all import Batch, Cluster, Delivery, Secret
+from core.model.connection import Cluster, Secret
+from core.model.publisher import Batch, Delivery
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import command, environment, make_workspace, run_command

@@ -17,7 +17,7 @@ import pytest
 from core.app import App
 from core.errors import BrokerUnavailable, ConfigError, RunFailed
 from core.kafka.confluent import ConfluentPublisher
-from core.model.all import PartitionRange
+from core.model.run import PartitionRange
 from core.run.cancellation import Stop
 from core.run.pending import sweep
 from tests.rigs.kafka import KafkaRig

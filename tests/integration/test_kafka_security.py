@@ -22,7 +22,8 @@ from core.kafka.cluster_rights import cluster_rights
 from core.kafka.diagnosis import ADVICE, Diagnosis, read_cause
 from core.kafka.probe import Cause
 from core.kafka.sender import Sender
-from core.model.all import Batch, Cluster, Delivery, Secret
+from core.model.connection import Cluster, Secret
+from core.model.publisher import Batch, Delivery
 from tests.rigs.kafka import KafkaRig
 
 CLIENTS = ("confluent", "kafka-python-ng")

@@ -15,7 +15,8 @@ import pytest
 from core import BatchResult, KafkaService
 from core.errors import ConfigError, MessageRefused, MessageTooLarge, RetriesExhausted, TopicMissing
 from core.kafka.service import SendResult
-from core.model.all import Cluster, Delivery
+from core.model.connection import Cluster
+from core.model.publisher import Delivery
 from tests.rigs.kafka import KafkaRig
 
 CLIENTS = ("confluent", "kafka-python-ng")

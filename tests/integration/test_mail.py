@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError, NotDelivered
-from core.model.all import Secret
+from core.model.connection import Secret
 from core.notify.channels import doors, mail_fact
 from core.notify.notification import Notice, Table
 from core.notify.outbox import MAIL, Outbox, entry_of

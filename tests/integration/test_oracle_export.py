@@ -18,7 +18,7 @@ from oracle_double import OracleDouble
 from core.app import App
 from core.kafka.memory import MemoryPublisher, MemoryRecord
 from core.kafka.sender import Sender
-from core.model.all import Run
+from core.model.run import Run
 from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 from core.run.pipeline import run_job

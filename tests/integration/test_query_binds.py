@@ -16,7 +16,8 @@ from typing import Any
 import oracledb
 import pytest
 
-from core.model.all import DatabaseConnection, DbType, Query, Secret
+from core.model.connection import DatabaseConnection, DbType, Secret
+from core.model.query import Query
 from core.sources.oracle import OracleSource
 from core.sql.query import parse
 from core.sql.values import join

@@ -20,7 +20,8 @@ from oracle_double import Drop, Hang, OracleDouble, OracleError
 from oracledb import errors as driver_errors
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model.all import DatabaseConnection, Secret, Step
+from core.model.connection import DatabaseConnection, Secret
+from core.model.query import Step
 from core.sources import oracle as room
 from core.sources.oracle import OracleSource
 from tests.rigs.workspace import ROOT

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, SourceUnavailable
-from core.model.all import DatabaseConnection, Secret, Step
+from core.model.connection import DatabaseConnection, Secret
+from core.model.query import Step
 from core.sources.postgresql import PostgresSource
 from tests.integration.test_query_binds import GIVEN, HOSTILE, POSTGRESQL_FORMS, bound
 from tests.rigs.certificates import Certificates, make_certificates

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model.all import DatabaseConnection, Step
+from core.model.connection import DatabaseConnection
+from core.model.query import Step
 from core.sources.sqlite import SqliteSource, _uri
 
 

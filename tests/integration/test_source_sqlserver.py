@@ -20,7 +20,8 @@ import pyodbc
 import pytest
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model.all import DatabaseConnection, Secret, Step
+from core.model.connection import DatabaseConnection, Secret
+from core.model.query import Step
 from core.sources import sqlserver as room
 from core.sources.sqlserver import SqlServerSource
 from tests.rigs.proxy import Proxy

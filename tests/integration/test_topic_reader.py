@@ -7,7 +7,7 @@ from confluent_kafka import Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError, TopicMissing
 from core.kafka.record_reader import read_message
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 
 @pytest.fixture

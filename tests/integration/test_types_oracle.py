@@ -20,7 +20,10 @@ from oracle_double import OracleDouble, Wire
 
 from core.errors import QueryFailed
 from core.message.envelope import Encoded, Envelope
-from core.model.all import Column, DatabaseConnection, Job, KafkaConfig, Rows, Secret, Step
+from core.model.connection import DatabaseConnection, Secret
+from core.model.job import Job, KafkaConfig
+from core.model.query import Step
+from core.model.source import Column, Rows
 from core.sources import oracle as room
 from core.sources.oracle import OracleSource
 

@@ -11,7 +11,9 @@ import pytest
 
 from core.errors import QueryFailed
 from core.message.envelope import Encoded, Envelope
-from core.model.all import Column, Job, KafkaConfig, Rows, Step
+from core.model.job import Job, KafkaConfig
+from core.model.query import Step
+from core.model.source import Column, Rows
 from core.sources.postgresql import PostgresSource
 from tests.rigs.postgres import PostgresRig
 

@@ -15,7 +15,10 @@ import pytest
 
 from core.errors import QueryFailed
 from core.message.envelope import Encoded, Envelope
-from core.model.all import Column, DatabaseConnection, Job, KafkaConfig, Rows, Step
+from core.model.connection import DatabaseConnection
+from core.model.job import Job, KafkaConfig
+from core.model.query import Step
+from core.model.source import Column, Rows
 from core.sources.sqlite import SqliteSource
 
 AT = datetime(2026, 1, 17, 1, tzinfo=UTC)

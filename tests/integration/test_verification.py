@@ -12,7 +12,8 @@ from confluent_kafka import Message, Producer
 
 from core.app import App
 from core.errors import ConfigError
-from core.model.all import Cluster, Run, Unlike, Verification
+from core.model.connection import Cluster
+from core.model.run import Run, Unlike, Verification
 from core.records.ledger import Ledger
 from core.run import verification
 from core.run.arrival import Sent

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
-from core.model.all import DatabaseConnection, Secret
+from core.model.connection import DatabaseConnection, Secret
 from tests.rigs.errors import RigMissing
 
 

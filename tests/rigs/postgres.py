@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from core.model.all import DatabaseConnection, Secret
+from core.model.connection import DatabaseConnection, Secret
 from tests.rigs.errors import RigMissing, ServerFailed
 from tests.rigs.server import Server, start_on_free_ports, tail
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from core.model.all import DatabaseConnection, Secret
+from core.model.connection import DatabaseConnection, Secret
 from tests.rigs.errors import RigMissing
 
 if TYPE_CHECKING:

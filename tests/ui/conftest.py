@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.admin.edit_jobs import read_job_file
-from core.model.all import Run
+from core.model.run import Run
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger
+from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
 from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.errors import RigMissing

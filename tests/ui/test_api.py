@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from core.admin.demo import SLUG, make_demo
-from core.admin.edit_jobs import read_job_file
 from core.errors import QueryFailed
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
+from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, command, environment, run_command
 from tests.ui.rest import audit, bearer, client, token

@@ -8,7 +8,9 @@ import pytest
 
 from core import open_workspace
 from core.calendar.cron import fires
-from core.model.all import Job, Plan, Query, Step
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import day_state
 from core.workspace.jobs import load_job

@@ -495,7 +495,7 @@ def test_a_password_that_is_nowhere_any_more_has_to_be_given_again(spoilt, see):
 
 
 def test_a_viewer_brings_nothing_back(spoilt, see, as_operator):
-    from core.admin.edit_files import keep_connections
+    from core.records.connections_versions import keep_connections
     from tests.ui.conftest import now
 
     text = json.dumps(document(spoilt) | {"kafka_connections": {}})

@@ -10,11 +10,10 @@ import pytest
 
 from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
-from core.admin.edit_jobs import read_job_file
 from core.app import App
 from core.cli.worker import work
 from core.records.agenda import Agenda
-from core.workspace.jobs import SUFFIX, load_job, validate_job
+from core.workspace.jobs import SUFFIX, load_job, read_job_file, validate_job
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.model.all import Job, Plan, Query, RunFile, Step, Unlike, Verification
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import Plan, RunFile, Unlike, Verification
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words

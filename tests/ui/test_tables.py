@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.model.all import Job, Plan, Query, Step
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.ui.conftest import now

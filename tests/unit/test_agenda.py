@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.calendars import calendars, sweep
 from core.calendar.cron import fires
 from core.errors import ConfigError, LedgerBusy
-from core.model.all import Job
+from core.model.job import Job
 from core.records.agenda import Agenda, BrokerSample, NewFires, RunnerBeat
 from core.scheduler.planner import Planner
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, StorageFailed
-from core.model.all import EmailNotification, Expect, Job, Plan, Query, Run, RunFile, Step
+from core.model.job import EmailNotification, Expect, Job
+from core.model.query import Query, Step
+from core.model.run import Plan, Run, RunFile
 from core.notify.evaluator import AlertRules, Told
 from core.notify.outbox import Outbox
 from core.notify.rules import default_document, load_alerts, read_alerts

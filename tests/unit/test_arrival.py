@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from core.kafka.memory import MemoryPublisher
-from core.model.all import Batch, Delivery, LogSpan, PartitionRange, TopicState
+from core.model.publisher import Batch, Delivery, LogSpan, TopicState
+from core.model.run import PartitionRange
 from core.records.spool import Spool
 from core.run.arrival import deleted_since, lost_since
 

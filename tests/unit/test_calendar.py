@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.calendar.cron import SHOWN_ONE_BY_ONE, check_cron, due, fires, in_words, next_fires, previous_fire
-from core.model.all import Job
+from core.model.job import Job
 
 ROME, NEW_YORK, LORD_HOWE = "Europe/Rome", "America/New_York", "Australia/Lord_Howe"
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)

@@ -20,7 +20,8 @@ from core.kafka.confluent import ConfluentPublisher
 from core.kafka.kafka_python import KafkaPythonPublisher
 from core.kafka.sender import Sender
 from core.kafka.service import KafkaService
-from core.model.all import Batch, Cluster, Delivery, Secret
+from core.model.connection import Cluster, Secret
+from core.model.publisher import Batch, Delivery
 from core.workspace.paths import Workspace
 from core.workspace.settings import load_connections, load_settings
 

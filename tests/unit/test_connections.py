@@ -17,7 +17,8 @@ from keyring.errors import NoKeyringError
 from core.admin.check import check
 from core.errors import ConfigError
 from core.kafka import refuse_unsupported
-from core.model.all import Cluster, Job, KafkaConfig
+from core.model.connection import Cluster
+from core.model.job import Job, KafkaConfig
 from core.workspace.paths import Workspace
 from core.workspace.settings import Connections, load_connections, load_settings, read_connections
 

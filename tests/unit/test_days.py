@@ -7,7 +7,9 @@ import pytest
 
 from core.calendar.cron import Skipped
 from core.errors import QueryFailed
-from core.model.all import Job, Plan, Query, Step
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.agenda import Agenda, NewFires
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import answer_for, day_state, slots_of, slots_of_days

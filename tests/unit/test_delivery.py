@@ -23,7 +23,7 @@ from core.errors import (
 )
 from core.kafka.memory import MemoryPublisher
 from core.kafka.sender import Sender
-from core.model.all import Batch, Delivery
+from core.model.publisher import Batch, Delivery
 
 AWAY = BrokerUnavailable(
     'no broker of cluster "Kafka Collaudo" (kafka-1:9092) answers', why="connection refused", remedy="start the broker"

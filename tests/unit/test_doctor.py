@@ -20,7 +20,12 @@ from core.admin import doctor
 from core.admin.doctor import examine
 from core.errors import BrokerUnavailable, NotAuthorised, PsttError
 from core.kafka.cluster_rights import Certificate, ClusterRights
-from core.model.all import Cluster, Fact, Job, KafkaConfig, Plan, Query, Step, TopicInfo
+from core.model.check_result import Fact
+from core.model.connection import Cluster
+from core.model.job import Job, KafkaConfig
+from core.model.publisher import TopicInfo
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from core.workspace.settings import load_connections, load_settings

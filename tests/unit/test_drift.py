@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from core.errors import ColumnsChanged, ConfigError
-from core.model.all import Column, Job
+from core.model.job import Job
+from core.model.source import Column
 from core.records.columns import ColumnMemory, drift_between, watcher
 
 NOW = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)

@@ -20,7 +20,8 @@ from core import __version__
 from core.errors import ConfigError, QueryFailed
 from core.message.duplicates import Repeats
 from core.message.envelope import NULL_KEY, TOO_DEEP, Encoded, Envelope, proves_data
-from core.model.all import Column, Job, KafkaConfig, Rows
+from core.model.job import Job, KafkaConfig
+from core.model.source import Column, Rows
 
 AT = datetime(2026, 1, 17, 2, 0, tzinfo=UTC)
 EXTRACTED = datetime(2026, 1, 17, 10, 30, 30, tzinfo=UTC)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from core.message.duplicates import Repeats
 from core.message.envelope import Encoded, Envelope
-from core.model.all import Column, Job, KafkaConfig, Rows
+from core.model.job import Job, KafkaConfig
+from core.model.source import Column, Rows
 
 AT = datetime(2026, 1, 17, 2, 0, tzinfo=UTC)
 JOB = Job("job", "Job", "q.sql", "db", kafka_config=KafkaConfig(message_key_field="K"), on_null_key="send")

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, ExpectationFailed
-from core.model.all import Expect, Job, Plan, Query, RowRange, Step
+from core.model.job import Expect, Job, RowRange
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
 from core.run.expectations import RunsOf, expected_rows, learnt_range
 from core.run.row_reader import check_expected

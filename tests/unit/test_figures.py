@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.errors import DeliveryTimeout, MessageTooLarge, RetriesExhausted
-from core.model.all import Batch, Delivery
+from core.model.publisher import Batch, Delivery
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
 from core.records.metrics_queries import Scope

@@ -21,7 +21,8 @@ from core.errors import ConfigError, QueryFailed, StorageFailed
 from core.files.names import output_name
 from core.files.writer import MOST_COLUMNS, MOST_ROWS, open_sink
 from core.message.envelope import Envelope
-from core.model.all import Column, CsvDialect, Job, KafkaConfig, Kind, Rows
+from core.model.job import CsvDialect, Job, KafkaConfig
+from core.model.source import Column, Kind, Rows
 from core.workspace.jobs import validate_job
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from core.model.all import DbType
+from core.model.connection import DbType
 from core.sql import readonly_guard as gate
 from core.sql.lexer import lex
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, StorageFailed
-from core.model.all import EmailNotification, Job, KafkaConfig
+from core.model.job import EmailNotification, Job, KafkaConfig
 from core.workspace.jobs import find_job, load_job, load_jobs, save_job, validate_job
 from core.workspace.paths import Workspace
 

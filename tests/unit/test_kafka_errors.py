@@ -25,7 +25,7 @@ from core.errors import (
 from core.kafka import kafka_python, librdkafka
 from core.kafka.diagnosis import Diagnosis, Family
 from core.kafka.kafka_python import KafkaPythonPublisher
-from core.model.all import Cluster
+from core.model.connection import Cluster
 
 CLUSTER = Cluster("Kafka Collaudo", "kafka-1:9092")
 

@@ -12,7 +12,8 @@ import pytest
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, StorageFailed
 from core.kafka.memory import MemoryPublisher
 from core.kafka.service import KafkaService
-from core.model.all import Cluster, Delivery
+from core.model.connection import Cluster
+from core.model.publisher import Delivery
 
 AWAY = BrokerUnavailable("no broker answers", why="connection refused", remedy="start it")
 DENIED = NotAuthorised("not let in", why="wrong password", remedy="correct it")

@@ -12,8 +12,9 @@ import pytest
 
 import core.records.store
 from core.errors import ConfigError, QueryFailed, StorageFailed
-from core.message.envelope import Reject
-from core.model.all import Job, PartitionRange, Plan, Query, Step
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import PartitionRange, Plan, Reject
 from core.records.ledger import Ledger, Outcome
 
 NOW = datetime(2026, 1, 17, 1, 0, 5, 123456, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 
 import core
 from core.errors import ConfigError, DeliveryTimeout, LedgerBusy
-from core.message.envelope import Reject
+from core.model.run import Reject
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
 from core.records.metrics_reader import VIEWS

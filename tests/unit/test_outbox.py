@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, StorageFailed
-from core.message.envelope import iso_utc
 from core.notify.notification import Notice, Table
 from core.notify.outbox import MAIL, Entry, Outbox, entry_of
 from core.notify.smtp import Fate

@@ -16,7 +16,10 @@ from core.files.parity import KEPT, compare, differences_into
 from core.files.reader import FileOptions
 from core.files.writer import open_sink
 from core.message.envelope import Envelope
-from core.model.all import Column, CsvDialect, Job, KafkaConfig, Plan, Query, Rows
+from core.model.job import CsvDialect, Job, KafkaConfig
+from core.model.query import Query
+from core.model.run import Plan
+from core.model.source import Column, Rows
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from psycopg import errors
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, SourceUnavailable
-from core.model.all import DatabaseConnection
+from core.model.connection import DatabaseConnection
 from core.sources.postgresql import PostgresSource
 
 # SQLSTATE, or its first two characters, the longest match counts → the error before the first row.

@@ -14,7 +14,12 @@ import pytest
 
 from core.errors import ConfigError
 from core.message.envelope import Envelope
-from core.model.all import Column, DbType, Fact, Job, KafkaConfig, Plan, Query, Rows, Step
+from core.model.check_result import Fact
+from core.model.connection import DbType
+from core.model.job import Job, KafkaConfig
+from core.model.query import Query, Step
+from core.model.run import Plan
+from core.model.source import Column, Rows
 from core.run.preview import Preview, preview
 
 NOW = datetime(2026, 1, 17, 10, 30, 45, 123456, tzinfo=UTC)

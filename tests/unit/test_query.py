@@ -13,7 +13,8 @@ from typing import Any, get_args
 import pytest
 
 from core.errors import SqlError
-from core.model.all import DbType, Parameter, Query
+from core.model.connection import DbType
+from core.model.query import Parameter, Query
 from core.sql.query import load, parse
 
 DIALECTS: tuple[DbType, ...] = get_args(DbType)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.model.all import DbType
+from core.model.connection import DbType
 from core.sql.lexer import Token, lex, position
 
 DIALECTS: tuple[DbType, ...] = get_args(DbType)

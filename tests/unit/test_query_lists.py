@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.admin.edit_files import check_query
-from core.app import bound
 from core.errors import ConfigError, SqlError
-from core.model.all import DbType, ParameterValue, Query
+from core.model.connection import DbType
+from core.model.query import ParameterValue, Query
+from core.run.planning import bound
 from core.sql.query import parse
 from core.sql.values import join, split
 from core.workspace.jobs import job_text, load_job

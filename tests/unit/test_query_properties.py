@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.errors import SqlError
-from core.model.all import DbType, Query, Step
+from core.model.connection import DbType
+from core.model.query import Query, Step
 from core.sql.lexer import lex
 from core.sql.query import parse
 

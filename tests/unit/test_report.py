@@ -9,21 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.render import (
-    error_document,
-    error_lines,
-    heading,
-    ms_text,
-    run_document,
-    run_lines,
-    runs_table,
-    send_lines,
-    size_text,
-    summary_lines,
-)
+from core.cli.render import error_document, error_lines, run_document, run_lines, runs_table, send_lines, summary_lines
 from core.errors import BrokerUnavailable, ConfigError
-from core.message.envelope import Reject
-from core.model.all import PartitionRange, Run
+from core.formatting import heading, ms_text, size_text
+from core.model.run import PartitionRange, Reject, Run
 from core.notify.alert_messages import failure_notice
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)

@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 import psutil
 import pytest
 
-from core.cli.worker import BUSY
 from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
-from core.model.all import Plan, Query, Step
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
 from core.run.watchdog import broken_off
 from core.scheduler.commands import backfill, cancel, switch
 from core.scheduler.dry_runs import DryRuns
-from core.scheduler.processes import begin_process
+from core.scheduler.processes import BUSY, begin_process
 from core.scheduler.runner import RUNNER_STOPS, Runner
 from core.workspace.identity import answer, own_identity
 from core.workspace.jobs import parse_job

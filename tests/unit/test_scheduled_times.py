@@ -14,7 +14,9 @@ import pytest
 
 from core.admin.health import health
 from core.errors import QueryFailed
-from core.model.all import Expect, Job, Plan, Query, Step
+from core.model.job import Expect, Job
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.notify.daily_report import make_receipt
 from core.notify.evaluator import AlertRules, Told
 from core.notify.outbox import Outbox

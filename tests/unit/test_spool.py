@@ -10,7 +10,9 @@ import pytest
 
 import core.records.spool
 from core.errors import DeliveryTimeout, MessageTooLarge, StorageFailed
-from core.model.all import Batch, Delivery, Destination, PartitionRange
+from core.model.connection import Destination
+from core.model.publisher import Batch, Delivery
+from core.model.run import PartitionRange
 from core.records.spool import SEND_SCHEMA, Spool, Tally
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, SourceUnavailable
-from core.model.all import DatabaseConnection
+from core.model.connection import DatabaseConnection
 from core.sources.sqlite import SqliteSource
 
 # Primary result codes (https://sqlite.org/rescode.html); an extended one has it in its lowest byte.

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from core.cli.render import run_document, run_lines
-from core.model.all import Verdict
+from core.model.run import Verdict
 from core.model.verdict import LOOKS, exit_code, headline
 from tests.unit.test_report import AWAY, RUN
 

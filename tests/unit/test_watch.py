@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from core.errors import RunCancelled, RunInterrupted, RunTimedOut
-from core.model.all import Job, Plan, Query, Step
+from core.model.job import Job
+from core.model.query import Query, Step
+from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
 from core.run.cancellation import Stop
 from core.run.watchdog import RUNNER_STOPS, watched

@@ -3,7 +3,7 @@
 import pytest
 
 from core.kafka.cluster_lookup import cluster_of, unknown_cluster
-from core.model.all import Cluster, Destination
+from core.model.connection import Cluster, Destination
 
 ONE = Cluster("Kafka Collaudo", "a1.example.com:9092,a2.example.com:9092")
 TWO = Cluster("Kafka Produzione", "b.example.com:9093")

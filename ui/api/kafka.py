@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from core.errors import BrokerUnavailable, ConfigError
-from core.model.all import Cluster
+from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
 from core.records.metrics_queries import Scope
 from core.workspace.paths import Workspace

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 
-from core.admin.edit_jobs import NameTaken, NewerEdit, NoSuchJob
+from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -38,6 +38,7 @@ from core.errors import (
     TooManyAttempts,
     TopicMissing,
 )
+from core.workspace.jobs import NoSuchJob
 
 __all__ = [
     "PROBLEM",

@@ -14,23 +14,15 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
 from core.admin.check import check_job
-from core.admin.edit_jobs import (
-    JobFile,
-    NewerEdit,
-    NoSuchJob,
-    create_job,
-    delete_job,
-    job_files,
-    read_job_file,
-    replace_job,
-)
+from core.admin.edit_jobs import NewerEdit, create_job, delete_job, job_files, replace_job
 from core.calendar.cron import next_fires
 from core.cli.render import run_document
 from core.errors import ConfigError, PsttError
-from core.model.all import Job, Run, RunState, Verdict
+from core.model.job import Job
+from core.model.run import Run, RunState, Verdict
 from core.scheduler.commands import switch
 from core.workspace.job_schema import JobShape
-from core.workspace.jobs import checked_job
+from core.workspace.jobs import JobFile, NoSuchJob, checked_job, read_job_file
 from core.workspace.json_file import parse_json_file
 from ui.api import shapes
 from ui.api.auth import Changer, Reader, Sender

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.model.all import RunState, Verdict
+from core.model.run import RunState, Verdict
 from core.records.agenda import RequestState
 from core.workspace.job_schema import JobShape, Topic
 

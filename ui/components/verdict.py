@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.model.all import Run
+from core.model.run import Run
 from core.model.verdict import LOOKS, Colour, Named
 from ui.components.text import plain
 from ui.formats import number

@@ -9,11 +9,11 @@ from typing import Any
 
 import streamlit as st
 
-from core.admin.edit_files import read_stored
 from core.errors import ConfigError
 from core.notify.outbox import Entry, Episode
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
 from core.workspace.json_file import parse_json_file
+from core.workspace.paths import read_stored
 from core.workspace.secrets import is_reference
 from core.workspace.settings import addresses
 from ui import changes, data

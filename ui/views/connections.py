@@ -9,10 +9,12 @@ from typing import Any
 
 import streamlit as st
 
-from core.admin.edit_files import brought_back, hidden_secrets, read_stored
+from core.admin.edit_files import brought_back
 from core.errors import ConfigError, PsttError
-from core.model.all import Fact
+from core.model.check_result import Fact
+from core.records.connections_versions import hidden_secrets
 from core.workspace.json_file import parse_json_file
+from core.workspace.paths import read_stored
 from core.workspace.secrets import is_reference
 from core.workspace.settings import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
 from ui import changes, data

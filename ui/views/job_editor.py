@@ -13,16 +13,16 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import streamlit as st
+from core.model.all import all as model
 from streamlit.delta_generator import DeltaGenerator
 
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.admin.edit_jobs import NewerEdit
 from core.calendar.cron import in_words, next_fires, previous_fire
 from core.calendar.templates import EXAMPLES
-from core.cli.render import short_value
 from core.errors import ConfigError, PsttError
-from core.model.all import Job
-from core.model.all import all as model
+from core.formatting import short_value
+from core.model.job import Job
 from core.sql.values import as_text
 from ui import changes, data
 from ui.access import may

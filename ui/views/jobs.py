@@ -11,7 +11,8 @@ import streamlit as st
 from core.admin.edit_jobs import job_files
 from core.calendar.cron import in_words, next_fires
 from core.errors import ConfigError, PsttError
-from core.model.all import Job, Run
+from core.model.job import Job
+from core.model.run import Run
 from ui import changes, data
 from ui.access import may
 from ui.components.links import go

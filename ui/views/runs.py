@@ -9,9 +9,9 @@ from typing import get_args
 
 import streamlit as st
 
-from core.cli.render import short_value
 from core.errors import PsttError
-from core.model.all import Run, Verdict
+from core.formatting import short_value
+from core.model.run import Run, Verdict
 from core.records.metrics_queries import Scope
 from core.run.replay import Choice, ReplayTo
 from ui import data

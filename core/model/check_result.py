@@ -1,0 +1,20 @@
+"""One line of `check` and `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Fact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a test of a server."""
+
+    status: Literal["pass", "warn", "fail"]
+    subject: str
+    text: str
+    remedy: str = ""
+    unreachable: bool = False
+    """The server did not answer, so that its files and rights could not even be looked at."""

@@ -1,0 +1,122 @@
+"""Where data comes from and goes to: databases, Kafka clusters, and the secrets that open them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from core.model.connection import Cluster, DbType, Destination
+
+if TYPE_CHECKING:
+    pass
+
+
+__all__ = ["Cluster", "DatabaseConnection", "Destination", "Secret"]
+
+DbType = Literal["oracle", "sqlserver", "postgresql", "sqlite"]
+
+
+class Secret:
+    """A value that shows itself only when asked: `str`, `repr`, logging and pickling give `***`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one call that hands it to a driver."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Secret, ("***",))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConnection:
+    """One entry of `connections` in connections.json, its secret resolved."""
+
+    name: str
+    db_type: DbType
+    environment: str = ""
+    host: str = ""
+    port: int | None = None
+    database: str = ""
+    """Database name; for sqlite the path of the file, absolute or below the workspace (already resolved)."""
+    service_name: str = ""
+    sid: str = ""
+    username: str = ""
+    password: Secret | None = None
+    sslmode: str = ""
+    """PostgreSQL: disable, require, verify-ca, verify-full; SQL Server: the same words map to Encrypt and TrustServerCertificate."""
+    sslrootcert: Path | None = None
+    driver: str = ""
+    """SQL Server: name or path of the ODBC driver; empty: the newest installed one."""
+    thick: bool = False
+    """Oracle: thick mode, for servers older than 12.1."""
+    allow_writes: bool = False
+    connect_timeout_s: float = 15.0
+    statement_timeout_s: float | None = None
+    """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (there in whole seconds): each wait for the server."""
+    read_timeout_s: float = 300.0
+    """How long a server may say nothing while it is waited for, where `statement_timeout_s` does not say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One Kafka cluster and how a client talks to it, every setting resolved (job > connections.json > environment > .env > default)."""
+
+    name: str
+    bootstrap_servers: str
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: Secret | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    default_topic: str = "pstt-data"
+    client: Literal["confluent", "kafka-python-ng"] = "confluent"
+    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
+    batch_size_bytes: int = 16384
+    linger_ms: int = 10
+    max_request_size_bytes: int = 1_048_576
+    request_timeout_ms: int = 30_000
+    """How long the client waits for an answer, and for a first broker."""
+    delivery_timeout_ms: int = 30_000
+    """How long the client itself tries to deliver one message, retries included (PSTT_DELIVERY_TIMEOUT_MS)."""
+    enable_idempotence: bool = True
+    retry_backoff_ms: int = 100
+    """First wait between the client's own tries; it doubles up to four times this."""
+    max_in_flight_requests: int = 5
+    max_retries: int = 3
+    """How often a batch is handed over again once the client gave up (KAFKA_MAX_RETRIES)."""
+    message_batch_size: int = 100
+    log_level: str = "INFO"
+    mock_brokers: int = 0
+    """More than 0: this process carries its own mock cluster (demo); bootstrap_servers is then ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The cluster that messages really went to, as far as it is known; empty texts: it is not."""
+
+    cluster: str = ""
+    """Its name at that time."""
+    cluster_id: str = ""
+    """The cluster's own id, which no renaming and no other address changes."""
+    bootstrap_servers: str = ""
+    """Its addresses at that time."""
+
+
+DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")

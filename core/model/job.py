@@ -1,0 +1,126 @@
+"""What a job file says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from core.model.query import ParameterValue
+
+__all__ = ["CsvDialect", "EmailNotification", "Expect", "Job", "KafkaConfig", "RowRange"]
+ExportFormat = Literal["kafka", "excel", "csv"]
+SchedulingMode = Literal["cron", "interval", "manual"]
+CatchUp = Literal["none", "latest", "all"]
+Overlap = Literal["skip", "queue"]
+DeliveryGuarantee = Literal["at_least_once", "exactly_once"]
+VerifyMode = Literal["none", "count", "full"]
+OnBadRow = Literal["reject", "fail"]
+OnNullKey = Literal["reject", "send", "fail"]
+OnDrift = Literal["stop", "warn", "ignore"]
+DecimalForm = Literal["number", "string", "float"]
+TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConfig:
+    """Where a job's messages go, and how each is made."""
+
+    enabled: bool = True
+    topic: str | None = None
+    """None: the cluster's `default_topic`, else `KAFKA_DEFAULT_TOPIC`."""
+    message_key_field: str | tuple[str, ...] | None = None
+    """Column(s) that make the key; several are joined with the job's `key_separator`."""
+    batch_size: int | None = None
+    """Messages handed over, tracked and tried again together; None: `KAFKA_MESSAGE_BATCH_SIZE`."""
+    include_metadata: bool = True
+    cluster: str | None = None
+    """A name of `kafka_connections`; None: the connection's environment decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How a CSV file is written. The defaults open by a double click in an Italian Excel."""
+
+    separator: str = ";"
+    decimal: str = ","
+    encoding: str = "utf-8"
+    bom: bool = True
+    """Only with utf-8: Excel takes the file for another encoding without it."""
+    quote_all: bool = False
+    line_end: str = "\r\n"
+    date_format: str = ""
+    """strftime; empty: ISO 8601."""
+    datetime_format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailNotification:
+    """Who is told about a finished run."""
+
+    on_success: bool = False
+    on_failure: bool = True
+    recipients: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """How many rows a run should bring; None: no bound on that side."""
+
+    min: int | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What a good day of a job looks like."""
+
+    rows: RowRange = RowRange()
+    learn: bool = True
+    """Where `rows` has no number: the range that the runs of the same weekday and time had in the last eight weeks."""
+    by: str | None = None
+    """`HH:MM` in the job's time zone: a success has to be there by then each day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One `*.job.json`: what is read, where it goes, when. `slug` is the file's name without `.job.json`."""
+
+    slug: str
+    name: str
+    query: str
+    """File name below `queries/`."""
+    connection: str
+    """A name in connections.json."""
+    scheduling_mode: SchedulingMode = "manual"
+    cron: str | None = None
+    interval_s: int | None = None
+    enabled: bool = True
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    """Parameter → value or template such as `{date-1}`; a tuple where the file has a JSON list."""
+    export_format: ExportFormat = "kafka"
+    output: str | None = None
+    """excel and csv: the file's name below `exports/`, with templates."""
+    csv: CsvDialect = CsvDialect()
+    kafka_config: KafkaConfig = KafkaConfig()
+    email_notification: EmailNotification = EmailNotification()
+    timezone: str = "Europe/Rome"
+    catch_up: CatchUp = "latest"
+    max_catch_up: int = 31
+    overlap: Overlap = "skip"
+    timeout_s: float | None = None
+    delivery: DeliveryGuarantee = "at_least_once"
+    on_bad_row: OnBadRow = "reject"
+    on_null_key: OnNullKey = "reject"
+    max_rejects: int = 0
+    """A run with at most so many rejects is still complete."""
+    types: Mapping[str, TypeOverride] = field(default_factory=dict)
+    decimals: DecimalForm = "number"
+    key_separator: str = "|"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    verify_count: bool = False
+    verify: VerifyMode = "none"
+    """What is read back from the topic after each run: `count` the number of its messages, `full` their keys and ids too."""
+    expect: Expect = Expect()
+    on_drift: OnDrift = "stop"
+    """What happens when the result has other columns or types than the runs before."""

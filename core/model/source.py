@@ -1,0 +1,148 @@
+"""The protocol that every database implements, and the columns and rows it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from core.model.check_result import Fact
+from core.model.connection import DbType
+from core.model.query import Step
+
+__all__ = ["Column", "Kind", "Reading", "Rows", "Source"]
+
+# What a column holds, whatever the database calls it. The envelope knows one JSON form for each.
+#
+# kind         values a source may hand over (None always may)
+# integer      int
+# decimal      Decimal, int, or str with the exact digits ("-12.50", also "NaN", "Infinity")
+# float        float (NaN and infinities too: the envelope rejects them)
+# date         date, or ISO text "YYYY-MM-DD" (also out-of-range text such as "infinity": rejected)
+# oracle_date  naive datetime: a date that carries a time
+# datetime     naive datetime, or ISO text with a space or T between date and time
+# datetime_tz  aware datetime, or ISO text with an offset
+# time         time, or ISO text; with an offset where the type has one
+# interval     timedelta, (years, months) of Oracle, or ISO 8601 text "P1Y2MT3.5S"
+# text         str
+# char         str, padded as the database gave it
+# bytes        bytes
+# json         str or bytes of JSON text, which is looked at once, or a Python structure
+# array        list, nested lists included; the elements are of `Column.element`
+# boolean      bool
+# unknown      anything: only str, int and bool pass, the rest is rejected with its type named
+Kind = Literal[
+    "integer",
+    "decimal",
+    "float",
+    "date",
+    "oracle_date",
+    "datetime",
+    "datetime_tz",
+    "time",
+    "interval",
+    "text",
+    "char",
+    "bytes",
+    "json",
+    "array",
+    "boolean",
+    "unknown",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a result."""
+
+    name: str
+    """As the database spells it."""
+    kind: Kind
+    database_type: str
+    """For people: `NUMBER(10,2)`, `timestamptz`."""
+    element: Kind | None = None
+    """Kind of the elements where kind is array."""
+    refusal: str = ""
+    """Why no value of this column may be sent, with the SQL to write instead; empty: it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that were fetched together."""
+
+    first_row: int
+    """Number of `rows[0]` in the result, from 1."""
+    rows: Sequence[Sequence[Any]]
+    extracted_at: datetime
+
+
+class Reading(Protocol):
+    """One result being read. Closing it, also early, gives the connection back in a clean state."""
+
+    columns: tuple[Column, ...]
+    counted: int | None
+    """COUNT(*) over the same statement in the same snapshot, where it was asked for."""
+
+    def __iter__(self) -> Iterator[Rows]:
+        """Yields the rows in the query's order; holds no more than two fetches in memory.
+
+        Raises:
+            QueryFailed: The database stopped in the middle; what was yielded is not the whole result.
+            RunCancelled: `Source.cancel` was called.
+        """
+        ...
+
+
+CANCEL_S = 3.0
+"""A server that answers at all has ended a statement by then."""
+
+
+class Source(Protocol):
+    """One database, for one run at a time. Implementations: `core.sources`.
+
+    Every foreign exception is translated at this seam; SourceUnavailable and QueryFailed name the
+    connection and carry the database's own text without secrets.
+    """
+
+    name: str
+    db_type: DbType
+
+    def read(
+        self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False
+    ) -> AbstractContextManager[Reading]:
+        """Runs all steps on one connection, in one snapshot, in a read-only session where there is one.
+
+        With `allow_writes`, what the steps wrote is committed once the last row was read and the reader ended
+        without an exception; else it is undone.
+
+        Args:
+            steps: At least one that returns rows; the last of these is the result, earlier results are discarded.
+            fetch_rows: Rows a fetch.
+            count: Also count the result in the same snapshot, before the first row.
+
+        Raises:
+            SourceUnavailable: Not reachable, or lost before the first row; try later.
+            NotAuthorised: The server said no to this account.
+            QueryFailed: The server refused a statement; fix it.
+        """
+        ...
+
+    def cancel(self, within_s: float = CANCEL_S) -> None:
+        """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs.
+
+        It ends one `read`: the one that is open, else the next one, with RunCancelled; the source is usable after it.
+
+        Args:
+            within_s: How long the server may take to end it, in seconds; then its connection is given up.
+        """
+        ...
+
+    def check(self) -> list[Fact]:
+        """Reaches the server and says what was found: version, account, may it write? Never raises PsttError."""
+        ...
+
+    def close(self) -> None:
+        """Closes every connection. May be called twice."""
+        ...
