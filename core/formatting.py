@@ -13,14 +13,10 @@ if TYPE_CHECKING:
     pass
 
 
-from datetime import datetime
 from typing import TYPE_CHECKING
-
-from core.model.run import Run
 
 if TYPE_CHECKING:
     pass
-from core.formatting import heading, local_time, ms_text, size_text, verdict
 
 __all__ = ["short_value"]
 

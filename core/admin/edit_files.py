@@ -17,7 +17,7 @@ from core.errors import ConfigError
 from core.model.connection import DbType
 from core.model.query import Parameter
 from core.records.agenda import Agenda
-from core.records.connections_versions import hidden_secrets, keep_connections
+from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import StoredFile, Workspace, read_stored, write_whole
 
@@ -27,8 +27,6 @@ LARGEST_QUERY_BYTES = 5_000_000
 """A hand-written query has some kilobytes; more is a list of values that belongs into a table."""
 AUDITED_BYTES = 100_000
 """A larger file is written down by its size and hash."""
-HIDDEN = "***"
-SECRET_KEYS = ("password", "sasl_password")
 _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
 

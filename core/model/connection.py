@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.model.connection import Cluster, DbType, Destination
-
 if TYPE_CHECKING:
     pass
 

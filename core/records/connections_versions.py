@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from core.admin.edit_files import HIDDEN, SECRET_KEYS
 from core.errors import ConfigError
 from core.records.agenda import Agenda
 from core.workspace.json_file import parse_json_file
@@ -51,3 +50,7 @@ def _hidden(name: str, value: Any) -> Any:
     if name == "channels" and isinstance(value, Mapping):
         return {channel: place if is_reference(str(place)) else HIDDEN for channel, place in value.items()}
     return hidden_secrets(value)
+
+
+HIDDEN = "***"
+SECRET_KEYS = ("password", "sasl_password")

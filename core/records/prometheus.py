@@ -21,8 +21,8 @@ from core.errors import PsttError
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from core.app import App
-    from core.records.agenda import BrokerSample
+    from core.records.agenda import Agenda, BrokerSample
+    from core.records.metrics import Metrics
     from core.records.metrics_queries import Figures
 
 __all__ = ["CONTENT_TYPE", "render"]
@@ -34,7 +34,7 @@ LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 """Upper ends of the histogram's buckets; the alert of SPEC 12 stands at 5 s."""
 
 
-def render(app: App, now: datetime) -> bytes:
+def render(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) -> bytes:
     """All figures in the text format of Prometheus, under `CONTENT_TYPE`; reads the metrics once.
 
     Where metrics.duckdb cannot be read, `pstt_metrics_readable` is 0 and what comes from it is left out.
@@ -42,7 +42,7 @@ def render(app: App, now: datetime) -> bytes:
     Source: https://prometheus.io/docs/practices/naming/
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(list(_families(app, now))))
+    registry.register(_Once(list(_families(metrics, agenda, timezone, now))))
     return generate_latest(registry)
 
 
@@ -56,18 +56,18 @@ class _Once(Collector):
         return self._families
 
 
-def _families(app: App, now: datetime) -> Iterator[Metric]:
+def _families(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) -> Iterator[Metric]:
     readable = True
     try:
-        with app.metrics.figures(app.timezone) as figures:
+        with metrics.figures(timezone) as figures:
             end = now + DAY  # another clock may be ahead
             families = [*_sent(figures, end), _latency(figures, end), *_runs(figures, end)]
     except PsttError:
         readable, families = False, []
     yield _gauge("pstt_metrics_readable", "1 where metrics.duckdb could be read, else 0", [((), float(readable))])
     yield from families
-    yield from _clusters(app.agenda.broker_samples(now - DAY))
-    yield from _runner(app, now)
+    yield from _clusters(agenda.broker_samples(now - DAY))
+    yield from _runner(agenda, now)
 
 
 def _sent(figures: Figures, end: datetime) -> Iterator[Metric]:
@@ -159,8 +159,8 @@ def _clusters(samples: Sequence[BrokerSample]) -> Iterator[Metric]:
     )
 
 
-def _runner(app: App, now: datetime) -> Iterator[Metric]:
-    beat = app.agenda.runner()
+def _runner(agenda: Agenda, now: datetime) -> Iterator[Metric]:
+    beat = agenda.runner()
     is_alive = beat is not None and beat.is_alive(now)
     yield _gauge("pstt_runner_up", "1 where the runner beats, else 0", [((), float(is_alive))])
     if beat is not None and is_alive:

@@ -18,19 +18,12 @@ if TYPE_CHECKING:
 
 
 import hashlib
-import re
 from dataclasses import dataclass
-from pathlib import Path
-
-from core.errors import ConfigError
-from core.model.job import Job
-from core.workspace.jobs import SUFFIX, load_jobs, parse_job, save_job
-from core.workspace.paths import Workspace
 
 __all__ = [
+    "SUFFIX",
     "JobFile",
     "NoSuchJob",
-    "SUFFIX",
     "checked_job",
     "find_job",
     "job_text",

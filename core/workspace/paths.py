@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from core.errors import ConfigError, StorageFailed
-from core.workspace.paths import Workspace, write_whole
 
 __all__ = ["StoredFile", "Workspace", "read_stored", "replace_file", "write_whole"]
 

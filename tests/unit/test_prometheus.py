@@ -26,7 +26,7 @@ def app(tmp_path):
 
 def scraped(app) -> dict[tuple[str, ...], float]:
     """(name, label values in the order of the labels' names) → value, as Prometheus reads it."""
-    text = render(app, NOW).decode()
+    text = render(app.metrics, app.agenda, app.timezone, NOW).decode()
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -101,7 +101,7 @@ def test_a_held_file_is_a_figure_and_not_a_failure(app, monkeypatch):
 
 def test_names_have_the_prefix_and_base_units(app):
     spooled(app.workspace, "r1", [NOW])
-    for family in text_string_to_metric_families(render(app, NOW).decode()):
+    for family in text_string_to_metric_families(render(app.metrics, app.agenda, app.timezone, NOW).decode()):
         assert family.name.startswith("pstt_")
         assert not family.name.endswith(("_ms", "_mb", "_percent"))
         assert family.documentation

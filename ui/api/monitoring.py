@@ -34,7 +34,7 @@ def metrics(caller: Reader) -> Response:
     from core.records.prometheus import CONTENT_TYPE, render
 
     with opened() as app:
-        return Response(render(app, now()), media_type=CONTENT_TYPE)
+        return Response(render(app.metrics, app.agenda, app.timezone, now()), media_type=CONTENT_TYPE)
 
 
 def _word(beat: RunnerBeat | None) -> Literal["alive", "silent", "stopped", "never"]:
