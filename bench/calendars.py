@@ -43,7 +43,7 @@ SHAPES = (
     "5 0 29 2 *",
     "30 0-4/2 * jan-jun tue,thu",
 )
-DONE = "UPDATE fire SET state = 'done' WHERE state IN ('planned', 'running') AND state = 'planned'"
+DONE = "UPDATE scheduled_run SET state = 'done' WHERE state IN ('planned', 'running') AND state = 'planned'"
 NAMES = {name: str(n) for n, name in enumerate("SUN MON TUE WED THU FRI SAT".split())}
 MONTHS = {name: str(n) for n, name in enumerate("JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC".split(), 1)}
 ALIASES = {"@daily": "0 0 * * *", "@monthly": "0 0 1 * *"}
@@ -164,7 +164,7 @@ def next_day_begins(day: date, zone: ZoneInfo) -> int:
 class Story:
     """What happened to the runner and its clock, and what it left behind."""
 
-    fires: int = 0
+    scheduled_runs: int = 0
     ticks: int = 0
     restarts: int = 0
     steps: int = 0
@@ -187,7 +187,7 @@ def sweep(jobs: list[Job], start: datetime, end: datetime, folder: Path, seed: i
     true_now, off_by, trouble_at = start, timedelta(), start + timedelta(days=chance.uniform(1, 20))
     corrected_at = end
     while true_now < end:
-        coming = planner.next_fire_at() or end
+        coming = planner.next_scheduled_at() or end
         true_now = max(min(coming - off_by, trouble_at, corrected_at, end), true_now)
         clock = true_now + off_by + timedelta(milliseconds=chance.randrange(0, 999))
         planner.tick(clock)
@@ -229,7 +229,9 @@ def fresh(agenda: Agenda, jobs: dict[str, Job], now: datetime, seen_at: datetime
 
 def compare(agenda: Agenda, jobs: list[Job], start: datetime, end: datetime, story: Story) -> None:
     rows: dict[str, list[tuple[int, int]]] = {job.slug: [] for job in jobs}
-    found = agenda._db.execute("SELECT job, scheduled_at, skipped_until, skipped_count, state, reason FROM fire")
+    found = agenda._db.execute(
+        "SELECT job, scheduled_at, skipped_until, skipped_count, state, reason FROM scheduled_run"
+    )
     for slug, at, until, count, state, reason in found:
         first = unix(at)
         rows[slug].append((first, unix(until) if until else first))
@@ -237,7 +239,7 @@ def compare(agenda: Agenda, jobs: list[Job], start: datetime, end: datetime, sto
         story.without_reason += state == "skipped" and not reason
     for job in jobs:
         expected = table(job, start, end)
-        story.fires += len(expected)
+        story.scheduled_runs += len(expected)
         singles = Counter(first for first, last in rows[job.slug] if first == last)
         spans = [(first, last) for first, last in rows[job.slug] if first != last]
         told = set(singles) | {t for t in expected for first, last in spans if first <= t <= last}
@@ -260,7 +262,7 @@ def main(years: int, count: int) -> int:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with tempfile.TemporaryDirectory() as folder:
         story = sweep(calendars(count), start, start.replace(year=start.year + years), Path(folder))
-    print(f"{count} calendars, {len(ZONES)} zones, {years} years: {story.fires:,} fires in the table")
+    print(f"{count} calendars, {len(ZONES)} zones, {years} years: {story.scheduled_runs:,} fires in the table")
     print(
         f"{story.ticks:,} ticks, {story.restarts} stops and restarts, {story.steps} clock steps, {dict(story.states)}"
     )

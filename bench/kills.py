@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from core.calendar.cron import fires
+from core.calendar.cron import scheduled_times
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.jobs import load_job, set_enabled
@@ -38,7 +38,7 @@ class KillStory:
 
     kills: int = 0
     of_runner_alone: int = 0
-    fires: int = 0
+    scheduled_times: int = 0
     interrupted_runs: int = 0
     messages: int = 0
     duplicates: int = 0
@@ -142,7 +142,7 @@ def wait_for_a_run(workspace: Workspace, timeout_s: float) -> None:
     """Until a run has begun; a kill in the middle of one tells more."""
     with Agenda(workspace.ledger_file) as agenda:
         end = time.monotonic() + timeout_s
-        while not agenda.running_fires() and time.monotonic() < end:
+        while not agenda.running_scheduled_runs() and time.monotonic() < end:
             time.sleep(0.02)
 
 
@@ -150,9 +150,9 @@ def wait_for_quiet(agenda: Agenda, story: KillStory, timeout_s: float = 300) -> 
     """Until nothing is planned or runs, twice in a row, and the runner has seen that the jobs are disabled."""
     quiet, end = 0, time.monotonic() + timeout_s
     while quiet < 8:
-        quiet = 0 if agenda.open_fires() or agenda.watermarks() else quiet + 1
+        quiet = 0 if agenda.open_scheduled_runs() or agenda.watermarks() else quiet + 1
         if time.monotonic() > end:
-            story.wrong.append(f"not quiet after {timeout_s} s: {agenda.open_fires()}")
+            story.wrong.append(f"not quiet after {timeout_s} s: {agenda.open_scheduled_runs()}")
             return
         time.sleep(0.25)
 
@@ -162,20 +162,24 @@ def look(
 ) -> None:
     with Ledger(workspace.ledger_file) as ledger:
         runs = ledger.runs(limit=1_000_000)
-    by_fire: dict[int | None, list[Any]] = defaultdict(list)
+    by_scheduled_run: dict[int | None, list[Any]] = defaultdict(list)
     for run in runs:
-        by_fire[run.fire_id].append(run)
+        by_scheduled_run[run.scheduled_run_id].append(run)
     interrupted = {run.run_id for run in runs if run.state == "interrupted"}
     story.interrupted_runs = len(interrupted)
     for slug, topic in topics.items():
-        found = agenda.fires(LONG_AGO, datetime.now(UTC) + timedelta(days=1), slug)
-        story.fires += len(found)
-        check_calendar(workspace, slug, [fire.scheduled_at for fire in found], story)
-        for fire in found:
-            states = Counter(run.state for run in by_fire[fire.fire_id])
-            if states["succeeded"] != 1 or set(states) - {"succeeded", "interrupted"} or fire.state not in ("done",):
+        found = agenda.scheduled_runs(LONG_AGO, datetime.now(UTC) + timedelta(days=1), slug)
+        story.scheduled_runs += len(found)
+        check_calendar(workspace, slug, [scheduled_run.scheduled_at for scheduled_run in found], story)
+        for scheduled_run in found:
+            states = Counter(run.state for run in by_scheduled_run[scheduled_run.scheduled_run_id])
+            if (
+                states["succeeded"] != 1
+                or set(states) - {"succeeded", "interrupted"}
+                or scheduled_run.state not in ("done",)
+            ):
                 story.wrong.append(
-                    f"{slug} {fire.scheduled_at:%H:%M:%S} is {fire.state} ({fire.reason}): {dict(states)}"
+                    f"{slug} {scheduled_run.scheduled_at:%H:%M:%S} is {scheduled_run.state} ({scheduled_run.reason}): {dict(states)}"
                 )
         look_at_topic(kafka.read(topic, timeout_s=300), slug, found, rows, interrupted, story)
 
@@ -184,7 +188,7 @@ def check_calendar(workspace: Workspace, slug: str, found: list[datetime], story
     """Between the first fire and the last one there is each time of the calendar, once."""
     job = load_job(workspace.queries_dir / f"{slug}.job.json")
     tick = timedelta(microseconds=1)
-    expected = list(fires(job, found[0] - tick, found[-1])) if found else []
+    expected = list(scheduled_times(job, found[0] - tick, found[-1])) if found else []
     if found != expected or len(found) < 2:
         story.wrong.append(f"{slug}: fires {len(found)}, the calendar has {len(expected)}")
 
@@ -200,7 +204,9 @@ def look_at_topic(
         sent_by[message.key()].append(headers["run_id"].decode())
     story.messages += len(messages)
     wanted = {
-        f"{fire.scheduled_at:%Y-%m-%dT%H:%M:%S}/{slug}/{n:07}".encode() for fire in found for n in range(1, rows + 1)
+        f"{scheduled_run.scheduled_at:%Y-%m-%dT%H:%M:%S}/{slug}/{n:07}".encode()
+        for scheduled_run in found
+        for n in range(1, rows + 1)
     }
     if set(ids) != wanted:
         story.wrong.append(f"{slug}: {len(wanted - set(ids))} keys missing, {len(set(ids) - wanted)} unknown")
@@ -258,7 +264,7 @@ def main(times: int, rows: int, interval_s: int) -> int:
             Path(folder), postgres, kafka, times=times, rows=rows, interval_s=interval_s, seed=times, loud=True
         )
         print(
-            f"\n{story.kills} kills ({story.of_runner_alone} of the runner alone): {story.fires} fires, "
+            f"\n{story.kills} kills ({story.of_runner_alone} of the runner alone): {story.scheduled_times} fires, "
             f"{story.interrupted_runs} interrupted runs, {story.messages:,} messages, {story.duplicates:,} duplicates"
         )
         print(

@@ -18,7 +18,7 @@ import duckdb
 
 from core.records.ledger import Ledger
 from core.records.metrics import Metrics
-from core.records.metrics_queries import Figures, Scope, metrics_sql
+from core.records.metrics_queries import MetricsQueries, SendFilter, metrics_sql
 from core.workspace.paths import Workspace
 
 ZONE = "Europe/Rome"
@@ -55,9 +55,7 @@ FROM (SELECT *, h % 5000 = 7 AS failed, (572680000000 + h % 40000000000)::VARCHA
       FROM (SELECT *, hash(run_id, n) AS h FROM (
                 SELECT run_id, job, topic, started_at, unnest(range(sends)) AS n FROM planned WHERE day BETWEEN ? AND ?)))
 """
-TRAFFIC = (
-    "INSERT INTO traffic SELECT {as_traffic} FROM send WHERE handed_over_at >= ? AND handed_over_at < ? GROUP BY ALL"
-)
+TRAFFIC = "INSERT INTO traffic SELECT {as_traffic} FROM send WHERE sent_at >= ? AND sent_at < ? GROUP BY ALL"
 
 
 def make_year(workspace: Workspace, rows: int, days: int, now: datetime) -> None:
@@ -117,7 +115,7 @@ def _forget(workspace: Workspace) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def questions(now: datetime) -> dict[str, Callable[[Figures], Any]]:
+def questions(now: datetime) -> dict[str, Callable[[MetricsQueries], Any]]:
     """Every question of the dashboard, then the others."""
     month, day = now - timedelta(days=30), now - timedelta(days=1)
     return {
@@ -133,13 +131,13 @@ def questions(now: datetime) -> dict[str, Callable[[Figures], Any]]:
     }
 
 
-def more_questions(key: str, now: datetime) -> dict[str, Callable[[Figures], Any]]:
+def more_questions(key: str, now: datetime) -> dict[str, Callable[[MetricsQueries], Any]]:
     year, month = now - timedelta(days=365), now - timedelta(days=30)
     return {
         "totals, 5 min": lambda f: f.totals(now - timedelta(minutes=5), now),
         "totals, all": lambda f: f.totals(year, now),
-        "summary of a cluster": lambda f: f.summary(now, Scope(cluster="collaudo")),
-        "days of a job": lambda f: f.days(now, 30, Scope(job="hourly-1")),
+        "summary of a cluster": lambda f: f.summary(now, SendFilter(cluster="collaudo")),
+        "days of a job": lambda f: f.days(now, 30, SendFilter(job="hourly-1")),
         "days, 365": lambda f: f.days(now, 365),
         "hours, 30 days": lambda f: f.hours(month, now),
         "by job, 30 days": lambda f: f.by_job(month, now),
@@ -187,7 +185,7 @@ def main(rows: int, days: int, folder: Path) -> int:
     return broken
 
 
-def _timed(metrics: Metrics, ask: Callable[[Figures], Any]) -> tuple[float, float]:
+def _timed(metrics: Metrics, ask: Callable[[MetricsQueries], Any]) -> tuple[float, float]:
     """Wall clock and processor time, in seconds."""
     started, cpu = time.perf_counter(), time.process_time()
     with metrics.figures(ZONE) as figures:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import previous_fire
+from core.calendar.cron import previous_scheduled_time
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import Cluster, Destination
 from core.model.job import Job, KafkaConfig, VerifyMode
 from core.model.publisher import Publisher
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from core.model.run import Reject
     from core.notify.daily_report import Receipt
     from core.notify.evaluator import AlertRules
-    from core.notify.outbox import Door, Outbox
-    from core.notify.smtp import Fate, MailServer
-    from core.records.agenda import Agenda, Fire
+    from core.notify.outbox import Channel, Outbox
+    from core.notify.smtp import DeliveryResult, MailServer
+    from core.records.agenda import Agenda, ScheduledRun
     from core.records.metrics import Metrics
-    from core.run.arrival import Sent
+    from core.run.arrival import SentRange
     from core.run.cancellation import Stop
-    from core.run.exactly_once import Once
+    from core.run.exactly_once import ExactlyOnce
     from core.run.preview import Preview
-    from core.run.replay import Choice, Place, ReplayTo
+    from core.run.replay import Choice, ReplayTarget, ReplayTo
     from core.run.row_reader import LookAtColumns, Progress
-    from core.scheduler.runner import Chore
+    from core.scheduler.runner import BackgroundTask
     from core.workspace.settings import Connections, Settings
-from core.run.planning import _given, bound
+from core.run.planning import bound, overridden
 
 __all__ = ["App", "open_workspace"]
 STOP_SLACK_S = 20.0
@@ -196,7 +196,7 @@ class App:
         at: datetime | None = None,
         params: Mapping[str, ParameterValue] | None = None,
         asked_by: str = "",
-        place: Place | None = None,
+        place: ReplayTarget | None = None,
     ) -> Plan:
         """Decides everything about a run and opens nothing.
 
@@ -222,13 +222,13 @@ class App:
         if at is not None:
             scheduled_at = at.replace(tzinfo=zone) if at.tzinfo is None else at
         else:
-            scheduled_at = previous_fire(job, now) or now.replace(microsecond=0)
+            scheduled_at = previous_scheduled_time(job, now) or now.replace(microsecond=0)
         scheduled_at = scheduled_at.astimezone(zone)
         connection = self.connections.database(job.connection)
         query = bound(
             self.workspace.query_file(job.query),
             connection.db_type,
-            _given(job.parameters, params or {}),
+            overridden(job.parameters, params or {}),
             scheduled_at,
             job.timezone,
             allow_writes=connection.allow_writes,
@@ -241,7 +241,7 @@ class App:
             scheduled_at=scheduled_at,
             batch_size=self.settings.KAFKA_MESSAGE_BATCH_SIZE,
             fetch_rows=self.settings.PSTT_FETCH_ROWS,
-            window_start=previous_fire(job, scheduled_at, before=True),
+            window_start=previous_scheduled_time(job, scheduled_at, before=True),
             asked_by=asked_by,
             stop_timeout_s=self.settings.PSTT_STOP_TIMEOUT_S,
             control_topic=self.settings.PSTT_CONTROL_TOPIC,
@@ -250,7 +250,7 @@ class App:
         )
         return self._to_file(plan) if job.export_format != "kafka" else self._to_topic(plan, place)
 
-    def _to_topic(self, plan: Plan, place: Place | None) -> Plan:
+    def _to_topic(self, plan: Plan, place: ReplayTarget | None) -> Plan:
         from core.run.replay import job_place
 
         chosen = place or job_place(plan.job, self.connections, self.settings)
@@ -332,7 +332,7 @@ class App:
                 remedy=f"make the job again as queries/{run.job}.job.json; the run names its query and parameters",
             ) from None
 
-    def own_place(self, run: Run, job: Job) -> Place | None:
+    def own_place(self, run: Run, job: Job) -> ReplayTarget | None:
         """Where a run was sent, as it is set up now; may ask clusters for their ids. See `core.run.replay.own_place`."""
         from core.kafka.record_reader import cluster_id
         from core.run.replay import own_place
@@ -365,9 +365,9 @@ class App:
 
     def _arrived(self, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
         """Ids that this run and its replays have acknowledged, where the run was sent or where the plan sends."""
-        from core.run.replay import Place, is_same_place, was_sent_to
+        from core.run.replay import ReplayTarget, is_same_place, was_sent_to
 
-        ids, goal = self.ledger.cluster_ids(), Place(self._cluster_of(plan), plan.topic)
+        ids, goal = self.ledger.cluster_ids(), ReplayTarget(self._cluster_of(plan), plan.topic)
         return self.metrics.acknowledged_ids(
             [r.run_id for r in family if r.run_id == run.run_id or was_sent_to(r, goal, ids) or is_same_place(r, run)]
         )
@@ -397,7 +397,7 @@ class App:
 
         with ExitStack() as stack:
             stack.enter_context(self._alone(plan.job))
-            if plan.fire_id is None and not dry_run:  # else the runner has
+            if plan.scheduled_run_id is None and not dry_run:  # else the runner has
                 self._notice(plan.job, now())
             ledger, spool_dir = self.ledger, self.workspace.spool_dir
             if dry_run:
@@ -441,7 +441,7 @@ class App:
             ConfigError: It has not ended, or acknowledged nothing, or its cluster is not in connections.json any more.
             BrokerUnavailable, NotAuthorised: The topic cannot be read.
         """
-        from core.run.arrival import Sent
+        from core.run.arrival import SentRange
 
         run = self.ledger.run(prefix)
         if run.finished_at is None or not run.topic or not run.acknowledged:
@@ -458,7 +458,7 @@ class App:
         except ImportError:
             raise _no_reader() from None
         check = self._verifier(cluster, "full", should_stop, now)
-        found = check(Sent(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
+        found = check(SentRange(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
         self.ledger.add_verification(found)
         return found
 
@@ -487,7 +487,7 @@ class App:
 
     def _verifier(
         self, cluster: Cluster, mode: VerifyMode, should_stop: Callable[[], bool], now: Callable[[], datetime]
-    ) -> Callable[[Sent], Verification]:
+    ) -> Callable[[SentRange], Verification]:
         """What reads a run back."""
         try:
             from core.run.verification import verify
@@ -604,7 +604,7 @@ class App:
             "run_id": spool.run_id,
         }
 
-    def examine(self, now: Callable[[], datetime]) -> Iterator[Fact]:
+    def examine(self, now: Callable[[], datetime]) -> Iterator[CheckResult]:
         """What `doctor` finds, line by line."""
         from core.admin.doctor import examine
         from core.kafka import open_publisher
@@ -624,14 +624,14 @@ class App:
         )
         yield from self._mail_facts(now())
 
-    def examine_database(self, name: str) -> Iterator[Fact]:
+    def examine_database(self, name: str) -> Iterator[CheckResult]:
         """What `doctor` finds about one database."""
         from core.admin.doctor import examine_database
         from core.sources import open_source
 
         return examine_database(self.connections, name, open_source)
 
-    def examine_cluster(self, name: str | None) -> Iterator[Fact]:
+    def examine_cluster(self, name: str | None) -> Iterator[CheckResult]:
         """What `doctor` finds about one cluster, with the topics that jobs send to.
 
         Raises:
@@ -659,18 +659,18 @@ class App:
             now=lambda: datetime.now(UTC),
         )
 
-    def _mail_facts(self, now: datetime) -> Iterator[Fact]:
+    def _mail_facts(self, now: datetime) -> Iterator[CheckResult]:
         from core.notify.channels import mail_fact
         from core.workspace.settings import addresses
 
         try:
             yield mail_fact(self.mail_server(), addresses(self.settings.PSTT_MAIL_TO))
         except ConfigError as error:
-            yield Fact("fail", "mail", error.text, error.remedy)
+            yield CheckResult("fail", "mail", error.text, error.remedy)
         if self.workspace.ledger_file.exists():
             for entry in self.outbox.given_up_since(now - timedelta(days=1)):
                 whom = ", ".join(entry.recipients) or entry.channel
-                yield Fact("warn", "mail", f'"{entry.subject}" never reached {whom}: {entry.last_error}')
+                yield CheckResult("warn", "mail", f'"{entry.subject}" never reached {whom}: {entry.last_error}')
 
     @cached_property
     def variables(self) -> Mapping[str, str]:
@@ -692,7 +692,7 @@ class App:
 
         return mail_server(self.settings, self.variables, self.workspace.root)
 
-    def doors(self) -> Callable[[str], Door]:
+    def doors(self) -> Callable[[str], Channel]:
         """How each channel is opened."""
         from core.notify.channels import doors
         from core.notify.rules import load_alerts
@@ -704,7 +704,7 @@ class App:
             self.workspace.root,
         )
 
-    def health(self, now: datetime) -> Iterator[Fact]:
+    def health(self, now: datetime) -> Iterator[CheckResult]:
         """The dead man's check, line by line."""
         from core.admin.health import health
         from core.workspace.jobs import load_jobs
@@ -714,7 +714,7 @@ class App:
         stranded = self.stranded(found)
         jobs = [job for job in found if job.slug not in stranded]
         yield from (
-            Fact("fail", f"job {job.slug}", f"cannot run: {stranded[job.slug].text}", stranded[job.slug].remedy)
+            CheckResult("fail", f"job {job.slug}", f"cannot run: {stranded[job.slug].text}", stranded[job.slug].remedy)
             for job in found
             if job.enabled and job.slug in stranded
         )
@@ -731,7 +731,7 @@ class App:
         jobs, _broken = load_jobs(self.workspace)
         return make_receipt(self.ledger, self.agenda, self.outbox, jobs, day or today, now, self.timezone)
 
-    def test_mail(self, to: Sequence[str], now: datetime) -> Fate:
+    def test_mail(self, to: Sequence[str], now: datetime) -> DeliveryResult:
         """Sends a test mail at once, past the outbox; what the server said to each recipient.
 
         Raises:
@@ -753,10 +753,10 @@ class App:
         with connected(server) as link:
             return link.send(Mail(recipients, notice.subject_line, notice.text, notice.html, now, message_id))
 
-    def _alert_chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[Chore]:
+    def _alert_chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[BackgroundTask]:
         """Rules are looked at in one thread, mail leaves in another: a slow server delays nothing but mail."""
         from core.notify.outbox import Outbox
-        from core.scheduler.periodic import Repeated
+        from core.scheduler.periodic import PeriodicTask
 
         looking, sending = ExitStack(), ExitStack()
         rules: list[AlertRules] = []
@@ -773,19 +773,19 @@ class App:
             outboxes[0].deliver(now, self.doors())
 
         return [
-            Repeated("alerts", ALERTS_EVERY_S, look, looking.close),
-            Repeated("mail", MAIL_EVERY_S, deliver, sending.close),
+            PeriodicTask("alerts", ALERTS_EVERY_S, look, looking.close),
+            PeriodicTask("mail", MAIL_EVERY_S, deliver, sending.close),
         ]
 
     def _alert_rules(self, jobs: Callable[[], list[Job]], stack: ExitStack) -> AlertRules:
         """The rules, over stores of the calling thread."""
-        from core.notify.evaluator import AlertRules, Told
+        from core.notify.evaluator import AlertRules, Recipients
         from core.notify.outbox import Outbox
         from core.records.agenda import Agenda
         from core.workspace.settings import addresses
 
         file, settings = self.workspace.ledger_file, self.settings
-        told = Told(
+        told = Recipients(
             addresses(settings.PSTT_MAIL_TO) if settings.PSTT_SMTP_HOST else (),
             addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
             clock_time.fromisoformat(settings.PSTT_RECEIPT_AT),
@@ -869,7 +869,7 @@ class App:
         job = self.job(text)
         if at is not None and at.tzinfo is None:
             at = at.replace(tzinfo=ZoneInfo(job.timezone))
-        if not dry_run and (due := at or previous_fire(job, now())) is not None:
+        if not dry_run and (due := at or previous_scheduled_time(job, now())) is not None:
             require_unsent(self.ledger, job, due, again=again)
         args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
         number = self.agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
@@ -889,12 +889,16 @@ class App:
             "run_id": self.agenda.run_of(number),
         }
 
-    def past_fires(self, now: datetime, days: float, job: str | None = None) -> list[tuple[Fire, Run | None]]:
+    def past_scheduled_runs(
+        self, now: datetime, days: float, job: str | None = None
+    ) -> list[tuple[ScheduledRun, Run | None]]:
         """Fires whose time was in the last days, or that wait since before, each with its newest run; oldest first."""
-        fires = self.agenda.fires(now - timedelta(days=days), now, job)
-        known = {fire.fire_id for fire in fires}
-        waiting = [f for f in self.agenda.open_fires() if f.fire_id not in known and job in (None, f.job)]
-        return [(f, self.ledger.run(f.run_id) if f.run_id else None) for f in [*waiting, *fires]]
+        scheduled_times = self.agenda.scheduled_runs(now - timedelta(days=days), now, job)
+        known = {scheduled_run.scheduled_run_id for scheduled_run in scheduled_times}
+        waiting = [
+            f for f in self.agenda.open_scheduled_runs() if f.scheduled_run_id not in known and job in (None, f.job)
+        ]
+        return [(f, self.ledger.run(f.run_id) if f.run_id else None) for f in [*waiting, *scheduled_times]]
 
     def cancel(self, text: str, *, who: str, now: datetime) -> str:
         """Asks a run to end (its id), or all of a job that runs or waits; what was done, in words."""
@@ -915,21 +919,23 @@ class App:
         alive = beat is not None and beat.is_alive(now)
         return [] if alive else ["no runner works here: python -m core runner starts one"]
 
-    def coming_fires(self, now: datetime, days: float) -> tuple[list[Job], list[tuple[datetime, str]]]:
+    def coming_scheduled_times(self, now: datetime, days: float) -> tuple[list[Job], list[tuple[datetime, str]]]:
         """The enabled jobs, and their fires of the next days: (time in the job's zone, slug), by time."""
-        from core.calendar.cron import fires
+        from core.calendar.cron import scheduled_times
         from core.workspace.jobs import load_jobs
 
         jobs = [job for job in load_jobs(self.workspace)[0] if job.enabled]
         until = now + timedelta(days=days)
         found = [
-            (moment.astimezone(ZoneInfo(job.timezone)), job.slug) for job in jobs for moment in fires(job, now, until)
+            (moment.astimezone(ZoneInfo(job.timezone)), job.slug)
+            for job in jobs
+            for moment in scheduled_times(job, now, until)
         ]
         return jobs, sorted(found)
 
-    def _chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[Chore]:
+    def _chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[BackgroundTask]:
         """What goes on beside the runs. Each opens the agenda in its own thread, since a `Store` belongs to one."""
-        from core.scheduler.periodic import Repeated
+        from core.scheduler.periodic import PeriodicTask
 
         def look_at_brokers() -> None:
             from core.admin.broker_health import look, used_clusters
@@ -948,8 +954,8 @@ class App:
                 with App.open(self.workspace.root, self.environ, log=False) as app:
                     app.settle_transactions(now)
 
-        brokers = Repeated("broker health", self.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, look_at_brokers)
-        transactions = Repeated("transactions", TRANSACTIONS_EVERY_S, settle_transactions)
+        brokers = PeriodicTask("broker health", self.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, look_at_brokers)
+        transactions = PeriodicTask("transactions", TRANSACTIONS_EVERY_S, settle_transactions)
         return [brokers, transactions, *self._alert_chores(jobs, now)]
 
     def bootstrap_servers(self, plan: Plan) -> str:
@@ -958,7 +964,7 @@ class App:
 
         return bootstrap_servers(self._cluster_of(plan))
 
-    def _publisher(self, cluster: Cluster, once: Once | None, *, dry_run: bool) -> Publisher:
+    def _publisher(self, cluster: Cluster, once: ExactlyOnce | None, *, dry_run: bool) -> Publisher:
         from core.kafka import open_publisher
         from core.kafka.memory import MemoryPublisher
 
@@ -970,16 +976,16 @@ class App:
             max_in_flight=self.settings.PSTT_MAX_IN_FLIGHT_MESSAGES,
         )
 
-    def _once(self, plan: Plan, now: datetime, dry_folder: Path | None) -> Once | None:
+    def _once(self, plan: Plan, now: datetime, dry_folder: Path | None) -> ExactlyOnce | None:
         """What a plan sends exactly once; None: at least once. A dry run shares nothing, so it needs no identity."""
-        from core.run.exactly_once import Once
-        from core.workspace.identity import Identity, Place, own_identity
+        from core.run.exactly_once import ExactlyOnce
+        from core.workspace.identity import Identity, WorkspaceLocation, own_identity
 
         if plan.job.delivery != "exactly_once":
             return None
         if dry_folder:
-            return Once(plan, Identity("", Place("", "")), "", "", dry_folder / "pending")
-        return Once(
+            return ExactlyOnce(plan, Identity("", WorkspaceLocation("", "")), "", "", dry_folder / "pending")
+        return ExactlyOnce(
             plan,
             own_identity(self.workspace, now),
             self.connections.environment_of(plan.job.connection),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from core.model.connection import DbType
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
-    from core.notify.smtp import Fate
+    from core.notify.smtp import DeliveryResult
     from core.run.preview import Preview
     from core.sql.query import ParsedQuery
 
@@ -397,7 +397,7 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
     _changed()
 
 
-def test_mail(to: Sequence[str]) -> Fate:
+def test_mail(to: Sequence[str]) -> DeliveryResult:
     """Sends a test mail; what the server said to each."""
     who = require("operator")
     with data.opened() as app:

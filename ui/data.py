@@ -20,15 +20,15 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from core import open_workspace
-from core.calendar.cron import next_fires
+from core.calendar.cron import next_scheduled_times
 from core.errors import ConfigError, PsttError
 from core.kafka.cluster_lookup import unknown_cluster
 from core.model.connection import Cluster, Destination
 from core.model.job import Job
 from core.model.run import Run
-from core.records.agenda import RunnerBeat
+from core.records.agenda import RunnerStatus
 from core.records.damaged_segments import damaged_segments
-from core.records.metrics_queries import Scope, Usual
+from core.records.metrics_queries import SendFilter, Usual
 from core.records.outcomes import DayAnswer, Slot, answer_for, slots_of_days, with_gone
 from core.workspace.paths import Workspace
 from ui.remembered import Remembered
@@ -203,7 +203,7 @@ class ActiveJob:
     name: str
     topic: str
     timezone: str
-    next_fire: datetime | None
+    next_scheduled_at: datetime | None
     last_run: Run | None
     problem: str
     """Why it can only fail; empty where nothing is known against it."""
@@ -230,7 +230,7 @@ class _Asked:
 
     folder: Path
     timezone: str
-    scope: Scope
+    scope: SendFilter
     days: int
     quarter: int
     """Of an hour, now: time alone changes what is usual by now, and a day begins with a quarter in every zone."""
@@ -243,7 +243,7 @@ class _Asked:
         return min(now(), begins + timedelta(seconds=QUARTER_S, microseconds=-1))
 
 
-def overview(scope: Scope, days: int) -> Overview:
+def overview(scope: SendFilter, days: int) -> Overview:
     """The figures of the overview, of the last `days` days.
 
     Raises:
@@ -255,7 +255,7 @@ def overview(scope: Scope, days: int) -> Overview:
     return Overview(at=at, threshold_ms=_threshold(asked.folder), **of_any, **of_this)
 
 
-def frequent_errors(scope: Scope, days: int) -> list[Error]:
+def frequent_errors(scope: SendFilter, days: int) -> list[Error]:
     """Errors of the last `days` days, the most frequent first.
 
     The slowest question of the overview: it is asked apart, while the browser draws the rest.
@@ -274,7 +274,7 @@ def _quarter(at: datetime) -> int:
 def _find_all_asked(folder: Path) -> _Asked:
     with open_workspace(folder, log=False) as app:
         timezone, runs = app.timezone, app.ledger.runs_state()
-    return _Asked(folder, timezone, Scope(), 0, 0, runs, _metrics(folder).state())
+    return _Asked(folder, timezone, SendFilter(), 0, 0, runs, _metrics(folder).state())
 
 
 def _find_of_any_period(asked: _Asked) -> dict[str, Any]:
@@ -314,7 +314,7 @@ _errors_of_the_period = Remembered(
 )
 
 
-def _errors(figures: Any, since: datetime, until: datetime, scope: Scope) -> list[Error]:
+def _errors(figures: Any, since: datetime, until: datetime, scope: SendFilter) -> list[Error]:
     found = [
         Error("message", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"])
         for row in figures.errors(since, until, scope)
@@ -346,7 +346,7 @@ def _threshold(folder: Path) -> float | None:
     return rule.threshold if rule.enabled else None
 
 
-def active_jobs(scope: Scope) -> list[ActiveJob]:
+def active_jobs(scope: SendFilter) -> list[ActiveJob]:
     """The jobs that are switched on, the next to fire first."""
     found = [
         job
@@ -356,7 +356,7 @@ def active_jobs(scope: Scope) -> list[ActiveJob]:
         and (scope.cluster is None or job.last_run is None or job.last_run.cluster == scope.cluster)
     ]
     far = datetime.max.replace(tzinfo=UTC)
-    return sorted(found, key=lambda job: (job.next_fire or far, job.name))
+    return sorted(found, key=lambda job: (job.next_scheduled_at or far, job.name))
 
 
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
@@ -369,7 +369,7 @@ def _active_jobs(folder: Path) -> list[ActiveJob]:
                 name=job.name,
                 topic=_topic(app, job),
                 timezone=job.timezone,
-                next_fire=next(iter(next_fires(job, now(), 1)), None),
+                next_scheduled_at=next(iter(next_scheduled_times(job, now(), 1)), None),
                 last_run=next(iter(app.ledger.runs(job.slug, 1)), None),
                 problem=stranded[job.slug].text if job.slug in stranded else "",
             )
@@ -475,7 +475,7 @@ def _kafka_jobs(folder: Path, app: App) -> list[Job]:
 class RangeCount:
     """What sending a range again will do."""
 
-    fires: int
+    scheduled_runs: int
     succeeded_before: int
     planned_before: int
     messages: int | None
@@ -517,7 +517,7 @@ class RunDetail:
     family: list[Run]
     """Other runs of the same job and scheduled time."""
     histogram: list[dict[str, Any]]
-    first_handed_over_at: datetime | None
+    first_sent_at: datetime | None
     last_acknowledged_at: datetime | None
     reasons: list[tuple[str, str, str, int]]
     """Column, database type, reason, count."""
@@ -537,7 +537,7 @@ class RunsPage:
 
 
 def runs_page(
-    scope: Scope,
+    scope: SendFilter,
     states: Sequence[str],
     days: tuple[date, date] | None,
     sent_on: tuple[date, date] | None,
@@ -600,7 +600,7 @@ def run_detail(run_id: str) -> RunDetail:
         run=run,
         family=family,
         histogram=histogram,
-        first_handed_over_at=span.get("first_handed_over_at"),
+        first_sent_at=span.get("first_sent_at"),
         last_acknowledged_at=span.get("last_acknowledged_at"),
         reasons=[(*key, count) for key, count in sorted(reasons.items(), key=lambda item: -item[1])],
         figures_problem=problem,
@@ -769,7 +769,7 @@ class FrameState:
     environment: str
     timezone: str
     clusters: tuple[ClusterState, ...]
-    runner: RunnerBeat | None
+    runner: RunnerStatus | None
     alerts: tuple[str, ...]
     problem: str
     """What is wrong with connections.json; empty where nothing is."""

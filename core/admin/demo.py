@@ -24,7 +24,7 @@ from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMiss
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
 
-__all__ = ["BARCODE", "SLUG", "ReadBack", "make_demo", "read_back"]
+__all__ = ["BARCODE", "SLUG", "DemoReadBack", "make_demo", "read_back"]
 
 SLUG = "export-cdg-tracce"
 BARCODE = "572680001120"
@@ -167,8 +167,8 @@ def _json(document: dict[str, Any]) -> str:
 def _day_asked_for(now: datetime) -> date:
     """What `{date-1}` is for a run now: the day before the newest fire, which before 02:00 is two days ago."""
     local = now.astimezone(ZoneInfo(_TIMEZONE)) + timedelta(seconds=1)
-    fire: datetime = next(CronSim(_CRON, local, reverse=True))
-    return fire.date() - timedelta(days=1)
+    scheduled_run: datetime = next(CronSim(_CRON, local, reverse=True))
+    return scheduled_run.date() - timedelta(days=1)
 
 
 Row = dict[str, Any]
@@ -275,7 +275,7 @@ _EVENTS = (
 
 
 @dataclass(slots=True)
-class ReadBack:
+class DemoReadBack:
     """What a topic really holds, read by a client of its own, and one message of it."""
 
     count: int = 0
@@ -294,7 +294,7 @@ class ReadBack:
         return self.read - len(self.ids)
 
 
-def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> ReadBack:
+def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> DemoReadBack:
     """Reads a topic from its first message to the last one that is there now.
 
     Args:
@@ -332,10 +332,10 @@ def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> ReadBack:
         consumer.close()
 
 
-def _read_all(consumer: Consumer, topic: str, deadline: float) -> ReadBack:
+def _read_all(consumer: Consumer, topic: str, deadline: float) -> DemoReadBack:
     from confluent_kafka import KafkaException
 
-    seen = ReadBack()
+    seen = DemoReadBack()
     left: dict[int, int] = {}
     for part, low, high in _offsets(consumer, topic, deadline):
         seen.count += high
@@ -373,7 +373,7 @@ def _assign(consumer: Consumer, topic: str, parts: dict[int, int]) -> None:
     consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts])
 
 
-def _look(seen: ReadBack, message: Message) -> None:
+def _look(seen: DemoReadBack, message: Message) -> None:
     seen.read += 1
     headers = dict(message.headers() or [])
     key = message.key()

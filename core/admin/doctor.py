@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from core.errors import BrokerUnavailable, PsttError, SourceUnavailable
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import Cluster, DatabaseConnection
 from core.model.job import Job
 from core.model.publisher import Publisher, TopicInfo
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from core.workspace.paths import Workspace
     from core.workspace.settings import Connections, Settings
 
-__all__ = ["Fact", "examine", "examine_cluster", "examine_database"]
+__all__ = ["CheckResult", "examine", "examine_cluster", "examine_database"]
 
 LITTLE_SPACE_BYTES = 1024**3
 """A day of 200,000 sends takes 10 MB in spool and metrics: 1 GB lasts some months."""
@@ -83,7 +83,7 @@ def examine(
     open_publisher: OpenPublisher,
     ask_rights: AskRights,
     now: Callable[[], datetime],
-) -> Iterator[Fact]:
+) -> Iterator[CheckResult]:
     """Looks at the machine, then the workspace, then reaches each database and cluster; changes and sends nothing.
 
     Yields:
@@ -104,30 +104,30 @@ def examine(
     yield from _told("identity", lambda: _twins(workspace, settings, connections, jobs, open_publisher))
 
 
-def _told(subject: str, look: Callable[[], Iterable[Fact]]) -> Iterator[Fact]:
+def _told(subject: str, look: Callable[[], Iterable[CheckResult]]) -> Iterator[CheckResult]:
     """The facts of one look; an error of ours becomes the last of them."""
     try:
         yield from look()
     except PsttError as error:
         away = isinstance(error, SourceUnavailable | BrokerUnavailable)
-        yield Fact("fail", subject, error.text, error.remedy, unreachable=away)
+        yield CheckResult("fail", subject, error.text, error.remedy, unreachable=away)
 
 
-def _python() -> Iterator[Fact]:
+def _python() -> Iterator[CheckResult]:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < (3, 11):  # noqa: UP036 - whoever starts an older one is told so, here
-        yield Fact("fail", "python", f"version {version} is too old", "install Python 3.11 or newer")
+        yield CheckResult("fail", "python", f"version {version} is too old", "install Python 3.11 or newer")
     else:
-        yield Fact("pass", "python", f"version {version}")
+        yield CheckResult("pass", "python", f"version {version}")
 
 
-def _clock(now: datetime, timezone: str) -> Iterator[Fact]:
+def _clock(now: datetime, timezone: str) -> Iterator[CheckResult]:
     local = now.astimezone(ZoneInfo(timezone))  # settings with an unknown zone are not loaded
     text = f"{local:%Y-%m-%d %H:%M:%S} {timezone}"
     if FIRST_SANE_YEAR <= local.year <= LAST_SANE_YEAR:
-        yield Fact("pass", "clock", text)
+        yield CheckResult("pass", "clock", text)
     else:
-        yield Fact(
+        yield CheckResult(
             "fail",
             "clock",
             f"{text} cannot be right",
@@ -135,25 +135,25 @@ def _clock(now: datetime, timezone: str) -> Iterator[Fact]:
         )
 
 
-def _disk(root: Path) -> Iterator[Fact]:
+def _disk(root: Path) -> Iterator[CheckResult]:
     free = shutil.disk_usage(root).free
     text = f"{free / 1e9:,.1f} GB free"
     remedy = "make room on the disk of the workspace"
     if free < NO_SPACE_BYTES:
-        yield Fact("fail", "disk", f"{text}: no run begins with less than {NO_SPACE_BYTES // 2**20} MB", remedy)
+        yield CheckResult("fail", "disk", f"{text}: no run begins with less than {NO_SPACE_BYTES // 2**20} MB", remedy)
     elif free < LITTLE_SPACE_BYTES:
-        yield Fact("warn", "disk", text, remedy)
+        yield CheckResult("warn", "disk", text, remedy)
     else:
-        yield Fact("pass", "disk", text)
+        yield CheckResult("pass", "disk", text)
 
 
-def _permissions(workspace: Workspace, connections: Connections) -> Iterator[Fact]:
+def _permissions(workspace: Workspace, connections: Connections) -> Iterator[CheckResult]:
     problem = _cannot_write(workspace.root)
     if problem:
         remedy = "give this account the right to write there, or choose another folder with --workspace DIR"
-        yield Fact("fail", "permissions", f"the workspace cannot be written: {problem}", remedy)
+        yield CheckResult("fail", "permissions", f"the workspace cannot be written: {problem}", remedy)
     else:
-        yield Fact("pass", "permissions", "the workspace can be written")
+        yield CheckResult("pass", "permissions", "the workspace can be written")
     secrets = {
         workspace.connections_file: bool(connections.literal_passwords),
         workspace.env_file: _env_secret(workspace),
@@ -161,7 +161,7 @@ def _permissions(workspace: Workspace, connections: Connections) -> Iterator[Fac
     for file, holds_secret in secrets.items():
         if holds_secret and _others_may_read(file):
             remedy = f"chmod 600 {file.name}, or put env:NAME, file:PATH or keyring:SERVICE/USER in the secret's place"
-            yield Fact(
+            yield CheckResult(
                 "warn", "permissions", f"{file.name} holds a password and every account here may read it", remedy
             )
 
@@ -191,9 +191,9 @@ def _env_secret(workspace: Workspace) -> bool:
     )
 
 
-def _ledger(file: Path, now: datetime) -> Iterator[Fact]:
+def _ledger(file: Path, now: datetime) -> Iterator[CheckResult]:
     if not file.exists():
-        yield Fact("pass", "ledger", "not made yet, the first run makes it")
+        yield CheckResult("pass", "ledger", "not made yet, the first run makes it")
         return
     with Ledger(file) as ledger:
         newest = next(iter(ledger.runs(None, 1)), None)
@@ -202,11 +202,11 @@ def _ledger(file: Path, now: datetime) -> Iterator[Fact]:
         remedy = (
             f"restore {file.name} from a backup, or move it away: runs are then forgotten, sends stay in metrics.duckdb"
         )
-        yield Fact("fail", "ledger", f"{file.name} is damaged: {damage}", remedy)
+        yield CheckResult("fail", "ledger", f"{file.name} is damaged: {damage}", remedy)
     else:
-        yield Fact("pass", "ledger", "opens, and is whole")
+        yield CheckResult("pass", "ledger", "opens, and is whole")
     if newest and newest.started_at > now + timedelta(minutes=1):
-        yield Fact(
+        yield CheckResult(
             "warn",
             "clock",
             f"the newest run began at {newest.started_at:%Y-%m-%d %H:%M} UTC, which is still to come",
@@ -224,10 +224,10 @@ def _damage(file: Path) -> str:
     return "" if verdict == "ok" else str(verdict).splitlines()[-1]
 
 
-def _metrics(file: Path, spool_dir: Path) -> Iterator[Fact]:
+def _metrics(file: Path, spool_dir: Path) -> Iterator[CheckResult]:
     segments = {path.name for path in spool_dir.glob("*.parquet")} if spool_dir.is_dir() else set()
     if not file.exists():
-        yield Fact("pass", file.name, f"not made yet, {_segments(segments)} in the spool")
+        yield CheckResult("pass", file.name, f"not made yet, {_segments(segments)} in the spool")
         return
     import duckdb
 
@@ -238,10 +238,12 @@ def _metrics(file: Path, spool_dir: Path) -> Iterator[Fact]:
         yield _metrics_problem(file.name, str(error).partition("\n")[0])
         return
     waiting = segments - known
-    yield Fact("pass", file.name, f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else ""))
+    yield CheckResult(
+        "pass", file.name, f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else "")
+    )
 
 
-def _spool(spool_dir: Path) -> Iterator[Fact]:
+def _spool(spool_dir: Path) -> Iterator[CheckResult]:
     """What cannot be read; `_metrics` says how many segments there are."""
     from core.records.damaged_segments import REMEDY, damaged_segments
 
@@ -249,30 +251,34 @@ def _spool(spool_dir: Path) -> Iterator[Fact]:
     if found:
         names = ", ".join(found[:MOST_NAMES]) + (", …" if len(found) > MOST_NAMES else "")
         text = f"{_segments(set(found))} could not be read and stand in {spool_dir / 'damaged'}: {names}"
-        yield Fact("warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs stand", REMEDY)
+        yield CheckResult(
+            "warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs stand", REMEDY
+        )
 
 
-def _metrics_problem(name: str, why: str) -> Fact:
+def _metrics_problem(name: str, why: str) -> CheckResult:
     from core.records.metrics import is_held
 
     if is_held(why):
         remedy = "close the notebook or tool that has it open; until then sends wait in the spool and nothing is lost"
-        return Fact("warn", name, f"is open in another program ({why})", remedy)
-    return Fact("fail", name, f"cannot be read ({why})", "python -m core metrics rebuild makes it again from the spool")
+        return CheckResult("warn", name, f"is open in another program ({why})", remedy)
+    return CheckResult(
+        "fail", name, f"cannot be read ({why})", "python -m core metrics rebuild makes it again from the spool"
+    )
 
 
 def _segments(names: set[str]) -> str:
     return "1 segment" if len(names) == 1 else f"{len(names):,} segments"
 
 
-def _identity(workspace: Workspace) -> Iterator[Fact]:
+def _identity(workspace: Workspace) -> Iterator[CheckResult]:
     if question := doubt(workspace):
-        yield Fact("fail", "identity", question.text, question.remedy)
+        yield CheckResult("fail", "identity", question.text, question.remedy)
     elif known := read_identity(workspace):
-        yield Fact("pass", "identity", f"{known.id}, under which runs of exactly_once send")
+        yield CheckResult("pass", "identity", f"{known.id}, under which runs of exactly_once send")
 
 
-def _transactions(workspace: Workspace) -> Iterator[Fact]:
+def _transactions(workspace: Workspace) -> Iterator[CheckResult]:
     files = sorted(workspace.pending_dir.glob("*.json"))
     if not files:
         return
@@ -285,21 +291,21 @@ def _transactions(workspace: Workspace) -> Iterator[Fact]:
             remedy = "the runner asks the cluster each half minute, and the job's next run asks too: the log says what hinders"
             if read_note(file) is None:
                 remedy = f"{file} cannot be read: restore it from a backup"
-            yield Fact("warn", "transactions", f"whether {whose} was committed is not known yet", remedy)
+            yield CheckResult("warn", "transactions", f"whether {whose} was committed is not known yet", remedy)
 
 
-def _databases(connections: Connections, open_source: OpenSource) -> Iterator[Fact]:
+def _databases(connections: Connections, open_source: OpenSource) -> Iterator[CheckResult]:
     for name in connections.database_names:
         yield from examine_database(connections, name, open_source)
 
 
-def examine_database(connections: Connections, name: str, open_source: OpenSource) -> Iterator[Fact]:
+def examine_database(connections: Connections, name: str, open_source: OpenSource) -> Iterator[CheckResult]:
     """Reaches one database; yields as `examine`."""
     subject = f"database {name}"
     yield from _told(subject, partial(_database, connections, name, subject, open_source))
 
 
-def _database(connections: Connections, name: str, subject: str, open_source: OpenSource) -> Iterator[Fact]:
+def _database(connections: Connections, name: str, subject: str, open_source: OpenSource) -> Iterator[CheckResult]:
     connection = connections.database(name)
     missing = _missing_driver(connection.driver) if connection.db_type == "sqlserver" else None
     if missing:
@@ -312,31 +318,33 @@ def _database(connections: Connections, name: str, subject: str, open_source: Op
         source.close()
 
 
-def _about(subject: str, fact: Fact) -> Fact:
+def _about(subject: str, fact: CheckResult) -> CheckResult:
     """The fact under our subject: a source says what it found, not whose it is."""
     text = fact.text if fact.subject in ("", subject) else f"{fact.subject}: {fact.text}"
-    return Fact(fact.status, subject, text, fact.remedy, unreachable=fact.unreachable)
+    return CheckResult(fact.status, subject, text, fact.remedy, unreachable=fact.unreachable)
 
 
-def _missing_driver(wanted: str) -> Fact | None:
+def _missing_driver(wanted: str) -> CheckResult | None:
     """What keeps this machine from speaking to SQL Server at all."""
     remedy = 'install "ODBC Driver 18 for SQL Server" from Microsoft'
     if find_spec("pyodbc") is None:
-        return Fact("fail", "odbc driver", "the Python package pyodbc is not installed", "pip install pyodbc")
+        return CheckResult("fail", "odbc driver", "the Python package pyodbc is not installed", "pip install pyodbc")
     try:
         import pyodbc
 
         installed = [name for name in pyodbc.drivers() if "sql server" in name.lower() or "freetds" in name.lower()]
     except ImportError as error:  # on Linux, without unixODBC
-        return Fact(
+        return CheckResult(
             "fail", "odbc driver", f"ODBC itself is not installed ({error})", f"install unixODBC, then {remedy}"
         )
     if wanted and wanted not in installed and not Path(wanted).is_file():
         found = ", ".join(installed) or "none"
-        return Fact(
+        return CheckResult(
             "fail", "odbc driver", f'"{wanted}" is not installed (found: {found})', f"correct driver, or {remedy}"
         )
-    return None if installed or wanted else Fact("fail", "odbc driver", "none for SQL Server is installed", remedy)
+    return (
+        None if installed or wanted else CheckResult("fail", "odbc driver", "none for SQL Server is installed", remedy)
+    )
 
 
 def _clusters(
@@ -344,15 +352,15 @@ def _clusters(
     connections: Connections,
     jobs: Sequence[Job],
     open_publisher: OpenPublisher,
-    rights: Callable[[Cluster, list[str]], Iterable[Fact]],
-) -> Iterator[Fact]:
+    rights: Callable[[Cluster, list[str]], Iterable[CheckResult]],
+) -> Iterator[CheckResult]:
     """Each cluster once, with the topics that jobs send to; also one that only the KAFKA_* settings name."""
     topics: dict[Cluster, dict[str, Job]] = {}
     for name in connections.cluster_names:
         try:
             topics[connections.cluster(name, settings)] = {}
         except PsttError as error:
-            yield Fact("fail", f"cluster {name}", error.text, error.remedy)
+            yield CheckResult("fail", f"cluster {name}", error.text, error.remedy)
     for job in jobs:
         try:
             connections.require(job)
@@ -360,7 +368,7 @@ def _clusters(
                 continue
             cluster = connections.cluster_for(job, settings)
         except PsttError as error:
-            yield Fact("fail", f"job {job.slug}", error.text, error.remedy)
+            yield CheckResult("fail", f"job {job.slug}", error.text, error.remedy)
         else:
             topics.setdefault(cluster, {}).setdefault(job.kafka_config.topic or cluster.default_topic, job)
     for cluster, wanted in topics.items():
@@ -373,7 +381,7 @@ def _twins(
     connections: Connections,
     jobs: Sequence[Job],
     open_publisher: OpenPublisher,
-) -> Iterator[Fact]:
+) -> Iterator[CheckResult]:
     """Whether another workspace has sent under our identity: the newest holder of it on each cluster tells."""
     known = read_identity(workspace)
     if known is None:
@@ -386,13 +394,13 @@ def _twins(
 
 def _twin(
     workspace: Workspace, settings: Settings, known: Identity, cluster: Cluster, open_publisher: OpenPublisher
-) -> Iterator[Fact]:
+) -> Iterator[CheckResult]:
     with closing(open_publisher(cluster)) as publisher, Ledger(workspace.ledger_file) as ledger:
         key = known.id.encode()
         raw = publisher.read_control(settings.PSTT_CONTROL_TOPIC, [key]).get(key)
         foreign = foreign_holder(raw, known, ledger) if raw else None
     if foreign:
-        yield Fact("fail", "identity", f"cluster {cluster.name}: {foreign.text}", foreign.remedy)
+        yield CheckResult("fail", "identity", f"cluster {cluster.name}: {foreign.text}", foreign.remedy)
 
 
 def _cluster_of(job: Job, connections: Connections, settings: Settings) -> Cluster | None:
@@ -410,7 +418,7 @@ def examine_cluster(
     open_publisher: OpenPublisher,
     ask_rights: AskRights,
     now: Callable[[], datetime],
-) -> Iterator[Fact]:
+) -> Iterator[CheckResult]:
     """Reaches one cluster and looks for the topics of these jobs (topic → job); yields as `examine`."""
     rights = partial(_rights, ask_rights, now)
     yield from _told(f"cluster {cluster.name}", partial(_cluster, cluster, wanted, open_publisher, rights))
@@ -420,8 +428,8 @@ def _cluster(
     cluster: Cluster,
     wanted: dict[str, Job],
     open_publisher: OpenPublisher,
-    rights: Callable[[Cluster, list[str]], Iterable[Fact]],
-) -> Iterator[Fact]:
+    rights: Callable[[Cluster, list[str]], Iterable[CheckResult]],
+) -> Iterator[CheckResult]:
     publisher = open_publisher(cluster)
     try:
         began = time.perf_counter()
@@ -433,13 +441,13 @@ def _cluster(
     place = "mock brokers in this process" if cluster.mock_brokers else cluster.bootstrap_servers
     text = f"{place} answered in {latency_ms:,.0f} ms, {len(topics):,} {'topic' if len(topics) == 1 else 'topics'}"
     if latency_ms > SLOW_MS:
-        yield Fact("warn", subject, text, "look at the network between here and the brokers")
+        yield CheckResult("warn", subject, text, "look at the network between here and the brokers")
     else:
-        yield Fact("pass", subject, text)
+        yield CheckResult("pass", subject, text)
     for topic, job in wanted.items():
         yield _topic(cluster, subject, topic, job, topics)
     if cluster.client != "confluent":
-        yield Fact("pass", subject, f"{cluster.client} does not tell what this account may do there")
+        yield CheckResult("pass", subject, f"{cluster.client} does not tell what this account may do there")
     elif not cluster.mock_brokers:
         there = {info.name for info in topics}
         yield from _told(subject, lambda: rights(cluster, [topic for topic in wanted if topic in there]))
@@ -447,7 +455,7 @@ def _cluster(
 
 def _rights(
     ask_rights: AskRights, now: Callable[[], datetime], cluster: Cluster, topics: Sequence[str]
-) -> Iterator[Fact]:
+) -> Iterator[CheckResult]:
     """Who this account is there, what it may do, and how long the brokers' certificate holds."""
     subject = f"cluster {cluster.name}"
     found = ask_rights(cluster, topics)
@@ -455,34 +463,36 @@ def _rights(
     account = "the account of our certificate" if cluster.ssl_certfile else account
     sign_in = " ".join(filter(None, [cluster.security_protocol, cluster.sasl_mechanism]))
     brokers = "1 broker" if found.brokers == 1 else f"{found.brokers:,} brokers"
-    yield Fact("pass", subject, f"{account} over {sign_in}; {brokers}, cluster id {found.cluster_id}")
+    yield CheckResult("pass", subject, f"{account} over {sign_in}; {brokers}, cluster id {found.cluster_id}")
     if found.certificate:
         yield _certificate(subject, found.certificate, now())
     for topic in topics:
         yield _may_write(subject, topic, found.topic_operations.get(topic))
     if found.cluster_operations is not None:
         makes = "may" if "CREATE" in found.cluster_operations else "may not"
-        yield Fact("pass", subject, f"this account {makes} make topics")
+        yield CheckResult("pass", subject, f"this account {makes} make topics")
 
 
-def _certificate(subject: str, certificate: Certificate, now: datetime) -> Fact:
+def _certificate(subject: str, certificate: Certificate, now: datetime) -> CheckResult:
     days = (certificate.valid_until - now).days
     text = (
         f"certificate of {certificate.subject}, issued by {certificate.issuer}, "
         f"valid until {certificate.valid_until:%Y-%m-%d}, {days:,} days"
     )
     if days < CERTIFICATE_DAYS:
-        return Fact("warn", subject, text, "have it renewed before then: no run can send once it has expired")
-    return Fact("pass", subject, text)
+        return CheckResult("warn", subject, text, "have it renewed before then: no run can send once it has expired")
+    return CheckResult("pass", subject, text)
 
 
-def _may_write(subject: str, topic: str, operations: frozenset[str] | None) -> Fact:
+def _may_write(subject: str, topic: str, operations: frozenset[str] | None) -> CheckResult:
     if operations is None:
-        return Fact("warn", subject, f'whether this account may write to topic "{topic}", these brokers do not tell')
+        return CheckResult(
+            "warn", subject, f'whether this account may write to topic "{topic}", these brokers do not tell'
+        )
     rights = ", ".join(sorted(word.lower().replace("_", " ") for word in operations))
     if "WRITE" in operations:
-        return Fact("pass", subject, f'this account may write to topic "{topic}" ({rights})')
-    return Fact(
+        return CheckResult("pass", subject, f'this account may write to topic "{topic}" ({rights})')
+    return CheckResult(
         "fail",
         subject,
         f'this account may not write to topic "{topic}"' + (f" (only: {rights})" if rights else ""),
@@ -490,14 +500,14 @@ def _may_write(subject: str, topic: str, operations: frozenset[str] | None) -> F
     )
 
 
-def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[TopicInfo]) -> Fact:
+def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[TopicInfo]) -> CheckResult:
     """Asking for one topic by name would make it on some clusters, so it is only looked for among all."""
     found = next((info for info in topics if info.name == topic), None)
     if found:
-        return Fact("pass", subject, f'topic "{topic}" of job {job.slug}: {found.partitions} partitions')
+        return CheckResult("pass", subject, f'topic "{topic}" of job {job.slug}: {found.partitions} partitions')
     if cluster.mock_brokers:
-        return Fact("pass", subject, f'topic "{topic}" of job {job.slug} is made on first use')
-    return Fact(
+        return CheckResult("pass", subject, f'topic "{topic}" of job {job.slug} is made on first use')
+    return CheckResult(
         "warn",
         subject,
         f'topic "{topic}" of job {job.slug} is not there, or this account may not see it',

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.outbox import Outbox
 from core.records.agenda import Agenda
@@ -30,7 +30,7 @@ def health(
     problems: Sequence[str],
     now: datetime,
     grace_s: float,
-) -> Iterator[Fact]:
+) -> Iterator[CheckResult]:
     """One fact a line; contacts nothing.
 
     Args:
@@ -45,67 +45,71 @@ def health(
     """
     yield from _runner(agenda, now)
     for problem in problems:
-        yield Fact("fail", "job file", problem, "python -m core check")
+        yield CheckResult("fail", "job file", problem, "python -m core check")
     for job in jobs:
         if job.enabled and job.scheduling_mode != "manual":
             yield _job(job, agenda, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
     yield from _alerts(outbox, now)
 
 
-def _runner(agenda: Agenda, now: datetime) -> Iterator[Fact]:
+def _runner(agenda: Agenda, now: datetime) -> Iterator[CheckResult]:
     beat = agenda.runner()
     start = "python -m core runner, or start its service"
     if beat is None:
-        yield Fact("fail", "runner", "no runner has ever worked here", start)
+        yield CheckResult("fail", "runner", "no runner has ever worked here", start)
         return
     age_s = (now - beat.beat_at).total_seconds()
     where = f"pid {beat.pid} on {beat.host}"
     if beat.is_alive(now):
-        yield Fact("pass", "runner", f"{where}, heartbeat {age_s:.0f} s ago, {beat.jobs_loaded} jobs")
+        yield CheckResult("pass", "runner", f"{where}, heartbeat {age_s:.0f} s ago, {beat.jobs_loaded} jobs")
     elif beat.state == "stopped":
-        yield Fact("fail", "runner", f"was stopped {_ago(age_s)} ago", start)
+        yield CheckResult("fail", "runner", f"was stopped {_ago(age_s)} ago", start)
     else:
-        yield Fact("fail", "runner", f"the last heartbeat, of {where}, is {_ago(age_s)} old", start)
+        yield CheckResult("fail", "runner", f"the last heartbeat, of {where}, is {_ago(age_s)} old", start)
     if beat.is_alive(now):
         for problem in beat.problems:
-            yield Fact("warn", "runner", f"{problem['where']}: {problem['text']}; {problem['instead']}")
+            yield CheckResult("warn", "runner", f"{problem['where']}: {problem['text']}; {problem['instead']}")
 
 
-def _job(job: Job, agenda: Agenda, ledger: Ledger, now: datetime, grace: timedelta) -> Fact:
+def _job(job: Job, agenda: Agenda, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
     subject = f"job {job.slug}"
     due = newest_due(job, ledger, agenda, now - grace, now)
     if due is None:
-        return Fact("pass", subject, "was never due yet")
+        return CheckResult("pass", subject, "was never due yet")
     when = f"{_local(due.scheduled_at, job)} {job.timezone}"
     slots = slots_of(job, ledger, agenda, due.scheduled_at, now + TICK, now)
     good = next((slot for slot in reversed(slots) if slot.has_succeeded), None)
     if good is not None:
-        return Fact("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
+        return CheckResult("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
     running = next((run for run in ledger.runs(job.slug, 3) if run.state == "running"), None)
     if running is not None:
-        return Fact("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
+        return CheckResult("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
     if due.state == "waiting":
-        return Fact("warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}"))
+        return CheckResult(
+            "warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}")
+        )
     why = f" ({due.reason or NEVER_STARTED})" if due.state == "missing" else ""
     last = ledger.last_succeeded(job.slug)
     before = f"the last success is that of {_local(last, job)}" if last else "it never succeeded"
     remedy = f"python -m core runs --job {job.slug}, then run or replay it"
-    return Fact("fail", subject, f"no success for {when}{why}; {before}", remedy)
+    return CheckResult("fail", subject, f"no success for {when}{why}; {before}", remedy)
 
 
 def _local(moment: datetime, job: Job) -> str:
     return f"{moment.astimezone(ZoneInfo(job.timezone)):%d %b %Y %H:%M}"
 
 
-def _alerts(outbox: Outbox, now: datetime) -> Iterator[Fact]:
+def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
     episodes = [episode for episode in outbox.open_episodes() if episode.state == "open"]
     for episode in episodes:
-        yield Fact("warn", f"alert {episode.rule}", f"{episode.subject}: {episode.text}", "python -m core alerts")
+        yield CheckResult(
+            "warn", f"alert {episode.rule}", f"{episode.subject}: {episode.text}", "python -m core alerts"
+        )
     if not episodes:
-        yield Fact("pass", "alerts", "none is open")
+        yield CheckResult("pass", "alerts", "none is open")
     for entry in outbox.given_up_since(now - timedelta(days=1)):
         whom = ", ".join(entry.recipients) or entry.channel
-        yield Fact(
+        yield CheckResult(
             "fail",
             "outbox",
             f'"{entry.subject}" did not reach {whom}: {entry.last_error}',
@@ -114,7 +118,7 @@ def _alerts(outbox: Outbox, now: datetime) -> Iterator[Fact]:
     late = [entry for entry in outbox.waiting() if now - entry.created_at > MAIL_WAITS]
     if late:
         text = f"{len(late)} messages wait for more than an hour: {late[-1].last_error or 'no runner delivers them'}"
-        yield Fact("warn", "outbox", text, "python -m core alerts test says what is wrong")
+        yield CheckResult("warn", "outbox", text, "python -m core alerts test says what is wrong")
 
 
 def _ago(age_s: float) -> str:

@@ -33,14 +33,14 @@ __all__ = [
     "Calendar",
     "Due",
     "Skipped",
-    "all_fires",
+    "all_scheduled_times",
     "check_cron",
     "decided",
     "due",
-    "fires",
     "in_words",
-    "next_fires",
-    "previous_fire",
+    "next_scheduled_times",
+    "previous_scheduled_time",
+    "scheduled_times",
 ]
 
 ALIASES = {
@@ -137,7 +137,7 @@ def check_cron(text: str) -> str:
     return text
 
 
-def fires(job: Calendar, after: datetime, until: datetime) -> Iterator[datetime]:
+def scheduled_times(job: Calendar, after: datetime, until: datetime) -> Iterator[datetime]:
     """Yields the scheduled times with `after` < t ≤ `until`, ascending, each once; none for a manual job.
 
     Args:
@@ -146,18 +146,18 @@ def fires(job: Calendar, after: datetime, until: datetime) -> Iterator[datetime]
         until: Aware.
     """
     until = until.astimezone(UTC)
-    for moment in all_fires(job, after):
+    for moment in all_scheduled_times(job, after):
         if moment > until:
             return
         yield moment
 
 
-def next_fires(job: Calendar, after: datetime, count: int) -> list[datetime]:
+def next_scheduled_times(job: Calendar, after: datetime, count: int) -> list[datetime]:
     """The first `count` scheduled times later than `after`."""
-    return list(islice(all_fires(job, after), count))
+    return list(islice(all_scheduled_times(job, after), count))
 
 
-def previous_fire(job: Calendar, at: datetime, *, before: bool = False) -> datetime | None:
+def previous_scheduled_time(job: Calendar, at: datetime, *, before: bool = False) -> datetime | None:
     """The newest scheduled time at or before `at` (strictly before it if `before`); None where there is none.
 
     It looks into ever longer spans before `at`, so that it can never disagree with `fires`.
@@ -168,24 +168,24 @@ def previous_fire(job: Calendar, at: datetime, *, before: bool = False) -> datet
     until = at - timedelta(microseconds=1) if before else at
     span = timedelta(hours=1)
     while span < LONGEST_WAIT * 24:
-        found = deque(fires(job, until - min(span, LONGEST_WAIT), until), maxlen=1)
+        found = deque(scheduled_times(job, until - min(span, LONGEST_WAIT), until), maxlen=1)
         if found:
             return found[0]
         span *= 24
     return None
 
 
-def all_fires(job: Calendar, after: datetime) -> Iterator[datetime]:
+def all_scheduled_times(job: Calendar, after: datetime) -> Iterator[datetime]:
     """Yields the scheduled times later than `after`, without end; who keeps it pays 15 µs a fire."""
     after = after.astimezone(UTC)
     if job.scheduling_mode == "interval" and job.interval_s:
-        return _interval_fires(job.interval_s, after)
+        return _interval_times(job.interval_s, after)
     if job.scheduling_mode == "cron" and job.cron:
-        return _cron_fires(ALIASES.get(job.cron.strip().lower(), job.cron), ZoneInfo(job.timezone), after)
+        return _cron_times(ALIASES.get(job.cron.strip().lower(), job.cron), ZoneInfo(job.timezone), after)
     return iter(())
 
 
-def _interval_fires(interval_s: int, after: datetime) -> Iterator[datetime]:
+def _interval_times(interval_s: int, after: datetime) -> Iterator[datetime]:
     moment = datetime.fromtimestamp(int(after.timestamp()) // interval_s * interval_s, UTC)
     while True:
         if moment > after:
@@ -193,7 +193,7 @@ def _interval_fires(interval_s: int, after: datetime) -> Iterator[datetime]:
         moment += timedelta(seconds=interval_s)
 
 
-def _cron_fires(fields: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+def _cron_times(fields: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
     last = after
     for moment in _moments(fields, zone, after):
         if moment > last:  # two times that were leapt over come at one moment
@@ -264,7 +264,7 @@ def due(job: Calendar, considered_until: datetime, now: datetime, grace_s: float
         now: Aware.
         grace_s: Seconds.
     """
-    return decided(job, list(fires(job, considered_until, now)), now, grace_s)
+    return decided(job, list(scheduled_times(job, considered_until, now)), now, grace_s)
 
 
 def decided(job: Calendar, found: Sequence[datetime], now: datetime, grace_s: float) -> Due:

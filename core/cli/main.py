@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from datetime import date
 
     from core.app import App
-    from core.model.check_result import Fact
+    from core.model.check_result import CheckResult
     from core.model.run import Plan, Run
+
+__all__ = ["app", "main"]
 
 INTERRUPTED = 130
 """What Typer makes of Ctrl-C."""
@@ -314,21 +316,21 @@ def runner(
 
 @app.command(hidden=True)
 def work(
-    fire: Annotated[int | None, typer.Argument()] = None,
+    scheduled_run: Annotated[int | None, typer.Argument()] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Get ready, then read the fire from stdin.")] = False,
     workspace: Workspace_ = None,
 ) -> None:
     """Runs one planned fire for the runner."""
     from core.app import App
     from core.cli.worker import warm_up
-    from core.cli.worker import work as run_fire
+    from core.cli.worker import work as run_scheduled
 
     with App.open(workspace) as opened:
         if wait:
             warm_up(opened)
             told = sys.stdin.readline().strip()
-            fire = int(told) if told else None
-        raise typer.Exit(run_fire(opened, fire, _now) if fire is not None else 0)
+            scheduled_run = int(told) if told else None
+        raise typer.Exit(run_scheduled(opened, scheduled_run, _now) if scheduled_run is not None else 0)
 
 
 @app.command()
@@ -373,21 +375,22 @@ def next_(
 ) -> None:
     """Lists when each enabled job is due next."""
     from core.app import App
-    from core.cli.render import fire_lines
+    from core.cli.render import scheduled_run_lines
 
     with App.open(workspace) as opened:
-        jobs, fires = opened.coming_fires(_now(), days)
+        jobs, scheduled_runs = opened.coming_scheduled_times(_now(), days)
         stranded = opened.stranded(jobs)
     if as_json:
-        _print_json({"fires": [{"job": slug, "scheduled_at": moment.isoformat()} for moment, slug in fires]})
+        _print_json({"fires": [{"job": slug, "scheduled_at": moment.isoformat()} for moment, slug in scheduled_runs]})
     else:
         _print(
-            fire_lines(jobs, fires, days) + [f"✘ {slug} will fail: {error.text}" for slug, error in stranded.items()]
+            scheduled_run_lines(jobs, scheduled_runs, days)
+            + [f"✘ {slug} will fail: {error.text}" for slug, error in stranded.items()]
         )
 
 
 @app.command("fires")
-def fires_(
+def scheduled_runs_(
     job: Annotated[str | None, typer.Option("--job", metavar="JOB")] = None,
     days: Annotated[float, typer.Option(min=0, max=3660, help="How far to look back.")] = 1,
     workspace: Workspace_ = None,
@@ -395,16 +398,16 @@ def fires_(
 ) -> None:
     """Lists what became of each scheduled time: its run, or why it was skipped or waits."""
     from core.app import App
-    from core.cli.render import fire_document, fires_table
+    from core.cli.render import scheduled_run_document, scheduled_runs_table
 
     with App.open(workspace) as opened:
         slug = opened.job(job).slug if job else None
-        found = opened.past_fires(_now(), days, slug)
+        found = opened.past_scheduled_runs(_now(), days, slug)
         timezone = opened.timezone
     if as_json:
-        _print_json({"fires": [fire_document(fire, run) for fire, run in found]})
+        _print_json({"fires": [scheduled_run_document(scheduled_run, run) for scheduled_run, run in found]})
     else:
-        _print(fires_table(found, timezone))
+        _print(scheduled_runs_table(found, timezone))
 
 
 @app.command()
@@ -429,14 +432,14 @@ def backfill(
         _print_json(
             {
                 "job": found.slug,
-                "planned": len(made.fire_ids),
+                "planned": len(made.scheduled_run_ids),
                 "succeeded_before": made.succeeded_before,
                 "planned_before": made.planned_before,
-                "fire_ids": list(made.fire_ids),
+                "scheduled_run_ids": list(made.scheduled_run_ids),
             }
         )
     else:
-        _print([f"{'✔' if made.fire_ids else '–'} {found.name}: {made.text}", *note])
+        _print([f"{'✔' if made.scheduled_run_ids else '–'} {found.name}: {made.text}", *note])
 
 
 @app.command()
@@ -596,7 +599,7 @@ def doctor(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
         _print_facts(opened.examine(_now), as_json=as_json)
 
 
-def _print_facts(found: Iterable[Fact], *, as_json: bool) -> None:
+def _print_facts(found: Iterable[CheckResult], *, as_json: bool) -> None:
     """Each as it is found, then the sum; ends in exit code 0, 1 or 3."""
     from dataclasses import asdict
 

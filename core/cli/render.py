@@ -19,8 +19,8 @@ from core.model.verdict import headline
 
 if TYPE_CHECKING:
     from core.files.parity import Parity
-    from core.notify.outbox import Entry, Episode
-    from core.records.agenda import Fire
+    from core.notify.outbox import Incident, OutboxMessage
+    from core.records.agenda import ScheduledRun
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
 __all__ = ["error_document", "run_document", "run_lines", "send_document", "send_lines", "summary_lines"]
@@ -126,7 +126,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "of_run": run.of_run,
         "asked_by": run.asked_by,
         "parameters": dict(run.parameters),
-        "fire_id": run.fire_id,
+        "scheduled_run_id": run.scheduled_run_id,
         "job_sha256": run.job_sha256,
         "sql_sha256": run.sql_sha256,
         "started_at": iso_utc(run.started_at),
@@ -236,7 +236,9 @@ def verification_document(found: Verification, most: int = 1_000) -> dict[str, A
     } | ({"messages": [asdict(unlike) for unlike in found.listed[:most]]} if most else {})
 
 
-def fire_lines(jobs: Sequence[Job], fires: Sequence[tuple[datetime, str]], days: float, most: int = 20) -> list[str]:
+def scheduled_run_lines(
+    jobs: Sequence[Job], scheduled_runs: Sequence[tuple[datetime, str]], days: float, most: int = 20
+) -> list[str]:
     """One line a job with its calendar in words, then the next fires."""
     from core.calendar.cron import in_words
 
@@ -244,53 +246,53 @@ def fire_lines(jobs: Sequence[Job], fires: Sequence[tuple[datetime, str]], days:
         return ["no job is enabled", "  next   README: how to add a job"]
     width = max(len(job.slug) for job in jobs)
     lines = [f"{job.slug:<{width}}  {in_words(job)}, {job.timezone}" for job in jobs]
-    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in fires[:most])]
-    if len(fires) > most:
-        lines.append(f"and {len(fires) - most:,} more in {days:g} days; --json lists them all")
-    return lines if fires else [*lines, f"no fire in the next {days:g} days"]
+    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in scheduled_runs[:most])]
+    if len(scheduled_runs) > most:
+        lines.append(f"and {len(scheduled_runs) - most:,} more in {days:g} days; --json lists them all")
+    return lines if scheduled_runs else [*lines, f"no fire in the next {days:g} days"]
 
 
-def fires_table(fires: Sequence[tuple[Fire, Run | None]], timezone: str) -> list[str]:
+def scheduled_runs_table(scheduled_runs: Sequence[tuple[ScheduledRun, Run | None]], timezone: str) -> list[str]:
     """One line a fire: when, which job, what became of it."""
-    if not fires:
+    if not scheduled_runs:
         return ["no scheduled time in these days", "  next   python -m core next shows what comes"]
-    width = max(len(fire.job) for fire, _ in fires)
+    width = max(len(scheduled_run.job) for scheduled_run, _ in scheduled_runs)
     return [
-        f"{local_time(fire.scheduled_at, run.timezone if run else timezone, seconds=True):<21} "
-        f"{fire.job:<{width}}  {fire.kind:<8}  {_fate(fire, run)}"
-        for fire, run in fires
+        f"{local_time(scheduled_run.scheduled_at, run.timezone if run else timezone, seconds=True):<21} "
+        f"{scheduled_run.job:<{width}}  {scheduled_run.kind:<8}  {_fate(scheduled_run, run)}"
+        for scheduled_run, run in scheduled_runs
     ]
 
 
-def _fate(fire: Fire, run: Run | None) -> str:
-    if fire.state == "skipped":
+def _fate(scheduled_run: ScheduledRun, run: Run | None) -> str:
+    if scheduled_run.state == "skipped":
         span = ""
-        if fire.skipped_until:
-            count = f"{fire.skipped_count:,} fires " if fire.skipped_count else ""
-            span = f"({count}until {iso_utc(fire.skipped_until, 'seconds')}) "
-        return f"skipped {span}{fire.reason}"
+        if scheduled_run.skipped_until:
+            count = f"{scheduled_run.skipped_count:,} fires " if scheduled_run.skipped_count else ""
+            span = f"({count}until {iso_utc(scheduled_run.skipped_until, 'seconds')}) "
+        return f"skipped {span}{scheduled_run.reason}"
     attempt = f", attempt {run.attempt}" if run and run.attempt > 1 else ""
     verdict_ = f"{headline(run.verdict)}, run {run.run_id}{attempt}" if run else ""
-    if fire.state == "planned":
-        return f"waits   {fire.reason or verdict_ or 'for a worker'}"
-    return f"{fire.state:<7} {verdict_}"
+    if scheduled_run.state == "planned":
+        return f"waits   {scheduled_run.reason or verdict_ or 'for a worker'}"
+    return f"{scheduled_run.state:<7} {verdict_}"
 
 
-def fire_document(fire: Fire, run: Run | None) -> dict[str, Any]:
+def scheduled_run_document(scheduled_run: ScheduledRun, run: Run | None) -> dict[str, Any]:
     """The fire for programs, with the state of its newest run; times ISO 8601 UTC."""
     return {
-        "fire_id": fire.fire_id,
-        "job": fire.job,
-        "kind": fire.kind,
-        "scheduled_at": iso_utc(fire.scheduled_at),
-        "state": fire.state,
-        "reason": fire.reason,
-        "asked_by": fire.asked_by,
-        "tries": fire.tries,
-        "not_before": iso_utc(fire.not_before) if fire.not_before else None,
-        "skipped_until": iso_utc(fire.skipped_until) if fire.skipped_until else None,
-        "skipped_count": fire.skipped_count,
-        "run_id": fire.run_id,
+        "scheduled_run_id": scheduled_run.scheduled_run_id,
+        "job": scheduled_run.job,
+        "kind": scheduled_run.kind,
+        "scheduled_at": iso_utc(scheduled_run.scheduled_at),
+        "state": scheduled_run.state,
+        "reason": scheduled_run.reason,
+        "asked_by": scheduled_run.asked_by,
+        "tries": scheduled_run.tries,
+        "not_before": iso_utc(scheduled_run.not_before) if scheduled_run.not_before else None,
+        "skipped_until": iso_utc(scheduled_run.skipped_until) if scheduled_run.skipped_until else None,
+        "skipped_count": scheduled_run.skipped_count,
+        "run_id": scheduled_run.run_id,
         "run_state": run.state if run else None,
         "run_verdict": run.verdict if run else None,
     }
@@ -311,7 +313,7 @@ def send_document(send: dict[str, Any]) -> dict[str, Any]:
         "key": send["key"],
         "message_id": send["message_id"],
         "size_bytes": send["size_bytes"],
-        "handed_over_at": iso_utc(send["handed_over_at"]),
+        "sent_at": iso_utc(send["sent_at"]),
         "latency_ms": None if send["latency_ms"] is None else round(send["latency_ms"], 1),
         "attempt": send["attempt"],
         "outcome": send["status"],
@@ -326,7 +328,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list
     runs = len({send["run_id"] for send in sends})
     lines = [f"{key}   {_count(len(sends), 'send')} in {_count(runs, 'run')}"]
     for send in sends:
-        when = local_time(send["handed_over_at"], send["timezone"] or timezone, seconds=True)
+        when = local_time(send["sent_at"], send["timezone"] or timezone, seconds=True)
         where = (
             f"{send['topic']}-{send['partition']} @ {send['offset']:,}"
             if send["partition"] is not None
@@ -372,7 +374,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def alert_lines(
-    episodes: Sequence[Episode], waiting: Sequence[Entry], newest: Sequence[Entry], timezone: str
+    episodes: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage], timezone: str
 ) -> list[str]:
     """What is open, what waits for delivery, what was sent last."""
     open_ones = [episode for episode in episodes if episode.state == "open"]
@@ -401,11 +403,13 @@ def alert_lines(
     return lines
 
 
-def _whom(entry: Entry) -> str:
+def _whom(entry: OutboxMessage) -> str:
     return ", ".join(entry.recipients) or f"channel {entry.channel}"
 
 
-def alert_document(episodes: Sequence[Episode], waiting: Sequence[Entry], newest: Sequence[Entry]) -> dict[str, Any]:
+def alert_document(
+    episodes: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage]
+) -> dict[str, Any]:
     """The same for programs."""
     return {
         "episodes": [
@@ -425,7 +429,7 @@ def alert_document(episodes: Sequence[Episode], waiting: Sequence[Entry], newest
     }
 
 
-def _entry_document(entry: Entry) -> dict[str, Any]:
+def _entry_document(entry: OutboxMessage) -> dict[str, Any]:
     return {
         "kind": entry.kind,
         "state": entry.state,

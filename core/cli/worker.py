@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.records.agenda import Fire
+from core.records.agenda import ScheduledRun
 from core.run.watchdog import broken_off
 from core.workspace.jobs import SUFFIX, parse_job
 
@@ -51,64 +51,64 @@ def warm_up(app: App) -> None:
         app.__dict__.pop(read, None)
 
 
-def work(app: App, fire_id: int, now: Callable[[], datetime]) -> int:
+def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     """Runs a planned fire to its verdict; the exit code of the process."""
     from core.run.cancellation import stop_on_signals
 
-    fire = app.agenda.fire(fire_id)
-    if fire.state != "planned":
+    scheduled_run = app.agenda.scheduled_run(scheduled_run_id)
+    if scheduled_run.state != "planned":
         return 0
     job: Job | None = None
     try:
-        job = _job(app, fire)
+        job = _job(app, scheduled_run)
         with stop_on_signals(broken_off("its process was told to end")) as stop:
-            app.execute(_plan(app, fire, job, now), stop=stop, now=now)
+            app.execute(_plan(app, scheduled_run, job, now), stop=stop, now=now)
     except LedgerBusy:
         return BUSY
     except PsttError as error:
-        _conclude(app, fire, job, error, now())
+        _conclude(app, scheduled_run, job, error, now())
     except Exception as error:  # noqa: BLE001 - a run must end in a verdict, whatever we did not foresee
         from loguru import logger
 
-        logger.opt(exception=error).error("unexpected {} in a run of {}", type(error).__name__, fire.job)
+        logger.opt(exception=error).error("unexpected {} in a run of {}", type(error).__name__, scheduled_run.job)
         defect = PsttError(f"unexpected {type(error).__name__}", remedy="this is a defect of PSTT Kafka: report it")
-        _conclude(app, fire, job, defect, now())
+        _conclude(app, scheduled_run, job, defect, now())
     return 0
 
 
-def _job(app: App, fire: Fire) -> Job:
+def _job(app: App, scheduled_run: ScheduledRun) -> Job:
     """The job as the runner knew it when it started this process, not as an editor leaves it meanwhile."""
-    version = app.agenda.job_version(fire.job, fire.job_sha256)
+    version = app.agenda.job_version(scheduled_run.job, scheduled_run.job_sha256)
     if version is None:
-        raise ConfigError(f"the version of job {fire.job} that was to run is not in the ledger")
-    return parse_job(app.workspace.queries_dir / f"{fire.job}{SUFFIX}", version.document)
+        raise ConfigError(f"the version of job {scheduled_run.job} that was to run is not in the ledger")
+    return parse_job(app.workspace.queries_dir / f"{scheduled_run.job}{SUFFIX}", version.document)
 
 
-def _plan(app: App, fire: Fire, job: Job, now: Callable[[], datetime]) -> Plan:
-    if of_run := fire.args.get("of_run"):
-        rejects_only = bool(fire.args.get("rejects_only"))
-        to: ReplayTo = "job" if fire.args.get("to") == "job" else "run"
-        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=fire.asked_by, job=job, to=to)
+def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], datetime]) -> Plan:
+    if of_run := scheduled_run.args.get("of_run"):
+        rejects_only = bool(scheduled_run.args.get("rejects_only"))
+        to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
+        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
-        params = fire.args.get("parameters") or {}
-        plan = app.plan(job, now=now(), at=fire.scheduled_at, params=params, asked_by=fire.asked_by)
-    return replace(plan, fire_id=fire.fire_id, job_sha256=fire.job_sha256)
+        params = scheduled_run.args.get("parameters") or {}
+        plan = app.plan(job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by)
+    return replace(plan, scheduled_run_id=scheduled_run.scheduled_run_id, job_sha256=scheduled_run.job_sha256)
 
 
-def _conclude(app: App, fire: Fire, job: Job | None, error: PsttError, now: datetime) -> None:
+def _conclude(app: App, scheduled_run: ScheduledRun, job: Job | None, error: PsttError, now: datetime) -> None:
     """Writes the verdict that the run itself could not write."""
     from core.model.job import Job
 
-    known = app.agenda.fire(fire.fire_id)
+    known = app.agenda.scheduled_run(scheduled_run.scheduled_run_id)
     if known.state == "running" and known.run_id:
         app.ledger.close_run(known.run_id, "failed", error, now)
     elif known.state == "planned":
         app.ledger.refuse(
-            job or Job(fire.job, fire.job, "", ""),
-            fire.scheduled_at,
+            job or Job(scheduled_run.job, scheduled_run.job, "", ""),
+            scheduled_run.scheduled_at,
             error,
             now,
-            fire_id=fire.fire_id,
-            job_sha256=fire.job_sha256,
-            asked_by=fire.asked_by,
+            scheduled_run_id=scheduled_run.scheduled_run_id,
+            job_sha256=scheduled_run.job_sha256,
+            asked_by=scheduled_run.asked_by,
         )

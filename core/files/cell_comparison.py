@@ -27,10 +27,10 @@ from typing import Any, ClassVar, Literal
 from core.files.writer import Double
 from core.model.source import Column
 
-__all__ = ["Form", "SameCell", "forms_of", "without_zeros"]
+__all__ = ["CellComparison", "CellForm", "forms_of", "without_zeros"]
 
-Form = Literal["number", "float", "moment", "time", "boolean", "json", "text", "value"]
-_FORMS: Mapping[str, Form] = {
+CellForm = Literal["number", "float", "moment", "time", "boolean", "json", "text", "value"]
+_FORMS: Mapping[str, CellForm] = {
     "integer": "number",
     "decimal": "number",
     "float": "float",
@@ -70,7 +70,7 @@ _GUARDED = re.compile(r"'[=+\-@\t\r]")
 _BOOLEANS = {"true": "true", "1": "true", "vero": "true", "false": "false", "0": "false", "falso": "false"}
 
 
-def forms_of(columns: Sequence[Column], types: Mapping[str, str], wanted: Sequence[str]) -> list[Form]:
+def forms_of(columns: Sequence[Column], types: Mapping[str, str], wanted: Sequence[str]) -> list[CellForm]:
     """The form of each wanted column (lower-case), by its kind or what the job says under `types`."""
     overrides = {name.lower(): kind for name, kind in types.items()}
     kinds = {column.name.lower(): overrides.get(column.name.lower(), column.kind) for column in columns}
@@ -82,7 +82,7 @@ def without_zeros(text: str) -> str:
     return text.lstrip("0") or "0" if text.isdigit() else text
 
 
-class SameCell:
+class CellComparison:
     """How the cells of one file are read.
 
     Args:
@@ -99,7 +99,7 @@ class SameCell:
         self._moments = (*filter(None, moments), *MOMENTS)
         self._good_format = MOMENTS[0]
 
-    def text_of(self, form: Form) -> Callable[[Any], str]:
+    def text_of(self, form: CellForm) -> Callable[[Any], str]:
         """What brings a cell of that form to its one text; what is not of the form stays as it is."""
         return {
             "number": self._number,
@@ -112,7 +112,7 @@ class SameCell:
             "value": self._any,
         }[form]
 
-    def says_the_same(self, form: Form, ours: str, theirs: str) -> bool:
+    def says_the_same(self, form: CellForm, ours: str, theirs: str) -> bool:
         """Whether two texts of `text_of` that are not equal say the same all the same."""
         if ours == theirs:
             return True
@@ -127,7 +127,7 @@ class SameCell:
             return bool(_NUMBER.fullmatch(ours) and _NUMBER.fullmatch(theirs)) and Decimal(ours) == Decimal(theirs)
         return False
 
-    def what_was_lost(self, form: Form, ours: str, theirs: str) -> str:
+    def what_was_lost(self, form: CellForm, ours: str, theirs: str) -> str:
         """What the file kept less of; empty where it simply says something else."""
         if form == "text" and _has_zeros(ours) and theirs.isdigit() and without_zeros(ours) == without_zeros(theirs):
             return self.ZEROS_LOST
@@ -141,7 +141,7 @@ class SameCell:
             return "only capitals differ"
         return "only blanks differ" if form == "text" and "".join(ours.split()) == "".join(theirs.split()) else ""
 
-    def shown(self, form: Form, text: str) -> str | None:
+    def shown(self, form: CellForm, text: str) -> str | None:
         """The text for people."""
         return (text.removesuffix("T00:00:00.000000") if form == "moment" else text) or None
 

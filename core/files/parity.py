@@ -24,7 +24,7 @@ import msgspec
 import xxhash
 
 from core.errors import ConfigError, StorageFailed
-from core.files.cell_comparison import Form, SameCell, forms_of, without_zeros
+from core.files.cell_comparison import CellComparison, CellForm, forms_of, without_zeros
 from core.files.names import distinct_columns
 from core.files.reader import FileOptions, Table, column_name, open_table
 from core.files.writer import Cells
@@ -150,7 +150,7 @@ def compare(
         _require(key_names, cells.names, "the query")
         _require(key_names, found.columns, file.name)
         forms = forms_of(cells.columns, plan.job.types, found.columns)
-        same = SameCell(table.kind, options.decimal, (job.csv.date_format, job.csv.datetime_format))
+        same = CellComparison(table.kind, options.decimal, (job.csv.date_format, job.csv.datetime_format))
         sides = _Sides(db, found, key_names, forms, same, job.key_separator, tell)
         found.file_rows = sides.fill("theirs", _theirs(table, found.columns))
         found.our_rows = sides.fill("ours", _ours(reading, envelope, cells, sides))
@@ -228,8 +228,8 @@ class _Sides:
     db: sqlite3.Connection
     found: Parity
     key_names: Sequence[str]
-    forms: Sequence[Form]
-    same: SameCell
+    forms: Sequence[CellForm]
+    same: CellComparison
     key_separator: str
     tell: Tell | None
 

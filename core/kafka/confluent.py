@@ -181,14 +181,14 @@ class ConfluentPublisher:
         topic, keys, values, message_ids, headers = (
             batch.topic, batch.keys, batch.values, batch.message_ids, batch.headers,
         )  # fmt: skip
-        attempts, handed_over_at_us = delivery.attempts, delivery.handed_over_at_us
+        attempts, sent_at_us = delivery.attempts, delivery.sent_at_us
         produce = producer.produce
         now_us = time.time_ns() // 1000
         self._in_flight += len(chunk)
         for index in chunk:
             reported = partial(report, index)
             attempts[index] += 1
-            handed_over_at_us[index] = now_us
+            sent_at_us[index] = now_us
             try:
                 produce(
                     topic, values[index], keys[index], -1, reported, reported, 0,

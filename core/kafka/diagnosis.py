@@ -22,10 +22,10 @@ from core.errors import (
     RunFailed,
     TopicMissing,
 )
-from core.kafka.probe import Cause, Kind, addresses, probe
+from core.kafka.probe import Cause, FailureKind, addresses, probe
 from core.model.connection import Cluster
 
-__all__ = ["Diagnosis", "Family", "Said", "read_cause"]
+__all__ = ["BrokerObjection", "Diagnosis", "Family", "read_cause"]
 
 Family = Literal[
     "late",  # no acknowledgement in time
@@ -46,7 +46,7 @@ Family = Literal[
 ]
 """Errors of a client after which a person does the same thing next."""
 
-Said = Literal["record", "time", "policy", "other"]
+BrokerObjection = Literal["record", "time", "policy", "other"]
 """What a broker objects to: something in the record, its time for certain, a policy of its own, or another record."""
 
 REMEMBERED_S = 60.0
@@ -54,13 +54,13 @@ REMEMBERED_S = 60.0
 PROBED_S = 10.0
 """Eight thousand messages that time out together are worth one look at the broker."""
 
-VAGUE: frozenset[Kind] = frozenset({"closed", "tls", "plain_port", "tls_port", "own_certificate", "login"})
+VAGUE: frozenset[FailureKind] = frozenset({"closed", "tls", "plain_port", "tls_port", "own_certificate", "login"})
 """Causes that a client only guesses; a look of our own decides. A broker that goes down in the middle of a login looks
 just as one that refuses it."""
-GUESSED: frozenset[Kind] = frozenset({"closed", "plain_port", "tls_port"})
+GUESSED: frozenset[FailureKind] = frozenset({"closed", "plain_port", "tls_port"})
 """Of these, all that stays where the look found everything in order: the connection ended."""
 
-_PATTERNS: tuple[tuple[str, Kind, str], ...] = (
+_PATTERNS: tuple[tuple[str, FailureKind, str], ...] = (
     # librdkafka
     (r"Failed to resolve '(?P<at>[^']+)'", "unknown_host", 'host name "{host}" is not known'),
     (r"(?P<at>[^\s/]+:\d+)/\w+: Connect to \S+ failed: (?P<how>[^(]+?) \(", "unreachable", "{at}: {how}"),
@@ -100,7 +100,7 @@ _NO_TRUST = "{cluster} cannot be trusted"
 _NO_LOGIN = "{cluster} refuses the login of {user}"
 _SERVERS = "bootstrap_servers in connections.json or KAFKA_BOOTSTRAP_SERVERS"
 
-ADVICE: dict[Kind, _Advice] = {
+ADVICE: dict[FailureKind, _Advice] = {
     "unknown_host": _Advice(BrokerUnavailable, _NOBODY, f"correct {_SERVERS}, or the name server"),
     "unreachable": _Advice(
         BrokerUnavailable, _NOBODY, f"start the broker, open the firewall, or correct {_SERVERS}"
@@ -148,7 +148,7 @@ ADVICE: dict[Kind, _Advice] = {
     ),
 }  # fmt: skip
 
-KEYS: dict[Kind, str] = {
+KEYS: dict[FailureKind, str] = {
     "not_kafka": "KAFKA_BOOTSTRAP_SERVERS",
     "plain_port": "KAFKA_SECURITY_PROTOCOL",
     "tls_port": "KAFKA_SECURITY_PROTOCOL",

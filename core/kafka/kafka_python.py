@@ -21,7 +21,7 @@ from kafka.sasl import scram
 
 from core.errors import PsttError
 from core.kafka.client_log import ClientLog
-from core.kafka.diagnosis import Diagnosis, Family, Said
+from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
 from core.kafka.mock_cluster import resolved
 from core.kafka.probe import Cause, probe
 from core.kafka.refusals import Refusals
@@ -124,7 +124,7 @@ def producer_config(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-SAID: dict[type[Exception], Said] = {
+SAID: dict[type[Exception], BrokerObjection] = {
     InvalidRecordError: "record",
     client_errors.CorruptRecordException: "record",  # brokers before 2.4: no key on a compacted topic
     client_errors.InvalidTimestampError: "time",
@@ -232,7 +232,7 @@ class KafkaPythonPublisher:
         except PsttError as error:
             for index in todo:
                 delivery.attempts[index] += 1
-                delivery.handed_over_at_us[index] = time.time_ns() // 1000
+                delivery.sent_at_us[index] = time.time_ns() // 1000
             self._fail(delivery, todo, error)
             return
         start = 0
@@ -309,7 +309,7 @@ class KafkaPythonPublisher:
         now_us = time.time_ns() // 1000
         for position, index in enumerate(chunk):
             delivery.attempts[index] += 1
-            delivery.handed_over_at_us[index] = now_us
+            delivery.sent_at_us[index] = now_us
             at_s = now_s()
             try:
                 future = send(topic, values[index], keys[index], [("message_id", message_ids[index]), *headers])

@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from core.errors import PsttError, RetriesExhausted
-from core.kafka.diagnosis import Diagnosis, Family, Said
+from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
 from core.kafka.security import uses_login, uses_tls
 from core.model.connection import Cluster
 
@@ -133,7 +133,7 @@ def producer_config(
     return config
 
 
-SAID: dict[int, Said] = {
+SAID: dict[int, BrokerObjection] = {
     KafkaError.INVALID_RECORD: "record",
     KafkaError.INVALID_MSG: "record",  # brokers before 2.4, for a record without a key on a compacted topic
     KafkaError.INVALID_TIMESTAMP: "time",

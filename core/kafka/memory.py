@@ -127,7 +127,7 @@ class MemoryPublisher:
         key, value = batch.keys[index], batch.values[index]
         delivery.errors.pop(index, None)
         delivery.attempts[index] += 1
-        delivery.handed_over_at_us[index] = time.time_ns() // 1000
+        delivery.sent_at_us[index] = time.time_ns() // 1000
         if _size(key, value) > self.max_request_size_bytes:
             delivery.errors[index] = self._too_large(batch.topic, _size(key, value))
             return

@@ -16,9 +16,9 @@ from typing import Literal
 from core.kafka.security import tls_context, uses_login, uses_tls
 from core.model.connection import Cluster
 
-__all__ = ["Cause", "Kind", "addresses", "probe"]
+__all__ = ["Cause", "FailureKind", "addresses", "probe"]
 
-Kind = Literal[
+FailureKind = Literal[
     "unknown_host",  # the name server knows no such host
     "unreachable",  # refused, no route, no answer
     "plain_port",  # we speak TLS, the port does not
@@ -38,14 +38,14 @@ Kind = Literal[
     "tls",  # the TLS handshake fails; only a client says this, `probe` looks further
 ]
 
-Address = tuple[str, int]
+BrokerAddress = tuple[str, int]
 """Host and port."""
 
 SECOND_LOOK_S = 1.0
 """For each further connection to a port on which the first one got no answer."""
 ILLEGAL_SASL_STATE = 34
 MAX_ANSWER_BYTES = 65_536
-CERTIFICATE_KINDS: dict[int, Kind] = {
+CERTIFICATE_KINDS: dict[int, FailureKind] = {
     # X509_V_ERR_… of OpenSSL
     9: "expired",  # not yet valid
     10: "expired",
@@ -62,12 +62,12 @@ CERTIFICATE_KINDS: dict[int, Kind] = {
 class Cause:
     """Why no broker can be used, in a form that a person's next step follows from."""
 
-    kind: Kind
+    kind: FailureKind
     words: str
     """With the address where it is known: `kafka-1:9092: connection refused`."""
 
 
-def addresses(bootstrap_servers: str) -> list[Address]:
+def addresses(bootstrap_servers: str) -> list[BrokerAddress]:
     """Host and port of each server; 9092 where no port is given."""
     found = []
     for server in filter(None, (part.strip() for part in bootstrap_servers.split(","))):
@@ -113,7 +113,7 @@ def _look(cluster: Cluster, host: str, port: int, timeout_s: float) -> Cause | N
         return _encrypt(cluster, connection, (host, port))
 
 
-def _encrypt(cluster: Cluster, connection: socket.socket, address: Address) -> Cause | None:
+def _encrypt(cluster: Cluster, connection: socket.socket, address: BrokerAddress) -> Cause | None:
     host, port = address
     place = f"{host}:{port}"
     try:
@@ -130,7 +130,7 @@ def _encrypt(cluster: Cluster, connection: socket.socket, address: Address) -> C
         return _without_tls(address, place, is_silent=isinstance(error, TimeoutError))
 
 
-def _converse(cluster: Cluster, connection: socket.socket, address: Address) -> Cause | None:
+def _converse(cluster: Cluster, connection: socket.socket, address: BrokerAddress) -> Cause | None:
     """Asks for a login, which every Kafka broker answers, also one that wants none."""
     place = f"{address[0]}:{address[1]}"
     answer = _asked(connection, cluster.sasl_mechanism or "PLAIN")
@@ -148,7 +148,7 @@ def _converse(cluster: Cluster, connection: socket.socket, address: Address) -> 
     return None
 
 
-def _without_tls(address: Address, place: str, *, is_silent: bool) -> Cause:
+def _without_tls(address: BrokerAddress, place: str, *, is_silent: bool) -> Cause:
     """Why the port did not answer in TLS: by another connection, without."""
     answer: bytes | None = None if is_silent else b""
     with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
@@ -158,7 +158,7 @@ def _without_tls(address: Address, place: str, *, is_silent: bool) -> Cause:
     return _no_kafka(address, place, answer)
 
 
-def _no_kafka(address: Address, place: str, answer: bytes | None) -> Cause:
+def _no_kafka(address: BrokerAddress, place: str, answer: bytes | None) -> Cause:
     """Only what another program did say is laid to the settings: a broker that is stuck or going down says nothing."""
     if answer or _speaks_http(address):
         return Cause("not_kafka", f"{place}: what answers there is not a Kafka broker")
@@ -225,7 +225,7 @@ def _handshake_answer(answer: bytes) -> tuple[int | None, str]:
     return code, ", ".join(sorted(names))
 
 
-def _speaks_tls(address: Address) -> bool:
+def _speaks_tls(address: BrokerAddress) -> bool:
     """Whether a TLS server answers at the other end; its certificate does not matter here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -239,7 +239,7 @@ def _speaks_tls(address: Address) -> bool:
     return False
 
 
-def _speaks_http(address: Address) -> bool:
+def _speaks_http(address: BrokerAddress) -> bool:
     """Whether a web server answers at the other end; it waits in silence for the end of what it takes for a line."""
     with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
         second.sendall(b"HEAD / HTTP/1.0\r\n\r\n")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from core.errors import BatchRefused, BatchTooLarge, MessageRefused, MessageTooLarge, PsttError, RetriesExhausted
-from core.kafka.diagnosis import Diagnosis, Said
+from core.kafka.diagnosis import BrokerObjection, Diagnosis
 from core.kafka.topic_settings import topic_settings
 from core.model.connection import Cluster
 from core.model.publisher import Batch
@@ -90,7 +90,7 @@ class Refusals:
             remedy="look at the settings of the topic",
         )
 
-    def in_transaction(self, batch: Batch, index: int, words: str, said: Said) -> PsttError:
+    def in_transaction(self, batch: Batch, index: int, words: str, said: BrokerObjection) -> PsttError:
         """For a message of a record batch that was refused where nothing is sent a second time.
 
         Clients give one answer for all of them, so the one at fault is found by what the topic wants: a key, or a time.
@@ -105,7 +105,7 @@ class Refusals:
             remedy="look at cleanup.policy (compact wants a key: message_key_field) and message.timestamp.* of the topic",
         )
 
-    def record(self, batch: Batch, index: int, words: str, said: Said = "record") -> MessageRefused:
+    def record(self, batch: Batch, index: int, words: str, said: BrokerObjection = "record") -> MessageRefused:
         """For a record that the broker refuses for itself.
 
         Args:

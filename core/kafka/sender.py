@@ -24,7 +24,7 @@ TURN_S = 0.1
 
 
 @dataclass(slots=True, eq=False)
-class _Parcel:
+class _PendingBatch:
     """A delivery and how often it was tried again."""
 
     delivery: Delivery
@@ -66,8 +66,8 @@ class Sender:
         self.backoff_ms = backoff_ms
         self._clock = clock
         self._sleep = sleep
-        self._under_way: deque[_Parcel] = deque()
-        self._waiting: list[tuple[float, int, _Parcel, list[int]]] = []
+        self._under_way: deque[_PendingBatch] = deque()
+        self._waiting: list[tuple[float, int, _PendingBatch, list[int]]] = []
         """A heap by due time: (due, tie-break, parcel, indexes)."""
         self._waiting_messages = 0
         self._finished: list[Delivery] = []
@@ -88,7 +88,7 @@ class Sender:
         # A broker that fails at once and at full speed must not fill the memory with waiting batches.
         while self._waiting_messages >= self.publisher.max_in_flight:
             self.serve(TURN_S)
-        parcel = _Parcel(Delivery.of(batch))
+        parcel = _PendingBatch(Delivery.of(batch))
         self._under_way.append(parcel)
         self._hand_over(parcel)
         self._resend_due()
@@ -146,7 +146,7 @@ class Sender:
         """Batches that are under way or wait for their next try."""
         return len(self._under_way) + len(self._waiting)
 
-    def _hand_over(self, parcel: _Parcel, indexes: Sequence[int] | None = None) -> None:
+    def _hand_over(self, parcel: _PendingBatch, indexes: Sequence[int] | None = None) -> None:
         parcel.fits = self._fits
         self._handed_over += len(parcel.delivery.batch) if indexes is None else len(indexes)
         with self._noting_the_end():
@@ -180,7 +180,7 @@ class Sender:
                 self._under_way.append(parcel)
                 raise
 
-    def _settle(self, parcel: _Parcel) -> None:
+    def _settle(self, parcel: _PendingBatch) -> None:
         """A batch of which every message was reported: done, or to be tried again."""
         delivery = parcel.delivery
         if delivery.errors:
@@ -192,13 +192,13 @@ class Sender:
             _exhaust(delivery, again)
         self._finished.append(delivery)
 
-    def _wait(self, parcel: _Parcel, indexes: list[int]) -> None:
+    def _wait(self, parcel: _PendingBatch, indexes: list[int]) -> None:
         due = self._clock() + self.backoff_ms / 1000 * 2**parcel.retries
         parcel.retries += 1
         heapq.heappush(self._waiting, (due, next(self._numbers), parcel, indexes))
         self._waiting_messages += len(indexes)
 
-    def _separate(self, parcel: _Parcel) -> None:
+    def _separate(self, parcel: _PendingBatch) -> None:
         """Sends messages that were refused together each alone; what is refused then has its final error."""
         delivery = parcel.delivery
         refused = [index for index, error in delivery.errors.items() if isinstance(error, BatchRefused)]

@@ -152,7 +152,7 @@ class KafkaService:
         self._asking = 0
         """Callers who want the client for something else than sending."""
         self._numbers = count(1)
-        self._figures = _Figures()
+        self._figures = _Counters()
         self._inbox: deque[_Ticket] = deque()
         self._under_way: dict[Delivery, _Ticket] = {}
         self._to_note: deque[Delivery] = deque()
@@ -372,7 +372,7 @@ class _Ticket:
 
 
 @dataclass(slots=True)
-class _Figures:
+class _Counters:
     """What `get_metrics` tells, as it is counted."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -15,7 +15,7 @@ from array import array
 
 import numpy as np
 
-__all__ = ["Repeats"]
+__all__ = ["DuplicateRows"]
 
 _FILTER_BITS = 27
 """2^27 bits, 16 MB: 13 bits a row over ten million rows."""
@@ -24,7 +24,7 @@ _WORDS = 4
 """Of 32 bits, of a 128-bit hash: places in the filter, and in the sketch."""
 
 
-class Repeats:
+class DuplicateRows:
     """Hashes seen so far in one run."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ from core.clock import iso_utc
 from core.errors import ConfigError, QueryFailed, RowRejected
 from core.model.job import Job, TypeOverride
 from core.model.run import Reject
-from core.model.source import Column, Kind, Rows
+from core.model.source import Column, ColumnType, Rows
 from core.version import __version__
 
 __all__ = ["NULL_KEY", "TOO_DEEP", "Encoded", "Envelope", "proves_data"]
@@ -128,7 +128,7 @@ class Envelope:
     """
 
     def __init__(self, columns: Sequence[Column], job: Job, *, scheduled_at: datetime) -> None:
-        from core.message.duplicates import Repeats  # numpy takes 100 ms to import
+        from core.message.duplicates import DuplicateRows  # numpy takes 100 ms to import
 
         _refuse_unusable(columns)
         self.columns = tuple(columns)
@@ -143,7 +143,7 @@ class Envelope:
         self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
         self._seed = _seed(job.slug, scheduled_at)
-        self._repeats = Repeats()
+        self._repeats = DuplicateRows()
         self._include_metadata = job.kafka_config.include_metadata
         source = {"system": SYSTEM, "version": __version__, "connection": job.connection, "query": job.query}
         self._source = b',"metadata":{"source":' + self._json(source) + b',"timestamp":"'
@@ -642,7 +642,7 @@ def _array(element: Cell) -> Cell:
     return convert
 
 
-_CELLS: dict[Kind, Cell] = {
+_CELLS: dict[ColumnType, Cell] = {
     "integer": _integer,
     "decimal": _decimal,
     "float": _float,
@@ -788,7 +788,7 @@ _raw_numbers = _text_column(
     lambda text: _all_numbers(text), lambda column: [*map(msgspec.Raw, map(str.encode, column))]
 )
 
-_FAST: dict[Kind, Fast] = {
+_FAST: dict[ColumnType, Fast] = {
     "integer": _holding(int),
     "decimal": _first(_raw_numbers, _holding(int)),
     "float": _fast_float,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Fact"]
+__all__ = ["CheckResult"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class CheckResult:
     """One line of a test of a server."""
 
     status: Literal["pass", "warn", "fail"]

@@ -49,7 +49,7 @@ class Delivery:
     """Handing over to acknowledgement, in ms."""
     attempts: array[int]
     """1 for the first time a message is handed over."""
-    handed_over_at_us: array[int]
+    sent_at_us: array[int]
     """Unix time of the last handing over, in µs."""
     errors: dict[int, PsttError] = field(default_factory=dict)
     went_back: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Delivery:
             offsets=array("q", [-1]) * n,
             latencies_ms=array("d", [0.0]) * n,
             attempts=array("i", [0]) * n,
-            handed_over_at_us=array("q", [0]) * n,
+            sent_at_us=array("q", [0]) * n,
         )
 
     @property
@@ -123,7 +123,7 @@ class Publisher(Protocol):
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
         """Hands messages of `delivery.batch` to the client; waits while the client's queue or `max_in_flight` is full.
 
-        Sets attempts (+1) and handed_over_at_us, removes stale `errors` of these indexes, and raises
+        Sets attempts (+1) and sent_at_us, removes stale `errors` of these indexes, and raises
         `pending`. Reports fill the delivery during this and later calls. A message that the client
         refuses at once (too large) is put into `errors` and is not pending.
 

@@ -11,7 +11,7 @@ from core.model.connection import Cluster
 from core.model.job import Job, RowRange, VerifyMode
 from core.model.query import Query
 
-__all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "Unlike", "Verification"]
+__all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "Verification", "VerificationProblem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Plan:
     window_start: datetime | None = None
     """The fire before `scheduled_at`; None where the job has no calendar."""
     asked_by: str = ""
-    fire_id: int | None = None
+    scheduled_run_id: int | None = None
     """The planned fire that this run is for; None: it was started by hand."""
     job_sha256: str = ""
     """Hash of the job file as it was read; empty where it is not known."""
@@ -111,7 +111,7 @@ class RunFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Unlike:
+class VerificationProblem:
     """A message that is not on the topic as it was sent, or is there once more."""
 
     problem: Literal["missing", "other_content", "duplicate"]
@@ -140,7 +140,7 @@ class Verification:
     """Messages that cannot be looked for any more."""
     reason: str = ""
     """Why some are not verifiable."""
-    listed: tuple[Unlike, ...] = ()
+    listed: tuple[VerificationProblem, ...] = ()
     """The first of those that are not as they should be."""
     duration_s: float = 0.0
 
@@ -189,7 +189,7 @@ class Run:
     error_text: str | None
     error_remedy: str | None
     error_retriable: bool | None
-    fire_id: int | None = None
+    scheduled_run_id: int | None = None
     job_sha256: str = ""
     cancel_asked_at: datetime | None = None
     cancel_asked_by: str | None = None

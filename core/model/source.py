@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DbType
 from core.model.query import Step
 
-__all__ = ["Column", "Kind", "Reading", "Rows", "Source"]
+__all__ = ["Column", "ColumnType", "Reading", "Rows", "Source"]
 
 # What a column holds, whatever the database calls it. The envelope knows one JSON form for each.
 #
@@ -33,7 +33,7 @@ __all__ = ["Column", "Kind", "Reading", "Rows", "Source"]
 # array        list, nested lists included; the elements are of `Column.element`
 # boolean      bool
 # unknown      anything: only str, int and bool pass, the rest is rejected with its type named
-Kind = Literal[
+ColumnType = Literal[
     "integer",
     "decimal",
     "float",
@@ -59,10 +59,10 @@ class Column:
 
     name: str
     """As the database spells it."""
-    kind: Kind
+    kind: ColumnType
     database_type: str
     """For people: `NUMBER(10,2)`, `timestamptz`."""
-    element: Kind | None = None
+    element: ColumnType | None = None
     """Kind of the elements where kind is array."""
     refusal: str = ""
     """Why no value of this column may be sent, with the SQL to write instead; empty: it may."""
@@ -139,7 +139,7 @@ class Source(Protocol):
         """
         ...
 
-    def check(self) -> list[Fact]:
+    def check(self) -> list[CheckResult]:
         """Reaches the server and says what was found: version, account, may it write? Never raises PsttError."""
         ...
 

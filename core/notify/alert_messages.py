@@ -9,14 +9,14 @@ from core.formatting import heading, local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.run import Run
 from core.model.verdict import LOOKS
-from core.notify.notification import Notice, Table
-from core.notify.outbox import Episode
+from core.notify.notification import Notification, NotificationTable
+from core.notify.outbox import Incident
 from core.notify.rules import OF_JOBS, Rule
 from core.records.damaged_segments import REMEDY
 
 __all__ = ["alert_notice", "failure_notice", "over_notice", "success_notice", "test_notice"]
 
-Group = Sequence[tuple[Episode, str]]
+Group = Sequence[tuple[Incident, str]]
 """Episodes of one rule, and what is known of each now."""
 
 FOOTER = "Sent by PSTT Kafka, rule {name} of alerts.json; python -m core alerts shows what is open."
@@ -42,7 +42,7 @@ _NEXT = {
 }
 
 
-def alert_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notice:
+def alert_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notification:
     """Something is wrong; all subjects of one rule at once."""
     names = [_name(rule, episode, jobs) for episode, _ in group]
     since = min(episode.first_true_at for episode, _ in group)
@@ -59,11 +59,11 @@ def alert_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: st
         ("Next", _NEXT[rule.name]),
     ]
     rows = [("which", "what is known"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
-    tables = [Table("Each", rows)] if len(group) > 1 else []
-    return Notice(subject, answer, facts, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name))
+    tables = [NotificationTable("Each", rows)] if len(group) > 1 else []
+    return Notification(subject, answer, facts, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name))
 
 
-def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notice:
+def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notification:
     """It is over."""
     names = [_name(rule, episode, jobs) for episode, _ in group]
     since = min(episode.opened_at or episode.first_true_at for episode, _ in group)
@@ -74,17 +74,17 @@ def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str
     if len(names) > 1:
         answer = answer.replace(" is well", " are well")
     rows = [("which", "now"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
-    return Notice(
+    return Notification(
         subject,
         answer,
         [("Over", f"{local_time(now, timezone)} {timezone}")],
-        [Table("Each", rows)],
+        [NotificationTable("Each", rows)],
         _commands(rule, group, disables=False),
         FOOTER.format(name=rule.name),
     )
 
 
-def failure_notice(run: Run, episode: Episode | None) -> Notice:
+def failure_notice(run: Run, episode: Incident | None) -> Notification:
     """A run whose verdict stands and is not green."""
     again = f" (it fails since {local_time(episode.first_true_at, run.timezone)})" if episode else ""
     look = LOOKS[run.verdict]
@@ -103,10 +103,10 @@ def failure_notice(run: Run, episode: Episode | None) -> Notice:
     ]
     if run.acknowledged and not run.is_file:
         commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
-    return Notice(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return Notification(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
 
-def success_notice(run: Run, episode: Episode | None) -> Notice:
+def success_notice(run: Run, episode: Incident | None) -> Notification:
     """A green run; after failures it says that they are over."""
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
     over = "works again: " if episode else ""
@@ -120,12 +120,12 @@ def success_notice(run: Run, episode: Episode | None) -> Notice:
     commands = [(f"python -m core show {run.run_id}", "the figures, the SQL, the offsets")]
     if run.rejected:
         commands.append((f"python -m core rejects {run.run_id} --csv rejects.csv", "the rejected rows and why"))
-    return Notice(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return Notification(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
 
-def test_notice(place: str, now: datetime, timezone: str) -> Notice:
+def test_notice(place: str, now: datetime, timezone: str) -> Notification:
     """A mail that says that mail works."""
-    return Notice(
+    return Notification(
         "✔ Test of PSTT Kafka: mail arrives – è così",
         "This is a test. Whoever reads it can be told about alerts.",
         [("Sent", f"{local_time(now, timezone, seconds=True)} {timezone}"), ("Through", place)],
@@ -133,7 +133,7 @@ def test_notice(place: str, now: datetime, timezone: str) -> Notice:
     )
 
 
-def _name(rule: Rule, episode: Episode, jobs: Mapping[str, Job]) -> str:
+def _name(rule: Rule, episode: Incident, jobs: Mapping[str, Job]) -> str:
     if rule.name in OF_JOBS:
         job = jobs.get(episode.subject)
         return job.name if job else episode.subject
@@ -169,7 +169,7 @@ def _route(run: Run) -> str:
     return f"{run.connection} → {target}" if run.connection else target
 
 
-def _figures(run: Run) -> Table:
+def _figures(run: Run) -> NotificationTable:
     rows = [
         ("figure", "value"),
         ("rows read", f"{run.rows_read:,}"),
@@ -183,7 +183,7 @@ def _figures(run: Run) -> Table:
             " · ".join(map(ms_text, (run.latency_p50_ms, run.latency_p90_ms, run.latency_p99_ms))),
         ),
     ]
-    return Table("Figures", rows)
+    return NotificationTable("Figures", rows)
 
 
 def _span(seconds: float) -> str:

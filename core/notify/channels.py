@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from core.errors import ConfigError, NotDelivered
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import Secret
-from core.notify.outbox import MAIL, Door, Entry
-from core.notify.smtp import Fate, Mail, MailServer, connected
+from core.notify.outbox import MAIL, Channel, OutboxMessage
+from core.notify.smtp import DeliveryResult, Mail, MailServer, connected
 from core.workspace.json_file import nearest
 from core.workspace.secrets import resolve_secret
 
@@ -30,7 +30,7 @@ def doors(
     channels: Callable[[], Mapping[str, str]],
     variables: Mapping[str, str],
     root: Path,
-) -> Callable[[str], Door]:
+) -> Callable[[str], Channel]:
     """Channel → how it is opened.
 
     Args:
@@ -40,7 +40,7 @@ def doors(
         root: The workspace.
     """
 
-    def door(channel: str) -> Door:
+    def door(channel: str) -> Channel:
         if channel == MAIL:
             found = server()
             if found is None:
@@ -54,7 +54,7 @@ def doors(
     return door
 
 
-def mail_of(entry: Entry, server: MailServer) -> Mail:
+def mail_of(entry: OutboxMessage, server: MailServer) -> Mail:
     """The mail of an entry, for those who do not have it yet."""
     domain = server.sender.partition("@")[2]
     stamp = f"{entry.created_at:%Y%m%d%H%M%S}"
@@ -69,26 +69,30 @@ def mail_of(entry: Entry, server: MailServer) -> Mail:
 
 
 @contextmanager
-def _mail(server: MailServer) -> Iterator[Callable[[Entry], Fate]]:
+def _mail(server: MailServer) -> Iterator[Callable[[OutboxMessage], DeliveryResult]]:
     with connected(server) as link:
         yield lambda entry: link.send(mail_of(entry, server))
 
 
-def mail_fact(server: MailServer | None, mail_to: Sequence[str]) -> Fact:
+def mail_fact(server: MailServer | None, mail_to: Sequence[str]) -> CheckResult:
     """Whether mail can leave: connects, verifies the certificate, logs in; sends nothing."""
     if server is None:
-        return Fact("warn", "mail", "is not set up: nobody is told by mail", "set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
+        return CheckResult(
+            "warn", "mail", "is not set up: nobody is told by mail", "set PSTT_SMTP_HOST and PSTT_MAIL_FROM"
+        )
     try:
         with connected(server):
             pass
     except NotDelivered as error:
-        return Fact("fail", "mail", error.text, error.remedy, unreachable=True)
+        return CheckResult("fail", "mail", error.text, error.remedy, unreachable=True)
     how = {"starttls": "STARTTLS, certificate verified", "tls": "TLS, certificate verified", "none": "not encrypted"}
     user = f', logged in as "{server.username}"' if server.username else ""
     text = f"{server.place} answers: {how[server.security]}{user}"
     if not mail_to:
-        return Fact("warn", "mail", f"{text}; but rules tell nobody", "set PSTT_MAIL_TO, or recipients in alerts.json")
-    return Fact("pass", "mail", text)
+        return CheckResult(
+            "warn", "mail", f"{text}; but rules tell nobody", "set PSTT_MAIL_TO, or recipients in alerts.json"
+        )
+    return CheckResult("pass", "mail", text)
 
 
 def channel_problem(name: str, reference: str, variables: Mapping[str, str], root: Path) -> ConfigError | None:
@@ -101,17 +105,17 @@ def channel_problem(name: str, reference: str, variables: Mapping[str, str], roo
 
 
 @contextmanager
-def _apprise(name: str, url: Secret) -> Iterator[Callable[[Entry], Fate]]:
+def _apprise(name: str, url: Secret) -> Iterator[Callable[[OutboxMessage], DeliveryResult]]:
     service = _service(name, url)
 
-    def hand_over(entry: Entry) -> Fate:
+    def hand_over(entry: OutboxMessage) -> DeliveryResult:
         with _heard(url) as said:
             done = service.notify(
                 title=entry.subject, body=entry.body, notify_type=_notify_type(entry), body_format="text"
             )
         if not done:
             raise NotDelivered(f'channel "{name}" took no message', why="; ".join(said) or "it gave no reason")
-        return Fate()
+        return DeliveryResult()
 
     yield hand_over
 
@@ -130,7 +134,7 @@ def _service(name: str, url: Secret) -> Any:
     return service
 
 
-def _notify_type(entry: Entry) -> str:
+def _notify_type(entry: OutboxMessage) -> str:
     return {"alert": "failure", "recovered": "success"}.get(entry.kind, "info")
 
 

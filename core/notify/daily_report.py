@@ -15,7 +15,7 @@ from core.formatting import local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.run import Run, RunFile, Verdict
 from core.model.verdict import LOOKS
-from core.notify.notification import Notice, Table
+from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger
@@ -192,7 +192,7 @@ _SIGNS = "✘…◐✔–"
 """The worst first."""
 
 
-def receipt_notice(*receipts: Receipt) -> Notice:
+def receipt_notice(*receipts: Receipt) -> Notification:
     """The receipts of one or more days as one mail, the newest day first; a day on which nothing was due is left out."""
     receipts = tuple(receipt for receipt in receipts if receipt.jobs) or receipts[:1]
     told = [_told(receipt) for receipt in receipts]
@@ -214,7 +214,7 @@ def receipt_notice(*receipts: Receipt) -> Notice:
     now = f"{local_time(newest.until, newest.timezone)} {newest.timezone}"
     facts = [("Span", f"what was scheduled on {' and on '.join(days)}, up to {now}; days are those of each job's zone")]
     footer = "Sent by PSTT Kafka once a day (PSTT_RECEIPT_AT, PSTT_RECEIPT_TO). Rejected rows are listed, not lost."
-    return Notice(f"{sign} {subject}", " ".join(answers), facts, tables, commands, footer)
+    return Notification(f"{sign} {subject}", " ".join(answers), facts, tables, commands, footer)
 
 
 def _day_text(receipt: Receipt) -> str:
@@ -244,16 +244,16 @@ def _told(receipt: Receipt) -> tuple[str, str, str]:
     return "✔", f"everything arrived, {counts}", f"Everything that was due has arrived: {counts}."
 
 
-def _tables(receipt: Receipt, of_day: str) -> Iterator[Table]:
+def _tables(receipt: Receipt, of_day: str) -> Iterator[NotificationTable]:
     if receipt.topics:
         head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
-        yield Table(f"What arrived, by topic{of_day}", [head, *map(_topic_row, receipt.topics)])
+        yield NotificationTable(f"What arrived, by topic{of_day}", [head, *map(_topic_row, receipt.topics)])
     if receipt.files:
         written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in receipt.files)
-        yield Table(f"Files{of_day}", [("file", "rows", "size"), *written])
+        yield NotificationTable(f"Files{of_day}", [("file", "rows", "size"), *written])
     if receipt.jobs:
         lines = [line for job in receipt.jobs for line in _job_rows(job)]
-        yield Table(f"Each job{of_day}", [("", "job", "due", "verdict"), *lines])
+        yield NotificationTable(f"Each job{of_day}", [("", "job", "due", "verdict"), *lines])
 
 
 def _topic_row(topic: TopicDay) -> tuple[str, ...]:

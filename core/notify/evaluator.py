@@ -24,14 +24,14 @@ from core.model.job import Job
 from core.model.run import Run
 from core.notify.alert_messages import alert_notice, failure_notice, over_notice, success_notice
 from core.notify.daily_report import make_receipt, percentile, receipt_notice
-from core.notify.outbox import MAIL, Change, Episode, Kind, Outbox, entry_of
+from core.notify.outbox import MAIL, Change, Incident, MessageKind, Outbox, entry_of
 from core.notify.rules import AlertFile, Rule, default_alerts, load_alerts
 from core.records.agenda import Agenda
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger
 from core.records.outcomes import TICK, slots_of
 
-__all__ = ["AlertRules", "Condition", "Told"]
+__all__ = ["AlertRules", "Condition", "Recipients"]
 
 BEFORE_COMMIT = timedelta(seconds=60)
 """A run is written down up to so long after the time that stands in it as its end."""
@@ -55,7 +55,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Recipients:
     """Who is told what the rules find."""
 
     mail_to: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class AlertRules:
         rules_file: Path,
         spool_dir: Path,
         jobs: Callable[[], Sequence[Job]],
-        told: Told,
+        told: Recipients,
         collect: Callable[[], Any] = gc.collect,
     ) -> None:
         self._outbox = outbox
@@ -163,7 +163,7 @@ class AlertRules:
         return self._alerts
 
     def _verdicts(
-        self, jobs: Mapping[str, Job], episodes: dict[tuple[str, str], Episode], now: datetime
+        self, jobs: Mapping[str, Job], episodes: dict[tuple[str, str], Incident], now: datetime
     ) -> list[Change]:
         """A mail for each verdict that a job's `email_notification` asks for."""
         until = self._outbox.considered_until("verdicts")
@@ -183,7 +183,7 @@ class AlertRules:
         return changes
 
     def _verdict(
-        self, run: Run, job: Job | None, episodes: dict[tuple[str, str], Episode], now: datetime
+        self, run: Run, job: Job | None, episodes: dict[tuple[str, str], Incident], now: datetime
     ) -> list[Change]:
         episode = episodes.get(("job_failed", run.job))
         wanted = job.email_notification if job else None
@@ -195,12 +195,12 @@ class AlertRules:
             was_told = episode is not None and episode.told_at is not None and wanted and wanted.on_failure
             if wanted and wanted.recipients and (wanted.on_success or was_told):
                 notice = success_notice(run, episode)
-                kind: Kind = "recovered" if was_told else "job"
+                kind: MessageKind = "recovered" if was_told else "job"
                 changes.append(entry_of(kind, f"run {run.run_id}", MAIL, wanted.recipients, notice, now))
             return changes
         return self._failure(run, job, episode, now)
 
-    def _failure(self, run: Run, job: Job | None, episode: Episode | None, now: datetime) -> list[Change]:
+    def _failure(self, run: Run, job: Job | None, episode: Incident | None, now: datetime) -> list[Change]:
         wanted = job.email_notification if job else None
         text = f"{run.state}: {run.error_text or 'no reason is known'}"
         changes: list[Change] = []
@@ -246,7 +246,7 @@ class AlertRules:
         self,
         rule: Rule,
         jobs: Mapping[str, Job],
-        episodes: Mapping[tuple[str, str], Episode],
+        episodes: Mapping[tuple[str, str], Incident],
         fresh: set[str],
         now: datetime,
     ) -> dict[str, Condition]:
@@ -282,7 +282,7 @@ class AlertRules:
         text = f"it uses {percent:.1f} % of the machine's memory ({beat.memory_bytes / 1e6:,.0f} MB)"
         return {"runner": Condition(percent > (rule.threshold or 0), percent, text)}
 
-    def _damaged(self, episodes: Mapping[tuple[str, str], Episode]) -> dict[str, Condition]:
+    def _damaged(self, episodes: Mapping[tuple[str, str], Incident]) -> dict[str, Condition]:
         """Each segment that was set aside, told once; over when a person has taken it away."""
         there = {
             segment.name: Condition(True, None, f"set aside {segment.set_aside_at:%Y-%m-%d %H:%M} UTC")
@@ -306,7 +306,7 @@ class AlertRules:
             return Condition(False, None, f"{text} succeeded")
         return Condition(True, None, f"{text} has not succeeded by {job.expect.by} {job.timezone}")
 
-    def _stale(self, rule: Rule, mine: dict[str, Episode], jobs: Mapping[str, Job], now: datetime) -> list[Change]:
+    def _stale(self, rule: Rule, mine: dict[str, Incident], jobs: Mapping[str, Job], now: datetime) -> list[Change]:
         """Episodes that nobody cares about any more end without a word."""
         changes: list[Change] = []
         for subject, episode in list(mine.items()):
@@ -316,7 +316,7 @@ class AlertRules:
                 changes.append(_ending(episode, why, now))
         return changes
 
-    def _why_stale(self, rule: Rule, episode: Episode, jobs: Mapping[str, Job], now: datetime) -> str:
+    def _why_stale(self, rule: Rule, episode: Incident, jobs: Mapping[str, Job], now: datetime) -> str:
         if not rule.enabled:
             return "the rule was disabled"
         if rule.name == "producer_disconnected":
@@ -337,7 +337,7 @@ class AlertRules:
     def _disable(self, rule: Rule, slug: str, now: datetime) -> None:
         self._agenda.ask("disable", job=slug, asked_by=f"alert rule {rule.title}", now=now)
 
-    def _insist(self, rule: Rule, mine: Mapping[str, Episode], jobs: Mapping[str, Job], now: datetime) -> None:
+    def _insist(self, rule: Rule, mine: Mapping[str, Incident], jobs: Mapping[str, Job], now: datetime) -> None:
         """A job whose file is broken cannot be disabled, and goes on as it last was right: that is asked again."""
         if "disable_job" not in rule.actions:
             return
@@ -351,7 +351,7 @@ class AlertRules:
             _log().error("job {} could not be disabled by rule {}: {}", slug, rule.title, newest.answer)
             self._disable(rule, slug, now)
 
-    def _was_disabled(self, episode: Episode, now: datetime) -> bool:
+    def _was_disabled(self, episode: Incident, now: datetime) -> bool:
         trail = self._agenda.audit_trail(f"job {episode.subject}", 20)
         since, until = episode.opened_at or now, now - DISABLED_SETTLES
         return any(entry.action == "disable" and since <= entry.at <= until for entry in trail)
@@ -360,15 +360,15 @@ class AlertRules:
         self,
         rule: Rule,
         found: Mapping[str, Condition],
-        mine: Mapping[str, Episode],
+        mine: Mapping[str, Incident],
         jobs: Mapping[str, Job],
         alerts: AlertFile,
         now: datetime,
     ) -> list[Change]:
         """Begins, keeps and ends episodes; those that have held for long enough are acted upon."""
         changes: list[Change] = []
-        over: list[tuple[Episode, str]] = []
-        opened: list[tuple[Episode, str]] = []
+        over: list[tuple[Incident, str]] = []
+        opened: list[tuple[Incident, str]] = []
         for subject, condition in found.items():
             episode = mine.get(subject)
             if condition.is_true and episode is None:
@@ -393,7 +393,7 @@ class AlertRules:
     def _act(
         self,
         rule: Rule,
-        opened: Sequence[tuple[Episode, str]],
+        opened: Sequence[tuple[Incident, str]],
         jobs: Mapping[str, Job],
         alerts: AlertFile,
         now: datetime,
@@ -415,7 +415,7 @@ class AlertRules:
     def _tell_over(
         self,
         rule: Rule,
-        over: Sequence[tuple[Episode, str]],
+        over: Sequence[tuple[Incident, str]],
         jobs: Mapping[str, Job],
         alerts: AlertFile,
         now: datetime,
@@ -427,8 +427,8 @@ class AlertRules:
     def _tell(
         self,
         rule: Rule,
-        kind: Kind,
-        episodes: Sequence[tuple[Episode, str]],
+        kind: MessageKind,
+        episodes: Sequence[tuple[Incident, str]],
         jobs: Mapping[str, Job],
         alerts: AlertFile,
         now: datetime,
@@ -446,17 +446,17 @@ class AlertRules:
     def _groups(
         self,
         rule: Rule,
-        episodes: Sequence[tuple[Episode, str]],
+        episodes: Sequence[tuple[Incident, str]],
         jobs: Mapping[str, Job],
         alerts: AlertFile,
-    ) -> Iterable[tuple[str, tuple[str, ...], list[tuple[Episode, str]]]]:
+    ) -> Iterable[tuple[str, tuple[str, ...], list[tuple[Incident, str]]]]:
         if not episodes:
             return
         for channel in (action for action in rule.actions if action in alerts.channels):
             yield channel, (), list(episodes)
         if "mail" not in rule.actions:
             return
-        groups: dict[tuple[str, ...], list[tuple[Episode, str]]] = {}
+        groups: dict[tuple[str, ...], list[tuple[Incident, str]]] = {}
         for episode, text in episodes:
             job = jobs.get(episode.subject)
             own = job.email_notification.recipients if job and job.email_notification.on_failure else ()
@@ -545,11 +545,11 @@ def _beginning(
     return "begin_episode", row
 
 
-def _keeping(episode: Episode, value: float | None, text: str, now: datetime) -> Change:
+def _keeping(episode: Incident, value: float | None, text: str, now: datetime) -> Change:
     return "keep_episode", {"episode_id": episode.episode_id, "value": value, "text": text, "now": iso_utc(now)}
 
 
-def _ending(episode: Episode, text: str, now: datetime) -> Change:
+def _ending(episode: Incident, text: str, now: datetime) -> Change:
     if episode.state == "pending":
         return "forget_episode", {"episode_id": episode.episode_id}
     return "end_episode", {

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Notice", "Table"]
+__all__ = ["Notification", "NotificationTable"]
 
 _BODY = "font-family:Segoe UI,Helvetica,Arial,sans-serif;font-size:14px;color:#222;max-width:60em"
 _CELL = "padding:2px 12px 2px 0;text-align:left;vertical-align:top"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class NotificationTable:
     """Rows of text under a heading; the first row names the columns."""
 
     title: str
@@ -25,7 +25,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """One message to people.
 
     Args:
@@ -40,7 +40,7 @@ class Notice:
     subject: str
     answer: str
     facts: Sequence[tuple[str, str]] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[NotificationTable] = ()
     commands: Sequence[tuple[str, str]] = ()
     footer: str = ""
 

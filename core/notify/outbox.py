@@ -17,11 +17,11 @@ from typing import Any, ClassVar, Literal
 
 from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, PsttError
-from core.notify.notification import Notice
-from core.notify.smtp import Fate
+from core.notify.notification import Notification
+from core.notify.smtp import DeliveryResult
 from core.records.store import Store
 
-__all__ = ["MAIL", "Change", "Door", "Entry", "Episode", "Kind", "Outbox", "entry_of"]
+__all__ = ["MAIL", "Change", "Channel", "Incident", "MessageKind", "Outbox", "OutboxMessage", "entry_of"]
 
 MAIL = "mail"
 """The channel that has recipients."""
@@ -30,13 +30,13 @@ FIRST_WAIT_S = 30.0
 LONGEST_WAIT_S = 1800.0
 KEPT = timedelta(days=90)
 
-Kind = Literal["alert", "recovered", "job", "receipt"]
+MessageKind = Literal["alert", "recovered", "job", "receipt"]
 Change = tuple[str, Mapping[str, Any]]
 """A statement of alerts.sql and its values."""
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
+class Incident:
     """One time that something was wrong, from when it began to when it was over."""
 
     episode_id: int
@@ -53,11 +53,11 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OutboxMessage:
     """One message on its way through one channel."""
 
     outbox_id: int
-    kind: Kind
+    kind: MessageKind
     episode_id: int | None
     dedupe_key: str
     channel: str
@@ -80,16 +80,16 @@ class Entry:
         return tuple(r for r in self.recipients if r not in self.delivered and r not in self.refused)
 
 
-Door = Callable[[], AbstractContextManager[Callable[[Entry], Fate]]]
+Channel = Callable[[], AbstractContextManager[Callable[[OutboxMessage], DeliveryResult]]]
 """Opens a channel; what it gives hands one entry over. Raises NotDelivered or ConfigError."""
 
 
 def entry_of(
-    kind: Kind,
+    kind: MessageKind,
     key: str,
     channel: str,
     recipients: Sequence[str],
-    notice: Notice,
+    notice: Notification,
     now: datetime,
     episode: int | None = None,
 ) -> Change:
@@ -141,23 +141,23 @@ class Outbox(Store):
         rows = self._rows("considered", {"what": what})
         return _moment(rows[0]["until"]) if rows else None
 
-    def open_episodes(self) -> list[Episode]:
+    def open_episodes(self) -> list[Incident]:
         """Pending and open ones."""
         return [_episode(row) for row in self._rows("open_episodes")]
 
-    def episodes(self, limit: int = 50) -> list[Episode]:
+    def episodes(self, limit: int = 50) -> list[Incident]:
         """Open and ended ones, the newest first."""
         return [_episode(row) for row in self._rows("episodes", {"limit": limit})]
 
-    def waiting(self) -> list[Entry]:
+    def waiting(self) -> list[OutboxMessage]:
         """Messages that are not delivered yet, oldest first."""
         return [_entry(row) for row in self._rows("waiting")]
 
-    def newest(self, limit: int = 50) -> list[Entry]:
+    def newest(self, limit: int = 50) -> list[OutboxMessage]:
         """Messages that were sent or given up, the newest first."""
         return [_entry(row) for row in self._rows("newest", {"limit": limit})]
 
-    def given_up_since(self, since: datetime) -> list[Entry]:
+    def given_up_since(self, since: datetime) -> list[OutboxMessage]:
         """Messages that nobody got."""
         return [_entry(row) for row in self._rows("given_up_since", {"since": iso_utc(since)})]
 
@@ -166,14 +166,14 @@ class Outbox(Store):
         to = hashlib.sha256("\n".join(recipients).encode()).hexdigest()[:10]
         return bool(self._rows("was_put", {"dedupe_key": f"{key} {channel} {to}"}))
 
-    def deliver(self, now: Callable[[], datetime], doors: Callable[[str], Door]) -> int:
+    def deliver(self, now: Callable[[], datetime], doors: Callable[[str], Channel]) -> int:
         """Tries whatever is due once; how many messages were handed over.
 
         Args:
             now: The clock.
             doors: Channel → how it is opened; raises ConfigError where it is not set up.
         """
-        due: dict[str, list[Entry]] = {}
+        due: dict[str, list[OutboxMessage]] = {}
         for row in self._rows("due", {"now": iso_utc(now())}):
             due.setdefault(row["channel"], []).append(_entry(row))
         sent = sum(self._through(channel, entries, now, doors) for channel, entries in due.items())
@@ -182,7 +182,11 @@ class Outbox(Store):
         return sent
 
     def _through(
-        self, channel: str, entries: Sequence[Entry], now: Callable[[], datetime], doors: Callable[[str], Door]
+        self,
+        channel: str,
+        entries: Sequence[OutboxMessage],
+        now: Callable[[], datetime],
+        doors: Callable[[str], Channel],
     ) -> int:
         """One opening of a channel for all that waits for it; a channel that cannot be opened delays them all."""
         left = list(entries)
@@ -193,19 +197,21 @@ class Outbox(Store):
                     sent += self._hand_over(left.pop(0), hand_over, now)
         except (NotDelivered, ConfigError) as error:
             for entry in left:
-                self._settle(entry, Fate(), str(error), now())
+                self._settle(entry, DeliveryResult(), str(error), now())
         return sent
 
-    def _hand_over(self, entry: Entry, hand_over: Callable[[Entry], Fate], now: Callable[[], datetime]) -> bool:
+    def _hand_over(
+        self, entry: OutboxMessage, hand_over: Callable[[OutboxMessage], DeliveryResult], now: Callable[[], datetime]
+    ) -> bool:
         try:
             fate = hand_over(entry)
         except PsttError as error:
-            self._settle(entry, Fate(), str(error), now())
+            self._settle(entry, DeliveryResult(), str(error), now())
             return False
         problem = "; ".join(f"{who}: {why}" for who, why in (*fate.refused.items(), *fate.later.items()))
         return self._settle(entry, fate, problem, now())
 
-    def _settle(self, entry: Entry, fate: Fate, problem: str, now: datetime) -> bool:
+    def _settle(self, entry: OutboxMessage, fate: DeliveryResult, problem: str, now: datetime) -> bool:
         """Writes down what became of one try; whether the message has left."""
         from loguru import logger
 
@@ -241,27 +247,27 @@ class Outbox(Store):
         return state == "sent"
 
 
-def _next_try(entry: Entry, now: datetime) -> datetime:
+def _next_try(entry: OutboxMessage, now: datetime) -> datetime:
     """Twice as long each time, half an hour at most; the last try is when the 24 hours are over."""
     wait_s = min(FIRST_WAIT_S * 2 ** min(entry.tries, 10), LONGEST_WAIT_S)
     return max(now, min(now + timedelta(seconds=wait_s), entry.created_at + TRIED_FOR))
 
 
-def _episode(row: sqlite3.Row) -> Episode:
+def _episode(row: sqlite3.Row) -> Incident:
     values = dict(row)
     for name in ("first_true_at", "opened_at", "last_true_at", "told_at", "ended_at"):
         values[name] = _moment(values[name]) if values[name] else None
-    return Episode(**values)
+    return Incident(**values)
 
 
-def _entry(row: sqlite3.Row) -> Entry:
+def _entry(row: sqlite3.Row) -> OutboxMessage:
     values = dict(row)
     for name in ("created_at", "next_try_at", "sent_at"):
         values[name] = _moment(values[name]) if values[name] else None
     for name in ("recipients", "delivered"):
         values[name] = tuple(json.loads(values[name]))
     values["refused"] = json.loads(values["refused"])
-    return Entry(**values)
+    return OutboxMessage(**values)
 
 
 def _moment(text: str) -> datetime:

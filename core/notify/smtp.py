@@ -26,7 +26,7 @@ from core.workspace.secrets import resolve_secret
 if TYPE_CHECKING:
     from core.workspace.settings import Settings
 
-__all__ = ["Fate", "Mail", "MailServer", "connected", "mail_server"]
+__all__ = ["DeliveryResult", "Mail", "MailServer", "connected", "mail_server"]
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
@@ -64,7 +64,7 @@ class Mail:
 
 
 @dataclass(slots=True)
-class Fate:
+class DeliveryResult:
     """What the server said to each recipient."""
 
     delivered: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ class Link:
         self._server = server
         self._smtp = smtp
 
-    def send(self, mail: Mail) -> Fate:
+    def send(self, mail: Mail) -> DeliveryResult:
         """Hands one mail over; those that the server takes get it whatever it says to the others.
 
         Raises:
@@ -139,7 +139,7 @@ class Link:
                 answers = refused.recipients
                 with suppress(smtplib.SMTPException, OSError):
                     self._smtp.rset()
-        fate = Fate([address for address in mail.to if address not in answers])
+        fate = DeliveryResult([address for address in mail.to if address not in answers])
         for address, (code, text) in answers.items():
             (fate.refused if 500 <= code < 600 else fate.later)[address] = _answer(code, text)
         return fate

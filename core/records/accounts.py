@@ -28,11 +28,11 @@ from core.records.store import Store
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
-__all__ = ["Accounts", "Caller", "Right", "Role", "Scope", "Token", "User", "local_caller"]
+__all__ = ["AccessToken", "Accounts", "Caller", "Right", "Role", "TokenScope", "User", "local_caller"]
 
 Role = Literal["viewer", "operator", "admin"]
 """Of a user, the lowest first."""
-Scope = Literal["read", "send", "admin"]
+TokenScope = Literal["read", "send", "admin"]
 """Of a token."""
 Right = Literal["read", "send", "change", "admin"]
 """`send`: messages by hand, tests, runs. `change`: jobs. `admin`: users, tokens, settings."""
@@ -42,7 +42,7 @@ RIGHTS: Mapping[Role, frozenset[Right]] = {
     "operator": frozenset({"read", "send", "change"}),
     "admin": frozenset({"read", "send", "change", "admin"}),
 }
-RIGHTS_OF_SCOPE: Mapping[Scope, frozenset[Right]] = {
+RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
     "read": frozenset({"read"}),
     "send": frozenset({"read", "send"}),
     "admin": RIGHTS["admin"],
@@ -80,12 +80,12 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class AccessToken:
     """What is known of a program's token; the token itself is not."""
 
     token_id: str
     name: str
-    scope: Scope
+    scope: TokenScope
     created_at: datetime
     created_by: str
     expires_at: datetime
@@ -288,7 +288,9 @@ class Accounts(Store):
             if left_s > 0:
                 raise TooManyAttempts("too many wrong passwords", wait_s=max(left_s, 1.0))
 
-    def add_token(self, name: str, scope: Scope, *, lasts: timedelta, by: str, now: datetime) -> tuple[Token, str]:
+    def add_token(
+        self, name: str, scope: TokenScope, *, lasts: timedelta, by: str, now: datetime
+    ) -> tuple[AccessToken, str]:
         """Makes a token; the second value is the token itself, which nobody can show again.
 
         Raises:
@@ -298,10 +300,10 @@ class Accounts(Store):
             raise ConfigError(
                 f"{name!r} is no name for a token", remedy="use letters, digits and . _ @ + -, at most 100"
             )
-        _require_known(scope, Scope, "scope")
+        _require_known(scope, TokenScope, "scope")
         if lasts <= timedelta():
             raise ConfigError("a token has to be valid for some time", remedy="give at least one day")
-        token = Token(secrets.token_hex(6), name, scope, now, by, now + lasts, None, None)
+        token = AccessToken(secrets.token_hex(6), name, scope, now, by, now + lasts, None, None)
         secret = secrets.token_urlsafe(32)
         row = {
             "token_id": token.token_id,
@@ -317,9 +319,9 @@ class Accounts(Store):
             self._db.execute(self._sql["insert_token"], row)
         return token, f"pstt_{token.token_id}_{secret}"
 
-    def tokens(self) -> list[Token]:
+    def tokens(self) -> list[AccessToken]:
         """All that were made, the oldest first."""
-        return [_made(Token, row) for row in self._rows("tokens")]
+        return [_made(AccessToken, row) for row in self._rows("tokens")]
 
     def revoke_token(self, text: str, *, by: str, now: datetime) -> str:
         """Ends a token at once, by its id or its name; its id.
@@ -345,7 +347,7 @@ class Accounts(Store):
         row = next(iter(self._rows("token", {"token_id": matched[1]})), None) if matched else None
         if matched is None or row is None or not hmac.compare_digest(row["secret_sha256"], _sha256(matched[2])):
             raise SignInNeeded("the token is not known", remedy="python -m core token add makes one")
-        token = _made(Token, row)
+        token = _made(AccessToken, row)
         if (state := token.state(now)) != "valid":
             raise SignInNeeded(
                 f'the token "{token.name}" {"has expired" if state == "expired" else "was revoked"}',

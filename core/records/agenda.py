@@ -24,15 +24,15 @@ __all__ = [
     "AuditEntry",
     "BrokerSample",
     "BrokerState",
-    "Fire",
     "JobVersion",
-    "NewFires",
+    "NewScheduledRuns",
     "Request",
-    "RunnerBeat",
+    "RunnerStatus",
+    "ScheduledRun",
 ]
 
-FireKind = Literal["calendar", "catch_up", "backfill", "request"]
-FireState = Literal["planned", "running", "done", "skipped"]
+ScheduledRunKind = Literal["calendar", "catch_up", "backfill", "request"]
+ScheduledRunState = Literal["planned", "running", "done", "skipped"]
 RequestKind = Literal["run", "dry_run", "replay", "backfill", "enable", "disable", "cancel", "stop"]
 RequestState = Literal["waiting", "taken", "done", "skipped", "refused"]
 """`skipped`: it came to an end and nothing ran, as what was planned for it was skipped; the answer says why."""
@@ -44,14 +44,14 @@ SILENT_AFTER_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fire:
+class ScheduledRun:
     """One scheduled time of one job, or one wish to run it. A span of skipped fires is one row: see `skipped_count`."""
 
-    fire_id: int
+    scheduled_run_id: int
     job: str
-    kind: FireKind
+    kind: ScheduledRunKind
     scheduled_at: datetime
-    state: FireState
+    state: ScheduledRunState
     reason: str
     run_id: str | None
     tries: int
@@ -68,7 +68,7 @@ class Fire:
 
 
 @dataclass(frozen=True, slots=True)
-class NewFires:
+class NewScheduledRuns:
     """What the calendar of one job brought, to be written in one transaction with its watermark."""
 
     job: str
@@ -98,7 +98,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class RunnerBeat:
+class RunnerStatus:
     """The last heartbeat of the runner."""
 
     host: str
@@ -216,7 +216,7 @@ class Agenda(Store):
                 self._db.execute(self._sql["turn_back_watermark"], values)
             self._db.execute(self._sql["turn_back_history"], {"now": iso_utc(now)})
 
-    def plan(self, brought: Iterable[NewFires], now: datetime) -> int:
+    def plan(self, brought: Iterable[NewScheduledRuns], now: datetime) -> int:
         """Writes fires and watermarks in one transaction; a fire that has a row already is left as it is.
 
         With `overlap: skip` a fire is written as skipped while the one before it runs or waits for its start.
@@ -228,7 +228,7 @@ class Agenda(Store):
         with self._translated(), self._transaction():
             for new in brought:
                 for row in _calendar_rows(new, iso_utc(now)):
-                    written += self._db.execute(self._sql["insert_calendar_fire"], row).rowcount
+                    written += self._db.execute(self._sql["insert_calendar_run"], row).rowcount
                 until = iso_utc(new.considered_until)
                 watermark = {"job": new.job, "considered_until": until, "calendar": new.calendar}
                 self._db.execute(self._sql["set_watermark"], watermark)
@@ -258,7 +258,7 @@ class Agenda(Store):
                     "request_id": request_id,
                     "now": iso_utc(now),
                 }
-                made.append(int(self._db.execute(self._sql["insert_asked_fire"], row).lastrowid or 0))
+                made.append(int(self._db.execute(self._sql["insert_asked_run"], row).lastrowid or 0))
         return made
 
     def settled_times(self, job: str, after: datetime, until: datetime) -> tuple[set[datetime], set[datetime]]:
@@ -267,55 +267,57 @@ class Agenda(Store):
         succeeded, planned = (self._rows(name, span) for name in ("succeeded_times", "planned_times"))
         return {_moment(row[0]) for row in succeeded}, {_moment(row[0]) for row in planned}
 
-    def fire(self, fire_id: int) -> Fire:
+    def scheduled_run(self, scheduled_run_id: int) -> ScheduledRun:
         """One fire.
 
         Raises:
             ConfigError: There is none with that number.
         """
-        rows = self._rows("fire", {"fire_id": fire_id})
+        rows = self._rows("scheduled_run", {"scheduled_run_id": scheduled_run_id})
         if not rows:
-            raise ConfigError(f"there is no fire {fire_id}")
-        return _made(Fire, rows[0])
+            raise ConfigError(f"there is no fire {scheduled_run_id}")
+        return _made(ScheduledRun, rows[0])
 
-    def fires(self, after: datetime, until: datetime, job: str | None = None) -> list[Fire]:
+    def scheduled_runs(self, after: datetime, until: datetime, job: str | None = None) -> list[ScheduledRun]:
         """Fires with `after` < scheduled time ≤ `until`, oldest first; of one job (its slug) or of all."""
         span = {"after": iso_utc(after), "until": iso_utc(until), "job": job}
-        return [_made(Fire, row) for row in self._rows("fires", span)]
+        return [_made(ScheduledRun, row) for row in self._rows("scheduled_runs", span)]
 
-    def first_fire(self, job: str) -> datetime | None:
+    def first_scheduled_at(self, job: str) -> datetime | None:
         """The earliest scheduled time of a job's calendar that a runner decided about; None where there is none."""
-        (row,) = self._rows("first_fire", {"job": job})
+        (row,) = self._rows("first_scheduled_at", {"job": job})
         return _moment(row[0]) if row[0] else None
 
-    def startable(self, now: datetime) -> list[Fire]:
+    def startable(self, now: datetime) -> list[ScheduledRun]:
         """Planned fires whose time has come and whose job does not run, in the order in which they should start."""
-        return [_made(Fire, row) for row in self._rows("startable", {"now": iso_utc(now)})]
+        return [_made(ScheduledRun, row) for row in self._rows("startable", {"now": iso_utc(now)})]
 
-    def open_fires(self) -> list[Fire]:
+    def open_scheduled_runs(self) -> list[ScheduledRun]:
         """Planned and running ones."""
-        return [_made(Fire, row) for row in self._rows("open_fires")]
+        return [_made(ScheduledRun, row) for row in self._rows("open_scheduled_runs")]
 
-    def running_fires(self) -> list[Fire]:
+    def running_scheduled_runs(self) -> list[ScheduledRun]:
         """Those that a process has taken."""
-        return [_made(Fire, row) for row in self._rows("running_fires")]
+        return [_made(ScheduledRun, row) for row in self._rows("running_scheduled_runs")]
 
-    def assign(self, fire_id: int, job_sha256: str) -> None:
+    def assign(self, scheduled_run_id: int, job_sha256: str) -> None:
         """Notes which version of the job the fire is to run with."""
-        self._write("assign", {"fire_id": fire_id, "job_sha256": job_sha256})
+        self._write("assign", {"scheduled_run_id": scheduled_run_id, "job_sha256": job_sha256})
 
-    def finish(self, fire_id: int, now: datetime) -> None:
+    def finish(self, scheduled_run_id: int, now: datetime) -> None:
         """Its run has a verdict that stands."""
-        self._write("finish_fire", {"fire_id": fire_id, "now": iso_utc(now)})
+        self._write("finish_scheduled_run", {"scheduled_run_id": scheduled_run_id, "now": iso_utc(now)})
 
-    def repeat(self, fire_id: int, not_before: datetime | None, reason: str) -> None:
+    def repeat(self, scheduled_run_id: int, not_before: datetime | None, reason: str) -> None:
         """It is planned again: the same scheduled time, so the same parameters and message ids."""
         moment = iso_utc(not_before) if not_before else None
-        self._write("repeat_fire", {"fire_id": fire_id, "not_before": moment, "reason": reason})
+        self._write(
+            "repeat_scheduled_run", {"scheduled_run_id": scheduled_run_id, "not_before": moment, "reason": reason}
+        )
 
-    def skip(self, fire_id: int, reason: str, now: datetime) -> None:
+    def skip(self, scheduled_run_id: int, reason: str, now: datetime) -> None:
         """It does not run, for that reason."""
-        self._write("skip_fire", {"fire_id": fire_id, "reason": reason, "now": iso_utc(now)})
+        self._write("skip_scheduled_run", {"scheduled_run_id": scheduled_run_id, "reason": reason, "now": iso_utc(now)})
 
     def skip_planned(self, job: str, reason: str, now: datetime, *, calendar_only: bool = False) -> int:
         """All waiting fires of a job do not run, for that reason; how many."""
@@ -359,13 +361,20 @@ class Agenda(Store):
         """The newest requests first."""
         return [_made(Request, row) for row in self._rows("requests", {"limit": limit})]
 
-    def fires_of(self, request_id: int) -> list[Fire]:
+    def scheduled_runs_of(self, request_id: int) -> list[ScheduledRun]:
         """What was planned because of a request, in the order of its times."""
-        return [_made(Fire, row) for row in self._rows("fires_of_request", {"request_id": request_id})]
+        return [_made(ScheduledRun, row) for row in self._rows("scheduled_runs_of_request", {"request_id": request_id})]
 
     def run_of(self, request_id: int) -> str | None:
         """The newest run that was made because of a request."""
-        return next((fire.run_id for fire in reversed(self.fires_of(request_id)) if fire.run_id), None)
+        return next(
+            (
+                scheduled_run.run_id
+                for scheduled_run in reversed(self.scheduled_runs_of(request_id))
+                if scheduled_run.run_id
+            ),
+            None,
+        )
 
     def waiting_requests(self) -> list[Request]:
         """Those that nobody has taken, oldest first."""
@@ -390,17 +399,17 @@ class Agenda(Store):
         """Ends requests whose fires were all cancelled (`skipped`), or ended while nobody looked (`done`)."""
         self._write("close_ended_requests", {"now": iso_utc(now)})
 
-    def beat(self, beat: RunnerBeat) -> None:
+    def beat(self, beat: RunnerStatus) -> None:
         """Writes the heartbeat."""
-        row = {f.name: getattr(beat, f.name) for f in fields(RunnerBeat)}
+        row = {f.name: getattr(beat, f.name) for f in fields(RunnerStatus)}
         row |= {"started_at": iso_utc(beat.started_at), "beat_at": iso_utc(beat.beat_at)}
         row["problems"] = json.dumps([dict(problem) for problem in beat.problems], ensure_ascii=False)
         self._write("beat", row)
 
-    def runner(self) -> RunnerBeat | None:
+    def runner(self) -> RunnerStatus | None:
         """The last heartbeat; None where no runner has ever worked here."""
         rows = self._rows("runner")
-        return _made(RunnerBeat, rows[0]) if rows else None
+        return _made(RunnerStatus, rows[0]) if rows else None
 
     def add_broker_sample(self, sample: BrokerSample) -> None:
         """Keeps one look at a cluster, for 90 days."""
@@ -497,7 +506,7 @@ class Agenda(Store):
         return [_made(JobVersion, row) for row in self._rows("job_versions", {"job": job})]
 
 
-def _calendar_rows(new: NewFires, now: str) -> Iterable[dict[str, Any]]:
+def _calendar_rows(new: NewScheduledRuns, now: str) -> Iterable[dict[str, Any]]:
     common = {"job": new.job, "overlap": new.overlap, "now": now, "skipped_until": None, "skipped_count": 1}
     for skipped in new.skipped:
         yield common | {

@@ -96,6 +96,27 @@ CREATE TABLE job_history (
 CREATE INDEX job_history_of ON job_history (job);
 INSERT INTO job_history SELECT job, seen_at, sha256 FROM job_version ORDER BY seen_at, rowid
 
+-- name: schema_5
+-- A fire is called a scheduled run from here on.
+ALTER TABLE fire RENAME TO scheduled_run;
+ALTER TABLE scheduled_run RENAME COLUMN fire_id TO scheduled_run_id;
+ALTER TABLE run RENAME COLUMN fire_id TO scheduled_run_id;
+DROP INDEX fire_once;
+DROP INDEX fire_open;
+DROP INDEX fire_by_time;
+DROP INDEX fire_of_request;
+DROP INDEX fire_by_end;
+DROP INDEX run_of_fire;
+DROP INDEX run_by_fire;
+CREATE UNIQUE INDEX scheduled_run_once ON scheduled_run (job, scheduled_at) WHERE kind IN ('calendar', 'catch_up');
+-- A partial index is used only where a statement repeats its condition word for word.
+CREATE INDEX scheduled_run_open ON scheduled_run (state, job) WHERE state IN ('planned', 'running');
+CREATE INDEX scheduled_run_by_time ON scheduled_run (scheduled_at);
+CREATE INDEX scheduled_run_of_request ON scheduled_run (request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX scheduled_run_by_end ON scheduled_run (finished_at);
+CREATE INDEX run_of_scheduled_run ON run (scheduled_run_id);
+CREATE INDEX run_by_scheduled_time ON run (job, scheduled_at)
+
 -- name: watermarks
 SELECT * FROM watermark
 
@@ -112,66 +133,66 @@ UPDATE job_history SET since = :now WHERE since > :now
 -- name: forget_watermark
 DELETE FROM watermark WHERE job = :job
 
--- name: insert_calendar_fire
-INSERT INTO fire (job, kind, scheduled_at, state, reason, args, asked_by, skipped_until, skipped_count, created_at, finished_at)
+-- name: insert_calendar_run
+INSERT INTO scheduled_run (job, kind, scheduled_at, state, reason, args, asked_by, skipped_until, skipped_count, created_at, finished_at)
 SELECT :job, :kind, :scheduled_at, CASE WHEN busy THEN 'skipped' ELSE :state END,
        CASE WHEN busy THEN 'the one before it was still ' || busy_state || '; "overlap" is skip' ELSE :reason END,
        '{}', 'calendar', :skipped_until, :skipped_count, :now, CASE WHEN busy OR :state = 'skipped' THEN :now END
 FROM (SELECT count(*) > 0 AS busy, coalesce(max(CASE state WHEN 'running' THEN 'running' ELSE 'waiting' END), '') AS busy_state
-      FROM fire WHERE :overlap = 'skip' AND :kind = 'calendar' AND :state = 'planned' AND job = :job
+      FROM scheduled_run WHERE :overlap = 'skip' AND :kind = 'calendar' AND :state = 'planned' AND job = :job
           AND state IN ('planned', 'running') AND kind IN ('calendar', 'request') AND (not_before IS NULL OR not_before <= :now))
 WHERE true
 ON CONFLICT DO NOTHING
 
--- name: insert_asked_fire
-INSERT INTO fire (job, kind, scheduled_at, state, reason, args, asked_by, request_id, created_at)
+-- name: insert_asked_run
+INSERT INTO scheduled_run (job, kind, scheduled_at, state, reason, args, asked_by, request_id, created_at)
 VALUES (:job, :kind, :scheduled_at, 'planned', '', :args, :asked_by, :request_id, :now)
 
 -- name: forget_future_skips
-DELETE FROM fire WHERE job = :job AND state = 'skipped' AND run_id IS NULL AND kind IN ('calendar', 'catch_up') AND scheduled_at > :now
+DELETE FROM scheduled_run WHERE job = :job AND state = 'skipped' AND run_id IS NULL AND kind IN ('calendar', 'catch_up') AND scheduled_at > :now
 
 -- name: cut_future_spans
-UPDATE fire SET skipped_until = :now WHERE job = :job AND state = 'skipped' AND skipped_until > :now
+UPDATE scheduled_run SET skipped_until = :now WHERE job = :job AND state = 'skipped' AND skipped_until > :now
 
 -- name: startable
-SELECT * FROM fire WHERE state IN ('planned', 'running') AND state = 'planned' AND (not_before IS NULL OR not_before <= :now)
-    AND job NOT IN (SELECT job FROM fire WHERE state IN ('planned', 'running') AND state = 'running')
-ORDER BY CASE kind WHEN 'request' THEN 0 WHEN 'backfill' THEN 2 ELSE 1 END, scheduled_at, fire_id
+SELECT * FROM scheduled_run WHERE state IN ('planned', 'running') AND state = 'planned' AND (not_before IS NULL OR not_before <= :now)
+    AND job NOT IN (SELECT job FROM scheduled_run WHERE state IN ('planned', 'running') AND state = 'running')
+ORDER BY CASE kind WHEN 'request' THEN 0 WHEN 'backfill' THEN 2 ELSE 1 END, scheduled_at, scheduled_run_id
 
--- name: open_fires
-SELECT * FROM fire WHERE state IN ('planned', 'running') ORDER BY fire_id
+-- name: open_scheduled_runs
+SELECT * FROM scheduled_run WHERE state IN ('planned', 'running') ORDER BY scheduled_run_id
 
--- name: running_fires
-SELECT * FROM fire WHERE state IN ('planned', 'running') AND state = 'running'
+-- name: running_scheduled_runs
+SELECT * FROM scheduled_run WHERE state IN ('planned', 'running') AND state = 'running'
 
--- name: fire
-SELECT * FROM fire WHERE fire_id = :fire_id
+-- name: scheduled_run
+SELECT * FROM scheduled_run WHERE scheduled_run_id = :scheduled_run_id
 
--- name: fires
-SELECT * FROM fire WHERE (:job IS NULL OR job = :job) AND scheduled_at > :after AND scheduled_at <= :until
-ORDER BY scheduled_at, fire_id
+-- name: scheduled_runs
+SELECT * FROM scheduled_run WHERE (:job IS NULL OR job = :job) AND scheduled_at > :after AND scheduled_at <= :until
+ORDER BY scheduled_at, scheduled_run_id
 
--- name: first_fire
-SELECT min(scheduled_at) FROM fire WHERE job = :job AND kind IN ('calendar', 'catch_up')
+-- name: first_scheduled_at
+SELECT min(scheduled_at) FROM scheduled_run WHERE job = :job AND kind IN ('calendar', 'catch_up')
 
 -- name: assign
-UPDATE fire SET job_sha256 = :job_sha256 WHERE fire_id = :fire_id
+UPDATE scheduled_run SET job_sha256 = :job_sha256 WHERE scheduled_run_id = :scheduled_run_id
 
--- name: finish_fire
-UPDATE fire SET state = 'done', reason = '', finished_at = :now WHERE fire_id = :fire_id AND state = 'running'
+-- name: finish_scheduled_run
+UPDATE scheduled_run SET state = 'done', reason = '', finished_at = :now WHERE scheduled_run_id = :scheduled_run_id AND state = 'running'
 
--- name: repeat_fire
-UPDATE fire SET state = 'planned', reason = :reason, not_before = :not_before
-WHERE fire_id = :fire_id AND state IN ('planned', 'running')
+-- name: repeat_scheduled_run
+UPDATE scheduled_run SET state = 'planned', reason = :reason, not_before = :not_before
+WHERE scheduled_run_id = :scheduled_run_id AND state IN ('planned', 'running')
 
--- name: skip_fire
-UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now WHERE fire_id = :fire_id AND state = 'planned'
+-- name: skip_scheduled_run
+UPDATE scheduled_run SET state = 'skipped', reason = :reason, finished_at = :now WHERE scheduled_run_id = :scheduled_run_id AND state = 'planned'
 
 -- name: skip_planned_of_job
-UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now WHERE state IN ('planned', 'running') AND job = :job AND state = 'planned'
+UPDATE scheduled_run SET state = 'skipped', reason = :reason, finished_at = :now WHERE state IN ('planned', 'running') AND job = :job AND state = 'planned'
 
 -- name: skip_calendar_of_job
-UPDATE fire SET state = 'skipped', reason = :reason, finished_at = :now
+UPDATE scheduled_run SET state = 'skipped', reason = :reason, finished_at = :now
 WHERE state IN ('planned', 'running') AND job = :job AND state = 'planned' AND kind IN ('calendar', 'catch_up')
 
 -- name: succeeded_times
@@ -179,7 +200,7 @@ SELECT DISTINCT scheduled_at FROM run WHERE job = :job AND state = 'succeeded' A
     AND scheduled_at > :after AND scheduled_at <= :until
 
 -- name: planned_times
-SELECT DISTINCT scheduled_at FROM fire WHERE job = :job AND state IN ('planned', 'running')
+SELECT DISTINCT scheduled_at FROM scheduled_run WHERE job = :job AND state IN ('planned', 'running')
     AND scheduled_at > :after AND scheduled_at <= :until
 
 -- name: insert_request
@@ -203,22 +224,22 @@ UPDATE request SET state = :state, taken_at = coalesce(taken_at, :now), answer =
     finished_at = CASE WHEN :state = 'taken' THEN NULL ELSE :now END
 WHERE request_id = :request_id AND state IN ('waiting', 'taken')
 
--- name: fires_of_request
-SELECT * FROM fire WHERE request_id = :request_id ORDER BY scheduled_at, fire_id
+-- name: scheduled_runs_of_request
+SELECT * FROM scheduled_run WHERE request_id = :request_id ORDER BY scheduled_at, scheduled_run_id
 
 -- name: finish_request
 UPDATE request SET state = CASE
-    WHEN (SELECT min(state = 'skipped' AND run_id IS NULL) FROM fire WHERE fire.request_id = request.request_id) = 1
+    WHEN (SELECT min(state = 'skipped' AND run_id IS NULL) FROM scheduled_run WHERE scheduled_run.request_id = request.request_id) = 1
     THEN 'skipped' ELSE 'done' END, finished_at = :now, answer = :answer
 WHERE request_id = :request_id AND state = 'taken'
-    AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = :request_id AND state IN ('planned', 'running'))
+    AND NOT EXISTS (SELECT 1 FROM scheduled_run WHERE scheduled_run.request_id = :request_id AND state IN ('planned', 'running'))
 
 -- name: close_ended_requests
 WITH ended AS (
-    SELECT request_id, (SELECT min(state = 'skipped' AND run_id IS NULL) FROM fire WHERE fire.request_id = r.request_id) = 1 AS skipped,
-        (SELECT reason FROM fire WHERE fire.request_id = r.request_id ORDER BY fire_id DESC LIMIT 1) AS reason
+    SELECT request_id, (SELECT min(state = 'skipped' AND run_id IS NULL) FROM scheduled_run WHERE scheduled_run.request_id = r.request_id) = 1 AS skipped,
+        (SELECT reason FROM scheduled_run WHERE scheduled_run.request_id = r.request_id ORDER BY scheduled_run_id DESC LIMIT 1) AS reason
     FROM request r WHERE state IN ('waiting', 'taken') AND state = 'taken' AND kind <> 'dry_run'
-        AND NOT EXISTS (SELECT 1 FROM fire WHERE fire.request_id = r.request_id AND fire.state IN ('planned', 'running')))
+        AND NOT EXISTS (SELECT 1 FROM scheduled_run WHERE scheduled_run.request_id = r.request_id AND scheduled_run.state IN ('planned', 'running')))
 UPDATE request SET state = CASE WHEN skipped THEN 'skipped' ELSE 'done' END, finished_at = :now,
     answer = CASE WHEN skipped THEN 'skipped: ' || reason ELSE answer END
 FROM ended WHERE request.request_id = ended.request_id

@@ -112,11 +112,11 @@ SELECT run_id, job, job_name, topic, timezone, scheduled_at, finished_at, state,
 FROM run WHERE finished_at > :after AND state IN ('succeeded', 'partial', 'failed') AND topic <> '' ORDER BY finished_at
 
 -- name: final_runs
--- Verdicts that stand: of fires that are done, and of runs that no fire repeats.
-SELECT run_id FROM run WHERE finished_at > :after AND fire_id IS NULL AND state IN ('succeeded', 'partial', 'failed', 'interrupted')
+-- Verdicts that stand: of fires that are done, and of runs that no scheduled_run repeats.
+SELECT run_id FROM run WHERE finished_at > :after AND scheduled_run_id IS NULL AND state IN ('succeeded', 'partial', 'failed', 'interrupted')
 UNION ALL
-SELECT fire.run_id FROM fire JOIN run USING (run_id)
-WHERE fire.finished_at > :after AND fire.state = 'done' AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted')
+SELECT scheduled_run.run_id FROM scheduled_run JOIN run USING (run_id)
+WHERE scheduled_run.finished_at > :after AND scheduled_run.state = 'done' AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted')
 
 -- name: newest_samples
 SELECT cluster, max(at) AS at, connected, error FROM broker_sample WHERE at >= :since GROUP BY cluster

@@ -22,10 +22,8 @@ FOLDER = "damaged"
 REMEDY = (
     "put a whole copy of it back into .pstt/spool from a backup, or delete the damaged one: its sends are then lost"
 )
-OURS = frozenset(
-    "run_id job topic partition offset key message_id size_bytes handed_over_at latency_ms attempt status error".split()
-)
-"""Columns of every segment since the first version."""
+OURS = frozenset("run_id job topic partition offset key message_id size_bytes latency_ms attempt status error".split())
+"""Columns of every segment since the first version; `sent_at` had another name then."""
 
 
 @dataclass(frozen=True, slots=True)

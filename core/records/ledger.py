@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
-from core.model.run import PartitionRange, Reject, Run, RunFile, Unlike, Verification
+from core.model.run import PartitionRange, Reject, Run, RunFile, Verification, VerificationProblem
 from core.records.store import Store
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Ledger(Store):
             "parameters": json.dumps(dict(plan.query.values), ensure_ascii=False),
             "sql_sha256": plan.query.sha256,
             "sql_text": plan.query.sql_text,
-            "fire_id": plan.fire_id,
+            "scheduled_run_id": plan.scheduled_run_id,
             "job_sha256": plan.job_sha256,
             "max_rejects": plan.job.max_rejects,
         }
@@ -101,7 +101,7 @@ class Ledger(Store):
         error: PsttError,
         now: datetime,
         *,
-        fire_id: int,
+        scheduled_run_id: int,
         job_sha256: str,
         asked_by: str,
     ) -> Run:
@@ -122,7 +122,7 @@ class Ledger(Store):
             "parameters": "{}",
             "sql_sha256": "",
             "sql_text": "",
-            "fire_id": fire_id,
+            "scheduled_run_id": scheduled_run_id,
             "job_sha256": job_sha256,
             "max_rejects": job.max_rejects,
         }
@@ -143,11 +143,11 @@ class Ledger(Store):
             "started_at": iso_utc(now),
         }
         self._db.execute(self._sql["insert_run"], row | process)
-        if row["fire_id"] is not None:
-            claim = {"fire_id": row["fire_id"], "run_id": run_id}
-            if self._db.execute(self._sql["claim_fire"], claim).rowcount != 1:
+        if row["scheduled_run_id"] is not None:
+            claim = {"scheduled_run_id": row["scheduled_run_id"], "run_id": run_id}
+            if self._db.execute(self._sql["claim_scheduled_run"], claim).rowcount != 1:
                 raise LedgerBusy(
-                    f"fire {row['fire_id']} of job {row['job']} is not planned any more",
+                    f"fire {row['scheduled_run_id']} of job {row['job']} is not planned any more",
                     why="another process took it, or somebody cancelled it",
                     remedy="python -m core runs shows what became of it",
                 )
@@ -453,7 +453,7 @@ _OF_RUN = frozenset(field.name for field in fields(Run))
 def _verification(row: sqlite3.Row) -> Verification:
     values: dict[str, Any] = dict(row)
     values["checked_at"] = datetime.fromisoformat(values["checked_at"])
-    values["listed"] = tuple(Unlike(**entry) for entry in json.loads(values["listed"]))
+    values["listed"] = tuple(VerificationProblem(**entry) for entry in json.loads(values["listed"]))
     return Verification(**values)
 
 

@@ -118,20 +118,20 @@ WHERE state = 'succeeded' AND rows_read > 0 AND acknowledged = 0 AND rejected > 
 
 -- name: insert_run
 INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, window_start, timezone,
-                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, fire_id, job_sha256,
+                 attempt, of_run, asked_by, parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, scheduled_run_id, job_sha256,
                  max_rejects)
 VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, :scheduled_at, :window_start, :timezone,
         1 + (SELECT count(*) FROM run WHERE job = :job AND scheduled_at = :scheduled_at),
-        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :fire_id, :job_sha256,
+        :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :scheduled_run_id, :job_sha256,
         :max_rejects)
 
 -- name: place_run
 UPDATE run SET cluster_id = :cluster_id, bootstrap_servers = :bootstrap_servers, topic_id = :topic_id
 WHERE run_id = :run_id
 
--- name: claim_fire
-UPDATE fire SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL
-WHERE fire_id = :fire_id AND state = 'planned'
+-- name: claim_scheduled_run
+UPDATE scheduled_run SET state = 'running', run_id = :run_id, tries = tries + 1, reason = '', not_before = NULL
+WHERE scheduled_run_id = :scheduled_run_id AND state = 'planned'
 
 -- name: finish_run
 UPDATE run SET state = :state, finished_at = :finished_at, rows_read = :rows_read, rows_counted = :rows_counted,

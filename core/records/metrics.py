@@ -27,7 +27,7 @@ import duckdb
 from core.errors import LedgerBusy, PsttError, StorageFailed
 from core.records.damaged_segments import damage_of, quoted, set_aside
 from core.records.ledger import Ledger
-from core.records.metrics_queries import Figures, Scope, keep_zone, metrics_sql
+from core.records.metrics_queries import MetricsQueries, SendFilter, keep_zone, metrics_sql
 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
@@ -45,7 +45,7 @@ MEMORY = "16MB"
 second a million sends, 24MB a tenth."""
 MOST_MEMORY = "1GB"
 
-FORMAT = 4
+FORMAT = 5
 """Of metrics.duckdb; one of another format is made again from the spool."""
 FILE_VIEWS = ("sends_copied", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
 """What whoever opens metrics.duckdb itself may ask of: what is copied."""
@@ -339,7 +339,7 @@ class Metrics:
             return question(db)
 
     @contextmanager
-    def figures(self, timezone: str, *, counted: bool = True) -> Iterator[Figures]:
+    def figures(self, timezone: str, *, counted: bool = True) -> Iterator[MetricsQueries]:
         """Several questions in one opening; days and hours are those of `timezone`.
 
         Raises:
@@ -359,7 +359,7 @@ class Metrics:
             except duckdb.Error as error:
                 db = again(error)
             try:
-                yield Figures(db, timezone, again)
+                yield MetricsQueries(db, timezone, again)
             except duckdb.Error as error:
                 raise _unreadable(error) from None
 
@@ -400,7 +400,7 @@ class Metrics:
         rows = self.answer(lambda db: db.execute(sql, [run_ids]).fetchall(), counted=False)
         return frozenset(message_id.encode() for (message_id,) in rows)
 
-    def summary(self, now: datetime, timezone: str, scope: Scope | None = None) -> dict[str, Any]:
+    def summary(self, now: datetime, timezone: str, scope: SendFilter | None = None) -> dict[str, Any]:
         """Today, the last 7 days and everything: see `Figures.summary`."""
         with self.figures(timezone) as figures:
             return figures.summary(now, scope)

@@ -28,10 +28,10 @@ CREATE OR REPLACE TEMP MACRO percentile(latency_ms, messages, share) AS
 {tables}
 
 -- name: tables
-CREATE TABLE IF NOT EXISTS format AS SELECT 4 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
+CREATE TABLE IF NOT EXISTS format AS SELECT 5 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
 CREATE TABLE IF NOT EXISTS send (
     run_id VARCHAR, job VARCHAR, topic VARCHAR, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_id VARCHAR,
-    size_bytes INTEGER, handed_over_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
+    size_bytes INTEGER, sent_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
     error_class VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR, key_hash UINTEGER, key_head UBIGINT);
 CREATE TABLE IF NOT EXISTS traffic (
     quarter TIMESTAMP, run_id VARCHAR, job VARCHAR, topic VARCHAR, bucket SMALLINT, messages BIGINT, retried BIGINT,
@@ -51,21 +51,23 @@ CREATE TABLE IF NOT EXISTS reject (
 SELECT version = {version} AND hash = key_hash('572680001120') AND head = key_head('572680001120') FROM {place}.format
 
 -- name: send_columns
-run_id, job, topic, "partition", "offset", key, message_id, size_bytes, handed_over_at, latency_ms, attempt, status,
+run_id, job, topic, "partition", "offset", key, message_id, size_bytes, sent_at, latency_ms, attempt, status,
     error, error_class, cluster, cluster_id, bootstrap_servers
 
 -- name: segments_read
--- A segment of an earlier version has fewer columns.
-(SELECT * FROM send WHERE false UNION ALL BY NAME SELECT * FROM read_parquet({paths}, union_by_name = true))
+-- A segment of an earlier version has fewer columns, and until 1.0 `sent_at` was called `handed_over_at`.
+(SELECT * EXCLUDE (handed_over_at) REPLACE (coalesce(sent_at, handed_over_at) AS sent_at)
+ FROM (SELECT *, NULL::TIMESTAMP AS handed_over_at FROM send WHERE false
+       UNION ALL BY NAME SELECT * FROM read_parquet({paths}, union_by_name = true)))
 
 -- name: as_traffic
-quarter_of(handed_over_at) AS quarter, run_id, job, topic,
+quarter_of(sent_at) AS quarter, run_id, job, topic,
     CASE WHEN status = 'acknowledged' THEN latency_bucket(coalesce(latency_ms, 0)) END AS bucket,
     count(*) AS messages, count(*) FILTER (WHERE attempt > 1) AS retried,
     count(*) FILTER (WHERE error_class = 'DeliveryTimeout') AS timed_out,
     coalesce(sum(size_bytes + strlen(coalesce(key, ''))) FILTER (WHERE status = 'acknowledged'), 0)::BIGINT AS bytes,
-    coalesce(sum(round(latency_ms::DOUBLE * 1000)::BIGINT), 0)::BIGINT AS latency_us, max(handed_over_at) AS last_sent_at,
-    max(handed_over_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at
+    coalesce(sum(round(latency_ms::DOUBLE * 1000)::BIGINT), 0)::BIGINT AS latency_us, max(sent_at) AS last_sent_at,
+    max(sent_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at
 
 -- name: copy_sends
 INSERT INTO send SELECT {send_columns}, key_hash(key), key_head(key) FROM {segments_read}
@@ -143,8 +145,8 @@ FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL GROUP 
 
 -- name: view_errors
 CREATE VIEW errors AS
-SELECT 'message' AS kind, run_id, job, topic, error, error_class, count(*) AS count, min(handed_over_at) AS first_seen,
-    max(handed_over_at) AS last_seen
+SELECT 'message' AS kind, run_id, job, topic, error, error_class, count(*) AS count, min(sent_at) AS first_seen,
+    max(sent_at) AS last_seen
 FROM sends WHERE status = 'failed' GROUP BY ALL
 UNION ALL
 SELECT 'run', run_id, job, topic, error_text, error_class, 1, coalesce(finished_at, started_at),
@@ -166,9 +168,9 @@ FROM reject x JOIN runs r USING (run_id) GROUP BY ALL
 period AS (
     SELECT * FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope}
     UNION ALL
-    SELECT {as_traffic} FROM sends WHERE handed_over_at >= $since AND handed_over_at < $first AND {scope} GROUP BY ALL
+    SELECT {as_traffic} FROM sends WHERE sent_at >= $since AND sent_at < $first AND {scope} GROUP BY ALL
     UNION ALL
-    SELECT {as_traffic} FROM sends WHERE handed_over_at >= $last AND handed_over_at < $until AND {scope} GROUP BY ALL)
+    SELECT {as_traffic} FROM sends WHERE sent_at >= $last AND sent_at < $until AND {scope} GROUP BY ALL)
 
 -- name: sums
 coalesce(sum(messages), 0)::BIGINT AS total,
@@ -284,15 +286,15 @@ GROUP BY begins ORDER BY begins
 -- A message counts as sent after all when another run of the same job and scheduled time, which gives the same rows the
 -- same ids, has had its id acknowledged.
 WITH lost AS (
-    SELECT error, message_id, run_id, handed_over_at FROM sends
-    WHERE status = 'failed' AND handed_over_at >= $since AND handed_over_at < $until AND {scope}),
+    SELECT error, message_id, run_id, sent_at FROM sends
+    WHERE status = 'failed' AND sent_at >= $since AND sent_at < $until AND {scope}),
 again AS (
     SELECT DISTINCT other.run_id FROM (SELECT DISTINCT run_id FROM lost) JOIN runs first USING (run_id)
         JOIN runs other ON other.job = first.job AND other.scheduled_at = first.scheduled_at AND other.run_id <> first.run_id),
 arrived AS (
     SELECT DISTINCT message_id FROM sends
     WHERE status = 'acknowledged' AND run_id IN (SELECT run_id FROM again) AND message_id IN (SELECT message_id FROM lost))
-SELECT error, count(*) AS count, max(handed_over_at) AS last_seen, count(arrived.message_id) AS retried_ok
+SELECT error, count(*) AS count, max(sent_at) AS last_seen, count(arrived.message_id) AS retried_ok
 FROM lost LEFT JOIN arrived USING (message_id) GROUP BY error ORDER BY count DESC, error LIMIT $limit
 
 -- name: run_errors
@@ -330,11 +332,11 @@ SELECT chosen.*, last_acknowledged_at,
 FROM chosen LEFT JOIN ended USING (run_id) ORDER BY started_at DESC, run_id LIMIT $limit
 
 -- name: run_span
-SELECT min(handed_over_at) AS first_handed_over_at, min(acknowledged_at) AS first_acknowledged_at,
+SELECT min(sent_at) AS first_sent_at, min(acknowledged_at) AS first_acknowledged_at,
     max(acknowledged_at) AS last_acknowledged_at
-FROM (SELECT handed_over_at, CASE WHEN status = 'acknowledged'
-        THEN handed_over_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT) END AS acknowledged_at
-      FROM sends WHERE run_id = $run_id AND handed_over_at >= $since AND handed_over_at < $until)
+FROM (SELECT sent_at, CASE WHEN status = 'acknowledged'
+        THEN sent_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT) END AS acknowledged_at
+      FROM sends WHERE run_id = $run_id AND sent_at >= $since AND sent_at < $until)
 
 -- name: job_runs
 WITH chosen AS (
@@ -369,7 +371,7 @@ SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.ti
 FROM (SELECT {send_columns} FROM send
       WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
       UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
-ORDER BY same DESC, handed_over_at, attempt LIMIT $limit
+ORDER BY same DESC, sent_at, attempt LIMIT $limit
 
 -- name: found_beginning
 -- The newest rows lie together. Only those that are shown are read whole. `begins` is false where other characters have the same 6 bits.
@@ -377,9 +379,9 @@ SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.ti
 FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
           SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY number DESC LIMIT $limit)
       UNION ALL
-      (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY handed_over_at DESC LIMIT $limit)) s
+      (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY sent_at DESC LIMIT $limit)) s
     LEFT JOIN runs r USING (run_id)
-ORDER BY handed_over_at DESC, attempt DESC
+ORDER BY sent_at DESC, attempt DESC
 
 -- name: acknowledged_ids
 SELECT DISTINCT message_id FROM sends WHERE run_id IN (SELECT unnest(?)) AND status = 'acknowledged'

@@ -21,7 +21,7 @@ from core.records.named_sql import load_named_sql
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["EVERYTHING", "Figures", "Scope", "Usual", "dicts", "metrics_sql"]
+__all__ = ["EVERYTHING", "MetricsQueries", "SendFilter", "Usual", "dicts", "metrics_sql"]
 
 QUARTER = timedelta(minutes=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ MOST_BLANKS = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class SendFilter:
     """What is looked at; None: all of it."""
 
     job: str | None = None
@@ -48,7 +48,7 @@ class Scope:
     """The environment that a run sent to. What was sent by hand belongs to no run, so to no environment."""
 
 
-EVERYTHING = Scope()
+EVERYTHING = SendFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Usual:
     """The same, up to the same time of day."""
 
 
-class Figures:
+class MetricsQueries:
     """The questions, over one opening of the metrics (`Metrics.figures`).
 
     Args:
@@ -85,7 +85,7 @@ class Figures:
         self._zone = ZoneInfo(timezone)
         make_zone(db, timezone)
 
-    def totals(self, since: datetime, until: datetime, scope: Scope | None = None) -> dict[str, Any]:
+    def totals(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> dict[str, Any]:
         """Counts, rates and latencies of any period, exact to the microsecond.
 
         Returns:
@@ -97,7 +97,7 @@ class Figures:
         seconds = (until - since).total_seconds()
         return _numbers(row) | {"messages_per_s": row["sent"] / seconds if seconds > 0 else None}
 
-    def summary(self, now: datetime, scope: Scope | None = None) -> dict[str, Any]:
+    def summary(self, now: datetime, scope: SendFilter | None = None) -> dict[str, Any]:
         """Today, the last 7 days and everything; days begin at midnight in the zone.
 
         Returns:
@@ -124,11 +124,11 @@ class Figures:
             "last_7_days": _without_rate(week) | {"messages_per_day": round(week["messages"] / 7)},
         }
 
-    def by_topic(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def by_topic(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Per topic what `totals` gives, without percentiles; ordered by name."""
         return [{"topic": row["topic"]} | _numbers(row) for row in self._ask("by_topic", since, until, scope)]
 
-    def by_job(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def by_job(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Per job what `totals` gives, and its runs that began in the period.
 
         Returns:
@@ -141,16 +141,18 @@ class Figures:
         runs = {row.pop("job"): row for row in self._ask("job_runs", since, until, scope)}
         return [{"job": job} | sent.get(job, _NOTHING_SENT) | runs.get(job, _NO_RUNS) for job in sorted({*sent, *runs})]
 
-    def by_job_and_topic(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def by_job_and_topic(
+        self, since: datetime, until: datetime, scope: SendFilter | None = None
+    ) -> list[dict[str, Any]]:
         """Per job and topic what `totals` gives, without percentiles."""
         rows = self._ask("by_job_and_topic", since, until, scope)
         return [{"job": row["job"], "topic": row["topic"]} | _numbers(row) for row in rows]
 
-    def latency_counts(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def latency_counts(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Acknowledged messages by topic and latency: `topic, latency_ms` (to 1.5 %)`, messages, latency_us` (their sum)."""
         return self._ask("latency_counts", since, until, scope)
 
-    def run_states(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def run_states(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Runs that began in the period by job and state: `job, state, runs`."""
         return self._ask("run_states", since, until, scope)
 
@@ -158,13 +160,13 @@ class Figures:
         """The newest ended run of each job: `job, duration_s, end_to_end_s`, and when the job last `succeeded_at`."""
         return self._rows("newest_runs", {})
 
-    def senders(self, first: date, last: date, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def senders(self, first: date, last: date, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Who sent on these days of the zone: `run_id, job` (empty: by hand)`, messages`; failed messages count too."""
         noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
         since = self.midnight(noon)
         return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
-    def days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """The last days up to today, by day and topic: what `totals` gives, without percentiles.
 
         Days without a message have no row.
@@ -172,7 +174,7 @@ class Figures:
         rows = self._ask("days", self.midnight(now, days=1 - days), _up(now + DAY), scope)
         return [{"day": row["day"], "topic": row["topic"]} | _numbers(row) for row in rows]
 
-    def hours(self, since: datetime, until: datetime, scope: Scope | None = None) -> list[dict[str, Any]]:
+    def hours(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """By hour of the zone what `totals` gives; `hour` is its beginning, aware UTC.
 
         Looks at whole quarter-hours: `since` is taken down to one and `until` up. Hours without a message have no row.
@@ -185,7 +187,7 @@ class Figures:
             for row in rows
         ]
 
-    def usual(self, now: datetime, scope: Scope | None = None) -> Usual:
+    def usual(self, now: datetime, scope: SendFilter | None = None) -> Usual:
         """What a day of this weekday usually brings, from the eight before it.
 
         A day counts up to the same time as `now`, in quarter-hours, so that a morning is compared with mornings.
@@ -199,7 +201,7 @@ class Figures:
         known = [row for row in rows if row["whole_day"]]
         return Usual(len(known), _spread(row["whole_day"] for row in known), _spread(row["so_far"] for row in known))
 
-    def usual_days(self, now: datetime, days: int = 30, scope: Scope | None = None) -> dict[date, Usual]:
+    def usual_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, Usual]:
         """For each of the last days what was usual before it: the band behind the chart of `days`."""
         counts: dict[date, int] = {}
         for row in self.days(now, days + 7 * USUAL_WEEKS, scope):
@@ -214,7 +216,7 @@ class Figures:
         return bands
 
     def errors(
-        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
+        self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
         """Why messages failed, the most frequent first.
 
@@ -225,7 +227,7 @@ class Figures:
         return self._ask("errors", since, until, scope, limit=limit)
 
     def run_errors(
-        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
+        self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
         """Why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok`.
 
@@ -234,13 +236,13 @@ class Figures:
         return self._ask("run_errors", since, until, scope, limit=limit)
 
     def reject_reasons(
-        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 20
+        self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
         """Why rows were rejected, the most frequent first: `column, database_type, reason, count, runs, last_seen`."""
         return self._ask("reject_reasons", since, until, scope, limit=limit)
 
     def runs(
-        self, since: datetime, until: datetime, scope: Scope | None = None, limit: int = 1000
+        self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 1000
     ) -> list[dict[str, Any]]:
         """Runs that began in the period, the newest first.
 
@@ -285,7 +287,7 @@ class Figures:
             if match == "true" and len(found) < limit:
                 break  # these are all
         newest = [row for row in found if row.pop("begins")][:limit]
-        return sorted(newest, key=lambda row: (row["key"], row["handed_over_at"], row["attempt"]))
+        return sorted(newest, key=lambda row: (row["key"], row["sent_at"], row["attempt"]))
 
     def _find_beginning(self, match: str, values: dict[str, Any]) -> list[dict[str, Any]]:
         return self._answered(self._sql["found_beginning"].replace("{match}", match), values)
@@ -299,7 +301,7 @@ class Figures:
         return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
 
     def _ask(
-        self, name: str, since: datetime, until: datetime, scope: Scope | None, **values: Any
+        self, name: str, since: datetime, until: datetime, scope: SendFilter | None, **values: Any
     ) -> list[dict[str, Any]]:
         first, last = _up(since), _down(until)
         if first > last:  # within one quarter

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import fires
+from core.calendar.cron import scheduled_times
 from core.errors import ConfigError
 from core.model.job import Job
 from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
     from core.model.run import Run
-    from core.records.agenda import Agenda, Fire
+    from core.records.agenda import Agenda, ScheduledRun
     from core.records.ledger import Ledger
 
 __all__ = [
@@ -133,7 +133,7 @@ def _eras(job: Job, ledger: Ledger, agenda: Agenda) -> list[_Era]:
     starts.append((FOR_EVER, None))
     eras = [_Era(since, until, version) for (since, version), (until, _) in pairwise(starts)]
     ran = ledger.first_started(job.slug) or FOR_EVER
-    until = min(eras[0].since if eras else FOR_EVER, agenda.first_fire(job.slug) or FOR_EVER)
+    until = min(eras[0].since if eras else FOR_EVER, agenda.first_scheduled_at(job.slug) or FOR_EVER)
     return [_Era(ran, until, eras[0].job if eras else job), *eras] if ran < until else eras
 
 
@@ -149,7 +149,7 @@ def _calendar_times(eras: Iterable[_Era], since: datetime, until: datetime) -> I
     """The times with `since` ≤ t < `until` that the versions in force name, where those were enabled."""
     for era in eras:
         if era.job is not None and era.job.enabled:
-            yield from fires(era.job, max(since - TICK, era.since), min(until - TICK, era.until))
+            yield from scheduled_times(era.job, max(since - TICK, era.since), min(until - TICK, era.until))
 
 
 def with_gone(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timezone: str) -> list[Job]:
@@ -187,12 +187,14 @@ def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: d
     runs: dict[datetime, list[Run]] = {}
     for run in ledger.runs_of_job(job.slug, since, until):
         runs.setdefault(run.scheduled_at, []).append(run)
-    planned: dict[datetime, list[Fire]] = {}
-    for fire in agenda.fires(since - TICK, until - TICK, job.slug):
-        planned.setdefault(fire.scheduled_at, []).append(fire)
+    planned: dict[datetime, list[ScheduledRun]] = {}
+    for scheduled_run in agenda.scheduled_runs(since - TICK, until - TICK, job.slug):
+        planned.setdefault(scheduled_run.scheduled_at, []).append(scheduled_run)
     eras = _eras(job, ledger, agenda)
     due = set(_calendar_times(eras, since, until)) | _decided(job, eras, planned, since, until)
-    open_ = {moment for moment, found in planned.items() if any(fire.state != "skipped" for fire in found)}
+    open_ = {
+        moment for moment, found in planned.items() if any(scheduled_run.state != "skipped" for scheduled_run in found)
+    }
     return [
         _slot(_version_at(eras, moment) or job, moment, moment in due, runs.get(moment, ()), planned, now)
         for moment in sorted({*due, *runs, *open_})
@@ -200,21 +202,30 @@ def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: d
 
 
 def _decided(
-    job: Job, eras: Sequence[_Era], planned: dict[datetime, list[Fire]], since: datetime, until: datetime
+    job: Job, eras: Sequence[_Era], planned: dict[datetime, list[ScheduledRun]], since: datetime, until: datetime
 ) -> set[datetime]:
     """Times of the calendar that a runner decided about; not those that it skipped although the job was disabled then."""
-    of_calendar = [fire for found in planned.values() for fire in found if fire.kind in ("calendar", "catch_up")]
+    of_calendar = [
+        scheduled_run
+        for found in planned.values()
+        for scheduled_run in found
+        if scheduled_run.kind in ("calendar", "catch_up")
+    ]
     found = {
-        fire.scheduled_at
-        for fire in of_calendar
-        if fire.state != "skipped" or fire.run_id or not _was_off(eras, fire.scheduled_at)
+        scheduled_run.scheduled_at
+        for scheduled_run in of_calendar
+        if scheduled_run.state != "skipped" or scheduled_run.run_id or not _was_off(eras, scheduled_run.scheduled_at)
     }
-    spans = [(fire.scheduled_at, fire.skipped_until) for fire in of_calendar if fire.skipped_until]
+    spans = [
+        (scheduled_run.scheduled_at, scheduled_run.skipped_until)
+        for scheduled_run in of_calendar
+        if scheduled_run.skipped_until
+    ]
     if spans:
         known_from = eras[0].since if eras else until
         found |= {
             moment
-            for moment in fires(job, since - TICK, min(until - TICK, known_from))
+            for moment in scheduled_times(job, since - TICK, min(until - TICK, known_from))
             if any(first <= moment <= last for first, last in spans)
         }
     return found
@@ -240,25 +251,27 @@ def _slot(
     moment: datetime,
     is_due: bool,
     runs: Sequence[Run],
-    planned: dict[datetime, list[Fire]],
+    planned: dict[datetime, list[ScheduledRun]],
     now: datetime,
 ) -> Slot:
     run = _counting(runs)
     if run is not None:
         return Slot(job.slug, run.job_name, run.timezone, moment, is_due, run, _of_run(run))
     decided = planned.get(moment) or _of_span(planned, moment)
-    waits = any(fire.state != "skipped" for fire in decided) or (not decided and now - moment < TAKES_AT_MOST)
-    reason = next((fire.reason for fire in reversed(decided) if fire.reason), "")
+    waits = any(scheduled_run.state != "skipped" for scheduled_run in decided) or (
+        not decided and now - moment < TAKES_AT_MOST
+    )
+    reason = next((scheduled_run.reason for scheduled_run in reversed(decided) if scheduled_run.reason), "")
     return Slot(job.slug, job.name, job.timezone, moment, is_due, None, "waiting" if waits else "missing", reason)
 
 
-def _of_span(planned: dict[datetime, list[Fire]], moment: datetime) -> list[Fire]:
+def _of_span(planned: dict[datetime, list[ScheduledRun]], moment: datetime) -> list[ScheduledRun]:
     """The row that stands for many skipped times, this one among them."""
     return [
-        fire
+        scheduled_run
         for found in planned.values()
-        for fire in found
-        if fire.skipped_until and fire.scheduled_at <= moment <= fire.skipped_until
+        for scheduled_run in found
+        if scheduled_run.skipped_until and scheduled_run.scheduled_at <= moment <= scheduled_run.skipped_until
     ]
 
 
@@ -293,7 +306,9 @@ def newest_due(job: Job, ledger: Ledger, agenda: Agenda, at: datetime, now: date
     Looks into ever longer spans before `at`: a yearly job costs as little as an hourly one.
     """
     eras = _eras(job, ledger, agenda)
-    begins = min([era.since for era in eras] + [first for first in [agenda.first_fire(job.slug)] if first], default=at)
+    begins = min(
+        [era.since for era in eras] + [first for first in [agenda.first_scheduled_at(job.slug)] if first], default=at
+    )
     span = timedelta(hours=1)
     while True:
         since = max(at - span, begins)

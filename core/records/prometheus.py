@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from core.records.agenda import Agenda, BrokerSample
     from core.records.metrics import Metrics
-    from core.records.metrics_queries import Figures
+    from core.records.metrics_queries import MetricsQueries
 
 __all__ = ["CONTENT_TYPE", "render"]
 
@@ -70,7 +70,7 @@ def _families(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) ->
     yield from _runner(agenda, now)
 
 
-def _sent(figures: Figures, end: datetime) -> Iterator[Metric]:
+def _sent(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
     rows = [((row["job"], row["topic"]), row) for row in figures.by_job_and_topic(EVER, end)]
     labels = ("job", "topic")
     outcomes = [((*of, "acknowledged"), row["messages"]) for of, row in rows]
@@ -99,7 +99,7 @@ def _sent(figures: Figures, end: datetime) -> Iterator[Metric]:
     )
 
 
-def _latency(figures: Figures, end: datetime) -> Metric:
+def _latency(figures: MetricsQueries, end: datetime) -> Metric:
     """Counted from buckets each 3 % wide, so an end of a bucket here is 1.5 % exact."""
     family = HistogramMetricFamily(
         "pstt_acknowledgement_latency_seconds", "From handing over to acknowledgement", labels=["topic"]
@@ -117,7 +117,7 @@ def _latency(figures: Figures, end: datetime) -> Metric:
     return family
 
 
-def _runs(figures: Figures, end: datetime) -> Iterator[Metric]:
+def _runs(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
     states = [((row["job"], row["state"]), row["runs"]) for row in figures.run_states(EVER, end)]
     yield _counter("pstt_runs", "Runs by state", states, ("job", "state"))
     jobs = [row for row in figures.by_job(EVER, end) if row["runs"]]

@@ -55,7 +55,7 @@ SEND_SCHEMA = pa.schema(
         ("key", pa.string()),
         ("message_id", pa.string()),
         ("size_bytes", pa.int32()),
-        ("handed_over_at", pa.timestamp("us")),
+        ("sent_at", pa.timestamp("us")),
         ("latency_ms", pa.float32()),
         ("attempt", pa.int16()),
         ("status", pa.string()),
@@ -67,7 +67,9 @@ SEND_SCHEMA = pa.schema(
     ]
 )
 
-COUNTED = ["topic", "partition", "offset", "key", "size_bytes", "handed_over_at", "latency_ms", "attempt"]
+EARLIER_SENT_AT = "handed_over_at"
+"""What `sent_at` was called in segments of 1.0 and earlier, which stay as they are."""
+COUNTED = ["topic", "partition", "offset", "key", "size_bytes", "sent_at", "latency_ms", "attempt"]
 """What a tally looks at."""
 
 
@@ -86,7 +88,7 @@ class Tally:
     """Topic and partition → messages that were acknowledged without an offset: there already when they were sent again."""
     falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     """Topic and partition → each time that offsets went back: (before, then)."""
-    last_handed_over_at: datetime | None = None
+    last_sent_at: datetime | None = None
 
     def percentile_ms(self, share: float) -> float | None:
         """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
@@ -129,10 +131,10 @@ class Tally:
         sent = sends if pc.all(are_sent).as_py() else sends.filter(are_sent)
         self.acknowledged += sent.num_rows
         self.failed += sends.num_rows - sent.num_rows
-        last = pc.max(sends["handed_over_at"]).cast(pa.int64()).as_py()
+        last = pc.max(sends["sent_at"]).cast(pa.int64()).as_py()
         if last is not None:
             moment = datetime.fromtimestamp(last / 1e6, UTC)
-            self.last_handed_over_at = max(moment, self.last_handed_over_at or moment)
+            self.last_sent_at = max(moment, self.last_sent_at or moment)
         self.retried += pc.sum(pc.greater(sends["attempt"], _number(1))).as_py() or 0
         self.bytes += (pc.sum(sent["size_bytes"]).as_py() or 0) + (pc.sum(pc.binary_length(sent["key"])).as_py() or 0)
         for entry in pc.value_counts(pc.round(sent["latency_ms"].cast(pa.float64()), 1)).to_pylist():
@@ -186,7 +188,7 @@ class Spool:
         self._sizes.extend(map(len, batch.values))
         self._partitions += delivery.partitions
         self._offsets += delivery.offsets
-        self._handed_over += delivery.handed_over_at_us
+        self._handed_over += delivery.sent_at_us
         self._latencies += delivery.latencies_ms
         self._attempts += delivery.attempts
         for partition, fall in delivery.went_back.items():
@@ -302,11 +304,18 @@ def read_segment(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     try:
         with pq.ParquetFile(file) as opened:
-            return opened.read(columns)
+            if EARLIER_SENT_AT not in opened.schema_arrow.names:
+                return opened.read(columns)
+            stored = columns and [EARLIER_SENT_AT if name == "sent_at" else name for name in columns]
+            return _with_sent_at(opened.read(stored))
     except (OSError, pa.ArrowException) as error:
         raise StorageFailed(
             f"{file} cannot be read", why=str(error).splitlines()[0], remedy="restore it from a backup"
         ) from None
+
+
+def _with_sent_at(sends: pa.Table) -> pa.Table:
+    return sends.rename_columns(["sent_at" if name == EARLIER_SENT_AT else name for name in sends.column_names])
 
 
 def write_segment(sends: pa.Table, file: Path) -> None:

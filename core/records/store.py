@@ -29,6 +29,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     2: (("accounts.sql", "schema"), ("idempotency.sql", "schema")),
     3: (("ledger.sql", "schema_3"),),
     4: (("agenda.sql", "schema_4"),),
+    5: (("agenda.sql", "schema_5"),),
 }
 """Version of the file → the `.sql` files and their statements that bring a file of the version before to it, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

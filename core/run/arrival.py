@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from core.errors import MessagesLost, PsttError, VerificationFailed
 from core.model.publisher import LogSpan, TopicState
-from core.model.run import PartitionRange, Unlike, Verification
+from core.model.run import PartitionRange, Verification, VerificationProblem
 
-__all__ = ["Falls", "Sent", "deleted_since", "failure_of", "lost_since", "not_verified"]
+__all__ = ["Falls", "SentRange", "deleted_since", "failure_of", "lost_since", "not_verified"]
 
 Falls = Mapping[tuple[str, int], Sequence[tuple[int, int]]]
 """Topic and partition → each time that an acknowledgement had a lower offset than one before it: (before, then)."""
@@ -21,7 +21,7 @@ TOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentRange:
     """What a run says of itself."""
 
     run_id: str
@@ -144,7 +144,7 @@ def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> Verifica
     )
 
 
-def not_verified(sent: Sent, failure: PsttError) -> VerificationFailed:
+def not_verified(sent: SentRange, failure: PsttError) -> VerificationFailed:
     """The error of a run whose messages are acknowledged, and could not be read back though its job wants that."""
     return VerificationFailed(
         f'topic "{sent.topic}" could not be read back after {sent.acknowledged:,} messages were acknowledged',
@@ -153,6 +153,6 @@ def not_verified(sent: Sent, failure: PsttError) -> VerificationFailed:
     )
 
 
-def _place(unlike: Unlike) -> str:
+def _place(unlike: VerificationProblem) -> str:
     key = "without a key" if unlike.key is None else f"key {unlike.key}"
     return f"{key} at partition {unlike.partition}, offset {unlike.offset:,}"

@@ -22,7 +22,7 @@ from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.workspace.identity import Identity
 
-__all__ = ["Holder", "Marker", "Once", "foreign_holder"]
+__all__ = ["ExactlyOnce", "Holder", "Marker", "foreign_holder"]
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -61,7 +61,7 @@ class Marker(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class ExactlyOnce:
     """What is sent once: the messages of one plan of one workspace."""
 
     plan: Plan
@@ -215,7 +215,7 @@ def foreign_holder(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed 
     )
 
 
-def _changes(marker: Marker, once: Once, state: TopicState) -> list[str]:
+def _changes(marker: Marker, once: ExactlyOnce, state: TopicState) -> list[str]:
     """What is not now as it was when the marker was written, in words."""
     plan = once.plan
     changes = [

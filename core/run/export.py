@@ -15,7 +15,7 @@ from core.files.writer import open_sink
 from core.model.run import Plan, Run, RunFile
 from core.model.source import Reading, Rows, Source
 from core.records.ledger import Ledger, Outcome
-from core.run.row_reader import Intake, LookAtColumns, Progress, Stop, as_asked, end_state, rare_collections
+from core.run.row_reader import LookAtColumns, Progress, RowReader, Stop, as_asked, end_state, rare_collections
 from core.workspace.paths import Workspace
 
 __all__ = ["run_export"]
@@ -51,7 +51,7 @@ def run_export(
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, now())
-    intake = Intake(plan=plan, run=run, ledger=ledger, stop=stop, progress=progress, look_at_columns=look_at_columns)
+    intake = RowReader(plan=plan, run=run, ledger=ledger, stop=stop, progress=progress, look_at_columns=look_at_columns)
     files: list[RunFile] = []
     error: PsttError | None = None
     with logger.contextualize(run=run.run_id):
@@ -66,7 +66,7 @@ def run_export(
         return ledger.finish(run.run_id, outcome, now())
 
 
-def _written(intake: Intake, source: Source, workspace: Workspace, folder: Path) -> list[RunFile]:
+def _written(intake: RowReader, source: Source, workspace: Workspace, folder: Path) -> list[RunFile]:
     plan = intake.plan
     file = workspace.inside(plan.output or "", folder)
     root = workspace.root if folder == workspace.exports_dir else folder
@@ -142,7 +142,7 @@ def _alone(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
         lock.release()
 
 
-def _outcome(intake: Intake, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:
+def _outcome(intake: RowReader, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:
     written = sum(file.rows for file in files)
     if error is None and intake.rows_read != written + intake.rejected:
         error = RunFailed(

@@ -17,13 +17,13 @@ from core.errors import StorageFailed
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace, write_whole
 
-__all__ = ["Note", "forget", "keep", "read_note", "sweep", "unsettled", "writing"]
+__all__ = ["TransactionNote", "forget", "keep", "read_note", "sweep", "unsettled", "writing"]
 
 FORSAKEN_S = 3600.0
 """After this time a left-over of a run that the ledger does not know is nobody's: a send by hand takes seconds."""
 
 
-class Note(msgspec.Struct, frozen=True):
+class TransactionNote(msgspec.Struct, frozen=True):
     """What has to be known about a transaction to find out what became of it, whatever the job is by then."""
 
     run: str
@@ -44,7 +44,7 @@ class Note(msgspec.Struct, frozen=True):
     """Why that number of rows is not right: what, why, remedy; empty: it is."""
 
 
-def keep(folder: Path, note: Note) -> None:
+def keep(folder: Path, note: TransactionNote) -> None:
     """Writes the note, before the transaction begins.
 
     Raises:
@@ -53,7 +53,7 @@ def keep(folder: Path, note: Note) -> None:
     write_whole(folder / f"{note.run}.json", msgspec.json.encode(note))
 
 
-def unsettled(folder: Path) -> list[Note]:
+def unsettled(folder: Path) -> list[TransactionNote]:
     """The transactions of which it is not written down what became of them, also those that go on right now.
 
     A note that cannot be read hinders no other; `doctor` tells it.
@@ -62,10 +62,10 @@ def unsettled(folder: Path) -> list[Note]:
     return [note for note in notes if note is not None]
 
 
-def read_note(file: Path) -> Note | None:
+def read_note(file: Path) -> TransactionNote | None:
     """A note; None: it is not there any more, or cannot be read."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Note)
+        return msgspec.json.decode(file.read_bytes(), type=TransactionNote)
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -23,13 +23,13 @@ from core.model.run import Plan, Reject, Run, Verification
 from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
 from core.records.spool import Spool, Tally, sent_by
-from core.run.arrival import Sent, deleted_since, failure_of, lost_since, not_verified
-from core.run.exactly_once import Marker, Once
-from core.run.pending import Note, forget, keep
+from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
+from core.run.exactly_once import ExactlyOnce, Marker
+from core.run.pending import TransactionNote, forget, keep
 from core.run.row_reader import (
-    Intake,
     LookAtColumns,
     Progress,
+    RowReader,
     Stop,
     as_asked,
     end_state,
@@ -55,8 +55,8 @@ def run_job(
     stop: Stop,
     progress: Progress | None = None,
     look_at_columns: LookAtColumns | None = None,
-    once: Once | None = None,
-    verify: Callable[[Sent], Verification] | None = None,
+    once: ExactlyOnce | None = None,
+    verify: Callable[[SentRange], Verification] | None = None,
 ) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
@@ -83,7 +83,7 @@ def run_job(
     """
     run = ledger.start(plan, now())
     with logger.contextualize(run=run.run_id):
-        course = _Course(
+        course = _KafkaRun(
             plan=plan,
             run=run,
             ledger=ledger,
@@ -102,7 +102,7 @@ def run_job(
         return ended
 
 
-def _taken(course: _Course, source: Source) -> PsttError | None:
+def _taken(course: _KafkaRun, source: Source) -> PsttError | None:
     """Takes a course to its end, everything recorded; the error that stands."""
     error: PsttError | None = None
     try:
@@ -134,13 +134,13 @@ def _told_to_end() -> RunCancelled:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Course(Intake):
+class _KafkaRun(RowReader):
     """How far one run has come."""
 
     publisher: Publisher
     sender: Sender
     now: Callable[[], datetime]
-    verify: Callable[[Sent], Verification] | None = None
+    verify: Callable[[SentRange], Verification] | None = None
     spool: Spool | None = None
     refused: int = 0
     """Of the rejected: those that were sent and that the broker, or its client, will never take."""
@@ -151,7 +151,7 @@ class _Course(Intake):
     """The topic before the first message."""
     warnings: list[str] = field(default_factory=list)
     spool_dir: Path
-    once: Once | None = None
+    once: ExactlyOnce | None = None
     """What is sent exactly once; None: at least once."""
     fate: Literal["", "unknown", "committed", "aborted"] = ""
     """Of the transaction; empty: there was none."""
@@ -184,7 +184,7 @@ class _Course(Intake):
             self.spool.destination = Destination(self.plan.cluster, found.cluster_id, found.bootstrap_servers)
         return self.at_start
 
-    def send_once(self, source: Source, once: Once) -> None:
+    def send_once(self, source: Source, once: ExactlyOnce) -> None:
         """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
 
         The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
@@ -201,7 +201,7 @@ class _Course(Intake):
             if self.rows_read > self.rejected:  # of a run without messages there is nothing that could be sent twice
                 self.commit(once, state, fetched)
 
-    def commit(self, once: Once, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
+    def commit(self, once: ExactlyOnce, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
         """Sends everything and the marker; visible all at once, or never."""
         digest = hashlib.sha256()
         self.fate = "unknown"
@@ -243,10 +243,10 @@ class _Course(Intake):
             self.publisher.abort()
             self.fate = "aborted"
 
-    def note(self, once: Once, state: TopicState) -> Note:
+    def note(self, once: ExactlyOnce, state: TopicState) -> TransactionNote:
         """How a later process finds out what became of this transaction."""
         unexpected = self.unexpected()
-        return Note(
+        return TransactionNote(
             run=self.run.run_id,
             job=self.plan.job.slug,
             cluster=once.cluster_key,
@@ -262,7 +262,7 @@ class _Course(Intake):
             unexpected=(unexpected.what, unexpected.why, unexpected.remedy) if unexpected else ("", "", ""),
         )
 
-    def mark(self, once: Once, state: TopicState, digest: str) -> None:
+    def mark(self, once: ExactlyOnce, state: TopicState, digest: str) -> None:
         now = self.now()
         marker = once.marker(
             self.run,
@@ -435,7 +435,9 @@ class _Course(Intake):
         if self.verify is None or self.at_start is None or self.spool is None or not self.spool.tally.acknowledged:
             return
         tally, place = self.spool.tally, self.at_start
-        sent = Sent(self.run.run_id, place.topic, place.cluster_id, place.topic_id, tally.placed, tally.acknowledged)
+        sent = SentRange(
+            self.run.run_id, place.topic, place.cluster_id, place.topic_id, tally.placed, tally.acknowledged
+        )
         try:
             found = self.verify(sent)
         except RunCancelled:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     pass
 from core.model.connection import DB_TYPES
 
-__all__ = ["bound", "bound_query"]
+__all__ = ["DEFAULT_TIMEZONE", "bound", "bound_query", "overridden"]
 
 DEFAULT_TIMEZONE = "Europe/Rome"
 
@@ -48,7 +48,7 @@ def bound(
     return parsed.bind(values, allow_writes=allow_writes)
 
 
-def _given(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
+def overridden(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
     """The job's values, with a run's own ones instead; names compare in any case."""
     instead = {name.upper() for name in own}
     return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}

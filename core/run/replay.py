@@ -15,14 +15,14 @@ from core.model.run import Run
 if TYPE_CHECKING:
     from core.workspace.settings import Connections, Settings
 
-__all__ = ["Choice", "Place", "ReplayTo", "is_same_place", "job_place", "own_place", "was_sent_to"]
+__all__ = ["Choice", "ReplayTarget", "ReplayTo", "is_same_place", "job_place", "own_place", "was_sent_to"]
 
 ReplayTo = Literal["run", "job"]
 """`run`: where the run was sent; `job`: where its job sends now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReplayTarget:
     """A topic of a cluster."""
 
     cluster: Cluster
@@ -40,10 +40,10 @@ class Choice:
 
     run: Run
     job: Job
-    own: Place | None
+    own: ReplayTarget | None
     """Where it was sent; None: it wrote a file or never began, or that cluster is gone."""
     own_problem: ConfigError | None
-    of_job: Place | None
+    of_job: ReplayTarget | None
     """Where its job sends now; None: it writes a file, or its cluster cannot be used."""
     job_problem: ConfigError | None
 
@@ -78,7 +78,7 @@ def own_place(
     known: tuple[Sequence[Cluster], Sequence[ConfigError]],
     ids: Mapping[str, str],
     ask: Callable[[Cluster], str],
-) -> Place | None:
+) -> ReplayTarget | None:
     """The topic and the cluster that a run was sent to; its cluster may have another name or address now.
 
     Args:
@@ -109,20 +109,20 @@ def own_place(
     cluster = cluster_of(sent_to, known[0], ids, ask)
     if cluster is None:
         raise unknown_cluster(sent_to, known[1], what=f"run {run.run_id}")
-    return Place(cluster, run.topic)
+    return ReplayTarget(cluster, run.topic)
 
 
-def job_place(job: Job, connections: Connections, settings: Settings) -> Place:
+def job_place(job: Job, connections: Connections, settings: Settings) -> ReplayTarget:
     """Where a job that sends to Kafka does so now.
 
     Raises:
         ConfigError: Its connection or its cluster is not set up, or cannot be used.
     """
     cluster = connections.cluster_for(job, settings)
-    return Place(cluster, job.kafka_config.topic or cluster.default_topic)
+    return ReplayTarget(cluster, job.kafka_config.topic or cluster.default_topic)
 
 
-def was_sent_to(run: Run, place: Place, ids: Mapping[str, str]) -> bool:
+def was_sent_to(run: Run, place: ReplayTarget, ids: Mapping[str, str]) -> bool:
     """Whether a run was sent to that topic of that cluster."""
     servers = place.cluster.bootstrap_servers
     there = Destination(place.cluster.name, ids.get(servers, ""), servers)

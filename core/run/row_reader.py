@@ -26,9 +26,9 @@ from core.model.source import Column, Reading, Source
 from core.records.ledger import Ledger
 
 __all__ = [
-    "Intake",
     "LookAtColumns",
     "Progress",
+    "RowReader",
     "Stop",
     "as_asked",
     "check_expected",
@@ -70,7 +70,7 @@ class LookAtColumns(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Intake:
+class RowReader:
     """The reading side of one run."""
 
     plan: Plan

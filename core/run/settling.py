@@ -19,7 +19,7 @@ from core.records.ledger import Ledger, Outcome
 from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
 from core.run.arrival import lost_since
 from core.run.exactly_once import Marker
-from core.run.pending import Note, forget, writing
+from core.run.pending import TransactionNote, forget, writing
 from core.run.row_reader import end_state
 from core.workspace.paths import replace_file
 
@@ -56,7 +56,7 @@ def discard(folder: Path, spool_dir: Path, run_id: str) -> None:
             segment.unlink()
 
 
-def settle(note: Note, folder: Path, spool_dir: Path, ledger: Ledger, publisher: Publisher) -> bool:
+def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger, publisher: Publisher) -> bool:
     """Finds out what became of a transaction whose process is gone, and writes it down; whether it was committed.
 
     Args:
@@ -96,7 +96,7 @@ def settle(note: Note, folder: Path, spool_dir: Path, ledger: Ledger, publisher:
             )
             error = lost_since(before, after, tally.placed, {}, note.run) or _unexpected(note)
             outcome = _committed(note, run, marker.rows, tally, error)
-            ledger.finish(run.run_id, outcome, tally.last_handed_over_at or run.started_at)
+            ledger.finish(run.run_id, outcome, tally.last_sent_at or run.started_at)
         elif run.state == "interrupted":
             ledger.finish(run.run_id, _aborted(note, run), run.finished_at or run.started_at)
     forget(folder, note.run)
@@ -118,14 +118,14 @@ def measured(outcome: Outcome, tally: Tally) -> Outcome:
     )
 
 
-def _unexpected(note: Note) -> ExpectationFailed | None:
+def _unexpected(note: TransactionNote) -> ExpectationFailed | None:
     what, why, remedy = note.unexpected
     return ExpectationFailed(what, why=why, remedy=remedy) if what else None
 
 
-def _committed(note: Note, run: Run, rows: int, tally: Tally, error: PsttError | None) -> Outcome:
+def _committed(note: TransactionNote, run: Run, rows: int, tally: Tally, error: PsttError | None) -> Outcome:
     """The verdict that the run would have written itself."""
-    ended_at = tally.last_handed_over_at or run.started_at
+    ended_at = tally.last_sent_at or run.started_at
     outcome = Outcome(
         state=end_state(error, rows),
         rows_read=note.rows_read,
@@ -139,7 +139,7 @@ def _committed(note: Note, run: Run, rows: int, tally: Tally, error: PsttError |
     return measured(outcome, tally)
 
 
-def _aborted(note: Note, run: Run) -> Outcome:
+def _aborted(note: TransactionNote, run: Run) -> Outcome:
     """What is known now of a run that was broken off."""
     error = RunInterrupted(
         "its process ended before its transaction was committed",

@@ -22,9 +22,9 @@ from core.kafka.topic_state import describe_topic, is_compacted
 from core.model.connection import Cluster
 from core.model.job import VerifyMode
 from core.model.publisher import TopicState
-from core.model.run import PartitionRange, Unlike, Verification, VerifyAnswer
+from core.model.run import PartitionRange, Verification, VerificationProblem, VerifyAnswer
 from core.records.spool import read_segment, segments_of
-from core.run.arrival import Sent
+from core.run.arrival import SentRange
 
 __all__ = ["verify"]
 
@@ -46,7 +46,7 @@ Send = tuple[int | None, int | None, bytes | None, bytes, int]
 
 
 def verify(
-    sent: Sent,
+    sent: SentRange,
     cluster: Cluster,
     spool_dir: Path,
     mode: VerifyMode,
@@ -101,7 +101,7 @@ class _Counts:
     duplicates: int = 0
     not_verifiable: int = 0
     reasons: list[str] = field(default_factory=list)
-    listed: list[Unlike] = field(default_factory=list)
+    listed: list[VerificationProblem] = field(default_factory=list)
 
     @property
     def answer(self) -> VerifyAnswer:
@@ -125,7 +125,7 @@ class _Comparison(_Counts):
     """One run on its way through."""
 
     def __init__(
-        self, sent: Sent, cluster: Cluster, spool_dir: Path, *, should_stop: Callable[[], bool], silence_s: float
+        self, sent: SentRange, cluster: Cluster, spool_dir: Path, *, should_stop: Callable[[], bool], silence_s: float
     ) -> None:
         super().__init__()
         self._sent = sent
@@ -287,7 +287,7 @@ class _Comparison(_Counts):
     def _list(self, problem: str, partition: int, offset: int, key: bytes | None) -> None:
         if len(self.listed) < LISTED:
             text = None if key is None else key.decode("utf-8", "backslashreplace")
-            self.listed.append(Unlike(problem, partition, offset, text))  # type: ignore[arg-type]
+            self.listed.append(VerificationProblem(problem, partition, offset, text))  # type: ignore[arg-type]
 
 
 def _sends(segment: Path) -> Iterator[Send]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import fires
+from core.calendar.cron import scheduled_times
 from core.errors import AlreadySent, ConfigError
 from core.formatting import local_time
 from core.model.job import Job
@@ -19,7 +19,7 @@ from core.workspace.paths import Workspace
 
 __all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "require_unsent", "sent_before", "switch", "wanted_times"]
 
-MOST_FIRES = 10_000
+MOST_SCHEDULED_RUNS = 10_000
 """A backfill of more is a mistake, or wants a query of its own."""
 
 
@@ -27,7 +27,7 @@ MOST_FIRES = 10_000
 class Backfilled:
     """What a backfill planned."""
 
-    fire_ids: Sequence[int]
+    scheduled_run_ids: Sequence[int]
     succeeded_before: int
     """Left out: these have a succeeded run."""
     planned_before: int
@@ -36,7 +36,7 @@ class Backfilled:
     @property
     def text(self) -> str:
         """In one line."""
-        parts = [f"{len(self.fire_ids)} fires planned"]
+        parts = [f"{len(self.scheduled_run_ids)} fires planned"]
         if self.succeeded_before:
             parts.append(f"{self.succeeded_before} left out that succeeded before")
         if self.planned_before:
@@ -107,8 +107,8 @@ def _moments(job: Job, first: date, last: date, now: datetime) -> list[datetime]
         found = [moment for moment in moments if moment <= now]
     else:
         tick = timedelta(microseconds=1)
-        found = list(fires(job, start - tick, end - tick))
-    if len(found) > MOST_FIRES:
+        found = list(scheduled_times(job, start - tick, end - tick))
+    if len(found) > MOST_SCHEDULED_RUNS:
         raise ConfigError(f"from {first} to {last} there are {len(found):,} fires", remedy="take a shorter range")
     return found
 

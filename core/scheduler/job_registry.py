@@ -19,14 +19,14 @@ from core.model.job import Job
 from core.records.agenda import Agenda
 from core.workspace.jobs import SUFFIX, parse_job
 
-__all__ = ["Entry", "Roster"]
+__all__ = ["JobRegistry", "RegisteredJob"]
 
 RACY_NS = 2_000_000_000
 """A file changed so shortly before it was read may change again without a new time stamp: FAT counts by 2 s."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegisteredJob:
     """A job, and the version of its file that it was read from."""
 
     job: Job
@@ -41,7 +41,7 @@ class _File:
     is_settled: bool
 
 
-class Roster:
+class JobRegistry:
     """The jobs of one workspace.
 
     Args:
@@ -51,7 +51,7 @@ class Roster:
     """
 
     def __init__(self, folder: Path, agenda: Agenda, now: Callable[[], datetime]) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, RegisteredJob] = {}
         self.problems: dict[str, dict[str, str]] = {}
         """Slug → `where`, `text`, `instead`."""
         self._folder = folder
@@ -61,9 +61,9 @@ class Roster:
         self._missing: set[str] = set()
         self._is_new = True
 
-    def refresh(self) -> dict[str, Entry | None]:
+    def refresh(self) -> dict[str, RegisteredJob | None]:
         """Looks at the folder; what is new: slug → entry, None where the file has gone. 500 files cost 2 ms."""
-        changed: dict[str, Entry | None] = {}
+        changed: dict[str, RegisteredJob | None] = {}
         found = self._stamps()
         for slug, stamp in found.items():
             known = self._files.get(slug)
@@ -100,7 +100,7 @@ class Roster:
         self.problems.pop("", None)
         return found
 
-    def _look(self, slug: str, stamp: tuple[int, int], changed: dict[str, Entry | None]) -> None:
+    def _look(self, slug: str, stamp: tuple[int, int], changed: dict[str, RegisteredJob | None]) -> None:
         path = self._folder / f"{slug}{SUFFIX}"
         try:
             content = path.read_bytes()
@@ -115,7 +115,7 @@ class Roster:
         if entry is not None and entry != self.entries.get(slug):
             self.entries[slug] = changed[slug] = entry
 
-    def _read(self, slug: str, path: Path, content: bytes, sha256: str) -> Entry | None:
+    def _read(self, slug: str, path: Path, content: bytes, sha256: str) -> RegisteredJob | None:
         try:
             text = content.decode("utf-8-sig")
             job = parse_job(path, text)
@@ -126,9 +126,9 @@ class Roster:
         self.problems.pop(slug, None)
         if self._agenda.in_force(slug).get(slug) != sha256:  # a restart with 500 jobs writes nothing
             self._agenda.add_job_version(slug, sha256, text, self._now())
-        return Entry(job, sha256)
+        return RegisteredJob(job, sha256)
 
-    def _last_good(self, slug: str, path: Path, error: ConfigError) -> Entry | None:
+    def _last_good(self, slug: str, path: Path, error: ConfigError) -> RegisteredJob | None:
         kept = self.entries.get(slug) or self._kept(slug, path)
         instead = "its last good version goes on" if kept else "the job does not run until it is mended"
         self.problems[slug] = _problem(
@@ -136,10 +136,10 @@ class Roster:
         )
         return kept
 
-    def _kept(self, slug: str, path: Path) -> Entry | None:
+    def _kept(self, slug: str, path: Path) -> RegisteredJob | None:
         version = self._agenda.job_version(slug)
         try:
-            return Entry(parse_job(path, version.document), version.sha256) if version else None
+            return RegisteredJob(parse_job(path, version.document), version.sha256) if version else None
         except ConfigError:  # this version of the program does not take it any more
             return None
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["Repeated"]
+__all__ = ["PeriodicTask"]
 
 LONGEST_END_S = 5.0
 
 
-class Repeated:
+class PeriodicTask:
     """Calls something each so many seconds.
 
     Args:

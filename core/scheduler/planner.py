@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from core.calendar.cron import Skipped, all_fires, decided
+from core.calendar.cron import Skipped, all_scheduled_times, decided
 from core.errors import ConfigError
 from core.model.job import Job
-from core.records.agenda import Agenda, NewFires
+from core.records.agenda import Agenda, NewScheduledRuns
 
 __all__ = ["Planner"]
 
@@ -120,7 +120,7 @@ class Planner:
         self._seen_at, self._leap = now, None
         return written
 
-    def next_fire_at(self) -> datetime | None:
+    def next_scheduled_at(self) -> datetime | None:
         """When there is something to write; None: never."""
         while self._heap and self._is_stale(self._heap[0]):
             heapq.heappop(self._heap)
@@ -148,7 +148,7 @@ class Planner:
             self._await_next(slug, job)
 
     def _await_next(self, slug: str, job: Job) -> None:
-        following = all_fires(job, self._watermarks[slug])
+        following = all_scheduled_times(job, self._watermarks[slug])
         for moment in following:
             heapq.heappush(self._heap, _Coming(moment, next(self._numbers), slug, job, following))
             return
@@ -157,7 +157,7 @@ class Planner:
         """Whether the job has changed since."""
         return self._jobs.get(coming.slug) is not coming.job
 
-    def _due(self, now: datetime) -> Iterator[NewFires]:
+    def _due(self, now: datetime) -> Iterator[NewScheduledRuns]:
         while self._heap and self._heap[0].at <= now:
             coming = heapq.heappop(self._heap)
             if self._is_stale(coming):
@@ -165,12 +165,12 @@ class Planner:
             yield self._decide(coming, now)
             self._watermarks[coming.slug] = now
 
-    def _decide(self, coming: _Coming, now: datetime) -> NewFires:
+    def _decide(self, coming: _Coming, now: datetime) -> NewScheduledRuns:
         job, skipped, found = coming.job, [], [coming.at]
         following = coming.following
         if self._leap and coming.at <= self._leap.until:
             skipped.append(Skipped(coming.at, self._leap.until, 0, self._leap.reason))
-            found, following = [], all_fires(job, self._leap.until)
+            found, following = [], all_scheduled_times(job, self._leap.until)
         for moment in following:
             if moment > now:
                 heapq.heappush(self._heap, _Coming(moment, next(self._numbers), coming.slug, job, following))
@@ -178,7 +178,7 @@ class Planner:
             found.append(moment)
         due = decided(job, found, now, self._grace_s)
         told = (*skipped, *due.skipped)
-        return NewFires(coming.slug, job.overlap, due.on_time, due.missed, told, now, _calendar_of(job))
+        return NewScheduledRuns(coming.slug, job.overlap, due.on_time, due.missed, told, now, _calendar_of(job))
 
     def _note_clock(self, now: datetime, *, accept: bool = False) -> None:
         """Sees whether the clock was set since it was last looked at."""

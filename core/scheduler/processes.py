@@ -47,7 +47,7 @@ class Workers(Protocol):
         """No fire comes soon, or ever again: what was made ready and not used ends."""
         ...
 
-    def start(self, fire_id: int) -> Worker:
+    def start(self, scheduled_run_id: int) -> Worker:
         """Begins that fire and returns at once.
 
         Raises:
@@ -121,13 +121,13 @@ class Processes:
             spare.dismiss()
         self._spares = [spare for spare in self._spares if spare.poll() is None]
 
-    def start(self, fire_id: int) -> Worker:
+    def start(self, scheduled_run_id: int) -> Worker:
         """See `Workers`."""
         while self._spares:
             spare = self._spares.pop(0)
-            if spare.tell(fire_id):
+            if spare.tell(scheduled_run_id):
                 return spare
-        return self._begin(str(fire_id))
+        return self._begin(str(scheduled_run_id))
 
     def _begin(self, what: str) -> _Process:
         output = tempfile.TemporaryFile()
@@ -150,10 +150,10 @@ class _Process:
         self._output = output
         self._words: str | None = None
 
-    def tell(self, fire_id: int) -> bool:
+    def tell(self, scheduled_run_id: int) -> bool:
         """Gives a waiting process its fire; whether it was there to hear it."""
         try:
-            self._stdin.write(f"{fire_id}\n".encode())
+            self._stdin.write(f"{scheduled_run_id}\n".encode())
             self._stdin.close()
         except OSError:
             self._leave()

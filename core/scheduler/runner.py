@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from core.calendar.cron import previous_fire
+from core.calendar.cron import previous_scheduled_time
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
-from core.records.agenda import BEAT_EVERY_S, Agenda, Fire, Request, RunnerBeat
+from core.records.agenda import BEAT_EVERY_S, Agenda, Request, RunnerStatus, ScheduledRun
 from core.records.ledger import Ledger
 from core.run.replay import ReplayTo
 from core.run.watchdog import RUNNER_STOPS, broken_off, timed_out
 from core.scheduler.commands import backfill, cancel, cancel_job, require_unsent, switch
 from core.scheduler.dry_runs import DryRuns
-from core.scheduler.job_registry import Entry, Roster
+from core.scheduler.job_registry import JobRegistry, RegisteredJob
 from core.scheduler.planner import Planner
 from core.scheduler.processes import BUSY, kill_process
 from core.workspace.identity import doubt
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from core.workspace.paths import Workspace
     from core.workspace.settings import Settings
 
-__all__ = ["Chore", "Runner", "alone"]
+__all__ = ["BackgroundTask", "Runner", "alone"]
 
 LOOK_EVERY_S = 0.25
 """How soon a request, or the end of a run, is seen."""
@@ -53,7 +53,7 @@ MOST_INTERRUPTIONS = 10
 LONGEST_WAIT_S = 3600.0
 
 
-class Chore(Protocol):
+class BackgroundTask(Protocol):
     """Something that goes on beside the runs, in a thread of its own: looks at brokers, mail."""
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class Chore(Protocol):
 class _Active:
     """A fire that is on its way."""
 
-    fire_id: int
+    scheduled_run_id: int
     job: Job | None
     worker: Worker | None
     """None: the process of an earlier runner, which goes on."""
@@ -111,7 +111,7 @@ def _who(agenda: Agenda) -> str:
     return "it does not say which process it is"
 
 
-def _lives(beat: RunnerBeat) -> bool:
+def _lives(beat: RunnerStatus) -> bool:
     import psutil
 
     try:
@@ -153,13 +153,13 @@ class Runner:
         note: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.roster = Roster(workspace.queries_dir, agenda, now)
+        self.roster = JobRegistry(workspace.queries_dir, agenda, now)
         self.planner = Planner(
             agenda,
             grace_s=settings.PSTT_GRACE_S,
             longest_gap=timedelta(days=settings.PSTT_MAX_CATCH_UP_DAYS),
         )
-        self.chores: Sequence[Chore] = ()
+        self.chores: Sequence[BackgroundTask] = ()
         """What goes on beside."""
         self.asked_to_stop = False
         """Somebody asked through the ledger."""
@@ -176,7 +176,7 @@ class Runner:
         self._patience_s = settings.PSTT_STOP_TIMEOUT_S + KILL_AFTER_S
         self._active: dict[str, _Active] = {}
         """Slug → what runs; one job never beside itself."""
-        self._changes: dict[str, Entry | None] = {}
+        self._changes: dict[str, RegisteredJob | None] = {}
         """Edits that the planner has yet to take."""
         self._beat_s: float | None = None
         self._ready_until_s: float | None = None
@@ -221,8 +221,10 @@ class Runner:
         self.roster.refresh()
         jobs = {slug: entry.job for slug, entry in self.roster.entries.items()}
         self.planner.open(jobs, now, before.beat_at if before else None, accept_clock=accept_clock)
-        for fire in self._agenda.running_fires():
-            self._active[fire.job] = _Active(fire.fire_id, self._job(fire.job), None, self._monotonic())
+        for scheduled_run in self._agenda.running_scheduled_runs():
+            self._active[scheduled_run.job] = _Active(
+                scheduled_run.scheduled_run_id, self._job(scheduled_run.job), None, self._monotonic()
+            )
         self._beat(now)
         _log().info("runner started: {} jobs, {} workers", len(jobs), self._settings.PSTT_WORKERS)
         self._tell()
@@ -245,7 +247,7 @@ class Runner:
 
     def _is_called(self) -> bool:
         """Whether there is something to do before the next tick: a fire, or a process that ended or wrote into the ledger."""
-        at = self.planner.next_fire_at()
+        at = self.planner.next_scheduled_at()
         if at is not None and at <= self._now():
             return True
         with suppress(PsttError):
@@ -256,7 +258,7 @@ class Runner:
 
     def _make_ready(self) -> None:
         """Has processes ready when fires come soon, and none when none has come for a while."""
-        at, now = self.planner.next_fire_at(), self._now()
+        at, now = self.planner.next_scheduled_at(), self._now()
         soon = timedelta(seconds=READY_BEFORE_S)
         if at is not None and at - now <= soon:
             free = self._settings.PSTT_WORKERS - len(self._active)
@@ -269,7 +271,7 @@ class Runner:
 
     def _pause_s(self) -> float:
         """Until the next look; less where a fire comes before it."""
-        at = self.planner.next_fire_at()
+        at = self.planner.next_scheduled_at()
         wait_s = (at - self._now()).total_seconds() if at else LOOK_EVERY_S
         return min(wait_s, LOOK_EVERY_S) if wait_s > 0 else LOOK_EVERY_S
 
@@ -300,9 +302,9 @@ class Runner:
 
     def _ask_to_end(self) -> None:
         for active in self._children():
-            fire = self._agenda.fire(active.fire_id)
-            if fire.state == "running" and fire.run_id:
-                self._ledger.ask_to_end(fire.run_id, RUNNER_STOPS, self._now())
+            scheduled_run = self._agenda.scheduled_run(active.scheduled_run_id)
+            if scheduled_run.state == "running" and scheduled_run.run_id:
+                self._ledger.ask_to_end(scheduled_run.run_id, RUNNER_STOPS, self._now())
 
     def _kill_all(self) -> None:
         for active in self._children():
@@ -399,109 +401,124 @@ class Runner:
         free = self._settings.PSTT_WORKERS - len(self._active)
         if free <= 0:
             return
-        for fire in self._agenda.startable(now):
-            if fire.job in self._active:
+        for scheduled_run in self._agenda.startable(now):
+            if scheduled_run.job in self._active:
                 continue
-            entry = self.roster.entries.get(fire.job)
+            entry = self.roster.entries.get(scheduled_run.job)
             if entry is None:
-                self._skip(fire, "there is no such job, or its file is wrong and was never right", now)
+                self._skip(scheduled_run, "there is no such job, or its file is wrong and was never right", now)
                 continue
             # A person may have run it for this time already; the calendar does not send it a second time.
-            if fire.kind in ("calendar", "catch_up") and (
-                sent := self._ledger.sent_before(fire.job, fire.scheduled_at)
+            if scheduled_run.kind in ("calendar", "catch_up") and (
+                sent := self._ledger.sent_before(scheduled_run.job, scheduled_run.scheduled_at)
             ):
-                self._skip(fire, f"run {sent.run_id} has sent it before", now)
+                self._skip(scheduled_run, f"run {sent.run_id} has sent it before", now)
                 continue
-            self._start(fire, entry)
+            self._start(scheduled_run, entry)
             free -= 1
             if not free:
                 return
 
-    def _start(self, fire: Fire, entry: Entry) -> None:
-        if fire.job_sha256 != entry.sha256:
-            self._agenda.assign(fire.fire_id, entry.sha256)
+    def _start(self, scheduled_run: ScheduledRun, entry: RegisteredJob) -> None:
+        if scheduled_run.job_sha256 != entry.sha256:
+            self._agenda.assign(scheduled_run.scheduled_run_id, entry.sha256)
         try:
-            worker = self._workers.start(fire.fire_id)
+            worker = self._workers.start(scheduled_run.scheduled_run_id)
         except OSError as error:  # no memory, no processes: the fire stays planned
             raise StorageFailed(
-                f"no process can be started for job {fire.job}", why=error.strerror or str(error)
+                f"no process can be started for job {scheduled_run.job}", why=error.strerror or str(error)
             ) from None
-        self._active[fire.job] = _Active(fire.fire_id, entry.job, worker, self._monotonic())
-        _log().info("fire {} of {} for {:%Y-%m-%d %H:%M:%S} UTC begins", fire.fire_id, fire.job, fire.scheduled_at)
+        self._active[scheduled_run.job] = _Active(scheduled_run.scheduled_run_id, entry.job, worker, self._monotonic())
+        _log().info(
+            "fire {} of {} for {:%Y-%m-%d %H:%M:%S} UTC begins",
+            scheduled_run.scheduled_run_id,
+            scheduled_run.job,
+            scheduled_run.scheduled_at,
+        )
 
-    def _skip(self, fire: Fire, reason: str, now: datetime) -> None:
-        self._agenda.skip(fire.fire_id, reason, now)
-        _log().warning("fire {} of {} is skipped: {}", fire.fire_id, fire.job, reason)
-        self._answer(fire, f"skipped: {reason}", now)
+    def _skip(self, scheduled_run: ScheduledRun, reason: str, now: datetime) -> None:
+        self._agenda.skip(scheduled_run.scheduled_run_id, reason, now)
+        _log().warning("fire {} of {} is skipped: {}", scheduled_run.scheduled_run_id, scheduled_run.job, reason)
+        self._answer(scheduled_run, f"skipped: {reason}", now)
 
     def _settle_ended(self, now: datetime) -> None:
         for slug, active in list(self._active.items()):
             code = active.worker.poll() if active.worker else None
             if active.worker is not None and code is None:
                 continue
-            fire = self._agenda.fire(active.fire_id)
-            if active.worker is None and not self._has_ended(fire, now):
+            scheduled_run = self._agenda.scheduled_run(active.scheduled_run_id)
+            if active.worker is None and not self._has_ended(scheduled_run, now):
                 continue
-            if active.worker is not None and self._was_taken_by_another(fire):
+            if active.worker is not None and self._was_taken_by_another(scheduled_run):
                 self._words_of(active)
-                self._active[slug] = _Active(fire.fire_id, active.job, None, active.started_s)
+                self._active[slug] = _Active(scheduled_run.scheduled_run_id, active.job, None, active.started_s)
                 continue
-            self._settle(fire, active, code, now)
+            self._settle(scheduled_run, active, code, now)
             del self._active[slug]  # only now: what the ledger could not take is tried again by the next tick
 
-    def _was_taken_by_another(self, fire: Fire) -> bool:
+    def _was_taken_by_another(self, scheduled_run: ScheduledRun) -> bool:
         """Whether a process of an earlier runner, which was just beginning when that was killed, took the fire first."""
-        if fire.state != "running" or fire.run_id is None or self._ledger.run(fire.run_id).state != "running":
+        if (
+            scheduled_run.state != "running"
+            or scheduled_run.run_id is None
+            or self._ledger.run(scheduled_run.run_id).state != "running"
+        ):
             return False
-        return self._ledger.is_alive(fire.run_id)
+        return self._ledger.is_alive(scheduled_run.run_id)
 
     @staticmethod
     def _words_of(active: _Active) -> str:
         return active.worker.last_words() if active.worker else ""
 
-    def _has_ended(self, fire: Fire, now: datetime) -> bool:
+    def _has_ended(self, scheduled_run: ScheduledRun, now: datetime) -> bool:
         """Of a process of an earlier runner."""
-        if fire.run_id and self._ledger.run(fire.run_id).state == "running":
+        if scheduled_run.run_id and self._ledger.run(scheduled_run.run_id).state == "running":
             self._ledger.mark_interrupted(now)
-            return self._ledger.run(fire.run_id).state != "running"
+            return self._ledger.run(scheduled_run.run_id).state != "running"
         return True
 
-    def _settle(self, fire: Fire, active: _Active, code: int | None, now: datetime) -> None:
+    def _settle(self, scheduled_run: ScheduledRun, active: _Active, code: int | None, now: datetime) -> None:
         words = self._words_of(active)
-        if fire.state == "planned" and code == BUSY:
-            self._wait_for_busy(fire, active, now)
+        if scheduled_run.state == "planned" and code == BUSY:
+            self._wait_for_busy(scheduled_run, active, now)
             return
-        if fire.state == "planned":
-            fire = self._refuse(fire, active, code, words, now)
-        if fire.state != "running" or fire.run_id is None:
+        if scheduled_run.state == "planned":
+            scheduled_run = self._refuse(scheduled_run, active, code, words, now)
+        if scheduled_run.state != "running" or scheduled_run.run_id is None:
             return
-        run = self._ledger.run(fire.run_id)
+        run = self._ledger.run(scheduled_run.run_id)
         if run.state == "running":
             run = self._close(run, active, code, words, now)
-        self._conclude(fire, run, now)
+        self._conclude(scheduled_run, run, now)
 
-    def _wait_for_busy(self, fire: Fire, active: _Active, now: datetime) -> None:
+    def _wait_for_busy(self, scheduled_run: ScheduledRun, active: _Active, now: datetime) -> None:
         """The job runs elsewhere, by hand."""
-        if fire.kind == "calendar" and active.job is not None and active.job.overlap == "skip":
-            self._skip(fire, 'the job was running, started by hand; "overlap" is skip', now)
+        if scheduled_run.kind == "calendar" and active.job is not None and active.job.overlap == "skip":
+            self._skip(scheduled_run, 'the job was running, started by hand; "overlap" is skip', now)
         else:
-            self._agenda.repeat(fire.fire_id, now + timedelta(seconds=WAIT_FOR_BUSY_S), "the job runs, started by hand")
+            self._agenda.repeat(
+                scheduled_run.scheduled_run_id,
+                now + timedelta(seconds=WAIT_FOR_BUSY_S),
+                "the job runs, started by hand",
+            )
 
-    def _refuse(self, fire: Fire, active: _Active, code: int | None, words: str, now: datetime) -> Fire:
+    def _refuse(
+        self, scheduled_run: ScheduledRun, active: _Active, code: int | None, words: str, now: datetime
+    ) -> ScheduledRun:
         """Its process ended before the run began: that is a run that failed."""
         if active.is_killed or active.job is None:
-            return fire
+            return scheduled_run
         why = f"its process ended with code {code}" + (f": {words}" if words else "")
         self._ledger.refuse(
             active.job,
-            fire.scheduled_at,
+            scheduled_run.scheduled_at,
             broken_off(f"{why}, before the run began"),
             now,
-            fire_id=fire.fire_id,
-            job_sha256=fire.job_sha256,
-            asked_by=fire.asked_by,
+            scheduled_run_id=scheduled_run.scheduled_run_id,
+            job_sha256=scheduled_run.job_sha256,
+            asked_by=scheduled_run.asked_by,
         )
-        return self._agenda.fire(fire.fire_id)
+        return self._agenda.scheduled_run(scheduled_run.scheduled_run_id)
 
     def _close(self, run: Run, active: _Active, code: int | None, words: str, now: datetime) -> Run:
         """The process did not live to write the verdict."""
@@ -515,19 +532,19 @@ class Runner:
             run.run_id, "interrupted", broken_off(f"{why}; how many rows arrived is not known"), now
         )
 
-    def _conclude(self, fire: Fire, run: Run, now: datetime) -> None:
+    def _conclude(self, scheduled_run: ScheduledRun, run: Run, now: datetime) -> None:
         """The fire is done, or is run again: see `_retry_wait_s`."""
         text = f"{run.state}: {run.error_text}" if run.error_text else run.state
-        _log().info("fire {} of {}: run {} {}", fire.fire_id, fire.job, run.run_id, text)
-        wait_s = self._retry_wait_s(fire, run)
+        _log().info("fire {} of {}: run {} {}", scheduled_run.scheduled_run_id, scheduled_run.job, run.run_id, text)
+        wait_s = self._retry_wait_s(scheduled_run, run)
         if wait_s is None:
-            self._agenda.finish(fire.fire_id, now)
-            self._answer(fire, f"run {run.run_id} {run.state}", now)
+            self._agenda.finish(scheduled_run.scheduled_run_id, now)
+            self._answer(scheduled_run, f"run {run.run_id} {run.state}", now)
             return
         at = now + timedelta(seconds=wait_s) if wait_s else None
-        self._agenda.repeat(fire.fire_id, at, f"run {run.run_id} {text}; it is tried again")
+        self._agenda.repeat(scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again")
 
-    def _retry_wait_s(self, fire: Fire, run: Run) -> float | None:
+    def _retry_wait_s(self, scheduled_run: ScheduledRun, run: Run) -> float | None:
         """Seconds until the fire is tried again; None: its verdict stands.
 
         A run that was broken off begins again at once. One that failed before its first message for a reason that may
@@ -536,23 +553,23 @@ class Runner:
         """
         first = self._settings.PSTT_RUN_RETRY_WAIT_S
         if run.state == "interrupted":
-            if fire.tries > MOST_INTERRUPTIONS:
+            if scheduled_run.tries > MOST_INTERRUPTIONS:
                 return None
-            return 0.0 if fire.tries <= 3 else min(first * 2 ** (fire.tries - 4), LONGEST_WAIT_S)
-        if run.state == "failed" and run.error_retriable and fire.tries <= self._settings.PSTT_RUN_RETRIES:
-            return float(min(first * 2 ** (fire.tries - 1), LONGEST_WAIT_S))
+            return 0.0 if scheduled_run.tries <= 3 else min(first * 2 ** (scheduled_run.tries - 4), LONGEST_WAIT_S)
+        if run.state == "failed" and run.error_retriable and scheduled_run.tries <= self._settings.PSTT_RUN_RETRIES:
+            return float(min(first * 2 ** (scheduled_run.tries - 1), LONGEST_WAIT_S))
         return None
 
-    def _answer(self, fire: Fire, answer: str, now: datetime) -> None:
-        if fire.request_id is not None:
-            self._agenda.finish_request(fire.request_id, answer, now)
+    def _answer(self, scheduled_run: ScheduledRun, answer: str, now: datetime) -> None:
+        if scheduled_run.request_id is not None:
+            self._agenda.finish_request(scheduled_run.request_id, answer, now)
 
     def _end_overdue(self, now: datetime) -> None:
         """A process that does not obey its own time-out, or a wish to cancel, is killed."""
         for active in self._active.values():
             if active.is_killed or not (self._is_overdue(active) or self._defies(active, now)):
                 continue
-            self._say("error", f"the process of fire {active.fire_id} does not end and is killed")
+            self._say("error", f"the process of fire {active.scheduled_run_id} does not end and is killed")
             active.is_killed = True
             self._kill(active)
 
@@ -560,14 +577,14 @@ class Runner:
         if active.worker is not None:
             active.worker.kill()
             return
-        run_id = self._agenda.fire(active.fire_id).run_id
+        run_id = self._agenda.scheduled_run(active.scheduled_run_id).run_id
         host, pid, started_at = self._ledger.process_of(run_id) if run_id else ("", 0, 0.0)
         if host == platform.node():
             kill_process(pid, started_at)
 
     def _defies(self, active: _Active, now: datetime) -> bool:
         """Whether it was asked to end so long ago that it cannot be waiting for its last batch."""
-        run_id = self._agenda.fire(active.fire_id).run_id
+        run_id = self._agenda.scheduled_run(active.scheduled_run_id).run_id
         asked_at = self._ledger.run(run_id).cancel_asked_at if run_id else None
         return asked_at is not None and (now - asked_at).total_seconds() > self._patience_s
 
@@ -618,18 +635,18 @@ class Runner:
             made = backfill(
                 self._agenda, job, first, last, asked_by=who, now=now, again=again, request_id=request.request_id
             )
-            return "taken" if made.fire_ids else "done", made.text
+            return "taken" if made.scheduled_run_ids else "done", made.text
         at = datetime.fromisoformat(request.args["at"]) if request.args.get("at") else None
         if at is not None and at.tzinfo is None:
             raise ConfigError(f"{at} has no offset")
-        moment = at or previous_fire(job, now) or now.replace(microsecond=0)
+        moment = at or previous_scheduled_time(job, now) or now.replace(microsecond=0)
         require_unsent(self._ledger, job, moment, again=bool(request.args.get("again")))
         args = {"parameters": dict(request.args.get("parameters") or {})}
         return "taken", self._plan_asked(request, job.slug, moment, args, now)
 
     def _plan_asked(self, request: Request, slug: str, at: datetime, args: Mapping[str, Any], now: datetime) -> str:
         self._known(slug)
-        (fire_id,) = self._agenda.plan_asked(
+        (scheduled_run_id,) = self._agenda.plan_asked(
             slug,
             [at.astimezone(UTC)],
             kind="request",
@@ -638,7 +655,7 @@ class Runner:
             args=args,
             request_id=request.request_id,
         )
-        return f"planned as fire {fire_id}"
+        return f"planned as fire {scheduled_run_id}"
 
     def _known(self, slug: str) -> Job:
         entry = self.roster.entries.get(slug)
@@ -656,7 +673,7 @@ class Runner:
         process = psutil.Process()
         used = process.memory_info().rss
         self._agenda.beat(
-            RunnerBeat(
+            RunnerStatus(
                 host=platform.node(),
                 pid=os.getpid(),
                 pid_started_at=process.create_time(),

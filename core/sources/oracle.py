@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DbType
 from core.model.query import LiteralText, Step
-from core.model.source import Column, Kind
+from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["OracleSource"]
@@ -28,7 +28,7 @@ __all__ = ["OracleSource"]
 oracledb.defaults.fetch_decimals = True  # a bare NUMBER as a double would lose digits
 oracledb.defaults.fetch_lobs = False  # CLOB and BLOB as str and bytes, without a round trip each
 
-_KINDS: dict[Any, Kind] = {
+_KINDS: dict[Any, ColumnType] = {
     oracledb.DB_TYPE_BINARY_FLOAT: "float",
     oracledb.DB_TYPE_BINARY_DOUBLE: "float",
     oracledb.DB_TYPE_BINARY_INTEGER: "integer",
@@ -270,11 +270,11 @@ class OracleSource(PooledSource):
         offset = getattr(detail, "offset", 0)
         return self.failed(f"{text} (at character {offset + 1})" if code and offset else text)
 
-    def facts(self, raw: oracledb.Connection) -> Iterator[Fact]:
+    def facts(self, raw: oracledb.Connection) -> Iterator[CheckResult]:
         """Version, account, and whether it may write."""
         subject = f"database {self.name}"
         mode = "thin" if raw.thin else "thick"
-        yield Fact("pass", subject, f"Oracle {raw.version} ({mode} mode), account {raw.username.upper()}")
+        yield CheckResult("pass", subject, f"Oracle {raw.version} ({mode} mode), account {raw.username.upper()}")
         with raw.cursor() as cursor:
             cursor.execute(
                 "SELECT privilege FROM session_privs WHERE privilege LIKE '%INSERT ANY%' OR privilege LIKE '%UPDATE ANY%' "
@@ -282,7 +282,9 @@ class OracleSource(PooledSource):
             )
             rights = [name for (name,) in cursor.fetchall()]
         if rights:
-            yield Fact("warn", subject, f"the account may {', '.join(rights)}", "use an account that may only SELECT")
+            yield CheckResult(
+                "warn", subject, f"the account may {', '.join(rights)}", "use an account that may only SELECT"
+            )
 
     def _use_thick_mode(self) -> None:
         if not oracledb.is_thin_mode():
@@ -322,7 +324,7 @@ def _column(described: Any) -> Column:
     return Column(name, _KINDS.get(code, "unknown"), label)
 
 
-def _number(precision: int | None, scale: int | None) -> tuple[Kind, str]:
+def _number(precision: int | None, scale: int | None) -> tuple[ColumnType, str]:
     """FLOAT is described with scale -127; a bare NUMBER has neither and may hold anything."""
     if not precision and scale in (None, 0, -127):
         return "decimal", "NUMBER"

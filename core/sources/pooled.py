@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DatabaseConnection, DbType
 from core.model.query import Step
 from core.model.source import CANCEL_S, Column, Rows
@@ -67,7 +67,7 @@ class PooledSource(ABC):
         """The error in our words; `reading` says that rows have been handed over already."""
 
     @abstractmethod
-    def facts(self, raw: Any) -> Iterator[Fact]:
+    def facts(self, raw: Any) -> Iterator[CheckResult]:
         """What `check` says beyond having connected."""
 
     def stop(self, raw: Any) -> None:
@@ -166,7 +166,7 @@ class PooledSource(ABC):
         if active is not None:
             active.session.stop()
 
-    def check(self) -> list[Fact]:
+    def check(self) -> list[CheckResult]:
         """See `core.model.all.Source.check`."""
         subject = f"database {self.name}"
         started = perf_counter()
@@ -175,10 +175,10 @@ class PooledSource(ABC):
                 ms = (perf_counter() - started) * 1000
                 look = connected.session.begin(lambda: self.translated(lambda: list(self.facts(connected.raw))))
                 facts = self.answered(connected.session, look)
-            return [Fact("pass", subject, f"reached in {ms:.0f} ms"), *facts]
+            return [CheckResult("pass", subject, f"reached in {ms:.0f} ms"), *facts]
         except PsttError as error:
             away = isinstance(error, SourceUnavailable)
-            return [Fact("fail", subject, error.text, error.remedy, unreachable=away)]
+            return [CheckResult("fail", subject, error.text, error.remedy, unreachable=away)]
 
     def close(self) -> None:
         """See `core.model.all.Source.close`."""

@@ -27,17 +27,17 @@ from psycopg.types import TypeInfo
 from psycopg.types.string import TextLoader
 
 from core.errors import ConfigError, PsttError
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DbType
 from core.model.query import Step
-from core.model.source import Column, Kind
+from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource
 
 __all__ = ["PostgresSource"]
 
 T = TypeVar("T")
 
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, ColumnType] = {
     "int2": "integer",
     "int4": "integer",
     "int8": "integer",
@@ -327,7 +327,7 @@ class PostgresSource(PooledSource):
     def _no_such_database(self, text: str) -> ConfigError:
         return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")
 
-    def facts(self, raw: psycopg.Connection[Any]) -> Iterator[Fact]:
+    def facts(self, raw: psycopg.Connection[Any]) -> Iterator[CheckResult]:
         """Version, account, and whether it may write."""
         subject = f"database {self.name}"
         row = raw.execute(
@@ -339,10 +339,10 @@ class PostgresSource(PooledSource):
         ).fetchone()
         version, user, is_super, may_write = row or ("?", "?", False, False)
         tls = "TLS" if raw.pgconn.ssl_in_use else "no TLS"
-        yield Fact("pass", subject, f"PostgreSQL {version}, account {user}, {tls}")
+        yield CheckResult("pass", subject, f"PostgreSQL {version}, account {user}, {tls}")
         if is_super or may_write:
             how = "is a superuser" if is_super else "may write to tables"
-            yield Fact("warn", subject, f"account {user} {how}", "use an account that may only SELECT")
+            yield CheckResult("warn", subject, f"account {user} {how}", "use an account that may only SELECT")
 
 
 def _text(step: Step) -> bytes:

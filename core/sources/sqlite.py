@@ -17,17 +17,17 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from core.errors import ConfigError, PsttError
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DbType
 from core.model.query import Step
-from core.model.source import Column, Kind
+from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource, fetched
 from core.sql.lexer import lex
 
 __all__ = ["SqliteSource"]
 
 # The first word found in the declared type decides, as SQLite's own affinity rules do.
-_KINDS: tuple[tuple[str, Kind], ...] = (
+_KINDS: tuple[tuple[str, ColumnType], ...] = (
     ("TIMESTAMP", "datetime"),
     ("DATETIME", "datetime"),
     ("DATE", "date"),
@@ -147,11 +147,11 @@ class SqliteSource(PooledSource):
             )
         return self.failed(text)
 
-    def facts(self, raw: sqlite3.Connection) -> Iterator[Fact]:
+    def facts(self, raw: sqlite3.Connection) -> Iterator[CheckResult]:
         """Version, and how it is opened."""
         how = "may write (allow_writes)" if self.connection.allow_writes else "opened read-only"
         tables = raw.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]
-        yield Fact(
+        yield CheckResult(
             "pass", f"database {self.name}", f"SQLite {sqlite3.sqlite_version}, {tables} tables and views, {how}"
         )
 
@@ -169,7 +169,7 @@ def _uri(path: PurePath) -> str:
 
 def _column(name: str, declared: str | None) -> Column:
     upper = (declared or "").upper()
-    kind: Kind = next((kind for word, kind in _KINDS if word in upper), "unknown")
+    kind: ColumnType = next((kind for word, kind in _KINDS if word in upper), "unknown")
     return Column(name, kind, declared or "value")
 
 

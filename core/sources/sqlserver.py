@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import pyodbc
 
 from core.errors import ConfigError, PsttError
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DbType
 from core.model.query import Step
-from core.model.source import Column, Kind
+from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
 __all__ = ["SqlServerSource"]
@@ -28,7 +28,7 @@ pyodbc.pooling = (
 )
 
 _DATETIMEOFFSET = -155
-_KINDS_BY_TYPE: dict[type, Kind] = {
+_KINDS_BY_TYPE: dict[type, ColumnType] = {
     int: "integer",
     float: "float",
     Decimal: "decimal",
@@ -195,20 +195,20 @@ class SqlServerSource(PooledSource):
             return self.lost(text, reading=reading)
         return self.failed(text)
 
-    def facts(self, raw: pyodbc.Connection) -> Iterator[Fact]:
+    def facts(self, raw: pyodbc.Connection) -> Iterator[CheckResult]:
         """Version, account, and whether it may write."""
         subject = f"database {self.name}"
         cursor = raw.cursor()
         try:
             version, login = cursor.execute("SELECT @@VERSION, SUSER_SNAME()").fetchone()
-            yield Fact("pass", subject, f"{str(version).splitlines()[0]}, account {login}")
+            yield CheckResult("pass", subject, f"{str(version).splitlines()[0]}, account {login}")
             row = cursor.execute(
                 "SELECT IS_SRVROLEMEMBER('sysadmin'), IS_MEMBER('db_owner'), IS_MEMBER('db_datawriter')"
             ).fetchone()
         finally:
             cursor.close()
         if any(row):
-            yield Fact("warn", subject, f"account {login} may write", "use a login that may only SELECT")
+            yield CheckResult("warn", subject, f"account {login} may write", "use a login that may only SELECT")
 
     @property
     def _no_answer(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from core.sql.lexer import Token
 
-__all__ = ["Place", "places"]
+__all__ = ["TokenContext", "places"]
 
 _VALUE_AFTER = frozenset(
     """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH
@@ -28,7 +28,7 @@ _FROM_FUNCTIONS = frozenset({"EXTRACT", "SUBSTRING", "TRIM", "OVERLAY", "POSITIO
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenContext:
     """What surrounds a token; the texts of its neighbours in capitals, blanks and comments left out."""
 
     context: tuple[str, ...]
@@ -85,17 +85,17 @@ class Place:
         return before in _VALUE_AFTER or (is_sign and before not in _NO_VALUE_BEHIND)
 
 
-def places(tokens: Sequence[Token]) -> list[Place]:
+def places(tokens: Sequence[Token]) -> list[TokenContext]:
     """One for each token, blanks included."""
     texts = [token.upper for token in tokens if token.is_significant]
     padded = ["", "", "", "", *texts, ""]
-    found: list[Place] = []
+    found: list[TokenContext] = []
     stack = [("", "", 0)]
     seen = 0
     for token in tokens:
         opener, clause, opened = stack[-1]
         after = padded[seen + 5] if seen < len(texts) else ""
-        found.append(Place((*padded[seen : seen + 4], after), opener, clause, seen - opened))
+        found.append(TokenContext((*padded[seen : seen + 4], after), opener, clause, seen - opened))
         if not token.is_significant:
             continue
         if token.kind == "word" and token.upper in _CLAUSES:

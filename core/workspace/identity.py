@@ -23,14 +23,14 @@ from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, StorageFailed
 from core.workspace.paths import Workspace, write_whole
 
-__all__ = ["Answer", "Identity", "Place", "answer", "doubt", "own_identity", "read_identity"]
+__all__ = ["Answer", "Identity", "WorkspaceLocation", "answer", "doubt", "own_identity", "read_identity"]
 
 Answer = Literal["moved", "copied"]
 KEPT_PLACES = 50
 """A container that gets another host name at each start adds one each time."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class WorkspaceLocation(msgspec.Struct, frozen=True):
     """Where a workspace is."""
 
     host: str
@@ -39,12 +39,12 @@ class Place(msgspec.Struct, frozen=True):
     """The file system's number of `.pstt`: kept when the folder is renamed, another one in a copy; empty: not known."""
 
     @classmethod
-    def of(cls, workspace: Workspace) -> Place:
+    def of(cls, workspace: Workspace) -> WorkspaceLocation:
         """Where this workspace is now."""
         number = workspace.state_dir.stat().st_ino if workspace.state_dir.is_dir() else 0
         return cls(platform.node(), os.path.normcase(workspace.root.resolve()), str(number or ""))
 
-    def is_same(self, other: Place) -> bool:
+    def is_same(self, other: WorkspaceLocation) -> bool:
         """Whether two of host, path and folder agree, as after a rename, a restored backup or a new container."""
         same_folder = self.folder == other.folder != ""
         return (self.host == other.host) + (self.path == other.path) + same_folder >= 2
@@ -57,8 +57,8 @@ class Identity(msgspec.Struct, frozen=True):
     """The id of a workspace, and where it was used."""
 
     id: str
-    place: Place
-    earlier: tuple[tuple[Place, str], ...] = ()
+    place: WorkspaceLocation
+    earlier: tuple[tuple[WorkspaceLocation, str], ...] = ()
     """Places that it was moved from, and when that was noticed (ISO 8601, UTC)."""
 
     def was_at(self, host: str, path: str, moment: str) -> bool:
@@ -97,10 +97,10 @@ def own_identity(workspace: Workspace, now: datetime) -> Identity:
     with _locked(workspace):
         known = read_identity(workspace)
         if known is None:
-            return _write(workspace, Identity(secrets.token_hex(6), Place.of(workspace)))
+            return _write(workspace, Identity(secrets.token_hex(6), WorkspaceLocation.of(workspace)))
         if question := _question(workspace, known):
             raise question
-        here = Place.of(workspace)
+        here = WorkspaceLocation.of(workspace)
         return known if known.place == here else _write(workspace, _moved(known, here, now))
 
 
@@ -127,12 +127,12 @@ def answer(workspace: Workspace, given: Answer, now: datetime) -> Identity:
                 "this workspace has no identity yet",
                 remedy="nothing is to be done: the first run of exactly_once makes it",
             )
-        here = Place.of(workspace)
+        here = WorkspaceLocation.of(workspace)
         return _write(workspace, _moved(known, here, now) if given == "moved" else Identity(secrets.token_hex(6), here))
 
 
 def _question(workspace: Workspace, known: Identity) -> ConfigError | None:
-    here = Place.of(workspace)
+    here = WorkspaceLocation.of(workspace)
     if known.place.is_same(here):
         return None
     certain = False
@@ -159,7 +159,7 @@ def _id_at(root: Path) -> str | None:
     return found.id if found else None
 
 
-def _moved(known: Identity, here: Place, now: datetime) -> Identity:
+def _moved(known: Identity, here: WorkspaceLocation, now: datetime) -> Identity:
     if (known.place.host, known.place.path) == (here.host, here.path):
         return msgspec.structs.replace(known, place=here)
     earlier = (*known.earlier, (known.place, iso_utc(now)))

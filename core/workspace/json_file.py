@@ -14,7 +14,7 @@ from core.errors import ConfigError
 
 __all__ = ["JsonFile", "nearest", "parse_json_file", "read_json_file"]
 
-Place = tuple[str | int, ...]
+FilePosition = tuple[str | int, ...]
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PLAIN = re.compile(r"[^,\]}\s]+")
@@ -28,7 +28,7 @@ class JsonFile:
     path: Path
     text: str = field(repr=False)
     document: Any = field(repr=False)
-    offsets: dict[Place, int] = field(default_factory=dict)
+    offsets: dict[FilePosition, int] = field(default_factory=dict)
 
     def error(self, place: Iterable[str | int], what: str, *, why: str = "", remedy: str = "") -> ConfigError:
         """A ConfigError at that value, or at the nearest value around it."""
@@ -117,7 +117,7 @@ def _too_deep(path: Path) -> ConfigError:
     )
 
 
-def _refuse_halves(file: JsonFile, value: Any, place: Place) -> None:
+def _refuse_halves(file: JsonFile, value: Any, place: FilePosition) -> None:
     """Half of a character, written as an escape, is JSON all the same and can be sent nowhere."""
     if isinstance(value, dict):
         members: Iterable[tuple[str | int, Any]] = value.items()
@@ -151,7 +151,7 @@ def _line_and_column(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
 
 
-def _locate(file: JsonFile, start: int, place: Place) -> int:
+def _locate(file: JsonFile, start: int, place: FilePosition) -> int:
     """Notes where each value begins, in a text that is known to be JSON; the offset after the value."""
     text = file.text
     at = _skip(text, start)
@@ -168,7 +168,7 @@ def _locate(file: JsonFile, start: int, place: Place) -> int:
     return _end(_STRING if text[at] == '"' else _PLAIN, text, at)
 
 
-def _locate_members(file: JsonFile, at: int, place: Place) -> int:
+def _locate_members(file: JsonFile, at: int, place: FilePosition) -> int:
     text = file.text
     at = _skip(text, at + 1)
     while text[at] != "}":

@@ -133,9 +133,9 @@ def test_the_runner_sends_it_where_the_request_says(place):
         at = app.ledger.run(place.run_id).scheduled_at
         for to in ("job", "run", None):  # None: planned by an earlier version
             args = {"of_run": place.run_id, "rejects_only": False} | ({"to": to} if to else {})
-            (fire,) = agenda.plan_asked("export", [at], kind="request", asked_by="anna", now=now(), args=args)
-            agenda.assign(fire, "ab")
-            work(app, fire, now)
+            (scheduled_run,) = agenda.plan_asked("export", [at], kind="request", asked_by="anna", now=now(), args=args)
+            agenda.assign(scheduled_run, "ab")
+            work(app, scheduled_run, now)
     assert place.counts() == (57, 19)
 
 

@@ -110,10 +110,12 @@ def test_jobs_run_on_their_calendar_and_an_edit_counts_within_two_seconds(place,
     place.edit(enabled=False)
     edited_at = datetime.now(UTC)
     time.sleep(4.5)
-    fires = place.agenda(Agenda.fires, edited_at - timedelta(minutes=5), edited_at + timedelta(minutes=5))
-    assert all(fire.state in ("done", "skipped") for fire in fires)
-    assert max(fire.scheduled_at for fire in fires) <= edited_at + timedelta(seconds=2)
-    done = [fire for fire in fires if fire.state == "done"]
+    scheduled_runs = place.agenda(
+        Agenda.scheduled_runs, edited_at - timedelta(minutes=5), edited_at + timedelta(minutes=5)
+    )
+    assert all(scheduled_run.state in ("done", "skipped") for scheduled_run in scheduled_runs)
+    assert max(scheduled_run.scheduled_at for scheduled_run in scheduled_runs) <= edited_at + timedelta(seconds=2)
+    done = [scheduled_run for scheduled_run in scheduled_runs if scheduled_run.state == "done"]
     assert len({message.key() for message in kafka.read(place.topic)}) == 500
     assert kafka.count(place.topic) == 500 * len(done)
     assert {run.state for run in place.runs()} == {"succeeded"}
@@ -135,9 +137,9 @@ def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_o
     days = sorted(f"{run.scheduled_at:%m-%d %H:%M}" for run in place.runs())[:3]
     assert days == ["01-10 01:00", "01-11 01:00", "01-12 01:00"]
     listed = place.json("fires", "--days", "3000", "--job", "export")["fires"]
-    assert [(fire["kind"], fire["run_state"]) for fire in listed] == [("backfill", "succeeded")] * 3 + [
-        ("request", "succeeded")
-    ]
+    assert [(scheduled_run["kind"], scheduled_run["run_state"]) for scheduled_run in listed] == [
+        ("backfill", "succeeded")
+    ] * 3 + [("request", "succeeded")]
     assert place.run("fires", "--days", "3000").stdout.count("✔ complete, run ") == 4
     again = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
     assert (again["planned"], again["succeeded_before"]) == (0, 3)
@@ -164,8 +166,8 @@ def test_a_process_made_ready_before_the_fire_ends_with_its_runner_and_knows_con
 def test_next_lists_the_fires_of_all_enabled_jobs_with_their_offset(place):
     place.make(scheduling_mode="cron", cron="0 2 * * *")
     found = place.json("next", "--days", "3")["fires"]
-    assert [fire["job"] for fire in found] == ["export"] * 3
-    moments = [datetime.fromisoformat(fire["scheduled_at"]) for fire in found]
+    assert [scheduled_run["job"] for scheduled_run in found] == ["export"] * 3
+    moments = [datetime.fromisoformat(scheduled_run["scheduled_at"]) for scheduled_run in found]
     assert all(moment.utcoffset() is not None and moment.hour == 2 for moment in moments)
     assert "every day at 02:00, Europe/Rome" in place.run("next").stdout
     assert place.run("disable", "export").returncode == 0
@@ -299,7 +301,7 @@ def test_a_runner_killed_in_the_middle_loses_no_fire_and_no_row(tmp_path, postgr
     story = live_through(tmp_path / "ws", postgres, kafka, times=3, rows=5_000, interval_s=3, seed=11)
     assert story.wrong == []
     assert story.kills == 3
-    assert story.fires >= 4
+    assert story.scheduled_runs >= 4
 
 
 def test_of_two_runners_at_once_one_works_and_one_leaves_with_the_message(tmp_path):
@@ -328,7 +330,7 @@ def test_a_dry_run_by_the_runner_tells_what_it_found_and_leaves_nothing_behind(p
         told.answer,
     )
     assert (place.runs(), kafka.count(place.topic)) == ([], 0)
-    assert place.agenda(Agenda.fires_of, told.request_id) == []
+    assert place.agenda(Agenda.scheduled_runs_of, told.request_id) == []
     assert not list(place.folder.glob(".pstt/spool/*"))
     assert place.json("metrics", "summary")["total_sent"] == 0
 

@@ -223,7 +223,7 @@ def test_acknowledged_messages_stand_where_the_delivery_says_with_key_bytes_and_
         assert delivery.acknowledged == 300
         assert set(delivery.attempts) == {1}
         assert all(0 < latency_ms < 60_000 for latency_ms in delivery.latencies_ms)
-        assert all(before_us <= at_us <= time.time_ns() // 1000 for at_us in delivery.handed_over_at_us)
+        assert all(before_us <= at_us <= time.time_ns() // 1000 for at_us in delivery.sent_at_us)
         for index in range(300):
             record = there[delivery.partitions[index], delivery.offsets[index]]
             assert (record.key, record.value) == (batch.keys[index], batch.values[index])

@@ -11,13 +11,13 @@ from loguru import logger
 
 from core.admin.logs import start_logging
 from core.notify.channels import channel_problem, doors
-from core.notify.notification import Notice
+from core.notify.notification import Notification
 from core.notify.outbox import Outbox, entry_of
 from tests.rigs.workspace import log_text
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 TOKEN = "T0k3n-of-the-channel"
-NOTICE = Notice("✘ Kafka Produzione: Kafka does not answer", "It does not answer since 06:00 – più di 5 min.")
+NOTICE = Notification("✘ Kafka Produzione: Kafka does not answer", "It does not answer since 06:00 – più di 5 min.")
 
 
 class Web:

@@ -451,9 +451,9 @@ def test_a_broker_that_goes_down_while_it_is_entered_is_no_mistake_of_the_settin
 def test_each_cause_has_its_advice():
     from typing import get_args
 
-    from core.kafka.probe import Kind
+    from core.kafka.probe import FailureKind
 
-    assert set(ADVICE) == set(get_args(Kind))
+    assert set(ADVICE) == set(get_args(FailureKind))
 
 
 # ── what an account may do ────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ import pytest
 from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
 from core.notify.channels import doors, mail_fact
-from core.notify.notification import Notice, Table
+from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import MAIL, Outbox, entry_of
 from core.notify.smtp import Mail, MailServer, connected, mail_server
 from core.workspace.settings import Settings
@@ -22,11 +22,11 @@ from tests.rigs.smtp import MailRig, free_port
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 ANNA, CARLO = "anna@example.com", "carlo@example.com"
 USER, PASSWORD = "pstt@example.com", "hunter2-in-the-rig"
-NOTICE = Notice(
+NOTICE = Notification(
     "✘ Export CDG: la città è «chiusa»",
     "Export CDG: 0 of 20,000 rows arrived – perché?",
     [("What", "run 7f3c2 failed"), ("Why", "a < b & c")],
-    [Table("Figures", [("figure", "value"), ("rows", "0")])],
+    [NotificationTable("Figures", [("figure", "value"), ("rows", "0")])],
     [("python -m core show 7f3c2", "what happened")],
     "Sent by PSTT Kafka.",
 )

@@ -13,10 +13,10 @@ from confluent_kafka import Message, Producer
 from core.app import App
 from core.errors import ConfigError
 from core.model.connection import Cluster
-from core.model.run import Run, Unlike, Verification
+from core.model.run import Run, Verification, VerificationProblem
 from core.records.ledger import Ledger
 from core.run import verification
-from core.run.arrival import Sent
+from core.run.arrival import SentRange
 from tests.integration.test_arrival import Place, now, until
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 from tests.rigs.workspace import environment, run_command
@@ -85,7 +85,7 @@ def test_one_missing_message_is_found_with_its_key(place: Place, kafka: KafkaRig
     written_again(kafka, topic, lambda messages: messages[:-1])
     found = verified(place, run)
     assert (found.answer, found.missing, found.found) == ("missing", 1, ROWS - 1)
-    assert found.listed == (Unlike("missing", 0, ROWS - 1, f"k{ROWS - 1}"),)
+    assert found.listed == (VerificationProblem("missing", 0, ROWS - 1, f"k{ROWS - 1}"),)
 
 
 def test_one_message_of_another_content_is_found_with_its_key(place: Place, kafka: KafkaRig):
@@ -95,7 +95,7 @@ def test_one_message_of_another_content_is_found_with_its_key(place: Place, kafk
     written_again(kafka, topic, lambda messages: [*messages[:1500], None, *messages[1501:]])
     found = verified(place, run)
     assert (found.answer, found.other_content, found.found) == ("other_content", 1, ROWS - 1)
-    assert found.listed == (Unlike("other_content", 0, 1500, "k1500"),)
+    assert found.listed == (VerificationProblem("other_content", 0, 1500, "k1500"),)
 
 
 def test_two_messages_that_changed_places_are_found(place: Place, kafka: KafkaRig):
@@ -193,7 +193,7 @@ def test_a_topic_of_the_same_name_on_another_cluster_is_not_taken_for_it(place: 
     topic = kafka.create_topic()
     place.make(kafka, topic, rows=50)
     run = place.run()
-    sent = Sent(run.run_id, topic, "another-id", run.topic_id, run.partitions, run.acknowledged)
+    sent = SentRange(run.run_id, topic, "another-id", run.topic_id, run.partitions, run.acknowledged)
     spool_dir = place.folder / ".pstt" / "spool"
     found = verification.verify(sent, Cluster("rig", kafka.plaintext), spool_dir, "full", now=now)
     assert (found.answer, found.not_verifiable) == ("not_verifiable", 50)
@@ -253,7 +253,7 @@ def test_a_run_whose_messages_are_not_all_read_back_is_not_green(losing: None, p
     )
     assert f"python -m core verify {run.run_id}" in str(run.error_remedy)
     assert run.verification is not None
-    assert run.verification.listed == (Unlike("missing", 0, 0, "k0"),)
+    assert run.verification.listed == (VerificationProblem("missing", 0, 0, "k0"),)
 
 
 def test_a_number_of_messages_that_is_too_small_is_not_green(losing: None, place: Place, kafka: KafkaRig):

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from core.records.accounts import Accounts, Role, Scope
+from core.records.accounts import Accounts, Role, TokenScope
 from core.records.agenda import Agenda, AuditEntry
 from core.workspace.paths import Workspace
 from ui.api import api
@@ -29,7 +29,7 @@ def client(**options: Any) -> TestClient:
     return TestClient(app, base_url=HOST, **options)
 
 
-def token(folder: Path, scope: Scope, *, lasts: timedelta = timedelta(days=1), now: datetime | None = None) -> str:
+def token(folder: Path, scope: TokenScope, *, lasts: timedelta = timedelta(days=1), now: datetime | None = None) -> str:
     """A new token."""
     with Accounts(Workspace(folder).ledger_file) as accounts:
         return accounts.add_token(scope, scope, lasts=lasts, by="test", now=now or datetime.now(UTC))[1]

@@ -149,7 +149,7 @@ def test_a_job_is_made_read_changed_and_removed_and_each_change_is_written_down(
     assert made.headers["Location"] == f"{JOBS}/new-one"
     read = asked.get(f"{JOBS}/new-one")
     assert read.json()["job"]["cron"] == "0 3 * * *"
-    assert len(read.json()["next_fires"]) == 5
+    assert len(read.json()["next_scheduled_times"]) == 5
     assert "x.sql" in read.json()["problems"][0]["text"]
     assert asked.get(f"{JOBS}/new-one", headers={"If-None-Match": read.headers["ETag"]}).status_code == 304
     changed = asked.put(
@@ -260,7 +260,7 @@ def test_a_job_is_switched_off_and_on_as_by_the_command_line(asked, folder):
     off = asked.post(f"{JOBS}/{SLUG}/disable").json()
     assert (off["enabled"], off["changed"]) == (False, True)
     assert not read_job_file(Workspace(folder), SLUG).job.enabled
-    assert asked.get(f"{JOBS}/{SLUG}").json()["next_fires"] == []
+    assert asked.get(f"{JOBS}/{SLUG}").json()["next_scheduled_times"] == []
     assert asked.post(f"{JOBS}/{SLUG}/disable").json()["changed"] is False
     assert asked.post(f"{JOBS}/{SLUG}/enable").json()["changed"] is True
     assert [entry.action for entry in audit(folder)] == ["enable", "disable"]
@@ -377,9 +377,9 @@ def test_a_request_whose_run_was_skipped_is_not_done(asked, folder):
     now = datetime.now(UTC)
     with Agenda(Workspace(folder).ledger_file) as agenda:
         agenda.take(number, "taken", "planned", now)
-        (fire,) = agenda.plan_asked(SLUG, [now], kind="request", asked_by="x", now=now, request_id=number)
+        (scheduled_run,) = agenda.plan_asked(SLUG, [now], kind="request", asked_by="x", now=now, request_id=number)
         assert asked.get(place).json()["state"] == "taken"
-        agenda.skip(fire, "the job is gone", now)
+        agenda.skip(scheduled_run, "the job is gone", now)
         agenda.finish_request(number, "skipped: the job is gone", now)
     told = {"request_id": number, "state": "skipped", "answer": "skipped: the job is gone", "run_id": None}
     assert asked.get(place).json() == told

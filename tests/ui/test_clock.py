@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from core import open_workspace
-from core.calendar.cron import fires
+from core.calendar.cron import scheduled_times
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
@@ -103,7 +103,7 @@ def test_a_day_of_the_calendar_has_each_of_its_times_once(place, of, hours):
     jobs = [place.job("nightly", **HALF_PAST_TWO), place.job("hourly", **HOURLY)]
     since = local(of - timedelta(days=1)).astimezone(UTC) - timedelta(microseconds=1)
     for job in jobs:
-        for moment in fires(job, since, local(of + timedelta(days=1), 0, 0, 30)):
+        for moment in scheduled_times(job, since, local(of + timedelta(days=1), 0, 0, 30)):
             place.run(job, moment)
     place.at(local(of + timedelta(days=1), 0, 0, 30))
     found = {

@@ -622,9 +622,9 @@ def test_its_scheduled_run_fails_with_the_reason(stranded):
     with App.open(place.folder, os.environ, log=False) as app:
         file = read_job_file(app.workspace, "export")
         app.agenda.add_job_version("export", file.sha256, file.text, at)
-        (fire,) = app.agenda.plan_asked("export", [at], kind="request", asked_by="calendar", now=at)
-        app.agenda.assign(fire, file.sha256)
-        work(app, fire, now)
+        (scheduled_run,) = app.agenda.plan_asked("export", [at], kind="request", asked_by="calendar", now=at)
+        app.agenda.assign(scheduled_run, file.sha256)
+        work(app, scheduled_run, now)
         run = app.ledger.runs("export", 1)[0]
-        assert (run.fire_id, run.state, run.error_class) == (fire, "failed", "ConfigError")
+        assert (run.scheduled_run_id, run.state, run.error_class) == (scheduled_run, "failed", "ConfigError")
         assert told in run.error_text

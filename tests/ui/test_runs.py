@@ -8,7 +8,7 @@ import pytest
 
 from core.model.job import Job
 from core.model.query import Query, Step
-from core.model.run import Plan, RunFile, Unlike, Verification
+from core.model.run import Plan, RunFile, Verification, VerificationProblem
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
@@ -141,7 +141,7 @@ def test_a_run_shows_what_was_read_back_and_its_warnings(spoilt, see):
 
     found = Verification(
         run.run_id, run.started_at + timedelta(days=1), "full", "missing", 495, 494, missing=1,
-        listed=(Unlike("missing", 2, 17, f"k{SLY}"),),
+        listed=(VerificationProblem("missing", 2, 17, f"k{SLY}"),),
     )  # fmt: skip
     with Ledger(spoilt.folder / ".pstt" / "ledger.sqlite") as ledger:
         ledger.add_verification(found)

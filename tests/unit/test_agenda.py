@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.calendars import calendars, sweep
-from core.calendar.cron import fires
+from core.calendar.cron import scheduled_times
 from core.errors import ConfigError, LedgerBusy
 from core.model.job import Job
-from core.records.agenda import Agenda, BrokerSample, NewFires, RunnerBeat
+from core.records.agenda import Agenda, BrokerSample, NewScheduledRuns, RunnerStatus
 from core.scheduler.planner import Planner
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
@@ -38,13 +38,15 @@ def a_planner(agenda, *jobs, now=NOON, seen_at=None, **changes) -> Planner:
 
 def rows(agenda, **span) -> list[tuple[str, str, str]]:
     """Scheduled hour, kind and state of each fire."""
-    found = agenda.fires(span.get("after", NOON - timedelta(days=400)), span.get("until", NOON + timedelta(days=800)))
+    found = agenda.scheduled_runs(
+        span.get("after", NOON - timedelta(days=400)), span.get("until", NOON + timedelta(days=800))
+    )
     return [(f"{f.scheduled_at:%d %H:%M}", f.kind, f.state) for f in found]
 
 
 def finish_all(agenda) -> None:
     """As if every planned fire had run."""
-    agenda._db.execute("UPDATE fire SET state = 'done' WHERE state IN ('planned', 'running')")
+    agenda._db.execute("UPDATE scheduled_run SET state = 'done' WHERE state IN ('planned', 'running')")
 
 
 # ── once ──────────────────────────────────────────────────────────────────────────────────────
@@ -66,7 +68,7 @@ def test_two_planners_over_one_agenda_write_each_fire_once(agenda, tmp_path):
 
 
 def test_a_fire_belongs_to_whoever_takes_it_first(agenda):
-    new = NewFires("export", "queue", [NOON], [], [], NOON, "")
+    new = NewScheduledRuns("export", "queue", [NOON], [], [], NOON, "")
     counts = []
 
     def plan() -> None:
@@ -107,7 +109,7 @@ def test_with_skip_a_fire_is_skipped_with_the_reason_while_the_one_before_it_is_
     planner.tick(NOON + HOUR)
     planner.tick(NOON + 2 * HOUR)
     assert rows(agenda) == [("17 13:00", "calendar", "planned"), ("17 14:00", "calendar", "skipped")]
-    assert 'still waiting; "overlap" is skip' in agenda.fires(NOON, NOON + 2 * HOUR)[1].reason
+    assert 'still waiting; "overlap" is skip' in agenda.scheduled_runs(NOON, NOON + 2 * HOUR)[1].reason
 
 
 def test_with_queue_both_wait_and_a_job_that_runs_gives_none_to_start(agenda):
@@ -115,7 +117,7 @@ def test_with_queue_both_wait_and_a_job_that_runs_gives_none_to_start(agenda):
     planner.tick(NOON + HOUR)
     planner.tick(NOON + 2 * HOUR)
     assert [f"{f.scheduled_at:%H}" for f in agenda.startable(NOON + 2 * HOUR)] == ["13", "14"]
-    agenda._db.execute("UPDATE fire SET state = 'running' WHERE fire_id = 1")
+    agenda._db.execute("UPDATE scheduled_run SET state = 'running' WHERE scheduled_run_id = 1")
     assert agenda.startable(NOON + 2 * HOUR) == []
 
 
@@ -188,7 +190,7 @@ def test_a_clock_set_back_runs_nothing_twice_and_goes_on_at_once(agenda, back):
         finish_all(agenda)
         clock += timedelta(minutes=20)
     assert rows(agenda)[: len(before)] == before
-    assert [f"{f.scheduled_at:%d %H}" for f in agenda.fires(NOON, NOON + 33 * HOUR)] == [
+    assert [f"{f.scheduled_at:%d %H}" for f in agenda.scheduled_runs(NOON, NOON + 33 * HOUR)] == [
         f"{NOON + hour * HOUR:%d %H}" for hour in range(1, 33)
     ]
 
@@ -209,7 +211,7 @@ def test_a_clock_set_forward_leaves_no_silent_gap(agenda, ahead, count):
     planner = a_planner(agenda, a_job(catch_up="none"))
     planner.tick(NOON + timedelta(minutes=1))
     planner.tick(NOON + timedelta(minutes=5) + ahead)
-    found = agenda.fires(NOON, NOON + 2 * ahead)
+    found = agenda.scheduled_runs(NOON, NOON + 2 * ahead)
     assert len(found) == count
     assert all(f.state == "skipped" and 'missed; "catch_up" is none' in f.reason for f in found)
 
@@ -219,7 +221,7 @@ def test_a_clock_a_year_ahead_catches_up_nothing_and_says_so(agenda):
     planner.tick(NOON + timedelta(minutes=1))
     ahead = NOON + timedelta(days=365, seconds=5)
     planner.tick(ahead)
-    found = agenda.fires(NOON, ahead)
+    found = agenda.scheduled_runs(NOON, ahead)
     assert [(f.job, f.state, f.kind) for f in found] == [
         ("export", "skipped", "catch_up"),
         ("other", "skipped", "catch_up"),
@@ -279,8 +281,8 @@ def test_whatever_clock_and_runner_do_every_fire_until_now_has_one_row(tmp_path_
             finish_all(agenda)
             latest = max(latest, clock)
         planner.tick(latest)
-        found = [f.scheduled_at for f in agenda.fires(start - timedelta(days=3), latest + timedelta(days=3))]
-    assert [moment for moment in found if moment > start] == list(fires(job, start, latest))
+        found = [f.scheduled_at for f in agenda.scheduled_runs(start - timedelta(days=3), latest + timedelta(days=3))]
+    assert [moment for moment in found if moment > start] == list(scheduled_times(job, start, latest))
     assert len(set(found)) == len(found)
 
 
@@ -289,7 +291,7 @@ def test_calendars_of_every_shape_over_a_year_of_stops_and_clock_steps_equal_the
     assert (story.missing, story.extra, story.twice, story.without_reason) == ([], [], [], 0)
     assert story.restarts > 3
     assert story.steps > 3
-    assert story.fires > 10_000
+    assert story.scheduled_runs > 10_000
 
 
 # ── requests, heartbeat, samples, audit ───────────────────────────────────────────────────────
@@ -357,7 +359,7 @@ def test_another_connections_write_is_noticed_and_ones_own_is_not(agenda):
 def test_the_heartbeat_says_who_works_and_goes_silent(agenda):
     assert agenda.runner() is None
     problems = ({"where": "a.job.json", "text": "torn", "instead": "its last good version goes on"},)
-    beat = RunnerBeat("host", 42, 1.5, NOON, NOON, "1.0.4", 1000, 0.25, "working", 3, problems)
+    beat = RunnerStatus("host", 42, 1.5, NOON, NOON, "1.0.4", 1000, 0.25, "working", 3, problems)
     agenda.beat(beat)
     assert agenda.runner() == beat
     assert beat.is_alive(NOON + timedelta(seconds=14))

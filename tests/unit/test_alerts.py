@@ -11,10 +11,10 @@ from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, Storage
 from core.model.job import EmailNotification, Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan, Run, RunFile
-from core.notify.evaluator import AlertRules, Told
+from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
 from core.notify.rules import default_document, load_alerts, read_alerts
-from core.records.agenda import Agenda, BrokerSample, RunnerBeat
+from core.records.agenda import Agenda, BrokerSample, RunnerStatus
 from core.records.ledger import Ledger, Outcome
 from core.workspace.jobs import job_text, set_enabled
 
@@ -37,7 +37,7 @@ class Stage:
     ledger: Ledger
     rules_file: object
     jobs: dict[str, Job]
-    told: Told = field(default_factory=lambda: Told(mail_to=(LUCA,)))
+    told: Recipients = field(default_factory=lambda: Recipients(mail_to=(LUCA,)))
     at: datetime = START
     collected: list[datetime] = field(default_factory=list)
     rules: AlertRules | None = None
@@ -74,10 +74,18 @@ class Stage:
         error: PsttError | None = None,
         job: Job = EXPORT,
         scheduled_at: datetime | None = None,
-        fire_id: int | None = None,
+        scheduled_run_id: int | None = None,
     ) -> Run:
         query = Query("q.sql", (Step("select 1"),), {"DATA": "2026-01-16"}, "ab" * 32)
-        plan = Plan(job, query, "Kafka Produzione", "pstt-traces", scheduled_at or self.at, 100, fire_id=fire_id)
+        plan = Plan(
+            job,
+            query,
+            "Kafka Produzione",
+            "pstt-traces",
+            scheduled_at or self.at,
+            100,
+            scheduled_run_id=scheduled_run_id,
+        )
         run = self.ledger.start(plan, self.at)
         error = error or (AWAY if failed else None)
         state = state or ("succeeded" if error is None else "partial" if acknowledged else "failed")
@@ -350,7 +358,7 @@ def test_a_cluster_that_nobody_uses_any_more_ends_without_a_word(stage):
 
 
 def beaten(stage, share: float) -> None:
-    stage.agenda.beat(RunnerBeat("host", 1, 0.0, START, stage.at, "1.0.4", int(share * 8e9), share, "working", 1, ()))
+    stage.agenda.beat(RunnerStatus("host", 1, 0.0, START, stage.at, "1.0.4", int(share * 8e9), share, "working", 1, ()))
 
 
 def test_memory_over_80_percent_for_five_minutes_is_logged_and_garbage_collected_without_a_mail(stage):
@@ -418,15 +426,15 @@ def test_success_is_told_only_where_it_is_wanted(told):
 
 
 def test_an_attempt_that_is_repeated_is_not_told_only_the_verdict_that_stands(told):
-    (fire_id,) = told.agenda.plan_asked("export", [told.at], kind="request", asked_by="anna", now=told.at)
-    told.ran(0, 0, error=AWAY, fire_id=fire_id, scheduled_at=START)
-    told.agenda.repeat(fire_id, None, "it is tried again")
+    (scheduled_run_id,) = told.agenda.plan_asked("export", [told.at], kind="request", asked_by="anna", now=told.at)
+    told.ran(0, 0, error=AWAY, scheduled_run_id=scheduled_run_id, scheduled_at=START)
+    told.agenda.repeat(scheduled_run_id, None, "it is tried again")
     told.go(5 * MINUTE)
     assert told.subjects == []
-    told.ran(0, 0, error=AWAY, fire_id=fire_id, scheduled_at=START)
+    told.ran(0, 0, error=AWAY, scheduled_run_id=scheduled_run_id, scheduled_at=START)
     told.go(5 * MINUTE)
     assert told.subjects == []
-    told.agenda.finish(fire_id, told.at)
+    told.agenda.finish(scheduled_run_id, told.at)
     told.go(TEN_S)
     assert len(told.subjects) == 1
     assert "attempt 2" in told.outbox.waiting()[0].body
@@ -495,7 +503,7 @@ def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage)
 
 
 def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
-    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
     stage.restart()
     stage.ran(20_000, scheduled_at=START)
     stage.at = datetime(2026, 1, 17, 5, 59, tzinfo=UTC)
@@ -512,7 +520,7 @@ def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
 
 
 def test_the_receipt_names_what_is_missing_and_what_failed(stage):
-    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
     other = replace(EXPORT, slug="other", name="Other job")
     gone = replace(EXPORT, slug="gone", name="Gone job")
     stage.jobs = {"export": EXPORT, "other": other, "gone": gone}
@@ -531,7 +539,7 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
 
 
 def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
-    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
     mail = EmailNotification(True, True, (ANNA,))
     job = replace(EXPORT, export_format="excel", email_notification=mail)
     stage.jobs = {"export": job}
@@ -551,7 +559,7 @@ def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
 
 
 def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage):
-    stage.told = Told(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
     stage.restart()
     run = stage.ledger.start(Plan(EXPORT, Query("q.sql", (Step("select 1"),), {}, ""), "c", "t", START, 100), stage.at)
     outcome = Outcome("succeeded", rows_read=10, acknowledged=8, rejected=2)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.calendar.cron import SHOWN_ONE_BY_ONE, check_cron, due, fires, in_words, next_fires, previous_fire
+from core.calendar.cron import (
+    SHOWN_ONE_BY_ONE,
+    check_cron,
+    due,
+    in_words,
+    next_scheduled_times,
+    previous_scheduled_time,
+    scheduled_times,
+)
 from core.model.job import Job
 
 ROME, NEW_YORK, LORD_HOWE = "Europe/Rome", "America/New_York", "Australia/Lord_Howe"
@@ -26,7 +34,7 @@ def on_day(job: Job, day: str) -> list[str]:
     first = datetime.combine(date.fromisoformat(day), time(), zone)
     end = datetime.combine(date.fromisoformat(day) + timedelta(days=1), time(), zone)
     tick = timedelta(microseconds=1)
-    return [moment.astimezone(zone).strftime("%H:%M%z") for moment in fires(job, first - tick, end - tick)]
+    return [moment.astimezone(zone).strftime("%H:%M%z") for moment in scheduled_times(job, first - tick, end - tick)]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_hourly_runs_as_often_as_the_day_has_hours(timezone, day, count):
 )
 def test_names_ranges_lists_and_the_signs_for_last_and_nth(cron, days):
     first, end = datetime(2025, 12, 31, 12, tzinfo=UTC), datetime(2026, 3, 31, 12, tzinfo=UTC)
-    found = [moment.astimezone(ZoneInfo(ROME)) for moment in fires(a_job(cron), first, end)]
+    found = [moment.astimezone(ZoneInfo(ROME)) for moment in scheduled_times(a_job(cron), first, end)]
     if days is None:
         assert {moment.strftime("%a") for moment in found} == {"Sat", "Sun"}
         assert len(found) == 26
@@ -104,7 +112,7 @@ def test_names_ranges_lists_and_the_signs_for_last_and_nth(cron, days):
 def test_an_interval_counts_from_1970_and_no_clock_change_shifts_it():
     job = a_job(scheduling_mode="interval", interval_s=5400)
     day = datetime(2026, 3, 29, tzinfo=UTC)
-    assert [moment.strftime("%H:%M") for moment in fires(job, day, day + timedelta(hours=5))] == [
+    assert [moment.strftime("%H:%M") for moment in scheduled_times(job, day, day + timedelta(hours=5))] == [
         "01:30",
         "03:00",
         "04:30",
@@ -113,8 +121,8 @@ def test_an_interval_counts_from_1970_and_no_clock_change_shifts_it():
 
 def test_a_manual_job_has_no_fires():
     job = a_job(scheduling_mode="manual")
-    assert next_fires(job, NOON, 3) == []
-    assert previous_fire(job, NOON) is None
+    assert next_scheduled_times(job, NOON, 3) == []
+    assert previous_scheduled_time(job, NOON) is None
 
 
 @pytest.mark.parametrize(
@@ -143,8 +151,8 @@ def test_a_calendar_that_comes_is_taken(cron):
 def test_the_newest_fire_within_the_repeated_hour_is_the_one_that_ran():
     job = a_job("30 2 * * *")
     second_pass = datetime(2026, 10, 25, 2, 15, tzinfo=ZoneInfo(ROME), fold=1)
-    assert previous_fire(job, second_pass) == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
-    assert next_fires(job, second_pass, 1) == [datetime(2026, 10, 26, 1, 30, tzinfo=UTC)]
+    assert previous_scheduled_time(job, second_pass) == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    assert next_scheduled_times(job, second_pass, 1) == [datetime(2026, 10, 26, 1, 30, tzinfo=UTC)]
 
 
 # ── properties ────────────────────────────────────────────────────────────────────────────────
@@ -163,8 +171,8 @@ SPANS = st.timedeltas(timedelta(), timedelta(days=4))
 def test_cutting_a_span_in_two_neither_loses_nor_doubles_a_fire(cron, timezone, start, first, second):
     job = a_job(cron, timezone)
     middle, end = start + first, start + first + second
-    whole = list(fires(job, start, end))
-    assert [*fires(job, start, middle), *fires(job, middle, end)] == whole
+    whole = list(scheduled_times(job, start, end))
+    assert [*scheduled_times(job, start, middle), *scheduled_times(job, middle, end)] == whole
     assert whole == sorted(set(whole))
 
 
@@ -172,10 +180,10 @@ def test_cutting_a_span_in_two_neither_loses_nor_doubles_a_fire(cron, timezone, 
 @settings(deadline=None)
 def test_the_previous_fire_is_the_last_of_those_before(cron, timezone, at):
     job = a_job(cron, timezone)
-    known = list(fires(job, at - timedelta(days=400), at))
-    assert previous_fire(job, at) == known[-1]
-    assert previous_fire(job, known[-1], before=True) == known[-2]
-    assert next_fires(job, known[-2], 1) == [known[-1]]
+    known = list(scheduled_times(job, at - timedelta(days=400), at))
+    assert previous_scheduled_time(job, at) == known[-1]
+    assert previous_scheduled_time(job, known[-1], before=True) == known[-2]
+    assert next_scheduled_times(job, known[-2], 1) == [known[-1]]
 
 
 @given(
@@ -193,9 +201,9 @@ def test_every_fire_is_on_time_or_missed_and_run_or_skipped_with_a_reason(
 ):
     job = a_job(cron, timezone, catch_up=catch_up, max_catch_up=most)
     found = due(job, start, start + span, grace_s)
-    skipped = [moment for s in found.skipped for moment in fires(job, s.first - timedelta(seconds=1), s.last)]
+    skipped = [moment for s in found.skipped for moment in scheduled_times(job, s.first - timedelta(seconds=1), s.last)]
     assert sum(s.count for s in found.skipped) == len(skipped)
-    assert sorted([*found.on_time, *found.missed, *skipped]) == list(fires(job, start, start + span))
+    assert sorted([*found.on_time, *found.missed, *skipped]) == list(scheduled_times(job, start, start + span))
     assert all(s.reason for s in found.skipped)
     assert len(found.missed) <= {"none": 0, "latest": 1, "all": most}[catch_up]
     assert all((start + span - moment).total_seconds() <= grace_s for moment in found.on_time)

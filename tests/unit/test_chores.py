@@ -4,7 +4,7 @@ import threading
 
 from loguru import logger
 
-from core.scheduler.periodic import Repeated
+from core.scheduler.periodic import PeriodicTask
 
 
 def test_a_chore_that_fails_is_told_once_and_tried_again_until_it_is_stopped():
@@ -19,7 +19,7 @@ def test_a_chore_that_fails_is_told_once_and_tried_again_until_it_is_stopped():
         raise OSError("no route to host")
 
     sink = logger.add(lambda message: told.append(message.record["message"]), level="ERROR")
-    chore = Repeated("broker health", 0.01, work)
+    chore = PeriodicTask("broker health", 0.01, work)
     chore.start()
     assert enough.wait(10)
     chore.stop()
@@ -43,7 +43,7 @@ def test_a_problem_that_went_and_came_back_is_told_again():
             raise OSError("no route to host")
 
     sink = logger.add(lambda message: told.append(message.record["message"]), level="ERROR")
-    chore = Repeated("mail", 0.01, work)
+    chore = PeriodicTask("mail", 0.01, work)
     chore.start()
     assert done.wait(10)
     chore.stop()

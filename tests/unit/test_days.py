@@ -10,7 +10,7 @@ from core.errors import QueryFailed
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
-from core.records.agenda import Agenda, NewFires
+from core.records.agenda import Agenda, NewScheduledRuns
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import answer_for, day_state, slots_of, slots_of_days
 from core.workspace.jobs import job_text
@@ -50,7 +50,7 @@ def place(tmp_path):
                 return ledger.finish(run.run_id, outcome, moment + timedelta(seconds=5))
 
             def follow(self, until, on_time=(), skipped=()):
-                new = NewFires("daily", "queue", list(on_time), [], list(skipped), until, "0 2 * * *")
+                new = NewScheduledRuns("daily", "queue", list(on_time), [], list(skipped), until, "0 2 * * *")
                 agenda.plan([new], until)
 
             def slots(self, job=DAILY, now=NOW):

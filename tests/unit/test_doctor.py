@@ -20,7 +20,7 @@ from core.admin import doctor
 from core.admin.doctor import examine
 from core.errors import BrokerUnavailable, NotAuthorised, PsttError
 from core.kafka.cluster_rights import Certificate, ClusterRights
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import Cluster
 from core.model.job import Job, KafkaConfig
 from core.model.publisher import TopicInfo
@@ -39,11 +39,11 @@ CLUSTER = {"name": "Kafka Collaudo", "bootstrap_servers": "kafka.example.com:909
 class Database:
     """A source whose answer is in the test."""
 
-    def __init__(self, *facts: Fact) -> None:
+    def __init__(self, *facts: CheckResult) -> None:
         self.facts = list(facts)
         self.closed = False
 
-    def check(self) -> list[Fact]:
+    def check(self) -> list[CheckResult]:
         return self.facts
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Scene:
     now: Callable[[], datetime] = lambda: NOW
     rights: Callable[[Cluster, Iterable[str]], ClusterRights] = everything
 
-    def all(self) -> list[Fact]:
+    def all(self) -> list[CheckResult]:
         workspace = Workspace(self.root)
         if not workspace.connections_file.exists():
             document = {"default_environment": "", "connections": self.databases, "kafka_connections": self.clusters}
@@ -106,10 +106,10 @@ class Scene:
             )
         )
 
-    def look(self, subject: str) -> list[Fact]:
+    def look(self, subject: str) -> list[CheckResult]:
         return [fact for fact in self.all() if fact.subject == subject]
 
-    def only(self, subject: str) -> Fact:
+    def only(self, subject: str) -> CheckResult:
         (fact,) = self.look(subject)
         return fact
 
@@ -130,7 +130,7 @@ def test_a_new_workspace_passes_everything_and_stays_as_it_was(scene: Scene) -> 
 
 
 def test_the_clock_is_told_in_the_time_zone_of_the_workspace(scene: Scene) -> None:
-    assert scene.only("clock") == Fact("pass", "clock", "2026-01-17 11:30:00 Europe/Rome")
+    assert scene.only("clock") == CheckResult("pass", "clock", "2026-01-17 11:30:00 Europe/Rome")
 
 
 def test_a_clock_in_another_century_fails(scene: Scene) -> None:
@@ -142,7 +142,9 @@ def test_a_clock_in_another_century_fails(scene: Scene) -> None:
 
 def test_an_old_python_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
-    assert scene.only("python") == Fact("fail", "python", "version 3.9.1 is too old", "install Python 3.11 or newer")
+    assert scene.only("python") == CheckResult(
+        "fail", "python", "version 3.9.1 is too old", "install Python 3.11 or newer"
+    )
 
 
 @pytest.mark.parametrize(("limit", "status"), [("LITTLE_SPACE_BYTES", "warn"), ("NO_SPACE_BYTES", "fail")])
@@ -198,7 +200,7 @@ def start_run(scene: Scene, began: datetime) -> None:
 
 def test_a_whole_ledger_passes(scene: Scene) -> None:
     start_run(scene, NOW - timedelta(hours=1))
-    assert scene.only("ledger") == Fact("pass", "ledger", "opens, and is whole")
+    assert scene.only("ledger") == CheckResult("pass", "ledger", "opens, and is whole")
 
 
 def test_a_ledger_filled_with_garbage_fails_and_the_rest_is_looked_at(scene: Scene) -> None:
@@ -247,9 +249,11 @@ def test_segments_that_wait_to_be_copied_are_counted(scene: Scene) -> None:
     spool.mkdir(parents=True)
     for name in ("a-000001.parquet", "b-000001.parquet", "c-000001.parquet"):
         (spool / name).touch()
-    assert scene.only("metrics.duckdb") == Fact("pass", "metrics.duckdb", "opens, 1 segment copied, 2 wait")
+    assert scene.only("metrics.duckdb") == CheckResult("pass", "metrics.duckdb", "opens, 1 segment copied, 2 wait")
     (scene.root / "metrics.duckdb").unlink()
-    assert scene.only("metrics.duckdb") == Fact("pass", "metrics.duckdb", "not made yet, 3 segments in the spool")
+    assert scene.only("metrics.duckdb") == CheckResult(
+        "pass", "metrics.duckdb", "not made yet, 3 segments in the spool"
+    )
 
 
 def test_metrics_that_another_process_holds_are_a_warning(scene: Scene) -> None:
@@ -291,18 +295,19 @@ def test_metrics_filled_with_garbage_fail_with_the_command_that_makes_them_again
 def test_what_a_database_says_stands_under_its_name(scene: Scene) -> None:
     scene.databases = [A00]
     scene.database = Database(
-        Fact("pass", "version", "SQLite 3.45"), Fact("fail", "", "no answer", "start it", unreachable=True)
+        CheckResult("pass", "version", "SQLite 3.45"),
+        CheckResult("fail", "", "no answer", "start it", unreachable=True),
     )
     assert scene.look("database A00") == [
-        Fact("pass", "database A00", "version: SQLite 3.45"),
-        Fact("fail", "database A00", "no answer", "start it", unreachable=True),
+        CheckResult("pass", "database A00", "version: SQLite 3.45"),
+        CheckResult("fail", "database A00", "no answer", "start it", unreachable=True),
     ]
     assert scene.database.closed
 
 
 def test_a_connection_whose_secret_is_missing_fails_and_the_next_is_looked_at(scene: Scene) -> None:
     scene.databases = [A00 | {"password": "env:A00_PASSWORD"}, A00 | {"name": "B00"}]
-    scene.database = Database(Fact("pass", "", "SQLite 3.45"))
+    scene.database = Database(CheckResult("pass", "", "SQLite 3.45"))
     fact = scene.only("database A00")
     assert fact.status == "fail"
     assert fact.text.startswith("connections.json, line 1")
@@ -377,7 +382,7 @@ def test_with_kafka_python_ng_rights_are_not_asked_for(scene: Scene) -> None:
     scene.databases = [A00]
     scene.rights = lambda cluster, topics: pytest.fail("it needs librdkafka")
     last = scene.look("cluster Kafka Collaudo")[-1]
-    assert last == Fact(
+    assert last == CheckResult(
         "pass", "cluster Kafka Collaudo", "kafka-python-ng does not tell what this account may do there"
     )
 
@@ -405,7 +410,7 @@ def test_a_cluster_that_is_away_is_unreachable_and_one_that_says_no_is_not(scene
     scene.clusters = {"collaudo": CLUSTER}
     away = BrokerUnavailable("no broker answers", why="connection refused", remedy="start it")
     scene.brokers = Brokers(away)
-    assert scene.only("cluster Kafka Collaudo") == Fact(
+    assert scene.only("cluster Kafka Collaudo") == CheckResult(
         "fail", "cluster Kafka Collaudo", "no broker answers: connection refused", "start it", unreachable=True
     )
     assert scene.brokers.closed

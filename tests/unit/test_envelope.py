@@ -18,7 +18,7 @@ import pytest
 
 from core import __version__
 from core.errors import ConfigError, QueryFailed
-from core.message.duplicates import Repeats
+from core.message.duplicates import DuplicateRows
 from core.message.envelope import NULL_KEY, TOO_DEEP, Encoded, Envelope, proves_data
 from core.model.job import Job, KafkaConfig
 from core.model.source import Column, Rows
@@ -540,7 +540,7 @@ def test_an_id_is_32_hex_digits():
 
 
 def test_repeats_are_numbered_upwards_for_ever_in_flat_memory():
-    repeats = Repeats()
+    repeats = DuplicateRows()
     digest = bytes(range(16))
     numbers = []
     for _ in range(300):
@@ -551,7 +551,7 @@ def test_repeats_are_numbered_upwards_for_ever_in_flat_memory():
 def test_of_two_hundred_thousand_different_rows_none_is_taken_for_a_repeat():
     import xxhash
 
-    repeats = Repeats()
+    repeats = DuplicateRows()
     for start in range(0, 200_000, 2_000):
         digests = [xxhash.xxh3_128_digest(b"row %d" % n) for n in range(start, start + 2_000)]
         assert repeats.numbers(digests) == {}

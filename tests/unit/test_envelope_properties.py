@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.message.duplicates import Repeats
+from core.message.duplicates import DuplicateRows
 from core.message.envelope import Encoded, Envelope
 from core.model.job import Job, KafkaConfig
 from core.model.source import Column, Rows
@@ -159,7 +159,7 @@ def test_ids_are_unique_and_the_same_for_every_size_of_a_fetch(values, one_size,
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=50))
 def test_a_hash_that_came_before_is_always_known(digests):
-    repeats = Repeats()
+    repeats = DuplicateRows()
     first = repeats.numbers(digests)
     again = repeats.numbers(digests)
     assert set(again) == set(range(len(digests)))

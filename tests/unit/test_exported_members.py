@@ -68,4 +68,4 @@ def test_no_room_takes_a_private_name_from_another(file: Path):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("core"):
             private += [f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")]
-    assert [name for name in private if name != "core.__version__"] == []
+    assert [name for name in private if not name.endswith(".__version__")] == []

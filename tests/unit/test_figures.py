@@ -13,7 +13,7 @@ from core.errors import DeliveryTimeout, MessageTooLarge, RetriesExhausted
 from core.model.publisher import Batch, Delivery
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
-from core.records.metrics_queries import Scope
+from core.records.metrics_queries import SendFilter
 from core.records.spool import Spool
 from core.workspace.paths import Workspace
 from tests.unit.test_ledger import a_plan
@@ -46,7 +46,7 @@ def spooled(
     delivery.offsets = array("q", range(count))
     delivery.latencies_ms = array("d", latencies or [float(i + 1) for i in range(count)])
     delivery.attempts = array("i", attempts or [1] * count)
-    delivery.handed_over_at_us = array("q", [int(m.timestamp() * 1_000_000) for m in moments])
+    delivery.sent_at_us = array("q", [int(m.timestamp() * 1_000_000) for m in moments])
     delivery.errors = errors
     spool = Spool(workspace.spool_dir, run_id=run_id, job=job)
     spool.record(delivery)
@@ -202,8 +202,8 @@ def test_a_scope_keeps_to_its_job_topic_and_environment(workspace, metrics):
         run = ledger.start(a_plan(), NOW)
     spooled(workspace, run.run_id, [NOW] * 2, job=run.job, topic=run.topic)
     spooled(workspace, "by-hand", [NOW] * 3, job="", topic="other")
-    for scope, messages in ((Scope(), 5), (Scope(job=run.job), 2), (Scope(job=""), 3), (Scope(topic="other"), 3),
-                            (Scope(cluster=run.cluster), 2), (Scope(cluster="nowhere"), 0)):  # fmt: skip
+    for scope, messages in ((SendFilter(), 5), (SendFilter(job=run.job), 2), (SendFilter(job=""), 3), (SendFilter(topic="other"), 3),
+                            (SendFilter(cluster=run.cluster), 2), (SendFilter(cluster="nowhere"), 0)):  # fmt: skip
         assert asked(metrics, lambda f, s=scope: f.summary(NOW, s))["total_sent"] == messages
 
 

@@ -22,7 +22,7 @@ from core.files.names import output_name
 from core.files.writer import MOST_COLUMNS, MOST_ROWS, open_sink
 from core.message.envelope import Envelope
 from core.model.job import CsvDialect, Job, KafkaConfig
-from core.model.source import Column, Kind, Rows
+from core.model.source import Column, ColumnType, Rows
 from core.workspace.jobs import validate_job
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
@@ -264,7 +264,7 @@ def test_what_excel_has_no_number_or_moment_for_is_text_and_whole(tmp_path: Path
         ]
 
 
-KINDS: dict[Kind, tuple[object, str | None, object, str]] = {
+KINDS: dict[ColumnType, tuple[object, str | None, object, str]] = {
     # kind: value, element, cell in Excel, text in CSV
     "integer": (848, None, 848, "848"),
     "decimal": ("12.50", None, 12.5, "12,50"),
@@ -285,8 +285,8 @@ KINDS: dict[Kind, tuple[object, str | None, object, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
-def test_each_kind_of_column_has_its_cell_and_null_is_empty(tmp_path: Path, kind: Kind):
+@pytest.mark.parametrize("kind", get_args(ColumnType))
+def test_each_kind_of_column_has_its_cell_and_null_is_empty(tmp_path: Path, kind: ColumnType):
     value, element, in_excel, in_csv = KINDS[kind]
     columns = (Column("K", "integer", "int"), Column("V", kind, kind, element=element))  # type: ignore[arg-type]
     given = [(1, value), (2, None)]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, StorageFailed
-from core.workspace.identity import Place, answer, doubt, own_identity, read_identity
+from core.workspace.identity import WorkspaceLocation, answer, doubt, own_identity, read_identity
 from core.workspace.paths import Workspace
 
 NOW = datetime(2026, 1, 17, 1, tzinfo=UTC)
@@ -61,7 +61,7 @@ def test_what_is_certainly_the_same_workspace_goes_on_and_remembers_where_it_was
     assert before is not None
     assert doubt(workspace) is None
     later = own_identity(workspace, NOW)
-    assert (later.id, later.place) == (made.id, Place.of(workspace))
+    assert (later.id, later.place) == (made.id, WorkspaceLocation.of(workspace))
     assert later.was_at(before.place.host, before.place.path, "2026-01-16T00:00:00Z")
     is_elsewhere = (before.place.host, before.place.path) != (later.place.host, later.place.path)
     assert later.was_at(before.place.host, before.place.path, "2026-01-18T00:00:00Z") is not is_elsewhere

@@ -94,7 +94,7 @@ def test_help_waits_for_no_slow_library(tmp_path: Path):
     assert [name for name in SLOW if name in modules] == []  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", ["core", "core.model.all", "core.errors", "core.kafka", "core.kafka.sender"])
+@pytest.mark.parametrize("name", ["core", "core.model.run", "core.errors", "core.kafka", "core.kafka.sender"])
 def test_what_everybody_imports_brings_no_client(name: str, tmp_path: Path):
     modules = imported(tmp_path, name)["modules"]
     assert [slow for slow in SLOW if slow in modules] == []  # type: ignore[operator]

@@ -39,7 +39,7 @@ def spooled(workspace, run_id: str, sends: int, *, moment: datetime = NOW, **cha
     spool = Spool(workspace.spool_dir, run_id=run_id, job="j")
     delivery = delivered(sends, **changes)
     for i in range(sends):
-        delivery.handed_over_at_us[i] = int(moment.timestamp() * 1e6)
+        delivery.sent_at_us[i] = int(moment.timestamp() * 1e6)
     spool.record(delivery)
     spool.close()
 
@@ -306,7 +306,7 @@ def test_find_gives_every_send_of_a_key_in_order(workspace, metrics):
     metrics.sync()
     found = metrics.find("k1")
     assert [(f["run_id"], f["partition"], f["offset"]) for f in found] == [("r1", 1, 1), ("r2", 1, 1)]
-    assert found[0]["handed_over_at"] == NOW - timedelta(days=1)
+    assert found[0]["sent_at"] == NOW - timedelta(days=1)
     assert metrics.find("k1' OR 1=1 --") == []
 
 

@@ -9,13 +9,13 @@ import pytest
 
 from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, StorageFailed
-from core.notify.notification import Notice, Table
-from core.notify.outbox import MAIL, Entry, Outbox, entry_of
-from core.notify.smtp import Fate
+from core.notify.notification import Notification, NotificationTable
+from core.notify.outbox import MAIL, Outbox, OutboxMessage, entry_of
+from core.notify.smtp import DeliveryResult
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 ANNA, CARLO = "anna@example.com", "carlo@example.com"
-NOTICE = Notice("✘ a", "A happened.", [("What", "a")])
+NOTICE = Notification("✘ a", "A happened.", [("What", "a")])
 
 
 class Way:
@@ -25,7 +25,7 @@ class Way:
         self.taken: list[tuple[str, tuple[str, ...]]] = []
         self.opened = 0
         self.problem: Exception | None = None
-        self.fates: list[Fate | Exception] = []
+        self.fates: list[DeliveryResult | Exception] = []
 
     @contextmanager
     def open(self):
@@ -34,8 +34,8 @@ class Way:
             raise self.problem
         yield self.take
 
-    def take(self, entry: Entry) -> Fate:
-        answer = self.fates.pop(0) if self.fates else Fate(list(entry.open_recipients))
+    def take(self, entry: OutboxMessage) -> DeliveryResult:
+        answer = self.fates.pop(0) if self.fates else DeliveryResult(list(entry.open_recipients))
         if isinstance(answer, Exception):
             raise answer
         self.taken.append((entry.dedupe_key.split()[0], tuple(answer.delivered)))
@@ -116,7 +116,7 @@ def test_a_channel_that_cannot_be_opened_costs_one_attempt_for_all_that_waits(ou
 def test_one_that_fails_does_not_hold_back_the_others(outbox, way):
     for n in range(3):
         put(outbox, f"n{n}")
-    way.fates = [Fate([ANNA]), NotDelivered("refused"), Fate([ANNA])]
+    way.fates = [DeliveryResult([ANNA]), NotDelivered("refused"), DeliveryResult([ANNA])]
     assert deliver(outbox, way) == 2
     assert [entry.dedupe_key.split()[0] for entry in outbox.waiting()] == ["n1"]
 
@@ -137,7 +137,7 @@ def test_a_channel_that_is_not_set_up_holds_back_no_other(outbox, way):
 
 def test_who_has_it_is_left_out_of_the_next_try(outbox, way):
     put(outbox, "a", ANNA, CARLO)
-    way.fates = [Fate([ANNA], {}, {CARLO: "450 busy"})]
+    way.fates = [DeliveryResult([ANNA], {}, {CARLO: "450 busy"})]
     assert deliver(outbox, way) == 0
     (entry,) = outbox.waiting()
     assert (entry.open_recipients, entry.last_error) == ((CARLO,), f"{CARLO}: 450 busy")
@@ -189,11 +189,11 @@ def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
 
 
 def test_the_text_is_aligned_and_the_html_escaped():
-    notice = Notice(
+    notice = Notification(
         "s",
         "A < B.",
         [("What", "a & b"), ("Why", "c")],
-        [Table("T", [("topic", "rows"), ("pstt-traces", "1")])],
+        [NotificationTable("T", [("topic", "rows"), ("pstt-traces", "1")])],
         [("python -m core alerts", "what is open")],
     )
     assert notice.text == (

@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.message.envelope import Envelope
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.model.connection import DbType
 from core.model.job import Job, KafkaConfig
 from core.model.query import Query, Step
@@ -65,7 +65,7 @@ class Table:
 
     def cancel(self) -> None: ...
 
-    def check(self) -> list[Fact]:
+    def check(self) -> list[CheckResult]:
         return []
 
     def close(self) -> None: ...

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.app import App
 from core.errors import DeliveryTimeout
-from core.records.agenda import BrokerSample, RunnerBeat
+from core.records.agenda import BrokerSample, RunnerStatus
 from core.records.ledger import Ledger, Outcome
 from core.records.prometheus import render
 from core.workspace.paths import Workspace
@@ -81,7 +81,7 @@ def test_clusters_tell_whether_they_answer_and_how_often_they_did(app):
 def test_the_runner_is_up_while_it_beats(app):
     assert scraped(app)["pstt_runner_up",] == 0
     app.agenda.beat(
-        RunnerBeat("h", 1, 0.0, NOW - timedelta(hours=1), NOW - timedelta(seconds=3), "1", 123, 0.1, "working", 4, ())
+        RunnerStatus("h", 1, 0.0, NOW - timedelta(hours=1), NOW - timedelta(seconds=3), "1", 123, 0.1, "working", 4, ())
     )
     told = scraped(app)
     assert told["pstt_runner_up",] == 1

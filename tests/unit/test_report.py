@@ -173,7 +173,7 @@ SEND = {
     "topic": "pstt-traces",
     "partition": 3,
     "offset": 88_120,
-    "handed_over_at": AT,
+    "sent_at": AT,
     "latency_ms": 11.2,
     "attempt": 1,
     "status": "acknowledged",

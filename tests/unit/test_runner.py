@@ -47,7 +47,7 @@ class Worker:
     """A fire on its way, which ends when the test says so."""
 
     hands: "Hands"
-    fire_id: int
+    scheduled_run_id: int
     run_id: str | None = None
     code: int | None = None
     words: str = ""
@@ -65,11 +65,20 @@ class Worker:
 
     def begins(self) -> None:
         """Takes the fire, as a process does before it reads a row."""
-        fire = self.hands.agenda.fire(self.fire_id)
-        version = self.hands.agenda.job_version(fire.job, fire.job_sha256)
-        job = parse_job(self.hands.workspace.queries_dir / f"{fire.job}.job.json", version.document)
+        scheduled_run = self.hands.agenda.scheduled_run(self.scheduled_run_id)
+        version = self.hands.agenda.job_version(scheduled_run.job, scheduled_run.job_sha256)
+        job = parse_job(self.hands.workspace.queries_dir / f"{scheduled_run.job}.job.json", version.document)
         query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
-        plan = Plan(job, query, "rig", "t", fire.scheduled_at, 100, fire_id=fire.fire_id, job_sha256=fire.job_sha256)
+        plan = Plan(
+            job,
+            query,
+            "rig",
+            "t",
+            scheduled_run.scheduled_at,
+            100,
+            scheduled_run_id=scheduled_run.scheduled_run_id,
+            job_sha256=scheduled_run.job_sha256,
+        )
         self.run_id = self.hands.ledger.start(plan, self.hands.clock()).run_id
 
     def ends(self, state: str = "succeeded", error: PsttError | None = None) -> None:
@@ -102,8 +111,8 @@ class Hands:
     def cool(self) -> None:
         """Nothing was made ready."""
 
-    def start(self, fire_id: int) -> Worker:
-        self.started.append(Worker(self, fire_id))
+    def start(self, scheduled_run_id: int) -> Worker:
+        self.started.append(Worker(self, scheduled_run_id))
         return self.started[-1]
 
     @property
@@ -156,9 +165,9 @@ class Stage:
         )
         self.runner.begin()
 
-    def fires(self, job: str | None = None) -> list[tuple[str, str]]:
-        found = self.agenda.fires(NOON - timedelta(days=30), NOON + timedelta(days=30), job)
-        return [(f"{fire.scheduled_at:%H:%M}", fire.state) for fire in found]
+    def scheduled_runs(self, job: str | None = None) -> list[tuple[str, str]]:
+        found = self.agenda.scheduled_runs(NOON - timedelta(days=30), NOON + timedelta(days=30), job)
+        return [(f"{scheduled_run.scheduled_at:%H:%M}", scheduled_run.state) for scheduled_run in found]
 
 
 @pytest.fixture
@@ -178,21 +187,21 @@ def stage(tmp_path):
 
 def test_a_fire_is_written_started_with_the_version_on_disk_and_done_with_its_run(stage):
     stage.go(HOUR)
-    (fire,) = stage.agenda.fires(NOON, NOON + HOUR)
-    assert fire.state == "planned"
-    assert stage.agenda.job_version("export", fire.job_sha256).document == (
+    (scheduled_run,) = stage.agenda.scheduled_runs(NOON, NOON + HOUR)
+    assert scheduled_run.state == "planned"
+    assert stage.agenda.job_version("export", scheduled_run.job_sha256).document == (
         stage.workspace.queries_dir / "export.job.json"
     ).read_text(encoding="utf-8")
     stage.hands.last.ends()
     stage.go()
-    run = stage.ledger.run(stage.agenda.fire(fire.fire_id).run_id)
-    assert (run.state, run.fire_id, run.job_sha256, run.scheduled_at) == (
+    run = stage.ledger.run(stage.agenda.scheduled_run(scheduled_run.scheduled_run_id).run_id)
+    assert (run.state, run.scheduled_run_id, run.job_sha256, run.scheduled_at) == (
         "succeeded",
-        fire.fire_id,
-        fire.job_sha256,
+        scheduled_run.scheduled_run_id,
+        scheduled_run.job_sha256,
         NOON + HOUR,
     )
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_no_more_runs_at_once_than_there_are_workers_and_the_next_begins_when_one_ends(stage):
@@ -213,7 +222,7 @@ def test_a_job_never_runs_beside_itself(stage):
     stage.hands.last.begins()
     stage.go(HOUR)
     assert len(stage.hands.started) == 1
-    assert [state for _, state in stage.fires()] == ["running", "planned"]
+    assert [state for _, state in stage.scheduled_runs()] == ["running", "planned"]
     stage.hands.last.ends()
     stage.go()
     assert len(stage.hands.started) == 2
@@ -223,8 +232,10 @@ def test_with_skip_the_fire_that_comes_during_a_run_says_why_it_did_not_run(stag
     stage.go(HOUR)
     stage.hands.last.begins()
     stage.go(HOUR)
-    assert stage.fires() == [("13:00", "running"), ("14:00", "skipped")]
-    assert stage.agenda.fires(NOON + HOUR, NOON + 2 * HOUR)[0].reason.startswith("the one before it was still running")
+    assert stage.scheduled_runs() == [("13:00", "running"), ("14:00", "skipped")]
+    assert stage.agenda.scheduled_runs(NOON + HOUR, NOON + 2 * HOUR)[0].reason.startswith(
+        "the one before it was still running"
+    )
 
 
 @pytest.mark.parametrize(("state", "error"), [("partial", QueryFailed("lost")), ("cancelled", None)])
@@ -232,7 +243,7 @@ def test_a_verdict_that_waiting_does_not_change_stands(stage, state, error):
     stage.go(HOUR)
     stage.hands.last.ends(state, error)
     stage.go(HOUR / 2)
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
     assert len(stage.hands.started) == 1
 
 
@@ -246,7 +257,7 @@ def test_a_run_that_failed_for_a_reason_that_may_pass_is_tried_again_with_doubli
             stage.hands.last.ends("failed", BrokerUnavailable("no broker answers"))
         stage.go()
     assert began == [0, 31, 92]
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
     runs = stage.ledger.runs("export")
     assert [(run.attempt, run.scheduled_at) for run in runs] == [(3, NOON + HOUR), (2, NOON + HOUR), (1, NOON + HOUR)]
 
@@ -256,7 +267,7 @@ def test_a_run_that_failed_for_good_is_not_tried_again(stage):
     stage.hands.last.ends("failed", QueryFailed("bad SQL"))
     stage.go(timedelta(minutes=20))
     assert len(stage.hands.started) == 1
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_a_process_that_dies_in_its_run_leaves_it_interrupted_and_the_fire_is_run_again(stage):
@@ -270,7 +281,7 @@ def test_a_process_that_dies_in_its_run_leaves_it_interrupted_and_the_fire_is_ru
     second, first = stage.ledger.runs("export")
     assert (first.state, second.state, second.attempt) == ("interrupted", "succeeded", 2)
     assert "code -11: Segmentation fault; how many rows arrived is not known" in first.error_text
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_a_run_that_always_takes_its_process_down_is_given_up(stage):
@@ -281,7 +292,7 @@ def test_a_run_that_always_takes_its_process_down_is_given_up(stage):
         if stage.hands.last.code is None:
             stage.hands.last.begins()
             stage.hands.last.leaves(-9)
-        if stage.fires() == [("13:00", "done")]:
+        if stage.scheduled_runs() == [("13:00", "done")]:
             break
         stage.go(10 * SECOND)
     assert len(stage.hands.started) == 11
@@ -314,7 +325,7 @@ def test_a_process_that_does_not_heed_its_time_out_is_killed_and_its_run_has_fai
     (run,) = stage.ledger.runs("export")
     assert (run.state, run.error_class) == ("failed", RunTimedOut.__name__)
     assert '"timeout_s" = 60' in run.error_text
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_a_process_that_does_not_heed_a_wish_to_cancel_is_killed_and_its_run_is_cancelled(stage):
@@ -325,7 +336,7 @@ def test_a_process_that_does_not_heed_a_wish_to_cancel_is_killed_and_its_run_is_
     stage.go()
     (run,) = stage.ledger.runs("export")
     assert (run.state, run.error_text) == ("cancelled", "the run was cancelled: asked by anna; its process was killed")
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_a_job_started_by_hand_makes_the_fire_wait_or_be_skipped(stage):
@@ -335,8 +346,8 @@ def test_a_job_started_by_hand_makes_the_fire_wait_or_be_skipped(stage):
     for worker in stage.hands.started:
         worker.leaves(BUSY)
     stage.go()
-    assert stage.fires("export") == [("13:00", "skipped")]
-    assert stage.fires("other") == [("13:00", "planned")]
+    assert stage.scheduled_runs("export") == [("13:00", "skipped")]
+    assert stage.scheduled_runs("other") == [("13:00", "planned")]
     stage.go(timedelta(seconds=6))
     assert len(stage.hands.started) == 3
 
@@ -346,11 +357,11 @@ def test_one_failing_fire_does_not_keep_the_others_from_starting(stage):
     stage.go()
     begin, refused = stage.hands.start, []
 
-    def start(fire_id: int) -> Worker:
+    def start(scheduled_run_id: int) -> Worker:
         if not refused:
-            refused.append(fire_id)
+            refused.append(scheduled_run_id)
             raise OSError(11, "Resource temporarily unavailable")
-        return begin(fire_id)
+        return begin(scheduled_run_id)
 
     stage.hands.start = start
     stage.clock.at += HOUR
@@ -372,7 +383,7 @@ def test_a_step_that_fails_each_second_stops_neither_the_others_nor_the_heartbea
     stage.clock.at += HOUR
     stage.runner.guarded_tick()
     assert stage.agenda.runner().beat_at == stage.clock()
-    assert [time for time, _ in stage.fires("other")] == ["13:00", "14:00"]
+    assert [time for time, _ in stage.scheduled_runs("other")] == ["13:00", "14:00"]
 
 
 # ── a runner after another ────────────────────────────────────────────────────────────────────
@@ -386,7 +397,7 @@ def test_planned_fires_of_the_last_runner_are_started_by_the_next(stage):
     assert len(stage.hands.started) == 1
     stage.restart()
     stage.go()
-    assert len({worker.fire_id for worker in stage.hands.started}) == 2
+    assert len({worker.scheduled_run_id for worker in stage.hands.started}) == 2
 
 
 def test_a_run_that_outlives_its_runner_is_waited_for_and_not_begun_again(stage):
@@ -398,7 +409,7 @@ def test_a_run_that_outlives_its_runner_is_waited_for_and_not_begun_again(stage)
     assert len(stage.hands.started) == 1
     orphan.ends()
     stage.go()
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_a_process_that_an_earlier_runner_had_just_begun_may_take_the_fire_first(stage):
@@ -410,10 +421,10 @@ def test_a_process_that_an_earlier_runner_had_just_begun_may_take_the_fire_first
     orphan.begins()
     stage.hands.last.leaves(0)
     stage.go()
-    assert stage.fires() == [("13:00", "running")]
+    assert stage.scheduled_runs() == [("13:00", "running")]
     orphan.ends()
     stage.go()
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
     assert [run.state for run in stage.ledger.runs("export")] == ["succeeded"]
 
 
@@ -446,7 +457,7 @@ def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_sche
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.join(os.getcwd(), "tests")])}
     subprocess.run(
-        [sys.executable, "-c", script, str(stage.workspace.root), str(stage.hands.last.fire_id)],
+        [sys.executable, "-c", script, str(stage.workspace.root), str(stage.hands.last.scheduled_run_id)],
         env=environ,
         check=False,
     )
@@ -457,15 +468,15 @@ def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_sche
     second, first = stage.ledger.runs("export")
     assert (first.state, second.state) == ("interrupted", "succeeded")
     assert first.scheduled_at == second.scheduled_at == NOON + HOUR
-    assert first.fire_id == second.fire_id
-    assert stage.fires() == [("13:00", "done")]
+    assert first.scheduled_run_id == second.scheduled_run_id
+    assert stage.scheduled_runs() == [("13:00", "done")]
 
 
 def test_missed_fires_are_caught_up_by_the_next_runner(stage):
     stage.clock.at += timedelta(hours=3, minutes=30)
     stage.restart()
     stage.go()
-    assert stage.fires() == [("13:00", "skipped"), ("14:00", "skipped"), ("15:00", "planned")]
+    assert stage.scheduled_runs() == [("13:00", "skipped"), ("14:00", "skipped"), ("15:00", "planned")]
 
 
 def test_a_stopping_runner_asks_its_runs_to_end_and_leaves_them_to_be_repeated(stage, monkeypatch):
@@ -481,7 +492,7 @@ def test_a_stopping_runner_asks_its_runs_to_end_and_leaves_them_to_be_repeated(s
     monkeypatch.setattr("core.scheduler.runner.time.sleep", a_moment)
     stage.runner.end()
     assert stage.agenda.runner().state == "stopped"
-    assert stage.fires() == [("13:00", "planned")]
+    assert stage.scheduled_runs() == [("13:00", "planned")]
     assert not worker.is_killed
     stage.restart()
     stage.go()
@@ -502,7 +513,7 @@ def test_a_stopping_runner_kills_what_does_not_end_and_the_ledger_says_so(stage,
     (run,) = stage.ledger.runs("export")
     assert run.state == "interrupted"
     assert "how many rows arrived is not known" in run.error_text
-    assert stage.fires() == [("13:00", "planned")]
+    assert stage.scheduled_runs() == [("13:00", "planned")]
 
 
 # ── files that change ─────────────────────────────────────────────────────────────────────────
@@ -517,7 +528,7 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart_and_says_
     assert problem["instead"] == "its last good version goes on"
     stage.restart()
     stage.go(HOUR)
-    assert stage.fires() == [("13:00", "planned")]
+    assert stage.scheduled_runs() == [("13:00", "planned")]
     assert [p["where"] for p in stage.agenda.runner().problems] == [problem["where"]]
     stage.write()
     stage.go()
@@ -534,13 +545,13 @@ def test_a_job_that_was_never_right_does_not_run_and_is_told(stage):
 
 def test_an_edit_is_picked_up_by_the_next_tick_and_a_run_keeps_what_it_began_with(stage):
     stage.go(HOUR)
-    first = stage.agenda.fire(stage.hands.last.fire_id).job_sha256
+    first = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id).job_sha256
     stage.write(cron="30 * * * *", timeout_s=5)
     stage.go()
     stage.hands.last.ends()
     stage.go(HOUR / 2)
-    assert stage.fires() == [("13:00", "done"), ("13:30", "planned")]
-    second = stage.agenda.fire(stage.hands.last.fire_id).job_sha256
+    assert stage.scheduled_runs() == [("13:00", "done"), ("13:30", "planned")]
+    second = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id).job_sha256
     assert stage.ledger.runs("export")[0].job_sha256 == first != second
 
 
@@ -562,7 +573,7 @@ def test_a_job_deleted_in_its_run_ends_with_its_verdict_and_fires_no_more(stage)
     stage.hands.last.ends()
     stage.go(HOUR)
     stage.go(HOUR)
-    assert stage.fires() == [("13:00", "done")]
+    assert stage.scheduled_runs() == [("13:00", "done")]
     assert stage.ledger.runs("export")[0].state == "succeeded"
 
 
@@ -582,7 +593,7 @@ def test_an_edit_seen_while_the_ledger_was_busy_is_not_forgotten(stage, monkeypa
     stage.go()
     stage.go(HOUR / 2)
     assert refused == ["export"]
-    assert stage.fires() == [("12:30", "planned")]
+    assert stage.scheduled_runs() == [("12:30", "planned")]
 
 
 def test_a_file_that_is_missing_for_one_look_has_not_gone(stage):
@@ -592,7 +603,7 @@ def test_a_file_that_is_missing_for_one_look_has_not_gone(stage):
     stage.go()
     file.write_text(text, encoding="utf-8")
     stage.go(HOUR)
-    assert stage.fires() == [("13:00", "planned")]
+    assert stage.scheduled_runs() == [("13:00", "planned")]
 
 
 def test_what_waits_of_a_deleted_or_disabled_job_is_skipped_with_the_reason(stage):
@@ -606,7 +617,7 @@ def test_what_waits_of_a_deleted_or_disabled_job_is_skipped_with_the_reason(stag
     (stage.workspace.queries_dir / "other.job.json").unlink()
     stage.go()
     stage.go()
-    reasons = {f.job: f.reason for f in stage.agenda.fires(NOON, NOON + HOUR) if f.state == "skipped"}
+    reasons = {f.job: f.reason for f in stage.agenda.scheduled_runs(NOON, NOON + HOUR) if f.state == "skipped"}
     assert reasons == {"export": "its job was disabled", "other": "its job file was deleted"}
 
 
@@ -622,8 +633,12 @@ def asked(stage, kind: str, **what):
 def test_a_run_asked_for_begins_at_once_with_its_parameters_and_is_answered_with_its_verdict(stage):
     request = asked(stage, "run", job="export", args={"parameters": {"DATA": "2026-01-01"}})
     assert request.state == "taken"
-    fire = stage.agenda.fire(stage.hands.last.fire_id)
-    assert (fire.kind, fire.scheduled_at, fire.args["parameters"]) == ("request", NOON, {"DATA": "2026-01-01"})
+    scheduled_run = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id)
+    assert (scheduled_run.kind, scheduled_run.scheduled_at, scheduled_run.args["parameters"]) == (
+        "request",
+        NOON,
+        {"DATA": "2026-01-01"},
+    )
     stage.hands.last.ends()
     stage.go()
     answered = stage.agenda.request(request.request_id)
@@ -652,8 +667,8 @@ def test_the_calendar_does_not_send_what_a_person_has_sent_for_its_time(stage):
     at = NOON + HOUR
     run_id = sent_by_hand(stage, at)
     stage.go(HOUR)
-    (fire,) = stage.agenda.fires(NOON, at)
-    assert (fire.state, fire.reason) == ("skipped", f"run {run_id} has sent it before")
+    (scheduled_run,) = stage.agenda.scheduled_runs(NOON, at)
+    assert (scheduled_run.state, scheduled_run.reason) == ("skipped", f"run {run_id} has sent it before")
     assert stage.hands.started == []
 
 
@@ -730,8 +745,12 @@ def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
     stage.go()
     request = asked(stage, "replay", run_id=stage.hands.last.run_id[:6], args={"rejects_only": True})
     assert request.state == "taken"
-    fire = stage.agenda.fire(stage.hands.last.fire_id)
-    assert (fire.scheduled_at, fire.args["rejects_only"], fire.args["to"]) == (NOON + HOUR, True, "run")
+    scheduled_run = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id)
+    assert (scheduled_run.scheduled_at, scheduled_run.args["rejects_only"], scheduled_run.args["to"]) == (
+        NOON + HOUR,
+        True,
+        "run",
+    )
 
 
 def test_a_replay_to_a_place_that_is_none_is_refused(stage):
@@ -753,16 +772,16 @@ def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_su
     made = backfill(
         stage.agenda, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
     )
-    assert (len(made.fire_ids), made.succeeded_before) == (13, 1)  # 00:00 to 13:00, without 13:00
+    assert (len(made.scheduled_run_ids), made.succeeded_before) == (13, 1)  # 00:00 to 13:00, without 13:00
     again = backfill(
         stage.agenda, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
     )
-    assert (len(again.fire_ids), again.succeeded_before, again.planned_before) == (0, 1, 13)
+    assert (len(again.scheduled_run_ids), again.succeeded_before, again.planned_before) == (0, 1, 13)
     for _ in range(13):
         stage.go()
         stage.hands.last.ends()
     stage.go()
-    assert {state for _, state in stage.fires()} == {"done"}
+    assert {state for _, state in stage.scheduled_runs()} == {"done"}
     assert [f"{run.scheduled_at:%H}" for run in reversed(stage.ledger.runs("export"))][1:] == [
         f"{hour:02}" for hour in range(13)
     ]
@@ -777,7 +796,7 @@ def test_a_backfill_by_mistake_is_cancelled_with_its_job(stage):
     assert cancelled.answer.startswith("12 waiting fires of export are cancelled, run ")
     stage.hands.last.ends("cancelled")
     stage.go()
-    assert sorted(state for _, state in stage.fires()) == ["done"] + ["skipped"] * 12
+    assert sorted(state for _, state in stage.scheduled_runs()) == ["done"] + ["skipped"] * 12
     stage.go(6 * SECOND)
     assert stage.agenda.request(request.request_id).state == "done"
 
@@ -787,7 +806,7 @@ def test_a_backfill_of_a_manual_job_is_one_run_a_day_at_midnight_of_its_zone(sta
     stage.go()
     job = stage.runner.roster.entries["manual"].job
     backfill(stage.agenda, job, NOON.date() - timedelta(days=1), NOON.date(), asked_by="anna", now=NOON)
-    assert stage.fires("manual") == [("23:00", "planned"), ("23:00", "planned")]
+    assert stage.scheduled_runs("manual") == [("23:00", "planned"), ("23:00", "planned")]
 
 
 def test_a_backfill_of_the_future_or_of_ten_thousand_fires_is_refused(stage):

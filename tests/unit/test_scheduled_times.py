@@ -18,7 +18,7 @@ from core.model.job import Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.notify.daily_report import make_receipt
-from core.notify.evaluator import AlertRules, Told
+from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
@@ -91,22 +91,22 @@ class Life:
 
     def work(self, waits: bool = False) -> None:
         self.planner.tick(self.at)
-        for fire in () if waits else self.agenda.startable(self.at):
-            self.run(fire.scheduled_at, fire.fire_id)
+        for scheduled_run in () if waits else self.agenda.startable(self.at):
+            self.run(scheduled_run.scheduled_at, scheduled_run.scheduled_run_id)
 
-    def run(self, scheduled_at: datetime, fire_id: int | None = None, job: Job | None = None) -> None:
-        plan = Plan(job or self.job, QUERY, "c", "t", scheduled_at, 100, fire_id=fire_id)
+    def run(self, scheduled_at: datetime, scheduled_run_id: int | None = None, job: Job | None = None) -> None:
+        plan = Plan(job or self.job, QUERY, "c", "t", scheduled_at, 100, scheduled_run_id=scheduled_run_id)
         run = self.ledger.start(plan, self.at)
-        self.open.append((fire_id, run.run_id))
+        self.open.append((scheduled_run_id, run.run_id))
         if self.ends != "running":
             self.finish(self.ends)
 
     def finish(self, state: str) -> None:
-        fire_id, run_id = self.open.pop()
+        scheduled_run_id, run_id = self.open.pop()
         error = None if state == "succeeded" else QueryFailed("the query failed")
         self.ledger.finish(run_id, Outcome(state, rows_read=1, acknowledged=int(error is None), error=error), self.at)
-        if fire_id is not None:
-            self.agenda.finish(fire_id, self.at)
+        if scheduled_run_id is not None:
+            self.agenda.finish(scheduled_run_id, self.at)
 
     # ── the four places ───────────────────────────────────────────────────────────────────────
 
@@ -147,7 +147,7 @@ class Life:
             rules_file=self.file,
             spool_dir=self.file.parent / "spool",
             jobs=lambda: [job],
-            told=Told(),
+            told=Recipients(),
         )
         found = rules._lateness(job, self.at)
         return "none" if found is None else "late" if found.is_true else "in time"
@@ -506,12 +506,12 @@ def test_both_clock_changes(life, day, cron, times, has_runner):
 
 
 def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks(life, tmp_path):
-    from core.scheduler.job_registry import Roster
+    from core.scheduler.job_registry import JobRegistry
 
     life.save(HOURLY)
     life.until(rome(2, 5))
     (tmp_path / "queries").mkdir()
-    Roster(tmp_path / "queries", life.agenda, lambda: life.at).refresh()
+    JobRegistry(tmp_path / "queries", life.agenda, lambda: life.at).refresh()
     life.job = None
     life.until(rome(4, 5))
     assert life.page() == life.receipt() == {"01:00": M, "02:00": M}

@@ -26,7 +26,7 @@ def delivered(
     delivery.offsets = array("q", range(first_offset, first_offset + count))
     delivery.latencies_ms = array("d", [float(i) for i in range(count)])
     delivery.attempts = array("i", [1] * count)
-    delivery.handed_over_at_us = array("q", [1_768_600_000_000_000] * count)
+    delivery.sent_at_us = array("q", [1_768_600_000_000_000] * count)
     delivery.errors = errors or {}
     return delivery
 
@@ -42,7 +42,7 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
     assert [r["status"] for r in rows] == ["acknowledged", "acknowledged", "failed", "acknowledged"]
     assert (rows[2]["error"], rows[2]["error_class"]) == ("not acknowledged in 30 s", "DeliveryTimeout")
     assert rows[2]["partition"] is None
-    assert rows[3] | {"handed_over_at": None} == {
+    assert rows[3] | {"sent_at": None} == {
         "run_id": "r1",
         "job": "j",
         "topic": "t",
@@ -51,7 +51,7 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
         "key": "k3",
         "message_id": "00000000000000000000000000000003",
         "size_bytes": 5,
-        "handed_over_at": None,
+        "sent_at": None,
         "latency_ms": 3.0,
         "attempt": 1,
         "status": "acknowledged",

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from core.errors import BrokerUnavailable, ConfigError
 from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
-from core.records.metrics_queries import Scope
+from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
 from ui.api import shapes
 from ui.api.auth import Reader, Sender, Watcher
@@ -68,7 +68,7 @@ def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offs
 @router.get("/metrics", response_model=shapes.Metrics)
 async def metrics(caller: Watcher, job: Filter = None, topic: Filter = None, cluster: Filter = None) -> Response:
     """Everything that was sent: totals, rates, latencies, by topic, errors of the last 24 hours."""
-    return Response(await _everything.soon((workspace().root, Scope(job, topic, cluster))), media_type=JSON)
+    return Response(await _everything.soon((workspace().root, SendFilter(job, topic, cluster))), media_type=JSON)
 
 
 @router.get("/metrics/summary", response_model=shapes.Summary)
@@ -160,16 +160,16 @@ def _store(folder: Path) -> MetricsStore:
 
 
 def _find_summary(folder: Path) -> bytes:
-    found = _of(folder, Scope())
+    found = _of(folder, SendFilter())
     return msgspec.json.encode({name: found[name] for name in ("today", "last_7_days")})
 
 
-def _find_everything(asked: tuple[Path, Scope]) -> bytes:
+def _find_everything(asked: tuple[Path, SendFilter]) -> bytes:
     found = _of(*asked)
     return msgspec.json.encode({name: found[name] for name in shapes.Metrics.model_fields})
 
 
-def _of(folder: Path, scope: Scope) -> dict[str, Any]:
+def _of(folder: Path, scope: SendFilter) -> dict[str, Any]:
     with opened() as app:
         timezone = app.timezone
     return _store(folder).summary(now(), timezone, scope)

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 
 from core import __version__
-from core.records.agenda import RunnerBeat
+from core.records.agenda import RunnerStatus
 from ui.api import shapes
 from ui.api.auth import Reader
 from ui.api.problems import responses
@@ -37,7 +37,7 @@ def metrics(caller: Reader) -> Response:
         return Response(render(app.metrics, app.agenda, app.timezone, now()), media_type=CONTENT_TYPE)
 
 
-def _word(beat: RunnerBeat | None) -> Literal["alive", "silent", "stopped", "never"]:
+def _word(beat: RunnerStatus | None) -> Literal["alive", "silent", "stopped", "never"]:
     if beat is None:
         return "never"
     if beat.is_alive(now()):

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime
 
 from core.admin.check import check_job
 from core.admin.edit_jobs import NewerEdit, create_job, delete_job, job_files, replace_job
-from core.calendar.cron import next_fires
+from core.calendar.cron import next_scheduled_times
 from core.cli.render import run_document
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/scheduler", tags=["scheduler"], responses=responses(401, 403, 422, 503))
 
-NEXT_FIRES = 5
+NEXT_TIMES = 5
 EXAMPLE = {
     "name": "Export CDG Tracce to Kafka",
     "query": "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql",
@@ -265,7 +265,7 @@ def _row(app: App, file: JobFile, job: Job, error: ConfigError | None) -> shapes
         cron=job.cron,
         timezone=job.timezone,
         topic=job.kafka_config.topic if job.export_format == "kafka" else None,
-        next_fire=next(iter(next_fires(job, now(), 1)), None) if job.enabled else None,
+        next_scheduled_at=next(iter(next_scheduled_times(job, now(), 1)), None) if job.enabled else None,
         last_run=_last_run(app, job.slug),
         problem=error.text if error else None,
         etag=_etag(file),
@@ -278,7 +278,7 @@ def _detail(app: App, file: JobFile, response: Response) -> shapes.JobDetail:
     return shapes.JobDetail(
         id=file.slug,
         job=JobShape.model_validate(parse_json_file(file.path, file.text).document),
-        next_fires=next_fires(job, now(), NEXT_FIRES) if job.enabled else [],
+        next_scheduled_times=next_scheduled_times(job, now(), NEXT_TIMES) if job.enabled else [],
         last_run=_last_run(app, file.slug),
         problems=_problems(app, job),
     )

@@ -201,7 +201,7 @@ class JobRow(BaseModel):
     cron: str | None = Field(examples=["0 2 * * *"])
     timezone: str
     topic: str | None
-    next_fire: datetime | None
+    next_scheduled_at: datetime | None
     last_run: LastRun | None
     problem: str | None = Field(description="Why every run of it will fail: its connection or cluster is not set up.")
     etag: str
@@ -229,7 +229,7 @@ class JobDetail(BaseModel):
 
     id: str
     job: JobShape
-    next_fires: list[datetime]
+    next_scheduled_times: list[datetime]
     last_run: LastRun | None
     problems: list[FileProblem] = Field(description="What `python -m core check` says of it beside its own shape.")
 

@@ -66,7 +66,11 @@ def _progress() -> None:
     with data.opened() as app:
         requests = [app.agenda.request(number) for number in reversed(numbers)]
         runs = {
-            request.request_id: [fire.run_id for fire in app.agenda.fires_of(request.request_id) if fire.run_id]
+            request.request_id: [
+                scheduled_run.run_id
+                for scheduled_run in app.agenda.scheduled_runs_of(request.request_id)
+                if scheduled_run.run_id
+            ]
             for request in requests
         }
     for request in requests:

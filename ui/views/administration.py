@@ -13,7 +13,7 @@ import streamlit as st
 from core import __version__
 from core.admin.log_reader import LEVELS, newest_lines
 from core.errors import PsttError
-from core.records.accounts import Accounts, Role, Scope, Token
+from core.records.accounts import AccessToken, Accounts, Role, TokenScope
 from core.records.agenda import AuditEntry
 from ui import changes, data
 from ui.access import may, role_word, visitor
@@ -201,17 +201,17 @@ def _tokens() -> None:
         st.markdown(f"**{t('Another token')}**")
         left, middle, right = st.columns(3)
         name = left.text_input(t("For which program"), key="token_name")
-        scope: Scope = middle.selectbox(t("Scope"), get_args(Scope), format_func=_scope, key="token_scope")
+        scope: TokenScope = middle.selectbox(t("Scope"), get_args(TokenScope), format_func=_scope, key="token_scope")
         days = right.number_input(t("Valid for, days"), min_value=1, max_value=3650, value=90, key="token_days")
         if st.form_submit_button(t("Make"), icon=":material/key:"):
             _add_token(name.strip(), scope, int(days))
 
 
-def _scope(scope: Scope) -> str:
+def _scope(scope: TokenScope) -> str:
     return {"read": t("read"), "send": t("read, send and run"), "admin": t("everything")}[scope]
 
 
-def _token(token: Token, zone: str, at: datetime) -> dict[str, Any]:
+def _token(token: AccessToken, zone: str, at: datetime) -> dict[str, Any]:
     states = {"valid": f"✔ {t('valid')}", "expired": f"– {t('expired')}", "revoked": f"✘ {t('revoked')}"}
     return {
         t("State"): states[token.state(at)],
@@ -224,7 +224,7 @@ def _token(token: Token, zone: str, at: datetime) -> dict[str, Any]:
     }
 
 
-def _add_token(name: str, scope: Scope, days: int) -> None:
+def _add_token(name: str, scope: TokenScope, days: int) -> None:
     try:
         who = changes.require("admin")
         with _accounts() as accounts:

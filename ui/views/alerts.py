@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import ConfigError
-from core.notify.outbox import Entry, Episode
+from core.notify.outbox import Incident, OutboxMessage
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import read_stored
@@ -50,7 +50,7 @@ def show() -> None:
 # ── episodes ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _episodes(open_ones: Sequence[Episode], ended: Sequence[Episode], zone: str) -> None:
+def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: str) -> None:
     at = data.now()
     if not open_ones:
         st.success(t("No alert is open."), icon=":material/check:")
@@ -239,7 +239,7 @@ def _channels(channels: dict[str, str]) -> dict[str, str]:
 # ── messages ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _outbox(waiting: Sequence[Entry], done: Sequence[Entry], zone: str) -> None:
+def _outbox(waiting: Sequence[OutboxMessage], done: Sequence[OutboxMessage], zone: str) -> None:
     st.caption(t("Times are those of {zone}.", zone=plain(zone)))
     st.markdown(f"**{t('Waiting: {count}', count=number(len(waiting)))}**")
     if waiting:
@@ -251,7 +251,7 @@ def _outbox(waiting: Sequence[Entry], done: Sequence[Entry], zone: str) -> None:
         st.caption(t("none yet"))
 
 
-def _entry(entry: Entry, zone: str, at: datetime | None) -> dict[str, Any]:
+def _entry(entry: OutboxMessage, zone: str, at: datetime | None) -> dict[str, Any]:
     states = {"waiting": f"… {t('waits')}", "sent": f"✔ {t('sent')}", "given_up": f"✘ {t('given up')}"}
     return {
         t("State"): states[entry.state],

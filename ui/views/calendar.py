@@ -185,8 +185,8 @@ def _range(names: dict[str, str]) -> None:
         return
     st.markdown(_what_it_makes(count))
     pressed = st.button(
-        tn(count.fires, "Send 1 run", "Send {count} runs", count=number(count.fires)),
-        disabled=not count.fires or not may("operator"),
+        tn(count.scheduled_runs, "Send 1 run", "Send {count} runs", count=number(count.scheduled_runs)),
+        disabled=not count.scheduled_runs or not may("operator"),
         key="calendar_send",
         icon=":material/send:",
         help=None if may("operator") else t("only an operator may do this"),
@@ -199,8 +199,8 @@ def _range(names: dict[str, str]) -> None:
 
 
 def _what_it_makes(count: data.RangeCount) -> str:
-    runs = tn(count.fires, "1 run", "{count} runs", count=number(count.fires))
-    if not count.fires:
+    runs = tn(count.scheduled_runs, "1 run", "{count} runs", count=number(count.scheduled_runs))
+    if not count.scheduled_runs:
         text = t("Nothing is left to send.")
     elif count.messages is None:
         text = t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs)

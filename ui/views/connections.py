@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.admin.edit_files import brought_back
 from core.errors import ConfigError, PsttError
-from core.model.check_result import Fact
+from core.model.check_result import CheckResult
 from core.records.connections_versions import hidden_secrets
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import read_stored
@@ -150,7 +150,7 @@ def _test_button(kind: str, name: str) -> None:
             st.session_state.setdefault(_FOUND, {})[kind, name] = _ask(kind, name)
 
 
-def _ask(kind: str, name: str) -> list[Fact] | PsttError:
+def _ask(kind: str, name: str) -> list[CheckResult] | PsttError:
     try:
         return changes.test_database(name) if kind == "database" else changes.test_cluster(name or None)
     except PsttError as error:

@@ -81,7 +81,7 @@ def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
     return {
         t("Key"): send["key"] if send["key"] is not None else "–",
         t("Outcome"): _outcome(send),
-        t("When"): moment(send["handed_over_at"], zone, seconds=True),
+        t("When"): moment(send["sent_at"], zone, seconds=True),
         t("Latency"): milliseconds(send["latency_ms"]),
         t("Topic"): send["topic"],
         t("Partition"): send["partition"],
@@ -173,7 +173,7 @@ def _sent(send: dict[str, Any], zone: str) -> None:
         t("key"): send["key"] if send["key"] is not None else "–",
         "message_id": send["message_id"],
         t("size"): size(send["size_bytes"]),
-        t("handed over"): moment(send["handed_over_at"], zone, seconds=True),
+        t("handed over"): moment(send["sent_at"], zone, seconds=True),
         t("acknowledged in"): milliseconds(send["latency_ms"]),
         t("cluster"): send["cluster"] or "–",
         t("run"): send["run_id"],

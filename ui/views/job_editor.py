@@ -18,7 +18,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.admin.edit_jobs import NewerEdit
-from core.calendar.cron import in_words, next_fires, previous_fire
+from core.calendar.cron import in_words, next_scheduled_times, previous_scheduled_time
 from core.calendar.templates import EXAMPLES
 from core.errors import ConfigError, PsttError
 from core.formatting import short_value
@@ -37,7 +37,7 @@ from ui.language import current, t, tn
 
 __all__ = ["moment_words", "moments", "parameters_of", "show", "show_new"]
 
-SHOWN_FIRES = 5
+SHOWN_TIMES = 5
 PREVIEW_ROWS = 20
 SHOWN_SQL_BYTES = 300_000
 """A browser's text field gets slow beyond this; the file itself may be larger."""
@@ -306,7 +306,7 @@ def _form(slug: str) -> changes.Draft:
         for error in homeless:
             st.error(_short(error), icon=":material/error:")
     with form.calendar:
-        _fires(drafted)
+        _next_times(drafted)
     if drafted.job is not None and not drafted.problems:
         with top:
             guarded(changes.binding_problem)(drafted.job, moments(drafted.job)[0])
@@ -598,7 +598,7 @@ def _zones() -> list[str]:
     return [*usual, *sorted(available_timezones() - set(usual))]
 
 
-def _fires(drafted: changes.Draft) -> None:
+def _next_times(drafted: changes.Draft) -> None:
     """The calendar in words, the next fires with their offsets, and what becomes of missed ones."""
     job = drafted.job
     if job is None or any(
@@ -608,16 +608,16 @@ def _fires(drafted: changes.Draft) -> None:
     st.markdown(f"**{plain(in_words(job, current()))}**")
     zone = ZoneInfo(job.timezone)
     lines = [
-        f"- {plain(day(fire.astimezone(zone).date()))} {plain(clock(fire, job.timezone))} {plain(_offset(fire, zone))}"
-        for fire in next_fires(job, data.now(), SHOWN_FIRES)
+        f"- {plain(day(scheduled_run.astimezone(zone).date()))} {plain(clock(scheduled_run, job.timezone))} {plain(_offset(scheduled_run, zone))}"
+        for scheduled_run in next_scheduled_times(job, data.now(), SHOWN_TIMES)
     ]
     if lines:
         st.markdown("\n".join(lines))
         st.caption(_catch_up(job))
 
 
-def _offset(fire: datetime, zone: ZoneInfo) -> str:
-    text = f"{fire.astimezone(zone):%z}"
+def _offset(scheduled_run: datetime, zone: ZoneInfo) -> str:
+    text = f"{scheduled_run.astimezone(zone):%z}"
     return f"UTC{text[:3]}:{text[3:]}"
 
 
@@ -635,8 +635,8 @@ def _catch_up(job: Job) -> str:
 def moments(job: Job) -> list[datetime]:
     """Scheduled times that a person may want to look at: the next one, the last one; now for a manual job."""
     at = data.now().replace(second=0, microsecond=0)
-    found = [*next_fires(job, at, 1), previous_fire(job, at)]
-    return [fire for fire in found if fire is not None] or [at]
+    found = [*next_scheduled_times(job, at, 1), previous_scheduled_time(job, at)]
+    return [scheduled_run for scheduled_run in found if scheduled_run is not None] or [at]
 
 
 def moment_words(job: Job, at: datetime) -> str:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from core.admin.edit_jobs import job_files
-from core.calendar.cron import in_words, next_fires
+from core.calendar.cron import in_words, next_scheduled_times
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run
@@ -134,10 +134,10 @@ def _next(job: Job) -> str:
     if not job.enabled:
         return t("switched off")
     at = data.now()
-    fire = next(iter(next_fires(job, at, 1)), None)
-    if fire is None:
+    scheduled_run = next(iter(next_scheduled_times(job, at, 1)), None)
+    if scheduled_run is None:
         return t("runs only when asked")
-    return t("next {time}, {wait}", time=moment(fire, job.timezone, year=False), wait=until(fire, at))
+    return t("next {time}, {wait}", time=moment(scheduled_run, job.timezone, year=False), wait=until(scheduled_run, at))
 
 
 def _verdict(job: Job, last: Run | None) -> None:
@@ -275,7 +275,7 @@ def _backfill(job: Job) -> None:
 
 def _count(job: Job, first: date, last: date, *, again: bool) -> None:
     found = data.count_range(job.slug, first, last, again=again)
-    runs = tn(found.fires, "1 run", "{count} runs", count=number(found.fires))
+    runs = tn(found.scheduled_runs, "1 run", "{count} runs", count=number(found.scheduled_runs))
     if found.messages is None:
         st.markdown(t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs))
     else:

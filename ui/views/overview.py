@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from core.records.metrics_queries import Scope
+from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayAnswer, Slot
 from ui import data
 from ui.components import charts
@@ -63,8 +63,8 @@ def warm_up() -> None:
         PsttError: The figures cannot be read.
     """
     charts.warm_up()
-    data.overview(Scope(), PERIODS[1])
-    data.frequent_errors(Scope(), PERIODS[1])
+    data.overview(SendFilter(), PERIODS[1])
+    data.frequent_errors(SendFilter(), PERIODS[1])
 
 
 # ── the question of the morning ───────────────────────────────────────────────────────────────
@@ -140,7 +140,7 @@ def _where_is() -> None:
 # ── figures ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _filters(choices: data.Choices) -> tuple[Scope, int]:
+def _filters(choices: data.Choices) -> tuple[SendFilter, int]:
     def name(slug: str | None) -> str:
         return t("all") if slug is None else choices.jobs.get(slug, slug)
 
@@ -176,7 +176,7 @@ def _filters(choices: data.Choices) -> tuple[Scope, int]:
             label_visibility="collapsed",
             width="content",
         )
-    return Scope(job, topic, cluster), days or 30
+    return SendFilter(job, topic, cluster), days or 30
 
 
 def _or_all(value: str | None) -> str:
@@ -184,7 +184,7 @@ def _or_all(value: str | None) -> str:
 
 
 @fragment(run_every=EVERY_S)
-def _numbers(scope: Scope, days: int) -> None:
+def _numbers(scope: SendFilter, days: int) -> None:
     seen = data.overview(scope, days)
     timezone = data.frame().timezone
     today: dict[str, Any] = seen.summary["today"]
@@ -229,7 +229,7 @@ def _against_usual(sent: int, seen: data.Overview, today: date) -> dict[str, Any
 
 
 @fragment(run_every=EVERY_S)
-def _charts(scope: Scope, days: int) -> None:
+def _charts(scope: SendFilter, days: int) -> None:
     seen = data.overview(scope, days)
     timezone = data.frame().timezone
     today = seen.at.astimezone(ZoneInfo(timezone)).date()
@@ -265,7 +265,7 @@ def _charts(scope: Scope, days: int) -> None:
 
 
 @fragment(run_every=EVERY_S)
-def _tables(scope: Scope, days: int) -> None:
+def _tables(scope: SendFilter, days: int) -> None:
     seen = data.overview(scope, days)
     timezone = data.frame().timezone
     with st.container(border=True):
@@ -293,9 +293,9 @@ def _tables(scope: Scope, days: int) -> None:
 def _next(job: data.ActiveJob, seen: data.Overview) -> str:
     if job.problem:
         return f"✘ {job.problem}"
-    if job.next_fire is None:
+    if job.next_scheduled_at is None:
         return t("only when asked")
-    return f"{until(job.next_fire, seen.at)} · {moment(job.next_fire, job.timezone, year=False)}"
+    return f"{until(job.next_scheduled_at, seen.at)} · {moment(job.next_scheduled_at, job.timezone, year=False)}"
 
 
 def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str) -> None:

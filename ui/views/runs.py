@@ -12,7 +12,7 @@ import streamlit as st
 from core.errors import PsttError
 from core.formatting import short_value
 from core.model.run import Run, Verdict
-from core.records.metrics_queries import Scope
+from core.records.metrics_queries import SendFilter
 from core.run.replay import Choice, ReplayTo
 from ui import data
 from ui.access import may
@@ -53,7 +53,7 @@ def _list() -> None:
     _table(*_filters())
 
 
-def _filters() -> tuple[Scope, list[str], Days, Days]:
+def _filters() -> tuple[SendFilter, list[str], Days, Days]:
     choices = data.choices()
     jobs, topics, clusters = ([None, *offered] for offered in (choices.jobs, choices.topics, choices.clusters))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -74,7 +74,7 @@ def _filters() -> tuple[Scope, list[str], Days, Days]:
         run_id = st.text_input(t("Run"), placeholder=t("its id, or the beginning"), key="runs_id", width=200)
     if run_id.strip():
         go("runs", run=run_id.strip())
-    return Scope(job, topic, cluster), list(states), days, sent_on
+    return SendFilter(job, topic, cluster), list(states), days, sent_on
 
 
 def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[str | None], str]) -> str | None:
@@ -115,7 +115,7 @@ def _day(text: str | None) -> date | None:
 
 
 @fragment(run_every=5)
-def _table(scope: Scope, states: list[str], days: Days, sent_on: Days) -> None:
+def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> None:
     page = st.session_state.get("runs_page", 1) - 1
     found = data.runs_page(scope, states, days, sent_on, page, PER_PAGE)
     runs, count = found.runs, found.count
@@ -346,7 +346,7 @@ def _timeline(detail: data.RunDetail) -> None:
     steps: list[tuple[str, datetime, datetime | None]] = []
     if run.asked_by == "calendar":
         steps.append((t("Waited"), run.scheduled_at, run.started_at))
-    first, last = detail.first_handed_over_at, detail.last_acknowledged_at
+    first, last = detail.first_sent_at, detail.last_acknowledged_at
     steps.append((t("Query, first row"), run.started_at, first or run.finished_at))
     if first and last:
         steps.append((t("Sending, to the last acknowledgement"), first, last))
