@@ -227,7 +227,7 @@ class App:
         connection = self.connections.database(job.connection)
         query = bound(
             self.workspace.query_file(job.query),
-            connection.db_type,
+            self.connections.dialect(job.connection),
             overridden(job.parameters, params or {}),
             scheduled_at,
             job.timezone,

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from core.errors import ConfigError
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import ParameterValue, Query
-
-if TYPE_CHECKING:
-    pass
-from core.model.connection import DB_TYPES
+from core.sources import database_types, find_dialect
 
 __all__ = ["DEFAULT_TIMEZONE", "bound", "bound_query", "overridden"]
 
@@ -23,16 +19,15 @@ DEFAULT_TIMEZONE = "Europe/Rome"
 
 def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetime) -> Query:
     """An SQL file with these parameters, as `python -m core sql` shows it."""
-    if db_type not in DB_TYPES:
-        raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(DB_TYPES)}")
+    if db_type not in database_types():
+        raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(database_types())}")
     scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
-    chosen = next(known for known in DB_TYPES if known == db_type)
-    return bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
+    return bound(file, find_dialect(db_type), params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
 
 
 def bound(
     file: Path,
-    db_type: DbType,
+    dialect: Dialect,
     params: Mapping[str, ParameterValue],
     scheduled_at: datetime,
     timezone: str,
@@ -43,7 +38,7 @@ def bound(
     from core.calendar.templates import resolve
     from core.sql.query import load
 
-    parsed = load(file, db_type)
+    parsed = load(file, dialect)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
 

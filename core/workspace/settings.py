@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv.parser import parse_stream
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -30,7 +31,9 @@ from pydantic import (
 
 from core.errors import ConfigError
 from core.model.connection import Cluster, DatabaseConnection, Secret
+from core.model.dialect import Dialect
 from core.model.job import Job
+from core.sources import database_types, find_dialect
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference, resolve_secret
@@ -263,9 +266,16 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _known_database(db_type: str) -> str:
+    *others, last = map(repr, database_types())
+    if db_type not in database_types():
+        raise ValueError(f"input should be {', '.join(others)} or {last}")
+    return db_type
+
+
 class _Database(_Entry):
     name: str
-    db_type: Literal["oracle", "sqlserver", "postgresql", "sqlite"]
+    db_type: Annotated[str, AfterValidator(_known_database)]
     environment: str = ""
     host: str = ""
     port: int | None = Field(default=None, ge=1, le=65_535)
@@ -290,13 +300,6 @@ class _Database(_Entry):
             raise ValueError("a connection needs a name")
         return name
 
-
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "oracle": ("host", "username"),
-    "sqlserver": ("host", "database"),
-    "postgresql": ("host", "database", "username"),
-    "sqlite": ("database",),
-}
 
 # setting of a cluster → field of `Cluster`, where the names differ
 _RENAMED = {"batch_size": "batch_size_bytes", "max_request_size": "max_request_size_bytes"}
@@ -357,9 +360,9 @@ class Connections:
             n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
         ]
 
-    def database_type(self, name: str) -> str:
-        """The `db_type` of a connection; needs no secret."""
-        return self._database(name)[0].db_type
+    def dialect(self, name: str) -> Dialect:
+        """The rules of a connection's database; needs no secret and no driver."""
+        return find_dialect(self._database(name)[0].db_type)
 
     def environment_of(self, name: str) -> str:
         """The environment of a connection; needs no secret."""
@@ -406,7 +409,7 @@ class Connections:
         if entry.sslrootcert:
             values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
         values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
-        if entry.db_type == "sqlite":
+        if find_dialect(entry.db_type).connection.is_file:
             values["database"] = str(self._workspace.root / entry.database)
         return DatabaseConnection(**values)
 
@@ -596,6 +599,7 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
 def _check_database(
     file: JsonFile, place: tuple[str | int, ...], entry: _Database, connections: Connections
 ) -> list[ConfigError]:
+    rules = find_dialect(entry.db_type).connection
     problems = []
     if entry.name in connections._databases:
         problems.append(
@@ -603,14 +607,15 @@ def _check_database(
         )
     problems += [
         file.error(place, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
-        for key in REQUIRED[entry.db_type]
+        for key in rules.required
         if not getattr(entry, key)
     ]
-    if entry.db_type == "oracle" and bool(entry.service_name) == bool(entry.sid):
+    if rules.exactly_one_of and sum(bool(getattr(entry, key)) for key in rules.exactly_one_of) != 1:
+        keys = " or ".join(f'"{key}"' for key in rules.exactly_one_of)
         problems.append(
             file.error(
                 place,
-                f'connection "{entry.name}" (oracle) needs "service_name" or "sid"',
+                f'connection "{entry.name}" ({entry.db_type}) needs {keys}',
                 remedy="give exactly one of them",
             )
         )
