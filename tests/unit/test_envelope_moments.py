@@ -5,7 +5,7 @@ from datetime import datetime
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.message.envelope import _FAST
+from core.message.column_types import _FAST
 
 SECOND = datetime(2026, 1, 16, 11, 50, 32)  # noqa: DTZ001 - a TIMESTAMP of a database has no zone
 COLUMNS = st.lists(st.none() | st.datetimes(), min_size=1).filter(any)
