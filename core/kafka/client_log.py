@@ -36,7 +36,7 @@ class ClientLog:
     def log(self, level: int, form: str, *args: object) -> None:
         """Logs a line unless the same one was logged within 30 s. confluent-kafka calls this within poll()."""
         line = self._diagnosis.scrub(form % args if args else form)
-        self._diagnosis.hear(line)
+        self._diagnosis.remember(line)
         same = _changing.sub("", line)
         now = self._clock()
         if now - self._written.get(same, -SAME_LINE_S) < SAME_LINE_S:

@@ -59,7 +59,7 @@ def cluster_rights(cluster: Cluster, topics: Iterable[str], *, timeout_s: float 
     from confluent_kafka.admin import AdminClient
 
     diagnosis = Diagnosis(cluster)
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.hear(error.str())}
+    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
     client = AdminClient(config, logger=ClientLog(diagnosis, time.monotonic))
     asked: dict[str, Any] = {"include_authorized_operations": True, "request_timeout": timeout_s}
     wanted = sorted(set(topics))

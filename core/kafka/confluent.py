@@ -195,11 +195,11 @@ class ConfluentPublisher:
                     [("message_id", message_ids[index]), *headers],
                 )  # fmt: skip
             except BufferError:
-                self._hand_over_later(producer, delivery, index, reported)
+                self._publish_when_queue_has_room(producer, delivery, index, reported)
             except KafkaException as error:
                 self._refuse(delivery, index, error.args[0])
 
-    def _hand_over_later(
+    def _publish_when_queue_has_room(
         self, producer: Producer, delivery: Delivery, index: int, reported: Callable[..., None]
     ) -> None:
         """Waits until librdkafka's queue has room for this message: publishing another one first would change their order."""
@@ -412,7 +412,7 @@ class ConfluentPublisher:
             raise self.diagnosis.setting(words) from None
 
     def _heard(self, error: KafkaError) -> None:
-        self.diagnosis.hear(error.str())
+        self.diagnosis.remember(error.str())
         if error.fatal() and self._fatal is None:
             self._fatal = self._translated(error, "")
 

@@ -83,7 +83,7 @@ class ControlTopic:
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "error_cb": lambda error: self._diagnosis.hear(error.str()),
+            "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
         consumer = Consumer(settings, logger=self._log)
         try:

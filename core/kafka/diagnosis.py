@@ -206,10 +206,10 @@ class Diagnosis:
             case "late":
                 return self.not_delivered(topic)
             case "away":
-                self.hear(words)
+                self.remember(words)
                 return self.no_contact()
             case "login":
-                self.hear(f"Authentication failed: {words}")
+                self.remember(f"Authentication failed: {words}")
                 return self.no_contact()
             case "busy":
                 return self.busy(topic, words)
@@ -231,12 +231,12 @@ class Diagnosis:
                 return self.setting(words)
         return self.refused(topic, words)
 
-    def hear(self, words: str) -> None:
+    def remember(self, words: str) -> None:
         """Remembers the cause in a client's text, if there is one."""
         cause = read_cause(words)
         if cause is None:
             return
-        known = self.heard
+        known = self.last_cause
         # "The connection ended" follows every cause and must not replace it.
         if known is None or cause.kind != "closed":
             self._heard = (self._clock(), cause)
@@ -246,7 +246,7 @@ class Diagnosis:
         self._heard = self._seen = None
 
     @property
-    def heard(self) -> Cause | None:
+    def last_cause(self) -> Cause | None:
         """Returns the recent cause that the client reported."""
         if self._heard is None or self._clock() - self._heard[0] > REMEMBERED_S:
             return None
@@ -255,18 +255,18 @@ class Diagnosis:
     @property
     def cause(self) -> Cause | None:
         """Returns why no broker can be used, from the client's report and, where that is vague, from a probe."""
-        heard = self.heard
-        if heard is not None and heard.kind not in VAGUE:
-            return heard
+        last_cause = self.last_cause
+        if last_cause is not None and last_cause.kind not in VAGUE:
+            return last_cause
         seen = self._looked()
-        if seen is None and heard is not None and heard.kind in GUESSED:
+        if seen is None and last_cause is not None and last_cause.kind in GUESSED:
             return Cause("closed", "the broker ended the connection")
-        return seen or heard
+        return seen or last_cause
 
     @property
     def is_hopeless(self) -> bool:
         """Returns True if waiting longer does not help: the user has to correct something first."""
-        cause = self.cause if self.heard else None
+        cause = self.cause if self.last_cause else None
         return cause is not None and not ADVICE[cause.kind].error.is_retriable
 
     def no_contact(self, waited_s: float = 0.0) -> PsttError:
