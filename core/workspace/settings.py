@@ -26,6 +26,15 @@ from pydantic import (
 )
 
 from core.errors import ConfigError
+from core.model.connection import (
+    READ_TIMEOUT_S,
+    ClientName,
+    Cluster,
+    Compression,
+    LogLevel,
+    SaslMechanism,
+    SecurityProtocol,
+)
 from core.workspace.json_file import nearest
 from core.workspace.paths import Workspace
 
@@ -35,8 +44,8 @@ MASK = "***"
 ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
 SECRETS = {"KAFKA_SASL_PASSWORD", "PSTT_SMTP_PASSWORD"}
 OURS = ("KAFKA_", "PSTT_")
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
+"""The KAFKA_* settings have the defaults of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +62,35 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    KAFKA_BOOTSTRAP_SERVERS: str = "localhost:9092"
-    KAFKA_SECURITY_PROTOCOL: Protocol = "PLAINTEXT"
-    KAFKA_SASL_MECHANISM: Mechanism | None = None
+    KAFKA_BOOTSTRAP_SERVERS: str = DEFAULTS.bootstrap_servers
+    KAFKA_SECURITY_PROTOCOL: SecurityProtocol = DEFAULTS.security_protocol
+    KAFKA_SASL_MECHANISM: SaslMechanism | None = None
     KAFKA_SASL_USERNAME: str | None = None
     KAFKA_SASL_PASSWORD: SecretStr | None = None
     KAFKA_SSL_CAFILE: str | None = None
     KAFKA_SSL_CERTFILE: str | None = None
     KAFKA_SSL_KEYFILE: str | None = None
-    KAFKA_COMPRESSION_TYPE: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
-    KAFKA_BATCH_SIZE: int = Field(default=16_384, ge=1, le=2_147_483_647)
-    KAFKA_LINGER_MS: int = Field(default=10, ge=0, le=900_000)
-    KAFKA_MAX_REQUEST_SIZE: int = Field(default=1_048_576, ge=1_000, le=1_000_000_000)
-    KAFKA_REQUEST_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
-    KAFKA_ENABLE_IDEMPOTENCE: bool = True
-    KAFKA_RETRY_BACKOFF_MS: int = Field(default=100, ge=1, le=75_000)
-    KAFKA_MAX_IN_FLIGHT_REQUESTS: int = Field(default=5, ge=1, le=1_000)
-    KAFKA_DEFAULT_TOPIC: str = "pstt-data"
-    KAFKA_MESSAGE_BATCH_SIZE: int = Field(default=100, ge=1, le=100_000)
-    KAFKA_MAX_RETRIES: int = Field(default=3, ge=0, le=100)
+    KAFKA_COMPRESSION_TYPE: Compression = DEFAULTS.compression_type
+    KAFKA_BATCH_SIZE: int = Field(default=DEFAULTS.batch_size_bytes, ge=1, le=2_147_483_647)
+    KAFKA_LINGER_MS: int = Field(default=DEFAULTS.linger_ms, ge=0, le=900_000)
+    KAFKA_MAX_REQUEST_SIZE: int = Field(default=DEFAULTS.max_request_size_bytes, ge=1_000, le=1_000_000_000)
+    KAFKA_REQUEST_TIMEOUT_MS: int = Field(default=DEFAULTS.request_timeout_ms, ge=1_000, le=900_000)
+    KAFKA_ENABLE_IDEMPOTENCE: bool = DEFAULTS.enable_idempotence
+    KAFKA_RETRY_BACKOFF_MS: int = Field(default=DEFAULTS.retry_backoff_ms, ge=1, le=75_000)
+    KAFKA_MAX_IN_FLIGHT_REQUESTS: int = Field(default=DEFAULTS.max_in_flight_requests, ge=1, le=1_000)
+    KAFKA_DEFAULT_TOPIC: str = DEFAULTS.default_topic
+    KAFKA_MESSAGE_BATCH_SIZE: int = Field(default=DEFAULTS.message_batch_size, ge=1, le=100_000)
+    KAFKA_MAX_RETRIES: int = Field(default=DEFAULTS.max_retries, ge=0, le=100)
     KAFKA_HEALTH_CHECK_INTERVAL_SEC: int = Field(default=60, ge=1, le=86_400)
-    KAFKA_LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    KAFKA_LOG_LEVEL: LogLevel = DEFAULTS.log_level
     KAFKA_LOG_PAYLOAD: bool = False
-    KAFKA_CLIENT: Literal["confluent", "kafka-python-ng"] = "confluent"
+    KAFKA_CLIENT: ClientName = DEFAULTS.client
     PSTT_TIMEZONE: str = "Europe/Rome"
     PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
-    PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
+    PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=DEFAULTS.delivery_timeout_ms, ge=1_000, le=900_000)
     PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=5_000, ge=1, le=1_000_000)
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
-    PSTT_READ_TIMEOUT_S: float = Field(default=300.0, ge=1, le=86_400)
+    PSTT_READ_TIMEOUT_S: float = Field(default=READ_TIMEOUT_S, ge=1, le=86_400)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -13,11 +13,18 @@ from core.workspace.json_file import JsonFile, nearest
 
 __all__ = ["StrictModel", "completed_from", "validation_errors"]
 
+NOT_AN_OBJECT = "input should be a valid object; write { … }"
+"""Instead of pydantic's text, which names a class of ours."""
+
 
 class StrictModel(BaseModel):
     """A JSON object with exactly these keys. Values are not converted: `"5"` is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # the fields that `completed_from` adds
 
 
 M = TypeVar("M", bound=StrictModel)
@@ -82,7 +89,7 @@ def validation_errors(
             )
         else:
             key = str(where[-1]) if where else file.path.name
-            why = detail["msg"].removeprefix("Value error, ")
+            why = NOT_AN_OBJECT if detail["type"] == "model_type" else detail["msg"].removeprefix("Value error, ")
             why = why[:1].lower() + why[1:]
             reasons.setdefault(where, []).append((detail["type"], why))
             why, _, remedy = _of_branches(reasons[where]).partition("; ")
