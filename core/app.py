@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from core.run.replay import Choice, ReplayTarget, ReplayTo
     from core.run.row_reader import LookAtColumns, Progress
     from core.scheduler.runner import BackgroundTask
-    from core.workspace.settings import Connections, Settings
+    from core.workspace.connections import Connections
+    from core.workspace.settings import Settings
 from core.run.planning import bound, overridden
 
 __all__ = ["App", "open_workspace"]
@@ -128,7 +129,7 @@ class App:
     @cached_property
     def connections(self) -> Connections:
         """connections.json."""
-        from core.workspace.settings import load_connections
+        from core.workspace.connections import load_connections
 
         return load_connections(self.workspace, self.settings, self.environ)
 
@@ -940,7 +941,7 @@ class App:
         def look_at_brokers() -> None:
             from core.admin.broker_health import look, used_clusters
             from core.records.agenda import Agenda
-            from core.workspace.settings import load_connections
+            from core.workspace.connections import load_connections
 
             connections = load_connections(self.workspace, self.settings, self.environ)
             clusters, samples = used_clusters(jobs(), connections, self.settings, now())

@@ -15,7 +15,8 @@ import msgspec
 
 from core.errors import StorageFailed
 from core.records.ledger import Ledger
-from core.workspace.paths import Workspace, write_whole
+from core.workspace.atomic import write_whole
+from core.workspace.paths import Workspace
 
 __all__ = ["TransactionNote", "forget", "keep", "read_note", "sweep", "unsettled", "writing"]
 

@@ -13,7 +13,8 @@ from core.model.job import Job
 from core.model.run import Run
 
 if TYPE_CHECKING:
-    from core.workspace.settings import Connections, Settings
+    from core.workspace.connections import Connections
+    from core.workspace.settings import Settings
 
 __all__ = ["Choice", "ReplayTarget", "ReplayTo", "is_same_place", "job_place", "own_place", "was_sent_to"]
 

@@ -21,7 +21,7 @@ from core.run.arrival import lost_since
 from core.run.exactly_once import Marker
 from core.run.pending import TransactionNote, forget, writing
 from core.run.row_reader import end_state
-from core.workspace.paths import replace_file
+from core.workspace.atomic import replace_file
 
 __all__ = ["discard", "measured", "release", "settle"]
 

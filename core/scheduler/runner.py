@@ -365,7 +365,7 @@ class Runner:
     def _keep_connections(self, now: datetime) -> None:
         """Keeps what an editor or a copy made of connections.json among its versions, as the roster does with jobs."""
         from core.records.connections_versions import keep_connections
-        from core.workspace.paths import read_stored
+        from core.workspace.stored_file import read_stored
 
         try:
             facts = self._workspace.connections_file.stat()

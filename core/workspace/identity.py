@@ -21,7 +21,8 @@ import msgspec
 
 from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, StorageFailed
-from core.workspace.paths import Workspace, write_whole
+from core.workspace.atomic import write_whole
+from core.workspace.paths import Workspace
 
 __all__ = ["Answer", "Identity", "WorkspaceLocation", "answer", "doubt", "own_identity", "read_identity"]
 
