@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,6 +17,7 @@ from core.model.run import Plan, Run, RunFile
 from core.model.source import Reading, Rows, Source
 from core.records.ledger import Ledger, Outcome
 from core.run.row_reader import LookAtColumns, Progress, RowReader, Stop, as_asked, end_state, rare_collections
+from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
 __all__ = ["run_export"]
@@ -72,7 +74,7 @@ def _written(intake: RowReader, source: Source, workspace: Workspace, folder: Pa
     root = workspace.root if folder == workspace.exports_dir else folder
     files: list[RunFile] = []
     with (
-        _alone(workspace, file, f'job "{plan.job.name}", run {intake.run.run_id}'),
+        _only_writer(workspace, file, f'job "{plan.job.name}", run {intake.run.run_id}'),
         source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
     ):
         reading = _Distinct(result)
@@ -106,40 +108,32 @@ class _Distinct:
 
 
 @contextmanager
-def _alone(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
-    """Two jobs never write one file at once; the later one fails and is not tried again, since it would replace the file.
+def _only_writer(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
+    """Holds the lock of one output file. A second run fails and is not repeated, since it would replace the file.
 
     Raises:
-        RunFailed: Another run writes it.
-        StorageFailed: Locks cannot be made.
+        RunFailed: Another run writes the file.
+        StorageFailed: The lock cannot be written.
     """
-    import hashlib
-
-    from filelock import FileLock, Timeout
-
     # Windows and macOS take A.xlsx and a.xlsx for one file.
     name = hashlib.sha256(str(file.resolve()).casefold().encode()).hexdigest()[:16]
     locks = workspace.state_dir / "locks"
-    holder = locks / f"{name}.holder"
-    lock = FileLock(locks / f"{name}.file.lock", timeout=0)
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        holder.write_text(who, encoding="utf-8")
-    except Timeout:
-        other = holder.read_text(encoding="utf-8") if holder.exists() else "another run"
-        raise RunFailed(
+    owner = locks / f"{name}.holder"
+
+    def busy() -> RunFailed:
+        other = owner.read_text(encoding="utf-8") if owner.exists() else "another run"
+        return RunFailed(
             f"{file.name} is being written by {other}",
             why="two jobs have the same output",
             remedy='give one of them another "output" in its .job.json',
-        ) from None
-    except OSError as error:
-        lock.release()
-        raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
-    try:
+        )
+
+    with locked(locks / f"{name}.file.lock", busy):
+        try:
+            owner.write_text(who, encoding="utf-8")
+        except OSError as error:
+            raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
         yield
-    finally:
-        lock.release()
 
 
 def _outcome(intake: RowReader, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:
