@@ -15,10 +15,10 @@ from core.model.check_result import CheckResult
 from core.model.dialect import ConnectionRules
 from core.records.connections_versions import hidden_secrets
 from core.sources import database_types, find_dialect
+from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import read_stored
 from core.workspace.secrets import is_reference
-from core.workspace.settings import CLUSTER_KEYS, DATABASE_KEYS
+from core.workspace.stored_file import read_stored
 from ui import changes, data
 from ui.access import may
 from ui.components.difference import show_difference
@@ -438,7 +438,7 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
 
 
 def _database_fields(rules: ConnectionRules) -> list[tuple[str, str]]:
-    """Key of the entry and its label, for each text that the form asks for."""
+    """Returns the key of the entry and its label, for each text that the form asks for."""
     labels = {
         "host": t("Host"),
         "username": t("User"),
