@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
+from core.sources import DATABASES, find_dialect
+
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core"
 LEVELS = (
@@ -175,3 +177,22 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
                 break
             (package / "__init__.py").touch()
         file.write_text(text, encoding="utf-8")
+
+
+def dialect_names(file: Path) -> Iterator[str]:
+    """Each text in a file that is the `db_type` of a database, with file and line."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and node.value in DATABASES:
+            yield f"{file.relative_to(ROOT).as_posix()}:{node.lineno}: {node.value}"
+
+
+def test_only_its_own_modules_and_the_registry_name_a_database():
+    """So that a database is added by one file and one entry: everybody else asks its `Dialect`."""
+    registry = CORE / "sources" / "__init__.py"
+    own = {registry, *(file for name in DATABASES for file in (CORE / "sources").glob(f"{name}*.py"))}
+    others = [file for folder in (CORE, ROOT / "ui") for file in folder.rglob("*.py") if file not in own]
+    assert [found for file in others for found in dialect_names(file)] == []
+
+
+def test_each_entry_of_the_registry_has_the_name_of_its_dialect():
+    assert {name: find_dialect(name).name for name in DATABASES} == {name: name for name in DATABASES}
