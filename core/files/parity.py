@@ -24,7 +24,7 @@ import msgspec
 import xxhash
 
 from core.errors import ConfigError, StorageFailed
-from core.files.cell_comparison import CellComparison, CellForm, forms_of, without_zeros
+from core.files.cell_comparison import CellComparison, forms_of, without_zeros
 from core.files.names import distinct_columns
 from core.files.reader import FileOptions, Table, column_name, open_table
 from core.files.writer import Cells

@@ -31,7 +31,7 @@ DIALECT = Dialect(
         calls=re.compile(r"READ_\w+|GLOB|WRITE_\w+"),
     ),
 )
-_KINDS: dict[str, ColumnType] = {
+KINDS: dict[str, ColumnType] = {
     "BIGINT": "integer",
     "INTEGER": "integer",
     "VARCHAR": "text",
@@ -74,7 +74,7 @@ class DuckDbSource(PooledSource):
 
 
 def _column(name: str, declared: str) -> Column:
-    return Column(name, "decimal" if declared.startswith("DECIMAL") else _KINDS.get(declared, "unknown"), declared)
+    return Column(name, "decimal" if declared.startswith("DECIMAL") else KINDS.get(declared, "unknown"), declared)
 
 
 SOURCE = DuckDbSource

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from core.message.column_types import COLUMN_TYPES
 from core.sources import DATABASES, find_dialect
 
 ROOT = Path(__file__).parents[2]
@@ -196,3 +197,12 @@ def test_only_its_own_modules_and_the_registry_name_a_database():
 
 def test_each_entry_of_the_registry_has_the_name_of_its_dialect():
     assert {name: find_dialect(name).name for name in DATABASES} == {name: name for name in DATABASES}
+
+
+@pytest.mark.parametrize("name", DATABASES)
+def test_every_type_of_a_database_is_in_the_table_of_column_types(name: str):
+    """So that a column type is one entry of `COLUMN_TYPES`: its name is checked here and not by a Literal elsewhere."""
+    database = DATABASES[name]
+    module = pytest.importorskip(database.source or database.rules, exc_type=ImportError)
+    kinds = dict(module.KINDS).values()
+    assert set(kinds) <= {*COLUMN_TYPES, "array"}
