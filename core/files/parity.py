@@ -28,6 +28,7 @@ from core.files.cell_comparison import CellComparison, forms_of, without_zeros
 from core.files.names import distinct_columns
 from core.files.reader import FileOptions, Table, column_name, open_table
 from core.files.writer import Cells
+from core.message.column_types import CellForm
 from core.message.envelope import Envelope
 from core.model.job import Job
 from core.model.run import Plan
