@@ -12,10 +12,10 @@ from core.calendar.cron import check_cron
 from core.calendar.templates import DIRECTIVES
 from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange, TypeOverride
 from core.workspace.connections import TOPIC_NAME
-from core.workspace.settings import ADDRESS, known_zone
+from core.workspace.settings import EMAIL_ADDRESS, known_zone
 from core.workspace.validation import StrictModel, completed_from
 
-__all__ = ["Address", "JobShape", "Topic"]
+__all__ = ["EmailAddress", "JobShape", "Topic"]
 
 LONGEST_S = 366 * 86_400
 """Nothing is due less often than once a year; sums with the clock then never leave the calendar."""
@@ -36,7 +36,7 @@ Topic = Annotated[
 
 
 def _address(text: str) -> str:
-    if not ADDRESS.fullmatch(text):
+    if not EMAIL_ADDRESS.fullmatch(text):
         raise ValueError("this is no e-mail address")
     return text
 
@@ -83,7 +83,7 @@ def _whole(value: object) -> object:
 
 WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, Field(min_length=1)]
-Address = Annotated[str, AfterValidator(_address)]
+EmailAddress = Annotated[str, AfterValidator(_address)]
 DateFormat = Annotated[str, AfterValidator(_date_format)]
 
 
@@ -112,7 +112,7 @@ class CsvShape(StrictModel):
 class EmailShape(StrictModel):
     """`email_notification`."""
 
-    recipients: list[Address]
+    recipients: list[EmailAddress]
 
 
 @completed_from(RowRange)

@@ -41,7 +41,7 @@ from core.workspace.paths import Workspace
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
 
 MASK = "***"
-ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
+EMAIL_ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
 SECRETS = {"KAFKA_SASL_PASSWORD", "PSTT_SMTP_PASSWORD"}
 OURS = ("KAFKA_", "PSTT_")
 DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
@@ -122,7 +122,7 @@ class Settings(BaseModel):
     @classmethod
     def _known_addresses(cls, text: str | None) -> str | None:
         for address in addresses(text):
-            if not ADDRESS.fullmatch(address):
+            if not EMAIL_ADDRESS.fullmatch(address):
                 raise ValueError(f"{address!r} is no e-mail address; several are separated by commas")
         return text
 
