@@ -1,4 +1,4 @@
-"""The shape of a job file: which keys there are and which values each may have."""
+"""The schema of a job file: which values each key may have. `core.model.job` has the keys, types and defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.workspace.validation import StrictModel, completed_from
 __all__ = ["EmailAddress", "JobShape", "Topic"]
 
 LONGEST_S = 366 * 86_400
-"""Nothing is due less often than once a year; sums with the clock then never leave the calendar."""
+"""The longest interval and timeout: one year. A datetime plus this never exceeds year 9999."""
 
 
 def _topic(name: str) -> str:
@@ -32,7 +32,7 @@ Topic = Annotated[
     AfterValidator(_topic),
     Field(json_schema_extra={"pattern": f"^{TOPIC_NAME.pattern}$"}),
 ]
-"""A topic's name; a client written in C would take what comes before a NUL for another topic."""
+"""A topic's name. A NUL in it would end the name in a client written in C."""
 
 
 def _address(text: str) -> str:
@@ -77,7 +77,7 @@ def _date_format(text: str) -> str:
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 29.0 is the integer 29."""
+    """Turns 29.0 into 29: JSON does not distinguish integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -133,7 +133,7 @@ class ExpectShape(StrictModel):
 
 @completed_from(Job, without=("slug",))
 class JobShape(StrictModel):
-    """The whole file; what each key means stands at `core.model.job.Job`."""
+    """The whole file; `core.model.job.Job` explains each key."""
 
     name: Name
     query: Annotated[str, AfterValidator(_query)]
