@@ -17,7 +17,7 @@ from core.records.accounts import Accounts, Role, TokenScope
 from core.records.agenda import Agenda, AuditEntry
 from core.workspace.paths import Workspace
 from ui.api import api
-from ui.doors import SecurityHeaders
+from ui.http_security import SecurityHeaders
 
 HOST = "http://127.0.0.1:8501"
 PASSWORD = "four easy words here"

@@ -21,6 +21,7 @@ from ui.access import may
 from ui.components.problem import guarded, problem
 from ui.components.tables import table
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.formats import ago, moment, number
 from ui.language import t
 
@@ -33,7 +34,7 @@ _SEEN = "alerts_seen"
 def show() -> None:
     """Draws the view."""
     st.title(t("Alerts"), anchor=False)
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     with data.opened() as app:
         open_ones, ended = app.outbox.open_episodes(), [e for e in app.outbox.episodes() if e.state == "ended"]
         waiting, done = app.outbox.waiting(), app.outbox.newest()
