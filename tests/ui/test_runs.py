@@ -52,7 +52,7 @@ def test_filters_of_job_state_and_day_choose(worked, see):
 
 def test_a_bar_of_the_chart_leads_to_the_runs_that_sent_on_that_day(worked, see):
     """Three days were sent today: by the scheduled day the chart's 1,485 messages would be one run."""
-    shown = overview_figures(data.Scope(topic=worked.topic), 30)
+    shown = overview_figures(SendFilter(topic=worked.topic), 30)
     (bar,) = shown.days
     app = see("runs", sent=str(bar["day"]), topic=worked.topic)
     runs = app.dataframe[0].value
@@ -64,7 +64,7 @@ def test_a_bar_of_the_chart_leads_to_the_runs_that_sent_on_that_day(worked, see)
 
 def test_what_was_sent_by_hand_on_a_day_is_told_beside_its_runs(spoilt, see):
     spoilt.command("send", spoilt.topic, "572680001120", "by hand")
-    (bar,) = overview_figures(data.Scope(), 30).days
+    (bar,) = overview_figures(SendFilter(), 30).days
     app = see("runs", sent=str(bar["day"]))
     assert "On these days 1 message was sent by hand; it belongs to no run." in words(app)
     assert sum(app.dataframe[0].value["Acknowledged"]) + 1 == bar["messages"]
