@@ -22,7 +22,7 @@ def keep_connections(workspace: Workspace, agenda: Agenda, text: str, now: datet
 
     One with a fault is not kept: nobody brings it back, and a password under a mistyped key could not be told.
     """
-    from core.workspace.settings import parse_connections
+    from core.workspace.connections import parse_connections
 
     try:
         file = parse_json_file(workspace.connections_file, text)

@@ -16,11 +16,14 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import psutil
+
 from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Reject, Run, RunFile, Verification, VerificationProblem
 from core.records.store import Store
+from core.workspace.process import is_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,8 +135,6 @@ class Ledger(Store):
         return self.run(run_id)
 
     def _begin(self, row: dict[str, Any], now: datetime) -> str:
-        import psutil
-
         run_id = secrets.token_hex(5)
         process = {
             "run_id": run_id,
@@ -479,13 +480,4 @@ def _storable(text: str) -> str:
 
 
 def _is_alive(row: Mapping[str, Any] | sqlite3.Row) -> bool:
-    import psutil
-
-    try:
-        # Two seconds: the start time of a process is rounded differently from one reading to the next.
-        started_at: float = psutil.Process(row["pid"]).create_time()
-        return abs(started_at - float(row["pid_started_at"])) < 2
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    return is_running(row["pid"], float(row["pid_started_at"]))

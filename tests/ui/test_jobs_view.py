@@ -13,7 +13,7 @@ from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import work
 from core.records.agenda import Agenda
-from core.workspace.jobs import SUFFIX, load_job, read_job_file, validate_job
+from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data
@@ -337,7 +337,7 @@ def test_a_wrong_value_is_told_beside_its_field_in_the_words_of_check(place, see
     told = typed_into(document, field, value)
     path = tmp_path / "tracce.job.json"
     path.write_text(json.dumps(told), encoding="utf-8")
-    problems = validate_job(path)
+    problems = checked_job(path, path.read_text(encoding="utf-8"))[1]
     assert problems
     assert problems[0].key.startswith(key)
     shown = words(app)

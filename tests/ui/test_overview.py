@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench.kills import start_runner, stop_runner
-from core.admin.broker_health import look
+from core.scheduler.broker_health import look
 from core.model.connection import Cluster
 from core.records.agenda import Agenda
 from core.records.metrics import Metrics
