@@ -12,7 +12,6 @@ from core.model.run import Plan, RunFile, Verification, VerificationProblem
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
-from ui import data
 from ui.access import Visitor
 from ui.components.verdict import equation, subject
 from ui.data.overview import overview_figures

@@ -11,6 +11,7 @@ from core.kafka.cluster_lookup import unknown_cluster
 from core.message.envelope import proves_data
 from core.model.connection import Cluster, Destination
 from core.model.run import Run
+from core.run.destination import find_cluster
 from ui import data
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def compare_with_topic(send: dict[str, Any]) -> MessageComparison:
     with data.opened() as app:
         run = app.ledger.run(send["run_id"]) if send["job"] else None
         sent_to = _destination(send, run)
-        cluster = app.cluster_of(sent_to)
+        cluster = find_cluster(app, sent_to)
         clusters, problems = app.connections.known_clusters(app.settings)
     if cluster is not None:
         message = _read(cluster, send)

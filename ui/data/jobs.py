@@ -16,6 +16,7 @@ from core.errors import ConfigError
 from core.model.job import Job
 from core.model.run import Run
 from core.records.metrics_queries import SendFilter
+from core.run.planning import unusable_jobs
 from core.workspace.jobs import load_jobs
 from core.workspace.paths import Workspace
 from ui import data
@@ -63,7 +64,7 @@ def jobs_of(folder: Path) -> tuple[list[Job], list[ConfigError]]:
 def stranded_jobs() -> dict[str, ConfigError]:
     """Slug → why every run of the job will fail, of jobs whose connection or cluster is not configured."""
     with data.opened() as app:
-        return app.stranded(all_jobs()[0])
+        return unusable_jobs(app, all_jobs()[0])
 
 
 def last_runs(slugs: Sequence[str]) -> dict[str, Run]:
@@ -108,7 +109,7 @@ def active_jobs(send_filter: SendFilter) -> list[ActiveJob]:
 @st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=8)
 def _active_jobs(folder: Path) -> list[ActiveJob]:
     with open_workspace(folder, log=False) as app:
-        stranded = app.stranded(jobs_of(folder)[0])
+        stranded = unusable_jobs(app, jobs_of(folder)[0])
         return [
             ActiveJob(
                 slug=job.slug,

@@ -33,9 +33,7 @@ def _of_two_days(folder: Path, today: date) -> list[tuple[DayAnswer, list[Slot]]
     with open_workspace(folder, log=False) as app:
         yesterday = today - timedelta(days=1)
         slots = [
-            slot
-            for job in _kafka_jobs(folder, app)
-            for slot in slots_of_days(job, app.ledger, app.agenda, yesterday, today, at)
+            slot for job in _kafka_jobs(folder, app) for slot in slots_of_days(job, app.ledger, yesterday, today, at)
         ]
     of_days = ((day, [slot for slot in slots if slot.day == day]) for day in (today, yesterday))
     return [(answer_for(day, chosen), chosen) for day, chosen in of_days]
@@ -54,7 +52,7 @@ def _outcomes_by_job(folder: Path, days: int) -> dict[str, list[Slot]]:
         for job in _kafka_jobs(folder, app):
             today = at.astimezone(ZoneInfo(job.timezone)).date()
             first = today - timedelta(days=days - 1)
-            found[job.slug] = slots_of_days(job, app.ledger, app.agenda, first, today, at)
+            found[job.slug] = slots_of_days(job, app.ledger, first, today, at)
     return found
 
 
@@ -69,5 +67,5 @@ def newest_day() -> date:
 
 def _kafka_jobs(folder: Path, app: App) -> list[Job]:
     """Jobs that send to Kafka, including those whose file was deleted or is not valid."""
-    known = with_gone(jobs_of(folder)[0], app.ledger, app.agenda, app.timezone)
+    known = with_gone(jobs_of(folder)[0], app.ledger, app.timezone)
     return [job for job in known if job.export_format == "kafka"]

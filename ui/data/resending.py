@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from core import open_workspace
 from core.model.job import Job
 from core.model.run import Run
+from core.run.replay import ReplayOptions, replay_options
 from core.scheduler import commands
 from ui import data
 
-if TYPE_CHECKING:
-    from core.run.replay import Choice
-
-__all__ = ["RangeCount", "count_range", "replay_choice", "sent_before"]
+__all__ = ["RangeCount", "count_range", "replay_options_of", "sent_before"]
 
 CLUSTERS_TTL_S = 20.0
 """Seconds for which the cluster ids that were read are believed."""
@@ -43,7 +40,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
     """
     with data.opened() as app:
         job = app.job(slug)
-        wanted, succeeded, planned = commands.wanted_times(app.agenda, job, first, last, now=data.now(), again=again)
+        wanted, succeeded, planned = commands.wanted_times(app.ledger, job, first, last, now=data.now(), again=again)
         good, _ = app.ledger.runs_where(job=slug, states=["succeeded"], limit=30)
     mean = sum(run.acknowledged for run in good) / len(good) if good else None
     return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))
@@ -55,19 +52,19 @@ def sent_before(job: Job, at: datetime) -> Run | None:
         return commands.sent_before(app.ledger, job, at)
 
 
-def replay_choice(run_id: str) -> Choice:
+def replay_options_of(run_id: str) -> ReplayOptions:
     """Where a run can be sent again. Cached, because a dialog draws it often and clusters are asked for their ids.
 
     Raises:
         ConfigError: There is no such run, or its job was deleted.
     """
-    return _replay_choice(data.root(), run_id)
+    return _replay_options(data.root(), run_id)
 
 
 @st.cache_resource(ttl=CLUSTERS_TTL_S, show_spinner=False, max_entries=16)  # cache_data would copy its secrets
-def _replay_choice(folder: Path, run_id: str) -> Choice:
+def _replay_options(folder: Path, run_id: str) -> ReplayOptions:
     with open_workspace(folder, log=False) as app:
-        return app.replay_choice(run_id)
+        return replay_options(app, run_id)
 
 
-data.on_clear(_replay_choice.clear)
+data.on_clear(_replay_options.clear)

@@ -13,8 +13,8 @@ import streamlit as st
 from core import open_workspace
 from core.errors import ConfigError, PsttError
 from core.notify.outbox import Outbox
-from core.records.agenda import RunnerStatus
 from core.records.damaged_segments import damaged_segments
+from core.records.runner_status import RunnerStatus
 from ui import data
 from ui.data.jobs import jobs_of
 
@@ -78,7 +78,7 @@ def status_of(folder: Path) -> WorkspaceStatus:
             environment=environment,
             timezone=app.timezone,
             clusters=tuple(_clusters(app)),
-            runner=app.agenda.runner(),
+            runner=app.ledger.heartbeats.newest(),
             alerts=_open_alerts(app),
             problem=problem,
             damaged=len(damaged_segments(app.workspace.spool_dir)),
@@ -87,7 +87,7 @@ def status_of(folder: Path) -> WorkspaceStatus:
 
 def _clusters(app: App) -> Iterator[ClusterStatus]:
     stale = data.now() - timedelta(seconds=3 * app.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC + 15)
-    seen = {state.cluster: state for state in app.agenda.broker_states()}
+    seen = {state.cluster: state for state in app.ledger.broker_samples.states()}
     for state in seen.values():
         connected = state.connected if state.at >= stale else None
         yield ClusterStatus(state.cluster, connected, state.since, state.at, state.error or "")

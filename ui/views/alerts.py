@@ -12,6 +12,7 @@ import streamlit as st
 from core.errors import ConfigError
 from core.notify.outbox import Incident, OutboxMessage
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
+from core.notify.wiring import mail_server_of
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
 from core.workspace.settings import addresses
@@ -268,7 +269,7 @@ def _entry(entry: OutboxMessage, zone: str, at: datetime | None) -> dict[str, An
 def _test_mail() -> None:
     st.subheader(t("Test mail"), anchor=False)
     with data.opened() as app:
-        server = app.mail_server()
+        server = mail_server_of(app)
         usual = app.settings.PSTT_MAIL_TO or ""
     if server is None:
         st.info(t("No mail server is set up: PSTT_SMTP_HOST and PSTT_MAIL_FROM."), icon=":material/info:")

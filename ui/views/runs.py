@@ -13,7 +13,7 @@ from core.errors import PsttError
 from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
-from core.run.replay import Choice, ReplayTo
+from core.run.replay import ReplayOptions, ReplayTo
 from ui import data
 from ui.access import may
 from ui.components import charts
@@ -24,7 +24,7 @@ from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, subject, verdict_word
 from ui.data.filters import filter_choices
-from ui.data.resending import replay_choice
+from ui.data.resending import replay_options_of
 from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
 from ui.data.status import workspace_status
 from ui.formats import duration, milliseconds, moment, number, size
@@ -276,7 +276,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
     @st.dialog(t("Send again?"), on_dismiss=lambda: st.session_state.pop(_REPLAYING, None))
     @guarded
     def confirm() -> None:
-        choice = replay_choice(run.run_id)
+        choice = replay_options_of(run.run_id)
         st.write(t("The query of this run is read again, for the same scheduled time and with the same parameters."))
         if choice.reads_otherwise:
             st.warning(_reads_otherwise(choice), icon=":material/warning:")
@@ -296,7 +296,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
     confirm()
 
 
-def _reads_otherwise(choice: Choice) -> str:
+def _reads_otherwise(choice: ReplayOptions) -> str:
     return t(
         "The job was changed since: it reads {query} from {connection} now, the run read {old_query} from {old_connection}.",
         query=plain(choice.job.query),
@@ -306,7 +306,7 @@ def _reads_otherwise(choice: Choice) -> str:
     )
 
 
-def _where_to(choice: Choice) -> ReplayTo:
+def _where_to(choice: ReplayOptions) -> ReplayTo:
     """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
     if not choice.differs:
         return "run"
