@@ -23,6 +23,7 @@ from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
+from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def require(role: access.Role) -> str:
 
 def _changed() -> None:
     """What was changed is seen at once, in this session and in all others."""
-    data.forget()
+    data.clear_caches()
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────
@@ -300,7 +301,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
 
 def users_of_connection(name: str) -> list[str]:
     """The jobs that read from a database connection, for people."""
-    return [_as_user(job) for job in data.jobs()[0] if job.connection == name]
+    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
 
 
 def users_of_cluster(key: str) -> list[str]:
@@ -309,7 +310,7 @@ def users_of_cluster(key: str) -> list[str]:
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
-    for job in data.jobs()[0]:
+    for job in all_jobs()[0]:
         with suppress(ConfigError):  # its connection is gone: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
                 found.append(_as_user(job))
