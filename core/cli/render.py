@@ -240,12 +240,12 @@ def scheduled_run_lines(
     jobs: Sequence[Job], scheduled_runs: Sequence[tuple[datetime, str]], days: float, most: int = 20
 ) -> list[str]:
     """One line a job with its calendar in words, then the next fires."""
-    from core.calendar.cron import in_words
+    from core.calendar.describe import describe_calendar
 
     if not jobs:
         return ["no job is enabled", "  next   README: how to add a job"]
     width = max(len(job.slug) for job in jobs)
-    lines = [f"{job.slug:<{width}}  {in_words(job)}, {job.timezone}" for job in jobs]
+    lines = [f"{job.slug:<{width}}  {describe_calendar(job)}, {job.timezone}" for job in jobs]
     lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in scheduled_runs[:most])]
     if len(scheduled_runs) > most:
         lines.append(f"and {len(scheduled_runs) - most:,} more in {days:g} days; --json lists them all")
