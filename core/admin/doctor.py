@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from core.errors import BrokerUnavailable, PsttError, SourceUnavailable
+from core.kafka.clients import CLIENTS
 from core.model.check_result import CheckResult
 from core.model.connection import Cluster, DatabaseConnection
 from core.model.job import Job
@@ -366,7 +367,7 @@ def _twins(
         return
     once = [job for job in jobs if job.delivery == "exactly_once" and job.export_format == "kafka"]
     for cluster in dict.fromkeys(_cluster_of(job, connections, settings) for job in once):
-        if cluster is not None and not cluster.mock_brokers and cluster.client != "kafka-python-ng":
+        if cluster is not None and not cluster.mock_brokers and CLIENTS[cluster.client].is_idempotent:
             yield from _told("identity", partial(_twin, workspace, settings, known, cluster, open_publisher))
 
 
@@ -424,7 +425,7 @@ def _cluster(
         yield CheckResult("pass", subject, text)
     for topic, job in wanted.items():
         yield _topic(cluster, subject, topic, job, topics)
-    if cluster.client != "confluent":
+    if not CLIENTS[cluster.client].reports_rights:
         yield CheckResult("pass", subject, f"{cluster.client} does not tell what this account may do there")
     elif not cluster.mock_brokers:
         there = {info.name for info in topics}
