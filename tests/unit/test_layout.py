@@ -6,6 +6,7 @@ Imports inside functions and under TYPE_CHECKING count as well: a reader has to 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -206,3 +207,24 @@ def test_every_type_of_a_database_is_in_the_table_of_column_types(name: str):
     module = pytest.importorskip(database.source or database.rules, exc_type=ImportError)
     kinds = dict(module.KINDS).values()
     assert set(kinds) <= {*COLUMN_TYPES, "array"}
+
+
+def test_the_tree_of_the_readme_has_each_package_in_one_line():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = readme.partition("## The tree")[2].split("```")[1]
+    named = re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)
+    assert sorted(named) == sorted(file.parent.name for file in CORE.glob("*/__init__.py"))
+    folders = re.findall(r"^(\w+)/ ", tree, re.MULTILINE)
+    assert [name for name in folders if not (ROOT / name).is_dir()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/ARCHITECTURE.md"])
+def test_the_files_that_readme_and_architecture_name_are_there(document: str):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:core|ui|tests|docs)/[\w/]+\.\w+", text))
+    examples = {name for name in named if "NAME" in name or "SERVICE" in name}
+    assert [name for name in sorted(named - examples) if not (ROOT / name).is_file()] == []
+
+
+def test_architecture_stays_short():
+    assert len((ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) <= 200
