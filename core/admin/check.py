@@ -255,7 +255,7 @@ def _cluster(job: Job, connections: Connections, settings: Settings, where: str)
 
 def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Problem]:
     """A query that no job uses is read for the one kind of database there is; with several, its dialect is unknown."""
-    from core.sql.query import load
+    from core.sql.parser import load
 
     dialects = {connections.dialect(name) for name in connections.database_names}
     used = {job.query for job in jobs}

@@ -40,7 +40,7 @@ def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: b
         ConfigError: It is too large.
         SqlError: As `python -m core check` says it, with line and column; also where it could write.
     """
-    from core.sql.query import parse
+    from core.sql.parser import parse
 
     if len(content) > LARGEST_QUERY_BYTES:
         raise ConfigError(
@@ -82,7 +82,7 @@ def save_query(
         name: Below `queries/`.
         content: The whole file.
         dialect: Whose SQL it is.
-        allow_writes: The connection says so: the read-only gate stays open.
+        allow_writes: The connection says so: the readonly guard is off.
         seen_sha256: Of the file that the change began with; empty: it is a new one.
         who: Who changes it.
         now: The clock.

@@ -1,6 +1,6 @@
 """SQL Server through pyodbc: Microsoft's ODBC driver on Windows, that or FreeTDS on Linux.
 
-SQL Server has no read-only session. The gate refuses what writes, and `check` warns where the login may.
+SQL Server has no read-only session. The readonly guard refuses what writes, and `check` warns where the login may.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Connections:
         return self._clusters[name]
 
     def allows_writes(self, name: str) -> bool:
-        """Whether the read-only gate is open for a connection."""
+        """Returns whether the readonly guard is off for a connection."""
         allow_writes: bool = self._database(name)[0].allow_writes
         return allow_writes
 
