@@ -597,7 +597,7 @@ def stranded(spoilt, request):
     else:
         known["kafka_connections"][""] = {}
     file.write_text(json.dumps(known), encoding="utf-8")
-    data.forget()
+    data.clear_caches()
     told = {
         "connection": 'there is no connection "pg"',
         "cluster": 'there is no cluster "gone"',
