@@ -264,9 +264,9 @@ class _KafkaRun(RowReader):
     def recognise(self, marker: Marker) -> None:
         """The topic says that an earlier attempt was whole: nothing is sent again."""
         self.ledger.recognise(self.run.run_id, marker.run)
-        rejects = self.ledger.rejects(marker.run)
+        rejects = self.ledger.rejects.of_run(marker.run)
         while some := list(islice(rejects, REJECTS_AT_ONCE)):
-            self.ledger.add_rejects(self.run.run_id, some)
+            self.ledger.rejects.add(self.run.run_id, some)
         self.rejected = marker.rejected
         self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
         self.acknowledged = marker.rows
