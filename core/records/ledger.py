@@ -1,6 +1,6 @@
-"""What happened: one row a run, one a rejected row, kept so that no crash, second process or reader can change it.
+"""The ledger: one row for each run, written so that no crash, second process or reader can change it.
 
-The sends themselves are in the spool (`core.records.spool`), since there are a thousand times more of them.
+The sends are stored in the spool (`core.records.spool`), since there are a thousand times more of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = ["Ledger", "Outcome"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: what `finish` writes. Times in seconds and milliseconds as named, sizes in bytes."""
+    """The result of a run, as `Ledger.finish` writes it. Times in seconds or milliseconds as named, sizes in bytes."""
 
     state: str
     rows_read: int = 0
@@ -63,7 +63,7 @@ class Outcome:
     partitions: tuple[PartitionRange, ...] = ()
     error: PsttError | None = None
     latency_counts: Mapping[str, int] = field(default_factory=dict)
-    """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
+    """Latency in ms to two digits → messages; percentiles over several runs are computed from it."""
     files: tuple[RunFile, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -91,10 +91,12 @@ class Ledger(Store):
         return super()._prepared(db)
 
     def start(self, plan: Plan, now: datetime) -> Run:
-        """Writes that the run has begun, before anything is read or sent; its fire is taken in the same transaction.
+        """Writes that a run has begun, before anything is read or sent.
+
+        Its scheduled run becomes `running` in the same transaction.
 
         Raises:
-            LedgerBusy: The fire is not planned any more: another process took it, or it was cancelled.
+            LedgerBusy: The scheduled run is no longer planned: another process took it, or it was cancelled.
         """
         row = {
             "kind": plan.kind,
@@ -131,7 +133,7 @@ class Ledger(Store):
         job_sha256: str,
         asked_by: str,
     ) -> Run:
-        """Writes the verdict of a fire that failed before it could become a run: a file is wrong, a secret missing."""
+        """Writes the failed run of a scheduled run that could not start: a file is wrong, or a secret is missing."""
         row = {
             "kind": "job",
             "job": job.slug,
@@ -171,14 +173,14 @@ class Ledger(Store):
             claim = {"scheduled_run_id": row["scheduled_run_id"], "run_id": run_id}
             if self._db.execute(self._sql["claim_scheduled_run"], claim).rowcount != 1:
                 raise LedgerBusy(
-                    f"fire {row['scheduled_run_id']} of job {row['job']} is not planned any more",
+                    f"scheduled run {row['scheduled_run_id']} of job {row['job']} is not planned any more",
                     why="another process took it, or somebody cancelled it",
                     remedy="python -m core runs shows what became of it",
                 )
         return run_id
 
     def place(self, run_id: str, topic: TopicState) -> None:
-        """Writes which topic of which cluster a run sends to, by what no renaming changes."""
+        """Writes the ids of the cluster and topic that a run sends to, which no renaming changes."""
         place = {
             "run_id": run_id,
             "cluster_id": topic.cluster_id,
@@ -188,7 +190,7 @@ class Ledger(Store):
         self._write("place_run", place)
 
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
-        """Writes the verdict and the offsets in one transaction."""
+        """Writes the verdict, the offsets and the files of a run in one transaction."""
         error = outcome.error
         row = {
             f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in ("partitions", "files", "error")
@@ -223,30 +225,30 @@ class Ledger(Store):
         return self.run(run_id)
 
     def add_verification(self, found: Verification) -> None:
-        """Writes what reading a run back found; earlier answers stay."""
+        """Writes the result of a verification; earlier ones are kept."""
         row = asdict(found) | {"checked_at": iso_utc(found.checked_at)}
         self._write("insert_verification", row | {"listed": json.dumps(row["listed"], ensure_ascii=False)})
 
     def recognise(self, run_id: str, earlier: str) -> None:
-        """Writes that the rows of this run were sent by an earlier one."""
+        """Writes that the rows of this run were sent by an earlier run."""
         self._write("recognise", {"run_id": run_id, "earlier": earlier})
 
     def close_run(self, run_id: str, state: RunState, error: PsttError, now: datetime) -> Run:
-        """Writes the verdict of a run whose process did not live to do it; one that has a verdict keeps it."""
+        """Writes the verdict of a run whose process ended without one; a run that has a verdict keeps it."""
         self._write("close_run", _closing(run_id, state, error, now))
         return self.run(run_id)
 
     def ask_to_end(self, run_id: str, asked_by: str, now: datetime) -> bool:
-        """Asks the process that runs it to stop, whichever it is; whether the run was there to be asked."""
+        """Asks the process of a run to stop. Returns False if the run is not running or was asked already."""
         return bool(self._write("ask_to_end", {"run_id": run_id, "asked_by": asked_by, "asked_at": iso_utc(now)}))
 
     def asked_to_end(self, job: str) -> str | None:
-        """Who asked the run of this process to stop; None: nobody."""
+        """Returns who asked the run of this process to stop; None where no one did."""
         row = next(iter(self._rows("asked_to_end", {"pid": os.getpid(), "host": platform.node(), "job": job})), None)
         return row["cancel_asked_by"] if row else None
 
     def process_of(self, run_id: str) -> tuple[str, int, float]:
-        """Host, pid and start (Unix time) of the process that runs it."""
+        """Returns host, pid and start (Unix time) of the process of a run."""
         (row,) = self._rows("process_of", {"run_id": run_id})
         return row["host"], row["pid"], row["pid_started_at"]
 
@@ -256,11 +258,11 @@ class Ledger(Store):
         return row["host"] == platform.node() and _is_alive(row)
 
     def mark_interrupted(self, now: datetime, gone_host: str = "") -> list[Run]:
-        """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs.
+        """Marks running runs as `interrupted` whose process on this machine has ended. Returns those runs.
 
         Args:
             now: The clock.
-            gone_host: A machine, such as a container that was replaced, whose processes are known to be gone.
+            gone_host: Another machine whose processes have ended, such as a container that was replaced.
         """
         with self._translated():
             open_runs = self._db.execute(self._sql["runs_open"]).fetchall()
@@ -282,7 +284,7 @@ class Ledger(Store):
         return [self.run(row["run_id"]) for row in gone]
 
     def run(self, prefix: str) -> Run:
-        """The run whose id begins with `prefix`.
+        """Returns the run whose id begins with `prefix`.
 
         Raises:
             ConfigError: No run, or more than one, begins with it.
@@ -298,7 +300,7 @@ class Ledger(Store):
         return run_from_row(self, rows[0])
 
     def known(self, run_id: str) -> Run | None:
-        """The run with that whole id; None: this ledger has no such run."""
+        """Returns the run with that complete id; None where this ledger has none."""
         rows = self._rows("run_of_id", {"run_id": run_id})
         return run_from_row(self, rows[0]) if rows else None
 

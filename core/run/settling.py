@@ -23,7 +23,7 @@ from core.model.publisher import Publisher, TopicState
 from core.model.run import Run
 from core.records.ledger import Ledger, Outcome
 from core.records.opened import OpenWorkspace
-from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
+from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
 from core.run.arrival import lost_since
 from core.run.exactly_once import Marker
 from core.run.metrics_update import update_metrics
@@ -172,7 +172,7 @@ def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger,
     return is_committed
 
 
-def measured(outcome: Outcome, tally: Tally) -> Outcome:
+def measured(outcome: Outcome, tally: SendTotals) -> Outcome:
     """The outcome with what the sends say about bytes, latencies and offsets."""
     return replace(
         outcome,
@@ -192,7 +192,7 @@ def _unexpected(note: TransactionNote) -> ExpectationFailed | None:
     return ExpectationFailed(what, why=why, remedy=remedy) if what else None
 
 
-def _committed(note: TransactionNote, run: Run, rows: int, tally: Tally, error: PsttError | None) -> Outcome:
+def _committed(note: TransactionNote, run: Run, rows: int, tally: SendTotals, error: PsttError | None) -> Outcome:
     """The verdict that the run would have written itself."""
     ended_at = tally.last_sent_at or run.started_at
     outcome = Outcome(
