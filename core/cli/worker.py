@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.app import App
     from core.model.job import Job
     from core.model.run import Plan
-    from core.run.replay import ReplayTo
+    from core.run.replay import ReplayDestination
 from core.scheduler.processes import BUSY
 
 __all__ = ["warm_up", "work"]
@@ -87,7 +87,7 @@ def _job(app: App, scheduled_run: ScheduledRun) -> Job:
 def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], datetime]) -> Plan:
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
-        to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
+        to: ReplayDestination = "job" if scheduled_run.args.get("to") == "job" else "run"
         plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}

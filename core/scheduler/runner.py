@@ -23,7 +23,7 @@ from core.records.ledger import Ledger
 from core.records.requests import Request
 from core.records.runner_status import BEAT_EVERY_S, RunnerStatus
 from core.records.scheduled_runs import ScheduledRun
-from core.run.replay import ReplayTo
+from core.run.replay import ReplayDestination
 from core.run.watchdog import RUNNER_STOPS, broken_off, timed_out
 from core.scheduler.commands import backfill, cancel, cancel_job, require_unsent, switch
 from core.scheduler.dry_runs import DryRuns
@@ -619,7 +619,7 @@ class Runner:
         if request.kind == "replay":
             run = self._ledger.run(request.run_id or "")
             to = request.args.get("to", "run")
-            if to not in get_args(ReplayTo):
+            if to not in get_args(ReplayDestination):
                 raise ConfigError(f'"{to}" is no place to send to again', remedy='"run" or "job"')
             args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only")), "to": to}
             return "taken", self._plan_asked(request, run.job, run.scheduled_at, args, now)

@@ -19,7 +19,7 @@ from core.errors import BrokerUnavailable, ConfigError, RunFailed
 from core.kafka.confluent import ConfluentPublisher
 from core.model.run import PartitionRange
 from core.run.cancellation import Stop
-from core.run.pending import remove_leftovers
+from core.run.pending_transactions import remove_leftovers
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -34,8 +34,8 @@ from generate_series(1, {ROWS + REJECTED}) g order by g;
 """
 
 NOT_COMMITTED = [
-    "before:core.run.pipeline:keep:1",
-    "after:core.run.pipeline:keep:1",
+    "before:core.run.pipeline:write_note:1",
+    "after:core.run.pipeline:write_note:1",
     "before:core.kafka.confluent:ConfluentPublisher.begin:1",
     "after:core.kafka.confluent:ConfluentPublisher.begin:1",
     "before:core.records.spool:write_segment:1",
@@ -55,7 +55,7 @@ COMMITTED = [
     "after:core.run.settling:replace_file:3",
     "before:core.records.ledger:Ledger.finish:1",
     "after:core.records.ledger:Ledger.finish:1",
-    "after:core.run.pipeline:forget:1",
+    "after:core.run.pipeline:remove_note:1",
     "before:core.records.metrics:Metrics.sync:1",
     "after:core.records.metrics:Metrics.sync:1",
 ]
@@ -230,7 +230,7 @@ def test_a_killed_run_of_which_nothing_arrived_says_so_once_that_is_known(place:
 
 def test_what_a_killed_run_kept_aside_goes_when_the_next_run_begins(place: Place):
     """Also that of another job, and of the version before, which kept it in the spool."""
-    place.kill("before:core.run.pipeline:keep:1")
+    place.kill("before:core.run.pipeline:write_note:1")
     (killed,) = place.run("runs")["runs"]
     spool, pending = place.folder / ".pstt" / "spool", place.folder / ".pstt" / "pending"
     assert place.left() == [f"{killed['run_id']}.rows"]
