@@ -12,8 +12,9 @@ from typing import Any
 
 from core.files.names import distinct_columns
 from core.files.writer import Cells, shown
-from core.message.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope
-from core.model.connection import DbType
+from core.message.column_types import SAFE_INTEGER
+from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.model.dialect import Dialect
 from core.model.job import Job
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Rows, Source
@@ -92,7 +93,7 @@ def preview(
         messages += _messages(encoded, values, plan.job)
         rejects += encoded.rejects
     cells = [row for fetched in given for row in fetched.rows]
-    check = _PreviewWarnings(plan.job, source.db_type, columns, cells, messages, rejects, max_request_size_bytes)
+    check = _PreviewWarnings(plan.job, source.dialect, columns, cells, messages, rejects, max_request_size_bytes)
     return Preview(messages, list(check.warnings()), rejects, columns)
 
 
@@ -164,7 +165,7 @@ class _PreviewWarnings:
     """The rows that were read and their messages, and the warnings about them."""
 
     job: Job
-    db_type: DbType
+    dialect: Dialect
     columns: tuple[Column, ...]
     rows: list[Sequence[Any]]
     messages: list[PreviewMessage]
@@ -223,7 +224,7 @@ class _PreviewWarnings:
     def number_keys(self) -> Iterator[str]:
         for column in self.key_columns:
             if column.kind in ("integer", "decimal"):
-                yield f"{column.name} is a number in the database ({column.database_type}): leading zeros, if the real keys have them, are already gone from the key; if so, write {_padded(column.name, self.db_type)} in the query, with the true length"
+                yield f"{column.name} is a number in the database ({column.database_type}): leading zeros, if the real keys have them, are already gone from the key; if so, write {self.dialect.padded_number.format(column.name)} in the query, with the true length"
 
     def padded_keys(self) -> Iterator[str]:
         for column in self.key_columns:
@@ -298,16 +299,6 @@ def _is_beyond_double(value: Any) -> bool:
     if not isinstance(number, Decimal) or not number.is_finite():
         return False
     return abs(number) > SAFE_INTEGER or Decimal(repr(float(number))) != number
-
-
-def _padded(name: str, db_type: DbType) -> str:
-    """Returns the expression of that database for a number with 12 digits."""
-    return {
-        "oracle": f"LPAD(TO_CHAR({name}), 12, '0')",
-        "postgresql": f"LPAD({name}::text, 12, '0')",
-        "sqlserver": f"RIGHT('000000000000' + CAST({name} AS varchar(12)), 12)",
-        "sqlite": f"printf('%012d', {name})",
-    }[db_type]
 
 
 def _wire_size(message: PreviewMessage) -> int:

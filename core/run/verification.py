@@ -17,8 +17,8 @@ import pyarrow as pa
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
 from core.kafka.mock_cluster import resolved
-from core.kafka.topic_state import describe_topic, is_compacted
 from core.kafka.read_back import Found, ReadBack
+from core.kafka.topic_state import describe_topic, is_compacted
 from core.model.connection import Cluster
 from core.model.job import VerifyMode
 from core.model.publisher import TopicState
