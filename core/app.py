@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from core.notify.smtp import DeliveryResult, MailServer
     from core.records.agenda import Agenda, ScheduledRun
     from core.records.metrics import Metrics
+    from core.records.rights import Caller
     from core.run.arrival import SentRange
     from core.run.cancellation import Stop
     from core.run.exactly_once import ExactlyOnce
@@ -526,18 +527,20 @@ class App:
         expected = expected_rows(plan.job, plan.scheduled_at, earlier)
         return replace(plan, expected=expected.rows, expected_why=expected.why) if expected else plan
 
-    def accept_columns(self, job: Job, who: str, now: datetime) -> str:
+    def accept_columns(self, job: Job, caller: Caller, now: datetime) -> str:
         """The columns that a run was stopped for are right from now on; the difference, in words.
 
         Raises:
             ConfigError: There is nothing to accept.
         """
         from core.records.columns import ColumnMemory, drift_between
+        from core.records.rights import require
 
+        require(caller, "accept-columns")
         with ColumnMemory(self.workspace.ledger_file) as memory:
-            before, after = memory.accept(job, who, now)
+            before, after = memory.accept(job, caller.name, now)
         drift = drift_between(before, after).text
-        self.agenda.audit(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
+        self.agenda.audit(caller.name, "accept-columns", f"job {job.slug}", now, before=before, after=after)
         return drift
 
     @contextmanager
@@ -580,13 +583,17 @@ class App:
         finally:
             source.close()
 
-    def send(self, topic: str, key: str, value: str, *, cluster: str | None, now: datetime) -> dict[str, Any]:
+    def send(
+        self, topic: str, key: str, value: str, *, cluster: str | None, caller: Caller, now: datetime
+    ) -> dict[str, Any]:
         """Sends one message by hand; it is written into the spool like every other send."""
         import secrets
 
         from core.kafka.service import KafkaService
+        from core.records.rights import require
         from core.records.spool import Spool
 
+        require(caller, "send")
         chosen = self.cluster(cluster)
         spool = Spool(self.workspace.spool_dir, run_id=secrets.token_hex(5), job="")
         try:
@@ -596,13 +603,16 @@ class App:
         finally:
             spool.close()
             self._sync()
-        return {
+        sent = {
             "topic": topic,
             "partition": result.partition,
             "offset": result.offset,
             "latency_ms": round(result.latency_ms, 1),
             "run_id": spool.run_id,
         }
+        after = {**sent, "size_bytes": len(value.encode())}
+        self.agenda.audit(caller.name, "send", f"topic {topic}", now, after=after)
+        return sent
 
     def examine(self, now: Callable[[], datetime]) -> Iterator[CheckResult]:
         """What `doctor` finds, line by line."""
@@ -811,10 +821,11 @@ class App:
         from core.run.pending import sweep
         from core.scheduler.dry_runs import DryRuns
         from core.scheduler.processes import Processes, begin_process
-        from core.scheduler.runner import Runner, alone
+        from core.scheduler.runner import Runner
+        from core.scheduler.runner_lock import single_runner
         from core.version import __version__
 
-        with alone(self.workspace, self.agenda):
+        with single_runner(self.workspace, self.agenda):
             runner = Runner(
                 self.workspace,
                 self.settings,
@@ -827,19 +838,21 @@ class App:
                 note=self.log_problem,
             )
             sweep(self.workspace, self.ledger)
-            runner.chores = self._chores(runner.jobs, now)
+            runner.background_tasks = self._chores(runner.jobs, now)
             runner.run(stop, accept_clock=accept_clock)
 
-    def stop_runner(self, who: str, now: Callable[[], datetime]) -> str:
+    def stop_runner(self, caller: Caller, now: Callable[[], datetime]) -> str:
         """Asks the runner to end and waits for it; what happened, in words.
 
         Raises:
             LedgerBusy: It did not end in its time.
         """
+        from core.scheduler.commands import request_stop
+
         beat = self.agenda.runner()
         if beat is None or not beat.is_alive(now()):
             return "no runner works here"
-        self.agenda.ask("stop", asked_by=who, now=now())
+        request_stop(self.agenda, caller=caller, now=now())
         deadline = time.monotonic() + self.settings.PSTT_STOP_TIMEOUT_S + STOP_SLACK_S
         while time.monotonic() < deadline:
             beat = self.agenda.runner()
@@ -854,7 +867,7 @@ class App:
         *,
         at: datetime | None,
         params: Mapping[str, ParameterValue],
-        who: str,
+        caller: Caller,
         now: Callable[[], datetime],
         dry_run: bool = False,
         again: bool = False,
@@ -864,15 +877,19 @@ class App:
         Raises:
             AlreadySent: The scheduled time has succeeded, and `again` is not given.
         """
-        from core.scheduler.commands import require_unsent
+        from core.scheduler.commands import request_run
 
-        job = self.job(text)
-        if at is not None and at.tzinfo is None:
-            at = at.replace(tzinfo=ZoneInfo(job.timezone))
-        if not dry_run and (due := at or previous_scheduled_time(job, now())) is not None:
-            require_unsent(self.ledger, job, due, again=again)
-        args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
-        number = self.agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
+        number = request_run(
+            self.ledger,
+            self.agenda,
+            self.job(text),
+            caller=caller,
+            now=now(),
+            at=at,
+            parameters=params,
+            again=again,
+            dry_run=dry_run,
+        )
         if note := self.runner_note(now()):
             answer = f"asked as request {number}; {note[0]}"
             return {"request_id": number, "state": "waiting", "answer": answer, "run_id": None}
@@ -900,18 +917,18 @@ class App:
         ]
         return [(f, self.ledger.run(f.run_id) if f.run_id else None) for f in [*waiting, *scheduled_times]]
 
-    def cancel(self, text: str, *, who: str, now: datetime) -> str:
+    def cancel(self, text: str, *, caller: Caller, now: datetime) -> str:
         """Asks a run to end (its id), or all of a job that runs or waits; what was done, in words."""
-        from core.scheduler.commands import cancel, cancel_job
+        from core.scheduler.commands import cancel_job, cancel_run
 
         try:
-            return cancel(self.ledger, self.agenda, text, who=who, now=now)
+            return cancel_run(self.ledger, self.agenda, text, caller=caller, now=now)
         except ConfigError as error:
             try:
                 slug = self.job(text).slug
             except ConfigError:
                 raise error from None
-        return cancel_job(self.ledger, self.agenda, slug, who=who, now=now)
+        return cancel_job(self.ledger, self.agenda, slug, caller=caller, now=now)
 
     def runner_note(self, now: datetime) -> list[str]:
         """What to say where no runner works; empty where one does."""

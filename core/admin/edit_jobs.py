@@ -1,7 +1,7 @@
-"""Changes of job files by people and programs: never over somebody else's newer edit, each one kept and written down.
+"""Creates, changes and deletes job files: never over a newer edit; each version is kept, each change audited.
 
-Whoever changes a file here holds a lock for the moment between looking at it and writing it. An editor on the same
-machine does not know that lock; what it saves before is seen, and what it replaces is still among the versions.
+A lock is held from reading the file to writing it. An editor on the same machine does not know that lock: what it saves
+before is noticed, and what it overwrites is still among the versions.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from datetime import datetime
 from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.model.job import Job
 from core.records.agenda import Agenda
+from core.records.rights import Caller, require
 from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_job
 from core.workspace.paths import Workspace
 
-__all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job"]
+__all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job", "require_seen"]
 
 LOCK_WAIT_S = 5.0
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -30,22 +31,24 @@ class NameTaken(ConfigError):
 
 
 class NewerEdit(ConfigError):
-    """The file is not the one that was read: somebody else has changed it since."""
+    """The file is not the one that the caller has read: it was changed since."""
 
 
 def job_files(workspace: Workspace) -> list[str]:
-    """The slugs of all job files, by name."""
+    """Returns the slugs of all job files, sorted."""
     return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
 
 
-def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, who: str, now: datetime) -> JobFile:
+def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, caller: Caller, now: datetime) -> JobFile:
     """Writes the file of a new job.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         NameTaken: There is such a file, or a job of that name.
         ConfigError: The job is not valid, or its slug is no file name everywhere; nothing is written.
         StorageFailed: The file cannot be written.
     """
+    require(caller, "create")
     if not _SLUG.fullmatch(job.slug) or job.slug.endswith(".") or _DEVICES.fullmatch(job.slug):
         raise ConfigError(
             f"{job.slug!r} cannot be the name of a job's file",
@@ -57,52 +60,56 @@ def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, who: str, now:
         _require_free_name(workspace, job)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=who)
-        agenda.audit(who, "create", f"job {job.slug}", now, after=saved.text)
+        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        agenda.audit(caller.name, "create", f"job {job.slug}", now, after=saved.text)
     return saved
 
 
 def replace_job(
-    workspace: Workspace, agenda: Agenda, job: Job, *, seen_sha256: str | None, who: str, now: datetime
+    workspace: Workspace, agenda: Agenda, job: Job, *, seen_sha256: str | None, caller: Caller, now: datetime
 ) -> JobFile:
-    """Writes another version of a job's file; the one before stays among its versions.
+    """Writes a new version of a job's file; the previous one stays among its versions.
 
     Args:
         workspace: Where.
         agenda: Versions and audit.
-        job: What the file is to say.
-        seen_sha256: Of the file that the change began with; None: whatever stands there.
-        who: Who changes it.
+        job: The new content.
+        seen_sha256: Of the file that the caller has read; None: replaces any version.
+        caller: Who changes it.
         now: The clock.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         NoSuchJob: There is none.
-        NewerEdit: Somebody else has changed it since.
+        NewerEdit: It was changed since it was read.
         NameTaken: Another job has the new name.
         ConfigError: The job is not valid; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
+    require(caller, "change")
     with editing(workspace):
         before = _unchanged(workspace, job.slug, seen_sha256)
         _require_free_name(workspace, job)
         agenda.add_job_version(job.slug, before.sha256, before.text, now)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=who)
-        agenda.audit(who, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
+        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        agenda.audit(caller.name, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
     return saved
 
 
 def delete_job(
-    workspace: Workspace, agenda: Agenda, slug: str, *, seen_sha256: str | None, who: str, now: datetime
+    workspace: Workspace, agenda: Agenda, slug: str, *, seen_sha256: str | None, caller: Caller, now: datetime
 ) -> None:
-    """Removes a job's file; it stays among its versions, its runs in the ledger.
+    """Deletes a job's file. Its versions and its runs are kept.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         NoSuchJob: There is none.
-        NewerEdit: Somebody else has changed it since.
-        StorageFailed: It cannot be removed.
+        NewerEdit: It was changed since it was read.
+        StorageFailed: It cannot be deleted.
     """
+    require(caller, "delete")
     with editing(workspace):
         before = _unchanged(workspace, slug, seen_sha256)
         agenda.add_job_version(slug, before.sha256, before.text, now)
@@ -111,17 +118,31 @@ def delete_job(
         except OSError as error:
             raise StorageFailed(f"{before.path} cannot be removed", why=error.strerror or str(error)) from None
         agenda.end_job(slug, now)
-        agenda.audit(who, "delete", f"job {slug}", now, before=before.text)
+        agenda.audit(caller.name, "delete", f"job {slug}", now, before=before.text)
 
 
 def _unchanged(workspace: Workspace, slug: str, seen_sha256: str | None) -> JobFile:
     found = read_job_file(workspace, slug)
-    if seen_sha256 not in (None, found.sha256):
+    require_seen(f'job "{slug}"', found.sha256, seen_sha256)
+    return found
+
+
+def require_seen(what: str, stored_sha256: str, seen_sha256: str | None) -> None:
+    """Refuses a change of a file that is not the one that the caller has read.
+
+    Args:
+        what: The file, for the message.
+        stored_sha256: Of the file as it is now.
+        seen_sha256: Of the file that the caller has read; None: any version may be replaced.
+
+    Raises:
+        NewerEdit: They differ.
+    """
+    if seen_sha256 not in (None, stored_sha256):
         raise NewerEdit(
-            f'job "{slug}" was changed by somebody else since you read it',
+            f"{what} was changed by somebody else since you read it",
             remedy="read it again, and make your change in that version",
         )
-    return found
 
 
 def _require_free_name(workspace: Workspace, job: Job) -> None:

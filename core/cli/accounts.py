@@ -15,6 +15,7 @@ from core.errors import ConfigError
 
 if TYPE_CHECKING:
     from core.records.accounts import Accounts
+    from core.records.rights import Caller
 
 __all__ = ["token_app", "user_app"]
 
@@ -170,10 +171,10 @@ def _asked_password(*, from_stdin: bool) -> str:
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
-def _who() -> str:
-    from core.records.accounts import local_caller
+def _who() -> Caller:
+    from core.records.rights import local_caller
 
-    return local_caller().name
+    return local_caller()
 
 
 def _now() -> datetime:

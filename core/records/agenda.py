@@ -246,19 +246,61 @@ class Agenda(Store):
         request_id: int | None = None,
     ) -> list[int]:
         """Plans runs outside of the calendar, in one transaction; their fire ids."""
-        made = []
         with self._translated(), self._transaction():
-            for moment in moments:
-                row = {
-                    "job": job,
-                    "kind": kind,
-                    "scheduled_at": iso_utc(moment),
-                    "args": json.dumps(dict(args or {}), ensure_ascii=False),
-                    "asked_by": asked_by,
-                    "request_id": request_id,
-                    "now": iso_utc(now),
-                }
-                made.append(int(self._db.execute(self._sql["insert_asked_run"], row).lastrowid or 0))
+            return self._insert_asked(job, moments, kind, asked_by, now, args, request_id)
+
+    def plan_backfill(
+        self,
+        job: str,
+        moments: Sequence[datetime],
+        *,
+        args: Mapping[str, Any],
+        asked_by: str,
+        now: datetime,
+        answer: str,
+    ) -> tuple[int, list[int]]:
+        """Stores a backfill request, already answered, and plans its runs, in one transaction.
+
+        Returns:
+            The request's number and the ids of the scheduled runs.
+        """
+        row = {
+            "kind": "backfill",
+            "job": job,
+            "run_id": None,
+            "args": json.dumps(dict(args), ensure_ascii=False),
+            "asked_by": asked_by,
+            "asked_at": iso_utc(now),
+        }
+        with self._translated(), self._transaction():
+            request_id = int(self._db.execute(self._sql["insert_request"], row).lastrowid or 0)
+            taken = {"request_id": request_id, "state": "taken" if moments else "done", "answer": answer}
+            self._db.execute(self._sql["take_request"], taken | {"now": iso_utc(now)})
+            return request_id, self._insert_asked(job, moments, "backfill", asked_by, now, None, request_id)
+
+    def _insert_asked(
+        self,
+        job: str,
+        moments: Iterable[datetime],
+        kind: str,
+        asked_by: str,
+        now: datetime,
+        args: Mapping[str, Any] | None,
+        request_id: int | None,
+    ) -> list[int]:
+        """Part of a transaction."""
+        made = []
+        for moment in moments:
+            row = {
+                "job": job,
+                "kind": kind,
+                "scheduled_at": iso_utc(moment),
+                "args": json.dumps(dict(args or {}), ensure_ascii=False),
+                "asked_by": asked_by,
+                "request_id": request_id,
+                "now": iso_utc(now),
+            }
+            made.append(int(self._db.execute(self._sql["insert_asked_run"], row).lastrowid or 0))
         return made
 
     def settled_times(self, job: str, after: datetime, until: datetime) -> tuple[set[datetime], set[datetime]]:

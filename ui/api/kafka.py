@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
+from core.admin.actions import allow_test
 from core.errors import BrokerUnavailable, ConfigError
 from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
@@ -86,7 +87,7 @@ def test(
 
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
-        app.agenda.audit(caller.name, "test", f"cluster {cluster.name}", now())
+        allow_test(app.agenda, "test", f"cluster {cluster.name}", caller=caller, now=now())
     with KafkaService(cluster) as service:
         found = service.health_check()
     return shapes.Tested(
@@ -114,8 +115,8 @@ def send(
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
         with opened() as app:
             _require_brokers(_cluster(app, message.cluster))
-            sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
-            app.agenda.audit(caller.name, "send", f"topic {message.topic}", now(), after=sent)
+            value = _text(message.value)
+            sent = app.send(message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now())
         return 200, sent, {}
 
     return once(workspace(), caller, key, "send", message.model_dump(), do)

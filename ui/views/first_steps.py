@@ -5,11 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import PsttError
-from ui import data
+from ui import changes, data
 from ui.access import may
 from ui.components.links import go
 from ui.components.problem import problem
-from ui.components.requests import ask
+from ui.components.requests import follow
 from ui.language import t
 
 __all__ = ["show"]
@@ -45,7 +45,7 @@ def show() -> None:
 def _fill() -> None:
     try:
         slug = data.fill_with_demo()
-        ask("run", job=slug)
+        follow(changes.run(slug))
     except PsttError as error:
         problem(error)
         return
