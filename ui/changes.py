@@ -24,17 +24,17 @@ from core.model.job import Job
 from core.model.query import ParameterValue
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import commands
+from core.sources import find_dialect
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
-from core.workspace.paths import StoredFile, read_stored
+from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
+from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
     from core.admin.doctor import Fact
-    from core.app import App
     from core.kafka.topic_settings import TopicSetting
-    from core.model.connection import DbType
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.smtp import DeliveryResult
@@ -65,7 +65,7 @@ def caller(action: Action) -> Caller:
 
 def _changed() -> None:
     """Drops the caches, so that every session sees the change at once."""
-    data.forget()
+    data.clear_caches()
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────
@@ -102,9 +102,9 @@ def save_job(job: Job, seen_sha256: str) -> JobFile:
     by = caller("change" if seen_sha256 else "create")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.agenda, job, seen_sha256=seen_sha256, caller=by, now=data.now())
+            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, caller=by, now=data.now())
         else:
-            saved = create_job(app.workspace, app.agenda, job, caller=by, now=data.now())
+            saved = create_job(app.workspace, app.ledger, job, caller=by, now=data.now())
     _changed()
     return saved
 
@@ -118,7 +118,7 @@ def delete_job(slug: str, seen_sha256: str) -> None:
     """Deletes a job's file."""
     by = caller("delete")
     with data.opened() as app:
-        edit_jobs.delete_job(app.workspace, app.agenda, slug, seen_sha256=seen_sha256, caller=by, now=data.now())
+        edit_jobs.delete_job(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, caller=by, now=data.now())
     _changed()
 
 
@@ -126,7 +126,7 @@ def switch_job(slug: str, *, enabled: bool) -> None:
     """Enables or disables a job."""
     by = caller("enable" if enabled else "disable")
     with data.opened() as app:
-        commands.set_job_enabled(app.workspace, app.agenda, slug, enabled=enabled, caller=by, now=data.now())
+        commands.set_job_enabled(app.workspace, app.ledger, slug, enabled=enabled, caller=by, now=data.now())
     _changed()
 
 
@@ -135,7 +135,7 @@ def run(slug: str, at: datetime | None = None, *, again: bool = False, dry_run: 
     by = caller("dry_run" if dry_run else "run")
     with data.opened() as app:
         return commands.request_run(
-            app.ledger, app.agenda, app.job(slug), caller=by, now=data.now(), at=at, again=again, dry_run=dry_run
+            app.ledger, app.job(slug), caller=by, now=data.now(), at=at, again=again, dry_run=dry_run
         )
 
 
@@ -143,16 +143,14 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayTo) -> int:
     """Asks the runner to send a run again. Returns the request's number."""
     by = caller("replay")
     with data.opened() as app:
-        return commands.request_replay(
-            app.ledger, app.agenda, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to
-        )
+        return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
 
 
 def backfill(slug: str, first: date, last: date, *, again: bool) -> int:
     """Plans a run for each scheduled time of a range of days. Returns the request's number."""
     by = caller("backfill")
     with data.opened() as app:
-        made = commands.backfill(app.agenda, app.job(slug), first, last, caller=by, now=data.now(), again=again)
+        made = commands.backfill(app.ledger, app.job(slug), first, last, caller=by, now=data.now(), again=again)
     return made.request_id
 
 
@@ -160,7 +158,7 @@ def cancel(run_id: str) -> str:
     """Asks a run to end. Returns what was done, in words."""
     by = caller("cancel")
     with data.opened() as app:
-        return commands.cancel_run(app.ledger, app.agenda, run_id, caller=by, now=data.now())
+        return commands.cancel_run(app.ledger, run_id, caller=by, now=data.now())
 
 
 def job_text_of(slug: str, text: str) -> str:
@@ -191,14 +189,6 @@ class Resolved:
     """Why the value cannot be made; empty where it can."""
 
 
-def db_type_of(app: App, connection: str) -> tuple[DbType, bool]:
-    """The type of a connection's database, and whether it may be written."""
-    from core.model.connection import DB_TYPES
-
-    name = app.connections.database_type(connection)
-    return next(known for known in DB_TYPES if known == name), app.connections.allows_writes(connection)
-
-
 def parsed_query(name: str, connection: str) -> ParsedQuery:
     """A query, read for the database of that connection.
 
@@ -206,17 +196,17 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
         ConfigError, SqlError: As `python -m core check`.
     """
     with data.opened() as app:
-        db_type, _ = db_type_of(app, connection)
+        dialect = app.connections.dialect(connection)
         path = app.workspace.query_file(name)
-    return _parsed_query(path, db_type, _stamp(path))
+    return _parsed_query(path, dialect.name, _stamp(path))
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _parsed_query(path: Path, db_type: DbType, stamp: tuple[int, int]) -> ParsedQuery:
+def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
     from core.sql.query import load
 
-    return load(path, db_type)
+    return load(path, find_dialect(db_type))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -296,13 +286,13 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
     """Writes an SQL file that the gate lets pass; what a person should know about it."""
     by = caller("save")
     with data.opened() as app:
-        db_type, writes = db_type_of(app, connection)
+        dialect, writes = app.connections.dialect(connection), app.connections.allows_writes(connection)
         notes = edit_files.save_query(
             app.workspace,
-            app.agenda,
+            app.ledger,
             name,
             content,
-            db_type=db_type,
+            dialect=dialect,
             allow_writes=writes,
             seen_sha256=seen_sha256,
             caller=by,
@@ -321,7 +311,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
     with data.opened() as app:
         edit_files.save_connections(
             app.workspace,
-            app.agenda,
+            app.ledger,
             document,
             os.environ,
             about=about,
@@ -334,16 +324,16 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
 
 def users_of_connection(name: str) -> list[str]:
     """The jobs that read from a database connection, for people."""
-    return [_as_user(job) for job in data.jobs()[0] if job.connection == name]
+    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
 
 
 def users_of_cluster(key: str) -> list[str]:
     """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
-    from core.workspace.settings import read_connections
+    from core.workspace.connections import read_connections
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
-    for job in data.jobs()[0]:
+    for job in all_jobs()[0]:
         with suppress(ConfigError):  # its connection is gone: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
                 found.append(_as_user(job))
@@ -358,14 +348,14 @@ def store_secret(reference: str, value: str) -> None:
     """Stores a secret where its reference says; only the reference is audited."""
     by = caller("secret")
     with data.opened() as app:
-        edit_files.save_secret(app.workspace, app.agenda, reference, value, caller=by, now=data.now())
+        edit_files.save_secret(app.workspace, app.ledger, reference, value, caller=by, now=data.now())
 
 
 def test_database(name: str) -> list[Fact]:
     """Connects to a database. Returns what was found."""
     by = caller("test")
     with data.opened() as app:
-        allow_test(app.agenda, "test", f"connection {name}", caller=by, now=data.now())
+        allow_test(app.ledger, "test", f"connection {name}", caller=by, now=data.now())
         return list(app.examine_database(name))
 
 
@@ -373,7 +363,7 @@ def test_cluster(name: str | None) -> list[Fact]:
     """Connects to a cluster. Returns what was found."""
     by = caller("test")
     with data.opened() as app:
-        allow_test(app.agenda, "test", f"cluster {app.cluster(name).name}", caller=by, now=data.now())
+        allow_test(app.ledger, "test", f"cluster {app.cluster(name).name}", caller=by, now=data.now())
         return list(app.examine_cluster(name))
 
 
@@ -413,7 +403,7 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
     """Writes alerts.json."""
     by = caller("alerts")
     with data.opened() as app:
-        edit_files.save_alerts(app.workspace, app.agenda, document, seen_sha256=seen_sha256, caller=by, now=data.now())
+        edit_files.save_alerts(app.workspace, app.ledger, document, seen_sha256=seen_sha256, caller=by, now=data.now())
     _changed()
 
 
@@ -421,7 +411,7 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
     """Sends a test mail. Returns what the server answered to each recipient."""
     by = caller("test mail")
     with data.opened() as app:
-        allow_test(app.agenda, "test mail", "mail", caller=by, now=data.now(), after={"to": list(to)})
+        allow_test(app.ledger, "test mail", "mail", caller=by, now=data.now(), after={"to": list(to)})
         return app.test_mail(to, data.now())
 
 
@@ -432,6 +422,6 @@ def rebuild_metrics() -> int:
     """Builds metrics.duckdb again from the spool. Returns how many sends it has."""
     by = caller("rebuild")
     with data.opened() as app:
-        made = rebuild_sends(app.metrics, app.agenda, caller=by, now=data.now())
+        made = rebuild_sends(app.metrics, app.ledger, caller=by, now=data.now())
     _changed()
     return made.sends

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from core.records.rights import Caller, require
 
 if TYPE_CHECKING:
-    from core.records.agenda import Agenda
+    from core.records.ledger import Ledger
     from core.records.metrics import Metrics, Synced
 
 __all__ = ["allow_test", "rebuild_metrics"]
 
 
 def allow_test(
-    agenda: Agenda,
+    ledger: Ledger,
     action: Literal["test", "test mail"],
     object_: str,
     *,
@@ -27,7 +27,7 @@ def allow_test(
     """Allows a test that reaches a server, and audits it before it is done.
 
     Args:
-        agenda: Stores the audit line.
+        ledger: Stores the audit line.
         action: What is tested.
         object_: `cluster Kafka Produzione`, `connection A00` or `mail`.
         caller: Who asks for it.
@@ -38,10 +38,10 @@ def allow_test(
         AccessRefused: The caller may not send.
     """
     require(caller, action)
-    agenda.audit(caller.name, action, object_, now, after=after)
+    ledger.audit.add(caller.name, action, object_, now, after=after)
 
 
-def rebuild_metrics(metrics: Metrics, agenda: Agenda, *, caller: Caller, now: datetime) -> Synced:
+def rebuild_metrics(metrics: Metrics, ledger: Ledger, *, caller: Caller, now: datetime) -> Synced:
     """Builds metrics.duckdb again from the spool.
 
     Raises:
@@ -50,5 +50,5 @@ def rebuild_metrics(metrics: Metrics, agenda: Agenda, *, caller: Caller, now: da
     """
     require(caller, "rebuild")
     made = metrics.rebuild()
-    agenda.audit(caller.name, "rebuild", "metrics.duckdb", now, after={"sends": made.sends})
+    ledger.audit.add(caller.name, "rebuild", "metrics.duckdb", now, after={"sends": made.sends})
     return made

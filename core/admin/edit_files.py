@@ -14,14 +14,17 @@ from typing import Any
 
 from core.admin.edit_jobs import editing, require_seen
 from core.errors import ConfigError
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.records.agenda import Agenda
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
+from core.records.ledger import Ledger
 from core.records.rights import Caller, require
+from core.workspace.atomic import write_whole
+from core.workspace.connections import parse_connections
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import StoredFile, Workspace, read_stored, write_whole
+from core.workspace.paths import Workspace
 from core.workspace.secrets import store_secret
+from core.workspace.stored_file import StoredFile, read_stored
 
 __all__ = [
     "LARGEST_QUERY_BYTES",
@@ -41,7 +44,7 @@ _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
 
 
-def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bool) -> tuple[str, ...]:
+def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: bool) -> tuple[str, ...]:
     """Checks that a file can be a query of such a database. Returns notes for the user.
 
     Raises:
@@ -56,7 +59,7 @@ def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bo
             why="a query so large is mostly a list of values",
             remedy="put the values into a table and join it",
         )
-    parsed = parse(content, name=path.name, db_type=db_type, file=path)
+    parsed = parse(content, name=path.name, dialect=dialect, file=path)
     parsed.bind({p.name: _example(p) for p in parsed.parameters}, allow_writes=allow_writes)
     return parsed.notes
 
@@ -72,11 +75,11 @@ def _example(parameter: Parameter) -> str:
 
 def save_query(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     name: str,
     content: bytes,
     *,
-    db_type: DbType,
+    dialect: Dialect,
     allow_writes: bool,
     seen_sha256: str,
     caller: Caller,
@@ -86,10 +89,10 @@ def save_query(
 
     Args:
         workspace: The workspace.
-        agenda: Stores the audit line.
+        ledger: Stores the audit line.
         name: The file, below `queries/`.
         content: The whole file.
-        db_type: The database that it is written for.
+        dialect: The dialect of the database that it is written for.
         allow_writes: The connection allows statements that write.
         seen_sha256: Of the file that the caller has read; empty: the file is new.
         caller: Who changes it.
@@ -105,11 +108,11 @@ def save_query(
     path = workspace.query_file(name)
     if not _QUERY_NAME.fullmatch(path.name):
         raise ConfigError(f"{name!r} is no name for a query", remedy="use letters, digits, blanks and - _ . with .sql")
-    notes = check_query(path, content, db_type, allow_writes=allow_writes)
+    notes = check_query(path, content, dialect, allow_writes=allow_writes)
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         write_whole(path, content)
-        agenda.audit(
+        ledger.audit.add(
             caller.name, "save", f"query {name}", now, before=_audited(before.content), after=_audited(content)
         )
     return notes
@@ -125,7 +128,7 @@ def _audited(content: bytes) -> Any:
 
 def save_connections(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     document: Mapping[str, Any],
     environ: Mapping[str, str],
     *,
@@ -138,7 +141,7 @@ def save_connections(
 
     Args:
         workspace: The workspace.
-        agenda: Stores the audit line, without secrets, and the version.
+        ledger: Stores the audit line, without secrets, and the version.
         document: The whole file.
         environ: What `env:` may name.
         about: What was changed, such as `connection BOSC`.
@@ -152,8 +155,6 @@ def save_connections(
         ConfigError: The first problem that was not there before, as `python -m core check` says it; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
-    from core.workspace.settings import parse_connections
-
     require(caller, "connections")
     path = workspace.connections_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
@@ -166,10 +167,12 @@ def save_connections(
         if new := [error for error in problems if error.what not in faults]:
             raise new[0]
         known = old.document if old else None
-        keep_connections(workspace, agenda, before.text, now - timedelta(milliseconds=1))
+        keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
-        agenda.audit(caller.name, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
-        keep_connections(workspace, agenda, text, now, saved_by=caller.name)
+        ledger.audit.add(
+            caller.name, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document)
+        )
+        keep_connections(workspace, ledger.connections_versions, text, now, saved_by=caller.name)
 
 
 def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -202,7 +205,7 @@ def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, An
 
 def save_alerts(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     document: Mapping[str, Any],
     *,
     seen_sha256: str,
@@ -224,13 +227,13 @@ def save_alerts(
         with suppress(ValueError):  # a file that is no JSON is replaced
             known = json.loads(before.text)
         write_whole(path, text, private=_is_private(path))
-        agenda.audit(
+        ledger.audit.add(
             caller.name, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
         )
 
 
 def save_secret(
-    workspace: Workspace, agenda: Agenda, reference: str, value: str, *, caller: Caller, now: datetime
+    workspace: Workspace, ledger: Ledger, reference: str, value: str, *, caller: Caller, now: datetime
 ) -> None:
     """Stores a secret where its reference says; the audit trail has only the reference.
 
@@ -241,7 +244,7 @@ def save_secret(
     """
     require(caller, "secret")
     store_secret(reference, value, workspace)
-    agenda.audit(caller.name, "store", f"secret {reference}", now)
+    ledger.audit.add(caller.name, "store", f"secret {reference}", now)
 
 
 def _has_literal(document: Mapping[str, Any]) -> bool:

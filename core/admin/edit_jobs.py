@@ -13,9 +13,10 @@ from datetime import datetime
 
 from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.model.job import Job
-from core.records.agenda import Agenda
+from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_job
+from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
 __all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job", "require_seen"]
@@ -39,7 +40,7 @@ def job_files(workspace: Workspace) -> list[str]:
     return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
 
 
-def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, caller: Caller, now: datetime) -> JobFile:
+def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, caller: Caller, now: datetime) -> JobFile:
     """Writes the file of a new job.
 
     Raises:
@@ -60,19 +61,19 @@ def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, caller: Caller
         _require_free_name(workspace, job)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
-        agenda.audit(caller.name, "create", f"job {job.slug}", now, after=saved.text)
+        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        ledger.audit.add(caller.name, "create", f"job {job.slug}", now, after=saved.text)
     return saved
 
 
 def replace_job(
-    workspace: Workspace, agenda: Agenda, job: Job, *, seen_sha256: str | None, caller: Caller, now: datetime
+    workspace: Workspace, ledger: Ledger, job: Job, *, seen_sha256: str | None, caller: Caller, now: datetime
 ) -> JobFile:
     """Writes a new version of a job's file; the previous one stays among its versions.
 
     Args:
         workspace: Where.
-        agenda: Versions and audit.
+        ledger: Versions and audit.
         job: The new content.
         seen_sha256: Of the file that the caller has read; None: replaces any version.
         caller: Who changes it.
@@ -90,16 +91,16 @@ def replace_job(
     with editing(workspace):
         before = _unchanged(workspace, job.slug, seen_sha256)
         _require_free_name(workspace, job)
-        agenda.add_job_version(job.slug, before.sha256, before.text, now)
+        ledger.job_versions.add(job.slug, before.sha256, before.text, now)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
-        agenda.audit(caller.name, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
+        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        ledger.audit.add(caller.name, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
     return saved
 
 
 def delete_job(
-    workspace: Workspace, agenda: Agenda, slug: str, *, seen_sha256: str | None, caller: Caller, now: datetime
+    workspace: Workspace, ledger: Ledger, slug: str, *, seen_sha256: str | None, caller: Caller, now: datetime
 ) -> None:
     """Deletes a job's file. Its versions and its runs are kept.
 
@@ -112,13 +113,13 @@ def delete_job(
     require(caller, "delete")
     with editing(workspace):
         before = _unchanged(workspace, slug, seen_sha256)
-        agenda.add_job_version(slug, before.sha256, before.text, now)
+        ledger.job_versions.add(slug, before.sha256, before.text, now)
         try:
             before.path.unlink()
         except OSError as error:
             raise StorageFailed(f"{before.path} cannot be removed", why=error.strerror or str(error)) from None
-        agenda.end_job(slug, now)
-        agenda.audit(caller.name, "delete", f"job {slug}", now, before=before.text)
+        ledger.job_versions.end_job(slug, now)
+        ledger.audit.add(caller.name, "delete", f"job {slug}", now, before=before.text)
 
 
 def _unchanged(workspace: Workspace, slug: str, seen_sha256: str | None) -> JobFile:
@@ -155,15 +156,7 @@ def _require_free_name(workspace: Workspace, job: Job) -> None:
 
 @contextmanager
 def editing(workspace: Workspace) -> Iterator[None]:
-    """One change of a file at a time, whichever process makes it."""
-    from filelock import FileLock, Timeout
-
-    folder = workspace.state_dir / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "edits", timeout=LOCK_WAIT_S):
-            yield
-    except Timeout:
-        raise LedgerBusy("another change of a job is being written", remedy="try again in a moment") from None
-    except OSError as error:
-        raise StorageFailed(f"{folder} cannot be written", why=error.strerror or str(error)) from None
+    """Holds the lock under which one process at a time changes a file of the user's."""
+    busy = LedgerBusy("another change of a job is being written", remedy="try again in a moment")
+    with locked(workspace.state_dir / "locks" / "edits", lambda: busy, wait_s=LOCK_WAIT_S):
+        yield

@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from core.cli.accounts import token_app, user_app
 from core.errors import ConfigError, PsttError, RunCancelled
-from core.records.rights import local_caller
+from core.sources import database_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -185,18 +185,18 @@ def run(
 ) -> None:
     """Runs a job once, now, and says what became of every row."""
     from core.app import App
-    from core.scheduler.commands import audit_run
+    from core.scheduler.commands import require_unsent
 
     with App.open(workspace) as opened:
         if by_runner:
             asked = opened.ask_for_run(
-                job, at=_moment(at), params=_pairs(param), caller=local_caller(), now=_now, dry_run=dry_run, again=again
+                job, at=_moment(at), params=_pairs(param), who=_user(), now=_now, dry_run=dry_run, again=again
             )
             _print_answer(asked, as_json)
             return
         plan = opened.plan(opened.job(job), now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
         if not dry_run:
-            audit_run(opened.ledger, opened.agenda, plan, caller=local_caller(), now=_now(), again=again)
+            require_unsent(opened.ledger, plan.job, plan.scheduled_at, again=again)
         _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
 
 
@@ -215,7 +215,6 @@ def replay(
 ) -> None:
     """Runs a run's query again for the same scheduled time; the same rows get the same message ids."""
     from core.app import App
-    from core.scheduler.commands import audit_replay
 
     with App.open(workspace) as opened:
         plan = opened.replay_plan(run, rejects_only=rejects_only, asked_by=_user(), to=to)
@@ -227,7 +226,6 @@ def replay(
             )
             goes = f" to {plan.topic} on {plan.cluster}" if plan.topic else ""
             _print([f"replay of run {plan.of_run}{goes}: {seen}", *opened.replay_choice(run).notes(to)])
-        audit_replay(opened.agenda, plan, rejects_only=rejects_only, to=to, caller=local_caller(), now=_now())
         _run_and_report(opened, plan, as_json=as_json)
 
 
@@ -288,7 +286,7 @@ def send(
     from core.app import App
 
     with App.open(workspace) as opened:
-        result = opened.send(topic, key, value, cluster=cluster, caller=local_caller(), now=_now())
+        result = opened.send(topic, key, value, cluster=cluster, now=_now())
     if as_json:
         _print_json(result)
     else:
@@ -310,7 +308,7 @@ def runner(
 
     with App.open(workspace) as opened:
         if stop:
-            _print([opened.stop_runner(local_caller(), _now)])
+            _print([opened.stop_runner(_user(), _now)])
             return
         with stop_on_signals() as stopping:
             print(f"runner of {opened.workspace.root} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
@@ -429,7 +427,7 @@ def backfill(
     with App.open(workspace) as opened:
         found = opened.job(job)
         days = (_day("--from", first), _day("--to", last))
-        made = plan_days(opened.agenda, found, *days, caller=local_caller(), now=_now(), again=again)
+        made = plan_days(opened.ledger, found, *days, asked_by=_user(), now=_now(), again=again)
         note = opened.runner_note(_now())
     if as_json:
         _print_json(
@@ -455,7 +453,7 @@ def cancel(
     from core.app import App
 
     with App.open(workspace) as opened:
-        text = opened.cancel(run, caller=local_caller(), now=_now())
+        text = opened.cancel(run, who=_user(), now=_now())
     _print_answer({"answer": text}, as_json)
 
 
@@ -478,7 +476,7 @@ def accept_columns(job: Job_, workspace: Workspace_ = None, as_json: Json_ = Fal
 
     with App.open(workspace) as opened:
         found = opened.job(job)
-        drift = opened.accept_columns(found, local_caller(), _now())
+        drift = opened.accept_columns(found, _user(), _now())
     answer = f'job "{found.name}" goes on with the columns that its last run found ({drift})'
     _print_answer({"job": found.slug, "drift": drift, "answer": answer}, as_json)
 
@@ -527,7 +525,9 @@ def preview(
 @app.command()
 def sql(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    db_type: Annotated[str, typer.Option("--db-type", help="oracle, sqlserver, postgresql or sqlite.")],
+    db_type: Annotated[
+        str, typer.Option("--db-type", help=f"{', '.join(database_types()[:-1])} or {database_types()[-1]}.")
+    ],
     param: Params_ = None,
     at: At_ = None,
     workspace: Workspace_ = None,
@@ -823,11 +823,9 @@ def alerts_test(
     """Sends a test mail and says what became of it."""
     from dataclasses import asdict
 
-    from core.admin.actions import allow_test
     from core.app import App
 
     with App.open(workspace) as opened:
-        allow_test(opened.agenda, "test mail", "mail", caller=local_caller(), now=_now(), after={"to": to or []})
         fate = opened.test_mail(to or (), _now())
     if as_json:
         _print_json(asdict(fate))
@@ -844,7 +842,8 @@ def alerts_init(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     import os
 
     from core.notify.rules import default_document
-    from core.workspace.paths import Workspace, write_whole
+    from core.workspace.atomic import write_whole
+    from core.workspace.paths import Workspace
 
     file = Workspace.find(workspace, os.environ).alerts_file
     if file.exists():
@@ -867,11 +866,10 @@ def metrics_summary(workspace: Workspace_ = None, as_json: Json_ = False) -> Non
 @metrics_app.command("rebuild")
 def metrics_rebuild(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     """Makes metrics.duckdb again from the spool."""
-    from core.admin.actions import rebuild_metrics
     from core.app import App
 
     with App.open(workspace) as opened:
-        made = rebuild_metrics(opened.metrics, opened.agenda, caller=local_caller(), now=_now())
+        made = opened.metrics.rebuild()
     if as_json:
         document = {"state": made.state, "segments": made.segments, "sends": made.sends}
         _print_json(document | {"set_aside": list(made.set_aside)})
@@ -912,14 +910,12 @@ def _of_run(run: Run) -> str:
 
 def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -> None:
     from core.app import App
-    from core.scheduler.commands import set_job_enabled
+    from core.scheduler.commands import switch
 
     word = "enabled" if enabled else "disabled"
     with App.open(workspace) as opened:
         found = opened.job(job)
-        changed = set_job_enabled(
-            opened.workspace, opened.agenda, found.slug, enabled=enabled, caller=local_caller(), now=_now()
-        )
+        changed = switch(opened.workspace, opened.ledger, found.slug, enabled=enabled, who=_user(), now=_now())
     answer = f'job "{found.name}" is {word}' if changed else f'job "{found.name}" was {word} before'
     _print_answer({"job": found.slug, "enabled": enabled, "changed": changed, "answer": answer}, as_json)
 

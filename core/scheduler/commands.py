@@ -18,7 +18,6 @@ from core.formatting import local_time
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.model.run import Plan, Run
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.run.replay import ReplayTo
@@ -72,14 +71,14 @@ def _in_words(planned: int, succeeded_before: int, planned_before: int) -> str:
 
 
 def backfill(
-    agenda: Agenda, job: Job, first: date, last: date, *, caller: Caller, now: datetime, again: bool = False
+    ledger: Ledger, job: Job, first: date, last: date, *, caller: Caller, now: datetime, again: bool = False
 ) -> Backfilled:
     """Plans a run for each scheduled time of a range of days; for a manual job one a day, at midnight.
 
     The request that the runs belong to is stored with them, so that the caller can follow it.
 
     Args:
-        agenda: Stores the runs, the request and the audit line.
+        ledger: Stores the runs, the request and the audit line.
         job: The job; a disabled one too.
         first: The first day, in the job's time zone.
         last: The last day, included.
@@ -92,17 +91,20 @@ def backfill(
         ConfigError: The range is empty, reaches beyond now, or has more than 10,000 scheduled times.
     """
     require(caller, "backfill")
-    wanted, succeeded, planned = wanted_times(agenda, job, first, last, now=now, again=again)
+    wanted, succeeded, planned = wanted_times(ledger, job, first, last, now=now, again=again)
     args = {"from": str(first), "to": str(last), "again": again}
-    request_id, made = agenda.plan_backfill(
-        job.slug, wanted, args=args, asked_by=caller.name, now=now, answer=_in_words(len(wanted), succeeded, planned)
-    )
-    agenda.audit(caller.name, "backfill", f"job {job.slug}", now, after={"request": request_id, **args})
+    answer = _in_words(len(wanted), succeeded, planned)
+    with ledger.transaction():
+        request_id = _request(ledger, "backfill", f"job {job.slug}", caller, now, args, job=job.slug)
+        ledger.requests.answer(request_id, "taken" if wanted else "done", answer, now)
+        made = ledger.scheduled_runs.plan_requested(
+            job.slug, wanted, kind="backfill", asked_by=caller.name, now=now, request_id=request_id
+        )
     return Backfilled(request_id, made, succeeded, planned)
 
 
 def wanted_times(
-    agenda: Agenda, job: Job, first: date, last: date, *, now: datetime, again: bool
+    ledger: Ledger, job: Job, first: date, last: date, *, now: datetime, again: bool
 ) -> tuple[list[datetime], int, int]:
     """Returns the scheduled times that a backfill would plan, how many have succeeded, and how many are planned already.
 
@@ -112,7 +114,7 @@ def wanted_times(
     moments = _moments(job, first, last, now)
     if not moments:
         raise ConfigError(f'job "{job.name}" has no scheduled time from {first} to {last}')
-    succeeded, planned = agenda.settled_times(job.slug, moments[0] - timedelta(seconds=1), moments[-1])
+    succeeded, planned = ledger.scheduled_runs.settled_times(job.slug, moments[0] - timedelta(seconds=1), moments[-1])
     left_out = set() if again else succeeded & set(moments)
     planned = planned & set(moments) - left_out
     wanted = [moment for moment in moments if moment not in left_out and moment not in planned]
@@ -167,7 +169,6 @@ def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: b
 
 def request_run(
     ledger: Ledger,
-    agenda: Agenda,
     job: Job,
     *,
     caller: Caller,
@@ -180,8 +181,7 @@ def request_run(
     """Asks the runner to run a job, or to try it without sending. Returns the request's number.
 
     Args:
-        ledger: Knows what was sent.
-        agenda: Stores the request and the audit line.
+        ledger: Knows what was sent, and stores the request and the audit line.
         job: The job; a disabled one too.
         caller: Who asks for it.
         now: The clock.
@@ -201,12 +201,11 @@ def request_run(
     if not dry_run and (due := at or previous_scheduled_time(job, now)) is not None:
         require_unsent(ledger, job, due, again=again)
     args = {"at": at.isoformat() if at else None, "parameters": dict(parameters or {}), "again": again}
-    return _request(agenda, action, f"job {job.slug}", caller, now, args, job=job.slug)
+    return _request(ledger, action, f"job {job.slug}", caller, now, args, job=job.slug)
 
 
 def request_replay(
     ledger: Ledger,
-    agenda: Agenda,
     run_id: str,
     *,
     caller: Caller,
@@ -217,8 +216,7 @@ def request_replay(
     """Asks the runner to send a run again. Returns the request's number.
 
     Args:
-        ledger: Knows the run.
-        agenda: Stores the request and the audit line.
+        ledger: Knows the run, and stores the request and the audit line.
         run_id: The run's id, or its beginning.
         caller: Who asks for it.
         now: The clock.
@@ -232,22 +230,22 @@ def request_replay(
     require(caller, "replay")
     run = ledger.run(run_id)
     args = {"rejects_only": rejects_only, "to": to}
-    return _request(agenda, "replay", f"run {run.run_id}", caller, now, args, job=run.job, run_id=run.run_id)
+    return _request(ledger, "replay", f"run {run.run_id}", caller, now, args, job=run.job, run_id=run.run_id)
 
 
-def request_stop(agenda: Agenda, *, caller: Caller, now: datetime) -> int:
+def request_stop(ledger: Ledger, *, caller: Caller, now: datetime) -> int:
     """Asks the runner to stop. Returns the request's number.
 
     Raises:
         AccessRefused: The caller is no admin.
     """
     require(caller, "stop")
-    return _request(agenda, "stop", "runner", caller, now, {})
+    return _request(ledger, "stop", "runner", caller, now, {})
 
 
 def _request(
-    agenda: Agenda,
-    kind: Literal["run", "dry_run", "replay", "stop"],
+    ledger: Ledger,
+    kind: Literal["run", "dry_run", "replay", "backfill", "stop"],
     object_: str,
     caller: Caller,
     now: datetime,
@@ -256,12 +254,13 @@ def _request(
     job: str = "",
     run_id: str | None = None,
 ) -> int:
-    number = agenda.ask(kind, job=job, run_id=run_id, args=args, asked_by=caller.name, now=now)
-    agenda.audit(caller.name, kind, object_, now, after={"request": number, **args})
+    with ledger.transaction():
+        number = ledger.requests.submit(kind, job=job, run_id=run_id, args=args, asked_by=caller.name, now=now)
+        ledger.audit.add(caller.name, kind, object_, now, after={"request": number, **args})
     return number
 
 
-def audit_run(ledger: Ledger, agenda: Agenda, plan: Plan, *, caller: Caller, now: datetime, again: bool) -> None:
+def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, again: bool) -> None:
     """Allows a run that the caller's own process is about to do, and audits it.
 
     Raises:
@@ -271,11 +270,11 @@ def audit_run(ledger: Ledger, agenda: Agenda, plan: Plan, *, caller: Caller, now
     require(caller, "run")
     require_unsent(ledger, plan.job, plan.scheduled_at, again=again)
     after = {"at": plan.scheduled_at.isoformat(), "parameters": dict(plan.query.values), "again": again}
-    agenda.audit(caller.name, "run", f"job {plan.job.slug}", now, after=after)
+    ledger.audit.add(caller.name, "run", f"job {plan.job.slug}", now, after=after)
 
 
 def audit_replay(
-    agenda: Agenda, plan: Plan, *, rejects_only: bool, to: ReplayTo, caller: Caller, now: datetime
+    ledger: Ledger, plan: Plan, *, rejects_only: bool, to: ReplayTo, caller: Caller, now: datetime
 ) -> None:
     """Allows a replay that the caller's own process is about to do, and audits it.
 
@@ -283,11 +282,11 @@ def audit_replay(
         AccessRefused: The caller may not send.
     """
     require(caller, "replay")
-    agenda.audit(caller.name, "replay", f"run {plan.of_run}", now, after={"rejects_only": rejects_only, "to": to})
+    ledger.audit.add(caller.name, "replay", f"run {plan.of_run}", now, after={"rejects_only": rejects_only, "to": to})
 
 
 def set_job_enabled(
-    workspace: Workspace, agenda: Agenda, slug: str, *, enabled: bool, caller: Caller, now: datetime
+    workspace: Workspace, ledger: Ledger, slug: str, *, enabled: bool, caller: Caller, now: datetime
 ) -> bool:
     """Enables or disables a job in its file. Returns whether that changed the file; only a change is audited.
 
@@ -301,13 +300,13 @@ def set_job_enabled(
     changed = set_enabled(workspace, slug, enabled=enabled)
     if changed:
         saved = read_job_file(workspace, slug)
-        agenda.add_job_version(slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        ledger.job_versions.add(slug, saved.sha256, saved.text, now, saved_by=caller.name)
         before, after = {"enabled": not enabled}, {"enabled": enabled}
-        agenda.audit(caller.name, action, f"job {slug}", now, before=before, after=after)
+        ledger.audit.add(caller.name, action, f"job {slug}", now, before=before, after=after)
     return changed
 
 
-def cancel_run(ledger: Ledger, agenda: Agenda, run_id: str, *, caller: Caller, now: datetime) -> str:
+def cancel_run(ledger: Ledger, run_id: str, *, caller: Caller, now: datetime) -> str:
     """Asks a run to end; its process sees that within half a second. Returns what was done, in words.
 
     Raises:
@@ -321,11 +320,11 @@ def cancel_run(ledger: Ledger, agenda: Agenda, run_id: str, *, caller: Caller, n
         if run.cancel_asked_at is not None and run.state == "running":
             return f"run {run.run_id} was asked to end before, by {run.cancel_asked_by}"
         raise ConfigError(f"run {run.run_id} is not running, it {run.state}", remedy="python -m core runs lists them")
-    agenda.audit(caller.name, "cancel", f"run {run.run_id}", now)
+    ledger.audit.add(caller.name, "cancel", f"run {run.run_id}", now)
     return f"run {run.run_id} of {run.job} is asked to end"
 
 
-def cancel_job(ledger: Ledger, agenda: Agenda, slug: str, *, caller: Caller, now: datetime) -> str:
+def cancel_job(ledger: Ledger, slug: str, *, caller: Caller, now: datetime) -> str:
     """Skips what is planned of a job and asks its runs to end. Returns what was done, in words.
 
     Raises:
@@ -333,11 +332,11 @@ def cancel_job(ledger: Ledger, agenda: Agenda, slug: str, *, caller: Caller, now
         ConfigError: Nothing of it is planned or running.
     """
     require(caller, "cancel")
-    waiting = agenda.skip_planned(slug, f"cancelled by {caller.name}", now)
+    waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {caller.name}", now)
     running = [run for run in ledger.runs(slug, 20) if run.state == "running"]
     asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, caller.name, now)]
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")
-    agenda.audit(caller.name, "cancel", f"job {slug}", now, after={"scheduled_runs": waiting, "runs": asked})
+    ledger.audit.add(caller.name, "cancel", f"job {slug}", now, after={"scheduled_runs": waiting, "runs": asked})
     parts = [f"{waiting} waiting runs of {slug} are cancelled"] if waiting else []
     return ", ".join([*parts, *(f"run {run.run_id} of {slug} is asked to end" for run in running)])

@@ -20,8 +20,8 @@ from core.scheduler.commands import require_unsent, set_job_enabled
 
 if TYPE_CHECKING:
     from core.model.job import Job
-    from core.records.agenda import Agenda, Request
     from core.records.ledger import Ledger
+    from core.records.requests import Request
     from core.scheduler.dry_runs import DryRuns
     from core.scheduler.job_registry import JobRegistry
     from core.workspace.paths import Workspace
@@ -34,34 +34,30 @@ class RequestHandler:
 
     Args:
         workspace: The workspace.
-        agenda: Holds the requests, and the scheduled runs that they become.
-        ledger: Holds the runs.
+        ledger: Holds the requests, and the scheduled runs that they become.
         registry: The jobs as the runner knows them.
         dry_runs: Starts what only reads.
     """
 
-    def __init__(
-        self, workspace: Workspace, agenda: Agenda, ledger: Ledger, registry: JobRegistry, dry_runs: DryRuns
-    ) -> None:
+    def __init__(self, workspace: Workspace, ledger: Ledger, registry: JobRegistry, dry_runs: DryRuns) -> None:
         self.is_stop_requested = False
         """A `stop` request was answered."""
         self._workspace = workspace
-        self._agenda = agenda
         self._ledger = ledger
         self._registry = registry
         self._dry_runs = dry_runs
 
     def handle_waiting(self, now: datetime) -> None:
         """Answers each waiting request; one that cannot be done is refused with the reason."""
-        for request in self._agenda.waiting_requests():
+        for request in self._ledger.requests.waiting():
             try:
                 state, answer = self._handle(request, now)
             except (PsttError, ValueError, KeyError, TypeError) as error:
                 text = error.text if isinstance(error, PsttError) else f"the request is not whole: {error}"
-                self._agenda.take(request.request_id, "refused", text, now)
+                self._ledger.requests.answer(request.request_id, "refused", text, now)
                 logger.warning("request {} ({}) refused: {}", request.request_id, request.kind, text)
                 continue
-            self._agenda.take(request.request_id, "taken" if state == "taken" else "done", answer, now)
+            self._ledger.requests.answer(request.request_id, "taken" if state == "taken" else "done", answer, now)
             logger.info("request {} ({}) by {}: {}", request.request_id, request.kind, request.asked_by, answer)
 
     def _handle(self, request: Request, now: datetime) -> tuple[str, str]:
@@ -87,7 +83,7 @@ class RequestHandler:
 
     def _disable(self, request: Request, now: datetime) -> str:
         caller = system_caller(request.asked_by)
-        changed = set_job_enabled(self._workspace, self._agenda, request.job, enabled=False, caller=caller, now=now)
+        changed = set_job_enabled(self._workspace, self._ledger, request.job, enabled=False, caller=caller, now=now)
         return f"job {request.job} {'is' if changed else 'was'} disabled"
 
     def _replay(self, request: Request, now: datetime) -> str:
@@ -110,7 +106,7 @@ class RequestHandler:
 
     def _plan(self, request: Request, slug: str, at: datetime, args: Mapping[str, Any], now: datetime) -> str:
         self._known(slug)
-        (scheduled_run_id,) = self._agenda.plan_asked(
+        (scheduled_run_id,) = self._ledger.scheduled_runs.plan_requested(
             slug,
             [at.astimezone(UTC)],
             kind="request",

@@ -23,8 +23,8 @@ from core.scheduler.processes import BUSY, kill_process
 if TYPE_CHECKING:
     from core.model.job import Job
     from core.model.run import Run
-    from core.records.agenda import Agenda, ScheduledRun
     from core.records.ledger import Ledger
+    from core.records.scheduled_runs import ScheduledRun
     from core.scheduler.job_registry import JobRegistry, RegisteredJob
     from core.scheduler.processes import Worker, Workers
     from core.workspace.settings import Settings
@@ -59,8 +59,7 @@ class RunSupervisor:
 
     Args:
         settings: PSTT_WORKERS, PSTT_STOP_TIMEOUT_S and the retries.
-        agenda: Holds the scheduled runs.
-        ledger: Holds the runs and their verdicts.
+        ledger: Holds the scheduled runs, the runs and their verdicts.
         workers: Starts processes.
         registry: The jobs as the runner knows them.
         monotonic: Seconds that only go forward.
@@ -69,14 +68,12 @@ class RunSupervisor:
     def __init__(
         self,
         settings: Settings,
-        agenda: Agenda,
         ledger: Ledger,
         workers: Workers,
         registry: JobRegistry,
         monotonic: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._agenda = agenda
         self._ledger = ledger
         self._workers = workers
         self._registry = registry
@@ -92,7 +89,7 @@ class RunSupervisor:
 
     def adopt_running(self) -> None:
         """Takes over the scheduled runs that processes of an earlier runner still work on."""
-        for scheduled_run in self._agenda.running_scheduled_runs():
+        for scheduled_run in self._ledger.scheduled_runs.running():
             entry = self._registry.entries.get(scheduled_run.job)
             self._active[scheduled_run.job] = _Active(
                 scheduled_run.scheduled_run_id, entry.job if entry else None, None, self._monotonic()
@@ -109,7 +106,7 @@ class RunSupervisor:
         free = self.free_workers
         if free <= 0:
             return
-        for scheduled_run in self._agenda.startable(now):
+        for scheduled_run in self._ledger.scheduled_runs.startable(now):
             if scheduled_run.job in self._active:
                 continue
             entry = self._registry.entries.get(scheduled_run.job)
@@ -129,7 +126,7 @@ class RunSupervisor:
 
     def _start(self, scheduled_run: ScheduledRun, entry: RegisteredJob) -> None:
         if scheduled_run.job_sha256 != entry.sha256:
-            self._agenda.assign(scheduled_run.scheduled_run_id, entry.sha256)
+            self._ledger.scheduled_runs.assign(scheduled_run.scheduled_run_id, entry.sha256)
         try:
             worker = self._workers.start(scheduled_run.scheduled_run_id)
         except OSError as error:  # no memory, no processes: the scheduled run stays planned
@@ -145,7 +142,7 @@ class RunSupervisor:
         )
 
     def _skip(self, scheduled_run: ScheduledRun, reason: str, now: datetime) -> None:
-        self._agenda.skip(scheduled_run.scheduled_run_id, reason, now)
+        self._ledger.scheduled_runs.skip(scheduled_run.scheduled_run_id, reason, now)
         logger.warning(
             "scheduled run {} of {} is skipped: {}", scheduled_run.scheduled_run_id, scheduled_run.job, reason
         )
@@ -159,7 +156,7 @@ class RunSupervisor:
             code = active.worker.poll() if active.worker else None
             if active.worker is not None and code is None:
                 continue
-            scheduled_run = self._agenda.scheduled_run(active.scheduled_run_id)
+            scheduled_run = self._ledger.scheduled_runs.get(active.scheduled_run_id)
             if active.worker is None and not self._has_ended(scheduled_run, now):
                 continue
             if active.worker is not None and self._was_taken_by_another(scheduled_run):
@@ -202,7 +199,9 @@ class RunSupervisor:
             self._skip(scheduled_run, 'the job was running, started by hand; "overlap" is skip', now)
         else:
             not_before = now + timedelta(seconds=RETRY_BUSY_S)
-            self._agenda.repeat(scheduled_run.scheduled_run_id, not_before, "the job runs, started by hand")
+            self._ledger.scheduled_runs.requeue(
+                scheduled_run.scheduled_run_id, not_before, "the job runs, started by hand"
+            )
 
     def _refuse(
         self, scheduled_run: ScheduledRun, active: _Active, code: int | None, words: str, now: datetime
@@ -220,7 +219,7 @@ class RunSupervisor:
             job_sha256=scheduled_run.job_sha256,
             asked_by=scheduled_run.asked_by,
         )
-        return self._agenda.scheduled_run(scheduled_run.scheduled_run_id)
+        return self._ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
 
     def _close(self, run: Run, active: _Active, code: int | None, words: str, now: datetime) -> Run:
         """Stores the verdict that a dead process could not write."""
@@ -241,11 +240,13 @@ class RunSupervisor:
         )
         wait_s = self._retry_wait_s(scheduled_run, run)
         if wait_s is None:
-            self._agenda.finish(scheduled_run.scheduled_run_id, now)
+            self._ledger.scheduled_runs.finish(scheduled_run.scheduled_run_id, now)
             self._answer(scheduled_run, f"run {run.run_id} {run.state}", now)
             return
         at = now + timedelta(seconds=wait_s) if wait_s else None
-        self._agenda.repeat(scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again")
+        self._ledger.scheduled_runs.requeue(
+            scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again"
+        )
 
     def _retry_wait_s(self, scheduled_run: ScheduledRun, run: Run) -> float | None:
         """Returns the seconds until the scheduled run is tried again; None: its verdict is final.
@@ -265,7 +266,7 @@ class RunSupervisor:
 
     def _answer(self, scheduled_run: ScheduledRun, answer: str, now: datetime) -> None:
         if scheduled_run.request_id is not None:
-            self._agenda.finish_request(scheduled_run.request_id, answer, now)
+            self._ledger.requests.finish(scheduled_run.request_id, answer, now)
 
     # Ending what runs
 
@@ -284,14 +285,14 @@ class RunSupervisor:
         if active.worker is not None:
             active.worker.kill()
             return
-        run_id = self._agenda.scheduled_run(active.scheduled_run_id).run_id
+        run_id = self._ledger.scheduled_runs.get(active.scheduled_run_id).run_id
         host, pid, started_at = self._ledger.process_of(run_id) if run_id else ("", 0, 0.0)
         if host == platform.node():
             kill_process(pid, started_at)
 
     def _ignores_cancel(self, active: _Active, now: datetime) -> bool:
         """Returns whether it was asked to end so long ago that it cannot be waiting for its last batch."""
-        run_id = self._agenda.scheduled_run(active.scheduled_run_id).run_id
+        run_id = self._ledger.scheduled_runs.get(active.scheduled_run_id).run_id
         asked_at = self._ledger.run(run_id).cancel_asked_at if run_id else None
         return asked_at is not None and (now - asked_at).total_seconds() > self._patience_s
 
@@ -325,7 +326,7 @@ class RunSupervisor:
 
     def _ask_to_end(self, now: datetime) -> None:
         for active in self._children():
-            scheduled_run = self._agenda.scheduled_run(active.scheduled_run_id)
+            scheduled_run = self._ledger.scheduled_runs.get(active.scheduled_run_id)
             if scheduled_run.state == "running" and scheduled_run.run_id:
                 self._ledger.ask_to_end(scheduled_run.run_id, RUNNER_STOPS, now)
 

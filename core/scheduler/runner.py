@@ -21,15 +21,15 @@ import schedule
 from loguru import logger
 
 from core.errors import ConfigError, PsttError
-from core.records.agenda import BEAT_EVERY_S, Agenda, RunnerStatus
 from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
+from core.records.runner_status import BEAT_EVERY_S, RunnerStatus
 from core.scheduler.job_registry import JobRegistry, RegisteredJob
 from core.scheduler.planner import Planner
 from core.scheduler.request_handler import RequestHandler
 from core.scheduler.run_supervisor import RunSupervisor
 from core.workspace.identity import doubt
-from core.workspace.paths import read_stored
+from core.workspace.stored_file import read_stored
 
 if TYPE_CHECKING:
     from core.model.job import Job
@@ -66,8 +66,7 @@ class Runner:
     Args:
         workspace: The workspace.
         settings: Its settings, read once: a change needs a restart.
-        agenda: Holds the scheduled runs, the requests and the heartbeat.
-        ledger: Holds the runs.
+        ledger: Holds scheduled runs, requests, the heartbeat and runs.
         workers: Starts the processes of scheduled runs.
         dry_runs: Starts the processes of dry runs.
         now: The clock, aware UTC.
@@ -80,7 +79,6 @@ class Runner:
         self,
         workspace: Workspace,
         settings: Settings,
-        agenda: Agenda,
         ledger: Ledger,
         workers: Workers,
         *,
@@ -90,18 +88,17 @@ class Runner:
         note: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.registry = JobRegistry(workspace.queries_dir, agenda, now)
+        self.registry = JobRegistry(workspace.queries_dir, ledger, now)
         self.planner = Planner(
-            agenda,
+            ledger,
             grace_s=settings.PSTT_GRACE_S,
             longest_gap=timedelta(days=settings.PSTT_MAX_CATCH_UP_DAYS),
         )
-        self.requests = RequestHandler(workspace, agenda, ledger, self.registry, dry_runs)
-        self.supervisor = RunSupervisor(settings, agenda, ledger, workers, self.registry, monotonic)
+        self.requests = RequestHandler(workspace, ledger, self.registry, dry_runs)
+        self.supervisor = RunSupervisor(settings, ledger, workers, self.registry, monotonic)
         self.background_tasks: Sequence[BackgroundTask] = ()
         self._workspace = workspace
         self._settings = settings
-        self._agenda = agenda
         self._ledger = ledger
         self._workers = workers
         self._dry_runs = dry_runs
@@ -143,7 +140,7 @@ class Runner:
     def begin(self, *, accept_clock: bool = False) -> None:
         """Continues where the last runner ended: runs of dead processes, planned runs, missed times."""
         now = self._now()
-        before = self._agenda.runner()
+        before = self._ledger.heartbeats.newest()
         if before is None or before.beat_at <= now:  # else the clock has to be checked first
             self._write_heartbeat(now)
         gone_host = before.host if before and before.host != platform.node() and not before.is_alive(now) else ""
@@ -181,7 +178,7 @@ class Runner:
         if at is not None and at <= self._now():
             return True
         with suppress(PsttError):
-            return self._agenda.was_written() or self.supervisor.has_ended_process()
+            return self._ledger.was_written_elsewhere() or self.supervisor.has_ended_process()
         return False
 
     def _prepare_workers(self) -> None:
@@ -258,7 +255,7 @@ class Runner:
     def _report(self, now: datetime) -> None:
         self._log_problems()
         if self._write_heartbeat_if_due(now):
-            self._agenda.close_ended_requests(now)
+            self._ledger.requests.close_ended(now)
 
     def _plan(self, now: datetime) -> None:
         with suppress(ConfigError):  # the clock is wrong, as `problems` says; requests are carried out all the same
@@ -272,7 +269,12 @@ class Runner:
             return
         stamp = (facts.st_mtime_ns, facts.st_size)
         if stamp != self._connections_stamp:
-            keep_connections(self._workspace, self._agenda, read_stored(self._workspace.connections_file).text, now)
+            keep_connections(
+                self._workspace,
+                self._ledger.connections_versions,
+                read_stored(self._workspace.connections_file).text,
+                now,
+            )
             self._connections_stamp = stamp
 
     def _take_changes(self, now: datetime) -> None:
@@ -283,9 +285,9 @@ class Runner:
             except ConfigError:  # a wrong clock, as `problems` says; the change waits for the right one
                 continue
             if entry is None:
-                self._agenda.skip_planned(slug, "its job file was deleted", now)
+                self._ledger.scheduled_runs.skip_planned(slug, "its job file was deleted", now)
             elif not entry.job.enabled:
-                self._agenda.skip_planned(slug, "its job was disabled", now, calendar_only=True)
+                self._ledger.scheduled_runs.skip_planned(slug, "its job was disabled", now, calendar_only=True)
             del self._changes[slug]
             logger.info("job {} {}", slug, "has gone" if entry is None else f"is now version {entry.sha256[:10]}")
 
@@ -296,7 +298,7 @@ class Runner:
     def _write_heartbeat(self, now: datetime, state: Any = "working") -> None:
         process = psutil.Process()
         used = process.memory_info().rss
-        self._agenda.beat(
+        self._ledger.heartbeats.write(
             RunnerStatus(
                 host=platform.node(),
                 pid=os.getpid(),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.records.agenda import RequestKind
+from core.records.requests import RequestKind
 from ui import data
 from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.language import t
 
 __all__ = ["follow", "progress"]
@@ -45,13 +46,13 @@ def _word(kind: RequestKind) -> str:
 @fragment(run_every=1)
 def _progress() -> None:
     numbers: list[int] = st.session_state.get(_ASKED, [])[-SHOWN:]
-    frame = data.frame()
+    status = workspace_status()
     with data.opened() as app:
-        requests = [app.agenda.request(number) for number in reversed(numbers)]
+        requests = [app.ledger.requests.get(number) for number in reversed(numbers)]
         runs = {
             request.request_id: [
                 scheduled_run.run_id
-                for scheduled_run in app.agenda.scheduled_runs_of(request.request_id)
+                for scheduled_run in app.ledger.scheduled_runs.of_request(request.request_id)
                 if scheduled_run.run_id
             ]
             for request in requests
@@ -60,7 +61,7 @@ def _progress() -> None:
         subject = plain(request.job or request.run_id or "")
         text = f"{t('request {number}', number=request.request_id)} · {_word(request.kind)} {subject}"
         answer = f": {plain(request.answer)}" if request.answer else ""
-        if request.state == "waiting" and not frame.runner_lives(data.now()):
+        if request.state == "waiting" and not status.runner_is_alive(data.now()):
             st.warning(
                 f"{text}: {t('it waits until a runner works:')} `python -m core runner`",
                 icon=":material/hourglass_empty:",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import PsttError
-from ui import changes, data
+from ui import changes
 from ui.access import may
 from ui.components.links import go
 from ui.components.problem import problem
-from ui.components.requests import follow
+from ui.components.runner_requests import follow
+from ui.data.first_steps import fill_with_demo, first_steps_done
 from ui.language import t
 
 __all__ = ["show"]
@@ -18,7 +19,7 @@ __all__ = ["show"]
 def show() -> None:
     """Three steps, each with its button; or the demo."""
     st.markdown(t("This workspace has no job yet. Three steps to the first message:"))
-    there = data.what_is_there()
+    there = first_steps_done()
     steps = (
         ("connections", t("1. A connection"), t("Say where the database and the Kafka cluster are."), there.connection),
         ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), there.query),
@@ -44,7 +45,7 @@ def show() -> None:
 
 def _fill() -> None:
     try:
-        slug = data.fill_with_demo()
+        slug = fill_with_demo()
         follow(changes.run(slug))
     except PsttError as error:
         problem(error)
