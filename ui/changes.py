@@ -18,17 +18,17 @@ import streamlit as st
 from core.errors import ConfigError, NotAuthorised, PsttError
 from core.model.job import Job
 from core.model.query import ParameterValue
+from core.sources import find_dialect
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
-from core.workspace.paths import StoredFile, read_stored
+from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
+from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
     from core.admin.doctor import Fact
-    from core.app import App
     from core.kafka.topic_settings import TopicSetting
-    from core.model.connection import DbType
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.smtp import DeliveryResult
@@ -56,7 +56,7 @@ def require(role: access.Role) -> str:
 
 def _changed() -> None:
     """What was changed is seen at once, in this session and in all others."""
-    data.forget()
+    data.clear_caches()
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────
@@ -95,9 +95,9 @@ def save_job(job: Job, seen_sha256: str) -> JobFile:
     who = require("operator")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.agenda, job, seen_sha256=seen_sha256, who=who, now=data.now())
+            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, who=who, now=data.now())
         else:
-            saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+            saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
     _changed()
     return saved
 
@@ -109,7 +109,7 @@ def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
     who = require("operator")
     with data.opened() as app:
         job = replace(job_file(slug).job, slug=new_slug, name=name, enabled=False)
-        saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+        saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
     _changed()
     return saved
 
@@ -120,7 +120,7 @@ def delete_job(slug: str, seen_sha256: str) -> None:
 
     who = require("operator")
     with data.opened() as app:
-        delete(app.workspace, app.agenda, slug, seen_sha256=seen_sha256, who=who, now=data.now())
+        delete(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, who=who, now=data.now())
     _changed()
 
 
@@ -130,7 +130,7 @@ def switch_job(slug: str, *, enabled: bool) -> None:
 
     who = require("operator")
     with data.opened() as app:
-        switch(app.workspace, app.agenda, slug, enabled=enabled, who=who, now=data.now())
+        switch(app.workspace, app.ledger, slug, enabled=enabled, who=who, now=data.now())
     _changed()
 
 
@@ -162,14 +162,6 @@ class Resolved:
     """Why the value cannot be made; empty where it can."""
 
 
-def db_type_of(app: App, connection: str) -> tuple[DbType, bool]:
-    """The type of a connection's database, and whether it may be written."""
-    from core.model.connection import DB_TYPES
-
-    name = app.connections.database_type(connection)
-    return next(known for known in DB_TYPES if known == name), app.connections.allows_writes(connection)
-
-
 def parsed_query(name: str, connection: str) -> ParsedQuery:
     """A query, read for the database of that connection.
 
@@ -177,17 +169,17 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
         ConfigError, SqlError: As `python -m core check`.
     """
     with data.opened() as app:
-        db_type, _ = db_type_of(app, connection)
+        dialect = app.connections.dialect(connection)
         path = app.workspace.query_file(name)
-    return _parsed_query(path, db_type, _stamp(path))
+    return _parsed_query(path, dialect.name, _stamp(path))
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _parsed_query(path: Path, db_type: DbType, stamp: tuple[int, int]) -> ParsedQuery:
+def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
     from core.sql.query import load
 
-    return load(path, db_type)
+    return load(path, find_dialect(db_type))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -269,13 +261,13 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
 
     who = require("operator")
     with data.opened() as app:
-        db_type, writes = db_type_of(app, connection)
+        dialect, writes = app.connections.dialect(connection), app.connections.allows_writes(connection)
         notes = save(
             app.workspace,
-            app.agenda,
+            app.ledger,
             name,
             content,
-            db_type=db_type,
+            dialect=dialect,
             allow_writes=writes,
             seen_sha256=seen_sha256,
             who=who,
@@ -296,7 +288,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
     with data.opened() as app:
         save(
             app.workspace,
-            app.agenda,
+            app.ledger,
             document,
             os.environ,
             about=about,
@@ -309,16 +301,16 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
 
 def users_of_connection(name: str) -> list[str]:
     """The jobs that read from a database connection, for people."""
-    return [_as_user(job) for job in data.jobs()[0] if job.connection == name]
+    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
 
 
 def users_of_cluster(key: str) -> list[str]:
     """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
-    from core.workspace.settings import read_connections
+    from core.workspace.connections import read_connections
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
-    for job in data.jobs()[0]:
+    for job in all_jobs()[0]:
         with suppress(ConfigError):  # its connection is gone: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
                 found.append(_as_user(job))
@@ -336,7 +328,7 @@ def store_secret(reference: str, value: str) -> None:
     who = require("admin")
     with data.opened() as app:
         store(reference, value, app.workspace)
-        app.agenda.audit(who, "store", f"secret {reference}", data.now())
+        app.ledger.audit.add(who, "store", f"secret {reference}", data.now())
 
 
 def test_database(name: str) -> list[Fact]:
@@ -380,7 +372,9 @@ def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any
     who = require("operator")
     with data.opened() as app:
         sent = app.send(topic, key, value, cluster=cluster, now=data.now())
-        app.agenda.audit(who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())})
+        app.ledger.audit.add(
+            who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())}
+        )
     return sent
 
 
@@ -393,7 +387,7 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
 
     who = require("admin")
     with data.opened() as app:
-        save(app.workspace, app.agenda, document, seen_sha256=seen_sha256, who=who, now=data.now())
+        save(app.workspace, app.ledger, document, seen_sha256=seen_sha256, who=who, now=data.now())
     _changed()
 
 
@@ -402,7 +396,7 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
     who = require("operator")
     with data.opened() as app:
         fate = app.test_mail(to, data.now())
-        app.agenda.audit(who, "test mail", "mail", data.now(), after={"to": list(to)})
+        app.ledger.audit.add(who, "test mail", "mail", data.now(), after={"to": list(to)})
     return fate
 
 
@@ -414,6 +408,6 @@ def rebuild_metrics() -> int:
     who = require("admin")
     with data.opened() as app:
         synced = app.metrics.rebuild()
-        app.agenda.audit(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
+        app.ledger.audit.add(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
     _changed()
     return synced.sends

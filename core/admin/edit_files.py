@@ -14,12 +14,14 @@ from typing import Any
 
 from core.admin.edit_jobs import NewerEdit, editing
 from core.errors import ConfigError
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.records.agenda import Agenda
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
+from core.records.ledger import Ledger
+from core.workspace.atomic import write_whole
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import StoredFile, Workspace, read_stored, write_whole
+from core.workspace.paths import Workspace
+from core.workspace.stored_file import StoredFile, read_stored
 
 __all__ = ["LARGEST_QUERY_BYTES", "brought_back", "check_query", "save_alerts", "save_connections", "save_query"]
 
@@ -31,7 +33,7 @@ _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
 
 
-def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bool) -> tuple[str, ...]:
+def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: bool) -> tuple[str, ...]:
     """Whether a file can be a query of such a database; what a person should know about it.
 
     Raises:
@@ -46,7 +48,7 @@ def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bo
             why="a query so large is mostly a list of values",
             remedy="put the values into a table and join it",
         )
-    parsed = parse(content, name=path.name, db_type=db_type, file=path)
+    parsed = parse(content, name=path.name, dialect=dialect, file=path)
     parsed.bind({p.name: _example(p) for p in parsed.parameters}, allow_writes=allow_writes)
     return parsed.notes
 
@@ -62,11 +64,11 @@ def _example(parameter: Parameter) -> str:
 
 def save_query(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     name: str,
     content: bytes,
     *,
-    db_type: DbType,
+    dialect: Dialect,
     allow_writes: bool,
     seen_sha256: str,
     who: str,
@@ -76,10 +78,10 @@ def save_query(
 
     Args:
         workspace: Where.
-        agenda: For the audit.
+        ledger: For the audit.
         name: Below `queries/`.
         content: The whole file.
-        db_type: Whose SQL it is.
+        dialect: Whose SQL it is.
         allow_writes: The connection says so: the read-only gate stays open.
         seen_sha256: Of the file that the change began with; empty: it is a new one.
         who: Who changes it.
@@ -93,11 +95,11 @@ def save_query(
     path = workspace.query_file(name)
     if not _QUERY_NAME.fullmatch(path.name):
         raise ConfigError(f"{name!r} is no name for a query", remedy="use letters, digits, blanks and - _ . with .sql")
-    notes = check_query(path, content, db_type, allow_writes=allow_writes)
+    notes = check_query(path, content, dialect, allow_writes=allow_writes)
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         write_whole(path, content)
-        agenda.audit(who, "save", f"query {name}", now, before=_told(before.content), after=_told(content))
+        ledger.audit.add(who, "save", f"query {name}", now, before=_told(before.content), after=_told(content))
     return notes
 
 
@@ -111,7 +113,7 @@ def _told(content: bytes) -> Any:
 
 def save_connections(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     document: Mapping[str, Any],
     environ: Mapping[str, str],
     *,
@@ -124,7 +126,7 @@ def save_connections(
 
     Args:
         workspace: Where.
-        agenda: For the audit, in which no secret stands.
+        ledger: For the audit, in which no secret stands.
         document: The whole file.
         environ: What `env:` may name.
         about: What was changed, such as `connection BOSC`.
@@ -137,7 +139,7 @@ def save_connections(
         ConfigError: The first problem that was not there before, as `python -m core check` says it; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
-    from core.workspace.settings import parse_connections
+    from core.workspace.connections import parse_connections
 
     path = workspace.connections_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
@@ -150,10 +152,10 @@ def save_connections(
         if new := [error for error in problems if error.what not in faults]:
             raise new[0]
         known = old.document if old else None
-        keep_connections(workspace, agenda, before.text, now - timedelta(milliseconds=1))
+        keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
-        agenda.audit(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
-        keep_connections(workspace, agenda, text, now, saved_by=who)
+        ledger.audit.add(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
+        keep_connections(workspace, ledger.connections_versions, text, now, saved_by=who)
 
 
 def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -185,7 +187,7 @@ def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, An
 
 
 def save_alerts(
-    workspace: Workspace, agenda: Agenda, document: Mapping[str, Any], *, seen_sha256: str, who: str, now: datetime
+    workspace: Workspace, ledger: Ledger, document: Mapping[str, Any], *, seen_sha256: str, who: str, now: datetime
 ) -> None:
     """Writes alerts.json; the arguments and what it raises are those of `save_connections`."""
     from core.notify.rules import parse_alerts
@@ -201,7 +203,9 @@ def save_alerts(
         with suppress(ValueError):  # what was wrong is replaced
             known = json.loads(before.text)
         write_whole(path, text, private=_is_private(path))
-        agenda.audit(who, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document))
+        ledger.audit.add(
+            who, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
+        )
 
 
 def _has_literal(document: Mapping[str, Any]) -> bool:

@@ -18,7 +18,8 @@ from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import alert_document, alert_lines
 from core.errors import ConfigError
 from core.notify.rules import default_document
-from core.workspace.paths import Workspace, write_whole
+from core.workspace.atomic import write_whole
+from core.workspace.paths import Workspace
 
 __all__ = ["app"]
 

@@ -43,6 +43,7 @@ from core.run.cancellation import stop_on_signals
 from core.run.planning import bound_query
 from core.run.preview import file_rows
 from core.scheduler.commands import require_unsent
+from core.sources import database_types
 
 if TYPE_CHECKING:
     from core.app import App
@@ -211,7 +212,9 @@ def parity(
 @app.command()
 def sql(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    db_type: Annotated[str, typer.Option("--db-type", help="oracle, sqlserver, postgresql or sqlite.")],
+    db_type: Annotated[
+        str, typer.Option("--db-type", help=f"{', '.join(database_types()[:-1])} or {database_types()[-1]}.")
+    ],
     param: ParamsOption = None,
     at: AtOption = None,
     workspace: WorkspaceOption = None,

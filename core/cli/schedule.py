@@ -98,7 +98,7 @@ def backfill(
     with App.open(workspace) as opened:
         found = opened.job(job)
         days = (day_of("--from", first), day_of("--to", last))
-        made = plan_days(opened.agenda, found, *days, asked_by=user_name(), now=now(), again=again)
+        made = plan_days(opened.ledger, found, *days, asked_by=user_name(), now=now(), again=again)
         note = opened.runner_note(now())
     if as_json:
         print_json(
@@ -167,6 +167,6 @@ def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -
     word = "enabled" if enabled else "disabled"
     with App.open(workspace) as opened:
         found = opened.job(job)
-        changed = switch(opened.workspace, opened.agenda, found.slug, enabled=enabled, who=user_name(), now=now())
+        changed = switch(opened.workspace, opened.ledger, found.slug, enabled=enabled, who=user_name(), now=now())
     answer = f'job "{found.name}" is {word}' if changed else f'job "{found.name}" was {word} before'
     print_answer({"job": found.slug, "enabled": enabled, "changed": changed, "answer": answer}, as_json)

@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.records.agenda import ScheduledRun
+from core.records.scheduled_runs import ScheduledRun
 from core.run.watchdog import broken_off
+from core.sources import import_driver
 from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ def warm_up(app: App) -> None:
         "kafka.confluent",
     ]
     with suppress(PsttError):
-        types = {app.connections.database_type(name) for name in app.connections.database_names}
-        names += [f"sources.{db_type}" for db_type in types]
+        types = {app.connections.dialect(name).name for name in app.connections.database_names}
+        for db_type in types:
+            with suppress(ImportError):  # a driver that is not installed: the run that needs it reports that
+                import_driver(db_type)
     for name in names:
         with suppress(ImportError):  # a driver that is not installed is told by the run that needs it
             import_module(f"core.{name}")
@@ -57,7 +60,7 @@ def warm_up(app: App) -> None:
 
 def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     """Runs a planned fire to its verdict; the exit code of the process."""
-    scheduled_run = app.agenda.scheduled_run(scheduled_run_id)
+    scheduled_run = app.ledger.scheduled_runs.get(scheduled_run_id)
     if scheduled_run.state != "planned":
         return 0
     job: Job | None = None
@@ -78,7 +81,7 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
 
 def _job(app: App, scheduled_run: ScheduledRun) -> Job:
     """The job as the runner knew it when it started this process, not as an editor leaves it meanwhile."""
-    version = app.agenda.job_version(scheduled_run.job, scheduled_run.job_sha256)
+    version = app.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
     if version is None:
         raise ConfigError(f"the version of job {scheduled_run.job} that was to run is not in the ledger")
     return parse_job(app.workspace.queries_dir / f"{scheduled_run.job}{SUFFIX}", version.document)
@@ -97,7 +100,7 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
 
 def _conclude(app: App, scheduled_run: ScheduledRun, job: Job | None, error: PsttError, now: datetime) -> None:
     """Writes the verdict that the run itself could not write."""
-    known = app.agenda.scheduled_run(scheduled_run.scheduled_run_id)
+    known = app.ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
     if known.state == "running" and known.run_id:
         app.ledger.close_run(known.run_id, "failed", error, now)
     elif known.state == "planned":

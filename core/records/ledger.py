@@ -16,14 +16,24 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import psutil
+
 from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Reject, Run, RunFile, Verification, VerificationProblem
+from core.records.audit import AuditTrail
+from core.records.connections_versions import ConnectionsVersions
+from core.records.job_versions import JobVersions
+from core.records.requests import Requests
+from core.records.runner_status import BrokerSamples, Heartbeats
+from core.records.scheduled_runs import ScheduledRuns
 from core.records.store import Store
+from core.workspace.process import is_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from core.model.job import Job
     from core.model.run import Plan, RunState
@@ -58,7 +68,20 @@ class Outcome:
 
 
 class Ledger(Store):
-    """The runs and rejects of one workspace; opened as every `Store`."""
+    """One opening of the ledger of a workspace: its runs and rejects, and a part for each other kind of record.
+
+    The parts share the opening, so that a caller passes one object and opens one file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.scheduled_runs = ScheduledRuns(self)
+        self.requests = Requests(self)
+        self.heartbeats = Heartbeats(self)
+        self.broker_samples = BrokerSamples(self)
+        self.audit = AuditTrail(self)
+        self.job_versions = JobVersions(self)
+        self.connections_versions = ConnectionsVersions(self)
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.create_function("local_day", 2, _local_day, deterministic=True)
@@ -132,8 +155,6 @@ class Ledger(Store):
         return self.run(run_id)
 
     def _begin(self, row: dict[str, Any], now: datetime) -> str:
-        import psutil
-
         run_id = secrets.token_hex(5)
         process = {
             "run_id": run_id,
@@ -479,13 +500,4 @@ def _storable(text: str) -> str:
 
 
 def _is_alive(row: Mapping[str, Any] | sqlite3.Row) -> bool:
-    import psutil
-
-    try:
-        # Two seconds: the start time of a process is rounded differently from one reading to the next.
-        started_at: float = psutil.Process(row["pid"]).create_time()
-        return abs(started_at - float(row["pid_started_at"])) < 2
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    return is_running(row["pid"], float(row["pid_started_at"]))

@@ -12,12 +12,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
-from core.records.agenda import BrokerSample
+from core.records.runner_status import BrokerSample
 
 if TYPE_CHECKING:
     from core.model.connection import Cluster
     from core.model.job import Job
-    from core.workspace.settings import Connections, Settings
+    from core.workspace.connections import Connections
+    from core.workspace.settings import Settings
 
 __all__ = ["look", "used_clusters"]
 
