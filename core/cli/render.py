@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from core.files.parity import Parity
     from core.notify.outbox import Incident, OutboxMessage
     from core.records.scheduled_runs import ScheduledRun
+
+from core.calendar.cron import in_words
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
 __all__ = ["error_document", "run_document", "run_lines", "send_document", "send_lines", "summary_lines"]
@@ -240,8 +242,6 @@ def scheduled_run_lines(
     jobs: Sequence[Job], scheduled_runs: Sequence[tuple[datetime, str]], days: float, most: int = 20
 ) -> list[str]:
     """One line a job with its calendar in words, then the next fires."""
-    from core.calendar.cron import in_words
-
     if not jobs:
         return ["no job is enabled", "  next   README: how to add a job"]
     width = max(len(job.slug) for job in jobs)
@@ -522,7 +522,5 @@ def _by_count(counts: Mapping[str, int]) -> str:
 
 def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:
     """The same for programs."""
-    from dataclasses import asdict
-
     document = {"equal": found.is_equal, "rows": found.rows, "different_rows": found.different_rows} | asdict(found)
     return document | {"differences": document["differences"][:most]}

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from core.model.job import Job
     from core.model.run import Plan
     from core.run.replay import ReplayDestination
+from importlib import import_module
+
+from loguru import logger
+
+from core.model.job import Job
+from core.run.cancellation import stop_on_signals
+from core.run.replay import replay_plan
 from core.scheduler.processes import BUSY
 
 __all__ = ["warm_up", "work"]
@@ -30,8 +37,6 @@ __all__ = ["warm_up", "work"]
 
 def warm_up(app: App) -> None:
     """Reads what a run of this workspace will need of the program, so that it need not when its time has come."""
-    from importlib import import_module
-
     names = [
         "run.pipeline",
         "kafka.sender",
@@ -56,8 +61,6 @@ def warm_up(app: App) -> None:
 
 def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     """Runs a planned fire to its verdict; the exit code of the process."""
-    from core.run.cancellation import stop_on_signals
-
     scheduled_run = app.ledger.scheduled_runs.get(scheduled_run_id)
     if scheduled_run.state != "planned":
         return 0
@@ -71,8 +74,6 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     except PsttError as error:
         _conclude(app, scheduled_run, job, error, now())
     except Exception as error:  # noqa: BLE001 - a run must end in a verdict, whatever we did not foresee
-        from loguru import logger
-
         logger.opt(exception=error).error("unexpected {} in a run of {}", type(error).__name__, scheduled_run.job)
         defect = PsttError(f"unexpected {type(error).__name__}", remedy="this is a defect of PSTT Kafka: report it")
         _conclude(app, scheduled_run, job, defect, now())
@@ -91,7 +92,7 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
         to: ReplayDestination = "job" if scheduled_run.args.get("to") == "job" else "run"
-        plan: Plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
+        plan = replay_plan(app, of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}
         plan = app.plan(job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by)
@@ -100,8 +101,6 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
 
 def _conclude(app: App, scheduled_run: ScheduledRun, job: Job | None, error: PsttError, now: datetime) -> None:
     """Writes the verdict that the run itself could not write."""
-    from core.model.job import Job
-
     known = app.ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
     if known.state == "running" and known.run_id:
         app.ledger.close_run(known.run_id, "failed", error, now)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from core.records.ledger import Ledger
+from core.run.replay import replay_plan
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
 
@@ -155,6 +156,6 @@ def test_an_exactly_once_run_is_sent_again_to_its_own_topic_and_its_pending_note
     assert place.says("replay", place.run_id, "--json")["topic"] == place.old
     assert place.counts() == (38, 0)
     with App.open(place.folder, place.env, log=False) as app:
-        plan = app.replay_plan(place.run_id, rejects_only=False, asked_by="anna")
+        plan = replay_plan(app, place.run_id, rejects_only=False, asked_by="anna")
         assert (plan.cluster, app.connections.key_of(plan.to_cluster, app.settings)) == ("Renamed", "other")
         assert app.connections.cluster_key_for(plan.job) == "rig"

@@ -20,6 +20,7 @@ from core.kafka.confluent import ConfluentPublisher
 from core.model.run import PartitionRange
 from core.run.cancellation import Stop
 from core.run.pending_transactions import remove_leftovers
+from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -215,7 +216,7 @@ def test_the_runner_finds_out_what_became_of_a_killed_run(place: Place):
 def test_a_killed_run_of_which_nothing_arrived_says_so_once_that_is_known(place: Place):
     place.kill(BEFORE_COMMIT)
     with App.open(place.folder, place.env) as app:
-        app.settle_transactions(lambda: datetime.now(UTC))
+        settle_transactions(app, lambda: datetime.now(UTC))
         (run,) = app.ledger.runs()
         assert app.metrics.find("1") == []
     assert (run.state, run.rows_read, run.acknowledged, run.error_class) == (
@@ -286,13 +287,13 @@ def test_a_transaction_is_not_looked_for_on_another_cluster(
 
     with App.open(place.folder, place.env) as app:
         with pytest.raises(ConfigError, match=r"the transaction of run \w+ cannot be asked"):
-            app.settle_transactions(lambda: datetime.now(UTC))
+            settle_transactions(app, lambda: datetime.now(UTC))
         (run,) = app.ledger.runs()
     assert run.state == "interrupted"
     assert f"{run.run_id}.json" in place.left()
     file.write_text(right, encoding="utf-8")
     with App.open(place.folder, place.env) as app:
-        app.settle_transactions(lambda: datetime.now(UTC))
+        settle_transactions(app, lambda: datetime.now(UTC))
     place.check_agreement()
 
 

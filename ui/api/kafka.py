@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
+from core.admin.actions import allow_test
 from core.errors import BrokerUnavailable, ConfigError
 from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
@@ -86,7 +87,7 @@ def test(
 
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
-        app.ledger.audit.add(caller.name, "test", f"cluster {cluster.name}", now())
+        allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
     with KafkaService(cluster) as service:
         found = service.health_check()
     return shapes.Tested(
@@ -112,10 +113,14 @@ def send(
     """Sends one message and waits for its acknowledgement; it is recorded like every other send."""
 
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+        from core.run.send_by_hand import send_message  # loads pyarrow
+
         with opened() as app:
             _require_brokers(_cluster(app, message.cluster))
-            sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
-            app.ledger.audit.add(caller.name, "send", f"topic {message.topic}", now(), after=sent)
+            value = _text(message.value)
+            sent = send_message(
+                app, message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now()
+            )
         return 200, sent, {}
 
     return once(workspace(), caller, key, "send", message.model_dump(), do)

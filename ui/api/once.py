@@ -11,8 +11,8 @@ from fastapi import Header
 from starlette.responses import JSONResponse, Response
 
 from core.errors import ConfigError, DeliveryTimeout, LedgerBusy, PsttError, RetriesExhausted
-from core.records.accounts import Caller
 from core.records.idempotency import Earlier, IdempotentAnswers, fingerprint
+from core.records.rights import Caller
 from core.workspace.paths import Workspace
 from ui.api.problems import PROBLEM, Refused, problem_document, status_of
 from ui.api.workspace import now
