@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from loguru import logger
 
-from core.cli.render import error_document, error_lines
+from core.cli.documents import check_results_document, error_document
+from core.cli.render import check_result_lines, check_summary, error_lines
 from core.errors import PsttError
-
-if TYPE_CHECKING:
-    from core.model.check_result import CheckResult
+from core.model.check_result import CheckResult
 
 __all__ = ["print_answer", "print_check_results", "print_json", "print_lines", "report_defect", "report_error"]
-
-SIGNS = {"pass": "✔", "warn": "!", "fail": "✘"}
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -48,14 +44,12 @@ def print_check_results(results: Iterable[CheckResult], *, as_json: bool) -> Non
     for result in results:
         seen.append(result)
         if not as_json:
-            print_lines([f"{SIGNS[result.status]} {result.subject}: {result.text}"])
-            print_lines([f"  next   {result.remedy}"] if result.remedy else [])
-    failed = [result for result in seen if result.status == "fail"]
+            print_lines(check_result_lines(result))
     if as_json:
-        print_json({"ok": not failed, "facts": [asdict(result) for result in seen]})
+        print_json(check_results_document(seen))
     else:
-        warned = sum(result.status == "warn" for result in seen)
-        print_lines([f"{'✘' if failed else '✔'} {len(failed)} failed, {warned} warnings, {len(seen)} looked at"])
+        print_lines([check_summary(seen)])
+    failed = [result for result in seen if result.status == "fail"]
     raise typer.Exit(3 if any(result.unreachable for result in failed) else 1 if failed else 0)
 
 
@@ -70,7 +64,7 @@ def report_error(error: PsttError, *, as_json: bool) -> int:
 
 
 def report_defect(error: Exception, *, as_json: bool) -> int:
-    """Prints one line about an error that nobody foresaw and logs its traceback. Returns the exit code."""
+    """Prints one line about an unexpected error and logs its traceback. Returns the exit code."""
     logger.opt(exception=error).debug("unexpected error")
     text = f"unexpected {type(error).__name__}"
     remedy = "this is a defect of PSTT Kafka: report it with the newest file in logs, at KAFKA_LOG_LEVEL=DEBUG"

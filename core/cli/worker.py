@@ -1,7 +1,7 @@
-"""One fire, run in a process of its own: what `python -m core work FIRE` does for the runner.
+"""Executes one scheduled run in a process of its own: what `python -m core work ID` does for the runner.
 
-A process, so that a driver that hangs can be killed and its memory goes back to the system. Whatever happens in it
-ends as a verdict in the ledger, or leaves a run whose process is gone, which the runner sees.
+It is a process so that a driver that hangs can be killed and its memory goes back to the system. Every end of it is
+either a verdict in the ledger, or a run whose process is gone, which the runner detects.
 """
 
 from __future__ import annotations
@@ -10,56 +10,43 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
-
-from core.errors import ConfigError, LedgerBusy, PsttError
-from core.records.scheduled_runs import ScheduledRun
-from core.run.watchdog import broken_off
-from core.sources import import_driver
-from core.workspace.jobs import SUFFIX, parse_job
-
-if TYPE_CHECKING:
-    from core.app import App
-    from core.model.job import Job
-    from core.model.run import Plan
-    from core.run.replay import ReplayTo
-from importlib import import_module
 
 from loguru import logger
 
+from core.app import App
+from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.job import Job
+from core.model.run import Plan
+from core.records.scheduled_runs import ScheduledRun
 from core.run.cancellation import stop_on_signals
+from core.run.replay import ReplayTo, replay_plan
+from core.run.watchdog import broken_off
 from core.scheduler.processes import BUSY
+from core.sources import import_driver
+from core.workspace.jobs import SUFFIX, parse_job
 
 __all__ = ["warm_up", "work"]
 
 
 def warm_up(app: App) -> None:
-    """Reads what a run of this workspace will need of the program, so that it need not when its time has come."""
-    names = [
-        "run.pipeline",
-        "kafka.sender",
-        "run.watchdog",
-        "records.metrics",
-        "workspace.job_schema",
-        "sql.query",
-        "calendar.templates",
-        "kafka.confluent",
-    ]
+    """Imports the libraries that a run of this workspace needs, so that an idle worker starts its run at once."""
+    # Slow libraries (pyarrow, duckdb, confluent_kafka): 0.4 s that the commands without a run do not pay.
+    import core.kafka.confluent
+    import core.records.metrics
+    import core.run.execute  # noqa: F401
+
     with suppress(PsttError):
-        types = {app.connections.dialect(name).name for name in app.connections.database_names}
-        for db_type in types:
+        for db_type in {app.connections.dialect(name).name for name in app.connections.database_names}:
             with suppress(ImportError):  # a driver that is not installed: the run that needs it reports that
                 import_driver(db_type)
-    for name in names:
-        with suppress(ImportError):  # a driver that is not installed is told by the run that needs it
-            import_module(f"core.{name}")
-    for read in ("settings", "connections"):  # they may change until its time has come
-        app.__dict__.pop(read, None)
+    for name in ("settings", "connections"):  # the files may change before the run begins
+        app.__dict__.pop(name, None)
 
 
 def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
-    """Runs a planned fire to its verdict; the exit code of the process."""
+    """Executes a planned run to its verdict and returns the exit code of the process."""
+    from core.run.execute import execute  # loads pyarrow
+
     scheduled_run = app.ledger.scheduled_runs.get(scheduled_run_id)
     if scheduled_run.state != "planned":
         return 0
@@ -67,12 +54,12 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     try:
         job = _job(app, scheduled_run)
         with stop_on_signals(broken_off("its process was told to end")) as stop:
-            app.execute(_plan(app, scheduled_run, job, now), stop=stop, now=now)
+            execute(app, _plan(app, scheduled_run, job, now), stop=stop, now=now)
     except LedgerBusy:
         return BUSY
     except PsttError as error:
         _conclude(app, scheduled_run, job, error, now())
-    except Exception as error:  # noqa: BLE001 - a run must end in a verdict, whatever we did not foresee
+    except Exception as error:  # noqa: BLE001 - a run must end in a verdict, also after an unexpected error
         logger.opt(exception=error).error("unexpected {} in a run of {}", type(error).__name__, scheduled_run.job)
         defect = PsttError(f"unexpected {type(error).__name__}", remedy="this is a defect of PSTT Kafka: report it")
         _conclude(app, scheduled_run, job, defect, now())
@@ -80,7 +67,7 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
 
 
 def _job(app: App, scheduled_run: ScheduledRun) -> Job:
-    """The job as the runner knew it when it started this process, not as an editor leaves it meanwhile."""
+    """Returns the version of the job that the runner planned; its file may have been edited since."""
     version = app.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
     if version is None:
         raise ConfigError(f"the version of job {scheduled_run.job} that was to run is not in the ledger")
@@ -91,7 +78,7 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
         to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
-        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
+        plan = replay_plan(app, of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}
         plan = app.plan(job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by)

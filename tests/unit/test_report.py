@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.render import error_document, error_lines, run_document, run_lines, runs_table, send_lines, summary_lines
+from core.cli.documents import error_document, run_document
+from core.cli.render import error_lines, run_lines, runs_table, send_lines, summary_lines
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text
 from core.model.run import PartitionRange, Reject, Run

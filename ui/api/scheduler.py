@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime
 from core.admin.check import check_job
 from core.admin.edit_jobs import NewerEdit, create_job, delete_job, job_files, replace_job
 from core.calendar.cron import next_scheduled_times
-from core.cli.render import run_document
+from core.cli.documents import run_document
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run, RunState, Verdict
