@@ -21,12 +21,18 @@ from core.records.accounts import Accounts, local_caller
 
 __all__ = ["app"]
 
-user_app = typer.Typer(name="user", no_args_is_help=True, rich_markup_mode=None, help="Who may sign in to the page.")
+user_app = typer.Typer(
+    name="user", no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Who may sign in to the page."
+)
 token_app = typer.Typer(
-    name="token", no_args_is_help=True, rich_markup_mode=None, help="Which programs may use the REST interface."
+    name="token",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Which programs may use the REST interface.",
 )
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.add_typer(user_app)
 app.add_typer(token_app)
 

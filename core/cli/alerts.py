@@ -26,7 +26,10 @@ from core.workspace.paths import Workspace
 __all__ = ["app"]
 
 app = typer.Typer(
-    name="alerts", rich_markup_mode=None, help="Open alerts and their messages; the rules are in alerts.json."
+    name="alerts",
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Open alerts and their messages; the rules are in alerts.json.",
 )
 
 

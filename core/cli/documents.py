@@ -9,23 +9,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from core.admin.check import Problem
-from core.admin.demo import DemoReadBack
 from core.clock import iso_utc
-from core.errors import ConfigError, PsttError
-from core.files.parity import Parity
-from core.model.check_result import CheckResult
-from core.model.query import Query
-from core.model.run import Plan, Reject, Run, Verification
-from core.notify.outbox import Incident, OutboxMessage
-from core.records.scheduled_runs import ScheduledRun
-from core.run.preview import Preview, file_rows
-from core.scheduler.commands import Backfilled
-from core.workspace.settings import SettingRow
+from core.model.run import Reject, Run, Verification
+from core.run.preview import file_rows
 
 if TYPE_CHECKING:
+    from core.admin.check import Problem
+    from core.admin.demo import DemoReadBack
+    from core.files.parity import Parity
+    from core.model.check_result import CheckResult
+    from core.model.query import Query
+    from core.model.run import Plan
+    from core.notify.outbox import Incident, OutboxMessage
     from core.records.metrics import Synced
+    from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
+    from core.run.preview import Preview
+    from core.scheduler.commands import Backfilled
+    from core.workspace.settings import SettingRow
 
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "check_results_document",
     "demo_document",
     "dry_run_document",
-    "error_document",
     "parity_document",
     "preview_document",
     "problems_document",
@@ -224,19 +224,6 @@ def _message_document(message: OutboxMessage) -> dict[str, Any]:
         "tries": message.tries,
         "last_error": message.last_error,
     }
-
-
-def error_document(error: PsttError) -> dict[str, Any]:
-    """Returns an error; with file, line and column if a file has to be fixed."""
-    document: dict[str, Any] = {
-        "class": type(error).__name__,
-        "retriable": error.is_retriable,
-        "text": error.text,
-        "remedy": error.remedy,
-    }
-    if isinstance(error, ConfigError):
-        document |= {"file": error.file.name if error.file else None, "line": error.line, "column": error.column}
-    return document
 
 
 def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:

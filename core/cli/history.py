@@ -36,9 +36,9 @@ from core.run.verify_run import verify_run
 
 __all__ = ["app"]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 metrics_app = typer.Typer(
-    name="metrics", no_args_is_help=True, rich_markup_mode=None, help="What was sent, in numbers."
+    name="metrics", no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="What was sent, in numbers."
 )
 app.add_typer(metrics_app)
 

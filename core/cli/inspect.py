@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import typer
@@ -11,14 +12,15 @@ from core.admin.check import check as check_files
 from core.admin.diagnosis import diagnose, workspace_health
 from core.admin.os_service import Service, perform, status, steps, this_system
 from core.app import App
-from core.cli.documents import problems_document, settings_document
+from core.cli.documents import check_results_document, problems_document, settings_document
 from core.cli.options import (
     JsonOption,
     WorkspaceOption,
     now,
 )
-from core.cli.output import print_answer, print_check_results, print_json, print_lines
-from core.cli.render import problem_lines, settings_lines
+from core.cli.output import print_answer, print_json, print_lines
+from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
+from core.model.check_result import CheckResult
 from core.workspace.identity import answer as keep_answer
 from core.workspace.identity import doubt, read_identity
 from core.workspace.paths import Workspace
@@ -26,7 +28,7 @@ from core.workspace.settings import load_settings
 
 __all__ = ["app"]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -45,14 +47,14 @@ def check(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Contacts every database and broker, and checks disk, clock and permissions."""
     with App.open(workspace) as opened:
-        print_check_results(diagnose(opened, now), as_json=as_json)
+        _print_check_results(diagnose(opened, now), as_json=as_json)
 
 
 @app.command()
 def health(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Is the runner alive, and has each job succeeded in time? Exit code 1 if not: for your own monitoring."""
     with App.open(workspace) as opened:
-        print_check_results(workspace_health(opened, now()), as_json=as_json)
+        _print_check_results(workspace_health(opened, now()), as_json=as_json)
 
 
 @app.command()
@@ -109,3 +111,22 @@ def service(
         code, lines = 0, [*perform(planned, system), f"✔ {made.name}: {action} done"]
     print_json({"service": made.name, "action": action, "lines": lines}) if as_json else print_lines(lines)
     raise typer.Exit(code)
+
+
+def _print_check_results(results: Iterable[CheckResult], *, as_json: bool) -> None:
+    """Prints each result as soon as it is known, then how many there are of each kind.
+
+    Raises:
+        typer.Exit: Always: 0 nothing failed, 1 something failed, 3 a server cannot be reached.
+    """
+    seen = []
+    for result in results:
+        seen.append(result)
+        if not as_json:
+            print_lines(check_result_lines(result))
+    if as_json:
+        print_json(check_results_document(seen))
+    else:
+        print_lines([check_summary(seen)])
+    failed = [result for result in seen if result.status == "fail"]
+    raise typer.Exit(3 if any(result.unreachable for result in failed) else 1 if failed else 0)

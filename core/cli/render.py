@@ -7,30 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.admin.check import Problem
-from core.admin.demo import DemoReadBack
 from core.clock import iso_utc
-from core.errors import ConfigError, PsttError
-from core.files.parity import Parity
-from core.model.check_result import CheckResult
-from core.model.job import Job
-from core.model.query import Query
-from core.model.run import Plan, Reject, Run, Verification
+from core.model.run import Reject, Run, Verification
 from core.model.verdict import headline
-from core.notify.daily_report import Receipt, receipt_notice
-from core.notify.outbox import Incident, OutboxMessage
-from core.notify.smtp import DeliveryResult
-from core.records.accounts import AccessToken, User
-from core.records.scheduled_runs import ScheduledRun
-from core.run.preview import Preview, file_rows
-from core.workspace.settings import SettingRow
+from core.notify.daily_report import receipt_notice
+from core.run.preview import file_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from core.admin.check import Problem
+    from core.admin.demo import DemoReadBack
+    from core.errors import ConfigError
+    from core.files.parity import Parity
+    from core.model.check_result import CheckResult
+    from core.model.job import Job
+    from core.model.query import Query
+    from core.model.run import Plan
+    from core.notify.daily_report import Receipt
+    from core.notify.outbox import Incident, OutboxMessage
+    from core.notify.smtp import DeliveryResult
+    from core.records.accounts import AccessToken, User
     from core.records.metrics import Synced
+    from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
+    from core.run.preview import Preview
+    from core.workspace.settings import SettingRow
 
 from core.calendar.cron import in_words
 from core.cli.documents import reject_reasons
@@ -44,7 +48,6 @@ __all__ = [
     "delivery_lines",
     "demo_lines",
     "dry_run_lines",
-    "error_lines",
     "parity_lines",
     "plan_heading",
     "preview_lines",
@@ -420,14 +423,6 @@ def alert_lines(
 
 def _recipients(message: OutboxMessage) -> str:
     return ", ".join(message.recipients) or f"channel {message.channel}"
-
-
-def error_lines(error: PsttError) -> list[str]:
-    """Returns what failed, on what and why; then what to do next."""
-    lines = [f"✘ {error.text}"]
-    if error.remedy:
-        lines.append(f"  next   {error.remedy}")
-    return lines
 
 
 def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = 40) -> list[str]:

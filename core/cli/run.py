@@ -12,7 +12,6 @@ import typer
 from core.app import App
 from core.cli.documents import (
     dry_run_document,
-    error_document,
     parity_document,
     preview_document,
     query_document,
@@ -30,7 +29,7 @@ from core.cli.options import (
     parameters_of,
     user_name,
 )
-from core.cli.output import print_answer, print_json, print_lines
+from core.cli.output import error_document, print_answer, print_json, print_lines
 from core.cli.progress import showing
 from core.cli.render import (
     acknowledged_lines,
@@ -58,7 +57,7 @@ from core.sources import database_types
 
 __all__ = ["app", "execute_plan"]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()

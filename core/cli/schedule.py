@@ -20,8 +20,6 @@ from core.cli.options import (
 )
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
-from core.cli.worker import warm_up
-from core.cli.worker import work as execute_scheduled_run
 from core.run.cancellation import stop_on_signals
 from core.run.drift import accept_columns as accept_drift
 from core.run.planning import unusable_jobs
@@ -33,7 +31,7 @@ from core.scheduler.wiring import run_runner
 
 __all__ = ["app"]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -142,21 +140,6 @@ def accept_columns(job: JobArgument, workspace: WorkspaceOption = None, as_json:
         drift = accept_drift(opened, found, user_name(), now())
     answer = f'job "{found.name}" goes on with the columns that its last run found ({drift})'
     print_answer({"job": found.slug, "drift": drift, "answer": answer}, as_json)
-
-
-@app.command(hidden=True)
-def work(
-    scheduled_run: Annotated[int | None, typer.Argument()] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Import what a run needs, then read the id from stdin.")] = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Executes one planned run in a process of its own; the runner starts it."""
-    with App.open(workspace) as opened:
-        if wait:
-            warm_up(opened)
-            assigned = sys.stdin.readline().strip()
-            scheduled_run = int(assigned) if assigned else None
-        raise typer.Exit(execute_scheduled_run(opened, scheduled_run, now) if scheduled_run is not None else 0)
 
 
 def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -> None:

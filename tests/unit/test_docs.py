@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
-from core.cli.main import app
+from core.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -25,9 +29,33 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+@cache
+def all_commands() -> dict[str, Any]:
+    """Name → command, hidden ones included."""
+    group: Any = get_command(app)
+    return {name: group.get_command(None, name) for name in COMMANDS}
+
+
+def test_every_command_of_a_module_is_listed_and_every_listed_one_is_there():
+    assert [name for name, command in all_commands().items() if command.name != name] == []
+    files = {file.stem for file in (ROOT / "core" / "cli").glob("*.py") if "app.command(" in file.read_text("utf-8")}
+    assert files == {command.module for command in COMMANDS.values()}
+    for module in files:
+        found = get_command(import_module(f"core.cli.{module}").app)
+        names = [found.name] if found.name else list(found.commands)  # type: ignore[attr-defined]
+        assert [name for name in names if COMMANDS[str(name)].module != module] == []
+
+
+def test_help_lists_every_command_that_is_not_hidden():
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    assert re.findall(r"^  ([a-z][a-z-]*)  ", shown, re.MULTILINE) == [
+        name for name, command in all_commands().items() if not command.hidden
+    ]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_and_options_of_a_document_exist(document: Path):
-    known = get_command(app).commands  # type: ignore[attr-defined]
+    known = all_commands()
     unknown = []
     for name, words in commands(document.read_text(encoding="utf-8")):
         command = known.get(name)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.documents import error_document, run_document
-from core.cli.render import error_lines, run_lines, runs_table, send_lines, summary_lines
+from core.cli.documents import run_document
+from core.cli.output import error_document, error_lines
+from core.cli.render import run_lines, runs_table, send_lines, summary_lines
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text
 from core.model.run import PartitionRange, Reject, Run
