@@ -77,10 +77,10 @@ class _Moved:
         module, function = homes[name]
         return partial(getattr(import_module(module), function), self)
 
-    def send(self, topic: str, key: str, value: str, *, cluster: str | None, now: datetime) -> Any:
+    def send(self, topic: str, key: str, value: str, *, cluster: str | None, caller: Any, now: datetime) -> Any:
         from core.run.send_by_hand import send_message
 
-        return send_message(self, topic, key, value, cluster=cluster)
+        return send_message(self, topic, key, value, cluster=cluster, caller=caller, now=now)
 
     def work(self, stop: Stop, now: Callable[[], datetime], *, accept_clock: bool = False) -> None:
         from core.scheduler.wiring import run_runner

@@ -17,7 +17,8 @@ from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import token_lines, user_lines
 from core.errors import ConfigError
-from core.records.accounts import Accounts, local_caller
+from core.records.accounts import Accounts
+from core.records.rights import local_caller
 
 __all__ = ["app"]
 
@@ -58,7 +59,7 @@ def user_add(
     """Adds a user. From the first user on, the page asks for a sign-in."""
     with _accounts(workspace) as accounts:
         password = None if no_password else _asked_password(from_stdin=password_stdin)
-        accounts.add_user(name, role, password, by=_who(), now=now(), email=email)
+        accounts.add_user(name, role, password, by=local_caller(), now=now(), email=email)
     print_answer({"user": name, "role": role, "answer": f"user {name} is {role}"}, as_json)
 
 
@@ -77,7 +78,7 @@ def user_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 def user_remove(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Removes a user and ends the user's sessions."""
     with _accounts(workspace) as accounts:
-        accounts.remove_user(name, by=_who(), now=now())
+        accounts.remove_user(name, by=local_caller(), now=now())
     print_answer({"user": name, "answer": f"user {name} is removed"}, as_json)
 
 
@@ -91,7 +92,7 @@ def user_password(
     """Sets a user's password and ends the user's sessions."""
     with _accounts(workspace) as accounts:
         accounts.user(name)
-        accounts.set_password(name, _asked_password(from_stdin=password_stdin), by=_who(), now=now())
+        accounts.set_password(name, _asked_password(from_stdin=password_stdin), by=local_caller(), now=now())
     print_answer({"user": name, "answer": f"user {name} has a new password"}, as_json)
 
 
@@ -104,7 +105,7 @@ def user_role(
 ) -> None:
     """Sets a user's role: viewer, operator or admin."""
     with _accounts(workspace) as accounts:
-        accounts.set_role(name, role, by=_who(), now=now())
+        accounts.set_role(name, role, by=local_caller(), now=now())
     print_answer({"user": name, "role": role, "answer": f"user {name} is {role}"}, as_json)
 
 
@@ -121,7 +122,7 @@ def token_add(
 ) -> None:
     """Creates a token for a program and shows it once."""
     with _accounts(workspace) as accounts:
-        token, text = accounts.add_token(name, scope, lasts=timedelta(days=days), by=_who(), now=now())
+        token, text = accounts.add_token(name, scope, lasts=timedelta(days=days), by=local_caller(), now=now())
     if as_json:
         print_json({"token_id": token.token_id, "scope": scope, "expires_at": token.expires_at, "token": text})
         return
@@ -148,7 +149,7 @@ def token_revoke(
 ) -> None:
     """Ends a token at once."""
     with _accounts(workspace) as accounts:
-        token_id = accounts.revoke_token(token, by=_who(), now=now())
+        token_id = accounts.revoke_token(token, by=local_caller(), now=now())
     print_answer({"token_id": token_id, "answer": f"token {token_id} is revoked"}, as_json)
 
 
@@ -164,7 +165,3 @@ def _asked_password(*, from_stdin: bool) -> str:
     if not sys.stdin.isatty():
         raise ConfigError("a password is needed, and nobody is here to be asked", remedy="give --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
-
-
-def _who() -> str:
-    return local_caller().name

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from core.admin.actions import allow_test
 from core.app import App
 from core.cli.documents import alert_document
 from core.cli.options import (
@@ -20,6 +21,7 @@ from core.cli.render import alert_lines, delivery_lines
 from core.errors import ConfigError
 from core.notify.rules import default_document
 from core.notify.wiring import send_test_mail
+from core.records.rights import local_caller
 from core.workspace.atomic import write_whole
 from core.workspace.paths import Workspace
 
@@ -52,6 +54,7 @@ def alerts_test(
 ) -> None:
     """Sends a test mail and reports the mail server's answer."""
     with App.open(workspace) as opened:
+        allow_test(opened.ledger, "test mail", "mail", caller=local_caller(), now=now(), after={"to": to or []})
         result = send_test_mail(opened, to or (), now())
     print_json(asdict(result)) if as_json else print_lines(delivery_lines(result))
     raise typer.Exit(1 if result.refused or result.later else 0)

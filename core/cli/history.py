@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from core.admin.actions import rebuild_metrics
 from core.app import App
 from core.cli.documents import rebuilt_document, run_document, send_document, verification_document
 from core.cli.options import (
@@ -31,6 +32,7 @@ from core.cli.render import (
 from core.files.rejects_csv import write_rejects
 from core.notify.daily_report import receipt_document
 from core.notify.wiring import daily_report
+from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
 from core.run.verify_run import verify_run
 
@@ -142,5 +144,5 @@ def metrics_summary(workspace: WorkspaceOption = None, as_json: JsonOption = Fal
 def metrics_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Rebuilds metrics.duckdb from the spool."""
     with App.open(workspace) as opened:
-        made = opened.metrics.rebuild()
+        made = rebuild_metrics(opened.metrics, opened.ledger, caller=local_caller(), now=now())
     print_json(rebuilt_document(made)) if as_json else print_lines(rebuilt_lines(made))

@@ -27,7 +27,6 @@ from core.cli.options import (
     moment_of,
     now,
     parameters_of,
-    user_name,
 )
 from core.cli.output import error_document, print_answer, print_json, print_lines
 from core.cli.progress import showing
@@ -46,12 +45,13 @@ from core.files.parity import compare, differences_into
 from core.files.reader import FileOptions
 from core.model.run import Plan, Run
 from core.model.verdict import exit_code
+from core.records.rights import local_caller
 from core.run.cancellation import Stop, stop_on_signals
 from core.run.planning import bound_query, last_row_count
 from core.run.preview import open_reading
 from core.run.replay import replay_options, replay_plan
 from core.run.row_reader import Progress
-from core.scheduler.commands import require_unsent
+from core.scheduler.commands import audit_replay, audit_run
 from core.scheduler.control import ask_for_run
 from core.sources import database_types
 
@@ -81,7 +81,7 @@ def run(
                 job,
                 at=moment_of(at),
                 params=parameters_of(param),
-                who=user_name(),
+                caller=local_caller(),
                 now=now,
                 dry_run=dry_run,
                 again=again,
@@ -89,10 +89,10 @@ def run(
             print_answer(asked, as_json)
             return
         plan = opened.plan(
-            opened.job(job), now=now(), at=moment_of(at), params=parameters_of(param), asked_by=user_name()
+            opened.job(job), now=now(), at=moment_of(at), params=parameters_of(param), asked_by=local_caller().name
         )
         if not dry_run:
-            require_unsent(opened.ledger, plan.job, plan.scheduled_at, again=again)
+            audit_run(opened.ledger, plan, caller=local_caller(), now=now(), again=again)
         _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
 
 
@@ -111,9 +111,10 @@ def replay(
 ) -> None:
     """Runs a run's query again for the same scheduled time; the same rows get the same message ids."""
     with App.open(workspace) as opened:
-        plan = replay_plan(opened, run, rejects_only=rejects_only, asked_by=user_name(), to=to)
+        plan = replay_plan(opened, run, rejects_only=rejects_only, asked_by=local_caller().name, to=to)
         if not as_json:
             print_lines(replay_lines(plan, replay_options(opened, run).notes(to), rejects_only=rejects_only))
+        audit_replay(opened.ledger, plan, rejects_only=rejects_only, to=to, caller=local_caller(), now=now())
         _run_and_report(opened, plan, as_json=as_json)
 
 
@@ -132,7 +133,7 @@ def send(
     with App.open(workspace) as opened:
         from core.run.send_by_hand import send_message  # loads pyarrow
 
-        result = send_message(opened, topic, key, value, cluster=cluster)
+        result = send_message(opened, topic, key, value, cluster=cluster, caller=local_caller(), now=now())
     print_json(result) if as_json else print_lines(acknowledged_lines(result))
 
 
@@ -148,7 +149,7 @@ def preview(
     """Shows the exact key, headers, value and size of a job's first messages, or the first rows of its file."""
     with App.open(workspace) as opened:
         plan = opened.plan(
-            opened.job(job), now=now(), at=moment_of(at), params=parameters_of(param), asked_by=user_name()
+            opened.job(job), now=now(), at=moment_of(at), params=parameters_of(param), asked_by=local_caller().name
         )
         seen = opened.preview(plan, rows=rows)
     print_json(preview_document(plan, seen)) if as_json else print_lines(preview_lines(plan, seen))
@@ -180,7 +181,9 @@ def parity(
     """Compares what a job would send with a file made earlier: missing and extra keys, cells that differ."""
     with App.open(workspace) as opened:
         chosen = opened.job(job)
-        plan = opened.plan(chosen, now=now(), at=moment_of(at), params=parameters_of(param), asked_by=user_name())
+        plan = opened.plan(
+            chosen, now=now(), at=moment_of(at), params=parameters_of(param), asked_by=local_caller().name
+        )
         keys = [name.strip() for name in key.split(",")] if key else None
         options = FileOptions(separator, encoding, decimal, sheet)
         with differences_into(csv) if csv else nullcontext() as write, open_reading(opened, plan) as reading:

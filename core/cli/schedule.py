@@ -16,15 +16,15 @@ from core.cli.options import (
     WorkspaceOption,
     day_of,
     now,
-    user_name,
 )
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
+from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
 from core.run.drift import accept_columns as accept_drift
 from core.run.planning import unusable_jobs
 from core.scheduler.commands import backfill as plan_days
-from core.scheduler.commands import switch
+from core.scheduler.commands import set_job_enabled
 from core.scheduler.control import cancel as cancel_run_or_job
 from core.scheduler.control import coming_scheduled_times, past_scheduled_runs, runner_note, stop_runner
 from core.scheduler.wiring import run_runner
@@ -45,7 +45,7 @@ def runner(
     """Runs every job on its calendar until it is stopped: Ctrl-C, SIGTERM, or runner --stop."""
     with App.open(workspace) as opened:
         if stop:
-            print_lines([stop_runner(opened, user_name(), now)])
+            print_lines([stop_runner(opened, local_caller(), now)])
             return
         with stop_on_signals() as stopping:
             print(f"runner of {opened.workspace.root} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
@@ -100,7 +100,7 @@ def backfill(
     with App.open(workspace) as opened:
         found = opened.job(job)
         days = (day_of("--from", first), day_of("--to", last))
-        made = plan_days(opened.ledger, found, *days, asked_by=user_name(), now=now(), again=again)
+        made = plan_days(opened.ledger, found, *days, caller=local_caller(), now=now(), again=again)
         note = runner_note(opened, now())
     if as_json:
         print_json(backfill_document(found.slug, made))
@@ -116,7 +116,7 @@ def cancel(
 ) -> None:
     """Asks a run to stop, whoever started it: it stops between two batches, and its query is cancelled."""
     with App.open(workspace) as opened:
-        text = cancel_run_or_job(opened, run, who=user_name(), now=now())
+        text = cancel_run_or_job(opened, run, caller=local_caller(), now=now())
     print_answer({"answer": text}, as_json)
 
 
@@ -137,7 +137,7 @@ def accept_columns(job: JobArgument, workspace: WorkspaceOption = None, as_json:
     """Accepts the changed columns that a job was stopped for; its runs go on with them."""
     with App.open(workspace) as opened:
         found = opened.job(job)
-        drift = accept_drift(opened, found, user_name(), now())
+        drift = accept_drift(opened, found, local_caller(), now())
     answer = f'job "{found.name}" goes on with the columns that its last run found ({drift})'
     print_answer({"job": found.slug, "drift": drift, "answer": answer}, as_json)
 
@@ -146,6 +146,8 @@ def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -
     word = "enabled" if enabled else "disabled"
     with App.open(workspace) as opened:
         found = opened.job(job)
-        changed = switch(opened.workspace, opened.ledger, found.slug, enabled=enabled, who=user_name(), now=now())
+        changed = set_job_enabled(
+            opened.workspace, opened.ledger, found.slug, enabled=enabled, caller=local_caller(), now=now()
+        )
     answer = f'job "{found.name}" is {word}' if changed else f'job "{found.name}" was {word} before'
     print_answer({"job": found.slug, "enabled": enabled, "changed": changed, "answer": answer}, as_json)

@@ -14,12 +14,12 @@ from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
 from core.run.replay import ReplayOptions, ReplayTo
-from ui import data
+from ui import changes, data
 from ui.access import may
 from ui.components import charts
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
-from ui.components.runner_requests import ask, progress
+from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, subject, verdict_word
@@ -250,7 +250,7 @@ def _cancel(run: Run) -> None:
         st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
         return
     if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("operator"), key="cancel"):
-        ask("cancel", job=run.job, run_id=run.run_id)
+        changes.cancel(run.run_id)
         st.rerun()
 
 
@@ -289,7 +289,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
         if error:
             problem(error)
         if st.button(t("Yes, send"), key="confirm_replay", disabled=error is not None):
-            ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only, "to": to})
+            follow(changes.replay(run.run_id, rejects_only=rejects_only, to=to))
             st.session_state.pop(_REPLAYING, None)
             st.rerun()
 
