@@ -1,4 +1,4 @@
-"""The documents name commands and options that exist, and files that are there."""
+"""The documents name commands, options and files that exist; `--help` lists every command."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from core.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SPOKEN = re.compile(r"python -m core ([a-z][a-z-]*)((?:[ \t]+[^\s`|,;:()]+)*)")
-LINKED = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+COMMAND_LINE = re.compile(r"python -m core ([a-z][a-z-]*)((?:[ \t]+[^\s`|,;:()]+)*)")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
     """Command (with its group's own) → its options, for each command line in a document."""
     found = []
-    for name, rest in SPOKEN.findall(text):
+    for name, rest in COMMAND_LINE.findall(text):
         words = rest.split("#")[0].split()
         found.append((name, words))
     return found
@@ -71,7 +71,7 @@ def test_commands_and_options_of_a_document_exist(document: Path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_a_document_links_to_are_there(document: Path):
-    linked = LINKED.findall(document.read_text(encoding="utf-8"))
+    linked = LINK.findall(document.read_text(encoding="utf-8"))
     assert [name for name in linked if not (document.parent / name).exists()] == []
 
 

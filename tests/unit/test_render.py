@@ -1,4 +1,4 @@
-"""What people read on the terminal: the answer first, then the facts; the same numbers for programs."""
+"""Lines for the terminal: the answer first, then the facts; the JSON documents have the same numbers."""
 
 from __future__ import annotations
 
