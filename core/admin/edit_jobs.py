@@ -19,7 +19,17 @@ from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_
 from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
-__all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job", "require_seen"]
+__all__ = [
+    "NameTaken",
+    "NewerEdit",
+    "create_job",
+    "delete_job",
+    "editing",
+    "job_files",
+    "replace_job",
+    "require_seen",
+    "slug_of",
+]
 
 LOCK_WAIT_S = 5.0
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -38,6 +48,11 @@ class NewerEdit(ConfigError):
 def job_files(workspace: Workspace) -> list[str]:
     """Returns the slugs of all job files, sorted."""
     return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
+
+
+def slug_of(name: str) -> str:
+    """Returns the file name that a new job of that name gets: lower case, letters without accents, digits and `._-`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:100] or "job"
 
 
 def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, caller: Caller, now: datetime) -> JobFile:

@@ -1,4 +1,4 @@
-"""`python -m core alerts …`: open alerts, a test mail, the file of rules."""
+"""The commands `alerts …`: open alerts, a test mail, the file of rules."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ import typer
 
 from core.admin.actions import allow_test
 from core.app import App
+from core.cli.documents import alert_document
 from core.cli.options import (
     JsonOption,
     WorkspaceOption,
     now,
 )
 from core.cli.output import print_answer, print_json, print_lines
-from core.cli.render import alert_document, alert_lines
+from core.cli.render import alert_lines, delivery_lines
 from core.errors import ConfigError
 from core.notify.rules import default_document
+from core.notify.wiring import send_test_mail
 from core.records.rights import local_caller
 from core.workspace.atomic import write_whole
 from core.workspace.paths import Workspace
 
 __all__ = ["app"]
 
-app = typer.Typer(name="alerts", rich_markup_mode=None, help="What is wrong, who was told; rules stand in alerts.json.")
+app = typer.Typer(
+    name="alerts",
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Open alerts and their messages; the rules are in alerts.json.",
+)
 
 
 @app.callback(invoke_without_command=True)
 def alerts(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Lists open alerts, messages that wait, and what was sent last."""
+    """Lists open alerts, messages that wait, and the messages sent last."""
     if context.invoked_subcommand is not None:
         return
     with App.open(workspace) as opened:
@@ -45,17 +52,12 @@ def alerts_test(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sends a test mail and says what became of it."""
+    """Sends a test mail and reports the mail server's answer."""
     with App.open(workspace) as opened:
         allow_test(opened.ledger, "test mail", "mail", caller=local_caller(), now=now(), after={"to": to or []})
-        fate = opened.test_mail(to or (), now())
-    if as_json:
-        print_json(asdict(fate))
-    else:
-        print_lines([f"✔ {address}: the mail server has taken it" for address in fate.delivered])
-        print_lines([f"✘ {address}: refused, {why}" for address, why in fate.refused.items()])
-        print_lines([f"✘ {address}: not now, {why}" for address, why in fate.later.items()])
-    raise typer.Exit(1 if fate.refused or fate.later else 0)
+        result = send_test_mail(opened, to or (), now())
+    print_json(asdict(result)) if as_json else print_lines(delivery_lines(result))
+    raise typer.Exit(1 if result.refused or result.later else 0)
 
 
 @app.command("init")

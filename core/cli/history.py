@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from core.admin.actions import rebuild_metrics
 from core.app import App
+from core.cli.documents import rebuilt_document, run_document, send_document, verification_document
 from core.cli.options import (
     JsonOption,
     RunArgument,
@@ -19,29 +20,27 @@ from core.cli.options import (
 )
 from core.cli.output import print_json, print_lines
 from core.cli.render import (
-    run_document,
-    run_lines,
+    rebuilt_lines,
+    receipt_lines,
+    reject_lines,
     runs_table,
-    send_document,
     send_lines,
     summary_lines,
-    verification_document,
     verification_lines,
+    whole_run_lines,
 )
 from core.files.rejects_csv import write_rejects
-from core.formatting import heading, local_time
-from core.notify.daily_report import receipt_document, receipt_notice
+from core.notify.daily_report import receipt_document
+from core.notify.wiring import daily_report
 from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
-
-if TYPE_CHECKING:
-    from core.model.run import Run
+from core.run.verify_run import verify_run
 
 __all__ = ["app"]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 metrics_app = typer.Typer(
-    name="metrics", no_args_is_help=True, rich_markup_mode=None, help="What was sent, in numbers."
+    name="metrics", no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="What was sent, in numbers."
 )
 app.add_typer(metrics_app)
 
@@ -60,7 +59,7 @@ def runs(
     if as_json:
         print_json({"runs": [run_document(run) for run in found]})
     else:
-        print_lines(runs_table(found) if found else ["no run yet", "  next   python -m core run JOB"])
+        print_lines(runs_table(found))
 
 
 @app.command()
@@ -71,28 +70,15 @@ def show(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOptio
         rejects = opened.rejects(found)
     if as_json:
         print_json(run_document(found) | {"sql": found.sql_text})
-        return
-    print_lines([heading(found.job_name, found.scheduled_at, found.timezone, found.parameters.items())])
-    print_lines(
-        [
-            f"{found.connection} → {found.topic or 'file'}{f' ({found.cluster})' if found.cluster else ''}   attempt {found.attempt}   asked by {found.asked_by}"
-            + _of_run(found)
-        ]
-    )
-    print_lines(run_lines(found, rejects))
-    print_lines([f"  started    {local_time(found.started_at, found.timezone, seconds=True)} {found.timezone}"])
-    for p in found.partitions:
-        print_lines(
-            [f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"]
-        )
-    print_lines(["", *(f"  {line}" for line in found.sql_text.splitlines()), f"  sha256 {found.sql_sha256}"])
+    else:
+        print_lines(whole_run_lines(found, rejects))
 
 
 @app.command()
 def verify(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Reads a run's messages back from the topic and compares keys, counts and message ids with what was sent."""
     with App.open(workspace) as opened, stop_on_signals() as stop:
-        found = opened.verify(run, should_stop=stop.is_set, now=now)
+        found = verify_run(opened, run, should_stop=stop.is_set, now=now)
     print_json(verification_document(found)) if as_json else print_lines(verification_lines(found))
     raise typer.Exit({"complete": 0, "not_verifiable": 3}.get(found.answer, 1))
 
@@ -130,12 +116,7 @@ def rejects(
     elif csv:
         print_lines([f"{len(rows):,} rejected rows of run {found.run_id} written to {csv}"])
     else:
-        for row in rows:
-            column = f"{row.column} ({row.database_type})" if row.column else "row"
-            print_lines(
-                [f"row {row.row_number:,}   key {row.key if row.key is not None else '–'}   {column}: {row.reason}"]
-            )
-        print_lines([f"{len(rows):,} rejected rows in run {found.run_id}"])
+        print_lines(reject_lines(found.run_id, rows))
 
 
 @app.command()
@@ -144,20 +125,16 @@ def receipt(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What was due on a day and what arrived, per topic and job, in words for everybody."""
+    """Reports what was scheduled on a day and what arrived, by topic and job, in words for every reader."""
     with App.open(workspace) as opened:
-        made = opened.receipt(day_of("--day", day) if day else None, now())
-    if as_json:
-        print_json(receipt_document(made))
-    else:
-        notice = receipt_notice(made)
-        print_lines([notice.subject_line, "", *notice.text.splitlines()[:-3]])
+        made = daily_report(opened, day_of("--day", day) if day else None, now())
+    print_json(receipt_document(made)) if as_json else print_lines(receipt_lines(made))
     raise typer.Exit(0 if made.is_green else 1)
 
 
 @metrics_app.command("summary")
 def metrics_summary(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Today, the last 7 days, topics, errors of the last 24 hours."""
+    """Summarises today, the last 7 days, topics, and the errors of the last 24 hours."""
     with App.open(workspace) as opened:
         summary = opened.metrics.summary(now(), opened.timezone)
     print_json(summary) if as_json else print_lines(summary_lines(summary))
@@ -165,18 +142,7 @@ def metrics_summary(workspace: WorkspaceOption = None, as_json: JsonOption = Fal
 
 @metrics_app.command("rebuild")
 def metrics_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Makes metrics.duckdb again from the spool."""
+    """Rebuilds metrics.duckdb from the spool."""
     with App.open(workspace) as opened:
         made = rebuild_metrics(opened.metrics, opened.ledger, caller=local_caller(), now=now())
-    if as_json:
-        document = {"state": made.state, "segments": made.segments, "sends": made.sends}
-        print_json(document | {"set_aside": list(made.set_aside)})
-    else:
-        print_lines([f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"])
-        print_lines([f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside])
-
-
-def _of_run(run: Run) -> str:
-    if run.of_run is None:
-        return ""
-    return f"   {'replay of' if run.kind == 'replay' else 'sent before by run'} {run.of_run}"
+    print_json(rebuilt_document(made)) if as_json else print_lines(rebuilt_lines(made))

@@ -1,21 +1,26 @@
-"""Commands that look after an installation: check, doctor, health, config, identity, service."""
+"""Commands for an installation: check, doctor, health, config, identity, service."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import typer
 
 from core.admin.check import check as check_files
+from core.admin.diagnosis import diagnose, workspace_health
 from core.admin.os_service import Service, perform, status, steps, this_system
 from core.app import App
+from core.cli.documents import check_results_document, problems_document, settings_document
 from core.cli.options import (
     JsonOption,
     WorkspaceOption,
     now,
 )
-from core.cli.output import print_answer, print_check_results, print_json, print_lines
+from core.cli.output import print_answer, print_json, print_lines
+from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
+from core.model.check_result import CheckResult
 from core.workspace.identity import answer as keep_answer
 from core.workspace.identity import doubt, read_identity
 from core.workspace.paths import Workspace
@@ -23,55 +28,33 @@ from core.workspace.settings import load_settings
 
 __all__ = ["app"]
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
 def check(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Looks at every file of the workspace and lists all problems; contacts nothing."""
+    """Checks every file of the workspace and lists all problems; contacts nothing."""
     place = Workspace.find(workspace, os.environ)
     problems = check_files(place, os.environ)
-    errors = [p for p in problems if p.severity == "error"]
     if as_json:
-        print_json(
-            {
-                "ok": not errors,
-                "problems": [
-                    {"severity": p.severity, "text": p.text, "where": p.where, "remedy": p.remedy} for p in problems
-                ],
-            }
-        )
+        print_json(problems_document(problems))
     else:
-        for problem in problems:
-            print_lines(
-                [
-                    f"{'✘' if problem.severity == 'error' else '!'} {problem.where + ': ' if problem.where else ''}{problem.text}"
-                ]
-            )
-            print_lines([f"  next   {problem.remedy}"] if problem.remedy else [])
-        warnings = len(problems) - len(errors)
-        print_lines(
-            [
-                f"✔ {place.root.resolve().name}: no errors, {warnings} warnings"
-                if not errors
-                else f"✘ {len(errors)} errors, {warnings} warnings"
-            ]
-        )
-    raise typer.Exit(2 if errors else 0)
+        print_lines(problem_lines(problems, place.root.resolve().name))
+    raise typer.Exit(2 if any(problem.severity == "error" for problem in problems) else 0)
 
 
 @app.command()
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Reaches every database and broker and looks at disk, clock and permissions."""
+    """Contacts every database and broker, and checks disk, clock and permissions."""
     with App.open(workspace) as opened:
-        print_check_results(opened.examine(now), as_json=as_json)
+        _print_check_results(diagnose(opened, now), as_json=as_json)
 
 
 @app.command()
 def health(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Is the runner alive, and has each job succeeded in time? Exit code 1 if not: for your own monitoring."""
     with App.open(workspace) as opened:
-        print_check_results(opened.health(now()), as_json=as_json)
+        _print_check_results(workspace_health(opened, now()), as_json=as_json)
 
 
 @app.command()
@@ -79,13 +62,7 @@ def config(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     """Lists each setting, its value (secrets as ***) and where it came from."""
     with App.open(workspace) as opened:
         rows = opened.settings.table()
-    if as_json:
-        print_json({"settings": [{"name": r.name, "value": r.value, "origin": r.origin} for r in rows]})
-        return
-    width = max(len(row.name) for row in rows)
-    print_lines(
-        [f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({row.origin})" for row in rows]
-    )
+    print_json(settings_document(rows)) if as_json else print_lines(settings_lines(rows))
 
 
 @app.command()
@@ -97,7 +74,7 @@ def identity(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tells the identity under which runs of exactly_once send, or says where this workspace came from."""
+    """Shows the identity under which runs of exactly_once send, or records where this workspace came from."""
     place = Workspace.find(workspace, os.environ)
     if answer:
         keep_answer(place, answer, now())
@@ -112,14 +89,14 @@ def identity(
 def service(
     action: Annotated[Literal["install", "uninstall", "start", "stop", "restart", "status"], typer.Argument()],
     page: Annotated[bool, typer.Option("--page", help="The page instead of the runner.")] = False,
-    account: Annotated[str, typer.Option(help="install: whose rights it has, a user or DOMAIN\\NAME$.")] = "",
+    account: Annotated[str, typer.Option(help="install: the account that it runs as, a user or DOMAIN\\NAME$.")] = "",
     name: Annotated[str, typer.Option(help="Another name, for a second workspace on this machine.")] = "",
     nssm: Annotated[str, typer.Option(metavar="PROGRAM", help="Windows: where nssm.exe is.")] = "nssm",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Makes the runner a service of this machine that starts with it, or looks after that service."""
+    """Makes the runner a service that starts with this machine, or controls that service."""
     place = Workspace.find(workspace, os.environ)
     stop_timeout_s = load_settings(place, os.environ).PSTT_STOP_TIMEOUT_S
     made = Service.here(place.root, page=page, account=account, stop_timeout_s=stop_timeout_s, given_name=name)
@@ -134,3 +111,22 @@ def service(
         code, lines = 0, [*perform(planned, system), f"✔ {made.name}: {action} done"]
     print_json({"service": made.name, "action": action, "lines": lines}) if as_json else print_lines(lines)
     raise typer.Exit(code)
+
+
+def _print_check_results(results: Iterable[CheckResult], *, as_json: bool) -> None:
+    """Prints each result as soon as it is known, then how many there are of each kind.
+
+    Raises:
+        typer.Exit: Always: 0 nothing failed, 1 something failed, 3 a server cannot be reached.
+    """
+    seen = []
+    for result in results:
+        seen.append(result)
+        if not as_json:
+            print_lines(check_result_lines(result))
+    if as_json:
+        print_json(check_results_document(seen))
+    else:
+        print_lines([check_summary(seen)])
+    failed = [result for result in seen if result.status == "fail"]
+    raise typer.Exit(3 if any(result.unreachable for result in failed) else 1 if failed else 0)

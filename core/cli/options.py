@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +21,6 @@ __all__ = [
     "moment_of",
     "now",
     "parameters_of",
-    "user_name",
 ]
 
 WorkspaceOption = Annotated[
@@ -44,14 +42,6 @@ ParamsOption = Annotated[
 def now() -> datetime:
     """Returns the time of the system clock in UTC."""
     return datetime.now(UTC)
-
-
-def user_name() -> str:
-    """Returns the name of the user of the operating system, `unknown` for a service account without one."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # Windows without USERNAME; a user id without an entry in passwd
-        return "unknown"
 
 
 def moment_of(text: str | None) -> datetime | None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
 from loguru import logger
 
-from core.cli.render import error_document, error_lines
-from core.errors import PsttError
+from core.errors import ConfigError, PsttError
 
-if TYPE_CHECKING:
-    from core.model.check_result import CheckResult
-
-__all__ = ["print_answer", "print_check_results", "print_json", "print_lines", "report_defect", "report_error"]
-
-SIGNS = {"pass": "✔", "warn": "!", "fail": "✘"}
+__all__ = [
+    "error_document",
+    "error_lines",
+    "print_answer",
+    "print_json",
+    "print_lines",
+    "report_defect",
+    "report_error",
+]
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -38,27 +38,6 @@ def print_answer(document: dict[str, Any], as_json: bool) -> None:
     print_json(document) if as_json else print_lines([f"✔ {document['answer']}"])
 
 
-def print_check_results(results: Iterable[CheckResult], *, as_json: bool) -> None:
-    """Prints each result as soon as it is known, then how many there are of each kind.
-
-    Raises:
-        typer.Exit: Always: 0 nothing failed, 1 something failed, 3 a server cannot be reached.
-    """
-    seen = []
-    for result in results:
-        seen.append(result)
-        if not as_json:
-            print_lines([f"{SIGNS[result.status]} {result.subject}: {result.text}"])
-            print_lines([f"  next   {result.remedy}"] if result.remedy else [])
-    failed = [result for result in seen if result.status == "fail"]
-    if as_json:
-        print_json({"ok": not failed, "facts": [asdict(result) for result in seen]})
-    else:
-        warned = sum(result.status == "warn" for result in seen)
-        print_lines([f"{'✘' if failed else '✔'} {len(failed)} failed, {warned} warnings, {len(seen)} looked at"])
-    raise typer.Exit(3 if any(result.unreachable for result in failed) else 1 if failed else 0)
-
-
 def report_error(error: PsttError, *, as_json: bool) -> int:
     """Prints an error, to stdout as JSON or to stderr as lines, and returns its exit code."""
     if as_json:
@@ -70,8 +49,29 @@ def report_error(error: PsttError, *, as_json: bool) -> int:
 
 
 def report_defect(error: Exception, *, as_json: bool) -> int:
-    """Prints one line about an error that nobody foresaw and logs its traceback. Returns the exit code."""
+    """Prints one line about an unexpected error and logs its traceback. Returns the exit code."""
     logger.opt(exception=error).debug("unexpected error")
     text = f"unexpected {type(error).__name__}"
     remedy = "this is a defect of PSTT Kafka: report it with the newest file in logs, at KAFKA_LOG_LEVEL=DEBUG"
     return report_error(PsttError(text, remedy=remedy), as_json=as_json)
+
+
+def error_lines(error: PsttError) -> list[str]:
+    """Returns what failed, on what and why; then what to do next."""
+    lines = [f"✘ {error.text}"]
+    if error.remedy:
+        lines.append(f"  next   {error.remedy}")
+    return lines
+
+
+def error_document(error: PsttError) -> dict[str, Any]:
+    """Returns an error; with file, line and column if a file has to be fixed."""
+    document: dict[str, Any] = {
+        "class": type(error).__name__,
+        "retriable": error.is_retriable,
+        "text": error.text,
+        "remedy": error.remedy,
+    }
+    if isinstance(error, ConfigError):
+        document |= {"file": error.file.name if error.file else None, "line": error.line, "column": error.column}
+    return document

@@ -123,7 +123,7 @@ def test_a_run_that_was_sent_is_not_written_into_a_file_unless_that_is_chosen(pl
 
 def test_the_runner_sends_it_where_the_request_says(place):
     from core.app import App
-    from core.cli.worker import work
+    from core.cli.worker import execute_scheduled_run
     from tests.ui.conftest import now
 
     place.move_job()
@@ -137,7 +137,7 @@ def test_the_runner_sends_it_where_the_request_says(place):
                 "export", [at], kind="request", asked_by="anna", now=now(), args=args
             )
             ledger.scheduled_runs.assign(scheduled_run, "ab")
-            work(app, scheduled_run, now)
+            execute_scheduled_run(app, scheduled_run, now)
     assert place.counts() == (57, 19)
 
 

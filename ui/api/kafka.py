@@ -20,7 +20,7 @@ from ui.api import shapes
 from ui.api.auth import Reader, Sender, Watcher
 from ui.api.body import document
 from ui.api.documents import takes
-from ui.api.once import IdempotencyKey, once
+from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
@@ -123,7 +123,7 @@ def send(
             )
         return 200, sent, {}
 
-    return once(workspace(), caller, key, "send", message.model_dump(), do)
+    return idempotent(workspace(), caller, key, "send", message.model_dump(), do)
 
 
 def _cluster(app: App, name: str | None) -> Cluster:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,9 +13,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
 from core.admin.check import check_job
-from core.admin.edit_jobs import create_job, delete_job, job_files, replace_job, require_seen
+from core.admin.edit_jobs import create_job, delete_job, job_files, replace_job, require_seen, slug_of
 from core.calendar.cron import next_scheduled_times
-from core.cli.render import run_document
+from core.cli.documents import run_document
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run, RunState, Verdict
@@ -31,7 +30,7 @@ from ui.api import shapes
 from ui.api.auth import Changer, Reader, Sender
 from ui.api.body import document, read_text
 from ui.api.documents import takes
-from ui.api.once import IdempotencyKey, once
+from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import REQUEST_BODY, Refused, not_found, responses
 from ui.api.workspace import now, opened
@@ -107,7 +106,7 @@ def create(
 ) -> shapes.JobDetail:
     """Makes a job. Its file is written whole or not at all."""
     job = _job_of(body, "")
-    job = replace(job, slug=id if id is not None else _slug_of(job.name))
+    job = replace(job, slug=id if id is not None else slug_of(job.name))
     with opened() as app:
         file = create_job(app.workspace, app.ledger, job, caller=caller, now=now())
         response.headers["Location"] = f"{request.scope.get('root_path', '')}/scheduler/scheduling/{file.slug}"
@@ -194,7 +193,7 @@ def run(
             place = f"{request.scope.get('root_path', '')}/scheduler/requests/{asked_for['request_id']}"
             return HTTPStatus.ACCEPTED, asked_for, {"Location": place}
 
-        return once(app.workspace, caller, key, f"run {id}", asked.model_dump(), do)
+        return idempotent(app.workspace, caller, key, f"run {id}", asked.model_dump(), do)
 
 
 @router.get("/requests/{number}", responses=responses(404))
@@ -324,10 +323,6 @@ def _as_stored() -> Iterator[None]:
         if error.file is None:
             raise
         raise Refused(HTTPStatus.CONFLICT, error) from None
-
-
-def _slug_of(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100] or "job"
 
 
 def _etag(file: JobFile) -> str:
