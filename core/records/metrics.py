@@ -281,13 +281,13 @@ class Metrics:
         ended: list[str] = []
         with Ledger(self.ledger_file) as ledger:
             db.execute("BEGIN")
-            for rows in _chunks(ledger.run_rows(newest, still_open)):
+            for rows in _chunks(ledger.history.rows(newest, still_open)):
                 ids = [row["run_id"] for row in rows]
                 db.execute(self._sql["forget_runs"], [ids])
                 db.execute(self._sql["forget_rejects"], [ids])
                 _insert(db, "run", rows)
                 ended += [row["run_id"] for row in rows if row["rejected"] and row["finished_at"]]
-            for rows in _chunks(ledger.reject_rows(ended)):
+            for rows in _chunks(ledger.rejects.rows(ended)):
                 _insert(db, "reject", rows)
             db.execute("COMMIT")
 

@@ -193,6 +193,11 @@ class Store:
         with self._translated():
             return self._db.execute(sql, values or {}).fetchall()
 
+    def each(self, sql: str, values: Mapping[str, Any]) -> Iterator[sqlite3.Row]:
+        """Yields the rows of a statement one by one, without holding all of them."""
+        with self._translated():
+            yield from self._db.execute(sql, values)
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Runs its block in one transaction, which is rolled back when the block raises. One inside another is part of it."""
@@ -261,6 +266,10 @@ class StorePart:
     def _rows(self, name: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
         """Returns all rows of the named statement."""
         return self._store.query(self._sql[name], values)
+
+    def _each(self, name: str, values: Mapping[str, Any]) -> Iterator[sqlite3.Row]:
+        """Yields the rows of the named statement one by one."""
+        return self._store.each(self._sql[name], values)
 
     def _write(self, name: str, values: Mapping[str, Any]) -> int:
         """Runs the named statement in a transaction of its own. Returns the number of rows it changed."""

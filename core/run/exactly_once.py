@@ -173,7 +173,7 @@ class ExactlyOnce:
             return None
         if self.plan.repeat and run.acknowledged:  # that one has ended, and this plan repeats it on purpose
             return None
-        rejected = ledger.count_rejects(run.run_id)
+        rejected = ledger.rejects.count(run.run_id)
         return msgspec.structs.replace(
             marker,
             read=marker.rows + rejected,

@@ -265,9 +265,9 @@ class _KafkaRun(RowReader):
     def take_over(self, marker: SentMarker) -> None:
         """Takes over the result of an earlier attempt that had sent everything; nothing is sent again."""
         self.ledger.recognise(self.run.run_id, marker.run)
-        rejects = self.ledger.rejects(marker.run)
+        rejects = self.ledger.rejects.of_run(marker.run)
         while some := list(islice(rejects, REJECTS_AT_ONCE)):
-            self.ledger.add_rejects(self.run.run_id, some)
+            self.ledger.rejects.add(self.run.run_id, some)
         self.rejected = marker.rejected
         self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
         self.acknowledged = marker.rows

@@ -77,7 +77,7 @@ def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[Pstt
     try:
         with locked(workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s):
             # A transaction of a run that goes on would be fenced; that run has settled the earlier ones itself.
-            if any(run.state == "running" for run in ledger.runs(slug, 5)):
+            if any(run.state == "running" for run in ledger.history.newest(slug, 5)):
                 return []
             for note in unsettled(workspace.pending_dir):
                 if note.job != slug:

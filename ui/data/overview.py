@@ -107,7 +107,7 @@ def _quarter(at: datetime) -> int:
 
 def _read_newest_key(folder: Path) -> _CacheKey:
     with open_workspace(folder, log=False) as app:
-        timezone, runs = app.timezone, app.ledger.runs_state()
+        timezone, runs = app.timezone, app.ledger.history.state()
     return _CacheKey(folder, timezone, SendFilter(), 0, 0, runs, data.metrics_of(folder).state())
 
 
