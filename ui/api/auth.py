@@ -12,7 +12,8 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from core.errors import AccessRefused, SignInNeeded
-from core.records.accounts import Accounts, Caller, Right, local_caller
+from core.records.accounts import Accounts
+from core.records.rights import Caller, Right, local_caller, require_right
 from core.workspace.paths import Workspace
 from ui.api.workspace import now, workspace
 from ui.cache import SharedCache
@@ -127,17 +128,9 @@ def _changer(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> 
 
 
 def _allowed(caller: Caller, right: Right) -> Caller:
-    if not caller.may(right):
-        raise AccessRefused(f"{caller.name} may not do this", why=_WHY[right], remedy="ask an admin for the right")
+    require_right(caller, right)
     return caller
 
-
-_WHY: dict[Right, str] = {
-    "read": "it needs a viewer, or a token that may read",
-    "send": "it needs an operator, or a token that may send",
-    "change": "it needs an operator, or a token of scope admin",
-    "admin": "it needs an admin",
-}
 
 Watcher = Annotated[Caller, Depends(_watcher)]
 Reader = Annotated[Caller, Depends(_reader)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
+from core.admin.actions import allow_test
 from core.errors import BrokerUnavailable, ConfigError
 from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
@@ -19,7 +20,7 @@ from ui.api import shapes
 from ui.api.auth import Reader, Sender, Watcher
 from ui.api.body import document
 from ui.api.documents import takes
-from ui.api.once import IdempotencyKey, once
+from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
@@ -86,7 +87,7 @@ def test(
 
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
-        app.ledger.audit.add(caller.name, "test", f"cluster {cluster.name}", now())
+        allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
     with KafkaService(cluster) as service:
         found = service.health_check()
     return shapes.Tested(
@@ -112,13 +113,17 @@ def send(
     """Sends one message and waits for its acknowledgement; it is recorded like every other send."""
 
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+        from core.run.send_by_hand import send_message  # loads pyarrow
+
         with opened() as app:
             _require_brokers(_cluster(app, message.cluster))
-            sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
-            app.ledger.audit.add(caller.name, "send", f"topic {message.topic}", now(), after=sent)
+            value = _text(message.value)
+            sent = send_message(
+                app, message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now()
+            )
         return 200, sent, {}
 
-    return once(workspace(), caller, key, "send", message.model_dump(), do)
+    return idempotent(workspace(), caller, key, "send", message.model_dump(), do)
 
 
 def _cluster(app: App, name: str | None) -> Cluster:

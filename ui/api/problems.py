@@ -20,7 +20,6 @@ from core.admin.edit_jobs import NameTaken, NewerEdit
 from core.errors import (
     AccessRefused,
     AlreadySent,
-    BatchPartlySent,
     BatchRefused,
     BatchTooLarge,
     BrokerUnavailable,
@@ -71,7 +70,6 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     BatchRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotAuthorised: HTTPStatus.BAD_GATEWAY,  # the broker or the database said no to us, not we to the caller
     RetriesExhausted: HTTPStatus.BAD_GATEWAY,
-    BatchPartlySent: HTTPStatus.BAD_GATEWAY,
     DeliveryTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     SourceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
