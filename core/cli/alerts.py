@@ -11,11 +11,7 @@ import typer
 from core.admin.actions import allow_test
 from core.app import App
 from core.cli.documents import alert_document
-from core.cli.options import (
-    JsonOption,
-    WorkspaceOption,
-    now,
-)
+from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import alert_lines, delivery_lines
 from core.errors import ConfigError

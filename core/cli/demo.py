@@ -10,10 +10,7 @@ import typer
 from core.admin.demo import SLUG, make_demo, read_back
 from core.app import App
 from core.cli.documents import demo_document
-from core.cli.options import (
-    JsonOption,
-    now,
-)
+from core.cli.options import JsonOption, now
 from core.cli.output import print_json, print_lines
 from core.cli.render import demo_lines, run_lines
 from core.cli.run import execute_plan

@@ -11,13 +11,7 @@ import typer
 from core.admin.actions import rebuild_metrics
 from core.app import App
 from core.cli.documents import rebuilt_document, run_document, send_document, verification_document
-from core.cli.options import (
-    JsonOption,
-    RunArgument,
-    WorkspaceOption,
-    day_of,
-    now,
-)
+from core.cli.options import JsonOption, RunArgument, WorkspaceOption, day_of, now
 from core.cli.output import print_json, print_lines
 from core.cli.render import (
     rebuilt_lines,

@@ -13,11 +13,7 @@ from core.admin.diagnosis import diagnose, workspace_health
 from core.admin.os_service import Service, perform, status, steps, this_system
 from core.app import App
 from core.cli.documents import check_results_document, problems_document, settings_document
-from core.cli.options import (
-    JsonOption,
-    WorkspaceOption,
-    now,
-)
+from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
 from core.model.check_result import CheckResult

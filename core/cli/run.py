@@ -10,13 +10,7 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from core.app import App
-from core.cli.documents import (
-    dry_run_document,
-    parity_document,
-    preview_document,
-    query_document,
-    run_document,
-)
+from core.cli.documents import dry_run_document, parity_document, preview_document, query_document, run_document
 from core.cli.options import (
     AtOption,
     JobArgument,

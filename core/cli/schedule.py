@@ -10,13 +10,7 @@ import typer
 
 from core.app import App
 from core.cli.documents import backfill_document, scheduled_run_document
-from core.cli.options import (
-    JobArgument,
-    JsonOption,
-    WorkspaceOption,
-    day_of,
-    now,
-)
+from core.cli.options import JobArgument, JsonOption, WorkspaceOption, day_of, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
 from core.records.rights import local_caller

@@ -20,20 +20,29 @@ from tests.unit.test_exported_members import MODULES
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("streamlit", "plotly", "pandas", "fastapi")
-SLOW = (
+LAZY = {
+    "apprise",
     "confluent_kafka",
-    "kafka",
     "duckdb",
-    "pyarrow",
+    "fastapi",
+    "kafka",
+    "keyring",
+    "openpyxl",
     "oracledb",
+    "pandas",
+    "plotly",
     "psycopg",
+    "pyarrow",
     "pyodbc",
+    "python_calamine",
+    "rich",
     "sqlalchemy",
     "sqlglot",
-    "keyring",
-    "apprise",
-)
-"""None of them may be imported by `--help`."""
+    "streamlit",
+    "uvicorn",
+    "xlsxwriter",
+}
+"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (pyodbc, python_calamine)."""
 
 WATCHED = """
 import importlib, json, sys, threading
@@ -97,13 +106,13 @@ def test_importing_touches_no_connection_and_writes_no_file(everything: dict[str
 
 def test_help_imports_no_slow_library(tmp_path: Path):
     modules = imported(tmp_path, "core.__main__")["modules"]
-    assert [name for name in SLOW if name in modules] == []  # type: ignore[operator]
+    assert [name for name in LAZY if name in modules] == []  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", ["core", "core.model.run", "core.errors", "core.kafka", "core.kafka.sender"])
 def test_a_module_that_most_others_import_loads_no_client(name: str, tmp_path: Path):
     modules = imported(tmp_path, name)["modules"]
-    assert [slow for slow in SLOW if slow in modules] == []  # type: ignore[operator]
+    assert [slow for slow in LAZY if slow in modules] == []  # type: ignore[operator]
 
 
 def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
@@ -111,29 +120,6 @@ def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
     assert "kafka" not in imported(tmp_path, "core.kafka.service")["modules"]  # type: ignore[operator]
 
 
-LAZY = {
-    "apprise",
-    "confluent_kafka",
-    "duckdb",
-    "fastapi",
-    "kafka",
-    "keyring",
-    "openpyxl",
-    "oracledb",
-    "pandas",
-    "plotly",
-    "psycopg",
-    "pyarrow",
-    "pyodbc",
-    "python_calamine",
-    "rich",
-    "sqlalchemy",
-    "sqlglot",
-    "streamlit",
-    "uvicorn",
-    "xlsxwriter",
-}
-"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (pyodbc, python_calamine)."""
 NOT_YET = {
     "core.admin",
     "core.app",
