@@ -91,7 +91,7 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
         to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
-        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
+        plan: Plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}
         plan = app.plan(job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by)
