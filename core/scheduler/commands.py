@@ -297,6 +297,7 @@ def set_job_enabled(
     """
     action: Literal["enable", "disable"] = "enable" if enabled else "disable"
     require(caller, action)
+    read_job_file(workspace, slug)  # refuses an unknown job in the words of all other commands
     changed = set_enabled(workspace, slug, enabled=enabled)
     if changed:
         saved = read_job_file(workspace, slug)

@@ -118,7 +118,7 @@ def job(
     caller: Reader, id: str, response: Response,
     known: Annotated[str | None, Header(alias="If-None-Match", description="ETag of what you have.")] = None,
 ) -> Any:  # fmt: skip
-    """One job with its next fires and its last run."""
+    """One job with its next scheduled times and its last run."""
     with opened() as app, _as_stored():
         file = read_job_file(app.workspace, id)
         if known is not None and _matches(known, file):
@@ -305,7 +305,7 @@ def _switch(caller: Caller, id: str, *, enabled: bool) -> shapes.Switched:
 
 
 def _job_of(body: str, slug: str) -> Job:
-    """The job of a request, with every problem of it."""
+    """Reads the job in a request; reports every problem of it."""
     job, problems = checked_job(REQUEST_BODY, body)
     if job is None or problems:
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, problems[0], errors=problems)
@@ -314,7 +314,7 @@ def _job_of(body: str, slug: str) -> Job:
 
 @contextmanager
 def _as_stored() -> Iterator[None]:
-    """A problem of the stored file is not one of the request."""
+    """Answers a problem of the stored file with 409: the request itself is valid."""
     try:
         yield
     except NoSuchJob:
@@ -335,7 +335,7 @@ def _matches(header: str, file: JobFile) -> bool:
 
 
 def _seen(app: App, id: str, match: str | None) -> str | None:
-    """The version that the caller has changed; what is written is compared with it once more, under the lock."""
+    """Returns the hash of the version that the caller changed; it is compared once more, under the lock, when writing."""
     file = read_job_file(app.workspace, id)
     if match is None:
         raise Refused(
