@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from core.admin.check import Problem, check
+from core.admin.check import Finding, check
 from core.cli.main import app
 from core.workspace.paths import Workspace
 
@@ -62,11 +62,11 @@ def connections(place: Workspace, cluster: dict[str, Any] | None = None, **chang
     place.connections_file.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
-def errors(place: Workspace, **environ: str) -> list[Problem]:
+def errors(place: Workspace, **environ: str) -> list[Finding]:
     return [problem for problem in check(place, {**ENVIRON, **environ}) if problem.severity == "error"]
 
 
-def only(place: Workspace, **environ: str) -> Problem:
+def only(place: Workspace, **environ: str) -> Finding:
     (problem,) = check(place, {**ENVIRON, **environ})
     return problem
 
