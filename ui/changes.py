@@ -26,8 +26,8 @@ from ui import access, data
 from ui.language import t
 
 if TYPE_CHECKING:
-    from core.admin.doctor import Fact
     from core.kafka.topic_settings import TopicSetting
+    from core.model.check_result import CheckResult
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.smtp import DeliveryResult
@@ -330,14 +330,14 @@ def store_secret(reference: str, value: str) -> None:
         app.agenda.audit(who, "store", f"secret {reference}", data.now())
 
 
-def test_database(name: str) -> list[Fact]:
+def test_database(name: str) -> list[CheckResult]:
     """What was found on reaching a database."""
     require("operator")
     with data.opened() as app:
         return list(app.examine_database(name))
 
 
-def test_cluster(name: str | None) -> list[Fact]:
+def test_cluster(name: str | None) -> list[CheckResult]:
     """What was found on reaching a cluster."""
     require("operator")
     with data.opened() as app:
