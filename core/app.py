@@ -20,7 +20,6 @@ from core.model.job import Job
 from core.model.query import ParameterValue
 from core.model.run import Plan, Reject, Run
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 from core.run.destination import KafkaTarget
@@ -165,16 +164,11 @@ class App(_Moved):
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Runs and rejects; runs whose process is gone are marked on opening."""
+        """Everything in the ledger file; runs whose process is gone are marked on opening."""
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
         with suppress(StorageFailed):  # on a full disk they are marked later; the next writer reports it
             ledger.mark_interrupted(datetime.now(UTC))
         return ledger
-
-    @cached_property
-    def agenda(self) -> Agenda:
-        """Scheduled runs, requests, heartbeat, audit."""
-        return self._open.enter_context(Agenda(self.workspace.ledger_file))
 
     @cached_property
     def outbox(self) -> Outbox:

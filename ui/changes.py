@@ -23,6 +23,7 @@ from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
+from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def require(role: access.Role) -> str:
 
 def _changed() -> None:
     """What was changed is seen at once, in this session and in all others."""
-    data.forget()
+    data.clear_caches()
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────
@@ -94,9 +95,9 @@ def save_job(job: Job, seen_sha256: str) -> JobFile:
     who = require("operator")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.agenda, job, seen_sha256=seen_sha256, who=who, now=data.now())
+            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, who=who, now=data.now())
         else:
-            saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+            saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
     _changed()
     return saved
 
@@ -108,7 +109,7 @@ def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
     who = require("operator")
     with data.opened() as app:
         job = replace(job_file(slug).job, slug=new_slug, name=name, enabled=False)
-        saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+        saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
     _changed()
     return saved
 
@@ -119,7 +120,7 @@ def delete_job(slug: str, seen_sha256: str) -> None:
 
     who = require("operator")
     with data.opened() as app:
-        delete(app.workspace, app.agenda, slug, seen_sha256=seen_sha256, who=who, now=data.now())
+        delete(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, who=who, now=data.now())
     _changed()
 
 
@@ -129,7 +130,7 @@ def switch_job(slug: str, *, enabled: bool) -> None:
 
     who = require("operator")
     with data.opened() as app:
-        switch(app.workspace, app.agenda, slug, enabled=enabled, who=who, now=data.now())
+        switch(app.workspace, app.ledger, slug, enabled=enabled, who=who, now=data.now())
     _changed()
 
 
@@ -263,7 +264,7 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
         dialect, writes = app.connections.dialect(connection), app.connections.allows_writes(connection)
         notes = save(
             app.workspace,
-            app.agenda,
+            app.ledger,
             name,
             content,
             dialect=dialect,
@@ -287,7 +288,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
     with data.opened() as app:
         save(
             app.workspace,
-            app.agenda,
+            app.ledger,
             document,
             os.environ,
             about=about,
@@ -300,7 +301,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
 
 def users_of_connection(name: str) -> list[str]:
     """The jobs that read from a database connection, for people."""
-    return [_as_user(job) for job in data.jobs()[0] if job.connection == name]
+    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
 
 
 def users_of_cluster(key: str) -> list[str]:
@@ -309,7 +310,7 @@ def users_of_cluster(key: str) -> list[str]:
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
-    for job in data.jobs()[0]:
+    for job in all_jobs()[0]:
         with suppress(ConfigError):  # its connection is gone: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
                 found.append(_as_user(job))
@@ -327,7 +328,7 @@ def store_secret(reference: str, value: str) -> None:
     who = require("admin")
     with data.opened() as app:
         store(reference, value, app.workspace)
-        app.agenda.audit(who, "store", f"secret {reference}", data.now())
+        app.ledger.audit.add(who, "store", f"secret {reference}", data.now())
 
 
 def test_database(name: str) -> list[CheckResult]:
@@ -371,7 +372,9 @@ def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any
     who = require("operator")
     with data.opened() as app:
         sent = app.send(topic, key, value, cluster=cluster, now=data.now())
-        app.agenda.audit(who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())})
+        app.ledger.audit.add(
+            who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())}
+        )
     return sent
 
 
@@ -384,7 +387,7 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
 
     who = require("admin")
     with data.opened() as app:
-        save(app.workspace, app.agenda, document, seen_sha256=seen_sha256, who=who, now=data.now())
+        save(app.workspace, app.ledger, document, seen_sha256=seen_sha256, who=who, now=data.now())
     _changed()
 
 
@@ -393,7 +396,7 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
     who = require("operator")
     with data.opened() as app:
         fate = app.test_mail(to, data.now())
-        app.agenda.audit(who, "test mail", "mail", data.now(), after={"to": list(to)})
+        app.ledger.audit.add(who, "test mail", "mail", data.now(), after={"to": list(to)})
     return fate
 
 
@@ -405,6 +408,6 @@ def rebuild_metrics() -> int:
     who = require("admin")
     with data.opened() as app:
         synced = app.metrics.rebuild()
-        app.agenda.audit(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
+        app.ledger.audit.add(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
     _changed()
     return synced.sends

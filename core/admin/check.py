@@ -20,7 +20,7 @@ from core.model.query import Query
 from core.notify.channels import channel_problem
 from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
-from core.records.agenda import Agenda
+from core.records.ledger import Ledger
 from core.run.planning import bound
 from core.sql.query import load
 from core.sql.values import as_text
@@ -100,14 +100,14 @@ def _runner(workspace: Workspace) -> Iterator[Finding]:
     if not workspace.ledger_file.exists():
         return
     try:
-        with Agenda(workspace.ledger_file) as agenda:
-            beat = agenda.runner()
+        with Ledger(workspace.ledger_file) as ledger:
+            heartbeat = ledger.heartbeats.newest()
     except PsttError as error:
         yield _error(error)
         return
-    if beat is not None and beat.is_alive(datetime.now(UTC)):
-        for problem in beat.problems:
-            text = f"the runner (pid {beat.pid}) found: {problem['text']}; {problem['instead']}"
+    if heartbeat is not None and heartbeat.is_alive(datetime.now(UTC)):
+        for problem in heartbeat.problems:
+            text = f"the runner (pid {heartbeat.pid}) found: {problem['text']}; {problem['instead']}"
             yield Finding("warning", problem["where"], text)
 
 

@@ -68,7 +68,6 @@ def workspace_health(opened: NotifyingWorkspace, now: datetime) -> Iterator[Chec
         if slug in unusable
     )
     yield from health(
-        opened.agenda,
         opened.ledger,
         opened.outbox,
         [job for job in found if job.slug not in unusable],

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.records.outcomes import NEVER_STARTED, TICK, newest_due, slots_of
 
@@ -23,7 +22,6 @@ MAIL_WAITS = timedelta(hours=1)
 
 
 def health(
-    agenda: Agenda,
     ledger: Ledger,
     outbox: Outbox,
     jobs: Sequence[Job],
@@ -34,8 +32,7 @@ def health(
     """One fact a line; contacts nothing.
 
     Args:
-        agenda: Heartbeat.
-        ledger: Runs.
+        ledger: Heartbeat and runs.
         outbox: Alerts.
         jobs: All jobs whose files are right.
         problems: What is wrong with the other files.
@@ -43,17 +40,17 @@ def health(
         grace_s: How long after its scheduled time, in seconds, a success may still come; a job's `timeout_s` where that
             is longer.
     """
-    yield from _runner(agenda, now)
+    yield from _runner(ledger, now)
     for problem in problems:
         yield CheckResult("fail", "job file", problem, "python -m core check")
     for job in jobs:
         if job.enabled and job.scheduling_mode != "manual":
-            yield _job(job, agenda, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
+            yield _job(job, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
     yield from _alerts(outbox, now)
 
 
-def _runner(agenda: Agenda, now: datetime) -> Iterator[CheckResult]:
-    beat = agenda.runner()
+def _runner(ledger: Ledger, now: datetime) -> Iterator[CheckResult]:
+    beat = ledger.heartbeats.newest()
     start = "python -m core runner, or start its service"
     if beat is None:
         yield CheckResult("fail", "runner", "no runner has ever worked here", start)
@@ -71,13 +68,13 @@ def _runner(agenda: Agenda, now: datetime) -> Iterator[CheckResult]:
             yield CheckResult("warn", "runner", f"{problem['where']}: {problem['text']}; {problem['instead']}")
 
 
-def _job(job: Job, agenda: Agenda, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
+def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
     subject = f"job {job.slug}"
-    due = newest_due(job, ledger, agenda, now - grace, now)
+    due = newest_due(job, ledger, now - grace, now)
     if due is None:
         return CheckResult("pass", subject, "was never due yet")
     when = f"{_local(due.scheduled_at, job)} {job.timezone}"
-    slots = slots_of(job, ledger, agenda, due.scheduled_at, now + TICK, now)
+    slots = slots_of(job, ledger, due.scheduled_at, now + TICK, now)
     good = next((slot for slot in reversed(slots) if slot.has_succeeded), None)
     if good is not None:
         return CheckResult("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")

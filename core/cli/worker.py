@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.records.agenda import ScheduledRun
+from core.records.scheduled_runs import ScheduledRun
 from core.run.watchdog import broken_off
 from core.sources import import_driver
 from core.workspace.jobs import SUFFIX, parse_job
@@ -58,7 +58,7 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     """Runs a planned fire to its verdict; the exit code of the process."""
     from core.run.cancellation import stop_on_signals
 
-    scheduled_run = app.agenda.scheduled_run(scheduled_run_id)
+    scheduled_run = app.ledger.scheduled_runs.get(scheduled_run_id)
     if scheduled_run.state != "planned":
         return 0
     job: Job | None = None
@@ -81,7 +81,7 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
 
 def _job(app: App, scheduled_run: ScheduledRun) -> Job:
     """The job as the runner knew it when it started this process, not as an editor leaves it meanwhile."""
-    version = app.agenda.job_version(scheduled_run.job, scheduled_run.job_sha256)
+    version = app.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
     if version is None:
         raise ConfigError(f"the version of job {scheduled_run.job} that was to run is not in the ledger")
     return parse_job(app.workspace.queries_dir / f"{scheduled_run.job}{SUFFIX}", version.document)
@@ -91,7 +91,7 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
         to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
-        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
+        plan: Plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}
         plan = app.plan(job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by)
@@ -102,7 +102,7 @@ def _conclude(app: App, scheduled_run: ScheduledRun, job: Job | None, error: Pst
     """Writes the verdict that the run itself could not write."""
     from core.model.job import Job
 
-    known = app.agenda.scheduled_run(scheduled_run.scheduled_run_id)
+    known = app.ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
     if known.state == "running" and known.run_id:
         app.ledger.close_run(known.run_id, "failed", error, now)
     elif known.state == "planned":

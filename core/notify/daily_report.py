@@ -17,7 +17,6 @@ from core.model.run import Run, RunFile, Verdict
 from core.model.verdict import LOOKS
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.records.outcomes import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days, with_gone
 
@@ -120,13 +119,12 @@ class Receipt:
 
 
 def make_receipt(
-    ledger: Ledger, agenda: Agenda, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
+    ledger: Ledger, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
 ) -> Receipt:
     """Finds out what became of every scheduled time of a day.
 
     Args:
-        ledger: Runs.
-        agenda: Fires, and since when each job was there.
+        ledger: Runs, scheduled runs, and since when each job existed.
         outbox: Reads latencies.
         jobs: The jobs as they are now.
         day: In each job's own time zone.
@@ -139,10 +137,7 @@ def make_receipt(
     every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled", **span)]
     every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
     ran = {run.run_id: run for run in every}
-    found = [
-        _job_day(job, slots_of_days(job, ledger, agenda, day, day, now), ran)
-        for job in with_gone(jobs, ledger, agenda, timezone)
-    ]
+    found = [_job_day(job, slots_of_days(job, ledger, day, day, now), ran) for job in with_gone(jobs, ledger, timezone)]
     counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
     days = tuple(job for job in found if job.slots)
     return Receipt(day, since, min(end, now.astimezone(zone)), timezone, days, _topics(every, counts))

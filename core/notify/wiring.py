@@ -72,7 +72,7 @@ def daily_report(opened: NotifyingWorkspace, day: date | None, now: datetime) ->
     if day is not None and day > today:
         raise ConfigError(f"{day} is still to come")
     jobs, _broken = load_jobs(opened.workspace)
-    return make_receipt(opened.ledger, opened.agenda, opened.outbox, jobs, day or today, now, opened.timezone)
+    return make_receipt(opened.ledger, opened.outbox, jobs, day or today, now, opened.timezone)
 
 
 def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> DeliveryResult:
@@ -177,7 +177,6 @@ def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> A
     )
     return AlertRules(
         opened.outbox,
-        opened.agenda,
         opened.ledger,
         rules_file=opened.workspace.alerts_file,
         spool_dir=opened.workspace.spool_dir,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, Self
 
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.connections import Connections
 from core.workspace.paths import Workspace
@@ -59,12 +58,7 @@ class OpenWorkspace(Protocol):
 
     @property
     def ledger(self) -> Ledger:
-        """Runs and rejects."""
-        ...
-
-    @property
-    def agenda(self) -> Agenda:
-        """Scheduled runs, requests, heartbeat, audit."""
+        """Everything in the ledger file: runs, scheduled runs, requests, audit."""
         ...
 
     @property

@@ -23,8 +23,8 @@ from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
     from core.model.run import Run
-    from core.records.agenda import Agenda, ScheduledRun
     from core.records.ledger import Ledger
+    from core.records.scheduled_runs import ScheduledRun
 
 __all__ = [
     "GOOD",
@@ -119,21 +119,21 @@ class _Era:
         return self.since < moment <= self.until
 
 
-def _eras(job: Job, ledger: Ledger, agenda: Agenda) -> list[_Era]:
+def _eras(job: Job, ledger: Ledger) -> list[_Era]:
     """The versions of a job's file one after the other; before the first one nobody knew of the job.
 
     A job that ran before its file was ever noticed (an older workspace, without a runner) was there from its first run
     on, as its first known version; up to the time from which a runner followed it and wrote down whatever was due.
     """
     starts: list[tuple[datetime, Job | None]] = []
-    for since, document in agenda.job_history(job.slug):
+    for since, document in ledger.job_versions.history(job.slug):
         while starts and starts[-1][0] >= since:  # the clock was set back: what was noticed later is true
             starts.pop()
         starts.append((since, _parsed(job.slug, document) if document else None))
     starts.append((FOR_EVER, None))
     eras = [_Era(since, until, version) for (since, version), (until, _) in pairwise(starts)]
     ran = ledger.first_started(job.slug) or FOR_EVER
-    until = min(eras[0].since if eras else FOR_EVER, agenda.first_scheduled_at(job.slug) or FOR_EVER)
+    until = min(eras[0].since if eras else FOR_EVER, ledger.scheduled_runs.first_scheduled_at(job.slug) or FOR_EVER)
     return [_Era(ran, until, eras[0].job if eras else job), *eras] if ran < until else eras
 
 
@@ -152,19 +152,18 @@ def _calendar_times(eras: Iterable[_Era], since: datetime, until: datetime) -> I
             yield from scheduled_times(era.job, max(since - TICK, era.since), min(until - TICK, era.until))
 
 
-def with_gone(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timezone: str) -> list[Job]:
+def with_gone(jobs: Iterable[Job], ledger: Ledger, timezone: str) -> list[Job]:
     """These jobs, and what is left of those whose file is gone or wrong: the last version that could be read, disabled.
 
     Args:
         jobs: Those whose files are right.
-        ledger: Knows the jobs that ran.
-        agenda: Knows the jobs whose files were noticed.
+        ledger: Knows the jobs that ran, and those whose files were seen.
         timezone: For one of which there is no version.
     """
     found = {job.slug: job for job in jobs}
-    names = {slug: slug for slug in agenda.jobs_noticed()} | ledger.jobs_known()
+    names = {slug: slug for slug in ledger.job_versions.jobs()} | ledger.jobs_known()
     for slug in names.keys() - found.keys():
-        version = agenda.job_version(slug)
+        version = ledger.job_versions.get(slug)
         last = (_parsed(slug, version.document) if version else None) or Job(
             slug, names[slug], "", "", timezone=timezone
         )
@@ -172,13 +171,12 @@ def with_gone(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timezone: str
     return [found[slug] for slug in sorted(found)]
 
 
-def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: datetime, now: datetime) -> list[Slot]:
+def slots_of(job: Job, ledger: Ledger, since: datetime, until: datetime, now: datetime) -> list[Slot]:
     """What became of each scheduled time with `since` ≤ t < `until`, up to now, in order.
 
     Args:
         job: The job as it is now, or what is left of it (disabled) where its file is gone.
-        ledger: Its runs.
-        agenda: Its fires and the history of its file.
+        ledger: Its runs, its scheduled runs and the history of its file.
         since: Aware.
         until: Aware.
         now: The clock.
@@ -188,9 +186,9 @@ def slots_of(job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: d
     for run in ledger.runs_of_job(job.slug, since, until):
         runs.setdefault(run.scheduled_at, []).append(run)
     planned: dict[datetime, list[ScheduledRun]] = {}
-    for scheduled_run in agenda.scheduled_runs(since - TICK, until - TICK, job.slug):
+    for scheduled_run in ledger.scheduled_runs.between(since - TICK, until - TICK, job.slug):
         planned.setdefault(scheduled_run.scheduled_at, []).append(scheduled_run)
-    eras = _eras(job, ledger, agenda)
+    eras = _eras(job, ledger)
     due = set(_calendar_times(eras, since, until)) | _decided(job, eras, planned, since, until)
     open_ = {
         moment for moment, found in planned.items() if any(scheduled_run.state != "skipped" for scheduled_run in found)
@@ -293,26 +291,28 @@ def is_on_day(moment: datetime, timezone: str, first: date, last: date) -> bool:
     return first <= moment.astimezone(ZoneInfo(timezone)).date() <= last
 
 
-def slots_of_days(job: Job, ledger: Ledger, agenda: Agenda, first: date, last: date, now: datetime) -> list[Slot]:
+def slots_of_days(job: Job, ledger: Ledger, first: date, last: date, now: datetime) -> list[Slot]:
     """What became of each scheduled time of these days, which are those of the job's time zone, up to now."""
     since = datetime.combine(first, time(), UTC) - WIDEST_ZONE
     until = datetime.combine(last + timedelta(days=1), time(), UTC) + WIDEST_ZONE
-    return [slot for slot in slots_of(job, ledger, agenda, since, until, now) if first <= slot.day <= last]
+    return [slot for slot in slots_of(job, ledger, since, until, now) if first <= slot.day <= last]
 
 
-def newest_due(job: Job, ledger: Ledger, agenda: Agenda, at: datetime, now: datetime) -> Slot | None:
+def newest_due(job: Job, ledger: Ledger, at: datetime, now: datetime) -> Slot | None:
     """The newest scheduled time at or before `at` that was due, and what became of it; None: it was never due.
 
     Looks into ever longer spans before `at`: a yearly job costs as little as an hourly one.
     """
-    eras = _eras(job, ledger, agenda)
+    eras = _eras(job, ledger)
     begins = min(
-        [era.since for era in eras] + [first for first in [agenda.first_scheduled_at(job.slug)] if first], default=at
+        [era.since for era in eras]
+        + [first for first in [ledger.scheduled_runs.first_scheduled_at(job.slug)] if first],
+        default=at,
     )
     span = timedelta(hours=1)
     while True:
         since = max(at - span, begins)
-        slots = slots_of(job, ledger, agenda, since, at + TICK, now)
+        slots = slots_of(job, ledger, since, at + TICK, now)
         due = next((slot for slot in reversed(slots) if slot.is_due), None)
         if due is not None or since <= begins:
             return due

@@ -57,7 +57,7 @@ def accept_columns(opened: OpenWorkspace, job: Job, who: str, now: datetime) -> 
     with ColumnMemory(opened.workspace.ledger_file) as memory:
         before, after = memory.accept(job, who, now)
     drift = drift_between(before, after).text
-    opened.agenda.audit(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
+    opened.ledger.audit.add(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
     return drift
 
 

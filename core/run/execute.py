@@ -212,8 +212,8 @@ def _record_job_version(opened: OpenWorkspace, job: Job, now: datetime) -> None:
     """Records which version of a job's file is in force: from then on its scheduled times are due."""
     with suppress(ConfigError):  # a job without a file, or one that was broken since
         file = read_job_file(opened.workspace, job.slug)
-        if file.job and opened.agenda.in_force(job.slug).get(job.slug) != file.sha256:
-            opened.agenda.add_job_version(job.slug, file.sha256, file.text, now)
+        if file.job and opened.ledger.job_versions.in_force(job.slug).get(job.slug) != file.sha256:
+            opened.ledger.job_versions.add(job.slug, file.sha256, file.text, now)
 
 
 def _with_expected_rows(opened: OpenWorkspace, plan: Plan) -> Plan:

@@ -13,8 +13,8 @@ from core.errors import ConfigError, LedgerBusy
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.model.run import Run
-from core.records.agenda import ScheduledRun
 from core.records.opened import OpenWorkspace
+from core.records.scheduled_runs import ScheduledRun
 from core.scheduler.commands import cancel as cancel_run
 from core.scheduler.commands import cancel_job, require_unsent
 from core.workspace.jobs import find_job, load_jobs
@@ -41,13 +41,13 @@ def stop_runner(opened: OpenWorkspace, who: str, now: Callable[[], datetime]) ->
     Raises:
         LedgerBusy: It has not ended in its time.
     """
-    status = opened.agenda.runner()
+    status = opened.ledger.heartbeats.newest()
     if status is None or not status.is_alive(now()):
         return "no runner works here"
-    opened.agenda.ask("stop", asked_by=who, now=now())
+    opened.ledger.requests.submit("stop", asked_by=who, now=now())
     deadline = time.monotonic() + opened.settings.PSTT_STOP_TIMEOUT_S + STOP_SLACK_S
     while time.monotonic() < deadline:
-        status = opened.agenda.runner()
+        status = opened.ledger.heartbeats.newest()
         if status is None or not status.is_alive(now()):
             return "the runner has ended"
         time.sleep(POLL_EVERY_S)
@@ -84,23 +84,28 @@ def ask_for_run(
         AlreadySent: The scheduled time has succeeded, and `again` is not given.
         ConfigError: There is no such job, or the runner refuses.
     """
-    agenda, job = opened.agenda, find_job(opened.workspace, text)
+    ledger, job = opened.ledger, find_job(opened.workspace, text)
     if at is not None and at.tzinfo is None:
         at = at.replace(tzinfo=ZoneInfo(job.timezone))
     if not dry_run and (due := at or previous_scheduled_time(job, now())) is not None:
         require_unsent(opened.ledger, job, due, again=again)
     args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
-    number = agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
+    number = ledger.requests.submit("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
     if note := runner_note(opened, now()):
         answer = f"asked as request {number}; {note[0]}"
         return {"request_id": number, "state": "waiting", "answer": answer, "run_id": None}
     deadline = time.monotonic() + ANSWER_WITHIN_S
-    while (request := agenda.request(number)).state == "waiting" and time.monotonic() < deadline:
+    while (request := ledger.requests.get(number)).state == "waiting" and time.monotonic() < deadline:
         time.sleep(POLL_EVERY_S / 2)
     if request.state == "refused":
         raise ConfigError(f"the runner refused: {request.answer}")
     answer = request.answer or "the runner has not taken it"
-    return {"request_id": number, "state": request.state, "answer": answer, "run_id": agenda.run_of(number)}
+    return {
+        "request_id": number,
+        "state": request.state,
+        "answer": answer,
+        "run_id": ledger.scheduled_runs.run_of_request(number),
+    }
 
 
 def cancel(opened: OpenWorkspace, text: str, *, who: str, now: datetime) -> str:
@@ -110,18 +115,18 @@ def cancel(opened: OpenWorkspace, text: str, *, who: str, now: datetime) -> str:
         ConfigError: There is no such run or job, or nothing of it runs or waits.
     """
     try:
-        return cancel_run(opened.ledger, opened.agenda, text, who=who, now=now)
+        return cancel_run(opened.ledger, text, who=who, now=now)
     except ConfigError as error:
         try:
             slug = find_job(opened.workspace, text).slug
         except ConfigError:
             raise error from None
-    return cancel_job(opened.ledger, opened.agenda, slug, who=who, now=now)
+    return cancel_job(opened.ledger, slug, who=who, now=now)
 
 
 def runner_note(opened: OpenWorkspace, now: datetime) -> list[str]:
     """Returns a line that says that no runner works; empty if one does."""
-    status = opened.agenda.runner()
+    status = opened.ledger.heartbeats.newest()
     is_alive = status is not None and status.is_alive(now)
     return [] if is_alive else ["no runner works here: python -m core runner starts one"]
 
@@ -140,11 +145,11 @@ def past_scheduled_runs(
     Returns:
         Oldest first; None: it has no run.
     """
-    found = opened.agenda.scheduled_runs(now - timedelta(days=days), now, job)
+    found = opened.ledger.scheduled_runs.between(now - timedelta(days=days), now, job)
     known = {one.scheduled_run_id for one in found}
     waiting = [
         one
-        for one in opened.agenda.open_scheduled_runs()
+        for one in opened.ledger.scheduled_runs.unfinished()
         if one.scheduled_run_id not in known and job in (None, one.job)
     ]
     return [(one, opened.ledger.run(one.run_id) if one.run_id else None) for one in [*waiting, *found]]

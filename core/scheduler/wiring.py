@@ -40,14 +40,13 @@ def run_runner(
         ConfigError: A setting is wrong, or the clock is far behind what was seen before.
     """
     folder, settings = opened.workspace.root, opened.settings
-    with alone(opened.workspace, opened.agenda):
+    with alone(opened.workspace, opened.ledger):
         runner = Runner(
             opened.workspace,
             settings,
-            opened.agenda,
             opened.ledger,
             Processes(folder),
-            dry_runs=DryRuns(folder, opened.agenda, begin_process, settings.PSTT_WORKERS),
+            dry_runs=DryRuns(folder, opened.ledger, begin_process, settings.PSTT_WORKERS),
             now=now,
             version=__version__,
             note=note,
@@ -67,7 +66,7 @@ def _background_tasks(
             clusters, samples = used_clusters(jobs(), own.connections, own.settings, now())
             samples += [look(cluster, now()) for cluster in clusters]
             for sample in samples:
-                own.agenda.add_broker_sample(sample)
+                own.ledger.broker_samples.add(sample)
 
     def settle() -> None:
         if any(opened.workspace.pending_dir.glob("*.json")):

@@ -1,6 +1,6 @@
 """What became of a scheduled time, asked in the four places that answer it: page, receipt, health, alerts.
 
-Each case is the life of one job on a virtual clock, over the real planner, agenda and ledger. The four must agree.
+Each case is the life of one job on a virtual clock, over the real planner and ledger. The four must agree.
 """
 
 import hashlib
@@ -20,7 +20,6 @@ from core.model.run import Plan
 from core.notify.daily_report import make_receipt
 from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import slots_of_days
 from core.scheduler.planner import Planner
@@ -44,7 +43,6 @@ class Life:
 
     file: Path
     ledger: Ledger
-    agenda: Agenda
     outbox: Outbox
     at: datetime
     job: Job | None = None
@@ -58,22 +56,22 @@ class Life:
         """A person saves the job's file; the runner, where there is one, sees it."""
         self.job = job
         text = job_text(job)
-        self.agenda.add_job_version(job.slug, hashlib.sha256(text.encode()).hexdigest(), text, self.at)
+        self.ledger.job_versions.add(job.slug, hashlib.sha256(text.encode()).hexdigest(), text, self.at)
         if self.planner:
             self.planner.change(job.slug, job, self.at)
             if not job.enabled:
-                self.agenda.skip_planned(job.slug, "its job was disabled", self.at, calendar_only=True)
+                self.ledger.scheduled_runs.skip_planned(job.slug, "its job was disabled", self.at, calendar_only=True)
 
     def delete(self) -> None:
-        self.agenda.end_job(self.job.slug, self.at)
+        self.ledger.job_versions.end_job(self.job.slug, self.at)
         if self.planner:
             self.planner.change(self.job.slug, None, self.at)
-            self.agenda.skip_planned(self.job.slug, "its job file was deleted", self.at)
+            self.ledger.scheduled_runs.skip_planned(self.job.slug, "its job file was deleted", self.at)
         self.job = None
 
     def start(self) -> None:
         """The runner begins to work."""
-        self.planner = Planner(self.agenda, grace_s=60, longest_gap=timedelta(days=30))
+        self.planner = Planner(self.ledger, grace_s=60, longest_gap=timedelta(days=30))
         self.planner.open({self.job.slug: self.job} if self.job else {}, self.at, self.seen_at)
         self.work()
 
@@ -91,7 +89,7 @@ class Life:
 
     def work(self, waits: bool = False) -> None:
         self.planner.tick(self.at)
-        for scheduled_run in () if waits else self.agenda.startable(self.at):
+        for scheduled_run in () if waits else self.ledger.scheduled_runs.startable(self.at):
             self.run(scheduled_run.scheduled_at, scheduled_run.scheduled_run_id)
 
     def run(self, scheduled_at: datetime, scheduled_run_id: int | None = None, job: Job | None = None) -> None:
@@ -106,7 +104,7 @@ class Life:
         error = None if state == "succeeded" else QueryFailed("the query failed")
         self.ledger.finish(run_id, Outcome(state, rows_read=1, acknowledged=int(error is None), error=error), self.at)
         if scheduled_run_id is not None:
-            self.agenda.finish(scheduled_run_id, self.at)
+            self.ledger.scheduled_runs.finish(scheduled_run_id, self.at)
 
     # ── the four places ───────────────────────────────────────────────────────────────────────
 
@@ -115,12 +113,12 @@ class Life:
         return self.job or replace(HOURLY, enabled=False, scheduling_mode="manual", cron=None)
 
     def page(self, day: date = DAY) -> dict[str, str]:
-        slots = slots_of_days(self.known, self.ledger, self.agenda, day, day, self.at)
+        slots = slots_of_days(self.known, self.ledger, day, day, self.at)
         return {f"{slot.scheduled_at.astimezone(ROME):%H:%M}": slot.state for slot in slots}
 
     def receipt(self, day: date = DAY) -> dict[str, str]:
         jobs = [self.job] if self.job else []
-        made = make_receipt(self.ledger, self.agenda, self.outbox, jobs, day, self.at, "Europe/Rome")
+        made = make_receipt(self.ledger, self.outbox, jobs, day, self.at, "Europe/Rome")
         told = {}
         for of_job in made.jobs:
             told |= {slot.scheduled_at: "missing" for slot in of_job.missing}
@@ -132,7 +130,7 @@ class Life:
     def health(self) -> str:
         if self.job is None:
             return "none"
-        facts = health(self.agenda, self.ledger, self.outbox, [self.job], [], self.at, 0)
+        facts = health(self.ledger, self.outbox, [self.job], [], self.at, 0)
         return next((fact.status for fact in facts if fact.subject == "job export"), "none")
 
     def late(self) -> str:
@@ -142,7 +140,6 @@ class Life:
         job = replace(self.job, expect=Expect(by=f"{self.at.astimezone(ROME):%H:%M}"))
         rules = AlertRules(
             self.outbox,
-            self.agenda,
             self.ledger,
             rules_file=self.file,
             spool_dir=self.file.parent / "spool",
@@ -159,8 +156,8 @@ WORDS = {"succeeded": "complete", "running": "running", "partial": "partial"}
 @pytest.fixture
 def life(tmp_path):
     file = tmp_path / "ledger.sqlite"
-    with Ledger(file) as ledger, Agenda(file) as agenda, Outbox(file) as outbox:
-        yield Life(tmp_path / "alerts.json", ledger, agenda, outbox, rome(0, 10))
+    with Ledger(file) as ledger, Outbox(file) as outbox:
+        yield Life(tmp_path / "alerts.json", ledger, outbox, rome(0, 10))
 
 
 # ── lives ─────────────────────────────────────────────────────────────────────────────────────
@@ -176,7 +173,9 @@ def made_today_with_a_backfill_of_this_morning(life: Life) -> None:
     life.at = rome(4, 10)
     life.save(HOURLY)
     life.start()
-    life.agenda.plan_asked("export", [rome(1), rome(2)], kind="backfill", asked_by="anna", now=life.at)
+    life.ledger.scheduled_runs.plan_requested(
+        "export", [rome(1), rome(2)], kind="backfill", asked_by="anna", now=life.at
+    )
     life.work()
     life.until(rome(5, 5))
 
@@ -185,8 +184,8 @@ def a_backfill_of_a_time_before_the_job_was_made_is_cancelled(life: Life) -> Non
     life.at = rome(4, 10)
     life.save(HOURLY)
     life.start()
-    life.agenda.plan_asked("export", [rome(1)], kind="backfill", asked_by="anna", now=life.at)
-    life.agenda.skip_planned("export", "cancelled by anna", life.at)
+    life.ledger.scheduled_runs.plan_requested("export", [rome(1)], kind="backfill", asked_by="anna", now=life.at)
+    life.ledger.scheduled_runs.skip_planned("export", "cancelled by anna", life.at)
     life.until(rome(5, 5))
 
 
@@ -303,7 +302,9 @@ def catch_up(which: str) -> Callable[[Life], None]:
 def missed_then_backfilled(life: Life) -> None:
     runner_off(life, replace(HOURLY, catch_up="none"))
     life.start()
-    life.agenda.plan_asked("export", [rome(3), rome(4)], kind="backfill", asked_by="anna", now=life.at)
+    life.ledger.scheduled_runs.plan_requested(
+        "export", [rome(3), rome(4)], kind="backfill", asked_by="anna", now=life.at
+    )
     life.work()
     life.until(rome(5, 30))
 
@@ -324,7 +325,7 @@ def cancelled_while_it_waits(life: Life) -> None:
     life.until(rome(1, 30))
     life.at = rome(2)
     life.work(waits=True)
-    life.agenda.skip_planned("export", "cancelled by anna", life.at)
+    life.ledger.scheduled_runs.skip_planned("export", "cancelled by anna", life.at)
     life.at = rome(2, 30)
 
 
@@ -477,7 +478,7 @@ def test_a_job_made_in_november_with_a_run_for_january_misses_no_day_before_nove
     life.save(DAILY)
     life.run(rome(2))
     life.at = datetime(2026, 11, 27, 9, tzinfo=UTC)
-    slots = slots_of_days(DAILY, life.ledger, life.agenda, date(2026, 1, 1), date(2026, 11, 27), life.at)
+    slots = slots_of_days(DAILY, life.ledger, date(2026, 1, 1), date(2026, 11, 27), life.at)
     assert [(slot.day, slot.state) for slot in slots] == [(DAY, B), (date(2026, 11, 27), M)]
 
 
@@ -498,7 +499,7 @@ def test_both_clock_changes(life, day, cron, times, has_runner):
     if has_runner:
         life.start()
     life.until(rome(0, 10, day=day + timedelta(days=1)))
-    slots = slots_of_days(job, life.ledger, life.agenda, day, day, life.at)
+    slots = slots_of_days(job, life.ledger, day, day, life.at)
     assert [f"{slot.scheduled_at.astimezone(ROME):%H:%M}" for slot in slots] == times
     assert {slot.state for slot in slots} == {B if has_runner else M}
     assert life.receipt(day) == life.page(day)
@@ -511,7 +512,7 @@ def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks
     life.save(HOURLY)
     life.until(rome(2, 5))
     (tmp_path / "queries").mkdir()
-    JobRegistry(tmp_path / "queries", life.agenda, lambda: life.at).refresh()
+    JobRegistry(tmp_path / "queries", life.ledger, lambda: life.at).refresh()
     life.job = None
     life.until(rome(4, 5))
     assert life.page() == life.receipt() == {"01:00": M, "02:00": M}
@@ -525,7 +526,7 @@ def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(t
         older = {version: files for version, files in core.records.store.SCHEMAS.items() if version < 4}
         patch.setattr(core.records.store, "SCHEMAS", older)
         patch.setattr(core.records.store, "SCHEMA_VERSION", 3)
-        with Agenda(file) as agenda:
+        with Ledger(file) as ledger:
             for hour, text in ((1, job_text(HOURLY)), (2, job_text(replace(HOURLY, enabled=False)))):
                 row = {
                     "job": "export",
@@ -534,7 +535,7 @@ def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(t
                     "seen_at": f"2026-01-17T0{hour}:30:00.000000Z",
                     "saved_by": "",
                 }
-                agenda._write("insert_job_version", row)
-    with Agenda(file) as agenda, Ledger(file) as ledger:
-        slots = slots_of_days(HOURLY, ledger, agenda, DAY, DAY, rome(9))
+                ledger.job_versions._write("insert", row)
+    with Ledger(file) as ledger:
+        slots = slots_of_days(HOURLY, ledger, DAY, DAY, rome(9))
     assert [slot.scheduled_at.hour for slot in slots] == [2]

@@ -25,6 +25,7 @@ from ui.components.difference import show_difference
 from ui.components.problem import guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.formats import milliseconds, moment, size
 from ui.language import t
 
@@ -209,7 +210,7 @@ def _usual_environment(document: Mapping[str, Any]) -> None:
 def _cluster_box(clusters: Sequence[str], key: str) -> str | None:
     if not clusters:
         return None
-    default = data.frame().environment
+    default = workspace_status().environment
     index = list(clusters).index(default) if default in clusters else 0
     return st.selectbox(t("Cluster"), clusters, index=index, key=key, width=280)
 
@@ -257,13 +258,13 @@ def _topic(cluster: str | None, topic: str) -> None:
 def _versions(document: Mapping[str, Any]) -> None:
     """Every version of the file that was saved or found, what is different in it, and the way back."""
     with data.opened() as app:
-        versions = app.agenda.connections_versions()
+        versions = app.ledger.connections_versions.newest_first()
     st.subheader(t("Versions"), anchor=False)
     with st.expander(t("Earlier versions of connections.json")):
         if not versions:
             st.markdown(t("No earlier version is known yet; each one that is saved, or that a runner finds, is kept."))
             return
-        zone = data.frame().timezone
+        zone = workspace_status().timezone
         names = {
             version.sha256: f"{moment(version.seen_at, zone, seconds=True)} · {version.saved_by or t('found on disk')}"
             for version in versions

@@ -8,12 +8,13 @@ from typing import Any
 import streamlit as st
 
 from core.errors import NotAuthorised
-from core.records.agenda import RequestKind
+from core.records.requests import RequestKind
 from ui import data
 from ui.access import may, visitor
 from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.language import t
 
 __all__ = ["ask", "progress"]
@@ -33,9 +34,9 @@ def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Ma
         raise NotAuthorised(t("only an operator may do this"), remedy=t("ask an admin for the role"))
     who = visitor().name
     with data.opened() as app:
-        number = app.agenda.ask(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
+        number = app.ledger.requests.submit(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
         object_ = f"run {run_id}" if run_id else f"job {job}"
-        app.agenda.audit(who, kind, object_, data.now(), after={"request": number, **dict(args or {})})
+        app.ledger.audit.add(who, kind, object_, data.now(), after={"request": number, **dict(args or {})})
     st.session_state.setdefault(_ASKED, []).append(number)
     return number
 
@@ -62,13 +63,13 @@ def _word(kind: RequestKind) -> str:
 @fragment(run_every=1)
 def _progress() -> None:
     numbers: list[int] = st.session_state.get(_ASKED, [])[-SHOWN:]
-    frame = data.frame()
+    status = workspace_status()
     with data.opened() as app:
-        requests = [app.agenda.request(number) for number in reversed(numbers)]
+        requests = [app.ledger.requests.get(number) for number in reversed(numbers)]
         runs = {
             request.request_id: [
                 scheduled_run.run_id
-                for scheduled_run in app.agenda.scheduled_runs_of(request.request_id)
+                for scheduled_run in app.ledger.scheduled_runs.of_request(request.request_id)
                 if scheduled_run.run_id
             ]
             for request in requests
@@ -77,7 +78,7 @@ def _progress() -> None:
         subject = plain(request.job or request.run_id or "")
         text = f"{t('request {number}', number=request.request_id)} · {_word(request.kind)} {subject}"
         answer = f": {plain(request.answer)}" if request.answer else ""
-        if request.state == "waiting" and not frame.runner_lives(data.now()):
+        if request.state == "waiting" and not status.runner_is_alive(data.now()):
             st.warning(
                 f"{text}: {t('it waits until a runner works:')} `python -m core runner`",
                 icon=":material/hourglass_empty:",
