@@ -187,3 +187,9 @@ def test_the_powershell_wrapper_knows_the_same_actions_and_options():
     assert set(re.findall(r"'(--[a-z-]+)'", script)) <= options
     (actions,) = re.findall(r"ValidateSet\(([^)]*)\)", script)
     assert set(re.findall(r"'(\w+)'", actions)) == {"install", "uninstall", "start", "stop", "restart", "status"}
+
+
+def test_the_service_of_this_installation_runs_in_the_folder_of_core_and_ui(tmp_path):
+    service = Service.here(tmp_path, page=True, account="", stop_timeout_s=30, given_name="")
+    assert (Path(service.home) / "ui" / "app.py").is_file()
+    assert (Path(service.home) / "core" / "__main__.py").is_file()
