@@ -137,10 +137,7 @@ def test_a_new_workspace_passes_everything_and_stays_as_it_was(scene: Scene) -> 
     assert [path.name for path in scene.root.iterdir()] == ["connections.json"]
 
 
-# ── the machine ───────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_clock_is_told_in_the_time_zone_of_the_workspace(scene: Scene) -> None:
+def test_the_clock_is_reported_in_the_time_zone_of_the_workspace(scene: Scene) -> None:
     assert scene.only("clock") == CheckResult("pass", "clock", "2026-01-17 11:30:00 Europe/Rome")
 
 
@@ -159,14 +156,13 @@ def test_an_old_python_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("limit", "status"), [("LITTLE_SPACE_BYTES", "warn"), ("NO_SPACE_BYTES", "fail")])
-def test_a_disk_below_a_limit_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, status: str) -> None:
+def test_a_disk_below_a_limit_is_reported(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, status: str
+) -> None:
     monkeypatch.setattr(doctor, limit, 10**18)  # no disk of a test machine can be filled for this
     result = scene.only("disk")
     assert (result.status, result.remedy) == (status, "make room on the disk of the workspace")
     assert "GB free" in result.text
-
-
-# ── the workspace ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that even an administrator cannot write")
@@ -302,10 +298,7 @@ def test_metrics_filled_with_garbage_fail_with_the_command_that_makes_them_again
     assert "python -m core metrics rebuild" in result.remedy
 
 
-# ── databases ─────────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_a_database_says_stands_under_its_name(scene: Scene) -> None:
+def test_results_of_a_database_have_its_name(scene: Scene) -> None:
     scene.databases = [A00]
     scene.database = Database(
         CheckResult("pass", "version", "SQLite 3.45"),
@@ -329,7 +322,7 @@ def test_a_connection_whose_secret_is_missing_fails_and_the_next_is_looked_at(sc
     assert scene.only("database B00").status == "pass"
 
 
-def test_an_odbc_driver_that_is_not_installed_is_told_before_the_server_is_tried(scene: Scene) -> None:
+def test_an_odbc_driver_that_is_not_installed_is_reported_before_the_server_is_contacted(scene: Scene) -> None:
     pytest.importorskip("pyodbc", exc_type=ImportError)
     server = {"host": "bosc.example.com", "database": "BOSC", "driver": "ODBC Driver 99"}
     scene.databases = [{"name": "BOSC", "db_type": "sqlserver", **server}]
@@ -339,10 +332,7 @@ def test_an_odbc_driver_that_is_not_installed_is_told_before_the_server_is_tried
     assert scene.look("database BOSC") == []
 
 
-# ── clusters ──────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_cluster_that_answers_is_told_with_the_topics_of_its_jobs(scene: Scene) -> None:
+def test_a_cluster_that_answers_is_reported_with_the_topics_of_its_jobs(scene: Scene) -> None:
     scene.clusters = {"collaudo": CLUSTER}
     other = replace(JOB, slug="other", kafka_config=KafkaConfig())
     excel = replace(JOB, slug="excel", export_format="excel", kafka_config=KafkaConfig(topic="never"))

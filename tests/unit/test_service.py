@@ -1,4 +1,4 @@
-"""The service: what NSSM and systemd would be told, step by step, and what a person sees when they say no."""
+"""The service: the calls of NSSM and systemd, step by step, and the error when one is refused."""
 
 from __future__ import annotations
 
