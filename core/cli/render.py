@@ -18,7 +18,7 @@ from core.run.preview import file_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from core.admin.check import Problem
+    from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
     from core.errors import ConfigError
     from core.files.parity import Parity
@@ -478,7 +478,7 @@ def _by_count(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def problem_lines(problems: Sequence[Problem], workspace: str) -> list[str]:
+def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
     """Returns each problem of a workspace's files with its remedy, then how many there are."""
     lines = []
     for problem in problems:
