@@ -206,7 +206,7 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
-    from core.sql.query import load
+    from core.sql.parser import load
 
     return load(path, find_dialect(db_type))
 

@@ -22,7 +22,7 @@ from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
 from core.run.planning import bound
-from core.sql.query import load
+from core.sql.parser import load
 from core.sql.values import as_text
 from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs

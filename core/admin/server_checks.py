@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import BrokerUnavailable, PsttError, SourceUnavailable
 from core.kafka import open_publisher
+from core.kafka.clients import CLIENTS
 from core.model.check_result import CheckResult
 from core.model.connection import Cluster, DatabaseConnection
 from core.model.job import Job
@@ -135,7 +136,7 @@ def _cluster(cluster: Cluster, wanted: Mapping[str, Job], subject: str, servers:
         yield CheckResult("pass", subject, text)
     for topic, job in wanted.items():
         yield _topic(cluster, subject, topic, job, topics)
-    if cluster.client != "confluent":
+    if not CLIENTS[cluster.client].reports_rights:
         yield CheckResult("pass", subject, f"{cluster.client} does not tell what this account may do there")
     elif not cluster.mock_brokers:
         names = {info.name for info in topics}
@@ -211,7 +212,7 @@ def check_identity(
         return
     transactional = [job for job in jobs if job.delivery == "exactly_once" and job.export_format == "kafka"]
     for cluster in dict.fromkeys(_cluster_of(job, connections, settings) for job in transactional):
-        if cluster is not None and not cluster.mock_brokers and cluster.client != "kafka-python-ng":
+        if cluster is not None and not cluster.mock_brokers and CLIENTS[cluster.client].is_idempotent:
             yield from guarded("identity", partial(_identity, workspace, settings, known, cluster, servers))
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_model
 
 from core.errors import ConfigError
+from core.kafka.clients import CLIENTS
 from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, Secret
 from core.model.dialect import Dialect
 from core.model.job import Job
@@ -20,7 +21,7 @@ from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference, resolve_secret
 from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
-from core.workspace.validation import StrictModel, completed_from, validation_errors
+from core.workspace.validation import StrictModel, completed_from, one_of, validation_errors
 
 __all__ = ["CLUSTER_KEYS", "DATABASE_KEYS", "Connections", "load_connections"]
 
@@ -31,19 +32,12 @@ def _not_blank(name: str) -> str:
     return name
 
 
-def _known_database(db_type: str) -> str:
-    if db_type not in database_types():
-        *others, last = map(repr, database_types())
-        raise ValueError(f"input should be {', '.join(others)} or {last}")
-    return db_type
-
-
 @completed_from(DatabaseConnection)
 class _Database(StrictModel):
     """One entry of `connections`: secrets and paths as the file has them."""
 
     name: Annotated[str, AfterValidator(_not_blank)]
-    db_type: Annotated[str, AfterValidator(_known_database)]
+    db_type: Annotated[str, AfterValidator(one_of(database_types))]
     port: Annotated[int, Field(ge=1, le=65_535)] | None
     password: Annotated[str | None, Field(repr=False)]
     sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"]
@@ -269,7 +263,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
     if bool(values["ssl_certfile"]) != bool(values["ssl_keyfile"]):
         found.append(("ssl_certfile and ssl_keyfile belong together", "give both or none"))
-    if values["enable_idempotence"] and values["max_in_flight_requests"] > 5 and values["client"] == "confluent":
+    if (
+        values["enable_idempotence"]
+        and values["max_in_flight_requests"] > 5
+        and CLIENTS[values["client"]].is_idempotent
+    ):
         found.append(
             ("idempotence allows at most 5 max_in_flight_requests", "lower it, or set enable_idempotence to false")
         )

@@ -11,10 +11,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from core.errors import ConfigError
 from core.workspace.json_file import JsonFile, nearest
 
-__all__ = ["StrictModel", "completed_from", "validation_errors"]
+__all__ = ["StrictModel", "completed_from", "one_of", "validation_errors"]
 
 NOT_AN_OBJECT = "input should be a valid object; write { … }"
 """Instead of pydantic's text, which names a class of ours."""
+
+
+def one_of(names: Callable[[], Collection[str]]) -> Callable[[str], str]:
+    """Returns a validator that accepts the names of a registry; its text is pydantic's own for a Literal."""
+
+    def validate(value: str) -> str:
+        if value not in names():
+            *others, last = map(repr, names())
+            raise ValueError(f"input should be {', '.join(others)} or {last}")
+        return value
+
+    return validate
 
 
 class StrictModel(BaseModel):
