@@ -10,6 +10,7 @@ from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan, RunFile, Verification, VerificationProblem
 from core.records.ledger import Ledger
+from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
 from ui.access import Visitor

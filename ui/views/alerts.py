@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.errors import ConfigError
 from core.notify.outbox import Incident, OutboxMessage
-from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
+from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document, read_alerts
 from core.notify.wiring import mail_server_of
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
@@ -138,8 +138,6 @@ def _read_again() -> None:
 
 def _merge(document: dict[str, Any], given: Mapping[str, Any]) -> bool:
     """Puts what the file says over the defaults; whether it has the shape of one."""
-    from core.notify.rules import read_alerts
-
     alerts, problems = read_alerts(data.workspace().alerts_file)
     for error in problems:
         problem(error)

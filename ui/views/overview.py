@@ -276,7 +276,7 @@ def _tables(scope: SendFilter, days: int) -> None:
         rows = [
             {
                 t("Job"): job.name,
-                t("Next fire"): _next(job, seen),
+                t("Next run"): _next(job, seen),
                 t("Topic"): job.topic,
                 t("Last verdict"): verdict_word(job.last_run.verdict) if job.last_run else t("has not run"),
                 t("Last scheduled time"): moment(job.last_run.scheduled_at, job.timezone) if job.last_run else "",
