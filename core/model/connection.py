@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any, Literal
 
 __all__ = ["Cluster", "DatabaseConnection", "Destination", "Secret"]
-
-DbType = Literal["oracle", "sqlserver", "postgresql", "sqlite"]
 
 
 class Secret:
@@ -49,7 +43,8 @@ class DatabaseConnection:
     """One entry of `connections` in connections.json, its secret resolved."""
 
     name: str
-    db_type: DbType
+    db_type: str
+    """A name of the registry `core.sources`."""
     environment: str = ""
     host: str = ""
     port: int | None = None
@@ -126,6 +121,3 @@ class Destination:
     """The cluster's own id, which no renaming and no other address changes."""
     bootstrap_servers: str = ""
     """Its addresses at that time."""
-
-
-DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")

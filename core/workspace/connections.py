@@ -13,7 +13,9 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_m
 
 from core.errors import ConfigError
 from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, Secret
+from core.model.dialect import Dialect
 from core.model.job import Job
+from core.sources import database_types, find_dialect
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference, resolve_secret
@@ -29,12 +31,19 @@ def _not_blank(name: str) -> str:
     return name
 
 
+def _known_database(db_type: str) -> str:
+    if db_type not in database_types():
+        *others, last = map(repr, database_types())
+        raise ValueError(f"input should be {', '.join(others)} or {last}")
+    return db_type
+
+
 @completed_from(DatabaseConnection)
 class _Database(StrictModel):
     """One entry of `connections`: secrets and paths as the file has them."""
 
     name: Annotated[str, AfterValidator(_not_blank)]
-    db_type: Literal["oracle", "sqlserver", "postgresql", "sqlite"]
+    db_type: Annotated[str, AfterValidator(_known_database)]
     port: Annotated[int, Field(ge=1, le=65_535)] | None
     password: Annotated[str | None, Field(repr=False)]
     sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"]
@@ -44,13 +53,6 @@ class _Database(StrictModel):
     read_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None = None
     """None: PSTT_READ_TIMEOUT_S."""
 
-
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "oracle": ("host", "username"),
-    "sqlserver": ("host", "database"),
-    "postgresql": ("host", "database", "username"),
-    "sqlite": ("database",),
-}
 
 # setting of a cluster → field of `Cluster`, where the names differ
 _RENAMED = {"batch_size": "batch_size_bytes", "max_request_size": "max_request_size_bytes"}
@@ -111,9 +113,9 @@ class Connections:
             n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
         ]
 
-    def database_type(self, name: str) -> str:
-        """The `db_type` of a connection; needs no secret."""
-        return self._database(name)[0].db_type
+    def dialect(self, name: str) -> Dialect:
+        """Returns the rules of a connection's database; needs no secret and no driver."""
+        return find_dialect(self._database(name)[0].db_type)
 
     def environment_of(self, name: str) -> str:
         """The environment of a connection; needs no secret."""
@@ -162,7 +164,7 @@ class Connections:
         if entry.sslrootcert:
             values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
         values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
-        if entry.db_type == "sqlite":
+        if find_dialect(entry.db_type).connection.is_file:
             values["database"] = str(self._workspace.root / entry.database)
         return DatabaseConnection(**values)
 
@@ -352,6 +354,7 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
 def _check_database(
     file: JsonFile, place: tuple[str | int, ...], entry: _Database, connections: Connections
 ) -> list[ConfigError]:
+    rules = find_dialect(entry.db_type).connection
     problems = []
     if entry.name in connections._databases:
         problems.append(
@@ -359,14 +362,15 @@ def _check_database(
         )
     problems += [
         file.error(place, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
-        for key in REQUIRED[entry.db_type]
+        for key in rules.required
         if not getattr(entry, key)
     ]
-    if entry.db_type == "oracle" and bool(entry.service_name) == bool(entry.sid):
+    if rules.exactly_one_of and sum(bool(getattr(entry, key)) for key in rules.exactly_one_of) != 1:
+        keys = " or ".join(f'"{key}"' for key in rules.exactly_one_of)
         problems.append(
             file.error(
                 place,
-                f'connection "{entry.name}" (oracle) needs "service_name" or "sid"',
+                f'connection "{entry.name}" ({entry.db_type}) needs {keys}',
                 remedy="give exactly one of them",
             )
         )

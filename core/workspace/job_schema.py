@@ -1,4 +1,4 @@
-"""The shape of a job file: which keys there are and which values each may have."""
+"""The schema of a job file: which values each key may have. `core.model.job` has the keys, types and defaults."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from core.calendar.cron import check_cron
 from core.calendar.templates import DIRECTIVES
 from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange, TypeOverride
 from core.workspace.connections import TOPIC_NAME
-from core.workspace.settings import ADDRESS, known_zone
+from core.workspace.settings import EMAIL_ADDRESS, known_zone
 from core.workspace.validation import StrictModel, completed_from
 
-__all__ = ["Address", "JobShape", "Topic"]
+__all__ = ["EmailAddress", "JobShape", "Topic"]
 
 LONGEST_S = 366 * 86_400
-"""Nothing is due less often than once a year; sums with the clock then never leave the calendar."""
+"""The longest interval and timeout: one year. A datetime plus this never exceeds year 9999."""
 
 
 def _topic(name: str) -> str:
@@ -32,11 +32,11 @@ Topic = Annotated[
     AfterValidator(_topic),
     Field(json_schema_extra={"pattern": f"^{TOPIC_NAME.pattern}$"}),
 ]
-"""A topic's name; a client written in C would take what comes before a NUL for another topic."""
+"""A topic's name. A NUL in it would end the name in a client written in C."""
 
 
 def _address(text: str) -> str:
-    if not ADDRESS.fullmatch(text):
+    if not EMAIL_ADDRESS.fullmatch(text):
         raise ValueError("this is no e-mail address")
     return text
 
@@ -77,13 +77,13 @@ def _date_format(text: str) -> str:
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 29.0 is the integer 29."""
+    """Turns 29.0 into 29: JSON does not distinguish integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, Field(min_length=1)]
-Address = Annotated[str, AfterValidator(_address)]
+EmailAddress = Annotated[str, AfterValidator(_address)]
 DateFormat = Annotated[str, AfterValidator(_date_format)]
 
 
@@ -112,7 +112,7 @@ class CsvShape(StrictModel):
 class EmailShape(StrictModel):
     """`email_notification`."""
 
-    recipients: list[Address]
+    recipients: list[EmailAddress]
 
 
 @completed_from(RowRange)
@@ -133,7 +133,7 @@ class ExpectShape(StrictModel):
 
 @completed_from(Job, without=("slug",))
 class JobShape(StrictModel):
-    """The whole file; what each key means stands at `core.model.job.Job`."""
+    """The whole file; `core.model.job.Job` explains each key."""
 
     name: Name
     query: Annotated[str, AfterValidator(_query)]

@@ -1,7 +1,7 @@
 """Settings from the environment and `.env`, with the origin of each value.
 
-Order: job, connections.json, environment, `.env`, default. A value keeps its origin, because the
-question behind most wrong settings is "where did that come from?".
+Precedence: job, connections.json, environment, `.env`, default. A value keeps its origin, because the question behind
+most wrong settings is where they came from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ from core.workspace.paths import Workspace
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
 
 MASK = "***"
-ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
+EMAIL_ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
 SECRETS = {"KAFKA_SASL_PASSWORD", "PSTT_SMTP_PASSWORD"}
 OURS = ("KAFKA_", "PSTT_")
 DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
@@ -50,7 +51,7 @@ DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One setting as `python -m core config` lists it."""
+    """One setting as `python -m core config` shows it."""
 
     name: str
     value: str | None
@@ -58,7 +59,7 @@ class SettingRow:
 
 
 class Settings(BaseModel):
-    """Every setting, typed. What each means stands in `.env.example`."""
+    """Every setting, typed. `.env.example` explains each."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,22 +123,22 @@ class Settings(BaseModel):
     @classmethod
     def _known_addresses(cls, text: str | None) -> str | None:
         for address in addresses(text):
-            if not ADDRESS.fullmatch(address):
+            if not EMAIL_ADDRESS.fullmatch(address):
                 raise ValueError(f"{address!r} is no e-mail address; several are separated by commas")
         return text
 
     def origin(self, name: str) -> str:
-        """Where a value came from: `environment`, `.env, line 4`, `default`."""
+        """Returns where a value came from: `environment`, `.env, line 4`, `default`."""
         return self._origins.get(name, "default")
 
     def __getstate__(self) -> dict[Any, Any]:
-        """A copy in another process, or in a file, does not hold the secrets."""
+        """Masks the secrets in a pickled copy."""
         state = super().__getstate__()
         hidden = {name: SecretStr(MASK) for name in SECRETS if state["__dict__"].get(name)}
         return {**state, "__dict__": {**state["__dict__"], **hidden}}
 
     def table(self) -> list[SettingRow]:
-        """Every setting, secrets masked."""
+        """Returns every setting with secrets masked."""
         rows = []
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -147,7 +148,7 @@ class Settings(BaseModel):
 
 
 def addresses(text: str | None) -> tuple[str, ...]:
-    """`anna@example.com, carlo@example.com` one by one."""
+    """Splits `anna@example.com, carlo@example.com`."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
@@ -155,9 +156,7 @@ SETTING_NAMES = tuple(Settings.model_fields)
 
 
 def known_zone(name: str) -> str:
-    """The name itself, if the time zone database has it."""
-    import zoneinfo
-
+    """Returns the name, or raises ValueError if the time zone database does not have it."""
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -166,7 +165,7 @@ def known_zone(name: str) -> str:
 
 
 def read_env_file(file: Path) -> dict[str, tuple[str, int]]:
-    """Name → value and line of each entry of a `.env`; empty values count as not given."""
+    """Returns name → (value, line) of each entry of a `.env`; an empty value counts as not set."""
     if not file.exists():
         return {}
     try:
@@ -193,7 +192,7 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     """Reads `.env` and the environment.
 
     Raises:
-        ConfigError: A name of ours in `.env` is unknown, or a value is not allowed; says where it came from.
+        ConfigError: The first problem: an unknown KAFKA_ or PSTT_ name in `.env`, or a value that is not allowed.
     """
     settings, problems = read_settings(workspace, environ)
     if settings is None:
@@ -202,7 +201,11 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
 
 
 def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Settings | None, list[ConfigError]]:
-    """The settings, or all their problems; a `.env` that cannot be read raises."""
+    """Returns the settings, or None and every problem.
+
+    Raises:
+        ConfigError: `.env` cannot be read.
+    """
     entries = read_env_file(workspace.env_file)
     problems = [
         ConfigError(
@@ -240,9 +243,9 @@ def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Set
 
 
 def mistyped(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Variables of the environment that look like a setting and are none, each with the nearest one.
+    """Returns variables of the environment that are probably misspelled settings, each with the nearest setting.
 
-    KAFKA_HOME, KAFKA_OPTS and the like belong to others, so only a near miss counts.
+    KAFKA_HOME, KAFKA_OPTS and the like belong to other programs, so only a near miss counts.
     """
     found = []
     for name in sorted(environ):
