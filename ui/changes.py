@@ -27,8 +27,8 @@ from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
-    from core.admin.doctor import Fact
     from core.kafka.topic_settings import TopicSetting
+    from core.model.check_result import CheckResult
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.smtp import DeliveryResult
@@ -51,7 +51,7 @@ def require(role: access.Role) -> str:
     if not access.may(role):
         only = t("only an admin may do this") if role == "admin" else t("only an operator may do this")
         raise NotAuthorised(only, remedy=t("ask an admin for the role"))
-    return access.visitor().name
+    return access.current_user().name
 
 
 def _changed() -> None:
@@ -331,14 +331,14 @@ def store_secret(reference: str, value: str) -> None:
         app.ledger.audit.add(who, "store", f"secret {reference}", data.now())
 
 
-def test_database(name: str) -> list[Fact]:
+def test_database(name: str) -> list[CheckResult]:
     """What was found on reaching a database."""
     require("operator")
     with data.opened() as app:
         return list(app.examine_database(name))
 
 
-def test_cluster(name: str | None) -> list[Fact]:
+def test_cluster(name: str | None) -> list[CheckResult]:
     """What was found on reaching a cluster."""
     require("operator")
     with data.opened() as app:

@@ -16,7 +16,7 @@ from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 SQL = """define DATA='2026-01-01'  --Obbligatorio: Data estrazione (YYYY-MM-DD)
 define SITE='ROMA'  --Opzionale: Sede
@@ -26,7 +26,7 @@ SELECT lpad(g::text, 12, '0') AS barcode, g AS n, '&DATA' AS data, '&SITE' AS si
 
 @pytest.fixture
 def as_viewer(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("vera", "viewer"))
 
 
 @pytest.fixture

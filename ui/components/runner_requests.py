@@ -1,4 +1,4 @@
-"""What is asked of the runner, and what became of it: the page itself runs nothing."""
+"""Requests to the runner, and their progress. The page itself runs nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import streamlit as st
 from core.errors import NotAuthorised
 from core.records.requests import RequestKind
 from ui import data
-from ui.access import may, visitor
+from ui.access import current_user, may
 from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
@@ -25,14 +25,14 @@ SHOWN_RUNS = 5
 
 
 def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Mapping[str, Any] | None = None) -> int:
-    """Asks the runner in the visitor's name and writes down who asked; the request's number.
+    """Sends a request to the runner in the user's name. Returns the number of the request.
 
     Raises:
-        NotAuthorised: The visitor is no operator.
+        NotAuthorised: The user is no operator.
     """
     if not may("operator"):
         raise NotAuthorised(t("only an operator may do this"), remedy=t("ask an admin for the role"))
-    who = visitor().name
+    who = current_user().name
     with data.opened() as app:
         number = app.ledger.requests.submit(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
         object_ = f"run {run_id}" if run_id else f"job {job}"
@@ -42,7 +42,7 @@ def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Ma
 
 
 def progress() -> None:
-    """What became of what this session asked last."""
+    """Draws the progress of the requests that this session sent last."""
     if st.session_state.get(_ASKED):
         _progress()
 

@@ -1,4 +1,4 @@
-"""Runs: what happened, and all about one run."""
+"""Runs: what happened. The list, and everything about one run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["show"]
 PER_PAGE = 50
 Days = tuple[date, date] | None
 _REPLAYING = "replaying"
-"""Which run the open dialog is about, and whether only its rejects."""
+"""Session key: the run of the open dialog, and whether only its rejects are sent again."""
 STATES: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -46,9 +46,6 @@ def show() -> None:
         _one(run_id)
     else:
         _list()
-
-
-# ── the list ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _list() -> None:
@@ -82,7 +79,7 @@ def _filters() -> tuple[SendFilter, list[str], Days, Days]:
 
 
 def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[str | None], str]) -> str | None:
-    """A filter that the address may name, as a link does (`asked`) or as it was chosen."""
+    """Draws a filter. Its first value comes from the address: from a link (`asked`), or as it was chosen."""
     wanted = st.query_params.get(asked)
     return st.selectbox(
         label,
@@ -96,7 +93,7 @@ def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[s
 
 
 def _days(asked: str, key: str, label: str, explained: str) -> Days:
-    """As `_choose`, for a span of days; None: whenever."""
+    """As `_choose`, for a range of days; None: any."""
     wanted = _day(st.query_params.get(asked))
     days = st.date_input(
         label,
@@ -172,9 +169,6 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         )
 
 
-# ── one run ───────────────────────────────────────────────────────────────────────────────────
-
-
 def _one(run_id: str) -> None:
     link("runs", t("all runs"), icon=":material/arrow_back:")
     progress()
@@ -242,9 +236,6 @@ def _parameters(run: Run) -> None:
         )
 
 
-# ── what can be done with it ──────────────────────────────────────────────────────────────────
-
-
 def _cancel(run: Run) -> None:
     if run.cancel_asked_at is not None:
         st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
@@ -307,7 +298,7 @@ def _reads_otherwise(choice: ReplayOptions) -> str:
 
 
 def _where_to(choice: ReplayOptions) -> ReplayTo:
-    """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
+    """The run's own topic and cluster, unless the user chooses those that the job has now."""
     if not choice.differs:
         return "run"
     own, now = choice.own, choice.of_job
@@ -322,7 +313,7 @@ def _where_to(choice: ReplayOptions) -> ReplayTo:
 
 
 def _named(topic: str, cluster: str) -> str:
-    """Both, escaped for Markdown."""
+    """Topic and cluster, escaped for Markdown."""
     return t("{topic} on {cluster}", topic=plain(topic), cluster=plain(cluster))
 
 
@@ -340,9 +331,6 @@ def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
         count=number(run.acknowledged),
         place=place,
     )
-
-
-# ── its parts ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _timeline(detail: RunDetail) -> None:
