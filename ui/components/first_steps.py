@@ -18,10 +18,15 @@ __all__ = ["show"]
 def show() -> None:
     """Draws three steps, each with a button, and the button of the demo."""
     st.markdown(t("This workspace has no job yet. Three steps to the first message:"))
-    done = first_steps_done()
+    progress = first_steps_done()
     steps = (
-        ("connections", t("1. A connection"), t("Say where the database and the Kafka cluster are."), done.connection),
-        ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), done.query),
+        (
+            "connections",
+            t("1. A connection"),
+            t("Say where the database and the Kafka cluster are."),
+            progress.connection,
+        ),
+        ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), progress.query),
         ("jobs", t("3. A job"), t("Say which columns make the key, which topic, and when."), False),
     )
     for column, (view, title, text, done) in zip(st.columns(3, gap="medium"), steps, strict=True):
