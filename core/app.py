@@ -203,7 +203,7 @@ class App(_Moved):
 
     def rejects(self, run: Run) -> list[Reject]:
         """Returns the first 100,000 rejects of a run."""
-        return list(islice(self.ledger.rejects(run.run_id), SHOWN_REJECTS))
+        return list(islice(self.ledger.rejects.of_run(run.run_id), SHOWN_REJECTS))
 
     def plan(
         self,

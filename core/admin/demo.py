@@ -126,7 +126,7 @@ def _require_unused(folder: Path) -> None:
     ledger_file = Workspace(folder).ledger_file
     if is_empty and ledger_file.exists():
         with Ledger(ledger_file) as ledger:
-            is_empty = not ledger.runs(limit=1)
+            is_empty = not ledger.history.newest(limit=1)
     if not is_empty:
         raise ConfigError(
             f"{folder} is not an empty folder and no demo",

@@ -197,7 +197,7 @@ def _ledger(file: Path, now: datetime) -> Iterator[CheckResult]:
         yield CheckResult("pass", "ledger", "not made yet, the first run makes it")
         return
     with Ledger(file) as ledger:
-        newest = next(iter(ledger.runs(None, 1)), None)
+        newest = next(iter(ledger.history.newest(None, 1)), None)
     damage = _damage(file)
     if damage:
         remedy = (

@@ -83,7 +83,7 @@ class Service:
     @classmethod
     def here(cls, workspace: Path, *, page: bool, account: str, stop_timeout_s: float, given_name: str) -> Service:
         """The service that this very installation would be."""
-        home = Path(__file__).resolve().parent.parent
+        home = Path(__file__).resolve().parents[2]
         return cls(workspace, Path(sys.executable), home, page, account, stop_timeout_s, given_name)
 
     @property

@@ -686,7 +686,7 @@ def runs(
 
     with App.open(workspace) as opened:
         slug = opened.job(job).slug if job else None
-        found = opened.ledger.runs(slug, limit)
+        found = opened.ledger.history.newest(slug, limit)
     if as_json:
         _print_json({"runs": [run_document(run) for run in found]})
     else:
@@ -766,7 +766,7 @@ def rejects(
 
     with App.open(workspace) as opened:
         found = opened.ledger.run(run)
-        rows = list(opened.ledger.rejects(found.run_id))
+        rows = list(opened.ledger.rejects.of_run(found.run_id))
     if csv:
         write_rejects(csv, rows)
     if as_json:

@@ -165,7 +165,7 @@ class ExactlyOnce:
             return None
         if self.plan.repeat and run.acknowledged:  # that one is over, and this is wanted once more
             return None
-        rejected = ledger.count_rejects(run.run_id)
+        rejected = ledger.rejects.count(run.run_id)
         return msgspec.structs.replace(
             marker,
             read=marker.rows + rejected,

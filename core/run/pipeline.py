@@ -22,7 +22,7 @@ from core.model.publisher import Batch, Delivery, Publisher, TopicState
 from core.model.run import Plan, Reject, Run, Verification
 from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
-from core.records.spool import Spool, Tally, sent_by
+from core.records.spool import SendTotals, Spool, sent_by
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
 from core.run.exactly_once import ExactlyOnce, Marker
 from core.run.pending import TransactionNote, forget, keep
@@ -138,7 +138,7 @@ class _KafkaRun(RowReader):
     """Of the transaction; empty: there was none."""
     is_settled: bool = False
     """Whether the sends are where the transaction's fate wants them."""
-    done_before: Tally | None = None
+    done_before: SendTotals | None = None
     """An earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
 
@@ -264,17 +264,17 @@ class _KafkaRun(RowReader):
     def recognise(self, marker: Marker) -> None:
         """The topic says that an earlier attempt was whole: nothing is sent again."""
         self.ledger.recognise(self.run.run_id, marker.run)
-        rejects = self.ledger.rejects(marker.run)
+        rejects = self.ledger.rejects.of_run(marker.run)
         while some := list(islice(rejects, REJECTS_AT_ONCE)):
-            self.ledger.add_rejects(self.run.run_id, some)
+            self.ledger.rejects.add(self.run.run_id, some)
         self.rejected = marker.rejected
         self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
         self.acknowledged = marker.rows
-        sends = Tally()
+        sends = SendTotals()
         with suppress(StorageFailed):  # a damaged segment is told elsewhere; the marker counts
             sends = sent_by(self.spool_dir, marker.run)
         is_whole = sends.acknowledged == marker.rows
-        self.done_before = replace(sends, failed=0, retried=0) if is_whole else Tally(acknowledged=marker.rows)
+        self.done_before = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
 
     def hand_over(self, envelope: Envelope, encoded: Encoded) -> None:
         """Hands the rows of one fetch over in batches; each batch is stamped when its turn has come."""
@@ -415,9 +415,9 @@ class _KafkaRun(RowReader):
         Raises:
             VerificationFailed: They are not all there as they were sent, or could not be read.
         """
-        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.tally.acknowledged:
+        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.totals.acknowledged:
             return
-        tally, place = self.spool.tally, self.at_start
+        tally, place = self.spool.totals, self.at_start
         sent = SentRange(
             self.run.run_id, place.topic, place.cluster_id, place.topic_id, tally.placed, tally.acknowledged
         )
@@ -459,12 +459,12 @@ class _KafkaRun(RowReader):
         )
         return measured(outcome, tally)
 
-    def _seen(self) -> Tally:
+    def _seen(self) -> SendTotals:
         """What the readers of the topic can see: of a transaction that was not committed, nothing."""
-        tally = self.done_before or (self.spool.tally if self.spool else Tally())
+        tally = self.done_before or (self.spool.totals if self.spool else SendTotals())
         if self.once is None or self.done_before or self.fate == "committed":
             return tally
-        return Tally(failed=tally.failed + tally.acknowledged, retried=tally.retried)
+        return SendTotals(failed=tally.failed + tally.acknowledged, retried=tally.retried)
 
 
 @contextmanager

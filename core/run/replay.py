@@ -82,7 +82,7 @@ def replay_plan(
     """
     run = opened.ledger.run(prefix)
     root = run.of_run or run.run_id
-    family = [r for r in (run, *opened.ledger.family(run)) if root in (r.run_id, r.of_run)]
+    family = [r for r in (run, *opened.ledger.history.family(run)) if root in (r.run_id, r.of_run)]
     # They are resolved already: a brace in them is plain text and no template.
     parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
     job = replace(job or _job_of_run(opened, run), parameters=parameters)
@@ -162,7 +162,7 @@ def _own_target(opened: OpenWorkspace, run: Run, job: Job) -> KafkaTarget | None
 
 def _acknowledged_ids(opened: OpenWorkspace, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
     """Returns the message ids that this run and its replays have sent, where it was sent or where the plan sends."""
-    ids, target = opened.ledger.cluster_ids(), KafkaTarget(cluster_of_plan(opened, plan), plan.topic)
+    ids, target = opened.ledger.history.cluster_ids(), KafkaTarget(cluster_of_plan(opened, plan), plan.topic)
     return opened.metrics.acknowledged_ids(
         [
             r.run_id

@@ -120,7 +120,7 @@ class RowReader:
         """Puts rows aside; ends the run where the job wants that."""
         if not rejects:
             return
-        self.ledger.add_rejects(self.run.run_id, rejects)
+        self.ledger.rejects.add(self.run.run_id, rejects)
         self.rejected += len(rejects)
         if self.plan.log_payload:
             for reject in rejects:

@@ -23,7 +23,7 @@ from core.model.publisher import Publisher, TopicState
 from core.model.run import Run
 from core.records.ledger import Ledger, Outcome
 from core.records.opened import OpenWorkspace
-from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
+from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
 from core.run.arrival import lost_since
 from core.run.exactly_once import Marker
 from core.run.metrics_update import update_metrics
@@ -76,7 +76,7 @@ def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[Pstt
     try:
         with locked(workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s):
             # A transaction of a run that goes on would be fenced; that run has settled the earlier ones itself.
-            if any(run.state == "running" for run in ledger.runs(slug, 5)):
+            if any(run.state == "running" for run in ledger.history.newest(slug, 5)):
                 return []
             for note in unsettled(workspace.pending_dir):
                 if note.job != slug:
@@ -172,7 +172,7 @@ def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger,
     return is_committed
 
 
-def measured(outcome: Outcome, tally: Tally) -> Outcome:
+def measured(outcome: Outcome, tally: SendTotals) -> Outcome:
     """The outcome with what the sends say about bytes, latencies and offsets."""
     return replace(
         outcome,
@@ -192,7 +192,7 @@ def _unexpected(note: TransactionNote) -> ExpectationFailed | None:
     return ExpectationFailed(what, why=why, remedy=remedy) if what else None
 
 
-def _committed(note: TransactionNote, run: Run, rows: int, tally: Tally, error: PsttError | None) -> Outcome:
+def _committed(note: TransactionNote, run: Run, rows: int, tally: SendTotals, error: PsttError | None) -> Outcome:
     """The verdict that the run would have written itself."""
     ended_at = tally.last_sent_at or run.started_at
     outcome = Outcome(

@@ -119,7 +119,7 @@ def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
 
     An exactly-once job sends nothing twice by itself.
     """
-    return None if job.delivery == "exactly_once" else ledger.sent_before(job.slug, scheduled_at)
+    return None if job.delivery == "exactly_once" else ledger.history.sent_before(job.slug, scheduled_at)
 
 
 def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: bool) -> None:
@@ -183,7 +183,7 @@ def cancel_job(ledger: Ledger, slug: str, *, who: str, now: datetime) -> str:
         ConfigError: Nothing of it waits or runs.
     """
     waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {who}", now)
-    running = [run for run in ledger.runs(slug, 20) if run.state == "running"]
+    running = [run for run in ledger.history.newest(slug, 20) if run.state == "running"]
     asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, who, now)]
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")

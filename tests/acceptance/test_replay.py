@@ -57,7 +57,7 @@ def test_all_of_a_run_goes_to_its_own_topic_although_topic_and_cluster_of_its_jo
     assert f"its job sends to {place.new} on Renamed now: --to job" in done.stdout
     assert place.counts() == (38, 0)
     with Ledger(Workspace(place.folder).ledger_file) as ledger:
-        again, first = ledger.runs("export")
+        again, first = ledger.history.newest("export")
     assert (again.kind, again.topic, again.cluster) == ("replay", place.old, "Renamed")
     assert again.cluster_id == first.cluster_id != ""
     assert {p.topic for p in again.partitions} == {place.old}

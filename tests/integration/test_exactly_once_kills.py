@@ -100,7 +100,7 @@ class Place:
         (sender,) = {header(message, "run_id") for message in messages}
         with App.open(self.folder, {**self.env}) as app:
             app.metrics.sync()
-            runs = app.ledger.runs("export")
+            runs = app.ledger.history.newest("export")
             with app.metrics.reading() as db:
                 sends = db.execute('SELECT run_id, partition, "offset", key, message_id, status FROM sends').fetchall()
                 states = dict(db.execute("SELECT run_id, state FROM runs").fetchall())
@@ -132,7 +132,7 @@ class Place:
             assert run.sent == (ROWS if run.run_id == sender else 0)
             assert run.of_run == (None if run.run_id == sender else sender)
             with App.open(self.folder, self.env) as app:
-                assert [reject.row_number for reject in app.ledger.rejects(run.run_id)] == [7, 8]
+                assert [reject.row_number for reject in app.ledger.rejects.of_run(run.run_id)] == [7, 8]
         assert sender in {run.run_id for run in runs if run.state == "succeeded"}
         assert self.left() == []
 
@@ -216,7 +216,7 @@ def test_a_killed_run_of_which_nothing_arrived_says_so_once_that_is_known(place:
     place.kill(BEFORE_COMMIT)
     with App.open(place.folder, place.env) as app:
         app.settle_transactions(lambda: datetime.now(UTC))
-        (run,) = app.ledger.runs()
+        (run,) = app.ledger.history.newest()
         assert app.metrics.find("1") == []
     assert (run.state, run.rows_read, run.acknowledged, run.error_class) == (
         "interrupted",
@@ -287,7 +287,7 @@ def test_a_transaction_is_not_looked_for_on_another_cluster(
     with App.open(place.folder, place.env) as app:
         with pytest.raises(ConfigError, match=r"the transaction of run \w+ cannot be asked"):
             app.settle_transactions(lambda: datetime.now(UTC))
-        (run,) = app.ledger.runs()
+        (run,) = app.ledger.history.newest()
     assert run.state == "interrupted"
     assert f"{run.run_id}.json" in place.left()
     file.write_text(right, encoding="utf-8")

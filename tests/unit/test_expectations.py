@@ -108,7 +108,7 @@ def test_the_newest_whole_run_of_each_scheduled_time_counts(tmp_path):
         ran(2, "failed", 9, ConfigError("broken off in the middle"))
         ran(1, "partial", 300, ExpectationFailed("300 rows where 0 to 250 are expected"))
         ran(0, "succeeded", 400)
-        found = ledger.row_counts("export", TUESDAY - timedelta(weeks=8), TUESDAY)
+        found = ledger.history.row_counts("export", TUESDAY - timedelta(weeks=8), TUESDAY)
     assert sorted(rows for _, rows in found) == [100, 200, 300]
     assert all(at.tzinfo is not None for at, _ in found)
 

@@ -229,7 +229,7 @@ def runs(
 ) -> shapes.Runs:
     """The runs, the newest first."""
     with opened() as app:
-        found, total = app.ledger.runs_where(
+        found, total = app.ledger.history.page(
             job=job, states=state or (), since=since, until=until, limit=limit, offset=offset
         )
     items = [_run_row(run) for run in found]
@@ -293,7 +293,7 @@ def _problems(app: App, job: Job) -> list[shapes.FileProblem]:
 
 
 def _last_run(app: App, slug: str) -> shapes.LastRun | None:
-    newest = next(iter(app.ledger.runs(slug, 1)), None)
+    newest = next(iter(app.ledger.history.newest(slug, 1)), None)
     if newest is None:
         return None
     return shapes.LastRun(run_id=newest.run_id, state=newest.state, scheduled_at=newest.scheduled_at)
