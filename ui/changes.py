@@ -57,7 +57,7 @@ def caller(action: Action) -> Caller:
     Raises:
         AccessRefused: The visitor has not the right that the action needs; in the visitor's language.
     """
-    visitor = access.visitor()
+    visitor = access.current_user()
     found = Caller(visitor.name, RIGHTS[visitor.role], visitor.role, is_local=visitor.is_local)
     if not found.may(action):
         only = t("only an admin may do this") if RIGHT_OF[action] == "admin" else t("only an operator may do this")

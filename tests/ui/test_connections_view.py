@@ -10,19 +10,19 @@ from core.model.check_result import CheckResult
 from core.workspace.paths import Workspace
 from core.workspace.secrets import store_secret
 from tests.ui.conftest import SCRIPT, cells, is_harmless, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 PASSWORD = "s3cret-nobody-sees"
 
 
 @pytest.fixture
 def as_viewer(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("vera", "viewer"))
 
 
 @pytest.fixture
 def as_operator(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("olga", "operator"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("olga", "operator"))
 
 
 def press(app, key):
