@@ -29,7 +29,7 @@ from core.model.run import Run
 from core.records.agenda import RunnerStatus
 from core.records.damaged_segments import damaged_segments
 from core.records.metrics_queries import SendFilter, Usual
-from core.records.outcomes import DayAnswer, Slot, answer_for, slots_of_days, with_gone
+from core.records.outcomes import DayTotals, ScheduledOutcome, day_totals, outcomes_of_days, with_deleted_jobs
 from core.workspace.paths import Workspace
 from ui.remembered import Remembered
 
@@ -423,39 +423,39 @@ def fill_with_demo() -> str:
 # ── days ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def today_and_yesterday() -> list[tuple[DayAnswer, list[Slot]]]:
+def today_and_yesterday() -> list[tuple[DayTotals, list[ScheduledOutcome]]]:
     """What arrived of the runs scheduled today, up to now, and of those of yesterday; the scheduled times themselves."""
     return _of_two_days(root(), now().astimezone(ZoneInfo(frame().timezone)).date())
 
 
 @st.cache_data(ttl=FIGURES_S, show_spinner=False, max_entries=8)
-def _of_two_days(folder: Path, today: date) -> list[tuple[DayAnswer, list[Slot]]]:
+def _of_two_days(folder: Path, today: date) -> list[tuple[DayTotals, list[ScheduledOutcome]]]:
     at = now()
     with open_workspace(folder, log=False) as app:
         yesterday = today - timedelta(days=1)
         slots = [
             slot
             for job in _kafka_jobs(folder, app)
-            for slot in slots_of_days(job, app.ledger, app.agenda, yesterday, today, at)
+            for slot in outcomes_of_days(job, app.ledger, app.agenda, yesterday, today, at)
         ]
     of_days = ((day, [slot for slot in slots if slot.day == day]) for day in (today, yesterday))
-    return [(answer_for(day, chosen), chosen) for day, chosen in of_days]
+    return [(day_totals(day, chosen), chosen) for day, chosen in of_days]
 
 
-def calendar_slots(days: int) -> dict[str, list[Slot]]:
+def calendar_slots(days: int) -> dict[str, list[ScheduledOutcome]]:
     """Job name → what became of its scheduled times in the last days up to today."""
     return _calendar_slots(root(), days)
 
 
 @st.cache_resource(ttl=FIGURES_S, show_spinner=False, max_entries=8)  # nothing in it changes: no copy a reader
-def _calendar_slots(folder: Path, days: int) -> dict[str, list[Slot]]:
+def _calendar_slots(folder: Path, days: int) -> dict[str, list[ScheduledOutcome]]:
     at = now()
     with open_workspace(folder, log=False) as app:
         found = {}
         for job in _kafka_jobs(folder, app):
             today = at.astimezone(ZoneInfo(job.timezone)).date()
             first = today - timedelta(days=days - 1)
-            found[job.slug] = slots_of_days(job, app.ledger, app.agenda, first, today, at)
+            found[job.slug] = outcomes_of_days(job, app.ledger, app.agenda, first, today, at)
     return found
 
 
@@ -467,7 +467,7 @@ def newest_day() -> date:
 
 def _kafka_jobs(folder: Path, app: App) -> list[Job]:
     """Jobs as they are, and what is left of those whose file is gone or wrong."""
-    known = with_gone(_jobs(folder)[0], app.ledger, app.agenda, app.timezone)
+    known = with_deleted_jobs(_jobs(folder)[0], app.ledger, app.agenda, app.timezone)
     return [job for job in known if job.export_format == "kafka"]
 
 

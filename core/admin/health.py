@@ -15,7 +15,7 @@ from core.model.job import Job
 from core.notify.outbox import Outbox
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger
-from core.records.outcomes import NEVER_STARTED, TICK, newest_due, slots_of
+from core.records.outcomes import latest_due
 
 __all__ = ["health"]
 
@@ -47,7 +47,7 @@ def health(
     for problem in problems:
         yield CheckResult("fail", "job file", problem, "python -m core check")
     for job in jobs:
-        if job.enabled and job.scheduling_mode != "manual":
+        if job.is_scheduled:
             yield _job(job, agenda, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
     yield from _alerts(outbox, now)
 
@@ -73,22 +73,20 @@ def _runner(agenda: Agenda, now: datetime) -> Iterator[CheckResult]:
 
 def _job(job: Job, agenda: Agenda, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
     subject = f"job {job.slug}"
-    due = newest_due(job, ledger, agenda, now - grace, now)
-    if due is None:
+    latest = latest_due(job, ledger, agenda, now - grace, now)
+    if latest is None:
         return CheckResult("pass", subject, "was never due yet")
+    due, good, running = latest.due, latest.succeeded, latest.running
     when = f"{_local(due.scheduled_at, job)} {job.timezone}"
-    slots = slots_of(job, ledger, agenda, due.scheduled_at, now + TICK, now)
-    good = next((slot for slot in reversed(slots) if slot.has_succeeded), None)
     if good is not None:
         return CheckResult("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
-    running = next((run for run in ledger.runs(job.slug, 3) if run.state == "running"), None)
     if running is not None:
         return CheckResult("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
     if due.state == "waiting":
         return CheckResult(
             "warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}")
         )
-    why = f" ({due.reason or NEVER_STARTED})" if due.state == "missing" else ""
+    why = f" ({due.missing_reason})" if due.state == "missing" else ""
     last = ledger.last_succeeded(job.slug)
     before = f"the last success is that of {_local(last, job)}" if last else "it never succeeded"
     remedy = f"python -m core runs --job {job.slug}, then run or replay it"

@@ -19,7 +19,7 @@ from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.agenda import Agenda
 from core.records.ledger import Ledger
-from core.records.outcomes import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days, with_gone
+from core.records.outcomes import OutcomeState, ScheduledOutcome, is_on_day, outcomes_of_days, with_deleted_jobs
 
 __all__ = ["JobDay", "Receipt", "TopicDay", "make_receipt", "percentile", "receipt_document", "receipt_notice"]
 
@@ -36,38 +36,38 @@ class JobDay:
     slug: str
     name: str
     timezone: str
-    slots: tuple[Slot, ...]
+    outcomes: tuple[ScheduledOutcome, ...]
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """The run that counts of each scheduled time that had one."""
-        return tuple(slot.run for slot in self.slots if slot.run is not None)
+        return tuple(outcome.run for outcome in self.outcomes if outcome.run is not None)
 
     @property
-    def missing(self) -> tuple[Slot, ...]:
+    def missing(self) -> tuple[ScheduledOutcome, ...]:
         """Scheduled times that nobody ran."""
         return self._in("missing")
 
     @property
-    def waiting(self) -> tuple[Slot, ...]:
+    def waiting(self) -> tuple[ScheduledOutcome, ...]:
         """Scheduled times whose run has not begun yet."""
         return self._in("waiting")
 
     @property
     def is_green(self) -> bool:
         """Whether each scheduled time has a green run."""
-        return all(slot.has_succeeded for slot in self.slots)
+        return all(outcome.has_succeeded for outcome in self.outcomes)
 
     @property
     def is_open(self) -> bool:
         """Whether it is not green yet, and nothing went wrong so far."""
-        return not self.is_green and all(slot.has_succeeded or slot.state in _OPEN for slot in self.slots)
+        return not self.is_green and all(outcome.has_succeeded or outcome.state in _OPEN for outcome in self.outcomes)
 
-    def _in(self, state: SlotState) -> tuple[Slot, ...]:
-        return tuple(slot for slot in self.slots if slot.state == state)
+    def _in(self, state: OutcomeState) -> tuple[ScheduledOutcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.state == state)
 
 
-_OPEN: tuple[SlotState, ...] = ("running", "waiting")
+_OPEN: tuple[OutcomeState, ...] = ("running", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +140,18 @@ def make_receipt(
     every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
     ran = {run.run_id: run for run in every}
     found = [
-        _job_day(job, slots_of_days(job, ledger, agenda, day, day, now), ran)
-        for job in with_gone(jobs, ledger, agenda, timezone)
+        _job_day(job, outcomes_of_days(job, ledger, agenda, day, day, now), ran)
+        for job in with_deleted_jobs(jobs, ledger, agenda, timezone)
     ]
     counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
-    days = tuple(job for job in found if job.slots)
+    days = tuple(job for job in found if job.outcomes)
     return Receipt(day, since, min(end, now.astimezone(zone)), timezone, days, _topics(every, counts))
 
 
-def _job_day(job: Job, slots: Sequence[Slot], ran: Mapping[str, Run]) -> JobDay:
+def _job_day(job: Job, outcomes: Sequence[ScheduledOutcome], ran: Mapping[str, Run]) -> JobDay:
     """The slots with their runs whole: with files and offsets."""
-    whole = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in slots)
-    name, timezone = (slots[-1].job_name, slots[-1].timezone) if slots else (job.name, job.timezone)
+    whole = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in outcomes)
+    name, timezone = (outcomes[-1].job_name, outcomes[-1].timezone) if outcomes else (job.name, job.timezone)
     return JobDay(job.slug, name, timezone, tuple(whole))
 
 
@@ -276,21 +276,23 @@ def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
         look = LOOKS[run.verdict]
         words = f"{look.word}: {verdict(run)}"
         rows.append((look.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
-    rows += [("…", job.name, local_time(slot.scheduled_at, job.timezone), _waiting(slot)) for slot in job.waiting]
+    rows += [
+        ("…", job.name, local_time(outcome.scheduled_at, job.timezone), _waiting(outcome)) for outcome in job.waiting
+    ]
     if len(job.missing) > LISTED_RUNS:
         first, last = job.missing[0], job.missing[-1]
         span = f"{local_time(first.scheduled_at, job.timezone)} to {local_time(last.scheduled_at, job.timezone)}"
-        rows.append(("✘", job.name, f"{len(job.missing)} times", f"missing, {span}: {first.reason or NEVER_STARTED}"))
+        rows.append(("✘", job.name, f"{len(job.missing)} times", f"missing, {span}: {first.missing_reason}"))
     else:
         rows += [
-            ("✘", job.name, local_time(slot.scheduled_at, job.timezone), f"missing: {slot.reason or NEVER_STARTED}")
-            for slot in job.missing
+            ("✘", job.name, local_time(outcome.scheduled_at, job.timezone), f"missing: {outcome.missing_reason}")
+            for outcome in job.missing
         ]
     return rows
 
 
-def _waiting(slot: Slot) -> str:
-    return f"waits: {slot.reason}" if slot.reason else "waits for its start"
+def _waiting(outcome: ScheduledOutcome) -> str:
+    return f"waits: {outcome.reason}" if outcome.reason else "waits for its start"
 
 
 def receipt_document(receipt: Receipt) -> dict[str, Any]:
@@ -334,8 +336,8 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
                     for run in job.runs
                 ],
                 "missing": [
-                    {"scheduled_at": iso_utc(slot.scheduled_at), "reason": slot.reason or NEVER_STARTED}
-                    for slot in job.missing
+                    {"scheduled_at": iso_utc(outcome.scheduled_at), "reason": outcome.missing_reason}
+                    for outcome in job.missing
                 ],
                 "waiting": [{"scheduled_at": iso_utc(s.scheduled_at), "reason": s.reason} for s in job.waiting],
             }

@@ -29,7 +29,7 @@ from core.notify.rules import AlertFile, Rule, default_alerts, load_alerts
 from core.records.agenda import Agenda
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger
-from core.records.outcomes import TICK, slots_of
+from core.records.outcomes import latest_due
 
 __all__ = ["AlertRules", "Condition", "Recipients"]
 
@@ -41,6 +41,8 @@ SAMPLES_LIVE = timedelta(minutes=10)
 """A cluster that nobody has looked at for so long is not used any more."""
 MOST_DAMAGED = 100
 """Segments that are told one by one: a disk that goes bad damages many."""
+DAY = timedelta(days=1) - timedelta(microseconds=1)
+"""The span before a deadline in which a time has to be due for it; a time at the deadline of the day before is not."""
 DISABLED_SETTLES = timedelta(seconds=30)
 DISABLE_AGAIN = timedelta(minutes=10)
 
@@ -293,16 +295,14 @@ class AlertRules:
 
     def _lateness(self, job: Job, now: datetime) -> Condition | None:
         """Whether the newest scheduled time of the day before the newest `expect.by` has no success."""
-        if job.expect.by is None or not job.enabled:
+        if job.expect.by is None:
             return None
         deadline = _newest_deadline(job, now)
-        since = deadline - timedelta(days=1) + TICK
-        slots = slots_of(job, self._ledger, self._agenda, since, now + TICK, now)
-        due = next((slot for slot in reversed(slots) if slot.is_due and slot.scheduled_at <= deadline), None)
-        if due is None:
+        latest = latest_due(job, self._ledger, self._agenda, deadline, now, since=deadline - DAY)
+        if latest is None:
             return None
-        text = f"the run of {due.scheduled_at.astimezone(ZoneInfo(job.timezone)):%d %b %H:%M}"
-        if any(slot.has_succeeded for slot in slots if slot.scheduled_at >= due.scheduled_at):
+        text = f"the run of {latest.due.scheduled_at.astimezone(ZoneInfo(job.timezone)):%d %b %H:%M}"
+        if latest.succeeded is not None:
             return Condition(False, None, f"{text} succeeded")
         return Condition(True, None, f"{text} has not succeeded by {job.expect.by} {job.timezone}")
 
@@ -328,7 +328,7 @@ class AlertRules:
         if job is None:
             return "the job has gone"
         if rule.name == "job_late":
-            return "" if job.enabled and job.expect.by else "nobody waits for it any more"
+            return "" if job.is_scheduled and job.expect.by else "nobody waits for it any more"
         if job.enabled and episode.opened_at and "disable_job" in rule.actions and self._was_disabled(episode, now):
             self._ends.pop(episode.subject, None)  # who enables it again wants new sends to be judged
             return "the job was enabled again"
