@@ -10,7 +10,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from core.files.names import distinct_columns
-from core.message.envelope import NULL_KEY, SAFE_INTEGER, Encoded, Envelope
+from core.message.column_types import SAFE_INTEGER
+from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.model.connection import DbType
 from core.model.job import Job
 from core.model.run import Plan, Reject

@@ -18,8 +18,9 @@ import pytest
 
 from core import __version__
 from core.errors import ConfigError, QueryFailed
+from core.message.cells import TOO_DEEP
 from core.message.duplicates import DuplicateRows
-from core.message.envelope import NULL_KEY, TOO_DEEP, Encoded, Envelope, proves_data
+from core.message.envelope import NULL_KEY, Encoded, Envelope, proves_data
 from core.model.job import Job, KafkaConfig
 from core.model.source import Column, Rows
 

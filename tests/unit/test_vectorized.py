@@ -5,7 +5,7 @@ from datetime import datetime
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from core.message.envelope import _FAST
+from core.message.column_types import COLUMN_TYPES
 
 SECOND = datetime(2026, 1, 16, 11, 50, 32)  # noqa: DTZ001 - a TIMESTAMP of a database has no zone
 COLUMNS = st.lists(st.none() | st.datetimes(), min_size=1).filter(any)
@@ -25,7 +25,7 @@ def whole(moment: datetime) -> str:
 @example([SECOND, None, *(SECOND.replace(microsecond=10**n) for n in range(6))])
 def test_a_column_of_timestamps_is_taken_at_once_with_six_digits_each(column):
     given_ = [None if v is None else short(v) for v in column]
-    assert _FAST["datetime"](given_) == [None if v is None else whole(v) for v in column]
+    assert COLUMN_TYPES["datetime"].column(given_) == [None if v is None else whole(v) for v in column]
 
 
 @given(COLUMNS)
@@ -33,4 +33,4 @@ def test_a_column_of_timestamps_is_taken_at_once_with_six_digits_each(column):
 def test_a_column_of_timestamps_with_time_zone_is_taken_at_once_with_its_offset(column):
     """The session's zone is UTC."""
     given_ = [None if v is None else f"{short(v)}+00" for v in column]
-    assert _FAST["datetime_tz"](given_) == [None if v is None else f"{whole(v)}+00:00" for v in column]
+    assert COLUMN_TYPES["datetime_tz"].column(given_) == [None if v is None else f"{whole(v)}+00:00" for v in column]
