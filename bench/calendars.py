@@ -17,7 +17,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from core.model.job import Job
-from core.records.agenda import Agenda
+from core.records.ledger import Ledger
 from core.scheduler.planner import Planner
 
 ZONES = ("Europe/Rome", "America/New_York", "Australia/Lord_Howe", "UTC", "Africa/Casablanca", "America/Santiago")
@@ -177,13 +177,13 @@ class Story:
 
 
 def sweep(jobs: list[Job], start: datetime, end: datetime, folder: Path, seed: int = 1) -> Story:
-    """Lives through the years tick by tick and compares what stands in the agenda with the table."""
+    """Lives through the years tick by tick and compares what stands in the ledger with the table."""
     story, began = Story(), time.perf_counter()
     chance = random.Random(seed)
     by_slug = {job.slug: job for job in jobs}
     file = folder / "ledger.sqlite"
-    agenda = opened(file)
-    planner = fresh(agenda, by_slug, start, None)
+    ledger = opened(file)
+    planner = fresh(ledger, by_slug, start, None)
     true_now, off_by, trouble_at = start, timedelta(), start + timedelta(days=chance.uniform(1, 20))
     corrected_at = end
     while true_now < end:
@@ -193,43 +193,43 @@ def sweep(jobs: list[Job], start: datetime, end: datetime, folder: Path, seed: i
         planner.tick(clock)
         story.ticks += 1
         if chance.random() < 0.97:  # the others still run when the next fire comes
-            agenda._db.execute(DONE)
+            ledger._db.execute(DONE)
         if true_now >= corrected_at:
             off_by, corrected_at = timedelta(), end
         elif true_now >= trouble_at:
             trouble_at = true_now + timedelta(days=chance.uniform(1, 20))
             if chance.random() < 0.5:
                 true_now += timedelta(hours=chance.choice((0.01, 1, 9, 30, 300)) * chance.random())
-                agenda.close()
-                agenda = opened(file)
-                planner = fresh(agenda, by_slug, true_now + off_by, clock)
+                ledger.close()
+                ledger = opened(file)
+                planner = fresh(ledger, by_slug, true_now + off_by, clock)
                 story.restarts += 1
             elif end - true_now > timedelta(days=5):
                 off_by = timedelta(hours=chance.choice((-24, -1, -0.3, 0.3, 1, 24)))
                 corrected_at = true_now + timedelta(hours=chance.uniform(0.5, 40))
                 story.steps += 1
     planner.tick(end)
-    compare(agenda, jobs, start, end, story)
-    agenda.close()
+    compare(ledger, jobs, start, end, story)
+    ledger.close()
     story.seconds = time.perf_counter() - began
     return story
 
 
-def opened(file: Path) -> Agenda:
-    agenda = Agenda(file)
-    agenda._db.execute("PRAGMA synchronous = OFF")  # the calendar is measured here, not the disk
-    return agenda
+def opened(file: Path) -> Ledger:
+    ledger = Ledger(file)
+    ledger._db.execute("PRAGMA synchronous = OFF")  # the calendar is measured here, not the disk
+    return ledger
 
 
-def fresh(agenda: Agenda, jobs: dict[str, Job], now: datetime, seen_at: datetime | None) -> Planner:
-    planner = Planner(agenda, grace_s=60, longest_gap=timedelta(days=31))
+def fresh(ledger: Ledger, jobs: dict[str, Job], now: datetime, seen_at: datetime | None) -> Planner:
+    planner = Planner(ledger, grace_s=60, longest_gap=timedelta(days=31))
     planner.open(jobs, now, seen_at)
     return planner
 
 
-def compare(agenda: Agenda, jobs: list[Job], start: datetime, end: datetime, story: Story) -> None:
+def compare(ledger: Ledger, jobs: list[Job], start: datetime, end: datetime, story: Story) -> None:
     rows: dict[str, list[tuple[int, int]]] = {job.slug: [] for job in jobs}
-    found = agenda._db.execute(
+    found = ledger._db.execute(
         "SELECT job, scheduled_at, skipped_until, skipped_count, state, reason FROM scheduled_run"
     )
     for slug, at, until, count, state, reason in found:

@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 
 from core.calendar.cron import scheduled_times
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.jobs import load_job, set_enabled
 from core.workspace.paths import Workspace
@@ -129,36 +128,36 @@ def live_through(
     runner = start_runner(folder, env)
     for slug in JOBS:
         set_enabled(workspace, slug, enabled=False)
-    with Agenda(workspace.ledger_file) as agenda:
-        wait_for_quiet(agenda, story)
+    with Ledger(workspace.ledger_file) as ledger:
+        wait_for_quiet(ledger, story)
         code = stop_runner(runner)
         if code:
             story.wrong.append(f"the last runner ended with code {code}")
-        look(agenda, workspace, kafka, topics, rows, story)
+        look(ledger, workspace, kafka, topics, rows, story)
     return story
 
 
 def wait_for_a_run(workspace: Workspace, timeout_s: float) -> None:
     """Until a run has begun; a kill in the middle of one tells more."""
-    with Agenda(workspace.ledger_file) as agenda:
+    with Ledger(workspace.ledger_file) as ledger:
         end = time.monotonic() + timeout_s
-        while not agenda.running_scheduled_runs() and time.monotonic() < end:
+        while not ledger.scheduled_runs.running() and time.monotonic() < end:
             time.sleep(0.02)
 
 
-def wait_for_quiet(agenda: Agenda, story: KillStory, timeout_s: float = 300) -> None:
+def wait_for_quiet(ledger: Ledger, story: KillStory, timeout_s: float = 300) -> None:
     """Until nothing is planned or runs, twice in a row, and the runner has seen that the jobs are disabled."""
     quiet, end = 0, time.monotonic() + timeout_s
     while quiet < 8:
-        quiet = 0 if agenda.open_scheduled_runs() or agenda.watermarks() else quiet + 1
+        quiet = 0 if ledger.scheduled_runs.unfinished() or ledger.scheduled_runs.watermarks() else quiet + 1
         if time.monotonic() > end:
-            story.wrong.append(f"not quiet after {timeout_s} s: {agenda.open_scheduled_runs()}")
+            story.wrong.append(f"not quiet after {timeout_s} s: {ledger.scheduled_runs.unfinished()}")
             return
         time.sleep(0.25)
 
 
 def look(
-    agenda: Agenda, workspace: Workspace, kafka: Any, topics: Mapping[str, str], rows: int, story: KillStory
+    ledger: Ledger, workspace: Workspace, kafka: Any, topics: Mapping[str, str], rows: int, story: KillStory
 ) -> None:
     with Ledger(workspace.ledger_file) as ledger:
         runs = ledger.runs(limit=1_000_000)
@@ -168,7 +167,7 @@ def look(
     interrupted = {run.run_id for run in runs if run.state == "interrupted"}
     story.interrupted_runs = len(interrupted)
     for slug, topic in topics.items():
-        found = agenda.scheduled_runs(LONG_AGO, datetime.now(UTC) + timedelta(days=1), slug)
+        found = ledger.scheduled_runs.between(LONG_AGO, datetime.now(UTC) + timedelta(days=1), slug)
         story.scheduled_runs += len(found)
         check_calendar(workspace, slug, [scheduled_run.scheduled_at for scheduled_run in found], story)
         for scheduled_run in found:

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 
 from bench.kills import start_runner, stop_runner
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace
@@ -55,8 +54,8 @@ def measure(folder: Path, postgres: Any, kafka: Any, *, jobs: int, minutes: int,
         share = (after.user + after.system - before.user - before.system) / (time.monotonic() - began)
     finally:
         code = stop_runner(runner)
-    with Agenda(Workspace(folder).ledger_file) as agenda, Ledger(Workspace(folder).ledger_file) as ledger:
-        loaded = agenda.runner()
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        loaded = ledger.heartbeats.newest()
         runs = ledger.runs("job-000")
         delays = [(run.started_at - run.scheduled_at).total_seconds() for run in runs if run.attempt == 1]
         states = {f"{run.state} {run.error_text or ''}".strip() for run in runs}

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from core.notify.evaluator import AlertRules
     from core.notify.outbox import Channel, Outbox
     from core.notify.smtp import DeliveryResult, MailServer
-    from core.records.agenda import Agenda, ScheduledRun
+    from core.records.ledger import Ledger
     from core.records.metrics import Metrics
+    from core.records.scheduled_runs import ScheduledRun
     from core.run.arrival import SentRange
     from core.run.cancellation import Stop
     from core.run.exactly_once import ExactlyOnce
@@ -159,18 +160,11 @@ class App:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger; runs whose process is gone are marked on opening."""
+        """Runs, scheduled runs, requests, heartbeat, audit; runs whose process is gone are marked on opening."""
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
         with suppress(StorageFailed):  # on a full disk they are marked later; whoever writes more is told
             ledger.mark_interrupted(datetime.now(UTC))
         return ledger
-
-    @cached_property
-    def agenda(self) -> Agenda:
-        """Fires, requests, heartbeat, audit."""
-        from core.records.agenda import Agenda
-
-        return self._open.enter_context(Agenda(self.workspace.ledger_file))
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -502,8 +496,8 @@ class App:
 
         with suppress(ConfigError):  # a job without a file, or one that was broken since
             file = read_job_file(self.workspace, job.slug)
-            if file.job and self.agenda.in_force(job.slug).get(job.slug) != file.sha256:
-                self.agenda.add_job_version(job.slug, file.sha256, file.text, now)
+            if file.job and self.ledger.job_versions.in_force(job.slug).get(job.slug) != file.sha256:
+                self.ledger.job_versions.add(job.slug, file.sha256, file.text, now)
 
     @contextmanager
     def _columns(
@@ -537,7 +531,7 @@ class App:
         with ColumnMemory(self.workspace.ledger_file) as memory:
             before, after = memory.accept(job, who, now)
         drift = drift_between(before, after).text
-        self.agenda.audit(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
+        self.ledger.audit.add(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
         return drift
 
     @contextmanager
@@ -718,7 +712,7 @@ class App:
             for job in found
             if job.enabled and job.slug in stranded
         )
-        yield from health(self.agenda, self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
+        yield from health(self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
 
     def receipt(self, day: date | None, now: datetime) -> Receipt:
         """The receipt of what was scheduled on a day; None: of today so far."""
@@ -729,7 +723,7 @@ class App:
         if day is not None and day > today:
             raise ConfigError(f"{day} is still to come")
         jobs, _broken = load_jobs(self.workspace)
-        return make_receipt(self.ledger, self.agenda, self.outbox, jobs, day or today, now, self.timezone)
+        return make_receipt(self.ledger, self.outbox, jobs, day or today, now, self.timezone)
 
     def test_mail(self, to: Sequence[str], now: datetime) -> DeliveryResult:
         """Sends a test mail at once, past the outbox; what the server said to each recipient.
@@ -781,7 +775,7 @@ class App:
         """The rules, over stores of the calling thread."""
         from core.notify.evaluator import AlertRules, Recipients
         from core.notify.outbox import Outbox
-        from core.records.agenda import Agenda
+        from core.records.ledger import Ledger
         from core.workspace.settings import addresses
 
         file, settings = self.workspace.ledger_file, self.settings
@@ -793,7 +787,6 @@ class App:
         )
         return AlertRules(
             stack.enter_context(Outbox(file)),
-            stack.enter_context(Agenda(file)),
             stack.enter_context(Ledger(file)),
             rules_file=self.workspace.alerts_file,
             spool_dir=self.workspace.spool_dir,
@@ -814,14 +807,13 @@ class App:
         from core.scheduler.runner import Runner, alone
         from core.version import __version__
 
-        with alone(self.workspace, self.agenda):
+        with alone(self.workspace, self.ledger):
             runner = Runner(
                 self.workspace,
                 self.settings,
-                self.agenda,
                 self.ledger,
                 Processes(self.workspace.root),
-                dry_runs=DryRuns(self.workspace.root, self.agenda, begin_process, self.settings.PSTT_WORKERS),
+                dry_runs=DryRuns(self.workspace.root, self.ledger, begin_process, self.settings.PSTT_WORKERS),
                 now=now,
                 version=__version__,
                 note=self.log_problem,
@@ -836,13 +828,13 @@ class App:
         Raises:
             LedgerBusy: It did not end in its time.
         """
-        beat = self.agenda.runner()
+        beat = self.ledger.heartbeats.newest()
         if beat is None or not beat.is_alive(now()):
             return "no runner works here"
-        self.agenda.ask("stop", asked_by=who, now=now())
+        self.ledger.requests.submit("stop", asked_by=who, now=now())
         deadline = time.monotonic() + self.settings.PSTT_STOP_TIMEOUT_S + STOP_SLACK_S
         while time.monotonic() < deadline:
-            beat = self.agenda.runner()
+            beat = self.ledger.heartbeats.newest()
             if beat is None or not beat.is_alive(now()):
                 return "the runner has ended"
             time.sleep(0.1)
@@ -872,12 +864,14 @@ class App:
         if not dry_run and (due := at or previous_scheduled_time(job, now())) is not None:
             require_unsent(self.ledger, job, due, again=again)
         args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
-        number = self.agenda.ask("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
+        number = self.ledger.requests.submit(
+            "dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now()
+        )
         if note := self.runner_note(now()):
             answer = f"asked as request {number}; {note[0]}"
             return {"request_id": number, "state": "waiting", "answer": answer, "run_id": None}
         deadline = time.monotonic() + 3
-        while (request := self.agenda.request(number)).state == "waiting" and time.monotonic() < deadline:
+        while (request := self.ledger.requests.get(number)).state == "waiting" and time.monotonic() < deadline:
             time.sleep(0.05)
         if request.state == "refused":
             raise ConfigError(f"the runner refused: {request.answer}")
@@ -886,17 +880,19 @@ class App:
             "request_id": number,
             "state": request.state,
             "answer": answer,
-            "run_id": self.agenda.run_of(number),
+            "run_id": self.ledger.scheduled_runs.run_of_request(number),
         }
 
     def past_scheduled_runs(
         self, now: datetime, days: float, job: str | None = None
     ) -> list[tuple[ScheduledRun, Run | None]]:
         """Fires whose time was in the last days, or that wait since before, each with its newest run; oldest first."""
-        scheduled_times = self.agenda.scheduled_runs(now - timedelta(days=days), now, job)
+        scheduled_times = self.ledger.scheduled_runs.between(now - timedelta(days=days), now, job)
         known = {scheduled_run.scheduled_run_id for scheduled_run in scheduled_times}
         waiting = [
-            f for f in self.agenda.open_scheduled_runs() if f.scheduled_run_id not in known and job in (None, f.job)
+            f
+            for f in self.ledger.scheduled_runs.unfinished()
+            if f.scheduled_run_id not in known and job in (None, f.job)
         ]
         return [(f, self.ledger.run(f.run_id) if f.run_id else None) for f in [*waiting, *scheduled_times]]
 
@@ -905,17 +901,17 @@ class App:
         from core.scheduler.commands import cancel, cancel_job
 
         try:
-            return cancel(self.ledger, self.agenda, text, who=who, now=now)
+            return cancel(self.ledger, text, who=who, now=now)
         except ConfigError as error:
             try:
                 slug = self.job(text).slug
             except ConfigError:
                 raise error from None
-        return cancel_job(self.ledger, self.agenda, slug, who=who, now=now)
+        return cancel_job(self.ledger, slug, who=who, now=now)
 
     def runner_note(self, now: datetime) -> list[str]:
         """What to say where no runner works; empty where one does."""
-        beat = self.agenda.runner()
+        beat = self.ledger.heartbeats.newest()
         alive = beat is not None and beat.is_alive(now)
         return [] if alive else ["no runner works here: python -m core runner starts one"]
 
@@ -934,20 +930,20 @@ class App:
         return jobs, sorted(found)
 
     def _chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[BackgroundTask]:
-        """What goes on beside the runs. Each opens the agenda in its own thread, since a `Store` belongs to one."""
+        """What goes on beside the runs. Each opens the ledger in its own thread, since a `Store` belongs to one."""
         from core.scheduler.periodic import PeriodicTask
 
         def look_at_brokers() -> None:
             from core.admin.broker_health import look, used_clusters
-            from core.records.agenda import Agenda
+            from core.records.ledger import Ledger
             from core.workspace.settings import load_connections
 
             connections = load_connections(self.workspace, self.settings, self.environ)
             clusters, samples = used_clusters(jobs(), connections, self.settings, now())
             samples += [look(cluster, now()) for cluster in clusters]
-            with Agenda(self.workspace.ledger_file) as agenda:
+            with Ledger(self.workspace.ledger_file) as ledger:
                 for sample in samples:
-                    agenda.add_broker_sample(sample)
+                    ledger.broker_samples.add(sample)
 
         def settle_transactions() -> None:
             if any(self.workspace.pending_dir.glob("*.json")):

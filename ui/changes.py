@@ -95,9 +95,9 @@ def save_job(job: Job, seen_sha256: str) -> JobFile:
     who = require("operator")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.agenda, job, seen_sha256=seen_sha256, who=who, now=data.now())
+            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, who=who, now=data.now())
         else:
-            saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+            saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
     _changed()
     return saved
 
@@ -109,7 +109,7 @@ def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
     who = require("operator")
     with data.opened() as app:
         job = replace(job_file(slug).job, slug=new_slug, name=name, enabled=False)
-        saved = create_job(app.workspace, app.agenda, job, who=who, now=data.now())
+        saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
     _changed()
     return saved
 
@@ -120,7 +120,7 @@ def delete_job(slug: str, seen_sha256: str) -> None:
 
     who = require("operator")
     with data.opened() as app:
-        delete(app.workspace, app.agenda, slug, seen_sha256=seen_sha256, who=who, now=data.now())
+        delete(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, who=who, now=data.now())
     _changed()
 
 
@@ -130,7 +130,7 @@ def switch_job(slug: str, *, enabled: bool) -> None:
 
     who = require("operator")
     with data.opened() as app:
-        switch(app.workspace, app.agenda, slug, enabled=enabled, who=who, now=data.now())
+        switch(app.workspace, app.ledger, slug, enabled=enabled, who=who, now=data.now())
     _changed()
 
 
@@ -272,7 +272,7 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
         db_type, writes = db_type_of(app, connection)
         notes = save(
             app.workspace,
-            app.agenda,
+            app.ledger,
             name,
             content,
             db_type=db_type,
@@ -296,7 +296,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
     with data.opened() as app:
         save(
             app.workspace,
-            app.agenda,
+            app.ledger,
             document,
             os.environ,
             about=about,
@@ -336,7 +336,7 @@ def store_secret(reference: str, value: str) -> None:
     who = require("admin")
     with data.opened() as app:
         store(reference, value, app.workspace)
-        app.agenda.audit(who, "store", f"secret {reference}", data.now())
+        app.ledger.audit.add(who, "store", f"secret {reference}", data.now())
 
 
 def test_database(name: str) -> list[Fact]:
@@ -380,7 +380,9 @@ def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any
     who = require("operator")
     with data.opened() as app:
         sent = app.send(topic, key, value, cluster=cluster, now=data.now())
-        app.agenda.audit(who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())})
+        app.ledger.audit.add(
+            who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())}
+        )
     return sent
 
 
@@ -393,7 +395,7 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
 
     who = require("admin")
     with data.opened() as app:
-        save(app.workspace, app.agenda, document, seen_sha256=seen_sha256, who=who, now=data.now())
+        save(app.workspace, app.ledger, document, seen_sha256=seen_sha256, who=who, now=data.now())
     _changed()
 
 
@@ -402,7 +404,7 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
     who = require("operator")
     with data.opened() as app:
         fate = app.test_mail(to, data.now())
-        app.agenda.audit(who, "test mail", "mail", data.now(), after={"to": list(to)})
+        app.ledger.audit.add(who, "test mail", "mail", data.now(), after={"to": list(to)})
     return fate
 
 
@@ -414,6 +416,6 @@ def rebuild_metrics() -> int:
     who = require("admin")
     with data.opened() as app:
         synced = app.metrics.rebuild()
-        app.agenda.audit(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
+        app.ledger.audit.add(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
     _changed()
     return synced.sends

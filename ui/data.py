@@ -26,10 +26,10 @@ from core.kafka.cluster_lookup import unknown_cluster
 from core.model.connection import Cluster, Destination
 from core.model.job import Job
 from core.model.run import Run
-from core.records.agenda import RunnerStatus
 from core.records.damaged_segments import damaged_segments
 from core.records.metrics_queries import SendFilter, Usual
 from core.records.outcomes import DayTotals, ScheduledOutcome, day_totals, outcomes_of_days, with_deleted_jobs
+from core.records.runner_status import RunnerStatus
 from core.workspace.paths import Workspace
 from ui.remembered import Remembered
 
@@ -434,9 +434,7 @@ def _of_two_days(folder: Path, today: date) -> list[tuple[DayTotals, list[Schedu
     with open_workspace(folder, log=False) as app:
         yesterday = today - timedelta(days=1)
         slots = [
-            slot
-            for job in _kafka_jobs(folder, app)
-            for slot in outcomes_of_days(job, app.ledger, app.agenda, yesterday, today, at)
+            slot for job in _kafka_jobs(folder, app) for slot in outcomes_of_days(job, app.ledger, yesterday, today, at)
         ]
     of_days = ((day, [slot for slot in slots if slot.day == day]) for day in (today, yesterday))
     return [(day_totals(day, chosen), chosen) for day, chosen in of_days]
@@ -455,7 +453,7 @@ def _calendar_slots(folder: Path, days: int) -> dict[str, list[ScheduledOutcome]
         for job in _kafka_jobs(folder, app):
             today = at.astimezone(ZoneInfo(job.timezone)).date()
             first = today - timedelta(days=days - 1)
-            found[job.slug] = outcomes_of_days(job, app.ledger, app.agenda, first, today, at)
+            found[job.slug] = outcomes_of_days(job, app.ledger, first, today, at)
     return found
 
 
@@ -467,7 +465,7 @@ def newest_day() -> date:
 
 def _kafka_jobs(folder: Path, app: App) -> list[Job]:
     """Jobs as they are, and what is left of those whose file is gone or wrong."""
-    known = with_deleted_jobs(_jobs(folder)[0], app.ledger, app.agenda, app.timezone)
+    known = with_deleted_jobs(_jobs(folder)[0], app.ledger, app.timezone)
     return [job for job in known if job.export_format == "kafka"]
 
 
@@ -492,7 +490,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
 
     with opened() as app:
         job = app.job(slug)
-        wanted, succeeded, planned = wanted_times(app.agenda, job, first, last, now=now(), again=again)
+        wanted, succeeded, planned = wanted_times(app.ledger, job, first, last, now=now(), again=again)
         good, _ = app.ledger.runs_where(job=slug, states=["succeeded"], limit=30)
     mean = sum(run.acknowledged for run in good) / len(good) if good else None
     return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))
@@ -800,7 +798,7 @@ def _frame(folder: Path) -> FrameState:
             environment=environment,
             timezone=app.timezone,
             clusters=tuple(_clusters(app)),
-            runner=app.agenda.runner(),
+            runner=app.ledger.heartbeats.newest(),
             alerts=_open_alerts(app),
             problem=problem,
             damaged=len(damaged_segments(app.workspace.spool_dir)),
@@ -809,7 +807,7 @@ def _frame(folder: Path) -> FrameState:
 
 def _clusters(app: App) -> Iterator[ClusterState]:
     stale = now() - timedelta(seconds=3 * app.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC + 15)
-    seen = {state.cluster: state for state in app.agenda.broker_states()}
+    seen = {state.cluster: state for state in app.ledger.broker_samples.states()}
     for state in seen.values():
         connected = state.connected if state.at >= stale else None
         yield ClusterState(state.cluster, connected, state.since, state.at, state.error or "")

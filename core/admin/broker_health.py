@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
-from core.records.agenda import BrokerSample
+from core.records.runner_status import BrokerSample
 
 if TYPE_CHECKING:
     from core.model.connection import Cluster

@@ -83,13 +83,13 @@ def check_job(workspace: Workspace, job: Job, connections: Connections, settings
 
 def _runner(workspace: Workspace) -> Iterator[Problem]:
     """What the runner that works here does about what it cannot use."""
-    from core.records.agenda import Agenda
+    from core.records.ledger import Ledger
 
     if not workspace.ledger_file.exists():
         return
     try:
-        with Agenda(workspace.ledger_file) as agenda:
-            beat = agenda.runner()
+        with Ledger(workspace.ledger_file) as ledger:
+            beat = ledger.heartbeats.newest()
     except PsttError as error:
         yield _error(error)
         return

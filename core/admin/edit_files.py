@@ -16,8 +16,8 @@ from core.admin.edit_jobs import NewerEdit, editing
 from core.errors import ConfigError
 from core.model.connection import DbType
 from core.model.query import Parameter
-from core.records.agenda import Agenda
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
+from core.records.ledger import Ledger
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import StoredFile, Workspace, read_stored, write_whole
 
@@ -62,7 +62,7 @@ def _example(parameter: Parameter) -> str:
 
 def save_query(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     name: str,
     content: bytes,
     *,
@@ -76,7 +76,7 @@ def save_query(
 
     Args:
         workspace: Where.
-        agenda: For the audit.
+        ledger: For the audit.
         name: Below `queries/`.
         content: The whole file.
         db_type: Whose SQL it is.
@@ -97,7 +97,7 @@ def save_query(
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         write_whole(path, content)
-        agenda.audit(who, "save", f"query {name}", now, before=_told(before.content), after=_told(content))
+        ledger.audit.add(who, "save", f"query {name}", now, before=_told(before.content), after=_told(content))
     return notes
 
 
@@ -111,7 +111,7 @@ def _told(content: bytes) -> Any:
 
 def save_connections(
     workspace: Workspace,
-    agenda: Agenda,
+    ledger: Ledger,
     document: Mapping[str, Any],
     environ: Mapping[str, str],
     *,
@@ -124,7 +124,7 @@ def save_connections(
 
     Args:
         workspace: Where.
-        agenda: For the audit, in which no secret stands.
+        ledger: For the audit, in which no secret stands.
         document: The whole file.
         environ: What `env:` may name.
         about: What was changed, such as `connection BOSC`.
@@ -150,10 +150,10 @@ def save_connections(
         if new := [error for error in problems if error.what not in faults]:
             raise new[0]
         known = old.document if old else None
-        keep_connections(workspace, agenda, before.text, now - timedelta(milliseconds=1))
+        keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
-        agenda.audit(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
-        keep_connections(workspace, agenda, text, now, saved_by=who)
+        ledger.audit.add(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
+        keep_connections(workspace, ledger.connections_versions, text, now, saved_by=who)
 
 
 def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -185,7 +185,7 @@ def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, An
 
 
 def save_alerts(
-    workspace: Workspace, agenda: Agenda, document: Mapping[str, Any], *, seen_sha256: str, who: str, now: datetime
+    workspace: Workspace, ledger: Ledger, document: Mapping[str, Any], *, seen_sha256: str, who: str, now: datetime
 ) -> None:
     """Writes alerts.json; the arguments and what it raises are those of `save_connections`."""
     from core.notify.rules import parse_alerts
@@ -201,7 +201,9 @@ def save_alerts(
         with suppress(ValueError):  # what was wrong is replaced
             known = json.loads(before.text)
         write_whole(path, text, private=_is_private(path))
-        agenda.audit(who, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document))
+        ledger.audit.add(
+            who, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
+        )
 
 
 def _has_literal(document: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.model.job import Job
-from core.records.agenda import Agenda
+from core.records.ledger import Ledger
 from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_job
 from core.workspace.paths import Workspace
 
@@ -38,7 +38,7 @@ def job_files(workspace: Workspace) -> list[str]:
     return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
 
 
-def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, who: str, now: datetime) -> JobFile:
+def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, who: str, now: datetime) -> JobFile:
     """Writes the file of a new job.
 
     Raises:
@@ -57,19 +57,19 @@ def create_job(workspace: Workspace, agenda: Agenda, job: Job, *, who: str, now:
         _require_free_name(workspace, job)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=who)
-        agenda.audit(who, "create", f"job {job.slug}", now, after=saved.text)
+        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=who)
+        ledger.audit.add(who, "create", f"job {job.slug}", now, after=saved.text)
     return saved
 
 
 def replace_job(
-    workspace: Workspace, agenda: Agenda, job: Job, *, seen_sha256: str | None, who: str, now: datetime
+    workspace: Workspace, ledger: Ledger, job: Job, *, seen_sha256: str | None, who: str, now: datetime
 ) -> JobFile:
     """Writes another version of a job's file; the one before stays among its versions.
 
     Args:
         workspace: Where.
-        agenda: Versions and audit.
+        ledger: Versions and audit.
         job: What the file is to say.
         seen_sha256: Of the file that the change began with; None: whatever stands there.
         who: Who changes it.
@@ -85,16 +85,16 @@ def replace_job(
     with editing(workspace):
         before = _unchanged(workspace, job.slug, seen_sha256)
         _require_free_name(workspace, job)
-        agenda.add_job_version(job.slug, before.sha256, before.text, now)
+        ledger.job_versions.add(job.slug, before.sha256, before.text, now)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        agenda.add_job_version(job.slug, saved.sha256, saved.text, now, saved_by=who)
-        agenda.audit(who, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
+        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=who)
+        ledger.audit.add(who, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
     return saved
 
 
 def delete_job(
-    workspace: Workspace, agenda: Agenda, slug: str, *, seen_sha256: str | None, who: str, now: datetime
+    workspace: Workspace, ledger: Ledger, slug: str, *, seen_sha256: str | None, who: str, now: datetime
 ) -> None:
     """Removes a job's file; it stays among its versions, its runs in the ledger.
 
@@ -105,13 +105,13 @@ def delete_job(
     """
     with editing(workspace):
         before = _unchanged(workspace, slug, seen_sha256)
-        agenda.add_job_version(slug, before.sha256, before.text, now)
+        ledger.job_versions.add(slug, before.sha256, before.text, now)
         try:
             before.path.unlink()
         except OSError as error:
             raise StorageFailed(f"{before.path} cannot be removed", why=error.strerror or str(error)) from None
-        agenda.end_job(slug, now)
-        agenda.audit(who, "delete", f"job {slug}", now, before=before.text)
+        ledger.job_versions.end_job(slug, now)
+        ledger.audit.add(who, "delete", f"job {slug}", now, before=before.text)
 
 
 def _unchanged(workspace: Workspace, slug: str, seen_sha256: str | None) -> JobFile:

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.records.outcomes import latest_due
 
@@ -23,7 +22,6 @@ MAIL_WAITS = timedelta(hours=1)
 
 
 def health(
-    agenda: Agenda,
     ledger: Ledger,
     outbox: Outbox,
     jobs: Sequence[Job],
@@ -34,7 +32,7 @@ def health(
     """One fact a line; contacts nothing.
 
     Args:
-        agenda: Heartbeat.
+        ledger: Heartbeat.
         ledger: Runs.
         outbox: Alerts.
         jobs: All jobs whose files are right.
@@ -43,17 +41,17 @@ def health(
         grace_s: How long after its scheduled time, in seconds, a success may still come; a job's `timeout_s` where that
             is longer.
     """
-    yield from _runner(agenda, now)
+    yield from _runner(ledger, now)
     for problem in problems:
         yield CheckResult("fail", "job file", problem, "python -m core check")
     for job in jobs:
         if job.is_scheduled:
-            yield _job(job, agenda, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
+            yield _job(job, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
     yield from _alerts(outbox, now)
 
 
-def _runner(agenda: Agenda, now: datetime) -> Iterator[CheckResult]:
-    beat = agenda.runner()
+def _runner(ledger: Ledger, now: datetime) -> Iterator[CheckResult]:
+    beat = ledger.heartbeats.newest()
     start = "python -m core runner, or start its service"
     if beat is None:
         yield CheckResult("fail", "runner", "no runner has ever worked here", start)
@@ -71,9 +69,9 @@ def _runner(agenda: Agenda, now: datetime) -> Iterator[CheckResult]:
             yield CheckResult("warn", "runner", f"{problem['where']}: {problem['text']}; {problem['instead']}")
 
 
-def _job(job: Job, agenda: Agenda, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
+def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
     subject = f"job {job.slug}"
-    latest = latest_due(job, ledger, agenda, now - grace, now)
+    latest = latest_due(job, ledger, now - grace, now)
     if latest is None:
         return CheckResult("pass", subject, "was never due yet")
     due, good, running = latest.due, latest.succeeded, latest.running

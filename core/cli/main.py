@@ -426,7 +426,7 @@ def backfill(
     with App.open(workspace) as opened:
         found = opened.job(job)
         days = (_day("--from", first), _day("--to", last))
-        made = plan_days(opened.agenda, found, *days, asked_by=_user(), now=_now(), again=again)
+        made = plan_days(opened.ledger, found, *days, asked_by=_user(), now=_now(), again=again)
         note = opened.runner_note(_now())
     if as_json:
         _print_json(
@@ -911,7 +911,7 @@ def _switch(job: str, workspace: Path | None, *, enabled: bool, as_json: bool) -
     word = "enabled" if enabled else "disabled"
     with App.open(workspace) as opened:
         found = opened.job(job)
-        changed = switch(opened.workspace, opened.agenda, found.slug, enabled=enabled, who=_user(), now=_now())
+        changed = switch(opened.workspace, opened.ledger, found.slug, enabled=enabled, who=_user(), now=_now())
     answer = f'job "{found.name}" is {word}' if changed else f'job "{found.name}" was {word} before'
     _print_answer({"job": found.slug, "enabled": enabled, "changed": changed, "answer": answer}, as_json)
 

@@ -20,7 +20,7 @@ from core.model.verdict import headline
 if TYPE_CHECKING:
     from core.files.parity import Parity
     from core.notify.outbox import Incident, OutboxMessage
-    from core.records.agenda import ScheduledRun
+    from core.records.scheduled_runs import ScheduledRun
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
 __all__ = ["error_document", "run_document", "run_lines", "send_document", "send_lines", "summary_lines"]

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, LedgerBusy, PsttError
-from core.records.agenda import ScheduledRun
+from core.records.scheduled_runs import ScheduledRun
 from core.run.watchdog import broken_off
 from core.workspace.jobs import SUFFIX, parse_job
 
@@ -55,7 +55,7 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
     """Runs a planned fire to its verdict; the exit code of the process."""
     from core.run.cancellation import stop_on_signals
 
-    scheduled_run = app.agenda.scheduled_run(scheduled_run_id)
+    scheduled_run = app.ledger.scheduled_runs.get(scheduled_run_id)
     if scheduled_run.state != "planned":
         return 0
     job: Job | None = None
@@ -78,7 +78,7 @@ def work(app: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
 
 def _job(app: App, scheduled_run: ScheduledRun) -> Job:
     """The job as the runner knew it when it started this process, not as an editor leaves it meanwhile."""
-    version = app.agenda.job_version(scheduled_run.job, scheduled_run.job_sha256)
+    version = app.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
     if version is None:
         raise ConfigError(f"the version of job {scheduled_run.job} that was to run is not in the ledger")
     return parse_job(app.workspace.queries_dir / f"{scheduled_run.job}{SUFFIX}", version.document)
@@ -99,7 +99,7 @@ def _conclude(app: App, scheduled_run: ScheduledRun, job: Job | None, error: Pst
     """Writes the verdict that the run itself could not write."""
     from core.model.job import Job
 
-    known = app.agenda.scheduled_run(scheduled_run.scheduled_run_id)
+    known = app.ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
     if known.state == "running" and known.run_id:
         app.ledger.close_run(known.run_id, "failed", error, now)
     elif known.state == "planned":

@@ -17,7 +17,6 @@ from core.model.run import Run, RunFile, Verdict
 from core.model.verdict import LOOKS
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.records.outcomes import OutcomeState, ScheduledOutcome, is_on_day, outcomes_of_days, with_deleted_jobs
 
@@ -120,13 +119,13 @@ class Receipt:
 
 
 def make_receipt(
-    ledger: Ledger, agenda: Agenda, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
+    ledger: Ledger, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
 ) -> Receipt:
     """Finds out what became of every scheduled time of a day.
 
     Args:
         ledger: Runs.
-        agenda: Fires, and since when each job was there.
+        ledger: Fires, and since when each job was there.
         outbox: Reads latencies.
         jobs: The jobs as they are now.
         day: In each job's own time zone.
@@ -140,8 +139,8 @@ def make_receipt(
     every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
     ran = {run.run_id: run for run in every}
     found = [
-        _job_day(job, outcomes_of_days(job, ledger, agenda, day, day, now), ran)
-        for job in with_deleted_jobs(jobs, ledger, agenda, timezone)
+        _job_day(job, outcomes_of_days(job, ledger, day, day, now), ran)
+        for job in with_deleted_jobs(jobs, ledger, timezone)
     ]
     counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
     days = tuple(job for job in found if job.outcomes)

@@ -26,7 +26,6 @@ from core.notify.alert_messages import alert_notice, failure_notice, over_notice
 from core.notify.daily_report import make_receipt, percentile, receipt_notice
 from core.notify.outbox import MAIL, Change, Incident, MessageKind, Outbox, entry_of
 from core.notify.rules import AlertFile, Rule, default_alerts, load_alerts
-from core.records.agenda import Agenda
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger
 from core.records.outcomes import latest_due
@@ -83,7 +82,7 @@ class AlertRules:
 
     Args:
         outbox: Episodes and messages.
-        agenda: Heartbeat, broker samples, requests.
+        ledger: Heartbeat, broker samples, requests.
         ledger: Runs.
         spool_dir: `.pstt/spool`.
         rules_file: alerts.json; looked at each time, its last good version stays while somebody edits it.
@@ -95,7 +94,6 @@ class AlertRules:
     def __init__(
         self,
         outbox: Outbox,
-        agenda: Agenda,
         ledger: Ledger,
         *,
         rules_file: Path,
@@ -105,7 +103,6 @@ class AlertRules:
         collect: Callable[[], Any] = gc.collect,
     ) -> None:
         self._outbox = outbox
-        self._agenda = agenda
         self._ledger = ledger
         self._file = rules_file
         self._spool_dir = spool_dir
@@ -277,7 +274,7 @@ class AlertRules:
         return found
 
     def _memory(self, rule: Rule, now: datetime) -> dict[str, Condition]:
-        beat = self._agenda.runner()
+        beat = self._ledger.heartbeats.newest()
         if beat is None or not beat.is_alive(now):
             return {}
         percent = 100 * beat.memory_share
@@ -298,7 +295,7 @@ class AlertRules:
         if job.expect.by is None:
             return None
         deadline = _newest_deadline(job, now)
-        latest = latest_due(job, self._ledger, self._agenda, deadline, now, since=deadline - DAY)
+        latest = latest_due(job, self._ledger, deadline, now, since=deadline - DAY)
         if latest is None:
             return None
         text = f"the run of {latest.due.scheduled_at.astimezone(ZoneInfo(job.timezone)):%d %b %H:%M}"
@@ -335,7 +332,7 @@ class AlertRules:
         return ""
 
     def _disable(self, rule: Rule, slug: str, now: datetime) -> None:
-        self._agenda.ask("disable", job=slug, asked_by=f"alert rule {rule.title}", now=now)
+        self._ledger.requests.submit("disable", job=slug, asked_by=f"alert rule {rule.title}", now=now)
 
     def _insist(self, rule: Rule, mine: Mapping[str, Incident], jobs: Mapping[str, Job], now: datetime) -> None:
         """A job whose file is broken cannot be disabled, and goes on as it last was right: that is asked again."""
@@ -344,7 +341,7 @@ class AlertRules:
         for slug, episode in mine.items():
             if episode.opened_at is None or not jobs[slug].enabled:
                 continue
-            asked = (r for r in self._agenda.requests() if r.job == slug and r.kind == "disable")
+            asked = (r for r in self._ledger.requests.newest() if r.job == slug and r.kind == "disable")
             newest = next((request for request in asked if request.asked_at >= episode.opened_at), None)
             if newest is None or newest.state != "refused" or now - newest.asked_at < DISABLE_AGAIN:
                 continue
@@ -352,7 +349,7 @@ class AlertRules:
             self._disable(rule, slug, now)
 
     def _was_disabled(self, episode: Incident, now: datetime) -> bool:
-        trail = self._agenda.audit_trail(f"job {episode.subject}", 20)
+        trail = self._ledger.audit.entries(f"job {episode.subject}", 20)
         since, until = episode.opened_at or now, now - DISABLED_SETTLES
         return any(entry.action == "disable" and since <= entry.at <= until for entry in trail)
 
@@ -475,10 +472,7 @@ class AlertRules:
         if local.time() < self._told.receipt_at or self._outbox.was_put(key, MAIL, to):
             return []
         days = (local.date(), local.date() - timedelta(days=1))
-        made = [
-            make_receipt(self._ledger, self._agenda, self._outbox, jobs.values(), day, now, self._told.timezone)
-            for day in days
-        ]
+        made = [make_receipt(self._ledger, self._outbox, jobs.values(), day, now, self._told.timezone) for day in days]
         return [entry_of("receipt", key, MAIL, to, receipt_notice(*made), now)]
 
 

@@ -378,7 +378,7 @@ class Accounts(Store):
 
 @cache
 def _audit_statement() -> str:
-    return load_named_sql("agenda.sql")["insert_audit"]
+    return load_named_sql("audit.sql")["insert"]
 
 
 def _caller(name: str, role: Role) -> Caller:

@@ -1,29 +1,62 @@
-"""The earlier versions of connections.json, kept without the passwords in it."""
+"""The versions of connections.json, stored without its passwords."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
+from core.clock import iso_utc
 from core.errors import ConfigError
-from core.records.agenda import Agenda
+from core.records.rows import from_row
+from core.records.store import StorePart
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
+from core.workspace.settings import parse_connections
 
-__all__ = ["hidden_secrets", "keep_connections"]
+__all__ = ["ConnectionsVersion", "ConnectionsVersions", "hidden_secrets", "keep_connections"]
+
+HIDDEN = "***"
+SECRET_KEYS = ("password", "sasl_password")
 
 
-def keep_connections(workspace: Workspace, agenda: Agenda, text: str, now: datetime, *, saved_by: str = "") -> None:
-    """Keeps a text of connections.json among its versions, without the passwords that stand in it.
+@dataclass(frozen=True, slots=True)
+class ConnectionsVersion:
+    """A version of connections.json, with `***` in place of each password written in it."""
 
-    One with a fault is not kept: nobody brings it back, and a password under a mistyped key could not be told.
+    sha256: str
+    document: str
+    seen_at: datetime
+    saved_by: str
+    """Who saved it on the page; empty: it was found on disk."""
+
+
+class ConnectionsVersions(StorePart):
+    """The versions of connections.json of one workspace."""
+
+    sql_file: ClassVar[str] = "connections_versions.sql"
+
+    def add(self, sha256: str, document: str, now: datetime, saved_by: str = "") -> None:
+        """Writes a version; one that was seen before becomes the newest again."""
+        self._write("insert", {"sha256": sha256, "document": document, "seen_at": iso_utc(now), "saved_by": saved_by})
+
+    def newest_first(self) -> list[ConnectionsVersion]:
+        """Returns every version, newest first."""
+        return [from_row(ConnectionsVersion, row) for row in self._rows("newest_first")]
+
+
+def keep_connections(
+    workspace: Workspace, versions: ConnectionsVersions, text: str, now: datetime, *, saved_by: str = ""
+) -> None:
+    """Stores a text of connections.json as a version, without the passwords written in it.
+
+    A text with an error is not stored: nobody would restore it, and a password under a mistyped key would be stored
+    in the clear.
     """
-    from core.workspace.settings import parse_connections
-
     try:
         file = parse_json_file(workspace.connections_file, text)
     except ConfigError:
@@ -32,13 +65,13 @@ def keep_connections(workspace: Workspace, agenda: Agenda, text: str, now: datet
         return
     document = json.dumps(hidden_secrets(file.document), ensure_ascii=False, indent=2)
     sha256 = hashlib.sha256(document.encode()).hexdigest()
-    newest = next(iter(agenda.connections_versions()), None)
+    newest = next(iter(versions.newest_first()), None)
     if newest is None or newest.sha256 != sha256:
-        agenda.add_connections_version(sha256, document, now, saved_by)
+        versions.add(sha256, document, now, saved_by)
 
 
 def hidden_secrets(value: Any) -> Any:
-    """The same without passwords and addresses of channels that stand in the file itself."""
+    """Returns the document with `***` for each password and channel address that is written in the file itself."""
     if isinstance(value, Mapping):
         return {name: _hidden(name, member) for name, member in value.items()}
     return [hidden_secrets(member) for member in value] if isinstance(value, list) else value
@@ -50,7 +83,3 @@ def _hidden(name: str, value: Any) -> Any:
     if name == "channels" and isinstance(value, Mapping):
         return {channel: place if is_reference(str(place)) else HIDDEN for channel, place in value.items()}
     return hidden_secrets(value)
-
-
-HIDDEN = "***"
-SECRET_KEYS = ("password", "sasl_password")

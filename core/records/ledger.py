@@ -20,10 +20,17 @@ from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Reject, Run, RunFile, Verification, VerificationProblem
+from core.records.audit import AuditTrail
+from core.records.connections_versions import ConnectionsVersions
+from core.records.job_versions import JobVersions
+from core.records.requests import Requests
+from core.records.runner_status import BrokerSamples, Heartbeats
+from core.records.scheduled_runs import ScheduledRuns
 from core.records.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from core.model.job import Job
     from core.model.run import Plan, RunState
@@ -58,7 +65,20 @@ class Outcome:
 
 
 class Ledger(Store):
-    """The runs and rejects of one workspace; opened as every `Store`."""
+    """One opening of the ledger of a workspace: its runs and rejects, and a part for each other kind of record.
+
+    The parts share the opening, so that a caller passes one object and opens one file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.scheduled_runs = ScheduledRuns(self)
+        self.requests = Requests(self)
+        self.heartbeats = Heartbeats(self)
+        self.broker_samples = BrokerSamples(self)
+        self.audit = AuditTrail(self)
+        self.job_versions = JobVersions(self)
+        self.connections_versions = ConnectionsVersions(self)
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         db.create_function("local_day", 2, _local_day, deterministic=True)

@@ -23,8 +23,8 @@ from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
     from core.model.run import Run
-    from core.records.agenda import Agenda, ScheduledRun
     from core.records.ledger import Ledger
+    from core.records.scheduled_runs import ScheduledRun
 
 __all__ = [
     "GOOD",
@@ -138,21 +138,24 @@ class _JobVersion:
         return self.since < moment <= self.until
 
 
-def _job_versions(job: Job, ledger: Ledger, agenda: Agenda) -> list[_JobVersion]:
+def _job_versions(job: Job, ledger: Ledger) -> list[_JobVersion]:
     """The versions of a job's file in order of time. Before the first one the job did not exist.
 
     A job that ran before its file was first recorded (an older workspace, without a runner) existed from its first run
     on, as its first known version, up to the time from which a runner planned it and stored whatever was due.
     """
     starts: list[tuple[datetime, Job | None]] = []
-    for since, document in agenda.job_history(job.slug):
+    for since, document in ledger.job_versions.history(job.slug):
         while starts and starts[-1][0] >= since:  # the clock was set back: the later record counts
             starts.pop()
         starts.append((since, _parsed(job.slug, document) if document else None))
     starts.append((END_OF_TIME, None))
     versions = [_JobVersion(since, until, version) for (since, version), (until, _) in pairwise(starts)]
     ran = ledger.first_started(job.slug) or END_OF_TIME
-    until = min(versions[0].since if versions else END_OF_TIME, agenda.first_scheduled_at(job.slug) or END_OF_TIME)
+    until = min(
+        versions[0].since if versions else END_OF_TIME,
+        ledger.scheduled_runs.first_scheduled_at(job.slug) or END_OF_TIME,
+    )
     return [_JobVersion(ran, until, versions[0].job if versions else job), *versions] if ran < until else versions
 
 
@@ -171,22 +174,21 @@ def _calendar_times(versions: Iterable[_JobVersion], since: datetime, until: dat
             yield from scheduled_times(version.job, max(since - TICK, version.since), min(until - TICK, version.until))
 
 
-def with_deleted_jobs(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timezone: str) -> list[Job]:
+def with_deleted_jobs(jobs: Iterable[Job], ledger: Ledger, timezone: str) -> list[Job]:
     """Adds the jobs whose file is gone or invalid: their last readable version, disabled.
 
     Args:
         jobs: Jobs with a valid file.
-        ledger: Knows the jobs that ran.
-        agenda: Knows the jobs whose files were recorded.
+        ledger: The jobs that ran, and those whose files were recorded.
         timezone: Used for a job without a recorded version.
 
     Returns:
         All of them by slug.
     """
     found = {job.slug: job for job in jobs}
-    names = {slug: slug for slug in agenda.jobs_noticed()} | ledger.jobs_known()
+    names = {slug: slug for slug in ledger.job_versions.jobs()} | ledger.jobs_known()
     for slug in names.keys() - found.keys():
-        version = agenda.job_version(slug)
+        version = ledger.job_versions.get(slug)
         last = (_parsed(slug, version.document) if version else None) or Job(
             slug, names[slug], "", "", timezone=timezone
         )
@@ -195,14 +197,13 @@ def with_deleted_jobs(jobs: Iterable[Job], ledger: Ledger, agenda: Agenda, timez
 
 
 def scheduled_outcomes(
-    job: Job, ledger: Ledger, agenda: Agenda, since: datetime, until: datetime, now: datetime
+    job: Job, ledger: Ledger, since: datetime, until: datetime, now: datetime
 ) -> list[ScheduledOutcome]:
     """Returns the outcome of each scheduled time with `since` ≤ t < `until`, up to `now`, in order of time.
 
     Args:
         job: The job as it is now; disabled (`with_deleted_jobs`) if its file is gone.
-        ledger: Its runs.
-        agenda: Its scheduled runs and the history of its file.
+        ledger: Its runs and scheduled runs, and the history of its file.
         since: Aware.
         until: Aware.
         now: The current time, aware.
@@ -212,9 +213,9 @@ def scheduled_outcomes(
     for run in ledger.runs_of_job(job.slug, since, until):
         runs.setdefault(run.scheduled_at, []).append(run)
     planned: dict[datetime, list[ScheduledRun]] = {}
-    for scheduled_run in agenda.scheduled_runs(since - TICK, until - TICK, job.slug):
+    for scheduled_run in ledger.scheduled_runs.between(since - TICK, until - TICK, job.slug):
         planned.setdefault(scheduled_run.scheduled_at, []).append(scheduled_run)
-    versions = _job_versions(job, ledger, agenda)
+    versions = _job_versions(job, ledger)
     due = set(_calendar_times(versions, since, until)) | _decided(job, versions, planned, since, until)
     started = {
         moment
@@ -316,25 +317,22 @@ def is_on_day(moment: datetime, timezone: str, first: date, last: date) -> bool:
     return first <= moment.astimezone(ZoneInfo(timezone)).date() <= last
 
 
-def outcomes_of_days(
-    job: Job, ledger: Ledger, agenda: Agenda, first: date, last: date, now: datetime
-) -> list[ScheduledOutcome]:
+def outcomes_of_days(job: Job, ledger: Ledger, first: date, last: date, now: datetime) -> list[ScheduledOutcome]:
     """Returns the outcome of each scheduled time of these days, in the job's time zone, up to `now`."""
     since = datetime.combine(first, time(), UTC) - WIDEST_ZONE
     until = datetime.combine(last + timedelta(days=1), time(), UTC) + WIDEST_ZONE
-    found = scheduled_outcomes(job, ledger, agenda, since, until, now)
+    found = scheduled_outcomes(job, ledger, since, until, now)
     return [outcome for outcome in found if first <= outcome.day <= last]
 
 
 def latest_due(
-    job: Job, ledger: Ledger, agenda: Agenda, at: datetime, now: datetime, *, since: datetime | None = None
+    job: Job, ledger: Ledger, at: datetime, now: datetime, *, since: datetime | None = None
 ) -> LatestDue | None:
     """Returns the newest due time of a job at or before `at`, and whether it or a later one has succeeded.
 
     Args:
         job: The job as it is now.
-        ledger: Its runs.
-        agenda: Its scheduled runs and the history of its file.
+        ledger: Its runs and scheduled runs, and the history of its file.
         at: Aware; later times count only as successes.
         now: The current time, aware.
         since: Aware; earlier times do not count. None: every time since the job exists.
@@ -344,10 +342,10 @@ def latest_due(
     """
     if not job.is_scheduled:
         return None
-    due = _newest_due(job, ledger, agenda, since, at, now)
+    due = _newest_due(job, ledger, since, at, now)
     if due is None:
         return None
-    later = scheduled_outcomes(job, ledger, agenda, due.scheduled_at, now + TICK, now)
+    later = scheduled_outcomes(job, ledger, due.scheduled_at, now + TICK, now)
     succeeded = next((outcome for outcome in reversed(later) if outcome.has_succeeded), None)
     running = None
     if succeeded is None:
@@ -356,16 +354,16 @@ def latest_due(
 
 
 def _newest_due(
-    job: Job, ledger: Ledger, agenda: Agenda, earliest: datetime | None, at: datetime, now: datetime
+    job: Job, ledger: Ledger, earliest: datetime | None, at: datetime, now: datetime
 ) -> ScheduledOutcome | None:
     """Searches ever longer spans before `at`, so that a yearly job costs as little as an hourly one."""
-    starts = [version.since for version in _job_versions(job, ledger, agenda)]
-    starts += [first for first in [agenda.first_scheduled_at(job.slug)] if first]
+    starts = [version.since for version in _job_versions(job, ledger)]
+    starts += [first for first in [ledger.scheduled_runs.first_scheduled_at(job.slug)] if first]
     begins = max(min(starts, default=at), earliest or min(starts, default=at))
     span = timedelta(hours=1)
     while True:
         since = max(at - span, begins)
-        outcomes = scheduled_outcomes(job, ledger, agenda, since, at + TICK, now)
+        outcomes = scheduled_outcomes(job, ledger, since, at + TICK, now)
         due = next((outcome for outcome in reversed(outcomes) if outcome.is_due), None)
         if due is not None or since <= begins:
             return due

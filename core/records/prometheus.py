@@ -21,9 +21,10 @@ from core.errors import PsttError
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from core.records.agenda import Agenda, BrokerSample
+    from core.records.ledger import Ledger
     from core.records.metrics import Metrics
     from core.records.metrics_queries import MetricsQueries
+    from core.records.runner_status import BrokerSample
 
 __all__ = ["CONTENT_TYPE", "render"]
 
@@ -34,7 +35,7 @@ LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 """Upper ends of the histogram's buckets; the alert of SPEC 12 stands at 5 s."""
 
 
-def render(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) -> bytes:
+def render(metrics: Metrics, ledger: Ledger, timezone: str, now: datetime) -> bytes:
     """All figures in the text format of Prometheus, under `CONTENT_TYPE`; reads the metrics once.
 
     Where metrics.duckdb cannot be read, `pstt_metrics_readable` is 0 and what comes from it is left out.
@@ -42,7 +43,7 @@ def render(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) -> by
     Source: https://prometheus.io/docs/practices/naming/
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(list(_families(metrics, agenda, timezone, now))))
+    registry.register(_Once(list(_families(metrics, ledger, timezone, now))))
     return generate_latest(registry)
 
 
@@ -56,7 +57,7 @@ class _Once(Collector):
         return self._families
 
 
-def _families(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) -> Iterator[Metric]:
+def _families(metrics: Metrics, ledger: Ledger, timezone: str, now: datetime) -> Iterator[Metric]:
     readable = True
     try:
         with metrics.figures(timezone) as figures:
@@ -66,8 +67,8 @@ def _families(metrics: Metrics, agenda: Agenda, timezone: str, now: datetime) ->
         readable, families = False, []
     yield _gauge("pstt_metrics_readable", "1 where metrics.duckdb could be read, else 0", [((), float(readable))])
     yield from families
-    yield from _clusters(agenda.broker_samples(now - DAY))
-    yield from _runner(agenda, now)
+    yield from _clusters(ledger.broker_samples.since(now - DAY))
+    yield from _runner(ledger, now)
 
 
 def _sent(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
@@ -159,8 +160,8 @@ def _clusters(samples: Sequence[BrokerSample]) -> Iterator[Metric]:
     )
 
 
-def _runner(agenda: Agenda, now: datetime) -> Iterator[Metric]:
-    beat = agenda.runner()
+def _runner(ledger: Ledger, now: datetime) -> Iterator[Metric]:
+    beat = ledger.heartbeats.newest()
     is_alive = beat is not None and beat.is_alive(now)
     yield _gauge("pstt_runner_up", "1 where the runner beats, else 0", [((), float(is_alive))])
     if beat is not None and is_alive:

@@ -22,14 +22,17 @@ from typing import Any, ClassVar, Self
 from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.records.named_sql import load_named_sql
 
-__all__ = ["Store"]
+__all__ = ["Store", "StorePart"]
 
 SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
-    1: (("ledger.sql", "schema"), ("agenda.sql", "schema"), ("columns.sql", "schema"), ("alerts.sql", "schema")),
+    1: tuple(
+        (f"{part}.sql", "schema")
+        for part in ("ledger scheduled_runs requests runner_status audit job_versions columns alerts".split())
+    ),
     2: (("accounts.sql", "schema"), ("idempotency.sql", "schema")),
     3: (("ledger.sql", "schema_3"),),
-    4: (("agenda.sql", "schema_4"),),
-    5: (("agenda.sql", "schema_5"),),
+    4: (("job_versions.sql", "schema_4"),),
+    5: (("scheduled_runs.sql", "schema_5"),),
 }
 """Version of the file → the `.sql` files and their statements that bring a file of the version before to it, in order."""
 SCHEMA_VERSION = max(SCHEMAS)
@@ -62,6 +65,7 @@ class Store:
         self._copied_at: float | None = None
         """When (monotonic) the file was copied into memory; None: it is open itself."""
         self._in_transaction = False
+        self._seen_version = 0
         with self._translated():
             self._opened = self._open()
 
@@ -72,6 +76,13 @@ class Store:
         if is_old and not self._in_transaction:
             self._opened = self._open()
         return self._opened
+
+    def was_written_elsewhere(self) -> bool:
+        """Returns whether another connection has written into the file since the last call; takes microseconds."""
+        with self._translated():
+            version = int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        changed, self._seen_version = version != self._seen_version, version
+        return changed
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -169,14 +180,24 @@ class Store:
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _rows(self, name: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
-        """All rows of the named statement."""
-        with self._translated():
-            return self._db.execute(self._sql[name], values or {}).fetchall()
+        """Returns all rows of the named statement."""
+        return self.query(self._sql[name], values)
 
     def _write(self, name: str, values: Mapping[str, Any]) -> int:
-        """The named statement in a transaction of its own; the number of rows it changed."""
+        """Runs the named statement in a transaction of its own. Returns the number of rows it changed."""
+        with self.transaction() as db:
+            return db.execute(self._sql[name], values).rowcount
+
+    def query(self, sql: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
+        """Returns all rows of a statement."""
+        with self._translated():
+            return self._db.execute(sql, values or {}).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Runs its block in one transaction, which is rolled back when the block raises."""
         with self._translated(), self._transaction():
-            return self._db.execute(self._sql[name], values).rowcount
+            yield self._opened
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -220,6 +241,28 @@ class Store:
                 why=str(error),
                 remedy="move the file away to begin a new ledger; the sends stay in metrics.duckdb",
             ) from None
+
+
+class StorePart:
+    """The statements of one `.sql` file, run on an open `Store` that several parts share.
+
+    What two parts write inside one `Store.transaction` is committed together.
+    """
+
+    sql_file: ClassVar[str]
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sql = load_named_sql(self.sql_file)
+
+    def _rows(self, name: str, values: Mapping[str, Any] | None = None) -> list[sqlite3.Row]:
+        """Returns all rows of the named statement."""
+        return self._store.query(self._sql[name], values)
+
+    def _write(self, name: str, values: Mapping[str, Any]) -> int:
+        """Runs the named statement in a transaction of its own. Returns the number of rows it changed."""
+        with self._store.transaction() as db:
+            return db.execute(self._sql[name], values).rowcount
 
 
 def _code(error: sqlite3.Error) -> int:

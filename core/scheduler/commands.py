@@ -12,7 +12,6 @@ from core.errors import AlreadySent, ConfigError
 from core.formatting import local_time
 from core.model.job import Job
 from core.model.run import Run
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.jobs import read_job_file, set_enabled
 from core.workspace.paths import Workspace
@@ -45,7 +44,7 @@ class Backfilled:
 
 
 def backfill(
-    agenda: Agenda,
+    ledger: Ledger,
     job: Job,
     first: date,
     last: date,
@@ -58,7 +57,7 @@ def backfill(
     """Plans a run for each scheduled time of a range of days; for a manual job one a day, at midnight.
 
     Args:
-        agenda: Where the fires are planned.
+        ledger: Where the fires are planned.
         job: The job, also a disabled one.
         first: The first day, in the job's time zone.
         last: The last day; it is among them.
@@ -70,13 +69,15 @@ def backfill(
     Raises:
         ConfigError: The range is empty, reaches beyond now, or has more than 10,000 fires.
     """
-    wanted, succeeded, planned = wanted_times(agenda, job, first, last, now=now, again=again)
-    made = agenda.plan_asked(job.slug, wanted, kind="backfill", asked_by=asked_by, now=now, request_id=request_id)
+    wanted, succeeded, planned = wanted_times(ledger, job, first, last, now=now, again=again)
+    made = ledger.scheduled_runs.plan_requested(
+        job.slug, wanted, kind="backfill", asked_by=asked_by, now=now, request_id=request_id
+    )
     return Backfilled(made, succeeded, planned)
 
 
 def wanted_times(
-    agenda: Agenda, job: Job, first: date, last: date, *, now: datetime, again: bool
+    ledger: Ledger, job: Job, first: date, last: date, *, now: datetime, again: bool
 ) -> tuple[list[datetime], int, int]:
     """The scheduled times that a backfill would plan; how many it leaves out that succeeded, that wait or run.
 
@@ -86,7 +87,7 @@ def wanted_times(
     moments = _moments(job, first, last, now)
     if not moments:
         raise ConfigError(f'job "{job.name}" has no scheduled time from {first} to {last}')
-    succeeded, planned = agenda.settled_times(job.slug, moments[0] - timedelta(seconds=1), moments[-1])
+    succeeded, planned = ledger.scheduled_runs.settled_times(job.slug, moments[0] - timedelta(seconds=1), moments[-1])
     left_out = set() if again else succeeded & set(moments)
     planned = planned & set(moments) - left_out
     wanted = [moment for moment in moments if moment not in left_out and moment not in planned]
@@ -137,7 +138,7 @@ def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: b
         )
 
 
-def switch(workspace: Workspace, agenda: Agenda, slug: str, *, enabled: bool, who: str, now: datetime) -> bool:
+def switch(workspace: Workspace, ledger: Ledger, slug: str, *, enabled: bool, who: str, now: datetime) -> bool:
     """Enables or disables a job in its file, and writes down who did it; whether that changed it.
 
     Raises:
@@ -147,8 +148,8 @@ def switch(workspace: Workspace, agenda: Agenda, slug: str, *, enabled: bool, wh
     changed = set_enabled(workspace, slug, enabled=enabled)
     if changed:
         saved = read_job_file(workspace, slug)
-        agenda.add_job_version(slug, saved.sha256, saved.text, now, saved_by=who)
-        agenda.audit(
+        ledger.job_versions.add(slug, saved.sha256, saved.text, now, saved_by=who)
+        ledger.audit.add(
             who,
             "enable" if enabled else "disable",
             f"job {slug}",
@@ -159,7 +160,7 @@ def switch(workspace: Workspace, agenda: Agenda, slug: str, *, enabled: bool, wh
     return changed
 
 
-def cancel(ledger: Ledger, agenda: Agenda, run_id: str, *, who: str, now: datetime) -> str:
+def cancel(ledger: Ledger, run_id: str, *, who: str, now: datetime) -> str:
     """Asks a run to end, which its process sees within half a second; what was done, in words.
 
     Raises:
@@ -171,21 +172,21 @@ def cancel(ledger: Ledger, agenda: Agenda, run_id: str, *, who: str, now: dateti
         if run.cancel_asked_at is not None and run.state == "running":
             return f"run {run.run_id} was asked to end before, by {run.cancel_asked_by}"
         raise ConfigError(f"run {run.run_id} is not running, it {run.state}", remedy="python -m core runs lists them")
-    agenda.audit(who, "cancel", f"run {run.run_id}", now)
+    ledger.audit.add(who, "cancel", f"run {run.run_id}", now)
     return f"run {run.run_id} of {run.job} is asked to end"
 
 
-def cancel_job(ledger: Ledger, agenda: Agenda, slug: str, *, who: str, now: datetime) -> str:
+def cancel_job(ledger: Ledger, slug: str, *, who: str, now: datetime) -> str:
     """Whatever of a job waits does not run, and what runs is asked to end; what was done, in words.
 
     Raises:
         ConfigError: Nothing of it waits or runs.
     """
-    waiting = agenda.skip_planned(slug, f"cancelled by {who}", now)
+    waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {who}", now)
     running = [run for run in ledger.runs(slug, 20) if run.state == "running"]
     asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, who, now)]
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")
-    agenda.audit(who, "cancel", f"job {slug}", now, after={"fires": waiting, "runs": asked})
+    ledger.audit.add(who, "cancel", f"job {slug}", now, after={"fires": waiting, "runs": asked})
     parts = [f"{waiting} waiting fires of {slug} are cancelled"] if waiting else []
     return ", ".join([*parts, *(f"run {run.run_id} of {slug} is asked to end" for run in running)])

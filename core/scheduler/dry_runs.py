@@ -18,7 +18,8 @@ import msgspec
 
 from core.errors import ConfigError
 from core.model.job import Job
-from core.records.agenda import Agenda, Request
+from core.records.ledger import Ledger
+from core.records.requests import Request
 from core.sql.values import as_text
 
 __all__ = ["DryRuns", "answer_of"]
@@ -40,22 +41,24 @@ class DryRuns:
 
     Args:
         workspace: The workspace's folder.
-        agenda: Whose requests are answered.
+        ledger: Whose requests are answered.
         begin: `core.scheduler.processes.begin_process`.
         most: At once.
     """
 
-    def __init__(self, workspace: Path, agenda: Agenda, begin: Begin, most: int) -> None:
+    def __init__(self, workspace: Path, ledger: Ledger, begin: Begin, most: int) -> None:
         self._workspace = workspace
-        self._agenda = agenda
+        self._ledger = ledger
         self._begin = begin
         self._most = most
         self._under_way: list[_UnderWay] = []
 
     def open(self, now: datetime) -> None:
         """Answers those that an earlier runner left."""
-        for request in self._agenda.taken_requests("dry_run"):
-            self._agenda.take(request.request_id, "refused", "the runner ended before the dry run did: ask again", now)
+        for request in self._ledger.requests.taken("dry_run"):
+            self._ledger.requests.answer(
+                request.request_id, "refused", "the runner ended before the dry run did: ask again", now
+            )
 
     def start(self, request: Request, job: Job) -> str:
         """Begins one; the first answer.
@@ -86,7 +89,9 @@ class DryRuns:
         for one in [one for one in self._under_way if one.process.poll() is not None]:
             one.said.seek(0)
             state, answer = answer_of(one.said.read(), one.process.returncode)
-            self._agenda.take(one.request_id, state, answer, now)  # where it cannot, it is tried at the next look
+            self._ledger.requests.answer(
+                one.request_id, state, answer, now
+            )  # where it cannot, it is tried at the next look
             one.said.close()
             self._under_way.remove(one)
 
@@ -101,7 +106,9 @@ class DryRuns:
                 one.process.kill()
                 one.process.wait()
             one.said.close()
-            self._agenda.take(one.request_id, "refused", "the runner stopped before the dry run ended: ask again", now)
+            self._ledger.requests.answer(
+                one.request_id, "refused", "the runner stopped before the dry run ended: ask again", now
+            )
         self._under_way.clear()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from core.model.job import Job
-from core.records.agenda import Agenda
+from core.records.ledger import Ledger
 from core.workspace.jobs import SUFFIX, parse_job
 
 __all__ = ["JobRegistry", "RegisteredJob"]
@@ -46,16 +46,16 @@ class JobRegistry:
 
     Args:
         folder: `queries/`.
-        agenda: Where each version is kept.
+        ledger: Where each version is kept.
         now: The clock.
     """
 
-    def __init__(self, folder: Path, agenda: Agenda, now: Callable[[], datetime]) -> None:
+    def __init__(self, folder: Path, ledger: Ledger, now: Callable[[], datetime]) -> None:
         self.entries: dict[str, RegisteredJob] = {}
         self.problems: dict[str, dict[str, str]] = {}
         """Slug → `where`, `text`, `instead`."""
         self._folder = folder
-        self._agenda = agenda
+        self._ledger = ledger
         self._now = now
         self._files: dict[str, _File] = {}
         self._missing: set[str] = set()
@@ -74,14 +74,14 @@ class JobRegistry:
         for slug in missing & self._missing:
             del self._files[slug]
             self.problems.pop(slug, None)
-            self._agenda.end_job(slug, self._now())
+            self._ledger.job_versions.end_job(slug, self._now())
             if self.entries.pop(slug, None) is not None:
                 changed[slug] = None
         self._missing = missing
         if self._is_new and "" not in self.problems:  # files that went while no runner worked
             self._is_new = False
-            for slug in self._agenda.in_force().keys() - found.keys():
-                self._agenda.end_job(slug, self._now())
+            for slug in self._ledger.job_versions.in_force().keys() - found.keys():
+                self._ledger.job_versions.end_job(slug, self._now())
         return changed
 
     def _stamps(self) -> dict[str, tuple[int, int]]:
@@ -124,8 +124,8 @@ class JobRegistry:
         except ConfigError as error:
             return self._last_good(slug, path, error)
         self.problems.pop(slug, None)
-        if self._agenda.in_force(slug).get(slug) != sha256:  # a restart with 500 jobs writes nothing
-            self._agenda.add_job_version(slug, sha256, text, self._now())
+        if self._ledger.job_versions.in_force(slug).get(slug) != sha256:  # a restart with 500 jobs writes nothing
+            self._ledger.job_versions.add(slug, sha256, text, self._now())
         return RegisteredJob(job, sha256)
 
     def _last_good(self, slug: str, path: Path, error: ConfigError) -> RegisteredJob | None:
@@ -137,7 +137,7 @@ class JobRegistry:
         return kept
 
     def _kept(self, slug: str, path: Path) -> RegisteredJob | None:
-        version = self._agenda.job_version(slug)
+        version = self._ledger.job_versions.get(slug)
         try:
             return RegisteredJob(parse_job(path, version.document), version.sha256) if version else None
         except ConfigError:  # this version of the program does not take it any more

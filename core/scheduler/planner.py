@@ -14,7 +14,8 @@ from itertools import count
 from core.calendar.cron import Skipped, all_scheduled_times, decided
 from core.errors import ConfigError
 from core.model.job import Job
-from core.records.agenda import Agenda, NewScheduledRuns
+from core.records.ledger import Ledger
+from core.records.scheduled_runs import NewScheduledRuns
 
 __all__ = ["Planner"]
 
@@ -43,18 +44,18 @@ class _Coming:
 
 
 class Planner:
-    """The calendars of all jobs over one agenda.
+    """The calendars of all jobs over one ledger.
 
     Args:
-        agenda: Where fires and watermarks are written.
+        ledger: Where fires and watermarks are written.
         grace_s: A fire at most so old is on time (PSTT_GRACE_S).
         longest_gap: A longer time without a runner is believed to be a wrong clock (PSTT_MAX_CATCH_UP_DAYS).
     """
 
-    def __init__(self, agenda: Agenda, *, grace_s: float, longest_gap: timedelta) -> None:
+    def __init__(self, ledger: Ledger, *, grace_s: float, longest_gap: timedelta) -> None:
         self.problem: str = ""
         """What a person should know about the clock; empty: nothing."""
-        self._agenda = agenda
+        self._ledger = ledger
         self._grace_s = grace_s
         self._longest_gap = longest_gap
         self._jobs: dict[str, Job] = {}
@@ -82,7 +83,7 @@ class Planner:
         """
         now = now.astimezone(UTC)
         # A heartbeat tells of the clock as it last was, a watermark also of the one before it was set back.
-        marks = [considered_until for considered_until, _ in self._agenda.watermarks().values()]
+        marks = [considered_until for considered_until, _ in self._ledger.scheduled_runs.watermarks().values()]
         self._seen_at = max([*marks, seen_at] if seen_at else marks, default=None)
         if self._seen_at and self._seen_at - now > self._longest_gap and not accept_clock:
             raise wrong_clock(now, self._seen_at)
@@ -96,12 +97,12 @@ class Planner:
         if job is not None and job.is_scheduled:
             self._jobs[slug] = job
             self._watermarks[slug] = now.astimezone(UTC)
-            self._agenda.set_watermarks({slug: (self._watermarks[slug], _calendar_of(job))})
+            self._ledger.scheduled_runs.set_watermarks({slug: (self._watermarks[slug], _calendar_of(job))})
             self._await_next(slug, job)
         elif slug in self._jobs:
             del self._jobs[slug]
             self._watermarks.pop(slug, None)
-            self._agenda.set_watermarks({}, [slug])
+            self._ledger.scheduled_runs.set_watermarks({}, [slug])
 
     def tick(self, now: datetime) -> int:
         """Writes the fires that have come due; how many rows that made.
@@ -115,7 +116,7 @@ class Planner:
             self._load(now)
         self._must_load = True
         brought = list(self._due(now))
-        written = self._agenda.plan(brought, now) if brought else 0
+        written = self._ledger.scheduled_runs.plan(brought, now) if brought else 0
         self._must_load = False
         self._seen_at, self._leap = now, None
         return written
@@ -131,8 +132,8 @@ class Planner:
         return sum(1 for coming in self._heap if coming.at <= until and not self._is_stale(coming))
 
     def _load(self, now: datetime) -> None:
-        """Takes up the watermarks of the agenda; a calendar that is new begins now, one edited when nobody looked then."""
-        known = self._agenda.watermarks()
+        """Takes up the watermarks of the ledger; a calendar that is new begins now, one edited when nobody looked then."""
+        known = self._ledger.scheduled_runs.watermarks()
         begun: dict[str, tuple[datetime, str]] = {}
         for slug, job in self._jobs.items():
             considered_until, calendar = known.get(slug, (now, ""))
@@ -142,7 +143,7 @@ class Planner:
             self._watermarks[slug] = begun[slug][0] if slug in begun else considered_until
         ended = known.keys() - self._jobs.keys()
         if begun or ended:
-            self._agenda.set_watermarks(begun, ended)
+            self._ledger.scheduled_runs.set_watermarks(begun, ended)
         self._heap = []
         for slug, job in self._jobs.items():
             self._await_next(slug, job)
@@ -207,8 +208,8 @@ class Planner:
     def _turn_back(self, now: datetime) -> None:
         """The clock was set back. What ran stays done, since its row is there; what was only skipped may come again."""
         ahead = [slug for slug, watermark in self._watermarks.items() if watermark > now]
-        self._agenda.turn_back(ahead, now)
-        self._agenda.audit("runner", "clock set back", "clock", now, str(self._seen_at), str(now))
+        self._ledger.scheduled_runs.rewind(ahead, now)
+        self._ledger.audit.add("runner", "clock set back", "clock", now, str(self._seen_at), str(now))
         self._seen_at, self.problem = now, ""
         self._load(now)
 

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from core.calendar.cron import previous_scheduled_time
 from core.errors import ConfigError, PsttError, RunCancelled, RunnerBusy, StorageFailed
-from core.records.agenda import BEAT_EVERY_S, Agenda, Request, RunnerStatus, ScheduledRun
 from core.records.ledger import Ledger
+from core.records.requests import Request
+from core.records.runner_status import BEAT_EVERY_S, RunnerStatus
+from core.records.scheduled_runs import ScheduledRun
 from core.run.replay import ReplayTo
 from core.run.watchdog import RUNNER_STOPS, broken_off, timed_out
 from core.scheduler.commands import backfill, cancel, cancel_job, require_unsent, switch
@@ -79,7 +81,7 @@ class _Active:
 
 
 @contextmanager
-def alone(workspace: Workspace, agenda: Agenda) -> Iterator[None]:
+def alone(workspace: Workspace, ledger: Ledger) -> Iterator[None]:
     """One runner a workspace.
 
     Raises:
@@ -94,17 +96,17 @@ def alone(workspace: Workspace, agenda: Agenda) -> Iterator[None]:
     except Timeout:
         raise RunnerBusy(
             f"a runner works in {workspace.root} already",
-            why=_who(agenda),
+            why=_who(ledger),
             remedy="python -m core runner --stop ends it; one runner does the work of all jobs",
         ) from None
     except OSError as error:
         raise StorageFailed(f"{workspace.state_dir} cannot be written", why=error.strerror or str(error)) from None
 
 
-def _who(agenda: Agenda) -> str:
+def _who(ledger: Ledger) -> str:
     """Who holds the lock; one that has just got it has yet to say so."""
     for _ in range(50):
-        beat = agenda.runner()
+        beat = ledger.heartbeats.newest()
         if beat is not None and beat.state != "stopped" and (beat.host != platform.node() or _lives(beat)):
             return f"pid {beat.pid} on {beat.host}, since {beat.started_at:%Y-%m-%d %H:%M:%S} UTC"
         time.sleep(0.1)
@@ -129,8 +131,7 @@ class Runner:
     Args:
         workspace: The workspace.
         settings: Its settings; read once, a change wants a restart.
-        agenda: What should happen.
-        ledger: What happened.
+        ledger: Scheduled runs, requests and runs.
         workers: Starts fires.
         dry_runs: What is tried without sending.
         now: The clock, aware UTC.
@@ -143,7 +144,6 @@ class Runner:
         self,
         workspace: Workspace,
         settings: Settings,
-        agenda: Agenda,
         ledger: Ledger,
         workers: Workers,
         *,
@@ -153,9 +153,9 @@ class Runner:
         note: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.roster = JobRegistry(workspace.queries_dir, agenda, now)
+        self.roster = JobRegistry(workspace.queries_dir, ledger, now)
         self.planner = Planner(
-            agenda,
+            ledger,
             grace_s=settings.PSTT_GRACE_S,
             longest_gap=timedelta(days=settings.PSTT_MAX_CATCH_UP_DAYS),
         )
@@ -165,7 +165,6 @@ class Runner:
         """Somebody asked through the ledger."""
         self._workspace = workspace
         self._settings = settings
-        self._agenda = agenda
         self._ledger = ledger
         self._workers = workers
         self._dry_runs = dry_runs
@@ -210,7 +209,7 @@ class Runner:
     def begin(self, *, accept_clock: bool = False) -> None:
         """Takes up where the last runner ended: runs of dead processes, planned fires, missed times."""
         now = self._now()
-        before = self._agenda.runner()
+        before = self._ledger.heartbeats.newest()
         if before is None or before.beat_at <= now:  # else the clock is looked at first
             self._beat(now)
         gone_host = before.host if before and before.host != platform.node() and not before.is_alive(now) else ""
@@ -221,7 +220,7 @@ class Runner:
         self.roster.refresh()
         jobs = {slug: entry.job for slug, entry in self.roster.entries.items()}
         self.planner.open(jobs, now, before.beat_at if before else None, accept_clock=accept_clock)
-        for scheduled_run in self._agenda.running_scheduled_runs():
+        for scheduled_run in self._ledger.scheduled_runs.running():
             self._active[scheduled_run.job] = _Active(
                 scheduled_run.scheduled_run_id, self._job(scheduled_run.job), None, self._monotonic()
             )
@@ -251,7 +250,7 @@ class Runner:
         if at is not None and at <= self._now():
             return True
         with suppress(PsttError):
-            return self._agenda.was_written() or any(
+            return self._ledger.was_written_elsewhere() or any(
                 active.worker is not None and active.worker.poll() is not None for active in self._active.values()
             )
         return False
@@ -302,7 +301,7 @@ class Runner:
 
     def _ask_to_end(self) -> None:
         for active in self._children():
-            scheduled_run = self._agenda.scheduled_run(active.scheduled_run_id)
+            scheduled_run = self._ledger.scheduled_runs.get(active.scheduled_run_id)
             if scheduled_run.state == "running" and scheduled_run.run_id:
                 self._ledger.ask_to_end(scheduled_run.run_id, RUNNER_STOPS, self._now())
 
@@ -354,7 +353,7 @@ class Runner:
     def _tell_state(self, now: datetime) -> None:
         self._tell()
         if self._beat_if_due(now):
-            self._agenda.close_ended_requests(now)
+            self._ledger.requests.close_ended(now)
 
     def _plan(self, now: datetime) -> None:
         try:
@@ -373,7 +372,12 @@ class Runner:
             return
         stamp = (facts.st_mtime_ns, facts.st_size)
         if stamp != self._connections_stamp:
-            keep_connections(self._workspace, self._agenda, read_stored(self._workspace.connections_file).text, now)
+            keep_connections(
+                self._workspace,
+                self._ledger.connections_versions,
+                read_stored(self._workspace.connections_file).text,
+                now,
+            )
             self._connections_stamp = stamp
 
     def _take_changes(self, now: datetime) -> None:
@@ -384,9 +388,9 @@ class Runner:
             except ConfigError:  # a wrong clock, which `_plan` tells; the change waits for the right one
                 continue
             if entry is None:
-                self._agenda.skip_planned(slug, "its job file was deleted", now)
+                self._ledger.scheduled_runs.skip_planned(slug, "its job file was deleted", now)
             elif not entry.job.enabled:
-                self._agenda.skip_planned(slug, "its job was disabled", now, calendar_only=True)
+                self._ledger.scheduled_runs.skip_planned(slug, "its job was disabled", now, calendar_only=True)
             del self._changes[slug]
             _log().info("job {} {}", slug, "has gone" if entry is None else f"is now version {entry.sha256[:10]}")
 
@@ -401,7 +405,7 @@ class Runner:
         free = self._settings.PSTT_WORKERS - len(self._active)
         if free <= 0:
             return
-        for scheduled_run in self._agenda.startable(now):
+        for scheduled_run in self._ledger.scheduled_runs.startable(now):
             if scheduled_run.job in self._active:
                 continue
             entry = self.roster.entries.get(scheduled_run.job)
@@ -421,7 +425,7 @@ class Runner:
 
     def _start(self, scheduled_run: ScheduledRun, entry: RegisteredJob) -> None:
         if scheduled_run.job_sha256 != entry.sha256:
-            self._agenda.assign(scheduled_run.scheduled_run_id, entry.sha256)
+            self._ledger.scheduled_runs.assign(scheduled_run.scheduled_run_id, entry.sha256)
         try:
             worker = self._workers.start(scheduled_run.scheduled_run_id)
         except OSError as error:  # no memory, no processes: the fire stays planned
@@ -437,7 +441,7 @@ class Runner:
         )
 
     def _skip(self, scheduled_run: ScheduledRun, reason: str, now: datetime) -> None:
-        self._agenda.skip(scheduled_run.scheduled_run_id, reason, now)
+        self._ledger.scheduled_runs.skip(scheduled_run.scheduled_run_id, reason, now)
         _log().warning("fire {} of {} is skipped: {}", scheduled_run.scheduled_run_id, scheduled_run.job, reason)
         self._answer(scheduled_run, f"skipped: {reason}", now)
 
@@ -446,7 +450,7 @@ class Runner:
             code = active.worker.poll() if active.worker else None
             if active.worker is not None and code is None:
                 continue
-            scheduled_run = self._agenda.scheduled_run(active.scheduled_run_id)
+            scheduled_run = self._ledger.scheduled_runs.get(active.scheduled_run_id)
             if active.worker is None and not self._has_ended(scheduled_run, now):
                 continue
             if active.worker is not None and self._was_taken_by_another(scheduled_run):
@@ -496,7 +500,7 @@ class Runner:
         if scheduled_run.kind == "calendar" and active.job is not None and active.job.overlap == "skip":
             self._skip(scheduled_run, 'the job was running, started by hand; "overlap" is skip', now)
         else:
-            self._agenda.repeat(
+            self._ledger.scheduled_runs.requeue(
                 scheduled_run.scheduled_run_id,
                 now + timedelta(seconds=WAIT_FOR_BUSY_S),
                 "the job runs, started by hand",
@@ -518,7 +522,7 @@ class Runner:
             job_sha256=scheduled_run.job_sha256,
             asked_by=scheduled_run.asked_by,
         )
-        return self._agenda.scheduled_run(scheduled_run.scheduled_run_id)
+        return self._ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
 
     def _close(self, run: Run, active: _Active, code: int | None, words: str, now: datetime) -> Run:
         """The process did not live to write the verdict."""
@@ -538,11 +542,13 @@ class Runner:
         _log().info("fire {} of {}: run {} {}", scheduled_run.scheduled_run_id, scheduled_run.job, run.run_id, text)
         wait_s = self._retry_wait_s(scheduled_run, run)
         if wait_s is None:
-            self._agenda.finish(scheduled_run.scheduled_run_id, now)
+            self._ledger.scheduled_runs.finish(scheduled_run.scheduled_run_id, now)
             self._answer(scheduled_run, f"run {run.run_id} {run.state}", now)
             return
         at = now + timedelta(seconds=wait_s) if wait_s else None
-        self._agenda.repeat(scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again")
+        self._ledger.scheduled_runs.requeue(
+            scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again"
+        )
 
     def _retry_wait_s(self, scheduled_run: ScheduledRun, run: Run) -> float | None:
         """Seconds until the fire is tried again; None: its verdict stands.
@@ -562,7 +568,7 @@ class Runner:
 
     def _answer(self, scheduled_run: ScheduledRun, answer: str, now: datetime) -> None:
         if scheduled_run.request_id is not None:
-            self._agenda.finish_request(scheduled_run.request_id, answer, now)
+            self._ledger.requests.finish(scheduled_run.request_id, answer, now)
 
     def _end_overdue(self, now: datetime) -> None:
         """A process that does not obey its own time-out, or a wish to cancel, is killed."""
@@ -577,14 +583,14 @@ class Runner:
         if active.worker is not None:
             active.worker.kill()
             return
-        run_id = self._agenda.scheduled_run(active.scheduled_run_id).run_id
+        run_id = self._ledger.scheduled_runs.get(active.scheduled_run_id).run_id
         host, pid, started_at = self._ledger.process_of(run_id) if run_id else ("", 0, 0.0)
         if host == platform.node():
             kill_process(pid, started_at)
 
     def _defies(self, active: _Active, now: datetime) -> bool:
         """Whether it was asked to end so long ago that it cannot be waiting for its last batch."""
-        run_id = self._agenda.scheduled_run(active.scheduled_run_id).run_id
+        run_id = self._ledger.scheduled_runs.get(active.scheduled_run_id).run_id
         asked_at = self._ledger.run(run_id).cancel_asked_at if run_id else None
         return asked_at is not None and (now - asked_at).total_seconds() > self._patience_s
 
@@ -594,15 +600,15 @@ class Runner:
         return self._monotonic() - active.started_s > active.job.timeout_s + self._patience_s
 
     def _take_requests(self, now: datetime) -> None:
-        for request in self._agenda.waiting_requests():
+        for request in self._ledger.requests.waiting():
             try:
                 state, answer = self._obey(request, now)
             except (PsttError, ValueError, KeyError, TypeError) as error:
                 text = error.text if isinstance(error, PsttError) else f"the request is not whole: {error}"
-                self._agenda.take(request.request_id, "refused", text, now)
+                self._ledger.requests.answer(request.request_id, "refused", text, now)
                 _log().warning("request {} ({}) refused: {}", request.request_id, request.kind, text)
                 continue
-            self._agenda.take(request.request_id, "taken" if state == "taken" else "done", answer, now)
+            self._ledger.requests.answer(request.request_id, "taken" if state == "taken" else "done", answer, now)
             _log().info("request {} ({}) by {}: {}", request.request_id, request.kind, request.asked_by, answer)
 
     def _obey(self, request: Request, now: datetime) -> tuple[str, str]:
@@ -612,12 +618,12 @@ class Runner:
             self.asked_to_stop = True
             return "done", "the runner stops"
         if request.kind == "cancel" and not request.run_id and request.job:
-            return "done", cancel_job(self._ledger, self._agenda, request.job, who=who, now=now)
+            return "done", cancel_job(self._ledger, request.job, who=who, now=now)
         if request.kind == "cancel":
-            return "done", cancel(self._ledger, self._agenda, request.run_id or "", who=who, now=now)
+            return "done", cancel(self._ledger, request.run_id or "", who=who, now=now)
         if request.kind in ("enable", "disable"):
             enabled = request.kind == "enable"
-            changed = switch(self._workspace, self._agenda, request.job, enabled=enabled, who=who, now=now)
+            changed = switch(self._workspace, self._ledger, request.job, enabled=enabled, who=who, now=now)
             return "done", f"job {request.job} {'is' if changed else 'was'} {request.kind}d"
         if request.kind == "replay":
             run = self._ledger.run(request.run_id or "")
@@ -633,7 +639,7 @@ class Runner:
             first, last = (date.fromisoformat(request.args[name]) for name in ("from", "to"))
             again = bool(request.args.get("again"))
             made = backfill(
-                self._agenda, job, first, last, asked_by=who, now=now, again=again, request_id=request.request_id
+                self._ledger, job, first, last, asked_by=who, now=now, again=again, request_id=request.request_id
             )
             return "taken" if made.scheduled_run_ids else "done", made.text
         at = datetime.fromisoformat(request.args["at"]) if request.args.get("at") else None
@@ -646,7 +652,7 @@ class Runner:
 
     def _plan_asked(self, request: Request, slug: str, at: datetime, args: Mapping[str, Any], now: datetime) -> str:
         self._known(slug)
-        (scheduled_run_id,) = self._agenda.plan_asked(
+        (scheduled_run_id,) = self._ledger.scheduled_runs.plan_requested(
             slug,
             [at.astimezone(UTC)],
             kind="request",
@@ -672,7 +678,7 @@ class Runner:
 
         process = psutil.Process()
         used = process.memory_info().rss
-        self._agenda.beat(
+        self._ledger.heartbeats.write(
             RunnerStatus(
                 host=platform.node(),
                 pid=os.getpid(),

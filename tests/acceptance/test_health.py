@@ -12,7 +12,6 @@ from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
 from core.workspace.paths import Workspace
 from tests.rigs.certificates import make_certificates
@@ -76,7 +75,12 @@ def place(tmp_path, postgres, kafka, certificates, mails):
 
         def start(self, **env):
             runners.append(start_runner(self.folder, {**self.env, **env}))
-            until(lambda: (beat := self.agenda(Agenda.runner)) and beat.is_alive(datetime.now(UTC)))
+            until(
+                lambda: (
+                    (beat := self.ledger(lambda ledger: ledger.heartbeats.newest()))
+                    and beat.is_alive(datetime.now(UTC))
+                )
+            )
             with Outbox(self.workspace.ledger_file) as outbox:  # runs from here on are told
                 until(lambda: outbox.considered_until("verdicts"))
             return runners[-1]
@@ -87,9 +91,9 @@ def place(tmp_path, postgres, kafka, certificates, mails):
         def json(self, *words, **env):
             return json.loads(self.run(*words, "--json", **env).stdout)
 
-        def agenda(self, ask, *args):
-            with Agenda(self.workspace.ledger_file) as agenda:
-                return ask(agenda, *args)
+        def ledger(self, ask, *args):
+            with Ledger(self.workspace.ledger_file) as ledger:
+                return ask(ledger, *args)
 
         def runs(self, state):
             with Ledger(self.workspace.ledger_file) as ledger:
@@ -162,7 +166,7 @@ def test_the_error_rate_rule_disables_the_job_in_its_file_and_says_who_did_it(pl
     until(lambda: not json.loads(file.read_text(encoding="utf-8")).get("enabled", True), timeout_s=40)
     assert before[1:] in file.read_text(encoding="utf-8")
     (entry,) = until(  # the file is written first
-        lambda: [e for e in place.agenda(Agenda.audit_trail, "job export") if e.action == "disable"]
+        lambda: [e for e in place.ledger(lambda ledger: ledger.audit.entries("job export")) if e.action == "disable"]
     )
     assert entry.who == "alert rule error rate > 10 %"
     until(lambda: any("too many messages fail" in mail["Subject"] for mail in mails.inbox.mails))

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -127,14 +126,16 @@ def test_the_runner_sends_it_where_the_request_says(place):
     from tests.ui.conftest import now
 
     place.move_job()
-    with Agenda(Workspace(place.folder).ledger_file) as agenda, App.open(place.folder, place.env, log=False) as app:
+    with Ledger(Workspace(place.folder).ledger_file) as ledger, App.open(place.folder, place.env, log=False) as app:
         text = (place.folder / "queries" / "export.job.json").read_text(encoding="utf-8")
-        agenda.add_job_version("export", "ab", text, now())
+        ledger.job_versions.add("export", "ab", text, now())
         at = app.ledger.run(place.run_id).scheduled_at
         for to in ("job", "run", None):  # None: planned by an earlier version
             args = {"of_run": place.run_id, "rejects_only": False} | ({"to": to} if to else {})
-            (scheduled_run,) = agenda.plan_asked("export", [at], kind="request", asked_by="anna", now=now(), args=args)
-            agenda.assign(scheduled_run, "ab")
+            (scheduled_run,) = ledger.scheduled_runs.plan_requested(
+                "export", [at], kind="request", asked_by="anna", now=now(), args=args
+            )
+            ledger.scheduled_runs.assign(scheduled_run, "ab")
             work(app, scheduled_run, now)
     assert place.counts() == (57, 19)
 

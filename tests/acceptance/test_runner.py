@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from bench.kills import live_through, start_runner, stop_runner, two_at_once
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -46,7 +45,13 @@ def place(tmp_path, postgres, kafka):
 
         def start(self, **env):
             runners.append(start_runner(self.folder, environment(postgres, measured=True, **env)))
-            until(lambda: (beat := self.agenda(Agenda.runner)) and beat.is_alive(datetime.now(UTC)) and beat.pid)
+            until(
+                lambda: (
+                    (beat := self.ledger(lambda ledger: ledger.heartbeats.newest()))
+                    and beat.is_alive(datetime.now(UTC))
+                    and beat.pid
+                )
+            )
             return runners[-1]
 
         def run(self, *words):
@@ -55,9 +60,9 @@ def place(tmp_path, postgres, kafka):
         def json(self, *words):
             return json.loads(self.run(*words, "--json").stdout)
 
-        def agenda(self, ask, *args):
-            with Agenda(self.workspace.ledger_file) as agenda:
-                return ask(agenda, *args)
+        def ledger(self, ask, *args):
+            with Ledger(self.workspace.ledger_file) as ledger:
+                return ask(ledger, *args)
 
         def runs(self):
             with Ledger(self.workspace.ledger_file) as ledger:
@@ -110,8 +115,8 @@ def test_jobs_run_on_their_calendar_and_an_edit_counts_within_two_seconds(place,
     place.edit(enabled=False)
     edited_at = datetime.now(UTC)
     time.sleep(4.5)
-    scheduled_runs = place.agenda(
-        Agenda.scheduled_runs, edited_at - timedelta(minutes=5), edited_at + timedelta(minutes=5)
+    scheduled_runs = place.ledger(
+        lambda ledger: ledger.scheduled_runs.between(edited_at - timedelta(minutes=5), edited_at + timedelta(minutes=5))
     )
     assert all(scheduled_run.state in ("done", "skipped") for scheduled_run in scheduled_runs)
     assert max(scheduled_run.scheduled_at for scheduled_run in scheduled_runs) <= edited_at + timedelta(seconds=2)
@@ -120,7 +125,7 @@ def test_jobs_run_on_their_calendar_and_an_edit_counts_within_two_seconds(place,
     assert kafka.count(place.topic) == 500 * len(done)
     assert {run.state for run in place.runs()} == {"succeeded"}
     assert stop_runner(runner) == 0
-    assert place.agenda(Agenda.runner).state == "stopped"
+    assert place.ledger(lambda ledger: ledger.heartbeats.newest()).state == "stopped"
 
 
 def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_once(place, kafka):
@@ -128,7 +133,7 @@ def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_o
     place.start()
     asked = place.json("run", "export", "--by-runner")
     assert asked["state"] in ("taken", "done")
-    request = place.agenda(Agenda.request, asked["request_id"])
+    request = place.ledger(lambda ledger: ledger.requests.get(asked["request_id"]))
     assert request.taken_at - request.asked_at < timedelta(seconds=1)
     until(lambda: finished(place))
     made = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
@@ -243,7 +248,9 @@ def test_a_job_that_cannot_even_begin_is_a_failed_run_that_says_why(place):
     (run,) = until(lambda: finished(place))
     assert run.state == "failed"
     assert "export.sql" in run.error_text
-    answer = until(lambda: (request := place.agenda(Agenda.requests)[0]).state == "done" and request.answer)
+    answer = until(
+        lambda: (request := place.ledger(lambda ledger: ledger.requests.newest())[0]).state == "done" and request.answer
+    )
     assert answer == f"run {run.run_id} failed"
 
 
@@ -256,7 +263,7 @@ def test_a_broken_edit_keeps_the_last_good_version_and_heartbeat_and_check_say_s
     until(lambda: finished(place))
     file = place.folder / "queries" / "export.job.json"
     file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-    (problem,) = until(lambda: place.agenda(Agenda.runner).problems)
+    (problem,) = until(lambda: place.ledger(lambda ledger: ledger.heartbeats.newest()).problems)
     assert problem["where"].startswith("export.job.json, line 1")
     assert problem["instead"] == "its last good version goes on"
     count = len(finished(place))
@@ -272,7 +279,9 @@ def test_a_log_folder_that_cannot_be_written_stops_nothing_and_is_told(place):
     (place.folder / "logs").write_text("a file where the folder should be", encoding="utf-8")
     place.start()
     until(lambda: finished(place))
-    assert [problem["where"] for problem in place.agenda(Agenda.runner).problems] == ["logs"]
+    assert [problem["where"] for problem in place.ledger(lambda ledger: ledger.heartbeats.newest()).problems] == [
+        "logs"
+    ]
 
 
 # ── brokers ───────────────────────────────────────────────────────────────────────────────────
@@ -282,14 +291,16 @@ def test_each_cluster_is_looked_at_and_its_state_kept(place):
     place.make()
     place.start(KAFKA_HEALTH_CHECK_INTERVAL_SEC="1")
     since = datetime.now(UTC) - timedelta(minutes=1)
-    sample, *_ = until(lambda: place.agenda(Agenda.broker_samples, since))
+    sample, *_ = until(lambda: place.ledger(lambda ledger: ledger.broker_samples.since(since)))
     assert (sample.cluster, sample.connected, sample.error) == ("Kafka Rig", True, None)
     assert sample.latency_ms > 0
     connections = place.folder / "connections.json"
     document = json.loads(connections.read_text(encoding="utf-8"))
     document["kafka_connections"]["rig"]["bootstrap_servers"] = "127.0.0.1:1"
     connections.write_text(json.dumps(document), encoding="utf-8")
-    lost = until(lambda: [s for s in place.agenda(Agenda.broker_samples, since) if not s.connected])[0]
+    lost = until(
+        lambda: [s for s in place.ledger(lambda ledger: ledger.broker_samples.since(since)) if not s.connected]
+    )[0]
     assert "127.0.0.1:1" in lost.error
     assert lost.latency_ms is None
 
@@ -315,7 +326,9 @@ ONE_BAD = "SELECT g::text AS barcode, CASE WHEN g = 7 THEN 'NaN'::numeric ELSE g
 
 def answered(place, number):
     """The request once it has ended."""
-    return until(lambda: (r := place.agenda(Agenda.request, number)).state in ("done", "refused") and r)
+    return until(
+        lambda: (r := place.ledger(lambda ledger: ledger.requests.get(number))).state in ("done", "refused") and r
+    )
 
 
 def test_a_dry_run_by_the_runner_tells_what_it_found_and_leaves_nothing_behind(place, kafka):
@@ -330,7 +343,7 @@ def test_a_dry_run_by_the_runner_tells_what_it_found_and_leaves_nothing_behind(p
         told.answer,
     )
     assert (place.runs(), kafka.count(place.topic)) == ([], 0)
-    assert place.agenda(Agenda.scheduled_runs_of, told.request_id) == []
+    assert place.ledger(lambda ledger: ledger.scheduled_runs.of_request(told.request_id)) == []
     assert not list(place.folder.glob(".pstt/spool/*"))
     assert place.json("metrics", "summary")["total_sent"] == 0
 
@@ -350,7 +363,10 @@ def test_a_dry_run_ends_with_its_runner_and_one_left_by_a_killed_runner_is_answe
     number = place.json("run", "export", "--by-runner", "--dry-run")["request_id"]
     until(lambda: active_queries(postgres, mark) == 1)
     assert stop_runner(runner) == 0
-    assert place.agenda(Agenda.request, number).answer == "the runner stopped before the dry run ended: ask again"
+    assert (
+        place.ledger(lambda ledger: ledger.requests.get(number)).answer
+        == "the runner stopped before the dry run ended: ask again"
+    )
     until(lambda: active_queries(postgres, mark) == 0)
 
     killed = place.start()

@@ -20,7 +20,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.model.run import Run
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
@@ -58,12 +57,12 @@ class Place:
         with Ledger(Workspace(self.folder).ledger_file) as ledger:
             return ledger.runs(job)
 
-    def agenda(self, ask: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with Agenda(Workspace(self.folder).ledger_file) as agenda:
-            return ask(agenda, *args, **kwargs)
+    def ledger(self, ask: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with Ledger(Workspace(self.folder).ledger_file) as ledger:
+            return ask(ledger, *args, **kwargs)
 
     def requests(self) -> list[Any]:
-        return self.agenda(Agenda.requests)
+        return self.ledger(lambda ledger: ledger.requests.newest())
 
     def command(self, *words: str) -> Any:
         """What the command line says, as a document."""
@@ -104,7 +103,9 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
     place = Place(folder, topic, {PASSWORD_VARIABLE: postgres.password})
     newest = datetime.now(ZONE).replace(hour=2, minute=0, second=0, microsecond=0)
     file = read_job_file(Workspace(folder), "export")
-    place.agenda(Agenda.add_job_version, "export", file.sha256, file.text, newest - timedelta(days=3, minutes=1))
+    place.ledger(
+        lambda ledger: ledger.job_versions.add("export", file.sha256, file.text, newest - timedelta(days=3, minutes=1))
+    )
     for back in (3, 1, 0):  # two days ago is missing
         place.command("run", "export", "--at", (newest - timedelta(days=back)).isoformat())
     place.command("run", "broken")

@@ -14,7 +14,8 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from core.records.accounts import Accounts, Role, TokenScope
-from core.records.agenda import Agenda, AuditEntry
+from core.records.audit import AuditEntry
+from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from ui.api import api
 from ui.doors import SecurityHeaders
@@ -55,5 +56,5 @@ def sign_in(asked: TestClient, name: str, password: str = PASSWORD, headers: Map
 
 def audit(folder: Path) -> list[AuditEntry]:
     """The newest first."""
-    with Agenda(Workspace(folder).ledger_file) as agenda:
-        return agenda.audit_trail()
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        return ledger.audit.entries()

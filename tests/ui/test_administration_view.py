@@ -3,7 +3,6 @@
 import pytest
 
 from core.records.accounts import Accounts
-from core.records.agenda import Agenda
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, cells, is_harmless, metric, now, words
 from ui.access import Visitor
@@ -74,7 +73,7 @@ def test_users_are_added_changed_and_removed_and_each_is_written_down(spoilt, se
     app.checkbox(key="remove_sure_vera").check().run()
     app = press(app, "remove_user")
     assert [user.name for user in accounts(spoilt, Accounts.users)] == ["anna"]
-    actions = [(e.action, e.object) for e in spoilt.agenda(Agenda.audit_trail)]
+    actions = [(e.action, e.object) for e in spoilt.ledger(lambda ledger: ledger.audit.entries())]
     assert actions[:2] == [("remove", "user vera"), ("add", "user vera")]
     assert PASSWORD.encode() not in Workspace(spoilt.folder).ledger_file.read_bytes()
 
@@ -96,8 +95,12 @@ def test_a_token_is_shown_once_and_can_be_revoked(spoilt, see, be):
 
 
 def test_the_audit_shows_who_did_what_and_is_searched(spoilt, see):
-    spoilt.agenda(Agenda.audit, "vera", "disable", f"job {SCRIPT}", now(), {"enabled": True}, {"enabled": False})
-    spoilt.agenda(Agenda.audit, "anna", "send", "topic t", now())
+    spoilt.ledger(
+        lambda ledger: ledger.audit.add(
+            "vera", "disable", f"job {SCRIPT}", now(), {"enabled": True}, {"enabled": False}
+        )
+    )
+    spoilt.ledger(lambda ledger: ledger.audit.add("anna", "send", "topic t", now()))
     app = see("administration")
     frame = next(f.value for f in app.dataframe if "Did" in f.value.columns)
     assert list(frame["Who"]) == ["anna", "vera"]
@@ -130,7 +133,7 @@ def test_metrics_are_made_again(spoilt, see):
     assert not app.exception
     assert "made again, with 1,485 sends" in words(app)
     assert Workspace(spoilt.folder).metrics_file.exists()
-    assert spoilt.agenda(Agenda.audit_trail)[0].action == "rebuild"
+    assert spoilt.ledger(lambda ledger: ledger.audit.entries())[0].action == "rebuild"
 
 
 def test_an_operator_sees_the_log_and_a_viewer_the_versions(worked, see, be):

@@ -8,7 +8,6 @@ import pytest
 from core.notify.notification import Notification
 from core.notify.outbox import Outbox, entry_of
 from core.notify.rules import load_alerts
-from core.records.agenda import Agenda
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, cells, is_harmless, now, words
 from ui.access import Visitor
@@ -51,7 +50,7 @@ def test_a_rule_is_changed_and_the_others_stay(spoilt, see):
     assert (latency.threshold, latency.for_s, latency.recipients) == (750, 120, ("a@example.com", "b@example.com"))
     assert not after.rules["runner_memory"].enabled
     assert after.rules["error_rate"] == before.rules["error_rate"]
-    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    (entry,) = spoilt.ledger(lambda ledger: ledger.audit.entries())
     assert (entry.action, entry.object) == ("change", "alert rules")
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from core.admin.demo import SLUG, make_demo
 from core.errors import QueryFailed
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
@@ -164,8 +163,8 @@ def test_a_job_is_made_read_changed_and_removed_and_each_change_is_written_down(
     assert [entry.action for entry in entries] == ["create", "change", "delete"]
     assert '"queue"' in entries[1].after
     assert '"queue"' not in entries[1].before
-    with Agenda(Workspace(folder).ledger_file) as agenda:
-        assert len(agenda.job_versions("new-one")) == 2
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        assert len(ledger.job_versions.of_job("new-one")) == 2
 
 
 def test_a_change_over_a_newer_edit_is_refused_and_nothing_is_written(asked, folder):
@@ -274,8 +273,8 @@ def test_without_a_runner_a_run_waits_for_one(asked, folder):
     assert (answer.status_code, answer.json()["state"]) == (202, "waiting")
     assert "no runner works here" in answer.json()["answer"]
     assert asked.get(answer.headers["Location"]).json()["state"] == "waiting"
-    with Agenda(Workspace(folder).ledger_file) as agenda:
-        (request,) = agenda.requests()
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        (request,) = ledger.requests.newest()
     assert (request.kind, request.job, request.args["parameters"]) == ("run", SLUG, {"DATA": "2026-01-16"})
     assert audit(folder)[0].action == "run"
 
@@ -292,8 +291,8 @@ def test_a_time_that_was_sent_wants_a_yes(asked, folder):
 def test_a_list_of_values_is_taken_as_a_parameter(asked, folder):
     parameters = {"STATI": ["N", "a,b"], "DATA": "2026-01-16"}
     assert asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": parameters, "again": True}).status_code == 202
-    with Agenda(Workspace(folder).ledger_file) as agenda:
-        (request,) = agenda.requests()
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        (request,) = ledger.requests.newest()
     assert request.args["parameters"] == parameters
     assert asked.post(f"{JOBS}/{SLUG}/run", json={"parameters": {"STATI": [["N"]]}}).status_code == 422
 
@@ -375,12 +374,14 @@ def test_a_request_whose_run_was_skipped_is_not_done(asked, folder):
     place = asked.post(f"{JOBS}/{SLUG}/run", json={"again": True}).headers["Location"]
     number = int(place.rsplit("/", 1)[1])
     now = datetime.now(UTC)
-    with Agenda(Workspace(folder).ledger_file) as agenda:
-        agenda.take(number, "taken", "planned", now)
-        (scheduled_run,) = agenda.plan_asked(SLUG, [now], kind="request", asked_by="x", now=now, request_id=number)
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        ledger.requests.answer(number, "taken", "planned", now)
+        (scheduled_run,) = ledger.scheduled_runs.plan_requested(
+            SLUG, [now], kind="request", asked_by="x", now=now, request_id=number
+        )
         assert asked.get(place).json()["state"] == "taken"
-        agenda.skip(scheduled_run, "the job is gone", now)
-        agenda.finish_request(number, "skipped: the job is gone", now)
+        ledger.scheduled_runs.skip(scheduled_run, "the job is gone", now)
+        ledger.requests.finish(number, "skipped: the job is gone", now)
     told = {"request_id": number, "state": "skipped", "answer": "skipped: the job is gone", "run_id": None}
     assert asked.get(place).json() == told
 
@@ -433,8 +434,8 @@ def test_the_same_key_asks_for_one_run(asked, folder):
     assert "Idempotent-Replayed" not in first.headers
     other = asked.post(f"{JOBS}/{SLUG}/run", headers=headers, json={"at": "2026-01-17T02:00"})
     is_problem(other, 422, "another request")
-    with Agenda(Workspace(folder).ledger_file) as agenda:
-        assert len(agenda.requests()) == 1
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        assert len(ledger.requests.newest()) == 1
 
 
 # ── messages ──────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,6 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from core.admin.demo import SLUG, make_demo
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.ui.rest import add_user, bearer, token
@@ -51,9 +50,9 @@ def workspace_of_demo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PSTT_WORKSPACE", str(folder))
         add_user(folder, "root", "admin")
-        with Ledger(Workspace(folder).ledger_file) as ledger, Agenda(ledger.file) as agenda:
+        with Ledger(Workspace(folder).ledger_file) as ledger:
             run = ledger.start(a_plan(), datetime.now(UTC))
-            request = agenda.ask("run", job=SLUG, asked_by="test", now=datetime.now(UTC))
+            request = ledger.requests.submit("run", job=SLUG, asked_by="test", now=datetime.now(UTC))
         patch.setitem(THERE, "run_id", run.run_id)
         patch.setitem(THERE, "number", request)
         yield folder

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 
-from core.records.agenda import Agenda
 from tests.ui.conftest import ZONE, cells, is_harmless, now, words
 from ui import data
 
@@ -26,7 +25,7 @@ def test_the_missing_day_is_told_apart_from_days_on_which_nothing_was_due(worked
 
 
 def test_a_job_that_only_the_command_line_ran_is_known_from_then_on(worked):
-    assert set(worked.agenda(Agenda.in_force)) == {"export", "broken"}
+    assert set(worked.ledger(lambda ledger: ledger.job_versions.in_force())) == {"export", "broken"}
 
 
 def test_a_day_opens_with_what_became_of_its_times(worked, see):
@@ -51,7 +50,7 @@ def test_sending_a_range_again_tells_how_many_messages_and_asks_the_runner(spoil
     (request,) = spoilt.requests()
     assert (request.kind, request.job) == ("backfill", "export")
     assert request.args == {"from": str(day - timedelta(days=1)), "to": str(day), "again": True}
-    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    (entry,) = spoilt.ledger(lambda ledger: ledger.audit.entries())
     assert (entry.action, entry.object, entry.after["request"]) == ("backfill", "job export", request.request_id)
 
 

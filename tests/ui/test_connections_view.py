@@ -7,7 +7,6 @@ import stat
 import pytest
 
 from core.admin.doctor import Fact
-from core.records.agenda import Agenda
 from core.workspace.paths import Workspace
 from core.workspace.secrets import store_secret
 from tests.ui.conftest import SCRIPT, cells, is_harmless, words
@@ -125,7 +124,7 @@ def test_a_message_by_hand_is_confirmed_sent_audited_and_found(spoilt, see):
     app = press(app, "confirm_send")
     assert not app.exception
     assert f"at {spoilt.topic}-" in words(app)
-    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    (entry,) = spoilt.ledger(lambda ledger: ledger.audit.entries())
     assert (entry.action, entry.object) == ("send", f"topic {spoilt.topic}")
     assert "by-hand-1" in cells(see("find", key="by-hand-1"))
 
@@ -174,7 +173,7 @@ def test_a_connection_is_added_and_its_password_is_only_a_reference(spoilt, see)
     app = see("connections")
     assert PASSWORD not in words(app)
     assert "file:secrets/new" in words(app)
-    actions = [(e.action, e.object) for e in spoilt.agenda(Agenda.audit_trail)]
+    actions = [(e.action, e.object) for e in spoilt.ledger(lambda ledger: ledger.audit.entries())]
     assert actions == [("change", "connection NEW"), ("store", "secret file:secrets/new")]
 
 
@@ -191,7 +190,7 @@ def test_a_literal_password_is_never_shown_and_not_in_the_audit(spoilt, see):
     app = press(app, "c_save")
     assert not app.exception
     assert document(spoilt)["connections"][0]["environment"] == "rig2"
-    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    (entry,) = spoilt.ledger(lambda ledger: ledger.audit.entries())
     assert entry.before["connections"][0]["password"] == entry.after["connections"][0]["password"] == "***"
     if os.name != "nt":
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -245,7 +244,7 @@ def test_the_usual_environment_is_chosen_on_the_page(spoilt, see):
     box.select("other").run()
     assert not app.exception
     assert document(spoilt) == known | {"default_environment": "other"}
-    (entry,) = spoilt.agenda(Agenda.audit_trail)
+    (entry,) = spoilt.ledger(lambda ledger: ledger.audit.entries())
     assert (entry.action, entry.object) == ("change", "default_environment")
 
 
@@ -439,7 +438,7 @@ def test_one_of_two_connections_of_one_name_is_renamed(spoilt, see):
 
 
 def versions(place):
-    return place.agenda(Agenda.connections_versions)
+    return place.ledger(lambda ledger: ledger.connections_versions.newest_first())
 
 
 def test_every_saved_version_is_kept_shown_with_its_difference_and_brought_back(spoilt, see):
@@ -459,7 +458,7 @@ def test_every_saved_version_is_kept_shown_with_its_difference_and_brought_back(
     assert not app.exception
     assert document(spoilt) == first
     assert [version.sha256 for version in versions(spoilt)] == [oldest.sha256, newest.sha256, second.sha256]
-    assert spoilt.agenda(Agenda.audit_trail)[0].object.startswith("connections.json as of ")
+    assert spoilt.ledger(lambda ledger: ledger.audit.entries())[0].object.startswith("connections.json as of ")
 
 
 def test_a_password_of_the_file_is_in_no_version_and_stays_what_it_is_now_when_one_is_brought_back(spoilt, see):
@@ -499,5 +498,5 @@ def test_a_viewer_brings_nothing_back(spoilt, see, as_operator):
     from tests.ui.conftest import now
 
     text = json.dumps(document(spoilt) | {"kafka_connections": {}})
-    spoilt.agenda(lambda agenda: keep_connections(Workspace(spoilt.folder), agenda, text, now()))
+    spoilt.ledger(lambda ledger: keep_connections(Workspace(spoilt.folder), ledger.connections_versions, text, now()))
     assert see("connections").button(key="bring_back").disabled

@@ -12,7 +12,6 @@ from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import work
-from core.records.agenda import Agenda
 from core.workspace.jobs import SUFFIX, load_job, read_job_file, validate_job
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
@@ -89,7 +88,7 @@ def put(app, place_, value):
 
 
 def audit(place):
-    return [(entry.action, entry.object) for entry in place.agenda(Agenda.audit_trail)]
+    return [(entry.action, entry.object) for entry in place.ledger(lambda ledger: ledger.audit.entries())]
 
 
 # ── the list ──────────────────────────────────────────────────────────────────────────────────
@@ -188,7 +187,7 @@ def test_deleting_asks_for_the_name_and_keeps_the_file_among_the_versions(place,
     app.text_input(key="delete_sure").input("tracce").run()
     press(app, "confirm_delete")
     assert not file_of(place, "tracce").exists()
-    assert place.agenda(Agenda.job_versions, "tracce")
+    assert place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))
     assert audit(place)[0] == ("delete", "job tracce")
 
 
@@ -285,7 +284,9 @@ def test_a_change_is_shown_as_a_difference_before_it_is_saved(place, see):
     assert saved.cron == "*/15 8-18 * * 1-5"
     assert saved.parameters == {"DATA": "{date-1}"}
     assert audit(place)[0] == ("change", "job tracce")
-    assert [version.saved_by == "" for version in place.agenda(Agenda.job_versions, "tracce")] == [False, True]
+    assert [
+        version.saved_by == "" for version in place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))
+    ] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -389,7 +390,9 @@ def test_two_people_at_once_see_both_versions_and_nothing_is_lost(place, see):
     mine = press(mine, "save_mine")
     assert not mine.exception
     assert job_of(place, "tracce").cron == "0 3 * * *"
-    documents = [json.loads(v.document)["cron"] for v in place.agenda(Agenda.job_versions, "tracce")]
+    documents = [
+        json.loads(v.document)["cron"] for v in place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))
+    ]
     assert set(documents) == {"0 2 * * *", "0 3 * * *", "0 5 * * *"}
 
 
@@ -405,7 +408,7 @@ def test_who_comes_second_can_take_the_other_version(place, see):
 def test_an_earlier_version_is_brought_back(place, see):
     press(press(put(see("jobs", job="tracce"), "cron", "0 5 * * *"), "save"), "confirm_save")
     app = see("jobs", job="tracce")
-    oldest = place.agenda(Agenda.job_versions, "tracce")[-1]
+    oldest = place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))[-1]
     app.selectbox(key="job_version").set_value(oldest.sha256).run()
     assert '+  "cron": "0 2 * * *",' in next(code.value for code in app.code if code.language == "diff")
     app = press(app, "bring_back")
@@ -621,9 +624,11 @@ def test_its_scheduled_run_fails_with_the_reason(stranded):
     at = now()
     with App.open(place.folder, os.environ, log=False) as app:
         file = read_job_file(app.workspace, "export")
-        app.agenda.add_job_version("export", file.sha256, file.text, at)
-        (scheduled_run,) = app.agenda.plan_asked("export", [at], kind="request", asked_by="calendar", now=at)
-        app.agenda.assign(scheduled_run, file.sha256)
+        app.ledger.job_versions.add("export", file.sha256, file.text, at)
+        (scheduled_run,) = app.ledger.scheduled_runs.plan_requested(
+            "export", [at], kind="request", asked_by="calendar", now=at
+        )
+        app.ledger.scheduled_runs.assign(scheduled_run, file.sha256)
         work(app, scheduled_run, now)
         run = app.ledger.runs("export", 1)[0]
         assert (run.scheduled_run_id, run.state, run.error_class) == (scheduled_run, "failed", "ConfigError")

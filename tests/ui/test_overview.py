@@ -12,7 +12,6 @@ from streamlit.testing.v1 import AppTest
 from bench.kills import start_runner, stop_runner
 from core.admin.broker_health import look
 from core.model.connection import Cluster
-from core.records.agenda import Agenda
 from core.records.metrics import Metrics
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, environment
@@ -181,7 +180,7 @@ def test_the_frame_shows_a_runners_heartbeat_and_its_look_at_the_cluster(spoilt,
     runner = start_runner(spoilt.folder, environment(**spoilt.env))
     try:
         deadline = time.monotonic() + 60
-        while not spoilt.agenda(Agenda.broker_states) and time.monotonic() < deadline:
+        while not spoilt.ledger(lambda ledger: ledger.broker_samples.states()) and time.monotonic() < deadline:
             time.sleep(0.2)
         text = words(see("frame", package="components"))
     finally:
@@ -194,7 +193,7 @@ def test_the_frame_tells_in_words_that_a_cluster_is_away(spoilt, see):
     away = Cluster("Kafka Rig", "127.0.0.1:9")
     for seconds in (240, 120, 0):
         at = now() - timedelta(seconds=seconds)
-        spoilt.agenda(Agenda.add_broker_sample, look(away, at))
+        spoilt.ledger(lambda ledger, at=at: ledger.broker_samples.add(look(away, at)))
     text = words(see("frame", package="components"))
     assert "🔴 Kafka Rig: Disconnected for 4 min" in text
 

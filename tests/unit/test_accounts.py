@@ -11,7 +11,6 @@ import pytest
 
 from core.errors import ConfigError, SignInNeeded, TooManyAttempts
 from core.records.accounts import FREE_ATTEMPTS, LONGEST_WAIT_S, SESSION_LASTS, Accounts, local_caller
-from core.records.agenda import Agenda
 from core.records.idempotency import KEPT, IdempotentAnswers, fingerprint
 from core.records.ledger import Ledger
 from core.records.store import SCHEMA_VERSION, SCHEMAS
@@ -33,8 +32,8 @@ def accounts(file):
 
 
 def audit(file: Path) -> list[tuple[str, str, str]]:
-    with Agenda(file) as agenda:
-        return [(entry.who, entry.action, entry.object) for entry in agenda.audit_trail()]
+    with Ledger(file) as ledger:
+        return [(entry.who, entry.action, entry.object) for entry in ledger.audit.entries()]
 
 
 def all_text(file: Path) -> str:
@@ -266,8 +265,8 @@ def test_a_ledger_of_the_version_before_gets_the_new_tables_and_keeps_its_own(fi
     with monkeypatch.context() as patch:
         patch.setattr(core.records.store, "SCHEMAS", {1: SCHEMAS[1]})
         patch.setattr(core.records.store, "SCHEMA_VERSION", 1)
-        with Agenda(file) as agenda:
-            agenda.audit("root", "old", "thing", NOW)
+        with Ledger(file) as ledger:
+            ledger.audit.add("root", "old", "thing", NOW)
         with Ledger(file) as ledger:
             tables = ledger._db.execute("SELECT name FROM sqlite_master").fetchall()
         assert "user" not in {name for (name,) in tables}

@@ -14,8 +14,8 @@ from core.model.run import Plan, Run, RunFile
 from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
 from core.notify.rules import default_document, load_alerts, read_alerts
-from core.records.agenda import Agenda, BrokerSample, RunnerStatus
 from core.records.ledger import Ledger, Outcome
+from core.records.runner_status import BrokerSample, RunnerStatus
 from core.workspace.jobs import job_text, set_enabled
 
 START = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -33,7 +33,6 @@ class Stage:
     """A ledger, its alert rules, and time that passes."""
 
     outbox: Outbox
-    agenda: Agenda
     ledger: Ledger
     rules_file: object
     jobs: dict[str, Job]
@@ -45,7 +44,6 @@ class Stage:
     def restart(self) -> None:
         self.rules = AlertRules(
             self.outbox,
-            self.agenda,
             self.ledger,
             rules_file=self.rules_file,
             spool_dir=Path(self.rules_file).parent / "spool",
@@ -115,8 +113,8 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path):
     file = tmp_path / "ledger.sqlite"
-    with Outbox(file) as outbox, Agenda(file) as agenda, Ledger(file) as ledger:
-        made = Stage(outbox, agenda, ledger, tmp_path / "alerts.json", {"export": EXPORT})
+    with Outbox(file) as outbox, Ledger(file) as ledger:
+        made = Stage(outbox, ledger, tmp_path / "alerts.json", {"export": EXPORT})
         made.restart()
         made.go()
         yield made
@@ -191,21 +189,21 @@ def test_exactly_95_percent_is_enough(stage, acknowledged, failed):
 def test_an_error_rate_over_10_percent_disables_the_job_after_a_minute_and_says_who_did_it(stage):
     stage.ran(80, 20)
     stage.go(timedelta(seconds=50))
-    assert stage.agenda.requests() == []
+    assert stage.ledger.requests.newest() == []
     stage.go(3 * TEN_S)
-    (request,) = stage.agenda.requests()
+    (request,) = stage.ledger.requests.newest()
     assert (request.kind, request.job, request.asked_by) == ("disable", "export", "alert rule error rate > 10 %")
     assert stage.subjects == ["✘ Export CDG: too many messages fail (error rate > 10 %)"]
     body = stage.outbox.waiting()[0].body
     assert "The job is disabled, so that no more of this happens." in body
     assert "python -m core enable export" in body
     stage.go(MINUTE)
-    assert len(stage.agenda.requests()) == 1
+    assert len(stage.ledger.requests.newest()) == 1
 
 
 def disabled(stage) -> None:
     """The runner has taken the request: file, audit and what it knows of the job."""
-    stage.agenda.audit("alert rule error rate > 10 %", "disable", "job export", stage.at)
+    stage.ledger.audit.add("alert rule error rate > 10 %", "disable", "job export", stage.at)
     stage.jobs["export"] = replace(EXPORT, enabled=False)
 
 
@@ -216,30 +214,30 @@ def test_a_job_that_is_enabled_again_is_judged_by_its_new_sends_and_may_be_disab
     stage.go(30 * MINUTE)
     stage.jobs["export"] = EXPORT
     stage.go(30 * MINUTE)
-    assert len(stage.agenda.requests()) == 1
+    assert len(stage.ledger.requests.newest()) == 1
     assert ("error_rate", "export", "ended") in stage.states
     stage.ran(70, 30)
     stage.go(2 * MINUTE)
-    assert [request.kind for request in stage.agenda.requests()] == ["disable", "disable"]
+    assert [request.kind for request in stage.ledger.requests.newest()] == ["disable", "disable"]
 
 
 def test_a_job_whose_file_is_broken_is_asked_to_be_disabled_again(stage):
     stage.ran(80, 20)
     stage.go(2 * MINUTE)
-    (request,) = stage.agenda.requests()
-    stage.agenda.take(request.request_id, "refused", "export.job.json, line 3: this is not JSON", stage.at)
+    (request,) = stage.ledger.requests.newest()
+    stage.ledger.requests.answer(request.request_id, "refused", "export.job.json, line 3: this is not JSON", stage.at)
     stage.go(5 * MINUTE)
-    assert len(stage.agenda.requests()) == 1
+    assert len(stage.ledger.requests.newest()) == 1
     stage.go(6 * MINUTE)
-    assert len(stage.agenda.requests()) == 2
+    assert len(stage.ledger.requests.newest()) == 2
     stage.go(30 * MINUTE)
-    assert len(stage.agenda.requests()) == 2  # this one waits for the runner
+    assert len(stage.ledger.requests.newest()) == 2  # this one waits for the runner
 
 
 def test_ten_percent_is_not_over_ten_percent(stage):
     stage.ran(90, 10)
     stage.go(10 * MINUTE)
-    assert stage.agenda.requests() == []
+    assert stage.ledger.requests.newest() == []
 
 
 def test_p99_over_five_seconds_for_ten_minutes_is_told(stage):
@@ -263,7 +261,7 @@ def test_cancelled_and_interrupted_runs_say_nothing_about_the_cluster(stage):
     stage.ran(0, 100, state="cancelled")
     stage.ran(0, 100, state="interrupted")
     stage.go(10 * MINUTE)
-    assert stage.agenda.requests() == []
+    assert stage.ledger.requests.newest() == []
 
 
 def test_an_episode_outlives_a_restart_and_is_not_told_twice(stage):
@@ -273,7 +271,7 @@ def test_an_episode_outlives_a_restart_and_is_not_told_twice(stage):
     stage.go(10 * MINUTE)
     stage.restart()
     stage.go(10 * MINUTE)
-    assert len(stage.agenda.requests()) == 1
+    assert len(stage.ledger.requests.newest()) == 1
     assert len(stage.subjects) == 2  # error rate and success rate
 
 
@@ -283,7 +281,7 @@ def test_runs_that_ended_while_no_runner_worked_are_seen(stage):
     stage.at += timedelta(hours=3)
     stage.restart()
     stage.go(2 * MINUTE)
-    assert len(stage.agenda.requests()) == 1
+    assert len(stage.ledger.requests.newest()) == 1
 
 
 def test_a_clock_set_back_neither_opens_at_once_nor_never(stage):
@@ -321,7 +319,7 @@ def test_who_is_named_in_the_job_is_told_of_its_alerts_too(stage):
 
 def sampled(stage, *, connected: bool, cluster: str = "Kafka Produzione") -> None:
     error = None if connected else "connection refused"
-    stage.agenda.add_broker_sample(BrokerSample(cluster, stage.at, connected, 3.0 if connected else None, error))
+    stage.ledger.broker_samples.add(BrokerSample(cluster, stage.at, connected, 3.0 if connected else None, error))
 
 
 def test_a_producer_disconnected_for_five_minutes_is_critical_and_its_return_is_told(stage):
@@ -358,7 +356,9 @@ def test_a_cluster_that_nobody_uses_any_more_ends_without_a_word(stage):
 
 
 def beaten(stage, share: float) -> None:
-    stage.agenda.beat(RunnerStatus("host", 1, 0.0, START, stage.at, "1.0.4", int(share * 8e9), share, "working", 1, ()))
+    stage.ledger.heartbeats.write(
+        RunnerStatus("host", 1, 0.0, START, stage.at, "1.0.4", int(share * 8e9), share, "working", 1, ())
+    )
 
 
 def test_memory_over_80_percent_for_five_minutes_is_logged_and_garbage_collected_without_a_mail(stage):
@@ -426,15 +426,17 @@ def test_success_is_told_only_where_it_is_wanted(told):
 
 
 def test_an_attempt_that_is_repeated_is_not_told_only_the_verdict_that_stands(told):
-    (scheduled_run_id,) = told.agenda.plan_asked("export", [told.at], kind="request", asked_by="anna", now=told.at)
+    (scheduled_run_id,) = told.ledger.scheduled_runs.plan_requested(
+        "export", [told.at], kind="request", asked_by="anna", now=told.at
+    )
     told.ran(0, 0, error=AWAY, scheduled_run_id=scheduled_run_id, scheduled_at=START)
-    told.agenda.repeat(scheduled_run_id, None, "it is tried again")
+    told.ledger.scheduled_runs.requeue(scheduled_run_id, None, "it is tried again")
     told.go(5 * MINUTE)
     assert told.subjects == []
     told.ran(0, 0, error=AWAY, scheduled_run_id=scheduled_run_id, scheduled_at=START)
     told.go(5 * MINUTE)
     assert told.subjects == []
-    told.agenda.finish(scheduled_run_id, told.at)
+    told.ledger.scheduled_runs.finish(scheduled_run_id, told.at)
     told.go(TEN_S)
     assert len(told.subjects) == 1
     assert "attempt 2" in told.outbox.waiting()[0].body
@@ -448,8 +450,8 @@ def test_rows_that_are_not_as_expected_are_told_as_a_failure(told):
 
 
 def test_runs_of_before_the_first_runner_are_not_told(tmp_path, stage):
-    with Outbox(tmp_path / "new.sqlite") as outbox, Agenda(outbox.file) as agenda, Ledger(outbox.file) as ledger:
-        fresh = Stage(outbox, agenda, ledger, tmp_path / "alerts.json", {"export": EXPORT})
+    with Outbox(tmp_path / "new.sqlite") as outbox, Ledger(outbox.file) as ledger:
+        fresh = Stage(outbox, ledger, tmp_path / "alerts.json", {"export": EXPORT})
         fresh.jobs = {"export": replace(EXPORT, email_notification=EmailNotification(recipients=(ANNA,)))}
         fresh.ran(0, 0, error=AWAY)
         fresh.at += timedelta(days=1)
@@ -467,7 +469,7 @@ BY_SEVEN = replace(EXPORT, expect=Expect(by="07:00"))
 def waited_for(stage):
     """Due at 02:00, wanted by 07:00 Europe/Rome; known since the day before."""
     stage.jobs = {"export": BY_SEVEN}
-    stage.agenda.add_job_version("export", "ab", job_text(BY_SEVEN), START - timedelta(hours=20))
+    stage.ledger.job_versions.add("export", "ab", job_text(BY_SEVEN), START - timedelta(hours=20))
     return stage
 
 
@@ -493,7 +495,7 @@ def test_a_success_before_seven_is_in_time(waited_for):
 
 def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage):
     stage.jobs = {"export": BY_SEVEN}
-    stage.agenda.add_job_version("export", "ab", job_text(BY_SEVEN), START + timedelta(hours=4))
+    stage.ledger.job_versions.add("export", "ab", job_text(BY_SEVEN), START + timedelta(hours=4))
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(5 * MINUTE)
     assert stage.subjects == []
@@ -524,7 +526,7 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     other = replace(EXPORT, slug="other", name="Other job")
     gone = replace(EXPORT, slug="gone", name="Gone job")
     stage.jobs = {"export": EXPORT, "other": other, "gone": gone}
-    stage.agenda.add_job_version("gone", "ab", job_text(gone), START - MINUTE)
+    stage.ledger.job_versions.add("gone", "ab", job_text(gone), START - MINUTE)
     stage.restart()
     stage.ran(20_000, scheduled_at=START)
     stage.ran(0, 0, error=AWAY, scheduled_at=START, job=other)
@@ -695,7 +697,7 @@ def test_what_could_not_be_written_is_found_again_by_the_next_look(stage, monkey
         stage.rules.evaluate(stage.at)
     monkeypatch.setattr(stage.outbox, "apply", whole)
     stage.go(2 * MINUTE)
-    assert len(stage.agenda.requests()) == 1
+    assert len(stage.ledger.requests.newest()) == 1
 
 
 def test_a_failing_job_that_is_deleted_leaves_no_open_alert(told):

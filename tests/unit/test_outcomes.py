@@ -1,4 +1,4 @@
-"""What became of each scheduled time and day, over a real ledger and agenda."""
+"""What became of each scheduled time and day, over a real ledger and ledger."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -10,9 +10,9 @@ from core.errors import QueryFailed
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
-from core.records.agenda import Agenda, NewScheduledRuns
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import day_state, day_totals, outcomes_of_days, scheduled_outcomes
+from core.records.scheduled_runs import NewScheduledRuns
 from core.workspace.jobs import job_text
 
 NOW = datetime(2026, 1, 20, 12, tzinfo=UTC)
@@ -28,7 +28,7 @@ def at(day: int, hour: int = 1) -> datetime:
 @pytest.fixture
 def place(tmp_path):
     file = tmp_path / "ledger.sqlite"
-    with Ledger(file) as ledger, Agenda(file) as agenda:
+    with Ledger(file) as ledger:
 
         class Place:
             def run(
@@ -51,16 +51,16 @@ def place(tmp_path):
 
             def follow(self, until, on_time=(), skipped=()):
                 new = NewScheduledRuns("daily", "queue", list(on_time), [], list(skipped), until, "0 2 * * *")
-                agenda.plan([new], until)
+                ledger.scheduled_runs.plan([new], until)
 
             def outcomes(self, job=DAILY, now=NOW):
-                return scheduled_outcomes(job, ledger, agenda, SINCE, now + timedelta(days=1), now)
+                return scheduled_outcomes(job, ledger, SINCE, now + timedelta(days=1), now)
 
             def outcomes_of_days(self, day, job):
-                return outcomes_of_days(job, ledger, agenda, day, day, NOW)
+                return outcomes_of_days(job, ledger, day, day, NOW)
 
             def noticed(self, moment, job=DAILY):
-                agenda.add_job_version("daily", f"{job.enabled}{job.cron}", job_text(job), moment)
+                ledger.job_versions.add("daily", f"{job.enabled}{job.cron}", job_text(job), moment)
 
             def states(self, **kwargs):
                 return {outcome.scheduled_at.day: outcome.state for outcome in self.outcomes(**kwargs)}

@@ -7,9 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.app import App
 from core.errors import DeliveryTimeout
-from core.records.agenda import BrokerSample, RunnerStatus
 from core.records.ledger import Ledger, Outcome
 from core.records.prometheus import render
+from core.records.runner_status import BrokerSample, RunnerStatus
 from core.workspace.paths import Workspace
 from tests.unit.test_figures import spooled
 from tests.unit.test_ledger import a_plan
@@ -26,7 +26,7 @@ def app(tmp_path):
 
 def scraped(app) -> dict[tuple[str, ...], float]:
     """(name, label values in the order of the labels' names) → value, as Prometheus reads it."""
-    text = render(app.metrics, app.agenda, app.timezone, NOW).decode()
+    text = render(app.metrics, app.ledger, app.timezone, NOW).decode()
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -72,7 +72,7 @@ def test_the_counts_are_those_of_the_summary(app):
 def test_clusters_tell_whether_they_answer_and_how_often_they_did(app):
     for minutes, connected in ((30, False), (20, True), (10, True), (5, True)):
         at = NOW - timedelta(minutes=minutes)
-        app.agenda.add_broker_sample(BrokerSample("collaudo", at, connected, 1.0 if connected else None, None))
+        app.ledger.broker_samples.add(BrokerSample("collaudo", at, connected, 1.0 if connected else None, None))
     told = scraped(app)
     assert told["pstt_cluster_connected", "collaudo"] == 1
     assert told["pstt_cluster_uptime_ratio", "collaudo"] == 0.75
@@ -80,7 +80,7 @@ def test_clusters_tell_whether_they_answer_and_how_often_they_did(app):
 
 def test_the_runner_is_up_while_it_beats(app):
     assert scraped(app)["pstt_runner_up",] == 0
-    app.agenda.beat(
+    app.ledger.heartbeats.write(
         RunnerStatus("h", 1, 0.0, NOW - timedelta(hours=1), NOW - timedelta(seconds=3), "1", 123, 0.1, "working", 4, ())
     )
     told = scraped(app)
@@ -101,7 +101,7 @@ def test_a_held_file_is_a_figure_and_not_a_failure(app, monkeypatch):
 
 def test_names_have_the_prefix_and_base_units(app):
     spooled(app.workspace, "r1", [NOW])
-    for family in text_string_to_metric_families(render(app.metrics, app.agenda, app.timezone, NOW).decode()):
+    for family in text_string_to_metric_families(render(app.metrics, app.ledger, app.timezone, NOW).decode()):
         assert family.name.startswith("pstt_")
         assert not family.name.endswith(("_ms", "_mb", "_percent"))
         assert family.documentation

@@ -13,7 +13,6 @@ import pytest
 from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, QueryFailed, RunTimedOut
 from core.model.query import Query, Step
 from core.model.run import Plan
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
 from core.run.watchdog import broken_off
 from core.scheduler.commands import backfill, cancel, switch
@@ -65,8 +64,8 @@ class Worker:
 
     def begins(self) -> None:
         """Takes the fire, as a process does before it reads a row."""
-        scheduled_run = self.hands.agenda.scheduled_run(self.scheduled_run_id)
-        version = self.hands.agenda.job_version(scheduled_run.job, scheduled_run.job_sha256)
+        scheduled_run = self.hands.ledger.scheduled_runs.get(self.scheduled_run_id)
+        version = self.hands.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
         job = parse_job(self.hands.workspace.queries_dir / f"{scheduled_run.job}.job.json", version.document)
         query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
         plan = Plan(
@@ -100,7 +99,6 @@ class Hands:
     """Workers that do nothing by themselves."""
 
     workspace: Workspace
-    agenda: Agenda
     ledger: Ledger
     clock: Clock
     started: list[Worker] = field(default_factory=list)
@@ -125,7 +123,6 @@ class Stage:
     """A workspace with its runner; `go` lets time pass."""
 
     workspace: Workspace
-    agenda: Agenda
     ledger: Ledger
     clock: Clock
     hands: Hands
@@ -156,17 +153,16 @@ class Stage:
         self.runner = Runner(
             self.workspace,
             settings,
-            self.agenda,
             self.ledger,
             self.hands,
-            dry_runs=DryRuns(self.workspace.root, self.agenda, begin_process, settings.PSTT_WORKERS),
+            dry_runs=DryRuns(self.workspace.root, self.ledger, begin_process, settings.PSTT_WORKERS),
             now=self.clock,
             monotonic=self.clock.monotonic,
         )
         self.runner.begin()
 
     def scheduled_runs(self, job: str | None = None) -> list[tuple[str, str]]:
-        found = self.agenda.scheduled_runs(NOON - timedelta(days=30), NOON + timedelta(days=30), job)
+        found = self.ledger.scheduled_runs.between(NOON - timedelta(days=30), NOON + timedelta(days=30), job)
         return [(f"{scheduled_run.scheduled_at:%H:%M}", scheduled_run.state) for scheduled_run in found]
 
 
@@ -174,9 +170,9 @@ class Stage:
 def stage(tmp_path):
     (tmp_path / "queries").mkdir()
     workspace, clock = Workspace(tmp_path), Clock()
-    with Agenda(workspace.ledger_file) as agenda, Ledger(workspace.ledger_file) as ledger:
-        hands = Hands(workspace, agenda, ledger, clock)
-        made = Stage(workspace, agenda, ledger, clock, hands, None, {})
+    with Ledger(workspace.ledger_file) as ledger:
+        hands = Hands(workspace, ledger, clock)
+        made = Stage(workspace, ledger, clock, hands, None, {})
         made.write()
         made.restart()
         yield made
@@ -187,14 +183,14 @@ def stage(tmp_path):
 
 def test_a_fire_is_written_started_with_the_version_on_disk_and_done_with_its_run(stage):
     stage.go(HOUR)
-    (scheduled_run,) = stage.agenda.scheduled_runs(NOON, NOON + HOUR)
+    (scheduled_run,) = stage.ledger.scheduled_runs.between(NOON, NOON + HOUR)
     assert scheduled_run.state == "planned"
-    assert stage.agenda.job_version("export", scheduled_run.job_sha256).document == (
+    assert stage.ledger.job_versions.get("export", scheduled_run.job_sha256).document == (
         stage.workspace.queries_dir / "export.job.json"
     ).read_text(encoding="utf-8")
     stage.hands.last.ends()
     stage.go()
-    run = stage.ledger.run(stage.agenda.scheduled_run(scheduled_run.scheduled_run_id).run_id)
+    run = stage.ledger.run(stage.ledger.scheduled_runs.get(scheduled_run.scheduled_run_id).run_id)
     assert (run.state, run.scheduled_run_id, run.job_sha256, run.scheduled_at) == (
         "succeeded",
         scheduled_run.scheduled_run_id,
@@ -233,7 +229,7 @@ def test_with_skip_the_fire_that_comes_during_a_run_says_why_it_did_not_run(stag
     stage.hands.last.begins()
     stage.go(HOUR)
     assert stage.scheduled_runs() == [("13:00", "running"), ("14:00", "skipped")]
-    assert stage.agenda.scheduled_runs(NOON + HOUR, NOON + 2 * HOUR)[0].reason.startswith(
+    assert stage.ledger.scheduled_runs.between(NOON + HOUR, NOON + 2 * HOUR)[0].reason.startswith(
         "the one before it was still running"
     )
 
@@ -331,7 +327,7 @@ def test_a_process_that_does_not_heed_its_time_out_is_killed_and_its_run_has_fai
 def test_a_process_that_does_not_heed_a_wish_to_cancel_is_killed_and_its_run_is_cancelled(stage):
     stage.go(HOUR)
     stage.hands.last.begins()
-    cancel(stage.ledger, stage.agenda, stage.hands.last.run_id, who="anna", now=stage.clock())
+    cancel(stage.ledger, stage.hands.last.run_id, who="anna", now=stage.clock())
     stage.go(timedelta(seconds=50))
     stage.go()
     (run,) = stage.ledger.runs("export")
@@ -382,7 +378,7 @@ def test_a_step_that_fails_each_second_stops_neither_the_others_nor_the_heartbea
     stage.runner.guarded_tick()
     stage.clock.at += HOUR
     stage.runner.guarded_tick()
-    assert stage.agenda.runner().beat_at == stage.clock()
+    assert stage.ledger.heartbeats.newest().beat_at == stage.clock()
     assert [time for time, _ in stage.scheduled_runs("other")] == ["13:00", "14:00"]
 
 
@@ -451,8 +447,8 @@ def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_sche
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom tests.unit.test_runner import *\n"
         "workspace = Workspace(Path(sys.argv[1]))\n"
-        "with Agenda(workspace.ledger_file) as agenda, Ledger(workspace.ledger_file) as ledger:\n"
-        "    Worker(Hands(workspace, agenda, ledger, Clock()), int(sys.argv[2])).begins()\n"
+        "with Ledger(workspace.ledger_file) as ledger:\n"
+        "    Worker(Hands(workspace, ledger, Clock()), int(sys.argv[2])).begins()\n"
         "os._exit(9)\n"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.path.join(os.getcwd(), "tests")])}
@@ -491,7 +487,7 @@ def test_a_stopping_runner_asks_its_runs_to_end_and_leaves_them_to_be_repeated(s
 
     monkeypatch.setattr("core.scheduler.runner.time.sleep", a_moment)
     stage.runner.end()
-    assert stage.agenda.runner().state == "stopped"
+    assert stage.ledger.heartbeats.newest().state == "stopped"
     assert stage.scheduled_runs() == [("13:00", "planned")]
     assert not worker.is_killed
     stage.restart()
@@ -529,7 +525,7 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart_and_says_
     stage.restart()
     stage.go(HOUR)
     assert stage.scheduled_runs() == [("13:00", "planned")]
-    assert [p["where"] for p in stage.agenda.runner().problems] == [problem["where"]]
+    assert [p["where"] for p in stage.ledger.heartbeats.newest().problems] == [problem["where"]]
     stage.write()
     stage.go()
     assert stage.runner.problems() == []
@@ -545,13 +541,13 @@ def test_a_job_that_was_never_right_does_not_run_and_is_told(stage):
 
 def test_an_edit_is_picked_up_by_the_next_tick_and_a_run_keeps_what_it_began_with(stage):
     stage.go(HOUR)
-    first = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id).job_sha256
+    first = stage.ledger.scheduled_runs.get(stage.hands.last.scheduled_run_id).job_sha256
     stage.write(cron="30 * * * *", timeout_s=5)
     stage.go()
     stage.hands.last.ends()
     stage.go(HOUR / 2)
     assert stage.scheduled_runs() == [("13:00", "done"), ("13:30", "planned")]
-    second = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id).job_sha256
+    second = stage.ledger.scheduled_runs.get(stage.hands.last.scheduled_run_id).job_sha256
     assert stage.ledger.runs("export")[0].job_sha256 == first != second
 
 
@@ -617,7 +613,7 @@ def test_what_waits_of_a_deleted_or_disabled_job_is_skipped_with_the_reason(stag
     (stage.workspace.queries_dir / "other.job.json").unlink()
     stage.go()
     stage.go()
-    reasons = {f.job: f.reason for f in stage.agenda.scheduled_runs(NOON, NOON + HOUR) if f.state == "skipped"}
+    reasons = {f.job: f.reason for f in stage.ledger.scheduled_runs.between(NOON, NOON + HOUR) if f.state == "skipped"}
     assert reasons == {"export": "its job was disabled", "other": "its job file was deleted"}
 
 
@@ -625,15 +621,15 @@ def test_what_waits_of_a_deleted_or_disabled_job_is_skipped_with_the_reason(stag
 
 
 def asked(stage, kind: str, **what):
-    number = stage.agenda.ask(kind, asked_by="anna", now=stage.clock(), **what)
+    number = stage.ledger.requests.submit(kind, asked_by="anna", now=stage.clock(), **what)
     stage.go()
-    return stage.agenda.request(number)
+    return stage.ledger.requests.get(number)
 
 
 def test_a_run_asked_for_begins_at_once_with_its_parameters_and_is_answered_with_its_verdict(stage):
     request = asked(stage, "run", job="export", args={"parameters": {"DATA": "2026-01-01"}})
     assert request.state == "taken"
-    scheduled_run = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id)
+    scheduled_run = stage.ledger.scheduled_runs.get(stage.hands.last.scheduled_run_id)
     assert (scheduled_run.kind, scheduled_run.scheduled_at, scheduled_run.args["parameters"]) == (
         "request",
         NOON,
@@ -641,7 +637,7 @@ def test_a_run_asked_for_begins_at_once_with_its_parameters_and_is_answered_with
     )
     stage.hands.last.ends()
     stage.go()
-    answered = stage.agenda.request(request.request_id)
+    answered = stage.ledger.requests.get(request.request_id)
     assert answered.state == "done"
     assert answered.answer == f"run {stage.hands.last.run_id} succeeded"
 
@@ -667,7 +663,7 @@ def test_the_calendar_does_not_send_what_a_person_has_sent_for_its_time(stage):
     at = NOON + HOUR
     run_id = sent_by_hand(stage, at)
     stage.go(HOUR)
-    (scheduled_run,) = stage.agenda.scheduled_runs(NOON, at)
+    (scheduled_run,) = stage.ledger.scheduled_runs.between(NOON, at)
     assert (scheduled_run.state, scheduled_run.reason) == ("skipped", f"run {run_id} has sent it before")
     assert stage.hands.started == []
 
@@ -680,9 +676,9 @@ def test_a_dry_run_gets_a_list_as_the_text_that_the_command_line_takes(stage):
         return subprocess.Popen([sys.executable, "-c", ""], **streams)
 
     args = {"parameters": {"STATI": ["N", "a,b"], "DATA": "2026-01-01"}}
-    number = stage.agenda.ask("dry_run", job="export", args=args, asked_by="anna", now=stage.clock())
-    dry_runs = DryRuns(stage.workspace.root, stage.agenda, begin, 1)
-    dry_runs.start(stage.agenda.request(number), stage.runner.roster.entries["export"].job)
+    number = stage.ledger.requests.submit("dry_run", job="export", args=args, asked_by="anna", now=stage.clock())
+    dry_runs = DryRuns(stage.workspace.root, stage.ledger, begin, 1)
+    dry_runs.start(stage.ledger.requests.get(number), stage.runner.roster.entries["export"].job)
     dry_runs.end(stage.clock())
     assert begun[begun.index("--param") :] == ["--param", 'STATI=N,"a,b"', "--param", "DATA=2026-01-01", "--", "export"]
 
@@ -721,14 +717,14 @@ def test_disable_and_enable_edit_the_file_leave_its_form_and_write_down_who_did_
     assert text == '{\n  "name": "Export", "query": "q.sql",   "connection": "A00", "enabled" : false}\n'
     assert asked(stage, "disable", job="export").answer == "job export was disabled"
     asked(stage, "enable", job="export")
-    assert [(e.who, e.action) for e in stage.agenda.audit_trail("job export")] == [
+    assert [(e.who, e.action) for e in stage.ledger.audit.entries("job export")] == [
         ("anna", "enable"),
         ("anna", "disable"),
     ]
 
 
 def test_disabling_a_job_whose_file_does_not_name_it_adds_the_key(stage):
-    assert switch(stage.workspace, stage.agenda, "export", enabled=False, who="rule", now=NOON)
+    assert switch(stage.workspace, stage.ledger, "export", enabled=False, who="rule", now=NOON)
     document = json.loads((stage.workspace.queries_dir / "export.job.json").read_text(encoding="utf-8"))
     assert document["enabled"] is False
     assert document["cron"] == "0 * * * *"
@@ -745,7 +741,7 @@ def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
     stage.go()
     request = asked(stage, "replay", run_id=stage.hands.last.run_id[:6], args={"rejects_only": True})
     assert request.state == "taken"
-    scheduled_run = stage.agenda.scheduled_run(stage.hands.last.scheduled_run_id)
+    scheduled_run = stage.ledger.scheduled_runs.get(stage.hands.last.scheduled_run_id)
     assert (scheduled_run.scheduled_at, scheduled_run.args["rejects_only"], scheduled_run.args["to"]) == (
         NOON + HOUR,
         True,
@@ -770,11 +766,11 @@ def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_su
     stage.go()
     day = stage.clock().date()
     made = backfill(
-        stage.agenda, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
+        stage.ledger, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
     )
     assert (len(made.scheduled_run_ids), made.succeeded_before) == (13, 1)  # 00:00 to 13:00, without 13:00
     again = backfill(
-        stage.agenda, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
+        stage.ledger, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
     )
     assert (len(again.scheduled_run_ids), again.succeeded_before, again.planned_before) == (0, 1, 13)
     for _ in range(13):
@@ -798,14 +794,14 @@ def test_a_backfill_by_mistake_is_cancelled_with_its_job(stage):
     stage.go()
     assert sorted(state for _, state in stage.scheduled_runs()) == ["done"] + ["skipped"] * 12
     stage.go(6 * SECOND)
-    assert stage.agenda.request(request.request_id).state == "done"
+    assert stage.ledger.requests.get(request.request_id).state == "done"
 
 
 def test_a_backfill_of_a_manual_job_is_one_run_a_day_at_midnight_of_its_zone(stage):
     stage.write("manual", scheduling_mode="manual", timezone="Europe/Rome")
     stage.go()
     job = stage.runner.roster.entries["manual"].job
-    backfill(stage.agenda, job, NOON.date() - timedelta(days=1), NOON.date(), asked_by="anna", now=NOON)
+    backfill(stage.ledger, job, NOON.date() - timedelta(days=1), NOON.date(), asked_by="anna", now=NOON)
     assert stage.scheduled_runs("manual") == [("23:00", "planned"), ("23:00", "planned")]
 
 
@@ -813,9 +809,9 @@ def test_a_backfill_of_the_future_or_of_ten_thousand_fires_is_refused(stage):
     job = stage.runner.roster.entries["export"].job
     tomorrow = NOON.date() + timedelta(days=1)
     with pytest.raises(ConfigError, match="no range of past days"):
-        backfill(stage.agenda, job, tomorrow, tomorrow, asked_by="anna", now=NOON)
+        backfill(stage.ledger, job, tomorrow, tomorrow, asked_by="anna", now=NOON)
     with pytest.raises(ConfigError, match="shorter range"):
-        backfill(stage.agenda, job, tomorrow - timedelta(days=900), tomorrow, asked_by="anna", now=NOON)
+        backfill(stage.ledger, job, tomorrow - timedelta(days=900), tomorrow, asked_by="anna", now=NOON)
 
 
 def test_a_workspace_that_may_be_a_copy_is_a_problem_until_it_is_answered_for(stage):
@@ -842,5 +838,5 @@ def test_a_connections_file_that_an_editor_changed_is_kept_and_one_with_a_fault_
     ):
         file.write_text(text, encoding="utf-8")
         stage.go()
-    kept = [version.document for version in stage.agenda.connections_versions()]
+    kept = [version.document for version in stage.ledger.connections_versions.newest_first()]
     assert [list(json.loads(document)) for document in kept] == [["kafka_connections"], ["connections"]]

@@ -1,6 +1,6 @@
 """What became of a scheduled time, asked in the four places that answer it: page, daily report, health, alerts.
 
-Each case is the life of one job on a virtual clock, over the real planner, agenda and ledger. The four must agree.
+Each case is the life of one job on a virtual clock, over the real planner, ledger and ledger. The four must agree.
 """
 
 import hashlib
@@ -20,7 +20,6 @@ from core.model.run import Plan
 from core.notify.daily_report import Receipt, make_receipt, receipt_notice
 from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
-from core.records.agenda import Agenda
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import ScheduledOutcome, day_totals, outcomes_of_days, with_deleted_jobs
 from core.scheduler.planner import Planner
@@ -44,7 +43,6 @@ class Life:
 
     file: Path
     ledger: Ledger
-    agenda: Agenda
     outbox: Outbox
     at: datetime
     job: Job | None = None
@@ -58,11 +56,11 @@ class Life:
         """A person saves the job's file; the runner, where there is one, sees it."""
         self.job = job
         text = job_text(job)
-        self.agenda.add_job_version(job.slug, hashlib.sha256(text.encode()).hexdigest(), text, self.at)
+        self.ledger.job_versions.add(job.slug, hashlib.sha256(text.encode()).hexdigest(), text, self.at)
         if self.planner:
             self.planner.change(job.slug, job, self.at)
             if not job.enabled:
-                self.agenda.skip_planned(job.slug, "its job was disabled", self.at, calendar_only=True)
+                self.ledger.scheduled_runs.skip_planned(job.slug, "its job was disabled", self.at, calendar_only=True)
 
     def begin(self, job: Job, until: datetime) -> None:
         """The job is saved, a runner starts, and time passes."""
@@ -71,15 +69,15 @@ class Life:
         self.until(until)
 
     def delete(self) -> None:
-        self.agenda.end_job(self.job.slug, self.at)
+        self.ledger.job_versions.end_job(self.job.slug, self.at)
         if self.planner:
             self.planner.change(self.job.slug, None, self.at)
-            self.agenda.skip_planned(self.job.slug, "its job file was deleted", self.at)
+            self.ledger.scheduled_runs.skip_planned(self.job.slug, "its job file was deleted", self.at)
         self.job = None
 
     def start(self) -> None:
         """The runner begins to work."""
-        self.planner = Planner(self.agenda, grace_s=60, longest_gap=timedelta(days=30))
+        self.planner = Planner(self.ledger, grace_s=60, longest_gap=timedelta(days=30))
         self.planner.open({self.job.slug: self.job} if self.job else {}, self.at, self.seen_at)
         self.work()
 
@@ -97,7 +95,7 @@ class Life:
 
     def work(self, waits: bool = False) -> None:
         self.planner.tick(self.at)
-        for scheduled_run in () if waits else self.agenda.startable(self.at):
+        for scheduled_run in () if waits else self.ledger.scheduled_runs.startable(self.at):
             self.run(scheduled_run.scheduled_at, scheduled_run.scheduled_run_id)
 
     def run(self, scheduled_at: datetime, scheduled_run_id: int | None = None, job: Job | None = None) -> None:
@@ -112,7 +110,7 @@ class Life:
         error = None if state == "succeeded" else QueryFailed("the query failed")
         self.ledger.finish(run_id, Outcome(state, rows_read=1, acknowledged=int(error is None), error=error), self.at)
         if scheduled_run_id is not None:
-            self.agenda.finish(scheduled_run_id, self.at)
+            self.ledger.scheduled_runs.finish(scheduled_run_id, self.at)
 
     @property
     def jobs(self) -> list[Job]:
@@ -121,10 +119,8 @@ class Life:
 
     def outcomes(self, day: date = DAY) -> list[ScheduledOutcome]:
         """As the calendar and the overview ask."""
-        jobs = with_deleted_jobs(self.jobs, self.ledger, self.agenda, "Europe/Rome")
-        return [
-            outcome for job in jobs for outcome in outcomes_of_days(job, self.ledger, self.agenda, day, day, self.at)
-        ]
+        jobs = with_deleted_jobs(self.jobs, self.ledger, "Europe/Rome")
+        return [outcome for job in jobs for outcome in outcomes_of_days(job, self.ledger, day, day, self.at)]
 
     def page(self, day: date = DAY) -> dict[str, str]:
         outcomes = self.outcomes(day)
@@ -134,7 +130,7 @@ class Life:
         return {f"{outcome.scheduled_at.astimezone(ROME):%H:%M}": outcome.state for outcome in outcomes}
 
     def daily_report(self, day: date = DAY) -> Receipt:
-        return make_receipt(self.ledger, self.agenda, self.outbox, self.jobs, day, self.at, "Europe/Rome")
+        return make_receipt(self.ledger, self.outbox, self.jobs, day, self.at, "Europe/Rome")
 
     def reported(self, day: date = DAY) -> dict[str, str]:
         """As the mail says it."""
@@ -149,7 +145,7 @@ class Life:
     def health(self) -> str:
         if self.job is None:
             return "none"
-        facts = health(self.agenda, self.ledger, self.outbox, [self.job], [], self.at, 0)
+        facts = health(self.ledger, self.outbox, [self.job], [], self.at, 0)
         return next((fact.status for fact in facts if fact.subject == "job export"), "none")
 
     def late(self) -> str:
@@ -159,7 +155,6 @@ class Life:
         job = replace(self.job, expect=Expect(by=f"{self.at.astimezone(ROME):%H:%M}"))
         rules = AlertRules(
             self.outbox,
-            self.agenda,
             self.ledger,
             rules_file=self.file,
             spool_dir=self.file.parent / "spool",
@@ -176,8 +171,8 @@ WORDS = {"succeeded": "complete", "running": "running", "partial": "partial"}
 @pytest.fixture
 def life(tmp_path):
     file = tmp_path / "ledger.sqlite"
-    with Ledger(file) as ledger, Agenda(file) as agenda, Outbox(file) as outbox:
-        yield Life(tmp_path / "alerts.json", ledger, agenda, outbox, rome(0, 10))
+    with Ledger(file) as ledger, Outbox(file) as outbox:
+        yield Life(tmp_path / "alerts.json", ledger, outbox, rome(0, 10))
 
 
 def made_today_with_one_run_for_an_old_day(life: Life) -> None:
@@ -190,7 +185,9 @@ def made_today_with_a_backfill_of_this_morning(life: Life) -> None:
     life.at = rome(4, 10)
     life.save(HOURLY)
     life.start()
-    life.agenda.plan_asked("export", [rome(1), rome(2)], kind="backfill", asked_by="anna", now=life.at)
+    life.ledger.scheduled_runs.plan_requested(
+        "export", [rome(1), rome(2)], kind="backfill", asked_by="anna", now=life.at
+    )
     life.work()
     life.until(rome(5, 5))
 
@@ -199,8 +196,8 @@ def a_backfill_of_a_time_before_the_job_was_made_is_cancelled(life: Life) -> Non
     life.at = rome(4, 10)
     life.save(HOURLY)
     life.start()
-    life.agenda.plan_asked("export", [rome(1)], kind="backfill", asked_by="anna", now=life.at)
-    life.agenda.skip_planned("export", "cancelled by anna", life.at)
+    life.ledger.scheduled_runs.plan_requested("export", [rome(1)], kind="backfill", asked_by="anna", now=life.at)
+    life.ledger.scheduled_runs.skip_planned("export", "cancelled by anna", life.at)
     life.until(rome(5, 5))
 
 
@@ -297,7 +294,9 @@ def catch_up(which: str) -> Callable[[Life], None]:
 def missed_then_backfilled(life: Life) -> None:
     runner_off(life, replace(HOURLY, catch_up="none"))
     life.start()
-    life.agenda.plan_asked("export", [rome(3), rome(4)], kind="backfill", asked_by="anna", now=life.at)
+    life.ledger.scheduled_runs.plan_requested(
+        "export", [rome(3), rome(4)], kind="backfill", asked_by="anna", now=life.at
+    )
     life.work()
     life.until(rome(5, 30))
 
@@ -316,7 +315,7 @@ def cancelled_while_it_waits(life: Life) -> None:
     life.begin(HOURLY, rome(1, 30))
     life.at = rome(2)
     life.work(waits=True)
-    life.agenda.skip_planned("export", "cancelled by anna", life.at)
+    life.ledger.scheduled_runs.skip_planned("export", "cancelled by anna", life.at)
     life.at = rome(2, 30)
 
 
@@ -476,7 +475,7 @@ def test_a_job_made_in_november_with_a_run_for_january_misses_no_day_before_nove
     life.save(DAILY)
     life.run(rome(2))
     life.at = datetime(2026, 11, 27, 9, tzinfo=UTC)
-    outcomes = outcomes_of_days(DAILY, life.ledger, life.agenda, date(2026, 1, 1), date(2026, 11, 27), life.at)
+    outcomes = outcomes_of_days(DAILY, life.ledger, date(2026, 1, 1), date(2026, 11, 27), life.at)
     assert [(outcome.day, outcome.state) for outcome in outcomes] == [(DAY, B), (date(2026, 11, 27), M)]
 
 
@@ -497,7 +496,7 @@ def test_both_clock_changes(life, day, cron, times, has_runner):
     if has_runner:
         life.start()
     life.until(rome(0, 10, day=day + timedelta(days=1)))
-    outcomes = outcomes_of_days(job, life.ledger, life.agenda, day, day, life.at)
+    outcomes = outcomes_of_days(job, life.ledger, day, day, life.at)
     assert [f"{outcome.scheduled_at.astimezone(ROME):%H:%M}" for outcome in outcomes] == times
     assert {outcome.state for outcome in outcomes} == {B if has_runner else M}
     assert life.reported(day) == life.page(day)
@@ -510,7 +509,7 @@ def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks
     life.save(HOURLY)
     life.until(rome(2, 5))
     (tmp_path / "queries").mkdir()
-    JobRegistry(tmp_path / "queries", life.agenda, lambda: life.at).refresh()
+    JobRegistry(tmp_path / "queries", life.ledger, lambda: life.at).refresh()
     life.job = None
     life.until(rome(4, 5))
     assert life.page() == life.reported() == {"01:00": M, "02:00": M}
@@ -524,7 +523,7 @@ def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(t
         older = {version: files for version, files in core.records.store.SCHEMAS.items() if version < 4}
         patch.setattr(core.records.store, "SCHEMAS", older)
         patch.setattr(core.records.store, "SCHEMA_VERSION", 3)
-        with Agenda(file) as agenda:
+        with Ledger(file) as ledger:
             for hour, text in ((1, job_text(HOURLY)), (2, job_text(replace(HOURLY, enabled=False)))):
                 row = {
                     "job": "export",
@@ -533,7 +532,7 @@ def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(t
                     "seen_at": f"2026-01-17T0{hour}:30:00.000000Z",
                     "saved_by": "",
                 }
-                agenda._write("insert_job_version", row)
-    with Agenda(file) as agenda, Ledger(file) as ledger:
-        outcomes = outcomes_of_days(HOURLY, ledger, agenda, DAY, DAY, rome(9))
+                ledger._write("insert_job_version", row)
+    with Ledger(file) as ledger:
+        outcomes = outcomes_of_days(HOURLY, ledger, DAY, DAY, rome(9))
     assert [outcome.scheduled_at.hour for outcome in outcomes] == [2]

@@ -86,7 +86,7 @@ def test(
 
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
-        app.agenda.audit(caller.name, "test", f"cluster {cluster.name}", now())
+        app.ledger.audit.add(caller.name, "test", f"cluster {cluster.name}", now())
     with KafkaService(cluster) as service:
         found = service.health_check()
     return shapes.Tested(
@@ -115,7 +115,7 @@ def send(
         with opened() as app:
             _require_brokers(_cluster(app, message.cluster))
             sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
-            app.agenda.audit(caller.name, "send", f"topic {message.topic}", now(), after=sent)
+            app.ledger.audit.add(caller.name, "send", f"topic {message.topic}", now(), after=sent)
         return 200, sent, {}
 
     return once(workspace(), caller, key, "send", message.model_dump(), do)

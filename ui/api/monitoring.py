@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 
 from core import __version__
-from core.records.agenda import RunnerStatus
+from core.records.runner_status import RunnerStatus
 from ui.api import shapes
 from ui.api.auth import Reader
 from ui.api.problems import responses
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/monitoring", tags=["monitoring"])
 def health() -> shapes.Alive:
     """Whether page and REST serve: 200, also without a runner, as another page would have none either. No sign-in."""
     with opened() as app:
-        runner = _word(app.agenda.runner())
+        runner = _word(app.ledger.heartbeats.newest())
     return shapes.Alive(status="ok" if runner == "alive" else "degraded", runner=runner, version=__version__)
 
 
@@ -34,7 +34,7 @@ def metrics(caller: Reader) -> Response:
     from core.records.prometheus import CONTENT_TYPE, render
 
     with opened() as app:
-        return Response(render(app.metrics, app.agenda, app.timezone, now()), media_type=CONTENT_TYPE)
+        return Response(render(app.metrics, app.ledger, app.timezone, now()), media_type=CONTENT_TYPE)
 
 
 def _word(beat: RunnerStatus | None) -> Literal["alive", "silent", "stopped", "never"]:

@@ -106,7 +106,7 @@ def create(
     job = _job_of(body, "")
     job = replace(job, slug=id if id is not None else _slug_of(job.name))
     with opened() as app:
-        file = create_job(app.workspace, app.agenda, job, who=caller.name, now=now())
+        file = create_job(app.workspace, app.ledger, job, who=caller.name, now=now())
         response.headers["Location"] = f"{request.scope.get('root_path', '')}/scheduler/scheduling/{file.slug}"
         return _detail(app, file, response)
 
@@ -134,7 +134,7 @@ def change(caller: Changer, id: str, body: Body, response: Response, match: IfMa
     with opened() as app:
         seen = _seen(app, id, match)
         job = _job_of(body, id)
-        file = replace_job(app.workspace, app.agenda, job, seen_sha256=seen, who=caller.name, now=now())
+        file = replace_job(app.workspace, app.ledger, job, seen_sha256=seen, who=caller.name, now=now())
         return _detail(app, file, response)
 
 
@@ -143,7 +143,7 @@ def delete(caller: Changer, id: str, match: IfMatch = None) -> None:
     """Removes a job; its versions and its runs stay."""
     with opened() as app:
         seen = _seen(app, id, match)
-        delete_job(app.workspace, app.agenda, id, seen_sha256=seen, who=caller.name, now=now())
+        delete_job(app.workspace, app.ledger, id, seen_sha256=seen, who=caller.name, now=now())
 
 
 @router.post("/scheduling/{id}/enable", responses=responses(404, 409))
@@ -187,7 +187,7 @@ def run(
                 dry_run=asked.dry_run,
                 again=asked.again,
             )
-            app.agenda.audit(
+            app.ledger.audit.add(
                 caller.name,
                 "dry_run" if asked.dry_run else "run",
                 f"job {job.slug}",
@@ -207,10 +207,10 @@ def request_(caller: Reader, number: int) -> shapes.Asked:
         try:
             if not 0 < number < 2**63:
                 raise ConfigError(f"there is no request {str(number)[:30]}")
-            found = app.agenda.request(number)
+            found = app.ledger.requests.get(number)
         except ConfigError as error:
             raise not_found(error) from None
-        run_id = app.agenda.run_of(number)
+        run_id = app.ledger.scheduled_runs.run_of_request(number)
     return shapes.Asked(request_id=found.request_id, state=found.state, answer=found.answer, run_id=run_id)
 
 
@@ -302,7 +302,7 @@ def _last_run(app: App, slug: str) -> shapes.LastRun | None:
 def _switch(who: str, id: str, *, enabled: bool) -> shapes.Switched:
     with opened() as app, _as_stored():
         job = read_job_file(app.workspace, id).job
-        changed = switch(app.workspace, app.agenda, job.slug, enabled=enabled, who=who, now=now())
+        changed = switch(app.workspace, app.ledger, job.slug, enabled=enabled, who=who, now=now())
     word = "enabled" if enabled else "disabled"
     answer = f'job "{job.name}" is {word}' if changed else f'job "{job.name}" was {word} before'
     return shapes.Switched(id=job.slug, enabled=enabled, changed=changed, answer=answer)

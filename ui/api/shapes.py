@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.model.run import RunState, Verdict
-from core.records.agenda import RequestState
+from core.records.requests import RequestState
 from core.workspace.job_schema import JobShape, Topic
 
 

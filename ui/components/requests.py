@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import NotAuthorised
-from core.records.agenda import RequestKind
+from core.records.requests import RequestKind
 from ui import data
 from ui.access import may, visitor
 from ui.components.links import link
@@ -33,9 +33,9 @@ def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Ma
         raise NotAuthorised(t("only an operator may do this"), remedy=t("ask an admin for the role"))
     who = visitor().name
     with data.opened() as app:
-        number = app.agenda.ask(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
+        number = app.ledger.requests.submit(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
         object_ = f"run {run_id}" if run_id else f"job {job}"
-        app.agenda.audit(who, kind, object_, data.now(), after={"request": number, **dict(args or {})})
+        app.ledger.audit.add(who, kind, object_, data.now(), after={"request": number, **dict(args or {})})
     st.session_state.setdefault(_ASKED, []).append(number)
     return number
 
@@ -64,11 +64,11 @@ def _progress() -> None:
     numbers: list[int] = st.session_state.get(_ASKED, [])[-SHOWN:]
     frame = data.frame()
     with data.opened() as app:
-        requests = [app.agenda.request(number) for number in reversed(numbers)]
+        requests = [app.ledger.requests.get(number) for number in reversed(numbers)]
         runs = {
             request.request_id: [
                 scheduled_run.run_id
-                for scheduled_run in app.agenda.scheduled_runs_of(request.request_id)
+                for scheduled_run in app.ledger.scheduled_runs.of_request(request.request_id)
                 if scheduled_run.run_id
             ]
             for request in requests

@@ -14,7 +14,7 @@ from core import __version__
 from core.admin.log_reader import LEVELS, newest_lines
 from core.errors import PsttError
 from core.records.accounts import AccessToken, Accounts, Role, TokenScope
-from core.records.agenda import AuditEntry
+from core.records.audit import AuditEntry
 from ui import changes, data
 from ui.access import may, role_word, visitor
 from ui.components.problem import fragment, guarded, problem
@@ -242,7 +242,7 @@ def _add_token(name: str, scope: TokenScope, days: int) -> None:
 def _audit() -> None:
     zone = data.frame().timezone
     with data.opened() as app:
-        entries = app.agenda.audit_trail(limit=AUDIT_ROWS)
+        entries = app.ledger.audit.entries(limit=AUDIT_ROWS)
     wanted = st.text_input(t("Search"), placeholder=t("who, what, on what"), key="audit_search", width=300)
     found = [e for e in entries if wanted.casefold() in f"{e.who} {e.action} {e.object}".casefold()]
     if not found:

@@ -255,7 +255,7 @@ def _topic(cluster: str | None, topic: str) -> None:
 def _versions(document: Mapping[str, Any]) -> None:
     """Every version of the file that was saved or found, what is different in it, and the way back."""
     with data.opened() as app:
-        versions = app.agenda.connections_versions()
+        versions = app.ledger.connections_versions.newest_first()
     st.subheader(t("Versions"), anchor=False)
     with st.expander(t("Earlier versions of connections.json")):
         if not versions:

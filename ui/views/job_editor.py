@@ -830,7 +830,7 @@ def _form_to_raw(slug: str) -> None:
 
 def _versions(slug: str) -> None:
     with data.opened() as app:
-        versions = app.agenda.job_versions(slug)
+        versions = app.ledger.job_versions.of_job(slug)
     if not versions:
         st.markdown(t("No earlier version is known yet; each one that is saved, or that a runner finds, is kept."))
         return

@@ -1,0 +1,59 @@
+"""The audit trail: who changed what, and when."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from core.clock import iso_utc
+from core.records.rows import from_row
+from core.records.store import StorePart
+
+__all__ = ["AuditEntry", "AuditTrail"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One change."""
+
+    audit_id: int
+    at: datetime
+    who: str
+    action: str
+    object: str
+    before: Any
+    after: Any
+
+
+class AuditTrail(StorePart):
+    """The audit entries of one workspace; none is ever changed or deleted."""
+
+    sql_file: ClassVar[str] = "audit.sql"
+
+    def add(self, who: str, action: str, object_: str, now: datetime, before: Any = None, after: Any = None) -> None:
+        """Writes an entry.
+
+        Args:
+            who: The user, or the rule or process of this program that made the change.
+            action: A verb: `disable`, `accept-columns`.
+            object_: What was changed: `job export`.
+            now: The clock.
+            before: The earlier value, as JSON can hold it; never a secret.
+            after: The value now.
+        """
+        texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in (before, after)]
+        row = {
+            "at": iso_utc(now),
+            "who": who,
+            "action": action,
+            "object": object_,
+            "before": texts[0],
+            "after": texts[1],
+        }
+        self._write("insert", row)
+
+    def entries(self, object_: str | None = None, limit: int = 100) -> list[AuditEntry]:
+        """Returns the entries about one object or about all, newest first."""
+        return [from_row(AuditEntry, row) for row in self._rows("entries", {"object": object_, "limit": limit})]
