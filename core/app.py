@@ -31,7 +31,7 @@ from core.workspace.paths import Workspace
 if TYPE_CHECKING:
     from core.kafka.cluster_rights import ClusterRights
     from core.model.run import Reject
-    from core.notify.daily_report import Receipt
+    from core.notify.daily_report import DailyReport
     from core.notify.evaluator import AlertRules
     from core.notify.outbox import Channel, Outbox
     from core.notify.smtp import DeliveryResult, MailServer
@@ -714,16 +714,16 @@ class App:
         )
         yield from health(self.ledger, self.outbox, jobs, problems, now, self.settings.PSTT_HEALTH_GRACE_S)
 
-    def receipt(self, day: date | None, now: datetime) -> Receipt:
+    def receipt(self, day: date | None, now: datetime) -> DailyReport:
         """The receipt of what was scheduled on a day; None: of today so far."""
-        from core.notify.daily_report import make_receipt
+        from core.notify.daily_report import make_daily_report
         from core.workspace.jobs import load_jobs
 
         today = now.astimezone(ZoneInfo(self.timezone)).date()
         if day is not None and day > today:
             raise ConfigError(f"{day} is still to come")
         jobs, _broken = load_jobs(self.workspace)
-        return make_receipt(self.ledger, self.outbox, jobs, day or today, now, self.timezone)
+        return make_daily_report(self.ledger, self.outbox, jobs, day or today, now, self.timezone)
 
     def test_mail(self, to: Sequence[str], now: datetime) -> DeliveryResult:
         """Sends a test mail at once, past the outbox; what the server said to each recipient.
@@ -732,8 +732,8 @@ class App:
             ConfigError: No mail is set up, or nobody is named.
             NotDelivered: The server cannot be reached, is not trusted, or refuses.
         """
-        from core.notify.alert_messages import test_notice
-        from core.notify.smtp import Mail, connected
+        from core.notify.alert_messages import test_notification
+        from core.notify.smtp import Mail, connect
         from core.workspace.settings import addresses
 
         server = self.mail_server()
@@ -742,9 +742,9 @@ class App:
         recipients = tuple(to) or addresses(self.settings.PSTT_MAIL_TO)
         if not recipients:
             raise ConfigError("nobody is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
-        notice = test_notice(server.place, now, self.timezone)
+        notice = test_notification(server.place, now, self.timezone)
         message_id = f"<pstt-test-{now:%Y%m%d%H%M%S%f}@{server.sender.partition('@')[2]}>"
-        with connected(server) as link:
+        with connect(server) as link:
             return link.send(Mail(recipients, notice.subject_line, notice.text, notice.html, now, message_id))
 
     def _alert_chores(self, jobs: Callable[[], list[Job]], now: Callable[[], datetime]) -> list[BackgroundTask]:

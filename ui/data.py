@@ -831,6 +831,6 @@ def _open_alerts(app: App) -> tuple[str, ...]:
 
     try:
         with Outbox(app.workspace.ledger_file) as outbox:
-            return tuple(episode.text for episode in outbox.open_episodes() if episode.state == "open")
+            return tuple(incident.text for incident in outbox.open_incidents() if incident.state == "open")
     except PsttError:
         return ()

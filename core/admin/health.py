@@ -96,12 +96,12 @@ def _local(moment: datetime, job: Job) -> str:
 
 
 def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
-    episodes = [episode for episode in outbox.open_episodes() if episode.state == "open"]
-    for episode in episodes:
+    incidents = [incident for incident in outbox.open_incidents() if incident.state == "open"]
+    for incident in incidents:
         yield CheckResult(
-            "warn", f"alert {episode.rule}", f"{episode.subject}: {episode.text}", "python -m core alerts"
+            "warn", f"alert {incident.rule}", f"{incident.subject}: {incident.text}", "python -m core alerts"
         )
-    if not episodes:
+    if not incidents:
         yield CheckResult("pass", "alerts", "none is open")
     for entry in outbox.given_up_since(now - timedelta(days=1)):
         whom = ", ".join(entry.recipients) or entry.channel

@@ -785,14 +785,14 @@ def receipt(
 ) -> None:
     """What was due on a day and what arrived, per topic and job, in words for everybody."""
     from core.app import App
-    from core.notify.daily_report import receipt_document, receipt_notice
+    from core.notify.daily_report import daily_report_document, daily_report_notification
 
     with App.open(workspace) as opened:
         made = opened.receipt(_day("--day", day) if day else None, _now())
     if as_json:
-        _print_json(receipt_document(made))
+        _print_json(daily_report_document(made))
     else:
-        notice = receipt_notice(made)
+        notice = daily_report_notification(made)
         _print([notice.subject_line, "", *notice.text.splitlines()[:-3]])
     raise typer.Exit(0 if made.is_green else 1)
 
@@ -806,7 +806,7 @@ def alerts(context: typer.Context, workspace: Workspace_ = None, as_json: Json_ 
     from core.cli.render import alert_document, alert_lines
 
     with App.open(workspace) as opened:
-        found = opened.outbox.open_episodes(), opened.outbox.waiting(), opened.outbox.newest(10)
+        found = opened.outbox.open_incidents(), opened.outbox.waiting(), opened.outbox.newest(10)
         timezone = opened.timezone
     _print_json(alert_document(*found)) if as_json else _print(alert_lines(*found, timezone))
 

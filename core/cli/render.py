@@ -374,18 +374,18 @@ def _count(number: int, noun: str) -> str:
 
 
 def alert_lines(
-    episodes: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage], timezone: str
+    incidents: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage], timezone: str
 ) -> list[str]:
     """What is open, what waits for delivery, what was sent last."""
-    open_ones = [episode for episode in episodes if episode.state == "open"]
+    open_ones = [incident for incident in incidents if incident.state == "open"]
     lines = ["✔ no alert is open"] if not open_ones else [f"✘ {_count(len(open_ones), 'alert')} open"]
-    for episode in open_ones:
-        since = local_time(episode.opened_at or episode.first_true_at, timezone)
-        lines.append(f"  {episode.rule}   {episode.subject}   since {since}   {episode.text}")
-    for episode in episodes:
-        if episode.state == "pending":
-            since = local_time(episode.first_true_at, timezone)
-            lines.append(f"  … {episode.rule}   {episode.subject}   since {since}, no alert yet   {episode.text}")
+    for incident in open_ones:
+        since = local_time(incident.opened_at or incident.first_true_at, timezone)
+        lines.append(f"  {incident.rule}   {incident.subject}   since {since}   {incident.text}")
+    for incident in incidents:
+        if incident.state == "pending":
+            since = local_time(incident.first_true_at, timezone)
+            lines.append(f"  … {incident.rule}   {incident.subject}   since {since}, no alert yet   {incident.text}")
     lines.append(f"{_count(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery")
     for entry in waiting:
         next_try = local_time(entry.next_try_at, timezone, seconds=True)
@@ -408,21 +408,21 @@ def _whom(entry: OutboxMessage) -> str:
 
 
 def alert_document(
-    episodes: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage]
+    incidents: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage]
 ) -> dict[str, Any]:
     """The same for programs."""
     return {
         "episodes": [
             {
-                "rule": episode.rule,
-                "subject": episode.subject,
-                "state": episode.state,
-                "since": iso_utc(episode.first_true_at),
-                "opened_at": iso_utc(episode.opened_at) if episode.opened_at else None,
-                "value": episode.value,
-                "text": episode.text,
+                "rule": incident.rule,
+                "subject": incident.subject,
+                "state": incident.state,
+                "since": iso_utc(incident.first_true_at),
+                "opened_at": iso_utc(incident.opened_at) if incident.opened_at else None,
+                "value": incident.value,
+                "text": incident.text,
             }
-            for episode in episodes
+            for incident in incidents
         ],
         "waiting": [_entry_document(entry) for entry in waiting],
         "sent": [_entry_document(entry) for entry in newest],

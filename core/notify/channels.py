@@ -15,7 +15,7 @@ from core.errors import ConfigError, NotDelivered
 from core.model.check_result import CheckResult
 from core.model.connection import Secret
 from core.notify.outbox import MAIL, Channel, OutboxMessage
-from core.notify.smtp import DeliveryResult, Mail, MailServer, connected
+from core.notify.smtp import DeliveryResult, Mail, MailServer, connect
 from core.workspace.json_file import nearest
 from core.workspace.secrets import resolve_secret
 
@@ -25,7 +25,7 @@ MASK = "***"
 SHORTEST_SECRET = 4
 
 
-def doors(
+def open_channels(
     server: Callable[[], MailServer | None],
     channels: Callable[[], Mapping[str, str]],
     variables: Mapping[str, str],
@@ -40,7 +40,7 @@ def doors(
         root: The workspace.
     """
 
-    def door(channel: str) -> Channel:
+    def open_channel(channel: str) -> Channel:
         if channel == MAIL:
             found = server()
             if found is None:
@@ -51,27 +51,27 @@ def doors(
             raise ConfigError(f'there is no channel "{channel}" in alerts.json', remedy=nearest(channel, known))
         return lambda: _apprise(channel, resolve_secret(known[channel], variables, root))
 
-    return door
+    return open_channel
 
 
-def mail_of(entry: OutboxMessage, server: MailServer) -> Mail:
+def mail_of(message: OutboxMessage, server: MailServer) -> Mail:
     """The mail of an entry, for those who do not have it yet."""
     domain = server.sender.partition("@")[2]
-    stamp = f"{entry.created_at:%Y%m%d%H%M%S}"
+    stamp = f"{message.created_at:%Y%m%d%H%M%S}"
     return Mail(
-        entry.open_recipients,
-        entry.subject,
-        entry.body,
-        entry.body_html,
+        message.open_recipients,
+        message.subject,
+        message.body,
+        message.body_html,
         datetime.now(UTC),
-        f"<pstt-{stamp}-{entry.outbox_id}@{domain}>",
+        f"<pstt-{stamp}-{message.outbox_id}@{domain}>",
     )
 
 
 @contextmanager
 def _mail(server: MailServer) -> Iterator[Callable[[OutboxMessage], DeliveryResult]]:
-    with connected(server) as link:
-        yield lambda entry: link.send(mail_of(entry, server))
+    with connect(server) as link:
+        yield lambda message: link.send(mail_of(message, server))
 
 
 def mail_fact(server: MailServer | None, mail_to: Sequence[str]) -> CheckResult:
@@ -81,7 +81,7 @@ def mail_fact(server: MailServer | None, mail_to: Sequence[str]) -> CheckResult:
             "warn", "mail", "is not set up: nobody is told by mail", "set PSTT_SMTP_HOST and PSTT_MAIL_FROM"
         )
     try:
-        with connected(server):
+        with connect(server):
             pass
     except NotDelivered as error:
         return CheckResult("fail", "mail", error.text, error.remedy, unreachable=True)
@@ -108,16 +108,16 @@ def channel_problem(name: str, reference: str, variables: Mapping[str, str], roo
 def _apprise(name: str, url: Secret) -> Iterator[Callable[[OutboxMessage], DeliveryResult]]:
     service = _service(name, url)
 
-    def hand_over(entry: OutboxMessage) -> DeliveryResult:
+    def send(message: OutboxMessage) -> DeliveryResult:
         with _heard(url) as said:
             done = service.notify(
-                title=entry.subject, body=entry.body, notify_type=_notify_type(entry), body_format="text"
+                title=message.subject, body=message.body, notify_type=_notify_type(message), body_format="text"
             )
         if not done:
             raise NotDelivered(f'channel "{name}" took no message', why="; ".join(said) or "it gave no reason")
         return DeliveryResult()
 
-    yield hand_over
+    yield send
 
 
 def _service(name: str, url: Secret) -> Any:
@@ -134,8 +134,8 @@ def _service(name: str, url: Secret) -> Any:
     return service
 
 
-def _notify_type(entry: OutboxMessage) -> str:
-    return {"alert": "failure", "recovered": "success"}.get(entry.kind, "info")
+def _notify_type(message: OutboxMessage) -> str:
+    return {"alert": "failure", "recovered": "success"}.get(message.kind, "info")
 
 
 @contextmanager

@@ -21,17 +21,17 @@ from core.notify.notification import Notification
 from core.notify.smtp import DeliveryResult
 from core.records.store import Store
 
-__all__ = ["MAIL", "Change", "Channel", "Incident", "MessageKind", "Outbox", "OutboxMessage", "entry_of"]
+__all__ = ["MAIL", "LedgerWrite", "Channel", "Incident", "MessageKind", "Outbox", "OutboxMessage", "new_message"]
 
 MAIL = "mail"
 """The channel that has recipients."""
-TRIED_FOR = timedelta(hours=24)
-FIRST_WAIT_S = 30.0
-LONGEST_WAIT_S = 1800.0
+RETRIED_FOR = timedelta(hours=24)
+FIRST_RETRY_S = 30.0
+LONGEST_RETRY_S = 1800.0
 KEPT = timedelta(days=90)
 
 MessageKind = Literal["alert", "recovered", "job", "receipt"]
-Change = tuple[str, Mapping[str, Any]]
+LedgerWrite = tuple[str, Mapping[str, Any]]
 """A statement of alerts.sql and its values."""
 
 
@@ -39,14 +39,14 @@ Change = tuple[str, Mapping[str, Any]]
 class Incident:
     """One time that something was wrong, from when it began to when it was over."""
 
-    episode_id: int
+    incident_id: int
     rule: str
     subject: str
     state: Literal["pending", "open", "ended"]
     first_true_at: datetime
     opened_at: datetime | None
     last_true_at: datetime
-    told_at: datetime | None
+    notified_at: datetime | None
     ended_at: datetime | None
     value: float | None
     text: str
@@ -58,7 +58,7 @@ class OutboxMessage:
 
     outbox_id: int
     kind: MessageKind
-    episode_id: int | None
+    incident_id: int | None
     dedupe_key: str
     channel: str
     recipients: tuple[str, ...]
@@ -84,15 +84,15 @@ Channel = Callable[[], AbstractContextManager[Callable[[OutboxMessage], Delivery
 """Opens a channel; what it gives hands one entry over. Raises NotDelivered or ConfigError."""
 
 
-def entry_of(
+def new_message(
     kind: MessageKind,
     key: str,
     channel: str,
     recipients: Sequence[str],
-    notice: Notification,
+    notification: Notification,
     now: datetime,
-    episode: int | None = None,
-) -> Change:
+    incident: int | None = None,
+) -> LedgerWrite:
     """The change that puts a notice into the outbox, once: another one with the same key is left out.
 
     Args:
@@ -107,13 +107,13 @@ def entry_of(
     to = hashlib.sha256("\n".join(recipients).encode()).hexdigest()[:10]
     return "put", {
         "kind": kind,
-        "episode_id": episode,
+        "episode_id": incident,
         "dedupe_key": f"{key} {channel} {to}",
         "channel": channel,
         "recipients": json.dumps(list(recipients), ensure_ascii=False),
-        "subject": notice.subject_line,
-        "body": notice.text,
-        "body_html": notice.html,
+        "subject": notification.subject_line,
+        "body": notification.text,
+        "body_html": notification.html,
         "now": iso_utc(now),
     }
 
@@ -123,7 +123,7 @@ class Outbox(Store):
 
     sql_file: ClassVar[str] = "alerts.sql"
 
-    def apply(self, changes: Iterable[Change]) -> None:
+    def apply(self, changes: Iterable[LedgerWrite]) -> None:
         """Makes all these changes in one transaction: an episode and the message about it come together or not at all."""
         wanted = list(changes)
         if not wanted:
@@ -141,32 +141,32 @@ class Outbox(Store):
         rows = self._rows("considered", {"what": what})
         return _moment(rows[0]["until"]) if rows else None
 
-    def open_episodes(self) -> list[Incident]:
+    def open_incidents(self) -> list[Incident]:
         """Pending and open ones."""
-        return [_episode(row) for row in self._rows("open_episodes")]
+        return [_incident(row) for row in self._rows("open_episodes")]
 
-    def episodes(self, limit: int = 50) -> list[Incident]:
+    def incidents(self, limit: int = 50) -> list[Incident]:
         """Open and ended ones, the newest first."""
-        return [_episode(row) for row in self._rows("episodes", {"limit": limit})]
+        return [_incident(row) for row in self._rows("episodes", {"limit": limit})]
 
     def waiting(self) -> list[OutboxMessage]:
         """Messages that are not delivered yet, oldest first."""
-        return [_entry(row) for row in self._rows("waiting")]
+        return [_message(row) for row in self._rows("waiting")]
 
     def newest(self, limit: int = 50) -> list[OutboxMessage]:
         """Messages that were sent or given up, the newest first."""
-        return [_entry(row) for row in self._rows("newest", {"limit": limit})]
+        return [_message(row) for row in self._rows("newest", {"limit": limit})]
 
     def given_up_since(self, since: datetime) -> list[OutboxMessage]:
         """Messages that nobody got."""
-        return [_entry(row) for row in self._rows("given_up_since", {"since": iso_utc(since)})]
+        return [_message(row) for row in self._rows("given_up_since", {"since": iso_utc(since)})]
 
-    def was_put(self, key: str, channel: str, recipients: Sequence[str]) -> bool:
+    def was_queued(self, key: str, channel: str, recipients: Sequence[str]) -> bool:
         """Whether there is, or was, such a message."""
         to = hashlib.sha256("\n".join(recipients).encode()).hexdigest()[:10]
         return bool(self._rows("was_put", {"dedupe_key": f"{key} {channel} {to}"}))
 
-    def deliver(self, now: Callable[[], datetime], doors: Callable[[str], Channel]) -> int:
+    def deliver(self, now: Callable[[], datetime], channels: Callable[[str], Channel]) -> int:
         """Tries whatever is due once; how many messages were handed over.
 
         Args:
@@ -175,8 +175,8 @@ class Outbox(Store):
         """
         due: dict[str, list[OutboxMessage]] = {}
         for row in self._rows("due", {"now": iso_utc(now())}):
-            due.setdefault(row["channel"], []).append(_entry(row))
-        sent = sum(self._through(channel, entries, now, doors) for channel, entries in due.items())
+            due.setdefault(row["channel"], []).append(_message(row))
+        sent = sum(self._through(channel, messages, now, channels) for channel, messages in due.items())
         if sent:
             self._write("prune", {"before": iso_utc(now() - KEPT)})
         return sent
@@ -184,83 +184,83 @@ class Outbox(Store):
     def _through(
         self,
         channel: str,
-        entries: Sequence[OutboxMessage],
+        messages: Sequence[OutboxMessage],
         now: Callable[[], datetime],
-        doors: Callable[[str], Channel],
+        channels: Callable[[str], Channel],
     ) -> int:
         """One opening of a channel for all that waits for it; a channel that cannot be opened delays them all."""
-        left = list(entries)
+        left = list(messages)
         sent = 0
         try:
-            with doors(channel)() as hand_over:
+            with channels(channel)() as send:
                 while left:
-                    sent += self._hand_over(left.pop(0), hand_over, now)
+                    sent += self._send(left.pop(0), send, now)
         except (NotDelivered, ConfigError) as error:
-            for entry in left:
-                self._settle(entry, DeliveryResult(), str(error), now())
+            for message in left:
+                self._settle(message, DeliveryResult(), str(error), now())
         return sent
 
-    def _hand_over(
-        self, entry: OutboxMessage, hand_over: Callable[[OutboxMessage], DeliveryResult], now: Callable[[], datetime]
+    def _send(
+        self, message: OutboxMessage, send: Callable[[OutboxMessage], DeliveryResult], now: Callable[[], datetime]
     ) -> bool:
         try:
-            fate = hand_over(entry)
+            result = send(message)
         except PsttError as error:
-            self._settle(entry, DeliveryResult(), str(error), now())
+            self._settle(message, DeliveryResult(), str(error), now())
             return False
-        problem = "; ".join(f"{who}: {why}" for who, why in (*fate.refused.items(), *fate.later.items()))
-        return self._settle(entry, fate, problem, now())
+        problem = "; ".join(f"{who}: {why}" for who, why in (*result.refused.items(), *result.later.items()))
+        return self._settle(message, result, problem, now())
 
-    def _settle(self, entry: OutboxMessage, fate: DeliveryResult, problem: str, now: datetime) -> bool:
+    def _settle(self, message: OutboxMessage, result: DeliveryResult, problem: str, now: datetime) -> bool:
         """Writes down what became of one try; whether the message has left."""
         from loguru import logger
 
-        delivered = (*entry.delivered, *fate.delivered)
-        refused = {**entry.refused, **fate.refused}
-        remaining = [r for r in entry.open_recipients if r not in delivered and r not in refused]
-        is_open = bool(remaining) or (not entry.recipients and bool(problem))
-        is_over = is_open and now >= entry.created_at + TRIED_FOR
+        delivered = (*message.delivered, *result.delivered)
+        refused = {**message.refused, **result.refused}
+        remaining = [r for r in message.open_recipients if r not in delivered and r not in refused]
+        is_open = bool(remaining) or (not message.recipients and bool(problem))
+        is_over = is_open and now >= message.created_at + RETRIED_FOR
         state = "waiting" if is_open and not is_over else "given_up"
-        if not is_open and (delivered or not entry.recipients):
+        if not is_open and (delivered or not message.recipients):
             state = "sent"
         self._write(
             "settle",
             {
-                "outbox_id": entry.outbox_id,
+                "outbox_id": message.outbox_id,
                 "state": state,
                 "delivered": json.dumps(delivered, ensure_ascii=False),
                 "refused": json.dumps(refused, ensure_ascii=False),
                 "last_error": problem,
-                "next_try_at": iso_utc(_next_try(entry, now) if state == "waiting" else now),
+                "next_try_at": iso_utc(_next_try(message, now) if state == "waiting" else now),
                 "sent_at": iso_utc(now) if state == "sent" else None,
             },
         )
-        whom = f'{entry.channel} "{entry.subject}"'
-        for address, why in fate.refused.items():
+        whom = f'{message.channel} "{message.subject}"'
+        for address, why in result.refused.items():
             logger.error("{}: {} is refused for good: {}", whom, address, why)
         if state == "given_up":
-            logger.error("{} is given up after {} tries: {}", whom, entry.tries + 1, problem)
-        elif state == "waiting" and entry.tries == 0:
+            logger.error("{} is given up after {} tries: {}", whom, message.tries + 1, problem)
+        elif state == "waiting" and message.tries == 0:
             logger.warning("{} could not be delivered and is tried again for 24 h: {}", whom, problem)
         elif state == "sent":
-            logger.info("{} delivered to {}", whom, ", ".join(delivered) or entry.channel)
+            logger.info("{} delivered to {}", whom, ", ".join(delivered) or message.channel)
         return state == "sent"
 
 
-def _next_try(entry: OutboxMessage, now: datetime) -> datetime:
+def _next_try(message: OutboxMessage, now: datetime) -> datetime:
     """Twice as long each time, half an hour at most; the last try is when the 24 hours are over."""
-    wait_s = min(FIRST_WAIT_S * 2 ** min(entry.tries, 10), LONGEST_WAIT_S)
-    return max(now, min(now + timedelta(seconds=wait_s), entry.created_at + TRIED_FOR))
+    wait_s = min(FIRST_RETRY_S * 2 ** min(message.tries, 10), LONGEST_RETRY_S)
+    return max(now, min(now + timedelta(seconds=wait_s), message.created_at + RETRIED_FOR))
 
 
-def _episode(row: sqlite3.Row) -> Incident:
+def _incident(row: sqlite3.Row) -> Incident:
     values = dict(row)
     for name in ("first_true_at", "opened_at", "last_true_at", "told_at", "ended_at"):
         values[name] = _moment(values[name]) if values[name] else None
     return Incident(**values)
 
 
-def _entry(row: sqlite3.Row) -> OutboxMessage:
+def _message(row: sqlite3.Row) -> OutboxMessage:
     values = dict(row)
     for name in ("created_at", "next_try_at", "sent_at"):
         values[name] = _moment(values[name]) if values[name] else None

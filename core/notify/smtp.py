@@ -26,7 +26,7 @@ from core.workspace.secrets import resolve_secret
 if TYPE_CHECKING:
     from core.workspace.settings import Settings
 
-__all__ = ["DeliveryResult", "Mail", "MailServer", "connected", "mail_server"]
+__all__ = ["DeliveryResult", "Mail", "MailServer", "connect", "mail_server"]
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
@@ -118,7 +118,7 @@ def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) ->
     )
 
 
-class Link:
+class MailSession:
     """An open, authenticated session with a mail server."""
 
     def __init__(self, server: MailServer, smtp: smtplib.SMTP) -> None:
@@ -132,30 +132,30 @@ class Link:
             NotDelivered: Nobody got it, for a reason that is no recipient's.
         """
         message = _message(mail, self._server.sender)
-        with _told(self._server):
+        with _translated(self._server):
             try:
                 answers = self._smtp.send_message(message, self._server.sender, list(mail.to))
             except smtplib.SMTPRecipientsRefused as refused:
                 answers = refused.recipients
                 with suppress(smtplib.SMTPException, OSError):
                     self._smtp.rset()
-        fate = DeliveryResult([address for address in mail.to if address not in answers])
+        result = DeliveryResult([address for address in mail.to if address not in answers])
         for address, (code, text) in answers.items():
-            (fate.refused if 500 <= code < 600 else fate.later)[address] = _answer(code, text)
-        return fate
+            (result.refused if 500 <= code < 600 else result.later)[address] = _reply(code, text)
+        return result
 
 
 @contextmanager
-def connected(server: MailServer) -> Iterator[Link]:
+def connect(server: MailServer) -> Iterator[MailSession]:
     """Connects, secures, logs in; leaves politely.
 
     Raises:
         NotDelivered: With the cause: not reachable, certificate, password, a server without STARTTLS.
     """
-    with _told(server):
+    with _translated(server):
         smtp = _open(server)
     try:
-        yield Link(server, smtp)
+        yield MailSession(server, smtp)
     finally:
         with suppress(smtplib.SMTPException, OSError):
             smtp.quit()
@@ -195,14 +195,14 @@ def _message(mail: Mail, sender: str) -> EmailMessage:
 
 
 @contextmanager
-def _told(server: MailServer) -> Iterator[None]:
+def _translated(server: MailServer) -> Iterator[None]:
     """Every failure in our words."""
     try:
         yield
     except smtplib.SMTPAuthenticationError as error:
         raise NotDelivered(
             f'{server.place} refuses the user "{server.username}"',
-            why=_answer(error.smtp_code, error.smtp_error),
+            why=_reply(error.smtp_code, error.smtp_error),
             remedy="check PSTT_SMTP_USERNAME and PSTT_SMTP_PASSWORD",
         ) from None
     except smtplib.SMTPNotSupportedError as error:
@@ -212,12 +212,12 @@ def _told(server: MailServer) -> Iterator[None]:
     except smtplib.SMTPResponseException as error:
         raise NotDelivered(
             f"{server.place} refuses the mail",
-            why=_answer(error.smtp_code, error.smtp_error),
+            why=_reply(error.smtp_code, error.smtp_error),
             remedy="ask whoever looks after the mail server; check PSTT_MAIL_FROM",
         ) from None
     except smtplib.SMTPException as error:
         if isinstance(error.__context__, TimeoutError):  # smtplib takes it for a closed connection
-            raise _silent(server) from None
+            raise _no_answer(server) from None
         why = "it closed the connection" if isinstance(error, smtplib.SMTPServerDisconnected) else str(error)
         raise NotDelivered(f"{server.place} broke off", why=why, remedy=_other_security(server)) from None
     except ssl.SSLCertVerificationError as error:
@@ -234,7 +234,7 @@ def _told(server: MailServer) -> Iterator[None]:
             f"{server.place} is not known by that name", remedy="correct PSTT_SMTP_HOST, or the name server"
         ) from None
     except TimeoutError:
-        raise _silent(server) from None
+        raise _no_answer(server) from None
     except OSError as error:
         raise NotDelivered(
             f"{server.place} cannot be reached",
@@ -243,7 +243,7 @@ def _told(server: MailServer) -> Iterator[None]:
         ) from None
 
 
-def _silent(server: MailServer) -> NotDelivered:
+def _no_answer(server: MailServer) -> NotDelivered:
     return NotDelivered(
         f"{server.place} does not answer",
         why=f"waited {server.timeout_s:g} s",
@@ -255,6 +255,6 @@ def _other_security(server: MailServer) -> str:
     return f"PSTT_SMTP_SECURITY is {server.security}: starttls is usual on port 587, tls on 465, none on 25"
 
 
-def _answer(code: int, text: bytes | str) -> str:
+def _reply(code: int, text: bytes | str) -> str:
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return f"{code} {' '.join(words.split())}"[:500]

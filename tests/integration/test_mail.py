@@ -13,8 +13,8 @@ from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
 from core.notify.channels import doors, mail_fact
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import MAIL, Outbox, entry_of
-from core.notify.smtp import Mail, MailServer, connected, mail_server
+from core.notify.outbox import MAIL, Outbox, new_message
+from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.workspace.settings import Settings
 from tests.rigs.certificates import make_certificates
 from tests.rigs.smtp import MailRig, free_port
@@ -22,7 +22,7 @@ from tests.rigs.smtp import MailRig, free_port
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 ANNA, CARLO = "anna@example.com", "carlo@example.com"
 USER, PASSWORD = "pstt@example.com", "hunter2-in-the-rig"
-NOTICE = Notification(
+NOTIFICATION = Notification(
     "✘ Export CDG: la città è «chiusa»",
     "Export CDG: 0 of 20,000 rows arrived – perché?",
     [("What", "run 7f3c2 failed"), ("Why", "a < b & c")],
@@ -62,9 +62,9 @@ def server(certificates):
 
 
 def send(server: MailServer, *to: str):
-    with connected(server) as link:
+    with connect(server) as link:
         return link.send(
-            Mail(to or (ANNA,), NOTICE.subject_line, NOTICE.text, NOTICE.html, NOW, "<pstt-1@example.com>")
+            Mail(to or (ANNA,), NOTIFICATION.subject_line, NOTIFICATION.text, NOTIFICATION.html, NOW, "<pstt-1@example.com>")
         )
 
 
@@ -104,9 +104,9 @@ def test_a_mail_is_read_as_plain_text_and_as_html_with_every_letter(rig, server)
 
 def test_a_subject_of_several_lines_cannot_add_headers(rig, server):
     mails = rig()
-    notice = replace(NOTICE, subject="✘ Export\r\nBcc: eve@example.com\n\n" + "x" * 400)
-    with connected(server(mails)) as link:
-        link.send(Mail((ANNA,), notice.subject_line, notice.text, notice.html, NOW, "<pstt-2@example.com>"))
+    notification = replace(NOTIFICATION, subject="✘ Export\r\nBcc: eve@example.com\n\n" + "x" * 400)
+    with connect(server(mails)) as link:
+        link.send(Mail((ANNA,), notification.subject_line, notification.text, notification.html, NOW, "<pstt-2@example.com>"))
     assert mails.inbox.recipients == [[ANNA]]
     assert mails.inbox.mails[0]["Bcc"] is None
     assert len(mails.inbox.mails[0]["Subject"]) == 200
@@ -204,17 +204,17 @@ def test_a_mail_that_is_refused_gives_the_servers_own_words(server, rig):
 def test_recipients_who_are_refused_do_not_take_the_mail_from_the_others(server, rig):
     mails = rig()
     mails.inbox.answers = {ANNA: "550 5.1.1 no such user", "later@example.com": "450 4.2.1 mailbox busy"}
-    fate = send(server(mails), ANNA, CARLO, "later@example.com")
-    assert fate.delivered == [CARLO]
-    assert fate.refused == {ANNA: "550 5.1.1 no such user"}
-    assert fate.later == {"later@example.com": "450 4.2.1 mailbox busy"}
+    result = send(server(mails), ANNA, CARLO, "later@example.com")
+    assert result.delivered == [CARLO]
+    assert result.refused == {ANNA: "550 5.1.1 no such user"}
+    assert result.later == {"later@example.com": "450 4.2.1 mailbox busy"}
     assert mails.inbox.recipients == [[CARLO]]
 
 
 def test_when_all_recipients_are_refused_the_next_mail_still_leaves(server, rig):
     mails = rig()
     mails.inbox.answers = {ANNA: "550 5.1.1 no such user"}
-    with connected(server(mails)) as link:
+    with connect(server(mails)) as link:
         first = Mail((ANNA,), "a", "a", "a", NOW, "<1@example.com>")
         assert link.send(first).refused == {ANNA: "550 5.1.1 no such user"}
         assert link.send(replace(first, to=(CARLO,))).delivered == [CARLO]
@@ -244,7 +244,7 @@ class Post:
         self.outbox, self.server, self.at = outbox, server, NOW
 
     def put(self, key: str, *to: str) -> None:
-        self.outbox.apply([entry_of("alert", key, MAIL, to or (ANNA,), NOTICE, self.at)])
+        self.outbox.apply([new_message("alert", key, MAIL, to or (ANNA,), NOTIFICATION, self.at)])
 
     def deliver(self, after: timedelta = timedelta()) -> int:
         self.at += after

@@ -107,7 +107,7 @@ class Stage:
 
     @property
     def states(self) -> list[tuple[str, str, str]]:
-        return [(e.rule, e.subject, e.state) for e in reversed(self.outbox.episodes())]
+        return [(e.rule, e.subject, e.state) for e in reversed(self.outbox.incidents())]
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_repeat_that_makes_up_for_it_within_five_minutes_is_no_alert(stage):
     stage.ran(200, 0)
     stage.go(30 * MINUTE)
     assert stage.subjects == []
-    assert stage.outbox.open_episodes() == []
+    assert stage.outbox.open_incidents() == []
 
 
 def test_good_and_bad_runs_in_turn_are_judged_together(stage):
@@ -182,7 +182,7 @@ def test_good_and_bad_runs_in_turn_are_judged_together(stage):
 def test_exactly_95_percent_is_enough(stage, acknowledged, failed):
     stage.ran(acknowledged, failed)
     stage.go(20 * MINUTE)
-    assert stage.outbox.open_episodes() == [] or stage.outbox.open_episodes()[0].rule == "job_failed"
+    assert stage.outbox.open_incidents() == [] or stage.outbox.open_incidents()[0].rule == "job_failed"
     assert stage.subjects == []
 
 

@@ -10,12 +10,12 @@ import pytest
 from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, StorageFailed
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import MAIL, Outbox, OutboxMessage, entry_of
+from core.notify.outbox import MAIL, Outbox, OutboxMessage, new_message
 from core.notify.smtp import DeliveryResult
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 ANNA, CARLO = "anna@example.com", "carlo@example.com"
-NOTICE = Notification("✘ a", "A happened.", [("What", "a")])
+NOTIFICATION = Notification("✘ a", "A happened.", [("What", "a")])
 
 
 class Way:
@@ -25,7 +25,7 @@ class Way:
         self.taken: list[tuple[str, tuple[str, ...]]] = []
         self.opened = 0
         self.problem: Exception | None = None
-        self.fates: list[DeliveryResult | Exception] = []
+        self.results: list[DeliveryResult | Exception] = []
 
     @contextmanager
     def open(self):
@@ -35,7 +35,7 @@ class Way:
         yield self.take
 
     def take(self, entry: OutboxMessage) -> DeliveryResult:
-        answer = self.fates.pop(0) if self.fates else DeliveryResult(list(entry.open_recipients))
+        answer = self.results.pop(0) if self.results else DeliveryResult(list(entry.open_recipients))
         if isinstance(answer, Exception):
             raise answer
         self.taken.append((entry.dedupe_key.split()[0], tuple(answer.delivered)))
@@ -54,7 +54,7 @@ def way():
 
 
 def put(outbox: Outbox, key: str, *to: str, at: datetime = NOW) -> None:
-    outbox.apply([entry_of("alert", key, MAIL, to or (ANNA,), NOTICE, at)])
+    outbox.apply([new_message("alert", key, MAIL, to or (ANNA,), NOTIFICATION, at)])
 
 
 def deliver(outbox: Outbox, way: Way, at: datetime = NOW) -> int:
@@ -75,13 +75,13 @@ def test_it_stays_told_once_after_it_was_sent(outbox, way):
     put(outbox, "alert 1")
     assert deliver(outbox, way) == 0
     assert way.taken == [("alert", (ANNA,))]
-    assert outbox.was_put("alert 1", MAIL, (ANNA,))
+    assert outbox.was_queued("alert 1", MAIL, (ANNA,))
 
 
 def test_changes_come_together_or_not_at_all(outbox):
     wrong = ("begin_episode", {"rule": "r", "subject": None, "value": None, "text": "", "now": "", "is_open": 1})
     with pytest.raises(StorageFailed):
-        outbox.apply([entry_of("alert", "alert 1", MAIL, (ANNA,), NOTICE, NOW), wrong])
+        outbox.apply([new_message("alert", "alert 1", MAIL, (ANNA,), NOTIFICATION, NOW), wrong])
     assert outbox.waiting() == []
 
 
@@ -116,14 +116,14 @@ def test_a_channel_that_cannot_be_opened_costs_one_attempt_for_all_that_waits(ou
 def test_one_that_fails_does_not_hold_back_the_others(outbox, way):
     for n in range(3):
         put(outbox, f"n{n}")
-    way.fates = [DeliveryResult([ANNA]), NotDelivered("refused"), DeliveryResult([ANNA])]
+    way.results = [DeliveryResult([ANNA]), NotDelivered("refused"), DeliveryResult([ANNA])]
     assert deliver(outbox, way) == 2
     assert [entry.dedupe_key.split()[0] for entry in outbox.waiting()] == ["n1"]
 
 
 def test_a_channel_that_is_not_set_up_holds_back_no_other(outbox, way):
     put(outbox, "mail")
-    outbox.apply([entry_of("alert", "sms", "sms", (), NOTICE, NOW)])
+    outbox.apply([new_message("alert", "sms", "sms", (), NOTIFICATION, NOW)])
 
     def doors(channel: str):
         if channel == "sms":
@@ -137,7 +137,7 @@ def test_a_channel_that_is_not_set_up_holds_back_no_other(outbox, way):
 
 def test_who_has_it_is_left_out_of_the_next_try(outbox, way):
     put(outbox, "a", ANNA, CARLO)
-    way.fates = [DeliveryResult([ANNA], {}, {CARLO: "450 busy"})]
+    way.results = [DeliveryResult([ANNA], {}, {CARLO: "450 busy"})]
     assert deliver(outbox, way) == 0
     (entry,) = outbox.waiting()
     assert (entry.open_recipients, entry.last_error) == ((CARLO,), f"{CARLO}: 450 busy")
@@ -163,11 +163,11 @@ def test_a_subject_has_one_episode_at_a_time(outbox):
     outbox.apply([("begin_episode", begin)])
     with pytest.raises(StorageFailed, match="UNIQUE"):
         outbox.apply([("begin_episode", begin)])
-    (episode,) = outbox.open_episodes()
-    outbox.apply([("open_episode", {"episode_id": episode.episode_id, "now": iso_utc(NOW)})])
-    outbox.apply([("end_episode", {"episode_id": episode.episode_id, "text": "over", "now": iso_utc(NOW)})])
+    (incident,) = outbox.open_incidents()
+    outbox.apply([("open_episode", {"episode_id": incident.incident_id, "now": iso_utc(NOW)})])
+    outbox.apply([("end_episode", {"episode_id": incident.incident_id, "text": "over", "now": iso_utc(NOW)})])
     outbox.apply([("begin_episode", begin)])
-    assert [e.state for e in outbox.episodes()] == ["ended"]
+    assert [e.state for e in outbox.incidents()] == ["ended"]
 
 
 def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
@@ -189,24 +189,24 @@ def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
 
 
 def test_the_text_is_aligned_and_the_html_escaped():
-    notice = Notification(
+    notification = Notification(
         "s",
         "A < B.",
         [("What", "a & b"), ("Why", "c")],
         [NotificationTable("T", [("topic", "rows"), ("pstt-traces", "1")])],
         [("python -m core alerts", "what is open")],
     )
-    assert notice.text == (
+    assert notification.text == (
         "A < B.\n\nWhat  a & b\nWhy   c\n\nT\n  topic         rows\n  pstt-traces   1\n\n"
         "Commands\n  python -m core alerts   what is open\n"
     )
-    assert "<b>A &lt; B.</b>" in notice.html
-    assert "a &amp; b" in notice.html
+    assert "<b>A &lt; B.</b>" in notification.html
+    assert "a &amp; b" in notification.html
 
 
 def test_the_entry_keeps_text_and_recipients_as_they_are(outbox):
     put(outbox, "a", "ünïcode@example.com")
     (entry,) = outbox.waiting()
     assert entry.recipients == ("ünïcode@example.com",)
-    assert (entry.subject, entry.body, entry.body_html) == (NOTICE.subject_line, NOTICE.text, NOTICE.html)
+    assert (entry.subject, entry.body, entry.body_html) == (NOTIFICATION.subject_line, NOTIFICATION.text, NOTIFICATION.html)
     assert json.dumps(entry.refused) == "{}"

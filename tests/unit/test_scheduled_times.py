@@ -17,7 +17,7 @@ from core.errors import QueryFailed
 from core.model.job import Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan
-from core.notify.daily_report import Receipt, make_receipt, receipt_notice
+from core.notify.daily_report import DailyReport, make_daily_report, daily_report_notification
 from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger, Outcome
@@ -129,8 +129,8 @@ class Life:
         assert totals.missing == sum(outcome.state == "missing" for outcome in outcomes)
         return {f"{outcome.scheduled_at.astimezone(ROME):%H:%M}": outcome.state for outcome in outcomes}
 
-    def daily_report(self, day: date = DAY) -> Receipt:
-        return make_receipt(self.ledger, self.outbox, self.jobs, day, self.at, "Europe/Rome")
+    def daily_report(self, day: date = DAY) -> DailyReport:
+        return make_daily_report(self.ledger, self.outbox, self.jobs, day, self.at, "Europe/Rome")
 
     def reported(self, day: date = DAY) -> dict[str, str]:
         """As the mail says it."""
@@ -461,7 +461,7 @@ def test_an_hourly_job_that_was_disabled_for_six_hours_is_18_of_18_everywhere(li
     assert (totals.complete, totals.due, totals.is_complete) == (18, 18, True)
     (of_job,) = life.daily_report().jobs
     assert (len(of_job.runs), len(of_job.missing), of_job.is_green) == (18, 0, True)
-    assert receipt_notice(life.daily_report()).subject == "✔ 17 Jan 2026 so far: everything arrived, 18 rows of 1 job"
+    assert daily_report_notification(life.daily_report()).subject == "✔ 17 Jan 2026 so far: everything arrived, 18 rows of 1 job"
     assert (life.health(), life.late()) == ("pass", "in time")
 
 
@@ -532,7 +532,7 @@ def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(t
                     "seen_at": f"2026-01-17T0{hour}:30:00.000000Z",
                     "saved_by": "",
                 }
-                ledger._write("insert_job_version", row)
+                ledger.job_versions._write("insert", row)
     with Ledger(file) as ledger:
         outcomes = outcomes_of_days(HOURLY, ledger, DAY, DAY, rome(9))
     assert [outcome.scheduled_at.hour for outcome in outcomes] == [2]

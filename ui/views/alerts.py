@@ -35,11 +35,11 @@ def show() -> None:
     st.title(t("Alerts"), anchor=False)
     zone = data.frame().timezone
     with data.opened() as app:
-        open_ones, ended = app.outbox.open_episodes(), [e for e in app.outbox.episodes() if e.state == "ended"]
+        open_ones, ended = app.outbox.open_incidents(), [e for e in app.outbox.incidents() if e.state == "ended"]
         waiting, done = app.outbox.waiting(), app.outbox.newest()
     now_tab, rules_tab, mail_tab = st.tabs([t("Now and before"), t("Rules"), t("Messages")])
     with now_tab:
-        guarded(_episodes)(open_ones, ended, zone)
+        guarded(_incidents)(open_ones, ended, zone)
     with rules_tab:
         guarded(_rules)()
     with mail_tab:
@@ -50,14 +50,14 @@ def show() -> None:
 # ── episodes ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: str) -> None:
+def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: str) -> None:
     at = data.now()
     if not open_ones:
         st.success(t("No alert is open."), icon=":material/check:")
-    for episode in open_ones:
-        since = ago(episode.first_true_at, at)
-        text = f"**{plain(episode_title(episode.rule))}** · {plain(episode.subject)}  \n{plain(episode.text)}"
-        if episode.state == "pending":
+    for incident in open_ones:
+        since = ago(incident.first_true_at, at)
+        text = f"**{plain(incident_title(incident.rule))}** · {plain(incident.subject)}  \n{plain(incident.text)}"
+        if incident.state == "pending":
             st.info(
                 f"{text}  \n{t('true since {time}; told once it has lasted', time=since)}",
                 icon=":material/hourglass_empty:",
@@ -70,7 +70,7 @@ def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: st
         table(
             [
                 {
-                    t("Rule"): episode_title(e.rule),
+                    t("Rule"): incident_title(e.rule),
                     t("Subject"): e.subject,
                     t("Began"): moment(e.first_true_at, zone),
                     t("Ended"): moment(e.ended_at, zone),
@@ -83,7 +83,7 @@ def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: st
         )
 
 
-def episode_title(rule: str) -> str:
+def incident_title(rule: str) -> str:
     """The rule in the reader's language."""
     return {
         "success_rate": t("Success rate too low"),
@@ -156,7 +156,7 @@ def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> di
         head, number_, lasts = st.columns([3, 2, 2], vertical_alignment="bottom")
         with head:
             made["enabled"] = st.toggle(
-                f"**{episode_title(name)}**", value=rule["enabled"], key=f"rule:{name}:enabled", disabled=not allowed
+                f"**{incident_title(name)}**", value=rule["enabled"], key=f"rule:{name}:enabled", disabled=not allowed
             )
         for threshold in THRESHOLDS:
             if threshold in rule:
