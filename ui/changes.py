@@ -20,7 +20,7 @@ from core.model.job import Job
 from core.model.query import ParameterValue
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
-from core.workspace.paths import StoredFile, read_stored
+from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
 from ui.language import t
 
@@ -314,7 +314,7 @@ def users_of_connection(name: str) -> list[str]:
 
 def users_of_cluster(key: str) -> list[str]:
     """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
-    from core.workspace.settings import read_connections
+    from core.workspace.connections import read_connections
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []

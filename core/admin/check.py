@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, PsttError
 from core.sql.values import as_text
+from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
-from core.workspace.settings import Connections, Settings, mistyped, read_connections, read_env_file, read_settings
+from core.workspace.settings import Settings, mistyped, read_env_file, read_settings
 
 if TYPE_CHECKING:
     from core.model.connection import DbType

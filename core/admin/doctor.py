@@ -32,8 +32,9 @@ from core.workspace.secrets import is_reference
 
 if TYPE_CHECKING:
     from core.kafka.cluster_rights import Certificate, ClusterRights
+    from core.workspace.connections import Connections
     from core.workspace.paths import Workspace
-    from core.workspace.settings import Connections, Settings
+    from core.workspace.settings import Settings
 
 __all__ = ["CheckResult", "examine", "examine_cluster", "examine_database"]
 

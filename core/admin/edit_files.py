@@ -18,8 +18,10 @@ from core.model.connection import DbType
 from core.model.query import Parameter
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.records.ledger import Ledger
+from core.workspace.atomic import write_whole
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import StoredFile, Workspace, read_stored, write_whole
+from core.workspace.paths import Workspace
+from core.workspace.stored_file import StoredFile, read_stored
 
 __all__ = ["LARGEST_QUERY_BYTES", "brought_back", "check_query", "save_alerts", "save_connections", "save_query"]
 
@@ -137,7 +139,7 @@ def save_connections(
         ConfigError: The first problem that was not there before, as `python -m core check` says it; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
-    from core.workspace.settings import parse_connections
+    from core.workspace.connections import parse_connections
 
     path = workspace.connections_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"

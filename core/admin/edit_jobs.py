@@ -15,6 +15,7 @@ from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.model.job import Job
 from core.records.ledger import Ledger
 from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_job
+from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
 __all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job"]
@@ -135,14 +136,6 @@ def _require_free_name(workspace: Workspace, job: Job) -> None:
 @contextmanager
 def editing(workspace: Workspace) -> Iterator[None]:
     """One change of a file at a time, whichever process makes it."""
-    from filelock import FileLock, Timeout
-
-    folder = workspace.state_dir / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "edits", timeout=LOCK_WAIT_S):
-            yield
-    except Timeout:
-        raise LedgerBusy("another change of a job is being written", remedy="try again in a moment") from None
-    except OSError as error:
-        raise StorageFailed(f"{folder} cannot be written", why=error.strerror or str(error)) from None
+    busy = LedgerBusy("another change of a job is being written", remedy="try again in a moment")
+    with locked(workspace.state_dir / "locks" / "edits", lambda: busy, wait_s=LOCK_WAIT_S):
+        yield

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from core.errors import ConfigError, RunFailed
-from core.workspace.paths import write_whole
+from core.workspace.atomic import write_whole
 
 __all__ = ["Action", "Call", "Service", "WriteFile", "perform", "status", "steps"]
 

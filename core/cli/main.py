@@ -839,7 +839,8 @@ def alerts_init(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
     import os
 
     from core.notify.rules import default_document
-    from core.workspace.paths import Workspace, write_whole
+    from core.workspace.atomic import write_whole
+    from core.workspace.paths import Workspace
 
     file = Workspace.find(workspace, os.environ).alerts_file
     if file.exists():

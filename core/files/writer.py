@@ -27,7 +27,7 @@ from core.errors import QueryFailed, StorageFailed
 from core.model.job import CsvDialect, Job
 from core.model.run import Reject, RunFile
 from core.model.source import Column
-from core.workspace.paths import replace_file
+from core.workspace.atomic import replace_file
 
 if TYPE_CHECKING:
     from xlsxwriter import Workbook

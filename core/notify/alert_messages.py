@@ -14,7 +14,13 @@ from core.notify.outbox import Incident
 from core.notify.rules import OF_JOBS, Rule
 from core.records.damaged_segments import REMEDY
 
-__all__ = ["alert_notification", "failure_notification", "recovery_notification", "success_notification", "test_notification"]
+__all__ = [
+    "alert_notification",
+    "failure_notification",
+    "recovery_notification",
+    "success_notification",
+    "test_notification",
+]
 
 IncidentGroup = Sequence[tuple[Incident, str]]
 """Episodes of one rule, and what is known of each now."""
@@ -42,7 +48,9 @@ _NEXT = {
 }
 
 
-def alert_notification(rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notification:
+def alert_notification(
+    rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
+) -> Notification:
     """Something is wrong; all subjects of one rule at once."""
     names = [_name(rule, incident, jobs) for incident, _ in group]
     since = min(incident.first_true_at for incident, _ in group)
@@ -63,7 +71,9 @@ def alert_notification(rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job]
     return Notification(subject, answer, facts, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name))
 
 
-def recovery_notification(rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notification:
+def recovery_notification(
+    rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
+) -> Notification:
     """It is over."""
     names = [_name(rule, incident, jobs) for incident, _ in group]
     since = min(incident.opened_at or incident.first_true_at for incident, _ in group)

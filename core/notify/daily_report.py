@@ -20,7 +20,15 @@ from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
 from core.records.outcomes import OutcomeState, ScheduledOutcome, is_on_day, outcomes_of_days, with_deleted_jobs
 
-__all__ = ["JobReport", "DailyReport", "TopicReport", "make_daily_report", "percentile", "daily_report_document", "daily_report_notification"]
+__all__ = [
+    "DailyReport",
+    "JobReport",
+    "TopicReport",
+    "daily_report_document",
+    "daily_report_notification",
+    "make_daily_report",
+    "percentile",
+]
 
 WIDEST_ZONES = timedelta(hours=26)
 """So far apart are two zones at most."""
@@ -201,9 +209,7 @@ def daily_report_notification(*reports: DailyReport) -> Notification:
     answers = [answer for _, _, answer in recipients]
     if len(reports) > 1:
         answers = [f"{day}: {answer}" for day, answer in zip(days, answers, strict=True)]
-    tables = [
-        table for report in reports for table in _tables(report, f", {_day_text(report)}" * (len(reports) > 1))
-    ]
+    tables = [table for report in reports for table in _tables(report, f", {_day_text(report)}" * (len(reports) > 1))]
     commands = [
         ("python -m core receipt", "this, for today"),
         ("python -m core runs", "every run; show RUN tells one in detail"),

@@ -22,9 +22,14 @@ from core.clock import iso_utc
 from core.errors import ConfigError
 from core.model.job import Job
 from core.model.run import Run
-from core.notify.alert_messages import alert_notification, failure_notification, recovery_notification, success_notification
-from core.notify.daily_report import make_daily_report, percentile, daily_report_notification
-from core.notify.outbox import MAIL, LedgerWrite, Incident, MessageKind, Outbox, new_message
+from core.notify.alert_messages import (
+    alert_notification,
+    failure_notification,
+    recovery_notification,
+    success_notification,
+)
+from core.notify.daily_report import daily_report_notification, make_daily_report, percentile
+from core.notify.outbox import MAIL, Incident, LedgerWrite, MessageKind, Outbox, new_message
 from core.notify.rules import AlertFile, Rule, default_alerts, load_alerts
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger
@@ -207,10 +212,14 @@ class AlertRules:
             changes.append(_begin("job_failed", run.job, None, text, now, is_open=True))
         elif incident.text != text:
             changes.append(_update(incident, None, text, now))
-        is_due = incident is None or incident.notified_at is None or now - incident.notified_at >= FAILURES_REPEATED_EVERY
+        is_due = (
+            incident is None or incident.notified_at is None or now - incident.notified_at >= FAILURES_REPEATED_EVERY
+        )
         if wanted and wanted.on_failure and wanted.recipients and is_due:
             changes.append(
-                new_message("job", f"run {run.run_id}", MAIL, wanted.recipients, failure_notification(run, incident), now)
+                new_message(
+                    "job", f"run {run.run_id}", MAIL, wanted.recipients, failure_notification(run, incident), now
+                )
             )
             changes.append(("told_job", {"subject": run.job, "now": iso_utc(now)}))
         return changes
@@ -303,7 +312,9 @@ class AlertRules:
             return Evaluation(False, None, f"{text} succeeded")
         return Evaluation(True, None, f"{text} has not succeeded by {job.expect.by} {job.timezone}")
 
-    def _stale(self, rule: Rule, mine: dict[str, Incident], jobs: Mapping[str, Job], now: datetime) -> list[LedgerWrite]:
+    def _stale(
+        self, rule: Rule, mine: dict[str, Incident], jobs: Mapping[str, Job], now: datetime
+    ) -> list[LedgerWrite]:
         """Episodes that nobody cares about any more end without a word."""
         changes: list[LedgerWrite] = []
         for subject, incident in list(mine.items()):
@@ -472,7 +483,10 @@ class AlertRules:
         if local.time() < self._recipients.report_at or self._outbox.was_queued(key, MAIL, to):
             return []
         days = (local.date(), local.date() - timedelta(days=1))
-        made = [make_daily_report(self._ledger, self._outbox, jobs.values(), day, now, self._recipients.timezone) for day in days]
+        made = [
+            make_daily_report(self._ledger, self._outbox, jobs.values(), day, now, self._recipients.timezone)
+            for day in days
+        ]
         return [new_message("receipt", key, MAIL, to, daily_report_notification(*made), now)]
 
 

@@ -21,7 +21,7 @@ from core.notify.notification import Notification
 from core.notify.smtp import DeliveryResult
 from core.records.store import Store
 
-__all__ = ["MAIL", "LedgerWrite", "Channel", "Incident", "MessageKind", "Outbox", "OutboxMessage", "new_message"]
+__all__ = ["MAIL", "Channel", "Incident", "LedgerWrite", "MessageKind", "Outbox", "OutboxMessage", "new_message"]
 
 MAIL = "mail"
 """The channel that has recipients."""

@@ -7,20 +7,18 @@ has none. Nor does a length (`varchar(20)` → `varchar(30)`), which readers nev
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
 from core.clock import iso_utc
-from core.errors import ColumnsChanged, ConfigError
+from core.errors import ConfigError
 from core.model.job import Job
-from core.model.source import Column
 from core.records.store import Store
 
-__all__ = ["ColumnMemory", "Drift", "drift_between", "watcher"]
+__all__ = ["ColumnMemory", "Columns", "Drift", "drift_between", "gained_types"]
 
-Shape = list[tuple[str, str, str]]
+Columns = list[tuple[str, str, str]]
 """Name, kind, database type of each column."""
 
 
@@ -42,7 +40,7 @@ class Drift:
         return "; ".join(f"{name}: {', '.join(columns)}" for name, columns in parts if columns)
 
 
-def drift_between(before: Shape, after: Shape) -> Drift:
+def drift_between(before: Columns, after: Columns) -> Drift:
     """The difference; names are compared whatever their case, as everywhere in a job."""
     old, new = ({name.lower(): (name, kind, type_) for name, kind, type_ in shape} for shape in (before, after))
     return Drift(
@@ -51,12 +49,12 @@ def drift_between(before: Shape, after: Shape) -> Drift:
         tuple(
             f"{new[key][0]} ({_told(old[key], new[key])})"
             for key in old.keys() & new.keys()
-            if old[key][1] != new[key][1] and not _is_type_made_known(old[key], new[key])
+            if old[key][1] != new[key][1] and not _has_gained_its_type(old[key], new[key])
         ),
     )
 
 
-def _is_type_made_known(old: tuple[str, str, str], new: tuple[str, str, str]) -> bool:
+def _has_gained_its_type(old: tuple[str, str, str], new: tuple[str, str, str]) -> bool:
     """Whether an SQLite column taken by value now has its declared type, and the same JSON as before.
 
     Until 1.0.4 an alias of such a column had no type.
@@ -64,9 +62,10 @@ def _is_type_made_known(old: tuple[str, str, str], new: tuple[str, str, str]) ->
     return old[1:] == ("unknown", "value") and new[1] in ("integer", "float", "decimal", "text", "char", "bytes")
 
 
-def _has_types_made_known(before: Shape, after: Shape) -> bool:
+def gained_types(before: Columns, after: Columns) -> bool:
+    """Returns whether a column of unknown type has its declared type now, which changes no message."""
     now = {column[0].lower(): column for column in after}
-    return any(_is_type_made_known(column, now[column[0].lower()]) for column in before)
+    return any(_has_gained_its_type(column, now[column[0].lower()]) for column in before)
 
 
 def _told(old: tuple[str, str, str], new: tuple[str, str, str]) -> str:
@@ -80,28 +79,28 @@ class ColumnMemory(Store):
 
     sql_file: ClassVar[str] = "columns.sql"
 
-    def remembered(self, job: str) -> Shape | None:
+    def remembered(self, job: str) -> Columns | None:
         """The columns that its runs may have; None: no run has had any."""
         rows = self._rows("columns_of_job", {"job": job})
         return _shape(rows[0]["columns"]) if rows else None
 
-    def found(self, job: str) -> Shape | None:
+    def found(self, job: str) -> Columns | None:
         """The columns that a run was stopped for; None: there is nothing to accept."""
         rows = self._rows("columns_of_job", {"job": job})
         return _shape(rows[0]["found"]) if rows and rows[0]["found"] else None
 
-    def remember(self, job: str, shape: Shape, who: str, now: datetime) -> None:
+    def remember(self, job: str, shape: Columns, who: str, now: datetime) -> None:
         """From now on these are right."""
         self._write("accept_columns", {"job": job, "columns": json.dumps(shape), "who": who, "now": iso_utc(now)})
 
-    def note(self, job: str, found: Shape | None, now: datetime) -> None:
+    def note(self, job: str, found: Columns | None, now: datetime) -> None:
         """Keeps what a run was stopped for, so that it can be accepted; None: the columns are right again."""
         if found is None:
             self._write("forget_found_columns", {"job": job})
         else:
             self._write("note_found_columns", {"job": job, "found": json.dumps(found), "now": iso_utc(now)})
 
-    def accept(self, job: Job, who: str, now: datetime) -> tuple[Shape, Shape]:
+    def accept(self, job: Job, who: str, now: datetime) -> tuple[Columns, Columns]:
         """The columns that a run was stopped for are right from now on; what stood before, and what stands now.
 
         Raises:
@@ -115,47 +114,5 @@ class ColumnMemory(Store):
         return before, after
 
 
-def watcher(
-    job: Job, memory: ColumnMemory, who: str, now: Callable[[], datetime], *, dry_run: bool = False
-) -> Callable[[Sequence[Column]], None]:
-    """What a run calls with the columns of its result, before the first message."""
-
-    def look(columns: Sequence[Column]) -> None:
-        if job.on_drift == "ignore":
-            return
-        shape: Shape = [(column.name, column.kind, column.database_type) for column in columns]
-        known = memory.remembered(job.slug)
-        drift = drift_between(known, shape) if known is not None else None
-        if drift:
-            _tell(job, memory, shape, drift, who, now(), dry_run=dry_run)
-        elif dry_run:
-            return
-        elif known is None or _has_types_made_known(known, shape):
-            memory.remember(job.slug, shape, who, now())
-        else:
-            memory.note(job.slug, None, now())
-
-    return look
-
-
-def _tell(
-    job: Job, memory: ColumnMemory, shape: Shape, drift: Drift, who: str, now: datetime, *, dry_run: bool
-) -> None:
-    from loguru import logger
-
-    if job.on_drift == "warn":
-        logger.warning("job {}: the columns of the result have changed: {}", job.slug, drift.text)
-        if not dry_run:
-            memory.remember(job.slug, shape, who, now)
-        return
-    if not dry_run:
-        memory.note(job.slug, shape, now)
-    raise ColumnsChanged(
-        f'the columns of job "{job.name}" have changed',
-        why=drift.text,
-        remedy=f"mend the query; or, if the readers of the topic agree: python -m core accept-columns {job.slug}",
-    )
-
-
-def _shape(text: str) -> Shape:
+def _shape(text: str) -> Columns:
     return [(name, kind, type_) for name, kind, type_ in json.loads(text)]

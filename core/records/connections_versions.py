@@ -13,10 +13,10 @@ from core.clock import iso_utc
 from core.errors import ConfigError
 from core.records.rows import from_row
 from core.records.store import StorePart
+from core.workspace.connections import parse_connections
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
-from core.workspace.settings import parse_connections
 
 __all__ = ["ConnectionsVersion", "ConnectionsVersions", "hidden_secrets", "keep_connections"]
 

@@ -16,6 +16,8 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import psutil
+
 from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
@@ -27,6 +29,7 @@ from core.records.requests import Requests
 from core.records.runner_status import BrokerSamples, Heartbeats
 from core.records.scheduled_runs import ScheduledRuns
 from core.records.store import Store
+from core.workspace.process import is_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,8 +155,6 @@ class Ledger(Store):
         return self.run(run_id)
 
     def _begin(self, row: dict[str, Any], now: datetime) -> str:
-        import psutil
-
         run_id = secrets.token_hex(5)
         process = {
             "run_id": run_id,
@@ -499,13 +500,4 @@ def _storable(text: str) -> str:
 
 
 def _is_alive(row: Mapping[str, Any] | sqlite3.Row) -> bool:
-    import psutil
-
-    try:
-        # Two seconds: the start time of a process is rounded differently from one reading to the next.
-        started_at: float = psutil.Process(row["pid"]).create_time()
-        return abs(started_at - float(row["pid_started_at"])) < 2
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    return is_running(row["pid"], float(row["pid_started_at"]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from loguru import logger
@@ -15,7 +15,8 @@ from core.files.writer import open_sink
 from core.model.run import Plan, Run, RunFile
 from core.model.source import Reading, Rows, Source
 from core.records.ledger import Ledger, Outcome
-from core.run.row_reader import LookAtColumns, Progress, RowReader, Stop, as_asked, end_state, rare_collections
+from core.run.row_reader import RowReader, RunContext, as_asked, end_state, rare_collections
+from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
 __all__ = ["run_export"]
@@ -27,10 +28,7 @@ def run_export(
     workspace: Workspace,
     ledger: Ledger,
     *,
-    now: Callable[[], datetime],
-    stop: Stop,
-    progress: Progress | None = None,
-    look_at_columns: LookAtColumns | None = None,
+    context: RunContext,
     folder: Path | None = None,
 ) -> Run:
     """Writes one job's rows into its file and returns the verdict; errors of the run are in the verdict, not raised.
@@ -40,43 +38,42 @@ def run_export(
         source: The database.
         workspace: Where `exports/` is.
         ledger: Where run, rejects and file are written.
-        now: The clock, aware UTC.
-        stop: Set by somebody who wants the run to end; looked at between two fetches.
-        progress: Told how far the run is.
-        look_at_columns: Told the columns of the result before the first row; may refuse them.
+        context: Clock, stop, progress and column check.
         folder: Another place than `exports/`, for a dry run.
 
     Raises:
         StorageFailed: The ledger itself cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
-    run = ledger.start(plan, now())
-    intake = RowReader(plan=plan, run=run, ledger=ledger, stop=stop, progress=progress, look_at_columns=look_at_columns)
+    run = ledger.start(plan, context.now())
+    reader = RowReader(plan=plan, run=run, ledger=ledger, context=context)
     files: list[RunFile] = []
     error: PsttError | None = None
     with logger.contextualize(run=run.run_id):
         try:
             with rare_collections():
-                files = _written(intake, source, workspace, folder or workspace.exports_dir)
+                files = _written(reader, source, workspace, folder or workspace.exports_dir)
         except PsttError as failure:
             error = failure
         except KeyboardInterrupt:
             error = RunCancelled("the run was cancelled", why="the program was told to end at once")
-        outcome = _outcome(intake, files, as_asked(error, stop), (now() - run.started_at).total_seconds())
-        return ledger.finish(run.run_id, outcome, now())
+        outcome = _outcome(
+            reader, files, as_asked(error, context.stop), (context.now() - run.started_at).total_seconds()
+        )
+        return ledger.finish(run.run_id, outcome, context.now())
 
 
-def _written(intake: RowReader, source: Source, workspace: Workspace, folder: Path) -> list[RunFile]:
-    plan = intake.plan
+def _written(reader: RowReader, source: Source, workspace: Workspace, folder: Path) -> list[RunFile]:
+    plan = reader.plan
     file = workspace.inside(plan.output or "", folder)
     root = workspace.root if folder == workspace.exports_dir else folder
     files: list[RunFile] = []
     with (
-        _alone(workspace, file, f'job "{plan.job.name}", run {intake.run.run_id}'),
+        _only_writer(workspace, file, f'job "{plan.job.name}", run {reader.run.run_id}'),
         source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
     ):
         reading = _Distinct(result)
-        encoded_rows = intake.rows(reading)
+        encoded_rows = reader.rows(reading)
         with open_sink(file, root, reading.columns, plan.job) as (sink, files):
             for _, encoded in encoded_rows:
                 try:
@@ -87,9 +84,9 @@ def _written(intake: RowReader, source: Source, workspace: Workspace, folder: Pa
                         why=error.strerror or str(error),
                         remedy="make room on that disk, then run again; nothing was left under the final name",
                     ) from None
-                intake.acknowledged += len(encoded.data) - len(rejects)
-                intake.reject(rejects)
-            intake.check_whole()
+                reader.acknowledged += len(encoded.data) - len(rejects)
+                reader.reject(rejects)
+            reader.check_whole()
     return files
 
 
@@ -106,58 +103,50 @@ class _Distinct:
 
 
 @contextmanager
-def _alone(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
-    """Two jobs never write one file at once; the later one fails and is not tried again, since it would replace the file.
+def _only_writer(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
+    """Holds the lock of one output file. A second run fails and is not repeated, since it would replace the file.
 
     Raises:
-        RunFailed: Another run writes it.
-        StorageFailed: Locks cannot be made.
+        RunFailed: Another run writes the file.
+        StorageFailed: The lock cannot be written.
     """
-    import hashlib
-
-    from filelock import FileLock, Timeout
-
     # Windows and macOS take A.xlsx and a.xlsx for one file.
     name = hashlib.sha256(str(file.resolve()).casefold().encode()).hexdigest()[:16]
     locks = workspace.state_dir / "locks"
-    holder = locks / f"{name}.holder"
-    lock = FileLock(locks / f"{name}.file.lock", timeout=0)
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        holder.write_text(who, encoding="utf-8")
-    except Timeout:
-        other = holder.read_text(encoding="utf-8") if holder.exists() else "another run"
-        raise RunFailed(
+    owner = locks / f"{name}.holder"
+
+    def busy() -> RunFailed:
+        other = owner.read_text(encoding="utf-8") if owner.exists() else "another run"
+        return RunFailed(
             f"{file.name} is being written by {other}",
             why="two jobs have the same output",
             remedy='give one of them another "output" in its .job.json',
-        ) from None
-    except OSError as error:
-        lock.release()
-        raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
-    try:
+        )
+
+    with locked(locks / f"{name}.file.lock", busy):
+        try:
+            owner.write_text(who, encoding="utf-8")
+        except OSError as error:
+            raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
         yield
-    finally:
-        lock.release()
 
 
-def _outcome(intake: RowReader, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:
+def _outcome(reader: RowReader, files: list[RunFile], error: PsttError | None, duration_s: float) -> Outcome:
     written = sum(file.rows for file in files)
-    if error is None and intake.rows_read != written + intake.rejected:
+    if error is None and reader.rows_read != written + reader.rejected:
         error = RunFailed(
-            f"{intake.rows_read:,} rows read, but {written:,} written and {intake.rejected:,} rejected",
+            f"{reader.rows_read:,} rows read, but {written:,} written and {reader.rejected:,} rejected",
             why="some rows are not accounted for",
             remedy="report this: it is a defect of PSTT Kafka",
         )
-    error = error or intake.unexpected()
+    error = error or reader.unexpected()
     return Outcome(
         state=end_state(error, written),
-        rows_read=intake.rows_read,
-        rows_counted=intake.rows_counted,
+        rows_read=reader.rows_read,
+        rows_counted=reader.rows_counted,
         sent=written,
         acknowledged=written,
-        rejected=intake.rejected,
+        rejected=reader.rejected,
         bytes=sum(file.size_bytes for file in files),
         duration_s=duration_s,
         files=tuple(files),

@@ -15,9 +15,10 @@ import msgspec
 
 from core.errors import StorageFailed
 from core.records.ledger import Ledger
-from core.workspace.paths import Workspace, write_whole
+from core.workspace.atomic import write_whole
+from core.workspace.paths import Workspace
 
-__all__ = ["TransactionNote", "forget", "keep", "read_note", "sweep", "unsettled", "writing"]
+__all__ = ["TransactionNote", "forget", "keep", "read_note", "remove_leftovers", "unsettled", "writing"]
 
 FORSAKEN_S = 3600.0
 """After this time a left-over of a run that the ledger does not know is nobody's: a send by hand takes seconds."""
@@ -77,7 +78,7 @@ def forget(folder: Path, run_id: str) -> None:
             (folder / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
-def sweep(workspace: Workspace, ledger: Ledger) -> list[Path]:
+def remove_leftovers(workspace: Workspace, ledger: Ledger) -> list[Path]:
     """Removes what killed processes left behind: rows kept aside, files half written; those files.
 
     What belongs to a transaction that is not settled stays, and so does everything of a run that goes on.

@@ -26,16 +26,7 @@ from core.records.spool import Spool, Tally, sent_by
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
 from core.run.exactly_once import ExactlyOnce, Marker
 from core.run.pending import TransactionNote, forget, keep
-from core.run.row_reader import (
-    LookAtColumns,
-    Progress,
-    RowReader,
-    Stop,
-    as_asked,
-    end_state,
-    rare_collections,
-    time_left_s,
-)
+from core.run.row_reader import RowReader, RunContext, as_asked, end_state, rare_collections
 from core.run.settling import discard, measured, release
 
 __all__ = ["run_job"]
@@ -51,10 +42,7 @@ def run_job(
     ledger: Ledger,
     spool_dir: Path,
     *,
-    now: Callable[[], datetime],
-    stop: Stop,
-    progress: Progress | None = None,
-    look_at_columns: LookAtColumns | None = None,
+    context: RunContext,
     once: ExactlyOnce | None = None,
     verify: Callable[[SentRange], Verification] | None = None,
 ) -> Run:
@@ -70,10 +58,7 @@ def run_job(
         sender: Hands batches to `publisher` and tries them again.
         ledger: Where run and rejects are written.
         spool_dir: Where the sends are written.
-        now: The clock, aware UTC.
-        stop: Set by somebody who wants the run to end; looked at between batches.
-        progress: Told how far the run is.
-        look_at_columns: Told the columns of the result before the first message; may refuse them.
+        context: Clock, stop, progress and column check.
         once: Names what is sent exactly once; None: at least once.
         verify: Reads back what was sent, once all of it is acknowledged; None: nobody does.
 
@@ -81,23 +66,20 @@ def run_job(
         StorageFailed: The ledger itself cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
-    run = ledger.start(plan, now())
+    run = ledger.start(plan, context.now())
     with logger.contextualize(run=run.run_id):
         course = _KafkaRun(
             plan=plan,
             run=run,
             ledger=ledger,
-            stop=stop,
-            progress=progress,
-            look_at_columns=look_at_columns,
+            context=context,
             verify=verify,
             publisher=publisher,
             sender=sender,
-            now=now,
             spool_dir=spool_dir,
             once=once,
         )
-        ended = ledger.finish(run.run_id, course.outcome(_taken(course, source)), now())
+        ended = ledger.finish(run.run_id, course.outcome(_taken(course, source)), context.now())
         course.forget()
         return ended
 
@@ -126,7 +108,7 @@ def _taken(course: _KafkaRun, source: Source) -> PsttError | None:
             error = failure
         except KeyboardInterrupt:
             error = _told_to_end()
-    return as_asked(error, course.stop)
+    return as_asked(error, course.context.stop)
 
 
 def _told_to_end() -> RunCancelled:
@@ -139,7 +121,6 @@ class _KafkaRun(RowReader):
 
     publisher: Publisher
     sender: Sender
-    now: Callable[[], datetime]
     verify: Callable[[SentRange], Verification] | None = None
     spool: Spool | None = None
     refused: int = 0
@@ -263,7 +244,7 @@ class _KafkaRun(RowReader):
         )
 
     def mark(self, once: ExactlyOnce, state: TopicState, digest: str) -> None:
-        now = self.now()
+        now = self.context.now()
         marker = once.marker(
             self.run,
             rows=self.acknowledged,
@@ -299,11 +280,13 @@ class _KafkaRun(RowReader):
         """Hands the rows of one fetch over in batches; each batch is stamped when its turn has come."""
         size = self.plan.batch_size
         for start in range(0, len(encoded.data), size):
-            if self.stop.is_set():
+            if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
             end = start + size
             self.batches += 1
-            values = envelope.wrap(encoded.data[start:end], extracted_at=encoded.extracted_at, published_at=self.now())
+            values = envelope.wrap(
+                encoded.data[start:end], extracted_at=encoded.extracted_at, published_at=self.context.now()
+            )
             self.sender.submit(
                 Batch(
                     self.batches,
@@ -400,7 +383,7 @@ class _KafkaRun(RowReader):
         """Waits for what is under way if the run was only cancelled; otherwise the cluster has failed and waiting is vain."""
         deliveries = []
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
-            deliveries = self.sender.drain(time_left_s(self.stop, self.plan.stop_timeout_s))
+            deliveries = self.sender.drain(self.context.stop.left_s(self.plan.stop_timeout_s))
         deliveries += self.sender.give_up()
         for delivery in deliveries:
             with suppress(RunFailed):
@@ -470,7 +453,7 @@ class _KafkaRun(RowReader):
             acknowledged=tally.acknowledged,
             rejected=self.rejected,
             failed=tally.failed - self.refused,
-            duration_s=(self.now() - self.run.started_at).total_seconds(),
+            duration_s=(self.context.now() - self.run.started_at).total_seconds(),
             error=error,
             warnings=tuple(self.warnings),
         )

@@ -1,28 +1,135 @@
-"""What a run will do, decided before it starts: its query bound, its destination found."""
+"""What a run will do, decided before it starts: its query bound, its destination found. Nothing is contacted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from core.calendar.cron import previous_scheduled_time
+from core.calendar.templates import resolve
 from core.errors import ConfigError
-from core.model.connection import DbType
+from core.files.names import output_name
+from core.model.connection import DB_TYPES, Cluster, DbType
+from core.model.job import Job, KafkaConfig
 from core.model.query import ParameterValue, Query
+from core.model.run import Plan
+from core.records.ledger import Ledger
+from core.records.opened import OpenWorkspace
+from core.run.destination import KafkaTarget, target_of_job
+from core.sql.query import load
 
-if TYPE_CHECKING:
-    pass
-from core.model.connection import DB_TYPES
-
-__all__ = ["DEFAULT_TIMEZONE", "bound", "bound_query", "overridden"]
+__all__ = [
+    "DEFAULT_TIMEZONE",
+    "bound",
+    "bound_query",
+    "cluster_key_of_plan",
+    "cluster_of_plan",
+    "last_row_count",
+    "overridden",
+    "plan_run",
+    "unusable_jobs",
+]
 
 DEFAULT_TIMEZONE = "Europe/Rome"
 
 
+def plan_run(
+    opened: OpenWorkspace,
+    job: Job,
+    *,
+    now: datetime,
+    at: datetime | None = None,
+    params: Mapping[str, ParameterValue] | None = None,
+    asked_by: str = "",
+    target: KafkaTarget | None = None,
+) -> Plan:
+    """Decides everything about a run; opens no connection.
+
+    Args:
+        opened: The workspace.
+        job: The job.
+        now: Aware.
+        at: Scheduled time, naive in the job's zone; None: the newest scheduled time of its calendar, or now.
+        params: Values or templates that override the job's own.
+        asked_by: Who asked for the run, for the ledger.
+        target: Where it is sent; None: where the job sends now.
+
+    Raises:
+        ConfigError: Something in the job, its query or its connection is wrong.
+    """
+    if job.export_format == "kafka" and not job.kafka_config.enabled:
+        raise ConfigError(
+            f'job "{job.name}" does not send to Kafka',
+            why="kafka_config.enabled is false",
+            remedy='set "kafka_config": {"enabled": true}',
+        )
+    scheduled_at = _scheduled_time(job, now, at)
+    connection = opened.connections.database(job.connection)
+    query = bound(
+        opened.workspace.query_file(job.query),
+        connection.db_type,
+        overridden(job.parameters, params or {}),
+        scheduled_at,
+        job.timezone,
+        allow_writes=connection.allow_writes,
+    )
+    settings = opened.settings
+    plan = Plan(
+        job=job,
+        query=query,
+        cluster="",
+        topic="",
+        scheduled_at=scheduled_at,
+        batch_size=settings.KAFKA_MESSAGE_BATCH_SIZE,
+        fetch_rows=settings.PSTT_FETCH_ROWS,
+        window_start=previous_scheduled_time(job, scheduled_at, before=True),
+        asked_by=asked_by,
+        stop_timeout_s=settings.PSTT_STOP_TIMEOUT_S,
+        control_topic=settings.PSTT_CONTROL_TOPIC,
+        log_payload=settings.KAFKA_LOG_PAYLOAD,
+        is_altered=bool(params),
+    )
+    return _to_file(opened, plan) if job.export_format != "kafka" else _to_topic(opened, plan, target)
+
+
+def cluster_of_plan(opened: OpenWorkspace, plan: Plan) -> Cluster:
+    """Returns the cluster that a plan sends to."""
+    return plan.to_cluster or opened.connections.cluster_for(plan.job, opened.settings)
+
+
+def cluster_key_of_plan(opened: OpenWorkspace, plan: Plan) -> str | None:
+    """Returns the key of that cluster in `kafka_connections`; None: it is that of the KAFKA_* settings."""
+    if plan.to_cluster is None:
+        return opened.connections.cluster_key_for(plan.job)
+    return opened.connections.key_of(plan.to_cluster, opened.settings)
+
+
+def last_row_count(ledger: Ledger, slug: str) -> int | None:
+    """Returns the number of rows that the last succeeded run of a job has read; None: there is none among the last 20."""
+    succeeded = (run for run in ledger.runs(slug, 20) if run.state == "succeeded" and run.kind == "job")
+    return next((run.rows_read for run in succeeded), None)
+
+
+def unusable_jobs(opened: OpenWorkspace, jobs: Iterable[Job]) -> dict[str, ConfigError]:
+    """Returns slug → why its runs must fail: its connection or cluster is not set up, or connections.json is wrong."""
+    found = {}
+    for job in jobs:
+        try:
+            opened.connections.require(job)
+        except ConfigError as error:
+            found[job.slug] = error
+    return found
+
+
 def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetime) -> Query:
-    """An SQL file with these parameters, as `python -m core sql` shows it."""
+    """Binds these parameters to an SQL file, as `python -m core sql` shows it.
+
+    Raises:
+        ConfigError: The database type is unknown, or a parameter is wrong.
+    """
     if db_type not in DB_TYPES:
         raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(DB_TYPES)}")
     scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
@@ -39,16 +146,45 @@ def bound(
     *,
     allow_writes: bool,
 ) -> Query:
-    """Reads the file, resolves the templates, binds the values."""
-    from core.calendar.templates import resolve
-    from core.sql.query import load
+    """Reads an SQL file, resolves its templates and binds its values.
 
+    Raises:
+        ConfigError, SqlError: The file or a parameter is wrong.
+    """
     parsed = load(file, db_type)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
 
 
 def overridden(of_job: Mapping[str, ParameterValue], own: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
-    """The job's values, with a run's own ones instead; names compare in any case."""
-    instead = {name.upper() for name in own}
-    return {**{name: value for name, value in of_job.items() if name.upper() not in instead}, **own}
+    """Returns the job's values with those of one run in their place; names compare in any case."""
+    replaced = {name.upper() for name in own}
+    return {**{name: value for name, value in of_job.items() if name.upper() not in replaced}, **own}
+
+
+def _scheduled_time(job: Job, now: datetime, at: datetime | None) -> datetime:
+    zone = ZoneInfo(job.timezone)
+    if at is None:
+        moment = previous_scheduled_time(job, now) or now.replace(microsecond=0)
+    else:
+        moment = at.replace(tzinfo=zone) if at.tzinfo is None else at
+    return moment.astimezone(zone)
+
+
+def _to_topic(opened: OpenWorkspace, plan: Plan, target: KafkaTarget | None) -> Plan:
+    chosen = target or target_of_job(opened, plan.job)
+    return replace(
+        plan,
+        cluster=chosen.cluster.name,
+        to_cluster=target.cluster if target else None,
+        topic=chosen.topic,
+        batch_size=plan.job.kafka_config.batch_size or chosen.cluster.message_batch_size,
+    )
+
+
+def _to_file(opened: OpenWorkspace, plan: Plan) -> Plan:
+    """A file needs no cluster and no key; its name is decided before anything is opened."""
+    environment = opened.connections.environment_of(plan.job.connection)
+    name = output_name(plan.job, plan.query.values, plan.scheduled_at, environment)
+    opened.workspace.inside(name, opened.workspace.exports_dir)
+    return replace(plan, output=name, job=replace(plan.job, kafka_config=KafkaConfig(include_metadata=False)))

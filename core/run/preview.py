@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from core.files.names import distinct_columns
+from core.files.writer import Cells, shown
 from core.message.column_types import SAFE_INTEGER
 from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.model.connection import DbType
 from core.model.job import Job
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Rows, Source
+from core.records.opened import OpenWorkspace
+from core.run.planning import cluster_of_plan
+from core.sources import open_source
 
-__all__ = ["Preview", "PreviewMessage", "file_rows", "preview"]
+__all__ = ["Preview", "PreviewMessage", "file_rows", "open_reading", "preview", "preview_plan"]
 
 MADE_AT_THE_RUN = "(made at the run)"
+MOST_BYTES = 2**31
+"""A row of a file has no limit of its own."""
 NEAR_LIMIT = 0.8
 """Share of the size limit from which a message is worth a warning: rows of another day may be larger."""
 
@@ -91,10 +98,41 @@ def preview(
     return Preview(messages, list(seen.warnings()), rejects, columns)
 
 
+def preview_plan(opened: OpenWorkspace, plan: Plan, *, rows: int, timeout_s: float | None = None) -> Preview:
+    """Returns the exact messages that a plan would send first, and warnings about them.
+
+    Args:
+        opened: The workspace.
+        plan: What would be read.
+        rows: At most.
+        timeout_s: How long the statement may take, if the connection does not allow less.
+
+    Raises:
+        SourceUnavailable, NotAuthorised, QueryFailed: As in `Source.read`.
+        ConfigError: The job names a column that the query does not return.
+    """
+    limit = MOST_BYTES if plan.output is not None else cluster_of_plan(opened, plan).max_request_size_bytes
+    database = opened.connections.database(plan.job.connection)
+    timeouts = [seconds for seconds in (database.statement_timeout_s, timeout_s) if seconds]
+    source = open_source(replace(database, allow_writes=False, statement_timeout_s=min(timeouts, default=None)))
+    with closing(source):
+        return preview(plan, source, rows=rows, now=lambda: datetime.now(UTC), max_request_size_bytes=limit)
+
+
+@contextmanager
+def open_reading(opened: OpenWorkspace, plan: Plan) -> Iterator[Reading]:
+    """Yields the result of a plan's query, read-only and without a run.
+
+    Raises:
+        SourceUnavailable, NotAuthorised, QueryFailed: As in `Source.read`.
+    """
+    source = open_source(replace(opened.connections.database(plan.job.connection), allow_writes=False))
+    with closing(source), source.read(plan.query.steps, fetch_rows=plan.fetch_rows) as reading:
+        yield reading
+
+
 def file_rows(seen: Preview, job: Job) -> list[list[str]]:
     """The same rows as they would stand in the file of an Excel or CSV job, one text a cell."""
-    from core.files.writer import Cells, shown
-
     cells = Cells(seen.columns, job)
     start, end = len('{"data":'), -len("}")
     return [[shown(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in seen.messages]

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from core.errors import ConfigError
-from core.kafka.cluster_lookup import cluster_of, is_same_cluster, unknown_cluster
-from core.model.connection import Cluster, Destination
 from core.model.job import Job
-from core.model.run import Run
+from core.model.run import Plan, Run
+from core.records.opened import OpenWorkspace
+from core.run.destination import KafkaTarget, cluster_of_run, is_same_destination, target_of_job, was_sent_to
+from core.run.planning import cluster_of_plan, plan_run
+from core.workspace.jobs import NoSuchJob, read_job_file
 
-if TYPE_CHECKING:
-    from core.workspace.settings import Connections, Settings
-
-__all__ = ["Choice", "ReplayTarget", "ReplayTo", "is_same_place", "job_place", "own_place", "was_sent_to"]
+__all__ = ["ReplayOptions", "ReplayTo", "replay_options", "replay_plan"]
 
 ReplayTo = Literal["run", "job"]
 """`run`: where the run was sent; `job`: where its job sends now."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayTarget:
-    """A topic of a cluster."""
-
-    cluster: Cluster
-    topic: str
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        return f"{self.topic} on {self.cluster.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
+class ReplayOptions:
     """Where a run can be sent again."""
 
     run: Run
     job: Job
-    own: ReplayTarget | None
+    own: KafkaTarget | None
     """Where it was sent; None: it wrote a file or never began, or that cluster is gone."""
     own_problem: ConfigError | None
-    of_job: ReplayTarget | None
+    of_job: KafkaTarget | None
     """Where its job sends now; None: it writes a file, or its cluster cannot be used."""
     job_problem: ConfigError | None
 
@@ -72,24 +58,92 @@ class Choice:
         return found
 
 
-def own_place(
-    run: Run,
-    job: Job,
-    known: tuple[Sequence[Cluster], Sequence[ConfigError]],
-    ids: Mapping[str, str],
-    ask: Callable[[Cluster], str],
-) -> ReplayTarget | None:
-    """The topic and the cluster that a run was sent to; its cluster may have another name or address now.
+def replay_plan(
+    opened: OpenWorkspace,
+    prefix: str,
+    *,
+    rejects_only: bool,
+    asked_by: str,
+    job: Job | None = None,
+    to: ReplayTo = "run",
+) -> Plan:
+    """Plans the repetition of a run: its scheduled time and parameters, its topic and cluster, the job as it is now.
 
     Args:
+        opened: The workspace.
+        prefix: The run's id, or its beginning.
+        rejects_only: Leaves out what was acknowledged, where the run was sent or where this plan sends.
+        asked_by: Who asked for it, for the ledger.
+        job: The job as the runner knows it; None: as it is on disk.
+        to: `job`: to the topic and cluster that the job has now.
+
+    Raises:
+        ConfigError: There is no such run, its job was deleted, or its cluster is not set up any more.
+    """
+    run = opened.ledger.run(prefix)
+    root = run.of_run or run.run_id
+    family = [r for r in (run, *opened.ledger.family(run)) if root in (r.run_id, r.of_run)]
+    # They are resolved already: a brace in them is plain text and no template.
+    parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
+    job = replace(job or _job_of_run(opened, run), parameters=parameters)
+    target = _own_target(opened, run, job) if to == "run" else None
+    plan = plan_run(opened, job, now=run.scheduled_at, at=run.scheduled_at, asked_by=asked_by, target=target)
+    if rejects_only and plan.output is not None:
+        raise ConfigError(
+            f'job "{job.name}" writes a file, which is whole or not at all',
+            remedy="leave --rejects-only out: the file is written anew",
+        )
+    skip = _acknowledged_ids(opened, run, family, plan) if rejects_only else None
+    # Until something has arrived this is one more attempt at the same messages; after that it sends them once more.
+    arrived = sum(r.acknowledged > 0 and (r.kind == "replay" or r.run_id == root) for r in family)
+    repeat = f"{root}.{arrived}{'r' if rejects_only else ''}" if arrived else ""
+    return replace(plan, kind="replay", of_run=root, skip_ids=skip, repeat=repeat)
+
+
+def replay_options(opened: OpenWorkspace, prefix: str) -> ReplayOptions:
+    """Returns where a run can be sent again; may ask clusters for their ids.
+
+    Raises:
+        ConfigError: There is no such run, or its job was deleted.
+    """
+    run = opened.ledger.run(prefix)
+    job = _job_of_run(opened, run)
+    own, of_job, problems = None, None, dict[str, ConfigError]()
+    try:
+        own = _own_target(opened, run, job)
+    except ConfigError as error:
+        problems["run"] = error
+    try:
+        if job.export_format == "kafka":
+            of_job = target_of_job(opened, job)
+    except ConfigError as error:
+        problems["job"] = error
+    return ReplayOptions(run, job, own, problems.get("run"), of_job, problems.get("job"))
+
+
+def _job_of_run(opened: OpenWorkspace, run: Run) -> Job:
+    """Returns the job of a run as it is on disk.
+
+    Raises:
+        ConfigError: It was deleted, or its file is wrong.
+    """
+    try:
+        return read_job_file(opened.workspace, run.job).job
+    except NoSuchJob:
+        raise ConfigError(
+            f"run {run.run_id} cannot be sent again",
+            why=f'its job "{run.job}" has been deleted',
+            remedy=f"make the job again as queries/{run.job}.job.json; the run names its query and parameters",
+        ) from None
+
+
+def _own_target(opened: OpenWorkspace, run: Run, job: Job) -> KafkaTarget | None:
+    """Returns the topic and the cluster that a run was sent to; None: it has none, so that its job decides.
+
+    Args:
+        opened: The workspace.
         run: The run.
         job: Its job as it is now.
-        known: The clusters that are set up now, and why others cannot be used.
-        ids: As in `cluster_of`.
-        ask: As in `cluster_of`.
-
-    Returns:
-        None: it has no place of its own, so that its job decides.
 
     Raises:
         ConfigError: The cluster is not set up any more, or the run wrote a file and the job sends messages, or the reverse.
@@ -103,36 +157,16 @@ def own_place(
             f"run {run.run_id} was {was}, and its job {now} now",
             remedy="choose the job's own place (--to job), or give the job back its export_format",
         )
-    if writes_file:
-        return None
-    sent_to = _destination(run)
-    cluster = cluster_of(sent_to, known[0], ids, ask)
-    if cluster is None:
-        raise unknown_cluster(sent_to, known[1], what=f"run {run.run_id}")
-    return ReplayTarget(cluster, run.topic)
+    return None if writes_file else KafkaTarget(cluster_of_run(opened, run), run.topic)
 
 
-def job_place(job: Job, connections: Connections, settings: Settings) -> ReplayTarget:
-    """Where a job that sends to Kafka does so now.
-
-    Raises:
-        ConfigError: Its connection or its cluster is not set up, or cannot be used.
-    """
-    cluster = connections.cluster_for(job, settings)
-    return ReplayTarget(cluster, job.kafka_config.topic or cluster.default_topic)
-
-
-def was_sent_to(run: Run, place: ReplayTarget, ids: Mapping[str, str]) -> bool:
-    """Whether a run was sent to that topic of that cluster."""
-    servers = place.cluster.bootstrap_servers
-    there = Destination(place.cluster.name, ids.get(servers, ""), servers)
-    return run.topic == place.topic and is_same_cluster(_destination(run), there)
-
-
-def is_same_place(one: Run, other: Run) -> bool:
-    """Whether both were sent to one topic of one cluster."""
-    return one.topic == other.topic and is_same_cluster(_destination(one), _destination(other))
-
-
-def _destination(run: Run) -> Destination:
-    return Destination(run.cluster, run.cluster_id, run.bootstrap_servers)
+def _acknowledged_ids(opened: OpenWorkspace, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
+    """Returns the message ids that this run and its replays have sent, where it was sent or where the plan sends."""
+    ids, target = opened.ledger.cluster_ids(), KafkaTarget(cluster_of_plan(opened, plan), plan.topic)
+    return opened.metrics.acknowledged_ids(
+        [
+            r.run_id
+            for r in family
+            if r.run_id == run.run_id or was_sent_to(r, target, ids) or is_same_destination(r, run)
+        ]
+    )

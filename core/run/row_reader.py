@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import compress
 from typing import Protocol
 
@@ -24,49 +25,53 @@ from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.model.run import Plan, Reject, Run
 from core.model.source import Column, Reading, Source
 from core.records.ledger import Ledger
+from core.run.cancellation import Stop
 
 __all__ = [
-    "LookAtColumns",
+    "ColumnCheck",
     "Progress",
     "RowReader",
-    "Stop",
+    "RunContext",
     "as_asked",
     "check_expected",
     "end_state",
     "rare_collections",
-    "time_left_s",
 ]
 
 COLLECT_AFTER = 10_000
 """Objects that may come into being before the garbage collector looks."""
 
 
-class Stop(Protocol):
-    """A flag that somebody may set; `threading.Event` is one."""
-
-    def is_set(self) -> bool:
-        """Whether the run is asked to stop."""
-        ...
-
-
 class Progress(Protocol):
-    """Told how far a run has come."""
+    """Receives how far a run has come."""
 
     def __call__(self, rows_read: int, acknowledged: int, rows_counted: int | None) -> None:
-        """Called after each fetch; `rows_counted` is the total where it is known."""
+        """Called after each fetch; `rows_counted` is the total if it is known."""
         ...
 
 
-class LookAtColumns(Protocol):
-    """Told what the result looks like; `core.records.columns` is one."""
+class ColumnCheck(Protocol):
+    """Checks the columns of a result; `core.run.drift` has one."""
 
     def __call__(self, columns: Sequence[Column], /) -> None:
-        """Called once a run, before the first row is made into a message.
+        """Called once a run, before the first row becomes a message.
 
         Raises:
             ColumnsChanged: The run has to stop.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What every run is given besides its plan, its source and the places that it writes to."""
+
+    now: Callable[[], datetime]
+    """The clock, aware UTC."""
+    stop: Stop
+    """Set to end the run; checked between two fetches and between two batches."""
+    progress: Progress | None = None
+    check_columns: ColumnCheck | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,9 +81,7 @@ class RowReader:
     plan: Plan
     run: Run
     ledger: Ledger
-    stop: Stop
-    progress: Progress | None = None
-    look_at_columns: LookAtColumns | None = None
+    context: RunContext
     rows_read: int = 0
     rows_counted: int | None = None
     rejected: int = 0
@@ -95,7 +98,7 @@ class RowReader:
         """The same for a result that is open already; the columns are looked at when the first block is asked for."""
         envelope = self.plan_of(reading)
         for rows in reading:
-            if self.stop.is_set():
+            if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
             encoded = envelope.encode(rows)
             if self.plan.skip_ids is not None:
@@ -103,14 +106,14 @@ class RowReader:
             self.rows_read += len(encoded.data) + len(encoded.rejects)
             self.reject(encoded.rejects)
             yield envelope, encoded
-            if self.progress:
-                self.progress(self.rows_read, self.acknowledged, self.rows_counted)
+            if self.context.progress:
+                self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
 
     def plan_of(self, reading: Reading) -> Envelope:
         """The envelope for the result's columns, once they have been looked at."""
         self.rows_counted = reading.counted
-        if self.look_at_columns:
-            self.look_at_columns(reading.columns)
+        if self.context.check_columns:
+            self.context.check_columns(reading.columns)
         return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
 
     def reject(self, rejects: list[Reject]) -> None:
@@ -173,15 +176,8 @@ def check_expected(plan: Plan, rows_read: int) -> ExpectationFailed | None:
 
 
 def as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
-    """Who stopped the run knows better why: a time-out, the runner's own end."""
-    reason: PsttError | None = getattr(stop, "error", None)
-    return reason if reason is not None and isinstance(error, RunCancelled) else error
-
-
-def time_left_s(stop: Stop, timeout_s: float) -> float:
-    """What is left of the time that a stopped run may take to end."""
-    left_s: Callable[[float], float] | None = getattr(stop, "left_s", None)
-    return timeout_s if left_s is None else left_s(timeout_s)
+    """Replaces the error of a cancelled run by the reason that `stop` was given, such as a time-out."""
+    return stop.error if stop.error is not None and isinstance(error, RunCancelled) else error
 
 
 def end_state(error: PsttError | None, acknowledged: int) -> str:

@@ -6,24 +6,93 @@ the sends are moved and the run is counted; where it is not, the transaction was
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import pyarrow.compute as pc
+from loguru import logger
 
-from core.errors import ConfigError, ExpectationFailed, PsttError, RunInterrupted
+from core.errors import ConfigError, ExpectationFailed, LedgerBusy, PsttError, RunInterrupted
+from core.kafka import open_publisher
+from core.model.job import Job
 from core.model.publisher import Publisher, TopicState
 from core.model.run import Run
 from core.records.ledger import Ledger, Outcome
+from core.records.opened import OpenWorkspace
 from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
 from core.run.arrival import lost_since
 from core.run.exactly_once import Marker
-from core.run.pending import TransactionNote, forget, writing
+from core.run.metrics_update import update_metrics
+from core.run.pending import TransactionNote, forget, remove_leftovers, unsettled, writing
 from core.run.row_reader import end_state
-from core.workspace.paths import replace_file
+from core.workspace.atomic import replace_file
+from core.workspace.locks import locked
 
-__all__ = ["discard", "measured", "release", "settle"]
+__all__ = ["discard", "measured", "release", "settle", "settle_before_run", "settle_transactions"]
+
+SETTLING_S = 180.0
+"""What another process may take to ask a slow cluster about one transaction."""
+
+
+def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> None:
+    """Finds out what became of the transactions of killed runs, and copies what had arrived.
+
+    Raises:
+        PsttError: Why one of them cannot be settled now; the others are.
+    """
+    opened.ledger.mark_interrupted(now())
+    problems: list[PsttError] = []
+    for slug in sorted({note.job for note in unsettled(opened.workspace.pending_dir)}):
+        problems += _settle_job(opened, slug, wait_s=0)
+    update_metrics(opened.metrics)
+    if problems:
+        raise problems[0]
+
+
+def settle_before_run(opened: OpenWorkspace, job: Job, now: Callable[[], datetime]) -> None:
+    """Cleans up what killed runs of a job left behind, before its next run begins; logs what cannot be settled."""
+    for file in remove_leftovers(opened.workspace, opened.ledger):
+        logger.info("{}, left by a run that was killed, is removed", file.name)
+    if any(note.job == job.slug for note in unsettled(opened.workspace.pending_dir)):
+        opened.ledger.mark_interrupted(now())
+        for problem in _settle_job(opened, job.slug, wait_s=SETTLING_S):
+            logger.warning("{}", problem)
+
+
+def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[PsttError]:
+    """Settles the transactions of one job; returns why some could not be settled.
+
+    Args:
+        opened: The workspace.
+        slug: The job.
+        wait_s: How long to wait for another process that settles them.
+    """
+    workspace, ledger, problems = opened.workspace, opened.ledger, list[PsttError]()
+    busy = LedgerBusy(f"another process asks about earlier transactions of job {slug}")
+    try:
+        with locked(workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s):
+            # A transaction of a run that goes on would be fenced; that run has settled the earlier ones itself.
+            if any(run.state == "running" for run in ledger.runs(slug, 5)):
+                return []
+            for note in unsettled(workspace.pending_dir):
+                if note.job != slug:
+                    continue
+                try:
+                    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
+                    with closing(open_publisher(cluster, transactional_id=note.transactional_id)) as publisher:
+                        committed = settle(note, workspace.pending_dir, workspace.spool_dir, ledger, publisher)
+                except PsttError as error:
+                    problems.append(error)
+                else:
+                    word = "committed" if committed else "not committed"
+                    logger.info("the transaction of run {} was {}", note.run, word)
+    except LedgerBusy as error:
+        logger.info("{}", error.what)
+    return problems
 
 
 def release(folder: Path, spool_dir: Path, run_id: str) -> None:

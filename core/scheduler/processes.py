@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
-if TYPE_CHECKING:
-    pass
+import psutil
 
+from core.workspace.process import is_running
 
 __all__ = ["BUSY", "Processes", "Worker", "Workers", "begin_process", "kill_process"]
 
@@ -63,12 +63,9 @@ def kill_process(pid: int, started_at: float) -> None:
         pid: Its number.
         started_at: Unix time.
     """
-    import psutil
-
-    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - started_at) < 2:
-            process.kill()
+    if is_running(pid, started_at):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            psutil.Process(pid).kill()
 
 
 def begin_process(words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:

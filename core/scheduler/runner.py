@@ -31,6 +31,8 @@ from core.scheduler.job_registry import JobRegistry, RegisteredJob
 from core.scheduler.planner import Planner
 from core.scheduler.processes import BUSY, kill_process
 from core.workspace.identity import doubt
+from core.workspace.locks import locked
+from core.workspace.process import is_running
 
 if TYPE_CHECKING:
     from core.model.job import Job
@@ -88,19 +90,16 @@ def alone(workspace: Workspace, ledger: Ledger) -> Iterator[None]:
         RunnerBusy: There is one; says which process, where, since when.
         StorageFailed: The lock cannot be written.
     """
-    from filelock import FileLock, Timeout
 
-    try:
-        with FileLock(workspace.state_dir / "runner.lock", timeout=0):
-            yield
-    except Timeout:
-        raise RunnerBusy(
+    def busy() -> RunnerBusy:
+        return RunnerBusy(
             f"a runner works in {workspace.root} already",
             why=_who(ledger),
             remedy="python -m core runner --stop ends it; one runner does the work of all jobs",
-        ) from None
-    except OSError as error:
-        raise StorageFailed(f"{workspace.state_dir} cannot be written", why=error.strerror or str(error)) from None
+        )
+
+    with locked(workspace.state_dir / "runner.lock", busy):
+        yield
 
 
 def _who(ledger: Ledger) -> str:
@@ -114,15 +113,7 @@ def _who(ledger: Ledger) -> str:
 
 
 def _lives(beat: RunnerStatus) -> bool:
-    import psutil
-
-    try:
-        started_at: float = psutil.Process(beat.pid).create_time()
-        return abs(started_at - beat.pid_started_at) < 2
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    return is_running(beat.pid, beat.pid_started_at)
 
 
 class Runner:
@@ -364,7 +355,7 @@ class Runner:
     def _keep_connections(self, now: datetime) -> None:
         """Keeps what an editor or a copy made of connections.json among its versions, as the roster does with jobs."""
         from core.records.connections_versions import keep_connections
-        from core.workspace.paths import read_stored
+        from core.workspace.stored_file import read_stored
 
         try:
             facts = self._workspace.connections_file.stat()

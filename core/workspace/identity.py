@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -20,12 +19,15 @@ from typing import Literal
 import msgspec
 
 from core.clock import iso_utc
-from core.errors import ConfigError, PsttError, StorageFailed
-from core.workspace.paths import Workspace, write_whole
+from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
+from core.workspace.atomic import write_whole
+from core.workspace.locks import locked
+from core.workspace.paths import Workspace
 
 __all__ = ["Answer", "Identity", "WorkspaceLocation", "answer", "doubt", "own_identity", "read_identity"]
 
 Answer = Literal["moved", "copied"]
+LOCK_WAIT_S = 60.0
 KEPT_PLACES = 50
 """A container that gets another host name at each start adds one each time."""
 
@@ -175,18 +177,7 @@ def _write(workspace: Workspace, identity: Identity) -> Identity:
     return identity
 
 
-@contextmanager
-def _locked(workspace: Workspace) -> Iterator[None]:
+def _locked(workspace: Workspace) -> AbstractContextManager[None]:
     """Two processes that need an identity at once get the same one."""
-    from filelock import FileLock
-
-    try:
-        workspace.state_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(workspace.state_dir / "identity.lock"):
-            yield
-    except OSError as error:
-        raise StorageFailed(
-            f"{workspace.state_dir} cannot be written",
-            why=error.strerror or str(error),
-            remedy="check the disk and the folder's permissions",
-        ) from None
+    busy = LedgerBusy("another process writes the identity of this workspace", remedy="try again in a moment")
+    return locked(workspace.state_dir / "identity.lock", lambda: busy, wait_s=LOCK_WAIT_S)

@@ -23,7 +23,8 @@ from core.model.job import (
     TypeOverride,
     VerifyMode,
 )
-from core.workspace.settings import ADDRESS, TOPIC_NAME, known_zone
+from core.workspace.connections import TOPIC_NAME
+from core.workspace.settings import ADDRESS, known_zone
 
 __all__ = ["Address", "JobShape", "Topic"]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigError
 from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange
+from core.workspace.atomic import write_whole
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
-from core.workspace.paths import Workspace, write_whole
+from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
     from core.workspace.job_schema import JobShape

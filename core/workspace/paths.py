@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from core.errors import ConfigError, StorageFailed
+from core.errors import ConfigError
 
-__all__ = ["StoredFile", "Workspace", "read_stored", "replace_file", "write_whole"]
+__all__ = ["Workspace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,83 +114,3 @@ class Workspace:
     def query_file(self, name: str) -> Path:
         """The SQL file that a job names."""
         return self.inside(name, self.queries_dir)
-
-
-def write_whole(file: Path, content: str | bytes, *, private: bool = False) -> None:
-    """Writes a file aside and renames it: a reader sees the old one or the new one, never a half.
-
-    Args:
-        file: Its final name; the folder is made when it is not there.
-        content: Text is written as UTF-8.
-        private: Readable by this account only (POSIX; on Windows the folder's rights apply).
-
-    Raises:
-        StorageFailed: The disk is full, or the folder may not be written; the old file is untouched.
-    """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    aside: Path | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-        aside = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if not private:
-            aside.chmod(0o644)
-        replace_file(aside, file)
-    except OSError as error:
-        raise StorageFailed(
-            f"{file} cannot be written",
-            why=error.strerror or str(error),
-            remedy="check the disk and the folder's permissions",
-        ) from None
-    finally:
-        if aside is not None:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-
-
-def replace_file(aside: Path, file: Path) -> None:
-    """Windows refuses while somebody, often a virus scanner, has the file open for a moment."""
-    for wait_s in (0.05, 0.1, 0.2, 0.4, 0.8):
-        try:
-            aside.replace(file)
-            return
-        except PermissionError:
-            time.sleep(wait_s)
-    aside.replace(file)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file as it stands on disk."""
-
-    path: Path
-    content: bytes
-    sha256: str
-    """Empty: there is no such file."""
-
-    @property
-    def text(self) -> str:
-        """For people: what is no UTF-8 is read as Windows-1252, as the query's reader does."""
-        try:
-            return self.content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return self.content.decode("cp1252", "replace")
-
-
-def read_stored(path: Path) -> StoredFile:
-    """A file of the workspace; one that is not there is empty.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return StoredFile(path, b"", "")
-    except OSError as error:
-        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
-    return StoredFile(path, content, hashlib.sha256(content).hexdigest())

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from core.model.connection import Secret
-from core.workspace.paths import Workspace, write_whole
+from core.workspace.atomic import write_whole
+from core.workspace.paths import Workspace
 
 __all__ = ["is_reference", "resolve_secret", "store_secret"]
 

@@ -17,7 +17,9 @@ from tests.rigs.workspace import log_text
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 TOKEN = "T0k3n-of-the-channel"
-NOTIFICATION = Notification("✘ Kafka Produzione: Kafka does not answer", "It does not answer since 06:00 – più di 5 min.")
+NOTIFICATION = Notification(
+    "✘ Kafka Produzione: Kafka does not answer", "It does not answer since 06:00 – più di 5 min."
+)
 
 
 class Web:

@@ -19,7 +19,7 @@ from core.errors import BrokerUnavailable, ConfigError, RunFailed
 from core.kafka.confluent import ConfluentPublisher
 from core.model.run import PartitionRange
 from core.run.cancellation import Stop
-from core.run.pending import sweep
+from core.run.pending import remove_leftovers
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -40,10 +40,10 @@ NOT_COMMITTED = [
     "after:core.kafka.confluent:ConfluentPublisher.begin:1",
     "before:core.records.spool:write_segment:1",
     "after:core.records.spool:write_segment:1",
-    "before:core.run.pipeline:_Course.drain:1",
-    "after:core.run.pipeline:_Course.drain:1",
-    "before:core.run.pipeline:_Course.mark:1",
-    "after:core.run.pipeline:_Course.mark:1",
+    "before:core.run.pipeline:_KafkaRun.drain:1",
+    "after:core.run.pipeline:_KafkaRun.drain:1",
+    "before:core.run.pipeline:_KafkaRun.mark:1",
+    "after:core.run.pipeline:_KafkaRun.mark:1",
     "before:core.records.spool:write_segment:3",
     "after:core.records.spool:write_segment:3",
     "before:core.kafka.confluent:ConfluentPublisher.commit:1",
@@ -252,9 +252,9 @@ def test_rows_of_a_run_that_goes_on_are_left_alone(place: Place):
         app.workspace.pending_dir.mkdir()
         file = app.workspace.pending_dir / f"{run.run_id}.rows"
         file.write_bytes(b"x")
-        assert sweep(app.workspace, app.ledger) == []
+        assert remove_leftovers(app.workspace, app.ledger) == []
         app.ledger.close_run(run.run_id, "failed", RunFailed("over"), datetime.now(UTC))
-        assert sweep(app.workspace, app.ledger) == [file]
+        assert remove_leftovers(app.workspace, app.ledger) == [file]
 
 
 def test_what_an_aborted_transaction_had_sent_is_nowhere_told_as_arrived(place: Place):

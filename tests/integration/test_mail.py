@@ -64,7 +64,14 @@ def server(certificates):
 def send(server: MailServer, *to: str):
     with connect(server) as link:
         return link.send(
-            Mail(to or (ANNA,), NOTIFICATION.subject_line, NOTIFICATION.text, NOTIFICATION.html, NOW, "<pstt-1@example.com>")
+            Mail(
+                to or (ANNA,),
+                NOTIFICATION.subject_line,
+                NOTIFICATION.text,
+                NOTIFICATION.html,
+                NOW,
+                "<pstt-1@example.com>",
+            )
         )
 
 
@@ -106,7 +113,9 @@ def test_a_subject_of_several_lines_cannot_add_headers(rig, server):
     mails = rig()
     notification = replace(NOTIFICATION, subject="✘ Export\r\nBcc: eve@example.com\n\n" + "x" * 400)
     with connect(server(mails)) as link:
-        link.send(Mail((ANNA,), notification.subject_line, notification.text, notification.html, NOW, "<pstt-2@example.com>"))
+        link.send(
+            Mail((ANNA,), notification.subject_line, notification.text, notification.html, NOW, "<pstt-2@example.com>")
+        )
     assert mails.inbox.recipients == [[ANNA]]
     assert mails.inbox.mails[0]["Bcc"] is None
     assert len(mails.inbox.mails[0]["Subject"]) == 200

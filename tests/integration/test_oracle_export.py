@@ -22,6 +22,7 @@ from core.model.run import Run
 from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 from core.run.pipeline import run_job
+from core.run.row_reader import RunContext
 from core.sources import open_source
 from tests.rigs.workspace import environment, run_command
 
@@ -123,9 +124,8 @@ def run_in_memory(folder: Path) -> tuple[Run, list[MemoryRecord]]:
         source = open_source(app.connections.database(job.connection))
         try:
             sender = Sender(publisher, max_retries=3, backoff_ms=100)
-            run = run_job(
-                plan, source, publisher, sender, ledger, folder / "spool", now=lambda: datetime.now(UTC), stop=Stop()
-            )
+            context = RunContext(lambda: datetime.now(UTC), Stop())
+            run = run_job(plan, source, publisher, sender, ledger, folder / "spool", context=context)
         finally:
             source.close()
         return run, publisher.records.get("pstt-traces", [])

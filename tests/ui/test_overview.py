@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bench.kills import start_runner, stop_runner
-from core.admin.broker_health import look
 from core.model.connection import Cluster
 from core.records.metrics import Metrics
+from core.scheduler.broker_health import look
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words

@@ -22,8 +22,9 @@ from core.kafka.sender import Sender
 from core.kafka.service import KafkaService
 from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery
+from core.workspace.connections import load_connections
 from core.workspace.paths import Workspace
-from core.workspace.settings import load_connections, load_settings
+from core.workspace.settings import load_settings
 
 PASSWORD = "s3cret-of-the-test"
 LOGIN = {

@@ -19,8 +19,9 @@ from core.errors import ConfigError
 from core.kafka import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.job import Job, KafkaConfig
+from core.workspace.connections import Connections, load_connections, read_connections
 from core.workspace.paths import Workspace
-from core.workspace.settings import Connections, load_connections, load_settings, read_connections
+from core.workspace.settings import load_settings
 
 SECRET = "s3cr3t-of-the-database"
 ORACLE: dict[str, Any] = {

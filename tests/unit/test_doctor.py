@@ -27,8 +27,9 @@ from core.model.publisher import TopicInfo
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger
+from core.workspace.connections import load_connections
 from core.workspace.paths import Workspace
-from core.workspace.settings import load_connections, load_settings
+from core.workspace.settings import load_settings
 
 NOW = datetime(2026, 1, 17, 10, 30, tzinfo=UTC)
 JOB = Job("export", "Export", "q.sql", "A00", kafka_config=KafkaConfig(topic="pstt-traces"))

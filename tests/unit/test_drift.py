@@ -7,7 +7,8 @@ import pytest
 from core.errors import ColumnsChanged, ConfigError
 from core.model.job import Job
 from core.model.source import Column
-from core.records.columns import ColumnMemory, drift_between, watcher
+from core.records.columns import ColumnMemory, drift_between
+from core.run.drift import column_check
 
 NOW = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 BARCODE = Column("BARCODE", "text", "VARCHAR2")
@@ -23,7 +24,7 @@ def memory(tmp_path):
 
 def look(memory: ColumnMemory, *columns: Column, on_drift: str = "stop", dry_run: bool = False) -> None:
     job = Job("export", "Export", "q.sql", "A00", on_drift=on_drift)
-    watcher(job, memory, "anna", lambda: NOW, dry_run=dry_run)(columns)
+    column_check(job, memory, "anna", lambda: NOW, dry_run=dry_run)(columns)
 
 
 def test_the_first_run_remembers_and_the_next_ones_go_on(memory):

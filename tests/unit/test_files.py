@@ -482,7 +482,7 @@ def test_a_file_that_is_open_in_excel_is_one_error_that_says_close_it(tmp_path: 
         raise PermissionError(13, "The process cannot access the file because it is being used by another process")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    monkeypatch.setattr("core.workspace.paths.time.sleep", lambda _s: None)
+    monkeypatch.setattr("core.workspace.atomic.time.sleep", lambda _s: None)
     with pytest.raises(StorageFailed, match="used by another process") as caught:
         written(tmp_path / name, COLUMNS, [ROW], job)
     assert caught.value.remedy.startswith("close it where it is open")

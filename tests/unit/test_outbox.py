@@ -208,5 +208,9 @@ def test_the_entry_keeps_text_and_recipients_as_they_are(outbox):
     put(outbox, "a", "ünïcode@example.com")
     (entry,) = outbox.waiting()
     assert entry.recipients == ("ünïcode@example.com",)
-    assert (entry.subject, entry.body, entry.body_html) == (NOTIFICATION.subject_line, NOTIFICATION.text, NOTIFICATION.html)
+    assert (entry.subject, entry.body, entry.body_html) == (
+        NOTIFICATION.subject_line,
+        NOTIFICATION.text,
+        NOTIFICATION.html,
+    )
     assert json.dumps(entry.refused) == "{}"

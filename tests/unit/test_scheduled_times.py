@@ -17,7 +17,7 @@ from core.errors import QueryFailed
 from core.model.job import Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan
-from core.notify.daily_report import DailyReport, make_daily_report, daily_report_notification
+from core.notify.daily_report import DailyReport, daily_report_notification, make_daily_report
 from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger, Outcome
@@ -461,7 +461,10 @@ def test_an_hourly_job_that_was_disabled_for_six_hours_is_18_of_18_everywhere(li
     assert (totals.complete, totals.due, totals.is_complete) == (18, 18, True)
     (of_job,) = life.daily_report().jobs
     assert (len(of_job.runs), len(of_job.missing), of_job.is_green) == (18, 0, True)
-    assert daily_report_notification(life.daily_report()).subject == "✔ 17 Jan 2026 so far: everything arrived, 18 rows of 1 job"
+    assert (
+        daily_report_notification(life.daily_report()).subject
+        == "✔ 17 Jan 2026 so far: everything arrived, 18 rows of 1 job"
+    )
     assert (life.health(), life.late()) == ("pass", "in time")
 
 

@@ -133,7 +133,7 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 def _require_brokers(cluster: Cluster) -> None:
     """A client tries for minutes where no broker is, which is right for a run and too long for a request."""
-    from core.admin.broker_health import look
+    from core.scheduler.broker_health import look
 
     if cluster.mock_brokers:
         return
@@ -176,7 +176,7 @@ def _of(folder: Path, scope: SendFilter) -> dict[str, Any]:
 
 
 def _find_health(folder: Path) -> shapes.KafkaHealth:
-    from core.admin.broker_health import look
+    from core.scheduler.broker_health import look
 
     found = []
     with opened() as app:

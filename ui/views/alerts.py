@@ -13,9 +13,9 @@ from core.errors import ConfigError
 from core.notify.outbox import Incident, OutboxMessage
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import read_stored
 from core.workspace.secrets import is_reference
 from core.workspace.settings import addresses
+from core.workspace.stored_file import read_stored
 from ui import changes, data
 from ui.access import may
 from ui.components.problem import guarded, problem

@@ -13,10 +13,10 @@ from core.admin.edit_files import brought_back
 from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
 from core.records.connections_versions import hidden_secrets
+from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
 from core.workspace.json_file import parse_json_file
-from core.workspace.paths import read_stored
 from core.workspace.secrets import is_reference
-from core.workspace.settings import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
+from core.workspace.stored_file import read_stored
 from ui import changes, data
 from ui.access import may
 from ui.components.difference import show_difference

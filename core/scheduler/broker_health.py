@@ -17,7 +17,8 @@ from core.records.runner_status import BrokerSample
 if TYPE_CHECKING:
     from core.model.connection import Cluster
     from core.model.job import Job
-    from core.workspace.settings import Connections, Settings
+    from core.workspace.connections import Connections
+    from core.workspace.settings import Settings
 
 __all__ = ["look", "used_clusters"]
 

@@ -1,0 +1,246 @@
+"""Executes a plan: opens source and publisher, runs it, and copies its sends into metrics.duckdb."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from loguru import logger
+
+from core.errors import ConfigError, LedgerBusy
+from core.kafka import bootstrap_servers, open_publisher
+from core.kafka.memory import MemoryPublisher
+from core.kafka.sender import Sender
+from core.model.connection import Cluster
+from core.model.job import Job
+from core.model.publisher import Publisher
+from core.model.run import Plan, Reject, Run
+from core.model.source import CANCEL_S, Source
+from core.records.columns import ColumnMemory
+from core.records.ledger import Ledger
+from core.records.opened import OpenWorkspace
+from core.run.cancellation import Stop
+from core.run.drift import column_check
+from core.run.exactly_once import ExactlyOnce
+from core.run.expectations import WEEKS, RunsOf, expected_rows
+from core.run.export import run_export
+from core.run.metrics_update import update_metrics
+from core.run.pipeline import run_job
+from core.run.planning import cluster_key_of_plan, cluster_of_plan
+from core.run.row_reader import Progress, RunContext
+from core.run.settling import settle_before_run
+from core.run.verify_run import verifier
+from core.run.watchdog import watched
+from core.sources import open_source
+from core.workspace.identity import Identity, WorkspaceLocation, own_identity
+from core.workspace.jobs import read_job_file
+from core.workspace.locks import locked
+
+__all__ = ["DryRun", "dry_run", "execute", "servers_of_plan"]
+
+SHOWN_REJECTS = 100_000
+"""Rejects of a dry run that are kept to be grouped by reason; the others are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """The result of a dry run, of which nothing is stored."""
+
+    run: Run
+    rejects: list[Reject]
+    """The first 100,000."""
+
+
+def execute(
+    opened: OpenWorkspace,
+    plan: Plan,
+    *,
+    stop: Stop,
+    now: Callable[[], datetime],
+    progress: Progress | None = None,
+) -> Run:
+    """Runs a plan to its verdict.
+
+    Args:
+        opened: The workspace.
+        plan: What is read and where it goes.
+        stop: Ends the run when it is set.
+        now: The clock, aware UTC.
+        progress: Receives how far the run has come.
+
+    Raises:
+        ConfigError: A client refuses a setting.
+        LedgerBusy: The same job is running already.
+        StorageFailed: The ledger cannot be written, so that there is no verdict.
+    """
+    with _only_run_of(opened, plan.job):
+        if plan.scheduled_run_id is None:  # else the runner has
+            _record_job_version(opened, plan.job, now())
+        settle_before_run(opened, plan.job, now)
+        run = _run(opened, plan, opened.ledger, stop, now, progress)
+    update_metrics(opened.metrics)
+    return run
+
+
+def dry_run(
+    opened: OpenWorkspace,
+    plan: Plan,
+    *,
+    stop: Stop,
+    now: Callable[[], datetime],
+    progress: Progress | None = None,
+) -> DryRun:
+    """Reads all rows of a plan and makes every message, sends none, and records nothing in the workspace.
+
+    Args and Raises: as `execute`.
+    """
+    with (
+        _only_run_of(opened, plan.job),
+        tempfile.TemporaryDirectory() as folder,
+        Ledger(Path(folder) / "ledger.sqlite") as ledger,
+    ):
+        run = _run(opened, plan, ledger, stop, now, progress, scratch=Path(folder))
+        return DryRun(run, list(islice(ledger.rejects(run.run_id), SHOWN_REJECTS)))
+
+
+def servers_of_plan(opened: OpenWorkspace, plan: Plan) -> str:
+    """Returns the bootstrap servers of the cluster of a plan; for a mock broker the address that it got."""
+    return bootstrap_servers(cluster_of_plan(opened, plan))
+
+
+def _run(
+    opened: OpenWorkspace,
+    plan: Plan,
+    ledger: Ledger,
+    stop: Stop,
+    now: Callable[[], datetime],
+    progress: Progress | None,
+    scratch: Path | None = None,
+) -> Run:
+    """Runs a plan; `scratch` is the folder that a dry run writes into instead of the workspace."""
+    is_dry = scratch is not None
+    database = opened.connections.database(plan.job.connection)
+    with ExitStack() as stack:
+        source = open_source(replace(database, allow_writes=False) if is_dry else database)
+        stack.callback(source.close)
+        stop.on_stop(partial(source.cancel, min(CANCEL_S, opened.settings.PSTT_STOP_TIMEOUT_S / 3)))
+        stack.enter_context(watched(ledger.file, plan.job, stop))
+        memory = stack.enter_context(ColumnMemory(opened.workspace.ledger_file))
+        check = column_check(plan.job, memory, plan.asked_by, now, dry_run=is_dry)
+        context = RunContext(now, stop, progress, check)
+        plan = _with_expected_rows(opened, plan)
+        with logger.contextualize(job=plan.job.slug):
+            if plan.output is not None:
+                run = run_export(plan, source, opened.workspace, ledger, context=context, folder=scratch)
+            else:
+                run = _run_to_kafka(opened, plan, source, ledger, context, scratch)
+            _log_verdict(run, dry_run=is_dry)
+    return run
+
+
+def _run_to_kafka(
+    opened: OpenWorkspace, plan: Plan, source: Source, ledger: Ledger, context: RunContext, scratch: Path | None
+) -> Run:
+    cluster = cluster_of_plan(opened, plan)
+    once = _exactly_once(opened, plan, context.now(), scratch)
+    publisher = _publisher(opened, cluster, once, dry_run=scratch is not None)
+    try:
+        check = None
+        if scratch is None and plan.job.verify != "none":
+            check = verifier(cluster, opened.workspace.spool_dir, plan.job.verify, context.stop.is_set, context.now)
+        return run_job(
+            plan,
+            source,
+            publisher,
+            Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms),
+            ledger,
+            scratch / "spool" if scratch else opened.workspace.spool_dir,
+            context=context,
+            once=once,
+            verify=check,
+        )
+    finally:
+        publisher.close()
+
+
+def _publisher(opened: OpenWorkspace, cluster: Cluster, once: ExactlyOnce | None, *, dry_run: bool) -> Publisher:
+    if dry_run:
+        return MemoryPublisher(keep=False, max_request_size_bytes=cluster.max_request_size_bytes)
+    return open_publisher(
+        cluster,
+        transactional_id=once.transactional_id if once else None,
+        max_in_flight=opened.settings.PSTT_MAX_IN_FLIGHT_MESSAGES,
+    )
+
+
+def _exactly_once(opened: OpenWorkspace, plan: Plan, now: datetime, scratch: Path | None) -> ExactlyOnce | None:
+    """Returns what a plan sends exactly once; None: at least once. A dry run shares nothing and needs no identity."""
+    if plan.job.delivery != "exactly_once":
+        return None
+    if scratch:
+        return ExactlyOnce(plan, Identity("", WorkspaceLocation("", "")), "", "", scratch / "pending")
+    return ExactlyOnce(
+        plan,
+        own_identity(opened.workspace, now),
+        opened.connections.environment_of(plan.job.connection),
+        cluster_key_of_plan(opened, plan) or "",
+        opened.workspace.pending_dir,
+    )
+
+
+def _only_run_of(opened: OpenWorkspace, job: Job) -> AbstractContextManager[None]:
+    """Locks a job: it never runs twice at once, also not in two processes."""
+
+    def busy() -> LedgerBusy:
+        running = next((run for run in opened.ledger.runs(job.slug, 5) if run.state == "running"), None)
+        return LedgerBusy(
+            f'job "{job.name}" is running already',
+            why=f"run {running.run_id} since {running.started_at:%H:%M:%S} UTC" if running else "in another process",
+            remedy="wait for it; python -m core runs shows its state",
+        )
+
+    return locked(opened.workspace.state_dir / "locks" / f"{job.slug}.lock", busy)
+
+
+def _record_job_version(opened: OpenWorkspace, job: Job, now: datetime) -> None:
+    """Records which version of a job's file is in force: from then on its scheduled times are due."""
+    with suppress(ConfigError):  # a job without a file, or one that was broken since
+        file = read_job_file(opened.workspace, job.slug)
+        if file.job and opened.ledger.job_versions.in_force(job.slug).get(job.slug) != file.sha256:
+            opened.ledger.job_versions.add(job.slug, file.sha256, file.text, now)
+
+
+def _with_expected_rows(opened: OpenWorkspace, plan: Plan) -> Plan:
+    """Returns the plan with the number of rows that is expected of it."""
+    if plan.is_altered:
+        return plan
+    since = plan.scheduled_at - timedelta(weeks=WEEKS, days=1)
+    earlier = [RunsOf(*row) for row in opened.ledger.row_counts(plan.job.slug, since, plan.scheduled_at)]
+    expected = expected_rows(plan.job, plan.scheduled_at, earlier)
+    return replace(plan, expected=expected.rows, expected_why=expected.why) if expected else plan
+
+
+def _log_verdict(run: Run, *, dry_run: bool) -> None:
+    """Logs the verdict in one line; the terminal shows it itself."""
+    entry = logger.bind(run=run.run_id, dry_run=dry_run)
+    entry.info(
+        "{} {}: {} read, {} {}, {} rejected, {} failed in {:.1f} s",
+        run.job,
+        run.state,
+        run.rows_read,
+        run.acknowledged,
+        "written" if run.is_file else "acknowledged",
+        run.rejected,
+        run.failed,
+        run.duration_s,
+    )
+    for warning in run.warnings:
+        entry.warning("{}", warning)
+    if run.error_text:
+        entry.info("{}: {}", run.error_class, run.error_text)

@@ -1,0 +1,419 @@
+"""connections.json: databases and Kafka clusters, each with its settings and secrets resolved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    create_model,
+    field_validator,
+)
+
+from core.errors import ConfigError
+from core.model.connection import Cluster, DatabaseConnection, Secret
+from core.model.job import Job
+from core.workspace.json_file import JsonFile, nearest, read_json_file
+from core.workspace.paths import Workspace
+from core.workspace.secrets import is_reference, resolve_secret
+from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
+from core.workspace.validation import validation_errors
+
+__all__ = ["CLUSTER_KEYS", "DATABASE_KEYS", "Connections", "load_connections"]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Database(_Entry):
+    name: str
+    db_type: Literal["oracle", "sqlserver", "postgresql", "sqlite"]
+    environment: str = ""
+    host: str = ""
+    port: int | None = Field(default=None, ge=1, le=65_535)
+    database: str = ""
+    service_name: str = ""
+    sid: str = ""
+    username: str = ""
+    password: str | None = Field(default=None, repr=False)
+    sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"] = ""
+    sslrootcert: str | None = None
+    driver: str = ""
+    thick: bool = False
+    allow_writes: bool = False
+    connect_timeout_s: float = Field(default=15.0, gt=0, le=600, strict=False)
+    statement_timeout_s: float | None = Field(default=None, gt=0, strict=False)
+    read_timeout_s: float | None = Field(default=None, gt=0, strict=False)
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not name.strip():
+            raise ValueError("a connection needs a name")
+        return name
+
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "oracle": ("host", "username"),
+    "sqlserver": ("host", "database"),
+    "postgresql": ("host", "database", "username"),
+    "sqlite": ("database",),
+}
+
+# setting of a cluster → field of `Cluster`, where the names differ
+_RENAMED = {"batch_size": "batch_size_bytes", "max_request_size": "max_request_size_bytes"}
+_OF_CLUSTER = {
+    name.removeprefix("KAFKA_").lower(): name
+    for name in SETTING_NAMES
+    if name.startswith("KAFKA_") and name not in ("KAFKA_LOG_PAYLOAD", "KAFKA_HEALTH_CHECK_INTERVAL_SEC")
+} | {"delivery_timeout_ms": "PSTT_DELIVERY_TIMEOUT_MS"}
+_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+
+
+def _cluster_entry() -> type[BaseModel]:
+    """A cluster's entry may set whatever the KAFKA_* settings may, under the same rules."""
+    fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
+    for key, setting in _OF_CLUSTER.items():
+        rule = Settings.model_fields[setting]
+        kind = str if setting in SECRETS else rule.rebuild_annotation()
+        fields[key] = (kind | None, None)
+    return create_model("_Cluster", __base__=_Entry, **fields)
+
+
+_Cluster = _cluster_entry()
+DATABASE_KEYS = tuple(_Database.model_fields)
+CLUSTER_KEYS = tuple(_Cluster.model_fields)
+_TOP = ("default_environment", "connections", "kafka_connections")
+
+
+class Connections:
+    """connections.json, read and found valid. A secret is resolved when its connection is used, not before."""
+
+    def __init__(self, file: JsonFile, workspace: Workspace, variables: Mapping[str, str]) -> None:
+        self._file = file
+        self._workspace = workspace
+        self._variables = variables
+        self.default_environment: str = ""
+        self._databases: dict[str, tuple[_Database, int]] = {}
+        self._clusters: dict[str, dict[str, Any]] = {}
+        self.read_timeout_s: float = Settings.model_fields["PSTT_READ_TIMEOUT_S"].default
+        """Of connections that say nothing about it."""
+        self.broken: set[str] = set()
+        """Database connections that are there and not valid; what uses them needs no error of its own."""
+
+    @property
+    def database_names(self) -> list[str]:
+        """Every database connection."""
+        return list(self._databases)
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """Every key of `kafka_connections`."""
+        return list(self._clusters)
+
+    @cached_property
+    def literal_passwords(self) -> list[str]:
+        """Connections whose password stands in the file itself."""
+        plain = [n for n, (entry, _) in self._databases.items() if entry.password and not is_reference(entry.password)]
+        return plain + [
+            n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
+        ]
+
+    def database_type(self, name: str) -> str:
+        """The `db_type` of a connection; needs no secret."""
+        return self._database(name)[0].db_type
+
+    def environment_of(self, name: str) -> str:
+        """The environment of a connection; needs no secret."""
+        return self._database(name)[0].environment
+
+    def require(self, job: Job) -> None:
+        """Looks whether what a job uses is set up at all; needs no secret and contacts nothing.
+
+        Raises:
+            ConfigError: Its connection, or the cluster that it names, is not there.
+        """
+        self._database(job.connection)
+        if job.export_format == "kafka" and (key := self.cluster_key_for(job)) is not None:
+            self._cluster_entry(key)
+
+    def _cluster_entry(self, name: str) -> dict[str, Any]:
+        if name not in self._clusters:
+            raise ConfigError(
+                f'there is no cluster "{name}" in {self._file.path.name}', remedy=nearest(name, self._clusters)
+            )
+        return self._clusters[name]
+
+    def allows_writes(self, name: str) -> bool:
+        """Whether the read-only gate is open for a connection."""
+        return self._database(name)[0].allow_writes
+
+    def _database(self, name: str) -> tuple[_Database, int]:
+        if name not in self._databases:
+            raise ConfigError(
+                f'there is no connection "{name}" in {self._file.path.name}', remedy=nearest(name, self._databases)
+            )
+        return self._databases[name]
+
+    def database(self, name: str) -> DatabaseConnection:
+        """A connection ready to be opened.
+
+        Raises:
+            ConfigError: Unknown name, or its secret cannot be had; names the reference, never the value.
+        """
+        entry, index = self._database(name)
+        place = ("connections", index)
+        values = entry.model_dump()
+        values["password"] = self._secret(entry.password, (*place, "password"), f'connection "{name}"')
+        if entry.sslrootcert:
+            values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
+        values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
+        if entry.db_type == "sqlite":
+            values["database"] = str(self._workspace.root / entry.database)
+        return DatabaseConnection(**values)
+
+    def cluster_for(self, job: Job, settings: Settings) -> Cluster:
+        """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
+        return self.cluster_at(self.cluster_key_for(job), settings)
+
+    def cluster_key_for(self, job: Job) -> str | None:
+        """Under which key of `kafka_connections` a job's cluster is; None: the KAFKA_* settings alone."""
+        if job.kafka_config.cluster is not None:
+            return job.kafka_config.cluster
+        environments = (self._database(job.connection)[0].environment, self.default_environment)
+        return next((name for name in environments if name in self._clusters), None)
+
+    def key_of(self, cluster: Cluster, settings: Settings) -> str | None:
+        """Under which key of `kafka_connections` a cluster is; None: the KAFKA_* settings alone."""
+        for name in self._clusters:
+            with suppress(ConfigError):  # this one cannot be used: it is another
+                if self.cluster_at(name, settings) == cluster:
+                    return name
+        return None
+
+    def cluster(self, name: str | None, settings: Settings) -> Cluster:
+        """One cluster with every setting resolved; None: `default_environment`; where there are no clusters, the KAFKA_* settings.
+
+        Raises:
+            ConfigError: Unknown name, no name where nothing says which one is meant, or settings that contradict each other.
+        """
+        if name is None and self.default_environment in self._clusters:
+            name = self.default_environment
+        if name is None and self._clusters:
+            raise ConfigError(
+                "which cluster is not said",
+                why=f"{self._file.path.name} has {', '.join(self._clusters)}, and no default_environment",
+                remedy=f'name one of them, or set "default_environment" in {self._file.path.name}',
+            )
+        return self.cluster_at(name, settings)
+
+    def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[ConfigError]]:
+        """Every cluster that a message may have gone to, the KAFKA_* settings' own last; and why some cannot be used."""
+        clusters, problems = [], []
+        for name in (*self._clusters, None):
+            try:
+                clusters.append(self.cluster_at(name, settings))
+            except ConfigError as error:
+                problems.append(error)
+        return clusters, problems
+
+    def cluster_at(self, name: str | None, settings: Settings) -> Cluster:
+        """The cluster of a key of `kafka_connections`; None: that of the KAFKA_* settings."""
+        entry = self._cluster_entry(name) if name is not None else {}
+        values: dict[str, Any] = {}
+        for key, setting in _OF_CLUSTER.items():
+            value = entry[key] if entry.get(key) is not None else getattr(settings, setting)
+            values[_RENAMED.get(key, key)] = value.get_secret_value() if isinstance(value, SecretStr) else value
+        place: tuple[str | int, ...] = ("kafka_connections", name) if name is not None else ()
+        label = entry.get("name") or name or "KAFKA_* settings"
+        for key in _FILES:
+            values[key] = self._existing(values[key], (*place, key)) if values[key] else None
+        self._check_cluster(label, values, entry, place)
+        values["sasl_password"] = self._secret(values["sasl_password"], (*place, "sasl_password"), f'cluster "{label}"')
+        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), **values)
+
+    def _check_cluster(
+        self, label: str, values: dict[str, Any], entry: Mapping[str, Any], place: tuple[str | int, ...]
+    ) -> None:
+        """Contradictions that a client would report late, or not at all."""
+        for what, remedy in [*_contradictions(values), *_useless(values, entry)]:
+            raise self._file.error(place, f'cluster "{label}": {what}', remedy=remedy)
+
+    def _secret(self, text: str | None, place: tuple[str | int, ...], owner: str) -> Secret | None:
+        if not text:
+            return None
+        try:
+            return resolve_secret(text, self._variables, self._workspace.root)
+        except ConfigError as error:
+            raise self._file.error(place, f"{owner}: {error.what}", why=error.why, remedy=error.remedy) from None
+
+    def _existing(self, name: str, place: tuple[str | int, ...]) -> Path:
+        path = self._workspace.root / name
+        if not path.is_file():
+            raise self._file.error(
+                place, f"there is no file {name}", remedy="give its path, absolute or below the workspace"
+            )
+        return path
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    found = []
+    sasl = values["security_protocol"].startswith("SASL")
+    if sasl:
+        missing = [key for key in ("sasl_mechanism", "sasl_username", "sasl_password") if not values[key]]
+        if missing:
+            found.append(
+                (f"{values['security_protocol']} needs {', '.join(missing)}", "set it here or as KAFKA_… setting")
+            )
+    if bool(values["ssl_certfile"]) != bool(values["ssl_keyfile"]):
+        found.append(("ssl_certfile and ssl_keyfile belong together", "give both or none"))
+    if values["enable_idempotence"] and values["max_in_flight_requests"] > 5 and values["client"] == "confluent":
+        found.append(
+            ("idempotence allows at most 5 max_in_flight_requests", "lower it, or set enable_idempotence to false")
+        )
+    for server in values["bootstrap_servers"].split(","):
+        if not re.fullmatch(r"\s*(\[[0-9a-fA-F:]+\]|[^:\s,\[\]]+):[0-9]{1,5}\s*", server):
+            found.append((f"bootstrap_servers has {server.strip()!r}", "write host:port, several separated by commas"))
+    if not TOPIC_NAME.fullmatch(values["default_topic"]):
+        found.append(
+            (f"{values['default_topic']!r} is no topic name", "use letters, digits, dot, _ and -, at most 249")
+        )
+    return found
+
+
+def _useless(values: Mapping[str, Any], entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the protocol never looks at: somebody believes that the connection is encrypted, or logs in, and it does not.
+
+    A cluster that chooses its own protocol is not blamed for settings that are meant for others.
+    """
+    protocol = values["security_protocol"]
+    idle = [] if protocol.startswith("SASL") else ["sasl_mechanism"]
+    idle += [] if protocol.endswith("SSL") else [*_FILES]
+    own = bool(entry.get("security_protocol"))
+    wanted = "SSL or SASL_SSL" if protocol.endswith("PLAINTEXT") else "SASL_SSL"
+    return [
+        (f"{key} is of no use with {protocol}", f"set security_protocol to {wanted}")
+        for key in idle
+        if (entry.get(key) if own else values[key])
+    ]
+
+
+TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
+
+
+def load_connections(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Connections:
+    """Reads connections.json; the first problem in it is raised.
+
+    Raises:
+        ConfigError: With file, line and the nearest valid name.
+    """
+    connections, problems = read_connections(workspace, environ)
+    if problems:
+        raise problems[0]
+    if settings is not None:
+        connections.read_timeout_s = settings.PSTT_READ_TIMEOUT_S
+    return connections
+
+
+def read_connections(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Connections, list[ConfigError]]:
+    """connections.json and all its problems; a file that is no JSON raises."""
+    return parse_connections(read_json_file(workspace.connections_file), workspace, environ)
+
+
+def parse_connections(
+    file: JsonFile, workspace: Workspace, environ: Mapping[str, str]
+) -> tuple[Connections, list[ConfigError]]:
+    """The connections of a file that was read already, and all its problems."""
+    in_env_file = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
+    connections = Connections(file, workspace, {**in_env_file, **environ})
+    problems = [
+        file.error((key,), f'unknown key "{key}"', remedy=nearest(key, _TOP))
+        for key in file.document
+        if key not in _TOP
+    ]
+    problems += _read_databases(file, connections)
+    problems += _read_clusters(file, connections)
+    return connections, problems
+
+
+def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigError]:
+    entries = file.document.get("connections", [])
+    if not isinstance(entries, list):
+        return [file.error(("connections",), '"connections" must be a list', remedy='write "connections": [ … ]')]
+    problems: list[ConfigError] = []
+    for index, entry in enumerate(entries):
+        place = ("connections", index)
+        try:
+            database = _Database.model_validate(entry)
+        except ValidationError as error:
+            problems += validation_errors(file, place, error, _Database)
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+                connections.broken.add(entry["name"])
+            continue
+        problems += _check_database(file, place, database, connections)
+        connections._databases.setdefault(database.name, (database, index))
+    return problems
+
+
+def _check_database(
+    file: JsonFile, place: tuple[str | int, ...], entry: _Database, connections: Connections
+) -> list[ConfigError]:
+    problems = []
+    if entry.name in connections._databases:
+        problems.append(
+            file.error((*place, "name"), f'there are two connections "{entry.name}"', remedy="give one another name")
+        )
+    problems += [
+        file.error(place, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
+        for key in REQUIRED[entry.db_type]
+        if not getattr(entry, key)
+    ]
+    if entry.db_type == "oracle" and bool(entry.service_name) == bool(entry.sid):
+        problems.append(
+            file.error(
+                place,
+                f'connection "{entry.name}" (oracle) needs "service_name" or "sid"',
+                remedy="give exactly one of them",
+            )
+        )
+    return problems
+
+
+def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError]:
+    default = file.document.get("default_environment", "")
+    entries = file.document.get("kafka_connections", {})
+    if not isinstance(default, str):
+        return [file.error(("default_environment",), '"default_environment" must be a text')]
+    if not isinstance(entries, dict):
+        return [file.error(("kafka_connections",), '"kafka_connections" must be an object: name → cluster')]
+    problems: list[ConfigError] = []
+    for name, entry in entries.items():
+        place = ("kafka_connections", name)
+        if not name.strip():
+            remedy = "give it the name of an environment, or delete the entry: the page's Connections can do both"
+            problems.append(file.error(place, "a cluster has no name", remedy=remedy))
+            continue
+        try:
+            connections._clusters[name] = _Cluster.model_validate(entry).model_dump()
+        except ValidationError as error:
+            problems += validation_errors(file, place, error, _Cluster)
+    connections.default_environment = default
+    if default and entries and default not in entries:
+        problems.append(
+            file.error(
+                ("default_environment",),
+                f'default_environment "{default}" is not among kafka_connections',
+                remedy=nearest(default, entries),
+            )
+        )
+    return problems
