@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from core.model.connection import DbType
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
-    from core.notify.smtp import DeliveryResult
+    from core.notify.delivery import DeliveryResult
     from core.run.preview import Preview
     from core.sql.query import ParsedQuery
 

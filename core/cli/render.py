@@ -19,7 +19,8 @@ from core.model.verdict import headline
 
 if TYPE_CHECKING:
     from core.files.parity import Parity
-    from core.notify.outbox import Incident, OutboxMessage
+    from core.notify.delivery import OutboxMessage
+    from core.notify.incidents import Incident
     from core.records.scheduled_runs import ScheduledRun
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
@@ -412,7 +413,7 @@ def alert_document(
 ) -> dict[str, Any]:
     """The same for programs."""
     return {
-        "episodes": [
+        "incidents": [
             {
                 "rule": incident.rule,
                 "subject": incident.subject,

@@ -9,8 +9,8 @@ from core.formatting import heading, local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.run import Run
 from core.model.verdict import LOOKS
+from core.notify.incidents import Incident
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import Incident
 from core.notify.rules import OF_JOBS, Rule
 from core.records.damaged_segments import REMEDY
 

@@ -143,14 +143,14 @@ def make_daily_report(
     zone = ZoneInfo(timezone)
     since, end = (datetime.combine(day + timedelta(days=n), time(), zone) for n in (0, 1))
     span = {"since": iso_utc(since - WIDEST_ZONES), "until": iso_utc(end + WIDEST_ZONES)}
-    every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled", **span)]
+    every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled_between", **span)]
     every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
     ran = {run.run_id: run for run in every}
     found = [
         _job_report(job, outcomes_of_days(job, ledger, day, day, now), ran)
         for job in with_deleted_jobs(jobs, ledger, timezone)
     ]
-    counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
+    counts = [row for row in outbox.rows("latency_counts_scheduled_between", **span) if row["run_id"] in ran]
     days = tuple(job for job in found if job.outcomes)
     return DailyReport(day, since, min(end, now.astimezone(zone)), timezone, days, _topics(every, counts))
 

@@ -1,7 +1,7 @@
-"""Mail over SMTP: TLS with a verified certificate, each recipient's fate told apart, and a reason for every failure.
+"""Sends mail over SMTP: TLS with a verified certificate, a result for each recipient, a reason for every failure.
 
-The standard library and not apprise: that tells neither the reason of a failure nor which recipient was refused for
-good, and knows no authority of one's own for the certificate (apprise 2.3, docs/decisions/013-alerts.md).
+Uses the standard library and not apprise, which reports neither the reason of a failure nor the recipients that were
+refused permanently, and accepts no private certificate authority (apprise 2.3, docs/decisions/013-alerts.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
+from core.notify.delivery import DeliveryResult
 from core.workspace.secrets import resolve_secret
 
 if TYPE_CHECKING:
     from core.workspace.settings import Settings
 
-__all__ = ["DeliveryResult", "Mail", "MailServer", "connect", "mail_server"]
+__all__ = ["Mail", "MailServer", "MailSession", "connect", "mail_server"]
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed over, and how."""
+    """The server that accepts our mail, and how to connect to it."""
 
     host: str
     port: int
@@ -42,18 +43,18 @@ class MailServer:
     username: str | None = None
     password: Secret | None = None
     cafile: Path | None = None
-    """Authorities to trust besides those of this machine."""
+    """PEM file of certificate authorities that are trusted in addition to those of this machine."""
     timeout_s: float = 20.0
 
     @property
     def place(self) -> str:
-        """For people."""
+        """Name of the server in texts that users see."""
         return f"mail server {self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail; `message_id` stays the same when it is handed over again, so that it shows once."""
+    """One mail. `message_id` stays the same in every attempt, so that mail programs show it once."""
 
     to: Sequence[str]
     subject: str
@@ -63,27 +64,16 @@ class Mail:
     message_id: str
 
 
-@dataclass(slots=True)
-class DeliveryResult:
-    """What the server said to each recipient."""
-
-    delivered: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    """Address → why it will never be taken (5xx)."""
-    later: dict[str, str] = field(default_factory=dict)
-    """Address → why it may be taken later (4xx)."""
-
-
 def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) -> MailServer | None:
-    """The server of the PSTT_SMTP_* settings; None where no mail is set up.
+    """Returns the server of the PSTT_SMTP_* settings; None if no mail is set up.
 
     Args:
         settings: The settings.
-        variables: The environment and `.env`, for a password by reference.
+        variables: The environment and `.env`, to resolve the reference of a password.
         root: The workspace.
 
     Raises:
-        ConfigError: The settings contradict each other, or the password or a file cannot be had.
+        ConfigError: The settings contradict each other, or the password or the certificate file cannot be read.
     """
     if not settings.PSTT_SMTP_HOST:
         return None
@@ -119,17 +109,17 @@ def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) ->
 
 
 class MailSession:
-    """An open, authenticated session with a mail server."""
+    """An open, authenticated SMTP session."""
 
     def __init__(self, server: MailServer, smtp: smtplib.SMTP) -> None:
         self._server = server
         self._smtp = smtp
 
     def send(self, mail: Mail) -> DeliveryResult:
-        """Hands one mail over; those that the server takes get it whatever it says to the others.
+        """Sends one mail. Recipients that the server accepts get it even if it refuses others.
 
         Raises:
-            NotDelivered: Nobody got it, for a reason that is no recipient's.
+            NotDelivered: No recipient got it, for a reason that is not about a recipient.
         """
         message = _message(mail, self._server.sender)
         with _translated(self._server):
@@ -147,10 +137,10 @@ class MailSession:
 
 @contextmanager
 def connect(server: MailServer) -> Iterator[MailSession]:
-    """Connects, secures, logs in; leaves politely.
+    """Connects, starts TLS and logs in; sends QUIT at the end.
 
     Raises:
-        NotDelivered: With the cause: not reachable, certificate, password, a server without STARTTLS.
+        NotDelivered: The server is not reachable, its certificate is not trusted, it refuses the password, or it has no STARTTLS.
     """
     with _translated(server):
         smtp = _open(server)
@@ -188,7 +178,7 @@ def _message(mail: Mail, sender: str) -> EmailMessage:
     message["To"] = ", ".join(mail.to)
     message["Date"] = format_datetime(mail.date)
     message["Message-ID"] = mail.message_id
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notes in answer
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic replies
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")
     return message
@@ -196,7 +186,7 @@ def _message(mail: Mail, sender: str) -> EmailMessage:
 
 @contextmanager
 def _translated(server: MailServer) -> Iterator[None]:
-    """Every failure in our words."""
+    """Translates every failure of smtplib and ssl to NotDelivered."""
     try:
         yield
     except smtplib.SMTPAuthenticationError as error:
@@ -216,7 +206,7 @@ def _translated(server: MailServer) -> Iterator[None]:
             remedy="ask whoever looks after the mail server; check PSTT_MAIL_FROM",
         ) from None
     except smtplib.SMTPException as error:
-        if isinstance(error.__context__, TimeoutError):  # smtplib takes it for a closed connection
+        if isinstance(error.__context__, TimeoutError):  # smtplib reports it as a closed connection
             raise _no_answer(server) from None
         why = "it closed the connection" if isinstance(error, smtplib.SMTPServerDisconnected) else str(error)
         raise NotDelivered(f"{server.place} broke off", why=why, remedy=_other_security(server)) from None

@@ -12,12 +12,14 @@ from core.errors import ConfigError
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.alert_messages import test_notification
-from core.notify.channels import channel_opener, mail_fact
+from core.notify.channels import channel_factory
 from core.notify.daily_report import DailyReport, make_daily_report
+from core.notify.delivery import Channel, DeliveryResult
 from core.notify.evaluator import AlertRules, Recipients
-from core.notify.outbox import Channel, Outbox
+from core.notify.mail_channel import check_mail
+from core.notify.outbox import Outbox
 from core.notify.rules import load_alerts
-from core.notify.smtp import DeliveryResult, Mail, MailServer, connect, mail_server
+from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.records.opened import OpenWorkspace
 from core.workspace.jobs import load_jobs
 from core.workspace.settings import addresses
@@ -54,7 +56,7 @@ def mail_server_of(opened: OpenWorkspace) -> MailServer | None:
 
 def channels_of(opened: OpenWorkspace) -> Callable[[str], Channel]:
     """Returns a function that opens a channel by its name."""
-    return channel_opener(
+    return channel_factory(
         lambda: mail_server_of(opened),
         lambda: load_alerts(opened.workspace.alerts_file).channels,
         opened.variables,
@@ -102,7 +104,7 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
 def mail_checks(opened: NotifyingWorkspace, now: datetime) -> Iterator[CheckResult]:
     """Yields what `doctor` reports about mail: its set-up, and messages of the last day that were given up."""
     try:
-        yield mail_fact(mail_server_of(opened), addresses(opened.settings.PSTT_MAIL_TO))
+        yield check_mail(mail_server_of(opened), addresses(opened.settings.PSTT_MAIL_TO))
     except ConfigError as error:
         yield CheckResult("fail", "mail", error.text, error.remedy)
     if opened.workspace.ledger_file.exists():
@@ -181,5 +183,5 @@ def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> A
         rules_file=opened.workspace.alerts_file,
         spool_dir=opened.workspace.spool_dir,
         jobs=jobs,
-        told=recipients,
+        recipients=recipients,
     )

@@ -33,6 +33,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     3: (("ledger.sql", "schema_3"),),
     4: (("job_versions.sql", "schema_4"),),
     5: (("scheduled_runs.sql", "schema_5"),),
+    6: (("alerts.sql", "schema_6"),),
 }
 """Version of the file → the `.sql` files and their statements that bring a file of the version before to it, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

@@ -10,7 +10,7 @@ import pytest
 from loguru import logger
 
 from core.admin.logs import start_logging
-from core.notify.channels import channel_problem, doors
+from core.notify.channels import channel_factory, channel_problem
 from core.notify.notification import Notification
 from core.notify.outbox import Outbox, new_message
 from tests.rigs.workspace import log_text
@@ -61,7 +61,9 @@ def office(tmp_path, web):
         def deliver(url: str | None = None) -> Outbox:
             outbox.apply([new_message("alert", "alert 1", "teams", (), NOTIFICATION, NOW)])
             known = {"TEAMS_URL": url or web.url}
-            outbox.deliver(lambda: NOW, doors(lambda: None, lambda: {"teams": "env:TEAMS_URL"}, known, Path()))
+            outbox.deliver(
+                lambda: NOW, channel_factory(lambda: None, lambda: {"teams": "env:TEAMS_URL"}, known, Path())
+            )
             return outbox
 
         yield deliver

@@ -11,9 +11,11 @@ import pytest
 
 from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
-from core.notify.channels import doors, mail_fact
+from core.notify.channels import channel_factory
+from core.notify.delivery import MAIL
+from core.notify.mail_channel import check_mail
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import MAIL, Outbox, new_message
+from core.notify.outbox import Outbox, new_message
 from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.workspace.settings import Settings
 from tests.rigs.certificates import make_certificates
@@ -231,14 +233,14 @@ def test_when_all_recipients_are_refused_the_next_mail_still_leaves(server, rig)
 
 def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
     mails = rig(users={USER: PASSWORD})
-    good = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)), (ANNA,))
+    good = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), (ANNA,))
     assert (good.status, good.text) == (
         "pass",
         f'mail server 127.0.0.1:{mails.port} answers: STARTTLS, certificate verified, logged in as "{USER}"',
     )
-    assert mail_fact(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
-    assert mail_fact(None, ()).status == "warn"
-    nobody = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)), ())
+    assert check_mail(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
+    assert check_mail(None, ()).status == "warn"
+    nobody = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), ())
     assert (nobody.status, "but rules tell nobody" in nobody.text) == ("warn", True)
     assert mails.inbox.mails == []
 
@@ -257,7 +259,7 @@ class Post:
 
     def deliver(self, after: timedelta = timedelta()) -> int:
         self.at += after
-        ways = doors(lambda: self.server, dict, {}, Path())
+        ways = channel_factory(lambda: self.server, dict, {}, Path())
         return self.outbox.deliver(lambda: self.at, ways)
 
 

@@ -36,7 +36,7 @@ class Stage:
     ledger: Ledger
     rules_file: object
     jobs: dict[str, Job]
-    told: Recipients = field(default_factory=lambda: Recipients(mail_to=(LUCA,)))
+    recipients: Recipients = field(default_factory=lambda: Recipients(mail_to=(LUCA,)))
     at: datetime = START
     collected: list[datetime] = field(default_factory=list)
     rules: AlertRules | None = None
@@ -48,7 +48,7 @@ class Stage:
             rules_file=self.rules_file,
             spool_dir=Path(self.rules_file).parent / "spool",
             jobs=lambda: list(self.jobs.values()),
-            told=self.told,
+            recipients=self.recipients,
             collect=lambda: self.collected.append(self.at),
         )
 
@@ -505,7 +505,7 @@ def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage)
 
 
 def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     stage.restart()
     stage.ran(20_000, scheduled_at=START)
     stage.at = datetime(2026, 1, 17, 5, 59, tzinfo=UTC)
@@ -522,7 +522,7 @@ def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
 
 
 def test_the_receipt_names_what_is_missing_and_what_failed(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     other = replace(EXPORT, slug="other", name="Other job")
     gone = replace(EXPORT, slug="gone", name="Gone job")
     stage.jobs = {"export": EXPORT, "other": other, "gone": gone}
@@ -541,7 +541,7 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
 
 
 def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     mail = EmailNotification(True, True, (ANNA,))
     job = replace(EXPORT, export_format="excel", email_notification=mail)
     stage.jobs = {"export": job}
@@ -561,7 +561,7 @@ def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
 
 
 def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     stage.restart()
     run = stage.ledger.start(Plan(EXPORT, Query("q.sql", (Step("select 1"),), {}, ""), "c", "t", START, 100), stage.at)
     outcome = Outcome("succeeded", rows_read=10, acknowledged=8, rejected=2)

@@ -159,9 +159,9 @@ class Life:
             rules_file=self.file,
             spool_dir=self.file.parent / "spool",
             jobs=lambda: [job],
-            told=Recipients(),
+            recipients=Recipients(),
         )
-        found = rules._lateness(job, self.at)
+        found = rules._checks.lateness(job, self.at)
         return "none" if found is None else "late" if found.is_true else "in time"
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import streamlit as st
 
 from core.errors import ConfigError
-from core.notify.outbox import Incident, OutboxMessage
+from core.notify.delivery import OutboxMessage
+from core.notify.incidents import Incident
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
