@@ -1,7 +1,7 @@
-"""The dead man's check: is the runner alive, and has each job succeeded as lately as its calendar says?
+"""The command `health`: whether the runner is alive, and whether each job has succeeded as its calendar requires.
 
-Exit code 1 where not, for the company's own monitoring: it also speaks when the runner, which tells everything else, is
-the one that is gone.
+It is made for external monitoring, which notices by its exit code also that the runner, which reports everything else,
+has stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from core.records.outcomes import latest_due
 
 __all__ = ["health"]
 
-MAIL_WAITS = timedelta(hours=1)
+MAIL_DELAY = timedelta(hours=1)
+"""A message that has waited longer is a warning."""
 
 
 def health(
@@ -29,17 +30,16 @@ def health(
     now: datetime,
     grace_s: float,
 ) -> Iterator[CheckResult]:
-    """One fact a line; contacts nothing.
+    """Yields the results of all checks, from the files and the ledger alone; contacts nothing.
 
     Args:
-        ledger: Heartbeat.
-        ledger: Runs.
-        outbox: Alerts.
-        jobs: All jobs whose files are right.
-        problems: What is wrong with the other files.
-        now: The clock.
-        grace_s: How long after its scheduled time, in seconds, a success may still come; a job's `timeout_s` where that
-            is longer.
+        ledger: Heartbeat, scheduled runs and runs.
+        outbox: Incidents and messages.
+        jobs: All jobs with a valid file.
+        problems: The problems of the other files.
+        now: The current time.
+        grace_s: How long after its scheduled time, in seconds, a success may still come; a job's `timeout_s` if that is
+            longer.
     """
     yield from _runner(ledger, now)
     for problem in problems:
@@ -111,7 +111,7 @@ def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
             f'"{entry.subject}" did not reach {whom}: {entry.last_error}',
             "python -m core alerts test",
         )
-    late = [entry for entry in outbox.waiting() if now - entry.created_at > MAIL_WAITS]
+    late = [entry for entry in outbox.waiting() if now - entry.created_at > MAIL_DELAY]
     if late:
         text = f"{len(late)} messages wait for more than an hour: {late[-1].last_error or 'no runner delivers them'}"
         yield CheckResult("warn", "outbox", text, "python -m core alerts test says what is wrong")

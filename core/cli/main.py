@@ -253,7 +253,7 @@ def parity(
 
     from core.app import App
     from core.cli.render import parity_document, parity_lines
-    from core.files.parity import compare, differences_into
+    from core.files.parity import compare, write_differences
     from core.files.reader import FileOptions
 
     with App.open(workspace) as opened:
@@ -261,8 +261,8 @@ def parity(
         plan = opened.plan(chosen, now=_now(), at=_moment(at), params=_pairs(param), asked_by=_user())
         keys = [name.strip() for name in key.split(",")] if key else None
         options = FileOptions(separator, encoding, decimal, sheet)
-        with differences_into(csv) if csv else nullcontext() as tell, opened.reading(plan) as reading:
-            found = compare(chosen, plan, reading, file, keys=keys, options=options, tell=tell)
+        with write_differences(csv) if csv else nullcontext() as on_difference, opened.reading(plan) as reading:
+            found = compare(chosen, plan, reading, file, keys=keys, options=options, on_difference=on_difference)
     if as_json:
         _print_json(parity_document(found, limit))
     else:

@@ -18,7 +18,7 @@ from core.model.run import Plan, Reject, Run, Verification
 from core.model.verdict import headline
 
 if TYPE_CHECKING:
-    from core.files.parity import Parity
+    from core.files.parity import ParityResult
     from core.notify.delivery import OutboxMessage
     from core.notify.incidents import Incident
     from core.records.scheduled_runs import ScheduledRun
@@ -480,7 +480,7 @@ def _one_line(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[str]:
+def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> list[str]:
     """The answer first, then what differs."""
     if found.is_equal:
         lines = [f"✔ equal: {_count(found.rows, 'row')}, {_count(len(found.columns), 'column')}"]
@@ -511,8 +511,8 @@ def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[s
         what = f"{difference.column}: job {difference.ours!r}, file {difference.theirs!r}"
         note = f"   ({difference.note})" if difference.note else ""
         lines.append(f"  {difference.key}   {what + note if difference.kind == 'cell' else difference.note}")
-    if found.told > most:
-        lines.append(f"  … --csv FILE writes all {found.told:,}")
+    if found.difference_count > most:
+        lines.append(f"  … --csv FILE writes all {found.difference_count:,}")
     return lines
 
 
@@ -521,7 +521,7 @@ def _by_count(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:
+def parity_document(found: ParityResult, most: int = 1_000) -> dict[str, Any]:
     """The same for programs."""
     from dataclasses import asdict
 

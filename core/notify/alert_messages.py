@@ -1,4 +1,4 @@
-"""What an alert, its end, and the verdict of a run say to people in a mail."""
+"""Texts of the messages about an alert, its end, and the verdict of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 IncidentGroup = Sequence[tuple[Incident, str]]
-"""Episodes of one rule, and what is known of each now."""
+"""Incidents of one rule, each with its current text."""
 
 FOOTER = "Sent by PSTT Kafka, rule {name} of alerts.json; python -m core alerts shows what is open."
 JOB_FOOTER = 'Sent by PSTT Kafka, as "email_notification" of {slug}.job.json says.'
@@ -51,7 +51,7 @@ _NEXT = {
 def alert_notification(
     rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
 ) -> Notification:
-    """Something is wrong; all subjects of one rule at once."""
+    """Makes the message about incidents of one rule that open together."""
     names = [_name(rule, incident, jobs) for incident, _ in group]
     since = min(incident.first_true_at for incident, _ in group)
     critical = "CRITICAL: " if rule.name == "producer_disconnected" else ""
@@ -60,7 +60,7 @@ def alert_notification(
     answer = f"{_together(names)}: {_WHAT[rule.name]} since {local_time(since, timezone)} {timezone}."
     if disables:
         answer += " The job is disabled, so that no more of this happens." if len(names) == 1 else " They are disabled."
-    facts = [
+    details = [
         ("What", f"{rule.title}, for {_span(rule.for_s)}" if rule.for_s else rule.title),
         ("On", ", ".join(names)),
         ("Why", group[0][1] if len(group) == 1 else "see below"),
@@ -68,13 +68,15 @@ def alert_notification(
     ]
     rows = [("which", "what is known"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
     tables = [NotificationTable("Each", rows)] if len(group) > 1 else []
-    return Notification(subject, answer, facts, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name))
+    return Notification(
+        subject, answer, details, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name)
+    )
 
 
 def recovery_notification(
     rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
 ) -> Notification:
-    """It is over."""
+    """Makes the message about incidents of one rule that end together."""
     names = [_name(rule, incident, jobs) for incident, _ in group]
     since = min(incident.opened_at or incident.first_true_at for incident, _ in group)
     subject = f"✔ over: {_together(names)}: no longer {rule.title}"
@@ -95,12 +97,12 @@ def recovery_notification(
 
 
 def failure_notification(run: Run, incident: Incident | None) -> Notification:
-    """A run whose verdict stands and is not green."""
+    """Makes the message about a run that did not succeed and is not repeated by the runner."""
     again = f" (it fails since {local_time(incident.first_true_at, run.timezone)})" if incident else ""
     look = LOOKS[run.verdict]
     subject = f"{look.sign} {run.job_name} {look.word}: {run.error_text or verdict(run)}"
     answer = f"{_heading(run)}: {verdict(run)}{again}."
-    facts = [
+    details = [
         ("What", f"run {run.run_id} {look.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
         ("On", _route(run)),
         ("Why", run.error_text or "no reason is known"),
@@ -113,28 +115,28 @@ def failure_notification(run: Run, incident: Incident | None) -> Notification:
     ]
     if run.acknowledged and not run.is_file:
         commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
-    return Notification(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
 
 def success_notification(run: Run, incident: Incident | None) -> Notification:
-    """A green run; after failures it says that they are over."""
+    """Makes the message about a run that succeeded; after failures it says that they are over."""
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
     over = "works again: " if incident else ""
     done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
     look = LOOKS[run.verdict]
     subject = f"{look.sign} {run.job_name} {look.word}: {over}{run.acknowledged:,} {done}{rejected}"
     answer = f"{_heading(run)}: {verdict(run)}."
-    facts = [("On", _route(run))]
+    details = [("On", _route(run))]
     if incident:
-        facts.append(("Before", f"it failed since {local_time(incident.first_true_at, run.timezone)} {run.timezone}"))
+        details.append(("Before", f"it failed since {local_time(incident.first_true_at, run.timezone)} {run.timezone}"))
     commands = [(f"python -m core show {run.run_id}", "the figures, the SQL, the offsets")]
     if run.rejected:
         commands.append((f"python -m core rejects {run.run_id} --csv rejects.csv", "the rejected rows and why"))
-    return Notification(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
 
 def test_notification(place: str, now: datetime, timezone: str) -> Notification:
-    """A mail that says that mail works."""
+    """Makes the test mail."""
     return Notification(
         "✔ Test of PSTT Kafka: mail arrives – è così",
         "This is a test. Whoever reads it can be told about alerts.",

@@ -1,4 +1,4 @@
-"""The day's receipt: what was due, what arrived, how fast, and what is missing; for people who are no engineers."""
+"""The daily report (`receipt`): what was due, what arrived, how fast, and what is missing, for readers who are no engineers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 WIDEST_ZONES = timedelta(hours=26)
-"""So far apart are two zones at most."""
+"""Largest distance between the local times of two zones."""
 MOST_LISTED_RUNS = 6
-"""A job with more runs is told in sums, and only what is not green one by one."""
+"""A job with more runs is listed as sums, and only its runs that did not succeed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """One job: the scheduled times of the day, in its own time zone, and what became of each."""
+    """One job: the scheduled times of the day, in the job's time zone, and their outcomes."""
 
     slug: str
     name: str
@@ -47,27 +47,27 @@ class JobReport:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The run that counts of each scheduled time that had one."""
+        """The deciding run of each scheduled time that had one."""
         return tuple(outcome.run for outcome in self.outcomes if outcome.run is not None)
 
     @property
     def missing(self) -> tuple[ScheduledOutcome, ...]:
-        """Scheduled times that nobody ran."""
+        """Scheduled times without a run."""
         return self._in("missing")
 
     @property
     def waiting(self) -> tuple[ScheduledOutcome, ...]:
-        """Scheduled times whose run has not begun yet."""
+        """Scheduled times whose run has not started yet."""
         return self._in("waiting")
 
     @property
     def is_green(self) -> bool:
-        """Whether each scheduled time has a green run."""
+        """Whether every scheduled time has succeeded."""
         return all(outcome.has_succeeded for outcome in self.outcomes)
 
     @property
     def is_open(self) -> bool:
-        """Whether it is not green yet, and nothing went wrong so far."""
+        """Whether some times are still running or waiting, and none has failed or is missing."""
         return not self.is_green and all(outcome.has_succeeded or outcome.state in _OPEN for outcome in self.outcomes)
 
     def _in(self, state: OutcomeState) -> tuple[ScheduledOutcome, ...]:
@@ -93,15 +93,15 @@ class TopicReport:
 
 @dataclass(frozen=True, slots=True)
 class DailyReport:
-    """The scheduled times of one day up to now; each job's day is that of its own time zone."""
+    """The scheduled times of one day up to now. The day of each job is that of the job's time zone."""
 
     day: date
     since: datetime
-    """When the day begins in the reader's zone."""
+    """Begin of the day in the reader's zone."""
     until: datetime
-    """When it ends there; now, where it has not ended yet."""
+    """End of the day in the reader's zone; the current time if it has not ended yet."""
     timezone: str
-    """The reader's."""
+    """The reader's zone."""
     jobs: tuple[JobReport, ...]
     topics: tuple[TopicReport, ...]
 
@@ -112,7 +112,7 @@ class DailyReport:
 
     @property
     def rejected(self) -> int:
-        """Rows that the green runs put aside."""
+        """Rows that the successful runs rejected."""
         return sum(run.rejected for job in self.jobs for run in job.runs if run.state == "succeeded")
 
     @property
@@ -129,16 +129,15 @@ class DailyReport:
 def make_daily_report(
     ledger: Ledger, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
 ) -> DailyReport:
-    """Finds out what became of every scheduled time of a day.
+    """Collects the outcome of every scheduled time of a day.
 
     Args:
-        ledger: Runs.
-        ledger: Fires, and since when each job was there.
-        outbox: Reads latencies.
+        ledger: Runs, scheduled runs and the history of job files.
+        outbox: Latencies of the runs.
         jobs: The jobs as they are now.
         day: In each job's own time zone.
-        now: The clock.
-        timezone: The reader's.
+        now: The current time.
+        timezone: The reader's zone.
     """
     zone = ZoneInfo(timezone)
     since, end = (datetime.combine(day + timedelta(days=n), time(), zone) for n in (0, 1))
@@ -156,10 +155,10 @@ def make_daily_report(
 
 
 def _job_report(job: Job, outcomes: Sequence[ScheduledOutcome], ran: Mapping[str, Run]) -> JobReport:
-    """The slots with their runs whole: with files and offsets."""
-    whole = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in outcomes)
+    """Replaces the runs of the outcomes, which were read without files and offsets, by complete ones."""
+    complete = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in outcomes)
     name, timezone = (outcomes[-1].job_name, outcomes[-1].timezone) if outcomes else (job.name, job.timezone)
-    return JobReport(job.slug, name, timezone, tuple(whole))
+    return JobReport(job.slug, name, timezone, tuple(complete))
 
 
 def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicReport, ...]:
@@ -186,7 +185,7 @@ def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicReport, ...]
 
 
 def percentile(counts: Mapping[float, int], share: float) -> float | None:
-    """The value that `share` (0 to 1) of them did not exceed; None: there are none."""
+    """Returns the value that `share` (0 to 1) of the counted values do not exceed; None if there are none."""
     total, seen = sum(counts.values()), 0
     for value in sorted(counts):
         seen += counts[value]
@@ -196,17 +195,17 @@ def percentile(counts: Mapping[float, int], share: float) -> float | None:
 
 
 _SIGNS = "✘…◐✔–"
-"""The worst first."""
+"""Signs of a day, the worst first."""
 
 
 def daily_report_notification(*reports: DailyReport) -> Notification:
-    """The receipts of one or more days as one mail, the newest day first; a day on which nothing was due is left out."""
+    """Makes one mail of the reports of one or more days, the newest first. A day on which nothing was due is left out."""
     reports = tuple(report for report in reports if report.jobs) or reports[:1]
-    recipients = [_summary(report) for report in reports]
+    summaries = [_summary(report) for report in reports]
     days = [_day_text(report) for report in reports]
-    sign = min((sign for sign, _, _ in recipients), key=_SIGNS.index)
-    subject = " · ".join(f"{day}: {short}" for day, (_, short, _) in zip(days, recipients, strict=True))
-    answers = [answer for _, _, answer in recipients]
+    sign = min((sign for sign, _, _ in summaries), key=_SIGNS.index)
+    subject = " · ".join(f"{day}: {short}" for day, (_, short, _) in zip(days, summaries, strict=True))
+    answers = [answer for _, _, answer in summaries]
     if len(reports) > 1:
         answers = [f"{day}: {answer}" for day, answer in zip(days, answers, strict=True)]
     tables = [table for report in reports for table in _tables(report, f", {_day_text(report)}" * (len(reports) > 1))]
@@ -217,9 +216,11 @@ def daily_report_notification(*reports: DailyReport) -> Notification:
     ]
     newest = reports[0]
     now = f"{local_time(newest.until, newest.timezone)} {newest.timezone}"
-    facts = [("Span", f"what was scheduled on {' and on '.join(days)}, up to {now}; days are those of each job's zone")]
+    details = [
+        ("Span", f"what was scheduled on {' and on '.join(days)}, up to {now}; days are those of each job's zone")
+    ]
     footer = "Sent by PSTT Kafka once a day (PSTT_RECEIPT_AT, PSTT_RECEIPT_TO). Rejected rows are listed, not lost."
-    return Notification(f"{sign} {subject}", " ".join(answers), facts, tables, commands, footer)
+    return Notification(f"{sign} {subject}", " ".join(answers), details, tables, commands, footer)
 
 
 def _day_text(report: DailyReport) -> str:
@@ -229,7 +230,7 @@ def _day_text(report: DailyReport) -> str:
 
 
 def _summary(report: DailyReport) -> tuple[str, str, str]:
-    """Sign, what the subject says, and the answer as a sentence."""
+    """Returns the sign, the text for the subject, and the answer as a sentence."""
     bad = [job for job in report.jobs if not (job.is_green or job.is_open)]
     open_ = [job for job in report.jobs if job.is_open]
     rows, due = report.rows, len(report.jobs)
@@ -301,7 +302,7 @@ def _waiting(outcome: ScheduledOutcome) -> str:
 
 
 def daily_report_document(report: DailyReport) -> dict[str, Any]:
-    """The receipt for programs."""
+    """Returns the report as a JSON document."""
     return {
         "ok": report.is_green,
         "day": str(report.day),

@@ -1,4 +1,4 @@
-"""`alerts.json`: when somebody is told, who, and through which channel. Without the file the defaults of each rule hold."""
+"""`alerts.json`: the alert rules, their recipients and the channels. Without the file every rule has its defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["AlertFile", "Rule", "default_alerts", "default_document", "load_aler
 
 ACTIONS = ("mail", "log_error", "log_warning", "disable_job", "collect_garbage")
 OPTIONAL_CHANNEL = "sms"
-"""May be an action without being set up: it then does nothing."""
+"""The channel that a rule may name although it is not set up; the action then does nothing."""
 
 
 def _channel(name: str) -> str:
@@ -33,7 +33,7 @@ class _Shape(BaseModel):
 
 
 class RuleShape(_Shape):
-    """What every rule has. `for_s`: how long the condition has to hold, in seconds."""
+    """Keys of every rule. `for_s`: how long the condition has to hold, in seconds."""
 
     enabled: bool = True
     for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 0
@@ -42,7 +42,7 @@ class RuleShape(_Shape):
 
 
 class SuccessRateShape(RuleShape):
-    """Acknowledged sends of all sends of a job."""
+    """Share of a job's messages that were acknowledged."""
 
     threshold_percent: Annotated[float, Field(ge=0, le=100, strict=False)] = 95
     for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 300
@@ -65,7 +65,7 @@ class DisconnectedShape(RuleShape):
 
 
 class ErrorRateShape(RuleShape):
-    """Failed sends of all sends of a job."""
+    """Share of a job's messages that failed."""
 
     threshold_percent: Annotated[float, Field(ge=0, le=100, strict=False)] = 10
     for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 60
@@ -73,7 +73,7 @@ class ErrorRateShape(RuleShape):
 
 
 class MemoryShape(RuleShape):
-    """The runner's share of the machine's memory."""
+    """Share of the machine's memory that the runner uses."""
 
     threshold_percent: Annotated[float, Field(gt=0, le=100, strict=False)] = 80
     for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 300
@@ -93,7 +93,7 @@ class DamagedShape(RuleShape):
 
 
 class RulesShape(_Shape):
-    """`rules`."""
+    """The key `rules`."""
 
     success_rate: SuccessRateShape = SuccessRateShape()
     latency_p99: LatencyShape = LatencyShape()
@@ -120,12 +120,12 @@ OF_JOBS = ("success_rate", "latency_p99", "error_rate", "job_late")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule as it is in force."""
+    """One rule with its defaults filled in."""
 
     name: RuleName
     enabled: bool
     threshold: float | None
-    """Percent or ms as the name says; None where the condition has no number."""
+    """Percent, or ms for latency_p99; None if the condition has no number."""
     for_s: float
     actions: tuple[str, ...]
     recipients: tuple[str, ...]
@@ -154,7 +154,7 @@ class AlertFile:
 
 
 def load_alerts(path: Path) -> AlertFile:
-    """The rules in force; the defaults where there is no file.
+    """Returns the rules of a file; the defaults if there is no file.
 
     Raises:
         ConfigError: The first problem of the file.
@@ -166,12 +166,16 @@ def load_alerts(path: Path) -> AlertFile:
 
 
 def read_alerts(path: Path) -> tuple[AlertFile | None, list[ConfigError]]:
-    """The rules, or every problem of the file; one that is no JSON raises."""
+    """Returns the rules, or every problem of the file.
+
+    Raises:
+        ConfigError: The file is not JSON.
+    """
     return parse_alerts(read_json_file(path)) if path.exists() else (default_alerts(), [])
 
 
 def parse_alerts(file: JsonFile) -> tuple[AlertFile | None, list[ConfigError]]:
-    """The rules of a file that was read already, or every problem of it."""
+    """Returns the rules of a file that was read already, or every problem of it."""
     try:
         shape = AlertsShape.model_validate(file.document)
     except ValidationError as error:
@@ -181,12 +185,12 @@ def parse_alerts(file: JsonFile) -> tuple[AlertFile | None, list[ConfigError]]:
 
 
 def default_alerts() -> AlertFile:
-    """The rules of a workspace without alerts.json."""
+    """Returns the rules of a workspace without alerts.json."""
     return _alerts(AlertsShape())
 
 
 def default_document() -> str:
-    """alerts.json with every default written out."""
+    """Returns the text of an alerts.json with every default."""
     return json.dumps(AlertsShape().model_dump(), indent=2) + "\n"
 
 

@@ -77,9 +77,6 @@ def send(server: MailServer, *to: str):
         )
 
 
-# ── what a person reads ───────────────────────────────────────────────────────────────────────
-
-
 def test_a_mail_is_read_as_plain_text_and_as_html_with_every_letter(rig, server):
     mails = rig()
     assert send(server(mails), ANNA, CARLO).delivered == [ANNA, CARLO]
@@ -121,9 +118,6 @@ def test_a_subject_of_several_lines_cannot_add_headers(rig, server):
     assert mails.inbox.recipients == [[ANNA]]
     assert mails.inbox.mails[0]["Bcc"] is None
     assert len(mails.inbox.mails[0]["Subject"]) == 200
-
-
-# ── TLS, certificates, passwords ──────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -185,9 +179,6 @@ def test_tls_where_the_server_speaks_plain_smtp_says_so(rig, server):
     assert "PSTT_SMTP_SECURITY is tls" in told(server(mails, security="tls")).remedy
 
 
-# ── down, slow, refusing ──────────────────────────────────────────────────────────────────────
-
-
 def test_a_server_that_is_down_says_where_it_was_looked_for(server, rig):
     mails = rig()
     mails.stop()
@@ -243,9 +234,6 @@ def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
     nobody = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), ())
     assert (nobody.status, "but rules tell nobody" in nobody.text) == ("warn", True)
     assert mails.inbox.mails == []
-
-
-# ── the outbox over it ────────────────────────────────────────────────────────────────────────
 
 
 class Post:
@@ -351,9 +339,6 @@ def test_mail_that_is_not_set_up_waits_and_says_what_to_set(tmp_path):
         office.deliver()
         (entry,) = outbox.waiting()
     assert entry.last_error == "no mail server is set up. set PSTT_SMTP_HOST and PSTT_MAIL_FROM"
-
-
-# ── the settings ──────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_setting_reaches_the_server(tmp_path):

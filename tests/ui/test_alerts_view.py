@@ -1,4 +1,4 @@
-"""Alerts on the page: episodes, rules, messages."""
+"""Alerts on the page: incidents, rules, messages."""
 
 import json
 from datetime import timedelta

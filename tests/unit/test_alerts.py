@@ -1,4 +1,4 @@
-"""Rules → episodes → messages, on a virtual clock over a real ledger; nothing is sent here."""
+"""Rules → incidents → messages, on a virtual clock over a real ledger; nothing is sent here."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -118,9 +118,6 @@ def stage(tmp_path):
         made.restart()
         made.go()
         yield made
-
-
-# ── success rate, error rate, latency ─────────────────────────────────────────────────────────
 
 
 def test_a_success_rate_under_95_percent_is_told_after_five_minutes_once_and_again_when_it_is_over(stage):
@@ -264,7 +261,7 @@ def test_cancelled_and_interrupted_runs_say_nothing_about_the_cluster(stage):
     assert stage.ledger.requests.newest() == []
 
 
-def test_an_episode_outlives_a_restart_and_is_not_told_twice(stage):
+def test_an_incident_outlives_a_restart_and_is_not_told_twice(stage):
     stage.ran(80, 20)
     stage.go(MINUTE - TEN_S)
     stage.restart()
@@ -312,9 +309,6 @@ def test_who_is_named_in_the_job_is_told_of_its_alerts_too(stage):
     stage.go(6 * MINUTE)
     recipients = {entry.kind: entry.recipients for entry in stage.outbox.waiting()}
     assert recipients == {"alert": (LUCA, ANNA), "job": (ANNA,)}
-
-
-# ── connection and memory ─────────────────────────────────────────────────────────────────────
 
 
 def sampled(stage, *, connected: bool, cluster: str = "Kafka Produzione") -> None:
@@ -375,9 +369,6 @@ def test_memory_over_80_percent_for_five_minutes_is_logged_and_garbage_collected
     ]
     assert len(stage.collected) == 1
     assert stage.subjects == []
-
-
-# ── verdicts of jobs ──────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -460,8 +451,6 @@ def test_runs_of_before_the_first_runner_are_not_told(tmp_path, stage):
         assert fresh.subjects == []
 
 
-# ── in time ───────────────────────────────────────────────────────────────────────────────────
-
 BY_SEVEN = replace(EXPORT, expect=Expect(by="07:00"))
 
 
@@ -499,9 +488,6 @@ def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage)
     stage.at = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
     stage.go(5 * MINUTE)
     assert stage.subjects == []
-
-
-# ── the receipt ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
@@ -570,9 +556,6 @@ def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage
     stage.go(TEN_S)
     (receipt,) = stage.outbox.waiting()
     assert receipt.subject == "◐ 17 Jan 2026 so far: every row is accounted for, 8 rows of 1 job, 2 rejected"
-
-
-# ── alerts.json ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_defaults_are_those_of_the_contract(tmp_path):
@@ -680,9 +663,6 @@ def test_check_looks_at_rules_channels_and_mail_settings(tmp_path):
     (tmp_path / "alerts.json").write_text('{"rules": {"late": {}}}', encoding="utf-8")
     (problem,) = [p for p in check(Workspace(tmp_path), {}) if "alerts.json" in p.where]
     assert (problem.where, problem.remedy) == ("alerts.json, line 1, column 12", 'did you mean "job_late"?')
-
-
-# ── never in the way ──────────────────────────────────────────────────────────────────────────
 
 
 def test_what_could_not_be_written_is_found_again_by_the_next_look(stage, monkeypatch):

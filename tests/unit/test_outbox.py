@@ -213,9 +213,6 @@ def test_incidents_and_messages_of_an_older_ledger_are_there_and_go_on(tmp_path,
         assert [i.text for i in outbox.incidents()] == ["all failed; then: over"]
 
 
-# ── what people read ──────────────────────────────────────────────────────────────────────────
-
-
 def test_the_text_is_aligned_and_the_html_escaped():
     notification = Notification(
         "s",

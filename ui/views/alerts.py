@@ -48,7 +48,7 @@ def show() -> None:
         guarded(_test_mail)()
 
 
-# ── episodes ──────────────────────────────────────────────────────────────────────────────────
+# ── incidents ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: str) -> None:
