@@ -35,7 +35,7 @@ from tests.rigs.browser import ARGUMENTS, chromium
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import ROOT, environment, log_text, make_workspace
-from ui.data import FIGURES_S
+from ui.data import CHECK_S
 
 STANDS = """
 window.standing = {}
@@ -316,7 +316,7 @@ def painted(rows: int, days: int, folder: Path) -> None:
             print(
                 f"{name:<34} " + " ".join(f"{standing[part] / 1000:>8.2f}" for part in ("heading", "figures", "charts"))
             )
-            time.sleep(FIGURES_S + 1)  # so that the next visit finds none that are remembered
+            time.sleep(CHECK_S + 1)  # so that the next visit finds no cached figures
         for button in ("7 days", "90 days"):
             _click(tab, lambda text=button: tab.get_by_text(text, exact=True).first.click(), button)
         for view in ("Runs", "Calendar", "Find", "Overview"):
@@ -326,7 +326,7 @@ def painted(rows: int, days: int, folder: Path) -> None:
 
 def _click(tab: Any, click: Any, name: str) -> None:
     """Until the script has run and the page stands still."""
-    time.sleep(FIGURES_S + 1)  # people look before they click; no figures are remembered by then
+    time.sleep(CHECK_S + 1)  # people look before they click; no figures are cached by then
     tab.wait_for_function(IDLE, timeout=60_000)
     began = time.perf_counter()
     click()

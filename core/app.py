@@ -164,7 +164,7 @@ class App(_Moved):
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Runs, scheduled runs, requests, audit and more; runs whose process is gone are marked on opening."""
+        """Everything in the ledger file; runs whose process is gone are marked on opening."""
         ledger = self._open.enter_context(Ledger(self.workspace.ledger_file))
         with suppress(StorageFailed):  # on a full disk they are marked later; the next writer reports it
             ledger.mark_interrupted(datetime.now(UTC))

@@ -11,7 +11,7 @@ from core.errors import SignInNeeded
 from core.records.accounts import Accounts, Caller, Role, local_caller
 from core.workspace.paths import Workspace
 from ui import data
-from ui.doors import COOKIE, is_local_name, oidc_is_set_up
+from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t
 
 __all__ = ["Role", "Visitor", "is_known", "may", "role_word", "visitor"]
@@ -56,7 +56,7 @@ def _known() -> Caller | None:
     return caller
 
 
-@st.cache_data(ttl=data.SOON_S, show_spinner=False, max_entries=256)
+@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=256)
 def _by_cookie(folder: Path, cookie: str) -> Caller | None:
     with Accounts(Workspace(folder).ledger_file) as accounts:
         if not accounts.has_users() and not oidc_is_set_up():
@@ -64,7 +64,7 @@ def _by_cookie(folder: Path, cookie: str) -> Caller | None:
         return accounts.whoami(cookie, data.now()) if cookie else None
 
 
-@st.cache_data(ttl=data.SOON_S, show_spinner=False, max_entries=256)
+@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=256)
 def _by_email(folder: Path, email: str) -> Caller | None:
     with Accounts(Workspace(folder).ledger_file) as accounts:
         return accounts.by_email(email)

@@ -17,14 +17,14 @@ from core.errors import ConfigError, PsttError
 from core.workspace.paths import Workspace
 from ui import data
 from ui.api import api
-from ui.doors import SecurityHeaders, SignInFirst, refuse_open_doors
+from ui.http_security import SecurityHeaders, SignInFirst, require_sign_in_or_loopback
 from ui.no_delay import send_without_delay
 
 
 def _require_closed_doors() -> None:
     """Ends the process where it would let in whoever comes."""
     try:
-        refuse_open_doors(config.get_option("server.address"), Workspace.find(None, os.environ))
+        require_sign_in_or_loopback(config.get_option("server.address"), Workspace.find(None, os.environ))
     except ConfigError as error:
         print(*error_lines(error), sep="\n", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

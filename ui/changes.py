@@ -18,17 +18,17 @@ import streamlit as st
 from core.errors import ConfigError, NotAuthorised, PsttError
 from core.model.job import Job
 from core.model.query import ParameterValue
+from core.sources import find_dialect
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
+from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
     from core.admin.doctor import Fact
-    from core.app import App
     from core.kafka.topic_settings import TopicSetting
-    from core.model.connection import DbType
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.delivery import DeliveryResult
@@ -56,7 +56,7 @@ def require(role: access.Role) -> str:
 
 def _changed() -> None:
     """What was changed is seen at once, in this session and in all others."""
-    data.forget()
+    data.clear_caches()
 
 
 # ── jobs ──────────────────────────────────────────────────────────────────────────────────────
@@ -162,14 +162,6 @@ class Resolved:
     """Why the value cannot be made; empty where it can."""
 
 
-def db_type_of(app: App, connection: str) -> tuple[DbType, bool]:
-    """The type of a connection's database, and whether it may be written."""
-    from core.model.connection import DB_TYPES
-
-    name = app.connections.database_type(connection)
-    return next(known for known in DB_TYPES if known == name), app.connections.allows_writes(connection)
-
-
 def parsed_query(name: str, connection: str) -> ParsedQuery:
     """A query, read for the database of that connection.
 
@@ -177,17 +169,17 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
         ConfigError, SqlError: As `python -m core check`.
     """
     with data.opened() as app:
-        db_type, _ = db_type_of(app, connection)
+        dialect = app.connections.dialect(connection)
         path = app.workspace.query_file(name)
-    return _parsed_query(path, db_type, _stamp(path))
+    return _parsed_query(path, dialect.name, _stamp(path))
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _parsed_query(path: Path, db_type: DbType, stamp: tuple[int, int]) -> ParsedQuery:
+def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
     from core.sql.query import load
 
-    return load(path, db_type)
+    return load(path, find_dialect(db_type))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -269,13 +261,13 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
 
     who = require("operator")
     with data.opened() as app:
-        db_type, writes = db_type_of(app, connection)
+        dialect, writes = app.connections.dialect(connection), app.connections.allows_writes(connection)
         notes = save(
             app.workspace,
             app.ledger,
             name,
             content,
-            db_type=db_type,
+            dialect=dialect,
             allow_writes=writes,
             seen_sha256=seen_sha256,
             who=who,
@@ -309,7 +301,7 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
 
 def users_of_connection(name: str) -> list[str]:
     """The jobs that read from a database connection, for people."""
-    return [_as_user(job) for job in data.jobs()[0] if job.connection == name]
+    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
 
 
 def users_of_cluster(key: str) -> list[str]:
@@ -318,7 +310,7 @@ def users_of_cluster(key: str) -> list[str]:
 
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
-    for job in data.jobs()[0]:
+    for job in all_jobs()[0]:
         with suppress(ConfigError):  # its connection is gone: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
                 found.append(_as_user(job))

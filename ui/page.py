@@ -1,44 +1,31 @@
-"""The script of the page: it is run for every view, and draws the frame around it."""
+"""The script of the page: Streamlit runs it for every view, and it draws the header above the view."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import streamlit as st
 
 from core.errors import PsttError
 from ui import access, data
-from ui.components import frame, problem, sign_in
-from ui.components.links import DETAILS, PAGES
+from ui.components import header, problem, sign_in
+from ui.components.links import SESSION_PAGES
 from ui.language import t
-from ui.views import administration, alerts, calendar, connections, find, jobs, overview, runs
-
-VIEWS = {
-    "overview": (overview, "Overview", ":material/monitoring:"),
-    "jobs": (jobs, "Jobs", ":material/list_alt:"),
-    "runs": (runs, "Runs", ":material/play_circle:"),
-    "calendar": (calendar, "Calendar", ":material/calendar_month:"),
-    "find": (find, "Find", ":material/search:"),
-    "connections": (connections, "Connections", ":material/lan:"),
-    "alerts": (alerts, "Alerts", ":material/notifications:"),
-    "administration": (administration, "Administration", ":material/settings:"),
-}
-
-
-OF_DETAILS = {page: view for (view, _), page in DETAILS.items()}
+from ui.pages import PAGES
 
 
 def main() -> None:
-    """Draws the view that was asked for."""
+    """Draws the view that the address names."""
     st.set_page_config(page_title="PSTT Kafka", page_icon="📦", layout="wide")
-    pages = [
-        st.Page(problem.guarded(view.show), title=t(title), icon=icon, url_path=name, default=name == "overview")
-        for name, (view, title, icon) in VIEWS.items()
-    ]
-    pages += [
-        st.Page(problem.guarded(VIEWS[view][0].show), title=t(VIEWS[view][1]), url_path=page, visibility="hidden")
-        for page, view in OF_DETAILS.items()
-    ]
-    st.session_state[PAGES] = dict(zip([*VIEWS, *OF_DETAILS], pages, strict=True))
-    chosen = st.navigation(pages)
+    pages = {}
+    for page in PAGES:
+        show = problem.guarded(import_module(f"ui.views.{page.name}").show)
+        title = t(page.title)
+        pages[page.name] = st.Page(show, title=title, icon=page.icon, url_path=page.name, default=page is PAGES[0])
+        for address in dict.fromkeys(page.details.values()):
+            pages[address] = st.Page(show, title=title, url_path=address, visibility="hidden")
+    st.session_state[SESSION_PAGES] = pages
+    chosen = st.navigation(list(pages.values()))
     try:
         data.start_log(data.root())
     except PsttError as error:
@@ -47,7 +34,7 @@ def main() -> None:
     if not access.is_known():
         problem.guarded(sign_in.show)()
         st.stop()
-    problem.guarded(frame.show)()
+    problem.guarded(header.show)()
     chosen.run()
 
 

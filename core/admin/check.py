@@ -20,7 +20,7 @@ from core.workspace.paths import Workspace
 from core.workspace.settings import Settings, mistyped, read_env_file, read_settings
 
 if TYPE_CHECKING:
-    from core.model.connection import DbType
+    from core.model.dialect import Dialect
     from core.model.job import Job
     from core.model.query import Query
 
@@ -177,13 +177,13 @@ def _clusters(connections: Connections, settings: Settings | None) -> Iterator[P
 def _job(workspace: Workspace, job: Job, connections: Connections, settings: Settings | None) -> Iterator[Problem]:
     where = f"{job.slug}.job.json"
     try:
-        db_type = connections.database_type(job.connection)
+        dialect = connections.dialect(job.connection)
         writes = connections.allows_writes(job.connection)
     except ConfigError as error:
         yield _error(error, where)
         return
     try:
-        _bind(workspace, job, db_type, writes)
+        _bind(workspace, job, dialect, writes)
     except PsttError as error:
         problem = _error(error, where)
         yield (
@@ -208,7 +208,7 @@ def _output(workspace: Workspace, job: Job, connections: Connections) -> Path:
 
     try:
         writes = connections.allows_writes(job.connection)
-        values = _bind(workspace, job, connections.database_type(job.connection), writes).values
+        values = _bind(workspace, job, connections.dialect(job.connection), writes).values
     except PsttError:  # told already
         values = {name: as_text(value) for name, value in job.parameters.items()}
     environment = connections.environment_of(job.connection)
@@ -235,18 +235,12 @@ def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connection
         found.setdefault(name, job)
 
 
-def _bind(workspace: Workspace, job: Job, db_type: str, allow_writes: bool) -> Query:
+def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool) -> Query:
     from core.run.planning import bound
 
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
-    return bound(path, _known(db_type), job.parameters, now, job.timezone, allow_writes=allow_writes)
-
-
-def _known(db_type: str) -> DbType:
-    from core.model.connection import DB_TYPES
-
-    return next(known for known in DB_TYPES if known == db_type)
+    return bound(path, dialect, job.parameters, now, job.timezone, allow_writes=allow_writes)
 
 
 def _cluster(job: Job, connections: Connections, settings: Settings, where: str) -> Iterator[Problem]:
@@ -263,12 +257,12 @@ def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connecti
     """A query that no job uses is read for the one kind of database there is; with several, its dialect is unknown."""
     from core.sql.query import load
 
-    kinds = {connections.database_type(name) for name in connections.database_names}
+    dialects = {connections.dialect(name) for name in connections.database_names}
     used = {job.query for job in jobs}
     for path in sorted(workspace.queries_dir.glob("*.sql")):
-        if path.name in used or len(kinds) != 1:
+        if path.name in used or len(dialects) != 1:
             continue
         try:
-            load(path, _known(kinds.copy().pop()))
+            load(path, next(iter(dialects)))
         except PsttError as error:
             yield _error(error, path.name)

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
+from core.sources.sqlite import DIALECT
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -54,7 +55,7 @@ ORDER BY ARRIVETIMESTAMP;
 _CONNECTIONS = {
     "default_environment": "collaudo",
     "connections": [
-        {"name": _CONNECTION, "environment": "collaudo", "db_type": "sqlite", "database": _DATABASE},
+        {"name": _CONNECTION, "environment": "collaudo", "db_type": DIALECT.name, "database": _DATABASE},
     ],
     "kafka_connections": {
         "collaudo": {"name": "Kafka Collaudo (mock)", "mock_brokers": 1, "default_topic": "pstt-collaudo"},

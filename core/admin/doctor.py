@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
@@ -27,6 +26,7 @@ from core.model.source import Source
 from core.records.ledger import Ledger
 from core.run.exactly_once import foreign_holder
 from core.run.pending import read_note
+from core.sources import find_dialect
 from core.workspace.identity import Identity, doubt, read_identity
 from core.workspace.secrets import is_reference
 
@@ -308,7 +308,7 @@ def examine_database(connections: Connections, name: str, open_source: OpenSourc
 
 def _database(connections: Connections, name: str, subject: str, open_source: OpenSource) -> Iterator[CheckResult]:
     connection = connections.database(name)
-    missing = _missing_driver(connection.driver) if connection.db_type == "sqlserver" else None
+    missing = find_dialect(connection.db_type).missing(connection.driver)
     if missing:
         yield missing
         return
@@ -323,29 +323,6 @@ def _about(subject: str, fact: CheckResult) -> CheckResult:
     """The fact under our subject: a source says what it found, not whose it is."""
     text = fact.text if fact.subject in ("", subject) else f"{fact.subject}: {fact.text}"
     return CheckResult(fact.status, subject, text, fact.remedy, unreachable=fact.unreachable)
-
-
-def _missing_driver(wanted: str) -> CheckResult | None:
-    """What keeps this machine from speaking to SQL Server at all."""
-    remedy = 'install "ODBC Driver 18 for SQL Server" from Microsoft'
-    if find_spec("pyodbc") is None:
-        return CheckResult("fail", "odbc driver", "the Python package pyodbc is not installed", "pip install pyodbc")
-    try:
-        import pyodbc
-
-        installed = [name for name in pyodbc.drivers() if "sql server" in name.lower() or "freetds" in name.lower()]
-    except ImportError as error:  # on Linux, without unixODBC
-        return CheckResult(
-            "fail", "odbc driver", f"ODBC itself is not installed ({error})", f"install unixODBC, then {remedy}"
-        )
-    if wanted and wanted not in installed and not Path(wanted).is_file():
-        found = ", ".join(installed) or "none"
-        return CheckResult(
-            "fail", "odbc driver", f'"{wanted}" is not installed (found: {found})', f"correct driver, or {remedy}"
-        )
-    return (
-        None if installed or wanted else CheckResult("fail", "odbc driver", "none for SQL Server is installed", remedy)
-    )
 
 
 def _clusters(

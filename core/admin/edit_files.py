@@ -14,7 +14,7 @@ from typing import Any
 
 from core.admin.edit_jobs import NewerEdit, editing
 from core.errors import ConfigError
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.records.ledger import Ledger
@@ -33,7 +33,7 @@ _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
 
 
-def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bool) -> tuple[str, ...]:
+def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: bool) -> tuple[str, ...]:
     """Whether a file can be a query of such a database; what a person should know about it.
 
     Raises:
@@ -48,7 +48,7 @@ def check_query(path: Path, content: bytes, db_type: DbType, *, allow_writes: bo
             why="a query so large is mostly a list of values",
             remedy="put the values into a table and join it",
         )
-    parsed = parse(content, name=path.name, db_type=db_type, file=path)
+    parsed = parse(content, name=path.name, dialect=dialect, file=path)
     parsed.bind({p.name: _example(p) for p in parsed.parameters}, allow_writes=allow_writes)
     return parsed.notes
 
@@ -68,7 +68,7 @@ def save_query(
     name: str,
     content: bytes,
     *,
-    db_type: DbType,
+    dialect: Dialect,
     allow_writes: bool,
     seen_sha256: str,
     who: str,
@@ -81,7 +81,7 @@ def save_query(
         ledger: For the audit.
         name: Below `queries/`.
         content: The whole file.
-        db_type: Whose SQL it is.
+        dialect: Whose SQL it is.
         allow_writes: The connection says so: the read-only gate stays open.
         seen_sha256: Of the file that the change began with; empty: it is a new one.
         who: Who changes it.
@@ -95,7 +95,7 @@ def save_query(
     path = workspace.query_file(name)
     if not _QUERY_NAME.fullmatch(path.name):
         raise ConfigError(f"{name!r} is no name for a query", remedy="use letters, digits, blanks and - _ . with .sql")
-    notes = check_query(path, content, db_type, allow_writes=allow_writes)
+    notes = check_query(path, content, dialect, allow_writes=allow_writes)
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         write_whole(path, content)

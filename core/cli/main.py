@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from core.cli.accounts import token_app, user_app
 from core.errors import ConfigError, PsttError, RunCancelled
+from core.sources import database_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -524,7 +525,9 @@ def preview(
 @app.command()
 def sql(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
-    db_type: Annotated[str, typer.Option("--db-type", help="oracle, sqlserver, postgresql or sqlite.")],
+    db_type: Annotated[
+        str, typer.Option("--db-type", help=f"{', '.join(database_types()[:-1])} or {database_types()[-1]}.")
+    ],
     param: Params_ = None,
     at: At_ = None,
     workspace: Workspace_ = None,

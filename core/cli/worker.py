@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.records.scheduled_runs import ScheduledRun
 from core.run.watchdog import broken_off
+from core.sources import import_driver
 from core.workspace.jobs import SUFFIX, parse_job
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ def warm_up(app: App) -> None:
         "kafka.confluent",
     ]
     with suppress(PsttError):
-        types = {app.connections.database_type(name) for name in app.connections.database_names}
-        names += [f"sources.{db_type}" for db_type in types]
+        types = {app.connections.dialect(name).name for name in app.connections.database_names}
+        for db_type in types:
+            with suppress(ImportError):  # a driver that is not installed: the run that needs it reports that
+                import_driver(db_type)
     for name in names:
         with suppress(ImportError):  # a driver that is not installed is told by the run that needs it
             import_module(f"core.{name}")
@@ -88,7 +91,7 @@ def _plan(app: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], dat
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
         to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
-        plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
+        plan: Plan = app.replay_plan(of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}
         plan = app.plan(job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by)

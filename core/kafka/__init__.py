@@ -1,6 +1,6 @@
-"""Kafka clients, one file each, behind `core.model.all.Publisher`.
+"""The Kafka clients, one module each, behind the protocol `core.model.publisher.Publisher`.
 
-A client is imported when it is opened: nobody pays for one that is not used.
+A client library is imported when a publisher is opened, so an unused one costs nothing.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from core.model.publisher import Publisher
 
 __all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
 
-# Without a handler Python writes warnings to stderr, in the middle of what people read there. "kafka" is
-# kafka-python-ng's own: its threads may still say something when their publisher is closed.
+# Without a handler Python writes warnings to stderr, in the middle of the command's output. "kafka" is
+# kafka-python-ng's own logger: its threads may still log when their publisher is closed.
 for _name in ("pstt.kafka", "kafka"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max_in_flight: int = 5000) -> Publisher:
-    """Opens the client that the cluster's settings name; the brokers are contacted by the first call that needs them.
+    """Opens the client that the cluster's settings name. The brokers are contacted by the first call that needs them.
 
     Args:
-        cluster: Where, and with which settings.
+        cluster: Its addresses and settings.
         transactional_id: The same for every run of one job; None: no transactions.
-        max_in_flight: Messages handed over and not yet reported, at most. 5,000 keep the 99th
-            percentile of the latency near 60 ms at full speed; more only add waiting.
+        max_in_flight: The most messages that are published and not yet reported. 5,000 keep the 99th percentile of the
+            latency near 60 ms at full speed; more only wait longer.
 
     Raises:
-        ConfigError: The settings are incomplete, contradict each other, or ask for something that
-            this client does not have.
+        ConfigError: The settings are incomplete, contradict each other, or ask for something that this client does not
+            support.
     """
     if cluster.client == "kafka-python-ng":
         from core.kafka.kafka_python import KafkaPythonPublisher
@@ -42,7 +42,7 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
 
 
 def bootstrap_servers(cluster: Cluster) -> str:
-    """Where the cluster is reached; for mock brokers, which are started by this, the port they were given."""
+    """Returns the cluster's addresses. Mock brokers are started by this call; their addresses are returned."""
     if not cluster.mock_brokers:
         return cluster.bootstrap_servers
     from core.kafka.mock_cluster import resolved

@@ -1,4 +1,4 @@
-"""Where the lines go that a Kafka client writes into its log: to our logger, and to the diagnosis."""
+"""Sends the log lines of a Kafka client to our logger and to the diagnosis."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["ClientLog"]
 SAME_LINE_S = 30.0
 """librdkafka repeats "connection refused" every 50 ms; one line in 30 s is enough."""
 MAX_LINES = 100
-"""Different lines that are remembered."""
+"""How many different lines are remembered."""
 
 _changing = re.compile(r" \(after \d+ms[^)]*\)|\d+(?=ms)")
 
 
 class ClientLog:
-    """Takes the lines of one client.
+    """Receives the log lines of one client.
 
     Args:
-        diagnosis: Hears every line, as a client tells causes to nobody else.
-        clock: Seconds that only go forward.
+        diagnosis: Receives every line, as a client reports many causes only in its log.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, diagnosis: Diagnosis, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,9 +34,9 @@ class ClientLog:
         self._written: dict[str, float] = {}
 
     def log(self, level: int, form: str, *args: object) -> None:
-        """Writes a line, unless the same one was written within 30 s. confluent-kafka calls it so within poll()."""
+        """Logs a line unless the same one was logged within 30 s. confluent-kafka calls this within poll()."""
         line = self._diagnosis.scrub(form % args if args else form)
-        self._diagnosis.hear(line)
+        self._diagnosis.remember(line)
         same = _changing.sub("", line)
         now = self._clock()
         if now - self._written.get(same, -SAME_LINE_S) < SAME_LINE_S:

@@ -1,4 +1,4 @@
-"""Which of the clusters that are set up now holds a message that was sent before: names and addresses may have changed since."""
+"""Finds the configured cluster that holds a message sent earlier: names and addresses may have changed since."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["cluster_of", "is_same_cluster", "unknown_cluster"]
 def cluster_of(
     sent_to: Destination, clusters: Sequence[Cluster], ids: Mapping[str, str], ask: Callable[[Cluster], str]
 ) -> Cluster | None:
-    """The cluster with the id that was recorded; where none was, the one with the same addresses, else the same name.
+    """Returns the cluster with the recorded id; without one, the cluster with the same address, else the same name.
 
     Args:
         sent_to: What was recorded with the message.
-        clusters: Those that are set up now.
-        ids: Addresses → the id that was found there last; used for a cluster that does not answer.
-        ask: The id that a cluster has now; empty where it does not answer.
+        clusters: The configured clusters.
+        ids: Addresses → the cluster id found there last; used for a cluster that does not answer.
+        ask: Returns the id that a cluster has now; empty if it does not answer.
 
     Returns:
-        None: it is none of them, or nothing was recorded that could tell.
+        None if it is none of them, or nothing was recorded that identifies it.
     """
     likely = sorted(clusters, key=lambda c: (not _has_addresses(c, sent_to), c.name != sent_to.cluster))
     demo = next((c for c in likely if c.mock_brokers and c.name == sent_to.cluster), None)
-    if demo is not None:  # its broker is gone with its run: nobody can be asked
+    if demo is not None:  # its broker ended with its run and cannot be asked
         return demo
     if not sent_to.cluster_id:
         found = (c for c in likely if _has_addresses(c, sent_to))
@@ -46,7 +46,7 @@ def cluster_of(
 
 
 def is_same_cluster(one: Destination, other: Destination) -> bool:
-    """Whether both are one cluster: by its id where both have one, else by an address or the name."""
+    """Returns True if both are the same cluster: by id if both have one, else by an address or the name."""
     if one.cluster_id and other.cluster_id:
         return one.cluster_id == other.cluster_id
     shared = _addresses(one.bootstrap_servers) & _addresses(other.bootstrap_servers)
@@ -56,7 +56,7 @@ def is_same_cluster(one: Destination, other: Destination) -> bool:
 def unknown_cluster(
     sent_to: Destination, problems: Sequence[ConfigError] = (), *, what: str = "this message"
 ) -> ConfigError:
-    """What was sent went to a cluster that none of those in connections.json is; `what` names it for people."""
+    """Returns the error for a cluster that is not in connections.json any more. `what` names what was sent, for the user."""
     known = [
         f'called "{sent_to.cluster}"' if sent_to.cluster else "",
         f"reached at {sent_to.bootstrap_servers}" if sent_to.bootstrap_servers else "",
@@ -73,7 +73,7 @@ def unknown_cluster(
 
 
 def _has_addresses(cluster: Cluster, sent_to: Destination) -> bool:
-    """Whether one address is the same."""
+    """Returns True if they share an address."""
     return not cluster.mock_brokers and not _addresses(cluster.bootstrap_servers).isdisjoint(
         _addresses(sent_to.bootstrap_servers)
     )

@@ -1,4 +1,4 @@
-"""Who a cluster takes this account for and what it lets it do; nothing is sent to find out."""
+"""Asks a cluster which account it has authenticated and what it allows it to do. Nothing is sent to find out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What the first broker that answers shows over TLS."""
+    """The certificate that the first reachable broker presents."""
 
     subject: str
     issuer: str
@@ -34,17 +34,17 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class ClusterRights:
-    """What the cluster says of itself and of this account.
+    """What the cluster reports about itself and this account.
 
-    Operations are Kafka's own words in capitals: `WRITE`, `DESCRIBE`, `CREATE`.
+    Operations are Kafka's own names in capitals: `WRITE`, `DESCRIBE`, `CREATE`.
     """
 
     cluster_id: str
     brokers: int
     cluster_operations: frozenset[str] | None
-    """None: the brokers are too old to tell."""
+    """None: the brokers are too old to report it."""
     topic_operations: dict[str, frozenset[str] | None]
-    """Of the topics that were asked for and are there."""
+    """Of the existing topics that were asked for."""
     certificate: Certificate | None
     """None without TLS, and where certificates are not verified."""
 
@@ -53,13 +53,13 @@ def cluster_rights(cluster: Cluster, topics: Iterable[str], *, timeout_s: float 
     """Asks the cluster what this account may do with it and with these topics, all of which exist.
 
     Raises:
-        BrokerUnavailable, NotAuthorised: It cannot be asked.
+        BrokerUnavailable, NotAuthorised: The cluster cannot be asked.
     """
     from confluent_kafka import KafkaException, TopicCollection
     from confluent_kafka.admin import AdminClient
 
     diagnosis = Diagnosis(cluster)
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.hear(error.str())}
+    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
     client = AdminClient(config, logger=ClientLog(diagnosis, time.monotonic))
     asked: dict[str, Any] = {"include_authorized_operations": True, "request_timeout": timeout_s}
     wanted = sorted(set(topics))
@@ -79,7 +79,7 @@ def _names(operations: Iterable[Any] | None) -> frozenset[str] | None:
 
 
 def _certificate(cluster: Cluster) -> Certificate | None:
-    """The clients verify it and do not tell it, so it is looked at by a connection of our own."""
+    """Reads the certificate over a connection of its own: the clients verify it and do not return it."""
     if not uses_tls(cluster):
         return None
     for host, port in addresses(cluster.bootstrap_servers):
@@ -100,7 +100,7 @@ def _certificate(cluster: Cluster) -> Certificate | None:
 
 
 def _name(parts: Any) -> str:
-    """The common name, else all of it."""
+    """Returns the common name, else the whole name."""
     pairs = [pair for part in parts or () for pair in part]
     common = [value for name, value in pairs if name == "commonName"]
     return common[0] if common else ", ".join(f"{name}={value}" for name, value in pairs)

@@ -1,4 +1,4 @@
-"""Kafka through confluent-kafka (librdkafka): the default client, and the one with transactions."""
+"""Publisher over confluent-kafka (librdkafka): the default client, and the one with transactions."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from core.model.publisher import Batch, Delivery, TopicInfo, TopicState
 __all__ = ["ConfluentPublisher", "producer_config"]
 
 CHUNK = 1000
-"""Messages handed over between two looks at the reports."""
+"""Messages published between two polls for delivery reports."""
 BEING_MADE_S = 3.0
-"""A topic that is being made on first use is unknown for a moment, just as one that is not."""
+"""A topic that is created on first use is unknown for a moment, like one that does not exist."""
 TRANSACTION_STEP_S = 60.0
-"""For each step with the transaction coordinator, which takes 0.2 to 1 s on a healthy cluster."""
+"""For each request to the transaction coordinator, which takes 0.2 to 1 s on a healthy cluster."""
 
 
 class ConfluentPublisher:
-    """Hands messages to librdkafka and writes its delivery reports into the deliveries.
+    """Publishes through librdkafka and writes its delivery reports into the deliveries.
 
     Args:
-        cluster: Where, and with which settings.
+        cluster: Its addresses and settings.
         transactional_id: None: no transactions.
-        max_in_flight: Messages handed over and not yet reported, at most.
-        clock: Seconds that only go forward.
-        producer: Makes librdkafka's producer from its settings.
+        max_in_flight: The most messages that are published and not yet reported.
+        clock: Monotonic seconds.
+        producer: Creates librdkafka's producer from its settings.
 
     Raises:
-        ConfigError: A setting that librdkafka does not have or refuses; its own words say which.
+        ConfigError: librdkafka does not know a setting or refuses it; its own text says which.
     """
 
     def __init__(
@@ -79,30 +79,30 @@ class ConfluentPublisher:
         self._fatal: PsttError | None = None
         self._errors: dict[tuple[int, str], tuple[float, PsttError]] = {}
         self._newest: dict[tuple[str, bool], dict[int, int]] = {}
-        """Topic, and whether messages were sent alone → partition → the offset acknowledged last to that producer."""
+        """(Topic, whether messages were sent alone) → partition → the last offset acknowledged to that producer."""
         self._is_prepared = False
         self._producer: Producer | None = self._start()
         self._alone: Producer | None = None
-        """Sends each message in a record batch of its own; made when the first one is refused together with others."""
+        """Sends each message in a record batch of its own; created when the first message is refused together with others."""
 
     @property
     def in_flight(self) -> int:
-        """Messages handed over and not yet reported."""
+        """Messages that are published and not yet reported."""
         return self._in_flight
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
-        """Hands messages over; 2 µs each, as nothing is made for one but its report's index."""
+        """Publishes messages; 2 µs each, as the only object created for a message is the index for its report."""
         self._publish(self._live, delivery, indexes, alone=False)
 
     def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
-        """Sends messages through a second producer, which puts one into a record batch."""
+        """Sends messages through a second producer, which puts one message into a record batch."""
         self._require_life()
         if self._alone is None:
             self._alone = self._start(ONE_BY_ONE)
         self._publish(self._alone, delivery, indexes, alone=True)
 
     def fit(self, topic: str) -> None:
-        """Lets the producer go; the next one makes smaller record batches."""
+        """Closes the producer; the next one makes smaller record batches."""
         self._batch_size_bytes = self._refusals.smaller(topic, self._batch_size_bytes)
         self._producer = None
         self._producer = self._live
@@ -126,7 +126,7 @@ class ConfluentPublisher:
             self.poll(0)
 
     def poll(self, timeout_s: float) -> int:
-        """Serves what librdkafka has to say: reports, log lines, errors of its own."""
+        """Serves delivery reports, log lines and errors of librdkafka."""
         if self._producer is None:
             return 0
         before = self._in_flight
@@ -140,7 +140,7 @@ class ConfluentPublisher:
         return before - self._in_flight
 
     def give_up(self, timeout_s: float) -> None:
-        """Purges librdkafka's queues; whatever it never reports is accounted for here."""
+        """Purges librdkafka's queues and sets an error for each message that is never reported."""
         deadline = self._clock() + timeout_s
         for producer in (self._alone, self._producer):
             if producer is None or not self._in_flight:
@@ -149,7 +149,7 @@ class ConfluentPublisher:
             while self._in_flight and len(producer) and self._clock() < deadline:
                 self._serve(producer, 0.1)
         if self._in_flight:
-            # One may still report later; nobody must hear it then.
+            # A message may still be reported later; the report must not be used then.
             self._alone = self._producer = None
         for delivery in self._open:
             for index, partition in enumerate(delivery.partitions):
@@ -160,7 +160,7 @@ class ConfluentPublisher:
         self._in_flight = 0
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Waits for the last reports, then lets go of the connections."""
+        """Waits for the last reports, then closes the connections."""
         deadline = self._clock() + timeout_s
         while self._producer is not None and self._in_flight and self._clock() < deadline:
             self.poll(0.1)
@@ -168,7 +168,7 @@ class ConfluentPublisher:
         self._alone = self._producer = None
 
     def _serve(self, producer: Producer, timeout_s: float) -> None:
-        """Hears reports, log lines and errors. librdkafka's own end is raised there, and is not to reach a person raw."""
+        """Serves callbacks. An exception of librdkafka itself is translated here."""
         try:
             producer.poll(timeout_s)
         except KafkaException as failure:
@@ -195,14 +195,14 @@ class ConfluentPublisher:
                     [("message_id", message_ids[index]), *headers],
                 )  # fmt: skip
             except BufferError:
-                self._hand_over_later(producer, delivery, index, reported)
+                self._publish_when_queue_has_room(producer, delivery, index, reported)
             except KafkaException as error:
                 self._refuse(delivery, index, error.args[0])
 
-    def _hand_over_later(
+    def _publish_when_queue_has_room(
         self, producer: Producer, delivery: Delivery, index: int, reported: Callable[..., None]
     ) -> None:
-        """Waits until librdkafka's queue has room for this very message: another one would overtake it."""
+        """Waits until librdkafka's queue has room for this message: publishing another one first would change their order."""
         batch = delivery.batch
         headers: list[Any] = [("message_id", batch.message_ids[index]), *batch.headers]
         while True:
@@ -220,17 +220,17 @@ class ConfluentPublisher:
 
     def _report_into(self, delivery: Delivery, *, alone: bool) -> Callable[..., None]:
         partitions, offsets, latencies_ms = delivery.partitions, delivery.offsets, delivery.latencies_ms
-        newest = self._newest.setdefault((delivery.batch.topic, alone), {})  # two producers hear in any order
+        newest = self._newest.setdefault((delivery.batch.topic, alone), {})  # two producers report in any order
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             if error is None:
                 partitions[index] = partition = message.partition()
                 offset = message.offset()
-                if offset is None:  # a repeated send whose first answer was lost: it is there, nobody knows where
+                if offset is None:  # a repeated send whose first response was lost: it is stored, at an unknown offset
                     offsets[index] = -1
                 else:
                     offsets[index] = offset
-                    # A leader appends and answers in order, so that a lower offset is one of another log.
+                    # A leader appends and acknowledges in order, so a lower offset belongs to another log.
                     if offset <= newest.get(partition, -1):
                         delivery.went_back[partition] = (newest[partition], offset)
                     newest[partition] = offset
@@ -245,7 +245,7 @@ class ConfluentPublisher:
         return report
 
     def _refuse(self, delivery: Delivery, index: int, error: KafkaError) -> None:
-        """The client itself does not take a message."""
+        """Sets the error of a message that the client itself refuses."""
         self._in_flight -= 1
         delivery.pending -= 1
         if not delivery.pending:
@@ -261,34 +261,34 @@ class ConfluentPublisher:
             raise self._fatal
 
     def prepare_once(self, control_topic: str) -> None:
-        """Fences earlier holders of the transactional id, then makes the control topic if it is missing."""
+        """Fences earlier holders of the transactional id, then creates the control topic if it does not exist."""
         self._prepare()
         if control_topic not in self._metadata(TRANSACTION_STEP_S).topics:
-            if not self.cluster.mock_brokers:  # which know no CreateTopics
+            if not self.cluster.mock_brokers:  # mock brokers know no CreateTopics
                 self._control(control_topic).make(TRANSACTION_STEP_S)
             self.require_topic(control_topic)
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
-        """Reads the control topic to its end; what belongs to no committed transaction is not seen."""
+        """Reads the committed records of the control topic to its end."""
         found = self._metadata(TRANSACTION_STEP_S).topics.get(control_topic)
         if found is None:
             return {}
         return self._control(control_topic).newest(keys, len(found.partitions), TRANSACTION_STEP_S)
 
     def begin(self) -> None:
-        """Starts a transaction."""
+        """Begins a transaction."""
         self._prepare()
         with self._steps("begin"):
             self._live.begin_transaction()
 
     def commit(self) -> None:
-        """Commits; asks again while the coordinator only is not ready."""
+        """Commits the transaction; retries while the coordinator is not ready."""
         if self._in_flight:
             raise RuntimeError(f"commit with {self._in_flight} messages under way")
         self._step("commit", lambda: self._live.commit_transaction(TRANSACTION_STEP_S))
 
     def abort(self) -> None:
-        """Aborts; what was sent stays invisible."""
+        """Aborts the transaction; what was sent stays invisible to consumers with read_committed."""
         self.give_up(TRANSACTION_STEP_S)
         self._step("abort", lambda: self._live.abort_transaction(TRANSACTION_STEP_S))
 
@@ -297,7 +297,7 @@ class ConfluentPublisher:
             raise ConfigError("this publisher has no transactions", why="it was opened without a transactional id")
         if self._is_prepared:
             return
-        self._metadata(TRANSACTION_STEP_S)  # says why no broker answers, which init_transactions does not
+        self._metadata(TRANSACTION_STEP_S)  # reports why no broker answers, which init_transactions does not
         try:
             self._step("prepare", lambda: self._live.init_transactions(TRANSACTION_STEP_S))
         except ConfigError as error:
@@ -321,7 +321,7 @@ class ConfluentPublisher:
 
     @contextmanager
     def _steps(self, name: str) -> Iterator[None]:
-        """Translates what a step of a transaction raises."""
+        """Translates the exceptions of a step of a transaction."""
         try:
             yield
         except KafkaException as failure:
@@ -340,7 +340,7 @@ class ConfluentPublisher:
         return ControlTopic(name, self.cluster, self.diagnosis, self._log, self._clock)
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
-        """The topics this account may see, without Kafka's internal ones."""
+        """Returns the topics that this account may see, without Kafka's internal ones."""
         found = self._metadata(timeout_s).topics
         return [
             TopicInfo(name, len(partitions), max((len(p.replicas) for p in partitions.values()), default=0))
@@ -349,13 +349,13 @@ class ConfluentPublisher:
         ]
 
     def brokers(self, timeout_s: float = 10.0) -> list[str]:
-        """`host:port` of every broker."""
+        """Returns `host:port` of every broker."""
         return sorted(f"{broker.host}:{broker.port}" for broker in self._metadata(timeout_s).brokers.values())
 
     def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
-        """Asks for all topics, then for this one by name: that makes it where the cluster makes topics on first use.
+        """Requests the metadata of all topics, then of this one by name, which creates it where the cluster creates topics on use.
 
-        A transaction is void with the first record batch that is over the topic's limit, so that is asked for here.
+        A transaction fails with the first record batch that exceeds the topic's limit, so the limit is requested here.
         """
         self._await_topic(topic, timeout_s)
         largest = None if self.transactional_id is None else self._refusals.facts(topic).largest_bytes
@@ -375,13 +375,13 @@ class ConfluentPublisher:
             self.poll(0.1)
 
     def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
-        """Asks with an admin client of its own, which makes no topic."""
+        """Uses an admin client of its own, which never creates a topic."""
         found = describe_topic(self.cluster, self.diagnosis, self._log, topic, timeout_s, self._clock)
         self.diagnosis.forget()
         return found
 
     def _metadata(self, timeout_s: float, topic: str | None = None) -> Any:
-        """The cluster's own description; waits in growing slices so that a hopeless cause ends it early."""
+        """Returns the cluster's metadata; waits in growing intervals so that a cause that will not go away ends it early."""
         producer = self._live
         asked = {} if topic is None else {"topic": topic}
         deadline = self._clock() + timeout_s
@@ -412,13 +412,13 @@ class ConfluentPublisher:
             raise self.diagnosis.setting(words) from None
 
     def _heard(self, error: KafkaError) -> None:
-        self.diagnosis.hear(error.str())
+        self.diagnosis.remember(error.str())
         if error.fatal() and self._fatal is None:
             self._fatal = self._translated(error, "")
 
     @property
     def _live(self) -> Producer:
-        """The producer, started again if it was let go; once it has failed for good, only that error."""
+        """Returns the producer, created again after `fit`; after a fatal error raises that error."""
         self._require_life()
         if self._producer is None:
             self._producer = self._start()
@@ -432,7 +432,7 @@ class ConfluentPublisher:
         return translated(self.diagnosis, error, topic, self.transactional_id)
 
     def _refusal(self, error: KafkaError, batch: Batch, index: int, *, alone: bool) -> PsttError:
-        """What the broker's answer for one message means: for this one, or for its record batch as a whole."""
+        """Returns the error for a refused message: refused by itself, or because of its record batch."""
         once = self.transactional_id is not None
         if family_of(error) == "large":
             if once:
@@ -448,7 +448,7 @@ class ConfluentPublisher:
         return self._refusals.together(batch.topic)
 
     def _error_of(self, error: KafkaError, topic: str) -> PsttError:
-        """One error for all messages that fail in the same second for the same reason."""
+        """Returns one shared error for all messages that fail in the same second for the same reason."""
         made_at, known = self._errors.get((error.code(), topic), (0.0, None))
         now = self._clock()
         if known is None or now - made_at > 1.0:

@@ -1,6 +1,6 @@
 """The control topic: one marker for each run that was sent exactly once, compacted by its key.
 
-A marker is written by the run itself, as an ordinary message inside its own transaction.
+A run writes its marker as an ordinary message inside its own transaction.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ControlTopic:
 
     Args:
         name: The topic.
-        cluster: Where it is.
-        diagnosis: Makes the errors.
-        log: Takes the clients' log lines.
-        clock: Seconds that only go forward.
+        cluster: Its cluster.
+        diagnosis: Creates the errors.
+        log: Receives the clients' log lines.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class ControlTopic:
         self._clock = clock
 
     def make(self, timeout_s: float) -> None:
-        """Makes the topic with one partition, compacted; another one may have been quicker.
+        """Creates the topic with one partition, compacted. Another process may create it first.
 
         Raises:
-            NotAuthorised: This account may not make topics; the text says what to ask for.
+            NotAuthorised: This account may not create topics; the text says what to ask for.
         """
         admin = AdminClient(client_config(self._cluster), logger=self._log)
         topic = NewTopic(self.name, 1, -1, config={"cleanup.policy": "compact"})
@@ -68,22 +68,22 @@ class ControlTopic:
                 raise self._error_of(error) from None
 
     def newest(self, keys: Collection[bytes], partitions: int, timeout_s: float) -> dict[bytes, bytes]:
-        """The newest value of each key that is there, by reading everything that is committed.
+        """Returns the newest value of each existing key, by reading all committed records.
 
         Args:
-            keys: Whose values.
-            partitions: How many the topic has.
+            keys: The keys.
+            partitions: The number of partitions of the topic.
             timeout_s: For the whole reading.
 
         Raises:
-            BrokerUnavailable, NotAuthorised: It cannot be read to its end.
+            BrokerUnavailable, NotAuthorised: The topic cannot be read to its end.
         """
         settings = client_config(self._cluster) | {
-            "group.id": CLIENT_ID,  # librdkafka asks for one; it is never joined
+            "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "error_cb": lambda error: self._diagnosis.hear(error.str()),
+            "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
         consumer = Consumer(settings, logger=self._log)
         try:
@@ -110,7 +110,7 @@ class ControlTopic:
                     ended += 1
                 else:
                     raise self._error_of(error)
-        return {key: value for key, value in last.items() if value is not None}  # an empty one: it was deleted
+        return {key: value for key, value in last.items() if value is not None}  # an empty value deletes the key
 
     def _error_of(self, error: KafkaError) -> PsttError:
         return translated(self._diagnosis, error, self.name, None)

@@ -1,7 +1,7 @@
-"""From what a client says to one clear error of ours: what failed, on what, why, what to do next.
+"""Turns what a client reports into one clear error: what failed, on what, why, what to do next.
 
-A client tells the true cause to its log, or to nobody, and ends the message itself as a time-out.
-So the last cause that was heard is kept and put into the error of whatever fails because of it.
+A client often writes the true cause only to its log, or nowhere, and reports the message itself as timed out. So the last
+cause is remembered and becomes part of the error of whatever fails because of it.
 """
 
 from __future__ import annotations
@@ -28,37 +28,38 @@ from core.model.connection import Cluster
 __all__ = ["BrokerObjection", "Diagnosis", "Family", "read_cause"]
 
 Family = Literal[
-    "late",  # no acknowledgement in time
-    "away",  # no broker
-    "busy",  # a broker that cannot now
-    "dropped",  # given up by us
-    "login",  # not let in
-    "denied",  # let in, and may not write to this topic
-    "denied_cluster",  # let in, and may not do this at all
-    "topic",  # no such topic
-    "name",  # no such topic can be
-    "large",  # over the broker's limit
-    "fenced",  # a newer producer took over
-    "setting",  # our settings and the broker do not go together
-    "refused",  # the broker does not want this message
-    "void",  # the transaction or the client is at its end
-    "foreign",  # nothing that a producer is ever told
+    "late",  # not acknowledged in time
+    "away",  # no broker can be reached
+    "busy",  # the broker cannot accept it now
+    "dropped",  # dropped by us
+    "login",  # authentication failed
+    "denied",  # authenticated, without the right to write to this topic
+    "denied_cluster",  # authenticated, without the right to do this at all
+    "topic",  # the topic does not exist
+    "name",  # an illegal topic name
+    "large",  # above the broker's limit
+    "fenced",  # a newer producer has the transactional id
+    "setting",  # our settings and the broker's do not fit
+    "refused",  # the broker does not accept this message
+    "void",  # the transaction or the client has ended
+    "foreign",  # never returned to a producer
 ]
-"""Errors of a client after which a person does the same thing next."""
+"""Errors of a client, grouped by what the user does next."""
 
 BrokerObjection = Literal["record", "time", "policy", "other"]
-"""What a broker objects to: something in the record, its time for certain, a policy of its own, or another record."""
+"""What a broker objects to: the record's content, its time, a policy of the broker, or another record of the batch."""
 
 REMEMBERED_S = 60.0
-"""A cause that was heard longer ago says nothing about what fails now."""
+"""An older cause says nothing about the present failure."""
 PROBED_S = 10.0
-"""Eight thousand messages that time out together are worth one look at the broker."""
+"""Eight thousand messages that time out together justify one probe of the broker."""
 
 VAGUE: frozenset[FailureKind] = frozenset({"closed", "tls", "plain_port", "tls_port", "own_certificate", "login"})
-"""Causes that a client only guesses; a look of our own decides. A broker that goes down in the middle of a login looks
-just as one that refuses it."""
+"""Causes that a client only guesses; a probe decides. A broker that shuts down during a login looks like one that refuses
+the login.
+"""
 GUESSED: frozenset[FailureKind] = frozenset({"closed", "plain_port", "tls_port"})
-"""Of these, all that stays where the look found everything in order: the connection ended."""
+"""The vague causes of which only "the connection ended" remains if the probe finds no fault."""
 
 _PATTERNS: tuple[tuple[str, FailureKind, str], ...] = (
     # librdkafka
@@ -83,7 +84,7 @@ _PATTERNS: tuple[tuple[str, FailureKind, str], ...] = (
 )  # fmt: skip
 
 LEGAL_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
-"""Source: org.apache.kafka.common.internals.Topic. librdkafka calls a topic with another name unknown."""
+"""Source: org.apache.kafka.common.internals.Topic. librdkafka reports a topic with an illegal name as unknown."""
 
 SPOKEN = tuple((re.compile(pattern, re.IGNORECASE), kind, words) for pattern, kind, words in _PATTERNS)
 """What the clients write into their logs and errors → the cause, in our words."""
@@ -159,7 +160,7 @@ KEYS: dict[FailureKind, str] = {
 
 
 def read_cause(words: str) -> Cause | None:
-    """The cause in a line of a client's log, or in the text of its error; None where there is none."""
+    """Returns the cause in a client's log line or error text; None if it has none."""
     for pattern, kind, answer in SPOKEN:
         if found := pattern.search(words):
             parts = {name: (text or "").strip() for name, text in found.groupdict().items()}
@@ -170,12 +171,12 @@ def read_cause(words: str) -> Cause | None:
 
 
 class Diagnosis:
-    """Makes the errors of one cluster; remembers what its client said.
+    """Creates the errors of one cluster and remembers what its client reported.
 
     Args:
-        cluster: Named in each text. Its password never is.
-        clock: Seconds that only go forward.
-        look: Finds out what is wrong with the servers, where the client does not say.
+        cluster: Named in each text; its password never is.
+        clock: Monotonic seconds.
+        look: Probes the brokers when the client does not report a cause.
     """
 
     def __init__(
@@ -193,22 +194,22 @@ class Diagnosis:
         self._seen: tuple[float, Cause | None] | None = None
 
     def of_family(self, family: Family, words: str, topic: str, transactional_id: str | None = None) -> PsttError:
-        """The error for what a client says about one message, or about all.
+        """Returns the error for what a client reports about one message or about all.
 
         Args:
-            family: What a person does next.
+            family: What the user does next.
             words: The client's own text.
-            topic: Where the message was to go; empty where no message is concerned.
-            transactional_id: Given within a transaction, where nothing is sent a second time.
+            topic: The topic of the message; empty if no message is concerned.
+            transactional_id: Set within a transaction, where no message is retried.
         """
         match family:
             case "late":
                 return self.not_delivered(topic)
             case "away":
-                self.hear(words)
+                self.remember(words)
                 return self.no_contact()
             case "login":
-                self.hear(f"Authentication failed: {words}")
+                self.remember(f"Authentication failed: {words}")
                 return self.no_contact()
             case "busy":
                 return self.busy(topic, words)
@@ -230,46 +231,46 @@ class Diagnosis:
                 return self.setting(words)
         return self.refused(topic, words)
 
-    def hear(self, words: str) -> None:
-        """Remembers the cause in what a client says, if there is one."""
+    def remember(self, words: str) -> None:
+        """Remembers the cause in a client's text, if there is one."""
         cause = read_cause(words)
         if cause is None:
             return
-        known = self.heard
-        # "The connection ended" follows upon every cause and must not cover it.
+        known = self.last_cause
+        # "The connection ended" follows every cause and must not replace it.
         if known is None or cause.kind != "closed":
             self._heard = (self._clock(), cause)
 
     def forget(self) -> None:
-        """A broker answered: what was heard before is over."""
+        """Forgets the remembered cause; called when a broker answers."""
         self._heard = self._seen = None
 
     @property
-    def heard(self) -> Cause | None:
-        """What the client said lately."""
+    def last_cause(self) -> Cause | None:
+        """Returns the recent cause that the client reported."""
         if self._heard is None or self._clock() - self._heard[0] > REMEMBERED_S:
             return None
         return self._heard[1]
 
     @property
     def cause(self) -> Cause | None:
-        """Why no broker can be used, by what was heard and, where that is vague, by a look of our own."""
-        heard = self.heard
-        if heard is not None and heard.kind not in VAGUE:
-            return heard
+        """Returns why no broker can be used, from the client's report and, where that is vague, from a probe."""
+        last_cause = self.last_cause
+        if last_cause is not None and last_cause.kind not in VAGUE:
+            return last_cause
         seen = self._looked()
-        if seen is None and heard is not None and heard.kind in GUESSED:
+        if seen is None and last_cause is not None and last_cause.kind in GUESSED:
             return Cause("closed", "the broker ended the connection")
-        return seen or heard
+        return seen or last_cause
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether waiting longer for a broker is vain: somebody has to correct something first."""
-        cause = self.cause if self.heard else None
+        """Returns True if waiting longer does not help: the user has to correct something first."""
+        cause = self.cause if self.last_cause else None
         return cause is not None and not ADVICE[cause.kind].error.is_retriable
 
     def no_contact(self, waited_s: float = 0.0) -> PsttError:
-        """Why no broker answers."""
+        """Returns why no broker answers."""
         cause = self.cause
         waited = f", tried for {waited_s:.0f} s" if waited_s >= 1 else ""
         if cause is None:
@@ -281,7 +282,7 @@ class Diagnosis:
         return self.of_cause(cause, waited)
 
     def of_cause(self, cause: Cause, waited: str = "") -> PsttError:
-        """The error for a cause."""
+        """Returns the error for a cause."""
         advice = ADVICE[cause.kind]
         remedy = advice.remedy
         if cause.kind in ("unknown_host", "unreachable") and not self._is_ours(cause.words):
@@ -293,7 +294,7 @@ class Diagnosis:
         return advice.error(what, why=words, remedy=remedy)
 
     def not_delivered(self, topic: str) -> PsttError:
-        """A message got no acknowledgement in time: the cause if it is known, else only that."""
+        """Returns the error for a message that was not acknowledged in time, with the cause if it is known."""
         waited_s = self.cluster.delivery_timeout_ms / 1000
         cause = self.cause
         if cause is not None:
@@ -305,7 +306,7 @@ class Diagnosis:
         )
 
     def dropped(self, topic: str) -> DeliveryTimeout:
-        """A message that was given up before an answer came."""
+        """Returns the error for a message that was dropped before it was acknowledged."""
         return DeliveryTimeout(
             f'a message for topic "{topic}" of {self.place} was given up',
             why="no acknowledgement before the run ended",
@@ -313,7 +314,7 @@ class Diagnosis:
         )
 
     def too_large_here(self, topic: str, size: int) -> MessageTooLarge:
-        """The client refused a message of `size` bytes."""
+        """Returns the error for a message of `size` bytes that the client refused."""
         return MessageTooLarge(
             f'a message of {size:,} bytes for topic "{topic}" is too large',
             why=f"KAFKA_MAX_REQUEST_SIZE is {self.cluster.max_request_size_bytes:,}",
@@ -321,7 +322,7 @@ class Diagnosis:
         )
 
     def too_large_there(self, topic: str, *, alone: bool) -> PsttError:
-        """The broker refused a message, `alone` or with others that the client had put together with it."""
+        """Returns the error for a message that the broker refused, sent `alone` or in a record batch with others."""
         error = MessageTooLarge if alone else BatchTooLarge
         return error(
             f'a message is too large for topic "{topic}" of {self.place}',
@@ -330,7 +331,7 @@ class Diagnosis:
         )
 
     def topic_missing(self, topic: str) -> TopicMissing:
-        """The topic is not there and will not be made."""
+        """Returns the error for a topic that does not exist and is not created."""
         return TopicMissing(
             f'topic "{topic}" does not exist on {self.place}',
             why="the cluster does not make topics on first use",
@@ -338,7 +339,7 @@ class Diagnosis:
         )
 
     def topic_name(self, topic: str) -> ConfigError:
-        """No topic can be called so."""
+        """Returns the error for an illegal topic name."""
         return ConfigError(
             f'"{topic}" cannot be the name of a topic',
             why="letters, digits, dot, hyphen and underscore are allowed, 249 at most",
@@ -347,7 +348,7 @@ class Diagnosis:
         )
 
     def denied(self, topic: str, what: str = "write to") -> NotAuthorised:
-        """The account was let in, and may not do this."""
+        """Returns the error for an authenticated account that lacks a right on a topic."""
         return NotAuthorised(
             f'{self._user} may not {what} topic "{topic}" of {self.place}',
             why="the broker's access rules (ACL) say no",
@@ -355,7 +356,7 @@ class Diagnosis:
         )
 
     def denied_cluster(self, words: str) -> NotAuthorised:
-        """The account may not do this on the cluster as a whole."""
+        """Returns the error for a right that the account lacks on the whole cluster."""
         return NotAuthorised(
             f"{self._user} may not write to {self.place}",
             why=self.scrub(words),
@@ -363,7 +364,7 @@ class Diagnosis:
         )
 
     def busy(self, topic: str, words: str) -> BrokerUnavailable:
-        """The brokers answer, and cannot take the message now."""
+        """Returns the error for brokers that answer and cannot accept the message now."""
         return BrokerUnavailable(
             f'topic "{topic}" of {self.place} takes no messages now',
             why=self.scrub(words),
@@ -371,7 +372,7 @@ class Diagnosis:
         )
 
     def refused(self, topic: str, words: str) -> RunFailed:
-        """The broker will never take this message."""
+        """Returns the error for a message that the broker never accepts."""
         return RunFailed(
             f'topic "{topic}" of {self.place} refuses a message',
             why=self.scrub(words),
@@ -379,7 +380,7 @@ class Diagnosis:
         )
 
     def fenced(self, transactional_id: str | None) -> RunFailed:
-        """Another producer took over."""
+        """Returns the error for a producer that was fenced by a newer one."""
         return RunFailed(
             f"this run was stopped by {self.place}",
             why=f'a newer run of the same job took over the transactional id "{transactional_id}"',
@@ -387,7 +388,7 @@ class Diagnosis:
         )
 
     def setting(self, words: str, key: str = "") -> ConfigError:
-        """The client or the broker cannot work with these settings."""
+        """Returns the error for settings that the client or the broker does not accept."""
         return ConfigError(
             f"the settings for {self.place} cannot be used",
             why=self.scrub(words),
@@ -396,7 +397,7 @@ class Diagnosis:
         )
 
     def scrub(self, words: str) -> str:
-        """Words of a client without the password, should they ever hold it."""
+        """Removes the password from a client's text, in case it contains it."""
         secret = self.cluster.sasl_password.reveal() if self.cluster.sasl_password else ""
         return words.replace(secret, "***") if secret else words
 
@@ -409,7 +410,7 @@ class Diagnosis:
         return self._seen[1]
 
     def _is_ours(self, words: str) -> bool:
-        """Whether the words are about an address that the user gave, or about none."""
+        """Returns True if the text is about an address from the settings, or about none."""
         if ":" not in words and '"' not in words:
             return True
         return any(

@@ -1,7 +1,7 @@
-"""Kafka through kafka-python-ng, all Python: for machines on which librdkafka cannot be installed.
+"""Publisher over kafka-python-ng, all Python: for machines where librdkafka cannot be installed.
 
-It has no idempotence, no transactions and no delivery time-out. The first two are refused at start;
-the third is kept here.
+It has no idempotence, no transactions and no delivery time-out. The first two are refused when a publisher is opened; the
+third is implemented here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["FAMILIES", "KafkaPythonPublisher", "client_config", "producer_config
 CLIENT_ID = "pstt-kafka"
 BUFFER_BYTES = 33_554_432
 CHUNK = 200
-"""Messages handed over between two looks at the answers: 5 ms of this client's time."""
+"""Messages published between two polls for responses: 5 ms of this client's time."""
 NO_LIMIT = 2**31 - 1
 
 
@@ -47,7 +47,7 @@ class InvalidRecordError(client_errors.BrokerResponseError):  # type: ignore[mis
     description = "The broker failed to validate a record."
 
 
-# kafka-python-ng 2.2.3 takes this answer for an unknown one. Remove with the next version that has it.
+# kafka-python-ng 2.2.3 does not know this error code. Remove with the next version that does.
 if InvalidRecordError.errno not in client_errors.kafka_errors:
     client_errors.InvalidRecordError = client_errors.kafka_errors[InvalidRecordError.errno] = InvalidRecordError
 
@@ -72,7 +72,7 @@ _NAMES: dict[Family, str] = {
     " IncompatibleBrokerVersion InvalidRequiredAcksError UnsupportedVersionError UnsupportedForMessageFormatError"
     " InvalidConfigurationError InvalidPartitionsError InvalidReplicationFactorError InvalidReplicationAssignmentError",
     "refused": "InvalidRecordError InvalidTimestampError InvalidRequestError PolicyViolationError TopicAlreadyExistsError",
-    # Only readers and groups are told these.
+    # Only consumers and groups receive these.
     "foreign": "OffsetOutOfRangeError InvalidFetchRequestError OffsetMetadataTooLargeError CommitFailedError"
     " IllegalGenerationError InconsistentGroupProtocolError InvalidGroupIdError UnknownMemberIdError"
     " InvalidSessionTimeoutError RebalanceInProgressError InvalidCommitOffsetSizeError NonEmptyGroupError"
@@ -82,13 +82,13 @@ _NAMES: dict[Family, str] = {
 FAMILIES: dict[Family, frozenset[type[Exception]]] = {
     family: frozenset(getattr(client_errors, name) for name in names.split()) for family, names in _NAMES.items()
 }
-"""What a person does next → the client's errors after which they do it. A test holds this against every class there is."""
+"""What the user does next → the client's errors. A test checks that every error class of the client is here."""
 
 _FAMILY_OF = {error: family for family, errors in FAMILIES.items() for error in errors}
 
 
 def client_config(cluster: Cluster) -> dict[str, Any]:
-    """What every client of this cluster is given. It holds the password: never log it."""
+    """Returns the settings of every client of this cluster. They contain the password: never log them."""
     config: dict[str, Any] = {
         "bootstrap_servers": [part.strip() for part in cluster.bootstrap_servers.split(",")],
         "client_id": CLIENT_ID,
@@ -102,13 +102,13 @@ def client_config(cluster: Cluster) -> dict[str, Any]:
         config["sasl_plain_username"] = cluster.sasl_username
         config["sasl_plain_password"] = cluster.sasl_password.reveal() if cluster.sasl_password else ""
     if uses_tls(cluster):
-        # The client's own context trusts everybody where no CA file is given.
+        # The client's own context trusts every certificate where no CA file is set.
         config["ssl_context"] = tls_context(cluster)
     return config
 
 
 def producer_config(cluster: Cluster) -> dict[str, Any]:
-    """Every setting of a producer, by kafka-python-ng's names."""
+    """Returns every setting of a producer, by kafka-python-ng's names."""
     return client_config(cluster) | {
         "acks": "all",
         "compression_type": None if cluster.compression_type == "none" else cluster.compression_type,
@@ -118,8 +118,8 @@ def producer_config(cluster: Cluster) -> dict[str, Any]:
         "buffer_memory": max(BUFFER_BYTES, 4 * cluster.max_request_size_bytes),
         "max_block_ms": cluster.request_timeout_ms,
         "max_in_flight_requests_per_connection": cluster.max_in_flight_requests,
-        "kafka_client": _WokenOnce,
-        # The delivery time-out, which is kept here, ends the client's own tries.
+        "kafka_client": _SingleWakeupClient,
+        # The delivery time-out, which is implemented here, ends the client's own retries.
         "retries": NO_LIMIT,
     }
 
@@ -130,39 +130,39 @@ SAID: dict[type[Exception], BrokerObjection] = {
     client_errors.InvalidTimestampError: "time",
     client_errors.PolicyViolationError: "policy",
 }
-"""The answers to a record batch that are about one of its records, and what they object to."""
+"""Errors of a record batch that are about one of its records → what the broker objects to."""
 
 
-class _WokenOnce(KafkaClient):  # type: ignore[misc]
+class _SingleWakeupClient(KafkaClient):  # type: ignore[misc]
     """The client's connections, whose thread is woken once and not again before it is awake.
 
-    Else each message for a record batch that waits writes into a socket, which costs as much as the message itself.
+    Otherwise each message for a waiting record batch writes into a socket, which costs as much as the message itself.
     """
 
     _is_woken = False
 
     def wakeup(self) -> None:
-        """Whoever calls has put its message where the thread looks before it sleeps again."""
+        """The caller has added its message to what the thread checks before it sleeps again."""
         if not self._is_woken:
             self._is_woken = True
             super().wakeup()
 
     def _clear_wake_fd(self) -> None:
         super()._clear_wake_fd()
-        self._is_woken = False  # after the socket was emptied: a wake-up that it swallows is one that never comes
+        self._is_woken = False  # after the socket was emptied: a wake-up that it drops would never arrive
 
 
 class KafkaPythonPublisher:
-    """Hands messages to kafka-python-ng and takes one answer for each record batch that it made of them.
+    """Publishes through kafka-python-ng and reads one response for each record batch that the client made.
 
     Args:
-        cluster: Where, and with which settings.
+        cluster: Its addresses and settings.
         transactional_id: Must be None: this client has no transactions.
-        max_in_flight: Messages handed over and not yet reported, at most.
-        clock: Seconds that only go forward.
+        max_in_flight: The most messages that are published and not yet reported.
+        clock: Monotonic seconds.
 
     Raises:
-        ConfigError: Something is asked for that this client does not have.
+        ConfigError: The settings ask for something that this client does not support.
     """
 
     def __init__(
@@ -183,35 +183,35 @@ class KafkaPythonPublisher:
         self._batch_size_bytes = cluster.batch_size_bytes
         self._producer: KafkaProducer | None = None
         self._alone: KafkaProducer | None = None
-        """Sends each message in a record batch of its own; made when the first one is refused together with others."""
+        """Sends each message in a record batch of its own; created when the first message is refused together with others."""
         self._blocked: PsttError = self.diagnosis.busy("", "")
-        """Why the client took no more messages, the last time that it did not."""
+        """Why the client last refused to accept more messages."""
         self._known_topics: set[str] = set()
         self._newest: dict[tuple[str, int], int] = {}
-        """Topic and partition → the offset acknowledged last."""
+        """(Topic, partition) → the last acknowledged offset."""
         self._in_flight = 0
         self._open: dict[Delivery, float] = {}
-        """Delivery → when its first message was handed over, in seconds of `clock`."""
+        """Delivery → when its first message was published, in seconds of `clock`."""
         self._record_batches: dict[Any, list[tuple[Delivery, int, float]]] = {}
         """The client's future of a record batch → its messages, in the order of their offsets."""
-        self._answers: queue.SimpleQueue[tuple[Any, float]] = queue.SimpleQueue()
-        """Filled by the client's thread: the future of a record batch, and when it was answered."""
+        self._responses: queue.SimpleQueue[tuple[Any, float]] = queue.SimpleQueue()
+        """Filled by the client's thread: the future of a record batch, and when its response came."""
 
     @property
     def in_flight(self) -> int:
-        """Messages handed over and not yet reported."""
+        """Messages that are published and not yet reported."""
         return self._in_flight
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
-        """Hands messages over; the client itself takes 20 µs for each."""
+        """Publishes messages; the client itself needs 20 µs for each."""
         self._publish(self._ready_for, delivery, indexes)
 
     def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
-        """Sends messages through a second producer, which puts one into a record batch."""
+        """Sends messages through a second producer, which puts one message into a record batch."""
         self._publish(self._ready_alone, delivery, indexes)
 
     def fit(self, topic: str) -> None:
-        """Lets the producer go; the next one makes smaller record batches."""
+        """Closes the producer; the next one makes smaller record batches."""
         self._batch_size_bytes = self._refusals.smaller(topic, self._batch_size_bytes)
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -240,29 +240,29 @@ class KafkaPythonPublisher:
             while self._in_flight >= self.max_in_flight:
                 self.poll(0.1)
             chunk = todo[start : start + min(CHUNK, self.max_in_flight - self._in_flight)]
-            taken = self._hand_over(producer, delivery, chunk)
+            taken = self._publish_some(producer, delivery, chunk)
             self.poll(0)
             start += taken
             if taken < len(chunk):
-                # The client waited its time for room or for metadata: the next message would wait as long again.
+                # The client waited its full time for room or metadata; the next message would wait as long again.
                 self._fail(delivery, todo[start:], self._blocked)
                 return
 
     def poll(self, timeout_s: float) -> int:
-        """Takes what the client's thread has answered."""
+        """Processes the responses that the client's thread has received."""
         served = 0
         try:
-            answer = self._answers.get(timeout=timeout_s) if timeout_s > 0 else self._answers.get_nowait()
+            answer = self._responses.get(timeout=timeout_s) if timeout_s > 0 else self._responses.get_nowait()
             while True:
                 served += self._settle(*answer)
-                answer = self._answers.get_nowait()
+                answer = self._responses.get_nowait()
         except queue.Empty:
             if not served:
                 self._keep_delivery_timeout()
         return served
 
     def give_up(self, timeout_s: float) -> None:
-        """Ends the client at once: it cannot drop messages otherwise. The next `publish` starts another."""
+        """Closes the client at once, as it cannot drop messages otherwise. The next `publish` opens another one."""
         producers, self._alone, self._producer = (self._alone, self._producer), None, None
         for producer in producers:
             if producer is not None:
@@ -270,7 +270,7 @@ class KafkaPythonPublisher:
         deadline = self._clock() + timeout_s
         while self._in_flight and (left_s := deadline - self._clock()) > 0:
             try:
-                self._settle(*self._answers.get(timeout=left_s))
+                self._settle(*self._responses.get(timeout=left_s))
             except queue.Empty:
                 break
         for delivery in self._open:
@@ -283,7 +283,7 @@ class KafkaPythonPublisher:
         self._in_flight = 0
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Waits for the last answers, then lets go of the connections."""
+        """Waits for the last responses, then closes the connections."""
         deadline = self._clock() + timeout_s
         while self._producer is not None and self._in_flight and self._clock() < deadline:
             self.poll(0.1)
@@ -295,8 +295,8 @@ class KafkaPythonPublisher:
         self._alone = self._producer = None
         self._relay.end()
 
-    def _hand_over(self, producer: KafkaProducer, delivery: Delivery, chunk: Sequence[int]) -> int:
-        """Hands messages over until the client cannot take one now; how many it took."""
+    def _publish_some(self, producer: KafkaProducer, delivery: Delivery, chunk: Sequence[int]) -> int:
+        """Publishes messages until the client cannot accept one; returns how many it accepted."""
         batch = delivery.batch
         topic, keys, values, message_ids, headers = (
             batch.topic,
@@ -316,7 +316,7 @@ class KafkaPythonPublisher:
             except client_errors.KafkaError as error:
                 self._blocked = self._translated(error, topic)
                 return position
-            # One answer for a whole record batch: a callback for each message costs this client 20 % of its speed.
+            # One callback for a whole record batch: a callback for each message costs this client 20 % of its speed.
             answer = future._produce_future
             members = record_batches.get(answer)
             if members is not None:
@@ -332,16 +332,16 @@ class KafkaPythonPublisher:
 
     def _expect(self, answer: Any) -> None:
         def put(_outcome: object) -> None:
-            self._answers.put((answer, time.perf_counter()))
+            self._responses.put((answer, time.perf_counter()))
 
         answer.add_callback(put)
         answer.add_errback(put)
         if answer.is_done:
-            # It may have been answered between the two steps of add_callback. A second answer is not counted.
+            # The response may have come between the two steps of add_callback. A second one is not counted.
             put(None)
 
     def _settle(self, answer: Any, answered_at_s: float) -> int:
-        """Writes the outcome of one record batch into its deliveries; the number of messages."""
+        """Writes the outcome of one record batch into its deliveries; returns the number of messages."""
         members = self._record_batches.pop(answer, ())
         if answer.exception is not None:
             for delivery, index, _ in members:
@@ -361,7 +361,7 @@ class KafkaPythonPublisher:
         return len(members)
 
     def _note_offsets(self, members: Sequence[tuple[Delivery, int, float]], partition: int, first_offset: int) -> None:
-        """A leader appends and answers in order, so that a lower offset is one of another log."""
+        """Compares offsets: a leader appends and acknowledges in order, so a lower offset belongs to another log."""
         if not members or first_offset < 0:
             return
         delivery = members[0][0]
@@ -372,7 +372,7 @@ class KafkaPythonPublisher:
         self._newest[place] = first_offset + len(members) - 1
 
     def _fail(self, delivery: Delivery, indexes: Sequence[int], error: PsttError) -> None:
-        """Messages that the client never took."""
+        """Sets the error of messages that the client never accepted."""
         for index in indexes:
             delivery.errors[index] = error
         delivery.pending -= len(indexes)
@@ -380,7 +380,7 @@ class KafkaPythonPublisher:
             self._open.pop(delivery, None)
 
     def _keep_delivery_timeout(self) -> None:
-        """Ends what is under way for too long; all of it, as the client cannot end a part."""
+        """Ends what is in flight for too long; all of it, as the client cannot end a part."""
         longest_s = self.cluster.delivery_timeout_ms / 1000
         oldest = min(self._open.values(), default=None)
         if oldest is None or self._clock() - oldest < longest_s:
@@ -395,27 +395,27 @@ class KafkaPythonPublisher:
                     delivery.errors[index] = error
 
     def prepare_once(self, control_topic: str) -> None:
-        """Refused: this client has no transactions."""
+        """Refuses: this client has no transactions."""
         raise no_transactions()
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
-        """Refused: this client has no transactions."""
+        """Refuses: this client has no transactions."""
         raise no_transactions()
 
     def begin(self) -> None:
-        """Refused: this client has no transactions."""
+        """Refuses: this client has no transactions."""
         raise no_transactions()
 
     def commit(self) -> None:
-        """Refused: this client has no transactions."""
+        """Refuses: this client has no transactions."""
         raise no_transactions()
 
     def abort(self) -> None:
-        """Refused: this client has no transactions."""
+        """Refuses: this client has no transactions."""
         raise no_transactions()
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
-        """The topics this account may see, without Kafka's internal ones."""
+        """Returns the topics that this account may see, without Kafka's internal ones."""
         return [
             TopicInfo(name, len(partitions), max((len(p["replicas"]) for p in partitions), default=0))
             for name, (_, partitions) in sorted(self._metadata(None, timeout_s)["topics"].items())
@@ -423,11 +423,11 @@ class KafkaPythonPublisher:
         ]
 
     def brokers(self, timeout_s: float = 10.0) -> list[str]:
-        """`host:port` of every broker."""
+        """Returns `host:port` of every broker."""
         return sorted(f"{b['host']}:{b['port']}" for b in self._metadata(None, timeout_s)["brokers"])
 
     def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
-        """Asks for all topics, then for this one by name: that makes it where the cluster makes topics on first use."""
+        """Requests the metadata of all topics, then of this one by name, which creates it where the cluster creates topics on use."""
         deadline = self._clock() + timeout_s
         found = self._metadata(None, timeout_s)["topics"].get(topic)
         being_made = min(deadline, self._clock() + 3.0)
@@ -441,7 +441,7 @@ class KafkaPythonPublisher:
         self._known_topics.add(topic)
 
     def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
-        """Without the topic's id: this client knows no metadata request that asks for one."""
+        """Returns the state without the topic's id: this client has no metadata request that returns one."""
         deadline = self._clock() + timeout_s
         found = self._metadata(None, timeout_s)
         _, partitions = found["topics"].get(topic, (0, ()))
@@ -461,7 +461,7 @@ class KafkaPythonPublisher:
         return replace(state, partitions={p.partition: LogSpan(earliest[p], ends[p]) for p in places})
 
     def _metadata(self, topics: list[str] | None, timeout_s: float) -> dict[str, Any]:
-        """Cluster, brokers and topics: `{"cluster_id": …, "brokers": […], "topics": {name: (error code, partitions)}}`."""
+        """Returns cluster, brokers and topics: `{"cluster_id": …, "brokers": […], "topics": {name: (error code, partitions)}}`."""
         deadline = self._clock() + timeout_s
         with self._connected(timeout_s) as client:
             future = None
@@ -483,7 +483,7 @@ class KafkaPythonPublisher:
         node = client.least_loaded_node()
         if node is None or not client.ready(node):
             return None
-        # Version 4 is the first with the flag whether a missing topic may be made.
+        # Version 4 is the first with the flag that decides whether a missing topic may be created.
         return client.send(node, MetadataRequest[4](topics=topics, allow_auto_topic_creation=topics is not None))
 
     @contextmanager
@@ -496,7 +496,7 @@ class KafkaPythonPublisher:
 
     def _ready_for(self, topic: str, timeout_s: float) -> KafkaProducer:
         if topic not in self._known_topics:
-            # send() would wait for a topic that is not there, and then name another cause.
+            # send() would wait for a missing topic, and then report another cause.
             self.require_topic(topic, timeout_s)
         if self._producer is None:
             config = producer_config(self.cluster) | {"batch_size": self._batch_size_bytes}
@@ -510,11 +510,11 @@ class KafkaPythonPublisher:
         return self._alone
 
     def _open_client(self, client: Callable[..., Any], config: dict[str, Any], timeout_s: float) -> Any:
-        """Constructs a client, which connects; our own look first, as the client cannot tell causes apart."""
+        """Creates a client, which connects. The broker is probed first, as the client cannot tell causes apart."""
         deadline = self._clock() + timeout_s
         while True:
             cause = None if self.cluster.mock_brokers else probe(self.cluster)
-            # What does not greet as Kafka does may still be a mock, or a proxy: the client decides.
+            # What does not greet like Kafka may still be a mock or a proxy: the client decides.
             if cause is None or cause.kind == "not_kafka":
                 wait_ms = max(1000, int((deadline - self._clock()) * 1000))
                 try:
@@ -533,7 +533,7 @@ class KafkaPythonPublisher:
         if isinstance(failure, AssertionError):
             return self.diagnosis.setting(str(failure))
         if uses_login(self.cluster) and not isinstance(failure, OSError):
-            # Port, TLS and mechanism are in order, as the probe found; what is left is the login itself.
+            # The probe found port, TLS and mechanism in order; what remains is the login itself.
             return self.diagnosis.of_family("login", "", "")
         return self.diagnosis.no_contact(timeout_s)
 
@@ -541,7 +541,7 @@ class KafkaPythonPublisher:
         batch = delivery.batch
         if (
             isinstance(error, client_errors.MessageSizeTooLargeError) and error.args
-        ):  # only the client says more than the code
+        ):  # the client knows more than the code only here
             return self.diagnosis.too_large_here(batch.topic, len(batch.values[index]) + len(batch.keys[index] or b""))
         if _FAMILY_OF.get(type(error)) == "large":
             return self._refusals.size(batch, index) if alone else self._refusals.size_together(batch.topic)
@@ -558,9 +558,9 @@ class KafkaPythonPublisher:
 
 
 class _Relay(logging.Handler):
-    """Takes kafka-python-ng's log lines, as it tells causes to nobody else.
+    """Receives kafka-python-ng's log lines, as it reports causes nowhere else.
 
-    Below INFO they are not wanted: there it writes out whole rows, and its admin client the password.
+    Lines below INFO are not wanted: there it logs whole rows, and its admin client the password.
     """
 
     def __init__(self, log: ClientLog, level: str) -> None:
@@ -578,6 +578,6 @@ class _Relay(logging.Handler):
         self._log.log(record.levelno, "%s", record.getMessage())
 
     def end(self) -> None:
-        """Takes no more lines; when the last one has ended they go where they went before."""
+        """Stops receiving lines; after the last relay has ended they go where they went before."""
         self._source.removeHandler(self)
         self._source.propagate = not any(isinstance(handler, _Relay) for handler in self._source.handlers)

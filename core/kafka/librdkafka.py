@@ -1,4 +1,4 @@
-"""What librdkafka is given, and what it says: its settings, its log lines, its error codes."""
+"""Settings, log levels and error codes of librdkafka."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ __all__ = ["FAMILIES", "client_config", "family_of", "producer_config", "transla
 
 CLIENT_ID = "pstt-kafka"
 QUEUE_KBYTES = 65_536
-"""What librdkafka may hold, whatever the number of messages: keeps a run of 1 MB messages in memory bounds."""
+"""The most that librdkafka buffers: it limits the memory of a run with 1 MB messages."""
 TRANSACTION_TIMEOUT_MS = 900_000
 """The longest that a broker allows by default (transaction.max.timeout.ms)."""
 
 TOPIC_PROPAGATION_MS = 10_000
-"""How long a topic that is not there is waited for. The default, 30 s, is no shorter than the delivery time-out: the
-messages would end as late ones, and be sent again, for a topic that does not exist."""
+"""How long a missing topic is waited for. The default, 30 s, is as long as the delivery time-out: the messages would be
+reported as timed out, and retried, for a topic that does not exist.
+"""
 
 LOG_LEVELS = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
-"""Ours → syslog's, which librdkafka uses."""
+"""Our level → the syslog level that librdkafka uses."""
 
 _NAMES: dict[Family, str] = {
     # retriable
@@ -59,7 +60,7 @@ _NAMES: dict[Family, str] = {
     "void": "_STATE _FATAL _FAIL _CRIT_SYS_RESOURCE _FS _INCONSISTENT _GAPLESS_GUARANTEE _APPLICATION _READ_ONLY _NOENT _NOOP"
     " INVALID_TXN_STATE INVALID_PRODUCER_ID_MAPPING OUT_OF_ORDER_SEQUENCE_NUMBER DUPLICATE_SEQUENCE_NUMBER"
     " UNKNOWN_PRODUCER_ID TRANSACTION_ABORTABLE",
-    # Only readers, groups and brokers among themselves are told these.
+    # Only consumers, groups and brokers among themselves receive these.
     "foreign": "_PARTITION_EOF _UNKNOWN_GROUP _EXISTING_SUBSCRIPTION _ASSIGN_PARTITIONS _REVOKE_PARTITIONS _NO_OFFSET"
     " _KEY_DESERIALIZATION _VALUE_DESERIALIZATION _MAX_POLL_EXCEEDED _ASSIGNMENT_LOST _AUTO_OFFSET_RESET _LOG_TRUNCATION"
     " OFFSET_OUT_OF_RANGE OFFSET_METADATA_TOO_LARGE ILLEGAL_GENERATION INCONSISTENT_GROUP_PROTOCOL INVALID_GROUP_ID"
@@ -78,13 +79,13 @@ FAMILIES: dict[Family, frozenset[int]] = {
     family: frozenset(getattr(KafkaError, name) for name in names.split() if hasattr(KafkaError, name))
     for family, names in _NAMES.items()
 }
-"""What a person does next → the error codes after which they do it. A test holds this against every code there is."""
+"""What the user does next → the error codes. A test checks that every code of librdkafka is here."""
 
 _FAMILY_OF = {code: family for family, codes in FAMILIES.items() for code in codes}
 
 
 def client_config(cluster: Cluster) -> dict[str, Any]:
-    """What every client of this cluster is given, whether it writes, reads or administrates."""
+    """Returns the settings of every client of this cluster: producer, consumer and admin client."""
     config: dict[str, Any] = {
         "bootstrap.servers": cluster.bootstrap_servers,
         "security.protocol": cluster.security_protocol,
@@ -109,7 +110,7 @@ def client_config(cluster: Cluster) -> dict[str, Any]:
 def producer_config(
     cluster: Cluster, *, transactional_id: str | None = None, max_in_flight: int = 5000
 ) -> dict[str, Any]:
-    """Every setting of a producer, by librdkafka's names. It holds the password: never log it."""
+    """Returns every setting of a producer, by librdkafka's names. It contains the password: never log it."""
     config = client_config(cluster) | {
         "acks": "all",
         "enable.idempotence": cluster.enable_idempotence,
@@ -123,7 +124,7 @@ def producer_config(
         "topic.metadata.propagation.max.ms": min(TOPIC_PROPAGATION_MS, cluster.delivery_timeout_ms // 2),
         "retry.backoff.ms": cluster.retry_backoff_ms,
         "retry.backoff.max.ms": min(4 * cluster.retry_backoff_ms, 300_000),
-        # librdkafka's default places keys otherwise than every Java client does.
+        # librdkafka's default partitioner places keys differently from every Java client.
         "partitioner": "murmur2_random",
         "queue.buffering.max.messages": max(2 * max_in_flight, 1000),
         "queue.buffering.max.kbytes": max(QUEUE_KBYTES, 4 * cluster.max_request_size_bytes // 1024),
@@ -140,7 +141,7 @@ SAID: dict[int, BrokerObjection] = {
     KafkaError.POLICY_VIOLATION: "policy",
     KafkaError._INVALID_DIFFERENT_RECORD: "other",
 }
-"""The answers to a message that are about one record of its batch, and what they object to."""
+"""Error codes that are about one record of a batch → what the broker objects to."""
 
 ONE_BY_ONE: dict[str, Any] = {
     "batch.num.messages": 1,
@@ -149,22 +150,22 @@ ONE_BY_ONE: dict[str, Any] = {
     "max.in.flight.requests.per.connection": 1,
     "retry.backoff.ms": 1,
 }
-"""What makes a producer send each message in a record batch of its own."""
+"""Makes a producer send each message in a record batch of its own."""
 
 
 def translated(diagnosis: Diagnosis, error: KafkaError, topic: str, transactional_id: str | None) -> PsttError:
-    """The error of ours for one of librdkafka's; a code that nobody knew yet is retriable if librdkafka says so."""
+    """Returns our error for one of librdkafka's. An unknown code is retriable if librdkafka says so."""
     family = family_of(error) or ("busy" if error.retriable() else "refused")
     return diagnosis.of_family(family, error.str(), topic, transactional_id)
 
 
 def family_of(error: KafkaError) -> Family | None:
-    """What a person does after this error; None for a code that is in no family."""
+    """Returns what the user does after this error; None for a code in no family."""
     return _FAMILY_OF.get(error.code())
 
 
 def void(error: PsttError) -> PsttError:
-    """Within a transaction no message can be tried again by itself: the transaction as a whole is void."""
+    """Returns the error that ends a transaction: within one, no message can be retried by itself."""
     if not error.is_retriable:
         return error
     final = RetriesExhausted(error.what, why=f"{error.why}; the transaction is void", remedy=error.remedy)

@@ -1,6 +1,6 @@
-"""A publisher without a broker: for tests of what stands above it, and for dry runs.
+"""A publisher without a broker, for tests of the layers above and for dry runs.
 
-It keeps the contract of `core.model.all.Publisher` as strictly as the real ones, and fails on request.
+It keeps the contract of `core.model.publisher.Publisher` as strictly as the real ones, and fails on request.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from core.model.publisher import Batch, Delivery, LogSpan, TopicInfo, TopicState
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 
 Fail = Callable[[str, bytes | None, bytes, int], PsttError | None]
-"""Topic, key, value, attempt (from 1) → the error of this one, or None for success."""
+"""(Topic, key, value, attempt from 1) → the error of this attempt, or None for success."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
-    """A message as a topic holds it."""
+    """A message as stored on a topic."""
 
     partition: int
     offset: int
@@ -43,7 +43,7 @@ class MemoryRecord:
 
 @dataclass(slots=True)
 class _Sent:
-    """A message handed over and not yet reported."""
+    """A message that is published and not yet reported."""
 
     delivery: Delivery
     index: int
@@ -57,20 +57,20 @@ class MemoryPublisher:
     """Appends messages to lists.
 
     Args:
-        fail: Asked for each message that is handed over; its error is what the broker answers.
+        fail: Called for each published message; its result is the broker's response.
         fatal: While set, every call that needs the broker raises it, as after a fatal client error.
-        delay_s: Time from handing over to the report.
+        delay_s: Time from publishing to the report.
         partitions: Of every topic.
-        max_in_flight: As in the Protocol.
+        max_in_flight: As in the protocol.
         max_request_size_bytes: The client's limit for key and value of one message.
         max_record_batch_bytes: The broker's limit for a record batch; None: none. What is sent together to one
-            partition is one, up to `batch_size_bytes`. Over the limit all of it fails, as with a real broker.
-        refuse: Asked for each message; its answer is the broker's for a record that it never takes. What is in the same
-            record batch fails with it.
-        batch_size_bytes: The most that is put into one record batch; None: all that is sent together.
+            partition is one batch, up to `batch_size_bytes`. Above the limit all of it fails, as with a real broker.
+        refuse: Called for each message; returns the broker's error for a record that it never accepts. The other
+            messages of its record batch fail with it.
+        batch_size_bytes: The largest record batch; None: everything that is sent together.
         keep: False: only count, for dry runs of any size.
-        topics_made: Topics that exist; None: every topic is made on first use.
-        clock: Seconds that only go forward.
+        topics_made: Existing topics; None: every topic is created on first use.
+        clock: Monotonic seconds.
         sleep: Waits that many seconds.
     """
 
@@ -88,20 +88,20 @@ class MemoryPublisher:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     records: dict[str, list[MemoryRecord]] = field(default_factory=dict)
-    """Topic → what readers (read_committed) see, in the order of acknowledgement."""
+    """Topic → the committed records, in the order of acknowledgement."""
     transactions: int = 0
-    """How many were committed."""
+    """Number of committed transactions."""
     _queue: deque[_Sent] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
     _newest: dict[tuple[str, int], int] = field(default_factory=dict)
-    """Topic and partition → the offset acknowledged last."""
+    """(Topic, partition) → the last acknowledged offset."""
     _makings: dict[str, int] = field(default_factory=dict)
-    """Topic → how often it was made."""
+    """Topic → how often it was created."""
     _uncommitted: list[tuple[str, MemoryRecord]] | None = None
 
     @property
     def in_flight(self) -> int:
-        """Messages handed over and not yet reported."""
+        """Messages that are published and not yet reported."""
         return len(self._queue)
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
@@ -119,7 +119,7 @@ class MemoryPublisher:
             self._put(delivery, index, self._refused_alone(delivery.batch, index))
 
     def fit(self, topic: str) -> None:
-        """Keeps to the limit from now on."""
+        """Keeps record batches within the limit from now on."""
         self.batch_size_bytes = self.max_record_batch_bytes
 
     def _put(self, delivery: Delivery, index: int, refusal: PsttError | None) -> None:
@@ -154,27 +154,27 @@ class MemoryPublisher:
         return served
 
     def give_up(self, timeout_s: float) -> None:
-        """Drops what is queued."""
+        """Drops the queue."""
         while self._queue:
             item = self._queue.popleft()
             item.error = DeliveryTimeout("a message was given up", why="no acknowledgement before the run ended")
             self._report(item)
 
     def prepare_once(self, control_topic: str) -> None:
-        """Transactions need no preparation here."""
+        """Does nothing: transactions need no preparation here."""
         self._require_life()
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
-        """The newest committed values."""
+        """Returns the newest committed values."""
         return {r.key: r.value for r in self.records.get(control_topic, []) if r.key is not None and r.key in keys}
 
     def begin(self) -> None:
-        """From here on records wait for `commit`."""
+        """Begins a transaction."""
         self._require_life()
         self._uncommitted = []
 
     def commit(self) -> None:
-        """Shows what was sent since `begin`."""
+        """Makes visible what was sent since `begin`."""
         self._require_life()
         if self._queue:
             raise RuntimeError(f"commit with {len(self._queue)} messages under way")
@@ -186,22 +186,22 @@ class MemoryPublisher:
         self.transactions += 1
 
     def abort(self) -> None:
-        """Forgets what was sent since `begin`."""
+        """Drops what was sent since `begin`."""
         self.give_up(0)
         self._uncommitted = None
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
-        """The topics that were made or used."""
+        """Returns the topics that were created or used."""
         self._require_life()
         return [TopicInfo(name, self.partitions, 1) for name in sorted({*(self.topics_made or ()), *self._ends})]
 
     def brokers(self, timeout_s: float = 10.0) -> list[str]:
-        """One, which is this process."""
+        """Returns one address, which stands for this process."""
         self._require_life()
         return ["memory:0"]
 
     def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
-        """Fails where `topics_made` is given and lacks the topic."""
+        """Raises if `topics_made` is set and lacks the topic."""
         self._require_life()
         if self.topics_made is not None and topic not in self.topics_made:
             raise TopicMissing(
@@ -211,7 +211,7 @@ class MemoryPublisher:
             )
 
     def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
-        """A topic that was made or used begins at offset 0, and has the same id until `remake`."""
+        """Returns a topic that begins at offset 0 and keeps its id until `remake`."""
         self._require_life()
         if self.topics_made is not None and topic not in self.topics_made:
             return TopicState(topic, "memory", "memory:0")
@@ -220,7 +220,7 @@ class MemoryPublisher:
         return TopicState(topic, "memory", "memory:0", f"{topic}#{self._makings.get(topic, 1)}", spans)
 
     def remake(self, topic: str) -> None:
-        """Deletes the topic and makes it again, as somebody else would in the middle of a run."""
+        """Deletes and creates the topic again, as another user could during a run."""
         self.records.pop(topic, None)
         self._ends.pop(topic, None)
         self._makings[topic] = self._makings.get(topic, 1) + 1
@@ -237,12 +237,12 @@ class MemoryPublisher:
             raise self.fatal
 
     def _partition_of(self, topic: str, key: bytes | None) -> int:
-        # Its own placement: a key is always on the same partition, not on the one that Kafka would choose.
+        # A key always goes to the same partition, not to the one that Kafka would choose.
         seed = self._ends.get(topic, [0])[0] if key is None else zlib.crc32(key)
         return seed % self.partitions
 
     def _refused_together(self, delivery: Delivery, indexes: Sequence[int]) -> dict[int, PsttError]:
-        """Index → why the broker refuses the record batch that it is in."""
+        """Returns index → why the broker refuses the record batch of that message."""
         refused: dict[int, PsttError] = {}
         for members in self._record_batches(delivery.batch, indexes):
             alone = [self._refused_alone(delivery.batch, index) for index in members]
@@ -258,7 +258,7 @@ class MemoryPublisher:
         return refused
 
     def _record_batches(self, batch: Batch, indexes: Sequence[int]) -> Iterator[list[int]]:
-        """What goes to one partition together, cut at `batch_size_bytes`."""
+        """Yields what goes to one partition together, split at `batch_size_bytes`."""
         if self.max_record_batch_bytes is None and self.refuse is None:
             return
         members: dict[int, list[int]] = {}

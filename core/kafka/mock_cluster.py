@@ -1,7 +1,7 @@
 """A Kafka cluster inside this process, for the demo: librdkafka's own mock brokers.
 
-They speak the real protocol on a local port, to any client, and make topics on first use. They keep
-everything in memory and show aborted transactions, so they prove nothing about exactly once.
+They speak the real protocol on a local port, to any client, and create topics on first use. They keep everything in memory
+and show aborted transactions, so they prove nothing about exactly-once delivery.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _running: dict[str, tuple[Producer, str]] = {}
 
 
 def resolved(cluster: Cluster) -> Cluster:
-    """The cluster itself, or, where it asks for mock brokers, with their address and without security."""
+    """Returns the cluster itself or, if it asks for mock brokers, with their address and without security."""
     if not cluster.mock_brokers:
         return cluster
     return replace(cluster, bootstrap_servers=start(cluster.name, cluster.mock_brokers), security_protocol="PLAINTEXT")
 
 
 def start(name: str, brokers: int) -> str:
-    """The address of the mock cluster of that name; it is started once and ends with the process."""
+    """Returns the address of the mock cluster with that name; it is started once and ends with the process."""
     with _lock:
         if name not in _running:
             # The cluster lives as long as this producer, which sends nothing.

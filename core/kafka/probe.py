@@ -1,7 +1,7 @@
-"""A look of our own at a broker's port, for when the client cannot say why it gets no answer.
+"""Probes a broker's port when the client cannot say why it gets no response.
 
-kafka-python-ng answers NoBrokersAvailable to everything, and librdkafka does not tell an expired
-certificate from an unknown authority. One connection and one request tell all of that apart.
+kafka-python-ng reports NoBrokersAvailable for everything, and librdkafka does not tell an expired certificate from an
+unknown authority. One connection and one request tell all of that apart.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from core.model.connection import Cluster
 __all__ = ["Cause", "FailureKind", "addresses", "probe"]
 
 FailureKind = Literal[
-    "unknown_host",  # the name server knows no such host
-    "unreachable",  # refused, no route, no answer
-    "plain_port",  # we speak TLS, the port does not
-    "tls_port",  # the port speaks TLS, we do not
-    "expired",  # the broker's certificate is too old, or too young
-    "wrong_host",  # it was made for another host
-    "unknown_authority",  # it was signed by somebody we do not trust
-    "certificate",  # it fails for another reason
-    "own_certificate",  # the broker wants one of ours, or refuses ours
+    "unknown_host",  # the name server does not know the host
+    "unreachable",  # refused, no route, no response
+    "plain_port",  # we use TLS, the port does not
+    "tls_port",  # the port uses TLS, we do not
+    "expired",  # the broker's certificate has expired or is not valid yet
+    "wrong_host",  # the certificate is for another host
+    "unknown_authority",  # the certificate is signed by an authority that is not trusted
+    "certificate",  # the certificate is invalid for another reason
+    "own_certificate",  # the broker wants a client certificate or refuses ours
     "login",  # user name or password refused
-    "mechanism",  # this way of logging in is not offered
-    "login_wanted",  # we send none, the broker wants one
-    "login_unwanted",  # we send one, the broker takes none
-    "not_kafka",  # something else answers there
-    "silent",  # the connection is taken, and nothing comes back: a broker that is stuck, or another program
-    "closed",  # the connection ends without a word: a broker that goes down, or another program
-    "tls",  # the TLS handshake fails; only a client says this, `probe` looks further
+    "mechanism",  # the broker does not offer this SASL mechanism
+    "login_wanted",  # we send no login, the broker wants one
+    "login_unwanted",  # we send a login, the broker takes none
+    "not_kafka",  # another program answers
+    "silent",  # connected, and no response: a broker that is stuck, or another program
+    "closed",  # the connection ends without a response: a broker that shuts down, or another program
+    "tls",  # the TLS handshake fails; only a client reports this, `probe` is more precise
 ]
 
 BrokerAddress = tuple[str, int]
 """Host and port."""
 
 SECOND_LOOK_S = 1.0
-"""For each further connection to a port on which the first one got no answer."""
+"""For each further connection to a port that did not answer the first one."""
 ILLEGAL_SASL_STATE = 34
 MAX_ANSWER_BYTES = 65_536
 CERTIFICATE_KINDS: dict[int, FailureKind] = {
@@ -60,7 +60,7 @@ CERTIFICATE_KINDS: dict[int, FailureKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why no broker can be used, in a form that a person's next step follows from."""
+    """Why no broker can be used, in a form that determines the user's next step."""
 
     kind: FailureKind
     words: str
@@ -68,7 +68,7 @@ class Cause:
 
 
 def addresses(bootstrap_servers: str) -> list[BrokerAddress]:
-    """Host and port of each server; 9092 where no port is given."""
+    """Returns host and port of each server; 9092 where no port is given."""
     found = []
     for server in filter(None, (part.strip() for part in bootstrap_servers.split(","))):
         host, _, port = server.rpartition("://")[2].rpartition(":")
@@ -79,25 +79,25 @@ def addresses(bootstrap_servers: str) -> list[BrokerAddress]:
 def probe(cluster: Cluster, *, timeout_s: float = 3.0) -> Cause | None:
     """Connects to one server after the other until one is in order.
 
-    It greets and hangs up: no password is sent, so a wrong one is not found out here.
+    It sends a handshake and closes the connection: no password is sent, so a wrong one is not found here.
 
     Args:
-        cluster: Its bootstrap servers are looked at, three at most.
+        cluster: At most three of its bootstrap servers are probed.
         timeout_s: For each of them.
 
     Returns:
-        What is wrong with the first server, or None where one is in order.
+        What is wrong with the first server, or None if one is in order.
     """
     first: Cause | None = None
     for host, port in addresses(cluster.bootstrap_servers)[:3]:
-        cause = _look(cluster, host, port, timeout_s)
+        cause = _probe_one(cluster, host, port, timeout_s)
         if cause is None:
             return None
         first = first or cause
     return first
 
 
-def _look(cluster: Cluster, host: str, port: int, timeout_s: float) -> Cause | None:
+def _probe_one(cluster: Cluster, host: str, port: int, timeout_s: float) -> Cause | None:
     place = f"{host}:{port}"
     try:
         connection = socket.create_connection((host, port), timeout_s)
@@ -109,7 +109,7 @@ def _look(cluster: Cluster, host: str, port: int, timeout_s: float) -> Cause | N
         return Cause("unreachable", f"{place}: {(error.strerror or str(error)).lower()}")
     with connection:
         if not uses_tls(cluster):
-            return _converse(cluster, connection, (host, port))
+            return _handshake(cluster, connection, (host, port))
         return _encrypt(cluster, connection, (host, port))
 
 
@@ -118,7 +118,7 @@ def _encrypt(cluster: Cluster, connection: socket.socket, address: BrokerAddress
     place = f"{host}:{port}"
     try:
         with tls_context(cluster).wrap_socket(connection, server_hostname=host) as encrypted:
-            return _converse(cluster, encrypted, address)
+            return _handshake(cluster, encrypted, address)
     except ssl.SSLCertVerificationError as error:
         kind = CERTIFICATE_KINDS.get(error.verify_code, "certificate")
         return Cause(kind, f"{place}: {error.verify_message.rstrip('.')}")
@@ -130,15 +130,15 @@ def _encrypt(cluster: Cluster, connection: socket.socket, address: BrokerAddress
         return _without_tls(address, place, is_silent=isinstance(error, TimeoutError))
 
 
-def _converse(cluster: Cluster, connection: socket.socket, address: BrokerAddress) -> Cause | None:
-    """Asks for a login, which every Kafka broker answers, also one that wants none."""
+def _handshake(cluster: Cluster, connection: socket.socket, address: BrokerAddress) -> Cause | None:
+    """Sends a SASL handshake, which every Kafka broker answers, also one that wants no login."""
     place = f"{address[0]}:{address[1]}"
-    answer = _asked(connection, cluster.sasl_mechanism or "PLAIN")
-    code, offered = _handshake_answer(answer or b"")
+    answer = _exchange(connection, cluster.sasl_mechanism or "PLAIN")
+    code, offered = _parse_handshake(answer or b"")
     if code is None:
         if not uses_tls(cluster) and _speaks_tls(address):
             return Cause("tls_port", f"{place}: this port speaks TLS")
-        return _no_kafka(address, place, answer)
+        return _not_kafka(address, place, answer)
     if not uses_login(cluster):
         return Cause("login_wanted", f"{place}: the broker offers {offered}") if offered else None
     if code == ILLEGAL_SASL_STATE:
@@ -149,17 +149,17 @@ def _converse(cluster: Cluster, connection: socket.socket, address: BrokerAddres
 
 
 def _without_tls(address: BrokerAddress, place: str, *, is_silent: bool) -> Cause:
-    """Why the port did not answer in TLS: by another connection, without."""
+    """Returns why the port did not answer over TLS, by a second connection without TLS."""
     answer: bytes | None = None if is_silent else b""
     with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
-        answer = _asked(second, "PLAIN") or answer
-    if _handshake_answer(answer or b"")[0] is not None:
+        answer = _exchange(second, "PLAIN") or answer
+    if _parse_handshake(answer or b"")[0] is not None:
         return Cause("plain_port", f"{place}: no TLS is spoken on this port")
-    return _no_kafka(address, place, answer)
+    return _not_kafka(address, place, answer)
 
 
-def _no_kafka(address: BrokerAddress, place: str, answer: bytes | None) -> Cause:
-    """Only what another program did say is laid to the settings: a broker that is stuck or going down says nothing."""
+def _not_kafka(address: BrokerAddress, place: str, answer: bytes | None) -> Cause:
+    """Returns "not Kafka" only for what another program sent: a broker that is stuck or shutting down sends nothing."""
     if answer or _speaks_http(address):
         return Cause("not_kafka", f"{place}: what answers there is not a Kafka broker")
     if answer is None:
@@ -167,11 +167,11 @@ def _no_kafka(address: BrokerAddress, place: str, answer: bytes | None) -> Cause
     return Cause("closed", f"{place}: ends the connection without an answer")
 
 
-def _asked(connection: socket.socket, mechanism: str) -> bytes | None:
-    """What comes back to a greeting; empty: the other side hung up; None: nothing came in time."""
+def _exchange(connection: socket.socket, mechanism: str) -> bytes | None:
+    """Returns the response to a handshake; empty: the connection was closed; None: nothing came in time."""
     try:
         connection.sendall(_handshake_request(mechanism))
-        return _answer(connection)
+        return _read_response(connection)
     except TimeoutError:
         return None
     except ssl.SSLError:
@@ -190,8 +190,8 @@ def _handshake_request(mechanism: str) -> bytes:
     return struct.pack(">i", len(body)) + body
 
 
-def _answer(connection: socket.socket) -> bytes:
-    """One whole response without its length; shorter where the other side ends early."""
+def _read_response(connection: socket.socket) -> bytes:
+    """Reads one whole response without its length; shorter if the connection ends early."""
     received = b""
     size = 4
     while len(received) < size:
@@ -200,7 +200,7 @@ def _answer(connection: socket.socket) -> bytes:
         except TimeoutError:
             if not received:
                 raise
-            break  # another program, whose first words are no length
+            break  # another program, whose first bytes are no length
         if not chunk:
             break
         received += chunk
@@ -209,8 +209,8 @@ def _answer(connection: socket.socket) -> bytes:
     return received[4:]
 
 
-def _handshake_answer(answer: bytes) -> tuple[int | None, str]:
-    """Error code and offered mechanisms; None where this is no answer of a Kafka broker."""
+def _parse_handshake(answer: bytes) -> tuple[int | None, str]:
+    """Returns error code and offered mechanisms; None if this is no response of a Kafka broker."""
     try:
         correlation, code, count = struct.unpack_from(">ihi", answer)
         if correlation != 1 or not -1 <= count < 100:
@@ -226,7 +226,7 @@ def _handshake_answer(answer: bytes) -> tuple[int | None, str]:
 
 
 def _speaks_tls(address: BrokerAddress) -> bool:
-    """Whether a TLS server answers at the other end; its certificate does not matter here."""
+    """Returns True if a TLS server answers; its certificate is not verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -240,7 +240,7 @@ def _speaks_tls(address: BrokerAddress) -> bool:
 
 
 def _speaks_http(address: BrokerAddress) -> bool:
-    """Whether a web server answers at the other end; it waits in silence for the end of what it takes for a line."""
+    """Returns True if a web server answers, which waits silently for the end of what it takes for a line."""
     with contextlib.suppress(OSError), socket.create_connection(address, SECOND_LOOK_S) as second:
         second.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
         return second.recv(16).startswith(b"HTTP/")

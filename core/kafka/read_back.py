@@ -1,6 +1,6 @@
-"""What committed readers find on a topic, quickly: keys, message ids and sizes of millions of records.
+"""Reads the committed records of a topic quickly: keys, message ids and sizes of millions of records.
 
-One record costs 1.1 µs of CPU here, most of it in librdkafka's client for Python, which makes an object of each.
+One record costs 1.1 µs of CPU here, most of it in librdkafka's Python client, which creates an object for each.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from core.model.connection import Cluster
 __all__ = ["Found", "ReadBack"]
 
 Found = tuple[int, int, bytes | None, bytes | None, int]
-"""Partition, offset, key, message id (None: of another writer or run), bytes of the value."""
+"""Partition, offset, key, message id (None: of another producer or run), bytes of the value."""
 AT_ONCE = 5_000
 TURN_S = 0.5
 QUEUED_KBYTES = 8_192
-"""What librdkafka fetches ahead; its default of 64 MB is no faster."""
+"""What librdkafka prefetches; its default of 64 MB is no faster."""
 QUEUE_BACKOFF_MS = 5
-"""How long it rests once it has that much. Its default, 1 s, makes reading four times slower."""
+"""How long it pauses with a full queue. Its default, 1 s, makes reading four times slower."""
 
 
 class ReadBack:
     """A reader of one topic; use it in a `with` statement.
 
     Args:
-        cluster: Where the topic is; its mock brokers are started already.
+        cluster: The topic's cluster; its mock brokers are started already.
         topic: Its name.
-        run_id: Whose messages are told apart from all others.
-        should_stop: Looked at between two blocks.
-        silence_s: How long nothing may come.
-        clock: Seconds that only go forward.
+        run_id: The run whose messages are distinguished from all others.
+        should_stop: Called between two blocks.
+        silence_s: The longest time without a record.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class ReadBack:
         self._clock = clock
         self._diagnosis = Diagnosis(cluster, clock=clock)
         settings = client_config(cluster) | {
-            "group.id": CLIENT_ID,  # librdkafka asks for one; it is never joined
+            "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",  # retention may be faster than this reader
+            "auto.offset.reset": "earliest",  # retention may delete faster than this reads
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": QUEUED_KBYTES,
             "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS,
-            "error_cb": lambda error: self._diagnosis.hear(error.str()),
+            "error_cb": lambda error: self._diagnosis.remember(error.str()),
         }
         self._consumer = Consumer(settings, logger=ClientLog(self._diagnosis, clock))
 
@@ -79,15 +79,15 @@ class ReadBack:
         self._consumer.close()
 
     def records(self, ranges: Mapping[int, range]) -> Iterator[list[Found]]:
-        """Yields every record of these offsets that committed readers see, in blocks.
+        """Yields every committed record of these offsets, in blocks.
 
         Args:
-            ranges: Partition → offsets; empty ones are left out.
+            ranges: Partition → offsets; empty ranges are ignored.
 
         Raises:
             BrokerUnavailable: Nothing came for `silence_s`: no broker, or a transaction that is still open.
-            NotAuthorised, TopicMissing: It may not be read, or is gone.
-            RunCancelled: `should_stop` said so.
+            NotAuthorised, TopicMissing: The topic cannot be read or does not exist any more.
+            RunCancelled: `should_stop` returned True.
         """
         ends = {partition: offsets.stop for partition, offsets in ranges.items() if offsets}
         self._consumer.assign([TopicPartition(self._topic, p, ranges[p].start) for p in ends])
@@ -106,7 +106,7 @@ class ReadBack:
                 raise self._nothing_comes()
 
     def _of_block(self, messages: list[Message], ends: dict[int, int]) -> list[Found]:
-        """The records of a block that are asked for; partitions that have come to their end leave `ends`."""
+        """Returns the requested records of a block; removes partitions that have been read to their end from `ends`."""
         found: list[Found] = []
         mark = self._mark
         for message in messages:
@@ -117,12 +117,12 @@ class ReadBack:
             error = message.error()
             if error is not None:
                 self._note(error)
-                if offset >= end:  # of an end, the offset of what would come next
+                if offset >= end:  # for an end of partition, the offset of the next record
                     self._end(ends, partition)
                 continue
             if offset < end:
                 headers: Any = message.headers()
-                # Our own messages begin with these two headers (`core.kafka`, `core.run.pipeline`).
+                # Our messages begin with these two headers (`core.run.pipeline`, `core.kafka.service`).
                 is_ours = headers and len(headers) > 1 and headers[1] == mark and headers[0][0] == "message_id"
                 found.append((partition, offset, message.key(), headers[0][1] if is_ours else None, len(message)))
             if offset >= end - 1:

@@ -1,4 +1,4 @@
-"""One message as it stands on its topic now, read at its offset: what a reader would be given."""
+"""Reads one record at its offset, as a consumer would receive it now."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TopicMessage:
     value: bytes | None
     headers: Mapping[str, str]
     at: datetime | None
-    """The record's own time; None where the broker keeps none."""
+    """The record's timestamp; None if the broker keeps none."""
 
 
 def read_message(
@@ -41,20 +41,20 @@ def read_message(
     timeout_s: float = 5.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> TopicMessage:
-    """Reads what committed readers find at that offset.
+    """Reads the committed record at an offset.
 
     Args:
-        cluster: Where the topic is.
+        cluster: The topic's cluster.
         topic: Its name.
         partition: From 0.
         offset: In that partition.
-        timeout_s: For all of it, the connecting included.
-        clock: Seconds that only go forward.
+        timeout_s: In total, including connecting.
+        clock: Monotonic seconds.
 
     Raises:
-        ConfigError: The cluster is a demo's, which lived inside the process of its run.
-        BrokerUnavailable, NotAuthorised, TopicMissing: It cannot be read.
-        PsttError: The message is not there any more; says why.
+        ConfigError: The cluster was a demo's, which existed only in the process of its run.
+        BrokerUnavailable, NotAuthorised, TopicMissing: The record cannot be read.
+        PsttError: The record is not on the topic any more; the text says why.
     """
     if cluster.mock_brokers:
         raise ConfigError(
@@ -74,7 +74,7 @@ def read_message(
 
 
 def cluster_id(cluster: Cluster, *, timeout_s: float = 3.0, clock: Callable[[], float] = time.monotonic) -> str:
-    """Asks a cluster for its own id; empty where it does not answer in that time, or has none."""
+    """Asks a cluster for its id; empty if it does not answer in that time, or has none."""
     consumer = _consumer(cluster, Diagnosis(cluster, clock=clock), clock)
     try:
         found: str | None = consumer.list_topics(timeout=timeout_s).cluster_id
@@ -86,16 +86,16 @@ def cluster_id(cluster: Cluster, *, timeout_s: float = 3.0, clock: Callable[[], 
 
 
 def _consumer(cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float]) -> Consumer:
-    """A client that reads at an offset and joins no group."""
+    """Returns a consumer that reads at an offset and joins no group."""
     settings = client_config(cluster) | {
-        "group.id": CLIENT_ID,  # librdkafka asks for one; it is never joined
+        "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 50,
         "queued.min.messages": 1,
-        "error_cb": lambda error: diagnosis.hear(error.str()),
+        "error_cb": lambda error: diagnosis.remember(error.str()),
     }
     return Consumer(settings, logger=ClientLog(diagnosis, clock))
 
@@ -141,7 +141,7 @@ def _offsets(
         error: KafkaError = failure.args[0]
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
             raise diagnosis.no_contact(timeout_s) from None
-        if error.code() == KafkaError._UNKNOWN_PARTITION:  # so it is told for a topic that is not there, too
+        if error.code() == KafkaError._UNKNOWN_PARTITION:  # librdkafka reports this for a missing topic, too
             raise diagnosis.of_family("topic", error.str(), place.topic, None) from None
         raise
     return low, high

@@ -1,4 +1,4 @@
-"""Why a broker refuses a record or a record batch: its answer is a bare code, the reason is in the topic's settings."""
+"""Why a broker refuses a record or a record batch: its response is a bare code, the reason is in the topic's settings."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ ASK_TIMEOUT_S = 5.0
 FRAMING_BYTES = 100
 """What a record batch holds beside its records: 61 bytes, and some that the clients do not count."""
 RECORD_BYTES = 30
-"""The most that a record holds beside key, value and headers, where those are short."""
+"""The most that a record holds beside key, value and headers, if those are short."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What a topic accepts. None: this account may not ask (DescribeConfigs)."""
+    """What a topic accepts. None: this account may not read its settings (DescribeConfigs)."""
 
     largest_bytes: int | None = None
-    """Of a record batch."""
+    """The largest record batch."""
     largest_by: str = ""
-    """The setting that says so."""
+    """The setting that limits it."""
     is_compacted: bool | None = None
     times: str = ""
     """`message.timestamp.before.max.ms=…, message.timestamp.after.max.ms=…`."""
     checked_by: str = ""
-    """The setting by which the broker compares records with a schema; empty: none that is known."""
+    """The setting by which the broker validates records against a schema; empty: none that is known."""
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> TopicFacts:
-        """From the settings of a topic, by name."""
+        """Returns what the settings of a topic, by name, allow."""
         limits = [(int(settings[name]), name) for name in ("max.message.bytes", "segment.bytes") if name in settings]
         largest, by = min(limits, default=(None, ""))
         policy = settings.get("cleanup.policy")
@@ -58,12 +58,12 @@ class TopicFacts:
 
 
 class Refusals:
-    """Makes the errors for refused records of one cluster.
+    """Creates the errors for refused records of one cluster.
 
     Args:
-        cluster: Asked for the settings of a topic when it refuses something, at most once a minute.
+        cluster: Asked for a topic's settings when it refuses something, at most once a minute.
         diagnosis: Names the cluster.
-        clock: Seconds that only go forward.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, cluster: Cluster, diagnosis: Diagnosis, clock: Callable[[], float]) -> None:
@@ -74,7 +74,7 @@ class Refusals:
         self._made: dict[tuple[str, str, bool], MessageRefused] = {}
 
     def facts(self, topic: str) -> TopicFacts:
-        """The topic's settings; nothing is known of them where they cannot be asked for."""
+        """Returns the topic's settings; empty ones if they cannot be read."""
         asked_at, known = self._facts.get(topic, (0.0, None))
         if known is None or self._clock() - asked_at > ASKED_AGAIN_S:
             known = self._asked(topic)
@@ -83,7 +83,7 @@ class Refusals:
         return known
 
     def together(self, topic: str) -> BatchRefused:
-        """For a message whose record batch was refused for one of its records, maybe another one."""
+        """Returns the error for a message whose record batch was refused because of one of its records, perhaps another one."""
         return BatchRefused(
             f'topic "{topic}" of {self._diagnosis.place} refuses a record batch',
             why="one of its records is not accepted",
@@ -91,9 +91,9 @@ class Refusals:
         )
 
     def in_transaction(self, batch: Batch, index: int, words: str, said: BrokerObjection) -> PsttError:
-        """For a message of a record batch that was refused where nothing is sent a second time.
+        """Returns the error for a message of a refused record batch within a transaction, where nothing is retried.
 
-        Clients give one answer for all of them, so the one at fault is found by what the topic wants: a key, or a time.
+        Clients report one error for all of them, so the faulty one is found by what the topic requires: a key, or a time.
         """
         is_compacted = self.facts(batch.topic).is_compacted
         has_key = batch.keys[index] is not None
@@ -106,13 +106,13 @@ class Refusals:
         )
 
     def record(self, batch: Batch, index: int, words: str, said: BrokerObjection = "record") -> MessageRefused:
-        """For a record that the broker refuses for itself.
+        """Returns the error for a record that the broker refuses by itself.
 
         Args:
-            batch: With its topic.
-            index: Which record.
+            batch: The record's batch.
+            index: The record's index in it.
             words: The client's own text.
-            said: What the broker objects to, as far as its code tells.
+            said: What the broker objects to, as far as its code shows.
         """
         topic, has_key = batch.topic, batch.keys[index] is not None
         facts = self.facts(topic)
@@ -139,7 +139,7 @@ class Refusals:
         return made
 
     def size(self, batch: Batch, index: int) -> MessageTooLarge:
-        """For a message that is over the broker's limit by itself."""
+        """Returns the error for a message that exceeds the broker's limit by itself."""
         facts = self.facts(batch.topic)
         limit = "over max.message.bytes of the topic or message.max.bytes of the broker"
         if facts.largest_bytes is not None:
@@ -151,7 +151,7 @@ class Refusals:
         )
 
     def size_together(self, topic: str) -> BatchTooLarge:
-        """For a message whose record batch is over the broker's limit."""
+        """Returns the error for a message whose record batch exceeds the broker's limit."""
         return BatchTooLarge(
             f'a record batch is too large for topic "{topic}" of {self._diagnosis.place}',
             why="it is over max.message.bytes of the topic or message.max.bytes of the broker",
@@ -159,7 +159,7 @@ class Refusals:
         )
 
     def size_in_transaction(self, batch: Batch, index: int, batch_size_bytes: int) -> PsttError:
-        """For a message of a record batch that is over the broker's limit, where nothing is sent a second time."""
+        """Returns the error for a message of a record batch above the broker's limit within a transaction, where nothing is retried."""
         largest = self.facts(batch.topic).largest_bytes or batch_size_bytes
         if _record_bytes(batch, index) + FRAMING_BYTES > largest:
             return self.size(batch, index)
@@ -171,7 +171,7 @@ class Refusals:
         return final
 
     def smaller(self, topic: str, batch_size_bytes: int) -> int:
-        """The size for record batches of a topic that refused some of `batch_size_bytes`."""
+        """Returns the record batch size for a topic that refused some batches of `batch_size_bytes`."""
         largest = self.facts(topic).largest_bytes
         if largest is not None and largest - FRAMING_BYTES < batch_size_bytes:
             return max(largest - FRAMING_BYTES, 1)
@@ -206,7 +206,7 @@ class Refusals:
 
 
 def _record_bytes(batch: Batch, index: int) -> int:
-    """About what the record takes in a record batch that is not compressed."""
+    """Returns about how many bytes the record takes in an uncompressed record batch."""
     headers = sum(len(name) + len(value) + 2 for name, value in batch.headers)
     own = len("message_id") + len(batch.message_ids[index]) + 2
     return len(batch.values[index]) + len(batch.keys[index] or b"") + headers + own + RECORD_BYTES

@@ -1,6 +1,6 @@
-"""How a cluster is entered: TLS files and login, checked before any client sees them.
+"""TLS files and login of a cluster, checked before a client uses them.
 
-Both clients report a missing file or an absent password late and in words of their own.
+Both clients report a missing file or password late and in words of their own.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ __all__ = ["require_complete", "tls_context", "uses_login", "uses_tls"]
 
 
 def uses_tls(cluster: Cluster) -> bool:
-    """Whether the connection is encrypted."""
+    """Returns True if the connection is encrypted."""
     return cluster.security_protocol in ("SSL", "SASL_SSL")
 
 
 def uses_login(cluster: Cluster) -> bool:
-    """Whether a user name and a password are sent."""
+    """Returns True if user name and password are sent."""
     return cluster.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
 
 def require_complete(cluster: Cluster) -> None:
-    """Refuses settings with which no connection could ever be made.
+    """Refuses settings with which no connection is possible.
 
     Raises:
         ConfigError: Servers, mechanism, user or password are missing, or a TLS file cannot be used.
@@ -45,9 +45,9 @@ def require_complete(cluster: Cluster) -> None:
 
 
 def tls_context(cluster: Cluster) -> ssl.SSLContext:
-    """The TLS settings of a cluster as Python's own `ssl` understands them.
+    """Returns the TLS settings of a cluster as a context of Python's `ssl`.
 
-    Without KAFKA_SSL_CAFILE the system's own authorities are trusted. The broker's name is always checked.
+    Without KAFKA_SSL_CAFILE the system's certificate authorities are trusted. The broker's name is always checked.
 
     Raises:
         ConfigError: A file is missing, cannot be read, or holds something else.
@@ -90,7 +90,7 @@ def _trusting(cluster: Cluster) -> ssl.SSLContext:
 
 
 def _file(cluster: Cluster, key: str, path: Path) -> str:
-    """The path, once it is known to hold PEM."""
+    """Returns the path after checking that the file holds PEM."""
     try:
         text = path.read_text(encoding="ascii", errors="replace")
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The library's door to Kafka: send a message or many, ask for health and figures.
+"""KafkaService, the library's interface to Kafka: send one message or many, read health and metrics.
 
-It is the pipeline's own publisher and retry behind a queue, for callers with threads.
+It is the pipeline's own publisher and retry behind a queue, for callers in several threads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 TURN_S = 0.005
-"""How long one caller waits for reports before it looks for messages of others."""
+"""How long one caller waits for reports before it checks for messages of others."""
 KEPT_LATENCIES = 10_000
 KEPT_ERRORS = 100
 
@@ -48,25 +48,25 @@ Headers = Mapping[str, str | bytes]
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """Where an acknowledged message stands."""
+    """Where an acknowledged message is stored."""
 
     topic: str
     partition: int
     offset: int
     latency_ms: float
-    """Handing over to acknowledgement."""
+    """From publishing to acknowledgement."""
     message_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of many messages."""
+    """The result of sending many messages."""
 
     total: int
     succeeded: int
     failed: int
     errors: Mapping[int, str]
-    """Position in the list that was given, from 0 → what failed and why."""
+    """Index in the list of messages, from 0 → what failed and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Health:
     brokers: tuple[str, ...] = ()
     """`host:port` of each."""
     latency_ms: float | None = None
-    """Time for one question and its answer."""
+    """Time for one request and its response."""
     error: str | None = None
 
 
@@ -87,7 +87,7 @@ class TopicMetrics:
 
     messages: int
     bytes: int
-    """Keys and values."""
+    """Of keys and values."""
     last_send: datetime
 
 
@@ -103,13 +103,13 @@ class RecentError:
 
 @dataclass(frozen=True, slots=True)
 class ServiceMetrics:
-    """What this service has done since it was made. Latencies are those of the latest 10,000 messages."""
+    """What this service has sent since it was created. Latencies are those of the latest 10,000 messages."""
 
     total_sent: int
     """Acknowledged messages."""
     failed: int
     success_rate: float
-    """0 … 1; 1 where nothing was sent."""
+    """0 … 1; 1 if nothing was sent."""
     latency_avg_ms: float | None
     latency_p50_ms: float | None
     latency_p90_ms: float | None
@@ -122,17 +122,17 @@ class ServiceMetrics:
 class KafkaService:
     """One cluster, for callers in any thread.
 
-    `send_message` waits for the acknowledgement, some 15 ms. Many messages go 300 times faster
-    through `send_batch`, as they wait together; so do those of several threads.
+    `send_message` waits for the acknowledgement, some 15 ms. Many messages are 300 times faster through `send_batch`, as they
+    wait together; so are those of several threads.
 
     Args:
-        cluster: Where, and with which settings.
-        recorder: Told of each finished delivery, one at a time; an error of ours that it raises reaches who sent it.
+        cluster: Its addresses and settings.
+        recorder: Called with each finished delivery, one at a time; a PsttError that it raises reaches the sender.
         publisher: Opens the client; the default is the cluster's own.
         now: The clock, aware UTC.
 
     Raises:
-        ConfigError: The settings are incomplete, or the client cannot do what they ask for.
+        ConfigError: The settings are incomplete, or the client does not support what they ask for.
     """
 
     def __init__(
@@ -148,13 +148,13 @@ class KafkaService:
         self._open = publisher
         self._now = now
         self._lock = threading.RLock()
-        """Held by the one caller who serves the client for all."""
+        """Held by the one caller that serves the client for all."""
         self._asking = 0
-        """Callers who want the client for something else than sending."""
+        """Callers that want the client for something else than sending."""
         self._numbers = count(1)
         self._figures = _Counters()
-        self._inbox: deque[_Ticket] = deque()
-        self._under_way: dict[Delivery, _Ticket] = {}
+        self._inbox: deque[_WaitingBatch] = deque()
+        self._under_way: dict[Delivery, _WaitingBatch] = {}
         self._to_note: deque[Delivery] = deque()
         self._closed = False
         self._sender: Sender | None = self._start()
@@ -163,9 +163,9 @@ class KafkaService:
         """Sends one message and waits until it is acknowledged.
 
         Args:
-            topic: Where to.
+            topic: The topic.
             key: Text is sent as UTF-8; None: no key, any partition.
-            value: bytes as they are, text as UTF-8, anything else as JSON.
+            value: bytes unchanged, text as UTF-8, anything else as JSON.
             headers: Text is sent as UTF-8. `message_id` is always added.
 
         Raises:
@@ -190,9 +190,9 @@ class KafkaService:
         """Sends many messages and waits until each is acknowledged or has failed.
 
         Args:
-            topic: Where to.
+            topic: The topic.
             messages: Keys and values, as in `send_message`.
-            headers: The same for each.
+            headers: The same for each message.
 
         Raises:
             PsttError: Nothing can be sent at all. Failures of single messages are in the result.
@@ -203,31 +203,31 @@ class KafkaService:
         return BatchResult(len(batch), len(batch) - len(failed), len(failed), failed)
 
     def health_check(self, timeout_s: float = 5.0) -> Health:
-        """Asks the cluster who it is. Raises nothing: a failure is the answer."""
+        """Requests the cluster's metadata. Raises nothing: a failure is part of the result."""
         started = time.perf_counter()
         try:
-            with self._alone():
+            with self._exclusive():
                 brokers = self._live().publisher.brokers(timeout_s)
         except PsttError as error:
             return Health(connected=False, error=str(error))
         return Health(True, tuple(brokers), (time.perf_counter() - started) * 1000)
 
     def destination(self, topic: str, timeout_s: float = 5.0) -> Destination:
-        """The cluster that messages to this topic go to. Raises nothing: its id is empty where it is not told."""
+        """Returns the cluster that messages to this topic go to. Raises nothing: the id is empty if the cluster does not answer."""
         try:
-            with self._alone():
+            with self._exclusive():
                 found = self._live().publisher.describe(topic, timeout_s)
         except PsttError:
             return Destination(self.cluster.name, "", self.cluster.bootstrap_servers)
         return Destination(self.cluster.name, found.cluster_id, found.bootstrap_servers)
 
     def get_metrics(self) -> ServiceMetrics:
-        """What was sent since this service was made."""
+        """Returns what was sent since this service was created."""
         return self._figures.summary()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Waits for what is under way at most that long, then lets go. May be called twice."""
-        with self._alone():
+        """Waits at most that long for what is in flight, then closes. May be called twice."""
+        with self._exclusive():
             self._closed = True
             self._drop(timeout_s)
 
@@ -240,8 +240,8 @@ class KafkaService:
         self.close()
 
     def _deliver(self, batch: Batch) -> Delivery:
-        """Puts a batch into the queue; until it is done, one of the callers who wait serves the client for all."""
-        ticket = _Ticket(batch)
+        """Queues a batch; until it is finished, one of the waiting callers serves the client for all."""
+        ticket = _WaitingBatch(batch)
         if not len(batch):
             return ticket.delivery
         self._inbox.append(ticket)
@@ -250,15 +250,15 @@ class KafkaService:
                 ticket.done.wait(TURN_S)
                 continue
             try:
-                self._turn()
+                self._serve_once()
             finally:
                 self._lock.release()
         if ticket.error is not None:
             raise ticket.error
         return ticket.delivery
 
-    def _turn(self) -> None:
-        """Hands over what is in the queue, then waits a moment for reports."""
+    def _serve_once(self) -> None:
+        """Publishes what is in the queue, then waits a moment for reports."""
         while self._inbox:
             self._hand_over(self._inbox.popleft())
         if self._sender is not None:
@@ -270,7 +270,7 @@ class KafkaService:
                 self._note(self._sender.finished())
         self._note([])
 
-    def _hand_over(self, ticket: _Ticket) -> None:
+    def _hand_over(self, ticket: _WaitingBatch) -> None:
         try:
             sender = self._live()
         except PsttError as error:
@@ -279,7 +279,7 @@ class KafkaService:
         try:
             ticket.delivery = sender.submit(ticket.batch)
         except PsttError as error:
-            # The client failed for good: it is let go, and the next message gets a new one.
+            # The client failed for good: it is closed, and the next message opens a new one.
             self._drop(1.0, error)
             ticket.fail(error)
         except BaseException:
@@ -289,8 +289,8 @@ class KafkaService:
             self._under_way[ticket.delivery] = ticket
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """The client for one caller. Those who send make room, as a lock that is taken again at once never would."""
+    def _exclusive(self) -> Iterator[None]:
+        """Gives the client to one caller. Sending callers make room, as a lock that is taken again at once never would."""
         with self._figures.lock:
             self._asking += 1
         try:
@@ -301,7 +301,7 @@ class KafkaService:
                 self._asking -= 1
 
     def _note(self, deliveries: Iterable[Delivery], end: PsttError | None = None) -> None:
-        """Counts and records what came to an end, and tells who waits for it; `end`: that of the client itself."""
+        """Counts and records finished deliveries and notifies the waiting callers; `end`: the client's fatal error."""
         self._to_note.extend(deliveries)
         while self._to_note:
             delivery = self._to_note.popleft()
@@ -323,7 +323,7 @@ class KafkaService:
         sender, self._sender = self._sender, None
         if sender is None:
             return
-        with suppress(PsttError):  # the client's end; what it left is in the deliveries
+        with suppress(PsttError):  # the client's fatal error; what it left is in the deliveries
             self._note(sender.drain(timeout_s), end)
         deliveries = sender.give_up(1.0)
         sender.publisher.close(1.0)
@@ -355,8 +355,8 @@ class KafkaService:
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
-    """A batch that somebody waits for."""
+class _WaitingBatch:
+    """A batch that a caller waits for."""
 
     batch: Batch
     done: threading.Event = field(default_factory=threading.Event)
@@ -373,7 +373,7 @@ class _Ticket:
 
 @dataclass(slots=True)
 class _Counters:
-    """What `get_metrics` tells, as it is counted."""
+    """Counts what `get_metrics` returns."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     sent: int = 0
@@ -436,7 +436,7 @@ def _to_value(value: Message) -> bytes:
 
 
 def _as_bytes(text: object, what: str) -> bytes:
-    """Text as UTF-8, bytes as they are; the clients themselves fail on anything else in mid-batch."""
+    """Returns text as UTF-8, bytes unchanged; the clients themselves fail on anything else in the middle of a batch."""
     if isinstance(text, bytes | bytearray | memoryview):
         return bytes(text)
     if not isinstance(text, str):

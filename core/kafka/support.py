@@ -1,4 +1,4 @@
-"""What each client cannot do, found out from the settings alone: no client is imported, nothing contacted."""
+"""What each client does not support, decided from the settings alone: no client is imported, nothing is contacted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAX_IDEMPOTENT_REQUESTS = 5
 
 
 def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None:
-    """Refuses what the client of this cluster does not have, instead of leaving it out in silence.
+    """Refuses settings that the cluster's client does not support, instead of ignoring them.
 
     Args:
-        cluster: With the client that is to be used.
+        cluster: The cluster with its client.
         transactional: Whether delivery is "exactly_once".
 
     Raises:
@@ -54,7 +54,7 @@ def _refuse_for_kafka_python(cluster: Cluster, transactional: bool) -> None:
 
 
 def no_transactions() -> ConfigError:
-    """Why kafka-python-ng cannot send exactly once."""
+    """Returns the error for exactly-once delivery with kafka-python-ng."""
     return ConfigError(
         'delivery "exactly_once" cannot be had with KAFKA_CLIENT=kafka-python-ng',
         why="that client has no transactions",

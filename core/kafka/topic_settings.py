@@ -1,4 +1,4 @@
-"""How a topic is set up on its cluster: retention, compaction, size limits, each with where the value comes from."""
+"""Reads the settings of a topic: retention, compaction, size limits, each with the origin of its value."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class TopicSetting:
     name: str
     value: str
     is_default: bool
-    """The broker's own value; nobody set it for this topic."""
+    """True: the broker's default; it was not set for this topic."""
 
 
 def topic_settings(cluster: Cluster, topic: str, *, timeout_s: float = 10.0) -> list[TopicSetting]:
-    """Every setting of a topic, by name; those that somebody set come first.
+    """Returns every setting of a topic, by name; those set for the topic come first.
 
     Raises:
-        ConfigError: The cluster is a demo's, which lives inside the process of its run.
-        BrokerUnavailable, NotAuthorised, TopicMissing: It cannot be asked for.
+        ConfigError: The cluster is a demo's, which exists only in the process of its run.
+        BrokerUnavailable, NotAuthorised, TopicMissing: The settings cannot be read.
     """
     import time
 
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
-    from confluent_kafka.admin._config import ConfigResource, ConfigSource  # admin names them, its __all__ does not
+    from confluent_kafka.admin._config import ConfigResource, ConfigSource  # admin uses them, its __all__ lacks them
     from confluent_kafka.admin._resource import ResourceType
 
     if cluster.mock_brokers:
         raise ConfigError(f'topics of "{cluster.name}" have no settings', why="it is the broker of a demo")
     diagnosis = Diagnosis(cluster)
-    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.hear(error.str())}
+    config = client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}
     client = AdminClient(config, logger=ClientLog(diagnosis, time.monotonic))
     wanted = ConfigResource(ResourceType.TOPIC, topic)
     try:

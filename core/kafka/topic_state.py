@@ -1,6 +1,6 @@
-"""What a topic is right now, asked through librdkafka's admin client: its id, its partitions and their offsets.
+"""Reads the present state of a topic through librdkafka's admin client: its id, its partitions and their offsets.
 
-The producer itself cannot tell a topic's id, and would make a missing topic again by asking for it.
+The producer itself does not return a topic's id, and would create a missing topic by asking for it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from core.model.publisher import LogSpan, TopicState
 __all__ = ["describe_topic", "is_compacted"]
 
 BEING_MADE_S = 3.0
-"""A topic that was just made is unknown to some brokers for a moment, just as one that is not there."""
+"""A topic that was just created is unknown to some brokers for a moment, like one that does not exist."""
 TURN_S = 0.1
-"""Between two tries."""
+"""Between two attempts."""
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
-"""The id of brokers older than 2.8, which have none: sixteen zero bytes."""
+"""The id that brokers older than 2.8 report, which have none: sixteen zero bytes."""
 PASSING = frozenset({"late", "away", "busy", "topic"})
-"""Families of errors after which the same question may be answered a moment later."""
+"""Families of errors after which the same request may succeed a moment later."""
 
 
 def describe_topic(
@@ -37,20 +37,22 @@ def describe_topic(
     timeout_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> TopicState:
-    """Ids and offsets of a topic; one that is missing has no partitions.
+    """Returns ids and offsets of a topic; one that does not exist has no partitions.
 
     Args:
-        cluster: Where it is; its mock brokers are started already.
-        diagnosis: Makes the errors.
-        log: Takes the client's log lines.
+        cluster: Its cluster; mock brokers are started already.
+        diagnosis: Creates the errors.
+        log: Receives the client's log lines.
         topic: Its name.
-        timeout_s: For all of it.
-        clock: Seconds that only go forward.
+        timeout_s: In total.
+        clock: Monotonic seconds.
 
     Raises:
-        BrokerUnavailable, NotAuthorised: It cannot be asked.
+        BrokerUnavailable, NotAuthorised: The state cannot be read.
     """
-    admin = AdminClient(client_config(cluster) | {"error_cb": lambda error: diagnosis.hear(error.str())}, logger=log)
+    admin = AdminClient(
+        client_config(cluster) | {"error_cb": lambda error: diagnosis.remember(error.str())}, logger=log
+    )
     deadline = clock() + timeout_s
     being_made = min(deadline, clock() + BEING_MADE_S)
     while True:
@@ -72,7 +74,7 @@ def describe_topic(
 
 
 def is_compacted(cluster: Cluster, log: ClientLog, topic: str, timeout_s: float = 10.0) -> bool:
-    """Whether the broker removes older messages of a key; False also where this account may not ask."""
+    """Returns True if the broker removes older messages of a key; False also if this account may not read the settings."""
     if cluster.mock_brokers:
         return False
     admin = AdminClient(client_config(cluster), logger=log)
@@ -94,7 +96,7 @@ def _described(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: floa
 
 
 def _of_mock(admin: AdminClient, cluster: Cluster, topic: str, timeout_s: float) -> TopicState:
-    """Mock brokers have no controller, for which a description would be waited in vain."""
+    """Mock brokers have no controller, so a describe request would never be answered."""
     found = admin.list_topics(topic, timeout=timeout_s)
     spans = _spans(admin, topic, found.topics[topic].partitions, timeout_s)
     return TopicState(topic, found.cluster_id or "", cluster.bootstrap_servers, "", spans)

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any, Literal
 
 __all__ = ["Cluster", "DatabaseConnection", "Destination", "Secret"]
-
-DbType = Literal["oracle", "sqlserver", "postgresql", "sqlite"]
 
 
 class Secret:
@@ -40,12 +34,17 @@ class Secret:
         return hash(self._value)
 
 
+READ_TIMEOUT_S = 300.0
+"""Also the default of PSTT_READ_TIMEOUT_S."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseConnection:
     """One entry of `connections` in connections.json, its secret resolved."""
 
     name: str
-    db_type: DbType
+    db_type: str
+    """A name of the registry `core.sources`."""
     environment: str = ""
     host: str = ""
     port: int | None = None
@@ -66,8 +65,15 @@ class DatabaseConnection:
     connect_timeout_s: float = 15.0
     statement_timeout_s: float | None = None
     """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (there in whole seconds): each wait for the server."""
-    read_timeout_s: float = 300.0
+    read_timeout_s: float = READ_TIMEOUT_S
     """How long a server may say nothing while it is waited for, where `statement_timeout_s` does not say it."""
+
+
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+ClientName = Literal["confluent", "kafka-python-ng"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +82,16 @@ class Cluster:
 
     name: str
     bootstrap_servers: str
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    sasl_mechanism: SaslMechanism | None = None
     sasl_username: str | None = None
     sasl_password: Secret | None = None
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     default_topic: str = "pstt-data"
-    client: Literal["confluent", "kafka-python-ng"] = "confluent"
-    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
+    client: ClientName = "confluent"
+    compression_type: Compression = "snappy"
     batch_size_bytes: int = 16384
     linger_ms: int = 10
     max_request_size_bytes: int = 1_048_576
@@ -100,7 +106,7 @@ class Cluster:
     max_retries: int = 3
     """How often a batch is handed over again once the client gave up (KAFKA_MAX_RETRIES)."""
     message_batch_size: int = 100
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     mock_brokers: int = 0
     """More than 0: this process carries its own mock cluster (demo); bootstrap_servers is then ignored."""
 
@@ -115,6 +121,3 @@ class Destination:
     """The cluster's own id, which no renaming and no other address changes."""
     bootstrap_servers: str = ""
     """Its addresses at that time."""
-
-
-DB_TYPES: tuple[DbType, ...] = ("oracle", "sqlserver", "postgresql", "sqlite")

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from core.model.check_result import CheckResult
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Step
 
 __all__ = ["Column", "ColumnType", "Reading", "Rows", "Source"]
@@ -107,7 +107,7 @@ class Source(Protocol):
     """
 
     name: str
-    db_type: DbType
+    dialect: Dialect
 
     def read(
         self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False

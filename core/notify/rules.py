@@ -1,4 +1,4 @@
-"""`alerts.json`: the alert rules, their recipients and the channels. Without the file every rule has its defaults."""
+"""`alerts.json`: when an alert is sent, to whom, and through which channel. Without the file each rule has its defaults."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, create_model
 
 from core.errors import ConfigError
-from core.workspace.job_schema import Address
+from core.workspace.job_schema import EmailAddress
 from core.workspace.json_file import JsonFile, nearest, read_json_file
-from core.workspace.validation import validation_errors
+from core.workspace.validation import StrictModel, completed_from, validation_errors
 
 __all__ = ["AlertFile", "Rule", "default_alerts", "default_document", "load_alerts", "parse_alerts", "read_alerts"]
 
@@ -28,94 +28,9 @@ def _channel(name: str) -> str:
     return name
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class RuleShape(_Shape):
-    """Keys of every rule. `for_s`: how long the condition has to hold, in seconds."""
-
-    enabled: bool = True
-    for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 0
-    actions: list[str] = []
-    recipients: list[Address] = []
-
-
-class SuccessRateShape(RuleShape):
-    """Share of a job's messages that were acknowledged."""
-
-    threshold_percent: Annotated[float, Field(ge=0, le=100, strict=False)] = 95
-    for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 300
-    actions: list[str] = ["mail", "log_error"]
-
-
-class LatencyShape(RuleShape):
-    """Acknowledgement latency that 99 % of a job's messages do not exceed."""
-
-    threshold_ms: Annotated[float, Field(gt=0, strict=False)] = 5_000
-    for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 600
-    actions: list[str] = ["mail", "log_warning"]
-
-
-class DisconnectedShape(RuleShape):
-    """A cluster that jobs send to does not answer."""
-
-    for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 300
-    actions: list[str] = ["mail", "sms", "log_error"]
-
-
-class ErrorRateShape(RuleShape):
-    """Share of a job's messages that failed."""
-
-    threshold_percent: Annotated[float, Field(ge=0, le=100, strict=False)] = 10
-    for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 60
-    actions: list[str] = ["mail", "log_error", "disable_job"]
-
-
-class MemoryShape(RuleShape):
-    """Share of the machine's memory that the runner uses."""
-
-    threshold_percent: Annotated[float, Field(gt=0, le=100, strict=False)] = 80
-    for_s: Annotated[float, Field(ge=0, le=604_800, strict=False)] = 300
-    actions: list[str] = ["log_warning", "collect_garbage"]
-
-
-class LateShape(RuleShape):
-    """A job has no success at its `expect.by`."""
-
-    actions: list[str] = ["mail", "log_error"]
-
-
-class DamagedShape(RuleShape):
-    """A segment of the spool could not be read and was set aside."""
-
-    actions: list[str] = ["mail", "log_error"]
-
-
-class RulesShape(_Shape):
-    """The key `rules`."""
-
-    success_rate: SuccessRateShape = SuccessRateShape()
-    latency_p99: LatencyShape = LatencyShape()
-    producer_disconnected: DisconnectedShape = DisconnectedShape()
-    error_rate: ErrorRateShape = ErrorRateShape()
-    runner_memory: MemoryShape = MemoryShape()
-    job_late: LateShape = LateShape()
-    spool_damaged: DamagedShape = DamagedShape()
-
-
-class AlertsShape(_Shape):
-    """The whole file."""
-
-    channels: dict[Annotated[str, AfterValidator(_channel)], Annotated[str, Field(min_length=1)]] = {}
-    rules: RulesShape = RulesShape()
-
-
 RuleName = Literal[
     "success_rate", "latency_p99", "producer_disconnected", "error_rate", "runner_memory", "job_late", "spool_damaged"
 ]
-OF_JOBS = ("success_rate", "latency_p99", "error_rate", "job_late")
-"""Rules whose subject is a job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +38,137 @@ class Rule:
     """One rule with its defaults filled in."""
 
     name: RuleName
-    enabled: bool
-    threshold: float | None
+    enabled: bool = True
+    threshold: float | None = None
     """Percent, or ms for latency_p99; None if the condition has no number."""
-    for_s: float
-    actions: tuple[str, ...]
-    recipients: tuple[str, ...]
+    for_s: float = 0
+    """How long the condition has to hold, in seconds."""
+    actions: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """The condition in words: `error rate > 10 %`."""
         number = f"{self.threshold:,g}" if self.threshold is not None else ""
-        return {
-            "success_rate": f"success rate < {number} %",
-            "latency_p99": f"p99 latency > {number} ms",
-            "producer_disconnected": "producer disconnected",
-            "error_rate": f"error rate > {number} %",
-            "runner_memory": f"memory of the runner > {number} %",
-            "job_late": "no success in time",
-            "spool_damaged": "a segment of the spool cannot be read",
-        }[self.name]
+        return DEFINITIONS[self.name].title.format(number)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDefinition:
+    """The condition of one rule, and its defaults."""
+
+    about: str
+    title: str
+    """The condition in words; `{}` is the threshold."""
+    actions: tuple[str, ...]
+    for_s: float = 0
+    threshold: float | None = None
+    threshold_key: str = ""
+    """The threshold's key in the file; empty: the condition has no number."""
+    limits: Any = None
+    """Pydantic constraint of the threshold."""
+    is_about_job: bool = False
+    """The rule is checked for each job, which its action may disable."""
+
+
+PERCENT = Field(ge=0, le=100, strict=False)
+ABOVE_ZERO_PERCENT = Field(gt=0, le=100, strict=False)
+MILLISECONDS = Field(gt=0, strict=False)
+
+DEFINITIONS: dict[RuleName, RuleDefinition] = {
+    "success_rate": RuleDefinition(
+        "Share of a job's messages that were acknowledged.",
+        "success rate < {} %",
+        ("mail", "log_error"),
+        for_s=300,
+        threshold=95,
+        threshold_key="threshold_percent",
+        limits=PERCENT,
+        is_about_job=True,
+    ),
+    "latency_p99": RuleDefinition(
+        "Acknowledgement latency that 99 % of a job's messages do not exceed.",
+        "p99 latency > {} ms",
+        ("mail", "log_warning"),
+        for_s=600,
+        threshold=5_000,
+        threshold_key="threshold_ms",
+        limits=MILLISECONDS,
+        is_about_job=True,
+    ),
+    "producer_disconnected": RuleDefinition(
+        "A cluster that jobs send to does not answer.",
+        "producer disconnected",
+        ("mail", "sms", "log_error"),
+        for_s=300,
+    ),
+    "error_rate": RuleDefinition(
+        "Share of a job's messages that failed.",
+        "error rate > {} %",
+        ("mail", "log_error", "disable_job"),
+        for_s=60,
+        threshold=10,
+        threshold_key="threshold_percent",
+        limits=PERCENT,
+        is_about_job=True,
+    ),
+    "runner_memory": RuleDefinition(
+        "Share of the machine's memory that the runner uses.",
+        "memory of the runner > {} %",
+        ("log_warning", "collect_garbage"),
+        for_s=300,
+        threshold=80,
+        threshold_key="threshold_percent",
+        limits=ABOVE_ZERO_PERCENT,
+    ),
+    "job_late": RuleDefinition(
+        "A job has no success at its `expect.by`.",
+        "no success in time",
+        ("mail", "log_error"),
+        is_about_job=True,
+    ),
+    "spool_damaged": RuleDefinition(
+        "A segment of the spool could not be read and was set aside.",
+        "a segment of the spool cannot be read",
+        ("mail", "log_error"),
+    ),
+}
+OF_JOBS = tuple(name for name, definition in DEFINITIONS.items() if definition.is_about_job)
+"""Rules whose subject is a job."""
+
+
+Seconds = Annotated[float, Field(ge=0, le=604_800, strict=False)]
+
+
+@completed_from(Rule, without=("name", "threshold"))
+class RuleShape(StrictModel):
+    """What every rule has in the file."""
+
+    for_s: Seconds
+    actions: list[str]
+    recipients: list[EmailAddress]
+
+
+def _rule_shape(definition: RuleDefinition) -> type[StrictModel]:
+    fields: dict[str, Any] = {
+        "for_s": (Seconds, definition.for_s),
+        "actions": (list[str], list(definition.actions)),
+    }
+    if definition.threshold_key:
+        fields[definition.threshold_key] = (Annotated[float, definition.limits], definition.threshold)
+    return create_model("RuleShape", __base__=RuleShape, __doc__=definition.about, **fields)
+
+
+def _alerts_shape() -> type[StrictModel]:
+    shapes = {name: _rule_shape(definition) for name, definition in DEFINITIONS.items()}
+    fields: dict[str, Any] = {name: (shape, shape()) for name, shape in shapes.items()}
+    rules = create_model("RulesShape", __base__=StrictModel, **fields)
+    return create_model("AlertsShape", __base__=StrictModel, channels=(Channels, {}), rules=(rules, rules()))
+
+
+Channels = dict[Annotated[str, AfterValidator(_channel)], Annotated[str, Field(min_length=1)]]
+AlertsShape = _alerts_shape()
+"""The whole file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,22 +220,20 @@ def default_document() -> str:
     return json.dumps(AlertsShape().model_dump(), indent=2) + "\n"
 
 
-def _alerts(shape: AlertsShape) -> AlertFile:
+def _alerts(shape: StrictModel) -> AlertFile:
     rules: dict[str, Rule] = {}
-    for name, values in shape.rules.model_dump().items():
-        threshold: Any = values.get("threshold_percent", values.get("threshold_ms"))
-        rules[name] = Rule(
-            name,  # type: ignore[arg-type]  # the shape has these names and no other
-            values["enabled"],
-            threshold,
-            values["for_s"],
-            tuple(values["actions"]),
-            tuple(values["recipients"]),
-        )
+    entries: dict[str, dict[str, Any]] = shape.rules.model_dump()
+    for name, definition in DEFINITIONS.items():
+        entry = entries[name]
+        threshold = entry.pop(definition.threshold_key, None)
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
+        rules[name] = Rule(name, threshold=threshold, **values)
     return AlertFile(rules, dict(shape.channels))
 
 
-def _problems(file: JsonFile, shape: AlertsShape) -> list[ConfigError]:
+def _problems(file: JsonFile, shape: StrictModel) -> list[ConfigError]:
     known = (*ACTIONS, OPTIONAL_CHANNEL, *shape.channels)
     problems = []
     for name, values in shape.rules.model_dump().items():

@@ -58,7 +58,7 @@ class OpenWorkspace(Protocol):
 
     @property
     def ledger(self) -> Ledger:
-        """Runs and rejects, scheduled runs, requests, audit, versions."""
+        """Everything in the ledger file: runs, scheduled runs, requests, audit."""
         ...
 
     @property

@@ -12,13 +12,15 @@ from core.calendar.cron import previous_scheduled_time
 from core.calendar.templates import resolve
 from core.errors import ConfigError
 from core.files.names import output_name
-from core.model.connection import DB_TYPES, Cluster, DbType
+from core.model.connection import Cluster
+from core.model.dialect import Dialect
 from core.model.job import Job, KafkaConfig
 from core.model.query import ParameterValue, Query
 from core.model.run import Plan
 from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, target_of_job
+from core.sources import database_types, find_dialect
 from core.sql.query import load
 
 __all__ = [
@@ -70,7 +72,7 @@ def plan_run(
     connection = opened.connections.database(job.connection)
     query = bound(
         opened.workspace.query_file(job.query),
-        connection.db_type,
+        find_dialect(connection.db_type),
         overridden(job.parameters, params or {}),
         scheduled_at,
         job.timezone,
@@ -130,16 +132,15 @@ def bound_query(file: Path, db_type: str, params: Mapping[str, str], at: datetim
     Raises:
         ConfigError: The database type is unknown, or a parameter is wrong.
     """
-    if db_type not in DB_TYPES:
-        raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(DB_TYPES)}")
+    if db_type not in database_types():
+        raise ConfigError(f"--db-type {db_type} is not known", remedy=f"use one of {', '.join(database_types())}")
     scheduled_at = at if at.tzinfo else at.replace(tzinfo=ZoneInfo(DEFAULT_TIMEZONE))
-    chosen = next(known for known in DB_TYPES if known == db_type)
-    return bound(file, chosen, params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
+    return bound(file, find_dialect(db_type), params, scheduled_at, DEFAULT_TIMEZONE, allow_writes=False)
 
 
 def bound(
     file: Path,
-    db_type: DbType,
+    dialect: Dialect,
     params: Mapping[str, ParameterValue],
     scheduled_at: datetime,
     timezone: str,
@@ -151,7 +152,7 @@ def bound(
     Raises:
         ConfigError, SqlError: The file or a parameter is wrong.
     """
-    parsed = load(file, db_type)
+    parsed = load(file, dialect)
     values = parsed.resolved(params, lambda text: resolve(text, scheduled_at, timezone))
     return parsed.bind(values, allow_writes=allow_writes)
 

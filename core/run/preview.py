@@ -14,7 +14,7 @@ from core.files.names import distinct_columns
 from core.files.writer import RowDecoder, cell_text
 from core.message.column_types import SAFE_INTEGER
 from core.message.envelope import NULL_KEY, Encoded, Envelope
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.job import Job
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Rows, Source
@@ -94,7 +94,7 @@ def preview(
         messages += _messages(encoded, values, plan.job)
         rejects += encoded.rejects
     cells = [row for fetched in given for row in fetched.rows]
-    seen = _Seen(plan.job, source.db_type, columns, cells, messages, rejects, max_request_size_bytes)
+    seen = _Seen(plan.job, source.dialect, columns, cells, messages, rejects, max_request_size_bytes)
     return Preview(messages, list(seen.warnings()), rejects, columns)
 
 
@@ -166,7 +166,7 @@ class _Seen:
     """What was read and made, to be looked at for what is odd."""
 
     job: Job
-    db_type: DbType
+    dialect: Dialect
     columns: tuple[Column, ...]
     rows: list[Sequence[Any]]
     messages: list[PreviewMessage]
@@ -225,7 +225,7 @@ class _Seen:
     def number_keys(self) -> Iterator[str]:
         for column in self.key_columns:
             if column.kind in ("integer", "decimal"):
-                yield f"{column.name} is a number in the database ({column.database_type}): leading zeros, if the real keys have them, are already gone from the key; if so, write {_padded(column.name, self.db_type)} in the query, with the true length"
+                yield f"{column.name} is a number in the database ({column.database_type}): leading zeros, if the real keys have them, are already gone from the key; if so, write {self.dialect.padded_number.format(column.name)} in the query, with the true length"
 
     def padded_keys(self) -> Iterator[str]:
         for column in self.key_columns:
@@ -300,16 +300,6 @@ def _is_beyond_double(value: Any) -> bool:
     if not isinstance(number, Decimal) or not number.is_finite():
         return False
     return abs(number) > SAFE_INTEGER or Decimal(repr(float(number))) != number
-
-
-def _padded(name: str, db_type: DbType) -> str:
-    """How that database writes a number with 12 digits."""
-    return {
-        "oracle": f"LPAD(TO_CHAR({name}), 12, '0')",
-        "postgresql": f"LPAD({name}::text, 12, '0')",
-        "sqlserver": f"RIGHT('000000000000' + CAST({name} AS varchar(12)), 12)",
-        "sqlite": f"printf('%012d', {name})",
-    }[db_type]
 
 
 def _wire_size(message: PreviewMessage) -> int:

@@ -18,12 +18,13 @@ import oracledb
 
 from core.errors import ConfigError, PsttError, SourceUnavailable
 from core.model.check_result import CheckResult
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import LiteralText, Step
 from core.model.source import Column, ColumnType
+from core.sources.oracle_dialect import DIALECT
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
 
-__all__ = ["OracleSource"]
+__all__ = ["SOURCE", "OracleSource"]
 
 oracledb.defaults.fetch_decimals = True  # a bare NUMBER as a double would lose digits
 oracledb.defaults.fetch_lobs = False  # CLOB and BLOB as str and bytes, without a round trip each
@@ -120,7 +121,7 @@ _mode_lock = threading.Lock()
 class OracleSource(PooledSource):
     """One service of an Oracle database."""
 
-    db_type: ClassVar[DbType] = "oracle"
+    dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (oracledb.Error, OSError, ValueError, OverflowError)
     """An unknown host, and a date before the year 1, which Python has not, come from the driver untranslated."""
     reads_ahead = True
@@ -142,7 +143,7 @@ class OracleSource(PooledSource):
                 oracledb.enable_thin_mode()  # type: ignore[no-untyped-call]
         parameters = oracledb.ConnectParams(
             host=given.host,
-            port=given.port or 1521,
+            port=self.port,
             **({"sid": given.sid} if given.sid else {"service_name": given.service_name}),
             tcp_connect_timeout=given.connect_timeout_s,
             retry_count=0,
@@ -419,3 +420,6 @@ _FROM_TEXT: dict[str, Callable[[Any], Any]] = {"DATE": _moment, "TIMESTAMP": _mo
 def _words(text: str) -> str:
     """The first lines without the driver's help link."""
     return " ".join(line for line in text.splitlines() if line and not line.startswith("Help: ")).strip()
+
+
+SOURCE = OracleSource

@@ -10,16 +10,18 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
 from time import monotonic, perf_counter
-from typing import Any, ClassVar, TypeVar
-
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.check_result import CheckResult
-from core.model.connection import DatabaseConnection, DbType
+from core.model.connection import DatabaseConnection
+from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import CANCEL_S, Column, Rows
 from core.sources.session import NoAnswer, Session
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import PoolProxiedConnection
 
 __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shortest_single"]
 
@@ -35,7 +37,7 @@ FIRST_ROWS = 16
 class PooledSource(ABC):
     """A `core.model.all.Source`; a database adds its connecting, its session, its stream, its types and its errors."""
 
-    db_type: ClassVar[DbType]
+    dialect: ClassVar[Dialect]
     driver_errors: ClassVar[tuple[type[BaseException], ...]]
     reads_ahead: ClassVar[bool] = False
     """Whether the driver lets other threads run while it waits, so that the next block can be fetched meanwhile."""
@@ -48,7 +50,14 @@ class PooledSource(ABC):
         self._active: _Connected | None = None
         self._stop_by: float | None = None
         """Until when (monotonic) a cancelled read may take; None: nobody has cancelled it."""
+        from sqlalchemy.pool import QueuePool  # 0.2 s; reading connections.json needs the dialects, not the pool
+
         self._pool = QueuePool(self.connect, pool_size=1, max_overflow=1, reset_on_return="rollback")
+
+    @property
+    def port(self) -> int:
+        """The port of the connection, else the usual one of this database."""
+        return self.connection.port or self.dialect.connection.default_port
 
     @abstractmethod
     def connect(self) -> Any:

@@ -28,12 +28,13 @@ from psycopg.types.string import TextLoader
 
 from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource
+from core.sources.postgresql_dialect import DIALECT
 
-__all__ = ["PostgresSource"]
+__all__ = ["SOURCE", "PostgresSource"]
 
 T = TypeVar("T")
 
@@ -161,7 +162,7 @@ class _Connection(psycopg.Connection[Any]):
 class PostgresSource(PooledSource):
     """One database of a PostgreSQL server."""
 
-    db_type: ClassVar[DbType] = "postgresql"
+    dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (psycopg.Error, UnicodeError)
     """The last one: a character of the statement that an old encoding of the database has not."""
     logins: ClassVar[int] = 8
@@ -175,7 +176,7 @@ class PostgresSource(PooledSource):
             settings["statement_timeout"] = str(round(given.statement_timeout_s * 1000))
         raw = _Connection.connect(
             host=given.host,
-            port=given.port or 5432,
+            port=self.port,
             dbname=given.database,
             user=given.username,
             password=given.password.reveal() if given.password else None,
@@ -312,7 +313,7 @@ class PostgresSource(PooledSource):
         """Libpq does not say what is wrong with a certificate; a handshake of our own does."""
         given = self.connection
         try:
-            with socket.create_connection((given.host, given.port or 5432), given.connect_timeout_s) as plain:
+            with socket.create_connection((given.host, self.port), given.connect_timeout_s) as plain:
                 plain.sendall(_SSL_REQUEST)
                 plain.recv(1)
                 context = ssl.create_default_context(cafile=given.sslrootcert)
@@ -438,3 +439,6 @@ def _words(error: BaseException) -> str:
         place = f"at character {diag.statement_position}" if diag.statement_position else None
         return "; ".join(part for part in [*parts, place] if part)
     return " ".join(str(error).split())
+
+
+SOURCE = PostgresSource

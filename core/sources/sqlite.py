@@ -8,9 +8,12 @@ of the table columns of its name that the statement reads, where they agree on o
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence, Set
+from datetime import date, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
@@ -18,13 +21,77 @@ from urllib.parse import quote
 
 from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
-from core.model.connection import DbType
-from core.model.query import Step
+from core.model.dialect import (
+    DOUBLE_QUOTED,
+    SETTING_VALUE,
+    UNRESERVED_VERBS,
+    WORD_BEYOND_ASCII,
+    BindRules,
+    ConnectionRules,
+    Dialect,
+    GuardRules,
+    LexicalRules,
+    TypedValue,
+)
+from core.model.query import Step, Value
 from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource, fetched
 from core.sql.lexer import lex
 
-__all__ = ["SqliteSource"]
+__all__ = ["DIALECT", "SOURCE", "SqliteSource"]
+
+
+def _value(value: TypedValue) -> Value:
+    """SQLite has no decimals and no dates: its own literals are REAL, and dates are text."""
+    match value:
+        case datetime():
+            return value.isoformat(" ")
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return float(value)
+        case int() if value.bit_length() > 63:
+            return float(value)
+    return value
+
+
+DIALECT = Dialect(
+    name="sqlite",
+    title="SQLite",
+    sqlglot="sqlite",
+    padded_number="printf('%012d', {})",
+    connection=ConnectionRules(required=("database",), form=("database",), is_file=True),
+    lexical=LexicalRules(
+        word=WORD_BEYOND_ASCII,
+        string_prefixes=frozenset({"X"}),
+        quotes={
+            '"': DOUBLE_QUOTED,
+            "[": re.compile(r"\[[^\]]*\]"),
+            "`": re.compile(r"`(?:[^`]+|``)*+`"),
+        },
+        blocks=re.compile(r"CREATE (TEMP |TEMPORARY )?TRIGGER\b"),
+    ),
+    binds=BindRules(
+        placeholder=":{}",
+        foreign=re.compile(r"[:@$?]"),
+        foreign_takes_words=True,
+        most=32_766,  # the default of SQLite
+        most_in_list=32_766,
+        convert=_value,
+    ),
+    guard=GuardRules(
+        begins_setting=re.compile(r"PRAGMA\b"),
+        settings=re.compile(
+            rf"PRAGMA (?:CASE_SENSITIVE_LIKE|CACHE_SIZE|BUSY_TIMEOUT|TEMP_STORE)"
+            rf" (?:= {SETTING_VALUE}|\( {SETTING_VALUE} \))"
+            r"|PRAGMA QUERY_ONLY = (?:ON|TRUE|YES)"
+        ),
+        calls=re.compile(
+            r"LOAD_EXTENSION|WRITEFILE|READFILE|EDIT|FTS3_TOKENIZER|FSDIR|LSDIR|ZIPFILE|SQLITE3?_EXEC|EVAL"
+        ),
+        unreserved={**UNRESERVED_VERBS, "MERGE": "", "REPLACE": "INTO"},
+    ),
+)
 
 # The first word found in the declared type decides, as SQLite's own affinity rules do.
 _KINDS: tuple[tuple[str, ColumnType], ...] = (
@@ -62,7 +129,7 @@ _CONFLICTS = {
 class SqliteSource(PooledSource):
     """One database file, opened read-only."""
 
-    db_type: ClassVar[DbType] = "sqlite"
+    dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (sqlite3.Error, sqlite3.Warning)  # 3.11 tells of a second statement in the text by a Warning
 
     def connect(self) -> sqlite3.Connection:
@@ -178,7 +245,7 @@ def _traced(raw: sqlite3.Connection, step: Step) -> list[str]:
 
     From SQLite 3.41 an expression has the type BLOB or NUM here, whatever its values are.
     """
-    tokens = lex(step.sql, "sqlite")
+    tokens = lex(step.sql, DIALECT)
     binds = {token.end for token in tokens if token.text == ":"}  # a view takes no binds
     text = "".join("NULL" if t.start in binds else t.text for t in tokens if t.end not in binds)
     (was,) = raw.execute("PRAGMA query_only").fetchone()
@@ -207,3 +274,6 @@ def _declared(raw: sqlite3.Connection, read: Set[tuple[str | None, str | None]])
                 key = name.lower()
                 found[key] = declared if found.get(key, declared) == declared else None
     return found
+
+
+SOURCE = SqliteSource

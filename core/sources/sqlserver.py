@@ -16,12 +16,13 @@ import pyodbc
 
 from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
+from core.sources.sqlserver_dialect import DIALECT
 
-__all__ = ["SqlServerSource"]
+__all__ = ["SOURCE", "SqlServerSource"]
 
 pyodbc.pooling = (
     False  # the driver manager's pool, on by default on Windows, would hand sessions on with their settings
@@ -74,7 +75,7 @@ _UTF16 = (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR, -152)
 class SqlServerSource(PooledSource):
     """One database of a SQL Server."""
 
-    db_type: ClassVar[DbType] = "sqlserver"
+    dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (pyodbc.Error, ValueError, OverflowError)
     """The last two: text of half a character, a date that Python has not."""
     reads_ahead = True
@@ -233,7 +234,7 @@ class SqlServerSource(PooledSource):
 
     def _attributes(self, driver: str) -> dict[str, str]:
         given = self.connection
-        port = given.port or 1433
+        port = self.port
         if given.sslrootcert:
             raise ConfigError(
                 f'connection "{self.name}": SQL Server\'s drivers take no sslrootcert',
@@ -380,3 +381,6 @@ def _words(text: str) -> str:
     """Without the layers of drivers in front: `[42S02] [FreeTDS][SQL Server]…`."""
     text = re.sub(r"\[[^\]]*\]\s?", "", text)
     return " ".join(re.sub(r"\(SQL\w+\)", "", text).split()).strip("; ")
+
+
+SOURCE = SqlServerSource

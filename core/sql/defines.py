@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.sql.lexer import Fail, Token
 from core.sql.values import problem, shown
@@ -48,15 +48,15 @@ class Defines:
     """The parameters of one file, collected line by line.
 
     Args:
-        db_type: Whose driver will bind the values.
+        dialect: Whose driver will bind the values.
         fail: Called for a line that cannot be used.
         line_of: Offset of a character → its line.
     """
 
-    def __init__(self, db_type: DbType, fail: Fail, line_of: Callable[[int], int]) -> None:
+    def __init__(self, dialect: Dialect, fail: Fail, line_of: Callable[[int], int]) -> None:
         self.parameters: dict[str, Parameter] = {}
         """Name in capitals → parameter, in the order of the file."""
-        self._db_type = db_type
+        self._dialect = dialect
         self._fail = fail
         self._line_of = line_of
 
@@ -131,7 +131,7 @@ class Defines:
         parameter = replace(
             Parameter(name, default, mandatory, description, line=self._line_of(token.start)), **options
         )
-        why = "" if mandatory or "{" in default else problem(parameter, default, self._db_type)
+        why = "" if mandatory or "{" in default else problem(parameter, default, self._dialect)
         if why:
             remedy = "correct the define" + (
                 "; for several values add [list]" if "," in default and not parameter.is_list else ""

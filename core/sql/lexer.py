@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
-from core.model.connection import DbType
+from core.model.dialect import DOUBLE_QUOTED, Dialect, LexicalRules
 
 __all__ = ["Fail", "Mark", "Token", "TokenKind", "has_blank_mark", "lex", "position"]
 
@@ -84,49 +84,6 @@ class Fail(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """How one database reads characters."""
-
-    word: re.Pattern[str]
-    prefixes: frozenset[str]
-    quotes: dict[str, re.Pattern[str]]
-    """First character of a quoted identifier → all of it."""
-    nested_comments: bool
-    line_comment: re.Pattern[str]
-    dollar_quotes: bool = False
-
-
-_LETTERS = re.compile(r"[^\W\d][\w$#]*")
-# PostgreSQL and SQLite take every character beyond ASCII for a letter, a no-break space too: were it a
-# blank here and a letter there, `\u00a0$a$` would open a literal here and none in the server.
-# The classes name the ASCII signs that are no letters.
-_BYTES = re.compile(r"[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*")
-_DOUBLE = re.compile(r'"(?:[^"]+|"")*+"')
-_BRACKETS = re.compile(r"\[(?:[^\]]+|\]\])*+\]")
-_TO_NEWLINE = re.compile(r"--[^\n]*")
-
-_RULES: dict[DbType, _Rules] = {
-    "oracle": _Rules(_LETTERS, frozenset({"N", "Q", "NQ"}), {'"': _DOUBLE}, False, _TO_NEWLINE),
-    "sqlserver": _Rules(
-        re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
-        frozenset({"N"}),
-        {'"': _DOUBLE, "[": _BRACKETS},
-        True,
-        _TO_NEWLINE,
-    ),
-    "postgresql": _Rules(
-        _BYTES, frozenset({"N", "E", "B", "X"}), {'"': _DOUBLE}, True, re.compile(r"--[^\n\r]*"), dollar_quotes=True
-    ),
-    "sqlite": _Rules(
-        _BYTES,
-        frozenset({"X"}),
-        {'"': _DOUBLE, "[": re.compile(r"\[[^\]]*\]"), "`": re.compile(r"`(?:[^`]+|``)*+`")},
-        False,
-        _TO_NEWLINE,
-    ),
-}
-
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")
 _NUMBER = re.compile(r"(?:0[xX][0-9A-Fa-f]+|(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
@@ -139,7 +96,6 @@ _NEAR = 0.75
 """How like a defined name another one has to be to count as its misspelling; `_EXACT`: the same."""
 _LINE = re.compile(r"[^\n]*\n?")
 _ALONE = re.compile(r"[ \t\r]*(?:\n|$)")
-_GO = re.compile(r"GO(?:[ \t]+\d+)?(?=[ \t\r]*(?:--[^\n]*)?(?:\n|$))", re.IGNORECASE)
 _CLOSERS = {"[": "]", "(": ")", "{": "}", "<": ">"}
 
 # What SQL*Plus understands and no database does; the bar ends the shortest form.
@@ -147,12 +103,6 @@ _SQLPLUS = """acc|ept a|ppend archive attr|ibute bre|ak bti|tle c|hange cl|ear c
     desc|ribe disc|onnect ed|it exec|ute exit get help hist|ory ho|st i|nput l|ist passw|ord pau|se pri|nt pro|mpt quit
     recover rem|ark repf|ooter reph|eader r|un sav|e sho|w shutdown spo|ol sta|rt startup store timi|ng tti|tle
     undef|ine var|iable whenever xquery"""
-_OWN_WORDS: dict[DbType, frozenset[str]] = {
-    "oracle": frozenset(),
-    "sqlserver": frozenset({"BREAK", "EXEC", "EXECUTE", "PRINT", "SAVE", "SHUTDOWN"}),
-    "postgresql": frozenset({"COPY", "EXECUTE", "SHOW", "START"}),
-    "sqlite": frozenset(),
-}
 
 
 def _forms(word: str) -> Iterator[str]:
@@ -165,23 +115,10 @@ _SET_DEFINE = re.compile(r"SET\s+(?:DEF(?:I(?:NE?)?)?|SCAN)\b", re.IGNORECASE)
 _SQL_SET = re.compile(r"SET(?:\s|/\*.*?\*/|--[^\n]*\n)+(?:TRANSACTION|ROLE|CONSTRAINTS?)\b", re.IGNORECASE | re.DOTALL)
 _COMMAND_SIGNS = re.compile(r"@|!|\\|\.[A-Za-z]")
 
-# Statements that have semicolons inside and end at a line with `/` (SQL Server: GO).
-_BLOCKS: dict[DbType, re.Pattern[str]] = {
-    "oracle": re.compile(
-        r"(DECLARE|BEGIN|< <|WITH (FUNCTION|PROCEDURE)"
-        r"|CREATE (OR REPLACE )?((NON)?EDITIONABLE )?(FUNCTION|PROCEDURE|PACKAGE|TRIGGER|TYPE))\b"
-    ),
-    "sqlserver": re.compile(
-        r"(DECLARE|IF|WHILE|BEGIN(?! TRAN| DISTRIBUTED| DIALOG| CONVERSATION)"
-        r"|(CREATE|ALTER|CREATE OR ALTER) (PROC|PROCEDURE|FUNCTION|TRIGGER))\b"
-    ),
-    "postgresql": re.compile(r"(?!)"),
-    "sqlite": re.compile(r"CREATE (TEMP |TEMPORARY )?TRIGGER\b"),
-}
 _HEAD_WORDS = 6
 
 
-def lex(text: str, db_type: DbType, defined: Collection[str] = ()) -> list[Token]:
+def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Token]:
     """Cuts a text into tokens that, joined, are that text.
 
     Never fails: a literal that does not end is a token up to the end of the text with `closed` False.
@@ -192,10 +129,10 @@ def lex(text: str, db_type: DbType, defined: Collection[str] = ()) -> list[Token
 
     Args:
         text: A whole file, or one statement.
-        db_type: Whose rules hold.
+        dialect: Whose rules apply.
         defined: The parameters of the file, in capitals.
     """
-    return list(_Lexer(text, db_type, defined))
+    return list(_Lexer(text, dialect.lexical, defined))
 
 
 def has_blank_mark(text: str) -> bool:
@@ -209,11 +146,10 @@ def position(text: str, offset: int) -> tuple[int, int]:
 
 
 class _Lexer:
-    def __init__(self, text: str, db_type: DbType, defined: Collection[str]) -> None:
+    def __init__(self, text: str, rules: LexicalRules, defined: Collection[str]) -> None:
         self._text = text
         self._defined = defined
-        self._db_type = db_type
-        self._rules = _RULES[db_type]
+        self._rules = rules
         self._at = 0
         self._define = True
         self._head: list[str] = []
@@ -318,16 +254,12 @@ class _Lexer:
 
     def _word(self, end: int) -> Token:
         text, word = self._text, self._text[self._at : end].upper()
-        if (
-            self._db_type == "sqlserver"
-            and word == "GO"
-            and self._is_line_start()
-            and (go := _GO.match(text, self._at))
-        ):
-            return self._token("end", go.end())
-        if self._db_type == "postgresql" and word == "U" and text[end : end + 2] in ("&'", '&"'):
-            return self._quoted(end + 1, _DOUBLE) if text[end + 1] == '"' else self._string(end + 1, _STRING)
-        if text[end : end + 1] != "'" or word not in self._rules.prefixes:
+        separator = self._rules.batch_separator
+        if separator and (found := separator.match(text, self._at)) and self._is_line_start():
+            return self._token("end", found.end())
+        if self._rules.unicode_escapes and word == "U" and text[end : end + 2] in ("&'", '&"'):
+            return self._quoted(end + 1, DOUBLE_QUOTED) if text[end + 1] == '"' else self._string(end + 1, _STRING)
+        if text[end : end + 1] != "'" or word not in self._rules.string_prefixes:
             return self._token("word", end)
         if word.endswith("Q"):
             return self._q_string(end)
@@ -341,11 +273,11 @@ class _Lexer:
 
     def _sign(self) -> Token:
         text, at = self._text, self._at
-        if text[at] == ";" and not _BLOCKS[self._db_type].match(" ".join(self._head)):
+        if text[at] == ";" and not self._rules.blocks.match(" ".join(self._head)):
             return self._token("end", at + 1)
         if text[at] == "/" and self._is_line_start() and _ALONE.match(text, at + 1):
             return self._token("end", at + 1)
-        if text.startswith(":=", at) or (text.startswith("::", at) and self._db_type == "postgresql"):
+        if text.startswith(":=", at) or (text.startswith("::", at) and self._rules.cast_operator):
             return self._token("operator", at + 2)
         return self._token("operator", at + 1)
 
@@ -361,9 +293,9 @@ class _Lexer:
         if word is None or word[0][0] in "@#":
             return bool(_COMMAND_SIGNS.match(text, at))
         upper = word[0].upper()
-        if self._db_type == "oracle" and upper == "SET":
+        if self._rules.has_sqlplus and upper == "SET":
             return not _SQL_SET.match(text, at)
-        return upper in _COMMANDS - _OWN_WORDS[self._db_type]
+        return upper in _COMMANDS - self._rules.own_words
 
 
 def _mark(found: re.Match[str]) -> Mark:

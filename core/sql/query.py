@@ -17,26 +17,21 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from core.errors import SqlError
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import LiteralText, Parameter, ParameterValue, Query, Step, Value
 from core.sql import readonly_guard as gate
 from core.sql.defines import Defines
 from core.sql.lexer import Token, has_blank_mark, lex, position
 from core.sql.substitution import Bind, Each, Insert, Substituted, Use, resolved, substitute
-from core.sql.values import for_driver, join, problem, shown, split, typed
+from core.sql.values import join, problem, shown, split, typed
 
 __all__ = ["ParsedQuery", "load", "parse"]
 
 _Given = TypeVar("_Given", str, ParameterValue)
 _ALLOW_WRITES = 'if it is meant to write, set "allow_writes": true on its connection in connections.json'
-_SHORT_NVARCHAR = 4000
-_MOST_BINDS: dict[DbType, int] = {"oracle": 65_535, "sqlserver": 2_097, "postgresql": 65_535, "sqlite": 32_766}
-"""Values that one statement takes. SQL Server: 2,100, less three that the ODBC driver needs to prepare it; SQLite: its default."""
-_MOST_IN_LIST: dict[DbType, int] = _MOST_BINDS | {"oracle": 1_000}
-"""ORA-01795; 23ai takes more."""
 
 
-def load(path: Path, db_type: DbType) -> ParsedQuery:
+def load(path: Path, dialect: Dialect) -> ParsedQuery:
     """Reads and parses one file of `queries/`.
 
     Raises:
@@ -47,10 +42,10 @@ def load(path: Path, db_type: DbType) -> ParsedQuery:
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise SqlError("cannot read the query file", why=why, remedy=f"check {path}", file=path) from None
-    return parse(content, name=path.name, db_type=db_type, file=path)
+    return parse(content, name=path.name, dialect=dialect, file=path)
 
 
-def parse(text: str | bytes, *, name: str, db_type: DbType, file: Path | None = None) -> ParsedQuery:
+def parse(text: str | bytes, *, name: str, dialect: Dialect, file: Path | None = None) -> ParsedQuery:
     """Finds parameters and statements of an SQL file and decides where values will be bound.
 
     Bytes are UTF-8, with or without byte order mark; UTF-16 with one, as SQL Server's tools save it; else
@@ -59,7 +54,7 @@ def parse(text: str | bytes, *, name: str, db_type: DbType, file: Path | None = 
     Args:
         text: The whole file.
         name: How the query is called: the file's name.
-        db_type: Whose SQL it is.
+        dialect: Whose SQL it is.
         file: For error texts.
 
     Raises:
@@ -68,7 +63,7 @@ def parse(text: str | bytes, *, name: str, db_type: DbType, file: Path | None = 
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     decoded, notes = (text.removeprefix("\ufeff"), ()) if isinstance(text, str) else _decode(text, file)
-    return _Parser(decoded, name, db_type, file, hashlib.sha256(raw).hexdigest(), notes).parse()
+    return _Parser(decoded, name, dialect, file, hashlib.sha256(raw).hexdigest(), notes).parse()
 
 
 def _decode(content: bytes, file: Path | None) -> tuple[str, tuple[str, ...]]:
@@ -105,7 +100,7 @@ class ParsedQuery:
     """An SQL file without its values."""
 
     name: str
-    db_type: DbType
+    dialect: Dialect
     parameters: tuple[Parameter, ...]
     sha256: str
     """Hash of the file's bytes, in hex."""
@@ -234,7 +229,7 @@ class ParsedQuery:
         )
 
     def _check_value(self, parameter: Parameter, value: str) -> None:
-        why = problem(parameter, value, self.db_type)
+        why = problem(parameter, value, self.dialect)
         if why:
             raise SqlError(
                 f"parameter {parameter.name} cannot be {shown(value)}",
@@ -246,7 +241,7 @@ class ParsedQuery:
 
     def _check(self, statement: _Statement, given: Mapping[str, str]) -> None:
         tokens = resolved(statement.tokens, statement.substituted.inserted, given)
-        found = gate.refusal(tokens, self.db_type)
+        found = gate.refusal(tokens, self.dialect)
         if found is None:
             return
         line, column = position(self._text, found.token.start)
@@ -255,9 +250,8 @@ class ParsedQuery:
 
     def _step(self, statement: _Statement, given: Mapping[str, str]) -> Step:
         parts = statement.substituted.parts
-        # psycopg reads % only where there are binds; without any, the text has to stay as it is.
-        doubles = self.db_type == "postgresql" and any(isinstance(part, Bind | Each) for part in parts)
-        placeholder = _PLACEHOLDERS[self.db_type].format
+        doubles = self.dialect.binds.doubles_percent and any(isinstance(part, Bind | Each) for part in parts)
+        placeholder = self.dialect.binds.placeholder.format
         texts: list[str] = []
         valued: list[tuple[str, Value]] = []
         for part in parts:
@@ -274,18 +268,18 @@ class ParsedQuery:
             else:
                 texts.append(part.replace("%", "%%") if doubles else part)
         named = dict(valued)
-        self._check_count(statement, len(valued) if self.db_type == "sqlserver" else len(named))
-        binds = tuple(value for _, value in valued) if self.db_type == "sqlserver" else named
+        binds = tuple(value for _, value in valued) if self.dialect.binds.is_positional else named
+        self._check_count(statement, len(binds))
         return Step("".join(texts), binds, statement.kind == "rows", statement.line)
 
     def _values(self, each: Each, given: Mapping[str, str]) -> list[tuple[str, Value]]:
         """The binds of a list, by name: L1_X, L2_X, …, which the name of no other bind can be."""
         parameter = self._parameter_of(each.bind)
-        texts, most = split(given[parameter.name]), _MOST_IN_LIST[self.db_type]
+        texts, most = split(given[parameter.name]), self.dialect.binds.most_in_list
         if len(texts) > most:
             raise SqlError(
                 f"parameter {parameter.name} has {len(texts):,} values",
-                why=f"{_DATABASES[self.db_type]} takes at most {most:,} in one list",
+                why=f"{self.dialect.title} takes at most {most:,} in one list",
                 remedy=_FEWER,
                 file=self.file,
                 line=parameter.line,
@@ -294,10 +288,10 @@ class ParsedQuery:
         return [(f"L{n}_{name}", self._value(each.bind, text, given)) for n, text in enumerate(texts, 1)]
 
     def _check_count(self, statement: _Statement, count: int) -> None:
-        if count > _MOST_BINDS[self.db_type]:
+        if count > self.dialect.binds.most:
             raise SqlError(
                 f"the statement would have {count:,} values",
-                why=f"{_DATABASES[self.db_type]} takes at most {_MOST_BINDS[self.db_type]:,}",
+                why=f"{self.dialect.title} takes at most {self.dialect.binds.most:,}",
                 remedy=_FEWER,
                 file=self.file,
                 line=statement.line,
@@ -311,7 +305,7 @@ class ParsedQuery:
         value = typed(parameter.type, text)
         if value is None:
             self._refuse_text(parameter, text)
-        return LiteralText(value) if bind.is_compared and isinstance(value, str) else for_driver(value, self.db_type)
+        return LiteralText(value) if bind.is_compared and isinstance(value, str) else self.dialect.binds.convert(value)
 
     def _parameter_of(self, bind: Bind) -> Parameter:
         name = next(piece.parameter for piece in bind.content if isinstance(piece, Use))
@@ -331,28 +325,21 @@ class ParsedQuery:
         )
 
     def _check_length(self, bind: Bind, given: Mapping[str, str]) -> None:
-        # SQL Server cuts nvarchar(n) + 'x' at 4,000 characters without a word; a longer bind is nvarchar(max) and is not cut.
-        if self.db_type != "sqlserver" or not bind.literal:
+        limit = self.dialect.binds.cuts_text_at
+        if limit is None or not bind.literal:
             return
         names = [piece.parameter for piece in bind.literal if isinstance(piece, Use)]
         longest = max(_utf16_units(given[name]) for name in names)
-        if longest <= _SHORT_NVARCHAR < _utf16_units(_text_of(bind.literal, given)):
+        if longest <= limit < _utf16_units(_text_of(bind.literal, given)):
             raise SqlError(
-                f"the literal around &{names[0]} gets longer than {_SHORT_NVARCHAR} characters",
-                why="SQL Server would cut it there without an error",
+                f"the literal around &{names[0]} gets longer than {limit} characters",
+                why=f"{self.dialect.title} would cut it there without an error",
                 remedy="give a shorter value",
                 file=self.file,
             )
 
 
-_DATABASES: dict[DbType, str] = {
-    "oracle": "Oracle",
-    "sqlserver": "SQL Server",
-    "postgresql": "PostgreSQL",
-    "sqlite": "SQLite",
-}
 _FEWER = "give fewer values, or put them into a table and join it"
-_PLACEHOLDERS: dict[DbType, str] = {"oracle": ":{}", "sqlite": ":{}", "postgresql": "%({})s", "sqlserver": "?"}
 
 
 def _text_of(content: Sequence[str | Use], given: Mapping[str, str]) -> str:
@@ -369,23 +356,17 @@ def _utf16_units(text: str) -> int:
 
 
 _MISPLACED = re.compile(r"(?:DEF(?:I(?:NE?)?)?\s+\w+\s*=|SET\s+DEF(?:I(?:NE?)?)?\s+O)", re.IGNORECASE)
-_DRIVER_BINDS: dict[DbType, re.Pattern[str]] = {
-    "oracle": re.compile(r":"),
-    "sqlite": re.compile(r"[:@$?]"),
-    "sqlserver": re.compile(r"\?"),
-    "postgresql": re.compile(r"\$"),
-}
 _BEGINS_BIND = re.compile(r'[\w"]')
 _SET_WORDS = frozenset({"SET", "SELECT", "WITH"})
 
 
 class _Parser:
     def __init__(
-        self, text: str, name: str, db_type: DbType, file: Path | None, sha256: str, notes: tuple[str, ...]
+        self, text: str, name: str, dialect: Dialect, file: Path | None, sha256: str, notes: tuple[str, ...]
     ) -> None:
         self._text = text
         self._name = name
-        self._db_type = db_type
+        self._dialect = dialect
         self._file = file
         self._sha256 = sha256
         self._notes = notes
@@ -393,19 +374,19 @@ class _Parser:
 
     def parse(self) -> ParsedQuery:
         self._check_characters()
-        tokens = lex(self._text, self._db_type)
+        tokens = lex(self._text, self._dialect)
         for token in tokens:
             self._check_token(token)
         self._parameters = self._defined(tokens)
         if self._parameters and has_blank_mark(self._text):
-            tokens = lex(self._text, self._db_type, self._parameters)
+            tokens = lex(self._text, self._dialect, self._parameters)
             self._parameters = self._defined(tokens)
         statements = tuple(self._statement(cut) for cut in self._cut(tokens))
         if all(statement.kind == "setting" for statement in statements):
             raise _without_select(statements, self._file)
         return ParsedQuery(
             self._name,
-            self._db_type,
+            self._dialect,
             tuple(self._parameters.values()),
             self._sha256,
             self._notes,
@@ -415,7 +396,7 @@ class _Parser:
         )
 
     def _defined(self, tokens: Sequence[Token]) -> dict[str, Parameter]:
-        defines = Defines(self._db_type, self.fail, lambda offset: position(self._text, offset)[0])
+        defines = Defines(self._dialect, self.fail, lambda offset: position(self._text, offset)[0])
         for token in tokens:
             if token.kind == "command":
                 defines.read(token)
@@ -438,11 +419,10 @@ class _Parser:
         if token.kind in ("word", "operator"):
             self._check_letters(token)
         touches_quote = token.kind == "word" and self._text.startswith("'", token.end)
-        if touches_quote and self._db_type == "oracle" and token.upper.endswith("Q"):
-            # python-oracledb takes any q' for the beginning of q'[…]', also in the middle of a word.
+        if touches_quote and self._dialect.lexical.finds_q_literals and token.upper.endswith("Q"):
             self.fail(token.end, "a literal touches the word before it", remedy="put a blank between them")
         lone_return = token.text.startswith("--") and "\r" in token.text.rstrip("\r")
-        if lone_return and self._db_type in ("oracle", "sqlserver"):
+        if lone_return and self._dialect.lexical.refuses_lone_return:
             self.fail(
                 token.start + token.text.index("\r"),
                 "a carriage return stands alone in this comment",
@@ -478,8 +458,8 @@ class _Parser:
         return [_trimmed(cut) for cut in cuts if any(token.is_significant for token in cut)]
 
     def _begins_after_setting(self, cut: Sequence[Token], token: Token) -> bool:
-        """T-SQL needs no semicolon: does a SELECT or SET begin behind `SET NOCOUNT ON`?"""
-        if self._db_type != "sqlserver" or token.kind != "word" or token.upper not in _SET_WORDS:
+        """Whether a SELECT or SET begins behind a SET that has no semicolon: `SET NOCOUNT ON SELECT 1`."""
+        if not self._dialect.lexical.settings_end_alone or token.kind != "word" or token.upper not in _SET_WORDS:
             return False
         first = next((t for t in cut if t.is_significant), None)
         return first is not None and first.upper == "SET"
@@ -488,11 +468,13 @@ class _Parser:
         first = next(token for token in tokens if token.is_significant)
         self._check_misplaced(tokens)
         self._check_foreign_binds(tokens)
-        substituted = substitute(tokens, self._db_type, self._parameters, self.fail)
-        if self._db_type == "sqlserver" and any(isinstance(part, Bind | Each) for part in substituted.parts):
+        substituted = substitute(tokens, self._dialect, self._parameters, self.fail)
+        if self._dialect.binds.loses_nested_comments and any(
+            isinstance(part, Bind | Each) for part in substituted.parts
+        ):
             self._check_nested_comments(tokens)
         line, _ = position(self._text, first.start)
-        return _Statement(tuple(tokens), substituted, gate.kind_of(tokens, self._db_type), line)
+        return _Statement(tuple(tokens), substituted, gate.kind_of(tokens, self._dialect), line)
 
     def _check_misplaced(self, tokens: Sequence[Token]) -> None:
         for token in tokens:
@@ -513,7 +495,7 @@ class _Parser:
         if significant[0].upper in ("CREATE", "ALTER"):
             return
         for before, token, after in zip([None, *significant], significant, [*significant[1:], None], strict=False):
-            if token.kind != "operator" or not _DRIVER_BINDS[self._db_type].fullmatch(token.text):
+            if token.kind != "operator" or not self._dialect.binds.foreign.fullmatch(token.text):
                 continue
             if not self._reads_as_bind(before, token, after):
                 continue
@@ -529,13 +511,13 @@ class _Parser:
     def _reads_as_bind(self, before: Token | None, token: Token, after: Token | None) -> bool:
         if token.text == "?":
             return True
-        if self._db_type == "oracle":
-            # As python-oracledb reads it: `'key' : value` is JSON, `: name` is a bind, and so is the N of `:N'x'`.
+        if self._dialect.binds.foreign_takes_blanks:
+            # `'key' : value` is JSON, `: name` is a bind, and so is the N of `:N'x'`.
             is_json = before and before.kind == "string" and not self._text[before.end : token.start].strip()
             return not is_json and after is not None and bool(_BEGINS_BIND.match(after.text))
         if after is None or after.start != token.end:
             return False
-        return after.kind == "number" or (after.kind == "word" and self._db_type == "sqlite")
+        return after.kind == "number" or (after.kind == "word" and self._dialect.binds.foreign_takes_words)
 
     def _check_nested_comments(self, tokens: Sequence[Token]) -> None:
         """FreeTDS ends a comment at the first `*/` and would take a later `?` for a bind; SQL Server does not."""

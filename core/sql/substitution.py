@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from core.model.connection import DbType
+from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.sql.context import places
 from core.sql.lexer import Fail, Mark, Token
@@ -89,17 +89,17 @@ _DEFINE_OFF = "if & is plain text here, write SET DEFINE OFF on a line before th
 
 
 def substitute(
-    tokens: Sequence[Token], db_type: DbType, parameters: Mapping[str, Parameter], fail: Fail
+    tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: Fail
 ) -> Substituted:
     """Decides for every `&NAME` of a statement what takes its place.
 
     Args:
         tokens: The statement without its terminator.
-        db_type: Whose binds are written.
+        dialect: Whose binds are written.
         parameters: Name in capitals → its define.
         fail: Called for a name that is not defined and for a place where no value may stand.
     """
-    return _Statement(tokens, db_type, parameters, fail).substitute()
+    return _Statement(tokens, dialect, parameters, fail).substitute()
 
 
 def resolved(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[str, str]) -> list[Token]:
@@ -144,21 +144,7 @@ def marker(token: Token) -> str:
     return f":pstt_{token.start}"
 
 
-# PostgreSQL's functions that take "any" type: a literal counts as text there, a bind has no type at all.
-_ANY_FUNCTIONS = frozenset(
-    """CONCAT CONCAT_WS FORMAT COUNT JSON_BUILD_ARRAY JSON_BUILD_OBJECT JSONB_BUILD_ARRAY JSONB_BUILD_OBJECT ROW
-    JSON_OBJECT_AGG JSONB_OBJECT_AGG NUM_NULLS NUM_NONNULLS PG_TYPEOF PG_COLUMN_SIZE PG_COLLATION_FOR""".split()
-)
-_POSTGRESQL_TYPES = frozenset(
-    """DATE TIME TIMESTAMP TIMESTAMPTZ TIMETZ INTERVAL NUMERIC DECIMAL INT INTEGER BIGINT SMALLINT INT2 INT4 INT8 REAL
-    FLOAT FLOAT4 FLOAT8 BOOL BOOLEAN JSON JSONB UUID INET CIDR MACADDR XML BYTEA TEXT VARCHAR BPCHAR MONEY POINT
-    DATERANGE TSRANGE TSTZRANGE INT4RANGE INT8RANGE NUMRANGE REGCLASS""".split()
-)
 _INTERVAL_FIELDS = frozenset({"YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"})
-_ORACLE_LITERALS = {
-    "DATE": ("TO_DATE(", ", 'YYYY-MM-DD')"),
-    "TIMESTAMP": ("TO_TIMESTAMP(", ", 'YYYY-MM-DD HH24:MI:SS.FF')"),
-}
 _CODED_LITERALS = {"B", "X", "U&"}
 # A bind that touches one of these would be read as part of it.
 _STICKY_BEFORE = re.compile(r"[\w$#@:%?]")
@@ -171,13 +157,15 @@ _MAX_NUMBER = 4
 
 class _Statement:
     def __init__(
-        self, tokens: Sequence[Token], db_type: DbType, parameters: Mapping[str, Parameter], fail: Fail
+        self, tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: Fail
     ) -> None:
         self._tokens = tokens
-        self._db_type = db_type
+        self._binding = dialect.binds
+        self._literals = dialect.literals
+        self._dialect = dialect
         self._parameters = parameters
         self._fail = fail
-        self._is_setting = kind_of(tokens, db_type) == "setting"
+        self._is_setting = kind_of(tokens, dialect) == "setting"
         self._places = places(tokens)
         self._inserted: set[int] = set()
         self._alone_in_list: set[str] = set()
@@ -300,13 +288,12 @@ class _Statement:
         self._check_literal(token, at)
         pieces = _pieces(token)
         content = tuple(_plain(token, piece) for piece in pieces)
-        if self._db_type == "postgresql" and token.prefix != "E":
-            # Joined here: `ts >= '&DAY 00:00'` must stay of unknown type, and `||` would make it text.
+        if self._literals.is_joined_before and token.prefix != "E":
             return self._placed(self._bind(at, content, is_text=True), at)
         if len(pieces) == 1:
             return self._placed(self._bind(at, content, is_text=True), at)
         joined: list[Part] = ["("]
-        operator = " + " if self._db_type == "sqlserver" else " || "
+        operator = self._literals.concatenation
         for piece in pieces:
             joined += [operator] if len(joined) > 1 else []
             if isinstance(piece, str):
@@ -334,26 +321,19 @@ class _Statement:
     def _placed(self, bind: Bind, at: int) -> list[Part]:
         """A bind that is a whole literal, with what it needs to be one."""
         token, place = self._tokens[at], self._places[at]
-        if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
-            return ["TO_NCHAR(", bind, ")"]
         is_argument = place.before in ("(", ",") and place.after in (")", ",")
-        is_untyped = (is_argument and place.opener in _ANY_FUNCTIONS) or place.after in ("IS", "ISNULL", "NOTNULL")
-        if self._db_type == "postgresql" and is_untyped:
-            return ["CAST(", bind, " AS text)"]
-        return [bind]
+        is_untyped = is_argument and place.opener in self._literals.untyped_functions
+        is_tested = place.after in ("IS", "ISNULL", "NOTNULL")
+        cast = self._literals.text_cast if is_untyped or is_tested else None
+        return _wrapped(bind, self._literals.wrappers.get(token.prefix) or cast)
 
     def _in_concatenation(self, bind: Bind, token: Token) -> list[Part]:
-        if self._db_type == "postgresql":
-            return ["CAST(", bind, " AS text)"]
-        if self._db_type == "oracle" and token.prefix in ("N", "NQ"):
-            return ["TO_NCHAR(", bind, ")"]
-        return [bind]
+        return _wrapped(bind, self._literals.wrappers.get(token.prefix) or self._literals.text_cast)
 
     def _typed_literal(self, at: int) -> tuple[int, list[Part]] | None:
         """`DATE '&X'`: the word takes only a literal, so both become a conversion. How many tokens, and what for them."""
         word = self._tokens[at]
-        has_them = self._db_type in ("oracle", "postgresql")
-        if word.kind != "word" or not has_them or self._places[at].before in (".", "OF"):
+        if word.kind != "word" or self._places[at].before in (".", "OF"):
             return None
         end = self._type_end(at)
         literal = _next_significant(self._tokens, end)
@@ -364,34 +344,30 @@ class _Statement:
         name = word.upper
         between = "".join(t.text for t in self._tokens[end:literal]).strip()
         value = [between, *self._literal(literal)] if between else self._literal(literal)
-        if name == "INTERVAL" and (self._db_type == "oracle" or self._places[literal].after in _INTERVAL_FIELDS):
+        has_field = self._places[literal].after in _INTERVAL_FIELDS
+        refused = self._literals.interval
+        if name == "INTERVAL" and (refused == "refused" or (refused == "refused_with_field" and has_field)):
             self._refuse_interval(token.marks[0])
-        if self._db_type == "oracle":
-            opening, closing = _ORACLE_LITERALS[name]
+        if name in self._literals.conversions:
+            opening, closing = self._literals.conversions[name]
             return literal - at + 1, [opening, *value, closing]
         return literal - at + 1, [*value, "::", "".join(t.text for t in self._tokens[at:end])]
 
     def _type_end(self, at: int) -> int:
         """Behind the type name that begins at this token; 0 where none does."""
         name = self._tokens[at].upper
-        if self._db_type == "oracle":
-            return at + 1 if name in _ORACLE_LITERALS or name == "INTERVAL" else 0
-        if name not in _POSTGRESQL_TYPES:
+        if name in self._literals.conversions or (name == "INTERVAL" and self._literals.interval == "refused"):
+            return at + 1
+        if name not in self._literals.cast_types:
             return 0
         behind = [i for i in range(at + 1, min(at + 10, len(self._tokens))) if self._tokens[i].is_significant][:3]
         has_zone = [self._tokens[i].upper for i in behind] in (["WITH", "TIME", "ZONE"], ["WITHOUT", "TIME", "ZONE"])
         return behind[-1] + 1 if has_zone and name in ("TIME", "TIMESTAMP") else at + 1
 
     def _refuse_interval(self, mark: Mark) -> NoReturn:
-        # PostgreSQL would take it: `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days.
         number = f"&{mark.name}"
-        instead = {
-            "oracle": f"write NUMTODSINTERVAL({number}, 'DAY') or NUMTOYMINTERVAL({number}, 'MONTH')",
-            "postgresql": f"write INTERVAL '{number} days' or {number} * INTERVAL '1 day'",
-        }
-        self._fail(
-            mark.start, f"{number} stands in an INTERVAL literal", "no bind can stand there", instead[self._db_type]
-        )
+        instead = self._literals.instead_of_interval.format(number)
+        self._fail(mark.start, f"{number} stands in an INTERVAL literal", "no bind can stand there", instead)
 
     def _bare(self, at: int) -> list[Part]:
         token = self._tokens[at]
@@ -417,13 +393,13 @@ class _Statement:
                 remedy=f"write '&{parameter.name}', or add [type=string] to the comment of its define",
             )
         bind = self._bind(at, (Use(mark.name),), is_text=False)
-        if self._db_type == "sqlserver" and self._places[at].before == "TOP":
+        if self._literals.top_in_parentheses and self._places[at].before == "TOP":
             return ["(", bind, ")"]
         return self._spaced(at, [bind])
 
     def _refuse_operator(self, token: Token, at: int) -> None:
-        """`flags & NAME`: an operator everywhere but in Oracle and SQL*Plus, and `flags NAME` would be an alias."""
-        if self._db_type == "oracle" or self._places[at].takes_value or not token.text.lstrip("&")[0].isspace():
+        """`flags & NAME`: an operator except in files for SQL*Plus, and `flags NAME` would be an alias."""
+        if self._dialect.lexical.has_sqlplus or self._places[at].takes_value or not token.text.lstrip("&")[0].isspace():
             return
         name = token.marks[0].name
         self._fail(
@@ -456,13 +432,10 @@ class _Statement:
     def _bind(
         self, at: int, content: tuple[str | Use, ...], *, is_text: bool, literal: tuple[str | Use, ...] = ()
     ) -> Bind:
-        """The bind for a content; the same one where the same content is wanted again.
-
-        PostgreSQL gives a bind one type per statement, so there the same one serves only in the same surroundings.
-        """
-        by_place = self._places[at].surroundings if self._db_type == "postgresql" else ()
-        is_compared = self._db_type == "oracle" and not literal and self._places[at].is_compared
-        key = (content, is_text, by_place, literal if self._db_type == "sqlserver" else (), is_compared)
+        """The bind for a content; the same one where the same content is wanted again."""
+        by_place = self._places[at].surroundings if self._binding.typed_by_context else ()
+        is_compared = self._binding.compares_as_char and not literal and self._places[at].is_compared
+        key = (content, is_text, by_place, literal if self._binding.cuts_text_at else (), is_compared)
         if key not in self._binds:
             self._binds[key] = Bind(self._free_name(content), content, is_text, literal, is_compared)
         return self._binds[key]
@@ -492,13 +465,13 @@ class _Statement:
             return
         samples = {name: parameter.allowed[0] for name, parameter in self._parameters.items() if parameter.allowed}
         text = "".join(t.text for t in resolved(self._tokens, frozenset(self._inserted), samples))
-        for name in sorted(_names_in_tree(text, self._db_type) & bare.keys()):
+        for name in sorted(_names_in_tree(text, self._dialect) & bare.keys()):
             self._refuse_name(self._parameter(bare[name].marks[0]), bare[name].start, "a place for a name")
 
 
-def _names_in_tree(sql: str, db_type: DbType) -> set[str]:
+def _names_in_tree(sql: str, dialect: Dialect) -> set[str]:
     """The bind names that sqlglot reads as a table, an alias, a column or a sort key."""
-    tree = parse_tree(sql, db_type)
+    tree = parse_tree(sql, dialect)
     if tree is None:
         return set()
     from sqlglot import exp
@@ -516,6 +489,10 @@ def _names_in_tree(sql: str, db_type: DbType) -> set[str]:
         for node in tree.find_all(exp.Placeholder)
         if isinstance(node.parent, by_parent) or (type(node.parent), node.arg_key) in by_argument
     }
+
+
+def _wrapped(bind: Bind, around: tuple[str, str] | None) -> list[Part]:
+    return [around[0], bind, around[1]] if around else [bind]
 
 
 def _has_numbers(parameter: Parameter) -> bool:

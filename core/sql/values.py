@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 
-from core.model.connection import DbType
-from core.model.query import Parameter, ParameterValue, Value
+from core.model.dialect import Dialect, TypedValue
+from core.model.query import Parameter, ParameterValue
 
-__all__ = ["as_text", "for_driver", "join", "problem", "shown", "split", "typed"]
+__all__ = ["as_text", "join", "problem", "shown", "split", "typed"]
 
 _MAX_DIGITS = 38
 """Oracle's NUMBER and SQL Server's decimal hold no more."""
@@ -29,26 +29,26 @@ _EXPECTED = {
 }
 
 
-def problem(parameter: Parameter, value: str, db_type: DbType) -> str:
+def problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
     """Why a parameter may not have this value, for a list why one of its values may not stand; empty: it may."""
     if not parameter.is_list:
-        return _problem(parameter, value, db_type)
+        return _problem(parameter, value, dialect)
     try:
         values = split(value)
     except ValueError as error:
         return str(error)
-    if db_type == "oracle" and "" in values:
+    if dialect.binds.empty_is_null and "" in values:
         # `NOT IN ('A', NULL)` is true for no row at all.
-        return "one of its values is empty, which Oracle takes for NULL"
-    found = ((one, _problem(parameter, one, db_type)) for one in values)
+        return f"one of its values is empty, which {dialect.title} takes for NULL"
+    found = ((one, _problem(parameter, one, dialect)) for one in values)
     return next((f"{shown(one)} in it: {why}" for one, why in found if why), "")
 
 
-def _problem(parameter: Parameter, value: str, db_type: DbType) -> str:
+def _problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
     if any("\ud800" <= char <= "\udfff" for char in value):
         return "it holds half a character (a lone surrogate), which cannot be sent to any database"
-    if db_type == "postgresql" and "\0" in value:
-        return "it holds a NUL character, which PostgreSQL has not"
+    if not dialect.binds.takes_nul and "\0" in value:
+        return f"it holds a NUL character, which {dialect.title} has not"
     if parameter.allowed and value not in parameter.allowed:
         return f"allowed are {', '.join(parameter.allowed)}"
     if parameter.type and typed(parameter.type, value) is None:
@@ -119,7 +119,7 @@ def _values(text: str) -> Iterator[str]:
         at = found.end() + 1
 
 
-def typed(type_: str | None, text: str) -> str | int | Decimal | date | datetime | None:
+def typed(type_: str | None, text: str) -> TypedValue | None:
     """A text as a value of a declared type, None: as a number; None where it is no such value."""
     match type_:
         case "string":
@@ -154,29 +154,6 @@ def _number(text: str) -> int | Decimal | None:
         return None
     # Written out, because not every driver reads 1E+3.
     return int(stripped) if _INTEGER.fullmatch(stripped) else Decimal(f"{number:f}")
-
-
-def for_driver(value: str | int | Decimal | date | datetime, db_type: DbType) -> Value:
-    """The same value in a type that the driver takes."""
-    if db_type == "sqlite":
-        return _for_sqlite(value)
-    if db_type == "sqlserver" and isinstance(value, int) and value.bit_length() > 63:
-        return Decimal(value)
-    return value
-
-
-def _for_sqlite(value: str | int | Decimal | date | datetime) -> Value:
-    """SQLite has no decimals and no dates: its own literals are REAL, and dates are text."""
-    match value:
-        case datetime():
-            return value.isoformat(" ")
-        case date():
-            return value.isoformat()
-        case Decimal():
-            return float(value)
-        case int() if value.bit_length() > 63:
-            return float(value)
-    return value
 
 
 def shown(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a file atomically: a reader sees the old content or the new, never a part."""
+"""Writes files atomically: a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["replace_file", "write_whole"]
 
 
 def write_whole(file: Path, content: str | bytes, *, private: bool = False) -> None:
-    """Writes a file aside and renames it: a reader sees the old one or the new one, never a half.
+    """Writes a temporary file, syncs it to disk and renames it.
 
     Args:
-        file: Its final name; the folder is made when it is not there.
+        file: Its final path; a missing folder is created.
         content: Text is written as UTF-8.
-        private: Readable by this account only (POSIX; on Windows the folder's rights apply).
+        private: Readable by this account only (POSIX; on Windows the permissions of the folder apply).
 
     Raises:
-        StorageFailed: The disk is full, or the folder may not be written; the old file is untouched.
+        StorageFailed: The disk is full or the folder is not writable; the old file is unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    aside: Path | None = None
+    temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
-        aside = Path(name)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         if not private:
-            aside.chmod(0o644)
-        replace_file(aside, file)
+            temporary.chmod(0o644)
+        replace_file(temporary, file)
     except OSError as error:
         raise StorageFailed(
             f"{file} cannot be written",
@@ -44,17 +44,20 @@ def write_whole(file: Path, content: str | bytes, *, private: bool = False) -> N
             remedy="check the disk and the folder's permissions",
         ) from None
     finally:
-        if aside is not None:
+        if temporary is not None:
             with suppress(OSError):
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
 
-def replace_file(aside: Path, file: Path) -> None:
-    """Windows refuses while somebody, often a virus scanner, has the file open for a moment."""
+def replace_file(temporary: Path, file: Path) -> None:
+    """Renames a file over another one.
+
+    Tries again for 1.6 s: Windows refuses while another program, often a virus scanner, has the file open.
+    """
     for wait_s in (0.05, 0.1, 0.2, 0.4, 0.8):
         try:
-            aside.replace(file)
+            temporary.replace(file)
             return
         except PermissionError:
             time.sleep(wait_s)
-    aside.replace(file)
+    temporary.replace(file)

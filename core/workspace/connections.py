@@ -7,68 +7,52 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    create_model,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_model
 
 from core.errors import ConfigError
-from core.model.connection import Cluster, DatabaseConnection, Secret
+from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, Secret
+from core.model.dialect import Dialect
 from core.model.job import Job
+from core.sources import database_types, find_dialect
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference, resolve_secret
 from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
-from core.workspace.validation import validation_errors
+from core.workspace.validation import StrictModel, completed_from, validation_errors
 
 __all__ = ["CLUSTER_KEYS", "DATABASE_KEYS", "Connections", "load_connections"]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+def _not_blank(name: str) -> str:
+    if not name.strip():
+        raise ValueError("a connection needs a name")
+    return name
 
 
-class _Database(_Entry):
-    name: str
-    db_type: Literal["oracle", "sqlserver", "postgresql", "sqlite"]
-    environment: str = ""
-    host: str = ""
-    port: int | None = Field(default=None, ge=1, le=65_535)
-    database: str = ""
-    service_name: str = ""
-    sid: str = ""
-    username: str = ""
-    password: str | None = Field(default=None, repr=False)
-    sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"] = ""
-    sslrootcert: str | None = None
-    driver: str = ""
-    thick: bool = False
-    allow_writes: bool = False
-    connect_timeout_s: float = Field(default=15.0, gt=0, le=600, strict=False)
-    statement_timeout_s: float | None = Field(default=None, gt=0, strict=False)
-    read_timeout_s: float | None = Field(default=None, gt=0, strict=False)
-
-    @field_validator("name")
-    @classmethod
-    def _is_a_name(cls, name: str) -> str:
-        if not name.strip():
-            raise ValueError("a connection needs a name")
-        return name
+def _known_database(db_type: str) -> str:
+    if db_type not in database_types():
+        *others, last = map(repr, database_types())
+        raise ValueError(f"input should be {', '.join(others)} or {last}")
+    return db_type
 
 
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "oracle": ("host", "username"),
-    "sqlserver": ("host", "database"),
-    "postgresql": ("host", "database", "username"),
-    "sqlite": ("database",),
-}
+@completed_from(DatabaseConnection)
+class _Database(StrictModel):
+    """One entry of `connections`: secrets and paths as the file has them."""
+
+    name: Annotated[str, AfterValidator(_not_blank)]
+    db_type: Annotated[str, AfterValidator(_known_database)]
+    port: Annotated[int, Field(ge=1, le=65_535)] | None
+    password: Annotated[str | None, Field(repr=False)]
+    sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"]
+    sslrootcert: str | None
+    connect_timeout_s: Annotated[float, Field(gt=0, le=600, strict=False)]
+    statement_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None
+    read_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None = None
+    """None: PSTT_READ_TIMEOUT_S."""
+
 
 # setting of a cluster → field of `Cluster`, where the names differ
 _RENAMED = {"batch_size": "batch_size_bytes", "max_request_size": "max_request_size_bytes"}
@@ -80,14 +64,14 @@ _OF_CLUSTER = {
 _FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 
 
-def _cluster_entry() -> type[BaseModel]:
+def _cluster_entry() -> type[StrictModel]:
     """A cluster's entry may set whatever the KAFKA_* settings may, under the same rules."""
     fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
     for key, setting in _OF_CLUSTER.items():
         rule = Settings.model_fields[setting]
         kind = str if setting in SECRETS else rule.rebuild_annotation()
         fields[key] = (kind | None, None)
-    return create_model("_Cluster", __base__=_Entry, **fields)
+    return create_model("_Cluster", __base__=StrictModel, **fields)
 
 
 _Cluster = _cluster_entry()
@@ -106,7 +90,7 @@ class Connections:
         self.default_environment: str = ""
         self._databases: dict[str, tuple[_Database, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
-        self.read_timeout_s: float = Settings.model_fields["PSTT_READ_TIMEOUT_S"].default
+        self.read_timeout_s: float = READ_TIMEOUT_S
         """Of connections that say nothing about it."""
         self.broken: set[str] = set()
         """Database connections that are there and not valid; what uses them needs no error of its own."""
@@ -129,13 +113,14 @@ class Connections:
             n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
         ]
 
-    def database_type(self, name: str) -> str:
-        """The `db_type` of a connection; needs no secret."""
-        return self._database(name)[0].db_type
+    def dialect(self, name: str) -> Dialect:
+        """Returns the rules of a connection's database; needs no secret and no driver."""
+        return find_dialect(self._database(name)[0].db_type)
 
     def environment_of(self, name: str) -> str:
         """The environment of a connection; needs no secret."""
-        return self._database(name)[0].environment
+        environment: str = self._database(name)[0].environment
+        return environment
 
     def require(self, job: Job) -> None:
         """Looks whether what a job uses is set up at all; needs no secret and contacts nothing.
@@ -156,7 +141,8 @@ class Connections:
 
     def allows_writes(self, name: str) -> bool:
         """Whether the read-only gate is open for a connection."""
-        return self._database(name)[0].allow_writes
+        allow_writes: bool = self._database(name)[0].allow_writes
+        return allow_writes
 
     def _database(self, name: str) -> tuple[_Database, int]:
         if name not in self._databases:
@@ -178,7 +164,7 @@ class Connections:
         if entry.sslrootcert:
             values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
         values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
-        if entry.db_type == "sqlite":
+        if find_dialect(entry.db_type).connection.is_file:
             values["database"] = str(self._workspace.root / entry.database)
         return DatabaseConnection(**values)
 
@@ -368,6 +354,7 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
 def _check_database(
     file: JsonFile, place: tuple[str | int, ...], entry: _Database, connections: Connections
 ) -> list[ConfigError]:
+    rules = find_dialect(entry.db_type).connection
     problems = []
     if entry.name in connections._databases:
         problems.append(
@@ -375,14 +362,15 @@ def _check_database(
         )
     problems += [
         file.error(place, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
-        for key in REQUIRED[entry.db_type]
+        for key in rules.required
         if not getattr(entry, key)
     ]
-    if entry.db_type == "oracle" and bool(entry.service_name) == bool(entry.sid):
+    if rules.exactly_one_of and sum(bool(getattr(entry, key)) for key in rules.exactly_one_of) != 1:
+        keys = " or ".join(f'"{key}"' for key in rules.exactly_one_of)
         problems.append(
             file.error(
                 place,
-                f'connection "{entry.name}" (oracle) needs "service_name" or "sid"',
+                f'connection "{entry.name}" ({entry.db_type}) needs {keys}',
                 remedy="give exactly one of them",
             )
         )

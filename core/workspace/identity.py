@@ -1,9 +1,9 @@
-"""Which workspace this is, for what several of them share: the transactional ids and markers of a cluster.
+"""The identity of a workspace: it separates the transactional ids and markers of several workspaces on one cluster.
 
-The id is made once and kept in `.pstt/identity.json`, together with the place where it was made. Moving the folder keeps
-the id. A copy of the folder must not go on under it: both would take the other's rows for their own, and each would
-fence the other in the middle of a run. Nothing in a file tells a copy from a move, so where that is not certain the
-operator is asked, and until then no run with `exactly_once` begins.
+The id is created once and stored in `.pstt/identity.json` with the location where it was created. A moved folder keeps
+the id. A copied folder needs a new one: two workspaces with one id would each take the other's rows for their own, and
+fence each other's transactions. No file shows whether a folder was moved or copied, so in doubt the operator decides,
+and until then no run with `exactly_once` starts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Answer", "Identity", "WorkspaceLocation", "answer", "doubt", "own_id
 Answer = Literal["moved", "copied"]
 LOCK_WAIT_S = 60.0
 KEPT_PLACES = 50
-"""A container that gets another host name at each start adds one each time."""
+"""Locations kept: a container with a new host name at each start adds one each time."""
 
 
 class WorkspaceLocation(msgspec.Struct, frozen=True):
@@ -38,16 +38,16 @@ class WorkspaceLocation(msgspec.Struct, frozen=True):
     host: str
     path: str
     folder: str = ""
-    """The file system's number of `.pstt`: kept when the folder is renamed, another one in a copy; empty: not known."""
+    """Inode of `.pstt`: a renamed folder keeps it, a copy has another one. Empty: not known."""
 
     @classmethod
     def of(cls, workspace: Workspace) -> WorkspaceLocation:
-        """Where this workspace is now."""
+        """Returns the current location of a workspace."""
         number = workspace.state_dir.stat().st_ino if workspace.state_dir.is_dir() else 0
         return cls(platform.node(), os.path.normcase(workspace.root.resolve()), str(number or ""))
 
     def is_same(self, other: WorkspaceLocation) -> bool:
-        """Whether two of host, path and folder agree, as after a rename, a restored backup or a new container."""
+        """Returns whether two of host, path and folder are equal, as after a rename, a restored backup, a new container."""
         same_folder = self.folder == other.folder != ""
         return (self.host == other.host) + (self.path == other.path) + same_folder >= 2
 
@@ -56,22 +56,22 @@ class WorkspaceLocation(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """The id of a workspace, and where it was used."""
+    """The id of a workspace, and the locations where it was used."""
 
     id: str
     place: WorkspaceLocation
     earlier: tuple[tuple[WorkspaceLocation, str], ...] = ()
-    """Places that it was moved from, and when that was noticed (ISO 8601, UTC)."""
+    """Former locations, and when the move was detected (ISO 8601, UTC)."""
 
     def was_at(self, host: str, path: str, moment: str) -> bool:
-        """Whether this workspace was there at that time (ISO 8601, UTC)."""
+        """Returns whether this workspace was at a location at a time (ISO 8601, UTC)."""
         if (host, path) == (self.place.host, self.place.path):
             return True
         return any((host, path) == (place.host, place.path) and moment <= until for place, until in self.earlier)
 
 
 def read_identity(workspace: Workspace) -> Identity | None:
-    """What is kept in the workspace; None: it has no identity yet.
+    """Returns the stored identity; None if there is none yet.
 
     Raises:
         StorageFailed: The file cannot be read.
@@ -90,10 +90,10 @@ def read_identity(workspace: Workspace) -> Identity | None:
 
 
 def own_identity(workspace: Workspace, now: datetime) -> Identity:
-    """The identity of this workspace; made at the first call, and told of a move that is certain.
+    """Returns the identity of this workspace. Creates it at the first call, and records a move that is certain.
 
     Raises:
-        ConfigError: The folder may be a copy of another workspace; says what to answer.
+        ConfigError: The folder may be a copy of another workspace; the operator has to answer.
         StorageFailed: The file cannot be read or written.
     """
     with _locked(workspace):
@@ -107,7 +107,7 @@ def own_identity(workspace: Workspace, now: datetime) -> Identity:
 
 
 def doubt(workspace: Workspace) -> PsttError | None:
-    """What the operator has to answer or restore; None: all is well, or there is no identity yet."""
+    """Returns the problem that the operator has to solve; None if there is none, or no identity yet."""
     try:
         known = read_identity(workspace)
     except StorageFailed as error:
@@ -116,10 +116,10 @@ def doubt(workspace: Workspace) -> PsttError | None:
 
 
 def answer(workspace: Workspace, given: Answer, now: datetime) -> Identity:
-    """Keeps the identity here (`moved`), or takes a new one (`copied`).
+    """Keeps the identity (`moved`), or creates a new one (`copied`).
 
     Raises:
-        ConfigError: There is no identity that could be kept.
+        ConfigError: There is no identity yet.
         StorageFailed: The file cannot be read or written.
     """
     with _locked(workspace):
@@ -141,7 +141,7 @@ def _question(workspace: Workspace, known: Identity) -> ConfigError | None:
     if known.place.host == here.host:
         there = _id_at(Path(known.place.path))
         certain = there == known.id
-        if there != "" and not certain:  # nobody uses this id there, so it was moved
+        if there != "" and not certain:  # no workspace has this id there, so the folder was moved
             return None
     return ConfigError(
         f"this workspace {'is' if certain else 'may be'} a copy of {known.place}",
@@ -153,7 +153,7 @@ def _question(workspace: Workspace, known: Identity) -> ConfigError | None:
 
 
 def _id_at(root: Path) -> str | None:
-    """The id of the workspace that is at that path now; None: there is none, empty: it cannot be read."""
+    """Returns the id of the workspace at that path; None if there is none, empty if it cannot be read."""
     try:
         found = read_identity(Workspace(root))
     except StorageFailed:
@@ -178,6 +178,6 @@ def _write(workspace: Workspace, identity: Identity) -> Identity:
 
 
 def _locked(workspace: Workspace) -> AbstractContextManager[None]:
-    """Two processes that need an identity at once get the same one."""
+    """Lets two processes that create the identity at once get the same one."""
     busy = LedgerBusy("another process writes the identity of this workspace", remedy="try again in a moment")
     return locked(workspace.state_dir / "identity.lock", lambda: busy, wait_s=LOCK_WAIT_S)

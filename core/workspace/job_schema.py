@@ -1,4 +1,4 @@
-"""The shape of a job file: which keys there are and which values each may have."""
+"""The schema of a job file: which values each key may have. `core.model.job` has the keys, types and defaults."""
 
 from __future__ import annotations
 
@@ -6,30 +6,19 @@ import codecs
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from core.calendar.cron import check_cron
 from core.calendar.templates import DIRECTIVES
-from core.model.job import (
-    CatchUp,
-    DecimalForm,
-    DeliveryGuarantee,
-    ExportFormat,
-    OnBadRow,
-    OnDrift,
-    OnNullKey,
-    Overlap,
-    SchedulingMode,
-    TypeOverride,
-    VerifyMode,
-)
+from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange, TypeOverride
 from core.workspace.connections import TOPIC_NAME
-from core.workspace.settings import ADDRESS, known_zone
+from core.workspace.settings import EMAIL_ADDRESS, known_zone
+from core.workspace.validation import StrictModel, completed_from
 
-__all__ = ["Address", "JobShape", "Topic"]
+__all__ = ["EmailAddress", "JobShape", "Topic"]
 
 LONGEST_S = 366 * 86_400
-"""Nothing is due less often than once a year; sums with the clock then never leave the calendar."""
+"""The longest interval and timeout: one year. A datetime plus this never exceeds year 9999."""
 
 
 def _topic(name: str) -> str:
@@ -43,11 +32,11 @@ Topic = Annotated[
     AfterValidator(_topic),
     Field(json_schema_extra={"pattern": f"^{TOPIC_NAME.pattern}$"}),
 ]
-"""A topic's name; a client written in C would take what comes before a NUL for another topic."""
+"""A topic's name. A NUL in it would end the name in a client written in C."""
 
 
 def _address(text: str) -> str:
-    if not ADDRESS.fullmatch(text):
+    if not EMAIL_ADDRESS.fullmatch(text):
         raise ValueError("this is no e-mail address")
     return text
 
@@ -88,96 +77,78 @@ def _date_format(text: str) -> str:
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 29.0 is the integer 29."""
+    """Turns 29.0 into 29: JSON does not distinguish integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, Field(min_length=1)]
-Address = Annotated[str, AfterValidator(_address)]
+EmailAddress = Annotated[str, AfterValidator(_address)]
+DateFormat = Annotated[str, AfterValidator(_date_format)]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class KafkaShape(_Shape):
+@completed_from(KafkaConfig)
+class KafkaShape(StrictModel):
     """`kafka_config`."""
 
-    enabled: bool = True
-    topic: Topic | None = None
-    message_key_field: Name | Annotated[list[Name], Field(min_length=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1, le=100_000), WHOLE] | None = None
-    include_metadata: bool = True
-    cluster: str | None = None
+    topic: Topic | None
+    message_key_field: Name | Annotated[list[Name], Field(min_length=1)] | None
+    batch_size: Annotated[int, Field(ge=1, le=100_000), WHOLE] | None
 
 
-class CsvShape(_Shape):
+@completed_from(CsvDialect)
+class CsvShape(StrictModel):
     """`csv`."""
 
-    separator: Annotated[str, AfterValidator(_separator)] = ";"
-    decimal: Literal[".", ","] = ","
-    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
-    bom: bool = True
-    quote_all: bool = False
-    line_end: Literal["\r\n", "\n"] = "\r\n"
-    date_format: Annotated[str, AfterValidator(_date_format)] = ""
-    datetime_format: Annotated[str, AfterValidator(_date_format)] = ""
+    separator: Annotated[str, AfterValidator(_separator)]
+    decimal: Literal[".", ","]
+    encoding: Annotated[str, AfterValidator(_encoding)]
+    line_end: Literal["\r\n", "\n"]
+    date_format: DateFormat
+    datetime_format: DateFormat
 
 
-class EmailShape(_Shape):
+@completed_from(EmailNotification)
+class EmailShape(StrictModel):
     """`email_notification`."""
 
-    on_success: bool = False
-    on_failure: bool = True
-    recipients: list[Address] = []
+    recipients: list[EmailAddress]
 
 
-class RowsShape(_Shape):
+@completed_from(RowRange)
+class RowsShape(StrictModel):
     """`expect.rows`."""
 
-    min: Annotated[int, Field(ge=0), WHOLE] | None = None
-    max: Annotated[int, Field(ge=0), WHOLE] | None = None
+    min: Annotated[int, Field(ge=0), WHOLE] | None
+    max: Annotated[int, Field(ge=0), WHOLE] | None
 
 
-class ExpectShape(_Shape):
+@completed_from(Expect)
+class ExpectShape(StrictModel):
     """`expect`."""
 
-    rows: RowsShape = RowsShape()
-    learn: bool = True
-    by: Annotated[str, AfterValidator(_time_of_day)] | None = None
+    rows: RowsShape
+    by: Annotated[str, AfterValidator(_time_of_day)] | None
 
 
-class JobShape(_Shape):
-    """The whole file; what each key means stands at `core.model.all.Job`."""
+@completed_from(Job, without=("slug",))
+class JobShape(StrictModel):
+    """The whole file; `core.model.job.Job` explains each key."""
 
     name: Name
     query: Annotated[str, AfterValidator(_query)]
     connection: Name
-    scheduling_mode: SchedulingMode = "manual"
-    cron: Annotated[str, AfterValidator(check_cron)] | None = None
-    interval_s: Annotated[int, Field(ge=1, le=LONGEST_S), WHOLE] | None = None
-    enabled: bool = True
-    parameters: dict[str, str | int | float | list[str | int | float]] = {}
-    export_format: ExportFormat = "kafka"
-    output: Name | None = None
-    csv: CsvShape = CsvShape()
-    kafka_config: KafkaShape = KafkaShape()
-    email_notification: EmailShape = EmailShape()
-    timezone: Annotated[str, AfterValidator(known_zone)] = "Europe/Rome"
-    catch_up: CatchUp = "latest"
-    max_catch_up: Annotated[int, Field(ge=1, le=100_000), WHOLE] = 31
-    overlap: Overlap = "skip"
-    timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, strict=False)] | None = None
-    delivery: DeliveryGuarantee = "at_least_once"
-    on_bad_row: OnBadRow = "reject"
-    on_null_key: OnNullKey = "reject"
-    max_rejects: Annotated[int, Field(ge=0), WHOLE] = 0
-    types: dict[str, TypeOverride] = {}
-    decimals: DecimalForm = "number"
-    key_separator: str = "|"
-    headers: dict[Name, str] = {}
-    verify_count: bool = False
-    verify: VerifyMode = "none"
-    expect: ExpectShape = ExpectShape()
-    on_drift: OnDrift = "stop"
+    cron: Annotated[str, AfterValidator(check_cron)] | None
+    interval_s: Annotated[int, Field(ge=1, le=LONGEST_S), WHOLE] | None
+    parameters: dict[str, str | int | float | list[str | int | float]]
+    output: Name | None
+    csv: CsvShape
+    kafka_config: KafkaShape
+    email_notification: EmailShape
+    timezone: Annotated[str, AfterValidator(known_zone)]
+    max_catch_up: Annotated[int, Field(ge=1, le=100_000), WHOLE]
+    timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, strict=False)] | None
+    max_rejects: Annotated[int, Field(ge=0), WHOLE]
+    types: dict[str, TypeOverride]
+    headers: dict[Name, str]
+    expect: ExpectShape

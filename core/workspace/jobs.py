@@ -1,25 +1,24 @@
-"""`queries/*.job.json` ↔ Job: every problem of a file at once, in words that fit beside a form's field too."""
+"""Reads and writes the job files, `queries/*.job.json`. Reports every problem of a file at once."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
 
 from core.errors import ConfigError
-from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange
+from core.model.job import Job
 from core.workspace.atomic import write_whole
+from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
-
-if TYPE_CHECKING:
-    from core.workspace.job_schema import JobShape
-
-
-import hashlib
-from dataclasses import dataclass
+from core.workspace.stored_file import read_stored
+from core.workspace.validation import validation_errors
 
 __all__ = [
     "SUFFIX",
@@ -34,11 +33,33 @@ __all__ = [
     "read_job_file",
     "save_job",
     "set_enabled",
-    "validate_job",
 ]
 
 SUFFIX = ".job.json"
-_HEADER_NAMES_OF_OURS = ("message_id", "run_id", "job")
+RESERVED_HEADERS = ("message_id", "run_id", "job")
+
+
+class NoSuchJob(ConfigError):
+    """There is no job file with that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A job file as it is on disk, valid or not."""
+
+    slug: str
+    path: Path
+    text: str
+    sha256: str
+
+    @property
+    def job(self) -> Job:
+        """The job of the file.
+
+        Raises:
+            ConfigError: The first problem of the file.
+        """
+        return parse_job(self.path, self.text)
 
 
 def load_job(path: Path) -> Job:
@@ -47,48 +68,34 @@ def load_job(path: Path) -> Job:
     Raises:
         ConfigError: The first problem of the file.
     """
-    job, problems = _read(path)
-    if problems or job is None:
-        raise problems[0]
-    return job
+    return _valid(read_json_file(path))
 
 
 def parse_job(path: Path, text: str) -> Job:
-    """The job of a file that was read already; `path` gives its slug.
+    """Returns the job of a text; the slug comes from the name in `path`.
 
     Raises:
         ConfigError: The first problem of the text.
     """
-    job, problems = _checked(parse_json_file(path, text))
-    if problems or job is None:
-        raise problems[0]
-    return job
+    return _valid(parse_json_file(path, text))
 
 
 def checked_job(path: Path, text: str) -> tuple[Job | None, list[ConfigError]]:
-    """The job of a text, and every problem of it; it may be used only where there is none."""
+    """Returns the job of a text and every problem; use the job only if there is no problem."""
     try:
         return _checked(parse_json_file(path, text))
     except ConfigError as error:
         return None, [error]
 
 
-def validate_job(path: Path) -> list[ConfigError]:
-    """Every problem of a job file; empty where there is none."""
-    try:
-        return _read(path)[1]
-    except ConfigError as error:
-        return [error]
-
-
 def load_jobs(workspace: Workspace) -> tuple[list[Job], list[ConfigError]]:
-    """All jobs that are right, and all problems of those that are not."""
+    """Returns every valid job, and every problem of the files."""
     jobs: list[Job] = []
     problems: list[ConfigError] = []
     names: dict[str, Path] = {}
     for path in _files(workspace):
         try:
-            job, found = _read(path)
+            job, found = _checked(read_json_file(path))
         except ConfigError as error:
             problems.append(error)
             continue
@@ -110,10 +117,10 @@ def load_jobs(workspace: Workspace) -> tuple[list[Job], list[ConfigError]]:
 
 
 def find_job(workspace: Workspace, text: str) -> Job:
-    """The job with that file name (with or without `.job.json`) or that name, whatever its case.
+    """Finds a job by its file name (with or without `.job.json`) or by its name, ignoring case.
 
     Raises:
-        ConfigError: There is none, more than one, or its file is wrong.
+        ConfigError: There is none, more than one, or its file is not valid.
     """
     wanted = Path(text).name.removesuffix(SUFFIX).lower()
     paths = _files(workspace)
@@ -138,7 +145,7 @@ def find_job(workspace: Workspace, text: str) -> Job:
 
 
 def save_job(workspace: Workspace, job: Job) -> Path:
-    """Writes a job whole or not at all; what stands at its default is left out.
+    """Writes a job atomically, without the values that are at their default.
 
     Raises:
         ConfigError: The job is not valid; nothing is written.
@@ -152,23 +159,20 @@ def save_job(workspace: Workspace, job: Job) -> Path:
 
 
 def job_text(job: Job) -> str:
-    """What the file of a job holds; what stands at its default is left out."""
-    return json.dumps(_document(job), ensure_ascii=False, indent=2) + "\n"
+    """Returns the content of a job's file, without the values that are at their default."""
+    return json.dumps(_changed(job), default=dict, ensure_ascii=False, indent=2) + "\n"
 
 
 def set_enabled(workspace: Workspace, slug: str, *, enabled: bool) -> bool:
-    """Switches a job on or off in its file and leaves every other character of it as it is; whether that changed it.
+    """Enables or disables a job in its file and leaves every other character as it is. Returns whether it changed.
 
     Raises:
-        ConfigError: There is no such job, or its file is wrong.
+        ConfigError: There is no such job, or its file is not valid.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
     path = workspace.inside(f"{slug}{SUFFIX}", workspace.queries_dir)
     file = read_json_file(path)
-    job, problems = _checked(file)
-    if problems or job is None:
-        raise problems[0]
-    if job.enabled == enabled:
+    if _valid(file).enabled == enabled:
         return False
     word = "true" if enabled else "false"
     at = file.offsets.get(("enabled",))
@@ -189,69 +193,48 @@ def _slug(path: Path) -> str:
     return path.name.removesuffix(SUFFIX)
 
 
-def _document(job: Job) -> dict[str, Any]:
-    plain = json.loads(json.dumps(asdict(job), default=dict))
-    default = asdict(Job("", "", "", ""))
-    kept = {name: value for name, value in plain.items() if name != "slug" and value != _listed(default[name])}
-    nested: tuple[tuple[str, Any], ...] = (
-        ("kafka_config", KafkaConfig()),
-        ("email_notification", EmailNotification()),
-        ("expect", Expect()),
-        ("csv", CsvDialect()),
-    )
-    for name, value in ((name, asdict(default)) for name, default in nested):
-        if name in kept:
-            kept[name] = {k: v for k, v in kept[name].items() if v != _listed(value[k])}
-            if not kept[name]:
-                del kept[name]
-    return kept
+def _changed(value: Any) -> Any:
+    """Returns the fields of a dataclass that are not at their default; any other value unchanged."""
+    if not is_dataclass(value):
+        return value
+    return {
+        field.name: _changed(getattr(value, field.name))
+        for field in fields(value)
+        if field.name != "slug" and getattr(value, field.name) != _default(field)
+    }
 
 
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _read(path: Path) -> tuple[Job | None, list[ConfigError]]:
-    return _checked(read_json_file(path))
+def _valid(file: JsonFile) -> Job:
+    job, problems = _checked(file)
+    if problems or job is None:
+        raise problems[0]
+    return job
 
 
 def _checked(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
-    from pydantic import ValidationError  # 100 ms to import
-
-    from core.workspace.job_schema import JobShape
-    from core.workspace.validation import validation_errors
-
     try:
-        entry = JobShape.model_validate(file.document)
+        shape = JobShape.model_validate(file.document)
     except ValidationError as error:
         return None, validation_errors(file, (), error, JobShape)
-    job = _job(_slug(file.path), entry)
-    return job, [file.error(place.split("."), what, remedy=remedy) for place, what, remedy in _contradictions(job)]
+    job = _job(_slug(file.path), shape)
+    return job, [file.error(at.split("."), what, remedy=remedy) for at, what, remedy in _contradictions(job)]
 
 
-def _job(slug: str, entry: JobShape) -> Job:
-    values = entry.model_dump()
-    kafka, email, expect = (values.pop(name) for name in ("kafka_config", "email_notification", "expect"))
-    if isinstance(kafka["message_key_field"], list):
-        kafka["message_key_field"] = tuple(kafka["message_key_field"])
-    email["recipients"] = tuple(email["recipients"])
+def _job(slug: str, shape: JobShape) -> Job:
+    values = shape.model_dump()
     values["parameters"] = {
-        name: tuple(map(str, value)) if isinstance(value, list) else str(value)
+        name: [str(item) for item in value] if isinstance(value, list) else str(value)
         for name, value in values["parameters"].items()
     }
-    expect["rows"] = RowRange(**expect["rows"])
-    return Job(
-        slug=slug,
-        kafka_config=KafkaConfig(**kafka),
-        email_notification=EmailNotification(**email),
-        expect=Expect(**expect),
-        csv=CsvDialect(**values.pop("csv")),
-        **values,
-    )
+    return msgspec.convert({"slug": slug, **values}, Job)
 
 
 def _contradictions(job: Job) -> list[tuple[str, str, str]]:
-    """Place, what is wrong, what to do; for what no single value is to blame for."""
+    """Returns position, problem and remedy where values contradict each other."""
     found = []
     if job.scheduling_mode == "cron" and job.cron is None:
         found.append(("scheduling_mode", 'scheduling_mode "cron" needs "cron"', 'add "cron": "0 2 * * *"'))
@@ -270,51 +253,26 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     rows = job.expect.rows
     if rows.min is not None and rows.max is not None and rows.min > rows.max:
         found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))
-    taken = [name for name in job.headers if name.lower() in _HEADER_NAMES_OF_OURS]
+    taken = [name for name in job.headers if name.lower() in RESERVED_HEADERS]
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
     return found
 
 
-class NoSuchJob(ConfigError):
-    """There is no job file of that name."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobFile:
-    """A job file as it stands on disk, right or wrong."""
-
-    slug: str
-    path: Path
-    text: str
-    sha256: str
-
-    @property
-    def job(self) -> Job:
-        """What it says.
-
-        Raises:
-            ConfigError: The first problem of the file.
-        """
-        return parse_job(self.path, self.text)
-
-
 def read_job_file(workspace: Workspace, slug: str) -> JobFile:
-    """The file of a job. The name is compared with those in `queries/`, never made a path of.
+    """Reads the file of a job. The slug is compared with the names in `queries/` and is never used as a path.
 
     Raises:
-        NoSuchJob: There is none.
+        NoSuchJob: There is no such file.
         ConfigError: It cannot be read.
     """
-    path = next((path for path in workspace.queries_dir.glob(f"*{SUFFIX}") if path.name == f"{slug}{SUFFIX}"), None)
-    if path is None:
+    path = next((path for path in _files(workspace) if _slug(path) == slug), None)
+    stored = read_stored(path) if path else None
+    if stored is None or not stored.sha256:
         raise NoSuchJob(f'there is no job "{slug}" in queries/')
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
+        text = stored.content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=path) from None
-    except OSError as error:
-        raise ConfigError("the file cannot be read", why=error.strerror or str(error), file=path) from None
-    return JobFile(slug, path, text, hashlib.sha256(content).hexdigest())
+        raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=stored.path) from None
+    return JobFile(slug, stored.path, text, stored.sha256)

@@ -1,4 +1,4 @@
-"""A JSON file that knows where each of its values stands, so that a problem has a line and a column."""
+"""A JSON file with the offset of each value, so that a problem has a line and a column."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ FilePosition = tuple[str | int, ...]
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PLAIN = re.compile(r"[^,\]}\s]+")
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(slots=True)
 class JsonFile:
-    """A document and the offset of each value (and of each member's name, under its own place)."""
+    """A document, and the offset of each value by its position; a member of an object has the offset of its name."""
 
     path: Path
     text: str = field(repr=False)
     document: Any = field(repr=False)
     offsets: dict[FilePosition, int] = field(default_factory=dict)
 
-    def error(self, place: Iterable[str | int], what: str, *, why: str = "", remedy: str = "") -> ConfigError:
-        """A ConfigError at that value, or at the nearest value around it."""
-        where = tuple(place)
+    def error(self, position: Iterable[str | int], what: str, *, why: str = "", remedy: str = "") -> ConfigError:
+        """Returns a ConfigError with the line and column of a value, or of the nearest value around it."""
+        where = tuple(position)
         key = ".".join(map(str, where))
         while where and where not in self.offsets:
             where = where[:-1]
@@ -44,16 +44,16 @@ def read_json_file(path: Path) -> JsonFile:
     """Reads a JSON object.
 
     Raises:
-        ConfigError: Not there, not UTF-8, torn, with a name twice in one object, or not an object.
+        ConfigError: It is missing, not UTF-8, not complete, not an object, or has a name twice in one object.
     """
     return parse_json_file(path, _read(path))
 
 
 def parse_json_file(path: Path, text: str) -> JsonFile:
-    """The text of a file that was read already; `path` is where a problem is said to be.
+    """Parses the text of a file; problems name `path`.
 
     Raises:
-        ConfigError: As `read_json_file`, but for reading.
+        ConfigError: The text is not complete JSON, not an object, or has a name twice in one object.
     """
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
@@ -75,15 +75,15 @@ def parse_json_file(path: Path, text: str) -> JsonFile:
         _locate(file, 0, ())
     except RecursionError:
         raise _too_deep(path) from None
-    if _HALF.search(text):
-        _refuse_halves(file, document, ())
+    if _SURROGATE.search(text):
+        _refuse_surrogates(file, document, ())
     if not isinstance(document, dict):
         raise file.error((), "the file must hold one JSON object", remedy="begin it with { and end it with }")
     return file
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """`did you mean "…"?`, or the valid names where none is near."""
+    """Returns `did you mean "…"?`, or the list of valid names if none is near."""
     names = list(valid)
     lower: dict[str, str] = {}
     for candidate in names:
@@ -117,18 +117,18 @@ def _too_deep(path: Path) -> ConfigError:
     )
 
 
-def _refuse_halves(file: JsonFile, value: Any, place: FilePosition) -> None:
-    """Half of a character, written as an escape, is JSON all the same and can be sent nowhere."""
+def _refuse_surrogates(file: JsonFile, value: Any, position: FilePosition) -> None:
+    """Raises on a lone surrogate: JSON allows its escape, but UTF-8 cannot encode it."""
     if isinstance(value, dict):
         members: Iterable[tuple[str | int, Any]] = value.items()
     else:
         members = enumerate(value) if isinstance(value, list) else ()
     for name, member in members:
-        _refuse_halves(file, name, (*place, name))
-        _refuse_halves(file, member, (*place, name))
+        _refuse_surrogates(file, name, (*position, name))
+        _refuse_surrogates(file, member, (*position, name))
     if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
         raise file.error(
-            place, "a text holds half of a character (a lone surrogate)", remedy="write the character itself"
+            position, "a text holds half of a character (a lone surrogate)", remedy="write the character itself"
         )
 
 
@@ -151,34 +151,34 @@ def _line_and_column(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
 
 
-def _locate(file: JsonFile, start: int, place: FilePosition) -> int:
-    """Notes where each value begins, in a text that is known to be JSON; the offset after the value."""
+def _locate(file: JsonFile, start: int, position: FilePosition) -> int:
+    """Records where each value begins and returns the offset after the value. The text is valid JSON."""
     text = file.text
     at = _skip(text, start)
-    file.offsets.setdefault(place, at)
+    file.offsets.setdefault(position, at)
     if text[at] == "{":
-        return _locate_members(file, at, place)
+        return _locate_members(file, at, position)
     if text[at] == "[":
         at, index = _skip(text, at + 1), 0
         while text[at] != "]":
-            at = _skip(text, _locate(file, at, (*place, index)))
+            at = _skip(text, _locate(file, at, (*position, index)))
             index += 1
             at = _skip(text, at + 1) if text[at] == "," else at
         return at + 1
     return _end(_STRING if text[at] == '"' else _PLAIN, text, at)
 
 
-def _locate_members(file: JsonFile, at: int, place: FilePosition) -> int:
+def _locate_members(file: JsonFile, at: int, position: FilePosition) -> int:
     text = file.text
     at = _skip(text, at + 1)
     while text[at] != "}":
         end = _end(_STRING, text, at)
         name = json.loads(text[at:end])
-        member = (*place, name)
+        member = (*position, name)
         if member in file.offsets:
             file.offsets[member] = at
             raise file.error(member, f'"{name}" stands twice in one object', remedy="keep one of them")
-        file.offsets[member] = at  # an error points at the name, which is what a person looks for
+        file.offsets[member] = at  # an error points at the name, which the user searches for
         at = _skip(text, _locate(file, _skip(text, end) + 1, member))
         at = _skip(text, at + 1) if text[at] == "," else at
     return at + 1

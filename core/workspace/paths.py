@@ -1,4 +1,4 @@
-"""The user's folder: what is where in it, and how a file of ours is written whole or not at all."""
+"""The workspace: the user's folder, and the path of each file in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Workspace"]
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """One folder with everything that belongs together.
+    """One folder with the configuration, queries and records of an installation.
 
     Args:
         root: The folder.
@@ -23,10 +23,10 @@ class Workspace:
 
     @classmethod
     def find(cls, option: str | Path | None, environ: Mapping[str, str]) -> Workspace:
-        """The workspace of `--workspace`, else of PSTT_WORKSPACE, else this folder.
+        """Returns the workspace of `--workspace`, else of PSTT_WORKSPACE, else the current folder.
 
         Raises:
-            ConfigError: That folder is not there.
+            ConfigError: The folder does not exist.
         """
         given, origin = option, "--workspace"
         if not given and environ.get("PSTT_WORKSPACE"):
@@ -42,7 +42,7 @@ class Workspace:
 
     @property
     def connections_file(self) -> Path:
-        """Databases and clusters."""
+        """Databases and Kafka clusters."""
         return self.root / "connections.json"
 
     @property
@@ -52,32 +52,32 @@ class Workspace:
 
     @property
     def alerts_file(self) -> Path:
-        """When somebody is told, and who."""
+        """When alerts are sent, and to whom."""
         return self.root / "alerts.json"
 
     @property
     def queries_dir(self) -> Path:
-        """`*.sql` and `*.job.json`."""
+        """Queries (`*.sql`) and jobs (`*.job.json`)."""
         return self.root / "queries"
 
     @property
     def metrics_file(self) -> Path:
-        """The sends, for charts and notebooks."""
+        """Every send, for charts and notebooks."""
         return self.root / "metrics.duckdb"
 
     @property
     def exports_dir(self) -> Path:
-        """Excel and CSV files."""
+        """Excel and CSV files of jobs."""
         return self.root / "exports"
 
     @property
     def logs_dir(self) -> Path:
-        """JSON lines."""
+        """Log files, one a day, in JSON lines."""
         return self.root / "logs"
 
     @property
     def state_dir(self) -> Path:
-        """What is ours: ledger, spool, locks."""
+        """The program's own files: ledger, spool, locks."""
         return self.root / ".pstt"
 
     @property
@@ -92,14 +92,14 @@ class Workspace:
 
     @property
     def pending_dir(self) -> Path:
-        """Sends, and rows kept aside, of transactions that are not known to be committed."""
+        """Sends and rejected rows of transactions whose commit is not confirmed."""
         return self.state_dir / "pending"
 
     def inside(self, name: str, folder: Path | None = None) -> Path:
-        """The path of a name that stands in a file; never one outside of `folder` (default: the workspace).
+        """Returns the path of a name below `folder` (default: the workspace).
 
         Raises:
-            ConfigError: The name leads elsewhere: `..`, an absolute path, a drive, a symbolic link.
+            ConfigError: The name leads out of it: `..`, an absolute path, a drive, a symbolic link.
         """
         base = folder or self.root
         path = base / name
@@ -112,5 +112,5 @@ class Workspace:
         return path
 
     def query_file(self, name: str) -> Path:
-        """The SQL file that a job names."""
+        """Returns the path of a job's SQL file."""
         return self.inside(name, self.queries_dir)

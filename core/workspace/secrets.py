@@ -1,4 +1,4 @@
-"""Secrets by reference: `env:NAME`, `file:PATH`, `keyring:SERVICE/USER`. A literal still works; `check` warns of it."""
+"""Secrets by reference: `env:NAME`, `file:PATH`, `keyring:SERVICE/USER`. A literal secret works; `check` warns about it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["is_reference", "resolve_secret", "store_secret"]
 
 
 def is_reference(text: str) -> bool:
-    """Whether the text only says where the secret is."""
+    """Returns whether a text refers to a secret instead of being one."""
     return text.startswith(("env:", "file:", "keyring:"))
 
 
 def resolve_secret(text: str, variables: Mapping[str, str], root: Path) -> Secret:
-    """Fetches the value.
+    """Returns the secret that a reference points to.
 
     Args:
         text: A reference, or the secret itself.
@@ -27,7 +27,7 @@ def resolve_secret(text: str, variables: Mapping[str, str], root: Path) -> Secre
         root: The workspace, for `file:` with a relative path.
 
     Raises:
-        ConfigError: It cannot be had; names the reference, never a value.
+        ConfigError: It cannot be read. The message names the reference, never a value.
     """
     kind, _, name = text.partition(":")
     if kind == "env":
@@ -42,10 +42,15 @@ def resolve_secret(text: str, variables: Mapping[str, str], root: Path) -> Secre
 
 
 def store_secret(reference: str, value: str, workspace: Workspace) -> None:
-    """Puts a value where a reference says: into the keyring of this account, or a file of the workspace for it alone.
+    """Stores a secret in the keyring of this account, or in a file of the workspace that only this account may read.
+
+    Args:
+        reference: `keyring:SERVICE/USER` or `file:PATH`.
+        value: The secret, one line.
+        workspace: Where the file is.
 
     Raises:
-        ConfigError: The reference is `env:` or leads out of the workspace, or there is no keyring; never names the value.
+        ConfigError: The reference is `env:` or leads out of the workspace, or there is no keyring. Never names the value.
         StorageFailed: The file cannot be written.
     """
     kind, _, name = reference.partition(":")

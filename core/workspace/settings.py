@@ -1,7 +1,7 @@
 """Settings from the environment and `.env`, with the origin of each value.
 
-Order: job, connections.json, environment, `.env`, default. A value keeps its origin, because the
-question behind most wrong settings is "where did that come from?".
+Precedence: job, connections.json, environment, `.env`, default. A value keeps its origin, because the question behind
+most wrong settings is where they came from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import io
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +27,31 @@ from pydantic import (
 )
 
 from core.errors import ConfigError
+from core.model.connection import (
+    READ_TIMEOUT_S,
+    ClientName,
+    Cluster,
+    Compression,
+    LogLevel,
+    SaslMechanism,
+    SecurityProtocol,
+)
 from core.workspace.json_file import nearest
 from core.workspace.paths import Workspace
 
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
 
 MASK = "***"
-ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
+EMAIL_ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
 SECRETS = {"KAFKA_SASL_PASSWORD", "PSTT_SMTP_PASSWORD"}
 OURS = ("KAFKA_", "PSTT_")
-Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
+"""The KAFKA_* settings have the defaults of a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One setting as `python -m core config` lists it."""
+    """One setting as `python -m core config` shows it."""
 
     name: str
     value: str | None
@@ -49,39 +59,39 @@ class SettingRow:
 
 
 class Settings(BaseModel):
-    """Every setting, typed. What each means stands in `.env.example`."""
+    """Every setting, typed. `.env.example` explains each."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    KAFKA_BOOTSTRAP_SERVERS: str = "localhost:9092"
-    KAFKA_SECURITY_PROTOCOL: Protocol = "PLAINTEXT"
-    KAFKA_SASL_MECHANISM: Mechanism | None = None
+    KAFKA_BOOTSTRAP_SERVERS: str = DEFAULTS.bootstrap_servers
+    KAFKA_SECURITY_PROTOCOL: SecurityProtocol = DEFAULTS.security_protocol
+    KAFKA_SASL_MECHANISM: SaslMechanism | None = None
     KAFKA_SASL_USERNAME: str | None = None
     KAFKA_SASL_PASSWORD: SecretStr | None = None
     KAFKA_SSL_CAFILE: str | None = None
     KAFKA_SSL_CERTFILE: str | None = None
     KAFKA_SSL_KEYFILE: str | None = None
-    KAFKA_COMPRESSION_TYPE: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "snappy"
-    KAFKA_BATCH_SIZE: int = Field(default=16_384, ge=1, le=2_147_483_647)
-    KAFKA_LINGER_MS: int = Field(default=10, ge=0, le=900_000)
-    KAFKA_MAX_REQUEST_SIZE: int = Field(default=1_048_576, ge=1_000, le=1_000_000_000)
-    KAFKA_REQUEST_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
-    KAFKA_ENABLE_IDEMPOTENCE: bool = True
-    KAFKA_RETRY_BACKOFF_MS: int = Field(default=100, ge=1, le=75_000)
-    KAFKA_MAX_IN_FLIGHT_REQUESTS: int = Field(default=5, ge=1, le=1_000)
-    KAFKA_DEFAULT_TOPIC: str = "pstt-data"
-    KAFKA_MESSAGE_BATCH_SIZE: int = Field(default=100, ge=1, le=100_000)
-    KAFKA_MAX_RETRIES: int = Field(default=3, ge=0, le=100)
+    KAFKA_COMPRESSION_TYPE: Compression = DEFAULTS.compression_type
+    KAFKA_BATCH_SIZE: int = Field(default=DEFAULTS.batch_size_bytes, ge=1, le=2_147_483_647)
+    KAFKA_LINGER_MS: int = Field(default=DEFAULTS.linger_ms, ge=0, le=900_000)
+    KAFKA_MAX_REQUEST_SIZE: int = Field(default=DEFAULTS.max_request_size_bytes, ge=1_000, le=1_000_000_000)
+    KAFKA_REQUEST_TIMEOUT_MS: int = Field(default=DEFAULTS.request_timeout_ms, ge=1_000, le=900_000)
+    KAFKA_ENABLE_IDEMPOTENCE: bool = DEFAULTS.enable_idempotence
+    KAFKA_RETRY_BACKOFF_MS: int = Field(default=DEFAULTS.retry_backoff_ms, ge=1, le=75_000)
+    KAFKA_MAX_IN_FLIGHT_REQUESTS: int = Field(default=DEFAULTS.max_in_flight_requests, ge=1, le=1_000)
+    KAFKA_DEFAULT_TOPIC: str = DEFAULTS.default_topic
+    KAFKA_MESSAGE_BATCH_SIZE: int = Field(default=DEFAULTS.message_batch_size, ge=1, le=100_000)
+    KAFKA_MAX_RETRIES: int = Field(default=DEFAULTS.max_retries, ge=0, le=100)
     KAFKA_HEALTH_CHECK_INTERVAL_SEC: int = Field(default=60, ge=1, le=86_400)
-    KAFKA_LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    KAFKA_LOG_LEVEL: LogLevel = DEFAULTS.log_level
     KAFKA_LOG_PAYLOAD: bool = False
-    KAFKA_CLIENT: Literal["confluent", "kafka-python-ng"] = "confluent"
+    KAFKA_CLIENT: ClientName = DEFAULTS.client
     PSTT_TIMEZONE: str = "Europe/Rome"
     PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
-    PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=30_000, ge=1_000, le=900_000)
+    PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=DEFAULTS.delivery_timeout_ms, ge=1_000, le=900_000)
     PSTT_MAX_IN_FLIGHT_MESSAGES: int = Field(default=5_000, ge=1, le=1_000_000)
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
-    PSTT_READ_TIMEOUT_S: float = Field(default=300.0, ge=1, le=86_400)
+    PSTT_READ_TIMEOUT_S: float = Field(default=READ_TIMEOUT_S, ge=1, le=86_400)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
@@ -113,22 +123,22 @@ class Settings(BaseModel):
     @classmethod
     def _known_addresses(cls, text: str | None) -> str | None:
         for address in addresses(text):
-            if not ADDRESS.fullmatch(address):
+            if not EMAIL_ADDRESS.fullmatch(address):
                 raise ValueError(f"{address!r} is no e-mail address; several are separated by commas")
         return text
 
     def origin(self, name: str) -> str:
-        """Where a value came from: `environment`, `.env, line 4`, `default`."""
+        """Returns where a value came from: `environment`, `.env, line 4`, `default`."""
         return self._origins.get(name, "default")
 
     def __getstate__(self) -> dict[Any, Any]:
-        """A copy in another process, or in a file, does not hold the secrets."""
+        """Masks the secrets in a pickled copy."""
         state = super().__getstate__()
         hidden = {name: SecretStr(MASK) for name in SECRETS if state["__dict__"].get(name)}
         return {**state, "__dict__": {**state["__dict__"], **hidden}}
 
     def table(self) -> list[SettingRow]:
-        """Every setting, secrets masked."""
+        """Returns every setting with secrets masked."""
         rows = []
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -138,7 +148,7 @@ class Settings(BaseModel):
 
 
 def addresses(text: str | None) -> tuple[str, ...]:
-    """`anna@example.com, carlo@example.com` one by one."""
+    """Splits `anna@example.com, carlo@example.com`."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
@@ -146,9 +156,7 @@ SETTING_NAMES = tuple(Settings.model_fields)
 
 
 def known_zone(name: str) -> str:
-    """The name itself, if the time zone database has it."""
-    import zoneinfo
-
+    """Returns the name, or raises ValueError if the time zone database does not have it."""
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -157,7 +165,7 @@ def known_zone(name: str) -> str:
 
 
 def read_env_file(file: Path) -> dict[str, tuple[str, int]]:
-    """Name → value and line of each entry of a `.env`; empty values count as not given."""
+    """Returns name → (value, line) of each entry of a `.env`; an empty value counts as not set."""
     if not file.exists():
         return {}
     try:
@@ -184,7 +192,7 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     """Reads `.env` and the environment.
 
     Raises:
-        ConfigError: A name of ours in `.env` is unknown, or a value is not allowed; says where it came from.
+        ConfigError: The first problem: an unknown KAFKA_ or PSTT_ name in `.env`, or a value that is not allowed.
     """
     settings, problems = read_settings(workspace, environ)
     if settings is None:
@@ -193,7 +201,11 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
 
 
 def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Settings | None, list[ConfigError]]:
-    """The settings, or all their problems; a `.env` that cannot be read raises."""
+    """Returns the settings, or None and every problem.
+
+    Raises:
+        ConfigError: `.env` cannot be read.
+    """
     entries = read_env_file(workspace.env_file)
     problems = [
         ConfigError(
@@ -231,9 +243,9 @@ def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Set
 
 
 def mistyped(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Variables of the environment that look like a setting and are none, each with the nearest one.
+    """Returns variables of the environment that are probably misspelled settings, each with the nearest setting.
 
-    KAFKA_HOME, KAFKA_OPTS and the like belong to others, so only a near miss counts.
+    KAFKA_HOME, KAFKA_OPTS and the like belong to other programs, so only a near miss counts.
     """
     found = []
     for name in sorted(environ):

@@ -1,4 +1,4 @@
-"""A file of the workspace as read from disk, with the hash that detects a change made meanwhile."""
+"""A file of the workspace as it is on disk. Its hash shows whether it was changed since."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["StoredFile", "read_stored"]
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as it stands on disk."""
+    """The content of a file, and its hash."""
 
     path: Path
     content: bytes
     sha256: str
-    """Empty: there is no such file."""
+    """Empty: the file does not exist."""
 
     @property
     def text(self) -> str:
-        """For people: what is no UTF-8 is read as Windows-1252, as the query's reader does."""
+        """The content as UTF-8, else as Windows-1252: the parser of queries reads files in the same way."""
         try:
             return self.content.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -30,7 +30,7 @@ class StoredFile:
 
 
 def read_stored(path: Path) -> StoredFile:
-    """A file of the workspace; one that is not there is empty.
+    """Reads a file; one that does not exist is returned empty.
 
     Raises:
         ConfigError: It cannot be read.

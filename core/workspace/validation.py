@@ -1,27 +1,87 @@
-"""What pydantic found wrong, in our words, with line and nearest name."""
+"""Validates JSON documents with pydantic: keys and defaults come from a dataclass, problems have a line and a column."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ValidationError
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from core.errors import ConfigError
 from core.workspace.json_file import JsonFile, nearest
 
-__all__ = ["validation_errors"]
+__all__ = ["StrictModel", "completed_from", "validation_errors"]
+
+NOT_AN_OBJECT = "input should be a valid object; write { … }"
+"""Instead of pydantic's text, which names a class of ours."""
+
+
+class StrictModel(BaseModel):
+    """A JSON object with exactly these keys. Values are not converted: `"5"` is not a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # the fields that `completed_from` adds
+
+
+M = TypeVar("M", bound=StrictModel)
+
+
+def completed_from(dataclass_: type, *, without: Collection[str] = ()) -> Callable[[type[M]], type[M]]:
+    """Completes a model with the fields of a dataclass, so that types and defaults are declared once.
+
+    The decorated class declares only the fields whose values JSON limits or writes in another form (a list for a tuple).
+    Every other field, the order and the defaults come from the dataclass; a default of the class itself takes precedence.
+
+    Args:
+        dataclass_: The type that the document becomes.
+        without: Its fields that are not part of the document.
+    """
+    hints = get_type_hints(dataclass_, include_extras=True)
+    declared = [field for field in fields(dataclass_) if field.name not in without]
+
+    def complete(model: type[M]) -> type[M]:
+        hints_of_model = get_type_hints(model, include_extras=True)
+        definitions: dict[str, Any] = {}
+        for field in declared:
+            own = model.model_fields.get(field.name)
+            annotation = hints_of_model[field.name] if own else hints[field.name]
+            default = _default(field, annotation) if own is None or own.is_required() else own.default
+            definitions[field.name] = (annotation, default)
+        completed = create_model(
+            model.__name__, __base__=StrictModel, __module__=model.__module__, __doc__=model.__doc__, **definitions
+        )
+        return cast("type[M]", completed)
+
+    return complete
+
+
+def _default(field: Field[Any], annotation: Any) -> Any:
+    """The default of a dataclass's field in the form of the document; `...` for a field without one."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    if field.default is MISSING:
+        return ...
+    if is_dataclass(field.default):
+        return annotation()
+    return list(field.default) if isinstance(field.default, tuple) else field.default
 
 
 def validation_errors(
-    file: JsonFile, place: tuple[str | int, ...], error: ValidationError, model: type[BaseModel]
+    file: JsonFile, position: tuple[str | int, ...], error: ValidationError, model: type[BaseModel]
 ) -> list[ConfigError]:
-    """One ConfigError a value at fault; the value itself is never shown, it may be a secret."""
+    """Returns one ConfigError for each wrong value. The value itself is never shown: it may be a secret."""
     found: dict[tuple[str | int, ...], ConfigError] = {}
-    kinds: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
+    reasons: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
     for detail in error.errors(include_input=False, include_url=False):
-        where = _known_part(file, (*place, *detail["loc"]))
+        where = _known_part(file, (*position, *detail["loc"]))
         if detail["type"] == "extra_forbidden":
             key = str(detail["loc"][-1])
             found[where] = file.error(
-                where, f'unknown key "{key}"', remedy=nearest(key, _fields(model, detail["loc"][:-1]))
+                where, f'unknown key "{key}"', remedy=nearest(key, _keys(model, detail["loc"][:-1]))
             )
         elif detail["type"] == "missing":
             found[(*where, detail["loc"][-1])] = file.error(
@@ -29,29 +89,29 @@ def validation_errors(
             )
         else:
             key = str(where[-1]) if where else file.path.name
-            why = detail["msg"].removeprefix("Value error, ")
+            why = NOT_AN_OBJECT if detail["type"] == "model_type" else detail["msg"].removeprefix("Value error, ")
             why = why[:1].lower() + why[1:]
-            kinds.setdefault(where, []).append((detail["type"], why))
-            why, _, remedy = _of_branches(kinds[where]).partition("; ")
-            found[where] = file.error(where, f'"{key}" is not valid', why=why, remedy=remedy or "mend this value")
+            reasons.setdefault(where, []).append((detail["type"], why))
+            why, _, remedy = _of_branches(reasons[where]).partition("; ")
+            found[where] = file.error(where, f'"{key}" is not valid', why=why, remedy=remedy or "correct this value")
     return list(found.values())
 
 
 def _of_branches(reasons: list[tuple[str, str]]) -> str:
-    """A value of several possible types fails for each of them; if it has one of the types, only that failure counts."""
-    closer = [why for kind, why in reasons if not kind.endswith("_type")]
+    """Joins the reasons of a union. If the value has the type of one branch, only that branch's reason counts."""
+    closer = [why for error_type, why in reasons if not error_type.endswith("_type")]
     return ", or ".join(dict.fromkeys(closer or [why for _, why in reasons]))
 
 
-def _known_part(file: JsonFile, place: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Pydantic adds the branch of a union to the place of an error; the file has no such value."""
-    while place and place not in file.offsets:
-        place = place[:-1]
-    return place
+def _known_part(file: JsonFile, position: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Cuts the name of a union's branch, which pydantic appends, off a position: the file has no such value."""
+    while position and position not in file.offsets:
+        position = position[:-1]
+    return position
 
 
-def _fields(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
-    for step in place:
+def _keys(model: type[BaseModel], position: tuple[str | int, ...]) -> list[str]:
+    for step in position:
         field = model.model_fields.get(str(step))
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
             break

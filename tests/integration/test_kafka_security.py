@@ -440,11 +440,11 @@ def test_a_broker_that_goes_down_while_it_is_entered_is_no_mistake_of_the_settin
     assert cause is not None
     assert cause.kind == kind
     down = Diagnosis(cluster, look=lambda _: Cause("unreachable", "127.0.0.1:9092: connection refused"))
-    down.hear(line)
+    down.remember(line)
     assert type(down.no_contact()) is BrokerUnavailable
     assert not down.is_hopeless
     in_order = Diagnosis(cluster, look=lambda _: None)
-    in_order.hear(line)
+    in_order.remember(line)
     assert in_order.is_hopeless is (kind == "login"), "the broker is back, and only a refused login stays one"
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import oracledb
 import pytest
 
-from core.model.connection import DatabaseConnection, DbType, Secret
+from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Query
+from core.sources import find_dialect
 from core.sources.oracle import OracleSource
 from core.sql.query import parse
 from core.sql.values import join
@@ -71,8 +72,8 @@ HOSTILE = [
 ]
 
 
-def bound(text: str, db_type: DbType, values: dict[str, str]) -> Query:
-    return parse(DEFINES + text, name="q.sql", db_type=db_type).bind(values)
+def bound(text: str, db_type: str, values: dict[str, str]) -> Query:
+    return parse(DEFINES + text, name="q.sql", dialect=find_dialect(db_type)).bind(values)
 
 
 def pasted(text: str, values: dict[str, str]) -> str:
@@ -114,10 +115,10 @@ LIST_FORMS = [
 ]
 
 
-def listed_rows(cursor: Any, text: str, db_type: DbType) -> list[tuple[Any, ...]]:
+def listed_rows(cursor: Any, text: str, db_type: str) -> list[tuple[Any, ...]]:
     """Our rows; those of the pasted text have to be the same."""
     values = {name: ours for name, (_, ours) in LISTS.items()} | {"DAYS": "2026-01-17,2026-01-16"}
-    rows = rows_of(cursor, parse(LIST_DEFINES + text, name="q.sql", db_type=db_type).bind(values))
+    rows = rows_of(cursor, parse(LIST_DEFINES + text, name="q.sql", dialect=find_dialect(db_type)).bind(values))
     sql = text.replace("& ", "&").replace("&DAYS", "'2026-01-17','2026-01-16'")
     for name, (members, _) in LISTS.items():
         sql = sql.replace(f"'&{name}'", members).replace(f"&{name}", members)
@@ -228,13 +229,17 @@ def test_postgresql_finds_the_members_of_a_list(postgresql: Any, text: str) -> N
 
 def test_postgresql_takes_hostile_values_in_a_list_and_as_many_as_we_allow(postgresql: Any) -> None:
     (step,) = (
-        parse(LIST_DEFINES + "SELECT 1 WHERE 'no' NOT IN ('&STATI') AND '%' = '%'", name="q", db_type="postgresql")
+        parse(
+            LIST_DEFINES + "SELECT 1 WHERE 'no' NOT IN ('&STATI') AND '%' = '%'",
+            name="q",
+            dialect=find_dialect("postgresql"),
+        )
         .bind({"STATI": join(HOSTILE), "NAMES": "x"})
         .steps
     )
     assert list(dict(step.binds).values()) == HOSTILE
     assert postgresql.execute(step.sql, step.binds).fetchall() == [(1,)]
-    many = parse(LIST_DEFINES + "SELECT 1 WHERE 65535 IN (&IDS)", name="q", db_type="postgresql").bind(
+    many = parse(LIST_DEFINES + "SELECT 1 WHERE 65535 IN (&IDS)", name="q", dialect=find_dialect("postgresql")).bind(
         {"IDS": ",".join(map(str, range(1, 65_536))), "STATI": "x", "NAMES": "x"}
     )
     assert rows_of(postgresql, many) == [(1,)]
@@ -265,7 +270,7 @@ def test_postgresql_reads_columns_called_as_a_write(postgresql: Any, word: str) 
         f" FROM odd WHERE ({word} IS NULL OR {word} IN (&IDS)) GROUP BY {word} ORDER BY odd.{word}"
     )
     values = {"STATI": "x", "NAMES": "x", "IDS": "1,3"}
-    rows = rows_of(postgresql, parse(LIST_DEFINES + text, name="q", db_type="postgresql").bind(values))
+    rows = rows_of(postgresql, parse(LIST_DEFINES + text, name="q", dialect=find_dialect("postgresql")).bind(values))
     assert [row[:3] for row in rows] == [(1, False, 1), (None, True, 0)]
 
 
@@ -323,7 +328,7 @@ def test_sqlserver_finds_the_members_of_a_list(tds: Any, text: str) -> None:
 
 def test_sqlserver_takes_hostile_values_in_a_list(tds: Any) -> None:
     (step,) = (
-        parse(LIST_DEFINES + "SELECT 1 WHERE 'no' NOT IN ('&STATI')", name="q", db_type="sqlserver")
+        parse(LIST_DEFINES + "SELECT 1 WHERE 'no' NOT IN ('&STATI')", name="q", dialect=find_dialect("sqlserver"))
         .bind({"STATI": join(HOSTILE), "NAMES": "x"})
         .steps
     )
@@ -393,7 +398,7 @@ def test_sqlite_finds_the_members_of_a_list(sqlite: Any, text: str) -> None:
 def test_sqlite_takes_as_many_values_as_we_allow(sqlite: Any) -> None:
     # Bound by name they cost seconds: SQLite looks each name up in a list.
     assert sqlite.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) >= 32_766
-    many = parse(LIST_DEFINES + "SELECT 1 WHERE 5000 IN (&IDS)", name="q", db_type="sqlite").bind(
+    many = parse(LIST_DEFINES + "SELECT 1 WHERE 5000 IN (&IDS)", name="q", dialect=find_dialect("sqlite")).bind(
         {"IDS": ",".join(map(str, range(1, 5001))), "STATI": "x", "NAMES": "x"}
     )
     assert rows_of(sqlite, many) == [(1,)]
@@ -435,7 +440,7 @@ def test_oracle_gets_hostile_values_as_binds(oracle: Any, echo: Any, value: str)
 def test_oracle_gets_each_value_of_a_list_in_its_type(oracle: Any, echo: Any) -> None:
     text = "SELECT A FROM dual WHERE a IN ('&STATI') AND b NOT IN (&IDS) AND c IN (&DAYS) AND d IN (DATE '&DAYS')"
     values = {"STATI": join(["N", "it's"]), "NAMES": "x", "IDS": "1,3", "DAYS": "2026-01-17,2026-01-16"}
-    rows_of(echo, parse(LIST_DEFINES + text, name="q.sql", db_type="oracle").bind(values))
+    rows_of(echo, parse(LIST_DEFINES + text, name="q.sql", dialect=find_dialect("oracle")).bind(values))
     (arrived,) = oracle.statements("FROM dual")
     assert arrived.sql == (
         "SELECT A FROM dual WHERE a IN (:L1_STATI, :L2_STATI) AND b NOT IN (:L1_IDS, :L2_IDS)"
@@ -450,9 +455,9 @@ def test_oracle_gets_each_value_of_a_list_in_its_type(oracle: Any, echo: Any) ->
 
 
 def test_oracle_takes_a_thousand_values_in_a_list(oracle: Any, echo: Any) -> None:
-    many = parse(LIST_DEFINES + "SELECT A FROM dual WHERE a IN (&IDS)", name="q.sql", db_type="oracle").bind(
-        {"STATI": "x", "NAMES": "x", "IDS": ",".join(map(str, range(1000)))}
-    )
+    many = parse(
+        LIST_DEFINES + "SELECT A FROM dual WHERE a IN (&IDS)", name="q.sql", dialect=find_dialect("oracle")
+    ).bind({"STATI": "x", "NAMES": "x", "IDS": ",".join(map(str, range(1000)))})
     assert len(rows_of(echo, many)) == 1000
 
 
@@ -463,9 +468,9 @@ def test_oracle_compares_a_text_as_the_literal_that_it_replaces(oracle: Any) -> 
         "SELECT A, '&X' FROM dual WHERE a = '&X' AND b IN ('&STATI') AND c LIKE '&X%' AND d = 'a&X' AND e = &IDS"
         " AND '&X' <> f AND g BETWEEN '&X' AND '&X'"
     ).replace("&IDS", "&NUMBER")
-    query = parse(f"define X='N'\ndefine NUMBER=1\n{LIST_DEFINES}{text}", name="q.sql", db_type="oracle").bind(
-        {"STATI": f"N,{'x' * 2001}", "NAMES": "x"}
-    )
+    query = parse(
+        f"define X='N'\ndefine NUMBER=1\n{LIST_DEFINES}{text}", name="q.sql", dialect=find_dialect("oracle")
+    ).bind({"STATI": f"N,{'x' * 2001}", "NAMES": "x"})
     source = OracleSource(
         DatabaseConnection(
             "double",
@@ -528,7 +533,7 @@ def test_example_of_the_contract_reaches_oracle(oracle: Any, echo: Any) -> None:
         "SELECT BARCODE, TRKDATE, ARRIVETIMESTAMP FROM EXPORT_TABLE\n"
         "WHERE TRUNC(TRKDATE) = TO_DATE('&DATA', 'YYYY-MM-DD') AND TEST_FLAG = 'N' ORDER BY ARRIVETIMESTAMP;\n"
     )
-    assert rows_of(echo, parse(text, name="CDG.sql", db_type="oracle").bind({"DATA": "2026-01-16"})) == [
+    assert rows_of(echo, parse(text, name="CDG.sql", dialect=find_dialect("oracle")).bind({"DATA": "2026-01-16"})) == [
         ("2026-01-16",)
     ]
     (arrived,) = oracle.statements("EXPORT_TABLE")

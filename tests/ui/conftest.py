@@ -145,10 +145,10 @@ def look_at(monkeypatch) -> Iterator[Callable[[Place], None]]:
         monkeypatch.setenv("PSTT_TIMEZONE", ZONE.key)
         for name, value in place.env.items():
             monkeypatch.setenv(name, value)
-        data.forget()
+        data.clear_caches()
 
     yield look
-    data.forget()
+    data.clear_caches()
 
 
 # ── views ─────────────────────────────────────────────────────────────────────────────────────

@@ -18,7 +18,7 @@ from core.records.audit import AuditEntry
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from ui.api import api
-from ui.doors import SecurityHeaders
+from ui.http_security import SecurityHeaders
 
 HOST = "http://127.0.0.1:8501"
 PASSWORD = "four easy words here"

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from tests.ui.conftest import ZONE, cells, is_harmless, now, words
-from ui import data
+from ui.data.outcomes import outcomes_by_job
 
 
 def missing_day(place):
@@ -12,7 +12,7 @@ def missing_day(place):
 
 
 def test_the_missing_day_is_told_apart_from_days_on_which_nothing_was_due(worked, see):
-    slots = data.calendar_slots(60)["export"]
+    slots = outcomes_by_job(60)["export"]
     states = {slot.scheduled_at.astimezone(ZONE).date(): slot.state for slot in slots}
     day = missing_day(worked)
     assert states[day] == "missing"

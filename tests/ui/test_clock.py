@@ -18,6 +18,7 @@ from core.workspace.paths import Workspace
 from tests.ui.conftest import Place, metric, words
 from tests.unit.test_figures import spooled
 from ui import data
+from ui.data.outcomes import outcomes_by_job
 from ui.formats import day, day_short
 
 ROME = ZoneInfo("Europe/Rome")
@@ -108,12 +109,12 @@ def test_a_day_of_the_calendar_has_each_of_its_times_once(place, of, hours):
     place.at(local(of + timedelta(days=1), 0, 0, 30))
     found = {
         slug: [slot for slot in slots if slot.scheduled_at.astimezone(ROME).date() == of]
-        for slug, slots in data.calendar_slots(60).items()
+        for slug, slots in outcomes_by_job(60).items()
     }
     assert {slug: len(slots) for slug, slots in found.items()} == {"nightly": 1, "hourly": hours}
     assert [slot.run.acknowledged for slots in found.values() for slot in slots] == [1] * (hours + 1)
     assert len({day_state(slots) for slots in found.values()}) == 1
-    assert not [slot for slots in data.calendar_slots(60).values() for slot in slots if slot.state == "missing"]
+    assert not [slot for slots in outcomes_by_job(60).values() for slot in slots if slot.state == "missing"]
 
 
 @pytest.mark.parametrize("fold", [0, 1])
@@ -126,9 +127,9 @@ def test_in_the_hour_that_comes_twice_the_page_knows_which_one_it_is(place, see,
     assert metric(see("overview"), "Sent") == "3"  # today has both: another machine's clock may be ahead
     nightly = place.job("nightly", **HALF_PAST_TWO)
     place.run(nightly, local(of - timedelta(days=1), 2, 30))
-    data.forget()
+    data.clear_caches()
     place.at(local(of, 2, 40, fold=fold))
-    last = data.calendar_slots(60)["nightly"][-1]
+    last = outcomes_by_job(60)["nightly"][-1]
     assert (last.scheduled_at, last.state) == (local(of, 2, 30).astimezone(UTC), "missing")
 
 

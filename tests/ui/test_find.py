@@ -10,6 +10,7 @@ from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SLY, cells, is_harmless, words
 from ui import data
+from ui.data.find import compare_with_topic, find_sends
 
 KEY = "572680000123"
 
@@ -44,17 +45,17 @@ def test_no_key_is_anything_but_a_key(worked, see, key):
 
 
 def test_the_message_on_the_topic_is_proven_equal(worked):
-    send = data.find(KEY).sends[0]
-    there = data.read_from_topic(send)
+    send = find_sends(KEY).sends[0]
+    there = compare_with_topic(send)
     assert there.is_equal
     assert (there.same_key, there.same_id, there.same_size, there.data_proven) == (True, True, True, True)
     assert SLY.encode() in there.message.value
 
 
 def test_another_message_is_not_called_equal(worked):
-    send, other = data.find(KEY).sends[0], data.find("572680000124").sends[0]
+    send, other = find_sends(KEY).sends[0], find_sends("572680000124").sends[0]
     elsewhere = send | {"partition": other["partition"], "offset": other["offset"]}
-    there = data.read_from_topic(elsewhere)
+    there = compare_with_topic(elsewhere)
     assert not there.is_equal
     assert (there.same_key, there.same_id, there.data_proven) == (False, False, False)
 
@@ -77,7 +78,7 @@ def change_connections(place, change):
     known = json.loads(file.read_text(encoding="utf-8"))
     change(known["kafka_connections"], known)
     file.write_text(json.dumps(known), encoding="utf-8")
-    data.forget()
+    data.clear_caches()
 
 
 def rename(clusters, known):
@@ -97,7 +98,7 @@ def forget_clusters(place):
 
 
 def test_each_send_keeps_the_id_and_the_addresses_of_its_cluster(worked):
-    send, run = data.find(KEY).sends[0], worked.runs("export")[0]
+    send, run = find_sends(KEY).sends[0], worked.runs("export")[0]
     assert len(send["cluster_id"]) == 22
     told = (send["cluster"], send["cluster_id"], send["bootstrap_servers"])
     assert told == (run.cluster, run.cluster_id, run.bootstrap_servers)
@@ -109,9 +110,9 @@ def test_each_send_keeps_the_id_and_the_addresses_of_its_cluster(worked):
 def test_a_renamed_cluster_still_finds_what_was_sent_before(spoilt, see, is_old):
     if is_old:
         forget_clusters(spoilt)
-    assert data.read_from_topic(data.find(KEY).sends[0]).is_equal
+    assert compare_with_topic(find_sends(KEY).sends[0]).is_equal
     change_connections(spoilt, rename)
-    assert data.read_from_topic(data.find(KEY).sends[0]).is_equal
+    assert compare_with_topic(find_sends(KEY).sends[0]).is_equal
     app = see("find", key=KEY)
     assert not app.exception
 
@@ -124,22 +125,22 @@ def test_a_message_sent_by_hand_is_read_from_its_own_cluster(spoilt, own_kafka):
 
     change_connections(spoilt, add)
     sent = spoilt.command("send", spoilt.topic, "by-hand", "there", "--cluster", "other")
-    (send,) = data.find("by-hand").sends
+    (send,) = find_sends("by-hand").sends
     assert (send["cluster"], send["bootstrap_servers"]) == ("other", with_other)
     assert sent["offset"] == 0  # at which the usual cluster has another message
-    there = data.read_from_topic(send)
+    there = compare_with_topic(send)
     assert (there.message.value, there.is_equal) == (b"there", True)
     forget_clusters(spoilt)
-    (send,) = data.find("by-hand").sends
+    (send,) = find_sends("by-hand").sends
     assert send["cluster"] is None
-    assert data.read_from_topic(send).message.value == b"there"
+    assert compare_with_topic(send).message.value == b"there"
 
 
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_cluster_that_is_not_set_up_any_more_is_named(spoilt, see, kafka, own_kafka, is_old):
     if is_old:
         forget_clusters(spoilt)
-    before = data.find(KEY).sends[0]
+    before = find_sends(KEY).sends[0]
     elsewhere = own_kafka().plaintext
 
     def move(clusters, known):
@@ -148,7 +149,7 @@ def test_a_cluster_that_is_not_set_up_any_more_is_named(spoilt, see, kafka, own_
 
     change_connections(spoilt, move)
     with pytest.raises(ConfigError, match="none of those that are set up now") as caught:
-        data.read_from_topic(before)
+        compare_with_topic(before)
     assert 'it was then called "Kafka Rig"' in caught.value.why
     assert (kafka.plaintext in caught.value.why) != is_old
     assert "add that cluster to kafka_connections again" in caught.value.remedy

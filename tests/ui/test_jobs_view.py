@@ -12,7 +12,7 @@ from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import work
-from core.workspace.jobs import SUFFIX, load_job, read_job_file, validate_job
+from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data
@@ -338,7 +338,7 @@ def test_a_wrong_value_is_told_beside_its_field_in_the_words_of_check(place, see
     told = typed_into(document, field, value)
     path = tmp_path / "tracce.job.json"
     path.write_text(json.dumps(told), encoding="utf-8")
-    problems = validate_job(path)
+    problems = checked_job(path, path.read_text(encoding="utf-8"))[1]
     assert problems
     assert problems[0].key.startswith(key)
     shown = words(app)
@@ -597,7 +597,7 @@ def stranded(spoilt, request):
     else:
         known["kafka_connections"][""] = {}
     file.write_text(json.dumps(known), encoding="utf-8")
-    data.forget()
+    data.clear_caches()
     told = {
         "connection": 'there is no connection "pg"',
         "cluster": 'there is no cluster "gone"',

@@ -17,6 +17,8 @@ from core.workspace.paths import Workspace
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words
 from ui import data
+from ui.data import overview
+from ui.data.outcomes import outcomes_by_job
 from ui.formats import day
 
 
@@ -42,12 +44,12 @@ def test_the_first_line_answers_for_today_and_yesterday_by_the_scheduled_day_as_
     newest = worked.runs("export")[0].scheduled_at.astimezone(ZONE).date()
     noon = datetime.combine(newest, clock_time(12), ZONE).astimezone(UTC)
     monkeypatch.setattr(data, "now", lambda: noon)
-    data.forget()
+    data.clear_caches()
     text = words(see("overview"))
     told = "495 of 500 rows acknowledged, 1 of "  # `broken` ran by hand, whenever this suite began
     assert f"**Today, {day(newest)}, so far**: {told}" in text
     assert f"**Yesterday, {day(newest - timedelta(days=1))}**: {told}" in text
-    states = {slot.day: slot.state for slot in data.calendar_slots(60)["export"]}
+    states = {slot.day: slot.state for slot in outcomes_by_job(60)["export"]}
     assert [states[newest - timedelta(days=back)] for back in (0, 1, 2)] == [
         "complete_with_rejects",
         "complete_with_rejects",
@@ -67,7 +69,7 @@ def test_around_midnight_each_day_is_told_by_itself(worked, see, monkeypatch, se
     newest = worked.runs("export")[0].scheduled_at.astimezone(ZONE).date()
     midnight = datetime.combine(newest + timedelta(days=1), clock_time(), ZONE).astimezone(UTC)
     monkeypatch.setattr(data, "now", lambda: midnight + timedelta(seconds=seconds))
-    data.forget()
+    data.clear_caches()
     text = words(see("overview"))
     this = newest if seconds < 0 else newest + timedelta(days=1)
     assert f"**Today, {day(this)}, {today}" in text
@@ -158,11 +160,11 @@ def test_its_figures_are_asked_for_again_when_something_is_new_and_only_then(spo
     monkeypatch.setattr(Metrics, "figures", lambda metrics, zone: asked.append(zone) or ask(metrics, zone))
     before = metric(see("overview"), "Sent")
     first = len(asked)
-    data._all_asked.forget()  # as after five seconds
+    overview._newest_keys.clear()  # as after five seconds
     assert metric(see("overview"), "Sent") == before
     assert len(asked) == first > 0
     spoilt.command("send", spoilt.topic, "572680001120", "by hand")
-    data._all_asked.forget()
+    overview._newest_keys.clear()
     assert metric(see("overview"), "Sent") == f"{3 * 495 + 1:,}"
     assert len(asked) > first
 
@@ -171,7 +173,7 @@ def test_its_figures_are_asked_for_again_when_something_is_new_and_only_then(spo
 
 
 def test_the_frame_says_that_no_runner_works_and_how_to_start_one(worked, see):
-    text = words(see("frame", package="components"))
+    text = words(see("header", package="components"))
     assert "ws · rig" in text
     assert "🔴 Runner stopped: start it with `python -m core runner`" in text
 
@@ -182,7 +184,7 @@ def test_the_frame_shows_a_runners_heartbeat_and_its_look_at_the_cluster(spoilt,
         deadline = time.monotonic() + 60
         while not spoilt.ledger(lambda ledger: ledger.broker_samples.states()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        text = words(see("frame", package="components"))
+        text = words(see("header", package="components"))
     finally:
         stop_runner(runner)
     assert "🟢 Runner: heartbeat" in text
@@ -194,13 +196,13 @@ def test_the_frame_tells_in_words_that_a_cluster_is_away(spoilt, see):
     for seconds in (240, 120, 0):
         at = now() - timedelta(seconds=seconds)
         spoilt.ledger(lambda ledger, at=at: ledger.broker_samples.add(look(away, at)))
-    text = words(see("frame", package="components"))
+    text = words(see("header", package="components"))
     assert "🔴 Kafka Rig: Disconnected for 4 min" in text
 
 
 def test_a_broken_connections_file_is_told_in_the_frame_and_the_views_go_on(spoilt, see):
     (spoilt.folder / "connections.json").write_text("{", encoding="utf-8")
-    assert "connections.json" in words(see("frame", package="components"))
+    assert "connections.json" in words(see("header", package="components"))
     assert metric(see("overview"), "Sent") == f"{3 * 495:,}"
 
 
@@ -208,7 +210,7 @@ def test_a_view_that_fails_shows_a_problem_and_no_traceback(worked, see, monkeyp
     def fail():
         raise RuntimeError("secret-detail")
 
-    monkeypatch.setattr("ui.data.today_and_yesterday", fail)
+    monkeypatch.setattr("ui.views.overview.today_and_yesterday", fail)
     app = see("overview")
     assert not app.exception
     assert "this part of the page could not be shown" in words(app)
@@ -234,9 +236,9 @@ def test_a_workspace_that_is_not_there_is_told_in_words(worked, monkeypatch, tmp
 
 
 def test_damaged_segments_are_told_above_every_view(spoilt, see):
-    assert "damaged" not in words(see("frame", package="components"))
+    assert "damaged" not in words(see("header", package="components"))
     damaged = spoilt.folder / ".pstt" / "spool" / "damaged"
     damaged.mkdir()
     (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")
-    data.forget()
-    assert "damaged segments of the spool, set aside: 1" in words(see("frame", package="components"))
+    data.clear_caches()
+    assert "damaged segments of the spool, set aside: 1" in words(see("header", package="components"))

@@ -10,11 +10,13 @@ from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan, RunFile, Verification, VerificationProblem
 from core.records.ledger import Ledger
+from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
-from ui import data
 from ui.access import Visitor
 from ui.components.verdict import equation, subject
+from ui.data.overview import overview_figures
+from ui.data.runs import rejects_csv
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_filters_of_job_state_and_day_choose(worked, see):
 
 def test_a_bar_of_the_chart_leads_to_the_runs_that_sent_on_that_day(worked, see):
     """Three days were sent today: by the scheduled day the chart's 1,485 messages would be one run."""
-    shown = data.overview(data.Scope(topic=worked.topic), 30)
+    shown = overview_figures(SendFilter(topic=worked.topic), 30)
     (bar,) = shown.days
     app = see("runs", sent=str(bar["day"]), topic=worked.topic)
     runs = app.dataframe[0].value
@@ -62,7 +64,7 @@ def test_a_bar_of_the_chart_leads_to_the_runs_that_sent_on_that_day(worked, see)
 
 def test_what_was_sent_by_hand_on_a_day_is_told_beside_its_runs(spoilt, see):
     spoilt.command("send", spoilt.topic, "572680001120", "by hand")
-    (bar,) = data.overview(data.Scope(), 30).days
+    (bar,) = overview_figures(SendFilter(), 30).days
     app = see("runs", sent=str(bar["day"]))
     assert "On these days 1 message was sent by hand; it belongs to no run." in words(app)
     assert sum(app.dataframe[0].value["Acknowledged"]) + 1 == bar["messages"]
@@ -177,10 +179,9 @@ def test_a_run_that_is_not_there_is_a_problem_in_words(worked, see, run_id):
 
 
 def test_all_rejects_can_be_downloaded(worked, see):
-    from ui import data
 
     run = worked.runs("export")[0]
-    lines = data.rejects_csv(run.run_id).decode("utf-8-sig").splitlines()
+    lines = rejects_csv(run.run_id).decode("utf-8-sig").splitlines()
     assert lines[0].startswith("row_number,key,column,database_type,reason")
     assert len(lines) == 1 + 5
 

@@ -15,7 +15,7 @@ from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
 from core.run.expectations import RunsOf, expected_rows, learnt_range
 from core.run.row_reader import check_expected
-from core.workspace.jobs import load_job, save_job, validate_job
+from core.workspace.jobs import checked_job, load_job, save_job
 from core.workspace.paths import Workspace
 
 ROME = ZoneInfo("Europe/Rome")
@@ -175,6 +175,7 @@ def test_the_job_file_of_the_issue_is_read_and_saved_again(tmp_path):
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_line(tmp_path, changes, key, words):
-    (problem,) = validate_job(written(tmp_path, **changes))
+    file = written(tmp_path, **changes)
+    _, (problem,) = checked_job(file, file.read_text(encoding="utf-8"))
     assert (problem.key, problem.line is not None and problem.line > 4) == (key, True)
     assert words in str(problem)

@@ -23,7 +23,7 @@ from core.files.writer import MOST_COLUMNS, MOST_ROWS, open_sink
 from core.message.envelope import Envelope
 from core.model.job import CsvDialect, Job, KafkaConfig
 from core.model.source import Column, ColumnType, Rows
-from core.workspace.jobs import validate_job
+from core.workspace.jobs import checked_job
 
 MOMENT = datetime(2026, 1, 16, 11, 50, 32, 665000)  # noqa: DTZ001 - as a database gives it
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
@@ -421,7 +421,7 @@ def test_a_dialect_that_cannot_be_is_refused_with_its_line(tmp_path: Path, key: 
     file = tmp_path / "e.job.json"
     document = {"name": "E", "query": "e.sql", "connection": "c", "export_format": "csv", "csv": {key: value}}
     file.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    (problem,) = validate_job(file)
+    (problem,) = checked_job(file, file.read_text(encoding="utf-8"))[1]
     assert problem.line == 7
     assert key in problem.text
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core.errors import ConfigError, StorageFailed
 from core.model.job import EmailNotification, Job, KafkaConfig
-from core.workspace.jobs import find_job, load_job, load_jobs, save_job, validate_job
+from core.workspace.jobs import checked_job, find_job, load_job, load_jobs, save_job
 from core.workspace.paths import Workspace
 
 SPEC = """{
@@ -40,8 +40,12 @@ def write(place: Workspace, document: Any, slug: str = "job") -> Path:
 
 
 def only(place: Workspace, **changes: Any) -> ConfigError:
-    (error,) = validate_job(write(place, {**SMALLEST, **changes}))
+    (error,) = problems_of(write(place, {**SMALLEST, **changes}))
     return error
+
+
+def problems_of(path: Path) -> list[ConfigError]:
+    return checked_job(path, path.read_text(encoding="utf-8"))[1]
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────
@@ -163,19 +167,19 @@ def test_a_bad_value_is_told_with_its_line_and_what_would_be_right(place, change
 @pytest.mark.parametrize("missing", ["name", "query", "connection"])
 def test_what_must_be_there_is_named(place, missing):
     document = {name: value for name, value in SMALLEST.items() if name != missing}
-    (error,) = validate_job(write(place, document))
+    (error,) = problems_of(write(place, document))
     assert error.text == f'job.job.json, line 1, column 1: "{missing}" is missing'
     assert error.remedy == f'add "{missing}": …'
 
 
 def test_all_problems_of_a_file_come_at_once(place):
-    found = validate_job(write(place, {"name": 5, "querry": "q.sql", "cron": "x", "kafka_config": {"topic": ""}}))
+    found = problems_of(write(place, {"name": 5, "querry": "q.sql", "cron": "x", "kafka_config": {"topic": ""}}))
     assert {error.key for error in found} >= {"name", "querry", "cron", "kafka_config.topic"}
     assert sum("is missing" in error.text for error in found) == 2
 
 
 def test_a_torn_file_says_where_it_ends(place):
-    (error,) = validate_job(write(place, SPEC[:200]))
+    (error,) = problems_of(write(place, SPEC[:200]))
     assert error.where.startswith("job.job.json, line 3, column ")
     assert "not whole JSON" in error.what
 

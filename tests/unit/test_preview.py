@@ -15,12 +15,12 @@ import pytest
 from core.errors import ConfigError
 from core.message.envelope import Envelope
 from core.model.check_result import CheckResult
-from core.model.connection import DbType
 from core.model.job import Job, KafkaConfig
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.model.source import Column, Rows
 from core.run.preview import Preview, preview
+from core.sources import find_dialect
 
 NOW = datetime(2026, 1, 17, 10, 30, 45, 123456, tzinfo=UTC)
 EXTRACTED = datetime(2026, 1, 17, 10, 30, 30, tzinfo=UTC)
@@ -40,11 +40,11 @@ class Table:
 
     name = "A00"
 
-    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Any]], db_type: DbType = "oracle") -> None:
+    def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Any]], db_type: str = "oracle") -> None:
         self.columns = tuple(columns)
         self.counted: int | None = None
         self.rows = rows
-        self.db_type: DbType = db_type
+        self.dialect = find_dialect(db_type)
         self.fetch_rows = 0
         self.fetches = 0
         self.closed = False
@@ -180,7 +180,7 @@ def test_repeated_keys_are_counted_over_all_columns_of_the_key() -> None:
         ("sqlite", "printf('%012d', BARCODE)"),
     ],
 )
-def test_a_key_that_is_a_number_may_have_lost_its_zeros(db_type: DbType, sql: str) -> None:
+def test_a_key_that_is_a_number_may_have_lost_its_zeros(db_type: str, sql: str) -> None:
     column = Column("BARCODE", "integer", "NUMBER(12)")
     text = only(look(Table([column], [(2680001120,)], db_type)))
     assert text.startswith(

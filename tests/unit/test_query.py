@@ -8,16 +8,16 @@ import sys
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from core.errors import SqlError
-from core.model.connection import DbType
 from core.model.query import Parameter, Query
+from core.sources import database_types, find_dialect
 from core.sql.query import load, parse
 
-DIALECTS: tuple[DbType, ...] = get_args(DbType)
+DIALECTS: tuple[str, ...] = database_types()
 
 SPEC = """define DATA='2026-01-17'  --Obbligatorio: Data estrazione (YYYY-MM-DD)
 SELECT BARCODE, TRKDATE, ARRIVETIMESTAMP FROM EXPORT_TABLE
@@ -37,13 +37,13 @@ define YY=26 --Opzionale: year [allowed=25,26]
 DEFINE_LINES = DEFINES.count("\n")
 
 
-def bound(text: str, db_type: DbType, values: dict[str, str] | None = None, **options: Any) -> Query:
-    return parse(text, name="q.sql", db_type=db_type).bind(values or {}, **options)
+def bound(text: str, db_type: str, values: dict[str, str] | None = None, **options: Any) -> Query:
+    return parse(text, name="q.sql", dialect=find_dialect(db_type)).bind(values or {}, **options)
 
 
-def refusal(text: str | bytes, db_type: DbType = "oracle", values: dict[str, str] | None = None) -> SqlError:
+def refusal(text: str | bytes, db_type: str = "oracle", values: dict[str, str] | None = None) -> SqlError:
     with pytest.raises(SqlError) as caught:
-        parse(text, name="q.sql", db_type=db_type, file=Path("queries/q.sql")).bind(values or {})
+        parse(text, name="q.sql", dialect=find_dialect(db_type), file=Path("queries/q.sql")).bind(values or {})
     return caught.value
 
 
@@ -51,7 +51,7 @@ def refusal(text: str | bytes, db_type: DbType = "oracle", values: dict[str, str
 
 
 def test_example_of_the_contract_becomes_one_statement_with_one_bind() -> None:
-    parsed = parse(SPEC, name="CDG.sql", db_type="oracle")
+    parsed = parse(SPEC, name="CDG.sql", dialect=find_dialect("oracle"))
     assert parsed.parameters == (
         Parameter("DATA", "2026-01-17", mandatory=True, description="Data estrazione (YYYY-MM-DD)", line=1),
     )
@@ -75,7 +75,7 @@ def test_example_without_its_parameter_says_how_to_give_it() -> None:
 # ── what takes the place of a parameter ──
 
 # One row a form; what each dialect makes of it. PostgreSQL joins a literal before binding it (decision 004).
-BINDS: list[tuple[str, dict[DbType, tuple[str, Any]]]] = [
+BINDS: list[tuple[str, dict[str, tuple[str, Any]]]] = [
     (
         "SELECT '&X'",
         {
@@ -273,7 +273,7 @@ BINDS: list[tuple[str, dict[DbType, tuple[str, Any]]]] = [
     ("db_type", "text", "sql", "binds"),
     [(db, text, *expected) for text, by_dialect in BINDS for db, expected in by_dialect.items()],
 )
-def test_parameter_becomes_a_bind_of_the_dialect(db_type: DbType, text: str, sql: str, binds: Any) -> None:
+def test_parameter_becomes_a_bind_of_the_dialect(db_type: str, text: str, sql: str, binds: Any) -> None:
     step = bound(DEFINES + text, db_type).steps[-1]
     assert step.sql == sql
     assert step.binds == binds
@@ -303,7 +303,7 @@ VALUE_POSITIONS = [
 
 @pytest.mark.parametrize("text", VALUE_POSITIONS)
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_value_position_is_recognised(db_type: DbType, text: str) -> None:
+def test_value_position_is_recognised(db_type: str, text: str) -> None:
     step = bound(DEFINES + text, db_type).steps[0]
     assert "&" not in step.sql
     assert set(step.binds.values() if isinstance(step.binds, dict) else step.binds) == {5}
@@ -362,7 +362,7 @@ NAME_POSITIONS = [
 
 @pytest.mark.parametrize("text", NAME_POSITIONS)
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_place_for_a_name_is_refused_without_allowed_values(db_type: DbType, text: str) -> None:
+def test_place_for_a_name_is_refused_without_allowed_values(db_type: str, text: str) -> None:
     error = refusal(DEFINES + text, db_type)
     assert "&N stands in" in error.what
     assert "values are never pasted into SQL" in error.why
@@ -413,7 +413,7 @@ def test_undefined_name_names_the_nearest() -> None:
         ("oracle", "SELECT 1&N FROM t", "&N stands inside a number"),
     ],
 )
-def test_place_where_nothing_can_stand_is_an_error(db_type: DbType, text: str, what: str) -> None:
+def test_place_where_nothing_can_stand_is_an_error(db_type: str, text: str, what: str) -> None:
     error = refusal(DEFINES + text, db_type)
     assert error.what == what
     assert error.line == DEFINE_LINES + 1
@@ -507,7 +507,7 @@ def test_allowed_names_with_a_declared_type_are_bound() -> None:
 
 
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_lone_surrogate_in_a_value_is_refused_without_printing_it(db_type: DbType) -> None:
+def test_lone_surrogate_in_a_value_is_refused_without_printing_it(db_type: str) -> None:
     error = refusal("define X=1\nSELECT '&X'", db_type, {"X": "a\ud800"})
     assert error.what == r"parameter X cannot be 'a\ud800'"
     assert "half a character" in error.why
@@ -559,14 +559,14 @@ def test_literal_that_sql_server_would_cut_is_refused() -> None:
 )
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_define_line_is_read(line: str, default: str, mandatory: bool, description: str, ending: str) -> None:
-    (parameter,) = parse(f"{line}{ending}SELECT 1", name="q", db_type="oracle").parameters
+    (parameter,) = parse(f"{line}{ending}SELECT 1", name="q", dialect=find_dialect("oracle")).parameters
     assert (parameter.name, parameter.default) == ("A", default)
     assert (parameter.mandatory, parameter.description) == (mandatory, description)
 
 
 def test_comment_declares_type_and_allowed_values() -> None:
     text = "define A=1 --Obbligatorio: how many [type=integer] [allowed=1, 2,3]\nSELECT 1"
-    (parameter,) = parse(text, name="q", db_type="oracle").parameters
+    (parameter,) = parse(text, name="q", dialect=find_dialect("oracle")).parameters
     assert parameter == Parameter("A", "1", True, "how many", ("1", "2", "3"), "integer", 1)
 
 
@@ -634,7 +634,7 @@ def test_unknown_parameter_names_the_nearest() -> None:
 
 
 def test_example_value_of_a_mandatory_parameter_is_never_used() -> None:
-    parsed = parse(SPEC, name="q", db_type="oracle")
+    parsed = parse(SPEC, name="q", dialect=find_dialect("oracle"))
     assert parsed.defaults() == {}
     with pytest.raises(SqlError, match="mandatory parameter DATA"):
         parsed.bind({})
@@ -643,7 +643,7 @@ def test_example_value_of_a_mandatory_parameter_is_never_used() -> None:
 
 
 def test_default_of_an_optional_parameter_is_its_value_and_can_be_a_template() -> None:
-    parsed = parse("define A='{date-1}' --Opzionale: day\nSELECT '&A'", name="q", db_type="sqlite")
+    parsed = parse("define A='{date-1}' --Opzionale: day\nSELECT '&A'", name="q", dialect=find_dialect("sqlite"))
     assert parsed.defaults() == {"A": "{date-1}"}
     assert parsed.bind({}).steps[0].binds == {"P_A": "{date-1}"}
     assert parsed.bind({"A": "2026-01-16"}).steps[0].binds == {"P_A": "2026-01-16"}
@@ -796,7 +796,7 @@ def test_parameter_in_a_session_setting_needs_allowed_values() -> None:
         ("postgresql", "SELECT $1", "$1"),
     ],
 )
-def test_bind_that_nobody_fills_is_an_error(db_type: DbType, text: str, bind: str) -> None:
+def test_bind_that_nobody_fills_is_an_error(db_type: str, text: str, bind: str) -> None:
     error = refusal(text, db_type)
     assert error.what == f"{bind} is a bind variable of another program"
     assert (error.line, error.column) == (1, text.index(bind[0]) + 1)
@@ -812,7 +812,7 @@ def test_bind_that_nobody_fills_is_an_error(db_type: DbType, text: str, bind: st
         ("postgresql", "SELECT a::int, j ? 'k', j ?| array['a'], '$1', $$x$$, a[1:2]"),
     ],
 )
-def test_signs_of_binds_elsewhere_are_plain(db_type: DbType, text: str) -> None:
+def test_signs_of_binds_elsewhere_are_plain(db_type: str, text: str) -> None:
     assert bound(text, db_type).steps[0].sql == text
 
 
@@ -864,7 +864,7 @@ def test_comment_where_odbc_drivers_could_lose_a_bind_is_refused() -> None:
 
 def test_utf8_with_and_without_mark_is_read() -> None:
     for content in ("SELECT 'à€'".encode(), "SELECT 'à€'".encode("utf-8-sig")):
-        parsed = parse(content, name="q", db_type="sqlite")
+        parsed = parse(content, name="q", dialect=find_dialect("sqlite"))
         assert parsed.bind({}).steps[0].sql == "SELECT 'à€'"
         assert parsed.notes == ()
         assert parsed.sha256 == hashlib.sha256(content).hexdigest()
@@ -875,13 +875,13 @@ def test_text_with_a_byte_order_mark_is_read() -> None:
 
 
 def test_windows_1252_is_read_with_a_note() -> None:
-    parsed = parse("SELECT 'à€'".encode("cp1252"), name="q", db_type="sqlite")
+    parsed = parse("SELECT 'à€'".encode("cp1252"), name="q", dialect=find_dialect("sqlite"))
     assert parsed.bind({}).steps[0].sql == "SELECT 'à€'"
     assert "Windows-1252" in parsed.notes[0]
 
 
 def test_utf16_of_sql_servers_tools_is_read_with_a_note() -> None:
-    parsed = parse("SELECT 'à€'".encode("utf-16"), name="q", db_type="sqlserver")
+    parsed = parse("SELECT 'à€'".encode("utf-16"), name="q", dialect=find_dialect("sqlserver"))
     assert parsed.bind({}).steps[0].sql == "SELECT 'à€'"
     assert "UTF-16" in parsed.notes[0]
 
@@ -955,7 +955,7 @@ def test_gate_judges_the_names_that_are_inserted() -> None:
 def test_file_is_loaded_under_its_name(tmp_path: Path) -> None:
     path = tmp_path / "CDG.sql"
     path.write_bytes(SPEC.encode())
-    parsed = load(path, "oracle")
+    parsed = load(path, find_dialect("oracle"))
     assert parsed.name == "CDG.sql"
     with pytest.raises(SqlError, match=r"CDG\.sql, line 1: mandatory parameter DATA"):
         parsed.bind({})
@@ -963,13 +963,13 @@ def test_file_is_loaded_under_its_name(tmp_path: Path) -> None:
 
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SqlError, match=r"none\.sql: cannot read the query file: No such file"):
-        load(tmp_path / "none.sql", "oracle")
+        load(tmp_path / "none.sql", find_dialect("oracle"))
 
 
 def test_sqlglot_is_imported_only_when_a_statement_is_judged() -> None:
     code = (
-        "import sys, core.sql.query as q; assert 'sqlglot' not in sys.modules;"
-        "p = q.parse('define A=1\\nSELECT \"x\", \\'&A\\'', name='q', db_type='sqlite');"
+        "import sys, core.sql.query as q; from core.sources import find_dialect; assert 'sqlglot' not in sys.modules;"
+        "p = q.parse('define A=1\\nSELECT \"x\", \\'&A\\'', name='q', dialect=find_dialect('sqlite'));"
         "assert 'sqlglot' not in sys.modules; p.bind({}); assert 'sqlglot' in sys.modules"
     )
     root = Path(__file__).parents[2]
@@ -980,7 +980,7 @@ def test_sqlglot_is_imported_only_when_a_statement_is_judged() -> None:
 
 
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_a_blank_behind_the_ampersand_changes_nothing(db_type: DbType) -> None:
+def test_a_blank_behind_the_ampersand_changes_nothing(db_type: str) -> None:
     tight = "SELECT '&X', 'a&X.b', '&&X' FROM t WHERE n = &N AND d IN ('&X') AND c = '&COL'"
     loose = "SELECT '& X', 'a&  X.b', '&& X' FROM t WHERE n = & N AND d IN ('&\tX') AND c = '& COL'"
     assert bound(DEFINES + loose, db_type).steps == bound(DEFINES + tight, db_type).steps
@@ -994,7 +994,7 @@ def test_a_blank_and_a_misspelt_name_in_a_literal_are_an_error() -> None:
 
 @pytest.mark.parametrize("db_type", DIALECTS)
 @pytest.mark.parametrize("text", ["SELECT 'Marks & Spencer', 'R & D' FROM t", "SELECT a FROM t WHERE f & m = 1"])
-def test_an_ampersand_with_a_blank_and_no_such_parameter_is_itself(db_type: DbType, text: str) -> None:
+def test_an_ampersand_with_a_blank_and_no_such_parameter_is_itself(db_type: str, text: str) -> None:
     (step,) = bound(DEFINES + text, db_type).steps
     assert (step.sql, list(step.binds)) == (text, [])
 
@@ -1006,7 +1006,7 @@ def test_an_inserted_name_may_have_a_blank_before_it_where_no_operator_can_stand
 
 @pytest.mark.parametrize("db_type", ["postgresql", "sqlserver", "sqlite"])
 @pytest.mark.parametrize("text", ["SELECT flags & COL FROM t", "SELECT (a + 1) & N FROM t", "SELECT x_& YY FROM t"])
-def test_what_may_be_parameter_or_operator_is_refused(db_type: DbType, text: str) -> None:
+def test_what_may_be_parameter_or_operator_is_refused(db_type: str, text: str) -> None:
     error = refusal(DEFINES + text, db_type)
     assert "may be the parameter" in error.what
     assert (error.line, error.column) == (DEFINE_LINES + 1, text.index("&") + 1)

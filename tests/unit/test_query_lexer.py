@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.model.connection import DbType
+from core.sources import database_types, find_dialect
 from core.sql.lexer import Token, lex, position
 
-DIALECTS: tuple[DbType, ...] = get_args(DbType)
+DIALECTS: tuple[str, ...] = database_types()
 
 
-def pieces(text: str, db_type: DbType) -> list[str]:
+def pieces(text: str, db_type: str) -> list[str]:
     """The significant tokens, as text."""
-    return [token.text for token in lex(text, db_type) if token.is_significant]
+    return [token.text for token in lex(text, find_dialect(db_type)) if token.is_significant]
 
 
-def only(text: str, db_type: DbType) -> Token:
+def only(text: str, db_type: str) -> Token:
     """The one token that the whole text should be."""
-    tokens = lex(text, db_type)
+    tokens = lex(text, find_dialect(db_type))
     assert len(tokens) == 1, [token.text for token in tokens]
     return tokens[0]
 
@@ -58,7 +56,7 @@ def only(text: str, db_type: DbType) -> Token:
         ("sqlite", "'\\'", "\\"),
     ],
 )
-def test_literal_is_one_token(db_type: DbType, literal: str, content: str) -> None:
+def test_literal_is_one_token(db_type: str, literal: str, content: str) -> None:
     token = only(literal, db_type)
     assert token.kind == "string"
     assert token.closed
@@ -78,7 +76,7 @@ def test_literal_is_one_token(db_type: DbType, literal: str, content: str) -> No
         ("postgresql", 'U&"d!0061"'),
     ],
 )
-def test_quoted_identifier_is_one_token(db_type: DbType, text: str) -> None:
+def test_quoted_identifier_is_one_token(db_type: str, text: str) -> None:
     assert only(text, db_type).kind == "quoted"
 
 
@@ -109,13 +107,13 @@ def test_quoted_identifier_is_one_token(db_type: DbType, text: str) -> None:
         ("oracle", "w||'b'", ["w", "|", "|", "'b'"]),
     ],
 )
-def test_tokens_are_those_of_the_dialect(db_type: DbType, text: str, expected: list[str]) -> None:
+def test_tokens_are_those_of_the_dialect(db_type: str, text: str, expected: list[str]) -> None:
     assert pieces(text, db_type) == expected
 
 
 @pytest.mark.parametrize("text", ["'abc", '"abc', "/* abc", "q'[abc'", "N'abc"])
 def test_what_never_ends_says_so(text: str) -> None:
-    assert not lex(f"SELECT {text}", "oracle")[-1].closed
+    assert not lex(f"SELECT {text}", find_dialect("oracle"))[-1].closed
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ def test_what_never_ends_says_so(text: str) -> None:
     ],
 )
 def test_marks_stand_where_sql_plus_would_substitute_except_in_comments(text: str, names: list[str]) -> None:
-    assert [mark.name for token in lex(f"SELECT {text}", "oracle") for mark in token.marks] == names
+    assert [mark.name for token in lex(f"SELECT {text}", find_dialect("oracle")) for mark in token.marks] == names
 
 
 @pytest.mark.parametrize(
@@ -159,11 +157,11 @@ def test_marks_stand_where_sql_plus_would_substitute_except_in_comments(text: st
 )
 @pytest.mark.parametrize("db_type", DIALECTS)
 def test_blanks_behind_the_ampersand_are_skipped_where_the_name_is_defined(
-    text: str, names: list[str], db_type: DbType
+    text: str, names: list[str], db_type: str
 ) -> None:
     if text.startswith("q'") and db_type != "oracle":
         text = text.removeprefix("q")
-    tokens = lex(f"SELECT {text}", db_type, {"DATA"})
+    tokens = lex(f"SELECT {text}", find_dialect(db_type), {"DATA"})
     assert [mark.name for token in tokens for mark in token.marks] == names
     assert "".join(token.text for token in tokens) == f"SELECT {text}"
 
@@ -172,7 +170,7 @@ def test_blanks_behind_the_ampersand_are_skipped_where_the_name_is_defined(
     "line", ["SET DEFINE OFF", "set define off;", "SET DEF OFF", "SET SCAN OFF", "Set  Define  Off ;"]
 )
 def test_set_define_off_makes_the_ampersand_plain_until_it_is_on_again(line: str) -> None:
-    tokens = lex(f"SELECT '&a';\n{line}\nSELECT '&b';\nSET DEFINE ON\nSELECT '&c'", "oracle")
+    tokens = lex(f"SELECT '&a';\n{line}\nSELECT '&b';\nSET DEFINE ON\nSELECT '&c'", find_dialect("oracle"))
     assert [mark.name for token in tokens for mark in token.marks] == ["A", "C"]
 
 
@@ -200,8 +198,8 @@ def test_set_define_off_makes_the_ampersand_plain_until_it_is_on_again(line: str
         ("sqlite", "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END;\n/\n", ["/"]),
     ],
 )
-def test_statements_end_where_they_should(db_type: DbType, text: str, ends: list[str]) -> None:
-    assert [token.text for token in lex(text, db_type) if token.kind == "end"] == ends
+def test_statements_end_where_they_should(db_type: str, text: str, ends: list[str]) -> None:
+    assert [token.text for token in lex(text, find_dialect(db_type)) if token.kind == "end"] == ends
 
 
 @pytest.mark.parametrize(
@@ -228,12 +226,12 @@ def test_statements_end_where_they_should(db_type: DbType, text: str, ends: list
         ("oracle", "SELECT 1", False),
     ],
 )
-def test_lines_for_a_client_are_told_from_sql(db_type: DbType, line: str, is_command: bool) -> None:
-    assert (lex(line, db_type)[0].kind == "command") is is_command
+def test_lines_for_a_client_are_told_from_sql(db_type: str, line: str, is_command: bool) -> None:
+    assert (lex(line, find_dialect(db_type))[0].kind == "command") is is_command
 
 
 def test_words_of_commands_are_plain_inside_a_statement() -> None:
-    assert not [t for t in lex("SELECT a\nSET\n, spool\nFROM list", "oracle") if t.kind == "command"]
+    assert not [t for t in lex("SELECT a\nSET\n, spool\nFROM list", find_dialect("oracle")) if t.kind == "command"]
 
 
 FRAGMENTS = st.sampled_from(
@@ -263,8 +261,8 @@ FRAGMENTS = st.sampled_from(
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(), st.lists(FRAGMENTS, max_size=25).map("".join)), st.sampled_from(DIALECTS))
-def test_tokens_joined_are_the_text(text: str, db_type: DbType) -> None:
-    tokens = lex(text, db_type)
+def test_tokens_joined_are_the_text(text: str, db_type: str) -> None:
+    tokens = lex(text, find_dialect(db_type))
     assert "".join(token.text for token in tokens) == text
     assert [token.start for token in tokens] == [sum(len(t.text) for t in tokens[:i]) for i in range(len(tokens))]
     for token in tokens:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from core.admin.edit_files import check_query
 from core.errors import ConfigError, SqlError
-from core.model.connection import DbType
 from core.model.query import ParameterValue, Query
 from core.run.planning import bound
+from core.sources import database_types, find_dialect
 from core.sql.query import parse
 from core.sql.values import join, split
 from core.workspace.jobs import job_text, load_job
 
-DIALECTS: tuple[DbType, ...] = get_args(DbType)
+DIALECTS: tuple[str, ...] = database_types()
 DEFINES = """define STATI='N' --Obbligatorio [list]: stati
 define IDS=1,2 --Opzionale: numeri [list]
 define DAYS='2026-01-01' --Opzionale [type=date] [list]: giorni
@@ -32,16 +32,16 @@ define NUMBER=1 --Opzionale: uno [type=integer]
 AT = datetime(2026, 1, 17, 1, tzinfo=UTC)
 
 
-def query(text: str, db_type: DbType = "postgresql", **values: str) -> Query:
-    return parse(DEFINES + text, name="q.sql", db_type=db_type).bind({"STATI": "N,S"} | values)
+def query(text: str, db_type: str = "postgresql", **values: str) -> Query:
+    return parse(DEFINES + text, name="q.sql", dialect=find_dialect(db_type)).bind({"STATI": "N,S"} | values)
 
 
-def binds(text: str, db_type: DbType = "postgresql", **values: str) -> list[Any]:
+def binds(text: str, db_type: str = "postgresql", **values: str) -> list[Any]:
     found = query(text, db_type, **values).steps[0].binds
     return list(found) if isinstance(found, tuple) else list(found.values())
 
 
-def refusal(text: str, db_type: DbType = "postgresql", **values: str) -> SqlError:
+def refusal(text: str, db_type: str = "postgresql", **values: str) -> SqlError:
     with pytest.raises(SqlError) as caught:
         query(text, db_type, **values)
     return caught.value
@@ -116,7 +116,7 @@ def test_any_values_joined_are_the_same_values_again(values: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("place", ["(&STATI)", "('&STATI')", "(& STATI)", "( '&&STATI.' )"])
-def test_each_value_of_a_list_is_bound(db_type: DbType, sql: str, found: Any, place: str) -> None:
+def test_each_value_of_a_list_is_bound(db_type: str, sql: str, found: Any, place: str) -> None:
     (step,) = query(f"SELECT a FROM t WHERE a IN {place}", db_type).steps
     assert step.sql.replace("( ", "(").replace(" )", ")") == sql
     assert step.binds == found
@@ -125,7 +125,7 @@ def test_each_value_of_a_list_is_bound(db_type: DbType, sql: str, found: Any, pl
 @settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1, max_size=5))
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_no_value_of_a_list_changes_the_statement(db_type: DbType, values: list[str]) -> None:
+def test_no_value_of_a_list_changes_the_statement(db_type: str, values: list[str]) -> None:
     text = "SELECT a FROM t WHERE a IN ('&STATI') AND b NOT IN (&STATI)"
     (plain,) = query(text, db_type, STATI=join(["x"] * len(values))).steps
     (step,) = query(text, db_type, STATI=join(values)).steps
@@ -134,13 +134,13 @@ def test_no_value_of_a_list_changes_the_statement(db_type: DbType, values: list[
 
 
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_a_list_stands_beside_other_members_and_behind_not(db_type: DbType) -> None:
+def test_a_list_stands_beside_other_members_and_behind_not(db_type: str) -> None:
     text = "SELECT a FROM t WHERE a NOT IN ('X', &STATI, '&ONE') AND b in(&IDS, 7)"
     assert binds(text, db_type, ONE="Y", IDS="3,4") == ["N", "S", "Y", 3, 4]
 
 
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_declared_types_hold_for_each_value(db_type: DbType) -> None:
+def test_declared_types_hold_for_each_value(db_type: str) -> None:
     days = binds("SELECT a FROM t WHERE a IN (&DAYS)", db_type, DAYS="2026-01-16,2026-01-17")
     assert [str(day) for day in days] == ["2026-01-16", "2026-01-17"]
     assert all(isinstance(day, str if db_type == "sqlite" else date) for day in days)
@@ -191,7 +191,7 @@ def test_prefixed_and_typed_literals_are_repeated_whole() -> None:
     ],
 )
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_a_list_stands_in_in_alone(text: str, db_type: DbType) -> None:
+def test_a_list_stands_in_in_alone(text: str, db_type: str) -> None:
     error = refusal(text, db_type)
     assert "is a list and stands where one value belongs" in error.what
     assert "write in (&" in error.remedy
@@ -201,7 +201,7 @@ def test_a_list_stands_in_in_alone(text: str, db_type: DbType) -> None:
 @pytest.mark.parametrize(
     ("db_type", "most"), [("oracle", 1000), ("sqlserver", 2097), ("postgresql", 65_535), ("sqlite", 32_766)]
 )
-def test_more_values_than_the_driver_takes_are_refused(db_type: DbType, most: int) -> None:
+def test_more_values_than_the_driver_takes_are_refused(db_type: str, most: int) -> None:
     text = "SELECT a FROM t WHERE a IN (&IDS)"
     assert len(binds(text, db_type, IDS=",".join(map(str, range(most))))) == most
     error = refusal(text, db_type, IDS=",".join(map(str, range(most + 1))))
@@ -226,14 +226,14 @@ def test_names_of_list_binds_are_short_and_never_those_of_others() -> None:
     long = "L" * 60
     text = f"define {long}=1,2 -- [list]\ndefine X=1,2 -- [list]\ndefine X_2=3,4 -- [list]\ndefine L1_X=5\n"
     text += f"SELECT &L1_X FROM t WHERE a IN (&{long}) AND b IN (&X) AND c || d IN (&X) AND e IN (&X_2)"
-    found = parse(text, name="q", db_type="postgresql").bind({}).steps[0].binds
+    found = parse(text, name="q", dialect=find_dialect("postgresql")).bind({}).steps[0].binds
     assert sorted(map(str, dict(found).values())) == sorted(["5", "1", "2", "1", "2", "1", "2", "3", "4"])
-    (step,) = parse(text, name="q", db_type="oracle").bind({long: ",".join(["1"] * 1000)}).steps
+    (step,) = parse(text, name="q", dialect=find_dialect("oracle")).bind({long: ",".join(["1"] * 1000)}).steps
     assert max(map(len, step.binds)) <= 30
 
 
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_a_setting_before_the_list_and_its_percent_signs_stay(db_type: DbType) -> None:
+def test_a_setting_before_the_list_and_its_percent_signs_stay(db_type: str) -> None:
     (step,) = query("SELECT '100%' FROM t WHERE a IN (/* 5% */ &STATI /* 6% */)", db_type).steps
     assert ("'100%%'" in step.sql) == (db_type == "postgresql")
     assert len(step.binds) == 2
@@ -253,9 +253,7 @@ def test_a_setting_before_the_list_and_its_percent_signs_stay(db_type: DbType) -
     ],
 )
 @pytest.mark.parametrize("db_type", DIALECTS)
-def test_a_comma_in_the_value_of_one_parameter_in_in_names_list(
-    text: str, name: str, value: str, db_type: DbType
-) -> None:
+def test_a_comma_in_the_value_of_one_parameter_in_in_names_list(text: str, name: str, value: str, db_type: str) -> None:
     error = refusal(text, db_type, **{name: value})
     assert error.what == f"parameter {name} stands in IN (…) and cannot be {value!a}"
     assert "add [list] to the comment of its define (--Opzionale [list]: …)" in error.remedy
@@ -289,34 +287,34 @@ def test_a_comma_elsewhere_is_a_comma(text: str) -> None:
     ],
 )
 def test_the_mark_stands_before_or_behind_the_colon(comment: str) -> None:
-    (parameter,) = parse(f"define S='N' --{comment}\nSELECT 1 x", name="q", db_type="sqlite").parameters
+    (parameter,) = parse(f"define S='N' --{comment}\nSELECT 1 x", name="q", dialect=find_dialect("sqlite")).parameters
     assert (parameter.is_list, parameter.mandatory, parameter.description) == (True, True, "stati")
 
 
 @pytest.mark.parametrize("mark", ["[lists]", "[lista]", "[lst]", "[list=N,S]"])
 def test_a_misspelt_mark_is_an_error(mark: str) -> None:
     with pytest.raises(SqlError, match=r"is not known.*\[list\]"):
-        parse(f"define S='N' --Opzionale {mark}: stati\nSELECT 1 x", name="q", db_type="sqlite")
+        parse(f"define S='N' --Opzionale {mark}: stati\nSELECT 1 x", name="q", dialect=find_dialect("sqlite"))
 
 
 def test_other_words_in_brackets_stay_in_the_description() -> None:
     (parameter,) = parse(
-        "define D='N' --Opzionale [giorno]: il giorno\nSELECT 1 x", name="q", db_type="sqlite"
+        "define D='N' --Opzionale [giorno]: il giorno\nSELECT 1 x", name="q", dialect=find_dialect("sqlite")
     ).parameters
     assert (parameter.is_list, parameter.description) == (False, "[giorno] il giorno")
 
 
 def test_an_optional_list_without_a_value_is_an_error_of_the_file() -> None:
     with pytest.raises(SqlError, match="the default of S cannot be '': the list is empty"):
-        parse("define S='' --Opzionale [list]: stati\nSELECT 1 x", name="q", db_type="sqlite")
+        parse("define S='' --Opzionale [list]: stati\nSELECT 1 x", name="q", dialect=find_dialect("sqlite"))
     with pytest.raises(SqlError, match=r"for several values add \[list\]"):
-        parse("define S='1,2' --Opzionale [type=integer]\nSELECT 1 x", name="q", db_type="sqlite")
+        parse("define S='1,2' --Opzionale [type=integer]\nSELECT 1 x", name="q", dialect=find_dialect("sqlite"))
 
 
 def test_a_query_with_a_list_can_be_saved_before_any_job_gives_it_values() -> None:
     for define in ("define S='' --Obbligatorio [list]: s", "define S='{date-1}' --Obbligatorio [type=date] [list]: s"):
         content = f"{define}\nSELECT 1 x WHERE 1 IN (&S)".encode()
-        assert check_query(Path("q.sql"), content, "postgresql", allow_writes=False) == ()
+        assert check_query(Path("q.sql"), content, find_dialect("postgresql"), allow_writes=False) == ()
 
 
 # ── from a job and a command ──
@@ -329,7 +327,7 @@ TWO_DAYS = (
 def from_file(tmp_path: Path, values: dict[str, ParameterValue]) -> Query:
     file = tmp_path / "q.sql"
     file.write_text(TWO_DAYS, encoding="utf-8")
-    return bound(file, "sqlite", values, AT, "Europe/Rome", allow_writes=False)
+    return bound(file, find_dialect("sqlite"), values, AT, "Europe/Rome", allow_writes=False)
 
 
 @pytest.mark.parametrize(

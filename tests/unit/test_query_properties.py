@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.errors import SqlError
-from core.model.connection import DbType
 from core.model.query import Query, Step
+from core.sources import database_types, find_dialect
 from core.sql.lexer import lex
 from core.sql.query import parse
 
-DIALECTS: tuple[DbType, ...] = get_args(DbType)
+DIALECTS: tuple[str, ...] = database_types()
 
 HOSTILE = [
     *["'", "''", '"', "';--", "'; DROP TABLE t; --", "' OR '1'='1", "\\", "\\'", "\n", "\r\n", "\0", "\x1a", "%", "%s"],
@@ -40,7 +38,7 @@ HOSTILE = [
 ]
 VALUES = st.one_of(st.sampled_from(HOSTILE), st.text(), st.text(st.characters(codec=None), max_size=30))
 
-FORMS: dict[DbType, list[str]] = {
+FORMS: dict[str, list[str]] = {
     "oracle": [
         "SELECT '&X', 'a&X.b', '&X&X', N'&X', N'a&X', q'[&X]', q'!a&X!' FROM dual WHERE a LIKE '%&X%' AND '&X'='x'",
         "SELECT DATE '&X', TIMESTAMP '&X 00:00:00', &X, TO_DATE('&X','YYYY') FROM t WHERE a IN ('&X', &X) -- &X",
@@ -62,10 +60,10 @@ FORMS: dict[DbType, list[str]] = {
 SAMPLES = [(db_type, form) for db_type, forms in FORMS.items() for form in forms]
 
 
-def attempt(text: str, db_type: DbType, value: str = "", **options: bool) -> Query | SqlError:
+def attempt(text: str, db_type: str, value: str = "", **options: bool) -> Query | SqlError:
     """The query with every parameter at one value, or the error."""
     try:
-        parsed = parse(text, name="q", db_type=db_type)
+        parsed = parse(text, name="q", dialect=find_dialect(db_type))
         return parsed.bind({parameter.name: value for parameter in parsed.parameters}, **options)
     except SqlError as error:
         return error
@@ -77,10 +75,10 @@ def values_of(step: Step) -> list[object]:
 
 @settings(max_examples=300, deadline=None)
 @given(VALUES, st.sampled_from(SAMPLES))
-def test_no_value_changes_the_statement(value: str, sample: tuple[DbType, str]) -> None:
+def test_no_value_changes_the_statement(value: str, sample: tuple[str, str]) -> None:
     db_type, form = sample
     text = f"define X=v --Obbligatorio: x [type=string]\n{form}"
-    (plain,) = parse(text, name="q", db_type=db_type).bind({"X": "plain"}).steps
+    (plain,) = parse(text, name="q", dialect=find_dialect(db_type)).bind({"X": "plain"}).steps
     cannot_be_sent = any("\ud800" <= char <= "\udfff" for char in value) or (db_type == "postgresql" and "\0" in value)
     query = attempt(text, db_type, value)
     if isinstance(query, SqlError):
@@ -101,9 +99,9 @@ def test_no_value_changes_the_statement(value: str, sample: tuple[DbType, str]) 
 
 @settings(max_examples=200, deadline=None)
 @given(VALUES, st.sampled_from(DIALECTS))
-def test_allowed_names_let_no_other_value_in(value: str, db_type: DbType) -> None:
+def test_allowed_names_let_no_other_value_in(value: str, db_type: str) -> None:
     text = "define T=orders --Opzionale: [allowed=orders,parcels]\nSELECT t.a FROM s.&T. t"
-    parsed = parse(text, name="q", db_type=db_type)
+    parsed = parse(text, name="q", dialect=find_dialect(db_type))
     assert parsed.bind({"T": "parcels"}).steps[0].sql == "SELECT t.a FROM s.parcels t"
     assert value in ("orders", "parcels") or isinstance(attempt(text, db_type, value), SqlError)
 
@@ -164,7 +162,7 @@ COMMON = [
         "}",
     ],
 ]
-OWN: dict[DbType, list[str]] = {
+OWN: dict[str, list[str]] = {
     "oracle": [
         "q'[it's ; ]'",
         "Q'!;'!'",
@@ -203,10 +201,10 @@ OWN: dict[DbType, list[str]] = {
 
 @settings(max_examples=300, deadline=None)
 @given(st.data(), st.sampled_from(DIALECTS))
-def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataObject, db_type: DbType) -> None:
+def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataObject, db_type: str) -> None:
     soup = st.lists(st.tuples(st.sampled_from(COMMON + OWN[db_type]), st.sampled_from([" ", "", "\n"])), max_size=30)
     text = "SELECT " + "".join(token + space for token, space in data.draw(soup))
-    tokens = lex(text, db_type)
+    tokens = lex(text, find_dialect(db_type))
     # Two fragments may make something that is no statement at all: an open literal, a line with only /.
     assume(all(token.closed and token.kind not in ("end", "command") for token in tokens))
     query = attempt(text, db_type, allow_writes=True)
@@ -221,17 +219,17 @@ def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataO
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(), st.sampled_from(DIALECTS))
-def test_any_literal_comes_through_as_it_is(content: str, db_type: DbType) -> None:
+def test_any_literal_comes_through_as_it_is(content: str, db_type: str) -> None:
     assume("\0" not in content and not any("\ud800" <= char <= "\udfff" for char in content))
     literal = "'" + content.replace("'", "''") + "'"
     text = f"SET DEFINE OFF\nSELECT {literal}, 1 /* {content.replace('*', '').replace('/', '')} */ FROM t"
-    step = parse(text, name="q", db_type=db_type).bind({}).steps[-1]
+    step = parse(text, name="q", dialect=find_dialect(db_type)).bind({}).steps[-1]
     assert step.sql == text.split("\n", 1)[1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(), st.sampled_from(DIALECTS))
-def test_any_text_is_parsed_or_refused_in_words(text: str, db_type: DbType) -> None:
+def test_any_text_is_parsed_or_refused_in_words(text: str, db_type: str) -> None:
     result = attempt(text, db_type, "x")
     assert isinstance(result, Query) or result.what
     assert str(result).encode()
@@ -276,7 +274,7 @@ FRAGMENTS = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=15).map("".join), st.sampled_from(DIALECTS))
-def test_any_soup_of_sql_is_parsed_or_refused_in_words(text: str, db_type: DbType) -> None:
+def test_any_soup_of_sql_is_parsed_or_refused_in_words(text: str, db_type: str) -> None:
     query = attempt(text, db_type, "7")
     if isinstance(query, SqlError):
         assert query.what

@@ -15,8 +15,8 @@ from core.errors import AccessRefused, SignInNeeded
 from core.records.accounts import Accounts, Caller, Right, local_caller
 from core.workspace.paths import Workspace
 from ui.api.workspace import now, workspace
-from ui.doors import COOKIE, is_local_name, oidc_is_set_up
-from ui.remembered import Remembered
+from ui.cache import SharedCache
+from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 
 __all__ = ["Changer", "Reader", "Sender", "Watcher", "caller_of", "require_same_site"]
 
@@ -89,8 +89,8 @@ def require_same_site(request: HTTPConnection) -> None:
 _KNOWN_S = 1.0
 """Whoever asks for figures 300 times a second is looked up once, and again when the ledger has changed; for all else,
 each time. Windows may tell late that a file has changed: hence not for long."""
-_known: Remembered[tuple[_Shown, tuple[tuple[int, int], ...]], Caller] = Remembered(
-    lambda asked: _find(asked[0]), fresh_s=_KNOWN_S, stale_s=_KNOWN_S, most=256
+_known: SharedCache[tuple[_Shown, tuple[tuple[int, int], ...]], Caller] = SharedCache(
+    lambda asked: _find(asked[0]), fresh_s=_KNOWN_S, stale_s=_KNOWN_S, max_keys=256
 )
 
 
@@ -111,7 +111,7 @@ Cookie = Annotated[object, Depends(_cookie)]
 
 async def _watcher(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:
     shown = _shown(request)
-    return _allowed(_let_in(request, await _known.soon((shown, _ledger_state(shown[0])))), "read")
+    return _allowed(_let_in(request, await _known.get_async((shown, _ledger_state(shown[0])))), "read")
 
 
 def _reader(request: Request, bearer: Bearer = None, cookie: Cookie = None) -> Caller:

@@ -23,7 +23,7 @@ from ui.api.once import IdempotencyKey, once
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
-from ui.remembered import Remembered
+from ui.cache import SharedCache
 
 if TYPE_CHECKING:
     from core.app import App
@@ -68,13 +68,13 @@ def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offs
 @router.get("/metrics", response_model=shapes.Metrics)
 async def metrics(caller: Watcher, job: Filter = None, topic: Filter = None, cluster: Filter = None) -> Response:
     """Everything that was sent: totals, rates, latencies, by topic, errors of the last 24 hours."""
-    return Response(await _everything.soon((workspace().root, SendFilter(job, topic, cluster))), media_type=JSON)
+    return Response(await _everything.get_async((workspace().root, SendFilter(job, topic, cluster))), media_type=JSON)
 
 
 @router.get("/metrics/summary", response_model=shapes.Summary)
 async def summary(caller: Watcher) -> Response:
     """Today and the last seven days. The figures are at most two seconds old."""
-    return Response(await _summary.soon(workspace().root), media_type=JSON)
+    return Response(await _summary.get_async(workspace().root), media_type=JSON)
 
 
 @router.post("/test", responses=responses(404, 413, 415), openapi_extra=takes(shapes.TestShape, required=False))
@@ -203,6 +203,6 @@ def _find_health(folder: Path) -> shapes.KafkaHealth:
     return shapes.KafkaHealth(connected=all(one.connected is not False for one in found), clusters=found)
 
 
-_summary = Remembered(_find_summary, fresh_s=FIGURES_S, stale_s=STALE_S)
-_everything = Remembered(_find_everything, fresh_s=FIGURES_S, stale_s=STALE_S)
-_health = Remembered(_find_health, fresh_s=LOOKED_AT_S, stale_s=LOOKED_AT_S)
+_summary = SharedCache(_find_summary, fresh_s=FIGURES_S, stale_s=STALE_S)
+_everything = SharedCache(_find_everything, fresh_s=FIGURES_S, stale_s=STALE_S)
+_health = SharedCache(_find_health, fresh_s=LOOKED_AT_S, stale_s=LOOKED_AT_S)

@@ -17,7 +17,7 @@ from core.records.accounts import SESSION_LASTS, Accounts
 from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
 from ui.api.workspace import now, workspace
-from ui.doors import COOKIE
+from ui.http_security import COOKIE
 
 router = APIRouter(include_in_schema=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.doors import is_local_name, oidc_is_set_up
+from ui.http_security import is_local_name, oidc_is_set_up
 from ui.language import t
 
 __all__ = ["show"]

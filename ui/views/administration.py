@@ -20,6 +20,7 @@ from ui.access import may, role_word, visitor
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.formats import moment, number, size
 from ui.language import t
 
@@ -93,7 +94,7 @@ def _accounts() -> Accounts:
 
 
 def _users() -> None:
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     with _accounts() as accounts:
         users = accounts.users()
     if not users:
@@ -174,7 +175,7 @@ def _act(action: Any) -> None:
 
 
 def _tokens() -> None:
-    zone, at = data.frame().timezone, data.now()
+    zone, at = workspace_status().timezone, data.now()
     with _accounts() as accounts:
         tokens = accounts.tokens()
     if made := st.session_state.get(_NEW_TOKEN):
@@ -240,7 +241,7 @@ def _add_token(name: str, scope: TokenScope, days: int) -> None:
 
 
 def _audit() -> None:
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     with data.opened() as app:
         entries = app.ledger.audit.entries(limit=AUDIT_ROWS)
     wanted = st.text_input(t("Search"), placeholder=t("who, what, on what"), key="audit_search", width=300)
@@ -286,7 +287,7 @@ def _log() -> None:
 
 @fragment(run_every=5)
 def _log_lines(level: str, run: str, job: str) -> None:
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     if run:
         with data.opened() as app:
             run = app.ledger.run(run).run_id
@@ -312,7 +313,7 @@ def _log_lines(level: str, run: str, job: str) -> None:
 
 
 def _metrics() -> None:
-    workspace, zone = data.workspace(), data.frame().timezone
+    workspace, zone = data.workspace(), workspace_status().timezone
     file = workspace.metrics_file
     segments = list(workspace.spool_dir.glob("*.parquet")) if workspace.spool_dir.is_dir() else []
     left, middle, right = st.columns(3)
@@ -341,7 +342,7 @@ def _metrics() -> None:
 
 
 def _versions() -> None:
-    beat = data.frame().runner
+    beat = workspace_status().runner
     rows = [{t("Part"): "PSTT Kafka", t("Version"): __version__}]
     if beat is not None:
         rows.append(

@@ -13,6 +13,7 @@ from core.errors import ConfigError
 from core.notify.delivery import OutboxMessage
 from core.notify.incidents import Incident
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
+from core.notify.wiring import mail_server_of
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
 from core.workspace.settings import addresses
@@ -22,6 +23,7 @@ from ui.access import may
 from ui.components.problem import guarded, problem
 from ui.components.tables import table
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.formats import ago, moment, number
 from ui.language import t
 
@@ -34,7 +36,7 @@ _SEEN = "alerts_seen"
 def show() -> None:
     """Draws the view."""
     st.title(t("Alerts"), anchor=False)
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     with data.opened() as app:
         open_ones, ended = app.outbox.open_incidents(), [e for e in app.outbox.incidents() if e.state == "ended"]
         waiting, done = app.outbox.waiting(), app.outbox.newest()
@@ -268,7 +270,7 @@ def _entry(entry: OutboxMessage, zone: str, at: datetime | None) -> dict[str, An
 def _test_mail() -> None:
     st.subheader(t("Test mail"), anchor=False)
     with data.opened() as app:
-        server = app.mail_server()
+        server = mail_server_of(app)
         usual = app.settings.PSTT_MAIL_TO or ""
     if server is None:
         st.info(t("No mail server is set up: PSTT_SMTP_HOST and PSTT_MAIL_FROM."), icon=":material/info:")

@@ -11,15 +11,18 @@ import streamlit as st
 
 from core.errors import PsttError
 from core.records.outcomes import DayState, ScheduledOutcome, day_state
-from ui import data
 from ui.access import may
 from ui.components import charts
 from ui.components.links import go
 from ui.components.problem import fragment, guarded, problem
-from ui.components.requests import ask, progress
+from ui.components.runner_requests import ask, progress
 from ui.components.tables import choose
 from ui.components.text import plain
 from ui.components.verdict import verdict_word
+from ui.data.filters import filter_choices
+from ui.data.jobs import stranded_jobs
+from ui.data.outcomes import newest_day, outcomes_by_job
+from ui.data.resending import RangeCount, count_range
 from ui.formats import day as day_text
 from ui.formats import moment, number
 from ui.language import t, tn
@@ -35,12 +38,12 @@ def show() -> None:
     """Draws the view."""
     st.title(t("Calendar"), anchor=False)
     progress()
-    slots = data.calendar_slots(DAYS)
+    slots = outcomes_by_job(DAYS)
     if not slots:
         st.info(t("No job sends to Kafka yet."), icon=":material/event_busy:")
         return
     names = _names()
-    for slug, error in data.stranded().items():
+    for slug, error in stranded_jobs().items():
         st.error(
             f"**{plain(names.get(slug, slug))}**: {t('every run will fail')}: {plain(error.text)}",
             icon=":material/error:",
@@ -54,8 +57,8 @@ def show() -> None:
 
 
 def _names() -> dict[str, str]:
-    known = data.choices().jobs
-    return {slug: known.get(slug, slug) for slug in data.calendar_slots(DAYS)}
+    known = filter_choices().jobs
+    return {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
 
 
 # ── the grid ──────────────────────────────────────────────────────────────────────────────────
@@ -63,10 +66,10 @@ def _names() -> dict[str, str]:
 
 @fragment(run_every=15)
 def _grid() -> None:
-    names, stranded = _names(), data.stranded()
-    today = data.newest_day()
+    names, stranded = _names(), stranded_jobs()
+    today = newest_day()
     axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
-    by_day = {slug: _by_day(slots) for slug, slots in data.calendar_slots(DAYS).items()}
+    by_day = {slug: _by_day(slots) for slug, slots in outcomes_by_job(DAYS).items()}
     cells: dict[str, dict[date, tuple[DayState, str]]] = {}
     for slug, days in by_day.items():
         label = f"✘ {_label(slug, names)}" if slug in stranded else _label(slug, names)
@@ -129,7 +132,7 @@ def _label(slug: str, names: dict[str, str]) -> str:
 
 def _day(names: dict[str, str]) -> None:
     st.subheader(t("One day"), anchor=False)
-    today = data.newest_day()
+    today = newest_day()
     st.session_state.setdefault("calendar_day", today)
     with st.container(horizontal=True):
         slug = st.selectbox(
@@ -138,7 +141,7 @@ def _day(names: dict[str, str]) -> None:
         chosen = st.date_input(t("Day"), key="calendar_day", format="DD/MM/YYYY", max_value=today, width=160)
     if slug is None or not isinstance(chosen, date):
         return
-    slots = _by_day(data.calendar_slots(DAYS).get(slug, [])).get(chosen, [])
+    slots = _by_day(outcomes_by_job(DAYS).get(slug, [])).get(chosen, [])
     st.markdown(f"**{day_text(chosen)}**: {verdict_word(day_state(slots))}")
     if not slots:
         return
@@ -170,7 +173,7 @@ def _why(slot: ScheduledOutcome) -> str:
 
 def _range(names: dict[str, str]) -> None:
     st.subheader(t("Send a range again"), anchor=False)
-    today = data.newest_day()
+    today = newest_day()
     slug = st.selectbox(t("Job"), list(names), format_func=lambda name: _label(name, names), key="calendar_range_job")
     st.session_state.setdefault("calendar_range", (today, today))
     days = st.date_input(t("From, to"), key="calendar_range", format="DD/MM/YYYY", max_value=today)
@@ -179,7 +182,7 @@ def _range(names: dict[str, str]) -> None:
         st.caption(t("Choose the first and the last day."))
         return
     try:
-        count = data.count_range(slug, days[0], days[1], again=again)
+        count = count_range(slug, days[0], days[1], again=again)
     except PsttError as error:
         problem(error)
         return
@@ -198,7 +201,7 @@ def _range(names: dict[str, str]) -> None:
         st.rerun()
 
 
-def _what_it_makes(count: data.RangeCount) -> str:
+def _what_it_makes(count: RangeCount) -> str:
     runs = tn(count.scheduled_runs, "1 run", "{count} runs", count=number(count.scheduled_runs))
     if not count.scheduled_runs:
         text = t("Nothing is left to send.")

@@ -12,8 +12,10 @@ import streamlit as st
 from core.admin.edit_files import brought_back
 from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
+from core.model.dialect import ConnectionRules
 from core.records.connections_versions import hidden_secrets
-from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS, REQUIRED
+from core.sources import database_types, find_dialect
+from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
 from core.workspace.stored_file import read_stored
@@ -23,6 +25,7 @@ from ui.components.difference import show_difference
 from ui.components.problem import guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.formats import milliseconds, moment, size
 from ui.language import t
 
@@ -32,7 +35,7 @@ SIGNS = {"pass": "✔", "warn": "▲", "fail": "✘"}
 COLOURS = {"pass": "green", "warn": "orange", "fail": "red"}
 _FOUND, _EDITING, _SEEN, _SENDING = "connection_facts", "connection_editing", "connection_seen", "connection_sending"
 _DELETING = "connection_deleting"
-DB_TYPES = tuple(REQUIRED)
+DB_TYPES = database_types()
 """In the order of the forms."""
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
 PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -207,7 +210,7 @@ def _usual_environment(document: Mapping[str, Any]) -> None:
 def _cluster_box(clusters: Sequence[str], key: str) -> str | None:
     if not clusters:
         return None
-    default = data.frame().environment
+    default = workspace_status().environment
     index = list(clusters).index(default) if default in clusters else 0
     return st.selectbox(t("Cluster"), clusters, index=index, key=key, width=280)
 
@@ -261,7 +264,7 @@ def _versions(document: Mapping[str, Any]) -> None:
         if not versions:
             st.markdown(t("No earlier version is known yet; each one that is saved, or that a runner finds, is kept."))
             return
-        zone = data.frame().timezone
+        zone = workspace_status().timezone
         names = {
             version.sha256: f"{moment(version.seen_at, zone, seconds=True)} · {version.saved_by or t('found on disk')}"
             for version in versions
@@ -376,7 +379,7 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
     old = entries[index] if index is not None and index < len(entries) else {}
     name = str(old.get("name", ""))
     entry = dict(old)
-    known = old.get("db_type", "oracle")
+    known = old.get("db_type", DB_TYPES[0])
     left, right = st.columns(2)
     with left:
         entry["name"] = st.text_input(t("Name"), value=str(old.get("name", "")), key="c_name").strip()
@@ -385,8 +388,9 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
         )
         _texts(entry, [("environment", t("Environment"))])
     with right:
-        _texts(entry, _database_fields(entry["db_type"]))
-        if entry["db_type"] != "sqlite":
+        rules = find_dialect(entry["db_type"]).connection
+        _texts(entry, _database_fields(rules))
+        if not rules.is_file:
             port = st.number_input(
                 t("Port"),
                 min_value=1,
@@ -397,7 +401,7 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
                 key="c_port",
             )
             _put(entry, "port", port)
-    if entry["db_type"] in ("postgresql", "sqlserver"):
+    if rules.has_tls_modes:
         mode = str(old.get("sslmode", ""))
         _put(
             entry,
@@ -411,17 +415,16 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
             ),
         )
     secret = (
-        _secret(str(old.get("password") or ""), f"secrets/{_file_of(entry['name'])}")
-        if entry["db_type"] != "sqlite"
-        else None
+        _secret(str(old.get("password") or ""), f"secrets/{_file_of(entry['name'])}") if not rules.is_file else None
     )
     writes = st.checkbox(
         t("It may write: opens the read-only gate"), value=bool(old.get("allow_writes")), key="c_writes"
     )
     _put(entry, "allow_writes", writes)
-    fields = {place for place, _ in _database_fields(entry["db_type"])}
     _more(
-        entry, DATABASE_KEYS, fields | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"}
+        entry,
+        DATABASE_KEYS,
+        frozenset(rules.form) | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"},
     )
     others = [e for place, e in enumerate(entries) if place != index]
     _finish(
@@ -435,14 +438,17 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
     )
 
 
-def _database_fields(db_type: str) -> list[tuple[str, str]]:
-    server = [("host", t("Host")), ("username", t("User"))]
-    return {
-        "oracle": [*server, ("service_name", t("Service name")), ("sid", "SID")],
-        "sqlserver": [*server, ("database", t("Database")), ("driver", t("ODBC driver"))],
-        "postgresql": [*server, ("database", t("Database"))],
-        "sqlite": [("database", t("File below the workspace"))],
-    }[db_type]
+def _database_fields(rules: ConnectionRules) -> list[tuple[str, str]]:
+    """Returns the key of the entry and its label, for each text that the form asks for."""
+    labels = {
+        "host": t("Host"),
+        "username": t("User"),
+        "service_name": t("Service name"),
+        "sid": "SID",
+        "database": t("File below the workspace") if rules.is_file else t("Database"),
+        "driver": t("ODBC driver"),
+    }
+    return [(key, labels.get(key, key)) for key in rules.form]
 
 
 def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:

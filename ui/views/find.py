@@ -8,11 +8,12 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ui import data
 from ui.components.links import link
 from ui.components.problem import guarded
 from ui.components.tables import choose, table
 from ui.components.text import plain
+from ui.data.find import MessageComparison, SearchResult, compare_with_topic, find_sends
+from ui.data.status import workspace_status
 from ui.formats import milliseconds, moment, number, size
 from ui.language import t, tn
 
@@ -47,16 +48,16 @@ def show() -> None:
 
 
 def _results(key: str) -> None:
-    found = data.find(key)
+    found = find_sends(key)
     if not found.sends:
         st.warning(t("**{key}** was never sent from this workspace.", key=plain(key)), icon=":material/search_off:")
         link("calendar", t("see which days were sent"), icon=":material/calendar_month:")
         return
     st.markdown(_summary(key, found))
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     shown = found.sends[:MOST_SHOWN]
     index = choose([_row(send, zone) for send in shown], f"sends_{key}", most_px=420)
-    if not found.is_beginning and any(send["key"] != key for send in found.sends):
+    if not found.by_prefix and any(send["key"] != key for send in found.sends):
         st.caption(t("Some were sent with blanks at the end of the key, as a CHAR column has them."))
     note = t("Select a send to read its message from the topic. Times are those of {zone}.", zone=plain(zone))
     st.caption(note)
@@ -66,11 +67,11 @@ def _results(key: str) -> None:
         guarded(_message)(shown[index], zone)
 
 
-def _summary(key: str, found: data.Found) -> str:
+def _summary(key: str, found: SearchResult) -> str:
     runs = len({send["run_id"] for send in found.sends})
     sends = tn(len(found.sends), "1 send", "{count} sends", count=number(len(found.sends)))
     in_runs = tn(runs, "in 1 run", "in {count} runs", count=number(runs))
-    if not found.is_beginning:
+    if not found.by_prefix:
         return f"**{plain(key)}**: {sends} {in_runs}"
     keys = len({send["key"] for send in found.sends})
     begin = tn(keys, "1 key begins with", "{count} keys begin with", count=number(keys))
@@ -129,13 +130,13 @@ def _message(send: dict[str, Any], zone: str) -> None:
 
 def _read(send: dict[str, Any], zone: str, verdict: DeltaGenerator) -> None:
     with st.spinner(t("reading the topic …")):
-        there = data.read_from_topic(send)
+        there = compare_with_topic(send)
     with verdict:
         _verdict(there)
     _on_topic(there, zone)
 
 
-def _verdict(there: data.OnTopic) -> None:
+def _verdict(there: MessageComparison) -> None:
     if not there.is_equal:
         st.error(t("The message on the topic is **not** what was sent."), icon=":material/error:")
     elif there.data_proven:
@@ -182,7 +183,7 @@ def _sent(send: dict[str, Any], zone: str) -> None:
     st.caption(t("The value itself is not kept: its hash is in the message_id."))
 
 
-def _on_topic(there: data.OnTopic, zone: str) -> None:
+def _on_topic(there: MessageComparison, zone: str) -> None:
     message = there.message
     facts = {
         t("key"): "–" if message.key is None else message.key.decode("utf-8", "replace"),

@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 import streamlit as st
-from core.model.all import all as model
 from streamlit.delta_generator import DeltaGenerator
 
 from core.admin.edit_files import LARGEST_QUERY_BYTES
@@ -22,16 +21,21 @@ from core.calendar.cron import in_words, next_scheduled_times, previous_schedule
 from core.calendar.templates import EXAMPLES
 from core.errors import ConfigError, PsttError
 from core.formatting import short_value
+from core.model import job as job_model
 from core.model.job import Job
+from core.model.query import Parameter
+from core.model.run import Plan
 from core.sql.values import as_text
 from ui import changes, data
 from ui.access import may
 from ui.components.difference import show_difference
 from ui.components.links import go, link
 from ui.components.problem import guarded, problem
-from ui.components.requests import progress
+from ui.components.runner_requests import progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
+from ui.data.jobs import cluster_choices, query_names
+from ui.data.status import workspace_status
 from ui.formats import clock, day, moment, number, size
 from ui.language import current, t, tn
 
@@ -344,20 +348,20 @@ def _what(form: _Form) -> None:
     with data.opened() as app:
         databases = _databases(app)
     form.text("name", t("Name"))
-    form.choice("query", t("Query"), data.query_names())
+    form.choice("query", t("Query"), query_names())
     form.choice("connection", t("Database connection"), databases)
     guarded(_parameters)()
     form.choice(
         "export_format",
         t("Makes"),
-        get_args(model.ExportFormat),
+        get_args(job_model.ExportFormat),
         {"kafka": t("messages on a topic"), "excel": t("an Excel file"), "csv": t("a CSV file")},
     )
     with st.expander(t("Rows and types")):
         form.choice(
             "on_bad_row",
             t("A row that cannot be sent"),
-            get_args(model.OnBadRow),
+            get_args(job_model.OnBadRow),
             {"reject": t("goes to the rejects, the others go on"), "fail": t("ends the run")},
         )
         form.number(
@@ -368,7 +372,7 @@ def _what(form: _Form) -> None:
         form.choice(
             "decimals",
             t("Numbers with decimals"),
-            get_args(model.DecimalForm),
+            get_args(job_model.DecimalForm),
             {
                 "number": t("JSON number, every digit kept"),
                 "string": t("text, for readers that would lose digits"),
@@ -378,7 +382,7 @@ def _what(form: _Form) -> None:
         form.lines(
             "types",
             t("Types of columns"),
-            t("One column a line. Types: {types}", types=", ".join(get_args(model.TypeOverride))),
+            t("One column a line. Types: {types}", types=", ".join(get_args(job_model.TypeOverride))),
             "TRKDATE = date",
         )
         form.flag("verify_count", t("Compare with COUNT(*) in the same snapshot"))
@@ -390,7 +394,7 @@ def _what(form: _Form) -> None:
         form.choice(
             "on_drift",
             t("Other columns or types than before"),
-            get_args(model.OnDrift),
+            get_args(job_model.OnDrift),
             {"stop": t("stop the run"), "warn": t("warn and go on"), "ignore": t("ignore")},
         )
 
@@ -440,7 +444,7 @@ def _bound(found: changes.Resolved) -> str:
     return f"{shown}{more} ({tn(len(found.values), '1 value', '{count} values', count=number(len(found.values)))})"
 
 
-def _parameter(parameter: model.Parameter, given: dict[str, str]) -> None:
+def _parameter(parameter: Parameter, given: dict[str, str]) -> None:
     key = _key(f"parameter:{parameter.name}")
     if key not in st.session_state:
         st.session_state[key] = given.get(parameter.name, "")
@@ -492,7 +496,7 @@ def _keep(form: _Form) -> None:
 
 
 def _to_topic(form: _Form) -> None:
-    clusters, default_topic = data.cluster_choices()
+    clusters, default_topic = cluster_choices()
     form.flag("kafka_config.enabled", t("Sending is on"))
     form.text("kafka_config.topic", t("Topic"), placeholder=default_topic or t("the cluster's default topic"))
     form.choice("kafka_config.cluster", t("Cluster"), ["", *clusters], {"": t("that of the connection's environment")})
@@ -504,7 +508,7 @@ def _to_topic(form: _Form) -> None:
     form.choice(
         "on_null_key",
         t("A row without a key"),
-        get_args(model.OnNullKey),
+        get_args(job_model.OnNullKey),
         {
             "reject": t("goes to the rejects, the others go on"),
             "send": t("is sent without a key"),
@@ -514,7 +518,7 @@ def _to_topic(form: _Form) -> None:
     form.choice(
         "delivery",
         t("Delivery"),
-        get_args(model.DeliveryGuarantee),
+        get_args(job_model.DeliveryGuarantee),
         {
             "at_least_once": t("at least once: never lost, seldom twice"),
             "exactly_once": t("exactly once: in transactions"),
@@ -523,7 +527,7 @@ def _to_topic(form: _Form) -> None:
     form.choice(
         "verify",
         t("Read back from the topic after each run"),
-        get_args(model.VerifyMode),
+        get_args(job_model.VerifyMode),
         {
             "none": t("nothing"),
             "count": t("the number of messages"),
@@ -565,7 +569,7 @@ def _when(form: _Form) -> None:
     form.choice(
         "scheduling_mode",
         t("It runs"),
-        get_args(model.SchedulingMode),
+        get_args(job_model.SchedulingMode),
         {"cron": t("by a calendar (cron)"), "interval": t("every so many seconds"), "manual": t("only when asked")},
     )
     mode = st.session_state[_key("scheduling_mode")]
@@ -579,14 +583,14 @@ def _when(form: _Form) -> None:
         form.choice(
             "catch_up",
             t("Missed while the machine was off"),
-            get_args(model.CatchUp),
+            get_args(job_model.CatchUp),
             {"latest": t("the latest one runs"), "all": t("all of them run"), "none": t("none of them runs")},
         )
         form.number("max_catch_up", t("At most so many missed ones"))
         form.choice(
             "overlap",
             t("Due while it still runs"),
-            get_args(model.Overlap),
+            get_args(job_model.Overlap),
             {"skip": t("it is left out"), "queue": t("it waits")},
         )
         form.number("timeout_s", t("Ends after so many seconds"), placeholder=t("never"))
@@ -689,7 +693,7 @@ def _preview(job: Job) -> None:
     _messages(*made)
 
 
-def _messages(job: Job, plan: model.Plan, seen: Any) -> None:
+def _messages(job: Job, plan: Plan, seen: Any) -> None:
     for warning in seen.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     st.caption(
@@ -736,7 +740,7 @@ def _cells(value: str) -> dict[str, str]:
     }
 
 
-def _file_rows(job: Job, plan: model.Plan, seen: Any) -> None:
+def _file_rows(job: Job, plan: Plan, seen: Any) -> None:
     from core.run.preview import file_rows
 
     names = [column.name for column in seen.columns]
@@ -834,7 +838,7 @@ def _versions(slug: str) -> None:
     if not versions:
         st.markdown(t("No earlier version is known yet; each one that is saved, or that a runner finds, is kept."))
         return
-    zone = data.frame().timezone
+    zone = workspace_status().timezone
     rows = [
         {
             t("Seen"): moment(version.seen_at, zone, seconds=True),
@@ -940,7 +944,7 @@ def _slug_of(name: str) -> str:
 
 
 def _chosen_query(connection: str) -> str:
-    names = data.query_names()
+    names = query_names()
     new = t("upload a new SQL file")
     chosen = st.selectbox(t("Query"), [*names, new], key="new_query")
     if chosen != new:
@@ -965,7 +969,7 @@ def _queries() -> None:
     connection = st.selectbox(
         t("Checked as SQL of"), databases, key="sql_connection", placeholder=t("no connection yet")
     )
-    names = data.query_names()
+    names = query_names()
     new = t("a new one")
     name = st.selectbox(t("Query"), [*names, new], key="sql_name")
     if connection is None:

@@ -15,14 +15,18 @@ from core.model.job import Job
 from core.model.run import Run
 from ui import changes, data
 from ui.access import may
+from ui.components import first_steps
 from ui.components.links import go
 from ui.components.problem import guarded, problem
-from ui.components.requests import ask, progress
+from ui.components.runner_requests import ask, progress
 from ui.components.text import plain
 from ui.components.verdict import verdict_word
+from ui.data.jobs import all_jobs, last_runs, stranded_jobs
+from ui.data.resending import count_range, sent_before
+from ui.data.status import workspace_status
 from ui.formats import moment, number, until
 from ui.language import current, t, tn
-from ui.views import first_steps, job_editor
+from ui.views import job_editor
 
 __all__ = ["show"]
 
@@ -47,7 +51,7 @@ def show() -> None:
 def _list() -> None:
     st.title(t("Jobs"), anchor=False)
     progress()
-    jobs, problems = data.jobs()
+    jobs, problems = all_jobs()
     _broken(problems)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.text_input(t("Search"), placeholder=t("name, query, topic"), key="jobs_search", width=300)
@@ -61,8 +65,8 @@ def _list() -> None:
     found = [job for job in jobs if _matches(job, wanted)]
     page = _page(len(found))
     shown = found[page * PER_PAGE : (page + 1) * PER_PAGE]
-    last = data.last_runs([job.slug for job in shown])
-    zone = data.frame().timezone
+    last = last_runs([job.slug for job in shown])
+    zone = workspace_status().timezone
     st.caption(
         t(
             "Jobs: {count}. Times are those of each job's zone, usually {zone}.",
@@ -70,7 +74,7 @@ def _list() -> None:
             zone=plain(zone),
         )
     )
-    stranded = data.stranded()
+    stranded = stranded_jobs()
     for job in shown:
         _row(job, last.get(job.slug), stranded.get(job.slug))
     _dialogs(jobs)
@@ -244,7 +248,7 @@ def _run(job: Job) -> None:
 
 def _meant_again(job: Job, at: datetime) -> bool | None:
     """Whether the visitor agrees to send a scheduled time a second time; None: it was not sent yet."""
-    sent = data.sent_before(job, at)
+    sent = sent_before(job, at)
     if sent is None:
         return None
     st.warning(
@@ -274,7 +278,7 @@ def _backfill(job: Job) -> None:
 
 
 def _count(job: Job, first: date, last: date, *, again: bool) -> None:
-    found = data.count_range(job.slug, first, last, again=again)
+    found = count_range(job.slug, first, last, again=again)
     runs = tn(found.scheduled_runs, "1 run", "{count} runs", count=number(found.scheduled_runs))
     if found.messages is None:
         st.markdown(t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs))

@@ -12,17 +12,20 @@ import streamlit as st
 
 from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals, ScheduledOutcome
-from ui import data
-from ui.components import charts
+from ui.components import charts, first_steps
 from ui.components.links import go, link
 from ui.components.problem import fragment
-from ui.components.requests import progress
+from ui.components.runner_requests import progress
 from ui.components.tables import table
 from ui.components.text import plain
 from ui.components.verdict import verdict_word
+from ui.data.filters import FilterChoices, filter_choices
+from ui.data.jobs import ActiveJob, active_jobs
+from ui.data.outcomes import today_and_yesterday
+from ui.data.overview import CountedError, Overview, frequent_errors, overview_figures
+from ui.data.status import workspace_status
 from ui.formats import day, day_short, milliseconds, moment, number, share, until, weekday
 from ui.language import t, tn
-from ui.views import first_steps
 
 __all__ = ["show", "warm_up"]
 
@@ -37,7 +40,7 @@ FIGURES_FIRST_S = 0.3
 def show() -> None:
     """Draws the view."""
     st.title(t("Overview"), anchor=False)
-    choices = data.choices()
+    choices = filter_choices()
     if not choices.has_runs and not choices.jobs:
         first_steps.show()
         return
@@ -63,8 +66,8 @@ def warm_up() -> None:
         PsttError: The figures cannot be read.
     """
     charts.warm_up()
-    data.overview(SendFilter(), PERIODS[1])
-    data.frequent_errors(SendFilter(), PERIODS[1])
+    overview_figures(SendFilter(), PERIODS[1])
+    frequent_errors(SendFilter(), PERIODS[1])
 
 
 # ── the question of the morning ───────────────────────────────────────────────────────────────
@@ -72,7 +75,7 @@ def warm_up() -> None:
 
 @fragment(run_every=EVERY_S)
 def _answer() -> None:
-    days = data.today_and_yesterday()
+    days = today_and_yesterday()
     text = "  \n".join(_sentence(answer, is_today=index == 0) for index, (answer, _) in enumerate(days))
     answers = [answer for answer, _ in days if answer.due]
     if not answers:
@@ -140,7 +143,7 @@ def _where_is() -> None:
 # ── figures ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _filters(choices: data.Choices) -> tuple[SendFilter, int]:
+def _filters(choices: FilterChoices) -> tuple[SendFilter, int]:
     def name(slug: str | None) -> str:
         return t("all") if slug is None else choices.jobs.get(slug, slug)
 
@@ -185,8 +188,8 @@ def _or_all(value: str | None) -> str:
 
 @fragment(run_every=EVERY_S)
 def _numbers(scope: SendFilter, days: int) -> None:
-    seen = data.overview(scope, days)
-    timezone = data.frame().timezone
+    seen = overview_figures(scope, days)
+    timezone = workspace_status().timezone
     today: dict[str, Any] = seen.summary["today"]
     week: dict[str, Any] = seen.summary["last_7_days"]
     local = seen.at.astimezone(ZoneInfo(timezone)).date()
@@ -218,7 +221,7 @@ def _metric(label: str, value: str, **more: Any) -> None:
     st.metric(label, value, width="content", **more)
 
 
-def _against_usual(sent: int, seen: data.Overview, today: date) -> dict[str, Any]:
+def _against_usual(sent: int, seen: Overview, today: date) -> dict[str, Any]:
     """`▲ 3 % on a usual Saturday`, up to the same time of day."""
     usual = seen.usual.so_far
     if usual is None or not usual[1]:
@@ -230,8 +233,8 @@ def _against_usual(sent: int, seen: data.Overview, today: date) -> dict[str, Any
 
 @fragment(run_every=EVERY_S)
 def _charts(scope: SendFilter, days: int) -> None:
-    seen = data.overview(scope, days)
-    timezone = data.frame().timezone
+    seen = overview_figures(scope, days)
+    timezone = workspace_status().timezone
     today = seen.at.astimezone(ZoneInfo(timezone)).date()
     with st.container(border=True):
         st.subheader(t("Messages per day"), anchor=False)
@@ -266,8 +269,8 @@ def _charts(scope: SendFilter, days: int) -> None:
 
 @fragment(run_every=EVERY_S)
 def _tables(scope: SendFilter, days: int) -> None:
-    seen = data.overview(scope, days)
-    timezone = data.frame().timezone
+    seen = overview_figures(scope, days)
+    timezone = workspace_status().timezone
     with st.container(border=True):
         st.subheader(t("Active jobs"), anchor=False)
         rows = [
@@ -278,19 +281,19 @@ def _tables(scope: SendFilter, days: int) -> None:
                 t("Last verdict"): verdict_word(job.last_run.verdict) if job.last_run else t("has not run"),
                 t("Last scheduled time"): moment(job.last_run.scheduled_at, job.timezone) if job.last_run else "",
             }
-            for job in data.active_jobs(scope)
+            for job in active_jobs(scope)
         ]
         table(rows, "active_jobs", names=[t("Job")]) if rows else st.markdown(t("no job is switched on"))
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True):
         st.subheader(t("Most frequent errors"), anchor=False)
-        _error_table(data.frequent_errors(scope, days), timezone, "frequent", t("no error in {days} days", days=days))
+        _error_table(frequent_errors(scope, days), timezone, "frequent", t("no error in {days} days", days=days))
     with right, st.container(border=True):
         st.subheader(t("Errors of 24 hours"), anchor=False)
         _error_table(seen.errors_24h, timezone, "recent", t("no error in 24 hours"))
 
 
-def _next(job: data.ActiveJob, seen: data.Overview) -> str:
+def _next(job: ActiveJob, seen: Overview) -> str:
     if job.problem:
         return f"✘ {job.problem}"
     if job.next_scheduled_at is None:
@@ -298,7 +301,7 @@ def _next(job: data.ActiveJob, seen: data.Overview) -> str:
     return f"{until(job.next_scheduled_at, seen.at)} · {moment(job.next_scheduled_at, job.timezone, year=False)}"
 
 
-def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str) -> None:
+def _error_table(errors: list[CountedError], timezone: str, key: str, nothing: str) -> None:
     kinds = {"message": t("message"), "run": t("run"), "row": t("row")}
     rows = [
         {
@@ -316,7 +319,7 @@ def _error_table(errors: list[data.Error], timezone: str, key: str, nothing: str
         st.markdown(f":green[✔] {nothing}")
 
 
-def _retried(error: data.Error) -> str:
+def _retried(error: CountedError) -> str:
     if error.kind == "row":
         return "–"
     if error.retried_ok == error.count:

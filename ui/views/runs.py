@@ -13,16 +13,20 @@ from core.errors import PsttError
 from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
-from core.run.replay import Choice, ReplayTo
+from core.run.replay import ReplayOptions, ReplayTo
 from ui import data
 from ui.access import may
 from ui.components import charts
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
-from ui.components.requests import ask, progress
+from ui.components.runner_requests import ask, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, subject, verdict_word
+from ui.data.filters import filter_choices
+from ui.data.resending import replay_options_of
+from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
+from ui.data.status import workspace_status
 from ui.formats import duration, milliseconds, moment, number, size
 from ui.language import t, tn
 
@@ -54,7 +58,7 @@ def _list() -> None:
 
 
 def _filters() -> tuple[SendFilter, list[str], Days, Days]:
-    choices = data.choices()
+    choices = filter_choices()
     jobs, topics, clusters = ([None, *offered] for offered in (choices.jobs, choices.topics, choices.clusters))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         job = _choose("job", t("Job"), jobs, lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug))
@@ -117,13 +121,13 @@ def _day(text: str | None) -> date | None:
 @fragment(run_every=5)
 def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> None:
     page = st.session_state.get("runs_page", 1) - 1
-    found = data.runs_page(scope, states, days, sent_on, page, PER_PAGE)
+    found = runs_page(scope, states, days, sent_on, page, PER_PAGE)
     runs, count = found.runs, found.count
     pages = max(1, -(-count // PER_PAGE))
     if page >= pages:
         st.session_state["runs_page"] = pages
-        runs = data.runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
-    timezone = data.frame().timezone
+        runs = runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
+    timezone = workspace_status().timezone
     rows = [
         {
             t("Verdict"): verdict_word(run.verdict),
@@ -174,7 +178,7 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
 def _one(run_id: str) -> None:
     link("runs", t("all runs"), icon=":material/arrow_back:")
     progress()
-    run = data.run_detail(run_id).run
+    run = run_detail(run_id).run
     if run.state in ("running", "planned"):
         _while_it_runs(run_id)
     else:
@@ -183,7 +187,7 @@ def _one(run_id: str) -> None:
 
 @fragment(run_every=1)
 def _while_it_runs(run_id: str) -> None:
-    detail = data.run_detail(run_id)
+    detail = run_detail(run_id)
     if detail.run.state not in ("running", "planned"):
         st.rerun()
     _head(detail)
@@ -192,14 +196,14 @@ def _while_it_runs(run_id: str) -> None:
 
 
 def _whole(run_id: str) -> None:
-    detail = data.run_detail(run_id)
+    detail = run_detail(run_id)
     _head(detail)
     _again(detail.run)
     for part in (_timeline, _latency, _rejects, _offsets, _read_back, _sql, _log):
         guarded(part)(detail)
 
 
-def _head(detail: data.RunDetail) -> None:
+def _head(detail: RunDetail) -> None:
     run = detail.run
     st.title(plain(run.job_name), anchor=False)
     st.markdown(f"### {coloured_word(run.verdict)}")
@@ -272,7 +276,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
     @st.dialog(t("Send again?"), on_dismiss=lambda: st.session_state.pop(_REPLAYING, None))
     @guarded
     def confirm() -> None:
-        choice = data.replay_choice(run.run_id)
+        choice = replay_options_of(run.run_id)
         st.write(t("The query of this run is read again, for the same scheduled time and with the same parameters."))
         if choice.reads_otherwise:
             st.warning(_reads_otherwise(choice), icon=":material/warning:")
@@ -292,7 +296,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
     confirm()
 
 
-def _reads_otherwise(choice: Choice) -> str:
+def _reads_otherwise(choice: ReplayOptions) -> str:
     return t(
         "The job was changed since: it reads {query} from {connection} now, the run read {old_query} from {old_connection}.",
         query=plain(choice.job.query),
@@ -302,7 +306,7 @@ def _reads_otherwise(choice: Choice) -> str:
     )
 
 
-def _where_to(choice: Choice) -> ReplayTo:
+def _where_to(choice: ReplayOptions) -> ReplayTo:
     """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
     if not choice.differs:
         return "run"
@@ -341,7 +345,7 @@ def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
 # ── its parts ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _timeline(detail: data.RunDetail) -> None:
+def _timeline(detail: RunDetail) -> None:
     run = detail.run
     steps: list[tuple[str, datetime, datetime | None]] = []
     if run.asked_by == "calendar":
@@ -368,7 +372,7 @@ def _timeline(detail: data.RunDetail) -> None:
         )
 
 
-def _latency(detail: data.RunDetail) -> None:
+def _latency(detail: RunDetail) -> None:
     run = detail.run
     if not run.acknowledged:
         return
@@ -385,7 +389,7 @@ def _latency(detail: data.RunDetail) -> None:
             charts.show(charts.histogram(detail.histogram), "histogram", t("how many messages took how long"))
 
 
-def _rejects(detail: data.RunDetail) -> None:
+def _rejects(detail: RunDetail) -> None:
     run = detail.run
     if not run.rejected:
         return
@@ -404,7 +408,7 @@ def _rejects(detail: data.RunDetail) -> None:
         if not may("operator"):
             st.caption(t("The rows themselves are shown to operators."))
             return
-        rows = data.rejects(run.run_id)
+        rows = rejects(run.run_id)
         table(
             [
                 {
@@ -423,7 +427,7 @@ def _rejects(detail: data.RunDetail) -> None:
             st.caption(t("The first {count} are shown; the file has them all.", count=number(len(rows))))
         st.download_button(
             t("Download as CSV"),
-            data=lambda: data.rejects_csv(run.run_id),
+            data=lambda: rejects_csv(run.run_id),
             file_name=f"rejects-{run.run_id}.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -432,7 +436,7 @@ def _rejects(detail: data.RunDetail) -> None:
         )
 
 
-def _offsets(detail: data.RunDetail) -> None:
+def _offsets(detail: RunDetail) -> None:
     if not detail.run.partitions:
         return
     with st.container(border=True):
@@ -450,7 +454,7 @@ def _offsets(detail: data.RunDetail) -> None:
         table(rows, "offsets", most_px=400)
 
 
-def _read_back(detail: data.RunDetail) -> None:
+def _read_back(detail: RunDetail) -> None:
     run, found = detail.run, detail.run.verification
     if found is None:
         return
@@ -491,7 +495,7 @@ def _read_back(detail: data.RunDetail) -> None:
             table(rows, "read_back", most_px=400)
 
 
-def _sql(detail: data.RunDetail) -> None:
+def _sql(detail: RunDetail) -> None:
     run = detail.run
     with st.container(border=True):
         st.subheader(t("The SQL that ran"), anchor=False)
@@ -502,11 +506,11 @@ def _sql(detail: data.RunDetail) -> None:
         st.caption(f"{plain(run.query)} · sha256 {run.sql_sha256}")
 
 
-def _log(detail: data.RunDetail) -> None:
+def _log(detail: RunDetail) -> None:
     run = detail.run
     with st.container(border=True):
         st.subheader(t("Log of this run"), anchor=False)
-        lines = data.log_lines(run)
+        lines = log_lines(run)
         if not lines:
             old = data.now() - run.started_at > timedelta(days=30)
             st.markdown(t("the log of that time is gone") if old else t("the log says nothing about it"))

@@ -10,8 +10,9 @@ from ui import data
 from ui.access import Visitor, role_word, visitor
 from ui.components.problem import fragment
 from ui.components.text import plain
-from ui.doors import oidc_is_set_up
+from ui.data.status import ClusterStatus, WorkspaceStatus, workspace_status
 from ui.formats import ago, clock, moment, span
+from ui.http_security import oidc_is_set_up
 from ui.language import LANGUAGES, choose, current, t
 
 __all__ = ["show"]
@@ -59,38 +60,38 @@ def _language_switch() -> None:
 
 @fragment(run_every=3)
 def _state() -> None:
-    frame = data.frame()
+    status = workspace_status()
     at = data.now()
-    where = plain(frame.folder.name) + (f" · {plain(frame.environment)}" if frame.environment else "")
+    where = plain(status.folder.name) + (f" · {plain(status.environment)}" if status.environment else "")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{where}**", width="content")
-        for cluster in frame.clusters:
-            st.markdown(_cluster(cluster, frame.timezone, at), width="content", help=plain(cluster.error) or None)
-        st.markdown(_runner(frame, at), width="content", help=_runner_help(frame, at))
-        if frame.alerts:
+        for cluster in status.clusters:
+            st.markdown(_cluster(cluster, status.timezone, at), width="content", help=plain(cluster.error) or None)
+        st.markdown(_runner(status, at), width="content", help=_runner_help(status, at))
+        if status.alerts:
             st.markdown(
-                f"🔔 {t('open alerts: {count}', count=len(frame.alerts))}",
+                f"🔔 {t('open alerts: {count}', count=len(status.alerts))}",
                 width="content",
-                help=plain("; ".join(frame.alerts)),
+                help=plain("; ".join(status.alerts)),
             )
-    if frame.problem:
-        st.warning(plain(frame.problem), icon=":material/warning:")
-    if frame.damaged:
+    if status.problem:
+        st.warning(plain(status.problem), icon=":material/warning:")
+    if status.damaged:
         text = t(
             "damaged segments of the spool, set aside: {count}; figures and find lack their sends",
-            count=frame.damaged,
+            count=status.damaged,
         )
         st.caption(f":material/warning: {text} · `python -m core doctor`")
 
 
-def _cluster(cluster: data.ClusterState, timezone: str, at: datetime) -> str:
+def _cluster(cluster: ClusterStatus, timezone: str, at: datetime) -> str:
     name = plain(cluster.name)
     if cluster.is_demo:
         return f"⚪ {name}: {t('demo, lives inside each run')}"
     if cluster.connected is None:
         seen = (
-            t("not looked at since {time}", time=moment(cluster.looked_at, timezone))
-            if cluster.looked_at
+            t("not looked at since {time}", time=moment(cluster.checked_at, timezone))
+            if cluster.checked_at
             else t("not looked at yet")
         )
         return f"⚪ {name}: {seen}"
@@ -101,17 +102,17 @@ def _cluster(cluster: data.ClusterState, timezone: str, at: datetime) -> str:
     return f"🟢 {name}: {t('Connected since {time}', time=begun)}"
 
 
-def _runner(frame: data.FrameState, at: datetime) -> str:
-    beat = frame.runner
-    if beat is not None and frame.runner_lives(at):
+def _runner(status: WorkspaceStatus, at: datetime) -> str:
+    beat = status.runner
+    if beat is not None and status.runner_is_alive(at):
         return f"🟢 {t('Runner: heartbeat {time}', time=ago(beat.beat_at, at))}"
     return f"🔴 {t('Runner stopped: start it with')} `{START}`"
 
 
-def _runner_help(frame: data.FrameState, at: datetime) -> str | None:
-    beat = frame.runner
+def _runner_help(status: WorkspaceStatus, at: datetime) -> str | None:
+    beat = status.runner
     if beat is None:
         return t("no runner has worked here yet; without one no calendar is followed and no request is answered")
-    if not frame.runner_lives(at):
-        return t("its last heartbeat came at {time}", time=moment(beat.beat_at, frame.timezone, seconds=True))
+    if not status.runner_is_alive(at):
+        return t("its last heartbeat came at {time}", time=moment(beat.beat_at, status.timezone, seconds=True))
     return plain("; ".join(p.get("text", "") for p in beat.problems)) or None

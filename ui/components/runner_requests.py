@@ -14,6 +14,7 @@ from ui.access import may, visitor
 from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
+from ui.data.status import workspace_status
 from ui.language import t
 
 __all__ = ["ask", "progress"]
@@ -62,7 +63,7 @@ def _word(kind: RequestKind) -> str:
 @fragment(run_every=1)
 def _progress() -> None:
     numbers: list[int] = st.session_state.get(_ASKED, [])[-SHOWN:]
-    frame = data.frame()
+    status = workspace_status()
     with data.opened() as app:
         requests = [app.ledger.requests.get(number) for number in reversed(numbers)]
         runs = {
@@ -77,7 +78,7 @@ def _progress() -> None:
         subject = plain(request.job or request.run_id or "")
         text = f"{t('request {number}', number=request.request_id)} · {_word(request.kind)} {subject}"
         answer = f": {plain(request.answer)}" if request.answer else ""
-        if request.state == "waiting" and not frame.runner_lives(data.now()):
+        if request.state == "waiting" and not status.runner_is_alive(data.now()):
             st.warning(
                 f"{text}: {t('it waits until a runner works:')} `python -m core runner`",
                 icon=":material/hourglass_empty:",

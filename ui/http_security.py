@@ -1,4 +1,4 @@
-"""Where page and REST listen, and whom that lets in; what a browser is told about what this page may load."""
+"""HTTP security of page and REST: who may reach them without signing in, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ from core.workspace.paths import Workspace
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["COOKIE", "SecurityHeaders", "SignInFirst", "is_local_name", "oidc_is_set_up", "refuse_open_doors"]
+__all__ = [
+    "COOKIE",
+    "SecurityHeaders",
+    "SignInFirst",
+    "is_local_name",
+    "oidc_is_set_up",
+    "require_sign_in_or_loopback",
+]
 
 COOKIE = "pstt_session"
 
 SELF_ONLY = (
     "default-src 'self'; "
-    # The page's own script stands in its HTML; charts compile their expressions (plotly, vega).
+    # Streamlit's own script is inline in its HTML; plotly and vega compile expressions.
     "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; worker-src 'self' blob:; media-src 'self' data: blob:; "
@@ -47,7 +54,7 @@ HEADERS = (
 
 
 def is_local_name(host: str) -> bool:
-    """Whether a Host header, or an address to listen on, is this machine alone."""
+    """Whether a Host header, or an address to listen on, is a loopback name or address."""
     name = host.strip().lower()
     if name.startswith("["):
         name = name[1:].partition("]")[0]
@@ -62,7 +69,7 @@ def is_local_name(host: str) -> bool:
 @lru_cache(maxsize=1)
 def oidc_is_set_up() -> bool:
     """Whether secrets.toml has a section [auth]; read once, as Streamlit does."""
-    import streamlit as st
+    import streamlit as st  # slow, and REST alone works without it
     from streamlit.errors import StreamlitSecretNotFoundError
 
     try:
@@ -71,15 +78,15 @@ def oidc_is_set_up() -> bool:
         return False
 
 
-def refuse_open_doors(address: str | None, workspace: Workspace) -> None:
-    """Other machines are let in only where somebody has to sign in.
+def require_sign_in_or_loopback(address: str | None, workspace: Workspace) -> None:
+    """Refuses to listen for other machines while no sign-in is required.
 
     Args:
         address: `server.address`; None: every interface.
-        workspace: Whose users may sign in.
+        workspace: The workspace whose users may sign in.
 
     Raises:
-        ConfigError: It listens on more than this machine, and nobody has to sign in.
+        ConfigError: It listens on more than loopback, and no sign-in is required.
     """
     if address and is_local_name(address):
         return
@@ -94,24 +101,24 @@ def refuse_open_doors(address: str | None, workspace: Workspace) -> None:
 
 
 class SecurityHeaders:
-    """Tells the browser with each answer that nothing comes from elsewhere and nobody else frames this page.
+    """Adds to each response the headers by which a browser loads nothing from other sites and is framed by none.
 
     Args:
-        app: What answers.
+        app: The ASGI application that answers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on and adds to its answer."""
+        """Passes a request on and adds the headers to its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         of_api = scope.get("path", "").startswith("/api")
         policy = (b"content-security-policy", (API_ONLY if of_api else SELF_ONLY).encode())
 
-        async def told(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 known = {name.lower() for name, _ in headers}
@@ -120,24 +127,24 @@ class SecurityHeaders:
                     message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
-        await self.app(scope, receive, told)
+        await self.app(scope, receive, send_with_headers)
 
 
 class SignInFirst:
-    """Sends a browser that opens the page to the form, where somebody has to sign in and nobody is.
+    """Redirects a browser that opens the page to the sign-in form, where sign-in is required and missing.
 
-    The page's script asks again by itself: this only spares people a page that tells them where to click.
+    The page's script checks the sign-in itself: the redirect only saves the user a click.
 
     Args:
-        app: What answers.
+        app: The ASGI application that answers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or answers with the way to the form."""
-        if scope["type"] == "http" and _opens_the_page(scope) and not await to_thread.run_sync(_may_look, scope):
+        """Passes a request on, or redirects it to the form."""
+        if scope["type"] == "http" and _opens_the_page(scope) and not await to_thread.run_sync(_may_open, scope):
             answer = RedirectResponse(f"{scope.get('root_path', '')}/api/signin", HTTPStatus.SEE_OTHER)
             await answer(scope, receive, send)
             return
@@ -149,7 +156,7 @@ def _opens_the_page(scope: Scope) -> bool:
     return scope["method"] == "GET" and b"text/html" in accepted and not scope["path"].startswith(NOT_THE_PAGE)
 
 
-def _may_look(scope: Scope) -> bool:
+def _may_open(scope: Scope) -> bool:
     if oidc_is_set_up():  # the page itself offers both ways
         return True
     with Accounts(Workspace.find(None, os.environ).ledger_file) as accounts:

@@ -1,4 +1,4 @@
-"""Answers that many ask for are found once; answers over the network leave at once."""
+"""Answers that many callers ask for are computed once; responses leave without delay."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from core.errors import LedgerBusy
+from ui.cache import SharedCache
 from ui.no_delay import send_without_delay
-from ui.remembered import Remembered
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that go on when they are told to."""
+    """A clock that the test moves."""
     now = [1000.0]
-    monkeypatch.setattr("ui.remembered.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ui.cache.time.monotonic", lambda: now[0])
     return now
 
 
-def test_an_answer_is_found_again_when_it_is_old_and_when_it_is_forgotten(clock):
+def test_an_answer_is_computed_again_when_it_is_old_and_after_a_clear(clock):
     asked = []
-    known = Remembered(lambda key: asked.append(key) or len(asked), fresh_s=60, stale_s=60)
+    known = SharedCache(lambda key: asked.append(key) or len(asked), fresh_s=60, stale_s=60)
     assert [known.get("a"), known.get("a"), known.get("b")] == [1, 1, 2]
     clock[0] += 59
     assert known.get("a") == 1
     clock[0] += 2
     assert known.get("a") == 3
-    known.forget()
+    known.clear()
     assert known.get("a") == 4
 
 
-def test_a_problem_is_remembered_for_its_own_time(clock):
+def test_an_error_is_cached_for_its_own_time(clock):
     tries = []
 
     def find(key):
@@ -44,7 +44,7 @@ def test_a_problem_is_remembered_for_its_own_time(clock):
             raise LedgerBusy("held")
         return "read"
 
-    known = Remembered(find, fresh_s=60, stale_s=60, problem_s=5)
+    known = SharedCache(find, fresh_s=60, stale_s=60, error_s=5)
     for _ in range(2):
         with pytest.raises(LedgerBusy):
             known.get("a")
@@ -58,7 +58,7 @@ def test_a_problem_is_remembered_for_its_own_time(clock):
     assert (known.get("a"), len(tries)) == ("read", 3)
 
 
-def test_of_many_who_ask_at_once_one_looks():
+def test_one_of_many_simultaneous_callers_computes():
     begun, go_on, asked = threading.Event(), threading.Event(), []
 
     def find(key):
@@ -67,7 +67,7 @@ def test_of_many_who_ask_at_once_one_looks():
         assert go_on.wait(10)
         return "found"
 
-    known = Remembered(find, fresh_s=60, stale_s=60)
+    known = SharedCache(find, fresh_s=60, stale_s=60)
     answers: list[str] = []
     visitors = [threading.Thread(target=lambda: answers.append(known.get("a"))) for _ in range(8)]
     for visitor in visitors:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import PsttError
-from ui import data
 from ui.access import may
 from ui.components.links import go
 from ui.components.problem import problem
-from ui.components.requests import ask
+from ui.components.runner_requests import ask
+from ui.data.first_steps import fill_with_demo, first_steps_done
 from ui.language import t
 
 __all__ = ["show"]
@@ -18,7 +18,7 @@ __all__ = ["show"]
 def show() -> None:
     """Three steps, each with its button; or the demo."""
     st.markdown(t("This workspace has no job yet. Three steps to the first message:"))
-    there = data.what_is_there()
+    there = first_steps_done()
     steps = (
         ("connections", t("1. A connection"), t("Say where the database and the Kafka cluster are."), there.connection),
         ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), there.query),
@@ -44,7 +44,7 @@ def show() -> None:
 
 def _fill() -> None:
     try:
-        slug = data.fill_with_demo()
+        slug = fill_with_demo()
         ask("run", job=slug)
     except PsttError as error:
         problem(error)

@@ -1,0 +1,248 @@
+"""What differs from one database to the next, as data.
+
+`core.sql` reads these rules and knows no database by name. Each database has one `Dialect`, in its own module of
+`core.sources`; that module imports no driver, so that `check` and the page work where a driver is not installed.
+The defaults are those of standard SQL: a database sets only what it does in another way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+
+from core.model.check_result import CheckResult
+from core.model.query import Value
+
+__all__ = [
+    "BindRules",
+    "ConnectionRules",
+    "Dialect",
+    "GuardRules",
+    "LexicalRules",
+    "LiteralRules",
+    "PackageCalls",
+    "StatementWords",
+    "TypedValue",
+]
+
+TypedValue = str | int | Decimal | date | datetime
+"""The value of a parameter after its declared type was applied."""
+
+NEVER = re.compile(r"(?!)")
+"""Matches no text."""
+
+# Patterns that several dialects share.
+#
+# Every character beyond ASCII is a letter, a no-break space too: were it a blank here and a letter in the server,
+# `\u00a0$a$` would open a literal here and none there. The classes name the ASCII signs that are no letters.
+WORD_BEYOND_ASCII = re.compile(r"[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*")
+DOUBLE_QUOTED = re.compile(r'"(?:[^"]+|"")*+"')
+SETTING_VALUE = r"(?:\w+|'\?'|\"\?\"|0|[+-] 0)"
+"""One value of a session setting, in the canonical line that `GuardRules` matches."""
+ISOLATION_LEVEL = r"ISOLATION LEVEL (?:READ UNCOMMITTED|READ COMMITTED|REPEATABLE READ|SNAPSHOT|SERIALIZABLE)"
+UNRESERVED_VERBS: Mapping[str, str] = dict.fromkeys(
+    """ALTER ATTACH BEGIN CALL COMMIT COPY DECLARE DETACH DROP EXEC EXECUTE GRANT LOCK PRAGMA PROCEDURE REINDEX REPLACE
+    REVOKE ROLLBACK SAVEPOINT TRIGGER TRUNCATE UPSERT VACUUM""".split(),
+    "",
+)
+"""For `GuardRules.unreserved` of a database that reserves few words."""
+
+
+def as_it_is(value: TypedValue) -> Value:
+    """Returns the value unchanged: most drivers take each of these types."""
+    return value
+
+
+def needs_nothing(_: str) -> CheckResult | None:
+    """Returns None: the Python driver needs no other program."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalRules:
+    """How a database cuts its text into tokens."""
+
+    word: re.Pattern[str] = re.compile(r"[^\W\d][\w$#]*")
+    """A plain identifier or a keyword."""
+    string_prefixes: frozenset[str] = frozenset()
+    """What may stand before the quote of a literal, in capitals: `N`, `E`, `X`."""
+    quotes: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: {'"': DOUBLE_QUOTED})
+    """First character of a quoted identifier → all of it."""
+    nested_comments: bool = False
+    line_comment: re.Pattern[str] = re.compile(r"--[^\n]*")
+    refuses_lone_return: bool = False
+    """The server or its driver may end a line comment at a carriage return that no line feed follows."""
+    dollar_quotes: bool = False
+    """`$tag$ … $tag$` is a literal."""
+    unicode_escapes: bool = False
+    """`U&'…'` is a literal and `U&"…"` an identifier."""
+    cast_operator: bool = False
+    """`::` is one operator."""
+    batch_separator: re.Pattern[str] | None = None
+    """A line that ends a statement, such as GO."""
+    blocks: re.Pattern[str] = NEVER
+    """First words of a statement that has semicolons inside; it ends at a line with `/` or at the batch separator."""
+    settings_end_alone: bool = False
+    """SELECT, WITH and SET begin a new statement behind a SET that has no semicolon."""
+    own_words: frozenset[str] = frozenset()
+    """Commands of SQL*Plus, in capitals, that begin a statement of this database."""
+    has_sqlplus: bool = False
+    """Files are written for SQL*Plus: a line with SET is for it, and `&` is never an operator."""
+    finds_q_literals: bool = False
+    """The driver takes `q'` for the beginning of q'[…]' also at the end of a longer word."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindRules:
+    """How values reach the driver, and which values it takes."""
+
+    placeholder: str = ":{}"
+    """Format of one placeholder; `{}` is the name of the bind."""
+    is_positional: bool = False
+    """The driver takes a tuple with a value for each placeholder; False: a mapping of names."""
+    doubles_percent: bool = False
+    """In a statement with binds a `%` of the text is written twice."""
+    foreign: re.Pattern[str] = NEVER
+    """An operator that the driver would take for the beginning of a bind."""
+    foreign_takes_words: bool = False
+    """A word right behind it makes it a bind; False: only a number does."""
+    foreign_takes_blanks: bool = False
+    """A bind may have blanks behind its sign, and `'key' : value` is JSON."""
+    loses_nested_comments: bool = False
+    """A driver ends a comment at the first `*/`, and would take what follows in it for binds."""
+    most: int = 32_766
+    """Values that one statement takes."""
+    most_in_list: int = 32_766
+    """Values that one `IN (…)` takes."""
+    convert: Callable[[TypedValue], Value] = as_it_is
+    """A value in a type that the driver takes."""
+    empty_is_null: bool = False
+    """An empty text is NULL."""
+    takes_nul: bool = True
+    """A text may hold the character U+0000."""
+    compares_as_char: bool = False
+    """A text that is compared needs the type of a literal: it is bound as `LiteralText`."""
+    typed_by_context: bool = False
+    """A bind has one type in a whole statement, so it is shared only between equal surroundings."""
+    cuts_text_at: int | None = None
+    """Characters (UTF-16 units) at which the server cuts a concatenation without an error; a longer bind is not cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiteralRules:
+    """What takes the place of a literal that has a parameter inside."""
+
+    concatenation: str = " || "
+    is_joined_before: bool = False
+    """`'&A-&B'` becomes one bind with the joined text; False: binds and texts are concatenated by the server."""
+    wrappers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Prefix of a literal in capitals → what stands around its bind."""
+    text_cast: tuple[str, str] | None = None
+    """What stands around a bind whose place gives it no type."""
+    untyped_functions: frozenset[str] = frozenset()
+    """Functions whose arguments may have any type, in capitals; used with `text_cast`."""
+    conversions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """`DATE '&X'`: word in capitals → the call that replaces it, before and after the bind."""
+    cast_types: frozenset[str] = frozenset()
+    """Words, in capitals, for which `WORD '&X'` becomes `bind::WORD`."""
+    interval: Literal["", "refused", "refused_with_field"] = ""
+    """INTERVAL '&X': not a literal here, never to be bound, or only where no field such as DAY follows."""
+    instead_of_interval: str = ""
+    """What to write instead; `{}` is the parameter."""
+    top_in_parentheses: bool = False
+    """A bind behind TOP needs parentheses."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageCalls:
+    """Which calls of stored packages the readonly guard allows; names are in capitals."""
+
+    packages: re.Pattern[str]
+    """Packages of the database itself."""
+    harmless: re.Pattern[str]
+    """Functions of packages that compute from their arguments and touch nothing else."""
+    methods: frozenset[str]
+    """Methods of values, such as `t.doc.getStringVal()`."""
+    field_methods: frozenset[str]
+    """Methods of JSON fields without arguments, such as `t.doc.price.number()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementWords:
+    """For a database whose statements need no semicolon between them; all in capitals."""
+
+    reserved: frozenset[str]
+    """Reserved words that begin a statement other than a query."""
+    lock_hints: frozenset[str]
+    phrases: re.Pattern[str]
+    """Statements that begin with words that are not reserved; literals are `'?'` here."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRules:
+    """What the readonly guard must know to tell a read from a write.
+
+    The patterns match a statement in one canonical line: words in capitals with one blank between, literals as
+    `'?'`, numbers as `0`, quoted identifiers as `"?"`.
+    """
+
+    begins_setting: re.Pattern[str]
+    settings: re.Pattern[str]
+    """Whole statements that change nothing but how this session reads."""
+    begins_block: re.Pattern[str] = NEVER
+    block_name: str = "block of code"
+    calls: re.Pattern[str] = NEVER
+    """Functions that can write, lock, or reach files and servers."""
+    unreserved: Mapping[str, str] = field(default_factory=dict)
+    """Verbs that may be the name of a column → what follows where they begin a write behind another token.
+
+    Empty: there they never begin one. `SET`: a table of any name, and then SET.
+    """
+    behind_names: frozenset[str] = frozenset()
+    """Reserved words that may follow a column and are never the name of a table."""
+    into_makes_table: bool = False
+    """`SELECT … INTO` makes a table."""
+    packages: PackageCalls | None = None
+    statements: StatementWords | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRules:
+    """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
+
+    required: tuple[str, ...]
+    exactly_one_of: tuple[str, ...] = ()
+    form: tuple[str, ...] = ("host", "username", "database")
+    """The keys that the page asks for, in their order."""
+    default_port: int = 0
+    is_file: bool = False
+    """`database` is a file below the workspace: there is no host, no port and no password."""
+    has_tls_modes: bool = False
+    """`sslmode` may be set."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dialect:
+    """All that the program knows about one kind of database. Compared and hashed by identity."""
+
+    name: str
+    """The value of `db_type` in connections.json."""
+    title: str
+    """Its name for people."""
+    sqlglot: str
+    """The dialect of sqlglot that is nearest."""
+    connection: ConnectionRules
+    guard: GuardRules
+    lexical: LexicalRules = LexicalRules()
+    binds: BindRules = BindRules()
+    literals: LiteralRules = LiteralRules()
+    padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
+    """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
+    install: str = ""
+    """The command that installs the driver; empty: it comes with Python."""
+    missing: Callable[[str], CheckResult | None] = needs_nothing
+    """What else has to be installed on this machine before the driver can connect, given the connection's `driver`."""

@@ -1,0 +1,98 @@
+"""Oracle's SQL, and what a connection to Oracle needs; imports no driver."""
+
+from __future__ import annotations
+
+import re
+
+from core.model.dialect import (
+    ISOLATION_LEVEL,
+    SETTING_VALUE,
+    BindRules,
+    ConnectionRules,
+    Dialect,
+    GuardRules,
+    LexicalRules,
+    LiteralRules,
+    PackageCalls,
+)
+
+__all__ = ["DIALECT"]
+
+_SETTINGS = (
+    r"(?:NLS_\w+|CURRENT_SCHEMA|TIME_ZONE|OPTIMIZER_\w+|ISOLATION_LEVEL|CURSOR_SHARING|WORKAREA_SIZE_POLICY"
+    r"|SORT_AREA_SIZE|HASH_AREA_SIZE|QUERY_REWRITE_ENABLED|DB_FILE_MULTIBLOCK_READ_COUNT|RESULT_CACHE_MODE)"
+)
+_PACKAGE_CALLS = PackageCalls(
+    packages=re.compile(r"(DBMS|UTL|OWA|APEX|WWV|CTX|WPG|LOGMNR|MGMT)_\w+"),
+    harmless=re.compile(
+        r"""(SYS\.)?(DBMS_LOB\.(SUBSTR|GETLENGTH|INSTR|COMPARE)|DBMS_RANDOM\.(VALUE|STRING|NORMAL|RANDOM)
+            |DBMS_CRYPTO\.(HASH|MAC)|DBMS_UTILITY\.(GET_HASH_VALUE|GET_TIME)|DBMS_ROWID\.\w+
+            |DBMS_FLASHBACK\.GET_SYSTEM_CHANGE_NUMBER|(UTL_RAW|UTL_ENCODE|UTL_I18N|UTL_MATCH|UTL_URL)\.\w+)
+        |SYS\.(ODCI\w+LIST|XMLTYPE|DBMS_DEBUG_VC2COLL)|MDSYS\.SDO_\w+|(MDSYS\.)?(SDO_GEOM|SDO_CS)\.\w+""",
+        re.VERBOSE,
+    ),
+    methods=frozenset(
+        {"GETSTRINGVAL", "GETCLOBVAL", "GETNUMBERVAL", "GETBLOBVAL", "GETROOTELEMENT", "EXTRACT", "EXISTSNODE"}
+    ),
+    field_methods=frozenset(
+        """NUMBER STRING DATE TIMESTAMP BOOLEAN DOUBLE FLOAT BINARY COUNT SIZE TYPE LENGTH LOWER UPPER ABS CEILING
+        FLOOR NUMBERONLY STRINGONLY BOOLEANONLY DATEWITHTIME""".split()
+    ),
+)
+_TO_NCHAR = ("TO_NCHAR(", ")")
+
+DIALECT = Dialect(
+    name="oracle",
+    title="Oracle",
+    sqlglot="oracle",
+    install="pip install oracledb",
+    padded_number="LPAD(TO_CHAR({}), 12, '0')",
+    connection=ConnectionRules(
+        required=("host", "username"),
+        exactly_one_of=("service_name", "sid"),
+        form=("host", "username", "service_name", "sid"),
+        default_port=1521,
+    ),
+    lexical=LexicalRules(
+        string_prefixes=frozenset({"N", "Q", "NQ"}),
+        refuses_lone_return=True,
+        has_sqlplus=True,
+        finds_q_literals=True,
+        blocks=re.compile(
+            r"(DECLARE|BEGIN|< <|WITH (FUNCTION|PROCEDURE)"
+            r"|CREATE (OR REPLACE )?((NON)?EDITIONABLE )?(FUNCTION|PROCEDURE|PACKAGE|TRIGGER|TYPE))\b"
+        ),
+    ),
+    binds=BindRules(
+        placeholder=":{}",
+        foreign=re.compile(r":"),
+        foreign_takes_words=True,
+        foreign_takes_blanks=True,
+        most=65_535,
+        most_in_list=1_000,  # ORA-01795; 23ai takes more
+        empty_is_null=True,
+        compares_as_char=True,
+    ),
+    literals=LiteralRules(
+        wrappers={"N": _TO_NCHAR, "NQ": _TO_NCHAR},
+        conversions={
+            "DATE": ("TO_DATE(", ", 'YYYY-MM-DD')"),
+            "TIMESTAMP": ("TO_TIMESTAMP(", ", 'YYYY-MM-DD HH24:MI:SS.FF')"),
+        },
+        interval="refused",
+        instead_of_interval="write NUMTODSINTERVAL({0}, 'DAY') or NUMTOYMINTERVAL({0}, 'MONTH')",
+    ),
+    guard=GuardRules(
+        begins_setting=re.compile(r"ALTER SESSION\b|SET\b"),
+        settings=re.compile(
+            rf"ALTER SESSION SET(?: {_SETTINGS} = {SETTING_VALUE})+"
+            r"|ALTER SESSION (?:ENABLE|DISABLE|FORCE) PARALLEL QUERY(?: PARALLEL 0)?"
+            rf"|SET TRANSACTION (?:READ ONLY|{ISOLATION_LEVEL})(?: NAME '\?')?"
+        ),
+        begins_block=re.compile(r"(DECLARE|BEGIN|< <)|WITH (FUNCTION|PROCEDURE)\b"),
+        block_name="PL/SQL block",
+        calls=re.compile(r"HTTPURITYPE|FTPURITYPE|DBURITYPE|URIFACTORY|BFILENAME|EXTERNAL"),
+        unreserved={"MERGE": "INTO", "REPLACE": "", "TRUNCATE": ""},
+        packages=_PACKAGE_CALLS,
+    ),
+)

@@ -1,0 +1,131 @@
+"""SQL Server's SQL, and what a connection to SQL Server needs; imports no driver."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from importlib.util import find_spec
+from pathlib import Path
+
+from core.model.check_result import CheckResult
+from core.model.dialect import (
+    DOUBLE_QUOTED,
+    ISOLATION_LEVEL,
+    SETTING_VALUE,
+    BindRules,
+    ConnectionRules,
+    Dialect,
+    GuardRules,
+    LexicalRules,
+    LiteralRules,
+    StatementWords,
+    TypedValue,
+)
+from core.model.query import Value
+
+__all__ = ["DIALECT"]
+
+# ROWCOUNT and TEXTSIZE are left out on purpose: they would cut this result, and the next one on the same connection,
+# without an error.
+_SWITCHES = (
+    r"(?:NOCOUNT|ANSI_NULLS|ANSI_WARNINGS|ANSI_PADDING|ANSI_NULL_DFLT_ON|ANSI_NULL_DFLT_OFF|ARITHABORT"
+    r"|ARITHIGNORE|CONCAT_NULL_YIELDS_NULL|NUMERIC_ROUNDABORT|XACT_ABORT|STATISTICS IO|STATISTICS TIME)"
+)
+_STATEMENTS = StatementWords(
+    # All are reserved, so none can be a column unless it is in brackets.
+    reserved=frozenset(
+        """ALTER BACKUP BEGIN BREAK BULK CHECKPOINT CLOSE COMMIT CONTINUE CREATE DBCC DEALLOCATE DECLARE DELETE DENY
+        DROP DUMP EXEC EXECUTE GOTO GRANT IF INSERT INTO KILL LOAD MERGE OPEN PRINT RAISERROR READTEXT RECONFIGURE
+        RESTORE RETURN REVERT REVOKE ROLLBACK SAVE SET SETUSER SHUTDOWN TRAN TRANSACTION TRIGGER TRUNCATE UPDATE
+        UPDATETEXT USE WAITFOR WHILE WRITETEXT""".split()
+    ),
+    lock_hints=frozenset({"UPDLOCK", "XLOCK", "TABLOCKX"}),
+    phrases=re.compile(r"RECEIVE (\*|TOP|\()|(END|ON) CONVERSATION ('\?'|@)"),
+)
+
+
+def _value(value: TypedValue) -> Value:
+    """The ODBC driver takes integers of 64 bits; a longer one is bound as decimal."""
+    return Decimal(value) if isinstance(value, int) and value.bit_length() > 63 else value
+
+
+def missing_driver(wanted: str) -> CheckResult | None:
+    """Returns what keeps this machine from connecting to any SQL Server; None: nothing.
+
+    Args:
+        wanted: Name or path of the ODBC driver that the connection asks for; empty: any.
+    """
+    remedy = 'install "ODBC Driver 18 for SQL Server" from Microsoft'
+    if find_spec("pyodbc") is None:
+        return CheckResult("fail", "odbc driver", "the Python package pyodbc is not installed", "pip install pyodbc")
+    try:
+        import pyodbc  # slow to import, and missing without unixODBC
+
+        installed = [name for name in pyodbc.drivers() if "sql server" in name.lower() or "freetds" in name.lower()]
+    except ImportError as error:  # on Linux, without unixODBC
+        return CheckResult(
+            "fail", "odbc driver", f"ODBC itself is not installed ({error})", f"install unixODBC, then {remedy}"
+        )
+    if wanted and wanted not in installed and not Path(wanted).is_file():
+        found = ", ".join(installed) or "none"
+        return CheckResult(
+            "fail", "odbc driver", f'"{wanted}" is not installed (found: {found})', f"correct driver, or {remedy}"
+        )
+    return (
+        None if installed or wanted else CheckResult("fail", "odbc driver", "none for SQL Server is installed", remedy)
+    )
+
+
+DIALECT = Dialect(
+    name="sqlserver",
+    title="SQL Server",
+    sqlglot="tsql",
+    install="pip install pyodbc (on Debian also: apt-get install unixodbc)",
+    padded_number="RIGHT('000000000000' + CAST({} AS varchar(12)), 12)",
+    missing=missing_driver,
+    connection=ConnectionRules(
+        required=("host", "database"),
+        form=("host", "username", "database", "driver"),
+        default_port=1433,
+        has_tls_modes=True,
+    ),
+    lexical=LexicalRules(
+        word=re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
+        string_prefixes=frozenset({"N"}),
+        quotes={'"': DOUBLE_QUOTED, "[": re.compile(r"\[(?:[^\]]+|\]\])*+\]")},
+        nested_comments=True,
+        refuses_lone_return=True,
+        batch_separator=re.compile(r"GO(?:[ \t]+\d+)?(?=[ \t\r]*(?:--[^\n]*)?(?:\n|$))", re.IGNORECASE),
+        settings_end_alone=True,
+        own_words=frozenset({"BREAK", "EXEC", "EXECUTE", "PRINT", "SAVE", "SHUTDOWN"}),
+        blocks=re.compile(
+            r"(DECLARE|IF|WHILE|BEGIN(?! TRAN| DISTRIBUTED| DIALOG| CONVERSATION)"
+            r"|(CREATE|ALTER|CREATE OR ALTER) (PROC|PROCEDURE|FUNCTION|TRIGGER))\b"
+        ),
+    ),
+    binds=BindRules(
+        placeholder="?",
+        is_positional=True,
+        foreign=re.compile(r"\?"),
+        loses_nested_comments=True,  # FreeTDS
+        most=2_097,  # 2,100, less three that the ODBC driver needs to prepare the statement
+        most_in_list=2_097,
+        convert=_value,
+        cuts_text_at=4000,  # nvarchar(n) + 'x'; a longer bind is nvarchar(max)
+    ),
+    literals=LiteralRules(concatenation=" + ", top_in_parentheses=True),
+    guard=GuardRules(
+        begins_setting=re.compile(r"SET\b"),
+        settings=re.compile(
+            rf"SET {_SWITCHES}(?: , {_SWITCHES})* (?:ON|OFF)"
+            rf"|SET (?:DATEFORMAT|DATEFIRST|LANGUAGE|LOCK_TIMEOUT|DEADLOCK_PRIORITY) {SETTING_VALUE}"
+            rf"|SET QUOTED_IDENTIFIER ON|SET TRANSACTION {ISOLATION_LEVEL}"
+        ),
+        begins_block=re.compile(r"(DECLARE|IF|WHILE|BEGIN(?! TRAN))\b"),
+        block_name="block of T-SQL",
+        calls=re.compile(r"OPENROWSET|OPENQUERY|OPENDATASOURCE|XP_\w+"),
+        unreserved={"REPLACE": ""},
+        into_makes_table=True,
+        statements=_STATEMENTS,
+    ),
+)
