@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from core.model.check_result import CheckResult
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
-    from core.notify.smtp import DeliveryResult
+    from core.notify.delivery import DeliveryResult
     from core.run.preview import Preview
     from core.run.replay import ReplayDestination
     from core.sql.query import ParsedQuery

@@ -37,7 +37,7 @@ def alerts(context: typer.Context, workspace: WorkspaceOption = None, as_json: J
     if context.invoked_subcommand is not None:
         return
     with App.open(workspace) as opened:
-        found = opened.outbox.open_episodes(), opened.outbox.waiting(), opened.outbox.newest(10)
+        found = opened.outbox.open_incidents(), opened.outbox.waiting(), opened.outbox.newest(10)
         timezone = opened.timezone
     print_json(alert_document(*found)) if as_json else print_lines(alert_lines(*found, timezone))
 

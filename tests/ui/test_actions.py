@@ -65,7 +65,7 @@ class Place:
 
     @property
     def run_id(self) -> str:
-        return str(self.ledger(lambda ledger: ledger.runs(SLUG)[-1].run_id))
+        return str(self.ledger(lambda ledger: ledger.history.newest(SLUG)[-1].run_id))
 
     def running(self) -> str:
         """Starts a run in this very process, which does nothing."""

@@ -10,7 +10,8 @@ from typing import Any
 import streamlit as st
 
 from core.errors import ConfigError
-from core.notify.outbox import Incident, OutboxMessage
+from core.notify.delivery import OutboxMessage
+from core.notify.incidents import Incident
 from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document, read_alerts
 from core.notify.wiring import mail_server_of
 from core.workspace.json_file import parse_json_file
@@ -37,7 +38,7 @@ def show() -> None:
     st.title(t("Alerts"), anchor=False)
     zone = workspace_status().timezone
     with data.opened() as app:
-        open_ones, ended = app.outbox.open_episodes(), [e for e in app.outbox.episodes() if e.state == "ended"]
+        open_ones, ended = app.outbox.open_incidents(), [e for e in app.outbox.incidents() if e.state == "ended"]
         waiting, done = app.outbox.waiting(), app.outbox.newest()
     now_tab, rules_tab, mail_tab = st.tabs([t("Now and before"), t("Rules"), t("Messages")])
     with now_tab:

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import PsttError
-from core.records.outcomes import DayState, Slot, day_state
+from core.records.outcomes import DayState, ScheduledOutcome, day_state
 from ui import changes
 from ui.access import may
 from ui.components import charts
@@ -103,14 +103,14 @@ def _take(points: Iterable[dict[str, Any]], slugs: list[str]) -> None:
     st.rerun()
 
 
-def _by_day(slots: Iterable[Slot]) -> dict[date, list[Slot]]:
-    days: dict[date, list[Slot]] = {}
+def _by_day(slots: Iterable[ScheduledOutcome]) -> dict[date, list[ScheduledOutcome]]:
+    days: dict[date, list[ScheduledOutcome]] = {}
     for slot in slots:
         days.setdefault(slot.day, []).append(slot)
     return days
 
 
-def _counts(slots: list[Slot]) -> str:
+def _counts(slots: list[ScheduledOutcome]) -> str:
     if not slots:
         return ""
     states = Counter(slot.state for slot in slots)
@@ -157,7 +157,7 @@ def _day(names: dict[str, str]) -> None:
         go("runs", run=run.run_id)
 
 
-def _why(slot: Slot) -> str:
+def _why(slot: ScheduledOutcome) -> str:
     if slot.run:
         return slot.run.error_text or ""
     return slot.reason or (t("it was never started: no runner worked") if slot.state == "missing" else "")

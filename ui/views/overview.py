@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from core.records.metrics_queries import SendFilter
-from core.records.outcomes import DayAnswer, Slot
+from core.records.outcomes import DayTotals, ScheduledOutcome
 from ui.components import charts, first_steps
 from ui.components.links import go, link
 from ui.components.problem import fragment
@@ -89,7 +89,7 @@ def _answer() -> None:
     _ways_on(answers, [slot for _, slots in days for slot in slots])
 
 
-def _sentence(answer: DayAnswer, *, is_today: bool) -> str:
+def _sentence(answer: DayTotals, *, is_today: bool) -> str:
     of_day = day(answer.day)
     name = t("Today, {day}, so far", day=of_day) if is_today else t("Yesterday, {day}", day=of_day)
     if not answer.due:
@@ -119,7 +119,7 @@ def _sentence(answer: DayAnswer, *, is_today: bool) -> str:
     return " ".join(parts)
 
 
-def _ways_on(answers: list[DayAnswer], slots: list[Slot]) -> None:
+def _ways_on(answers: list[DayTotals], slots: list[ScheduledOutcome]) -> None:
     """Draws links to the runs that are not complete."""
     bad = [slot.run for slot in slots if slot.run and slot.state != "complete"]
     with st.container(horizontal=True, gap="medium"):
