@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.delivery import OutboxMessage
-from core.notify.incidents import Incident
+    from core.notify.incidents import Incident
     from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.daily_report import DailyReport
-    from core.notify.delivery import OutboxMessage
-from core.notify.incidents import Incident
-    from core.notify.delivery import DeliveryResult
+    from core.notify.delivery import DeliveryResult, OutboxMessage
+    from core.notify.incidents import Incident
     from core.records.accounts import AccessToken, User
     from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
