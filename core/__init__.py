@@ -3,6 +3,7 @@
 The names below are what other programs and notebooks may rely on; they are imported when first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from core.version import __version__
@@ -26,6 +27,4 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'core' has no attribute {name!r}")
-    from importlib import import_module
-
     return getattr(import_module(_HOMES[name]), name)

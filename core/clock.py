@@ -1,4 +1,4 @@
-"""Times as text."""
+"""Times as text for programs."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["iso_utc"]
 
 
 def iso_utc(moment: datetime, precision: str = "microseconds") -> str:
-    """`2026-01-17T10:30:45.123456Z`; `precision` is a timespec of `datetime.isoformat`."""
+    """Returns `2026-01-17T10:30:45.123456Z`; `precision` is a timespec of `datetime.isoformat`."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"

@@ -1,39 +1,38 @@
-"""Every error this product raises on purpose, split by what the reader does next.
+"""Every error that this product raises on purpose, grouped by what the reader has to do next.
 
 ```
 PsttError
  ├ ConfigError           fix a file: which one, where in it, the nearest valid name
  │  └ SqlError           the same for an SQL file: line and column
- ├ RetriableError        the same thing may succeed later
+ ├ RetriableError        the same operation may succeed later
  │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
  │  ├ BrokerUnavailable  no broker answers
- │  ├ DeliveryTimeout    handed over, but not acknowledged in time
- │  ├ BatchRefused       messages that went together are refused for one of them; alone each may pass
+ │  ├ DeliveryTimeout    sent, but not acknowledged in time
+ │  ├ BatchRefused       messages of one request are refused because of one of them; alone each may pass
  │  │  └ BatchTooLarge   the same for their common size
- │  ├ NotDelivered       a mail or another notice could not be handed over
- │  └ LedgerBusy         another process holds a file of ours for too long
+ │  ├ NotDelivered       a mail or another notification could not be sent
+ │  └ LedgerBusy         another process locks a file of the workspace for too long
  │     └ RunnerBusy      another runner works in this workspace
  ├ RunFailed             this run stops, the others go on
  │  ├ QueryFailed        the database refused the statement, or stopped in the middle of it
  │  ├ NotAuthorised      wrong password, or an account that may not do this
- │  ├ TopicMissing       the topic does not exist and will not be made
- │  ├ MessageRefused     one message will never be taken: it has no key, or its time is not accepted
+ │  ├ TopicMissing       the topic does not exist and is not created automatically
+ │  ├ MessageRefused     one message will never be accepted: it has no key, or its timestamp is refused
  │  │  └ MessageTooLarge one message is over a size limit
- │  ├ RetriesExhausted   a batch was tried as often as allowed
- │  ├ StorageFailed      a file of ours could not be written (disk full, no permission)
+ │  ├ RetriesExhausted   a batch was retried as often as allowed
+ │  ├ StorageFailed      a file of the workspace could not be written (disk full, no permission)
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
  │  ├ NothingArrived     every row was rejected
  │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
- │  ├ MessagesLost       what was acknowledged is not on the topic any more: made again, cut short
- │  ├ VerificationFailed the run's messages were read back, and are not what was sent
- │  ├ RunCancelled       somebody asked the run to stop
- │  ├ RunTimedOut        it went on for longer than the job allows
- │  └ RunInterrupted     its process ended, or its runner was stopped; the same fire is run again
- ├ AccessRefused         who asks is known, and may not do this
- │  ├ SignInNeeded       who asks is not known here, or no longer
- │  └ TooManyAttempts    too many wrong passwords; the next one is looked at later
- ├ AlreadySent           this scheduled time has been sent; say yes to send it again
- ├ BatchPartlySent       some messages of a batch failed: index → error
+ │  ├ MessagesLost       what was acknowledged is no longer on the topic: it was recreated or truncated
+ │  ├ VerificationFailed the run's messages were read back and differ from what was sent
+ │  ├ RunCancelled       a user asked the run to stop
+ │  ├ RunTimedOut        it took longer than the job allows
+ │  └ RunInterrupted     its process ended, or its runner was stopped; the scheduled run is executed again
+ ├ AccessRefused         the caller is known, but has no right to do this
+ │  ├ SignInNeeded       the caller is not signed in, or no longer
+ │  └ TooManyAttempts    too many wrong passwords; the next one is checked after a wait
+ ├ AlreadySent           this scheduled time has been sent; sending it again has to be confirmed
  └ RowRejected           this row goes to the rejects, the run goes on
 ```
 
@@ -43,14 +42,12 @@ row's value unless payload logging is on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 __all__ = [
     "AccessRefused",
     "AlreadySent",
-    "BatchPartlySent",
     "BatchRefused",
     "BatchTooLarge",
     "BrokerUnavailable",
@@ -86,7 +83,7 @@ __all__ = [
 
 
 class PsttError(Exception):
-    """Root of all errors that a person is meant to read.
+    """Root of all errors that are shown to users.
 
     Args:
         what: What failed and on what, in one clause: `cannot log in to database "A00"`.
@@ -113,16 +110,16 @@ class PsttError(Exception):
 
 
 class ConfigError(PsttError):
-    """A file or a setting of the user has to be corrected.
+    """A file or a setting of the user has to be fixed.
 
     Args:
         what: As in `PsttError`.
         why: As in `PsttError`.
         remedy: As in `PsttError`.
-        file: The file to open, or None where a variable or an option is at fault.
-        line: Line in that file, from 1; None where it is not known.
-        column: Column in that line, from 1; None where it is not known.
-        key: The dotted name of the value at fault: `kafka_config.batch_size`.
+        file: The file to open; None: a variable or an option is wrong.
+        line: Line in that file, from 1; None: not known.
+        column: Column in that line, from 1; None: not known.
+        key: The dotted name of the wrong value: `kafka_config.batch_size`.
     """
 
     exit_code: ClassVar[int] = 2
@@ -146,7 +143,7 @@ class ConfigError(PsttError):
 
     @property
     def where(self) -> str:
-        """`connections.json, line 4, column 7`; empty where no file is at fault."""
+        """`connections.json, line 4, column 7`; empty if no file is named."""
         parts = [self.file.name] if self.file else []
         parts += [f"line {self.line}"] if self.line else []
         parts += [f"column {self.column}"] if self.line and self.column else []
@@ -154,18 +151,18 @@ class ConfigError(PsttError):
 
     @property
     def text(self) -> str:
-        """Place, what and why in one line, without the remedy."""
+        """Where, what and why in one line, without the remedy."""
         return f"{self.where}: {super().text}" if self.where else super().text
 
 
 class AlreadySent(PsttError):
-    """The scheduled time was sent before; sending it again wants a yes."""
+    """The scheduled time was sent before; sending it again has to be confirmed."""
 
     exit_code: ClassVar[int] = 2
 
 
 class SqlError(ConfigError):
-    """An SQL file cannot be used as it stands, or a parameter of it is missing."""
+    """An SQL file cannot be used as it is, or one of its parameters is missing."""
 
 
 class RetriableError(PsttError):
@@ -187,11 +184,11 @@ class BrokerUnavailable(RetriableError):
 
 
 class DeliveryTimeout(RetriableError):
-    """A message was handed over and not acknowledged in time; it may or may not be on the topic."""
+    """A message was sent and not acknowledged in time; it may or may not be on the topic."""
 
 
 class BatchRefused(RetriableError):
-    """The broker refused messages that the client had put together; sent alone, all but the one at fault pass."""
+    """The broker refused messages that the client sent in one request; sent alone, all but the wrong one pass."""
 
 
 class BatchTooLarge(BatchRefused):
@@ -199,23 +196,23 @@ class BatchTooLarge(BatchRefused):
 
 
 class NotDelivered(RetriableError):
-    """A mail or another notice could not be handed over; it waits in the outbox and is tried again."""
+    """A mail or another notification could not be sent; it waits in the outbox and is retried."""
 
     exit_code: ClassVar[int] = 3
 
 
 class LedgerBusy(RetriableError):
-    """Another process holds one of our own files for longer than we wait."""
+    """Another process locks a file of the workspace for longer than the time limit."""
 
 
 class RunnerBusy(LedgerBusy):
-    """Another runner works in this workspace; there is never a second one."""
+    """Another runner works in this workspace; there can be only one."""
 
     exit_code: ClassVar[int] = 3
 
 
 class RunFailed(PsttError):
-    """This run stops; other runs are not touched."""
+    """This run stops; other runs are not affected."""
 
 
 class QueryFailed(RunFailed):
@@ -223,31 +220,31 @@ class QueryFailed(RunFailed):
 
 
 class NotAuthorised(RunFailed):
-    """A server was reached and said no: wrong password, or an account without that right."""
+    """A server refused access: wrong password, or an account without that right."""
 
 
 class TopicMissing(RunFailed):
-    """The topic does not exist and the cluster does not make topics on first use."""
+    """The topic does not exist and the cluster does not create topics on first use."""
 
 
 class MessageRefused(RunFailed):
-    """The broker will never take this message; the others are not touched."""
+    """The broker will never accept this message; the others are not affected."""
 
 
 class MessageTooLarge(MessageRefused):
-    """One message is over the client's or the broker's size limit; the others are not touched."""
+    """One message is over the client's or the broker's size limit; the others are not affected."""
 
 
 class RetriesExhausted(RunFailed):
-    """A batch was tried as often as `KAFKA_MAX_RETRIES` allows."""
+    """A batch was retried as often as `KAFKA_MAX_RETRIES` allows."""
 
 
 class StorageFailed(RunFailed):
-    """A file of ours could not be written, so nothing is claimed that could not be proved."""
+    """A file of the workspace could not be written, so the run reports nothing that is not on disk."""
 
 
 class ColumnsChanged(RunFailed):
-    """The result has other columns or types than the runs before; nothing was sent, a person has to agree."""
+    """The result has other columns or types than the runs before; nothing is sent until a user accepts them."""
 
 
 class ExpectationFailed(RunFailed):
@@ -259,33 +256,33 @@ class NothingArrived(RunFailed):
 
 
 class MessagesLost(RunFailed):
-    """The topic cannot hold all that was acknowledged: it was made again, cut short or lost a partition meanwhile."""
+    """The topic cannot hold all that was acknowledged: it was recreated, truncated or lost a partition."""
 
 
 class VerificationFailed(RunFailed):
-    """Every message was acknowledged, and reading them back found that some are missing, changed or there twice."""
+    """Every message was acknowledged, and reading them back showed that some are missing, changed or duplicated."""
 
 
 class RunCancelled(RunFailed):
-    """Somebody asked this run to stop, and it did between two batches."""
+    """A user asked this run to stop, and it stopped between two batches."""
 
 
 class RunTimedOut(RunFailed):
-    """The run went on for longer than `timeout_s` of its job."""
+    """The run took longer than `timeout_s` of its job."""
 
 
 class RunInterrupted(RunFailed):
-    """The run was broken off by us, not by its data: the same fire is run again with the same message ids."""
+    """The run was stopped from outside, not by its data: it is executed again with the same message ids."""
 
     is_retriable: ClassVar[bool] = True
 
 
 class AccessRefused(PsttError):
-    """Who asks is known, and may not do this."""
+    """The caller is known, but has no right to do this."""
 
 
 class SignInNeeded(AccessRefused):
-    """Who asks is not known: no or a wrong password, no or an expired token or session."""
+    """The caller is not known: no or a wrong password, no or an expired token or session."""
 
 
 class TooManyAttempts(AccessRefused):
@@ -293,7 +290,7 @@ class TooManyAttempts(AccessRefused):
 
     Args:
         what: As in `PsttError`.
-        wait_s: When the next one will be looked at.
+        wait_s: Seconds until the next one is checked.
     """
 
     def __init__(self, what: str, *, wait_s: float) -> None:
@@ -301,28 +298,13 @@ class TooManyAttempts(AccessRefused):
         self.wait_s = wait_s
 
 
-class BatchPartlySent(PsttError):
-    """Some messages of a batch failed; the others are acknowledged and are never sent again.
-
-    Args:
-        errors: Index in the batch, from 0 → why that message failed.
-        total: Messages in the batch.
-    """
-
-    def __init__(self, errors: Mapping[int, PsttError], total: int) -> None:
-        first = next(iter(errors.values()))
-        super().__init__(f"{len(errors)} of {total} messages failed", why=first.text, remedy=first.remedy)
-        self.errors = dict(errors)
-        self.total = total
-
-
 class RowRejected(PsttError):
     """One row cannot become a message.
 
     Args:
         reason: Why, without the value: `NaN has no JSON form`.
-        column: The column at fault, as the database names it; empty for the whole row.
-        database_type: Its type, for people.
+        column: The wrong column, as the database names it; empty for the whole row.
+        database_type: Its type, as the database names it.
     """
 
     def __init__(self, reason: str, *, column: str = "", database_type: str = "") -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import streamlit as st
 
 from core.errors import SignInNeeded
-from core.records.accounts import Accounts, Caller, Role, local_caller
+from core.records.accounts import Accounts
+from core.records.rights import Caller, Role, local_caller
 from core.workspace.paths import Workspace
 from ui import data
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up

@@ -12,7 +12,7 @@ from starlette.routing import Mount
 from streamlit import config
 from streamlit.starlette import App
 
-from core.cli.render import error_lines
+from core.cli.output import error_lines
 from core.errors import ConfigError, PsttError
 from core.workspace.paths import Workspace
 from ui import data

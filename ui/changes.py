@@ -1,6 +1,6 @@
-"""The page's door to core for whatever changes something, or reaches a database or a cluster because somebody asked.
+"""What the page asks of core that changes something, or that reaches a database or a cluster for the visitor.
 
-Each function looks at the visitor's role itself: a button that is not there protects nothing.
+Core checks the right and audits. Here the visitor becomes a caller, a refusal is translated, and caches are dropped.
 """
 
 from __future__ import annotations
@@ -9,15 +9,23 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.errors import ConfigError, NotAuthorised, PsttError
+from core.admin import edit_files, edit_jobs
+from core.admin.actions import allow_test
+from core.admin.actions import rebuild_metrics as rebuild_sends
+from core.admin.diagnosis import diagnose_cluster, diagnose_database
+from core.admin.edit_jobs import create_job, replace_job
+from core.errors import AccessRefused, ConfigError, PsttError
 from core.model.job import Job
 from core.model.query import ParameterValue
+from core.notify.wiring import send_test_mail
+from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
+from core.scheduler import commands
 from core.sources import find_dialect
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job
@@ -27,35 +35,38 @@ from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
-    from core.admin.doctor import Fact
     from core.kafka.topic_settings import TopicSetting
+    from core.model.check_result import CheckResult
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.smtp import DeliveryResult
     from core.run.preview import Preview
+    from core.run.replay import ReplayDestination
     from core.sql.query import ParsedQuery
 
-__all__ = ["Draft", "Resolved", "draft", "require"]
+__all__ = ["Draft", "Resolved", "caller", "draft"]
 
 STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
 """A person waits for it, and the database works meanwhile."""
 
 
-def require(role: access.Role) -> str:
-    """The visitor's name, for the audit.
+def caller(action: Action) -> Caller:
+    """Returns the visitor as a caller of core.
 
     Raises:
-        NotAuthorised: The visitor has not that role.
+        AccessRefused: The visitor has not the right that the action needs; in the visitor's language.
     """
-    if not access.may(role):
-        only = t("only an admin may do this") if role == "admin" else t("only an operator may do this")
-        raise NotAuthorised(only, remedy=t("ask an admin for the role"))
-    return access.visitor().name
+    visitor = access.visitor()
+    found = Caller(visitor.name, RIGHTS[visitor.role], visitor.role, is_local=visitor.is_local)
+    if not found.may(action):
+        only = t("only an admin may do this") if RIGHT_OF[action] == "admin" else t("only an operator may do this")
+        raise AccessRefused(only, remedy=t("ask an admin for the role"))
+    return found
 
 
 def _changed() -> None:
-    """What was changed is seen at once, in this session and in all others."""
+    """Drops the caches, so that every session sees the change at once."""
     data.clear_caches()
 
 
@@ -89,49 +100,67 @@ def job_file(slug: str) -> JobFile:
 
 
 def save_job(job: Job, seen_sha256: str) -> JobFile:
-    """Saves a job whose file is still the one that was read; an empty hash makes a new file."""
-    from core.admin.edit_jobs import create_job, replace_job
-
-    who = require("operator")
+    """Saves a job whose file is still the one that was read; an empty hash creates a new file."""
+    by = caller("change" if seen_sha256 else "create")
     with data.opened() as app:
         if seen_sha256:
-            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, who=who, now=data.now())
+            saved = replace_job(app.workspace, app.ledger, job, seen_sha256=seen_sha256, caller=by, now=data.now())
         else:
-            saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
+            saved = create_job(app.workspace, app.ledger, job, caller=by, now=data.now())
     _changed()
     return saved
 
 
 def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
-    """The same job under another name, switched off."""
-    from core.admin.edit_jobs import create_job
-
-    who = require("operator")
-    with data.opened() as app:
-        job = replace(job_file(slug).job, slug=new_slug, name=name, enabled=False)
-        saved = create_job(app.workspace, app.ledger, job, who=who, now=data.now())
-    _changed()
-    return saved
+    """Creates the same job under another name, disabled."""
+    return save_job(replace(job_file(slug).job, slug=new_slug, name=name, enabled=False), "")
 
 
 def delete_job(slug: str, seen_sha256: str) -> None:
-    """Removes a job's file."""
-    from core.admin.edit_jobs import delete_job as delete
-
-    who = require("operator")
+    """Deletes a job's file."""
+    by = caller("delete")
     with data.opened() as app:
-        delete(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, who=who, now=data.now())
+        edit_jobs.delete_job(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, caller=by, now=data.now())
     _changed()
 
 
 def switch_job(slug: str, *, enabled: bool) -> None:
-    """Switches a job on or off."""
-    from core.scheduler.commands import switch
-
-    who = require("operator")
+    """Enables or disables a job."""
+    by = caller("enable" if enabled else "disable")
     with data.opened() as app:
-        switch(app.workspace, app.ledger, slug, enabled=enabled, who=who, now=data.now())
+        commands.set_job_enabled(app.workspace, app.ledger, slug, enabled=enabled, caller=by, now=data.now())
     _changed()
+
+
+def run(slug: str, at: datetime | None = None, *, again: bool = False, dry_run: bool = False) -> int:
+    """Asks the runner to run a job, or to try it without sending. Returns the request's number."""
+    by = caller("dry_run" if dry_run else "run")
+    with data.opened() as app:
+        return commands.request_run(
+            app.ledger, app.job(slug), caller=by, now=data.now(), at=at, again=again, dry_run=dry_run
+        )
+
+
+def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
+    """Asks the runner to send a run again. Returns the request's number."""
+    by = caller("replay")
+    with data.opened() as app:
+        return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
+
+
+def backfill(slug: str, first: date, last: date, *, again: bool) -> int:
+    """Plans a run for each scheduled time of a range of days. Returns the request's number."""
+    by = caller("backfill")
+    with data.opened() as app:
+        made = commands.backfill(app.ledger, app.job(slug), first, last, caller=by, now=data.now(), again=again)
+    return made.request_id
+
+
+def cancel(run_id: str) -> str:
+    """Asks a run to end. Returns what was done, in words."""
+    by = caller("cancel")
+    with data.opened() as app:
+        return commands.cancel_run(app.ledger, run_id, caller=by, now=data.now())
 
 
 def job_text_of(slug: str, text: str) -> str:
@@ -244,7 +273,7 @@ def _binding_problem(
 
 def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
     """The exact messages of a job that need not be saved; reaches the database, for 30 s at most."""
-    require("operator")
+    caller("preview")
     with data.opened() as app:
         plan = app.plan(job, now=data.now(), at=at)
         return plan, app.preview(plan, rows=rows, timeout_s=PREVIEW_TIMEOUT_S)
@@ -257,12 +286,10 @@ def query_file(name: str) -> StoredFile:
 
 def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> tuple[str, ...]:
     """Writes an SQL file that the gate lets pass; what a person should know about it."""
-    from core.admin.edit_files import save_query as save
-
-    who = require("operator")
+    by = caller("save")
     with data.opened() as app:
         dialect, writes = app.connections.dialect(connection), app.connections.allows_writes(connection)
-        notes = save(
+        notes = edit_files.save_query(
             app.workspace,
             app.ledger,
             name,
@@ -270,7 +297,7 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
             dialect=dialect,
             allow_writes=writes,
             seen_sha256=seen_sha256,
-            who=who,
+            caller=by,
             now=data.now(),
         )
     _changed()
@@ -282,18 +309,16 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
 
 def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) -> None:
     """Writes connections.json."""
-    from core.admin.edit_files import save_connections as save
-
-    who = require("admin")
+    by = caller("connections")
     with data.opened() as app:
-        save(
+        edit_files.save_connections(
             app.workspace,
             app.ledger,
             document,
             os.environ,
             about=about,
             seen_sha256=seen_sha256,
-            who=who,
+            caller=by,
             now=data.now(),
         )
     _changed()
@@ -322,34 +347,33 @@ def _as_user(job: Job) -> str:
 
 
 def store_secret(reference: str, value: str) -> None:
-    """Puts a secret where its reference says; only the reference is written down."""
-    from core.workspace.secrets import store_secret as store
-
-    who = require("admin")
+    """Stores a secret where its reference says; only the reference is audited."""
+    by = caller("secret")
     with data.opened() as app:
-        store(reference, value, app.workspace)
-        app.ledger.audit.add(who, "store", f"secret {reference}", data.now())
+        edit_files.save_secret(app.workspace, app.ledger, reference, value, caller=by, now=data.now())
 
 
-def test_database(name: str) -> list[Fact]:
-    """What was found on reaching a database."""
-    require("operator")
+def test_database(name: str) -> list[CheckResult]:
+    """Connects to a database. Returns what was found."""
+    by = caller("test")
     with data.opened() as app:
-        return list(app.examine_database(name))
+        allow_test(app.ledger, "test", f"connection {name}", caller=by, now=data.now())
+        return list(diagnose_database(app, name))
 
 
-def test_cluster(name: str | None) -> list[Fact]:
-    """What was found on reaching a cluster."""
-    require("operator")
+def test_cluster(name: str | None) -> list[CheckResult]:
+    """Connects to a cluster. Returns what was found."""
+    by = caller("test")
     with data.opened() as app:
-        return list(app.examine_cluster(name))
+        allow_test(app.ledger, "test", f"cluster {app.cluster(name).name}", caller=by, now=data.now())
+        return list(diagnose_cluster(app, name))
 
 
 def topics(name: str | None) -> list[TopicInfo]:
     """The topics of a cluster."""
     from core.kafka import open_publisher
 
-    require("operator")
+    caller("test")
     with data.opened() as app:
         publisher = open_publisher(app.cluster(name))
     try:
@@ -362,20 +386,18 @@ def topic_settings(name: str | None, topic: str) -> list[TopicSetting]:
     """How a topic is set up."""
     from core.kafka.topic_settings import topic_settings as ask
 
-    require("operator")
+    caller("test")
     with data.opened() as app:
         return ask(app.cluster(name), topic)
 
 
 def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any]:
-    """Sends one message by hand; where it is now."""
-    who = require("operator")
+    """Sends one message by hand. Returns where it is stored."""
+    from core.run.send_by_hand import send_message  # loads pyarrow
+
+    by = caller("send")
     with data.opened() as app:
-        sent = app.send(topic, key, value, cluster=cluster, now=data.now())
-        app.ledger.audit.add(
-            who, "send", f"topic {topic}", data.now(), after={**sent, "size_bytes": len(value.encode())}
-        )
-    return sent
+        return send_message(app, topic, key, value, cluster=cluster, caller=by, now=data.now())
 
 
 # ── alerts ────────────────────────────────────────────────────────────────────────────────────
@@ -383,31 +405,27 @@ def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any
 
 def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
     """Writes alerts.json."""
-    from core.admin.edit_files import save_alerts as save
-
-    who = require("admin")
+    by = caller("alerts")
     with data.opened() as app:
-        save(app.workspace, app.ledger, document, seen_sha256=seen_sha256, who=who, now=data.now())
+        edit_files.save_alerts(app.workspace, app.ledger, document, seen_sha256=seen_sha256, caller=by, now=data.now())
     _changed()
 
 
 def test_mail(to: Sequence[str]) -> DeliveryResult:
-    """Sends a test mail; what the server said to each."""
-    who = require("operator")
+    """Sends a test mail. Returns what the server answered to each recipient."""
+    by = caller("test mail")
     with data.opened() as app:
-        fate = app.test_mail(to, data.now())
-        app.ledger.audit.add(who, "test mail", "mail", data.now(), after={"to": list(to)})
-    return fate
+        allow_test(app.ledger, "test mail", "mail", caller=by, now=data.now(), after={"to": list(to)})
+        return send_test_mail(app, to, data.now())
 
 
 # ── administration ────────────────────────────────────────────────────────────────────────────
 
 
 def rebuild_metrics() -> int:
-    """Makes metrics.duckdb again from the spool; how many sends it holds."""
-    who = require("admin")
+    """Builds metrics.duckdb again from the spool. Returns how many sends it has."""
+    by = caller("rebuild")
     with data.opened() as app:
-        synced = app.metrics.rebuild()
-        app.ledger.audit.add(who, "rebuild", "metrics.duckdb", data.now(), after={"sends": synced.sends})
+        made = rebuild_sends(app.metrics, app.ledger, caller=by, now=data.now())
     _changed()
-    return synced.sends
+    return made.sends

@@ -24,8 +24,8 @@ from core.model.job import Job
 from core.model.publisher import Publisher, TopicInfo
 from core.model.source import Source
 from core.records.ledger import Ledger
-from core.run.exactly_once import foreign_holder
-from core.run.pending import read_note
+from core.run.exactly_once import foreign_sender
+from core.run.pending_transactions import read_note
 from core.sources import find_dialect
 from core.workspace.identity import Identity, doubt, read_identity
 from core.workspace.secrets import is_reference
@@ -376,7 +376,7 @@ def _twin(
     with closing(open_publisher(cluster)) as publisher, Ledger(workspace.ledger_file) as ledger:
         key = known.id.encode()
         raw = publisher.read_control(settings.PSTT_CONTROL_TOPIC, [key]).get(key)
-        foreign = foreign_holder(raw, known, ledger) if raw else None
+        foreign = foreign_sender(raw, known, ledger) if raw else None
     if foreign:
         yield CheckResult("fail", "identity", f"cluster {cluster.name}: {foreign.text}", foreign.remedy)
 

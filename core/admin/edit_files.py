@@ -1,4 +1,4 @@
-"""Changes of SQL files, connections.json and alerts.json by people: checked first, never over a newer edit, written down."""
+"""Saves SQL files, connections.json and alerts.json: checked first, never over a newer edit, each change audited."""
 
 from __future__ import annotations
 
@@ -12,33 +12,44 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from core.admin.edit_jobs import NewerEdit, editing
+from core.admin.edit_jobs import editing, require_seen
 from core.errors import ConfigError
 from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.records.ledger import Ledger
+from core.records.rights import Caller, require
 from core.workspace.atomic import write_whole
+from core.workspace.connections import parse_connections
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import Workspace
+from core.workspace.secrets import store_secret
 from core.workspace.stored_file import StoredFile, read_stored
 
-__all__ = ["LARGEST_QUERY_BYTES", "brought_back", "check_query", "save_alerts", "save_connections", "save_query"]
+__all__ = [
+    "LARGEST_QUERY_BYTES",
+    "brought_back",
+    "check_query",
+    "save_alerts",
+    "save_connections",
+    "save_query",
+    "save_secret",
+]
 
 LARGEST_QUERY_BYTES = 5_000_000
-"""A hand-written query has some kilobytes; more is a list of values that belongs into a table."""
+"""A hand-written query has some kilobytes; more is a list of values that belongs in a table."""
 AUDITED_BYTES = 100_000
-"""A larger file is written down by its size and hash."""
+"""Of a larger file the audit trail has only size and hash."""
 _QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
 
 
 def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: bool) -> tuple[str, ...]:
-    """Whether a file can be a query of such a database; what a person should know about it.
+    """Checks that a file can be a query of such a database. Returns notes for the user.
 
     Raises:
         ConfigError: It is too large.
-        SqlError: As `python -m core check` says it, with line and column; also where it could write.
+        SqlError: As `python -m core check` says it, with line and column; also where it could change data.
     """
     from core.sql.query import parse
 
@@ -54,7 +65,7 @@ def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: b
 
 
 def _example(parameter: Parameter) -> str:
-    """A value to look at the statements with: templates are resolved when a run is due."""
+    """Returns a value to check the statements with: templates are resolved when a run is due."""
     if parameter.allowed:
         return parameter.allowed[0]
     if parameter.type in _EXAMPLES:
@@ -71,27 +82,29 @@ def save_query(
     dialect: Dialect,
     allow_writes: bool,
     seen_sha256: str,
-    who: str,
+    caller: Caller,
     now: datetime,
 ) -> tuple[str, ...]:
-    """Writes an SQL file byte for byte; what a person should know about it.
+    """Writes an SQL file byte for byte. Returns notes for the user.
 
     Args:
-        workspace: Where.
-        ledger: For the audit.
-        name: Below `queries/`.
+        workspace: The workspace.
+        ledger: Stores the audit line.
+        name: The file, below `queries/`.
         content: The whole file.
-        dialect: Whose SQL it is.
-        allow_writes: The connection says so: the read-only gate stays open.
-        seen_sha256: Of the file that the change began with; empty: it is a new one.
-        who: Who changes it.
+        dialect: The dialect of the database that it is written for.
+        allow_writes: The connection allows statements that write.
+        seen_sha256: Of the file that the caller has read; empty: the file is new.
+        caller: Who changes it.
         now: The clock.
 
     Raises:
-        NewerEdit: Somebody else has changed it since.
-        ConfigError: The name is none, or as `check_query`; nothing is written.
+        AccessRefused: The caller has no right to change it.
+        NewerEdit: It was changed since it was read.
+        ConfigError: The name is not valid, or as `check_query`; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
+    require(caller, "save")
     path = workspace.query_file(name)
     if not _QUERY_NAME.fullmatch(path.name):
         raise ConfigError(f"{name!r} is no name for a query", remedy="use letters, digits, blanks and - _ . with .sql")
@@ -99,11 +112,13 @@ def save_query(
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         write_whole(path, content)
-        ledger.audit.add(who, "save", f"query {name}", now, before=_told(before.content), after=_told(content))
+        ledger.audit.add(
+            caller.name, "save", f"query {name}", now, before=_audited(before.content), after=_audited(content)
+        )
     return notes
 
 
-def _told(content: bytes) -> Any:
+def _audited(content: bytes) -> Any:
     if not content:
         return None
     if len(content) > AUDITED_BYTES:
@@ -119,54 +134,56 @@ def save_connections(
     *,
     about: str,
     seen_sha256: str,
-    who: str,
+    caller: Caller,
     now: datetime,
 ) -> None:
     """Writes connections.json.
 
     Args:
-        workspace: Where.
-        ledger: For the audit, in which no secret stands.
+        workspace: The workspace.
+        ledger: Stores the audit line, without secrets, and the version.
         document: The whole file.
         environ: What `env:` may name.
         about: What was changed, such as `connection BOSC`.
-        seen_sha256: Of the file that the change began with; empty: it is a new one.
-        who: Who changes it.
+        seen_sha256: Of the file that the caller has read; empty: the file is new.
+        caller: Who changes it.
         now: The clock.
 
     Raises:
-        NewerEdit: Somebody else has changed it since.
+        AccessRefused: The caller has no right to change it.
+        NewerEdit: It was changed since it was read.
         ConfigError: The first problem that was not there before, as `python -m core check` says it; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
-    from core.workspace.connections import parse_connections
-
+    require(caller, "connections")
     path = workspace.connections_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     _, problems = parse_connections(parse_json_file(path, text), workspace, environ)
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         old = parse_json_file(path, before.text) if before.content else None
-        # What was wrong before may stay: a file with two faults is mended one after the other.
+        # Old problems may stay: a file with two of them is fixed one after the other.
         faults = {error.what for error in parse_connections(old, workspace, environ)[1]} if old else set()
         if new := [error for error in problems if error.what not in faults]:
             raise new[0]
         known = old.document if old else None
         keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
         write_whole(path, text, private=_has_literal(document) or _is_private(path))
-        ledger.audit.add(who, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document))
-        keep_connections(workspace, ledger.connections_versions, text, now, saved_by=who)
+        ledger.audit.add(
+            caller.name, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document)
+        )
+        keep_connections(workspace, ledger.connections_versions, text, now, saved_by=caller.name)
 
 
 def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A kept version of connections.json as it can be saved.
+    """Returns a kept version of connections.json in a form that can be saved.
 
     Args:
         version: The document that was kept.
-        current: The file as it is now: the passwords that were left out of the version are taken from it.
+        current: The file as it is now: passwords, which no version has, are taken from it.
 
     Returns:
-        The document, and the connections and clusters of which a password has to be given again.
+        The document, and the names of connections and clusters whose password has to be entered again.
     """
     document: dict[str, Any] = json.loads(version)
     now = {entry.get("name"): entry for entry in current.get("connections", []) if isinstance(entry, dict)}
@@ -187,11 +204,18 @@ def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, An
 
 
 def save_alerts(
-    workspace: Workspace, ledger: Ledger, document: Mapping[str, Any], *, seen_sha256: str, who: str, now: datetime
+    workspace: Workspace,
+    ledger: Ledger,
+    document: Mapping[str, Any],
+    *,
+    seen_sha256: str,
+    caller: Caller,
+    now: datetime,
 ) -> None:
     """Writes alerts.json; the arguments and what it raises are those of `save_connections`."""
     from core.notify.rules import parse_alerts
 
+    require(caller, "alerts")
     path = workspace.alerts_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     _, problems = parse_alerts(parse_json_file(path, text))
@@ -200,12 +224,27 @@ def save_alerts(
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
         known = None
-        with suppress(ValueError):  # what was wrong is replaced
+        with suppress(ValueError):  # a file that is no JSON is replaced
             known = json.loads(before.text)
         write_whole(path, text, private=_is_private(path))
         ledger.audit.add(
-            who, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
+            caller.name, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
         )
+
+
+def save_secret(
+    workspace: Workspace, ledger: Ledger, reference: str, value: str, *, caller: Caller, now: datetime
+) -> None:
+    """Stores a secret where its reference says; the audit trail has only the reference.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+        ConfigError: The reference is `env:` or leads out of the workspace, or there is no keyring.
+        StorageFailed: The file cannot be written.
+    """
+    require(caller, "secret")
+    store_secret(reference, value, workspace)
+    ledger.audit.add(caller.name, "store", f"secret {reference}", now)
 
 
 def _has_literal(document: Mapping[str, Any]) -> bool:
@@ -213,15 +252,11 @@ def _has_literal(document: Mapping[str, Any]) -> bool:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether somebody has taken it away from other accounts; on Windows the folder's rights apply."""
+    """Returns whether other accounts may not read it; on Windows the folder's permissions apply."""
     return path.exists() and not path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
 
 
 def _unchanged(path: Path, seen_sha256: str) -> StoredFile:
     found = read_stored(path)
-    if found.sha256 != seen_sha256:
-        raise NewerEdit(
-            f"{path.name} was changed by somebody else since you read it",
-            remedy="read it again, and make your change in that version",
-        )
+    require_seen(path.name, found.sha256, seen_sha256)
     return found

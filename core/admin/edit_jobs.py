@@ -1,7 +1,7 @@
-"""Changes of job files by people and programs: never over somebody else's newer edit, each one kept and written down.
+"""Creates, changes and deletes job files: never over a newer edit; each version is kept, each change audited.
 
-Whoever changes a file here holds a lock for the moment between looking at it and writing it. An editor on the same
-machine does not know that lock; what it saves before is seen, and what it replaces is still among the versions.
+A lock is held from reading the file to writing it. An editor on the same machine does not know that lock: what it saves
+before is noticed, and what it overwrites is still among the versions.
 """
 
 from __future__ import annotations
@@ -14,11 +14,22 @@ from datetime import datetime
 from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.model.job import Job
 from core.records.ledger import Ledger
+from core.records.rights import Caller, require
 from core.workspace.jobs import SUFFIX, JobFile, load_jobs, read_job_file, save_job
 from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
-__all__ = ["NameTaken", "NewerEdit", "create_job", "delete_job", "editing", "job_files", "replace_job"]
+__all__ = [
+    "NameTaken",
+    "NewerEdit",
+    "create_job",
+    "delete_job",
+    "editing",
+    "job_files",
+    "replace_job",
+    "require_seen",
+    "slug_of",
+]
 
 LOCK_WAIT_S = 5.0
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -31,22 +42,29 @@ class NameTaken(ConfigError):
 
 
 class NewerEdit(ConfigError):
-    """The file is not the one that was read: somebody else has changed it since."""
+    """The file is not the one that the caller has read: it was changed since."""
 
 
 def job_files(workspace: Workspace) -> list[str]:
-    """The slugs of all job files, by name."""
+    """Returns the slugs of all job files, sorted."""
     return sorted(path.name.removesuffix(SUFFIX) for path in workspace.queries_dir.glob(f"*{SUFFIX}"))
 
 
-def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, who: str, now: datetime) -> JobFile:
+def slug_of(name: str) -> str:
+    """Returns the file name that a new job of that name gets: lower case, letters without accents, digits and `._-`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:100] or "job"
+
+
+def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, caller: Caller, now: datetime) -> JobFile:
     """Writes the file of a new job.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         NameTaken: There is such a file, or a job of that name.
         ConfigError: The job is not valid, or its slug is no file name everywhere; nothing is written.
         StorageFailed: The file cannot be written.
     """
+    require(caller, "create")
     if not _SLUG.fullmatch(job.slug) or job.slug.endswith(".") or _DEVICES.fullmatch(job.slug):
         raise ConfigError(
             f"{job.slug!r} cannot be the name of a job's file",
@@ -58,52 +76,56 @@ def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, who: str, now:
         _require_free_name(workspace, job)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=who)
-        ledger.audit.add(who, "create", f"job {job.slug}", now, after=saved.text)
+        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        ledger.audit.add(caller.name, "create", f"job {job.slug}", now, after=saved.text)
     return saved
 
 
 def replace_job(
-    workspace: Workspace, ledger: Ledger, job: Job, *, seen_sha256: str | None, who: str, now: datetime
+    workspace: Workspace, ledger: Ledger, job: Job, *, seen_sha256: str | None, caller: Caller, now: datetime
 ) -> JobFile:
-    """Writes another version of a job's file; the one before stays among its versions.
+    """Writes a new version of a job's file; the previous one stays among its versions.
 
     Args:
         workspace: Where.
         ledger: Versions and audit.
-        job: What the file is to say.
-        seen_sha256: Of the file that the change began with; None: whatever stands there.
-        who: Who changes it.
+        job: The new content.
+        seen_sha256: Of the file that the caller has read; None: replaces any version.
+        caller: Who changes it.
         now: The clock.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         NoSuchJob: There is none.
-        NewerEdit: Somebody else has changed it since.
+        NewerEdit: It was changed since it was read.
         NameTaken: Another job has the new name.
         ConfigError: The job is not valid; nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
+    require(caller, "change")
     with editing(workspace):
         before = _unchanged(workspace, job.slug, seen_sha256)
         _require_free_name(workspace, job)
         ledger.job_versions.add(job.slug, before.sha256, before.text, now)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
-        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=who)
-        ledger.audit.add(who, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
+        ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        ledger.audit.add(caller.name, "change", f"job {job.slug}", now, before=before.text, after=saved.text)
     return saved
 
 
 def delete_job(
-    workspace: Workspace, ledger: Ledger, slug: str, *, seen_sha256: str | None, who: str, now: datetime
+    workspace: Workspace, ledger: Ledger, slug: str, *, seen_sha256: str | None, caller: Caller, now: datetime
 ) -> None:
-    """Removes a job's file; it stays among its versions, its runs in the ledger.
+    """Deletes a job's file. Its versions and its runs are kept.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         NoSuchJob: There is none.
-        NewerEdit: Somebody else has changed it since.
-        StorageFailed: It cannot be removed.
+        NewerEdit: It was changed since it was read.
+        StorageFailed: It cannot be deleted.
     """
+    require(caller, "delete")
     with editing(workspace):
         before = _unchanged(workspace, slug, seen_sha256)
         ledger.job_versions.add(slug, before.sha256, before.text, now)
@@ -112,17 +134,31 @@ def delete_job(
         except OSError as error:
             raise StorageFailed(f"{before.path} cannot be removed", why=error.strerror or str(error)) from None
         ledger.job_versions.end_job(slug, now)
-        ledger.audit.add(who, "delete", f"job {slug}", now, before=before.text)
+        ledger.audit.add(caller.name, "delete", f"job {slug}", now, before=before.text)
 
 
 def _unchanged(workspace: Workspace, slug: str, seen_sha256: str | None) -> JobFile:
     found = read_job_file(workspace, slug)
-    if seen_sha256 not in (None, found.sha256):
+    require_seen(f'job "{slug}"', found.sha256, seen_sha256)
+    return found
+
+
+def require_seen(what: str, stored_sha256: str, seen_sha256: str | None) -> None:
+    """Refuses a change of a file that is not the one that the caller has read.
+
+    Args:
+        what: The file, for the message.
+        stored_sha256: Of the file as it is now.
+        seen_sha256: Of the file that the caller has read; None: any version may be replaced.
+
+    Raises:
+        NewerEdit: They differ.
+    """
+    if seen_sha256 not in (None, stored_sha256):
         raise NewerEdit(
-            f'job "{slug}" was changed by somebody else since you read it',
+            f"{what} was changed by somebody else since you read it",
             remedy="read it again, and make your change in that version",
         )
-    return found
 
 
 def _require_free_name(workspace: Workspace, job: Job) -> None:
@@ -135,7 +171,7 @@ def _require_free_name(workspace: Workspace, job: Job) -> None:
 
 @contextmanager
 def editing(workspace: Workspace) -> Iterator[None]:
-    """One change of a file at a time, whichever process makes it."""
+    """Holds the lock under which one process at a time changes a file of the user's."""
     busy = LedgerBusy("another change of a job is being written", remedy="try again in a moment")
     with locked(workspace.state_dir / "locks" / "edits", lambda: busy, wait_s=LOCK_WAIT_S):
         yield

@@ -1,163 +1,160 @@
-"""`python -m core user …` and `python -m core token …`: who may use the page and the REST interface."""
+"""The commands `user …` and `token …`: who may use the page and the REST interface."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from core.app import App
+from core.cli.options import JsonOption, WorkspaceOption, now
+from core.cli.output import print_answer, print_json, print_lines
+from core.cli.render import token_lines, user_lines
 from core.errors import ConfigError
+from core.records.accounts import Accounts
+from core.records.rights import local_caller
 
-if TYPE_CHECKING:
-    from core.records.accounts import Accounts
+__all__ = ["app"]
 
-__all__ = ["token_app", "user_app"]
+user_app = typer.Typer(
+    name="user", no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Who may sign in to the page."
+)
+token_app = typer.Typer(
+    name="token",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Which programs may use the REST interface.",
+)
 
-user_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Who may sign in to the page.")
-token_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Which programs may use the REST interface.")
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.add_typer(user_app)
+app.add_typer(token_app)
 
-Workspace_ = Annotated[
-    Path | None,
-    typer.Option("--workspace", metavar="DIR", help="The workspace. Default: PSTT_WORKSPACE, else this folder."),
-]
-Json_ = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Name_ = Annotated[str, typer.Argument(metavar="NAME")]
-Role_ = Literal["viewer", "operator", "admin"]
-FromStdin_ = Annotated[
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+Role = Literal["viewer", "operator", "admin"]
+PasswordStdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input instead of asking for it.")
 ]
 
 
 @user_app.command("add")
 def user_add(
-    name: Name_,
+    name: NameArgument,
     role: Annotated[
-        Role_, typer.Option(help="viewer looks, operator sends and changes jobs, admin does all.")
+        Role, typer.Option(help="viewer reads, operator sends and changes jobs, admin may do everything.")
     ] = "viewer",
-    email: Annotated[str | None, typer.Option(help="How the company's sign-in (OIDC) knows the person.")] = None,
+    email: Annotated[str | None, typer.Option(help="The user's name in the company's sign-in (OIDC).")] = None,
     no_password: Annotated[bool, typer.Option("--no-password", help="Only by the company's sign-in (OIDC).")] = False,
-    password_stdin: FromStdin_ = False,
-    workspace: Workspace_ = None,
-    as_json: Json_ = False,
+    password_stdin: PasswordStdinOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Adds a user; with the first one the page begins to ask who is there."""
+    """Adds a user. From the first user on, the page asks for a sign-in."""
     with _accounts(workspace) as accounts:
         password = None if no_password else _asked_password(from_stdin=password_stdin)
-        accounts.add_user(name, role, password, by=_who(), now=_now(), email=email)
-    _answer({"user": name, "role": role, "answer": f"user {name} is {role}"}, as_json)
+        accounts.add_user(name, role, password, by=local_caller(), now=now(), email=email)
+    print_answer({"user": name, "role": role, "answer": f"user {name} is {role}"}, as_json)
 
 
 @user_app.command("list")
-def user_list(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+def user_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Lists who may sign in."""
-    from dataclasses import asdict
-
     with _accounts(workspace) as accounts:
         users = accounts.users()
     if as_json:
-        _print_json({"users": [asdict(user) for user in users]})
+        print_json({"users": [asdict(user) for user in users]})
         return
-    rows = [
-        [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
-        for u in users
-    ]
-    _table(["name", "role", "e-mail", "signs in by", "last sign-in"], rows)
-    if not users:
-        print("nobody yet: whoever is at this machine is an admin, and nobody else is let in")
+    print_lines(user_lines(users))
 
 
 @user_app.command("remove")
-def user_remove(name: Name_, workspace: Workspace_ = None, as_json: Json_ = False) -> None:
+def user_remove(name: NameArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Removes a user and ends the user's sessions."""
     with _accounts(workspace) as accounts:
-        accounts.remove_user(name, by=_who(), now=_now())
-    _answer({"user": name, "answer": f"user {name} is removed"}, as_json)
+        accounts.remove_user(name, by=local_caller(), now=now())
+    print_answer({"user": name, "answer": f"user {name} is removed"}, as_json)
 
 
 @user_app.command("password")
 def user_password(
-    name: Name_, password_stdin: FromStdin_ = False, workspace: Workspace_ = None, as_json: Json_ = False
+    name: NameArgument,
+    password_stdin: PasswordStdinOption = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Gives a user another password and ends the user's sessions."""
+    """Sets a user's password and ends the user's sessions."""
     with _accounts(workspace) as accounts:
         accounts.user(name)
-        accounts.set_password(name, _asked_password(from_stdin=password_stdin), by=_who(), now=_now())
-    _answer({"user": name, "answer": f"user {name} has a new password"}, as_json)
+        accounts.set_password(name, _asked_password(from_stdin=password_stdin), by=local_caller(), now=now())
+    print_answer({"user": name, "answer": f"user {name} has a new password"}, as_json)
 
 
 @user_app.command("role")
 def user_role(
-    name: Name_,
-    role: Annotated[Role_, typer.Argument(metavar="ROLE")],
-    workspace: Workspace_ = None,
-    as_json: Json_ = False,
+    name: NameArgument,
+    role: Annotated[Role, typer.Argument(metavar="ROLE")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Gives a user another role: viewer, operator or admin."""
+    """Sets a user's role: viewer, operator or admin."""
     with _accounts(workspace) as accounts:
-        accounts.set_role(name, role, by=_who(), now=_now())
-    _answer({"user": name, "role": role, "answer": f"user {name} is {role}"}, as_json)
+        accounts.set_role(name, role, by=local_caller(), now=now())
+    print_answer({"user": name, "role": role, "answer": f"user {name} is {role}"}, as_json)
 
 
 @token_app.command("add")
 def token_add(
-    name: Name_,
+    name: NameArgument,
     scope: Annotated[
         Literal["read", "send", "admin"],
-        typer.Option(help="read: look; send: also send, test and run; admin: also change jobs."),
+        typer.Option(help="read: only read; send: also send, test and run; admin: also change jobs."),
     ] = "read",
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long it is valid.")] = 365,
-    workspace: Workspace_ = None,
-    as_json: Json_ = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Makes a token for a program and shows it once."""
+    """Creates a token for a program and shows it once."""
     with _accounts(workspace) as accounts:
-        token, text = accounts.add_token(name, scope, lasts=timedelta(days=days), by=_who(), now=_now())
+        token, text = accounts.add_token(name, scope, lasts=timedelta(days=days), by=local_caller(), now=now())
     if as_json:
-        _print_json({"token_id": token.token_id, "scope": scope, "expires_at": token.expires_at, "token": text})
+        print_json({"token_id": token.token_id, "scope": scope, "expires_at": token.expires_at, "token": text})
         return
     print(f"✔ token {token.token_id} ({name}) may {scope} until {token.expires_at:%Y-%m-%d}")
     print(f"\n  {text}\n\nIt is shown only now. The program sends it as: Authorization: Bearer TOKEN")
 
 
 @token_app.command("list")
-def token_list(workspace: Workspace_ = None, as_json: Json_ = False) -> None:
-    """Lists the tokens, without the secrets, which are not kept."""
-    from dataclasses import asdict
-
+def token_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Lists the tokens, without the secrets, which are not stored."""
     with _accounts(workspace) as accounts:
         tokens = accounts.tokens()
     if as_json:
-        _print_json({"tokens": [asdict(token) | {"state": token.state(_now())} for token in tokens]})
+        print_json({"tokens": [asdict(token) | {"state": token.state(now())} for token in tokens]})
         return
-    rows = [
-        [t.token_id, t.name, t.scope, t.state(_now()), _day(t.expires_at), _day(t.last_used_at), t.created_by]
-        for t in tokens
-    ]
-    _table(["id", "name", "scope", "state", "expires", "last used", "made by"], rows)
+    print_lines(token_lines(tokens, now()))
 
 
 @token_app.command("revoke")
 def token_revoke(
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id or its name, as `token list` shows them.")],
-    workspace: Workspace_ = None,
-    as_json: Json_ = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Ends a token at once."""
     with _accounts(workspace) as accounts:
-        token_id = accounts.revoke_token(token, by=_who(), now=_now())
-    _answer({"token_id": token_id, "answer": f"token {token_id} is revoked"}, as_json)
+        token_id = accounts.revoke_token(token, by=local_caller(), now=now())
+    print_answer({"token_id": token_id, "answer": f"token {token_id} is revoked"}, as_json)
 
 
 @contextmanager
 def _accounts(workspace: Path | None) -> Iterator[Accounts]:
-    from core.app import App
-    from core.records.accounts import Accounts
-
     with App.open(workspace) as opened, Accounts(opened.workspace.ledger_file) as accounts:
         yield accounts
 
@@ -168,34 +165,3 @@ def _asked_password(*, from_stdin: bool) -> str:
     if not sys.stdin.isatty():
         raise ConfigError("a password is needed, and nobody is here to be asked", remedy="give --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
-
-
-def _who() -> str:
-    from core.records.accounts import local_caller
-
-    return local_caller().name
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _day(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d}" if moment else ""
-
-
-def _table(names: list[str], rows: list[list[str]]) -> None:
-    from core.cli.render import table_lines
-
-    for line in table_lines(names, rows):
-        print(line)
-
-
-def _answer(document: dict[str, Any], as_json: bool) -> None:
-    _print_json(document) if as_json else print(f"✔ {document['answer']}")
-
-
-def _print_json(document: Any) -> None:
-    import json
-
-    print(json.dumps(document, ensure_ascii=False, indent=2, default=str))

@@ -1,4 +1,4 @@
-"""How far a run has come: a bar with rate and time left on a terminal, a plain line now and then when piped."""
+"""Shows how far a run has come: a bar with rate and time left on a terminal, a line every 10 s if stderr is piped."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LINE_EVERY_S = 10.0
 
 @contextmanager
 def showing(plan: Plan, expected_rows: int | None, *, silent: bool) -> Iterator[Progress | None]:
-    """Shows progress on stderr while a run goes on.
+    """Shows progress on stderr during a run.
 
     Args:
-        plan: What runs.
-        expected_rows: Rows of the last green run of this job, for the time left; None: unknown.
+        plan: The plan of the run.
+        expected_rows: Rows of the last green run of this job, for the time left; None: not known.
         silent: Show nothing.
     """
     if silent:
@@ -48,6 +48,7 @@ def _lines(done: str) -> Progress:
 
 @contextmanager
 def _bar(plan: Plan, expected_rows: int | None) -> Iterator[Progress]:
+    # rich takes 90 ms, and only a terminal needs it.
     from rich.console import Console
     from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar

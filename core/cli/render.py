@@ -1,33 +1,80 @@
-"""What people read on the terminal, and the JSON documents that say the same to programs.
+"""The lines that people read on the terminal: the answer first, then the facts behind it.
 
-Pure: from runs, sends and errors to text. The first line is the answer, then the facts behind it.
 A problem has four parts: what failed, on what, why, what to do next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.clock import iso_utc
-from core.errors import ConfigError, PsttError
-from core.model.job import Job
-from core.model.run import Plan, Reject, Run, Verification
+from core.model.run import Reject, Run, Verification
 from core.model.verdict import headline
+from core.notify.daily_report import receipt_notice
+from core.run.preview import file_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from core.admin.check import Problem
+    from core.admin.demo import DemoReadBack
+    from core.errors import ConfigError
     from core.files.parity import Parity
+    from core.model.check_result import CheckResult
+    from core.model.job import Job
+    from core.model.query import Query
+    from core.model.run import Plan
+    from core.notify.daily_report import Receipt
     from core.notify.outbox import Incident, OutboxMessage
+    from core.notify.smtp import DeliveryResult
+    from core.records.accounts import AccessToken, User
+    from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
+    from core.run.execute import DryRun
+    from core.run.preview import Preview
+    from core.workspace.settings import SettingRow
+
+from core.calendar.cron import in_words
+from core.cli.documents import reject_reasons
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
-__all__ = ["error_document", "run_document", "run_lines", "send_document", "send_lines", "summary_lines"]
+__all__ = [
+    "acknowledged_lines",
+    "alert_lines",
+    "check_result_lines",
+    "check_summary",
+    "delivery_lines",
+    "demo_lines",
+    "dry_run_lines",
+    "parity_lines",
+    "plan_heading",
+    "preview_lines",
+    "problem_lines",
+    "query_lines",
+    "rebuilt_lines",
+    "receipt_lines",
+    "reject_lines",
+    "reject_summary",
+    "replay_lines",
+    "run_lines",
+    "runs_table",
+    "scheduled_runs_table",
+    "scheduled_time_lines",
+    "send_lines",
+    "settings_lines",
+    "summary_lines",
+    "table_lines",
+    "token_lines",
+    "user_lines",
+    "verification_lines",
+    "whole_run_lines",
+]
 
 
 def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
-    """The verdict and the facts behind it."""
+    """Returns the verdict of a run and the facts behind it."""
     lines = [f"{headline(run.verdict):<12} {verdict(run)}   run {run.run_id}"]
     if run.acknowledged and run.latency_avg_ms is not None:
         latency = (
@@ -44,7 +91,7 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
     if run.retried:
-        lines.append(f"  retried    {run.retried:,} messages were handed over more than once")
+        lines.append(f"  retried    {run.retried:,} messages were sent more than once")
     lines += [f"  warning    {warning}" for warning in run.warnings]
     if run.verification:
         when = local_time(run.verification.checked_at, run.timezone, seconds=True)
@@ -60,28 +107,19 @@ def _what_arrived(run: Run) -> str:
     if run.files:
         return "the file is whole; it is written anew by a repeated run"
     if run.is_file:
-        return "no file was written; run it again once the cause is mended"
+        return "no file was written; run it again once the cause is fixed"
     if run.state == "interrupted":
         return "what it had sent is found with python -m core find KEY"
     if run.acknowledged:
         return f"{run.acknowledged:,} messages are on the topic; a repeated run sends the same message ids again"
-    return "nothing was sent; run it again once the cause is mended"
+    return "nothing was sent; run it again once the cause is fixed"
 
 
 def reject_summary(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[str]:
-    """Rejects grouped by column and reason, with the command that lists them."""
+    """Returns the rejects grouped by column and reason, and the command that lists them."""
     if not run.rejected:
         return []
     return [*_reason_lines(rejects, most), f"             python -m core rejects {run.run_id} --csv rejects.csv"]
-
-
-def reject_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
-    """Column and reason → how many of these rejects, the most frequent first."""
-    groups: dict[str, int] = {}
-    for reject in rejects:
-        text = f"{reject.column}: {reject.reason}" if reject.column else reject.reason
-        groups[text] = groups.get(text, 0) + 1
-    return dict(sorted(groups.items(), key=lambda item: -item[1]))
 
 
 def _reason_lines(rejects: Sequence[Reject], most: int) -> list[str]:
@@ -92,8 +130,9 @@ def _reason_lines(rejects: Sequence[Reject], most: int) -> list[str]:
     return lines if len(ordered) <= most else [*lines, f"             and {len(ordered) - most} other reasons"]
 
 
-def dry_run_lines(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[str]:
-    """What a dry run found; nothing of it can be asked for later."""
+def dry_run_lines(tried: DryRun, most: int = 5) -> list[str]:
+    """Returns what a dry run found; it is stored nowhere, so no command can show it again."""
+    run = tried.run
     if run.state != "succeeded":
         return run_lines(run)
     made, kept = ("rows of a file", "written") if run.is_file else ("messages", "sent")
@@ -101,78 +140,106 @@ def dry_run_lines(run: Run, rejects: Sequence[Reject], most: int = 5) -> list[st
         f"✔ dry run   {run.rows_read:,} rows make {run.acknowledged:,} {made} and {run.rejected:,} rejects; "
         f"nothing was {kept}"
     )
-    return [first, *_reason_lines(rejects, most)]
+    return [first, *_reason_lines(tried.rejects, most)]
 
 
-def run_document(run: Run) -> dict[str, Any]:
-    """The run for programs; times ISO 8601 UTC, sizes in bytes, durations in seconds."""
-    return {
-        "run_id": run.run_id,
-        "kind": run.kind,
-        "job": run.job,
-        "job_name": run.job_name,
-        "connection": run.connection,
-        "cluster": run.cluster,
-        "topic": run.topic,
-        "query": run.query,
-        "state": run.state,
-        "verdict": run.verdict,
-        "balanced": run.is_balanced,
-        "max_rejects": run.max_rejects,
-        "scheduled_at": iso_utc(run.scheduled_at),
-        "window_start": iso_utc(run.window_start) if run.window_start else None,
-        "timezone": run.timezone,
-        "attempt": run.attempt,
-        "of_run": run.of_run,
-        "asked_by": run.asked_by,
-        "parameters": dict(run.parameters),
-        "scheduled_run_id": run.scheduled_run_id,
-        "job_sha256": run.job_sha256,
-        "sql_sha256": run.sql_sha256,
-        "started_at": iso_utc(run.started_at),
-        "finished_at": iso_utc(run.finished_at) if run.finished_at else None,
-        "rows_read": run.rows_read,
-        "rows_counted": run.rows_counted,
-        "sent": run.sent,
-        "acknowledged": run.acknowledged,
-        "rejected": run.rejected,
-        "failed": run.failed,
-        "retried": run.retried,
-        "bytes": run.bytes,
-        "duration_s": round(run.duration_s, 3),
-        "rate_per_s": round(run.rate_per_s, 1),
-        "latency_ms": {
-            "avg": None if run.latency_avg_ms is None else round(run.latency_avg_ms, 1),
-            "p50": run.latency_p50_ms,
-            "p90": run.latency_p90_ms,
-            "p99": run.latency_p99_ms,
-        },
-        "partitions": [
-            {
-                "topic": p.topic,
-                "partition": p.partition,
-                "first_offset": p.first_offset,
-                "last_offset": p.last_offset,
-                "count": p.count,
-            }
+def plan_heading(plan: Plan) -> str:
+    """Returns one line that names the job, the scheduled time and the parameters of a plan."""
+    return heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())
+
+
+def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
+    """Returns all that `show` prints of a run: verdict, destination, offsets per partition and the SQL that ran."""
+    cluster = f" ({run.cluster})" if run.cluster else ""
+    origin = ""
+    if run.of_run is not None:
+        origin = f"   {'replay of' if run.kind == 'replay' else 'sent before by run'} {run.of_run}"
+    return [
+        heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items()),
+        f"{run.connection} → {run.topic or 'file'}{cluster}   attempt {run.attempt}   asked by {run.asked_by}{origin}",
+        *run_lines(run, rejects),
+        f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
+        *(
+            f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"
             for p in run.partitions
-        ],
-        "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
-        "warnings": list(run.warnings),
-        "verification": verification_document(run.verification, most=0) if run.verification else None,
-        "error": None
-        if run.error_class is None
-        else {
-            "class": run.error_class,
-            "retriable": bool(run.error_retriable),
-            "text": run.error_text,
-            "remedy": run.error_remedy,
-        },
-    }
+        ),
+        "",
+        *(f"  {line}" for line in run.sql_text.splitlines()),
+        f"  sha256 {run.sql_sha256}",
+    ]
+
+
+def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> list[str]:
+    """Returns what a replay sends and where, and the notes on its destination."""
+    what = "readers see these messages again, with the message ids they had"
+    if rejects_only:
+        what = "rows that arrived before are left out"
+    where = f" to {plan.topic} on {plan.cluster}" if plan.topic else ""
+    return [f"replay of run {plan.of_run}{where}: {what}", *notes]
+
+
+def demo_lines(run: Run, topic: DemoReadBack, workspace: Path) -> list[str]:
+    """Returns one message of the demo's topic and the commands to try next."""
+    option = f"--workspace {workspace}"
+    return [
+        f"  read back  {topic.count:,} messages on {run.topic}; one of them:",
+        "",
+        f"  key    {topic.key}",
+        *(f"  header {name} = {value}" for name, value in topic.headers.items()),
+        f"  value  {topic.value}",
+        "",
+        "Next:",
+        f"  python -m core find {topic.key} {option}        where is one barcode?",
+        f"  python -m core preview {run.job} {option}   the exact messages, before they are sent",
+        f"  python -m core rejects {run.run_id} {option}        the rows that could not be sent, and why",
+        "  README.md: your own database, your own broker",
+    ]
+
+
+def preview_lines(plan: Plan, seen: Preview) -> list[str]:
+    """Returns the first messages of a plan, or the first rows as a table if it writes a file."""
+    lines = [plan_heading(plan), *(f"! {warning}" for warning in seen.warnings)]
+    if plan.output is not None:
+        rows = file_rows(seen, plan.job)
+        lines += ["", *table_lines([column.name for column in seen.columns], rows)]
+        return [*lines, "", f"{len(rows)} rows shown for exports/{plan.output}; nothing was written"]
+    for message in seen.messages:
+        lines += ["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"]
+        lines += [f"  header {name} = {text}" for name, text in message.headers.items()]
+        lines.append(f"  value  {message.value}")
+    return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
+
+
+def query_lines(query: Query) -> list[str]:
+    """Returns each statement of a query with the values that are bound to it."""
+    lines = []
+    for number, step in enumerate(query.steps, 1):
+        lines += [f"-- step {number} (line {step.line})", step.sql]
+        binds = step.binds.items() if isinstance(step.binds, Mapping) else enumerate(step.binds, 1)
+        lines += [f"   bind {name} = {value!r}" for name, value in binds]
+    return lines
+
+
+def acknowledged_lines(sent: Mapping[str, Any]) -> list[str]:
+    """Returns where a message sent by hand is."""
+    where = f"{sent['topic']}-{sent['partition']} @ {sent['offset']:,}"
+    return [f"✔ acknowledged   {where}   in {sent['latency_ms']:.1f} ms"]
+
+
+def reject_lines(run_id: str, rejects: Sequence[Reject]) -> list[str]:
+    """Returns one line for each reject, then their number."""
+    lines = []
+    for reject in rejects:
+        column = f"{reject.column} ({reject.database_type})" if reject.column else "row"
+        key = "–" if reject.key is None else reject.key
+        lines.append(f"row {reject.row_number:,}   key {key}   {column}: {reject.reason}")
+    return [*lines, f"{len(rejects):,} rejected rows in run {run_id}"]
 
 
 def runs_table(runs: Sequence[Run]) -> list[str]:
-    """One line a run, newest first."""
+    """Returns one line for each run, in the order given."""
+    if not runs:
+        return ["no run yet", "  next   python -m core run JOB"]
     lines = [f"{'run':<11} {'scheduled':<18} {'verdict':<23} {'read':>11} {'acknowledged':>13} {'rejected':>9}  job"]
     for run in runs:
         when = local_time(run.scheduled_at, run.timezone)
@@ -191,7 +258,7 @@ _ANSWERS = {
 
 
 def verification_lines(found: Verification, most: int = 10) -> list[str]:
-    """The answer in one line, the reason, and the first messages that are not as they should be."""
+    """Returns the answer in one line, the reason, and the first wrong messages."""
     how = "as many messages as were acknowledged" if found.mode == "count" else "as they were sent"
     counts = [f"{found.found:,} of {found.acknowledged:,} acknowledged messages are on the topic, {how}"]
     counts += [
@@ -206,10 +273,10 @@ def verification_lines(found: Verification, most: int = 10) -> list[str]:
     ]
     lines = [f"{_ANSWERS[found.answer]}: {', '.join(counts)}"]
     lines += [f"  why    {found.reason}"] if found.reason else []
-    for unlike in found.listed[:most]:
-        key = "–" if unlike.key is None else unlike.key
-        problem = unlike.problem.replace("_", " ")
-        lines.append(f"  {problem:<13}  key {key}   partition {unlike.partition} @ {unlike.offset:,}")
+    for wrong in found.listed[:most]:
+        key = "–" if wrong.key is None else wrong.key
+        problem = wrong.problem.replace("_", " ")
+        lines.append(f"  {problem:<13}  key {key}   partition {wrong.partition} @ {wrong.offset:,}")
     if found.listed[most:]:
         lines.append(f"  … --json lists the first {len(found.listed)}")
     if found.answer in ("missing", "other_content"):
@@ -217,58 +284,52 @@ def verification_lines(found: Verification, most: int = 10) -> list[str]:
     return lines
 
 
-def verification_document(found: Verification, most: int = 1_000) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "run_id": found.run_id,
-        "checked_at": iso_utc(found.checked_at),
-        "mode": found.mode,
-        "answer": found.answer,
-        "acknowledged": found.acknowledged,
-        "found": found.found,
-        "missing": found.missing,
-        "other_content": found.other_content,
-        "duplicates": found.duplicates,
-        "not_verifiable": found.not_verifiable,
-        "reason": found.reason,
-        "duration_s": round(found.duration_s, 3),
-        "rate_per_s": round(found.acknowledged / found.duration_s, 1) if found.duration_s else 0.0,
-    } | ({"messages": [asdict(unlike) for unlike in found.listed[:most]]} if most else {})
-
-
-def scheduled_run_lines(
-    jobs: Sequence[Job], scheduled_runs: Sequence[tuple[datetime, str]], days: float, most: int = 20
+def scheduled_time_lines(
+    jobs: Sequence[Job],
+    times: Sequence[tuple[datetime, str]],
+    days: float,
+    unusable: Mapping[str, ConfigError],
+    most: int = 20,
 ) -> list[str]:
-    """One line a job with its calendar in words, then the next fires."""
-    from core.calendar.cron import in_words
+    """Returns the calendar of each job in words, the next scheduled times, and which of these runs will fail.
 
+    Args:
+        jobs: The enabled jobs.
+        times: (time in the job's zone, file name of the job), soonest first.
+        days: How far ahead they reach.
+        unusable: File name of the job → why it cannot run.
+        most: Scheduled times that are shown.
+    """
+    failing = [f"✘ {slug} will fail: {error.text}" for slug, error in unusable.items()]
     if not jobs:
-        return ["no job is enabled", "  next   README: how to add a job"]
+        return ["no job is enabled", "  next   README: how to add a job", *failing]
     width = max(len(job.slug) for job in jobs)
     lines = [f"{job.slug:<{width}}  {in_words(job)}, {job.timezone}" for job in jobs]
-    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in scheduled_runs[:most])]
-    if len(scheduled_runs) > most:
-        lines.append(f"and {len(scheduled_runs) - most:,} more in {days:g} days; --json lists them all")
-    return lines if scheduled_runs else [*lines, f"no fire in the next {days:g} days"]
+    lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in times[:most])]
+    if len(times) > most:
+        lines.append(f"and {len(times) - most:,} more in {days:g} days; --json lists them all")
+    if not times:
+        lines.append(f"no scheduled time in the next {days:g} days")
+    return lines + failing
 
 
 def scheduled_runs_table(scheduled_runs: Sequence[tuple[ScheduledRun, Run | None]], timezone: str) -> list[str]:
-    """One line a fire: when, which job, what became of it."""
+    """Returns one line for each scheduled run: when, which job, and its outcome."""
     if not scheduled_runs:
         return ["no scheduled time in these days", "  next   python -m core next shows what comes"]
     width = max(len(scheduled_run.job) for scheduled_run, _ in scheduled_runs)
     return [
         f"{local_time(scheduled_run.scheduled_at, run.timezone if run else timezone, seconds=True):<21} "
-        f"{scheduled_run.job:<{width}}  {scheduled_run.kind:<8}  {_fate(scheduled_run, run)}"
+        f"{scheduled_run.job:<{width}}  {scheduled_run.kind:<8}  {_outcome(scheduled_run, run)}"
         for scheduled_run, run in scheduled_runs
     ]
 
 
-def _fate(scheduled_run: ScheduledRun, run: Run | None) -> str:
+def _outcome(scheduled_run: ScheduledRun, run: Run | None) -> str:
     if scheduled_run.state == "skipped":
         span = ""
         if scheduled_run.skipped_until:
-            count = f"{scheduled_run.skipped_count:,} fires " if scheduled_run.skipped_count else ""
+            count = f"{scheduled_run.skipped_count:,} scheduled times " if scheduled_run.skipped_count else ""
             span = f"({count}until {iso_utc(scheduled_run.skipped_until, 'seconds')}) "
         return f"skipped {span}{scheduled_run.reason}"
     attempt = f", attempt {run.attempt}" if run and run.attempt > 1 else ""
@@ -278,51 +339,8 @@ def _fate(scheduled_run: ScheduledRun, run: Run | None) -> str:
     return f"{scheduled_run.state:<7} {verdict_}"
 
 
-def scheduled_run_document(scheduled_run: ScheduledRun, run: Run | None) -> dict[str, Any]:
-    """The fire for programs, with the state of its newest run; times ISO 8601 UTC."""
-    return {
-        "scheduled_run_id": scheduled_run.scheduled_run_id,
-        "job": scheduled_run.job,
-        "kind": scheduled_run.kind,
-        "scheduled_at": iso_utc(scheduled_run.scheduled_at),
-        "state": scheduled_run.state,
-        "reason": scheduled_run.reason,
-        "asked_by": scheduled_run.asked_by,
-        "tries": scheduled_run.tries,
-        "not_before": iso_utc(scheduled_run.not_before) if scheduled_run.not_before else None,
-        "skipped_until": iso_utc(scheduled_run.skipped_until) if scheduled_run.skipped_until else None,
-        "skipped_count": scheduled_run.skipped_count,
-        "run_id": scheduled_run.run_id,
-        "run_state": run.state if run else None,
-        "run_verdict": run.verdict if run else None,
-    }
-
-
-def send_document(send: dict[str, Any]) -> dict[str, Any]:
-    """One send for programs."""
-    return {
-        "run_id": send["run_id"],
-        "job": send["job"],
-        "job_name": send["job_name"],
-        "cluster": send["cluster"],
-        "cluster_id": send["cluster_id"],
-        "bootstrap_servers": send["bootstrap_servers"],
-        "topic": send["topic"],
-        "partition": send["partition"],
-        "offset": send["offset"],
-        "key": send["key"],
-        "message_id": send["message_id"],
-        "size_bytes": send["size_bytes"],
-        "sent_at": iso_utc(send["sent_at"]),
-        "latency_ms": None if send["latency_ms"] is None else round(send["latency_ms"], 1),
-        "attempt": send["attempt"],
-        "outcome": send["status"],
-        "error": send["error"],
-    }
-
-
 def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list[str]:
-    """Where a key is: one line a send, oldest first."""
+    """Returns one line for each send of a key: time, job, place and outcome."""
     if not sends:
         return [f"{key}   never sent from this workspace", "  next   python -m core runs   shows which days were sent"]
     runs = len({send["run_id"] for send in sends})
@@ -344,7 +362,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
-    """Today, the last 7 days, topics and errors."""
+    """Returns the figures of today, of the last 7 days and of each topic, and the newest errors."""
     today, week = summary["today"], summary["last_7_days"]
     lines = [
         f"Today         sent {today['messages']:,}   success {_share(today['success_rate'])}   "
@@ -374,101 +392,41 @@ def _count(number: int, noun: str) -> str:
 
 
 def alert_lines(
-    episodes: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage], timezone: str
+    incidents: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage], timezone: str
 ) -> list[str]:
-    """What is open, what waits for delivery, what was sent last."""
-    open_ones = [episode for episode in episodes if episode.state == "open"]
+    """Returns the open alerts, the messages that wait for delivery, and those sent last."""
+    open_ones = [incident for incident in incidents if incident.state == "open"]
     lines = ["✔ no alert is open"] if not open_ones else [f"✘ {_count(len(open_ones), 'alert')} open"]
-    for episode in open_ones:
-        since = local_time(episode.opened_at or episode.first_true_at, timezone)
-        lines.append(f"  {episode.rule}   {episode.subject}   since {since}   {episode.text}")
-    for episode in episodes:
-        if episode.state == "pending":
-            since = local_time(episode.first_true_at, timezone)
-            lines.append(f"  … {episode.rule}   {episode.subject}   since {since}, no alert yet   {episode.text}")
+    for incident in open_ones:
+        since = local_time(incident.opened_at or incident.first_true_at, timezone)
+        lines.append(f"  {incident.rule}   {incident.subject}   since {since}   {incident.text}")
+    for incident in incidents:
+        if incident.state == "pending":
+            since = local_time(incident.first_true_at, timezone)
+            lines.append(f"  … {incident.rule}   {incident.subject}   since {since}, no alert yet   {incident.text}")
     lines.append(f"{_count(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery")
-    for entry in waiting:
-        next_try = local_time(entry.next_try_at, timezone, seconds=True)
-        lines.append(f"  {entry.subject}   to {_whom(entry)}   next try {next_try}")
-        lines += [f"    {entry.last_error}"] if entry.last_error else []
+    for message in waiting:
+        next_try = local_time(message.next_try_at, timezone, seconds=True)
+        lines.append(f"  {message.subject}   to {_recipients(message)}   next try {next_try}")
+        lines += [f"    {message.last_error}"] if message.last_error else []
     lines += ["sent last"] if newest else []
-    for entry in newest:
-        if entry.state == "sent":
+    for message in newest:
+        if message.state == "sent":
             lines.append(
-                f"  ✔ {local_time(entry.sent_at or entry.created_at, timezone)}   {entry.subject}   {_whom(entry)}"
+                f"  ✔ {local_time(message.sent_at or message.created_at, timezone)}   {message.subject}   {_recipients(message)}"
             )
         else:
-            lines.append(f"  ✘ given up   {entry.subject}   {_whom(entry)}   {entry.last_error}")
-        lines += [f"    refused: {address}: {why}" for address, why in entry.refused.items()]
+            lines.append(f"  ✘ given up   {message.subject}   {_recipients(message)}   {message.last_error}")
+        lines += [f"    refused: {address}: {why}" for address, why in message.refused.items()]
     return lines
 
 
-def _whom(entry: OutboxMessage) -> str:
-    return ", ".join(entry.recipients) or f"channel {entry.channel}"
-
-
-def alert_document(
-    episodes: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage]
-) -> dict[str, Any]:
-    """The same for programs."""
-    return {
-        "episodes": [
-            {
-                "rule": episode.rule,
-                "subject": episode.subject,
-                "state": episode.state,
-                "since": iso_utc(episode.first_true_at),
-                "opened_at": iso_utc(episode.opened_at) if episode.opened_at else None,
-                "value": episode.value,
-                "text": episode.text,
-            }
-            for episode in episodes
-        ],
-        "waiting": [_entry_document(entry) for entry in waiting],
-        "sent": [_entry_document(entry) for entry in newest],
-    }
-
-
-def _entry_document(entry: OutboxMessage) -> dict[str, Any]:
-    return {
-        "kind": entry.kind,
-        "state": entry.state,
-        "channel": entry.channel,
-        "recipients": list(entry.recipients),
-        "delivered": list(entry.delivered),
-        "refused": dict(entry.refused),
-        "subject": entry.subject,
-        "created_at": iso_utc(entry.created_at),
-        "next_try_at": iso_utc(entry.next_try_at) if entry.state == "waiting" else None,
-        "sent_at": iso_utc(entry.sent_at) if entry.sent_at else None,
-        "tries": entry.tries,
-        "last_error": entry.last_error,
-    }
-
-
-def error_lines(error: PsttError) -> list[str]:
-    """What failed, on what and why; then what to do next."""
-    lines = [f"✘ {error.text}"]
-    if error.remedy:
-        lines.append(f"  next   {error.remedy}")
-    return lines
-
-
-def error_document(error: PsttError) -> dict[str, Any]:
-    """The same for programs; file, line and column where a file is at fault."""
-    document: dict[str, Any] = {
-        "class": type(error).__name__,
-        "retriable": error.is_retriable,
-        "text": error.text,
-        "remedy": error.remedy,
-    }
-    if isinstance(error, ConfigError):
-        document |= {"file": error.file.name if error.file else None, "line": error.line, "column": error.column}
-    return document
+def _recipients(message: OutboxMessage) -> str:
+    return ", ".join(message.recipients) or f"channel {message.channel}"
 
 
 def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = 40) -> list[str]:
-    """Rows under their names, each column as wide as its content but no wider than `most` characters."""
+    """Returns rows under their column names, each column as wide as its content, up to `most` characters."""
     cells = [[_one_line(cell, most) for cell in row] for row in (names, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells]
@@ -480,7 +438,7 @@ def _one_line(text: str, most: int) -> str:
 
 
 def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[str]:
-    """The answer first, then what differs."""
+    """Returns whether a job and a file have the same rows, the counts, and the first differences."""
     if found.is_equal:
         lines = [f"✔ equal: {_count(found.rows, 'row')}, {_count(len(found.columns), 'column')}"]
     elif found.different_rows:
@@ -500,8 +458,8 @@ def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[s
             f"rows differ, in {found.differing_cells:,} cells: {_by_count(found.differing_columns)}",
         ),
         (found.lost_zeros, "cells are equal but for zeros in front that the file has lost"),
-        (found.repeated_keys_ours, "keys stand in more than one row of the job"),
-        (found.repeated_keys_theirs, "keys stand in more than one row of the file"),
+        (found.repeated_keys_ours, "keys are in more than one row of the job"),
+        (found.repeated_keys_theirs, "keys are in more than one row of the file"),
     )
     lines += [f"  {count:>9,}  {text}" for count, text in facts if count]
     for names, text in ((found.only_ours, "only in the query"), (found.only_theirs, "only in the file")):
@@ -516,13 +474,92 @@ def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[s
 
 
 def _by_count(counts: Mapping[str, int]) -> str:
-    """`canale 12, status 3`, the most first."""
+    """Returns `canale 12, status 3`: the highest count first."""
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:
-    """The same for programs."""
-    from dataclasses import asdict
+def problem_lines(problems: Sequence[Problem], workspace: str) -> list[str]:
+    """Returns each problem of a workspace's files with its remedy, then how many there are."""
+    lines = []
+    for problem in problems:
+        sign, where = "✘" if problem.severity == "error" else "!", f"{problem.where}: " if problem.where else ""
+        lines += _with_remedy(f"{sign} {where}{problem.text}", problem.remedy)
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    last = f"✘ {errors} errors, {warnings} warnings" if errors else f"✔ {workspace}: no errors, {warnings} warnings"
+    return [*lines, last]
 
-    document = {"equal": found.is_equal, "rows": found.rows, "different_rows": found.different_rows} | asdict(found)
-    return document | {"differences": document["differences"][:most]}
+
+_SIGNS = {"pass": "✔", "warn": "!", "fail": "✘"}
+
+
+def check_result_lines(result: CheckResult) -> list[str]:
+    """Returns one result of `doctor` or `health`, with what to do."""
+    return _with_remedy(f"{_SIGNS[result.status]} {result.subject}: {result.text}", result.remedy)
+
+
+def check_summary(results: Sequence[CheckResult]) -> str:
+    """Returns how many results failed or warn, in one line."""
+    failed = sum(result.status == "fail" for result in results)
+    warned = sum(result.status == "warn" for result in results)
+    return f"{'✘' if failed else '✔'} {failed} failed, {warned} warnings, {len(results)} looked at"
+
+
+def _with_remedy(line: str, remedy: str) -> list[str]:
+    return [line, f"  next   {remedy}"] if remedy else [line]
+
+
+def settings_lines(rows: Sequence[SettingRow]) -> list[str]:
+    """Returns each setting with its value and its origin."""
+    width = max(len(row.name) for row in rows)
+    return [
+        f"{row.name:<{width}}  {row.value if row.value not in (None, '') else '–'}   ({row.origin})" for row in rows
+    ]
+
+
+def rebuilt_lines(made: SyncResult) -> list[str]:
+    """Returns what `metrics rebuild` read, and the segments that it could not read."""
+    first = f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"
+    return [first, *(f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
+
+
+def receipt_lines(made: Receipt) -> list[str]:
+    """Returns the text of a day's report, without the mail's closing lines."""
+    notice = receipt_notice(made)
+    return [notice.subject_line, "", *notice.text.splitlines()[:-3]]
+
+
+def delivery_lines(result: DeliveryResult) -> list[str]:
+    """Returns the mail server's answer for each recipient."""
+    return [
+        *(f"✔ {address}: the mail server has taken it" for address in result.delivered),
+        *(f"✘ {address}: refused, {why}" for address, why in result.refused.items()),
+        *(f"✘ {address}: not now, {why}" for address, why in result.later.items()),
+    ]
+
+
+def user_lines(users: Sequence[User]) -> list[str]:
+    """Returns a table of the users; without any, who may use the page."""
+    names = ["name", "role", "e-mail", "signs in by", "last sign-in"]
+    rows = [
+        [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
+        for u in users
+    ]
+    lines = table_lines(names, rows)
+    return lines if users else [*lines, "nobody yet: whoever is at this machine is an admin, and nobody else is let in"]
+
+
+def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:
+    """Returns a table of the tokens with their state at `now`; secrets are not stored."""
+    names = ["id", "name", "scope", "state", "expires", "last used", "made by"]
+    return table_lines(
+        names,
+        [
+            [t.token_id, t.name, t.scope, t.state(now), _day(t.expires_at), _day(t.last_used_at), t.created_by]
+            for t in tokens
+        ],
+    )
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d}" if moment else ""

@@ -1,7 +1,7 @@
-"""Who may do what: users of the page, tokens of programs, and who is behind a request.
+"""Users of the page, tokens of programs, and sessions.
 
-While there is no user, everybody at this machine is an admin and nobody else is let in: page and REST listen on it
-only. With the first user sign-in begins. A change and its line in the audit are written in one transaction.
+While there is no user, the page and REST listen on this machine only and every caller there is an admin. With the first
+user, signing in is required. A change and its line in the audit trail are written in one transaction.
 """
 
 from __future__ import annotations
@@ -27,33 +27,16 @@ from core.records.store import Store
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
+from core.records.rights import RIGHTS, RIGHTS_OF_SCOPE, Caller, Role, TokenScope, require
 
-__all__ = ["AccessToken", "Accounts", "Caller", "Right", "Role", "TokenScope", "User", "local_caller"]
-
-Role = Literal["viewer", "operator", "admin"]
-"""Of a user, the lowest first."""
-TokenScope = Literal["read", "send", "admin"]
-"""Of a token."""
-Right = Literal["read", "send", "change", "admin"]
-"""`send`: messages by hand, tests, runs. `change`: jobs. `admin`: users, tokens, settings."""
-
-RIGHTS: Mapping[Role, frozenset[Right]] = {
-    "viewer": frozenset({"read"}),
-    "operator": frozenset({"read", "send", "change"}),
-    "admin": frozenset({"read", "send", "change", "admin"}),
-}
-RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
-    "read": frozenset({"read"}),
-    "send": frozenset({"read", "send"}),
-    "admin": RIGHTS["admin"],
-}
+__all__ = ["AccessToken", "Accounts", "User"]
 
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1024
-"""Hashing more would only be work for us."""
+"""A longer one would only cost hashing time."""
 SESSION_LASTS = timedelta(hours=12)
 FREE_ATTEMPTS = 5
-"""Wrong passwords of one name before it has to wait; an address, behind which a whole office may sit, has four times as many."""
+"""Wrong passwords of one name before it has to wait; an address, which a whole office may share, has four times as many."""
 LONGEST_WAIT_S = 300.0
 REMEMBERED = timedelta(hours=1)
 USE_NOTED_EVERY = timedelta(minutes=1)
@@ -73,7 +56,7 @@ class User:
     role: Role
     email: str | None
     has_password: bool
-    """False: only by OIDC."""
+    """False: the user signs in by OIDC only."""
     created_at: datetime
     created_by: str
     last_sign_in_at: datetime | None
@@ -81,7 +64,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """What is known of a program's token; the token itself is not."""
+    """What is stored of a program's token; the token itself is not."""
 
     token_id: str
     name: str
@@ -94,54 +77,27 @@ class AccessToken:
     """To the minute."""
 
     def state(self, now: datetime) -> Literal["valid", "expired", "revoked"]:
-        """Whether it is still taken."""
+        """Returns whether it is still accepted."""
         if self.revoked_at is not None:
             return "revoked"
         return "valid" if now < self.expires_at else "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is behind a request."""
-
-    name: str
-    rights: frozenset[Right]
-    role: Role | None = None
-    """None: a program with a token."""
-    is_local: bool = False
-    """Nobody has to sign in."""
-
-    def may(self, right: Right) -> bool:
-        """Whether that is among the rights."""
-        return right in self.rights
-
-
-def local_caller() -> Caller:
-    """Whoever is at this machine, as long as there are no users."""
-    import getpass
-
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a service account without a name
-        name = "local"
-    return Caller(name, RIGHTS["admin"], "admin", is_local=True)
-
-
 class Accounts(Store):
-    """Users, tokens and sessions of one workspace; opened as every `Store`."""
+    """Users, tokens and sessions of one workspace; opened like every `Store`."""
 
     sql_file: ClassVar[str] = "accounts.sql"
 
     def has_users(self) -> bool:
-        """Whether people have to sign in."""
+        """Returns whether people have to sign in."""
         return bool(self._rows("has_users")[0][0])
 
     def users(self) -> list[User]:
-        """All of them, by name."""
+        """Returns all users, by name."""
         return [_made(User, row) for row in self._rows("users")]
 
     def user(self, name: str) -> User:
-        """The user called so, whatever the case.
+        """Returns the user with that name; upper and lower case are the same.
 
         Raises:
             ConfigError: There is none.
@@ -152,7 +108,7 @@ class Accounts(Store):
         return found
 
     def add_user(
-        self, name: str, role: Role, password: str | None, *, by: str, now: datetime, email: str | None = None
+        self, name: str, role: Role, password: str | None, *, by: Caller, now: datetime, email: str | None = None
     ) -> None:
         """Adds a user.
 
@@ -162,11 +118,13 @@ class Accounts(Store):
             password: None: the user can sign in by OIDC only.
             by: Who adds it.
             now: The clock.
-            email: How OIDC knows the person; a name that is an e-mail address needs none.
+            email: By which OIDC identifies the person; a name that is an e-mail address needs none.
 
         Raises:
+            AccessRefused: `by` is no admin.
             ConfigError: There is such a user or address already, or a value is not valid.
         """
+        require(by, "accounts")
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} is no name for a user", remedy="use letters, digits and . _ @ + -, at most 100"
@@ -180,7 +138,7 @@ class Accounts(Store):
             "email": email,
             "password_hash": _hashed(password) if password is not None else None,
             "now": iso_utc(now),
-            "by": by,
+            "by": by.name,
         }
         with self._changing(by, "add", f"user {name}", now, after={"role": role, "email": email}):
             try:
@@ -191,35 +149,41 @@ class Accounts(Store):
                     remedy="python -m core user list shows them",
                 ) from None
 
-    def remove_user(self, name: str, *, by: str, now: datetime) -> None:
-        """Removes a user and ends what sessions there are.
+    def remove_user(self, name: str, *, by: Caller, now: datetime) -> None:
+        """Removes a user and ends the user's sessions.
 
         Raises:
+            AccessRefused: `by` is no admin.
             ConfigError: There is none, or it is the last admin while there are others.
         """
+        require(by, "accounts")
         user = self.user(name)
         with self._changing(by, "remove", f"user {user.name}", now, before={"role": user.role, "email": user.email}):
             self._keep_an_admin(user)
             self._db.execute(self._sql["delete_user"], {"name": user.name})
 
-    def set_password(self, name: str, password: str, *, by: str, now: datetime) -> None:
-        """Gives a user another password and ends the user's sessions.
+    def set_password(self, name: str, password: str, *, by: Caller, now: datetime) -> None:
+        """Sets another password and ends the user's sessions.
 
         Raises:
+            AccessRefused: `by` is no admin.
             ConfigError: There is no such user, or the password is too short.
         """
+        require(by, "accounts")
         user, hashed = self.user(name), _hashed(password)
         with self._changing(by, "password", f"user {user.name}", now):
             self._db.execute(self._sql["set_password"], {"name": user.name, "password_hash": hashed})
             self._db.execute(self._sql["delete_sessions_of"], {"user": user.name})
             self._db.execute(self._sql["forget_wrong_passwords"], {"subject": _of_name(user.name)})
 
-    def set_role(self, name: str, role: Role, *, by: str, now: datetime) -> None:
-        """Gives a user another role, which holds at once, also in sessions that are open.
+    def set_role(self, name: str, role: Role, *, by: Caller, now: datetime) -> None:
+        """Sets another role. It applies at once, in open sessions too.
 
         Raises:
+            AccessRefused: `by` is no admin.
             ConfigError: There is no such user, or it is the last admin while there are others.
         """
+        require(by, "accounts")
         _require_known(role, Role, "role")
         user = self.user(name)
         with self._changing(by, "role", f"user {user.name}", now, before={"role": user.role}, after={"role": role}):
@@ -237,17 +201,17 @@ class Accounts(Store):
             )
 
     def sign_in(self, name: str, password: str, *, address: str, now: datetime) -> str:
-        """Begins a session; what its cookie holds, which is not kept here.
+        """Starts a session. Returns the value of its cookie, of which only a hash is stored.
 
         Raises:
-            SignInNeeded: The name or the password is wrong; which of them is not told.
+            SignInNeeded: The name or the password is wrong; the text does not say which.
             TooManyAttempts: There were too many wrong ones lately.
         """
         subjects = {_of_name(name[:200]): FREE_ATTEMPTS, f"address {address}": 4 * FREE_ATTEMPTS}
         self._refuse_too_many(subjects, now)
         row = next(iter(self._rows("user", {"name": name})), None)
         known_hash = row["password_hash"] if row else None
-        if not _is_right(known_hash or _nobodys_hash(), password) or row is None or known_hash is None:
+        if not _matches(known_hash or _dummy_hash(), password) or row is None or known_hash is None:
             with self._translated(), self._transaction():
                 self._db.execute(self._sql["prune_wrong_passwords"], {"since": iso_utc(now - REMEMBERED)})
                 for subject in subjects:
@@ -255,7 +219,9 @@ class Accounts(Store):
             raise SignInNeeded("name or password is wrong", remedy="try again; an admin can give you a new password")
         cookie = secrets.token_urlsafe(32)
         values = {"cookie_sha256": _sha256(cookie), "user": row["name"], "name": row["name"], "now": iso_utc(now)}
-        with self._changing(row["name"], "sign-in", f"user {row['name']}", now, after={"address": address}):
+        with self._changing(
+            _caller(row["name"], row["role"]), "sign-in", f"user {row['name']}", now, after={"address": address}
+        ):
             self._db.execute(self._sql["prune_sessions"], {"now": iso_utc(now)})
             self._db.execute(self._sql["insert_session"], values | {"expires_at": iso_utc(now + SESSION_LASTS)})
             self._db.execute(self._sql["note_sign_in"], values)
@@ -263,7 +229,7 @@ class Accounts(Store):
         return cookie
 
     def whoami(self, cookie: str, now: datetime) -> Caller | None:
-        """Who has the session of this cookie; None: nobody, or it has ended."""
+        """Returns the user of this cookie's session; None if there is none or it has ended."""
         rows = self._rows("session", {"cookie_sha256": _sha256(cookie), "now": iso_utc(now)})
         return _caller(rows[0]["name"], rows[0]["role"]) if rows else None
 
@@ -272,12 +238,12 @@ class Accounts(Store):
         self._write("delete_session", {"cookie_sha256": _sha256(cookie)})
 
     def by_email(self, email: str) -> Caller | None:
-        """The user whom OIDC knows by that address; None: there is none, whatever the provider says."""
+        """Returns the user with that e-mail address; None if the provider knows somebody who is not a user here."""
         rows = self._rows("user_by_email", {"email": email})
         return _caller(rows[0]["name"], rows[0]["role"]) if rows else None
 
     def _refuse_too_many(self, subjects: Mapping[str, int], now: datetime) -> None:
-        """After the free attempts 1, 2, 4, … seconds, at most five minutes."""
+        """Requires a pause of 1, 2, 4, … seconds after the free attempts, five minutes at most."""
         since = iso_utc(now - REMEMBERED)
         for subject, free in subjects.items():
             (row,) = self._rows("wrong_passwords", {"subject": subject, "since": since})
@@ -289,13 +255,15 @@ class Accounts(Store):
                 raise TooManyAttempts("too many wrong passwords", wait_s=max(left_s, 1.0))
 
     def add_token(
-        self, name: str, scope: TokenScope, *, lasts: timedelta, by: str, now: datetime
+        self, name: str, scope: TokenScope, *, lasts: timedelta, by: Caller, now: datetime
     ) -> tuple[AccessToken, str]:
-        """Makes a token; the second value is the token itself, which nobody can show again.
+        """Creates a token. The second value is the token itself, which is not stored and cannot be shown again.
 
         Raises:
+            AccessRefused: `by` is no admin.
             ConfigError: The name is empty or too long, or it would never be valid.
         """
+        require(by, "accounts")
         if not _NAME.fullmatch(name):
             raise ConfigError(
                 f"{name!r} is no name for a token", remedy="use letters, digits and . _ @ + -, at most 100"
@@ -303,7 +271,7 @@ class Accounts(Store):
         _require_known(scope, TokenScope, "scope")
         if lasts <= timedelta():
             raise ConfigError("a token has to be valid for some time", remedy="give at least one day")
-        token = AccessToken(secrets.token_hex(6), name, scope, now, by, now + lasts, None, None)
+        token = AccessToken(secrets.token_hex(6), name, scope, now, by.name, now + lasts, None, None)
         secret = secrets.token_urlsafe(32)
         row = {
             "token_id": token.token_id,
@@ -311,7 +279,7 @@ class Accounts(Store):
             "scope": scope,
             "secret_sha256": _sha256(secret),
             "now": iso_utc(now),
-            "by": by,
+            "by": by.name,
             "expires_at": iso_utc(token.expires_at),
         }
         after = {"name": name, "scope": scope, "expires_at": row["expires_at"]}
@@ -320,15 +288,17 @@ class Accounts(Store):
         return token, f"pstt_{token.token_id}_{secret}"
 
     def tokens(self) -> list[AccessToken]:
-        """All that were made, the oldest first."""
+        """Returns all tokens, the oldest first."""
         return [_made(AccessToken, row) for row in self._rows("tokens")]
 
-    def revoke_token(self, text: str, *, by: str, now: datetime) -> str:
-        """Ends a token at once, by its id or its name; its id.
+    def revoke_token(self, text: str, *, by: Caller, now: datetime) -> str:
+        """Ends a token at once, by its id or its name. Returns its id.
 
         Raises:
+            AccessRefused: `by` is no admin.
             ConfigError: There is no such token, or more than one is called so.
         """
+        require(by, "accounts")
         found = [row["token_id"] for row in self._rows("tokens_called", {"text": text})]
         if len(found) != 1:
             what = f'more than one token is called "{text}"' if found else f'there is no valid token "{text}"'
@@ -338,10 +308,10 @@ class Accounts(Store):
         return str(found[0])
 
     def token_caller(self, text: str, now: datetime) -> Caller:
-        """Whose token that is; its use is noted, to the minute.
+        """Returns the program that a token belongs to, and stores when it was used, to the minute.
 
         Raises:
-            SignInNeeded: It is none of ours, has expired or was revoked.
+            SignInNeeded: It is not known, has expired or was revoked.
         """
         matched = _TOKEN.fullmatch(text)
         row = next(iter(self._rows("token", {"token_id": matched[1]})), None) if matched else None
@@ -360,14 +330,14 @@ class Accounts(Store):
 
     @contextmanager
     def _changing(
-        self, by: str, action: str, object_: str, now: datetime, *, before: Any = None, after: Any = None
+        self, by: Caller, action: str, object_: str, now: datetime, *, before: Any = None, after: Any = None
     ) -> Iterator[None]:
-        """A transaction that ends with its line in the audit."""
+        """Runs a transaction that ends with its line in the audit trail."""
         with self._translated(), self._transaction():
             yield
             row = {
                 "at": iso_utc(now),
-                "who": by,
+                "who": by.name,
                 "action": action,
                 "object": object_,
                 "before": None if before is None else json.dumps(before, ensure_ascii=False),
@@ -395,7 +365,7 @@ def _of_name(name: str) -> str:
 
 
 def _sha256(text: str) -> str:
-    """Enough for 256 random bits; a password, which can be guessed, needs argon2."""
+    """Hashes a token or a cookie. That is enough for 256 random bits; a password, which can be guessed, needs argon2."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -407,8 +377,8 @@ def _hasher() -> PasswordHasher:
 
 
 @cache
-def _nobodys_hash() -> str:
-    """So that a name that is not known takes as long as one that is."""
+def _dummy_hash() -> str:
+    """Returns a hash to compare with when the name is not known, so that both cases take the same time."""
     return _hasher().hash(secrets.token_urlsafe(16))
 
 
@@ -421,7 +391,7 @@ def _hashed(password: str) -> str:
         return _hasher().hash(password)
 
 
-def _is_right(known_hash: str, password: str) -> bool:
+def _matches(known_hash: str, password: str) -> bool:
     from argon2.exceptions import VerifyMismatchError
 
     if len(password) > LONGEST_PASSWORD:
@@ -434,7 +404,7 @@ def _is_right(known_hash: str, password: str) -> bool:
 
 
 def _made(kind: Any, row: sqlite3.Row) -> Any:
-    """A row as its dataclass; what ends in `_at` is a time."""
+    """Builds a dataclass from a row; columns that end in `_at` are times."""
     values = {f.name: row[f.name] for f in fields(kind)}
     for name, value in values.items():
         if name.endswith("_at") and value is not None:

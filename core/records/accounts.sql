@@ -1,11 +1,11 @@
--- Who may do what: users, tokens of programs, sessions of the page. Times are UTC, ISO 8601 text, so that they sort.
--- No secret is kept: passwords as argon2, tokens and sessions as SHA-256 of 256 random bits. The schema is split at semicolons: none in its comments.
+-- Users, tokens of programs, sessions of the page. Times are UTC, ISO 8601 text, so that they sort.
+-- No secret is stored: passwords as argon2, tokens and sessions as SHA-256 of 256 random bits. The schema is split at semicolons: none in its comments.
 
 -- name: schema
 CREATE TABLE user (
     name              TEXT PRIMARY KEY COLLATE NOCASE,
     role              TEXT NOT NULL,     -- viewer, operator, admin
-    email             TEXT COLLATE NOCASE UNIQUE,  -- how OIDC knows the person
+    email             TEXT COLLATE NOCASE UNIQUE,  -- by which OIDC identifies the person
     password_hash     TEXT,              -- NULL: only by OIDC
     created_at        TEXT NOT NULL,
     created_by        TEXT NOT NULL,

@@ -200,12 +200,15 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Runs its block in one transaction, which is rolled back when the block raises."""
+        """Runs its block in one transaction, which is rolled back when the block raises. One inside another is part of it."""
         with self._translated(), self._transaction():
             yield self._opened
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._in_transaction:  # part of the caller's: they are committed together
+            yield
+            return
         if self._copied_at is not None:
             self._opened = self._open()
         if self._copied_at is not None:

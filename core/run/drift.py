@@ -12,6 +12,7 @@ from core.model.job import Job
 from core.model.source import Column
 from core.records.columns import ColumnMemory, Columns, Drift, drift_between, gained_types
 from core.records.opened import OpenWorkspace
+from core.records.rights import Caller, require
 from core.run.row_reader import ColumnCheck
 
 __all__ = ["accept_columns", "column_check"]
@@ -48,16 +49,18 @@ def column_check(
     return check
 
 
-def accept_columns(opened: OpenWorkspace, job: Job, who: str, now: datetime) -> str:
+def accept_columns(opened: OpenWorkspace, job: Job, caller: Caller, now: datetime) -> str:
     """Accepts the columns that the last run of a job was stopped for; returns the difference in words.
 
     Raises:
+        AccessRefused: The caller may not change jobs.
         ConfigError: There is nothing to accept.
     """
+    require(caller, "accept-columns")
     with ColumnMemory(opened.workspace.ledger_file) as memory:
-        before, after = memory.accept(job, who, now)
+        before, after = memory.accept(job, caller.name, now)
     drift = drift_between(before, after).text
-    opened.ledger.audit.add(who, "accept-columns", f"job {job.slug}", now, before=before, after=after)
+    opened.ledger.audit.add(caller.name, "accept-columns", f"job {job.slug}", now, before=before, after=after)
     return drift
 
 

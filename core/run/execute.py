@@ -28,7 +28,7 @@ from core.records.opened import OpenWorkspace
 from core.run.cancellation import Stop
 from core.run.drift import column_check
 from core.run.exactly_once import ExactlyOnce
-from core.run.expectations import WEEKS, RunsOf, expected_rows
+from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
 from core.run.metrics_update import update_metrics
 from core.run.pipeline import run_job
@@ -221,7 +221,7 @@ def _with_expected_rows(opened: OpenWorkspace, plan: Plan) -> Plan:
     if plan.is_altered:
         return plan
     since = plan.scheduled_at - timedelta(weeks=WEEKS, days=1)
-    earlier = [RunsOf(*row) for row in opened.ledger.history.row_counts(plan.job.slug, since, plan.scheduled_at)]
+    earlier = [EarlierRun(*row) for row in opened.ledger.history.row_counts(plan.job.slug, since, plan.scheduled_at)]
     expected = expected_rows(plan.job, plan.scheduled_at, earlier)
     return replace(plan, expected=expected.rows, expected_why=expected.why) if expected else plan
 

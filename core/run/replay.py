@@ -14,9 +14,9 @@ from core.run.destination import KafkaTarget, cluster_of_run, is_same_destinatio
 from core.run.planning import cluster_of_plan, plan_run
 from core.workspace.jobs import NoSuchJob, read_job_file
 
-__all__ = ["ReplayOptions", "ReplayTo", "replay_options", "replay_plan"]
+__all__ = ["ReplayDestination", "ReplayOptions", "replay_options", "replay_plan"]
 
-ReplayTo = Literal["run", "job"]
+ReplayDestination = Literal["run", "job"]
 """`run`: where the run was sent; `job`: where its job sends now."""
 
 
@@ -43,7 +43,7 @@ class ReplayOptions:
         """Whether the job has another query or another connection now: its rows may be others."""
         return (self.job.query, self.job.connection) != (self.run.query, self.run.connection)
 
-    def notes(self, to: ReplayTo) -> list[str]:
+    def notes(self, to: ReplayDestination) -> list[str]:
         """What the user should know about it, for the command line."""
         found = []
         if self.differs and to == "run" and self.of_job:
@@ -65,7 +65,7 @@ def replay_plan(
     rejects_only: bool,
     asked_by: str,
     job: Job | None = None,
-    to: ReplayTo = "run",
+    to: ReplayDestination = "run",
 ) -> Plan:
     """Plans the repetition of a run: its scheduled time and parameters, its topic and cluster, the job as it is now.
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from typing import Any
 
 from core.kafka.service import KafkaService
 from core.records.opened import OpenWorkspace
+from core.records.rights import Caller, require
 from core.records.spool import Spool
 from core.run.metrics_update import update_metrics
 
 __all__ = ["send_message"]
 
 
-def send_message(opened: OpenWorkspace, topic: str, key: str, value: str, *, cluster: str | None) -> dict[str, Any]:
+def send_message(
+    opened: OpenWorkspace, topic: str, key: str, value: str, *, cluster: str | None, caller: Caller, now: datetime
+) -> dict[str, Any]:
     """Sends one message and waits for its acknowledgement; it is recorded in the spool as every other send.
 
     Args:
@@ -22,14 +26,18 @@ def send_message(opened: OpenWorkspace, topic: str, key: str, value: str, *, clu
         key: The key, as text.
         value: The value, as text.
         cluster: A key of `kafka_connections`; None: `default_environment`.
+        caller: Who sends it.
+        now: The clock, for the audit trail.
 
     Returns:
         `topic`, `partition`, `offset`, `latency_ms` and the `run_id` under which it is recorded.
 
     Raises:
+        AccessRefused: The caller may not send.
         ConfigError: The cluster is not set up.
         PsttError: The message was not acknowledged.
     """
+    require(caller, "send")
     chosen = opened.connections.cluster(cluster, opened.settings)
     spool = Spool(opened.workspace.spool_dir, run_id=secrets.token_hex(5), job="")
     try:
@@ -39,10 +47,13 @@ def send_message(opened: OpenWorkspace, topic: str, key: str, value: str, *, clu
     finally:
         spool.close()
         update_metrics(opened.metrics)
-    return {
+    sent = {
         "topic": topic,
         "partition": result.partition,
         "offset": result.offset,
         "latency_ms": round(result.latency_ms, 1),
         "run_id": spool.run_id,
     }
+    after = {**sent, "size_bytes": len(value.encode())}
+    opened.ledger.audit.add(caller.name, "send", f"topic {topic}", now, after=after)
+    return sent

@@ -1,85 +1,112 @@
-"""What a person may order besides a run: backfill, enable, disable, cancel. The command line and the runner do it alike."""
+"""What users and programs ask for: runs, replays, backfills, cancels, and jobs enabled or disabled.
+
+Page, REST interface and command line call the same functions. Each checks the right of the caller and writes one line
+into the audit trail.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import scheduled_times
+from core.calendar.cron import previous_scheduled_time, scheduled_times
 from core.errors import AlreadySent, ConfigError
 from core.formatting import local_time
 from core.model.job import Job
-from core.model.run import Run
+from core.model.query import ParameterValue
+from core.model.run import Plan, Run
 from core.records.ledger import Ledger
+from core.records.rights import Caller, require
+from core.run.replay import ReplayDestination
 from core.workspace.jobs import read_job_file, set_enabled
 from core.workspace.paths import Workspace
 
-__all__ = ["Backfilled", "backfill", "cancel", "cancel_job", "require_unsent", "sent_before", "switch", "wanted_times"]
+__all__ = [
+    "Backfilled",
+    "audit_replay",
+    "audit_run",
+    "backfill",
+    "cancel_job",
+    "cancel_run",
+    "request_replay",
+    "request_run",
+    "request_stop",
+    "require_unsent",
+    "sent_before",
+    "set_job_enabled",
+    "wanted_times",
+]
 
 MOST_SCHEDULED_RUNS = 10_000
-"""A backfill of more is a mistake, or wants a query of its own."""
+"""A larger backfill is a mistake, or needs a query of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backfilled:
     """What a backfill planned."""
 
+    request_id: int
     scheduled_run_ids: Sequence[int]
     succeeded_before: int
     """Left out: these have a succeeded run."""
     planned_before: int
-    """Left out: these wait or run already."""
+    """Left out: these are planned or running already."""
 
     @property
     def text(self) -> str:
         """In one line."""
-        parts = [f"{len(self.scheduled_run_ids)} fires planned"]
-        if self.succeeded_before:
-            parts.append(f"{self.succeeded_before} left out that succeeded before")
-        if self.planned_before:
-            parts.append(f"{self.planned_before} left out that wait or run already")
-        return ", ".join(parts)
+        return _in_words(len(self.scheduled_run_ids), self.succeeded_before, self.planned_before)
+
+
+def _in_words(planned: int, succeeded_before: int, planned_before: int) -> str:
+    parts = [f"{planned} runs planned"]
+    if succeeded_before:
+        parts.append(f"{succeeded_before} left out that succeeded before")
+    if planned_before:
+        parts.append(f"{planned_before} left out that wait or run already")
+    return ", ".join(parts)
 
 
 def backfill(
-    ledger: Ledger,
-    job: Job,
-    first: date,
-    last: date,
-    *,
-    asked_by: str,
-    now: datetime,
-    again: bool = False,
-    request_id: int | None = None,
+    ledger: Ledger, job: Job, first: date, last: date, *, caller: Caller, now: datetime, again: bool = False
 ) -> Backfilled:
     """Plans a run for each scheduled time of a range of days; for a manual job one a day, at midnight.
 
+    The request that the runs belong to is stored with them, so that the caller can follow it.
+
     Args:
-        ledger: Where the fires are planned.
-        job: The job, also a disabled one.
+        ledger: Stores the runs, the request and the audit line.
+        job: The job; a disabled one too.
         first: The first day, in the job's time zone.
-        last: The last day; it is among them.
-        asked_by: Who wants it.
+        last: The last day, included.
+        caller: Who asks for it.
         now: The clock.
         again: Also times that have a succeeded run; readers then see their messages again.
-        request_id: The request that this answers.
 
     Raises:
-        ConfigError: The range is empty, reaches beyond now, or has more than 10,000 fires.
+        AccessRefused: The caller may not send.
+        ConfigError: The range is empty, reaches beyond now, or has more than 10,000 scheduled times.
     """
+    require(caller, "backfill")
     wanted, succeeded, planned = wanted_times(ledger, job, first, last, now=now, again=again)
-    made = ledger.scheduled_runs.plan_requested(
-        job.slug, wanted, kind="backfill", asked_by=asked_by, now=now, request_id=request_id
-    )
-    return Backfilled(made, succeeded, planned)
+    args = {"from": str(first), "to": str(last), "again": again}
+    answer = _in_words(len(wanted), succeeded, planned)
+    with ledger.transaction():
+        request_id = _request(ledger, "backfill", f"job {job.slug}", caller, now, args, job=job.slug)
+        ledger.requests.answer(request_id, "taken" if wanted else "done", answer, now)
+        made = ledger.scheduled_runs.plan_requested(
+            job.slug, wanted, kind="backfill", asked_by=caller.name, now=now, request_id=request_id
+        )
+    return Backfilled(request_id, made, succeeded, planned)
 
 
 def wanted_times(
     ledger: Ledger, job: Job, first: date, last: date, *, now: datetime, again: bool
 ) -> tuple[list[datetime], int, int]:
-    """The scheduled times that a backfill would plan; how many it leaves out that succeeded, that wait or run.
+    """Returns the scheduled times that a backfill would plan, how many have succeeded, and how many are planned already.
 
     Raises:
         ConfigError: As `backfill`.
@@ -110,20 +137,22 @@ def _moments(job: Job, first: date, last: date, now: datetime) -> list[datetime]
         tick = timedelta(microseconds=1)
         found = list(scheduled_times(job, start - tick, end - tick))
     if len(found) > MOST_SCHEDULED_RUNS:
-        raise ConfigError(f"from {first} to {last} there are {len(found):,} fires", remedy="take a shorter range")
+        raise ConfigError(
+            f"from {first} to {last} there are {len(found):,} scheduled times", remedy="take a shorter range"
+        )
     return found
 
 
 def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
-    """The run whose messages readers would see again if the job ran for this time; None: there is none.
+    """Returns the run whose messages readers would see again if the job ran for this time.
 
-    An exactly-once job sends nothing twice by itself.
+    An exactly-once job never sends a message twice, so it has none.
     """
     return None if job.delivery == "exactly_once" else ledger.history.sent_before(job.slug, scheduled_at)
 
 
 def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: bool) -> None:
-    """Refuses to send a scheduled time a second time, unless `again` says that it is meant.
+    """Refuses to send a scheduled time a second time, unless `again` says that this is intended.
 
     Raises:
         AlreadySent: A run for this time has succeeded; the text says which, and how many messages readers would see again.
@@ -138,55 +167,177 @@ def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: b
         )
 
 
-def switch(workspace: Workspace, ledger: Ledger, slug: str, *, enabled: bool, who: str, now: datetime) -> bool:
-    """Enables or disables a job in its file, and writes down who did it; whether that changed it.
+def request_run(
+    ledger: Ledger,
+    job: Job,
+    *,
+    caller: Caller,
+    now: datetime,
+    at: datetime | None = None,
+    parameters: Mapping[str, ParameterValue] | None = None,
+    again: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Asks the runner to run a job, or to try it without sending. Returns the request's number.
+
+    Args:
+        ledger: Knows what was sent, and stores the request and the audit line.
+        job: The job; a disabled one too.
+        caller: Who asks for it.
+        now: The clock.
+        at: Scheduled time, naive in the job's zone; None: the newest one of its calendar, or now.
+        parameters: Values or templates that take precedence over the job's own.
+        again: Also where the scheduled time was sent before.
+        dry_run: Reads every row and sends nothing.
 
     Raises:
+        AccessRefused: The caller may not send.
+        AlreadySent: The scheduled time was sent before, and `again` is not given.
+    """
+    action: Literal["dry_run", "run"] = "dry_run" if dry_run else "run"
+    require(caller, action)
+    if at is not None and at.tzinfo is None:
+        at = at.replace(tzinfo=ZoneInfo(job.timezone))
+    if not dry_run and (due := at or previous_scheduled_time(job, now)) is not None:
+        require_unsent(ledger, job, due, again=again)
+    args = {"at": at.isoformat() if at else None, "parameters": dict(parameters or {}), "again": again}
+    return _request(ledger, action, f"job {job.slug}", caller, now, args, job=job.slug)
+
+
+def request_replay(
+    ledger: Ledger,
+    run_id: str,
+    *,
+    caller: Caller,
+    now: datetime,
+    rejects_only: bool = False,
+    to: ReplayDestination = "run",
+) -> int:
+    """Asks the runner to send a run again. Returns the request's number.
+
+    Args:
+        ledger: Knows the run, and stores the request and the audit line.
+        run_id: The run's id, or its beginning.
+        caller: Who asks for it.
+        now: The clock.
+        rejects_only: Leaves out what was acknowledged.
+        to: `run`: where the run was sent; `job`: where the job sends now.
+
+    Raises:
+        AccessRefused: The caller may not send.
+        ConfigError: There is no such run.
+    """
+    require(caller, "replay")
+    run = ledger.run(run_id)
+    args = {"rejects_only": rejects_only, "to": to}
+    return _request(ledger, "replay", f"run {run.run_id}", caller, now, args, job=run.job, run_id=run.run_id)
+
+
+def request_stop(ledger: Ledger, *, caller: Caller, now: datetime) -> int:
+    """Asks the runner to stop. Returns the request's number.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+    """
+    require(caller, "stop")
+    return _request(ledger, "stop", "runner", caller, now, {})
+
+
+def _request(
+    ledger: Ledger,
+    kind: Literal["run", "dry_run", "replay", "backfill", "stop"],
+    object_: str,
+    caller: Caller,
+    now: datetime,
+    args: Mapping[str, Any],
+    *,
+    job: str = "",
+    run_id: str | None = None,
+) -> int:
+    with ledger.transaction():
+        number = ledger.requests.submit(kind, job=job, run_id=run_id, args=args, asked_by=caller.name, now=now)
+        ledger.audit.add(caller.name, kind, object_, now, after={"request": number, **args})
+    return number
+
+
+def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, again: bool) -> None:
+    """Allows a run that the caller's own process is about to do, and audits it.
+
+    Raises:
+        AccessRefused: The caller may not send.
+        AlreadySent: The scheduled time was sent before, and `again` is not given.
+    """
+    require(caller, "run")
+    require_unsent(ledger, plan.job, plan.scheduled_at, again=again)
+    after = {"at": plan.scheduled_at.isoformat(), "parameters": dict(plan.query.values), "again": again}
+    ledger.audit.add(caller.name, "run", f"job {plan.job.slug}", now, after=after)
+
+
+def audit_replay(
+    ledger: Ledger, plan: Plan, *, rejects_only: bool, to: ReplayDestination, caller: Caller, now: datetime
+) -> None:
+    """Allows a replay that the caller's own process is about to do, and audits it.
+
+    Raises:
+        AccessRefused: The caller may not send.
+    """
+    require(caller, "replay")
+    ledger.audit.add(caller.name, "replay", f"run {plan.of_run}", now, after={"rejects_only": rejects_only, "to": to})
+
+
+def set_job_enabled(
+    workspace: Workspace, ledger: Ledger, slug: str, *, enabled: bool, caller: Caller, now: datetime
+) -> bool:
+    """Enables or disables a job in its file. Returns whether that changed the file; only a change is audited.
+
+    Raises:
+        AccessRefused: The caller may not change jobs.
         ConfigError: There is no such job, or its file is wrong.
         StorageFailed: The file cannot be written.
     """
+    action: Literal["enable", "disable"] = "enable" if enabled else "disable"
+    require(caller, action)
+    read_job_file(workspace, slug)  # refuses an unknown job in the words of all other commands
     changed = set_enabled(workspace, slug, enabled=enabled)
     if changed:
         saved = read_job_file(workspace, slug)
-        ledger.job_versions.add(slug, saved.sha256, saved.text, now, saved_by=who)
-        ledger.audit.add(
-            who,
-            "enable" if enabled else "disable",
-            f"job {slug}",
-            now,
-            before={"enabled": not enabled},
-            after={"enabled": enabled},
-        )
+        ledger.job_versions.add(slug, saved.sha256, saved.text, now, saved_by=caller.name)
+        before, after = {"enabled": not enabled}, {"enabled": enabled}
+        ledger.audit.add(caller.name, action, f"job {slug}", now, before=before, after=after)
     return changed
 
 
-def cancel(ledger: Ledger, run_id: str, *, who: str, now: datetime) -> str:
-    """Asks a run to end, which its process sees within half a second; what was done, in words.
+def cancel_run(ledger: Ledger, run_id: str, *, caller: Caller, now: datetime) -> str:
+    """Asks a run to end; its process sees that within half a second. Returns what was done, in words.
 
     Raises:
+        AccessRefused: The caller may not send.
         ConfigError: There is no such run, or it has ended.
     """
+    require(caller, "cancel")
     run = ledger.run(run_id)
-    if not ledger.ask_to_end(run.run_id, who, now):
+    if not ledger.ask_to_end(run.run_id, caller.name, now):
         run = ledger.run(run.run_id)
         if run.cancel_asked_at is not None and run.state == "running":
             return f"run {run.run_id} was asked to end before, by {run.cancel_asked_by}"
         raise ConfigError(f"run {run.run_id} is not running, it {run.state}", remedy="python -m core runs lists them")
-    ledger.audit.add(who, "cancel", f"run {run.run_id}", now)
+    ledger.audit.add(caller.name, "cancel", f"run {run.run_id}", now)
     return f"run {run.run_id} of {run.job} is asked to end"
 
 
-def cancel_job(ledger: Ledger, slug: str, *, who: str, now: datetime) -> str:
-    """Whatever of a job waits does not run, and what runs is asked to end; what was done, in words.
+def cancel_job(ledger: Ledger, slug: str, *, caller: Caller, now: datetime) -> str:
+    """Skips what is planned of a job and asks its runs to end. Returns what was done, in words.
 
     Raises:
-        ConfigError: Nothing of it waits or runs.
+        AccessRefused: The caller may not send.
+        ConfigError: Nothing of it is planned or running.
     """
-    waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {who}", now)
+    require(caller, "cancel")
+    waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {caller.name}", now)
     running = [run for run in ledger.history.newest(slug, 20) if run.state == "running"]
-    asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, who, now)]
+    asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, caller.name, now)]
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")
-    ledger.audit.add(who, "cancel", f"job {slug}", now, after={"fires": waiting, "runs": asked})
-    parts = [f"{waiting} waiting fires of {slug} are cancelled"] if waiting else []
+    ledger.audit.add(caller.name, "cancel", f"job {slug}", now, after={"scheduled_runs": waiting, "runs": asked})
+    parts = [f"{waiting} waiting runs of {slug} are cancelled"] if waiting else []
     return ", ".join([*parts, *(f"run {run.run_id} of {slug} is asked to end" for run in running)])

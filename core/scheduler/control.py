@@ -1,4 +1,4 @@
-"""What a person or a program asks of the runner of a workspace, and what is due in it; it works from another process."""
+"""Talks to the runner of a workspace from another process, and returns what is and was due in it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import previous_scheduled_time, scheduled_times
+from core.calendar.cron import scheduled_times
 from core.errors import ConfigError, LedgerBusy
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.model.run import Run
 from core.records.opened import OpenWorkspace
+from core.records.rights import Caller
 from core.records.scheduled_runs import ScheduledRun
-from core.scheduler.commands import cancel as cancel_run
-from core.scheduler.commands import cancel_job, require_unsent
+from core.scheduler.commands import cancel_job, cancel_run, request_run, request_stop
 from core.workspace.jobs import find_job, load_jobs
 
 __all__ = [
@@ -35,16 +35,17 @@ ANSWER_WITHIN_S = 3.0
 """How long a request waits for the runner's first answer."""
 
 
-def stop_runner(opened: OpenWorkspace, who: str, now: Callable[[], datetime]) -> str:
+def stop_runner(opened: OpenWorkspace, caller: Caller, now: Callable[[], datetime]) -> str:
     """Asks the runner to end and waits for it; returns what happened, in words.
 
     Raises:
+        AccessRefused: The caller is no admin.
         LedgerBusy: It has not ended in its time.
     """
     status = opened.ledger.heartbeats.newest()
     if status is None or not status.is_alive(now()):
         return "no runner works here"
-    opened.ledger.requests.submit("stop", asked_by=who, now=now())
+    request_stop(opened.ledger, caller=caller, now=now())
     deadline = time.monotonic() + opened.settings.PSTT_STOP_TIMEOUT_S + STOP_SLACK_S
     while time.monotonic() < deadline:
         status = opened.ledger.heartbeats.newest()
@@ -60,7 +61,7 @@ def ask_for_run(
     *,
     at: datetime | None,
     params: Mapping[str, ParameterValue],
-    who: str,
+    caller: Caller,
     now: Callable[[], datetime],
     dry_run: bool = False,
     again: bool = False,
@@ -72,7 +73,7 @@ def ask_for_run(
         text: The job's name or file name.
         at: Scheduled time, naive in the job's zone; None: the newest of its calendar, or now.
         params: Values or templates that override the job's own.
-        who: Who asks.
+        caller: Who asks.
         now: The clock, aware UTC.
         dry_run: Sends nothing.
         again: Also if this scheduled time was sent before.
@@ -81,16 +82,13 @@ def ask_for_run(
         `request_id`, `state`, `answer` and `run_id` (None: there is no run yet).
 
     Raises:
+        AccessRefused: The caller may not send.
         AlreadySent: The scheduled time has succeeded, and `again` is not given.
         ConfigError: There is no such job, or the runner refuses.
     """
-    ledger, job = opened.ledger, find_job(opened.workspace, text)
-    if at is not None and at.tzinfo is None:
-        at = at.replace(tzinfo=ZoneInfo(job.timezone))
-    if not dry_run and (due := at or previous_scheduled_time(job, now())) is not None:
-        require_unsent(opened.ledger, job, due, again=again)
-    args = {"at": at.isoformat() if at else None, "parameters": dict(params), "again": again}
-    number = ledger.requests.submit("dry_run" if dry_run else "run", job=job.slug, args=args, asked_by=who, now=now())
+    ledger = opened.ledger
+    job = find_job(opened.workspace, text)
+    number = request_run(ledger, job, caller=caller, now=now(), at=at, parameters=params, again=again, dry_run=dry_run)
     if note := runner_note(opened, now()):
         answer = f"asked as request {number}; {note[0]}"
         return {"request_id": number, "state": "waiting", "answer": answer, "run_id": None}
@@ -108,20 +106,21 @@ def ask_for_run(
     }
 
 
-def cancel(opened: OpenWorkspace, text: str, *, who: str, now: datetime) -> str:
+def cancel(opened: OpenWorkspace, text: str, *, caller: Caller, now: datetime) -> str:
     """Asks a run to end (its id), or all runs of a job that run or wait; returns what was done, in words.
 
     Raises:
+        AccessRefused: The caller may not send.
         ConfigError: There is no such run or job, or nothing of it runs or waits.
     """
     try:
-        return cancel_run(opened.ledger, text, who=who, now=now)
+        return cancel_run(opened.ledger, text, caller=caller, now=now)
     except ConfigError as error:
         try:
             slug = find_job(opened.workspace, text).slug
         except ConfigError:
             raise error from None
-    return cancel_job(opened.ledger, slug, who=who, now=now)
+    return cancel_job(opened.ledger, slug, caller=caller, now=now)
 
 
 def runner_note(opened: OpenWorkspace, now: datetime) -> list[str]:

@@ -8,12 +8,13 @@ from datetime import datetime
 from core.model.job import Job
 from core.notify.wiring import MailDelivery, NotifyingWorkspace, RuleEvaluation
 from core.run.cancellation import Stop
-from core.run.pending import remove_leftovers
+from core.run.pending_transactions import remove_leftovers
 from core.scheduler.broker_health import look, used_clusters
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.periodic import PeriodicTask
 from core.scheduler.processes import Processes, begin_process
-from core.scheduler.runner import Runner, alone
+from core.scheduler.runner import Runner
+from core.scheduler.runner_lock import single_runner
 from core.version import __version__
 
 __all__ = ["run_runner"]
@@ -26,7 +27,7 @@ MAIL_EVERY_S = 2.0
 def run_runner(
     opened: NotifyingWorkspace, stop: Stop, now: Callable[[], datetime], *, accept_clock: bool = False, note: str = ""
 ) -> None:
-    """Is the runner of this workspace until it is asked to stop.
+    """Runs the runner of this workspace until it is asked to stop.
 
     Args:
         opened: The workspace.
@@ -40,7 +41,7 @@ def run_runner(
         ConfigError: A setting is wrong, or the clock is far behind what was seen before.
     """
     folder, settings = opened.workspace.root, opened.settings
-    with alone(opened.workspace, opened.ledger):
+    with single_runner(opened.workspace, opened.ledger):
         runner = Runner(
             opened.workspace,
             settings,
@@ -52,7 +53,7 @@ def run_runner(
             note=note,
         )
         remove_leftovers(opened.workspace, opened.ledger)
-        runner.chores = _background_tasks(opened, runner.jobs, now)
+        runner.background_tasks = _background_tasks(opened, runner.jobs, now)
         runner.run(stop, accept_clock=accept_clock)
 
 

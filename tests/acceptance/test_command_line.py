@@ -136,7 +136,7 @@ def test_a_query_with_no_rows_is_green_and_says_zero(place, table):
     assert "0 read = 0 acknowledged + 0 rejected" in done.stdout
 
 
-def test_bad_rows_are_rejected_listed_exported_and_the_mended_ones_sent_again(place, table, kafka, postgres, tmp_path):
+def test_bad_rows_are_rejected_listed_exported_and_the_fixed_ones_sent_again(place, table, kafka, postgres, tmp_path):
     name = table(1000)
     with postgres.connect() as connection:
         connection.execute(f"ALTER TABLE {name} ALTER importo TYPE numeric")

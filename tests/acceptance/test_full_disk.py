@@ -27,7 +27,7 @@ READING = (
     ("check",),
     ("metrics", "summary"),
     ("alerts",),
-    ("fires", "--days", "3660"),
+    ("scheduled", "--days", "3660"),
     ("next",),
     ("config",),
 )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from core.records.ledger import Ledger
+from core.run.replay import replay_plan
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
 
@@ -122,7 +123,7 @@ def test_a_run_that_was_sent_is_not_written_into_a_file_unless_that_is_chosen(pl
 
 def test_the_runner_sends_it_where_the_request_says(place):
     from core.app import App
-    from core.cli.worker import work
+    from core.cli.worker import execute_scheduled_run
     from tests.ui.conftest import now
 
     place.move_job()
@@ -136,7 +137,7 @@ def test_the_runner_sends_it_where_the_request_says(place):
                 "export", [at], kind="request", asked_by="anna", now=now(), args=args
             )
             ledger.scheduled_runs.assign(scheduled_run, "ab")
-            work(app, scheduled_run, now)
+            execute_scheduled_run(app, scheduled_run, now)
     assert place.counts() == (57, 19)
 
 
@@ -155,6 +156,6 @@ def test_an_exactly_once_run_is_sent_again_to_its_own_topic_and_its_pending_note
     assert place.says("replay", place.run_id, "--json")["topic"] == place.old
     assert place.counts() == (38, 0)
     with App.open(place.folder, place.env, log=False) as app:
-        plan = app.replay_plan(place.run_id, rejects_only=False, asked_by="anna")
+        plan = replay_plan(app, place.run_id, rejects_only=False, asked_by="anna")
         assert (plan.cluster, app.connections.key_of(plan.to_cluster, app.settings)) == ("Renamed", "other")
         assert app.connections.cluster_key_for(plan.job) == "rig"

@@ -141,11 +141,11 @@ def test_a_run_asked_for_is_taken_within_a_second_and_a_backfill_runs_each_day_o
     until(lambda: finished(place, 4))
     days = sorted(f"{run.scheduled_at:%m-%d %H:%M}" for run in place.runs())[:3]
     assert days == ["01-10 01:00", "01-11 01:00", "01-12 01:00"]
-    listed = place.json("fires", "--days", "3000", "--job", "export")["fires"]
+    listed = place.json("scheduled", "--days", "3000", "--job", "export")["scheduled_runs"]
     assert [(scheduled_run["kind"], scheduled_run["run_state"]) for scheduled_run in listed] == [
         ("backfill", "succeeded")
     ] * 3 + [("request", "succeeded")]
-    assert place.run("fires", "--days", "3000").stdout.count("✔ complete, run ") == 4
+    assert place.run("scheduled", "--days", "3000").stdout.count("✔ complete, run ") == 4
     again = place.json("backfill", "export", "--from", "2026-01-10", "--to", "2026-01-12")
     assert (again["planned"], again["succeeded_before"]) == (0, 3)
 
@@ -170,13 +170,13 @@ def test_a_process_made_ready_before_the_fire_ends_with_its_runner_and_knows_con
 
 def test_next_lists_the_fires_of_all_enabled_jobs_with_their_offset(place):
     place.make(scheduling_mode="cron", cron="0 2 * * *")
-    found = place.json("next", "--days", "3")["fires"]
+    found = place.json("next", "--days", "3")["scheduled_times"]
     assert [scheduled_run["job"] for scheduled_run in found] == ["export"] * 3
     moments = [datetime.fromisoformat(scheduled_run["scheduled_at"]) for scheduled_run in found]
     assert all(moment.utcoffset() is not None and moment.hour == 2 for moment in moments)
     assert "every day at 02:00, Europe/Rome" in place.run("next").stdout
     assert place.run("disable", "export").returncode == 0
-    assert place.json("next")["fires"] == []
+    assert place.json("next")["scheduled_times"] == []
 
 
 # ── what ends a run ───────────────────────────────────────────────────────────────────────────

@@ -13,10 +13,12 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from core.records.accounts import Accounts, Role, TokenScope
+from core.records.accounts import Accounts
 from core.records.audit import AuditEntry
 from core.records.ledger import Ledger
+from core.records.rights import Role, TokenScope
 from core.workspace.paths import Workspace
+from tests.rigs.callers import caller
 from ui.api import api
 from ui.http_security import SecurityHeaders
 
@@ -33,7 +35,7 @@ def client(**options: Any) -> TestClient:
 def token(folder: Path, scope: TokenScope, *, lasts: timedelta = timedelta(days=1), now: datetime | None = None) -> str:
     """A new token."""
     with Accounts(Workspace(folder).ledger_file) as accounts:
-        return accounts.add_token(scope, scope, lasts=lasts, by="test", now=now or datetime.now(UTC))[1]
+        return accounts.add_token(scope, scope, lasts=lasts, by=caller("test"), now=now or datetime.now(UTC))[1]
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -42,7 +44,7 @@ def bearer(text: str) -> dict[str, str]:
 
 def add_user(folder: Path, name: str, role: Role) -> None:
     with Accounts(Workspace(folder).ledger_file) as accounts:
-        accounts.add_user(name, role, PASSWORD, by="test", now=datetime.now(UTC))
+        accounts.add_user(name, role, PASSWORD, by=caller("test"), now=datetime.now(UTC))
 
 
 def sign_in(asked: TestClient, name: str, password: str = PASSWORD, headers: Mapping[str, str] = {}) -> Any:

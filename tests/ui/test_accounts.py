@@ -13,6 +13,7 @@ import pytest
 from core.admin.demo import SLUG, make_demo
 from core.records.accounts import FREE_ATTEMPTS, Accounts
 from core.workspace.paths import Workspace
+from tests.rigs.callers import caller
 from tests.rigs.workspace import ROOT, command, environment
 from tests.ui.rest import PASSWORD, add_user, audit, bearer, client, sign_in, token
 
@@ -107,7 +108,7 @@ def test_a_token_that_expired_was_revoked_or_is_wrong_is_refused_everywhere(aske
     for path in (JOBS, SUMMARY):
         assert asked.get(path, headers=bearer(good)).status_code == 200
     with Accounts(Workspace(folder).ledger_file) as accounts:
-        accounts.revoke_token("send", by="test", now=datetime.now(UTC))
+        accounts.revoke_token("send", by=caller("test"), now=datetime.now(UTC))
     for text, why in ((good, "was revoked"), (old, "has expired"), ("x", "not known"), ("", "not known")):
         for path in (SUMMARY, JOBS):
             answer = asked.get(path, headers=bearer(text))

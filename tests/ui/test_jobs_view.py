@@ -11,7 +11,7 @@ import pytest
 from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
-from core.cli.worker import work
+from core.cli.worker import execute_scheduled_run
 from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
@@ -629,7 +629,7 @@ def test_its_scheduled_run_fails_with_the_reason(stranded):
             "export", [at], kind="request", asked_by="calendar", now=at
         )
         app.ledger.scheduled_runs.assign(scheduled_run, file.sha256)
-        work(app, scheduled_run, now)
+        execute_scheduled_run(app, scheduled_run, now)
         run = app.ledger.history.newest("export", 1)[0]
         assert (run.scheduled_run_id, run.state, run.error_class) == (scheduled_run, "failed", "ConfigError")
         assert told in run.error_text

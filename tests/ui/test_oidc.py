@@ -8,6 +8,7 @@ import pytest
 
 from core.records.accounts import Accounts
 from core.workspace.paths import Workspace
+from tests.rigs.callers import caller
 from tests.rigs.oidc import OidcRig
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import _free_port, _wait_for, now
@@ -23,8 +24,8 @@ def provider():
 def address(spoilt, provider, tmp_path):
     """A page where maria@example.com is an operator, and anna an admin with a password."""
     with Accounts(Workspace(spoilt.folder).ledger_file) as accounts:
-        accounts.add_user("anna", "admin", "correct horse battery", by="test", now=now())
-        accounts.add_user("maria", "operator", None, email="maria@example.com", by="test", now=now())
+        accounts.add_user("anna", "admin", "correct horse battery", by=caller("test"), now=now())
+        accounts.add_user("maria", "operator", None, email="maria@example.com", by=caller("test"), now=now())
     port = _free_port()
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(provider.secrets(f"http://127.0.0.1:{port}/oauth2callback"), encoding="utf-8")

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError, SignInNeeded, TooManyAttempts
-from core.records.accounts import FREE_ATTEMPTS, LONGEST_WAIT_S, SESSION_LASTS, Accounts, local_caller
+from core.records.accounts import FREE_ATTEMPTS, LONGEST_WAIT_S, SESSION_LASTS, Accounts
 from core.records.idempotency import KEPT, IdempotentAnswers, fingerprint
 from core.records.ledger import Ledger
+from core.records.rights import local_caller
 from core.records.store import SCHEMA_VERSION, SCHEMAS
+from tests.rigs.callers import caller
 
 NOW = datetime(2026, 1, 17, 9, 0, tzinfo=UTC)
 PASSWORD = "four easy words here"
-BY = {"by": "root", "now": NOW}
+BY = {"by": caller("root"), "now": NOW}
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def all_text(file: Path) -> str:
 def test_without_users_whoever_is_at_this_machine_is_an_admin(accounts):
     assert not accounts.has_users()
     assert local_caller().is_local
-    assert local_caller().may("admin")
+    assert local_caller().may("accounts")
 
 
 def test_a_user_signs_in_and_is_known_by_the_cookie_until_it_ends(accounts):
@@ -60,7 +62,7 @@ def test_a_user_signs_in_and_is_known_by_the_cookie_until_it_ends(accounts):
     caller = accounts.whoami(cookie, NOW)
     assert (caller.name, caller.role) == ("maria", "operator")
     assert caller.may("change")
-    assert not caller.may("admin")
+    assert not caller.may("accounts")
     assert accounts.whoami(cookie, NOW + SESSION_LASTS) is None
     assert accounts.whoami(cookie + "x", NOW) is None
     accounts.sign_out(cookie)
@@ -241,8 +243,8 @@ def test_no_secret_is_kept_and_each_change_is_in_the_audit(accounts, file):
     accounts.add_user("maria", "admin", PASSWORD, **BY)
     cookie = accounts.sign_in("maria", PASSWORD, address="10.0.0.1", now=NOW)
     accounts.set_password("maria", "another four words", **BY)
-    token, text = accounts.add_token("x", "send", lasts=timedelta(days=1), by="maria", now=NOW)
-    accounts.revoke_token("x", by="maria", now=NOW)
+    token, text = accounts.add_token("x", "send", lasts=timedelta(days=1), by=caller("maria"), now=NOW)
+    accounts.revoke_token("x", by=caller("maria"), now=NOW)
     kept = all_text(file)
     for secret in (PASSWORD, "another four words", cookie, text, text.split("_", 2)[2]):
         assert secret not in kept

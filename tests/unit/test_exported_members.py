@@ -1,4 +1,4 @@
-"""What other programs may rely on: the names of `core`, each of which is there, told and explained."""
+"""The public names of `core` and of its modules: each exists and is documented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import core
 
-ROOM = Path(core.__file__).parent
+FOLDER = Path(core.__file__).parent
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(core.__path__, "core.") if not module.name.endswith("__main__")
 )
@@ -54,16 +54,16 @@ def test_what_the_service_offers():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_module_tells_its_public_names_and_has_them(name: str):
+def test_each_module_lists_its_public_names_and_has_them(name: str):
     module = importlib.import_module(name)
     assert module.__doc__, "a module says why it exists"
-    told = module.__all__
-    assert len(set(told)) == len(told)
-    assert [missing for missing in told if not hasattr(module, missing)] == []
+    listed = module.__all__
+    assert len(set(listed)) == len(listed)
+    assert [missing for missing in listed if not hasattr(module, missing)] == []
 
 
-@pytest.mark.parametrize("file", sorted(ROOM.rglob("*.py")), ids=lambda file: file.relative_to(ROOM).as_posix())
-def test_no_room_takes_a_private_name_from_another(file: Path):
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.py")), ids=lambda file: file.relative_to(FOLDER).as_posix())
+def test_no_module_imports_a_private_name_of_another(file: Path):
     private = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("core"):

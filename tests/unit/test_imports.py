@@ -1,11 +1,17 @@
-"""What importing costs and touches: no page, no data frames, no file of the user, no connection."""
+"""Imports: they touch no file and no connection, they are fast, and they are at the top of a file.
+
+The figures are in docs/decisions/015-imports.md.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,20 +20,29 @@ from tests.unit.test_exported_members import MODULES
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("streamlit", "plotly", "pandas", "fastapi")
-SLOW = (
+LAZY = {
+    "apprise",
     "confluent_kafka",
-    "kafka",
     "duckdb",
-    "pyarrow",
+    "fastapi",
+    "kafka",
+    "keyring",
+    "openpyxl",
     "oracledb",
+    "pandas",
+    "plotly",
     "psycopg",
+    "pyarrow",
     "pyodbc",
+    "python_calamine",
+    "rich",
     "sqlalchemy",
     "sqlglot",
-    "keyring",
-    "apprise",
-)
-"""Each takes 50 ms or more, and nobody who asks for --help has to wait for it."""
+    "streamlit",
+    "uvicorn",
+    "xlsxwriter",
+}
+"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (pyodbc, python_calamine)."""
 
 WATCHED = """
 import importlib, json, sys, threading
@@ -55,7 +70,7 @@ print(json.dumps({"modules": sorted(sys.modules), "seen": seen, "threads": threa
 
 
 def imported(folder: Path, *names: str) -> dict[str, object]:
-    """What a fresh Python knows and did after importing these, in an empty folder."""
+    """Imports modules in a new process and an empty folder; returns `modules`, `seen` (files, sockets) and `threads`."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("COVERAGE", "COV_"))}
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, *names],
@@ -89,17 +104,103 @@ def test_importing_touches_no_connection_and_writes_no_file(everything: dict[str
     assert everything["threads"] == 1
 
 
-def test_help_waits_for_no_slow_library(tmp_path: Path):
+def test_help_imports_no_slow_library(tmp_path: Path):
     modules = imported(tmp_path, "core.__main__")["modules"]
-    assert [name for name in SLOW if name in modules] == []  # type: ignore[operator]
+    assert [name for name in LAZY if name in modules] == []  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("name", ["core", "core.model.run", "core.errors", "core.kafka", "core.kafka.sender"])
-def test_what_everybody_imports_brings_no_client(name: str, tmp_path: Path):
+def test_a_module_that_most_others_import_loads_no_client(name: str, tmp_path: Path):
     modules = imported(tmp_path, name)["modules"]
-    assert [slow for slow in SLOW if slow in modules] == []  # type: ignore[operator]
+    assert [slow for slow in LAZY if slow in modules] == []  # type: ignore[operator]
 
 
-def test_one_client_is_not_paid_for_by_those_who_use_the_other(tmp_path: Path):
+def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
     assert "kafka" not in imported(tmp_path, "core.kafka.confluent")["modules"]  # type: ignore[operator]
     assert "kafka" not in imported(tmp_path, "core.kafka.service")["modules"]  # type: ignore[operator]
+
+
+NOT_YET = {
+    "core.admin",
+    "core.app",
+    "core.files",
+    "core.kafka",
+    "core.message",
+    "core.notify",
+    "core.records",
+    "core.scheduler",
+    "core.sql",
+    "ui.api",
+    "ui.changes",
+    "ui.views",
+}
+"""Packages that still have such imports without a reason."""
+
+Import = ast.Import | ast.ImportFrom
+
+
+@cache
+def modules_of_the_project() -> dict[str, Path]:
+    """Dotted name → file, of core and ui."""
+    found = {}
+    for file in [*ROOT.joinpath("core").rglob("*.py"), *ROOT.joinpath("ui").rglob("*.py")]:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+@cache
+def imports_of(module: str) -> tuple[list[Import], list[Import]]:
+    """The imports that run when a module is imported, and those in its functions; type-only ones in neither."""
+    at_import: list[Import] = []
+    in_functions: list[Import] = []
+
+    def walk(node: ast.AST, found: list[Import]) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, Import):
+                found.append(child)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                for other in child.orelse:
+                    walk(other, found)
+            elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                walk(child, in_functions)
+            else:
+                walk(child, found)
+
+    walk(ast.parse(modules_of_the_project()[module].read_text(encoding="utf-8")), at_import)
+    return at_import, in_functions
+
+
+def names_of(one: Import) -> Iterator[str]:
+    """The modules that an import loads."""
+    if isinstance(one, ast.Import):
+        yield from (alias.name for alias in one.names)
+        return
+    for alias in one.names:
+        submodule = f"{one.module}.{alias.name}"
+        yield submodule if submodule in modules_of_the_project() else str(one.module)
+
+
+def reaches_lazy(name: str, seen: set[str] | None = None) -> bool:
+    """Whether importing a module loads one of the slow libraries."""
+    seen = set() if seen is None else seen
+    if name.split(".")[0] in LAZY:
+        return True
+    parents = {".".join(name.split(".")[:n]) for n in range(1, name.count(".") + 2)} & set(modules_of_the_project())
+    for module in parents - seen:
+        seen.add(module)
+        if any(reaches_lazy(other, seen) for one in imports_of(module)[0] for other in names_of(one)):
+            return True
+    return False
+
+
+def test_an_import_inside_a_function_has_its_reason():
+    """An import is at the top of its file, unless it loads a slow library."""
+    wrong = []
+    for module, file in modules_of_the_project().items():
+        if ".".join(module.split(".")[:2]) in NOT_YET:
+            continue
+        for one in imports_of(module)[1]:
+            if not any(map(reaches_lazy, names_of(one))):
+                wrong.append(f"{file.relative_to(ROOT).as_posix()}:{one.lineno}: {ast.unparse(one)}")
+    assert wrong == []

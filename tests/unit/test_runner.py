@@ -14,15 +14,16 @@ from core.errors import BrokerUnavailable, ConfigError, LedgerBusy, PsttError, Q
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
-from core.run.watchdog import broken_off
-from core.scheduler.commands import backfill, cancel, switch
+from core.run.watchdog import RUNNER_STOPS, broken_off
+from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.processes import BUSY, begin_process
-from core.scheduler.runner import RUNNER_STOPS, Runner
+from core.scheduler.runner import Runner
 from core.workspace.identity import answer, own_identity
 from core.workspace.jobs import parse_job
 from core.workspace.paths import Workspace
 from core.workspace.settings import Settings
+from tests.rigs.callers import caller
 
 NOON = datetime(2026, 1, 17, 12, tzinfo=UTC)
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
@@ -327,7 +328,7 @@ def test_a_process_that_does_not_heed_its_time_out_is_killed_and_its_run_has_fai
 def test_a_process_that_does_not_heed_a_wish_to_cancel_is_killed_and_its_run_is_cancelled(stage):
     stage.go(HOUR)
     stage.hands.last.begins()
-    cancel(stage.ledger, stage.hands.last.run_id, who="anna", now=stage.clock())
+    cancel_run(stage.ledger, stage.hands.last.run_id, caller=caller("anna"), now=stage.clock())
     stage.go(timedelta(seconds=50))
     stage.go()
     (run,) = stage.ledger.history.newest("export")
@@ -557,7 +558,7 @@ def test_an_edit_of_the_same_size_in_the_same_moment_is_seen(stage):
     stage.write(cron="5 * * * *")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     stage.go()
-    assert stage.runner.roster.entries["export"].job.cron == "5 * * * *"
+    assert stage.runner.registry.entries["export"].job.cron == "5 * * * *"
 
 
 def test_a_job_deleted_in_its_run_ends_with_its_verdict_and_fires_no_more(stage):
@@ -678,7 +679,7 @@ def test_a_dry_run_gets_a_list_as_the_text_that_the_command_line_takes(stage):
     args = {"parameters": {"STATI": ["N", "a,b"], "DATA": "2026-01-01"}}
     number = stage.ledger.requests.submit("dry_run", job="export", args=args, asked_by="anna", now=stage.clock())
     dry_runs = DryRuns(stage.workspace.root, stage.ledger, begin, 1)
-    dry_runs.start(stage.ledger.requests.get(number), stage.runner.roster.entries["export"].job)
+    dry_runs.start(stage.ledger.requests.get(number), stage.runner.registry.entries["export"].job)
     dry_runs.end(stage.clock())
     assert begun[begun.index("--param") :] == ["--param", 'STATI=N,"a,b"', "--param", "DATA=2026-01-01", "--", "export"]
 
@@ -697,16 +698,22 @@ def test_a_disabled_job_runs_when_it_is_asked_for(stage):
         ("run", {"job": "export", "args": {"at": "2026-01-17T02:00"}}),
         ("run", {"job": "export", "args": {"at": "soon"}}),
         ("replay", {"run_id": "ffff"}),
-        ("cancel", {"run_id": ""}),
-        ("backfill", {"job": "export", "args": {"from": "2026-01-10"}}),
-        ("backfill", {"job": "export", "args": {"from": "2026-01-12", "to": "2026-01-10"}}),
-        ("enable", {"job": "../secret"}),
+        ("disable", {"job": "../secret"}),
     ],
 )
 def test_a_request_that_cannot_be_done_is_refused_with_the_reason(stage, kind, what):
     request = asked(stage, kind, **what)
     assert request.state == "refused"
     assert request.answer
+
+
+@pytest.mark.parametrize("kind", ["backfill", "cancel", "enable"])
+def test_what_an_earlier_version_asked_for_is_refused_with_what_to_do(stage, kind):
+    request = asked(stage, kind, job="export")
+    assert (request.state, request.answer) == (
+        "refused",
+        f"the runner does not do {kind} requests any more: an earlier version of PSTT Kafka asked for it",
+    )
 
 
 def test_disable_and_enable_edit_the_file_leave_its_form_and_write_down_who_did_it(stage):
@@ -716,15 +723,17 @@ def test_disable_and_enable_edit_the_file_leave_its_form_and_write_down_who_did_
     text = (stage.workspace.queries_dir / "export.job.json").read_text(encoding="utf-8")
     assert text == '{\n  "name": "Export", "query": "q.sql",   "connection": "A00", "enabled" : false}\n'
     assert asked(stage, "disable", job="export").answer == "job export was disabled"
-    asked(stage, "enable", job="export")
+    assert set_job_enabled(
+        stage.workspace, stage.ledger, "export", enabled=True, caller=caller("maria"), now=stage.clock()
+    )
     assert [(e.who, e.action) for e in stage.ledger.audit.entries("job export")] == [
-        ("anna", "enable"),
+        ("maria", "enable"),
         ("anna", "disable"),
     ]
 
 
 def test_disabling_a_job_whose_file_does_not_name_it_adds_the_key(stage):
-    assert switch(stage.workspace, stage.ledger, "export", enabled=False, who="rule", now=NOON)
+    assert set_job_enabled(stage.workspace, stage.ledger, "export", enabled=False, caller=caller("rule"), now=NOON)
     document = json.loads((stage.workspace.queries_dir / "export.job.json").read_text(encoding="utf-8"))
     assert document["enabled"] is False
     assert document["cron"] == "0 * * * *"
@@ -732,7 +741,7 @@ def test_disabling_a_job_whose_file_does_not_name_it_adds_the_key(stage):
 
 def test_a_stop_asked_for_through_the_ledger_is_obeyed(stage):
     assert asked(stage, "stop").answer == "the runner stops"
-    assert stage.runner.asked_to_stop
+    assert stage.runner.requests.is_stop_requested
 
 
 def test_a_replay_asked_for_keeps_the_scheduled_time_of_its_run(stage):
@@ -766,11 +775,11 @@ def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_su
     stage.go()
     day = stage.clock().date()
     made = backfill(
-        stage.ledger, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
+        stage.ledger, stage.runner.registry.entries["export"].job, day, day, caller=caller("anna"), now=stage.clock()
     )
     assert (len(made.scheduled_run_ids), made.succeeded_before) == (13, 1)  # 00:00 to 13:00, without 13:00
     again = backfill(
-        stage.ledger, stage.runner.roster.entries["export"].job, day, day, asked_by="anna", now=stage.clock()
+        stage.ledger, stage.runner.registry.entries["export"].job, day, day, caller=caller("anna"), now=stage.clock()
     )
     assert (len(again.scheduled_run_ids), again.succeeded_before, again.planned_before) == (0, 1, 13)
     for _ in range(13):
@@ -785,14 +794,17 @@ def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_su
 
 def test_a_backfill_by_mistake_is_cancelled_with_its_job(stage):
     day = NOON.date()
-    request = asked(stage, "backfill", job="export", args={"from": f"{day}", "to": f"{day}"})
+    job = stage.runner.registry.entries["export"].job
+    made = backfill(stage.ledger, job, day, day, caller=caller("anna"), now=stage.clock())
+    request = stage.ledger.requests.get(made.request_id)
+    assert (request.state, request.answer, made.text) == ("taken", "12 runs planned", "12 runs planned")
+    stage.go()
     stage.hands.last.begins()
-    assert request.answer == "13 fires planned"
-    cancelled = asked(stage, "cancel", job="export")
-    assert cancelled.answer.startswith("12 waiting fires of export are cancelled, run ")
+    cancelled = cancel_job(stage.ledger, "export", caller=caller("anna"), now=stage.clock())
+    assert cancelled.startswith("11 waiting runs of export are cancelled, run ")
     stage.hands.last.ends("cancelled")
     stage.go()
-    assert sorted(state for _, state in stage.scheduled_runs()) == ["done"] + ["skipped"] * 12
+    assert sorted(state for _, state in stage.scheduled_runs()) == ["done"] + ["skipped"] * 11
     stage.go(6 * SECOND)
     assert stage.ledger.requests.get(request.request_id).state == "done"
 
@@ -800,18 +812,18 @@ def test_a_backfill_by_mistake_is_cancelled_with_its_job(stage):
 def test_a_backfill_of_a_manual_job_is_one_run_a_day_at_midnight_of_its_zone(stage):
     stage.write("manual", scheduling_mode="manual", timezone="Europe/Rome")
     stage.go()
-    job = stage.runner.roster.entries["manual"].job
-    backfill(stage.ledger, job, NOON.date() - timedelta(days=1), NOON.date(), asked_by="anna", now=NOON)
+    job = stage.runner.registry.entries["manual"].job
+    backfill(stage.ledger, job, NOON.date() - timedelta(days=1), NOON.date(), caller=caller("anna"), now=NOON)
     assert stage.scheduled_runs("manual") == [("23:00", "planned"), ("23:00", "planned")]
 
 
 def test_a_backfill_of_the_future_or_of_ten_thousand_fires_is_refused(stage):
-    job = stage.runner.roster.entries["export"].job
+    job = stage.runner.registry.entries["export"].job
     tomorrow = NOON.date() + timedelta(days=1)
     with pytest.raises(ConfigError, match="no range of past days"):
-        backfill(stage.ledger, job, tomorrow, tomorrow, asked_by="anna", now=NOON)
+        backfill(stage.ledger, job, tomorrow, tomorrow, caller=caller("anna"), now=NOON)
     with pytest.raises(ConfigError, match="shorter range"):
-        backfill(stage.ledger, job, tomorrow - timedelta(days=900), tomorrow, asked_by="anna", now=NOON)
+        backfill(stage.ledger, job, tomorrow - timedelta(days=900), tomorrow, caller=caller("anna"), now=NOON)
 
 
 def test_a_workspace_that_may_be_a_copy_is_a_problem_until_it_is_answered_for(stage):

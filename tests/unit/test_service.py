@@ -179,7 +179,7 @@ def test_the_powershell_wrapper_knows_the_same_actions_and_options():
     """It cannot run here; what it hands over has to be what the command takes."""
     from typer.main import get_command
 
-    from core.cli.main import app
+    from core.cli.inspect import app
 
     script = (Path(__file__).parents[2] / "deploy" / "manage_service.ps1").read_text(encoding="utf-8")
     command = get_command(app).commands["service"]  # type: ignore[attr-defined]

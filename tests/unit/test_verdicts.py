@@ -5,10 +5,11 @@ from typing import get_args
 
 import pytest
 
-from core.cli.render import run_document, run_lines
+from core.cli.documents import run_document
+from core.cli.render import run_lines
 from core.model.run import Verdict
 from core.model.verdict import LOOKS, exit_code, headline
-from tests.unit.test_report import AWAY, RUN
+from tests.unit.test_render import AWAY, RUN
 
 GREEN = replace(RUN, rejected=0, acknowledged=RUN.rows_read)
 

@@ -1,4 +1,4 @@
-"""`/api/kafka`: is the cluster there, what was sent, send one by hand."""
+"""`/api/kafka`: state of the clusters, metrics of what was sent, and one message by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
+from core.admin.actions import allow_test
 from core.errors import BrokerUnavailable, ConfigError
 from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
@@ -19,7 +20,7 @@ from ui.api import shapes
 from ui.api.auth import Reader, Sender, Watcher
 from ui.api.body import document
 from ui.api.documents import takes
-from ui.api.once import IdempotencyKey, once
+from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
 LOOKED_AT_S = 5.0
-"""However many ask, a broker is greeted so often."""
+"""Seconds between two probes of a broker, however many callers ask."""
 FIGURES_S = 1.0
 STALE_S = 2.0
-"""An older answer is not given: who asks first after a while waits for the figures of now."""
+"""Older metrics are not returned: the first caller after a pause waits for new ones."""
 JSON = "application/json"
 
 ClusterName = Annotated[
@@ -86,7 +87,7 @@ def test(
 
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
-        app.ledger.audit.add(caller.name, "test", f"cluster {cluster.name}", now())
+        allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
     with KafkaService(cluster) as service:
         found = service.health_check()
     return shapes.Tested(
@@ -112,17 +113,21 @@ def send(
     """Sends one message and waits for its acknowledgement; it is recorded like every other send."""
 
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+        from core.run.send_by_hand import send_message  # loads pyarrow
+
         with opened() as app:
             _require_brokers(_cluster(app, message.cluster))
-            sent = app.send(message.topic, message.key, _text(message.value), cluster=message.cluster, now=now())
-            app.ledger.audit.add(caller.name, "send", f"topic {message.topic}", now(), after=sent)
+            value = _text(message.value)
+            sent = send_message(
+                app, message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now()
+            )
         return 200, sent, {}
 
-    return once(workspace(), caller, key, "send", message.model_dump(), do)
+    return idempotent(workspace(), caller, key, "send", message.model_dump(), do)
 
 
 def _cluster(app: App, name: str | None) -> Cluster:
-    """The cluster that a request names, else the usual one."""
+    """Returns the cluster that a request names, else the default one."""
     try:
         return app.cluster(name)
     except ConfigError as error:
@@ -132,7 +137,7 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 
 def _require_brokers(cluster: Cluster) -> None:
-    """A client tries for minutes where no broker is, which is right for a run and too long for a request."""
+    """Fails fast where no broker answers: a client retries for minutes, which is too long for a request."""
     from core.scheduler.broker_health import look
 
     if cluster.mock_brokers:
@@ -155,7 +160,7 @@ def _text(value: Any) -> str:
 
 @lru_cache(maxsize=8)
 def _store(folder: Path) -> MetricsStore:
-    """Remembers the spool's folder from one question to the next; holds no file open."""
+    """Keeps what is known of the spool's folder between requests; holds no file open."""
     return MetricsStore(Workspace(folder))
 
 

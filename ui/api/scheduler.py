@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +13,16 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
 from core.admin.check import check_job
-from core.admin.edit_jobs import NewerEdit, create_job, delete_job, job_files, replace_job
+from core.admin.edit_jobs import create_job, delete_job, job_files, replace_job, require_seen, slug_of
 from core.calendar.cron import next_scheduled_times
-from core.cli.render import run_document
+from core.cli.documents import run_document
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run, RunState, Verdict
-from core.scheduler.commands import switch
+from core.records.rights import Caller
+from core.run.planning import unusable_jobs
+from core.scheduler.commands import set_job_enabled
+from core.scheduler.control import ask_for_run
 from core.workspace.job_schema import JobShape
 from core.workspace.jobs import JobFile, NoSuchJob, checked_job, read_job_file
 from core.workspace.json_file import parse_json_file
@@ -28,7 +30,7 @@ from ui.api import shapes
 from ui.api.auth import Changer, Reader, Sender
 from ui.api.body import document, read_text
 from ui.api.documents import takes
-from ui.api.once import IdempotencyKey, once
+from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset, page
 from ui.api.problems import REQUEST_BODY, Refused, not_found, responses
 from ui.api.workspace import now, opened
@@ -82,7 +84,7 @@ def jobs(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Jobs:
             except ConfigError as error:
                 problems.append(shapes.FileProblem(text=error.text, remedy=error.remedy))
         shown = page(rows, limit, offset)
-        stranded = app.stranded(job for _, job in shown["items"])
+        stranded = unusable_jobs(app, (job for _, job in shown["items"]))
         items = [_row(app, *row, stranded.get(row[1].slug)) for row in shown["items"]]
         return shapes.Jobs(**shown | {"items": items}, problems=problems)
 
@@ -104,9 +106,9 @@ def create(
 ) -> shapes.JobDetail:
     """Makes a job. Its file is written whole or not at all."""
     job = _job_of(body, "")
-    job = replace(job, slug=id if id is not None else _slug_of(job.name))
+    job = replace(job, slug=id if id is not None else slug_of(job.name))
     with opened() as app:
-        file = create_job(app.workspace, app.ledger, job, who=caller.name, now=now())
+        file = create_job(app.workspace, app.ledger, job, caller=caller, now=now())
         response.headers["Location"] = f"{request.scope.get('root_path', '')}/scheduler/scheduling/{file.slug}"
         return _detail(app, file, response)
 
@@ -116,7 +118,7 @@ def job(
     caller: Reader, id: str, response: Response,
     known: Annotated[str | None, Header(alias="If-None-Match", description="ETag of what you have.")] = None,
 ) -> Any:  # fmt: skip
-    """One job with its next fires and its last run."""
+    """One job with its next scheduled times and its last run."""
     with opened() as app, _as_stored():
         file = read_job_file(app.workspace, id)
         if known is not None and _matches(known, file):
@@ -134,7 +136,7 @@ def change(caller: Changer, id: str, body: Body, response: Response, match: IfMa
     with opened() as app:
         seen = _seen(app, id, match)
         job = _job_of(body, id)
-        file = replace_job(app.workspace, app.ledger, job, seen_sha256=seen, who=caller.name, now=now())
+        file = replace_job(app.workspace, app.ledger, job, seen_sha256=seen, caller=caller, now=now())
         return _detail(app, file, response)
 
 
@@ -143,19 +145,19 @@ def delete(caller: Changer, id: str, match: IfMatch = None) -> None:
     """Removes a job; its versions and its runs stay."""
     with opened() as app:
         seen = _seen(app, id, match)
-        delete_job(app.workspace, app.ledger, id, seen_sha256=seen, who=caller.name, now=now())
+        delete_job(app.workspace, app.ledger, id, seen_sha256=seen, caller=caller, now=now())
 
 
 @router.post("/scheduling/{id}/enable", responses=responses(404, 409))
 def enable(caller: Changer, id: str) -> shapes.Switched:
     """Switches a job on; its calendar begins now, without what was missed."""
-    return _switch(caller.name, id, enabled=True)
+    return _switch(caller, id, enabled=True)
 
 
 @router.post("/scheduling/{id}/disable", responses=responses(404, 409))
 def disable(caller: Changer, id: str) -> shapes.Switched:
     """Switches a job off; a run under way goes on."""
-    return _switch(caller.name, id, enabled=False)
+    return _switch(caller, id, enabled=False)
 
 
 @router.post(
@@ -178,26 +180,20 @@ def run(
         job = read_job_file(app.workspace, id).job
 
         def do() -> tuple[int, dict[str, Any], dict[str, str]]:
-            told = app.ask_for_run(
+            asked_for = ask_for_run(
+                app,
                 job.slug,
                 at=at,
                 params=asked.parameters,
-                who=caller.name,
+                caller=caller,
                 now=now,
                 dry_run=asked.dry_run,
                 again=asked.again,
             )
-            app.ledger.audit.add(
-                caller.name,
-                "dry_run" if asked.dry_run else "run",
-                f"job {job.slug}",
-                now(),
-                after={"request": told["request_id"]},
-            )
-            place = f"{request.scope.get('root_path', '')}/scheduler/requests/{told['request_id']}"
-            return HTTPStatus.ACCEPTED, told, {"Location": place}
+            place = f"{request.scope.get('root_path', '')}/scheduler/requests/{asked_for['request_id']}"
+            return HTTPStatus.ACCEPTED, asked_for, {"Location": place}
 
-        return once(app.workspace, caller, key, f"run {id}", asked.model_dump(), do)
+        return idempotent(app.workspace, caller, key, f"run {id}", asked.model_dump(), do)
 
 
 @router.get("/requests/{number}", responses=responses(404))
@@ -299,17 +295,17 @@ def _last_run(app: App, slug: str) -> shapes.LastRun | None:
     return shapes.LastRun(run_id=newest.run_id, state=newest.state, scheduled_at=newest.scheduled_at)
 
 
-def _switch(who: str, id: str, *, enabled: bool) -> shapes.Switched:
+def _switch(caller: Caller, id: str, *, enabled: bool) -> shapes.Switched:
     with opened() as app, _as_stored():
         job = read_job_file(app.workspace, id).job
-        changed = switch(app.workspace, app.ledger, job.slug, enabled=enabled, who=who, now=now())
+        changed = set_job_enabled(app.workspace, app.ledger, job.slug, enabled=enabled, caller=caller, now=now())
     word = "enabled" if enabled else "disabled"
     answer = f'job "{job.name}" is {word}' if changed else f'job "{job.name}" was {word} before'
     return shapes.Switched(id=job.slug, enabled=enabled, changed=changed, answer=answer)
 
 
 def _job_of(body: str, slug: str) -> Job:
-    """The job of a request, with every problem of it."""
+    """Reads the job in a request; reports every problem of it."""
     job, problems = checked_job(REQUEST_BODY, body)
     if job is None or problems:
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, problems[0], errors=problems)
@@ -318,7 +314,7 @@ def _job_of(body: str, slug: str) -> Job:
 
 @contextmanager
 def _as_stored() -> Iterator[None]:
-    """A problem of the stored file is not one of the request."""
+    """Answers a problem of the stored file with 409: the request itself is valid."""
     try:
         yield
     except NoSuchJob:
@@ -327,10 +323,6 @@ def _as_stored() -> Iterator[None]:
         if error.file is None:
             raise
         raise Refused(HTTPStatus.CONFLICT, error) from None
-
-
-def _slug_of(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:100] or "job"
 
 
 def _etag(file: JobFile) -> str:
@@ -343,7 +335,7 @@ def _matches(header: str, file: JobFile) -> bool:
 
 
 def _seen(app: App, id: str, match: str | None) -> str | None:
-    """The version that the caller has changed; what is written is compared with it once more, under the lock."""
+    """Returns the hash of the version that the caller changed; it is compared once more, under the lock, when writing."""
     file = read_job_file(app.workspace, id)
     if match is None:
         raise Refused(
@@ -356,11 +348,7 @@ def _seen(app: App, id: str, match: str | None) -> str | None:
         )
     if match.strip() == "*":
         return None
-    if "W/" in match or not _matches(match, file):
-        raise NewerEdit(
-            f'job "{id}" was changed by somebody else since you read it',
-            remedy="read it again, and make your change in that version",
-        )
+    require_seen(f'job "{id}"', file.sha256, file.sha256 if "W/" not in match and _matches(match, file) else "")
     return file.sha256
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import PsttError
+from ui import changes
 from ui.access import may
 from ui.components.links import go
 from ui.components.problem import problem
-from ui.components.runner_requests import ask
+from ui.components.runner_requests import follow
 from ui.data.first_steps import fill_with_demo, first_steps_done
 from ui.language import t
 
@@ -45,7 +46,7 @@ def show() -> None:
 def _fill() -> None:
     try:
         slug = fill_with_demo()
-        ask("run", job=slug)
+        follow(changes.run(slug))
     except PsttError as error:
         problem(error)
         return

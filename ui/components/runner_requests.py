@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import streamlit as st
 
-from core.errors import NotAuthorised
 from core.records.requests import RequestKind
 from ui import data
-from ui.access import may, visitor
 from ui.components.links import link
 from ui.components.problem import fragment
 from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.language import t
 
-__all__ = ["ask", "progress"]
+__all__ = ["follow", "progress"]
 
 _ASKED = "asked"
 SHOWN = 3
 SHOWN_RUNS = 5
 
 
-def ask(kind: RequestKind, *, job: str = "", run_id: str | None = None, args: Mapping[str, Any] | None = None) -> int:
-    """Asks the runner in the visitor's name and writes down who asked; the request's number.
-
-    Raises:
-        NotAuthorised: The visitor is no operator.
-    """
-    if not may("operator"):
-        raise NotAuthorised(t("only an operator may do this"), remedy=t("ask an admin for the role"))
-    who = visitor().name
-    with data.opened() as app:
-        number = app.ledger.requests.submit(kind, job=job, run_id=run_id, args=args, asked_by=who, now=data.now())
-        object_ = f"run {run_id}" if run_id else f"job {job}"
-        app.ledger.audit.add(who, kind, object_, data.now(), after={"request": number, **dict(args or {})})
+def follow(number: int) -> None:
+    """Shows the progress of that request to this session."""
     st.session_state.setdefault(_ASKED, []).append(number)
-    return number
 
 
 def progress() -> None:

@@ -13,8 +13,9 @@ import streamlit as st
 from core import __version__
 from core.admin.log_reader import LEVELS, newest_lines
 from core.errors import PsttError
-from core.records.accounts import AccessToken, Accounts, Role, TokenScope
+from core.records.accounts import AccessToken, Accounts
 from core.records.audit import AuditEntry
+from core.records.rights import Role, TokenScope
 from ui import changes, data
 from ui.access import may, role_word, visitor
 from ui.components.problem import fragment, guarded, problem
@@ -137,9 +138,9 @@ def _users() -> None:
 
 def _add_user(name: str, role: Role, password: str | None, email: str | None) -> None:
     try:
-        who = changes.require("admin")
+        by = changes.caller("accounts")
         with _accounts() as accounts:
-            accounts.add_user(name, role, password, by=who, now=data.now(), email=email)
+            accounts.add_user(name, role, password, by=by, now=data.now(), email=email)
     except PsttError as error:
         problem(error)
         return
@@ -152,22 +153,22 @@ def _change_user(names: list[str]) -> None:
         left, right = st.columns(2)
         role: Role = left.selectbox(t("Role"), get_args(Role), format_func=role_word, key="change_role")
         if left.button(t("Give this role"), key="set_role"):
-            _act(lambda accounts, who: accounts.set_role(name, role, by=who, now=data.now()))
+            _act(lambda accounts, by: accounts.set_role(name, role, by=by, now=data.now()))
         password = right.text_input(
             t("New password"), type="password", key="change_password", autocomplete="new-password"
         )
         if right.button(t("Set the password"), key="set_password", disabled=not password):
-            _act(lambda accounts, who: accounts.set_password(name, password, by=who, now=data.now()))
+            _act(lambda accounts, by: accounts.set_password(name, password, by=by, now=data.now()))
         sure = st.checkbox(t("Yes, {name} may not sign in any more", name=plain(name)), key=f"remove_sure_{name}")
         if st.button(t("Remove the user"), key="remove_user", icon=":material/person_remove:", disabled=not sure):
-            _act(lambda accounts, who: accounts.remove_user(name, by=who, now=data.now()))
+            _act(lambda accounts, by: accounts.remove_user(name, by=by, now=data.now()))
 
 
 def _act(action: Any) -> None:
     try:
-        who = changes.require("admin")
+        by = changes.caller("accounts")
         with _accounts() as accounts:
-            action(accounts, who)
+            action(accounts, by)
     except PsttError as error:
         problem(error)
         return
@@ -195,7 +196,7 @@ def _tokens() -> None:
                     width=300,
                 )
                 if st.button(t("Revoke"), key="revoke_token", icon=":material/block:"):
-                    _act(lambda accounts, who: accounts.revoke_token(chosen.token_id, by=who, now=data.now()))
+                    _act(lambda accounts, by: accounts.revoke_token(chosen.token_id, by=by, now=data.now()))
     else:
         st.markdown(t("No program has a token yet. REST is documented at /api/docs."))
     with st.form("add_token", clear_on_submit=True):
@@ -227,9 +228,9 @@ def _token(token: AccessToken, zone: str, at: datetime) -> dict[str, Any]:
 
 def _add_token(name: str, scope: TokenScope, days: int) -> None:
     try:
-        who = changes.require("admin")
+        by = changes.caller("accounts")
         with _accounts() as accounts:
-            _, token = accounts.add_token(name, scope, lasts=timedelta(days=days), by=who, now=data.now())
+            _, token = accounts.add_token(name, scope, lasts=timedelta(days=days), by=by, now=data.now())
     except PsttError as error:
         problem(error)
         return

@@ -11,11 +11,12 @@ import streamlit as st
 
 from core.errors import PsttError
 from core.records.outcomes import DayState, Slot, day_state
+from ui import changes
 from ui.access import may
 from ui.components import charts
 from ui.components.links import go
 from ui.components.problem import fragment, guarded, problem
-from ui.components.runner_requests import ask, progress
+from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose
 from ui.components.text import plain
 from ui.components.verdict import verdict_word
@@ -195,7 +196,7 @@ def _range(names: dict[str, str]) -> None:
         help=None if may("operator") else t("only an operator may do this"),
     )
     if pressed:
-        ask("backfill", job=slug, args={"from": str(days[0]), "to": str(days[1]), "again": again})
+        follow(changes.backfill(slug, days[0], days[1], again=again))
         st.session_state.pop(_CHOSEN, None)
         st.session_state[_NONCE] = st.session_state.get(_NONCE, 0) + 1
         st.rerun()

@@ -16,7 +16,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.admin.edit_files import LARGEST_QUERY_BYTES
-from core.admin.edit_jobs import NewerEdit
+from core.admin.edit_jobs import NewerEdit, slug_of
 from core.calendar.cron import in_words, next_scheduled_times, previous_scheduled_time
 from core.calendar.templates import EXAMPLES
 from core.errors import ConfigError, PsttError
@@ -929,18 +929,13 @@ def show_new() -> None:
     if not query:
         return
     taken = query.removesuffix(".sql")
-    slug = st.text_input(t("File name, without .job.json"), value=_slug_of(taken), key="new_slug")
+    slug = st.text_input(t("File name, without .job.json"), value=slug_of(taken), key="new_slug")
     name = st.text_input(t("Name"), value=taken, key="new_name")
     st.caption(t("It is made switched off; key, topic and calendar follow in the editor."))
     if st.button(t("Make the job"), key="make_job", icon=":material/add:", disabled=not may("operator")):
         made = Job(slug.strip(), name.strip(), query, connection, enabled=False)
         changes.save_job(made, "")
         go("jobs", job=made.slug)
-
-
-def _slug_of(name: str) -> str:
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in name)
-    return kept.strip("-._").lower()[:100]
 
 
 def _chosen_query(connection: str) -> str:

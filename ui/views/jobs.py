@@ -18,7 +18,7 @@ from ui.access import may
 from ui.components import first_steps
 from ui.components.links import go
 from ui.components.problem import guarded, problem
-from ui.components.runner_requests import ask, progress
+from ui.components.runner_requests import follow, progress
 from ui.components.text import plain
 from ui.components.verdict import verdict_word
 from ui.data.jobs import all_jobs, last_runs, stranded_jobs
@@ -242,7 +242,7 @@ def _run(job: Job) -> None:
     st.markdown(t("The runner takes it within a second; its run is linked above the list."))
     again = _meant_again(job, at)
     if st.button(t("Yes, run it"), key="confirm_run", icon=":material/play_arrow:", disabled=again is False):
-        ask("run", job=job.slug, args={"at": at.isoformat(), "again": bool(again)})
+        follow(changes.run(job.slug, at, again=bool(again)))
         _done()
 
 
@@ -273,7 +273,7 @@ def _backfill(job: Job) -> None:
     first, last = chosen
     _count(job, first, last, again=again)
     if st.button(t("Yes, run them"), key="confirm_backfill", icon=":material/date_range:"):
-        ask("backfill", job=job.slug, args={"from": str(first), "to": str(last), "again": again})
+        follow(changes.backfill(job.slug, first, last, again=again))
         _done()
 
 
@@ -303,7 +303,7 @@ def _dry_run(job: Job) -> None:
         )
     )
     if st.button(t("Yes, try it"), key="confirm_dry", icon=":material/science:"):
-        ask("dry_run", job=job.slug, args={"at": at.isoformat()})
+        follow(changes.run(job.slug, at, dry_run=True))
         _done()
 
 

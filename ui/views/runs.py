@@ -13,13 +13,13 @@ from core.errors import PsttError
 from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
-from core.run.replay import ReplayOptions, ReplayTo
-from ui import data
+from core.run.replay import ReplayDestination, ReplayOptions
+from ui import changes, data
 from ui.access import may
 from ui.components import charts
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
-from ui.components.runner_requests import ask, progress
+from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, subject, verdict_word
@@ -250,7 +250,7 @@ def _cancel(run: Run) -> None:
         st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
         return
     if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("operator"), key="cancel"):
-        ask("cancel", job=run.job, run_id=run.run_id)
+        changes.cancel(run.run_id)
         st.rerun()
 
 
@@ -289,7 +289,7 @@ def _confirm_replay(run: Run, *, rejects_only: bool) -> None:
         if error:
             problem(error)
         if st.button(t("Yes, send"), key="confirm_replay", disabled=error is not None):
-            ask("replay", job=run.job, run_id=run.run_id, args={"rejects_only": rejects_only, "to": to})
+            follow(changes.replay(run.run_id, rejects_only=rejects_only, to=to))
             st.session_state.pop(_REPLAYING, None)
             st.rerun()
 
@@ -306,18 +306,18 @@ def _reads_otherwise(choice: ReplayOptions) -> str:
     )
 
 
-def _where_to(choice: ReplayOptions) -> ReplayTo:
+def _where_to(choice: ReplayOptions) -> ReplayDestination:
     """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
     if not choice.differs:
         return "run"
     own, now = choice.own, choice.of_job
     of_run = _named(own.topic, own.cluster.name) if own else _named(choice.run.topic, choice.run.cluster)
     of_job = _named(now.topic, now.cluster.name) if now else t("a file, or nowhere")
-    words: dict[ReplayTo, str] = {
+    words: dict[ReplayDestination, str] = {
         "run": t("where this run was sent: {place}", place=of_run),
         "job": t("where its job sends now: {place}", place=of_job),
     }
-    chosen: ReplayTo = st.radio(t("Send to"), list(words), format_func=lambda to: words[to], key="replay_to")
+    chosen: ReplayDestination = st.radio(t("Send to"), list(words), format_func=lambda to: words[to], key="replay_to")
     return chosen
 
 

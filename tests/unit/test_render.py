@@ -1,4 +1,4 @@
-"""What people read on the terminal: the answer first, then the facts; the same numbers for programs."""
+"""Lines for the terminal: the answer first, then the facts; the JSON documents have the same numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.render import error_document, error_lines, run_document, run_lines, runs_table, send_lines, summary_lines
+from core.cli.documents import run_document
+from core.cli.output import error_document, error_lines
+from core.cli.render import run_lines, runs_table, send_lines, summary_lines
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text
 from core.model.run import PartitionRange, Reject, Run

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: what a program repeats because it heard no answer is done once."""
+"""`Idempotency-Key`: a request that a program repeats because it got no answer is carried out once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fastapi import Header
 from starlette.responses import JSONResponse, Response
 
 from core.errors import ConfigError, DeliveryTimeout, LedgerBusy, PsttError, RetriesExhausted
-from core.records.accounts import Caller
 from core.records.idempotency import Earlier, IdempotentAnswers, fingerprint
+from core.records.rights import Caller
 from core.workspace.paths import Workspace
 from ui.api.problems import PROBLEM, Refused, problem_document, status_of
 from ui.api.workspace import now
 
-__all__ = ["IdempotencyKey", "once"]
+__all__ = ["IdempotencyKey", "idempotent"]
 
 IdempotencyKey = Annotated[
     str | None,
@@ -29,13 +29,13 @@ IdempotencyKey = Annotated[
         examples=["2026-01-17-evening-run"],
     ),
 ]
-UNDER_WAY = timedelta(minutes=10)
-"""What has not answered for so long will not: its process has ended."""
+IN_PROGRESS = timedelta(minutes=10)
+"""A request that has not ended after so long never will: its process has ended."""
 UNKNOWN_OUTCOME = (DeliveryTimeout, RetriesExhausted)
-"""The message may be on the topic: doing it again by itself could send it twice."""
+"""The message may be on the topic: an automatic retry could send it twice."""
 
 
-def once(
+def idempotent(
     workspace: Workspace,
     caller: Caller,
     key: str | None,
@@ -43,15 +43,15 @@ def once(
     document: Mapping[str, Any],
     do: Callable[[], tuple[int, dict[str, Any], dict[str, str]]],
 ) -> Response:
-    """Does it, or gives the answer that the same request got before.
+    """Carries a request out, or returns the answer that the same request got before.
 
     Args:
-        workspace: Whose ledger keeps the answers.
-        caller: Whose key it is.
-        key: None: it is done each time.
+        workspace: The workspace, whose ledger stores the answers.
+        caller: The owner of the key.
+        key: None: the request is carried out each time.
         what: The route with its names.
-        document: What was asked for.
-        do: Gives status, answer and headers.
+        document: The body.
+        do: Carries it out. Returns status, answer and headers.
     """
     if key is None:
         status, answer, headers = do()
@@ -79,7 +79,7 @@ def _replayed(earlier: Earlier) -> Response:
             HTTPStatus.UNPROCESSABLE_ENTITY,
             ConfigError("this Idempotency-Key was used for another request", remedy="use a new key for a new request"),
         )
-    if earlier.status is None and now() - earlier.begun_at < UNDER_WAY:
+    if earlier.status is None and now() - earlier.begun_at < IN_PROGRESS:
         raise Refused(
             HTTPStatus.CONFLICT,
             LedgerBusy("the first request with this Idempotency-Key is under way", remedy="ask again in a moment"),

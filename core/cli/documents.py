@@ -1,0 +1,296 @@
+"""The JSON documents that `--json` prints; REST answers with the same document of a run.
+
+Times are ISO 8601 in UTC, sizes bytes, durations seconds unless a key ends in `_ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from core.clock import iso_utc
+from core.model.run import Reject, Run, Verification
+from core.run.preview import file_rows
+
+if TYPE_CHECKING:
+    from core.admin.check import Problem
+    from core.admin.demo import DemoReadBack
+    from core.files.parity import Parity
+    from core.model.check_result import CheckResult
+    from core.model.query import Query
+    from core.model.run import Plan
+    from core.notify.outbox import Incident, OutboxMessage
+    from core.records.metrics import SyncResult
+    from core.records.scheduled_runs import ScheduledRun
+    from core.run.execute import DryRun
+    from core.run.preview import Preview
+    from core.scheduler.commands import Backfilled
+    from core.workspace.settings import SettingRow
+
+
+__all__ = [
+    "alert_document",
+    "backfill_document",
+    "check_results_document",
+    "demo_document",
+    "dry_run_document",
+    "parity_document",
+    "preview_document",
+    "problems_document",
+    "query_document",
+    "rebuilt_document",
+    "reject_reasons",
+    "run_document",
+    "scheduled_run_document",
+    "send_document",
+    "settings_document",
+    "verification_document",
+]
+
+
+def reject_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
+    """Counts rejects by column and reason, the most frequent first."""
+    groups: dict[str, int] = {}
+    for reject in rejects:
+        text = f"{reject.column}: {reject.reason}" if reject.column else reject.reason
+        groups[text] = groups.get(text, 0) + 1
+    return dict(sorted(groups.items(), key=lambda item: -item[1]))
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """Returns everything that the ledger knows about a run."""
+    return {
+        "run_id": run.run_id,
+        "kind": run.kind,
+        "job": run.job,
+        "job_name": run.job_name,
+        "connection": run.connection,
+        "cluster": run.cluster,
+        "topic": run.topic,
+        "query": run.query,
+        "state": run.state,
+        "verdict": run.verdict,
+        "balanced": run.is_balanced,
+        "max_rejects": run.max_rejects,
+        "scheduled_at": iso_utc(run.scheduled_at),
+        "window_start": iso_utc(run.window_start) if run.window_start else None,
+        "timezone": run.timezone,
+        "attempt": run.attempt,
+        "of_run": run.of_run,
+        "asked_by": run.asked_by,
+        "parameters": dict(run.parameters),
+        "scheduled_run_id": run.scheduled_run_id,
+        "job_sha256": run.job_sha256,
+        "sql_sha256": run.sql_sha256,
+        "started_at": iso_utc(run.started_at),
+        "finished_at": iso_utc(run.finished_at) if run.finished_at else None,
+        "rows_read": run.rows_read,
+        "rows_counted": run.rows_counted,
+        "sent": run.sent,
+        "acknowledged": run.acknowledged,
+        "rejected": run.rejected,
+        "failed": run.failed,
+        "retried": run.retried,
+        "bytes": run.bytes,
+        "duration_s": round(run.duration_s, 3),
+        "rate_per_s": round(run.rate_per_s, 1),
+        "latency_ms": {
+            "avg": None if run.latency_avg_ms is None else round(run.latency_avg_ms, 1),
+            "p50": run.latency_p50_ms,
+            "p90": run.latency_p90_ms,
+            "p99": run.latency_p99_ms,
+        },
+        "partitions": [
+            {
+                "topic": p.topic,
+                "partition": p.partition,
+                "first_offset": p.first_offset,
+                "last_offset": p.last_offset,
+                "count": p.count,
+            }
+            for p in run.partitions
+        ],
+        "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
+        "warnings": list(run.warnings),
+        "verification": verification_document(run.verification, most=0) if run.verification else None,
+        "error": None
+        if run.error_class is None
+        else {
+            "class": run.error_class,
+            "retriable": bool(run.error_retriable),
+            "text": run.error_text,
+            "remedy": run.error_remedy,
+        },
+    }
+
+
+def verification_document(found: Verification, most: int = 1_000) -> dict[str, Any]:
+    """Returns the answer of a verification, with its first `most` wrong messages."""
+    return {
+        "run_id": found.run_id,
+        "checked_at": iso_utc(found.checked_at),
+        "mode": found.mode,
+        "answer": found.answer,
+        "acknowledged": found.acknowledged,
+        "found": found.found,
+        "missing": found.missing,
+        "other_content": found.other_content,
+        "duplicates": found.duplicates,
+        "not_verifiable": found.not_verifiable,
+        "reason": found.reason,
+        "duration_s": round(found.duration_s, 3),
+        "rate_per_s": round(found.acknowledged / found.duration_s, 1) if found.duration_s else 0.0,
+    } | ({"messages": [asdict(unlike) for unlike in found.listed[:most]]} if most else {})
+
+
+def scheduled_run_document(scheduled_run: ScheduledRun, run: Run | None) -> dict[str, Any]:
+    """Returns one scheduled run, with the state and the verdict of its newest run."""
+    return {
+        "scheduled_run_id": scheduled_run.scheduled_run_id,
+        "job": scheduled_run.job,
+        "kind": scheduled_run.kind,
+        "scheduled_at": iso_utc(scheduled_run.scheduled_at),
+        "state": scheduled_run.state,
+        "reason": scheduled_run.reason,
+        "asked_by": scheduled_run.asked_by,
+        "tries": scheduled_run.tries,
+        "not_before": iso_utc(scheduled_run.not_before) if scheduled_run.not_before else None,
+        "skipped_until": iso_utc(scheduled_run.skipped_until) if scheduled_run.skipped_until else None,
+        "skipped_count": scheduled_run.skipped_count,
+        "run_id": scheduled_run.run_id,
+        "run_state": run.state if run else None,
+        "run_verdict": run.verdict if run else None,
+    }
+
+
+def send_document(send: dict[str, Any]) -> dict[str, Any]:
+    """Returns one send: where the message is, and its outcome."""
+    return {
+        "run_id": send["run_id"],
+        "job": send["job"],
+        "job_name": send["job_name"],
+        "cluster": send["cluster"],
+        "cluster_id": send["cluster_id"],
+        "bootstrap_servers": send["bootstrap_servers"],
+        "topic": send["topic"],
+        "partition": send["partition"],
+        "offset": send["offset"],
+        "key": send["key"],
+        "message_id": send["message_id"],
+        "size_bytes": send["size_bytes"],
+        "sent_at": iso_utc(send["sent_at"]),
+        "latency_ms": None if send["latency_ms"] is None else round(send["latency_ms"], 1),
+        "attempt": send["attempt"],
+        "outcome": send["status"],
+        "error": send["error"],
+    }
+
+
+def alert_document(
+    incidents: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage]
+) -> dict[str, Any]:
+    """Returns the open alerts, the messages that wait for delivery, and those sent last."""
+    return {
+        "incidents": [
+            {
+                "rule": incident.rule,
+                "subject": incident.subject,
+                "state": incident.state,
+                "since": iso_utc(incident.first_true_at),
+                "opened_at": iso_utc(incident.opened_at) if incident.opened_at else None,
+                "value": incident.value,
+                "text": incident.text,
+            }
+            for incident in incidents
+        ],
+        "waiting": [_message_document(message) for message in waiting],
+        "sent": [_message_document(message) for message in newest],
+    }
+
+
+def _message_document(message: OutboxMessage) -> dict[str, Any]:
+    return {
+        "kind": message.kind,
+        "state": message.state,
+        "channel": message.channel,
+        "recipients": list(message.recipients),
+        "delivered": list(message.delivered),
+        "refused": dict(message.refused),
+        "subject": message.subject,
+        "created_at": iso_utc(message.created_at),
+        "next_try_at": iso_utc(message.next_try_at) if message.state == "waiting" else None,
+        "sent_at": iso_utc(message.sent_at) if message.sent_at else None,
+        "tries": message.tries,
+        "last_error": message.last_error,
+    }
+
+
+def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:
+    """Returns a comparison with a file, with its first `most` differences."""
+    document = {"equal": found.is_equal, "rows": found.rows, "different_rows": found.different_rows} | asdict(found)
+    return document | {"differences": document["differences"][:most]}
+
+
+def dry_run_document(tried: DryRun) -> dict[str, Any]:
+    """Returns the run of a dry run, marked as one, with the reasons of its rejects."""
+    return run_document(tried.run) | {"dry_run": True, "reasons": reject_reasons(tried.rejects)}
+
+
+def demo_document(run: Run, topic: DemoReadBack) -> dict[str, Any]:
+    """Returns the run of the demo, with the number of messages on the topic and one of them."""
+    example = {"key": topic.key, "headers": topic.headers, "value": topic.value}
+    return run_document(run) | {"topic_count": topic.count, "example": example}
+
+
+def preview_document(plan: Plan, seen: Preview) -> dict[str, Any]:
+    """Returns the first messages of a plan, or the first rows if it writes a file; with warnings and rejects."""
+    notes = {"warnings": seen.warnings, "rejects": [asdict(reject) for reject in seen.rejects]}
+    if plan.output is None:
+        return {"messages": [asdict(message) for message in seen.messages]} | notes
+    names = [column.name for column in seen.columns]
+    return {"file": f"exports/{plan.output}", "columns": names, "rows": file_rows(seen, plan.job)} | notes
+
+
+def query_document(query: Query) -> dict[str, Any]:
+    """Returns the statements of a query as they reach the driver; `binds` is an object or an array, as the driver's."""
+    return {"steps": [{"sql": step.sql, "binds": step.binds} for step in query.steps]}
+
+
+def backfill_document(job: str, made: Backfilled) -> dict[str, Any]:
+    """Returns what a backfill planned, and how many scheduled times it left out."""
+    return {
+        "job": job,
+        "planned": len(made.scheduled_run_ids),
+        "succeeded_before": made.succeeded_before,
+        "planned_before": made.planned_before,
+        "scheduled_run_ids": list(made.scheduled_run_ids),
+    }
+
+
+def problems_document(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Returns the problems of a workspace's files; `ok` if none of them is an error."""
+    return {
+        "ok": not any(problem.severity == "error" for problem in problems),
+        "problems": [
+            {"severity": problem.severity, "text": problem.text, "where": problem.where, "remedy": problem.remedy}
+            for problem in problems
+        ],
+    }
+
+
+def check_results_document(results: Sequence[CheckResult]) -> dict[str, Any]:
+    """Returns the results of `doctor` or `health`; `ok` if none of them failed."""
+    ok = not any(result.status == "fail" for result in results)
+    return {"ok": ok, "facts": [asdict(result) for result in results]}
+
+
+def settings_document(rows: Sequence[SettingRow]) -> dict[str, Any]:
+    """Returns each setting with its origin; secrets are masked already."""
+    return {"settings": [{"name": row.name, "value": row.value, "origin": row.origin} for row in rows]}
+
+
+def rebuilt_document(made: SyncResult) -> dict[str, Any]:
+    """Returns what `metrics rebuild` read, and the segments that it could not read."""
+    counts = {"state": made.state, "segments": made.segments, "sends": made.sends}
+    return counts | {"set_aside": list(made.set_aside)}

@@ -1,0 +1,128 @@
+"""Commands for an installation: check, doctor, health, config, identity, service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import typer
+
+from core.admin.check import check as check_files
+from core.admin.diagnosis import diagnose, workspace_health
+from core.admin.os_service import Service, perform, status, steps, this_system
+from core.app import App
+from core.cli.documents import check_results_document, problems_document, settings_document
+from core.cli.options import JsonOption, WorkspaceOption, now
+from core.cli.output import print_answer, print_json, print_lines
+from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
+from core.model.check_result import CheckResult
+from core.workspace.identity import answer as keep_answer
+from core.workspace.identity import doubt, read_identity
+from core.workspace.paths import Workspace
+from core.workspace.settings import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def check(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Checks every file of the workspace and lists all problems; contacts nothing."""
+    place = Workspace.find(workspace, os.environ)
+    problems = check_files(place, os.environ)
+    if as_json:
+        print_json(problems_document(problems))
+    else:
+        print_lines(problem_lines(problems, place.root.resolve().name))
+    raise typer.Exit(2 if any(problem.severity == "error" for problem in problems) else 0)
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Contacts every database and broker, and checks disk, clock and permissions."""
+    with App.open(workspace) as opened:
+        _print_check_results(diagnose(opened, now), as_json=as_json)
+
+
+@app.command()
+def health(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Is the runner alive, and has each job succeeded in time? Exit code 1 if not: for your own monitoring."""
+    with App.open(workspace) as opened:
+        _print_check_results(workspace_health(opened, now()), as_json=as_json)
+
+
+@app.command()
+def config(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Lists each setting, its value (secrets as ***) and where it came from."""
+    with App.open(workspace) as opened:
+        rows = opened.settings.table()
+    print_json(settings_document(rows)) if as_json else print_lines(settings_lines(rows))
+
+
+@app.command()
+def identity(
+    answer: Annotated[
+        Literal["moved", "copied"] | None,
+        typer.Argument(help="moved: it is the same workspace in another place. copied: it is another one from now on."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Shows the identity under which runs of exactly_once send, or records where this workspace came from."""
+    place = Workspace.find(workspace, os.environ)
+    if answer:
+        keep_answer(place, answer, now())
+    known, question = read_identity(place), doubt(place)
+    if question:
+        raise question
+    made = f"{known.id}, at {known.place}" if known else "none yet: the first run of exactly_once makes it"
+    print_answer({"id": known.id if known else None, "answer": f"identity {made}"}, as_json)
+
+
+@app.command()
+def service(
+    action: Annotated[Literal["install", "uninstall", "start", "stop", "restart", "status"], typer.Argument()],
+    page: Annotated[bool, typer.Option("--page", help="The page instead of the runner.")] = False,
+    account: Annotated[str, typer.Option(help="install: the account that it runs as, a user or DOMAIN\\NAME$.")] = "",
+    name: Annotated[str, typer.Option(help="Another name, for a second workspace on this machine.")] = "",
+    nssm: Annotated[str, typer.Option(metavar="PROGRAM", help="Windows: where nssm.exe is.")] = "nssm",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes the runner a service that starts with this machine, or controls that service."""
+    place = Workspace.find(workspace, os.environ)
+    stop_timeout_s = load_settings(place, os.environ).PSTT_STOP_TIMEOUT_S
+    made = Service.here(place.root, page=page, account=account, stop_timeout_s=stop_timeout_s, given_name=name)
+    system = this_system()
+    planned = steps(action, made, system=system, nssm=nssm)
+    if dry_run:
+        code, lines = 0, [step.shown(system) for step in planned]
+    elif action == "status":
+        runs, word = status(made, system=system, nssm=nssm)
+        code, lines = (0, [f"✔ {made.name}: {word}"]) if runs else (1, [f"✘ {made.name}: {word}"])
+    else:
+        code, lines = 0, [*perform(planned, system), f"✔ {made.name}: {action} done"]
+    print_json({"service": made.name, "action": action, "lines": lines}) if as_json else print_lines(lines)
+    raise typer.Exit(code)
+
+
+def _print_check_results(results: Iterable[CheckResult], *, as_json: bool) -> None:
+    """Prints each result as soon as it is known, then how many there are of each kind.
+
+    Raises:
+        typer.Exit: Always: 0 nothing failed, 1 something failed, 3 a server cannot be reached.
+    """
+    seen = []
+    for result in results:
+        seen.append(result)
+        if not as_json:
+            print_lines(check_result_lines(result))
+    if as_json:
+        print_json(check_results_document(seen))
+    else:
+        print_lines([check_summary(seen)])
+    failed = [result for result in seen if result.status == "fail"]
+    raise typer.Exit(3 if any(result.unreachable for result in failed) else 1 if failed else 0)

@@ -1,0 +1,77 @@
+"""Prints what a command found: lines for people, one JSON document for programs. Errors for people go to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from loguru import logger
+
+from core.errors import ConfigError, PsttError
+
+__all__ = [
+    "error_document",
+    "error_lines",
+    "print_answer",
+    "print_json",
+    "print_lines",
+    "report_defect",
+    "report_error",
+]
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints each line as it comes."""
+    for line in lines:
+        print(line)
+
+
+def print_json(document: Any) -> None:
+    """Prints one JSON document; what JSON has no form for is printed as its text."""
+    print(json.dumps(document, ensure_ascii=False, indent=2, default=str))
+
+
+def print_answer(document: dict[str, Any], as_json: bool) -> None:
+    """Prints the document, or for people only the sentence under its key `answer`."""
+    print_json(document) if as_json else print_lines([f"✔ {document['answer']}"])
+
+
+def report_error(error: PsttError, *, as_json: bool) -> int:
+    """Prints an error, to stdout as JSON or to stderr as lines, and returns its exit code."""
+    if as_json:
+        print_json({"error": error_document(error)})
+    else:
+        for line in error_lines(error):
+            print(line, file=sys.stderr)
+    return error.exit_code
+
+
+def report_defect(error: Exception, *, as_json: bool) -> int:
+    """Prints one line about an unexpected error and logs its traceback. Returns the exit code."""
+    logger.opt(exception=error).debug("unexpected error")
+    text = f"unexpected {type(error).__name__}"
+    remedy = "this is a defect of PSTT Kafka: report it with the newest file in logs, at KAFKA_LOG_LEVEL=DEBUG"
+    return report_error(PsttError(text, remedy=remedy), as_json=as_json)
+
+
+def error_lines(error: PsttError) -> list[str]:
+    """Returns what failed, on what and why; then what to do next."""
+    lines = [f"✘ {error.text}"]
+    if error.remedy:
+        lines.append(f"  next   {error.remedy}")
+    return lines
+
+
+def error_document(error: PsttError) -> dict[str, Any]:
+    """Returns an error; with file, line and column if a file has to be fixed."""
+    document: dict[str, Any] = {
+        "class": type(error).__name__,
+        "retriable": error.is_retriable,
+        "text": error.text,
+        "remedy": error.remedy,
+    }
+    if isinstance(error, ConfigError):
+        document |= {"file": error.file.name if error.file else None, "line": error.line, "column": error.column}
+    return document
