@@ -17,7 +17,7 @@ from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
 from core.records.metrics_reader import VIEWS
 from core.workspace.paths import Workspace
-from tests.unit.test_figures import spooled as spooled_of
+from tests.unit.test_metrics_queries import spooled as spooled_of
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import NOW, holder, spooled
 
