@@ -57,7 +57,7 @@ def caller(action: Action) -> Caller:
     Raises:
         AccessRefused: The visitor has not the right that the action needs; in the visitor's language.
     """
-    visitor = access.visitor()
+    visitor = access.current_user()
     found = Caller(visitor.name, RIGHTS[visitor.role], visitor.role, is_local=visitor.is_local)
     if not found.may(action):
         only = t("only an admin may do this") if RIGHT_OF[action] == "admin" else t("only an operator may do this")
@@ -206,7 +206,7 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
-    from core.sql.query import load
+    from core.sql.parser import load
 
     return load(path, find_dialect(db_type))
 

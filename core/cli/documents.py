@@ -14,7 +14,7 @@ from core.model.run import Reject, Run, Verification
 from core.run.preview import file_rows
 
 if TYPE_CHECKING:
-    from core.admin.check import Problem
+    from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
     from core.files.parity import Parity
     from core.model.check_result import CheckResult
@@ -268,7 +268,7 @@ def backfill_document(job: str, made: Backfilled) -> dict[str, Any]:
     }
 
 
-def problems_document(problems: Sequence[Problem]) -> dict[str, Any]:
+def problems_document(problems: Sequence[Finding]) -> dict[str, Any]:
     """Returns the problems of a workspace's files; `ok` if none of them is an error."""
     return {
         "ok": not any(problem.severity == "error" for problem in problems),

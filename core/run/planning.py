@@ -21,7 +21,7 @@ from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, target_of_job
 from core.sources import database_types, find_dialect
-from core.sql.query import load
+from core.sql.parser import load
 
 __all__ = [
     "DEFAULT_TIMEZONE",

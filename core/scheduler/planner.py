@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from core.calendar.cron import Skipped, all_scheduled_times, decided
+from core.calendar.cron import SkippedTimes, all_scheduled_times, apply_catch_up
 from core.errors import ConfigError
 from core.model.job import Job
 from core.records.ledger import Ledger
@@ -170,14 +170,14 @@ class Planner:
         job, skipped, found = coming.job, [], [coming.at]
         following = coming.following
         if self._leap and coming.at <= self._leap.until:
-            skipped.append(Skipped(coming.at, self._leap.until, 0, self._leap.reason))
+            skipped.append(SkippedTimes(coming.at, self._leap.until, 0, self._leap.reason))
             found, following = [], all_scheduled_times(job, self._leap.until)
         for moment in following:
             if moment > now:
                 heapq.heappush(self._heap, _Coming(moment, next(self._numbers), coming.slug, job, following))
                 break
             found.append(moment)
-        due = decided(job, found, now, self._grace_s)
+        due = apply_catch_up(job, found, now, self._grace_s)
         told = (*skipped, *due.skipped)
         return NewScheduledRuns(coming.slug, job.overlap, due.on_time, due.missed, told, now, _calendar_of(job))
 

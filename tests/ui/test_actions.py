@@ -91,7 +91,7 @@ class Place:
         return answer
 
     def as_visitor(self) -> None:
-        visitor = access.Visitor("maria", self.role)
+        visitor = access.CurrentUser("maria", self.role)
         self.monkeypatch.setattr(access, "visitor", lambda: visitor)
         data.clear_caches()
 

@@ -10,7 +10,7 @@ from core.notify.outbox import Outbox, entry_of
 from core.notify.rules import load_alerts
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, cells, is_harmless, now, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 
 def press(app, key):
@@ -23,7 +23,7 @@ def rules(place):
 
 @pytest.fixture
 def as_operator(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("olga", "operator"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("olga", "operator"))
 
 
 def test_without_a_file_the_defaults_stand_there(worked, see):

@@ -13,7 +13,7 @@ from core.records.ledger import Ledger
 from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 from ui.components.verdict import equation, subject
 from ui.data.overview import overview_figures
 from ui.data.runs import rejects_csv
@@ -21,7 +21,7 @@ from ui.data.runs import rejects_csv
 
 @pytest.fixture
 def as_viewer(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("vera", "viewer"))
 
 
 def press(app, key):
