@@ -260,8 +260,10 @@ def test_a_running_run_can_be_cancelled(spoilt, see):
     app = see("runs", run=run.run_id)
     assert "… running" in words(app)
     press(app, "cancel")
-    (request,) = spoilt.requests()
-    assert (request.kind, request.run_id) == ("cancel", run.run_id)
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        assert ledger.run(run.run_id).cancel_asked_at is not None
+        (entry,) = ledger.audit.entries()
+    assert (entry.action, entry.object) == ("cancel", f"run {run.run_id}")
 
 
 def test_a_viewer_sees_reasons_but_no_row_and_may_ask_for_nothing(worked, see, as_viewer):

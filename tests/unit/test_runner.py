@@ -537,7 +537,7 @@ def test_a_job_that_was_never_right_does_not_run_and_is_told(stage):
     stage.go()
     (problem,) = stage.runner.problems()
     assert "this time never comes" in problem["text"]
-    assert problem["instead"] == "the job does not run until it is mended"
+    assert problem["instead"] == "the job does not run until it is fixed"
 
 
 def test_an_edit_is_picked_up_by_the_next_tick_and_a_run_keeps_what_it_began_with(stage):
