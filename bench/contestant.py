@@ -247,9 +247,11 @@ def bare_loop(app: Any, rows: int) -> dict[str, Any]:
 
 
 def reading_back(app: Any) -> dict[str, Any]:
-    (run,) = app.ledger.runs(limit=1)
+    from core.run.verify_run import verify_run
+
+    (run,) = app.ledger.history.newest(limit=1)
     started, cpu = time.perf_counter(), time.process_time()
-    found = app.verify(run.run_id, should_stop=lambda: False, now=lambda: datetime.now(UTC))
+    found = verify_run(app, run.run_id, should_stop=lambda: False, now=lambda: datetime.now(UTC))
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     if found.answer != "complete":
         sys.exit(f"{found.answer}: {found}")

@@ -48,7 +48,7 @@ def measure(folder: Path, jobs: int, minutes: int) -> list[float]:
     finally:
         stop_runner(runner)
     with App.open(folder, environment(), log=False) as app:
-        runs = {run.run_id: run for run in app.ledger.runs(None, 10_000) if run.attempt == 1}
+        runs = {run.run_id: run for run in app.ledger.history.newest(None, 10_000) if run.attempt == 1}
         app.metrics.sync()
         with app.metrics.reading() as metrics:
             first = metrics.execute("SELECT run_id, epoch_us(min(sent_at)) FROM sends GROUP BY run_id").fetchall()

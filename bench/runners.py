@@ -56,7 +56,7 @@ def measure(folder: Path, postgres: Any, kafka: Any, *, jobs: int, minutes: int,
         code = stop_runner(runner)
     with Ledger(Workspace(folder).ledger_file) as ledger:
         loaded = ledger.heartbeats.newest()
-        runs = ledger.runs("job-000")
+        runs = ledger.history.newest("job-000")
         delays = [(run.started_at - run.scheduled_at).total_seconds() for run in runs if run.attempt == 1]
         states = {f"{run.state} {run.error_text or ''}".strip() for run in runs}
     return {

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
@@ -24,6 +24,7 @@ from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 from core.run.destination import KafkaTarget
 from core.run.planning import plan_run
+from core.run.preview import Preview, preview_plan
 from core.run.row_reader import Progress
 from core.workspace.connections import Connections, load_connections
 from core.workspace.jobs import find_job
@@ -32,7 +33,6 @@ from core.workspace.settings import Settings, load_settings, read_env_file
 
 if TYPE_CHECKING:
     from core.records.metrics import Metrics
-    from core.run.preview import Preview
 
 __all__ = ["App", "open_workspace"]
 
@@ -40,60 +40,7 @@ SHOWN_REJECTS = 100_000
 """Rejects that are read to be grouped by reason; the others are only counted."""
 
 
-class _Moved:
-    """Calls of before the split; goes when the last call site is changed."""
-
-    dry_rejects: list[Reject]
-
-    def __getattr__(self, name: str) -> Any:
-        from importlib import import_module
-
-        homes = {
-            "replay_plan": ("core.run.replay", "replay_plan"),
-            "replay_choice": ("core.run.replay", "replay_options"),
-            "bootstrap_servers": ("core.run.execute", "servers_of_plan"),
-            "ask_for_run": ("core.scheduler.control", "ask_for_run"),
-            "stop_runner": ("core.scheduler.control", "stop_runner"),
-            "coming_scheduled_times": ("core.scheduler.control", "coming_scheduled_times"),
-            "past_scheduled_runs": ("core.scheduler.control", "past_scheduled_runs"),
-            "runner_note": ("core.scheduler.control", "runner_note"),
-            "cancel": ("core.scheduler.control", "cancel"),
-            "reading": ("core.run.preview", "open_reading"),
-            "stranded": ("core.run.planning", "unusable_jobs"),
-            "accept_columns": ("core.run.drift", "accept_columns"),
-            "examine": ("core.admin.diagnosis", "diagnose"),
-            "examine_database": ("core.admin.diagnosis", "diagnose_database"),
-            "examine_cluster": ("core.admin.diagnosis", "diagnose_cluster"),
-            "health": ("core.admin.diagnosis", "workspace_health"),
-            "verify": ("core.run.verify_run", "verify_run"),
-            "receipt": ("core.notify.wiring", "daily_report"),
-            "test_mail": ("core.notify.wiring", "send_test_mail"),
-            "mail_server": ("core.notify.wiring", "mail_server_of"),
-            "cluster_of": ("core.run.destination", "find_cluster"),
-            "settle_transactions": ("core.run.settling", "settle_transactions"),
-        }
-        if name not in homes:
-            raise AttributeError(name)
-        module, function = homes[name]
-        return partial(getattr(import_module(module), function), self)
-
-    def send(self, topic: str, key: str, value: str, *, cluster: str | None, caller: Any, now: datetime) -> Any:
-        from core.run.send_by_hand import send_message
-
-        return send_message(self, topic, key, value, cluster=cluster, caller=caller, now=now)
-
-    def work(self, stop: Stop, now: Callable[[], datetime], *, accept_clock: bool = False) -> None:
-        from core.scheduler.wiring import run_runner
-
-        run_runner(self, stop, now, accept_clock=accept_clock, note=self.log_problem)
-
-    def expected_rows(self, plan: Plan) -> int | None:
-        from core.run.planning import last_row_count
-
-        return last_row_count(self.ledger, plan.job.slug)
-
-
-class App(_Moved):
+class App:
     """One opened workspace. A part is opened when it is first used, and closed with the app.
 
     It is an `OpenWorkspace` (`core.records.opened`): what can be done with a workspace are functions that take one,
@@ -203,7 +150,7 @@ class App(_Moved):
 
     def rejects(self, run: Run) -> list[Reject]:
         """Returns the first 100,000 rejects of a run."""
-        return list(islice(self.ledger.rejects(run.run_id), SHOWN_REJECTS))
+        return list(islice(self.ledger.rejects.of_run(run.run_id), SHOWN_REJECTS))
 
     def plan(
         self,
@@ -220,27 +167,12 @@ class App(_Moved):
 
     def preview(self, plan: Plan, *, rows: int, timeout_s: float | None = None) -> Preview:
         """Returns the messages that a plan would send first; see `core.run.preview.preview_plan`."""
-        from core.run.preview import preview_plan
-
         return preview_plan(self, plan, rows=rows, timeout_s=timeout_s)
 
-    def execute(
-        self,
-        plan: Plan,
-        *,
-        stop: Stop,
-        now: Callable[[], datetime],
-        progress: Progress | None = None,
-        dry_run: bool = False,
-    ) -> Run:
+    def execute(self, plan: Plan, *, stop: Stop, now: Callable[[], datetime], progress: Progress | None = None) -> Run:
         """Runs a plan to its verdict; see `core.run.execute.execute`."""
-        from core.run.execute import dry_run as try_run
         from core.run.execute import execute  # loads pyarrow
 
-        if dry_run:
-            tried = try_run(self, plan, stop=stop, now=now, progress=progress)
-            self.dry_rejects = tried.rejects
-            return tried.run
         return execute(self, plan, stop=stop, now=now, progress=progress)
 
 

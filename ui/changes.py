@@ -18,10 +18,12 @@ import streamlit as st
 from core.admin import edit_files, edit_jobs
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
+from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.model.job import Job
 from core.model.query import ParameterValue
+from core.notify.wiring import send_test_mail
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import commands
 from core.sources import find_dialect
@@ -33,13 +35,13 @@ from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
-    from core.admin.doctor import Fact
     from core.kafka.topic_settings import TopicSetting
+    from core.model.check_result import CheckResult
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.smtp import DeliveryResult
     from core.run.preview import Preview
-    from core.run.replay import ReplayTo
+    from core.run.replay import ReplayDestination
     from core.sql.query import ParsedQuery
 
 __all__ = ["Draft", "Resolved", "caller", "draft"]
@@ -139,7 +141,7 @@ def run(slug: str, at: datetime | None = None, *, again: bool = False, dry_run: 
         )
 
 
-def replay(run_id: str, *, rejects_only: bool, to: ReplayTo) -> int:
+def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
     """Asks the runner to send a run again. Returns the request's number."""
     by = caller("replay")
     with data.opened() as app:
@@ -204,7 +206,7 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
-    from core.sql.query import load
+    from core.sql.parser import load
 
     return load(path, find_dialect(db_type))
 
@@ -351,20 +353,20 @@ def store_secret(reference: str, value: str) -> None:
         edit_files.save_secret(app.workspace, app.ledger, reference, value, caller=by, now=data.now())
 
 
-def test_database(name: str) -> list[Fact]:
+def test_database(name: str) -> list[CheckResult]:
     """Connects to a database. Returns what was found."""
     by = caller("test")
     with data.opened() as app:
         allow_test(app.ledger, "test", f"connection {name}", caller=by, now=data.now())
-        return list(app.examine_database(name))
+        return list(diagnose_database(app, name))
 
 
-def test_cluster(name: str | None) -> list[Fact]:
+def test_cluster(name: str | None) -> list[CheckResult]:
     """Connects to a cluster. Returns what was found."""
     by = caller("test")
     with data.opened() as app:
         allow_test(app.ledger, "test", f"cluster {app.cluster(name).name}", caller=by, now=data.now())
-        return list(app.examine_cluster(name))
+        return list(diagnose_cluster(app, name))
 
 
 def topics(name: str | None) -> list[TopicInfo]:
@@ -391,9 +393,11 @@ def topic_settings(name: str | None, topic: str) -> list[TopicSetting]:
 
 def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any]:
     """Sends one message by hand. Returns where it is stored."""
+    from core.run.send_by_hand import send_message  # loads pyarrow
+
     by = caller("send")
     with data.opened() as app:
-        return app.send(topic, key, value, cluster=cluster, caller=by, now=data.now())
+        return send_message(app, topic, key, value, cluster=cluster, caller=by, now=data.now())
 
 
 # ── alerts ────────────────────────────────────────────────────────────────────────────────────
@@ -412,7 +416,7 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
     by = caller("test mail")
     with data.opened() as app:
         allow_test(app.ledger, "test mail", "mail", caller=by, now=data.now(), after={"to": list(to)})
-        return app.test_mail(to, data.now())
+        return send_test_mail(app, to, data.now())
 
 
 # ── administration ────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from core.records.rights import Caller, require
 
 if TYPE_CHECKING:
     from core.records.ledger import Ledger
-    from core.records.metrics import Metrics, Synced
+    from core.records.metrics import Metrics, SyncResult
 
 __all__ = ["allow_test", "rebuild_metrics"]
 
@@ -41,7 +41,7 @@ def allow_test(
     ledger.audit.add(caller.name, action, object_, now, after=after)
 
 
-def rebuild_metrics(metrics: Metrics, ledger: Ledger, *, caller: Caller, now: datetime) -> Synced:
+def rebuild_metrics(metrics: Metrics, ledger: Ledger, *, caller: Caller, now: datetime) -> SyncResult:
     """Builds metrics.duckdb again from the spool.
 
     Raises:

@@ -51,7 +51,7 @@ def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: b
         ConfigError: It is too large.
         SqlError: As `python -m core check` says it, with line and column; also where it could change data.
     """
-    from core.sql.query import parse
+    from core.sql.parser import parse
 
     if len(content) > LARGEST_QUERY_BYTES:
         raise ConfigError(

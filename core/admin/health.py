@@ -78,7 +78,7 @@ def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResu
     good = next((slot for slot in reversed(slots) if slot.has_succeeded), None)
     if good is not None:
         return CheckResult("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
-    running = next((run for run in ledger.runs(job.slug, 3) if run.state == "running"), None)
+    running = next((run for run in ledger.history.newest(job.slug, 3) if run.state == "running"), None)
     if running is not None:
         return CheckResult("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
     if due.state == "waiting":
@@ -86,7 +86,7 @@ def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResu
             "warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}")
         )
     why = f" ({due.reason or NEVER_STARTED})" if due.state == "missing" else ""
-    last = ledger.last_succeeded(job.slug)
+    last = ledger.history.last_succeeded(job.slug)
     before = f"the last success is that of {_local(last, job)}" if last else "it never succeeded"
     remedy = f"python -m core runs --job {job.slug}, then run or replay it"
     return CheckResult("fail", subject, f"no success for {when}{why}; {before}", remedy)

@@ -1,6 +1,6 @@
-"""`{date-1}` and its relatives in parameter values and file names, computed from the scheduled time.
+"""Resolves templates such as `{date-1}` in parameter values and file names, from the scheduled time.
 
-They never look at the clock: a run that is caught up or repeated a week later asks for the same day.
+The clock is never read: a run that is caught up or repeated a week later asks for the same day.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from core.model.run import Reject, Run, Verification
 from core.run.preview import file_rows
 
 if TYPE_CHECKING:
-    from core.admin.check import Problem
+    from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
     from core.files.parity import Parity
     from core.model.check_result import CheckResult
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.outbox import Incident, OutboxMessage
-    from core.records.metrics import Synced
+    from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
@@ -268,7 +268,7 @@ def backfill_document(job: str, made: Backfilled) -> dict[str, Any]:
     }
 
 
-def problems_document(problems: Sequence[Problem]) -> dict[str, Any]:
+def problems_document(problems: Sequence[Finding]) -> dict[str, Any]:
     """Returns the problems of a workspace's files; `ok` if none of them is an error."""
     return {
         "ok": not any(problem.severity == "error" for problem in problems),
@@ -290,7 +290,7 @@ def settings_document(rows: Sequence[SettingRow]) -> dict[str, Any]:
     return {"settings": [{"name": row.name, "value": row.value, "origin": row.origin} for row in rows]}
 
 
-def rebuilt_document(made: Synced) -> dict[str, Any]:
+def rebuilt_document(made: SyncResult) -> dict[str, Any]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
     counts = {"state": made.state, "segments": made.segments, "sends": made.sends}
     return counts | {"set_aside": list(made.set_aside)}

@@ -49,7 +49,7 @@ def runs(
     """Lists the newest runs and their verdicts."""
     with App.open(workspace) as opened:
         slug = opened.job(job).slug if job else None
-        found = opened.ledger.runs(slug, limit)
+        found = opened.ledger.history.newest(slug, limit)
     if as_json:
         print_json({"runs": [run_document(run) for run in found]})
     else:
@@ -102,7 +102,7 @@ def rejects(
     """Lists the rows of a run that could not be sent, and why."""
     with App.open(workspace) as opened:
         found = opened.ledger.run(run)
-        rows = list(opened.ledger.rejects(found.run_id))
+        rows = list(opened.ledger.rejects.of_run(found.run_id))
     if csv:
         write_rejects(csv, rows)
     if as_json:

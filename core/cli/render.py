@@ -18,7 +18,7 @@ from core.run.preview import file_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from core.admin.check import Problem
+    from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
     from core.errors import ConfigError
     from core.files.parity import Parity
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from core.notify.outbox import Incident, OutboxMessage
     from core.notify.smtp import DeliveryResult
     from core.records.accounts import AccessToken, User
-    from core.records.metrics import Synced
+    from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
     from core.workspace.settings import SettingRow
 
-from core.calendar.cron import in_words
+from core.calendar.describe import describe_calendar
 from core.cli.documents import reject_reasons
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
@@ -304,7 +304,7 @@ def scheduled_time_lines(
     if not jobs:
         return ["no job is enabled", "  next   README: how to add a job", *failing]
     width = max(len(job.slug) for job in jobs)
-    lines = [f"{job.slug:<{width}}  {in_words(job)}, {job.timezone}" for job in jobs]
+    lines = [f"{job.slug:<{width}}  {describe_calendar(job)}, {job.timezone}" for job in jobs]
     lines += ["", *(f"{moment:%a %d %b %Y %H:%M:%S %z}  {slug}" for moment, slug in times[:most])]
     if len(times) > most:
         lines.append(f"and {len(times) - most:,} more in {days:g} days; --json lists them all")
@@ -478,7 +478,7 @@ def _by_count(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def problem_lines(problems: Sequence[Problem], workspace: str) -> list[str]:
+def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
     """Returns each problem of a workspace's files with its remedy, then how many there are."""
     lines = []
     for problem in problems:
@@ -517,7 +517,7 @@ def settings_lines(rows: Sequence[SettingRow]) -> list[str]:
     ]
 
 
-def rebuilt_lines(made: Synced) -> list[str]:
+def rebuilt_lines(made: SyncResult) -> list[str]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
     first = f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"
     return [first, *(f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]

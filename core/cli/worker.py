@@ -23,7 +23,7 @@ from core.model.job import Job
 from core.model.run import Plan
 from core.records.scheduled_runs import ScheduledRun
 from core.run.cancellation import stop_on_signals
-from core.run.replay import ReplayTo, replay_plan
+from core.run.replay import ReplayDestination, replay_plan
 from core.run.watchdog import broken_off
 from core.scheduler.processes import BUSY
 from core.sources import import_driver
@@ -98,7 +98,7 @@ def _job(opened: App, scheduled_run: ScheduledRun) -> Job:
 def _plan(opened: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], datetime]) -> Plan:
     if of_run := scheduled_run.args.get("of_run"):
         rejects_only = bool(scheduled_run.args.get("rejects_only"))
-        to: ReplayTo = "job" if scheduled_run.args.get("to") == "job" else "run"
+        to: ReplayDestination = "job" if scheduled_run.args.get("to") == "job" else "run"
         plan = replay_plan(opened, of_run, rejects_only=rejects_only, asked_by=scheduled_run.asked_by, job=job, to=to)
     else:
         params = scheduled_run.args.get("parameters") or {}

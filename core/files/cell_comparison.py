@@ -25,25 +25,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Literal
 
 from core.files.writer import Double
+from core.message.column_types import COLUMN_TYPES, CellForm
 from core.model.source import Column
 
-__all__ = ["CellComparison", "CellForm", "forms_of", "without_zeros"]
+__all__ = ["CellComparison", "forms_of", "without_zeros"]
 
-CellForm = Literal["number", "float", "moment", "time", "boolean", "json", "text", "value"]
-_FORMS: Mapping[str, CellForm] = {
-    "integer": "number",
-    "decimal": "number",
-    "float": "float",
-    "date": "moment",
-    "oracle_date": "moment",
-    "datetime": "moment",
-    "datetime_tz": "moment",
-    "time": "time",
-    "json": "json",
-    "array": "json",
-    "boolean": "boolean",
-    "unknown": "value",
-}
 EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - Excel's days have no zone
 LAST_SERIAL = 2_958_466
 """The day after 31 December 9999."""
@@ -74,7 +60,13 @@ def forms_of(columns: Sequence[Column], types: Mapping[str, str], wanted: Sequen
     """The form of each wanted column (lower-case), by its kind or what the job says under `types`."""
     overrides = {name.lower(): kind for name, kind in types.items()}
     kinds = {column.name.lower(): overrides.get(column.name.lower(), column.kind) for column in columns}
-    return [_FORMS.get(kinds[name], "text") for name in wanted]
+    return [_form_of(kinds[name]) for name in wanted]
+
+
+def _form_of(kind: str) -> CellForm:
+    if kind == "array":
+        return "json"
+    return COLUMN_TYPES[kind].form if kind in COLUMN_TYPES else "text"
 
 
 def without_zeros(text: str) -> str:

@@ -24,10 +24,11 @@ import msgspec
 import xxhash
 
 from core.errors import ConfigError, StorageFailed
-from core.files.cell_comparison import CellComparison, CellForm, forms_of, without_zeros
+from core.files.cell_comparison import CellComparison, forms_of, without_zeros
 from core.files.names import distinct_columns
 from core.files.reader import FileOptions, Table, column_name, open_table
 from core.files.writer import Cells
+from core.message.column_types import CellForm
 from core.message.envelope import Envelope
 from core.model.job import Job
 from core.model.run import Plan

@@ -6,7 +6,9 @@ A client library is imported when a publisher is opened, so an unused one costs 
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 
+from core.kafka.clients import CLIENTS
 from core.kafka.support import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.publisher import Publisher
@@ -32,13 +34,11 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
         ConfigError: The settings are incomplete, contradict each other, or ask for something that this client does not
             support.
     """
-    if cluster.client == "kafka-python-ng":
-        from core.kafka.kafka_python import KafkaPythonPublisher
-
-        return KafkaPythonPublisher(cluster, transactional_id=transactional_id, max_in_flight=max_in_flight)
-    from core.kafka.confluent import ConfluentPublisher
-
-    return ConfluentPublisher(cluster, transactional_id=transactional_id, max_in_flight=max_in_flight)
+    module, _, name = CLIENTS[cluster.client].publisher.partition(":")
+    publisher: Publisher = getattr(import_module(module), name)(
+        cluster, transactional_id=transactional_id, max_in_flight=max_in_flight
+    )
+    return publisher
 
 
 def bootstrap_servers(cluster: Cluster) -> str:

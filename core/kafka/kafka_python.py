@@ -396,23 +396,23 @@ class KafkaPythonPublisher:
 
     def prepare_once(self, control_topic: str) -> None:
         """Refuses: this client has no transactions."""
-        raise no_transactions()
+        raise no_transactions(self.cluster.client)
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
         """Refuses: this client has no transactions."""
-        raise no_transactions()
+        raise no_transactions(self.cluster.client)
 
     def begin(self) -> None:
         """Refuses: this client has no transactions."""
-        raise no_transactions()
+        raise no_transactions(self.cluster.client)
 
     def commit(self) -> None:
         """Refuses: this client has no transactions."""
-        raise no_transactions()
+        raise no_transactions(self.cluster.client)
 
     def abort(self) -> None:
         """Refuses: this client has no transactions."""
-        raise no_transactions()
+        raise no_transactions(self.cluster.client)
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
         """Returns the topics that this account may see, without Kafka's internal ones."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from core.errors import ConfigError, PsttError, RunCancelled
 from core.kafka import open_publisher
 from core.kafka.sender import Sender
 from core.model.connection import Cluster, Destination
+from core.model.percentile import percentile
 from core.model.publisher import Batch, Delivery, Publisher
 
 __all__ = [
@@ -404,20 +404,16 @@ class _Counters:
             return self._summary()
 
     def _summary(self) -> ServiceMetrics:
-        ordered = array("d", sorted(self.latencies_ms))
         total = self.sent + self.failed
-
-        def percentile(share: float) -> float | None:
-            return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
-
+        counts = Counter(self.latencies_ms)
         return ServiceMetrics(
             total_sent=self.sent,
             failed=self.failed,
             success_rate=self.sent / total if total else 1.0,
-            latency_avg_ms=sum(ordered) / len(ordered) if ordered else None,
-            latency_p50_ms=percentile(0.5),
-            latency_p90_ms=percentile(0.9),
-            latency_p99_ms=percentile(0.99),
+            latency_avg_ms=sum(self.latencies_ms) / len(self.latencies_ms) if self.latencies_ms else None,
+            latency_p50_ms=percentile(counts, 0.5),
+            latency_p90_ms=percentile(counts, 0.9),
+            latency_p99_ms=percentile(counts, 0.99),
             topics=dict(self.topics),
             recent_errors=tuple(self.errors),
         )

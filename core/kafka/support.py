@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.errors import ConfigError
+from core.kafka.clients import CLIENTS
 from core.kafka.security import require_complete
 from core.model.connection import Cluster
 
@@ -10,6 +11,7 @@ __all__ = ["refuse_unsupported"]
 
 MAX_IDEMPOTENT_REQUESTS = 5
 """Brokers remember the order of the last five requests of an idempotent producer."""
+_IDEMPOTENT = next(name for name, client in CLIENTS.items() if client.is_idempotent)
 
 
 def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None:
@@ -23,8 +25,8 @@ def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None
         ConfigError: With the reason and what to set.
     """
     require_complete(cluster)
-    if cluster.client == "kafka-python-ng":
-        _refuse_for_kafka_python(cluster, transactional)
+    if not CLIENTS[cluster.client].is_idempotent:
+        _refuse_idempotence(cluster, transactional)
     elif transactional and not cluster.enable_idempotence:
         raise ConfigError(
             'delivery "exactly_once" needs an idempotent producer',
@@ -41,23 +43,23 @@ def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None
         )
 
 
-def _refuse_for_kafka_python(cluster: Cluster, transactional: bool) -> None:
+def _refuse_idempotence(cluster: Cluster, transactional: bool) -> None:
     if transactional:
-        raise no_transactions()
+        raise no_transactions(cluster.client)
     if cluster.enable_idempotence:
         raise ConfigError(
-            "KAFKA_CLIENT=kafka-python-ng cannot send with KAFKA_ENABLE_IDEMPOTENCE=true",
+            f"KAFKA_CLIENT={cluster.client} cannot send with KAFKA_ENABLE_IDEMPOTENCE=true",
             why="that client has no idempotent producer: an acknowledgement that comes late makes a second record",
-            remedy="set KAFKA_ENABLE_IDEMPOTENCE=false and accept repeated records, or KAFKA_CLIENT=confluent",
+            remedy=f"set KAFKA_ENABLE_IDEMPOTENCE=false and accept repeated records, or KAFKA_CLIENT={_IDEMPOTENT}",
             key="KAFKA_ENABLE_IDEMPOTENCE",
         )
 
 
-def no_transactions() -> ConfigError:
-    """Returns the error for exactly-once delivery with kafka-python-ng."""
+def no_transactions(client: str) -> ConfigError:
+    """Returns the error for exactly-once delivery with a client that has no transactions."""
     return ConfigError(
-        'delivery "exactly_once" cannot be had with KAFKA_CLIENT=kafka-python-ng',
+        f'delivery "exactly_once" cannot be had with KAFKA_CLIENT={client}',
         why="that client has no transactions",
-        remedy="set KAFKA_CLIENT=confluent",
+        remedy=f"set KAFKA_CLIENT={_IDEMPOTENT}",
         key="KAFKA_CLIENT",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
 from core.message.cells import (
     CannotEncode,
@@ -50,7 +50,9 @@ from core.message.vectorized import (
 from core.model.job import TypeOverride
 from core.model.source import Column, ColumnType
 
-__all__ = ["COLUMN_TYPES", "Encoders", "cell_encoder", "column_encoder"]
+__all__ = ["COLUMN_TYPES", "CellForm", "Encoders", "cell_encoder", "column_encoder"]
+
+CellForm = Literal["number", "float", "moment", "time", "boolean", "json", "text", "value"]
 
 SAFE_INTEGER = 2**53
 """Readers that hold numbers as doubles (JavaScript, jq) are exact up to here."""
@@ -64,32 +66,53 @@ class Encoders:
     """For one value, which is never None."""
     column: ColumnEncoder | None = None
     """For all values of a block at once; None: each value is encoded by `cell`."""
+    form: CellForm = "text"
+    """How `parity` compares it with the cell of a file."""
 
 
+# The comment of each entry says which values a source may return for the type.
 COLUMN_TYPES: dict[ColumnType, Encoders] = {
-    "integer": Encoders(integer, exactly(int)),
-    "decimal": Encoders(decimal_number, first_of(raw_numbers, exactly(int))),
-    "float": Encoders(finite_float, finite_floats),
-    "date": Encoders(iso_date_or_datetime, first_of(text_column(are_dates, list), converted(date, date.isoformat))),
-    "oracle_date": Encoders(oracle_date),
+    # int
+    "integer": Encoders(integer, exactly(int), "number"),
+    # Decimal, int, or str with the exact digits: "-12.50", also "NaN" and "Infinity", which are rejected
+    "decimal": Encoders(decimal_number, first_of(raw_numbers, exactly(int)), "number"),
+    # float; NaN and infinities are rejected
+    "float": Encoders(finite_float, finite_floats, "float"),
+    # date, or ISO text "YYYY-MM-DD"; text out of range such as "infinity" is rejected
+    "date": Encoders(
+        iso_date_or_datetime, first_of(text_column(are_dates, list), converted(date, date.isoformat)), "moment"
+    ),
+    # naive datetime: a date that carries a time
+    "oracle_date": Encoders(oracle_date, None, "moment"),
+    # naive datetime, or ISO text with a space or T between date and time
     "datetime": Encoders(
         iso_datetime,
         first_of(
             text_column(are_datetimes, with_six_digits),
             converted(datetime, lambda v: v.isoformat("T", "microseconds")),
         ),
+        "moment",
     ),
-    "datetime_tz": Encoders(iso_datetime_with_offset, text_column(are_utc_datetimes, utc_with_six_digits)),
-    "time": Encoders(iso_time),
+    # aware datetime, or ISO text with an offset
+    "datetime_tz": Encoders(iso_datetime_with_offset, text_column(are_utc_datetimes, utc_with_six_digits), "moment"),
+    # time, or ISO text; with an offset if the type has one
+    "time": Encoders(iso_time, None, "time"),
+    # timedelta, (years, months), or ISO 8601 text "P1Y2MT3.5S"
     "interval": Encoders(iso_interval),
+    # str
     "text": Encoders(as_text, exactly(str)),
+    # str, padded as the database returned it
     "char": Encoders(as_text, exactly(str)),
+    # bytes
     "bytes": Encoders(as_bytes, exactly(bytes)),
-    "json": Encoders(json_value),
-    "boolean": Encoders(as_boolean, exactly(bool)),
-    "unknown": Encoders(untyped, first_of(exactly(str, int, bool, bytes), finite_floats)),
+    # str or bytes of JSON text, which is checked once, or a Python structure
+    "json": Encoders(json_value, None, "json"),
+    # bool
+    "boolean": Encoders(as_boolean, exactly(bool), "boolean"),
+    # anything: only str, int, bool, bytes and finite floats pass, the rest is rejected with its type named
+    "unknown": Encoders(untyped, first_of(exactly(str, int, bool, bytes), finite_floats), "value"),
 }
-"""Arrays are not listed: their elements are of one of these types."""
+"""`array` is not listed: lists, nested ones included, whose elements are of one of these types."""
 
 
 def cell_encoder(column: Column, override: TypeOverride | None, decimals: str) -> CellEncoder:

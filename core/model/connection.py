@@ -72,7 +72,6 @@ class DatabaseConnection:
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
-ClientName = Literal["confluent", "kafka-python-ng"]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -90,7 +89,8 @@ class Cluster:
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     default_topic: str = "pstt-data"
-    client: ClientName = "confluent"
+    client: str = "confluent"
+    """A name of the registry `core.kafka.clients`."""
     compression_type: Compression = "snappy"
     batch_size_bytes: int = 16384
     linger_ms: int = 10

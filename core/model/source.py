@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from core.model.check_result import CheckResult
 from core.model.dialect import Dialect
@@ -14,43 +14,11 @@ from core.model.query import Step
 
 __all__ = ["Column", "ColumnType", "Reading", "Rows", "Source"]
 
-# What a column holds, whatever the database calls it. The envelope knows one JSON form for each.
-#
-# kind         values a source may hand over (None always may)
-# integer      int
-# decimal      Decimal, int, or str with the exact digits ("-12.50", also "NaN", "Infinity")
-# float        float (NaN and infinities too: the envelope rejects them)
-# date         date, or ISO text "YYYY-MM-DD" (also out-of-range text such as "infinity": rejected)
-# oracle_date  naive datetime: a date that carries a time
-# datetime     naive datetime, or ISO text with a space or T between date and time
-# datetime_tz  aware datetime, or ISO text with an offset
-# time         time, or ISO text; with an offset where the type has one
-# interval     timedelta, (years, months) of Oracle, or ISO 8601 text "P1Y2MT3.5S"
-# text         str
-# char         str, padded as the database gave it
-# bytes        bytes
-# json         str or bytes of JSON text, which is looked at once, or a Python structure
-# array        list, nested lists included; the elements are of `Column.element`
-# boolean      bool
-# unknown      anything: only str, int and bool pass, the rest is rejected with its type named
-ColumnType = Literal[
-    "integer",
-    "decimal",
-    "float",
-    "date",
-    "oracle_date",
-    "datetime",
-    "datetime_tz",
-    "time",
-    "interval",
-    "text",
-    "char",
-    "bytes",
-    "json",
-    "array",
-    "boolean",
-    "unknown",
-]
+ColumnType = str
+"""What a column holds, whatever the database calls it: a name in `core.message.column_types.COLUMN_TYPES`, or `array`.
+
+That table also says which values a source may return for each; None always may be returned.
+"""
 
 
 @dataclass(frozen=True, slots=True)

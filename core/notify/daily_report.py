@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from core.clock import iso_utc
 from core.formatting import local_time, ms_text, size_text, verdict
 from core.model.job import Job
+from core.model.percentile import percentile
 from core.model.run import Run, RunFile, Verdict
 from core.model.verdict import LOOKS
 from core.notify.notification import Notification, NotificationTable
@@ -20,7 +21,7 @@ from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
 from core.records.outcomes import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days, with_gone
 
-__all__ = ["JobDay", "Receipt", "TopicDay", "make_receipt", "percentile", "receipt_document", "receipt_notice"]
+__all__ = ["JobDay", "Receipt", "TopicDay", "make_receipt", "receipt_document", "receipt_notice"]
 
 WIDEST_ZONES = timedelta(hours=26)
 """So far apart are two zones at most."""
@@ -171,16 +172,6 @@ def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicDay, ...]:
             )
         )
     return tuple(found)
-
-
-def percentile(counts: Mapping[float, int], share: float) -> float | None:
-    """The value that `share` (0 to 1) of them did not exceed; None: there are none."""
-    total, seen = sum(counts.values()), 0
-    for value in sorted(counts):
-        seen += counts[value]
-        if seen >= share * total:
-            return value
-    return None
 
 
 _SIGNS = "✘…◐✔–"

@@ -21,9 +21,10 @@ from zoneinfo import ZoneInfo
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.model.job import Job
+from core.model.percentile import percentile
 from core.model.run import Run
 from core.notify.alert_messages import alert_notice, failure_notice, over_notice, success_notice
-from core.notify.daily_report import make_receipt, percentile, receipt_notice
+from core.notify.daily_report import make_receipt, receipt_notice
 from core.notify.outbox import MAIL, Change, Incident, MessageKind, Outbox, entry_of
 from core.notify.rules import AlertFile, Rule, default_alerts, load_alerts
 from core.records.damaged_segments import damaged_segments

@@ -1,6 +1,6 @@
-"""Column drift: the columns of each job's result are remembered, so that a changed source is met before the first message.
+"""Column drift: the columns of each job's result are stored, so that a changed source is noticed before the first message.
 
-A column that has gone, come or changed its kind changes what every reader of the topic gets. The order does not: JSON
+A column that was removed, added or changed its kind changes what every reader of the topic gets. The order does not: JSON
 has none. Nor does a length (`varchar(20)` → `varchar(30)`), which readers never see.
 """
 
@@ -24,7 +24,7 @@ Columns = list[tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is different."""
+    """The differences between two results."""
 
     gone: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -41,13 +41,13 @@ class Drift:
 
 
 def drift_between(before: Columns, after: Columns) -> Drift:
-    """The difference; names are compared whatever their case, as everywhere in a job."""
+    """Returns the difference; names compare in any case, as everywhere in a job."""
     old, new = ({name.lower(): (name, kind, type_) for name, kind, type_ in shape} for shape in (before, after))
     return Drift(
         tuple(f"{name} ({type_})" for key, (name, _, type_) in old.items() if key not in new),
         tuple(f"{name} ({type_})" for key, (name, _, type_) in new.items() if key not in old),
         tuple(
-            f"{new[key][0]} ({_told(old[key], new[key])})"
+            f"{new[key][0]} ({_change_text(old[key], new[key])})"
             for key in old.keys() & new.keys()
             if old[key][1] != new[key][1] and not _has_gained_its_type(old[key], new[key])
         ),
@@ -55,7 +55,7 @@ def drift_between(before: Columns, after: Columns) -> Drift:
 
 
 def _has_gained_its_type(old: tuple[str, str, str], new: tuple[str, str, str]) -> bool:
-    """Whether an SQLite column taken by value now has its declared type, and the same JSON as before.
+    """Returns whether an SQLite column that was typed by its values now has its declared type, and the same JSON.
 
     Until 1.0.4 an alias of such a column had no type.
     """
@@ -68,40 +68,40 @@ def gained_types(before: Columns, after: Columns) -> bool:
     return any(_has_gained_its_type(column, now[column[0].lower()]) for column in before)
 
 
-def _told(old: tuple[str, str, str], new: tuple[str, str, str]) -> str:
+def _change_text(old: tuple[str, str, str], new: tuple[str, str, str]) -> str:
     if old[2] != new[2]:
         return f"{old[2]} → {new[2]}"
     return f"{old[2]}: {old[1]} → {new[1]}"
 
 
 class ColumnMemory(Store):
-    """The remembered columns of one workspace; opened as every `Store`."""
+    """The stored columns of one workspace; opened as every `Store`."""
 
     sql_file: ClassVar[str] = "columns.sql"
 
     def remembered(self, job: str) -> Columns | None:
-        """The columns that its runs may have; None: no run has had any."""
+        """Returns the accepted columns of a job; None: no run has read any."""
         rows = self._rows("columns_of_job", {"job": job})
         return _shape(rows[0]["columns"]) if rows else None
 
     def found(self, job: str) -> Columns | None:
-        """The columns that a run was stopped for; None: there is nothing to accept."""
+        """Returns the columns that a run was stopped for; None: there is nothing to accept."""
         rows = self._rows("columns_of_job", {"job": job})
         return _shape(rows[0]["found"]) if rows and rows[0]["found"] else None
 
     def remember(self, job: str, shape: Columns, who: str, now: datetime) -> None:
-        """From now on these are right."""
+        """Stores the accepted columns of a job."""
         self._write("accept_columns", {"job": job, "columns": json.dumps(shape), "who": who, "now": iso_utc(now)})
 
     def note(self, job: str, found: Columns | None, now: datetime) -> None:
-        """Keeps what a run was stopped for, so that it can be accepted; None: the columns are right again."""
+        """Stores the columns that a run was stopped for, so that they can be accepted; None: the columns match again."""
         if found is None:
             self._write("forget_found_columns", {"job": job})
         else:
             self._write("note_found_columns", {"job": job, "found": json.dumps(found), "now": iso_utc(now)})
 
     def accept(self, job: Job, who: str, now: datetime) -> tuple[Columns, Columns]:
-        """The columns that a run was stopped for are right from now on; what stood before, and what stands now.
+        """Accepts the columns that a run was stopped for; returns those accepted before and those accepted now.
 
         Raises:
             ConfigError: No run of the job was stopped for its columns.

@@ -1,6 +1,6 @@
-"""Segments of the spool that cannot be read: recognised before they are used, set aside, listed for those who tell people.
+"""Finds segments of the spool that cannot be read, moves them to `.pstt/spool/damaged/`, and lists them.
 
-One of them must not keep all others from being read. What is set aside stays on disk, below `.pstt/spool/damaged/`.
+One damaged segment must not prevent the others from being read.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ OURS = frozenset("run_id job topic partition offset key message_id size_bytes la
 
 @dataclass(frozen=True, slots=True)
 class DamagedSegment:
-    """A segment that was set aside."""
+    """A segment that was moved to `damaged/`."""
 
     name: str
     set_aside_at: datetime
 
 
 def damaged_segments(spool_dir: Path) -> list[DamagedSegment]:
-    """What was set aside and is still there, by name."""
+    """Returns the segments in `damaged/`, by name."""
     found = []
     try:
         for path in (spool_dir / FOLDER).iterdir():
-            changed_s = path.lstat().st_ctime  # on Windows when the file was made, which is close enough
+            changed_s = path.lstat().st_ctime  # on Windows the creation time, which is close enough
             found.append(DamagedSegment(path.name, datetime.fromtimestamp(changed_s, UTC)))
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -47,15 +47,15 @@ def damaged_segments(spool_dir: Path) -> list[DamagedSegment]:
 
 
 def damage_of(db: duckdb.DuckDBPyConnection, segment: Path, *, whole: bool) -> str:
-    """Why a segment cannot be read; empty where it can, and where it has gone meanwhile.
+    """Returns why a segment cannot be read; empty where it can be read, or has been removed meanwhile.
 
     Args:
         db: Any connection.
         segment: The file.
-        whole: Read every value (12 ms for 50,000 sends), not only what the file says about itself.
+        whole: Read every value (12 ms for 50,000 sends), not only the metadata of the file.
 
     Raises:
-        StorageFailed: This account may not read the file, which says nothing about what is in it.
+        StorageFailed: This account may not read the file, which does not mean that it is damaged.
     """
     import duckdb
 
@@ -88,13 +88,13 @@ def damage_of(db: duckdb.DuckDBPyConnection, segment: Path, *, whole: bool) -> s
 
 
 def set_aside(segment: Path) -> bool:
-    """Moves a segment below `damaged/`; whether it is out of the way. A disk that cannot be written leaves it where it is."""
+    """Moves a segment to `damaged/`. Returns False where the disk cannot be written; the segment then stays."""
     folder = segment.parent / FOLDER
     try:
         folder.mkdir(exist_ok=True)
         names = (f"{segment.name}{f'.{n}' if n else ''}" for n in count())
         segment.rename(next(folder / name for name in names if not (folder / name).exists()))
-    except FileNotFoundError:  # another process was faster
+    except FileNotFoundError:  # another process has moved it
         return True
     except OSError:
         return False
@@ -102,5 +102,5 @@ def set_aside(segment: Path) -> bool:
 
 
 def quoted(path: Path) -> str:
-    """A path as it stands in a text of SQL."""
+    """Returns a path as the content of an SQL string literal."""
     return str(path).replace("'", "''")

@@ -1,4 +1,4 @@
-"""The same request with the same Idempotency-Key is carried out once; who repeats it gets the first answer, for 24 hours."""
+"""Executes a request with the same Idempotency-Key once; a repeated request gets the first answer, for 24 hours."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ KEPT = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What is known of an earlier request with that key."""
+    """An earlier request with the same key."""
 
     is_same: bool
-    """It asked for the same."""
+    """It had the same content."""
     begun_at: datetime
     status: int | None
-    """None: it is under way, or its process ended in the middle, so that nobody knows what it did."""
+    """HTTP status of the answer. None: it is running, or its process ended before the answer, so its effect is not known."""
     answer: Any = None
 
 
 def fingerprint(what: str, document: Mapping[str, Any]) -> str:
-    """Tells one request from another."""
+    """Returns the SHA-256 of a request's content."""
     text = json.dumps([what, document], sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class IdempotentAnswers(Store):
-    """Keys and answers of one workspace; opened as every `Store`."""
+    """The keys and answers of one workspace."""
 
     sql_file: ClassVar[str] = "idempotency.sql"
 
     def begin(self, who: str, key: str, request_sha256: str, now: datetime) -> Earlier | None:
-        """Takes the key for this request; None: it is the first one, and has to be carried out.
+        """Takes the key for this request. Returns the earlier request with that key, or None when this is the first.
 
         Args:
-            who: Whose key it is; two programs may use the same.
-            key: As it was given.
+            who: The owner of the key; two programs may use the same key.
+            key: The Idempotency-Key header.
             request_sha256: `fingerprint`.
             now: The clock.
         """
@@ -63,10 +63,10 @@ class IdempotentAnswers(Store):
         )
 
     def keep(self, who: str, key: str, status: int, answer: Any) -> None:
-        """Keeps the answer, to be given again."""
+        """Stores the answer for repeated requests."""
         text = json.dumps(answer, ensure_ascii=True, default=str)
         self._write("keep", {"who": who, "key": key, "status": status, "answer": text})
 
     def forget(self, who: str, key: str) -> None:
-        """Nothing was done: the key may be used again."""
+        """Deletes a key whose request had no effect, so that it can be used again."""
         self._write("forget", {"who": who, "key": key})

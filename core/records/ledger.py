@@ -1,6 +1,6 @@
-"""What happened: one row a run, one a rejected row, kept so that no crash, second process or reader can change it.
+"""The ledger: one row for each run, written so that no crash, second process or reader can change it.
 
-The sends themselves are in the spool (`core.records.spool`), since there are a thousand times more of them.
+The sends are stored in the spool (`core.records.spool`), since there are a thousand times more of them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import platform
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -21,18 +21,19 @@ import psutil
 from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
-from core.model.run import PartitionRange, Reject, Run, RunFile, Verification, VerificationProblem
+from core.model.run import PartitionRange, Run, RunFile, Verification
 from core.records.audit import AuditTrail
 from core.records.connections_versions import ConnectionsVersions
 from core.records.job_versions import JobVersions
+from core.records.rejects import Rejects
 from core.records.requests import Requests
+from core.records.run_history import RunHistory, run_from_row
 from core.records.runner_status import BrokerSamples, Heartbeats
 from core.records.scheduled_runs import ScheduledRuns
 from core.records.store import Store
 from core.workspace.process import is_running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from core.model.job import Job
@@ -43,7 +44,7 @@ __all__ = ["Ledger", "Outcome"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: what `finish` writes. Times in seconds and milliseconds as named, sizes in bytes."""
+    """The result of a run, as `Ledger.finish` writes it. Times in seconds or milliseconds as named, sizes in bytes."""
 
     state: str
     rows_read: int = 0
@@ -62,7 +63,7 @@ class Outcome:
     partitions: tuple[PartitionRange, ...] = ()
     error: PsttError | None = None
     latency_counts: Mapping[str, int] = field(default_factory=dict)
-    """Latency in ms to two digits → messages: what percentiles over several runs are told from."""
+    """Latency in ms to two digits → messages; percentiles over several runs are computed from it."""
     files: tuple[RunFile, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -75,6 +76,8 @@ class Ledger(Store):
 
     def __init__(self, file: Path) -> None:
         super().__init__(file)
+        self.history = RunHistory(self)
+        self.rejects = Rejects(self)
         self.scheduled_runs = ScheduledRuns(self)
         self.requests = Requests(self)
         self.heartbeats = Heartbeats(self)
@@ -88,10 +91,12 @@ class Ledger(Store):
         return super()._prepared(db)
 
     def start(self, plan: Plan, now: datetime) -> Run:
-        """Writes that the run has begun, before anything is read or sent; its fire is taken in the same transaction.
+        """Writes that a run has begun, before anything is read or sent.
+
+        Its scheduled run becomes `running` in the same transaction.
 
         Raises:
-            LedgerBusy: The fire is not planned any more: another process took it, or it was cancelled.
+            LedgerBusy: The scheduled run is no longer planned: another process took it, or it was cancelled.
         """
         row = {
             "kind": plan.kind,
@@ -128,7 +133,7 @@ class Ledger(Store):
         job_sha256: str,
         asked_by: str,
     ) -> Run:
-        """Writes the verdict of a fire that failed before it could become a run: a file is wrong, a secret missing."""
+        """Writes the failed run of a scheduled run that could not start: a file is wrong, or a secret is missing."""
         row = {
             "kind": "job",
             "job": job.slug,
@@ -168,14 +173,14 @@ class Ledger(Store):
             claim = {"scheduled_run_id": row["scheduled_run_id"], "run_id": run_id}
             if self._db.execute(self._sql["claim_scheduled_run"], claim).rowcount != 1:
                 raise LedgerBusy(
-                    f"fire {row['scheduled_run_id']} of job {row['job']} is not planned any more",
+                    f"scheduled run {row['scheduled_run_id']} of job {row['job']} is not planned any more",
                     why="another process took it, or somebody cancelled it",
                     remedy="python -m core runs shows what became of it",
                 )
         return run_id
 
     def place(self, run_id: str, topic: TopicState) -> None:
-        """Writes which topic of which cluster a run sends to, by what no renaming changes."""
+        """Writes the ids of the cluster and topic that a run sends to, which no renaming changes."""
         place = {
             "run_id": run_id,
             "cluster_id": topic.cluster_id,
@@ -185,7 +190,7 @@ class Ledger(Store):
         self._write("place_run", place)
 
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
-        """Writes the verdict and the offsets in one transaction."""
+        """Writes the verdict, the offsets and the files of a run in one transaction."""
         error = outcome.error
         row = {
             f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in ("partitions", "files", "error")
@@ -220,48 +225,30 @@ class Ledger(Store):
         return self.run(run_id)
 
     def add_verification(self, found: Verification) -> None:
-        """Writes what reading a run back found; earlier answers stay."""
+        """Writes the result of a verification; earlier ones are kept."""
         row = asdict(found) | {"checked_at": iso_utc(found.checked_at)}
         self._write("insert_verification", row | {"listed": json.dumps(row["listed"], ensure_ascii=False)})
 
-    def add_rejects(self, run_id: str, rejects: Iterable[Reject]) -> None:
-        """Writes rejected rows; they stay also when the run fails later."""
-        rows = [
-            {
-                "run_id": run_id,
-                "row_number": r.row_number,
-                "column_name": r.column,
-                "database_type": r.database_type,
-                "reason": r.reason,
-                "key": None if r.key is None else _storable(r.key),
-                "row": None if r.row is None else _storable(json.dumps(r.row, ensure_ascii=False)),
-            }
-            for r in rejects
-        ]
-        if rows:
-            with self._translated(), self._transaction():
-                self._db.executemany(self._sql["insert_reject"], rows)
-
     def recognise(self, run_id: str, earlier: str) -> None:
-        """Writes that the rows of this run were sent by an earlier one."""
+        """Writes that the rows of this run were sent by an earlier run."""
         self._write("recognise", {"run_id": run_id, "earlier": earlier})
 
     def close_run(self, run_id: str, state: RunState, error: PsttError, now: datetime) -> Run:
-        """Writes the verdict of a run whose process did not live to do it; one that has a verdict keeps it."""
+        """Writes the verdict of a run whose process ended without one; a run that has a verdict keeps it."""
         self._write("close_run", _closing(run_id, state, error, now))
         return self.run(run_id)
 
     def ask_to_end(self, run_id: str, asked_by: str, now: datetime) -> bool:
-        """Asks the process that runs it to stop, whichever it is; whether the run was there to be asked."""
+        """Asks the process of a run to stop. Returns False if the run is not running or was asked already."""
         return bool(self._write("ask_to_end", {"run_id": run_id, "asked_by": asked_by, "asked_at": iso_utc(now)}))
 
     def asked_to_end(self, job: str) -> str | None:
-        """Who asked the run of this process to stop; None: nobody."""
+        """Returns who asked the run of this process to stop; None where no one did."""
         row = next(iter(self._rows("asked_to_end", {"pid": os.getpid(), "host": platform.node(), "job": job})), None)
         return row["cancel_asked_by"] if row else None
 
     def process_of(self, run_id: str) -> tuple[str, int, float]:
-        """Host, pid and start (Unix time) of the process that runs it."""
+        """Returns host, pid and start (Unix time) of the process of a run."""
         (row,) = self._rows("process_of", {"run_id": run_id})
         return row["host"], row["pid"], row["pid_started_at"]
 
@@ -271,11 +258,11 @@ class Ledger(Store):
         return row["host"] == platform.node() and _is_alive(row)
 
     def mark_interrupted(self, now: datetime, gone_host: str = "") -> list[Run]:
-        """Runs that are `running` in a process of this machine that is gone become `interrupted`; those runs.
+        """Marks running runs as `interrupted` whose process on this machine has ended. Returns those runs.
 
         Args:
             now: The clock.
-            gone_host: A machine, such as a container that was replaced, whose processes are known to be gone.
+            gone_host: Another machine whose processes have ended, such as a container that was replaced.
         """
         with self._translated():
             open_runs = self._db.execute(self._sql["runs_open"]).fetchall()
@@ -297,7 +284,7 @@ class Ledger(Store):
         return [self.run(row["run_id"]) for row in gone]
 
     def run(self, prefix: str) -> Run:
-        """The run whose id begins with `prefix`.
+        """Returns the run whose id begins with `prefix`.
 
         Raises:
             ConfigError: No run, or more than one, begins with it.
@@ -310,172 +297,12 @@ class Ledger(Store):
             raise ConfigError(
                 f"more than one run begins with {prefix!r}", remedy="give more characters of the run's id"
             )
-        return self._run(rows[0])
+        return run_from_row(self, rows[0])
 
     def known(self, run_id: str) -> Run | None:
-        """The run with that whole id; None: this ledger has no such run."""
+        """Returns the run with that complete id; None where this ledger has none."""
         rows = self._rows("run_of_id", {"run_id": run_id})
-        return self._run(rows[0]) if rows else None
-
-    def count_rejects(self, run_id: str) -> int:
-        """How many rejected rows of a run are kept, also of one that was broken off."""
-        (row,) = self._rows("count_rejects", {"run_id": run_id})
-        return int(row[0])
-
-    def runs(self, job: str | None = None, limit: int = 50) -> list[Run]:
-        """The newest runs first; of one job (its slug) or of all."""
-        with self._translated():
-            return [self._run(row) for row in self._db.execute(self._sql["runs"], {"job": job, "limit": limit})]
-
-    def runs_where(
-        self,
-        *,
-        job: str | None = None,
-        topic: str | None = None,
-        cluster: str | None = None,
-        states: Iterable[str] = (),
-        since: datetime | None = None,
-        until: datetime | None = None,
-        days: tuple[date, date] | None = None,
-        run_ids: Iterable[str] | None = None,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> tuple[list[Run], int]:
-        """One page of the runs, the newest first, and how many there are in all.
-
-        Args:
-            job: Its slug; None: all.
-            topic: Where they sent to; None: anywhere.
-            cluster: The cluster's name at that time; None: any.
-            states: Only these, `RunState` or `Verdict`; empty: all.
-            since: Scheduled at or after it.
-            until: Scheduled before it.
-            days: Scheduled on the first day, the last, or between them, each in the time zone of its job.
-            run_ids: Only these; None: all.
-            limit: Runs a page.
-            offset: Runs on the pages before.
-        """
-        values = {
-            "job": job,
-            "topic": topic,
-            "cluster": cluster,
-            "states": json.dumps(list(states)),
-            "since": iso_utc(since) if since else None,
-            "until": iso_utc(until) if until else None,
-            "first": str(days[0]) if days else None,
-            "last": str(days[1]) if days else None,
-            "run_ids": None if run_ids is None else json.dumps(list(run_ids)),
-        }
-        (count,) = self._rows("runs_where_count", values)
-        rows = self._rows("runs_where", values | {"limit": limit, "offset": offset})
-        return [self._run(row) for row in rows], int(count[0])
-
-    def runs_of_job(self, job: str, since: datetime, until: datetime) -> list[Run]:
-        """Runs of a job whose scheduled time is `since` ≤ t < `until`, oldest first, without their offsets."""
-        span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
-        return [self._run(row, with_partitions=False) for row in self._rows("runs_of_job", span)]
-
-    def sent_before(self, job: str, scheduled_at: datetime) -> Run | None:
-        """The newest run that sent this scheduled time to a topic and came to a good end; None: there is none."""
-        rows = self._rows("sent_before", {"job": job, "scheduled_at": iso_utc(scheduled_at)})
-        return self._run(rows[0]) if rows else None
-
-    def family(self, run: Run) -> list[Run]:
-        """The other runs of the same job and scheduled time, oldest first."""
-        found = self.runs_of_job(run.job, run.scheduled_at, run.scheduled_at + timedelta(microseconds=1))
-        return [other for other in found if other.run_id != run.run_id]
-
-    def jobs_known(self) -> dict[str, str]:
-        """Every job that ever ran: slug → its newest name."""
-        return {row["job"]: row["job_name"] for row in self._rows("jobs_known")}
-
-    def topics_known(self) -> list[str]:
-        """Every topic that a run sent to."""
-        return [row["topic"] for row in self._rows("topics_known") if row["topic"]]
-
-    def cluster_ids(self) -> dict[str, str]:
-        """Addresses of a cluster → the id that the newest run found there."""
-        return {row["bootstrap_servers"]: row["cluster_id"] for row in self._rows("cluster_ids")}
-
-    def runs_state(self) -> tuple[int, int, int]:
-        """Another one whenever a run has begun or ended: the newest run's number, how many are open, how many interrupted."""
-        (row,) = self._rows("runs_state")
-        return int(row[0]), int(row[1]), int(row[2])
-
-    def first_started(self, job: str) -> datetime | None:
-        """When a job ran for the first time, by any door; None where it never did."""
-        row = next(iter(self._rows("first_started", {"job": job})), None)
-        return datetime.fromisoformat(row["started_at"]) if row else None
-
-    def last_succeeded(self, job: str) -> datetime | None:
-        """The newest scheduled time of a job that has a succeeded run; None where there is none."""
-        (row,) = self._rows("last_succeeded", {"job": job})
-        return datetime.fromisoformat(row["scheduled_at"]) if row["scheduled_at"] else None
-
-    def row_counts(self, job: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
-        """What whole runs read, by scheduled time with `since` ≤ t < `until`; also those with an unexpected number."""
-        span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
-        return [(datetime.fromisoformat(row[0]), row[1]) for row in self._rows("row_counts", span)]
-
-    def run_rows(self, after: tuple[int, str] | None = None, again: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-        """Runs as plain rows with their `number` in the order in which they began; times are text.
-
-        Args:
-            after: Number and id of a run: only those that began after it. All, where this ledger has no such run.
-            again: Ids of runs to give besides, whenever they began.
-        """
-        number = after[0] if after and self._is_run(*after) else 0
-        with self._translated():
-            for row in self._db.execute(self._sql["run_rows"], {"after": number, "again": json.dumps(list(again))}):
-                yield dict(row)
-
-    def reject_rows(self, run_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """What was wrong with the rejected rows of these runs, without the rows themselves."""
-        with self._translated():
-            for row in self._db.execute(self._sql["reject_rows"], {"run_ids": json.dumps(list(run_ids))}):
-                yield dict(row)
-
-    def rejects(self, run_id: str) -> Iterator[Reject]:
-        """The rejected rows of a run, by row number."""
-        with self._translated():
-            for row in self._db.execute(self._sql["rejects"], {"run_id": run_id}):
-                yield Reject(
-                    row["row_number"],
-                    row["column_name"],
-                    row["database_type"],
-                    row["reason"],
-                    key=row["key"],
-                    row=json.loads(row["row"]) if row["row"] else None,
-                )
-
-    def _is_run(self, number: int, run_id: str) -> bool:
-        return [row["number"] for row in self._rows("run_number", {"run_id": run_id})] == [number]
-
-    def _run(self, row: sqlite3.Row, *, with_partitions: bool = True) -> Run:
-        values: dict[str, Any] = dict(row)
-        for name in ("scheduled_at", "window_start", "started_at", "finished_at", "cancel_asked_at"):
-            values[name] = datetime.fromisoformat(values[name]) if values[name] else None
-        values["parameters"] = json.loads(values["parameters"])
-        values["warnings"] = tuple(json.loads(values["warnings"]))
-        values["error_retriable"] = None if values["error_retriable"] is None else bool(values["error_retriable"])
-        if with_partitions:
-            partitions = self._db.execute(self._sql["partitions"], {"run_id": values["run_id"]}).fetchall()
-            values["partitions"] = tuple(PartitionRange(**dict(p)) for p in partitions)
-            files = self._db.execute(self._sql["files"], {"run_id": values["run_id"]}).fetchall()
-            values["files"] = tuple(RunFile(**dict(f)) for f in files)
-            found = self._db.execute(self._sql["newest_verification"], {"run_id": values["run_id"]}).fetchone()
-            values["verification"] = _verification(found) if found else None
-        return Run(**{name: value for name, value in values.items() if name in _OF_RUN})
-
-
-_OF_RUN = frozenset(field.name for field in fields(Run))
-
-
-def _verification(row: sqlite3.Row) -> Verification:
-    values: dict[str, Any] = dict(row)
-    values["checked_at"] = datetime.fromisoformat(values["checked_at"])
-    values["listed"] = tuple(VerificationProblem(**entry) for entry in json.loads(values["listed"]))
-    return Verification(**values)
+        return run_from_row(self, rows[0]) if rows else None
 
 
 def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> dict[str, Any]:
@@ -492,11 +319,6 @@ def _closing(run_id: str, state: RunState, error: PsttError, now: datetime) -> d
 
 def _local_day(moment: str, timezone: str) -> str:
     return datetime.fromisoformat(moment).astimezone(ZoneInfo(timezone)).date().isoformat()
-
-
-def _storable(text: str) -> str:
-    """SQLite stores UTF-8: half of a character is written as its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_alive(row: Mapping[str, Any] | sqlite3.Row) -> bool:

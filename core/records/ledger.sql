@@ -147,59 +147,9 @@ INSERT OR REPLACE INTO run_partition VALUES (:run_id, :topic, :partition, :first
 -- name: insert_file
 INSERT INTO run_file VALUES (:run_id, :path, :rows, :size_bytes, :sha256)
 
--- name: files
-SELECT path, rows, size_bytes, sha256 FROM run_file WHERE run_id = :run_id ORDER BY path
-
 -- name: insert_verification
 INSERT INTO verification VALUES (:run_id, :checked_at, :mode, :answer, :acknowledged, :found, :missing, :other_content,
     :duplicates, :not_verifiable, :reason, :listed, :duration_s)
-
--- name: newest_verification
-SELECT * FROM verification WHERE run_id = :run_id ORDER BY checked_at DESC LIMIT 1
-
--- name: insert_reject
-INSERT OR REPLACE INTO reject VALUES (:run_id, :row_number, :column_name, :database_type, :reason, :key, :row)
-
--- name: runs
-SELECT * FROM run WHERE (:job IS NULL OR job = :job) ORDER BY started_at DESC, rowid DESC LIMIT :limit
-
--- name: where
-(:job IS NULL OR job = :job) AND (:topic IS NULL OR topic = :topic) AND (:cluster IS NULL OR cluster = :cluster)
-    AND (:since IS NULL OR scheduled_at >= :since) AND (:until IS NULL OR scheduled_at < :until)
-    AND (:first IS NULL OR local_day(scheduled_at, timezone) BETWEEN :first AND :last)
-    AND (:run_ids IS NULL OR run_id IN (SELECT value FROM json_each(:run_ids)))
-    AND (:states = '[]' OR state IN (SELECT value FROM json_each(:states))
-        OR state = 'succeeded' AND iif(rejected > max_rejects, 'complete_with_rejects', 'complete') IN (SELECT value FROM json_each(:states)))
-
--- name: runs_where
-SELECT * FROM run WHERE {where} ORDER BY started_at DESC, rowid DESC LIMIT :limit OFFSET :offset
-
--- name: runs_where_count
-SELECT count(*) FROM run WHERE {where}
-
--- name: runs_of_job
-SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at < :until ORDER BY rowid
-
--- name: sent_before
-SELECT * FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'succeeded' AND topic <> '' AND acknowledged > 0
-ORDER BY rowid DESC LIMIT 1
-
--- name: jobs_known
--- SQLite takes the other columns from the row with the maximum.
-SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job
-
--- name: topics_known
-SELECT DISTINCT topic FROM run ORDER BY topic
-
--- name: cluster_ids
--- SQLite takes the other columns from the row with the maximum.
-SELECT bootstrap_servers, cluster_id, max(rowid) FROM run WHERE cluster_id <> '' GROUP BY bootstrap_servers
-
--- name: first_started
-SELECT started_at FROM run WHERE rowid = (SELECT min(rowid) FROM run WHERE job = :job)
-
--- name: last_succeeded
-SELECT max(scheduled_at) AS scheduled_at FROM run WHERE job = :job AND state = 'succeeded' AND kind IN ('job', 'replay')
 
 -- name: runs_like
 SELECT * FROM run WHERE run_id >= :prefix AND run_id < :prefix || 'g' ORDER BY run_id LIMIT 2
@@ -210,42 +160,8 @@ SELECT * FROM run WHERE run_id = :run_id
 -- name: recognise
 UPDATE run SET of_run = coalesce(of_run, :earlier) WHERE run_id = :run_id
 
--- name: count_rejects
-SELECT count(*) FROM reject WHERE run_id = :run_id
-
 -- name: runs_open
 SELECT * FROM run WHERE state IN ('planned', 'running')
-
--- name: runs_state
-SELECT coalesce(max(rowid), 0), (SELECT count(*) FROM run WHERE state IN ('planned', 'running')),
-    (SELECT count(*) FROM run WHERE state = 'interrupted') FROM run
-
--- name: row_counts
--- Whole runs: what was read is all there was. The newest run of each scheduled time counts.
-SELECT scheduled_at, rows_read, max(rowid) FROM run
-WHERE job = :job AND kind = 'job' AND scheduled_at >= :since AND scheduled_at < :until
-    AND (state = 'succeeded' OR error_class = 'ExpectationFailed')
-GROUP BY scheduled_at
-
--- name: run_number
-SELECT rowid AS number FROM run WHERE run_id = :run_id
-
--- name: run_rows
-SELECT rowid AS number, run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, timezone, attempt,
-    of_run, asked_by, state, started_at, finished_at, rows_read, rows_counted, sent, acknowledged, rejected, failed,
-    retried, bytes, duration_s, latency_avg_ms, latency_p50_ms, latency_p90_ms, latency_p99_ms, error_class, error_text
-FROM run WHERE rowid > :after OR run_id IN (SELECT value FROM json_each(:again)) ORDER BY rowid
-
--- name: reject_rows
-SELECT run_id, row_number, column_name, database_type, reason, key
-FROM reject WHERE run_id IN (SELECT value FROM json_each(:run_ids)) ORDER BY run_id, row_number
-
--- name: partitions
-SELECT topic, partition, first_offset, last_offset, count FROM run_partition WHERE run_id = :run_id
-ORDER BY topic, partition
-
--- name: rejects
-SELECT * FROM reject WHERE run_id = :run_id ORDER BY row_number
 
 -- name: ask_to_end
 UPDATE run SET cancel_asked_at = :asked_at, cancel_asked_by = :asked_by

@@ -32,7 +32,7 @@ from core.records.metrics_queries import MetricsQueries, SendFilter, keep_zone, 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
 
-__all__ = ["Metrics", "Synced", "is_held", "may_be_damage"]
+__all__ = ["Metrics", "SyncResult", "is_held", "may_be_damage"]
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ SETTLED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
+class SyncResult:
     """What became of an attempt to copy the spool into metrics.duckdb."""
 
     state: Literal["copied", "held", "rebuilt"]
@@ -95,7 +95,7 @@ class Metrics:
         self._distrusted: tuple[int, ...] | None = None
         """State of a metrics.duckdb that is damaged and could not be moved out of the way."""
 
-    def sync(self) -> Synced:
+    def sync(self) -> SyncResult:
         """Copies what is new in one short exclusive opening. A file that another process reads is left for later.
 
         A file that DuckDB cannot read is kept under another name and made again; a segment that cannot be read is set
@@ -106,25 +106,25 @@ class Metrics:
         """
         try:
             return self._copy()
-        except _Held as held:
-            return Synced(
+        except _FileHeld as held:
+            return SyncResult(
                 "held",
                 note=f"{self.file.name} is open in another program ({held}); the sends are safe in "
                 "the spool and are copied next time",
             )
-        except _Broken as broken:
+        except _FileUnreadable as broken:
             why = self._damage()
             if not why:
                 raise self._not_updated(str(broken)) from None
         try:
             kept = self._keep_aside()
             copied = self._copy()
-        except (_Held, _Broken, OSError) as error:
+        except (_FileHeld, _FileUnreadable, OSError) as error:
             raise self._not_updated(str(error)) from None
         note = f"{self.file.name} could not be read ({why}); it is kept as {kept.name}"
         return replace(copied, state="rebuilt", note=note)
 
-    def rebuild(self) -> Synced:
+    def rebuild(self) -> SyncResult:
         """Makes metrics.duckdb again from all segments; the old file is replaced when the new one is whole.
 
         Raises:
@@ -140,9 +140,9 @@ class Metrics:
                 self._keep_aside()
             _remove(self.file)
             os.replace(aside, self.file)
-        except (_Held, PermissionError) as held:
+        except (_FileHeld, PermissionError) as held:
             raise self._busy(str(held)) from None
-        except (_Broken, OSError) as error:
+        except (_FileUnreadable, OSError) as error:
             remedy = "make room on the disk of the workspace, or give this account the right to write there"
             raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error), remedy=remedy) from None
         finally:
@@ -156,10 +156,10 @@ class Metrics:
         try:
             with _opened(self.file, read_only=False):
                 pass
-        except _Broken:
+        except _FileUnreadable:
             pass
 
-    def _copy(self, file: Path | None = None) -> Synced:
+    def _copy(self, file: Path | None = None) -> SyncResult:
         names = self._segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with _opened(file or self.file, read_only=False) as db:
@@ -173,7 +173,7 @@ class Metrics:
             sends = sum(self._copy_segments(db, new[i : i + TOGETHER]) for i in range(0, len(new), TOGETHER))
             self._copy_runs(db)
         left_out = tuple(name for name in missing if name in self._left_out)
-        return Synced("copied", len(missing) - len(left_out), sends, set_aside=left_out)
+        return SyncResult("copied", len(missing) - len(left_out), sends, set_aside=left_out)
 
     def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
         """The documented views, in the file itself, with the macros that they need."""
@@ -228,9 +228,9 @@ class Metrics:
                     "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store'"
                 ).fetchall():
                     db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM store.{table}").fetchall()  # noqa: S608 - our tables
-        except _Held:
+        except _FileHeld:
             return ""
-        except _Broken as broken:
+        except _FileUnreadable as broken:
             return str(broken) if _may_be_read(self.file) else ""
         return ""
 
@@ -281,13 +281,13 @@ class Metrics:
         ended: list[str] = []
         with Ledger(self.ledger_file) as ledger:
             db.execute("BEGIN")
-            for rows in _chunks(ledger.run_rows(newest, still_open)):
+            for rows in _chunks(ledger.history.rows(newest, still_open)):
                 ids = [row["run_id"] for row in rows]
                 db.execute(self._sql["forget_runs"], [ids])
                 db.execute(self._sql["forget_rejects"], [ids])
                 _insert(db, "run", rows)
                 ended += [row["run_id"] for row in rows if row["rejected"] and row["finished_at"]]
-            for rows in _chunks(ledger.reject_rows(ended)):
+            for rows in _chunks(ledger.rejects.rows(ended)):
                 _insert(db, "reject", rows)
             db.execute("COMMIT")
 
@@ -428,11 +428,11 @@ class Metrics:
                     db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
                     _require_format(db, "store")
                     return self._names_in_store(db)
-            except _Held as held:
+            except _FileHeld as held:
                 if time.monotonic() > deadline:
                     raise self._busy(str(held)) from None
                 time.sleep(0.05)
-            except _Broken:
+            except _FileUnreadable:
                 return None  # everything in it is in the segments too
 
     def _names_in_store(self, db: duckdb.DuckDBPyConnection) -> set[str]:
@@ -480,11 +480,11 @@ class Metrics:
         )
 
 
-class _Held(Exception):
+class _FileHeld(Exception):
     """Another process has the file open."""
 
 
-class _Broken(Exception):
+class _FileUnreadable(Exception):
     """The file is no DuckDB database, or one that DuckDB cannot read."""
 
 
@@ -516,8 +516,8 @@ def _translated() -> Iterator[None]:
         text = str(error)
         first = text.splitlines()[0] if text else type(error).__name__
         if is_held(text):
-            raise _Held(first) from None
-        raise _Broken(first) from None
+            raise _FileHeld(first) from None
+        raise _FileUnreadable(first) from None
 
 
 @contextmanager
@@ -538,7 +538,7 @@ def _require_format(db: duckdb.DuckDBPyConnection, place: str = "main") -> None:
     except duckdb.CatalogException:
         is_ours = place == "main" and not db.execute("SELECT 1 FROM duckdb_tables()").fetchall()  # a new file
     if not is_ours:
-        raise _Broken("it was made by another version")
+        raise _FileUnreadable("it was made by another version")
 
 
 def _names_copied(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:

@@ -21,7 +21,7 @@ from core.records.named_sql import load_named_sql
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["EVERYTHING", "MetricsQueries", "SendFilter", "Usual", "dicts", "metrics_sql"]
+__all__ = ["EVERYTHING", "MetricsQueries", "SendFilter", "UsualTraffic", "dicts", "metrics_sql"]
 
 QUARTER = timedelta(minutes=15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,7 +52,7 @@ EVERYTHING = SendFilter()
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class UsualTraffic:
     """Messages of the earlier days of a weekday; the median, the lowest and the highest of at most eight."""
 
     days: int
@@ -187,7 +187,7 @@ class MetricsQueries:
             for row in rows
         ]
 
-    def usual(self, now: datetime, scope: SendFilter | None = None) -> Usual:
+    def usual(self, now: datetime, scope: SendFilter | None = None) -> UsualTraffic:
         """What a day of this weekday usually brings, from the eight before it.
 
         A day counts up to the same time as `now`, in quarter-hours, so that a morning is compared with mornings.
@@ -199,9 +199,11 @@ class MetricsQueries:
         ends = [self.midnight(now, days=1 - back) for back in earlier]
         rows = self._ask("usual", begins[-1], ends[0], scope, begins=begins, so_far=so_far, ends=ends)
         known = [row for row in rows if row["whole_day"]]
-        return Usual(len(known), _spread(row["whole_day"] for row in known), _spread(row["so_far"] for row in known))
+        return UsualTraffic(
+            len(known), _spread(row["whole_day"] for row in known), _spread(row["so_far"] for row in known)
+        )
 
-    def usual_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, Usual]:
+    def usual_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, UsualTraffic]:
         """For each of the last days what was usual before it: the band behind the chart of `days`."""
         counts: dict[date, int] = {}
         for row in self.days(now, days + 7 * USUAL_WEEKS, scope):
@@ -212,7 +214,7 @@ class MetricsQueries:
             day = today - timedelta(days=back)
             earlier = [counts.get(day - timedelta(days=7 * week), 0) for week in range(1, USUAL_WEEKS + 1)]
             known = [count for count in earlier if count]
-            bands[day] = Usual(len(known), _spread(known), None)
+            bands[day] = UsualTraffic(len(known), _spread(known), None)
         return bands
 
     def errors(

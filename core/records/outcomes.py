@@ -132,7 +132,7 @@ def _eras(job: Job, ledger: Ledger) -> list[_Era]:
         starts.append((since, _parsed(job.slug, document) if document else None))
     starts.append((FOR_EVER, None))
     eras = [_Era(since, until, version) for (since, version), (until, _) in pairwise(starts)]
-    ran = ledger.first_started(job.slug) or FOR_EVER
+    ran = ledger.history.first_started(job.slug) or FOR_EVER
     until = min(eras[0].since if eras else FOR_EVER, ledger.scheduled_runs.first_scheduled_at(job.slug) or FOR_EVER)
     return [_Era(ran, until, eras[0].job if eras else job), *eras] if ran < until else eras
 
@@ -161,7 +161,7 @@ def with_gone(jobs: Iterable[Job], ledger: Ledger, timezone: str) -> list[Job]:
         timezone: For one of which there is no version.
     """
     found = {job.slug: job for job in jobs}
-    names = {slug: slug for slug in ledger.job_versions.jobs()} | ledger.jobs_known()
+    names = {slug: slug for slug in ledger.job_versions.jobs()} | ledger.history.jobs()
     for slug in names.keys() - found.keys():
         version = ledger.job_versions.get(slug)
         last = (_parsed(slug, version.document) if version else None) or Job(
@@ -183,7 +183,7 @@ def slots_of(job: Job, ledger: Ledger, since: datetime, until: datetime, now: da
     """
     until = min(until, now + TICK)
     runs: dict[datetime, list[Run]] = {}
-    for run in ledger.runs_of_job(job.slug, since, until):
+    for run in ledger.history.of_job(job.slug, since, until):
         runs.setdefault(run.scheduled_at, []).append(run)
     planned: dict[datetime, list[ScheduledRun]] = {}
     for scheduled_run in ledger.scheduled_runs.between(since - TICK, until - TICK, job.slug):

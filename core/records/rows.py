@@ -6,7 +6,8 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -53,7 +54,5 @@ def _fields_of(kind: Any) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _is_json(hint: Any) -> bool:
-    of = get_origin(hint)
-    if of is not None and isinstance(of, type) and issubclass(of, (Mapping, tuple)):
-        return True
-    return hint is Any or any(_is_json(arg) for arg in get_args(hint) if of is not None and not isinstance(of, type))
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return any(part is Any or get_origin(part) in (Mapping, tuple) for part in parts)

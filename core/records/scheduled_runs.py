@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
-from core.calendar.cron import Skipped
+from core.calendar.cron import SkippedTimes
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.model.job import Overlap
@@ -60,7 +60,7 @@ class NewScheduledRuns:
     overlap: Overlap
     on_time: Sequence[datetime]
     missed: Sequence[datetime]
-    skipped: Sequence[Skipped]
+    skipped: Sequence[SkippedTimes]
     considered_until: datetime
     calendar: str
 

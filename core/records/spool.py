@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 
 from core.errors import PsttError, RetriesExhausted, StorageFailed
 from core.model.connection import Destination
+from core.model.percentile import percentile
 from core.model.publisher import Delivery
 from core.model.run import PartitionRange
 
 __all__ = [
     "SEND_SCHEMA",
+    "SendTotals",
     "Spool",
-    "Tally",
     "flush_folder",
     "read_segment",
     "segments_of",
@@ -74,7 +75,7 @@ COUNTED = ["topic", "partition", "offset", "key", "size_bytes", "sent_at", "late
 
 
 @dataclass(slots=True)
-class Tally:
+class SendTotals:
     """What the recorded sends add up to. Latencies are counted in steps of 0.1 ms, so memory stays flat."""
 
     acknowledged: int = 0
@@ -92,13 +93,7 @@ class Tally:
 
     def percentile_ms(self, share: float) -> float | None:
         """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
-        total = sum(self.latencies.values())
-        seen = 0
-        for latency_ms in sorted(self.latencies):
-            seen += self.latencies[latency_ms]
-            if seen >= share * total:
-                return latency_ms
-        return None
+        return percentile(self.latencies, share)
 
     @property
     def average_ms(self) -> float | None:
@@ -166,7 +161,7 @@ class Spool:
         self.job = job
         self.destination = Destination()
         """Where the sends go; to be told before the first segment is written."""
-        self.tally = Tally()
+        self.totals = SendTotals()
         self._segments = 0
         self._failure: StorageFailed | None = None
         """Why a segment could not be written; nothing is kept after it."""
@@ -192,20 +187,20 @@ class Spool:
         self._latencies += delivery.latencies_ms
         self._attempts += delivery.attempts
         for partition, fall in delivery.went_back.items():
-            self.tally.falls.setdefault((batch.topic, partition), []).append(fall)
+            self.totals.falls.setdefault((batch.topic, partition), []).append(fall)
         first = len(self._keys) - len(batch)
         for index, error in delivery.errors.items():
             self._errors[first + index] = (error.text, _class_of(error))
         if len(self._keys) >= SEGMENT_SENDS:
             self._write()
 
-    def close(self) -> Tally:
+    def close(self) -> SendTotals:
         """Writes what is left; after it every recorded send is durable."""
         if self._failure:
             raise self._failure
         if self._keys:
             self._write()
-        return self.tally
+        return self.totals
 
     def _clear(self) -> None:
         self._topics: list[tuple[str, int]] = []
@@ -244,7 +239,7 @@ class Spool:
         except OSError as error:
             self._failure = self._failed(error)
             raise self._failure from None
-        self.tally.add(table.select(COUNTED))
+        self.totals.add(table.select(COUNTED))
         self._clear()
         del table
         # Arrow's allocator would keep 30 MB for the next segment, which comes half a second later at best.
@@ -341,13 +336,13 @@ def write_segment(sends: pa.Table, file: Path) -> None:
         raise
 
 
-def sent_by(folder: Path, run_id: str) -> Tally:
+def sent_by(folder: Path, run_id: str) -> SendTotals:
     """What the segments of a run add up to.
 
     Raises:
         StorageFailed: One of them cannot be read.
     """
-    tally = Tally()
+    tally = SendTotals()
     for file in segments_of(folder, run_id):
         tally.add(read_segment(file, COUNTED))
     return tally

@@ -1,12 +1,12 @@
-"""The SQLite file below `.pstt/` that knows what happened and what should: opened, its tables made, its errors translated.
+"""Opens `.pstt/ledger.sqlite`, creates and migrates its tables, and translates the errors of SQLite.
 
-WAL, so that readers never wait for the writer; fsync at each commit, so that what is claimed survives a power cut.
-Each room that keeps something in it (`core.records.ledger`, …) has its tables and statements in an `.sql` file of its
-name and derives its class from `Store`. A `Store` belongs to the thread that made it; threads and processes open
-their own.
+WAL mode, so that readers never wait for the writer; fsync at each commit, so that a commit survives a power cut.
+Each module that stores something in the file (`core.records.ledger`, …) has its tables and statements in an `.sql`
+file of its name. It derives its class from `Store`, or from `StorePart` where several share one opening. A `Store`
+belongs to the thread that made it; other threads and processes open their own.
 
-Reading needs no free byte. SQLite itself needs some for its index of the WAL, also to read: on a disk that is full, or
-may not be written, what the file holds is read into memory and looked at there, and whoever writes is refused.
+Reading needs no free disk space, although SQLite needs some for its index of the WAL, also to read. On a disk that is
+full or read-only the file is copied into memory and read there, and a write raises StorageFailed.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     4: (("job_versions.sql", "schema_4"),),
     5: (("scheduled_runs.sql", "schema_5"),),
 }
-"""Version of the file → the `.sql` files and their statements that bring a file of the version before to it, in order."""
+"""Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)
 BUSY_TIMEOUT_S = 30.0
-"""Writers hold the file for milliseconds; one that waits longer has met a stuck process."""
+"""Writers lock the file for milliseconds; one that waits longer waits for a stuck process."""
 COPY_LASTS_S = 1.0
-"""How old a copy in memory may be; then the file itself is tried again."""
+"""Lifetime of a copy in memory; afterwards the file itself is tried again."""
 NO_ROOM_BYTES = 1024**2
-"""Below it a ledger that is not there could not be made."""
+"""Free space below which a missing ledger could not be created."""
 UNWRITABLE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-"""What SQLite says where it cannot make its index of the WAL."""
+"""Error codes of SQLite when it cannot create its index of the WAL."""
 
 
 class Store:
     """One opening of `.pstt/ledger.sqlite`.
 
     Args:
-        file: Made with its folder when it is not there.
+        file: Created with its folder when it does not exist.
 
     Raises:
-        StorageFailed: The file cannot be made, read or is no ledger.
+        StorageFailed: The file cannot be created or read, or is no ledger.
         ConfigError: It was written by a newer version.
     """
 
@@ -63,7 +63,7 @@ class Store:
         self.file = file
         self._sql = load_named_sql(self.sql_file)
         self._copied_at: float | None = None
-        """When (monotonic) the file was copied into memory; None: it is open itself."""
+        """When the file was copied into memory, in seconds of the monotonic clock; None: the file itself is open."""
         self._in_transaction = False
         self._seen_version = 0
         with self._translated():
@@ -71,7 +71,7 @@ class Store:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """The connection; of a copy that has grown old, another one."""
+        """Returns the connection; reopens it when it is a copy older than `COPY_LASTS_S`."""
         is_old = self._copied_at is not None and monotonic() - self._copied_at > COPY_LASTS_S
         if is_old and not self._in_transaction:
             self._opened = self._open()
@@ -85,7 +85,7 @@ class Store:
         return changed
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class Store:
         self.close()
 
     def _open(self) -> sqlite3.Connection:
-        """The file itself, else a copy of it in memory."""
+        """Opens the file, or a copy of it in memory where the file cannot be opened for lack of space or rights."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             opened = self._prepared(sqlite3.connect(self.file, timeout=BUSY_TIMEOUT_S, isolation_level=None))
@@ -112,7 +112,7 @@ class Store:
         return opened
 
     def _copy(self) -> sqlite3.Connection | None:
-        """What the file holds, in memory; empty where it could not be made for want of room; None where it cannot be read."""
+        """Returns a copy of the file in memory; an empty one where the disk is too full to create it; None on failure."""
         copy = sqlite3.connect(":memory:", isolation_level=None)
         for _ in range(3):
             before = self._state()
@@ -128,10 +128,10 @@ class Store:
         return None
 
     def _without_index(self) -> sqlite3.Connection:
-        """An opening that needs no index on disk.
+        """Opens the file without an index on disk.
 
-        Without a WAL nothing changes the file, and it is taken as it is. What a process left in a WAL that is gone now
-        is seen by an exclusive opening, which keeps the index in its own memory.
+        Without a WAL nothing changes the file, so it is opened as immutable. With one, the file is opened exclusively:
+        SQLite then keeps the index in its own memory, and sees what an ended process left in the WAL.
         """
         if self._wal_bytes() == 0:
             return sqlite3.connect(f"{self.file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -148,8 +148,8 @@ class Store:
     def _state(self) -> tuple[int, int, int]:
         if not self.file.exists():
             return (0, 0, 0)
-        told = self.file.stat()
-        return told.st_size, told.st_mtime_ns, self._wal_bytes()
+        stat = self.file.stat()
+        return stat.st_size, stat.st_mtime_ns, self._wal_bytes()
 
     def _prepared(self, db: sqlite3.Connection) -> sqlite3.Connection:
         try:
@@ -167,7 +167,7 @@ class Store:
 
     def _bring_up_to_date(self, db: sqlite3.Connection) -> None:
         with _in_transaction(db):
-            version = _version(db)  # another process may have been faster
+            version = _version(db)  # another process may have migrated it meanwhile
             if version > SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self.file.name} was written by a newer version of PSTT Kafka",
@@ -192,6 +192,11 @@ class Store:
         """Returns all rows of a statement."""
         with self._translated():
             return self._db.execute(sql, values or {}).fetchall()
+
+    def each(self, sql: str, values: Mapping[str, Any]) -> Iterator[sqlite3.Row]:
+        """Yields the rows of a statement one by one, without holding all of them."""
+        with self._translated():
+            yield from self._db.execute(sql, values)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -262,6 +267,10 @@ class StorePart:
         """Returns all rows of the named statement."""
         return self._store.query(self._sql[name], values)
 
+    def _each(self, name: str, values: Mapping[str, Any]) -> Iterator[sqlite3.Row]:
+        """Yields the rows of the named statement one by one."""
+        return self._store.each(self._sql[name], values)
+
     def _write(self, name: str, values: Mapping[str, Any]) -> int:
         """Runs the named statement in a transaction of its own. Returns the number of rows it changed."""
         with self._store.transaction() as db:
@@ -269,7 +278,7 @@ class StorePart:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary code; an extended one (SQLITE_IOERR_SHMSIZE) carries it in its lowest byte."""
+    """Returns SQLite's primary code, which is the lowest byte of an extended one (SQLITE_IOERR_SHMSIZE)."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 
@@ -284,11 +293,11 @@ def _in_transaction(db: sqlite3.Connection) -> Iterator[None]:
         yield
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # of a full disk SQLite itself may have gone back already
+        if db.in_transaction:  # on a full disk SQLite may have rolled back already
             db.execute("ROLLBACK")
         raise
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Returns the folder, or the nearest of its parents that exists."""
     return next((path for path in (folder, *folder.parents) if path.exists()), folder)

@@ -1,6 +1,6 @@
-"""Whether a run's messages can still be on their topic, told from its ids and offsets; and what reading them back means.
+"""Decides from ids and offsets whether a run's messages can still be on their topic, and what a verification means.
 
-Pure: the asking is done by `core.kafka`, the reading by `core.run.verification`.
+Pure functions: `core.kafka` describes the topic, `core.run.verification` reads the messages.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from core.errors import MessagesLost, PsttError, VerificationFailed
 from core.model.publisher import LogSpan, TopicState
 from core.model.run import PartitionRange, Verification, VerificationProblem
 
-__all__ = ["Falls", "SentRange", "deleted_since", "failure_of", "lost_since", "not_verified"]
+__all__ = ["OffsetFalls", "SentRange", "deleted_since", "failure_of", "lost_since", "not_verified"]
 
-Falls = Mapping[tuple[str, int], Sequence[tuple[int, int]]]
-"""Topic and partition → each time that an acknowledgement had a lower offset than one before it: (before, then)."""
-TOLD = 3
-"""What an error names one by one; the rest is counted."""
+OffsetFalls = Mapping[tuple[str, int], Sequence[tuple[int, int]]]
+"""Topic and partition → each acknowledgement with a lower offset than the one before it: (before, then)."""
+LISTED = 3
+"""Partitions that an error lists one by one; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentRange:
-    """What a run says of itself."""
+    """What a run has sent, as its ledger row says."""
 
     run_id: str
     topic: str
     cluster_id: str
     topic_id: str
     partitions: tuple[PartitionRange, ...]
-    """To count, only messages whose offset is known."""
+    """Their counts are of messages whose offset is known."""
     acknowledged: int
 
 
 def lost_since(
-    before: TopicState, after: TopicState, sent: Sequence[PartitionRange], falls: Falls, run_id: str
+    before: TopicState, after: TopicState, sent: Sequence[PartitionRange], falls: OffsetFalls, run_id: str
 ) -> MessagesLost | None:
-    """The error of a run whose acknowledged messages cannot all be on the topic; None: they can.
+    """Returns the error of a run whose acknowledged messages cannot all be on the topic; None: they can.
 
     Args:
         before: The topic before the first message.
@@ -46,10 +46,10 @@ def lost_since(
         run_id: For the remedy.
     """
     whole = _of_the_topic(before, after)
-    told = [whole] if whole else []
+    reasons = [whole] if whole else []
     gone = [span for span in sent if span.partition not in after.partitions]
     if gone and after.partitions:
-        told.append(_are_gone([span.partition for span in gone]))
+        reasons.append(_are_gone([span.partition for span in gone]))
     most = sum(span.count for span in gone)
     parts = []
     for span in (span for span in sent if span.partition in after.partitions):
@@ -57,23 +57,23 @@ def lost_since(
             span, after.partitions[span.partition], falls.get((span.topic, span.partition), ())
         )
         parts += [f"partition {span.partition} {found}"] if found else []
-        # What was acknowledged by the topic or cluster of before may all be gone, whatever the offsets say.
+        # Messages acknowledged by the earlier topic or cluster may all be gone, whatever the offsets are.
         most += affected if found or not whole else span.count
-    if not told and not parts:
+    if not reasons and not parts:
         return None
-    told += parts[:TOLD]
-    if len(parts) > TOLD:
-        told.append(f"so it is with {len(parts) - TOLD} other partitions")
+    reasons += parts[:LISTED]
+    if len(parts) > LISTED:
+        reasons.append(f"so it is with {len(parts) - LISTED} other partitions")
     acknowledged = sum(span.count for span in sent)
     return MessagesLost(
         f'topic "{before.topic}" does not hold all that was acknowledged',
-        why=f"{'; '.join(told)}; at most {most:,} of {acknowledged:,} messages are affected",
+        why=f"{'; '.join(reasons)}; at most {most:,} of {acknowledged:,} messages are affected",
         remedy=f"python -m core replay {run_id} sends the same rows again with the same message ids",
     )
 
 
 def deleted_since(after: TopicState, sent: Sequence[PartitionRange]) -> list[str]:
-    """Warnings about messages that arrived and were deleted since, by retention or by hand."""
+    """Returns warnings about messages that arrived and were deleted since, by retention or by hand."""
     found = []
     for span in sent:
         now = after.partitions.get(span.partition)
@@ -82,8 +82,8 @@ def deleted_since(after: TopicState, sent: Sequence[PartitionRange]) -> list[str
             found.append((span.partition, min(gone, span.count), now.earliest))
     if not found:
         return []
-    where = ", ".join(f"partition {number} begins at offset {earliest:,}" for number, _, earliest in found[:TOLD])
-    more = f" and {len(found) - TOLD} more partitions" if len(found) > TOLD else ""
+    where = ", ".join(f"partition {number} begins at offset {earliest:,}" for number, _, earliest in found[:LISTED])
+    more = f" and {len(found) - LISTED} more partitions" if len(found) > LISTED else ""
     return [
         f"up to {sum(count for _, count, _ in found):,} messages of this run were deleted from the topic before it ended "
         f"(retention, or records deleted by hand): {where}{more}"
@@ -107,7 +107,7 @@ def _are_gone(partitions: Sequence[int]) -> str:
 
 
 def _of_partition(span: PartitionRange, now: LogSpan, falls: Sequence[tuple[int, int]]) -> tuple[str, int]:
-    """What happened to one partition, in words, and how many of its messages are affected at most."""
+    """Returns what happened to one partition, in words, and how many of its messages are affected at most."""
     found = [f"went back from offset {high:,} to {low:,}" for high, low in falls]
     affected = sum(high - low + 1 for high, low in falls)
     offsets = span.last_offset - span.first_offset + 1
@@ -117,14 +117,14 @@ def _of_partition(span: PartitionRange, now: LogSpan, falls: Sequence[tuple[int,
     if now.end <= span.last_offset:
         found.append(f"ends before offset {now.end:,}, though {span.last_offset:,} was acknowledged")
         affected += span.last_offset - now.end + 1
-    return " and ".join(found[:TOLD]), min(affected, span.count)
+    return " and ".join(found[:LISTED]), min(affected, span.count)
 
 
 def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> VerificationFailed | None:
-    """The error of a run of which this was found; None: it stays green.
+    """Returns the error of a run for the result of its verification; None: it stays green.
 
     Args:
-        found: The answer.
+        found: The result.
         topic: For the text.
         may_repeat: Whether its delivery allows a message twice.
     """
@@ -145,7 +145,7 @@ def failure_of(found: Verification, topic: str, *, may_repeat: bool) -> Verifica
 
 
 def not_verified(sent: SentRange, failure: PsttError) -> VerificationFailed:
-    """The error of a run whose messages are acknowledged, and could not be read back though its job wants that."""
+    """Returns the error of a run whose job asks for verification, but whose messages could not be read back."""
     return VerificationFailed(
         f'topic "{sent.topic}" could not be read back after {sent.acknowledged:,} messages were acknowledged',
         why=failure.text,

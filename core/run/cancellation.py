@@ -1,4 +1,4 @@
-"""The wish to stop: Ctrl-C, SIGTERM, Ctrl-Break on Windows, a time-out, or somebody who asked through the ledger."""
+"""A request to stop: by Ctrl-C, SIGTERM, Ctrl-Break on Windows, a time-out, or through the ledger."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Stop", "stop_on_signals"]
 
 
 class Stop:
-    """A flag that is set once, and what has to be told when it is.
+    """A flag that is set once, with the actions to take when it is.
 
-    A statement that waits in the database does not look at flags, so `on_stop` names what cancels it.
+    A statement that waits in the database does not check flags, so `on_stop` registers what cancels it.
     """
 
     def __init__(self) -> None:
@@ -27,28 +27,28 @@ class Stop:
         self._actions: list[Callable[[], None]] = []
         self._set_at: float | None = None
         self.error: PsttError | None = None
-        """What the verdict of a run says that was stopped by this; None: that it was cancelled."""
+        """The error of a run that is stopped by this; None: it was cancelled."""
 
     def is_set(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Returns whether a stop was requested."""
         return self._event.is_set()
 
     def wait(self, timeout_s: float) -> bool:
-        """Returns when the flag is set, at the latest after so many seconds; whether it is set."""
+        """Waits until the flag is set, at most so many seconds; returns whether it is set."""
         return self._event.wait(timeout_s)
 
     def left_s(self, timeout_s: float) -> float:
-        """What is left of so many seconds since the flag was set; all of them where it is not."""
+        """Returns the seconds that are left of `timeout_s` since the flag was set; all of them if it is not set."""
         return timeout_s if self._set_at is None else max(self._set_at + timeout_s - time.monotonic(), 0)
 
     def on_stop(self, action: Callable[[], None]) -> None:
-        """Calls `action` in a thread of its own when the flag is set; at once where it is set already."""
+        """Calls `action` in a thread of its own when the flag is set; at once if it is set already."""
         self._actions.append(action)
         if self.is_set():
             self._start(action)
 
     def set(self, error: PsttError | None = None) -> None:
-        """Asks to stop, for that reason; the second time nothing more happens."""
+        """Requests a stop with this error as its reason; a second request changes nothing."""
         if not self._event.is_set():
             self.error = error
             self._set_at = time.monotonic()
@@ -64,7 +64,7 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(error: PsttError | None = None) -> Iterator[Stop]:
-    """Within it a first signal asks to stop, for that reason, and a second one raises KeyboardInterrupt."""
+    """Yields a flag that the first signal sets, with this error; a second signal raises KeyboardInterrupt."""
     stop = Stop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:

@@ -50,7 +50,7 @@ def find_cluster(opened: OpenWorkspace, sent_to: Destination) -> Cluster | None:
     Asks the clusters that it may be for their ids. None: it is none of those that are set up.
     """
     clusters, _ = opened.connections.known_clusters(opened.settings)
-    return cluster_of(sent_to, clusters, opened.ledger.cluster_ids(), _cluster_id)
+    return cluster_of(sent_to, clusters, opened.ledger.history.cluster_ids(), _cluster_id)
 
 
 def cluster_of_run(opened: OpenWorkspace, run: Run) -> Cluster:
@@ -61,7 +61,7 @@ def cluster_of_run(opened: OpenWorkspace, run: Run) -> Cluster:
     """
     sent_to = _destination(run)
     clusters, problems = opened.connections.known_clusters(opened.settings)
-    found = cluster_of(sent_to, clusters, opened.ledger.cluster_ids(), _cluster_id)
+    found = cluster_of(sent_to, clusters, opened.ledger.history.cluster_ids(), _cluster_id)
     if found is None:
         raise unknown_cluster(sent_to, problems, what=f"run {run.run_id}")
     return found

@@ -1,7 +1,7 @@
-"""What `exactly_once` writes beside its messages, so that a later attempt knows what was sent: names and markers.
+"""The markers that `exactly_once` writes beside its messages, from which a later attempt knows what was sent.
 
-A cluster is shared by workspaces, and a workspace changes: a marker says whose it is (the identity of the workspace) and
-what was sent (environment, connection, topic, cluster, query, parameters). Only one that fits makes a run green.
+Several workspaces share a cluster, and a workspace changes: a marker names its owner (the identity of the workspace) and
+what was sent (environment, connection, topic, cluster, query, parameters). Only one that matches makes a run green.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.workspace.identity import Identity
 
-__all__ = ["ExactlyOnce", "Holder", "Marker", "foreign_holder"]
+__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "foreign_sender"]
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
-class Holder(msgspec.Struct, frozen=True):
-    """Who was the last to commit a transaction under an identity: kept on the control topic with the identity as key."""
+class LastSender(msgspec.Struct, frozen=True):
+    """The last run that committed a transaction under an identity: stored on the control topic with the identity as key."""
 
     run: str
     host: str
@@ -36,14 +36,14 @@ class Holder(msgspec.Struct, frozen=True):
     at: str
 
 
-class Marker(msgspec.Struct, frozen=True):
-    """That a run was sent, as a message of its own transaction. Empty: not told, as by markers of earlier versions."""
+class SentMarker(msgspec.Struct, frozen=True):
+    """Proof that a run was sent, as a message of its own transaction. Empty fields: written by an earlier version."""
 
     run: str
     rows: int
-    """Messages."""
+    """Number of messages."""
     sha256: str
-    """Over the message ids, in order."""
+    """Hash of the message ids, in order."""
     read: int | None = None
     rejected: int = 0
     topic: str = ""
@@ -62,75 +62,83 @@ class Marker(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ExactlyOnce:
-    """What is sent once: the messages of one plan of one workspace."""
+    """Identifies what is sent once: the messages of one plan of one workspace."""
 
     plan: Plan
     identity: Identity
     environment: str
-    """Of the plan's database connection."""
+    """The environment of the plan's database connection."""
     cluster_key: str
-    """Of the plan's cluster in `kafka_connections`; empty: that of the KAFKA_* settings."""
+    """Key of the plan's cluster in `kafka_connections`; empty: that of the KAFKA_* settings."""
     folder: Path
     """`.pstt/pending`."""
 
     @property
     def transactional_id(self) -> str:
-        """The same for every run of this job to this topic; no other workspace's. Neither names can hold a slash."""
+        """The transactional id: the same for every run of this job to this topic, different in every workspace.
+
+        No part can contain a slash.
+        """
         return f"pstt-{self.plan.job.slug}/{self.plan.topic}/{self.environment}/{self.identity.id}"
 
     @property
     def key(self) -> bytes:
-        """The marker's. Topic, environment and query are in its value, so that a change of them is noticed."""
+        """Key of the marker. Topic, environment and query are in its value, so that a change of them is noticed."""
         repeat = f"#{self.plan.repeat}" if self.plan.repeat else ""
         return f"{self.identity.id}/{self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}{repeat}".encode()
 
     @property
-    def old_keys(self) -> tuple[bytes, ...]:
-        """The marker's as earlier versions named it: the same in every workspace."""
+    def earlier_keys(self) -> tuple[bytes, ...]:
+        """Keys of the marker as earlier versions wrote it: the same in every workspace."""
         names = [self.plan.job.slug, self.plan.of_run]
         return tuple(f"{name}@{iso_utc(self.plan.scheduled_at)}".encode() for name in names if name)
 
     @property
-    def holder_key(self) -> bytes:
-        """Of the newest `Holder`."""
+    def last_sender_key(self) -> bytes:
+        """Key of the newest `LastSender`."""
         return self.identity.id.encode()
 
     @property
     def keys(self) -> tuple[bytes, ...]:
-        """Everything that a run has to know from the control topic."""
-        return self.key, *self.old_keys, self.holder_key
+        """All keys that a run reads from the control topic."""
+        return self.key, *self.earlier_keys, self.last_sender_key
 
-    def earlier(self, found: Mapping[bytes, bytes], ledger: Ledger, state: TopicState) -> Marker | None:
-        """The marker of an earlier attempt that sent what this plan would send; None: nothing was sent.
+    def earlier(self, found: Mapping[bytes, bytes], ledger: Ledger, state: TopicState) -> SentMarker | None:
+        """Returns the marker of an earlier attempt that sent what this plan would send; None: nothing was sent.
 
         Args:
-            found: The values of `keys` on the control topic.
-            ledger: Of this workspace.
+            found: Key → value, of `keys` on the control topic.
+            ledger: The ledger of this workspace.
             state: The plan's topic now.
 
         Raises:
             RunFailed: Something else was sent for the same scheduled time, or another workspace uses this identity.
         """
-        for raw in (found.get(self.holder_key), found.get(self.key)):
-            if raw is not None and (foreign := foreign_holder(raw, self.identity, ledger)):
+        for raw in (found.get(self.last_sender_key), found.get(self.key)):
+            if raw is not None and (foreign := foreign_sender(raw, self.identity, ledger)):
                 raise foreign
         if self.key in found:
-            marker: Marker | None = _decoded(found[self.key], Marker)
+            marker: SentMarker | None = _decoded(found[self.key], SentMarker)
         else:
-            marker = next(filter(None, (self._old(found[key], ledger) for key in self.old_keys if key in found)), None)
+            marker = next(
+                filter(
+                    None, (self._of_earlier_version(found[key], ledger) for key in self.earlier_keys if key in found)
+                ),
+                None,
+            )
         if marker is None:
             return None
         if changes := _changes(marker, self, state):
-            raise self._changed(marker, changes, ledger)
+            raise self._changed_error(marker, changes, ledger)
         return marker
 
     def marker(
         self, run: Run, *, rows: int, read: int, rejected: int, sha256: str, state: TopicState, now: datetime
     ) -> bytes:
-        """What is written for a run that has sent `rows` messages."""
+        """Returns the marker of a run that has sent `rows` messages, as JSON."""
         place = self.identity.place
         return msgspec.json.encode(
-            Marker(
+            SentMarker(
                 run.run_id,
                 rows,
                 sha256,
@@ -149,23 +157,23 @@ class ExactlyOnce:
             )
         )
 
-    def holder(self, run: Run, now: datetime) -> bytes:
-        """That this workspace was the last to send under its identity."""
+    def last_sender(self, run: Run, now: datetime) -> bytes:
+        """Returns the record that this workspace was the last to send under its identity, as JSON."""
         place = self.identity.place
-        return msgspec.json.encode(Holder(run.run_id, place.host, place.path, iso_utc(now)))
+        return msgspec.json.encode(LastSender(run.run_id, place.host, place.path, iso_utc(now)))
 
-    def _old(self, raw: bytes, ledger: Ledger) -> Marker | None:
-        """A marker of an earlier version, which any workspace may have written: ours is the one whose run we know.
+    def _of_earlier_version(self, raw: bytes, ledger: Ledger) -> SentMarker | None:
+        """Decodes a marker of an earlier version; None: another workspace wrote it, since our ledger does not know its run.
 
-        What it does not tell stands in that run's row.
+        Fields that it lacks are taken from that run's row in the ledger.
         """
-        marker = _decoded(raw, Marker)
+        marker = _decoded(raw, SentMarker)
         run = ledger.known(marker.run)
         if run is None or run.job != self.plan.job.slug:
             return None
-        if self.plan.repeat and run.acknowledged:  # that one is over, and this is wanted once more
+        if self.plan.repeat and run.acknowledged:  # that one has ended, and this plan repeats it on purpose
             return None
-        rejected = ledger.count_rejects(run.run_id)
+        rejected = ledger.rejects.count(run.run_id)
         return msgspec.structs.replace(
             marker,
             read=marker.rows + rejected,
@@ -179,7 +187,7 @@ class ExactlyOnce:
             at=iso_utc(run.started_at),
         )
 
-    def _changed(self, marker: Marker, changes: list[str], ledger: Ledger) -> RunFailed:
+    def _changed_error(self, marker: SentMarker, changes: list[str], ledger: Ledger) -> RunFailed:
         is_known = ledger.known(marker.run) is not None
         return RunFailed(
             f'job "{self.plan.job.name}" has sent other rows for {self.plan.scheduled_at:%Y-%m-%d %H:%M} before, '
@@ -194,29 +202,29 @@ class ExactlyOnce:
         )
 
 
-def foreign_holder(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed | None:
-    """That another workspace sends under this identity; None: it was this one.
+def foreign_sender(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed | None:
+    """Returns the error that another workspace sends under this identity; None: it was this one.
 
-    A run that the ledger does not know was sent here all the same when its place is ours: the ledger was begun anew.
+    A run that the ledger does not know was sent here if host and folder are ours: the ledger was deleted since.
 
     Args:
-        raw: A `Holder`, or a `Marker`.
-        identity: Of this workspace.
-        ledger: Of this workspace.
+        raw: A `LastSender`, or a `SentMarker`.
+        identity: The identity of this workspace.
+        ledger: The ledger of this workspace.
     """
-    holder = _decoded(raw, Holder)
-    if ledger.known(holder.run) or identity.was_at(holder.host, holder.path, holder.at):
+    last_sender = _decoded(raw, LastSender)
+    if ledger.known(last_sender.run) or identity.was_at(last_sender.host, last_sender.path, last_sender.at):
         return None
     return RunFailed(
         "another workspace sends under the identity of this one",
-        why=f"run {holder.run}, sent on {holder.at[:16].replace('T', ' ')} UTC from {holder.path} on {holder.host}, is not "
+        why=f"run {last_sender.run}, sent on {last_sender.at[:16].replace('T', ' ')} UTC from {last_sender.path} on {last_sender.host}, is not "
         "in this ledger",
         remedy="python -m core identity copied, in the workspace that is the copy",
     )
 
 
-def _changes(marker: Marker, once: ExactlyOnce, state: TopicState) -> list[str]:
-    """What is not now as it was when the marker was written, in words."""
+def _changes(marker: SentMarker, once: ExactlyOnce, state: TopicState) -> list[str]:
+    """Returns what has changed since the marker was written, in words."""
     plan = once.plan
     changes = [
         (marker.topic, plan.topic, f'the job was given topic "{plan.topic}"'),

@@ -28,7 +28,7 @@ from core.records.opened import OpenWorkspace
 from core.run.cancellation import Stop
 from core.run.drift import column_check
 from core.run.exactly_once import ExactlyOnce
-from core.run.expectations import WEEKS, RunsOf, expected_rows
+from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
 from core.run.metrics_update import update_metrics
 from core.run.pipeline import run_job
@@ -106,7 +106,7 @@ def dry_run(
         Ledger(Path(folder) / "ledger.sqlite") as ledger,
     ):
         run = _run(opened, plan, ledger, stop, now, progress, scratch=Path(folder))
-        return DryRun(run, list(islice(ledger.rejects(run.run_id), SHOWN_REJECTS)))
+        return DryRun(run, list(islice(ledger.rejects.of_run(run.run_id), SHOWN_REJECTS)))
 
 
 def servers_of_plan(opened: OpenWorkspace, plan: Plan) -> str:
@@ -198,7 +198,7 @@ def _only_run_of(opened: OpenWorkspace, job: Job) -> AbstractContextManager[None
     """Locks a job: it never runs twice at once, also not in two processes."""
 
     def busy() -> LedgerBusy:
-        running = next((run for run in opened.ledger.runs(job.slug, 5) if run.state == "running"), None)
+        running = next((run for run in opened.ledger.history.newest(job.slug, 5) if run.state == "running"), None)
         return LedgerBusy(
             f'job "{job.name}" is running already',
             why=f"run {running.run_id} since {running.started_at:%H:%M:%S} UTC" if running else "in another process",
@@ -221,7 +221,7 @@ def _with_expected_rows(opened: OpenWorkspace, plan: Plan) -> Plan:
     if plan.is_altered:
         return plan
     since = plan.scheduled_at - timedelta(weeks=WEEKS, days=1)
-    earlier = [RunsOf(*row) for row in opened.ledger.row_counts(plan.job.slug, since, plan.scheduled_at)]
+    earlier = [EarlierRun(*row) for row in opened.ledger.history.row_counts(plan.job.slug, since, plan.scheduled_at)]
     expected = expected_rows(plan.job, plan.scheduled_at, earlier)
     return replace(plan, expected=expected.rows, expected_why=expected.why) if expected else plan
 

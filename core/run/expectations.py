@@ -1,7 +1,7 @@
-"""How many rows a run should bring: what the job says, else what runs of the same weekday and time have brought.
+"""How many rows a run should read: the range of its job, else one learnt from runs of the same weekday and time.
 
-The learnt range is wide on purpose: it is there for the Tuesday without rows, not for the Tuesday that is busier than
-usual. It speaks when at least four runs of the last eight weeks stand behind it.
+The learnt range is wide on purpose: it catches the Tuesday without rows, not the Tuesday that is busier than usual. It is
+used from four runs in the last eight weeks on.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ from zoneinfo import ZoneInfo
 
 from core.model.job import Job, RowRange
 
-__all__ = ["Expected", "RunsOf", "expected_rows", "learnt_range"]
+__all__ = ["EarlierRun", "ExpectedRows", "expected_rows", "learnt_range"]
 
 WEEKS = 8
 LEAST_RUNS = 4
 SPREADS = 5.0
-"""A range reaches so many robust standard deviations from the median."""
+"""The range extends so many robust standard deviations from the median."""
 SPREAD_OF_MAD = 1.4826
 """Median absolute deviation → standard deviation, where values are normal."""
 LEAST_BELOW = 0.5
 LEAST_ABOVE = 1.0
-"""However alike the runs were, half of the median and twice the median are not remarkable yet."""
+"""Even if the runs were alike, half of the median and twice the median are still in range."""
 LEAST_ROWS = 20
-"""Nor are 20 rows more or less: a job of three rows a day may well have none."""
+"""So are 20 rows more or less: a job of three rows a day may have none."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunsOf:
-    """An earlier run: when it was due, and what it brought."""
+class EarlierRun:
+    """An earlier run: its scheduled time, and the rows that it read."""
 
     scheduled_at: datetime
     rows_read: int
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """The range, and where it comes from."""
+class ExpectedRows:
+    """The range, and its origin in words."""
 
     rows: RowRange
     why: str
 
 
-def expected_rows(job: Job, scheduled_at: datetime, earlier: Sequence[RunsOf]) -> Expected | None:
-    """The range for one run; None: any number of rows is right, or too little is known.
+def expected_rows(job: Job, scheduled_at: datetime, earlier: Sequence[EarlierRun]) -> ExpectedRows | None:
+    """Returns the range for one run; None: any number of rows is accepted, or too little is known.
 
     Args:
         job: The job.
         scheduled_at: Aware.
-        earlier: Whole runs of this job that were due in the eight weeks before, in any order; the newest one of each
+        earlier: Complete runs of this job scheduled in the eight weeks before, in any order; the newest one of each
             scheduled time.
     """
     given = job.expect.rows
     if given != RowRange():
-        return Expected(given, f"expect.rows of {job.slug}.job.json")
+        return ExpectedRows(given, f"expect.rows of {job.slug}.job.json")
     if not job.expect.learn or job.scheduling_mode == "manual":
         return None
     zone = ZoneInfo(job.timezone)
     wanted = _weekday_and_time(scheduled_at, zone)
-    since = scheduled_at - timedelta(weeks=WEEKS, hours=2)  # two hours: a clock change may lie between
+    since = scheduled_at - timedelta(weeks=WEEKS, hours=2)  # two hours: a clock change may be between
     counts = [
         run.rows_read
         for run in earlier
@@ -71,11 +71,11 @@ def expected_rows(job: Job, scheduled_at: datetime, earlier: Sequence[RunsOf]) -
     if learnt is None:
         return None
     when = f"{scheduled_at.astimezone(zone):%A %H:%M}"
-    return Expected(learnt, f"the last {len(counts)} runs of {when} brought {min(counts):,} to {max(counts):,}")
+    return ExpectedRows(learnt, f"the last {len(counts)} runs of {when} brought {min(counts):,} to {max(counts):,}")
 
 
 def learnt_range(counts: Sequence[int]) -> RowRange | None:
-    """The range that robust statistics give for these numbers of rows; None: there are too few.
+    """Returns the range that robust statistics give for these numbers of rows; None: there are too few.
 
     Median and median absolute deviation, so that one odd day, or three of eight, do not widen it.
 

@@ -1,4 +1,4 @@
-"""A run that ends in a file: the same reading, rejects and verdict as a run to Kafka, another sink."""
+"""A run that writes a file: reading, rejects and verdict are those of a run to Kafka, the sink is another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.files.writer import open_sink
 from core.model.run import Plan, Run, RunFile
 from core.model.source import Reading, Rows, Source
 from core.records.ledger import Ledger, Outcome
-from core.run.row_reader import RowReader, RunContext, as_asked, end_state, rare_collections
+from core.run.row_reader import RowReader, RunContext, end_state, fewer_collections, with_stop_reason
 from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
@@ -37,12 +37,12 @@ def run_export(
         plan: What is read; `plan.output` is the file's name below the folder.
         source: The database.
         workspace: Where `exports/` is.
-        ledger: Where run, rejects and file are written.
+        ledger: Where run, rejects and file are recorded.
         context: Clock, stop, progress and column check.
-        folder: Another place than `exports/`, for a dry run.
+        folder: Used instead of `exports/`, for a dry run.
 
     Raises:
-        StorageFailed: The ledger itself cannot be written, so there is no verdict.
+        StorageFailed: The ledger cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, context.now())
@@ -51,14 +51,14 @@ def run_export(
     error: PsttError | None = None
     with logger.contextualize(run=run.run_id):
         try:
-            with rare_collections():
+            with fewer_collections():
                 files = _written(reader, source, workspace, folder or workspace.exports_dir)
         except PsttError as failure:
             error = failure
         except KeyboardInterrupt:
             error = RunCancelled("the run was cancelled", why="the program was told to end at once")
         outcome = _outcome(
-            reader, files, as_asked(error, context.stop), (context.now() - run.started_at).total_seconds()
+            reader, files, with_stop_reason(error, context.stop), (context.now() - run.started_at).total_seconds()
         )
         return ledger.finish(run.run_id, outcome, context.now())
 
@@ -72,7 +72,7 @@ def _written(reader: RowReader, source: Source, workspace: Workspace, folder: Pa
         _only_writer(workspace, file, f'job "{plan.job.name}", run {reader.run.run_id}'),
         source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
     ):
-        reading = _Distinct(result)
+        reading = _DistinctColumns(result)
         encoded_rows = reader.rows(reading)
         with open_sink(file, root, reading.columns, plan.job) as (sink, files):
             for _, encoded in encoded_rows:
@@ -86,12 +86,12 @@ def _written(reader: RowReader, source: Source, workspace: Workspace, folder: Pa
                     ) from None
                 reader.acknowledged += len(encoded.data) - len(rejects)
                 reader.reject(rejects)
-            reader.check_whole()
+            reader.check_row_count()
     return files
 
 
-class _Distinct:
-    """A result each of whose columns has a name of its own."""
+class _DistinctColumns:
+    """A result whose columns all have different names."""
 
     def __init__(self, reading: Reading) -> None:
         self.columns = distinct_columns(reading.columns)
@@ -103,14 +103,14 @@ class _Distinct:
 
 
 @contextmanager
-def _only_writer(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
+def _only_writer(workspace: Workspace, file: Path, writer: str) -> Iterator[None]:
     """Holds the lock of one output file. A second run fails and is not repeated, since it would replace the file.
 
     Raises:
         RunFailed: Another run writes the file.
         StorageFailed: The lock cannot be written.
     """
-    # Windows and macOS take A.xlsx and a.xlsx for one file.
+    # On Windows and macOS A.xlsx and a.xlsx are one file.
     name = hashlib.sha256(str(file.resolve()).casefold().encode()).hexdigest()[:16]
     locks = workspace.state_dir / "locks"
     owner = locks / f"{name}.holder"
@@ -125,7 +125,7 @@ def _only_writer(workspace: Workspace, file: Path, who: str) -> Iterator[None]:
 
     with locked(locks / f"{name}.file.lock", busy):
         try:
-            owner.write_text(who, encoding="utf-8")
+            owner.write_text(writer, encoding="utf-8")
         except OSError as error:
             raise StorageFailed(f"{locks} cannot be written", why=error.strerror or str(error)) from None
         yield
@@ -139,7 +139,7 @@ def _outcome(reader: RowReader, files: list[RunFile], error: PsttError | None, d
             why="some rows are not accounted for",
             remedy="report this: it is a defect of PSTT Kafka",
         )
-    error = error or reader.unexpected()
+    error = error or reader.expectation_error()
     return Outcome(
         state=end_state(error, written),
         rows_read=reader.rows_read,

@@ -1,4 +1,4 @@
-"""The main job, whole: read rows, make messages, hand them over, account for each, say how it ended."""
+"""The whole flow of a run to Kafka: read rows, make messages, publish them, account for each one, return the verdict."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from core.model.publisher import Batch, Delivery, Publisher, TopicState
 from core.model.run import Plan, Reject, Run, Verification
 from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
-from core.records.spool import Spool, Tally, sent_by
+from core.records.spool import SendTotals, Spool, sent_by
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
-from core.run.exactly_once import ExactlyOnce, Marker
-from core.run.pending import TransactionNote, forget, keep
-from core.run.row_reader import RowReader, RunContext, as_asked, end_state, rare_collections
-from core.run.settling import discard, measured, release
+from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.pending_transactions import TransactionNote, remove_note, write_note
+from core.run.row_reader import RowReader, RunContext, end_state, fewer_collections, with_stop_reason
+from core.run.settling import drop_aborted, move_to_spool, with_totals
 
 __all__ = ["run_job"]
 
@@ -55,20 +55,20 @@ def run_job(
         plan: What is read and where it goes.
         source: The database.
         publisher: The cluster.
-        sender: Hands batches to `publisher` and tries them again.
-        ledger: Where run and rejects are written.
-        spool_dir: Where the sends are written.
+        sender: Publishes batches through `publisher`, with retries.
+        ledger: Where the run and its rejects are recorded.
+        spool_dir: Where the sends are recorded.
         context: Clock, stop, progress and column check.
-        once: Names what is sent exactly once; None: at least once.
-        verify: Reads back what was sent, once all of it is acknowledged; None: nobody does.
+        once: Identifies what is sent exactly once; None: at least once.
+        verify: Reads the messages back when all are acknowledged; None: they are not read back.
 
     Raises:
-        StorageFailed: The ledger itself cannot be written, so there is no verdict.
+        StorageFailed: The ledger cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, context.now())
     with logger.contextualize(run=run.run_id):
-        course = _KafkaRun(
+        kafka_run = _KafkaRun(
             plan=plan,
             run=run,
             ledger=ledger,
@@ -79,52 +79,52 @@ def run_job(
             spool_dir=spool_dir,
             once=once,
         )
-        ended = ledger.finish(run.run_id, course.outcome(_taken(course, source)), context.now())
-        course.forget()
+        ended = ledger.finish(run.run_id, kafka_run.outcome(_execute(kafka_run, source)), context.now())
+        kafka_run.close_note()
         return ended
 
 
-def _taken(course: _KafkaRun, source: Source) -> PsttError | None:
-    """Takes a course to its end, everything recorded; the error that stands."""
+def _execute(kafka_run: _KafkaRun, source: Source) -> PsttError | None:
+    """Runs to the end and records everything; returns the error of the run, None if it succeeded."""
     error: PsttError | None = None
     try:
-        folder = course.once.folder if course.once else course.spool_dir
-        course.spool = Spool(folder, run_id=course.run.run_id, job=course.plan.job.slug)
-        with rare_collections():
-            if course.once:
-                course.send_once(source, course.once)
+        folder = kafka_run.once.folder if kafka_run.once else kafka_run.spool_dir
+        kafka_run.spool = Spool(folder, run_id=kafka_run.run.run_id, job=kafka_run.plan.job.slug)
+        with fewer_collections():
+            if kafka_run.once:
+                kafka_run.send_once(source, kafka_run.once)
             else:
-                course.send(source)
+                kafka_run.send(source)
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
-        error = _told_to_end()
-    error = course.settle(error)
+        error = _ended_at_once()
+    error = kafka_run.settle(error)
     if error is None:
         try:
-            course.look_again()
-            course.read_back()
+            kafka_run.check_topic()
+            kafka_run.verify_messages()
         except PsttError as failure:
             error = failure
         except KeyboardInterrupt:
-            error = _told_to_end()
-    return as_asked(error, course.context.stop)
+            error = _ended_at_once()
+    return with_stop_reason(error, kafka_run.context.stop)
 
 
-def _told_to_end() -> RunCancelled:
+def _ended_at_once() -> RunCancelled:
     return RunCancelled("the run was cancelled", why="the program was told to end at once")
 
 
 @dataclass(slots=True, kw_only=True)
 class _KafkaRun(RowReader):
-    """How far one run has come."""
+    """The state of one run to Kafka, and its steps."""
 
     publisher: Publisher
     sender: Sender
     verify: Callable[[SentRange], Verification] | None = None
     spool: Spool | None = None
     refused: int = 0
-    """Of the rejected: those that were sent and that the broker, or its client, will never take."""
+    """How many of the rejected rows were sent and refused for good by the broker or its client."""
     refusal: MessageRefused | None = None
     """Why the first of them was refused."""
     batches: int = 0
@@ -134,12 +134,12 @@ class _KafkaRun(RowReader):
     spool_dir: Path
     once: ExactlyOnce | None = None
     """What is sent exactly once; None: at least once."""
-    fate: Literal["", "unknown", "committed", "aborted"] = ""
-    """Of the transaction; empty: there was none."""
-    is_settled: bool = False
-    """Whether the sends are where the transaction's fate wants them."""
-    done_before: Tally | None = None
-    """An earlier attempt that had sent everything exactly once."""
+    transaction: Literal["", "unknown", "committed", "aborted"] = ""
+    """Its state; empty: there was none. `unknown`: the cluster has not answered."""
+    is_placed: bool = False
+    """Whether the sends were moved to the spool, or dropped, as the transaction ended."""
+    sent_before: SendTotals | None = None
+    """The sends of an earlier attempt that had sent everything exactly once."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -148,15 +148,15 @@ class _KafkaRun(RowReader):
         self.headers = (("run_id", self.run.run_id.encode()), ("job", job.name.encode()), *own)
 
     def send(self, source: Source) -> None:
-        """At least once: rows are handed over while the next ones are read."""
+        """At least once: publishes rows while the next ones are read."""
         self.find_topic()
         for envelope, encoded in self.read(source):
-            self.hand_over(envelope, encoded)
+            self.publish(envelope, encoded)
         self.drain()
-        self.check_whole()
+        self.check_row_count()
 
     def find_topic(self) -> TopicState:
-        """Has the topic made where it is made on first use, and writes down which one it is before the first message."""
+        """Finds the topic, which may be created by this, and records its identity before the first message."""
         self.publisher.require_topic(self.plan.topic)
         self.at_start = self.publisher.describe(self.plan.topic)
         self.ledger.place(self.run.run_id, self.at_start)
@@ -166,47 +166,47 @@ class _KafkaRun(RowReader):
         return self.at_start
 
     def send_once(self, source: Source, once: ExactlyOnce) -> None:
-        """Exactly once: all rows are fetched first, then sent with a marker in one transaction.
+        """Exactly once: fetches all rows first, then sends them and a marker in one transaction.
 
-        The marker tells a later attempt that this one had committed, even if nobody lived to write it down.
+        A later attempt reads from the marker that this one had committed, even if this process died before it recorded it.
         """
         state = self.find_topic()
         self.publisher.prepare_once(self.plan.control_topic)
         found = self.publisher.read_control(self.plan.control_topic, once.keys)
         marker = once.earlier(found, self.ledger, state)
         if marker is not None:
-            self.recognise(marker)
+            self.take_over(marker)
             return
-        with _fetched(once.folder / f"{self.run.run_id}.rows", self.read(source)) as fetched:
-            self.check_whole()
-            if self.rows_read > self.rejected:  # of a run without messages there is nothing that could be sent twice
+        with _stored_on_disk(once.folder / f"{self.run.run_id}.rows", self.read(source)) as fetched:
+            self.check_row_count()
+            if self.rows_read > self.rejected:  # a run without messages sends nothing twice
                 self.commit(once, state, fetched)
 
     def commit(self, once: ExactlyOnce, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
-        """Sends everything and the marker; visible all at once, or never."""
+        """Sends all messages and the marker in one transaction: readers see all of them, or none."""
         digest = hashlib.sha256()
-        self.fate = "unknown"
-        keep(once.folder, self.note(once, state))
+        self.transaction = "unknown"
+        write_note(once.folder, self.note(once, state))
         try:
             self.publisher.begin()
             for envelope, encoded in fetched:
                 for message_id in encoded.message_ids:
                     digest.update(message_id)
-                self.hand_over(envelope, encoded)
+                self.publish(envelope, encoded)
             self.drain()
             if self.refusal:
-                raise self.void(self.refusal)
+                raise self.refused_transaction(self.refusal)
             self.mark(once, state, digest.hexdigest())
             if self.spool:
-                self.spool.close()  # every send is on disk before anybody can see it
+                self.spool.close()  # every send is on disk before a reader can see it
             self.publisher.commit()
         except BaseException:
             self.abort()
             raise
-        self.fate = "committed"
+        self.transaction = "committed"
 
-    def void(self, refusal: MessageRefused) -> RunFailed:
-        """Why a transaction with refused messages is not committed."""
+    def refused_transaction(self, refusal: MessageRefused) -> RunFailed:
+        """Returns why a transaction with refused messages is not committed."""
         count = f"{self.refused:,} messages are" if self.refused > 1 else "1 message is"
         return RunFailed(
             f"{count} refused, and exactly_once sends all rows or none",
@@ -215,18 +215,18 @@ class _KafkaRun(RowReader):
         )
 
     def abort(self) -> None:
-        """Ends the transaction without its messages; where the cluster does not say so, the marker decides later."""
+        """Aborts the transaction; if the cluster does not confirm it, the marker decides later."""
         self.acknowledged = 0
         with suppress(PsttError):
             self.account(self.sender.give_up())
         self.acknowledged = 0
         with suppress(PsttError):
             self.publisher.abort()
-            self.fate = "aborted"
+            self.transaction = "aborted"
 
     def note(self, once: ExactlyOnce, state: TopicState) -> TransactionNote:
-        """How a later process finds out what became of this transaction."""
-        unexpected = self.unexpected()
+        """Returns the note from which a later process finds out whether this transaction was committed."""
+        error = self.expectation_error()
         return TransactionNote(
             run=self.run.run_id,
             job=self.plan.job.slug,
@@ -240,10 +240,11 @@ class _KafkaRun(RowReader):
             rows_read=self.rows_read,
             rejected=self.rejected,
             rows_counted=self.rows_counted,
-            unexpected=(unexpected.what, unexpected.why, unexpected.remedy) if unexpected else ("", "", ""),
+            unexpected=(error.what, error.why, error.remedy) if error else ("", "", ""),
         )
 
     def mark(self, once: ExactlyOnce, state: TopicState, digest: str) -> None:
+        """Sends the marker within the transaction."""
         now = self.context.now()
         marker = once.marker(
             self.run,
@@ -254,30 +255,30 @@ class _KafkaRun(RowReader):
             state=state,
             now=now,
         )
-        keys: list[bytes | None] = [once.key, once.holder_key]
-        values = [marker, once.holder(self.run, now)]
+        keys: list[bytes | None] = [once.key, once.last_sender_key]
+        values = [marker, once.last_sender(self.run, now)]
         self.sender.submit(Batch(0, self.plan.control_topic, keys, values, [b"0" * 32] * 2, [0, 0], self.headers))
         for delivery in self.sender.drain():
             for failure in delivery.errors.values():
                 raise failure
 
-    def recognise(self, marker: Marker) -> None:
-        """The topic says that an earlier attempt was whole: nothing is sent again."""
+    def take_over(self, marker: SentMarker) -> None:
+        """Takes over the result of an earlier attempt that had sent everything; nothing is sent again."""
         self.ledger.recognise(self.run.run_id, marker.run)
-        rejects = self.ledger.rejects(marker.run)
+        rejects = self.ledger.rejects.of_run(marker.run)
         while some := list(islice(rejects, REJECTS_AT_ONCE)):
-            self.ledger.add_rejects(self.run.run_id, some)
+            self.ledger.rejects.add(self.run.run_id, some)
         self.rejected = marker.rejected
         self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
         self.acknowledged = marker.rows
-        sends = Tally()
-        with suppress(StorageFailed):  # a damaged segment is told elsewhere; the marker counts
+        sends = SendTotals()
+        with suppress(StorageFailed):  # `doctor` reports a damaged segment; the marker is the proof
             sends = sent_by(self.spool_dir, marker.run)
         is_whole = sends.acknowledged == marker.rows
-        self.done_before = replace(sends, failed=0, retried=0) if is_whole else Tally(acknowledged=marker.rows)
+        self.sent_before = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
 
-    def hand_over(self, envelope: Envelope, encoded: Encoded) -> None:
-        """Hands the rows of one fetch over in batches; each batch is stamped when its turn has come."""
+    def publish(self, envelope: Envelope, encoded: Encoded) -> None:
+        """Publishes the rows of one fetch in batches; each gets its timestamp when it is published."""
         size = self.plan.batch_size
         for start in range(0, len(encoded.data), size):
             if self.context.stop.is_set():
@@ -298,26 +299,24 @@ class _KafkaRun(RowReader):
                     self.headers,
                 )
             )
-            self.collect()
+            self.account(self.sender.finished())
 
     def drain(self) -> None:
+        """Waits until no message is in flight."""
         self.account(self.sender.drain())
 
-    def collect(self) -> None:
-        self.account(self.sender.finished())
-
     def account(self, deliveries: list[Delivery]) -> None:
-        """Writes finished batches down, and stops the run at the first failure that the next batch would meet too."""
+        """Records finished batches; raises the first failure that the next batch would meet too."""
         failure: PsttError | None = None
         for delivery in deliveries:
             self._record(delivery)
             self.acknowledged += delivery.acknowledged
             refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
             others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))
-            # Every delivery is written down before the run ends for one of them.
+            # Every delivery is recorded before the run ends because of one of them.
             failure = self._reject_refused(delivery.batch, refused) or failure or next(others, None)
         if failure and self.refusal and self.plan.job.delivery == "exactly_once":
-            raise self.void(self.refusal)  # the others of the transaction only fail with it
+            raise self.refused_transaction(self.refusal)  # the other messages fail because of it
         if failure:
             raise failure
 
@@ -336,7 +335,7 @@ class _KafkaRun(RowReader):
                 entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
 
     def _reject_refused(self, batch: Batch, refused: Mapping[int, MessageRefused]) -> RunFailed | None:
-        """Puts the rows of refused messages aside; the error where the job wants to end at the first one."""
+        """Records refused messages as rejects; returns an error if the job ends at the first one."""
         if not refused:
             return None
         self.refused += len(refused)
@@ -353,34 +352,34 @@ class _KafkaRun(RowReader):
         return None
 
     def settle(self, error: PsttError | None) -> PsttError | None:
-        """Brings every message under way to an end and everything recorded to disk; the error that stands."""
+        """Finishes every message in flight and writes all sends to disk; returns the error of the run."""
         try:
             if error is not None:
-                self._wind_up(error)
+                self._finish_sending(error)
             if self.spool:
                 self.spool.close()
             self._place_sends()
         except PsttError as failure:
-            # A failing disk outweighs what came before: the sends are not all written down.
+            # A failing disk outweighs an earlier error: not all sends are recorded.
             error = failure if error is None or isinstance(failure, StorageFailed) else error
         return error
 
     def _place_sends(self) -> None:
-        """Puts the sends of a transaction where they belong, now that it is known whether they happened."""
-        if self.once is None or self.fate not in ("committed", "aborted"):
+        """Moves the sends of a committed transaction to the spool, or drops those of an aborted one."""
+        if self.once is None or self.transaction not in ("committed", "aborted"):
             return
-        place = release if self.fate == "committed" else discard
-        place(self.once.folder, self.spool_dir, self.run.run_id)
-        self.is_settled = True
+        move = move_to_spool if self.transaction == "committed" else drop_aborted
+        move(self.once.folder, self.spool_dir, self.run.run_id)
+        self.is_placed = True
 
-    def forget(self) -> None:
-        """Removes the note of a transaction, once the verdict is written."""
-        if self.once is not None and self.is_settled:
-            with suppress(PsttError):  # `settle` removes it
-                forget(self.once.folder, self.run.run_id)
+    def close_note(self) -> None:
+        """Deletes the note of the transaction; called when the verdict is recorded."""
+        if self.once is not None and self.is_placed:
+            with suppress(PsttError):  # else `settle` deletes it
+                remove_note(self.once.folder, self.run.run_id)
 
-    def _wind_up(self, error: PsttError) -> None:
-        """Waits for what is under way if the run was only cancelled; otherwise the cluster has failed and waiting is vain."""
+    def _finish_sending(self, error: PsttError) -> None:
+        """Waits for messages in flight if the run was only cancelled; if the cluster has failed, gives them up at once."""
         deliveries = []
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
             deliveries = self.sender.drain(self.context.stop.left_s(self.plan.stop_timeout_s))
@@ -390,13 +389,13 @@ class _KafkaRun(RowReader):
                 self._record(delivery)
             self.acknowledged += delivery.acknowledged
 
-    def look_again(self) -> None:
-        """Every message is acknowledged: looks whether the topic is still the one of before, and can hold them all.
+    def check_topic(self) -> None:
+        """Checks, once every message is acknowledged, that the topic is the same one and can hold them all.
 
         Raises:
             MessagesLost: It cannot.
         """
-        tally = self._seen()
+        tally = self._visible_sends()
         if self.at_start is None or not (sent := tally.placed):
             return
         try:
@@ -409,17 +408,17 @@ class _KafkaRun(RowReader):
         if lost is not None:
             raise lost
 
-    def read_back(self) -> None:
-        """Has the messages read back, where the job wants that; the answer is kept whatever it is.
+    def verify_messages(self) -> None:
+        """Reads the messages back if the job asks for it; stores the answer in any case.
 
         Raises:
-            VerificationFailed: They are not all there as they were sent, or could not be read.
+            VerificationFailed: They are not all on the topic as they were sent, or could not be read.
         """
-        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.tally.acknowledged:
+        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.totals.acknowledged:
             return
-        tally, place = self.spool.tally, self.at_start
+        tally, topic = self.spool.totals, self.at_start
         sent = SentRange(
-            self.run.run_id, place.topic, place.cluster_id, place.topic_id, tally.placed, tally.acknowledged
+            self.run.run_id, topic.topic, topic.cluster_id, topic.topic_id, tally.placed, tally.acknowledged
         )
         try:
             found = self.verify(sent)
@@ -428,7 +427,7 @@ class _KafkaRun(RowReader):
         except PsttError as failure:
             raise not_verified(sent, failure) from None
         self.ledger.add_verification(found)
-        failed = failure_of(found, place.topic, may_repeat=self.plan.job.delivery != "exactly_once")
+        failed = failure_of(found, topic.topic, may_repeat=self.plan.job.delivery != "exactly_once")
         if failed is not None:
             raise failed
         if found.answer != "complete":
@@ -437,19 +436,20 @@ class _KafkaRun(RowReader):
             self.warnings.append(f"{count:,} messages {words}" + (f": {found.reason}" if found.reason else ""))
 
     def outcome(self, error: PsttError | None) -> Outcome:
-        tally = self._seen()
+        """Returns the verdict with its numbers."""
+        tally = self._visible_sends()
         if error is None and self.rows_read != tally.acknowledged + self.rejected:
             error = RunFailed(
                 f"{self.rows_read:,} rows read, but {tally.acknowledged:,} acknowledged and {self.rejected:,} rejected",
                 why="some rows are not accounted for",
                 remedy="report this: it is a defect of PSTT Kafka",
             )
-        error = error or self.unexpected()
+        error = error or self.expectation_error()
         outcome = Outcome(
             state=end_state(error, tally.acknowledged),
             rows_read=self.rows_read,
             rows_counted=self.rows_counted,
-            sent=0 if self.done_before else tally.acknowledged + tally.failed,
+            sent=0 if self.sent_before else tally.acknowledged + tally.failed,
             acknowledged=tally.acknowledged,
             rejected=self.rejected,
             failed=tally.failed - self.refused,
@@ -457,24 +457,30 @@ class _KafkaRun(RowReader):
             error=error,
             warnings=tuple(self.warnings),
         )
-        return measured(outcome, tally)
+        return with_totals(outcome, tally)
 
-    def _seen(self) -> Tally:
-        """What the readers of the topic can see: of a transaction that was not committed, nothing."""
-        tally = self.done_before or (self.spool.tally if self.spool else Tally())
-        if self.once is None or self.done_before or self.fate == "committed":
+    def _visible_sends(self) -> SendTotals:
+        """Returns the sends that readers of the topic can see: none of a transaction that was not committed."""
+        tally = self.sent_before or (self.spool.totals if self.spool else SendTotals())
+        if self.once is None or self.sent_before or self.transaction == "committed":
             return tally
-        return Tally(failed=tally.failed + tally.acknowledged, retried=tally.retried)
+        return SendTotals(failed=tally.failed + tally.acknowledged, retried=tally.retried)
 
 
 @contextmanager
-def _fetched(aside: Path, read: Iterator[tuple[Envelope, Encoded]]) -> Iterator[Iterator[tuple[Envelope, Encoded]]]:
-    """Keeps a whole result on disk, so that the transaction is short and memory stays flat; removes it in the end."""
+def _stored_on_disk(
+    file_path: Path, read: Iterator[tuple[Envelope, Encoded]]
+) -> Iterator[Iterator[tuple[Envelope, Encoded]]]:
+    """Stores a whole result on disk, so that the transaction is short and memory stays flat; deletes it afterwards.
+
+    Yields:
+        The stored rows, fetch by fetch.
+    """
     frames = msgspec.msgpack.Encoder()
     envelope: Envelope | None = None
     try:
         try:
-            with aside.open("wb") as file:
+            with file_path.open("wb") as file:
                 for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
                     frame = frames.encode(
                         (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
@@ -483,15 +489,15 @@ def _fetched(aside: Path, read: Iterator[tuple[Envelope, Encoded]]) -> Iterator[
                     file.write(frame)
         except OSError as error:
             raise StorageFailed(
-                f"the rows cannot be kept in {aside.parent}",
+                f"the rows cannot be kept in {file_path.parent}",
                 why=error.strerror or str(error),
                 remedy="make room on that disk",
             ) from None
-        with aside.open("rb") as file:
+        with file_path.open("rb") as file:
             yield ((envelope, encoded) for encoded in _frames(file)) if envelope else iter(())
     finally:
-        with suppress(OSError):  # it is swept when the next run begins
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):  # the next run deletes it
+            file_path.unlink(missing_ok=True)
 
 
 def _frames(file: BinaryIO) -> Iterator[Encoded]:

@@ -21,7 +21,7 @@ from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, target_of_job
 from core.sources import database_types, find_dialect
-from core.sql.query import load
+from core.sql.parser import load
 
 __all__ = [
     "DEFAULT_TIMEZONE",
@@ -111,7 +111,7 @@ def cluster_key_of_plan(opened: OpenWorkspace, plan: Plan) -> str | None:
 
 def last_row_count(ledger: Ledger, slug: str) -> int | None:
     """Returns the number of rows that the last succeeded run of a job has read; None: there is none among the last 20."""
-    succeeded = (run for run in ledger.runs(slug, 20) if run.state == "succeeded" and run.kind == "job")
+    succeeded = (run for run in ledger.history.newest(slug, 20) if run.state == "succeeded" and run.kind == "job")
     return next((run.rows_read for run in succeeded), None)
 
 

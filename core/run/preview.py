@@ -1,4 +1,4 @@
-"""A job's first messages exactly as they would be sent, and what is odd about them; nothing is sent."""
+"""A job's first messages exactly as they would be sent, with warnings about them; nothing is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MADE_AT_THE_RUN = "(made at the run)"
 MOST_BYTES = 2**31
 """A row of a file has no limit of its own."""
 NEAR_LIMIT = 0.8
-"""Share of the size limit from which a message is worth a warning: rows of another day may be larger."""
+"""Share of the size limit from which a message gets a warning: rows of another day may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +36,22 @@ class PreviewMessage:
     """One message as it would be sent."""
 
     row_number: int
-    """In the result, from 1."""
+    """Position in the result, from 1."""
     key: str | None
     headers: dict[str, str]
     value: str
     """The exact JSON text."""
     size_bytes: int
-    """Of the value, as in `metrics.duckdb`; key and headers come on top."""
+    """Size of the value, as in `metrics.duckdb`; key and headers are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The first messages of a job, and what a person should look at before it runs."""
+    """The first messages of a job, and warnings to read before it runs."""
 
     messages: list[PreviewMessage]
     warnings: list[str]
-    """Each a sentence: which column, what is odd, what to do."""
+    """Each is a sentence: which column, what is unusual, what to do."""
     rejects: list[Reject]
     columns: tuple[Column, ...]
 
@@ -61,8 +61,7 @@ def preview(
 ) -> Preview:
     """Reads the first rows and makes their messages with the code of a run; sends nothing.
 
-    A column that may not be sent at all is a warning here and not an error, so that a person sees
-    every such column at once.
+    A column that cannot be sent is a warning here and not an error, so that every such column is listed.
 
     Args:
         plan: What would be read and where it would go.
@@ -94,8 +93,8 @@ def preview(
         messages += _messages(encoded, values, plan.job)
         rejects += encoded.rejects
     cells = [row for fetched in given for row in fetched.rows]
-    seen = _Seen(plan.job, source.dialect, columns, cells, messages, rejects, max_request_size_bytes)
-    return Preview(messages, list(seen.warnings()), rejects, columns)
+    check = _PreviewWarnings(plan.job, source.dialect, columns, cells, messages, rejects, max_request_size_bytes)
+    return Preview(messages, list(check.warnings()), rejects, columns)
 
 
 def preview_plan(opened: OpenWorkspace, plan: Plan, *, rows: int, timeout_s: float | None = None) -> Preview:
@@ -131,15 +130,15 @@ def open_reading(opened: OpenWorkspace, plan: Plan) -> Iterator[Reading]:
         yield reading
 
 
-def file_rows(seen: Preview, job: Job) -> list[list[str]]:
-    """The same rows as they would stand in the file of an Excel or CSV job, one text a cell."""
-    cells = Cells(seen.columns, job)
+def file_rows(made: Preview, job: Job) -> list[list[str]]:
+    """Returns the same rows as the file of an Excel or CSV job would show them, one text a cell."""
+    cells = Cells(made.columns, job)
     start, end = len('{"data":'), -len("}")
-    return [[shown(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in seen.messages]
+    return [[shown(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in made.messages]
 
 
 def _first(reading: Reading, rows: int) -> Iterator[Rows]:
-    """The first `rows` rows; stops without asking for the fetch after them."""
+    """Yields the first `rows` rows; does not start another fetch after them."""
     left = rows
     for fetched in reading:
         yield Rows(fetched.first_row, fetched.rows[:left], fetched.extracted_at)
@@ -162,8 +161,8 @@ def _messages(encoded: Encoded, values: Sequence[bytes], job: Job) -> Iterator[P
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What was read and made, to be looked at for what is odd."""
+class _PreviewWarnings:
+    """The rows that were read and their messages, and the warnings about them."""
 
     job: Job
     dialect: Dialect
@@ -207,14 +206,14 @@ class _Seen:
     def null_keys(self) -> Iterator[str]:
         if not self.key_columns:
             return
-        mend = f"add {self.key_columns[0].name} IS NOT NULL to the query"
+        fix = f"add {self.key_columns[0].name} IS NOT NULL to the query"
         if sent := sum(message.key is None for message in self.messages):
-            yield f"{self.key_name}: the key is null in {self._of_rows(sent)}, sent without a key to any partition; {mend} or choose another message_key_field"
+            yield f"{self.key_name}: the key is null in {self._of_rows(sent)}, sent without a key to any partition; {fix} or choose another message_key_field"
         refused = [reject for reject in self.rejects if reject.reason == NULL_KEY]
         if refused:
             end = "would be rejected" if self.job.on_null_key == "reject" else "would end the run"
             first = refused[0]
-            yield f'{first.column}: the key is null in {self._of_rows(len(refused))} (first in row {first.row_number}), which {end}; {mend}, or set "on_null_key": "send"'
+            yield f'{first.column}: the key is null in {self._of_rows(len(refused))} (first in row {first.row_number}), which {end}; {fix}, or set "on_null_key": "send"'
 
     def repeated_keys(self) -> Iterator[str]:
         counts = Counter(message.key for message in self.messages if message.key is not None)
@@ -237,7 +236,7 @@ class _Seen:
                 yield f'{column.name} ({column.database_type}): the key ends with blanks in {self._of_rows(padded)}, and readers who look for it without them find nothing; set "types": {{"{column.name}": "string"}} to send it without'
 
     def large_numbers(self, column: Column, values: list[Any]) -> Iterator[str]:
-        """Digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""
+        """Warns about digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""
         override = self.override(column)
         kind = override or column.kind
         if kind not in ("integer", "decimal") or (override is None and self.job.decimals == "string"):
@@ -246,8 +245,8 @@ class _Seen:
         if not count:
             return
         alone = f'"types": {{"{column.name}": "string"}}'
-        mend = f'"decimals": "string", or {alone} for this column alone' if override is None else alone
-        yield f"{column.name}: {self._of_rows(count)} hold a number beyond 2^53 or with more digits than a double keeps; readers in JavaScript and many tools would round it, so set {mend}"
+        fix = f'"decimals": "string", or {alone} for this column alone' if override is None else alone
+        yield f"{column.name}: {self._of_rows(count)} hold a number beyond 2^53 or with more digits than a double keeps; readers in JavaScript and many tools would round it, so set {fix}"
 
     def mixed_dates(self, column: Column, values: list[Any]) -> Iterator[str]:
         if column.kind not in ("oracle_date", "date") or self.override(column):
@@ -261,11 +260,11 @@ class _Seen:
         sizes = [(_wire_size(message), message.row_number) for message in self.messages]
         over = [number for size, number in sizes if size > limit]
         near = [number for size, number in sizes if limit * NEAR_LIMIT <= size <= limit]
-        mend = "leave out or shorten its largest column, or raise KAFKA_MAX_REQUEST_SIZE here and max.message.bytes on the topic"
+        fix = "leave out or shorten its largest column, or raise KAFKA_MAX_REQUEST_SIZE here and max.message.bytes on the topic"
         if over:
-            yield f"{self._of_rows(len(over))} (first: row {over[0]}) make a message over the limit of {limit:,} bytes and would be rejected; {mend}"
+            yield f"{self._of_rows(len(over))} (first: row {over[0]}) make a message over the limit of {limit:,} bytes and would be rejected; {fix}"
         if near:
-            yield f"{self._of_rows(len(near))} (first: row {near[0]}) make a message of 80 % or more of the limit of {limit:,} bytes; {mend}"
+            yield f"{self._of_rows(len(near))} (first: row {near[0]}) make a message of 80 % or more of the limit of {limit:,} bytes; {fix}"
 
     def bad_rows(self) -> Iterator[str]:
         bad = [reject for reject in self.rejects if reject.reason != NULL_KEY]
@@ -283,14 +282,14 @@ class _Seen:
 
 
 def _has_clock(value: Any) -> bool:
-    """Whether a date carries a time of day; SQLite's are text."""
+    """Returns whether a date has a time of day; SQLite's are text."""
     if isinstance(value, str):
         return len(value) > len("2026-01-17") and value[11:].strip("0:.") != ""
     return isinstance(value, datetime) and value.time() != time()
 
 
 def _is_beyond_double(value: Any) -> bool:
-    """Whether a double cannot hold all digits. What is no finite number is left to the rejects."""
+    """Returns whether a double cannot hold all digits. A value that is no finite number becomes a reject elsewhere."""
     if isinstance(value, int):
         return abs(value) > SAFE_INTEGER
     try:

@@ -14,9 +14,9 @@ from core.run.destination import KafkaTarget, cluster_of_run, is_same_destinatio
 from core.run.planning import cluster_of_plan, plan_run
 from core.workspace.jobs import NoSuchJob, read_job_file
 
-__all__ = ["ReplayOptions", "ReplayTo", "replay_options", "replay_plan"]
+__all__ = ["ReplayDestination", "ReplayOptions", "replay_options", "replay_plan"]
 
-ReplayTo = Literal["run", "job"]
+ReplayDestination = Literal["run", "job"]
 """`run`: where the run was sent; `job`: where its job sends now."""
 
 
@@ -43,7 +43,7 @@ class ReplayOptions:
         """Whether the job has another query or another connection now: its rows may be others."""
         return (self.job.query, self.job.connection) != (self.run.query, self.run.connection)
 
-    def notes(self, to: ReplayTo) -> list[str]:
+    def notes(self, to: ReplayDestination) -> list[str]:
         """What the user should know about it, for the command line."""
         found = []
         if self.differs and to == "run" and self.of_job:
@@ -65,7 +65,7 @@ def replay_plan(
     rejects_only: bool,
     asked_by: str,
     job: Job | None = None,
-    to: ReplayTo = "run",
+    to: ReplayDestination = "run",
 ) -> Plan:
     """Plans the repetition of a run: its scheduled time and parameters, its topic and cluster, the job as it is now.
 
@@ -82,7 +82,7 @@ def replay_plan(
     """
     run = opened.ledger.run(prefix)
     root = run.of_run or run.run_id
-    family = [r for r in (run, *opened.ledger.family(run)) if root in (r.run_id, r.of_run)]
+    family = [r for r in (run, *opened.ledger.history.family(run)) if root in (r.run_id, r.of_run)]
     # They are resolved already: a brace in them is plain text and no template.
     parameters = {name: value.replace("{", "{{").replace("}", "}}") for name, value in run.parameters.items()}
     job = replace(job or _job_of_run(opened, run), parameters=parameters)
@@ -162,7 +162,7 @@ def _own_target(opened: OpenWorkspace, run: Run, job: Job) -> KafkaTarget | None
 
 def _acknowledged_ids(opened: OpenWorkspace, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
     """Returns the message ids that this run and its replays have sent, where it was sent or where the plan sends."""
-    ids, target = opened.ledger.cluster_ids(), KafkaTarget(cluster_of_plan(opened, plan), plan.topic)
+    ids, target = opened.ledger.history.cluster_ids(), KafkaTarget(cluster_of_plan(opened, plan), plan.topic)
     return opened.metrics.acknowledged_ids(
         [
             r.run_id

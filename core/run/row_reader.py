@@ -1,4 +1,4 @@
-"""What every run does on its way in, wherever its rows go: read, look at the columns, put rejects aside, know how it ends."""
+"""The reading side of every run, to Kafka or to a file: read rows, check columns, record rejects, decide how it ends."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = [
     "Progress",
     "RowReader",
     "RunContext",
-    "as_asked",
-    "check_expected",
     "end_state",
-    "rare_collections",
+    "fewer_collections",
+    "row_count_error",
+    "with_stop_reason",
 ]
 
 COLLECT_AFTER = 10_000
-"""Objects that may come into being before the garbage collector looks."""
+"""Objects that may be created before the garbage collector runs."""
 
 
 class Progress(Protocol):
@@ -86,17 +86,17 @@ class RowReader:
     rows_counted: int | None = None
     rejected: int = 0
     acknowledged: int = 0
-    """Rows that are where they should be, as far as this run knows now."""
+    """Rows that have arrived, as far as this run knows now."""
 
     def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
-        """Yields the rows as keys and JSON, rejects put aside."""
+        """Reads the source; yields rows as keys and JSON, one fetch at a time. Rejects are recorded."""
         plan = self.plan
         with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
             yield from self.rows(reading)
 
     def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
-        """The same for a result that is open already; the columns are looked at when the first block is asked for."""
-        envelope = self.plan_of(reading)
+        """Does the same for a result that is open already; the columns are checked before the first fetch."""
+        envelope = self.envelope_of(reading)
         for rows in reading:
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
@@ -109,18 +109,22 @@ class RowReader:
             if self.context.progress:
                 self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
 
-    def plan_of(self, reading: Reading) -> Envelope:
-        """The envelope for the result's columns, once they have been looked at."""
+    def envelope_of(self, reading: Reading) -> Envelope:
+        """Checks the columns of the result and returns the envelope for them."""
         self.rows_counted = reading.counted
         if self.context.check_columns:
             self.context.check_columns(reading.columns)
         return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
 
     def reject(self, rejects: list[Reject]) -> None:
-        """Puts rows aside; ends the run where the job wants that."""
+        """Records rejected rows.
+
+        Raises:
+            RunFailed: The job ends at the first one.
+        """
         if not rejects:
             return
-        self.ledger.add_rejects(self.run.run_id, rejects)
+        self.ledger.rejects.add(self.run.run_id, rejects)
         self.rejected += len(rejects)
         if self.plan.log_payload:
             for reject in rejects:
@@ -136,12 +140,12 @@ class RowReader:
                     remedy=f'mend the row, or set "{option}": "reject" in {job.slug}.job.json',
                 )
 
-    def check_whole(self) -> None:
-        """All rows are read: compares with the COUNT(*) of the same snapshot, and ends a run of which nothing arrives.
+    def check_row_count(self) -> None:
+        """Compares the rows read with the COUNT(*) of the same snapshot; called when all rows are read.
 
         Raises:
-            QueryFailed: COUNT(*) was asked for and is another number.
-            NothingArrived: Each row was rejected.
+            QueryFailed: The job asks for COUNT(*), and it is another number.
+            NothingArrived: Every row was rejected.
         """
         if self.rows_read and self.rejected == self.rows_read:
             raise NothingArrived(
@@ -156,13 +160,13 @@ class RowReader:
                 remedy="look for random or time functions in the query",
             )
 
-    def unexpected(self) -> PsttError | None:
-        """The rows have arrived, and yet the run is not green: their number is not right."""
-        return None if self.plan.skip_ids is not None else check_expected(self.plan, self.rows_read)
+    def expectation_error(self) -> PsttError | None:
+        """Returns the error of a run whose rows have arrived, but not in the expected number; None: it is as expected."""
+        return None if self.plan.skip_ids is not None else row_count_error(self.plan, self.rows_read)
 
 
-def check_expected(plan: Plan, rows_read: int) -> ExpectationFailed | None:
-    """Why that number of rows is not right; None: it is."""
+def row_count_error(plan: Plan, rows_read: int) -> ExpectationFailed | None:
+    """Returns why that number of rows is not as expected; None: it is."""
     low, high = (plan.expected.min, plan.expected.max) if plan.expected else (None, None)
     if (low is None or rows_read >= low) and (high is None or rows_read <= high):
         return None
@@ -175,13 +179,13 @@ def check_expected(plan: Plan, rows_read: int) -> ExpectationFailed | None:
     )
 
 
-def as_asked(error: PsttError | None, stop: Stop) -> PsttError | None:
+def with_stop_reason(error: PsttError | None, stop: Stop) -> PsttError | None:
     """Replaces the error of a cancelled run by the reason that `stop` was given, such as a time-out."""
     return stop.error if stop.error is not None and isinstance(error, RunCancelled) else error
 
 
 def end_state(error: PsttError | None, acknowledged: int) -> str:
-    """What a run with that error is called."""
+    """Returns the state of a run that ended with this error."""
     if error is None:
         return "succeeded"
     if isinstance(error, RunInterrupted):
@@ -192,11 +196,11 @@ def end_state(error: PsttError | None, acknowledged: int) -> str:
 
 
 @contextmanager
-def rare_collections() -> Iterator[None]:
-    """Lets the garbage collector look less often while rows flow.
+def fewer_collections() -> Iterator[None]:
+    """Makes the garbage collector run less often while rows flow.
 
-    They come as thousands of short-lived tuples: at the default of 700 objects it walks over all that is under way
-    several times a fetch and finds nothing, for 3 µs a row.
+    Rows are thousands of short-lived tuples: at the default of 700 objects the collector visits everything in flight
+    several times a fetch and frees nothing, for 3 µs a row.
     """
     before = gc.get_threshold()
     gc.set_threshold(COLLECT_AFTER, *before[1:])
@@ -207,7 +211,7 @@ def rare_collections() -> Iterator[None]:
 
 
 def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
-    """The rows whose message id is not among `skip_ids`."""
+    """Returns the rows whose message id is not in `skip_ids`."""
     wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
     return Encoded(
         list(compress(encoded.row_numbers, wanted)),

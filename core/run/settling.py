@@ -1,7 +1,8 @@
-"""What became of a transaction, written where everybody reads it: into the spool and the ledger.
+"""Settles transactions of killed runs: records in spool and ledger whether they were committed.
 
-After the commit the sends are moved into the spool. When the process dies in between, the marker decides: where it is,
-the sends are moved and the run is counted; where it is not, the transaction was aborted and its sends never happened.
+After the commit the sends are moved into the spool. If the process dies in between, the marker on the control topic
+decides: if it is there, the sends are moved and the run is counted; if not, the transaction was aborted and its sends
+were never visible.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ from core.model.publisher import Publisher, TopicState
 from core.model.run import Run
 from core.records.ledger import Ledger, Outcome
 from core.records.opened import OpenWorkspace
-from core.records.spool import Tally, flush_folder, read_segment, segments_of, sent_by, write_segment
+from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
 from core.run.arrival import lost_since
-from core.run.exactly_once import Marker
+from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics
-from core.run.pending import TransactionNote, forget, remove_leftovers, unsettled, writing
+from core.run.pending_transactions import TransactionNote, remove_leftovers, remove_note, storing_in, unsettled
 from core.run.row_reader import end_state
 from core.workspace.atomic import replace_file
 from core.workspace.locks import locked
 
-__all__ = ["discard", "measured", "release", "settle", "settle_before_run", "settle_transactions"]
+__all__ = ["drop_aborted", "move_to_spool", "settle", "settle_before_run", "settle_transactions", "with_totals"]
 
 SETTLING_S = 180.0
 """What another process may take to ask a slow cluster about one transaction."""
 
 
 def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> None:
-    """Finds out what became of the transactions of killed runs, and copies what had arrived.
+    """Finds out whether the transactions of killed runs were committed, and copies the sends of those that were.
 
     Raises:
         PsttError: Why one of them cannot be settled now; the others are.
@@ -76,7 +77,7 @@ def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[Pstt
     try:
         with locked(workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s):
             # A transaction of a run that goes on would be fenced; that run has settled the earlier ones itself.
-            if any(run.state == "running" for run in ledger.runs(slug, 5)):
+            if any(run.state == "running" for run in ledger.history.newest(slug, 5)):
                 return []
             for note in unsettled(workspace.pending_dir):
                 if note.job != slug:
@@ -95,13 +96,13 @@ def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[Pstt
     return problems
 
 
-def release(folder: Path, spool_dir: Path, run_id: str) -> None:
-    """Moves the sends of a committed transaction into the spool, where everybody sees them.
+def move_to_spool(folder: Path, spool_dir: Path, run_id: str) -> None:
+    """Moves the sends of a committed transaction into the spool, where readers see them.
 
     Raises:
         StorageFailed: They cannot be moved; `settle` does it later.
     """
-    with writing(spool_dir):
+    with storing_in(spool_dir):
         spool_dir.mkdir(parents=True, exist_ok=True)
         for segment in segments_of(folder, run_id):
             replace_file(segment, spool_dir / segment.name)
@@ -109,8 +110,8 @@ def release(folder: Path, spool_dir: Path, run_id: str) -> None:
         flush_folder(folder)
 
 
-def discard(folder: Path, spool_dir: Path, run_id: str) -> None:
-    """Removes the sends of an aborted transaction; those that had failed by themselves go into the spool.
+def drop_aborted(folder: Path, spool_dir: Path, run_id: str) -> None:
+    """Deletes the sends of an aborted transaction; those that had failed by themselves go into the spool.
 
     Raises:
         StorageFailed: The folders cannot be written.
@@ -118,7 +119,7 @@ def discard(folder: Path, spool_dir: Path, run_id: str) -> None:
     for segment in segments_of(folder, run_id):
         sends = read_segment(segment)
         failed = sends.filter(pc.is_null(sends["partition"]))
-        with writing(spool_dir):
+        with storing_in(spool_dir):
             if failed.num_rows:
                 spool_dir.mkdir(parents=True, exist_ok=True)
                 write_segment(failed, spool_dir / segment.name)
@@ -126,17 +127,17 @@ def discard(folder: Path, spool_dir: Path, run_id: str) -> None:
 
 
 def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger, publisher: Publisher) -> bool:
-    """Finds out what became of a transaction whose process is gone, and writes it down; whether it was committed.
+    """Finds out whether a transaction whose process is gone was committed, and records it; returns the answer.
 
     Args:
         note: The transaction.
         folder: `.pstt/pending`.
-        spool_dir: Where sends are that happened.
-        ledger: Where its run is.
-        publisher: With the transactional id of the note, on its cluster. What is still open is aborted by this.
+        spool_dir: Where visible sends are recorded.
+        ledger: Where its run is recorded.
+        publisher: With the transactional id of the note, on its cluster; a transaction still open is aborted by this.
 
     Raises:
-        PsttError: The cluster or the disk cannot be asked; everything stays as it is.
+        PsttError: Cluster or disk cannot be read; everything stays as it is.
     """
     there = publisher.describe(note.control_topic)
     is_other = bool(there.cluster_id and note.cluster_id and there.cluster_id != note.cluster_id)
@@ -152,10 +153,10 @@ def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger,
     publisher.prepare_once(note.control_topic)
     key = note.key.encode()
     raw = publisher.read_control(note.control_topic, [key]).get(key)
-    marker = msgspec.json.decode(raw, type=Marker) if raw is not None else None
+    marker = msgspec.json.decode(raw, type=SentMarker) if raw is not None else None
     is_committed = marker is not None and marker.run == note.run
     run = ledger.known(note.run)
-    (release if is_committed else discard)(folder, spool_dir, note.run)
+    (move_to_spool if is_committed else drop_aborted)(folder, spool_dir, note.run)
     if run is not None and run.state != "succeeded" and not run.acknowledged:
         if marker is not None and is_committed:
             tally = sent_by(spool_dir, note.run)
@@ -168,12 +169,12 @@ def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger,
             ledger.finish(run.run_id, outcome, tally.last_sent_at or run.started_at)
         elif run.state == "interrupted":
             ledger.finish(run.run_id, _aborted(note, run), run.finished_at or run.started_at)
-    forget(folder, note.run)
+    remove_note(folder, note.run)
     return is_committed
 
 
-def measured(outcome: Outcome, tally: Tally) -> Outcome:
-    """The outcome with what the sends say about bytes, latencies and offsets."""
+def with_totals(outcome: Outcome, tally: SendTotals) -> Outcome:
+    """Returns the outcome with bytes, latencies and offsets of its sends."""
     return replace(
         outcome,
         retried=tally.retried,
@@ -192,8 +193,8 @@ def _unexpected(note: TransactionNote) -> ExpectationFailed | None:
     return ExpectationFailed(what, why=why, remedy=remedy) if what else None
 
 
-def _committed(note: TransactionNote, run: Run, rows: int, tally: Tally, error: PsttError | None) -> Outcome:
-    """The verdict that the run would have written itself."""
+def _committed(note: TransactionNote, run: Run, rows: int, tally: SendTotals, error: PsttError | None) -> Outcome:
+    """Returns the verdict that the run would have recorded itself."""
     ended_at = tally.last_sent_at or run.started_at
     outcome = Outcome(
         state=end_state(error, rows),
@@ -205,11 +206,11 @@ def _committed(note: TransactionNote, run: Run, rows: int, tally: Tally, error: 
         duration_s=max((ended_at - run.started_at).total_seconds(), 0.0),
         error=error,
     )
-    return measured(outcome, tally)
+    return with_totals(outcome, tally)
 
 
 def _aborted(note: TransactionNote, run: Run) -> Outcome:
-    """What is known now of a run that was broken off."""
+    """Returns the verdict of a run whose transaction was aborted."""
     error = RunInterrupted(
         "its process ended before its transaction was committed",
         why="the cluster has no marker of it, so that nothing of it arrived",

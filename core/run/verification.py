@@ -1,7 +1,7 @@
-"""Whether a run's messages are on the topic: they are read back and compared with the sends in the spool.
+"""Checks that a run's messages are on the topic: reads them back and compares them with the sends in the spool.
 
-Memory stays flat whatever the number of messages. Both sides are first summed up, a sum for each block of offsets; only
-blocks whose sums differ are compared message by message, some at a time.
+Memory stays flat for any number of messages. Both sides are first reduced to one checksum for each block of offsets; only
+blocks whose checksums differ are compared message by message, a few at a time.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ READ_AT_ONCE = 12_500
 DESCRIBED_S = 10.0
 LISTED = 100
 MOST_EXTRAS = 100_000
-"""Messages that are there once more and are looked up one by one; beyond that they are only counted."""
+"""Second copies that are looked up one by one; beyond that they are only counted."""
 
 COLUMNS = ["partition", "offset", "key", "message_id", "size_bytes"]
 WITHOUT_OFFSET = "the broker acknowledged messages without their offset: it had them already when they were sent again"
 
 Send = tuple[int | None, int | None, bytes | None, bytes, int]
-"""Partition (None: not acknowledged), offset (None: the broker did not tell it), key, message id, bytes of the value."""
+"""Partition (None: not acknowledged), offset (None: the broker did not report it), key, message id, bytes of the value."""
 
 
 def verify(
@@ -58,19 +58,19 @@ def verify(
     """Reads a run's messages back as committed readers see them.
 
     Args:
-        sent: The run.
-        cluster: Where its topic is.
-        spool_dir: Where its sends are.
+        sent: What the run has sent.
+        cluster: The cluster of its topic.
+        spool_dir: The folder of its sends.
         mode: `count`: as many messages of this run as the ledger says, which offsets without gaps prove alone;
             `full`: each one with its key, its message id and its size.
         now: The clock, aware UTC.
-        should_stop: Looked at between two blocks.
-        silence_s: How long the brokers may give nothing.
+        should_stop: Checked between two blocks.
+        silence_s: How long the brokers may return nothing.
 
     Raises:
         BrokerUnavailable, NotAuthorised, TopicMissing: The topic cannot be read.
         StorageFailed: The sends cannot be read.
-        RunCancelled: `should_stop` said so.
+        RunCancelled: `should_stop` returned True.
     """
     started_at, began = now(), time.monotonic()
     comparison = _Comparison(sent, resolved(cluster), spool_dir, should_stop=should_stop, silence_s=silence_s)
@@ -94,7 +94,7 @@ def verify(
 
 @dataclass(slots=True, kw_only=True)
 class _Counts:
-    """What is not as it should be."""
+    """How many messages differ from what was sent."""
 
     missing: int = 0
     other_content: int = 0
@@ -105,7 +105,7 @@ class _Counts:
 
     @property
     def answer(self) -> VerifyAnswer:
-        """The worst of it."""
+        """The worst result."""
         if self.missing:
             return "missing"
         if self.other_content:
@@ -114,15 +114,15 @@ class _Counts:
             return "not_verifiable"
         return "duplicates" if self.duplicates else "complete"
 
-    def leave(self, count: int, reason: str) -> None:
-        """So many messages cannot be looked for."""
+    def add_unverifiable(self, count: int, reason: str) -> None:
+        """Counts messages that cannot be verified, with the reason."""
         if count:
             self.not_verifiable += count
             self.reasons.append(reason)
 
 
 class _Comparison(_Counts):
-    """One run on its way through."""
+    """The comparison of one run."""
 
     def __init__(
         self, sent: SentRange, cluster: Cluster, spool_dir: Path, *, should_stop: Callable[[], bool], silence_s: float
@@ -134,22 +134,22 @@ class _Comparison(_Counts):
         self._diagnosis = Diagnosis(cluster)
         self._log = ClientLog(self._diagnosis, time.monotonic)
         self._should_stop, self._silence_s = should_stop, silence_s
-        self._ours: dict[int, int] = {}
-        """Block → the sum of its sends."""
-        self._holders: dict[int, list[Path]] = {}
-        """Block → the segments that have sends of it."""
+        self._sums: dict[int, int] = {}
+        """Block → checksum of its sends."""
+        self._segments_of_block: dict[int, list[Path]] = {}
+        """Block → segments with sends of it."""
         self._unplaced = 0
-        """Acknowledged sends whose offset the broker did not tell."""
+        """Acknowledged sends whose offset the broker did not report."""
         self._extras: dict[bytes, Found] = {}
 
     def compare(self, mode: VerifyMode) -> None:
-        """Fills in the counts."""
+        """Compares, and fills the counts."""
         if self._sent.acknowledged and not self._sent.partitions:
-            self.leave(self._sent.acknowledged, "the run sent nothing itself: an earlier attempt did")
+            self.add_unverifiable(self._sent.acknowledged, "the run sent nothing itself: an earlier attempt did")
             return
         state = self._describe()
         if reason := self._replaced(state):
-            self.leave(self._sent.acknowledged, reason)
+            self.add_unverifiable(self._sent.acknowledged, reason)
             return
         with ReadBack(
             self._cluster,
@@ -163,7 +163,7 @@ class _Comparison(_Counts):
             else:
                 self._compare_each(reader, state)
         if self.missing and is_compacted(self._cluster, self._log, self._sent.topic):
-            self.leave(self.missing, "the topic is compacted, which removes the older messages of a key")
+            self.add_unverifiable(self.missing, "the topic is compacted, which removes the older messages of a key")
             self.missing, self.listed = 0, [unlike for unlike in self.listed if unlike.problem != "missing"]
 
     def _describe(self) -> TopicState:
@@ -181,7 +181,7 @@ class _Comparison(_Counts):
 
     def _compare_counts(self, reader: ReadBack, state: TopicState) -> None:
         placed = sum(span.count for span in self._sent.partitions)
-        self.leave(self._sent.acknowledged - placed, WITHOUT_OFFSET)
+        self.add_unverifiable(self._sent.acknowledged - placed, WITHOUT_OFFSET)
         unproven = [span for span in self._sent.partitions if not _proves_itself(span, state)]
         counts = dict.fromkeys((span.partition for span in unproven), 0)
         for block in reader.records(_ranges(unproven, state)):
@@ -194,31 +194,33 @@ class _Comparison(_Counts):
             self.duplicates += max(-short, 0)
             earliest = now.partitions[span.partition].earliest if span.partition in now.partitions else 0
             deleted = max(min(short, earliest - span.first_offset), 0)
-            self.leave(deleted, _deleted(span.partition, earliest))
+            self.add_unverifiable(deleted, _deleted(span.partition, earliest))
             self.missing += max(short - deleted, 0)
 
     def _compare_each(self, reader: ReadBack, state: TopicState) -> None:
         recorded = self._add_up()
-        self.leave(max(self._sent.acknowledged - recorded, 0), "not all sends of the run are in the spool any more")
+        self.add_unverifiable(
+            max(self._sent.acknowledged - recorded, 0), "not all sends of the run are in the spool any more"
+        )
         theirs: dict[int, int] = {}
         for block in reader.records(_ranges(self._sent.partitions, state)):
             for partition, offset, key, message_id, size in block:
                 if message_id is not None:
                     number = partition << 50 | offset >> BLOCK_BITS
                     theirs[number] = theirs.get(number, 0) + hash((offset, key, message_id, size))
-        different = sorted(b for b in self._ours.keys() | theirs.keys() if self._ours.get(b) != theirs.get(b))
-        self._ours.clear()
+        different = sorted(b for b in self._sums.keys() | theirs.keys() if self._sums.get(b) != theirs.get(b))
+        self._sums.clear()
         for group in _groups(different):
             self._compare_group(reader, group)
         if self._extras or self._unplaced:
             self._look_up_extras()
 
     def _add_up(self) -> int:
-        """Sums the sends up by block; how many are acknowledged."""
+        """Computes the checksums of the sends by block; returns how many are acknowledged."""
         recorded = 0
-        sums = self._ours
+        sums = self._sums
         for segment in self._segments:
-            held: set[int] = set()
+            blocks: set[int] = set()
             for partition, offset, key, message_id, size in _sends(segment):
                 if partition is None:
                     continue
@@ -228,19 +230,19 @@ class _Comparison(_Counts):
                     continue
                 number = partition << 50 | offset >> BLOCK_BITS
                 sums[number] = sums.get(number, 0) + hash((offset, key, message_id, size))
-                held.add(number)
-            for number in held:
-                self._holders.setdefault(number, []).append(segment)
+                blocks.add(number)
+            for number in blocks:
+                self._segments_of_block.setdefault(number, []).append(segment)
         return recorded
 
     def _compare_group(self, reader: ReadBack, blocks: Sequence[int]) -> None:
-        """Neighbouring blocks of one partition, message by message."""
+        """Compares neighbouring blocks of one partition message by message."""
         partition = blocks[0] >> 50
         first = (blocks[0] & (1 << 50) - 1) << BLOCK_BITS
         stop = ((blocks[-1] & (1 << 50) - 1) + 1) << BLOCK_BITS
         wanted = {
             send[1]: send[2:]
-            for segment in sorted({segment for block in blocks for segment in self._holders.get(block, ())})
+            for segment in sorted({segment for block in blocks for segment in self._segments_of_block.get(block, ())})
             for send in _sends(segment)
             if send[0] == partition and send[1] is not None and first <= send[1] < stop
         }
@@ -253,7 +255,7 @@ class _Comparison(_Counts):
                 self._compare_one(found, wanted.pop(found[1], None))
         earliest = self._describe().partitions[partition].earliest
         deleted = [offset for offset in wanted if offset < earliest]
-        self.leave(len(deleted), _deleted(partition, earliest))
+        self.add_unverifiable(len(deleted), _deleted(partition, earliest))
         for offset in sorted(wanted.keys() - deleted):
             self.missing += 1
             self._list("missing", partition, offset, wanted[offset][0])
@@ -272,17 +274,17 @@ class _Comparison(_Counts):
             self._list("other_content", partition, offset, sent[0])
 
     def _look_up_extras(self) -> None:
-        """Messages of the run that are where no send is: a second copy, or one whose offset the broker did not tell."""
+        """Classifies messages at offsets without a send: a second copy, or a send whose offset the broker did not report."""
         for segment in self._segments:
             for partition, offset, _, message_id, _ in _sends(segment):
                 if partition is None:
-                    self._extras.pop(message_id, None)  # given up, and on the topic all the same: no second copy
+                    self._extras.pop(message_id, None)  # it was given up and arrived nevertheless: no second copy
                 elif offset is None and self._extras.pop(message_id, None) is not None:
                     self._unplaced -= 1
         self.duplicates += len(self._extras)
         for partition, offset, key, _, _ in self._extras.values():
             self._list("duplicate", partition, offset, _as_kept(key))
-        self.leave(self._unplaced, WITHOUT_OFFSET)
+        self.add_unverifiable(self._unplaced, WITHOUT_OFFSET)
 
     def _list(self, problem: str, partition: int, offset: int, key: bytes | None) -> None:
         if len(self.listed) < LISTED:
@@ -291,7 +293,7 @@ class _Comparison(_Counts):
 
 
 def _sends(segment: Path) -> Iterator[Send]:
-    """The sends of a segment, in the order in which they came to an end."""
+    """Yields the sends of a segment, in the order in which they ended."""
     for batch in read_segment(segment, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
         columns = [batch.column(name) for name in COLUMNS]
         for at in (2, 3):
@@ -300,19 +302,19 @@ def _sends(segment: Path) -> Iterator[Send]:
 
 
 def _as_kept(key: bytes | None) -> bytes | None:
-    """A key as the spool keeps it: as text."""
+    """Returns a key as the spool stores it: as text."""
     return None if key is None else key.decode("utf-8", "backslashreplace").encode()
 
 
 def _proves_itself(span: PartitionRange, state: TopicState) -> bool:
-    """Whether each offset of the span was acknowledged to this run and is still there: then nothing else can be there."""
+    """Returns whether every offset of the span was acknowledged to this run and still exists: then it can hold nothing else."""
     now = state.partitions.get(span.partition)
     is_whole = span.count == span.last_offset - span.first_offset + 1
     return is_whole and now is not None and now.earliest <= span.first_offset and span.last_offset < now.end
 
 
 def _ranges(spans: Iterable[PartitionRange], state: TopicState) -> Mapping[int, range]:
-    """The offsets of these spans that the topic holds."""
+    """Returns the offsets of these spans that the topic holds, by partition."""
     held = ((span, state.partitions.get(span.partition)) for span in spans)
     return {
         span.partition: range(max(span.first_offset, now.earliest), min(span.last_offset + 1, now.end))
@@ -322,7 +324,7 @@ def _ranges(spans: Iterable[PartitionRange], state: TopicState) -> Mapping[int, 
 
 
 def _groups(blocks: Sequence[int]) -> Iterator[list[int]]:
-    """Neighbours together, `BLOCKS_AT_ONCE` at most."""
+    """Yields neighbouring blocks together, at most `BLOCKS_AT_ONCE`."""
     group: list[int] = []
     for block in blocks:
         if group and (block != group[-1] + 1 or len(group) == BLOCKS_AT_ONCE):

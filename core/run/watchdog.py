@@ -1,6 +1,7 @@
-"""What may end a run from outside while it goes on: its time-out, and whoever asks through the ledger.
+"""Ends a run from outside while it runs: at its time-out, or when a cancellation is recorded in the ledger.
 
-The ledger and not a signal, so that a person, the page and the runner ask in one way, on Windows too.
+A cancellation goes through the ledger and not by a signal, so that command line, page and runner do it in one way, on
+Windows too.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from core.run.cancellation import Stop
 
 __all__ = ["RUNNER_STOPS", "broken_off", "timed_out", "watched"]
 
-LOOK_EVERY_S = 0.5
+POLL_EVERY_S = 0.5
 RUNNER_STOPS = "the runner, which was stopped"
-"""Asked for by this one, a run is broken off and run again, not cancelled."""
+"""A run that this one asked to end is interrupted and run again, not cancelled."""
 
 
 @contextmanager
 def watched(ledger_file: Path, job: Job, stop: Stop) -> Iterator[None]:
-    """Within it `stop` is set when the job's `timeout_s` is over, or when the run of this process is asked to end."""
+    """Sets `stop` when the job's `timeout_s` is over, or when the ledger asks the run of this process to end."""
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(ledger_file, job, stop, done), name="pstt-watch", daemon=True)
+    watcher = threading.Thread(target=_poll, args=(ledger_file, job, stop, done), name="pstt-watch", daemon=True)
     watcher.start()
     try:
         yield
@@ -37,7 +38,7 @@ def watched(ledger_file: Path, job: Job, stop: Stop) -> Iterator[None]:
 
 
 def timed_out(job: Job) -> RunTimedOut:
-    """The verdict of a run that went on for too long."""
+    """Returns the error of a run that took longer than its `timeout_s`."""
     return RunTimedOut(
         f'job "{job.name}" was stopped',
         why=f'it ran longer than "timeout_s" = {job.timeout_s or 0:g}',
@@ -46,34 +47,34 @@ def timed_out(job: Job) -> RunTimedOut:
 
 
 def broken_off(why: str) -> RunInterrupted:
-    """The verdict of a run that ends for a reason of ours."""
+    """Returns the error of a run that ends for a reason of the program, and is repeated."""
     return RunInterrupted(
         "the run was broken off", why=why, remedy="it is run again, with the same message ids, when a runner works"
     )
 
 
-def _watch(ledger_file: Path, job: Job, stop: Stop, done: threading.Event) -> None:
+def _poll(ledger_file: Path, job: Job, stop: Stop, done: threading.Event) -> None:
     ends_at = time.monotonic() + job.timeout_s if job.timeout_s else None
     ledger: Ledger | None = None
     try:
-        while not done.wait(LOOK_EVERY_S if ends_at is None else max(min(ends_at - time.monotonic(), LOOK_EVERY_S), 0)):
+        while not done.wait(POLL_EVERY_S if ends_at is None else max(min(ends_at - time.monotonic(), POLL_EVERY_S), 0)):
             if ends_at is not None and time.monotonic() >= ends_at:
                 stop.set(timed_out(job))
                 return
             try:
                 ledger = ledger or Ledger(ledger_file)
                 who = ledger.asked_to_end(job.slug)
-            except PsttError:  # a busy ledger is asked again; the run itself meets whatever is wrong with it
+            except PsttError:  # a busy ledger is polled again; the run itself meets any other problem
                 continue
             if who is not None:
-                stop.set(_asked(who))
+                stop.set(_reason(who))
                 return
     finally:
         if ledger is not None:
             ledger.close()
 
 
-def _asked(who: str) -> PsttError:
+def _reason(who: str) -> PsttError:
     if who == RUNNER_STOPS:
         return broken_off("the runner was stopped")
     return RunCancelled("the run was cancelled", why=f"asked by {who}")

@@ -20,7 +20,7 @@ from core.model.query import ParameterValue
 from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
-from core.run.replay import ReplayTo
+from core.run.replay import ReplayDestination
 from core.workspace.jobs import read_job_file, set_enabled
 from core.workspace.paths import Workspace
 
@@ -148,7 +148,7 @@ def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
 
     An exactly-once job never sends a message twice, so it has none.
     """
-    return None if job.delivery == "exactly_once" else ledger.sent_before(job.slug, scheduled_at)
+    return None if job.delivery == "exactly_once" else ledger.history.sent_before(job.slug, scheduled_at)
 
 
 def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: bool) -> None:
@@ -211,7 +211,7 @@ def request_replay(
     caller: Caller,
     now: datetime,
     rejects_only: bool = False,
-    to: ReplayTo = "run",
+    to: ReplayDestination = "run",
 ) -> int:
     """Asks the runner to send a run again. Returns the request's number.
 
@@ -274,7 +274,7 @@ def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, agai
 
 
 def audit_replay(
-    ledger: Ledger, plan: Plan, *, rejects_only: bool, to: ReplayTo, caller: Caller, now: datetime
+    ledger: Ledger, plan: Plan, *, rejects_only: bool, to: ReplayDestination, caller: Caller, now: datetime
 ) -> None:
     """Allows a replay that the caller's own process is about to do, and audits it.
 
@@ -297,6 +297,7 @@ def set_job_enabled(
     """
     action: Literal["enable", "disable"] = "enable" if enabled else "disable"
     require(caller, action)
+    read_job_file(workspace, slug)  # refuses an unknown job in the words of all other commands
     changed = set_enabled(workspace, slug, enabled=enabled)
     if changed:
         saved = read_job_file(workspace, slug)
@@ -333,7 +334,7 @@ def cancel_job(ledger: Ledger, slug: str, *, caller: Caller, now: datetime) -> s
     """
     require(caller, "cancel")
     waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {caller.name}", now)
-    running = [run for run in ledger.runs(slug, 20) if run.state == "running"]
+    running = [run for run in ledger.history.newest(slug, 20) if run.state == "running"]
     asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, caller.name, now)]
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")

@@ -1,6 +1,6 @@
-"""Dry runs that the runner was asked for: each a process of the command line, whose verdict is the request's answer.
+"""Dry runs that the runner was asked for: each is a process of the command line, whose verdict is the request's answer.
 
-Nothing else is written: no fire and no run, so that no calendar, alert, expectation or figure knows of them.
+Nothing else is stored, no scheduled run and no run, so that no calendar, alert, expectation or metric counts them.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from core.sql.values import as_text
 
 __all__ = ["DryRuns", "answer_of"]
 
-LEAVES_WITHIN_S = 5.0
+END_WITHIN_S = 5.0
 
 Begin = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @dataclass(slots=True)
-class _UnderWay:
+class _Running:
     request_id: int
     process: subprocess.Popen[bytes]
-    said: IO[bytes]
+    output: IO[bytes]
 
 
 class DryRuns:
-    """Those that are under way.
+    """The dry runs in progress.
 
     Args:
         workspace: The workspace's folder.
-        ledger: Whose requests are answered.
+        ledger: Stores the answers.
         begin: `core.scheduler.processes.begin_process`.
-        most: At once.
+        most: Dry runs at the same time.
     """
 
     def __init__(self, workspace: Path, ledger: Ledger, begin: Begin, most: int) -> None:
@@ -51,76 +51,74 @@ class DryRuns:
         self._ledger = ledger
         self._begin = begin
         self._most = most
-        self._under_way: list[_UnderWay] = []
+        self._running: list[_Running] = []
 
     def open(self, now: datetime) -> None:
-        """Answers those that an earlier runner left."""
+        """Answers the requests that an earlier runner left without an answer."""
         for request in self._ledger.requests.taken("dry_run"):
             self._ledger.requests.answer(
                 request.request_id, "refused", "the runner ended before the dry run did: ask again", now
             )
 
     def start(self, request: Request, job: Job) -> str:
-        """Begins one; the first answer.
+        """Starts a dry run. Returns the request's first answer.
 
         Raises:
-            ConfigError: Too many are under way, or the system starts no process now.
+            ConfigError: Too many are running, or the system cannot start a process now.
         """
-        if len(self._under_way) >= self._most:
+        if len(self._running) >= self._most:
             raise ConfigError(f"{self._most} dry runs are under way", remedy="ask again when one has ended")
         words = ["run", "--dry-run", "--json", "--workspace", str(self._workspace)]
         if at := request.args.get("at"):
             words += ["--at", str(at)]
         for name, value in (request.args.get("parameters") or {}).items():
             words += ["--param", f"{name}={as_text(value)}"]
-        said = tempfile.TemporaryFile()
+        output = tempfile.TemporaryFile()
         try:
             process = self._begin(
-                [*words, "--", job.slug], stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL
+                [*words, "--", job.slug], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL
             )
         except OSError as error:
-            said.close()
+            output.close()
             raise ConfigError("the dry run cannot be started", why=error.strerror or str(error)) from None
-        self._under_way.append(_UnderWay(request.request_id, process, said))
+        self._running.append(_Running(request.request_id, process, output))
         return "the dry run has begun; nothing is sent"
 
     def settle(self, now: datetime) -> None:
-        """Answers the requests of those that have ended."""
-        for one in [one for one in self._under_way if one.process.poll() is not None]:
-            one.said.seek(0)
-            state, answer = answer_of(one.said.read(), one.process.returncode)
-            self._ledger.requests.answer(
-                one.request_id, state, answer, now
-            )  # where it cannot, it is tried at the next look
-            one.said.close()
-            self._under_way.remove(one)
+        """Answers the requests of the dry runs that have ended."""
+        for one in [one for one in self._running if one.process.poll() is not None]:
+            one.output.seek(0)
+            state, answer = answer_of(one.output.read(), one.process.returncode)
+            self._ledger.requests.answer(one.request_id, state, answer, now)  # if this fails, the next tick tries again
+            one.output.close()
+            self._running.remove(one)
 
     def end(self, now: datetime) -> None:
-        """Ends all of them: nothing is at stake."""
-        for one in self._under_way:
+        """Ends all of them; a dry run has sent nothing."""
+        for one in self._running:
             one.process.terminate()
-        for one in self._under_way:
+        for one in self._running:
             with suppress(subprocess.TimeoutExpired):
-                one.process.wait(LEAVES_WITHIN_S)
+                one.process.wait(END_WITHIN_S)
             if one.process.poll() is None:
                 one.process.kill()
                 one.process.wait()
-            one.said.close()
+            one.output.close()
             self._ledger.requests.answer(
                 one.request_id, "refused", "the runner stopped before the dry run ended: ask again", now
             )
-        self._under_way.clear()
+        self._running.clear()
 
 
-def answer_of(said: bytes, code: int) -> tuple[Any, str]:
-    """The request's state and answer, from what `run --dry-run --json` printed.
+def answer_of(output: bytes, code: int) -> tuple[Any, str]:
+    """Returns the request's state and answer, made from the output of `run --dry-run --json`.
 
     Args:
-        said: One JSON document, if all went well.
+        output: One JSON document, unless the process failed.
         code: The process's exit code.
     """
     try:
-        document: Mapping[str, Any] = msgspec.json.decode(said)
+        document: Mapping[str, Any] = msgspec.json.decode(output)
     except msgspec.DecodeError:
         return "refused", f"the dry run ended with code {code} and said nothing"
     if "state" not in document:

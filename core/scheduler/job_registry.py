@@ -1,7 +1,7 @@
-"""The jobs as the runner knows them: the files of `queries/`, looked at each second, each as it last was right.
+"""The jobs as the runner knows them: the files of `queries/`, checked each second, each in its last valid version.
 
-A file that somebody is half through editing, or has broken, is no reason to stop a job: its last good version stays,
-also over a restart, and the problem is told until the file is mended.
+A file that is being edited, or is invalid, does not stop its job: the last valid version stays in use, over a restart
+too, and the problem is reported until the file is fixed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.workspace.jobs import SUFFIX, parse_job
 __all__ = ["JobRegistry", "RegisteredJob"]
 
 RACY_NS = 2_000_000_000
-"""A file changed so shortly before it was read may change again without a new time stamp: FAT counts by 2 s."""
+"""A file changed so shortly before it was read may change again without a new time stamp: FAT stores 2 s steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,14 @@ class JobRegistry:
         self._is_new = True
 
     def refresh(self) -> dict[str, RegisteredJob | None]:
-        """Looks at the folder; what is new: slug → entry, None where the file has gone. 500 files cost 2 ms."""
+        """Reads what has changed in the folder. Returns slug → entry, None where the file is gone. 500 files cost 2 ms."""
         changed: dict[str, RegisteredJob | None] = {}
         found = self._stamps()
         for slug, stamp in found.items():
             known = self._files.get(slug)
             if known is None or known.stamp != stamp or not known.is_settled:
-                self._look(slug, stamp, changed)
-        # An editor may remove a file for a moment while it saves: it has gone when it is missed a second time.
+                self._check(slug, stamp, changed)
+        # An editor may remove a file for a moment while it saves: it is gone when it is missing in two checks.
         missing = self._files.keys() - found.keys()
         for slug in missing & self._missing:
             del self._files[slug]
@@ -78,7 +78,7 @@ class JobRegistry:
             if self.entries.pop(slug, None) is not None:
                 changed[slug] = None
         self._missing = missing
-        if self._is_new and "" not in self.problems:  # files that went while no runner worked
+        if self._is_new and "" not in self.problems:  # files deleted while no runner worked
             self._is_new = False
             for slug in self._ledger.job_versions.in_force().keys() - found.keys():
                 self._ledger.job_versions.end_job(slug, self._now())
@@ -100,12 +100,12 @@ class JobRegistry:
         self.problems.pop("", None)
         return found
 
-    def _look(self, slug: str, stamp: tuple[int, int], changed: dict[str, RegisteredJob | None]) -> None:
+    def _check(self, slug: str, stamp: tuple[int, int], changed: dict[str, RegisteredJob | None]) -> None:
         path = self._folder / f"{slug}{SUFFIX}"
         try:
             content = path.read_bytes()
         except OSError:
-            return  # it goes, or is being written: the next look finds it
+            return  # it is being deleted or written: the next check reads it
         sha256 = hashlib.sha256(content).hexdigest()
         known = self._files.get(slug)
         self._files[slug] = _File(stamp, sha256, is_settled=time.time_ns() - stamp[0] > RACY_NS)
@@ -130,7 +130,7 @@ class JobRegistry:
 
     def _last_good(self, slug: str, path: Path, error: ConfigError) -> RegisteredJob | None:
         kept = self.entries.get(slug) or self._kept(slug, path)
-        instead = "its last good version goes on" if kept else "the job does not run until it is mended"
+        instead = "its last good version goes on" if kept else "the job does not run until it is fixed"
         self.problems[slug] = _problem(
             error.where or path.name, error.what + (f": {error.why}" if error.why else ""), instead
         )
@@ -140,7 +140,7 @@ class JobRegistry:
         version = self._ledger.job_versions.get(slug)
         try:
             return RegisteredJob(parse_job(path, version.document), version.sha256) if version else None
-        except ConfigError:  # this version of the program does not take it any more
+        except ConfigError:  # this version of the program does not accept it any more
             return None
 
 

@@ -1,9 +1,11 @@
-"""What goes on beside the runs in a thread of its own, again and again; a failure is told once and never ends it."""
+"""Repeats a task in a thread of its own. A failure is logged once and never ends the task."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+
+from loguru import logger
 
 __all__ = ["PeriodicTask"]
 
@@ -11,13 +13,13 @@ LONGEST_END_S = 5.0
 
 
 class PeriodicTask:
-    """Calls something each so many seconds.
+    """Calls a function again and again.
 
     Args:
         name: For the log: `broker health`.
         every_s: Seconds from the end of one call to the beginning of the next.
-        work: What is done; it makes in this thread whatever it holds open.
-        close: Lets go of that, in this thread, in the end.
+        work: The function; it opens what it needs in this thread.
+        close: Closes that, in this thread, at the end.
     """
 
     def __init__(
@@ -29,15 +31,15 @@ class PeriodicTask:
         self._close = close
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._said = ""
+        self._logged = ""
 
     def start(self) -> None:
-        """Begins; the first call is at once."""
+        """Starts the thread; the first call is at once."""
         self._thread = threading.Thread(target=self._repeat, name=f"pstt-{self._name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; a call under way gets 5 s."""
+        """Ends the thread; a call in progress gets 5 s."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(LONGEST_END_S)
@@ -49,13 +51,11 @@ class PeriodicTask:
         self._close()
 
     def _once(self) -> None:
-        from loguru import logger
-
         try:
             self._work()
-            self._said = ""
-        except Exception as error:  # noqa: BLE001 - a chore that fails must not end the runner, nor itself
+            self._logged = ""
+        except Exception as error:  # noqa: BLE001 - a task that fails must end neither the runner nor itself
             text = f"{self._name}: {type(error).__name__}: {error}"
-            if text != self._said:
-                self._said = text
+            if text != self._logged:
+                self._logged = text
                 logger.error("{}", text)

@@ -1,6 +1,6 @@
-"""Turns calendars into fires: each scheduled time of each enabled job gets its row, once, whatever the clock does.
+"""Turns calendars into scheduled runs: each time of each enabled job gets one row, whatever the clock does.
 
-The time of the next fire of each job is kept in a heap, so that a second in which nothing is due costs nothing.
+The next time of each job is kept in a heap, so that a second in which nothing is due costs nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from core.calendar.cron import Skipped, all_scheduled_times, decided
+from core.calendar.cron import SkippedTimes, all_scheduled_times, apply_catch_up
 from core.errors import ConfigError
 from core.model.job import Job
 from core.records.ledger import Ledger
@@ -20,12 +20,12 @@ from core.records.scheduled_runs import NewScheduledRuns
 __all__ = ["Planner"]
 
 CLOCK_NOISE = timedelta(seconds=2)
-"""Clocks are corrected by less than this all the time."""
+"""Time synchronisation corrects clocks by less than this all the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Leap:
-    """A span for which nothing is caught up, since the clock cannot be believed."""
+    """A span for which nothing is caught up, since the clock was wrong."""
 
     until: datetime
     reason: str
@@ -33,11 +33,11 @@ class _Leap:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Coming:
-    """The next fire of a job, and all that follow it."""
+    """The next scheduled time of a job, and all that follow it."""
 
     at: datetime
     number: int
-    """Equal times come in the order in which they were put down."""
+    """Equal times keep the order in which they were added."""
     slug: str = field(compare=False)
     job: Job = field(compare=False)
     following: Iterator[datetime] = field(compare=False)
@@ -47,14 +47,14 @@ class Planner:
     """The calendars of all jobs over one ledger.
 
     Args:
-        ledger: Where fires and watermarks are written.
-        grace_s: A fire at most so old is on time (PSTT_GRACE_S).
-        longest_gap: A longer time without a runner is believed to be a wrong clock (PSTT_MAX_CATCH_UP_DAYS).
+        ledger: Stores scheduled runs and watermarks.
+        grace_s: A scheduled time that is at most so old is on time (PSTT_GRACE_S).
+        longest_gap: A longer time without a runner is taken for a wrong clock (PSTT_MAX_CATCH_UP_DAYS).
     """
 
     def __init__(self, ledger: Ledger, *, grace_s: float, longest_gap: timedelta) -> None:
         self.problem: str = ""
-        """What a person should know about the clock; empty: nothing."""
+        """What the operator should know about the clock; empty: nothing."""
         self._ledger = ledger
         self._grace_s = grace_s
         self._longest_gap = longest_gap
@@ -70,13 +70,13 @@ class Planner:
     def open(
         self, jobs: Mapping[str, Job], now: datetime, seen_at: datetime | None, *, accept_clock: bool = False
     ) -> None:
-        """Begins where the last runner ended; missed fires are decided about by the next `tick`.
+        """Continues where the last runner ended; the next `tick` decides about missed times.
 
         Args:
             jobs: Slug → job, all that there are.
             now: Aware.
             seen_at: When the last runner was alive; None: there was none.
-            accept_clock: A person says that `now` is right, however far it is behind `seen_at`.
+            accept_clock: The operator says that `now` is right, however far it is behind `seen_at`.
 
         Raises:
             ConfigError: The clock is behind `seen_at` by more than the longest gap.
@@ -92,7 +92,7 @@ class Planner:
         self._note_clock(now, accept=accept_clock)
 
     def change(self, slug: str, job: Job | None, now: datetime) -> None:
-        """A job was edited, switched on or off, or has gone (None). What came due until now belongs to the old calendar."""
+        """Takes an edited, enabled, disabled or deleted (None) job. What came due until now belongs to the old calendar."""
         self.tick(now)
         if job is not None and _has_calendar(job):
             self._jobs[slug] = job
@@ -105,10 +105,10 @@ class Planner:
             self._ledger.scheduled_runs.set_watermarks({}, [slug])
 
     def tick(self, now: datetime) -> int:
-        """Writes the fires that have come due; how many rows that made.
+        """Stores the scheduled runs that have come due. Returns the number of rows.
 
         Raises:
-            ConfigError: The clock was set back so far that nobody knows which time is right; nothing fires.
+            ConfigError: The clock was set back so far that which time is right is unknown; nothing is planned.
         """
         now = now.astimezone(UTC)
         self._note_clock(now)
@@ -122,13 +122,13 @@ class Planner:
         return written
 
     def next_scheduled_at(self) -> datetime | None:
-        """When there is something to write; None: never."""
+        """Returns the next scheduled time of all jobs; None if there is none."""
         while self._heap and self._is_stale(self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0].at if self._heap else None
 
     def count_until(self, until: datetime) -> int:
-        """How many jobs have something to write by then."""
+        """Returns how many jobs have a scheduled time by then."""
         return sum(1 for coming in self._heap if coming.at <= until and not self._is_stale(coming))
 
     def _load(self, now: datetime) -> None:
@@ -155,7 +155,7 @@ class Planner:
             return
 
     def _is_stale(self, coming: _Coming) -> bool:
-        """Whether the job has changed since."""
+        """Returns whether the job has changed since."""
         return self._jobs.get(coming.slug) is not coming.job
 
     def _due(self, now: datetime) -> Iterator[NewScheduledRuns]:
@@ -170,19 +170,19 @@ class Planner:
         job, skipped, found = coming.job, [], [coming.at]
         following = coming.following
         if self._leap and coming.at <= self._leap.until:
-            skipped.append(Skipped(coming.at, self._leap.until, 0, self._leap.reason))
+            skipped.append(SkippedTimes(coming.at, self._leap.until, 0, self._leap.reason))
             found, following = [], all_scheduled_times(job, self._leap.until)
         for moment in following:
             if moment > now:
                 heapq.heappush(self._heap, _Coming(moment, next(self._numbers), coming.slug, job, following))
                 break
             found.append(moment)
-        due = decided(job, found, now, self._grace_s)
+        due = apply_catch_up(job, found, now, self._grace_s)
         told = (*skipped, *due.skipped)
         return NewScheduledRuns(coming.slug, job.overlap, due.on_time, due.missed, told, now, _calendar_of(job))
 
     def _note_clock(self, now: datetime, *, accept: bool = False) -> None:
-        """Sees whether the clock was set since it was last looked at."""
+        """Detects whether the clock was set since the last call."""
         if self._seen_at is None:
             return
         moved = now - self._seen_at

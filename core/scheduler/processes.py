@@ -1,4 +1,4 @@
-"""The processes in which runs happen: started, looked at, killed."""
+"""Starts, polls and kills the processes in which runs happen."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TAIL_BYTES = 2000
 
 
 class Worker(Protocol):
-    """One fire on its way."""
+    """The process of one scheduled run."""
 
     def poll(self) -> int | None:
-        """Its exit code; None while it goes on."""
+        """Returns its exit code; None while it runs."""
         ...
 
     def kill(self) -> None:
@@ -32,23 +32,23 @@ class Worker(Protocol):
         ...
 
     def last_words(self) -> str:
-        """What it wrote to stderr last, in one line; empty where it wrote nothing."""
+        """Returns the last line that it wrote to stderr; empty if there is none."""
         ...
 
 
 class Workers(Protocol):
-    """Starts fires."""
+    """Starts the processes of scheduled runs."""
 
     def warm(self, count: int) -> None:
-        """Fires come soon: so many processes may get ready for them, and none needs to."""
+        """Starts up to `count` spare processes for scheduled runs that come soon; may do nothing."""
         ...
 
     def cool(self) -> None:
-        """No fire comes soon, or ever again: what was made ready and not used ends."""
+        """Ends the spare processes that were not used."""
         ...
 
     def start(self, scheduled_run_id: int) -> Worker:
-        """Begins that fire and returns at once.
+        """Starts the process of a scheduled run and returns at once.
 
         Raises:
             OSError: The system cannot start a process now.
@@ -57,7 +57,7 @@ class Workers(Protocol):
 
 
 def kill_process(pid: int, started_at: float) -> None:
-    """Ends a process of an earlier runner; another one that has its pid by now is left alone.
+    """Kills a process of an earlier runner, unless its pid belongs to another process by now.
 
     Args:
         pid: Its number.
@@ -90,7 +90,7 @@ def begin_process(words: Sequence[str], **streams: Any) -> subprocess.Popen[byte
 
 
 class Processes:
-    """Each fire in a process `python -m core work FIRE`.
+    """Runs each scheduled run in a process `python -m core work ID`.
 
     Ctrl-C at the runner's terminal reaches only the runner, which then asks its runs to end.
 
@@ -103,10 +103,10 @@ class Processes:
         self._spares: list[_Process] = []
 
     def warm(self, count: int) -> None:
-        """Starts processes that read the program and then wait to be told their fire.
+        """Starts processes that load the program and then wait for their scheduled run.
 
-        Reading it takes 0.7 s of a core, which is most of the time from a fire to its first row: four fires at 02:00
-        would be two seconds late on two cores.
+        Loading takes 0.8 s of a core (docs/decisions/003-calendar-and-runner.md): four jobs at 02:00 would start
+        almost two seconds late on two cores.
         """
         self._spares = [spare for spare in self._spares if spare.poll() is None]
         for _ in range(count - len(self._spares)):
@@ -122,7 +122,7 @@ class Processes:
         """See `Workers`."""
         while self._spares:
             spare = self._spares.pop(0)
-            if spare.tell(scheduled_run_id):
+            if spare.assign(scheduled_run_id):
                 return spare
         return self._begin(str(scheduled_run_id))
 
@@ -138,7 +138,7 @@ class Processes:
 
 
 class _Process:
-    """A child of ours."""
+    """One child process."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Any) -> None:
         self._process = process
@@ -147,8 +147,8 @@ class _Process:
         self._output = output
         self._words: str | None = None
 
-    def tell(self, scheduled_run_id: int) -> bool:
-        """Gives a waiting process its fire; whether it was there to hear it."""
+    def assign(self, scheduled_run_id: int) -> bool:
+        """Assigns a scheduled run to an idle process. Returns False if the process has exited."""
         try:
             self._stdin.write(f"{scheduled_run_id}\n".encode())
             self._stdin.close()
@@ -158,7 +158,7 @@ class _Process:
         return True
 
     def dismiss(self) -> None:
-        """Ends a waiting process."""
+        """Ends an idle process."""
         with suppress(OSError):
             self._stdin.close()
         with suppress(subprocess.TimeoutExpired):
@@ -191,4 +191,4 @@ class _Process:
 
 
 BUSY = 75
-"""Exit code: the job runs elsewhere, by hand; EX_TEMPFAIL of sysexits.h."""
+"""Exit code: the job is running in another process; EX_TEMPFAIL of sysexits.h."""

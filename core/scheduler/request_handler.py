@@ -15,7 +15,7 @@ from loguru import logger
 from core.calendar.cron import previous_scheduled_time
 from core.errors import ConfigError, PsttError
 from core.records.rights import system_caller
-from core.run.replay import ReplayTo
+from core.run.replay import ReplayDestination
 from core.scheduler.commands import require_unsent, set_job_enabled
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class RequestHandler:
     def _replay(self, request: Request, now: datetime) -> str:
         run = self._ledger.run(request.run_id or "")
         to = request.args.get("to", "run")
-        if to not in get_args(ReplayTo):
+        if to not in get_args(ReplayDestination):
             raise ConfigError(f'"{to}" is no place to send to again', remedy='"run" or "job"')
         args = {"of_run": run.run_id, "rejects_only": bool(request.args.get("rejects_only")), "to": to}
         return self._plan(request, run.job, run.scheduled_at, args, now)

@@ -115,7 +115,7 @@ class RunSupervisor:
                 continue
             # A person may have run it for this time already; the calendar does not send it a second time.
             if scheduled_run.kind in ("calendar", "catch_up") and (
-                sent := self._ledger.sent_before(scheduled_run.job, scheduled_run.scheduled_at)
+                sent := self._ledger.history.sent_before(scheduled_run.job, scheduled_run.scheduled_at)
             ):
                 self._skip(scheduled_run, f"run {sent.run_id} has sent it before", now)
                 continue

@@ -8,7 +8,7 @@ from datetime import datetime
 from core.model.job import Job
 from core.notify.wiring import MailDelivery, NotifyingWorkspace, RuleEvaluation
 from core.run.cancellation import Stop
-from core.run.pending import remove_leftovers
+from core.run.pending_transactions import remove_leftovers
 from core.scheduler.broker_health import look, used_clusters
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.periodic import PeriodicTask

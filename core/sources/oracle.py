@@ -29,7 +29,7 @@ __all__ = ["SOURCE", "OracleSource"]
 oracledb.defaults.fetch_decimals = True  # a bare NUMBER as a double would lose digits
 oracledb.defaults.fetch_lobs = False  # CLOB and BLOB as str and bytes, without a round trip each
 
-_KINDS: dict[Any, ColumnType] = {
+KINDS: dict[Any, ColumnType] = {
     oracledb.DB_TYPE_BINARY_FLOAT: "float",
     oracledb.DB_TYPE_BINARY_DOUBLE: "float",
     oracledb.DB_TYPE_BINARY_INTEGER: "integer",
@@ -322,7 +322,7 @@ def _column(described: Any) -> Column:
     label = _LABELS.get(code) or code.name.removeprefix("DB_TYPE_").replace("_", " ")
     if code is oracledb.DB_TYPE_TIMESTAMP_TZ:
         return Column(name, "datetime_tz", "TIMESTAMP WITH TIME ZONE", refusal=_zone_refusal(name))
-    return Column(name, _KINDS.get(code, "unknown"), label)
+    return Column(name, KINDS.get(code, "unknown"), label)
 
 
 def _number(precision: int | None, scale: int | None) -> tuple[ColumnType, str]:

@@ -106,7 +106,7 @@ class PooledSource(ABC):
 
     def counting(self, sql: str) -> str:
         """The statement that counts; the line break ends a comment at the statement's end."""
-        return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the gate
+        return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the readonly guard
 
     @contextmanager
     def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:

@@ -38,7 +38,7 @@ __all__ = ["SOURCE", "PostgresSource"]
 
 T = TypeVar("T")
 
-_KINDS: dict[str, ColumnType] = {
+KINDS: dict[str, ColumnType] = {
     "int2": "integer",
     "int4": "integer",
     "int8": "integer",
@@ -250,7 +250,7 @@ class PostgresSource(PooledSource):
         info = raw.adapters.types.get(code)
         if info is None:  # an enum, a composite, a type of an extension: the server's text
             return Column(column.name, "text", name)
-        kind = _KINDS.get(info.name, "text")
+        kind = KINDS.get(info.name, "text")
         if info.array_oid == code and info.oid != code:
             if name == "bit(1)[]":
                 return Column(column.name, "array", name, element="boolean")

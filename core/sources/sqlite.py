@@ -94,7 +94,7 @@ DIALECT = Dialect(
 )
 
 # The first word found in the declared type decides, as SQLite's own affinity rules do.
-_KINDS: tuple[tuple[str, ColumnType], ...] = (
+KINDS: tuple[tuple[str, ColumnType], ...] = (
     ("TIMESTAMP", "datetime"),
     ("DATETIME", "datetime"),
     ("DATE", "date"),
@@ -236,7 +236,7 @@ def _uri(path: PurePath) -> str:
 
 def _column(name: str, declared: str | None) -> Column:
     upper = (declared or "").upper()
-    kind: ColumnType = next((kind for word, kind in _KINDS if word in upper), "unknown")
+    kind: ColumnType = next((kind for word, kind in KINDS if word in upper), "unknown")
     return Column(name, kind, declared or "value")
 
 

@@ -1,6 +1,6 @@
 """SQL Server through pyodbc: Microsoft's ODBC driver on Windows, that or FreeTDS on Linux.
 
-SQL Server has no read-only session. The gate refuses what writes, and `check` warns where the login may.
+SQL Server has no read-only session. The readonly guard refuses what writes, and `check` warns where the login may.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pyodbc.pooling = (
 )
 
 _DATETIMEOFFSET = -155
-_KINDS_BY_TYPE: dict[type, ColumnType] = {
+KINDS: dict[type, ColumnType] = {
     int: "integer",
     float: "float",
     Decimal: "decimal",
@@ -310,7 +310,7 @@ def _columns(cursor: pyodbc.Cursor) -> tuple[Column, ...]:
 def _column(
     name: str, type_: type, _display: Any, _size: Any, precision: int | None, scale: int | None, _nullable: Any
 ) -> Column:
-    kind = _KINDS_BY_TYPE.get(type_, "unknown")
+    kind = KINDS.get(type_, "unknown")
     if kind == "text" and scale:  # only DATETIMEOFFSET is described as text with a scale
         return Column(name, "datetime_tz", "datetimeoffset")
     if kind == "float" and precision == 24:

@@ -1,8 +1,7 @@
-"""What surrounds each token of a statement, and whether a value may stand in its place.
+"""What surrounds each token of a statement, and whether a value is allowed in its place.
 
-Told from the tokens alone, so that it works where no parser knows the grammar. It says yes only where a
-value is certain: a bind in the place of a name would at best be a syntax error, and `ORDER BY :P` would sort
-by nothing at all.
+It uses the tokens alone, so that it works for grammar that no parser knows. The answer is yes only if a value is
+certain: a bind in the place of a name would at best be a syntax error, and `ORDER BY :P` would sort by nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from core.sql.lexer import Token
 
-__all__ = ["TokenContext", "places"]
+__all__ = ["TokenContext", "token_contexts"]
 
 _VALUE_AFTER = frozenset(
     """SELECT DISTINCT ALL WHERE AND OR NOT ON HAVING WHEN THEN ELSE CASE BETWEEN LIKE ILIKE RLIKE REGEXP GLOB MATCH
@@ -42,7 +41,7 @@ class TokenContext:
 
     @property
     def surroundings(self) -> tuple[str, ...]:
-        """What tells the type of a value here: the call that it is an argument of, or the tokens around."""
+        """What decides the type of a value here: the call that it is an argument of, or the tokens around."""
         if self.opener in ("", "IN"):
             return self.context
         return self.opener, *self.context[max(0, 4 - self.since_opener) :]
@@ -59,7 +58,7 @@ class TokenContext:
 
     @property
     def is_compared(self) -> bool:
-        """Is what stands here a side of a comparison by itself, a member of IN or a bound of BETWEEN?"""
+        """Whether this alone is a side of a comparison, a member of IN or a bound of BETWEEN."""
         is_member = self.opener == "IN" and self.clause == "" and self.before in ("(", ",") and self.after in (")", ",")
         is_side = self.before in _COMPARISONS or self.after in _COMPARISONS or self.after in ("!", "^")
         is_bound = self.before == "BETWEEN" or (self.before == "AND" and self.context[1] == "BETWEEN")
@@ -67,7 +66,7 @@ class TokenContext:
 
     @property
     def takes_value(self) -> bool:
-        """May an expression stand here? No, where it is not certain."""
+        """Whether an expression is allowed here; False if that is not certain."""
         before = self.before
         if self.after in (".", "("):
             return False
@@ -85,8 +84,8 @@ class TokenContext:
         return before in _VALUE_AFTER or (is_sign and before not in _NO_VALUE_BEHIND)
 
 
-def places(tokens: Sequence[Token]) -> list[TokenContext]:
-    """One for each token, blanks included."""
+def token_contexts(tokens: Sequence[Token]) -> list[TokenContext]:
+    """Returns the context of each token, blanks included."""
     texts = [token.upper for token in tokens if token.is_significant]
     padded = ["", "", "", "", *texts, ""]
     found: list[TokenContext] = []

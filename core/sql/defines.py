@@ -1,14 +1,14 @@
-"""The lines that SQL files have for SQL*Plus: `define NAME='value'`, with a comment that says what the parameter is.
+"""Reads the lines for SQL*Plus in SQL files: `define NAME='value'`, with a comment that describes the parameter.
 
 ```
 define DATA='2026-01-17'  --Obbligatorio: Data estrazione (YYYY-MM-DD) [type=date]
 define STATO=N            --Opzionale: Stato della spedizione [allowed=N,S,R]
 ```
 
-`Obbligatorio` (or Mandatory): whoever runs the query has to give a value, the one in the file is an example.
-`Opzionale` (or Optional), or no such word: the value in the file is the default. Three options may stand in
-brackets in the comment. `[list]` makes it a list, `N,S`: each of its values is bound for itself in `IN (&NAME)`
-or `IN ('&NAME')`, and nowhere else may it stand. `[type=…]` is one of string, integer, decimal, date (YYYY-MM-DD) and datetime: any value
+`Obbligatorio` (or Mandatory): the caller has to give a value, the one in the file is an example.
+`Opzionale` (or Optional), or no such word: the value in the file is the default. The comment may have
+three options in brackets. `[list]` makes it a list, `N,S`: each of its values is bound for itself in `IN (&NAME)`
+or `IN ('&NAME')`; it is refused anywhere else. `[type=…]` is one of string, integer, decimal, date (YYYY-MM-DD) and datetime: any value
 has to be one, and outside quotes it is bound as one. `[allowed=A,B,C]` lists all values that may be given; a
 parameter in the place of a name needs it. Every other line for SQL*Plus is an error.
 """
@@ -23,8 +23,8 @@ from typing import Any
 
 from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.sql.lexer import Fail, Token
-from core.sql.values import problem, shown
+from core.sql.lexer import RaiseSqlError, Token
+from core.sql.values import shown, value_problem
 
 __all__ = ["Defines"]
 
@@ -53,7 +53,7 @@ class Defines:
         line_of: Offset of a character → its line.
     """
 
-    def __init__(self, dialect: Dialect, fail: Fail, line_of: Callable[[int], int]) -> None:
+    def __init__(self, dialect: Dialect, fail: RaiseSqlError, line_of: Callable[[int], int]) -> None:
         self.parameters: dict[str, Parameter] = {}
         """Name in capitals → parameter, in the order of the file."""
         self._dialect = dialect
@@ -96,7 +96,7 @@ class Defines:
         value, tail = self._define_value(parts["rest"], token.start + parts.start("rest"))
         parameter = self._parameter(name, value, tail["comment"] or "", token)
         value_end = token.start + parts.start("rest") + tail.start()
-        inside = [mark for mark in token.marks if mark.start < value_end]
+        inside = [mark for mark in token.references if mark.start < value_end]
         if inside and not parameter.mandatory:
             self._fail(
                 inside[0].start,
@@ -131,7 +131,7 @@ class Defines:
         parameter = replace(
             Parameter(name, default, mandatory, description, line=self._line_of(token.start)), **options
         )
-        why = "" if mandatory or "{" in default else problem(parameter, default, self._dialect)
+        why = "" if mandatory or "{" in default else value_problem(parameter, default, self._dialect)
         if why:
             remedy = "correct the define" + (
                 "; for several values add [list]" if "," in default and not parameter.is_list else ""

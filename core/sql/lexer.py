@@ -1,7 +1,7 @@
-"""SQL text → tokens, by each database's own lexical rules, so that nobody else has to guess where a literal ends.
+"""Cuts SQL text into tokens by the lexical rules of a database, so that no other module has to guess where a literal ends.
 
 The tokens of a text, joined, are the text: nothing is lost, added or reordered, whatever the text is.
-Statements are found here too, because SQL*Plus commands (`define …`) exist only where one may begin.
+The ends of statements are tokens too, because SQL*Plus commands (`define …`) exist only where a statement may begin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, NoReturn, Protocol
 
 from core.model.dialect import DOUBLE_QUOTED, Dialect, LexicalRules
 
-__all__ = ["Fail", "Mark", "Token", "TokenKind", "has_blank_mark", "lex", "position"]
+__all__ = ["ParameterRef", "RaiseSqlError", "Token", "TokenKind", "has_blank_reference", "lex", "position"]
 
 # kind       what it is
 # space      blanks and line ends
@@ -31,8 +31,8 @@ TokenKind = Literal["space", "comment", "string", "quoted", "word", "number", "o
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """One `&NAME` to be replaced. Offsets count characters from the beginning of the file."""
+class ParameterRef:
+    """One `&NAME`, which will be replaced. Offsets count characters from the beginning of the file."""
 
     name: str
     """In capitals; digits for a positional one (`&1`)."""
@@ -51,7 +51,7 @@ class Token:
     opening: int = 0
     """Characters before the content of a string or quoted identifier."""
     closing: int = 0
-    marks: tuple[Mark, ...] = ()
+    references: tuple[ParameterRef, ...] = ()
     closed: bool = True
     """False where the file ends inside a literal, identifier or comment."""
 
@@ -67,16 +67,16 @@ class Token:
 
     @property
     def prefix(self) -> str:
-        """What stands before the quote of a string, in capitals: `N`, `Q`, `E`, `$`, or nothing."""
+        """What precedes the quote of a string, in capitals: `N`, `Q`, `E`, `$`, or nothing."""
         return "$" if self.text[0] == "$" else self.text[: self.text.index("'")].upper()
 
     @property
     def is_significant(self) -> bool:
-        """Is it more than a blank or a comment?"""
+        """Whether it is neither a blank nor a comment."""
         return self.kind not in ("space", "comment")
 
 
-class Fail(Protocol):
+class RaiseSqlError(Protocol):
     """Raises SqlError that points at a character of the file."""
 
     def __call__(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
@@ -122,7 +122,7 @@ def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Toke
     """Cuts a text into tokens that, joined, are that text.
 
     Never fails: a literal that does not end is a token up to the end of the text with `closed` False.
-    `SET DEFINE OFF` and `ON` are obeyed: behind OFF no token has marks.
+    `SET DEFINE OFF` and `ON` are obeyed: behind OFF no token has references.
 
     SQL*Plus skips blanks behind `&`, but `flags & mask` and `'Marks & Spencer'` are everyday text. So `& NAME`
     is a parameter where that name is defined; in a literal also where it is a misspelling of one.
@@ -135,13 +135,13 @@ def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Toke
     return list(_Lexer(text, dialect.lexical, defined))
 
 
-def has_blank_mark(text: str) -> bool:
-    """Is there a `& NAME`, so that the tokens depend on which names are defined?"""
+def has_blank_reference(text: str) -> bool:
+    """Returns whether there is a `& NAME`, so that the tokens depend on which names are defined."""
     return any(found["blanks"] for found in _MARK.finditer(text))
 
 
 def position(text: str, offset: int) -> tuple[int, int]:
-    """Line and column of a character, both from 1."""
+    """Returns line and column of a character, both from 1."""
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
@@ -180,7 +180,7 @@ class _Lexer:
             return self._token("space", blank.end())
         if not self._head and self._is_command():
             end = _match_end(_LINE, text, at)
-            return self._token("command", end, marks=self._marks(at, end))
+            return self._token("command", end, references=self._references(at, end))
         if text.startswith("--", at):
             return self._token("comment", _match_end(self._rules.line_comment, text, at))
         if text.startswith("/*", at):
@@ -192,7 +192,7 @@ class _Lexer:
         if char == "$" and self._rules.dollar_quotes and (tag := _DOLLAR.match(text, at)):
             return self._delimited(tag.end(), tag[0])
         if char == "&" and self._define and (mark := _MARK.match(text, at)) and self._is_parameter(mark, _EXACT):
-            return self._token("parameter", mark.end(), marks=(_mark(mark),))
+            return self._token("parameter", mark.end(), references=(_mark(mark),))
         if number := _NUMBER.match(text, at):
             return self._token("number", number.end())
         if word := self._rules.word.match(text, at):
@@ -205,19 +205,19 @@ class _Lexer:
         end: int,
         opening: int = 0,
         closing: int = 0,
-        marks: tuple[Mark, ...] = (),
+        references: tuple[ParameterRef, ...] = (),
         closed: bool = True,
     ) -> Token:
-        return Token(kind, self._text[self._at : end], self._at, opening, closing, marks, closed)
+        return Token(kind, self._text[self._at : end], self._at, opening, closing, references, closed)
 
     def _enclosed(self, kind: TokenKind, content: int, end: int, closing: int) -> Token:
         """A literal or identifier whose content begins at `content`; `end` -1: it never ends."""
         closed = end >= 0
         if not closed:
             end, closing = len(self._text), 0
-        return self._token(kind, end, content - self._at, closing, self._marks(content, end - closing), closed)
+        return self._token(kind, end, content - self._at, closing, self._references(content, end - closing), closed)
 
-    def _marks(self, start: int, end: int) -> tuple[Mark, ...]:
+    def _references(self, start: int, end: int) -> tuple[ParameterRef, ...]:
         """Every parameter between two offsets of a literal, an identifier or a command."""
         found = _MARK.finditer(self._text, start, end) if self._define else ()
         return tuple(_mark(mark) for mark in found if self._is_parameter(mark, _NEAR))
@@ -285,7 +285,7 @@ class _Lexer:
         return not self._text[self._text.rfind("\n", 0, self._at) + 1 : self._at].strip(" \t\r")
 
     def _is_command(self) -> bool:
-        """Would SQL*Plus (psql, the sqlite shell) take this line for itself?"""
+        """Returns whether this line is a command of SQL*Plus (psql, the sqlite shell)."""
         text, at = self._text, self._at
         if _SET_DEFINE.match(text, at):
             return True
@@ -298,11 +298,11 @@ class _Lexer:
         return upper in _COMMANDS - self._rules.own_words
 
 
-def _mark(found: re.Match[str]) -> Mark:
-    return Mark(found["name"].upper(), found.start(), found.end())
+def _mark(found: re.Match[str]) -> ParameterRef:
+    return ParameterRef(found["name"].upper(), found.start(), found.end())
 
 
 def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Where the match at `at` ends; -1 without one."""
+    """Returns where the match at `at` ends; -1 without one."""
     found = pattern.match(text, at)
     return found.end() if found else -1

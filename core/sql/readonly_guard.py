@@ -1,12 +1,12 @@
-"""The read-only gate: whatever could write, lock or leave the database is refused before it gets there.
+"""The readonly guard: refuses a statement that could write, lock or leave the database before it gets there.
 
-Two opinions, and a statement passes only if neither objects. The first reads tokens and knows what
-begins a write, takes a lock or calls out; the second is the syntax tree of sqlglot. Where sqlglot
-cannot read a statement (it knows no MODEL clause, and there will be others), a stricter look at the
-tokens replaces it, so that a query is not refused for being unusual.
+There are two checks, and a statement passes only if neither objects. The first reads tokens and knows what begins a
+write, takes a lock or calls out; the second walks the syntax tree of sqlglot. If sqlglot cannot parse a statement (it
+knows no MODEL clause, for example), a stricter check of the tokens replaces it, so that a query is not refused for being
+unusual.
 
-The gate is not the only guard: sessions are read-only wherever the database can do that, and the account
-should have SELECT only. It is the one that can say what is wrong, and where.
+Sessions are read-only too if the database has that, and the account should have SELECT only. The guard is the one that
+can report what is wrong, and where.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.sql.lexer import Token
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["Refusal", "StatementKind", "kind_of", "parse_tree", "refusal"]
+__all__ = ["Refusal", "StatementKind", "parse_tree", "refusal", "statement_kind"]
 
 # rows: gives a result · setting: changes only this session · block: PL/SQL or T-SQL code · other: anything else
 StatementKind = Literal["rows", "setting", "block", "other"]
@@ -31,7 +31,7 @@ StatementKind = Literal["rows", "setting", "block", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a statement must not run, and the token to point at."""
+    """Why a statement must not run, and the token at fault."""
 
     token: Token
     what: str
@@ -43,8 +43,8 @@ _BEGINS_ROWS = frozenset({"SELECT", "WITH", "VALUES", "TABLE"})
 _MAIN_VERBS = frozenset({"SELECT", "VALUES", "TABLE", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"})
 
 
-def kind_of(tokens: Sequence[Token], dialect: Dialect) -> StatementKind:
-    """What a statement is, told by its words alone."""
+def statement_kind(tokens: Sequence[Token], dialect: Dialect) -> StatementKind:
+    """Returns what a statement is, by its words alone."""
     significant = _significant(tokens)
     words = _signature(significant[:4])
     if dialect.guard.begins_block.match(words):
@@ -59,12 +59,12 @@ def kind_of(tokens: Sequence[Token], dialect: Dialect) -> StatementKind:
 
 
 def _first_word(tokens: Sequence[Token]) -> Token | None:
-    """The first token behind opening parentheses: `(SELECT 1) UNION …`."""
+    """Returns the first token behind opening parentheses: `(SELECT 1) UNION …`."""
     return next((token for token in tokens if token.text != "("), None)
 
 
 def _main_verb(tokens: Sequence[Token]) -> str:
-    """The verb that a statement carries out; behind the common table expressions of a WITH."""
+    """Returns the verb of a statement; that behind the common table expressions of a WITH."""
     first = _first_word(tokens)
     if first is None or first.upper != "WITH":
         return first.upper if first else ""
@@ -87,7 +87,7 @@ def _significant(tokens: Sequence[Token]) -> list[Token]:
 
 
 def _signature(tokens: Sequence[Token]) -> str:
-    """A statement in one canonical line: words in capitals, literals as `'?'`, numbers as 0, identifiers as `"?"`."""
+    """Returns a statement as one canonical line: words in capitals, literals as `'?'`, numbers as 0, identifiers as `"?"`."""
     shapes = {"string": "'?'", "number": "0", "quoted": '"?"'}
     return " ".join(shapes.get(token.kind, token.upper) for token in tokens)
 
@@ -97,14 +97,14 @@ def _find_word(tokens: Sequence[Token], word: str) -> Token | None:
 
 
 def refusal(tokens: Sequence[Token], dialect: Dialect) -> Refusal | None:
-    """Why this statement must not run on a connection that may only read; None: it may.
+    """Returns why this statement must not run on a connection that may only read; None: it may.
 
     Args:
         tokens: One statement without its terminator; parameters are already literals, bind names or identifiers.
         dialect: Whose SQL it is.
     """
     significant = _significant(tokens)
-    kind = kind_of(tokens, dialect)
+    kind = statement_kind(tokens, dialect)
     if kind == "setting":
         return _setting_refusal(significant, dialect)
     if kind == "block":
@@ -138,7 +138,7 @@ def _block_refusal(token: Token, dialect: Dialect) -> Refusal:
 
 
 def _shown(token: Token) -> str:
-    """The token for a message: short, on one line."""
+    """Returns the token for a message: short, on one line."""
     text = token.upper if token.kind == "word" else token.text
     return text if len(text) <= 30 else text[:29] + "…"
 
@@ -172,7 +172,7 @@ _BEGINS_CTE = frozenset({"AS", "MATERIALIZED"})
 
 
 def _names_quoted(tokens: Sequence[Token], dialect: Dialect) -> Sequence[Token]:
-    """The same tokens with quotes around each column that is called as a write: `(delete IS NULL)`, `sum(insert)`."""
+    """Returns the tokens with quotes around each column that has the name of a write: `(delete IS NULL)`, `sum(insert)`."""
     unreserved = dialect.guard.unreserved
     if not any(token.kind == "word" and token.upper in unreserved for token in tokens):
         return tokens
@@ -198,7 +198,7 @@ def _is_name(
     *,
     has_set: bool,
 ) -> bool:
-    """Whether a word with these neighbours cannot begin a write, nor be a function or part of FOR UPDATE."""
+    """Returns whether a word with these neighbours begins no write and is no function or part of FOR UPDATE."""
     if before is None or _text(after) == "(" or before.upper in ("FOR", "KEY"):
         return False
     if begins == "SET":
@@ -218,7 +218,7 @@ def _token_refusal(tokens: Sequence[Token], dialect: Dialect) -> Refusal | None:
 
 
 def _write_refusal(tokens: Sequence[Token]) -> Refusal | None:
-    """Writes that a SELECT or WITH can hide: INTO, and a data-changing statement in or behind a parenthesis."""
+    """Finds writes inside a SELECT or WITH: INTO, and a data-changing statement in or behind a parenthesis."""
     for before, token, after in _triples(tokens):
         if token.kind != "word" or _text(before) == "." or _text(after) in _HINTS.get(token.upper, ()):
             continue
@@ -249,7 +249,7 @@ def _lock_refusal(tokens: Sequence[Token]) -> Refusal | None:
 
 
 def _inner_statement_refusal(tokens: Sequence[Token], words: StatementWords) -> Refusal | None:
-    """What only T-SQL has: lock hints, calls to other servers, and statements that follow without a semicolon."""
+    """Finds lock hints and statements that follow without a semicolon, for a database that allows that."""
     depth = selects = 0
     for at, (before, token, after) in enumerate(_triples(tokens)):
         depth += _paren(token)
@@ -277,7 +277,7 @@ def _inner_word_refusal(token: Token, phrase: str, after: str, words: StatementW
 
 
 def _triples(tokens: Sequence[Token]) -> Iterator[tuple[Token | None, Token, Token | None]]:
-    """Each token with its neighbours."""
+    """Yields each token with its neighbours."""
     padded = [None, *tokens, None]
     return ((padded[i - 1], token, padded[i + 1]) for i, token in enumerate(tokens, 1))
 
@@ -354,7 +354,7 @@ def _chains(tokens: Sequence[Token]) -> Iterator[_Chain]:
 
 
 def _name(token: Token) -> str:
-    """An identifier as it compares: in capitals, wide letters folded, since SQL Server's collations fold them too."""
+    """Returns an identifier as it compares: in capitals, wide letters folded, as SQL Server's collations do."""
     text = token.text[token.opening : len(token.text) - token.closing]
     return unicodedata.normalize("NFKC", text).upper()
 
@@ -368,7 +368,7 @@ _SUSPECT_WORDS = _DML - {"REPLACE"} | frozenset(
 
 
 def parse_tree(sql: str, dialect: Dialect) -> exp.Expr | None:
-    """The syntax tree of one statement; None where sqlglot cannot read it, or reads more than one."""
+    """Returns the syntax tree of one statement; None if sqlglot cannot parse it, or finds more than one."""
     import logging
 
     import sqlglot
@@ -414,7 +414,7 @@ def _tree_refusal(tokens: Sequence[Token], significant: Sequence[Token], dialect
 
 
 def _suspect_refusal(tokens: Sequence[Token]) -> Refusal | None:
-    """The strict look at a statement that sqlglot cannot read: no word that could begin a write."""
+    """Finds any word that could begin a write: the strict check if sqlglot cannot parse a statement."""
     for before, token, after in _triples(tokens):
         suspect = token.kind == "word" and token.upper in _SUSPECT_WORDS
         if not suspect or _text(before) in (".", "AS", "RULES") or _text(after) == "(":

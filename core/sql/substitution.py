@@ -1,8 +1,8 @@
-"""Where `&NAME` stands in a statement, and what takes its place: a bind, or one of its allowed names.
+"""Replaces each `&NAME` of a statement by a bind, or by one of its allowed names.
 
 A value never becomes SQL text. Inside a literal it is bound and joined to the rest of the literal;
-in a value position it is bound; where a name is wanted (a table, a column, an alias) only a parameter
-that lists its allowed values may stand, since a bind can be no name.
+in a value position it is bound; in place of a name (a table, a column, an alias) only a parameter that lists its
+allowed values is accepted, since a bind cannot be a name.
 """
 
 from __future__ import annotations
@@ -15,16 +15,25 @@ from typing import NoReturn
 
 from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.sql.context import places
-from core.sql.lexer import Fail, Mark, Token
-from core.sql.readonly_guard import kind_of, parse_tree
+from core.sql.context import token_contexts
+from core.sql.lexer import ParameterRef, RaiseSqlError, Token
+from core.sql.readonly_guard import parse_tree, statement_kind
 from core.sql.values import split
 
-__all__ = ["Bind", "Each", "Insert", "Part", "Substituted", "Use", "resolved", "substitute"]
+__all__ = [
+    "Bind",
+    "InsertedName",
+    "ListBind",
+    "ParameterText",
+    "SqlPart",
+    "Substitution",
+    "substitute",
+    "tokens_for_guard",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class ParameterText:
     """A parameter inside a bound text."""
 
     parameter: str
@@ -38,24 +47,24 @@ class Bind:
     """
 
     name: str
-    content: tuple[str | Use, ...]
+    content: tuple[str | ParameterText, ...]
     is_text: bool
     """True inside quotes; False: the declared type, else a number."""
-    literal: tuple[str | Use, ...] = ()
+    literal: tuple[str | ParameterText, ...] = ()
     """All of the literal that this bind is joined to in SQL; empty where it stands alone."""
     is_compared: bool = False
-    """Oracle: it stands alone as a side of a comparison."""
+    """It alone is a side of a comparison, and the database needs the type of a literal there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Insert:
+class InsertedName:
     """A place for one of the allowed values, as text."""
 
     parameter: str
 
 
 @dataclass(frozen=True, slots=True)
-class Each:
+class ListBind:
     """A place for the values of a list: the same for each of them, `before :P after`, with commas between."""
 
     bind: Bind
@@ -63,18 +72,18 @@ class Each:
     after: str = ""
 
 
-Part = str | Bind | Insert | Each
+SqlPart = str | Bind | InsertedName | ListBind
 
 
 @dataclass(frozen=True, slots=True)
-class Substituted:
+class Substitution:
     """A statement cut at its parameters."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[SqlPart, ...]
     inserted: frozenset[int]
-    """Offsets of the marks that become text."""
+    """Offsets of the references that become text."""
     alone_in_list: frozenset[str]
-    """Parameters of one value that are a whole member of `IN (…)`, where a person may have meant several."""
+    """Parameters of one value that are a whole member of `IN (…)`, where the user may have meant several."""
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$#]*")
@@ -89,8 +98,8 @@ _DEFINE_OFF = "if & is plain text here, write SET DEFINE OFF on a line before th
 
 
 def substitute(
-    tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: Fail
-) -> Substituted:
+    tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: RaiseSqlError
+) -> Substitution:
     """Decides for every `&NAME` of a statement what takes its place.
 
     Args:
@@ -102,8 +111,8 @@ def substitute(
     return _Statement(tokens, dialect, parameters, fail).substitute()
 
 
-def resolved(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[str, str]) -> list[Token]:
-    """The statement as the gate reads it: allowed values in place, each bind a literal or a bind name.
+def tokens_for_guard(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[str, str]) -> list[Token]:
+    """Returns the statement as the readonly guard reads it: allowed values in place, each bind a literal or a bind name.
 
     Args:
         tokens: The statement as it stands in the file.
@@ -112,9 +121,9 @@ def resolved(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[
     """
     done: list[Token] = []
     for token in tokens:
-        new = _resolved_token(token, inserted, values) if token.marks else token
+        new = _resolved_token(token, inserted, values) if token.references else token
         glued = done and done[-1].kind == "word" and new.kind in ("word", "number")
-        if glued and (token.marks or _ends_with_insert(tokens, token, inserted)):
+        if glued and (token.references or _ends_with_insert(tokens, token, inserted)):
             done[-1] = Token("word", done[-1].text + new.text, done[-1].start)
         else:
             done.append(new)
@@ -122,16 +131,16 @@ def resolved(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[
 
 
 def _ends_with_insert(tokens: Sequence[Token], token: Token, inserted: frozenset[int]) -> bool:
-    """Does inserted text end exactly where this token begins?"""
-    return any(t.kind == "parameter" and t.end == token.start and t.marks[0].start in inserted for t in tokens)
+    """Returns whether inserted text ends exactly where this token begins."""
+    return any(t.kind == "parameter" and t.end == token.start and t.references[0].start in inserted for t in tokens)
 
 
 def _resolved_token(token: Token, inserted: frozenset[int], values: Mapping[str, str]) -> Token:
-    if token.marks[0].start not in inserted:
+    if token.references[0].start not in inserted:
         text = "'x'" if token.kind == "string" else marker(token)
         return Token(token.kind if token.kind == "string" else "number", text, token.start, 1, 1)
     text, at = "", token.start
-    for mark in token.marks:
+    for mark in token.references:
         text += token.text[at - token.start : mark.start - token.start] + values[mark.name]
         at = mark.end
     text += token.text[at - token.start :]
@@ -140,7 +149,7 @@ def _resolved_token(token: Token, inserted: frozenset[int], values: Mapping[str,
 
 
 def marker(token: Token) -> str:
-    """A bind name that every dialect of sqlglot reads, and by which the place is found in the tree."""
+    """Returns a bind name that every dialect of sqlglot parses, and by which the place is found in the tree."""
     return f":pstt_{token.start}"
 
 
@@ -157,7 +166,7 @@ _MAX_NUMBER = 4
 
 class _Statement:
     def __init__(
-        self, tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: Fail
+        self, tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: RaiseSqlError
     ) -> None:
         self._tokens = tokens
         self._binding = dialect.binds
@@ -165,27 +174,27 @@ class _Statement:
         self._dialect = dialect
         self._parameters = parameters
         self._fail = fail
-        self._is_setting = kind_of(tokens, dialect) == "setting"
-        self._places = places(tokens)
+        self._is_setting = statement_kind(tokens, dialect) == "setting"
+        self._contexts = token_contexts(tokens)
         self._inserted: set[int] = set()
         self._alone_in_list: set[str] = set()
         self._binds: dict[tuple[object, ...], Bind] = {}
 
-    def substitute(self) -> Substituted:
-        parts: list[Part] = []
+    def substitute(self) -> Substitution:
+        parts: list[SqlPart] = []
         at = 0
         while at < len(self._tokens):
             taken, new = self._typed_literal(at) or (1, self._one(at))
             parts += self._in_list(at, taken, new)
             at += taken
         self._check_tree()
-        return Substituted(_joined(parts), frozenset(self._inserted), frozenset(self._alone_in_list))
+        return Substitution(_joined(parts), frozenset(self._inserted), frozenset(self._alone_in_list))
 
-    def _one(self, at: int) -> list[Part]:
+    def _one(self, at: int) -> list[SqlPart]:
         token = self._tokens[at]
-        if not token.marks:
+        if not token.references:
             return [token.text]
-        for mark in token.marks:
+        for mark in token.references:
             self._parameter(mark)
         if token.kind == "parameter":
             return self._bare(at)
@@ -195,7 +204,7 @@ class _Statement:
             return self._inserts(token, _SETTING_TEXT, "a session setting")
         return self._spaced(at, self._literal(at))
 
-    def _parameter(self, mark: Mark) -> Parameter:
+    def _parameter(self, mark: ParameterRef) -> Parameter:
         found = self._parameters.get(mark.name)
         if found:
             return found
@@ -214,7 +223,7 @@ class _Statement:
             f"add a line define {mark.name}='value'; {_DEFINE_OFF}",
         )
 
-    def _in_list(self, at: int, taken: int, parts: list[Part]) -> list[Part]:
+    def _in_list(self, at: int, taken: int, parts: list[SqlPart]) -> list[SqlPart]:
         """What takes the place of some tokens; for a list once for each of its values.
 
         Args:
@@ -223,11 +232,11 @@ class _Statement:
             parts: What takes their place where the value is one.
         """
         last = self._tokens[at + taken - 1]
-        if not last.marks:
+        if not last.references:
             return parts
-        used = {mark.name for mark in last.marks}
-        lists = [mark for mark in last.marks if self._parameter(mark).is_list]
-        first, place = self._places[at], self._places[at + taken - 1]
+        used = {mark.name for mark in last.references}
+        lists = [mark for mark in last.references if self._parameter(mark).is_list]
+        first, place = self._contexts[at], self._contexts[at + taken - 1]
         is_member = (
             first.opener == "IN" and first.clause == "" and first.before in ("(", ",") and place.after in (")", ",")
         )
@@ -247,20 +256,20 @@ class _Statement:
             )
         middle = parts.index(binds[0])
         before, after = ("".join(map(str, some)) for some in (parts[:middle], parts[middle + 1 :]))
-        return [Each(binds[0], before, after)]
+        return [ListBind(binds[0], before, after)]
 
-    def _inserts(self, token: Token, pattern: re.Pattern[str], place: str) -> list[Part]:
+    def _inserts(self, token: Token, pattern: re.Pattern[str], place: str) -> list[SqlPart]:
         """The pieces of a token whose parameters become text."""
-        parts: list[Part] = []
+        parts: list[SqlPart] = []
         at = token.start
-        for mark in token.marks:
+        for mark in token.references:
             self._require_allowed(self._parameter(mark), mark, pattern, place)
             self._inserted.add(mark.start)
-            parts += [token.text[at - token.start : mark.start - token.start], Insert(mark.name)]
+            parts += [token.text[at - token.start : mark.start - token.start], InsertedName(mark.name)]
             at = mark.end
         return [*parts, token.text[at - token.start :]]
 
-    def _require_allowed(self, parameter: Parameter, mark: Mark, pattern: re.Pattern[str], place: str) -> None:
+    def _require_allowed(self, parameter: Parameter, mark: ParameterRef, pattern: re.Pattern[str], place: str) -> None:
         name = parameter.name
         if not parameter.allowed:
             self._refuse_name(parameter, mark.start, place)
@@ -282,7 +291,7 @@ class _Statement:
             f"list its values in the comment of its define, such as [allowed=A,B], or write the name instead of &{name}",
         )
 
-    def _literal(self, at: int) -> list[Part]:
+    def _literal(self, at: int) -> list[SqlPart]:
         """A literal with parameters as an expression around binds."""
         token = self._tokens[at]
         self._check_literal(token, at)
@@ -292,7 +301,7 @@ class _Statement:
             return self._placed(self._bind(at, content, is_text=True), at)
         if len(pieces) == 1:
             return self._placed(self._bind(at, content, is_text=True), at)
-        joined: list[Part] = ["("]
+        joined: list[SqlPart] = ["("]
         operator = self._literals.concatenation
         for piece in pieces:
             joined += [operator] if len(joined) > 1 else []
@@ -303,8 +312,8 @@ class _Statement:
         return [*joined, ")"]
 
     def _check_literal(self, token: Token, at: int) -> None:
-        mark = token.marks[0]
-        if self._places[at].before == "AS":
+        mark = token.references[0]
+        if self._contexts[at].before == "AS":
             self._refuse_name(self._parameter(mark), mark.start, "the place of an alias")
         if token.prefix in _CODED_LITERALS:
             self._fail(
@@ -313,41 +322,41 @@ class _Statement:
                 "a value cannot be bound inside one",
                 "write it as a plain literal '…'",
             )
-        for mark in token.marks:
+        for mark in token.references:
             before = token.text[: mark.start - token.start]
             if token.prefix == "E" and (len(before) - len(before.rstrip("\\"))) % 2:
                 self._fail(mark.start, f"a backslash stands before &{mark.name}", "it would escape the first character")
 
-    def _placed(self, bind: Bind, at: int) -> list[Part]:
+    def _placed(self, bind: Bind, at: int) -> list[SqlPart]:
         """A bind that is a whole literal, with what it needs to be one."""
-        token, place = self._tokens[at], self._places[at]
+        token, place = self._tokens[at], self._contexts[at]
         is_argument = place.before in ("(", ",") and place.after in (")", ",")
         is_untyped = is_argument and place.opener in self._literals.untyped_functions
         is_tested = place.after in ("IS", "ISNULL", "NOTNULL")
         cast = self._literals.text_cast if is_untyped or is_tested else None
         return _wrapped(bind, self._literals.wrappers.get(token.prefix) or cast)
 
-    def _in_concatenation(self, bind: Bind, token: Token) -> list[Part]:
+    def _in_concatenation(self, bind: Bind, token: Token) -> list[SqlPart]:
         return _wrapped(bind, self._literals.wrappers.get(token.prefix) or self._literals.text_cast)
 
-    def _typed_literal(self, at: int) -> tuple[int, list[Part]] | None:
+    def _typed_literal(self, at: int) -> tuple[int, list[SqlPart]] | None:
         """`DATE '&X'`: the word takes only a literal, so both become a conversion. How many tokens, and what for them."""
         word = self._tokens[at]
-        if word.kind != "word" or self._places[at].before in (".", "OF"):
+        if word.kind != "word" or self._contexts[at].before in (".", "OF"):
             return None
         end = self._type_end(at)
         literal = _next_significant(self._tokens, end)
-        if literal is None or not (token := self._tokens[literal]).marks or token.kind != "string":
+        if literal is None or not (token := self._tokens[literal]).references or token.kind != "string":
             return None
-        for mark in token.marks:
+        for mark in token.references:
             self._parameter(mark)
         name = word.upper
         between = "".join(t.text for t in self._tokens[end:literal]).strip()
         value = [between, *self._literal(literal)] if between else self._literal(literal)
-        has_field = self._places[literal].after in _INTERVAL_FIELDS
+        has_field = self._contexts[literal].after in _INTERVAL_FIELDS
         refused = self._literals.interval
         if name == "INTERVAL" and (refused == "refused" or (refused == "refused_with_field" and has_field)):
-            self._refuse_interval(token.marks[0])
+            self._refuse_interval(token.references[0])
         if name in self._literals.conversions:
             opening, closing = self._literals.conversions[name]
             return literal - at + 1, [opening, *value, closing]
@@ -364,44 +373,50 @@ class _Statement:
         has_zone = [self._tokens[i].upper for i in behind] in (["WITH", "TIME", "ZONE"], ["WITHOUT", "TIME", "ZONE"])
         return behind[-1] + 1 if has_zone and name in ("TIME", "TIMESTAMP") else at + 1
 
-    def _refuse_interval(self, mark: Mark) -> NoReturn:
+    def _refuse_interval(self, mark: ParameterRef) -> NoReturn:
         number = f"&{mark.name}"
         instead = self._literals.instead_of_interval.format(number)
         self._fail(mark.start, f"{number} stands in an INTERVAL literal", "no bind can stand there", instead)
 
-    def _bare(self, at: int) -> list[Part]:
+    def _bare(self, at: int) -> list[SqlPart]:
         token = self._tokens[at]
-        mark = token.marks[0]
+        mark = token.references[0]
         parameter = self._parameter(mark)
         word = self._glued(at)
         if parameter.is_list and not word and not self._is_setting:
-            bind = self._bind(at, (Use(mark.name),), is_text=parameter.type is None and not _has_numbers(parameter))
+            bind = self._bind(
+                at, (ParameterText(mark.name),), is_text=parameter.type is None and not _has_numbers(parameter)
+            )
             return self._spaced(at, [bind])
         names_only = bool(parameter.allowed) and all(map(_IDENTIFIER.fullmatch, parameter.allowed))
-        if self._is_setting or word or (names_only and parameter.type is None) or not self._places[at].takes_value:
+        if self._is_setting or word or (names_only and parameter.type is None) or not self._contexts[at].takes_value:
             place = "a session setting" if self._is_setting else "a place for a name"
             self._refuse_operator(token, at)
             self._require_allowed(
                 parameter, mark, _WORD_PART if word == "tail" or self._is_setting else _IDENTIFIER, place
             )
             self._inserted.add(mark.start)
-            return [Insert(mark.name)]
+            return [InsertedName(mark.name)]
         if parameter.type is None and not all(map(_NUMBER.fullmatch, parameter.allowed)):
             self._fail(
                 mark.start,
                 f"&{parameter.name} stands without quotes, and its allowed values are neither all names nor all numbers",
                 remedy=f"write '&{parameter.name}', or add [type=string] to the comment of its define",
             )
-        bind = self._bind(at, (Use(mark.name),), is_text=False)
-        if self._literals.top_in_parentheses and self._places[at].before == "TOP":
+        bind = self._bind(at, (ParameterText(mark.name),), is_text=False)
+        if self._literals.top_in_parentheses and self._contexts[at].before == "TOP":
             return ["(", bind, ")"]
         return self._spaced(at, [bind])
 
     def _refuse_operator(self, token: Token, at: int) -> None:
         """`flags & NAME`: an operator except in files for SQL*Plus, and `flags NAME` would be an alias."""
-        if self._dialect.lexical.has_sqlplus or self._places[at].takes_value or not token.text.lstrip("&")[0].isspace():
+        if (
+            self._dialect.lexical.has_sqlplus
+            or self._contexts[at].takes_value
+            or not token.text.lstrip("&")[0].isspace()
+        ):
             return
-        name = token.marks[0].name
+        name = token.references[0].name
         self._fail(
             token.start,
             f"{token.text} may be the parameter {name} or the operator &",
@@ -430,19 +445,24 @@ class _Statement:
         return "head" if after is not None and after.kind in ("word", "number", "parameter") else ""
 
     def _bind(
-        self, at: int, content: tuple[str | Use, ...], *, is_text: bool, literal: tuple[str | Use, ...] = ()
+        self,
+        at: int,
+        content: tuple[str | ParameterText, ...],
+        *,
+        is_text: bool,
+        literal: tuple[str | ParameterText, ...] = (),
     ) -> Bind:
         """The bind for a content; the same one where the same content is wanted again."""
-        by_place = self._places[at].surroundings if self._binding.typed_by_context else ()
-        is_compared = self._binding.compares_as_char and not literal and self._places[at].is_compared
+        by_place = self._contexts[at].surroundings if self._binding.typed_by_context else ()
+        is_compared = self._binding.compares_as_char and not literal and self._contexts[at].is_compared
         key = (content, is_text, by_place, literal if self._binding.cuts_text_at else (), is_compared)
         if key not in self._binds:
             self._binds[key] = Bind(self._free_name(content), content, is_text, literal, is_compared)
         return self._binds[key]
 
-    def _free_name(self, content: tuple[str | Use, ...]) -> str:
+    def _free_name(self, content: tuple[str | ParameterText, ...]) -> str:
         # The P_ keeps it from being a reserved word: a bind called DATE is ORA-01745.
-        parameter = next(piece.parameter for piece in content if isinstance(piece, Use))
+        parameter = next(piece.parameter for piece in content if isinstance(piece, ParameterText))
         longest = _MAX_BIND_NAME - (_MAX_NUMBER if self._parameters[parameter].is_list else 0)
         base = re.sub(r"[^A-Z0-9_]", "_", f"P_{parameter}")[:longest]
         taken = {bind.name for bind in self._binds.values()}
@@ -450,7 +470,7 @@ class _Statement:
         candidates = [base, *(f"{base[: longest - 2]}_{n}" for n in range(2, len(taken) + len(reserved) + 3))]
         return next(name for name in candidates if name not in taken | reserved)
 
-    def _spaced(self, at: int, parts: list[Part]) -> list[Part]:
+    def _spaced(self, at: int, parts: list[SqlPart]) -> list[SqlPart]:
         """Blanks around a bind that would otherwise touch a word: `'&X'AND` is legal, `:P_XAND` is another bind."""
         before = self._tokens[at - 1].text[-1:] if at else ""
         after = self._tokens[at + 1].text[:1] if at + 1 < len(self._tokens) else ""
@@ -464,9 +484,9 @@ class _Statement:
         if not bare:
             return
         samples = {name: parameter.allowed[0] for name, parameter in self._parameters.items() if parameter.allowed}
-        text = "".join(t.text for t in resolved(self._tokens, frozenset(self._inserted), samples))
+        text = "".join(t.text for t in tokens_for_guard(self._tokens, frozenset(self._inserted), samples))
         for name in sorted(_names_in_tree(text, self._dialect) & bare.keys()):
-            self._refuse_name(self._parameter(bare[name].marks[0]), bare[name].start, "a place for a name")
+            self._refuse_name(self._parameter(bare[name].references[0]), bare[name].start, "a place for a name")
 
 
 def _names_in_tree(sql: str, dialect: Dialect) -> set[str]:
@@ -491,7 +511,7 @@ def _names_in_tree(sql: str, dialect: Dialect) -> set[str]:
     }
 
 
-def _wrapped(bind: Bind, around: tuple[str, str] | None) -> list[Part]:
+def _wrapped(bind: Bind, around: tuple[str, str] | None) -> list[SqlPart]:
     return [around[0], bind, around[1]] if around else [bind]
 
 
@@ -504,18 +524,18 @@ def _has_numbers(parameter: Parameter) -> bool:
     return all(map(_PLAIN_NUMBER.fullmatch, examples))
 
 
-def _pieces(token: Token) -> list[str | Use]:
+def _pieces(token: Token) -> list[str | ParameterText]:
     """The content of a literal, cut at its parameters; the texts as they stand in the file."""
-    pieces: list[str | Use] = []
+    pieces: list[str | ParameterText] = []
     at = token.opening
-    for mark in token.marks:
-        pieces += [token.text[at : mark.start - token.start], Use(mark.name)]
+    for mark in token.references:
+        pieces += [token.text[at : mark.start - token.start], ParameterText(mark.name)]
         at = mark.end - token.start
     pieces.append(token.text[at : len(token.text) - token.closing])
     return [piece for piece in pieces if piece != ""]
 
 
-def _plain(token: Token, piece: str | Use) -> str | Use:
+def _plain(token: Token, piece: str | ParameterText) -> str | ParameterText:
     """What a piece of a literal means."""
     doubles = token.prefix in ("", "N", "E")
     return piece.replace("''", "'") if isinstance(piece, str) and doubles else piece
@@ -528,9 +548,9 @@ def _quoted_again(token: Token, piece: str) -> str:
     return token.text[: token.opening] + piece + token.text[len(token.text) - token.closing :]
 
 
-def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
+def _joined(parts: Sequence[SqlPart]) -> tuple[SqlPart, ...]:
     """The same parts with neighbouring texts joined; at once, since adding piece by piece to a text of 5 MB takes a minute."""
-    joined: list[Part] = []
+    joined: list[SqlPart] = []
     texts: list[str] = []
     for part in parts:
         if isinstance(part, str):

@@ -1,4 +1,4 @@
-"""From the text of a parameter to the value that a driver binds, exact or not at all."""
+"""Converts the text of a parameter to the value that a driver binds, exactly or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import Decimal
 from core.model.dialect import Dialect, TypedValue
 from core.model.query import Parameter, ParameterValue
 
-__all__ = ["as_text", "join", "problem", "shown", "split", "typed"]
+__all__ = ["as_text", "join", "shown", "split", "typed_value", "value_problem"]
 
 _MAX_DIGITS = 38
 """Oracle's NUMBER and SQL Server's decimal hold no more."""
@@ -29,8 +29,8 @@ _EXPECTED = {
 }
 
 
-def problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
-    """Why a parameter may not have this value, for a list why one of its values may not stand; empty: it may."""
+def value_problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
+    """Returns why a parameter may not have this value, for a list also one of its values; empty: it may."""
     if not parameter.is_list:
         return _problem(parameter, value, dialect)
     try:
@@ -51,13 +51,13 @@ def _problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
         return f"it holds a NUL character, which {dialect.title} has not"
     if parameter.allowed and value not in parameter.allowed:
         return f"allowed are {', '.join(parameter.allowed)}"
-    if parameter.type and typed(parameter.type, value) is None:
+    if parameter.type and typed_value(parameter.type, value) is None:
         return _EXPECTED[parameter.type]
     return ""
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The values of a list: `N,S`, or `["N", "S"]` as JSON writes it.
+    """Returns the values of a list: `N,S`, or `["N", "S"]` as JSON writes it.
 
     Blanks around a value do not count. A value with a comma stands in quotes, `"Roma, Centro"` or `'Roma, Centro'`,
     with a quote inside it written twice; the quotes of `'N','S'`, as SQL*Plus needed them, are no part of the values.
@@ -72,12 +72,12 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def join(values: Iterable[str]) -> str:
-    """A list as one text, from which `split` makes the same values."""
+    """Returns a list as one text, from which `split` makes the same values."""
     return ",".join(value if _is_plain(value) else '"' + value.replace('"', '""') + '"' for value in values)
 
 
 def as_text(value: ParameterValue) -> str:
-    """What a job gives to a parameter, as one text."""
+    """Returns the value that a job gives to a parameter as one text."""
     return value if isinstance(value, str) else join(value)
 
 
@@ -119,8 +119,8 @@ def _values(text: str) -> Iterator[str]:
         at = found.end() + 1
 
 
-def typed(type_: str | None, text: str) -> TypedValue | None:
-    """A text as a value of a declared type, None: as a number; None where it is no such value."""
+def typed_value(type_: str | None, text: str) -> TypedValue | None:
+    """Returns a text as a value of a declared type (None: as a number); None if it is no such value."""
     match type_:
         case "string":
             return text
@@ -143,7 +143,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def _number(text: str) -> int | Decimal | None:
-    """A numeric literal as the exact number; None where it is none or has more digits than databases hold."""
+    """Returns a numeric literal as the exact number; None if it is none or has more digits than databases hold."""
     stripped = text.strip()
     if len(stripped) > 2 * _MAX_DIGITS or not _DECIMAL.fullmatch(stripped):
         return None
@@ -157,5 +157,5 @@ def _number(text: str) -> int | Decimal | None:
 
 
 def shown(value: str) -> str:
-    """A value for an error text: on one line, not too long, fit to print."""
+    """Returns a value for an error text: on one line, not too long, printable."""
     return ascii(value) if len(value) <= 40 else f"{value[:39]!a}… ({len(value)} characters)"

@@ -13,10 +13,11 @@ import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv.parser import parse_stream
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -27,9 +28,9 @@ from pydantic import (
 )
 
 from core.errors import ConfigError
+from core.kafka.clients import client_names
 from core.model.connection import (
     READ_TIMEOUT_S,
-    ClientName,
     Cluster,
     Compression,
     LogLevel,
@@ -38,6 +39,7 @@ from core.model.connection import (
 )
 from core.workspace.json_file import nearest
 from core.workspace.paths import Workspace
+from core.workspace.validation import one_of
 
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
 
@@ -85,7 +87,7 @@ class Settings(BaseModel):
     KAFKA_HEALTH_CHECK_INTERVAL_SEC: int = Field(default=60, ge=1, le=86_400)
     KAFKA_LOG_LEVEL: LogLevel = DEFAULTS.log_level
     KAFKA_LOG_PAYLOAD: bool = False
-    KAFKA_CLIENT: ClientName = DEFAULTS.client
+    KAFKA_CLIENT: Annotated[str, AfterValidator(one_of(client_names))] = DEFAULTS.client
     PSTT_TIMEZONE: str = "Europe/Rome"
     PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
     PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=DEFAULTS.delivery_timeout_ms, ge=1_000, le=900_000)

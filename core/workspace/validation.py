@@ -11,10 +11,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from core.errors import ConfigError
 from core.workspace.json_file import JsonFile, nearest
 
-__all__ = ["StrictModel", "completed_from", "validation_errors"]
+__all__ = ["StrictModel", "completed_from", "one_of", "validation_errors"]
 
 NOT_AN_OBJECT = "input should be a valid object; write { … }"
 """Instead of pydantic's text, which names a class of ours."""
+
+
+def one_of(names: Callable[[], Collection[str]]) -> Callable[[str], str]:
+    """Returns a validator that accepts the names of a registry; its text is pydantic's own for a Literal."""
+
+    def validate(value: str) -> str:
+        if value not in names():
+            *others, last = map(repr, names())
+            raise ValueError(f"input should be {', '.join(others)} or {last}")
+        return value
+
+    return validate
 
 
 class StrictModel(BaseModel):
@@ -39,11 +51,16 @@ def completed_from(dataclass_: type, *, without: Collection[str] = ()) -> Callab
     Args:
         dataclass_: The type that the document becomes.
         without: Its fields that are not part of the document.
+
+    Raises:
+        TypeError: The class declares a field that the dataclass does not have.
     """
     hints = get_type_hints(dataclass_, include_extras=True)
     declared = [field for field in fields(dataclass_) if field.name not in without]
 
     def complete(model: type[M]) -> type[M]:
+        if unknown := set(model.model_fields) - {field.name for field in declared}:
+            raise TypeError(f"{dataclass_.__name__} has no field {', '.join(sorted(unknown))}")
         hints_of_model = get_type_hints(model, include_extras=True)
         definitions: dict[str, Any] = {}
         for field in declared:
@@ -66,8 +83,14 @@ def _default(field: Field[Any], annotation: Any) -> Any:
     if field.default is MISSING:
         return ...
     if is_dataclass(field.default):
-        return annotation()
-    return list(field.default) if isinstance(field.default, tuple) else field.default
+        return annotation.model_validate(_document(field.default))
+    return _document(field.default)
+
+
+def _document(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _document(getattr(value, field.name)) for field in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def validation_errors(

@@ -438,7 +438,7 @@ def test_excel_and_csv_jobs_run_on_the_calendar_beside_a_job_to_kafka(tmp_path, 
 
         def whole():
             with Ledger(Workspace(folder).ledger_file) as ledger:
-                return {run.job: run for run in ledger.runs() if run.state == "succeeded"}
+                return {run.job: run for run in ledger.history.newest() if run.state == "succeeded"}
 
         wait_for(runner, lambda: len(whole()) == 3)
     finally:

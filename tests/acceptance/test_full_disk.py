@@ -150,10 +150,10 @@ def test_whoever_writes_is_told_why_not_and_what_to_do(disk: Path, worked: Path)
 def test_once_there_is_room_again_the_same_opening_writes(disk: Path, worked: Path) -> None:
     full = Full(disk, worked, nothing)
     with Ledger(full.folder / ".pstt" / "ledger.sqlite") as ledger:
-        (run,) = ledger.runs()
+        (run,) = ledger.history.newest()
         full.filling.unlink()
         assert ledger.ask_to_end(run.run_id, "anna", run.started_at) is False  # it has ended
-        assert ledger.runs() == [run]
+        assert ledger.history.newest() == [run]
 
 
 def test_a_ledger_of_an_earlier_version_is_read_as_well(disk: Path, worked: Path) -> None:

@@ -97,7 +97,7 @@ def place(tmp_path, postgres, kafka, certificates, mails):
 
         def runs(self, state):
             with Ledger(self.workspace.ledger_file) as ledger:
-                return [run for run in ledger.runs() if run.state == state]
+                return [run for run in ledger.history.newest() if run.state == state]
 
     yield Place()
     for runner in runners:

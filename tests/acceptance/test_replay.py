@@ -5,6 +5,7 @@ import json
 import pytest
 
 from core.records.ledger import Ledger
+from core.run.replay import replay_plan
 from core.workspace.paths import Workspace
 from tests.rigs.workspace import environment, make_workspace, run_command
 
@@ -57,7 +58,7 @@ def test_all_of_a_run_goes_to_its_own_topic_although_topic_and_cluster_of_its_jo
     assert f"its job sends to {place.new} on Renamed now: --to job" in done.stdout
     assert place.counts() == (38, 0)
     with Ledger(Workspace(place.folder).ledger_file) as ledger:
-        again, first = ledger.runs("export")
+        again, first = ledger.history.newest("export")
     assert (again.kind, again.topic, again.cluster) == ("replay", place.old, "Renamed")
     assert again.cluster_id == first.cluster_id != ""
     assert {p.topic for p in again.partitions} == {place.old}
@@ -155,6 +156,6 @@ def test_an_exactly_once_run_is_sent_again_to_its_own_topic_and_its_pending_note
     assert place.says("replay", place.run_id, "--json")["topic"] == place.old
     assert place.counts() == (38, 0)
     with App.open(place.folder, place.env, log=False) as app:
-        plan = app.replay_plan(place.run_id, rejects_only=False, asked_by="anna")
+        plan = replay_plan(app, place.run_id, rejects_only=False, asked_by="anna")
         assert (plan.cluster, app.connections.key_of(plan.to_cluster, app.settings)) == ("Renamed", "other")
         assert app.connections.cluster_key_for(plan.job) == "rig"

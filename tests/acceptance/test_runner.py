@@ -66,7 +66,7 @@ def place(tmp_path, postgres, kafka):
 
         def runs(self):
             with Ledger(self.workspace.ledger_file) as ledger:
-                return ledger.runs()
+                return ledger.history.newest()
 
         def edit(self, **changes):
             file = self.folder / "queries" / "export.job.json"

@@ -86,7 +86,7 @@ class Place:
 
     def runs(self) -> list[Run]:
         with closing(Ledger(Workspace(self.folder).ledger_file)) as ledger:
-            return ledger.runs()
+            return ledger.history.newest()
 
 
 @pytest.fixture(params=[postgresql, sqlserver, oracle], ids=lambda made: made.__name__)

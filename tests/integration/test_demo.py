@@ -14,9 +14,11 @@ import pytest
 from confluent_kafka import Producer
 
 from core.admin.demo import BARCODE, SLUG, make_demo, read_back
+from core.admin.diagnosis import diagnose
 from core.app import App
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
 from core.run.cancellation import Stop
+from core.run.execute import servers_of_plan
 
 NOW = datetime(2026, 1, 17, 9, tzinfo=UTC)
 ASKED_FOR = "date(TRKDATE) = '2026-01-16' AND TEST_FLAG = 'N'"
@@ -48,9 +50,6 @@ def ask(folder: Path, sql: str) -> list[tuple[object, ...]]:
 
 def contents(folder: Path) -> list[tuple[object, ...]]:
     return ask(folder, "SELECT * FROM EXPORT_TABLE ORDER BY rowid")
-
-
-# ── the workspace ─────────────────────────────────────────────────────────────────────────────
 
 
 def test_twenty_thousand_rows_of_yesterday_are_made(tmp_path: Path) -> None:
@@ -166,9 +165,6 @@ def test_the_job_file_is_the_one_of_the_documentation(tmp_path: Path) -> None:
     )
 
 
-# ── reading the topic back ────────────────────────────────────────────────────────────────────
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[Producer, str]]:
     producer = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1, "linger.ms": 10, "log_level": 0})
@@ -229,9 +225,6 @@ def test_a_broker_that_is_away_ends_the_reading_in_time() -> None:
     assert time.perf_counter() - began < 5
 
 
-# ── the whole of it ───────────────────────────────────────────────────────────────────────────
-
-
 def test_the_demo_runs_green_rejects_its_bad_rows_and_is_read_back_whole(tmp_path: Path) -> None:
     make_demo(tmp_path, 4_000, now=NOW)
     with App.open(tmp_path, {}) as opened:
@@ -239,7 +232,7 @@ def test_the_demo_runs_green_rejects_its_bad_rows_and_is_read_back_whole(tmp_pat
         previewed = opened.preview(plan, rows=20)
         run = opened.execute(plan, stop=Stop(), now=lambda: datetime.now(UTC))
         rejects = opened.rejects(run)
-        seen = read_back(opened.bootstrap_servers(plan), plan.topic, timeout_s=10)
+        seen = read_back(servers_of_plan(opened, plan), plan.topic, timeout_s=10)
     assert (run.state, run.rows_read, run.acknowledged, run.rejected) == ("succeeded", 4_000, 3_995, 5)
     assert [(reject.column, reject.reason) for reject in rejects] == [
         ("BARCODE", "the key is null"),
@@ -266,7 +259,7 @@ def test_the_preview_of_the_demo_shows_its_first_messages_without_a_warning(tmp_
 def test_the_doctor_finds_nothing_wrong_with_the_demo(tmp_path: Path) -> None:
     make_demo(tmp_path, 10, now=NOW)
     with App.open(tmp_path, {}) as opened:
-        facts = list(opened.examine(lambda: NOW))
+        facts = list(diagnose(opened, lambda: NOW))
     assert [fact for fact in facts if fact.status == "fail"] == []
     subjects = {fact.subject for fact in facts}
     assert {"database A00-CDG-Collaudo", "cluster Kafka Collaudo (mock)"} <= subjects

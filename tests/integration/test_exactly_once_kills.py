@@ -19,7 +19,8 @@ from core.errors import BrokerUnavailable, ConfigError, RunFailed
 from core.kafka.confluent import ConfluentPublisher
 from core.model.run import PartitionRange
 from core.run.cancellation import Stop
-from core.run.pending import remove_leftovers
+from core.run.pending_transactions import remove_leftovers
+from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import environment, make_workspace, run_command
@@ -34,8 +35,8 @@ from generate_series(1, {ROWS + REJECTED}) g order by g;
 """
 
 NOT_COMMITTED = [
-    "before:core.run.pipeline:keep:1",
-    "after:core.run.pipeline:keep:1",
+    "before:core.run.pipeline:write_note:1",
+    "after:core.run.pipeline:write_note:1",
     "before:core.kafka.confluent:ConfluentPublisher.begin:1",
     "after:core.kafka.confluent:ConfluentPublisher.begin:1",
     "before:core.records.spool:write_segment:1",
@@ -55,7 +56,7 @@ COMMITTED = [
     "after:core.run.settling:replace_file:3",
     "before:core.records.ledger:Ledger.finish:1",
     "after:core.records.ledger:Ledger.finish:1",
-    "after:core.run.pipeline:forget:1",
+    "after:core.run.pipeline:remove_note:1",
     "before:core.records.metrics:Metrics.sync:1",
     "after:core.records.metrics:Metrics.sync:1",
 ]
@@ -100,7 +101,7 @@ class Place:
         (sender,) = {header(message, "run_id") for message in messages}
         with App.open(self.folder, {**self.env}) as app:
             app.metrics.sync()
-            runs = app.ledger.runs("export")
+            runs = app.ledger.history.newest("export")
             with app.metrics.reading() as db:
                 sends = db.execute('SELECT run_id, partition, "offset", key, message_id, status FROM sends').fetchall()
                 states = dict(db.execute("SELECT run_id, state FROM runs").fetchall())
@@ -132,7 +133,7 @@ class Place:
             assert run.sent == (ROWS if run.run_id == sender else 0)
             assert run.of_run == (None if run.run_id == sender else sender)
             with App.open(self.folder, self.env) as app:
-                assert [reject.row_number for reject in app.ledger.rejects(run.run_id)] == [7, 8]
+                assert [reject.row_number for reject in app.ledger.rejects.of_run(run.run_id)] == [7, 8]
         assert sender in {run.run_id for run in runs if run.state == "succeeded"}
         assert self.left() == []
 
@@ -215,8 +216,8 @@ def test_the_runner_finds_out_what_became_of_a_killed_run(place: Place):
 def test_a_killed_run_of_which_nothing_arrived_says_so_once_that_is_known(place: Place):
     place.kill(BEFORE_COMMIT)
     with App.open(place.folder, place.env) as app:
-        app.settle_transactions(lambda: datetime.now(UTC))
-        (run,) = app.ledger.runs()
+        settle_transactions(app, lambda: datetime.now(UTC))
+        (run,) = app.ledger.history.newest()
         assert app.metrics.find("1") == []
     assert (run.state, run.rows_read, run.acknowledged, run.error_class) == (
         "interrupted",
@@ -230,7 +231,7 @@ def test_a_killed_run_of_which_nothing_arrived_says_so_once_that_is_known(place:
 
 def test_what_a_killed_run_kept_aside_goes_when_the_next_run_begins(place: Place):
     """Also that of another job, and of the version before, which kept it in the spool."""
-    place.kill("before:core.run.pipeline:keep:1")
+    place.kill("before:core.run.pipeline:write_note:1")
     (killed,) = place.run("runs")["runs"]
     spool, pending = place.folder / ".pstt" / "spool", place.folder / ".pstt" / "pending"
     assert place.left() == [f"{killed['run_id']}.rows"]
@@ -286,13 +287,13 @@ def test_a_transaction_is_not_looked_for_on_another_cluster(
 
     with App.open(place.folder, place.env) as app:
         with pytest.raises(ConfigError, match=r"the transaction of run \w+ cannot be asked"):
-            app.settle_transactions(lambda: datetime.now(UTC))
-        (run,) = app.ledger.runs()
+            settle_transactions(app, lambda: datetime.now(UTC))
+        (run,) = app.ledger.history.newest()
     assert run.state == "interrupted"
     assert f"{run.run_id}.json" in place.left()
     file.write_text(right, encoding="utf-8")
     with App.open(place.folder, place.env) as app:
-        app.settle_transactions(lambda: datetime.now(UTC))
+        settle_transactions(app, lambda: datetime.now(UTC))
     place.check_agreement()
 
 

@@ -20,7 +20,7 @@ from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Query
 from core.sources import find_dialect
 from core.sources.oracle import OracleSource
-from core.sql.query import parse
+from core.sql.parser import parse
 from core.sql.values import join
 
 DEFINES = """define X='v' --Opzionale: text

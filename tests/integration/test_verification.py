@@ -17,6 +17,7 @@ from core.model.run import Run, Verification, VerificationProblem
 from core.records.ledger import Ledger
 from core.run import verification
 from core.run.arrival import SentRange
+from core.run.verify_run import verify_run
 from tests.integration.test_arrival import Place, now, until
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 from tests.rigs.workspace import environment, run_command
@@ -41,7 +42,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def verified(place: Place, run: Run) -> Verification:
     with App.open(place.folder, {}, log=False) as app:
-        return app.verify(run.run_id, should_stop=lambda: False, now=now)
+        return verify_run(app, run.run_id, should_stop=lambda: False, now=now)
 
 
 def written_again(broker: KafkaTopics, topic: str, change: Change) -> None:

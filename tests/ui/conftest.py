@@ -55,7 +55,7 @@ class Place:
     def runs(self, job: str | None = None) -> list[Run]:
         """The newest first."""
         with Ledger(Workspace(self.folder).ledger_file) as ledger:
-            return ledger.runs(job)
+            return ledger.history.newest(job)
 
     def ledger(self, ask: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with Ledger(Workspace(self.folder).ledger_file) as ledger:

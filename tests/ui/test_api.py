@@ -281,7 +281,7 @@ def test_without_a_runner_a_run_waits_for_one(asked, folder):
 
 def test_a_time_that_was_sent_wants_a_yes(asked, folder):
     with Ledger(Workspace(folder).ledger_file) as ledger:
-        (run,) = ledger.runs(SLUG)
+        (run,) = ledger.history.newest(SLUG)
     body = {"at": run.scheduled_at.isoformat()}
     is_problem(asked.post(f"{JOBS}/{SLUG}/run", json=body), 409, f"{run.acknowledged:,} messages")
     assert asked.post(f"{JOBS}/{SLUG}/run", json=body | {"dry_run": True}).status_code == 202
@@ -344,7 +344,7 @@ def test_a_run_is_told_with_a_verdict_that_agrees_with_its_state(asked, folder):
         failed = ledger.start(a_plan(), datetime.now(UTC))
         ledger.finish(failed.run_id, Outcome("failed", rows_read=3, error=QueryFailed("no")), datetime.now(UTC))
         running = ledger.start(a_plan(), datetime.now(UTC))
-        (of_demo,) = ledger.runs(SLUG)
+        (of_demo,) = ledger.history.newest(SLUG)
     listed = {run["run_id"]: run for run in asked.get("/api/scheduler/runs").json()["items"]}
     assert asked.get("/api/scheduler/history").json() == asked.get("/api/scheduler/runs").json()
     for run, told in (
@@ -363,7 +363,7 @@ def test_a_run_is_told_with_a_verdict_that_agrees_with_its_state(asked, folder):
 @pytest.mark.parametrize("shape", ["{}", "{}%00", "x{}"])
 def test_a_run_that_is_none_is_not_found(asked, folder, shape):
     with Ledger(Workspace(folder).ledger_file) as ledger:
-        (run,) = ledger.runs(SLUG)
+        (run,) = ledger.history.newest(SLUG)
     for name in (run.run_id[:-1], "0", "%25", "_"):
         answer = asked.get(f"/api/scheduler/runs/{shape.format(name)}", follow_redirects=False)
         is_problem(answer, 404)

@@ -11,6 +11,7 @@ from core.calendar.cron import scheduled_times
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
+from core.notify.wiring import daily_report
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import day_state
 from core.workspace.jobs import load_job
@@ -137,9 +138,9 @@ def test_in_the_hour_that_comes_twice_the_page_knows_which_one_it_is(place, see,
 def test_the_receipt_of_a_day_ends_with_it(place, of):
     rows, after = fill(place, of), of + timedelta(days=1)
     with open_workspace(place.folder, log=False) as app:
-        late = app.receipt(None, local(of, 23, 59))
-        early = app.receipt(None, local(after, 0, 0, 30))
-        whole = app.receipt(of, local(after, 0, 0, 30))
+        late = daily_report(app, None, local(of, 23, 59))
+        early = daily_report(app, None, local(after, 0, 0, 30))
+        whole = daily_report(app, of, local(after, 0, 0, 30))
     assert (late.rows, early.rows, whole.rows) == (rows, 0, rows)
     hours = (whole.until.astimezone(UTC) - whole.since.astimezone(UTC)) / timedelta(hours=1)
     assert hours == {date(2026, 3, 29): 23, date(2026, 10, 25): 25}.get(of, 24)

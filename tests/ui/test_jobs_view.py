@@ -630,6 +630,6 @@ def test_its_scheduled_run_fails_with_the_reason(stranded):
         )
         app.ledger.scheduled_runs.assign(scheduled_run, file.sha256)
         execute_scheduled_run(app, scheduled_run, now)
-        run = app.ledger.runs("export", 1)[0]
+        run = app.ledger.history.newest("export", 1)[0]
         assert (run.scheduled_run_id, run.state, run.error_class) == (scheduled_run, "failed", "ConfigError")
         assert told in run.error_text

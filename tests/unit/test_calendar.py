@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.calendar.cron import (
-    SHOWN_ONE_BY_ONE,
+    MAX_SINGLE_SKIPS,
+    apply_catch_up,
     check_cron,
-    due,
-    in_words,
     next_scheduled_times,
     previous_scheduled_time,
     scheduled_times,
 )
+from core.calendar.describe import describe_calendar
 from core.model.job import Job
 
 ROME, NEW_YORK, LORD_HOWE = "Europe/Rome", "America/New_York", "Australia/Lord_Howe"
@@ -200,7 +200,7 @@ def test_every_fire_is_on_time_or_missed_and_run_or_skipped_with_a_reason(
     cron, timezone, start, span, catch_up, most, grace_s
 ):
     job = a_job(cron, timezone, catch_up=catch_up, max_catch_up=most)
-    found = due(job, start, start + span, grace_s)
+    found = apply_catch_up(job, list(scheduled_times(job, start, start + span)), start + span, grace_s)
     skipped = [moment for s in found.skipped for moment in scheduled_times(job, s.first - timedelta(seconds=1), s.last)]
     assert sum(s.count for s in found.skipped) == len(skipped)
     assert sorted([*found.on_time, *found.missed, *skipped]) == list(scheduled_times(job, start, start + span))
@@ -214,7 +214,8 @@ def test_every_fire_is_on_time_or_missed_and_run_or_skipped_with_a_reason(
 
 def missed(catch_up: str, hours: float = 5.5, **changes):
     job = a_job("0 * * * *", "UTC", catch_up=catch_up, **changes)
-    found = due(job, NOON, NOON + timedelta(hours=hours), grace_s=60)
+    now = NOON + timedelta(hours=hours)
+    found = apply_catch_up(job, list(scheduled_times(job, NOON, now)), now, grace_s=60)
     return [m.hour for m in found.on_time], [m.hour for m in found.missed], [s.first.hour for s in found.skipped]
 
 
@@ -235,7 +236,8 @@ def test_a_fire_on_time_takes_the_place_of_the_latest_missed_one():
 
 def test_very_many_skipped_fires_are_told_as_a_span_and_its_count():
     job = a_job("* * * * *", "UTC", catch_up="none")
-    found = due(job, NOON, NOON + timedelta(minutes=SHOWN_ONE_BY_ONE + 500), grace_s=0.5)
+    now = NOON + timedelta(minutes=MAX_SINGLE_SKIPS + 500)
+    found = apply_catch_up(job, list(scheduled_times(job, NOON, now)), now, grace_s=0.5)
     assert found.skipped[0].count == 499
     assert found.skipped[0].last - found.skipped[0].first == timedelta(minutes=498)
     assert {s.count for s in found.skipped[1:]} == {1}
@@ -272,16 +274,16 @@ def test_very_many_skipped_fires_are_told_as_a_span_and_its_count():
     ],
 )
 def test_a_calendar_in_words(cron, english, italian):
-    assert (in_words(a_job(cron)), in_words(a_job(cron), "it")) == (english, italian)
+    assert (describe_calendar(a_job(cron)), describe_calendar(a_job(cron), "it")) == (english, italian)
 
 
 @pytest.mark.parametrize("cron", ["*/7 * * * *", "0 0 13 * 5", "5-35/3 * * * *"])
 def test_a_shape_without_words_is_given_as_it_is(cron):
-    assert in_words(a_job(cron)) == f"cron {cron}"
+    assert describe_calendar(a_job(cron)) == f"cron {cron}"
 
 
 def test_interval_and_manual_in_words():
     interval = a_job(scheduling_mode="interval", interval_s=900)
-    assert in_words(interval) == "every 15 minutes"
-    assert in_words(replace(interval, interval_s=90), "it") == "ogni 90 secondi"
-    assert in_words(a_job(scheduling_mode="manual"), "it") == "solo su richiesta"
+    assert describe_calendar(interval) == "every 15 minutes"
+    assert describe_calendar(replace(interval, interval_s=90), "it") == "ogni 90 secondi"
+    assert describe_calendar(a_job(scheduling_mode="manual"), "it") == "solo su richiesta"

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from core.calendar.cron import Skipped
+from core.calendar.cron import SkippedTimes
 from core.errors import QueryFailed
 from core.model.job import Job
 from core.model.query import Query, Step
@@ -93,14 +93,14 @@ def test_in_an_older_workspace_nothing_was_due_for_which_a_runner_planned_nothin
 
 def test_a_skipped_fire_is_missing_and_says_why(place):
     place.run(at(16))
-    place.follow(at(17, 5), on_time=[at(16)], skipped=[Skipped(at(17), at(17), 1, "the machine was off")])
+    place.follow(at(17, 5), on_time=[at(16)], skipped=[SkippedTimes(at(17), at(17), 1, "the machine was off")])
     slot = next(slot for slot in place.slots() if slot.scheduled_at == at(17))
     assert (slot.state, slot.reason, slot.run) == ("missing", "the machine was off", None)
 
 
 def test_every_time_of_a_skipped_span_is_missing(place):
     place.run(at(15))
-    place.follow(at(19, 5), on_time=[at(15)], skipped=[Skipped(at(16), at(18), 3, "missed")])
+    place.follow(at(19, 5), on_time=[at(15)], skipped=[SkippedTimes(at(16), at(18), 3, "missed")])
     assert {day: state for day, state in place.states().items() if day in (16, 17, 18)} == dict.fromkeys(
         (16, 17, 18), "missing"
     )

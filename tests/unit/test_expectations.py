@@ -13,8 +13,8 @@ from core.model.job import Expect, Job, RowRange
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
-from core.run.expectations import RunsOf, expected_rows, learnt_range
-from core.run.row_reader import check_expected
+from core.run.expectations import EarlierRun, expected_rows, learnt_range
+from core.run.row_reader import row_count_error
 from core.workspace.jobs import checked_job, load_job, save_job
 from core.workspace.paths import Workspace
 
@@ -23,10 +23,10 @@ TUESDAY = datetime(2026, 4, 14, 2, 0, tzinfo=ROME)
 DAILY = Job("export", "Export", "q.sql", "A00", scheduling_mode="cron", cron="0 2 * * *")
 
 
-def tuesdays(*counts: int) -> list[RunsOf]:
+def tuesdays(*counts: int) -> list[EarlierRun]:
     """One run a week before, newest last; the clock change of 29 March is among them."""
     days = [TUESDAY - timedelta(weeks=n) for n in range(len(counts), 0, -1)]
-    return [RunsOf(day.astimezone(UTC), count) for day, count in zip(days, counts, strict=True)]
+    return [EarlierRun(day.astimezone(UTC), count) for day, count in zip(days, counts, strict=True)]
 
 
 # ── the learnt range ──────────────────────────────────────────────────────────────────────────
@@ -44,9 +44,9 @@ def test_nothing_is_said_before_four_runs_of_that_weekday():
 
 
 def test_other_weekdays_other_times_and_older_than_eight_weeks_do_not_count():
-    others = [RunsOf((TUESDAY - timedelta(days=n)).astimezone(UTC), 20_000) for n in range(1, 57) if n % 7]
-    others += [RunsOf((TUESDAY - timedelta(weeks=n, hours=1)).astimezone(UTC), 20_000) for n in range(1, 9)]
-    others += [RunsOf((TUESDAY - timedelta(weeks=n)).astimezone(UTC), 20_000) for n in range(9, 20)]
+    others = [EarlierRun((TUESDAY - timedelta(days=n)).astimezone(UTC), 20_000) for n in range(1, 57) if n % 7]
+    others += [EarlierRun((TUESDAY - timedelta(weeks=n, hours=1)).astimezone(UTC), 20_000) for n in range(1, 9)]
+    others += [EarlierRun((TUESDAY - timedelta(weeks=n)).astimezone(UTC), 20_000) for n in range(9, 20)]
     assert expected_rows(DAILY, TUESDAY, others) is None
 
 
@@ -108,7 +108,7 @@ def test_the_newest_whole_run_of_each_scheduled_time_counts(tmp_path):
         ran(2, "failed", 9, ConfigError("broken off in the middle"))
         ran(1, "partial", 300, ExpectationFailed("300 rows where 0 to 250 are expected"))
         ran(0, "succeeded", 400)
-        found = ledger.row_counts("export", TUESDAY - timedelta(weeks=8), TUESDAY)
+        found = ledger.history.row_counts("export", TUESDAY - timedelta(weeks=8), TUESDAY)
     assert sorted(rows for _, rows in found) == [100, 200, 300]
     assert all(at.tzinfo is not None for at, _ in found)
 
@@ -126,7 +126,7 @@ def test_the_newest_whole_run_of_each_scheduled_time_counts(tmp_path):
     ],
 )
 def test_what_is_not_expected_says_so_and_what_to_do(expected, rows, text):
-    error = check_expected(plan(TUESDAY, expected=expected, expected_why="expect.rows"), rows)
+    error = row_count_error(plan(TUESDAY, expected=expected, expected_why="expect.rows"), rows)
     assert error is not None
     assert error.text == text
     assert "export.job.json" in error.remedy
@@ -135,11 +135,11 @@ def test_what_is_not_expected_says_so_and_what_to_do(expected, rows, text):
 
 @pytest.mark.parametrize("rows", [15_000, 30_000, 20_000])
 def test_both_bounds_are_right_themselves(rows):
-    assert check_expected(plan(TUESDAY, expected=RowRange(15_000, 30_000)), rows) is None
+    assert row_count_error(plan(TUESDAY, expected=RowRange(15_000, 30_000)), rows) is None
 
 
 def test_without_an_expectation_any_number_is_right():
-    assert check_expected(plan(TUESDAY), 0) is None
+    assert row_count_error(plan(TUESDAY), 0) is None
 
 
 # ── the job file ──────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""Which workspace this is: made once, kept when the folder is moved, asked about when it may be a copy."""
+"""The identity of a workspace: created once, kept when the folder is moved, confirmed by the operator for a possible copy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def change_place(workspace: Workspace, **changes: Any) -> None:
-    """As if it had been made on another host, at another path, or in a folder with another number."""
+    """Rewrites the stored location: another host, path or inode."""
     file = workspace.state_dir / "identity.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     document["place"] |= changes

@@ -6,11 +6,15 @@ Imports inside functions and under TYPE_CHECKING count as well: a reader has to 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from core.message.column_types import COLUMN_TYPES
+from core.sources import DATABASES, find_dialect
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core"
@@ -175,3 +179,52 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
                 break
             (package / "__init__.py").touch()
         file.write_text(text, encoding="utf-8")
+
+
+def dialect_names(file: Path) -> Iterator[str]:
+    """Each text in a file that is the `db_type` of a database, with file and line."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and node.value in DATABASES:
+            yield f"{file.relative_to(ROOT).as_posix()}:{node.lineno}: {node.value}"
+
+
+def test_only_its_own_modules_and_the_registry_name_a_database():
+    """So that a database is added by one file and one entry: everybody else asks its `Dialect`."""
+    registry = CORE / "sources" / "__init__.py"
+    own = {registry, *(file for name in DATABASES for file in (CORE / "sources").glob(f"{name}*.py"))}
+    others = [file for folder in (CORE, ROOT / "ui") for file in folder.rglob("*.py") if file not in own]
+    assert [found for file in others for found in dialect_names(file)] == []
+
+
+def test_each_entry_of_the_registry_has_the_name_of_its_dialect():
+    assert {name: find_dialect(name).name for name in DATABASES} == {name: name for name in DATABASES}
+
+
+@pytest.mark.parametrize("name", DATABASES)
+def test_every_type_of_a_database_is_in_the_table_of_column_types(name: str):
+    """So that a column type is one entry of `COLUMN_TYPES`: its name is checked here and not by a Literal elsewhere."""
+    database = DATABASES[name]
+    module = pytest.importorskip(database.source or database.rules, exc_type=ImportError)
+    kinds = dict(module.KINDS).values()
+    assert set(kinds) <= {*COLUMN_TYPES, "array"}
+
+
+def test_the_tree_of_the_readme_has_each_package_in_one_line():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = readme.partition("## The tree")[2].split("```")[1]
+    named = re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)
+    assert sorted(named) == sorted(file.parent.name for file in CORE.glob("*/__init__.py"))
+    folders = re.findall(r"^(\w+)/ ", tree, re.MULTILINE)
+    assert [name for name in folders if not (ROOT / name).is_dir()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/ARCHITECTURE.md"])
+def test_the_files_that_readme_and_architecture_name_are_there(document: str):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:core|ui|tests|docs)/[\w/]+\.\w+", text))
+    examples = {name for name in named if "NAME" in name or "SERVICE" in name}
+    assert [name for name in sorted(named - examples) if not (ROOT / name).is_file()] == []
+
+
+def test_architecture_stays_short():
+    assert len((ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) <= 200

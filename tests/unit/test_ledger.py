@@ -66,8 +66,8 @@ def test_the_verdict_comes_back_as_it_was_written(ledger):
 def test_rejects_keep_order_and_survive_text_that_has_no_utf8(ledger):
     run = ledger.start(a_plan(), NOW)
     rejects = [Reject(7, "A", "text", "bad", key="k\ud800", row={"a": "x"}), Reject(3, "B", "date", "worse")]
-    ledger.add_rejects(run.run_id, rejects)
-    found = list(ledger.rejects(run.run_id))
+    ledger.rejects.add(run.run_id, rejects)
+    found = list(ledger.rejects.of_run(run.run_id))
     assert [r.row_number for r in found] == [3, 7]
     assert found[1].row == {"a": "x"}
     assert found[1].key == "k\\ud800"
@@ -82,7 +82,7 @@ def test_an_unknown_run_says_how_to_list_them(ledger, text):
 def test_an_ambiguous_prefix_is_refused(ledger):
     for _ in range(17):  # sixteen first characters there are
         ledger.start(a_plan(), NOW)
-    firsts = [run.run_id[0] for run in ledger.runs(limit=100)]
+    firsts = [run.run_id[0] for run in ledger.history.newest(limit=100)]
     twice = next(c for c in firsts if firsts.count(c) > 1)
     with pytest.raises(ConfigError, match="more characters"):
         ledger.run(twice)
@@ -123,7 +123,7 @@ def test_two_processes_write_at_once_and_nothing_is_lost(ledger):
     )
     writers = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     assert [writer.wait(60) for writer in writers] == [0, 0]
-    runs = ledger.runs(limit=100)
+    runs = ledger.history.newest(limit=100)
     assert sorted(run.attempt for run in runs) == list(range(1, 41))
 
 
@@ -170,11 +170,11 @@ def test_a_run_of_an_earlier_version_of_which_nothing_arrived_is_no_success(tmp_
             )
         db.commit()
     with Ledger(file) as ledger:
-        assert {run.run_id: run.verdict for run in ledger.runs()} == {
+        assert {run.run_id: run.verdict for run in ledger.history.newest()} == {
             "aa": "failed",
             "bb": "complete_with_rejects",
             "cc": "complete",
         }
         assert ledger.run("aa").error_class == "NothingArrived"
-        assert [run.run_id for run in ledger.runs_where(states=["complete_with_rejects"])[0]] == ["bb"]
-        assert {run.run_id for run in ledger.runs_where(states=["succeeded"])[0]} == {"bb", "cc"}
+        assert [run.run_id for run in ledger.history.page(states=["complete_with_rejects"])[0]] == ["bb"]
+        assert {run.run_id for run in ledger.history.page(states=["succeeded"])[0]} == {"bb", "cc"}

@@ -150,7 +150,7 @@ def test_a_missing_workspace_is_told_before_any_question(tmp_path):
 def test_rejected_rows_are_there_with_their_reason_and_without_the_row(workspace, db):
     with Ledger(workspace.ledger_file) as ledger:
         run = ledger.start(a_plan(), NOW)
-        ledger.add_rejects(run.run_id, [REJECT])
+        ledger.rejects.add(run.run_id, [REJECT])
         ledger.finish(run.run_id, Outcome("succeeded", 1, rejected=1), NOW + timedelta(seconds=1))
     for _ in range(2):
         assert db.sql("SELECT run_id, reason FROM rejects").fetchall() == [(run.run_id, REJECT.reason)]
@@ -170,7 +170,7 @@ def test_the_views_stand_in_the_file_itself_and_answer_as_ours(workspace, db):
     spooled(workspace, "r1", 6, errors={1: DeliveryTimeout("late")})
     with Ledger(workspace.ledger_file) as ledger:
         run = ledger.start(a_plan(), NOW)
-        ledger.add_rejects(run.run_id, [REJECT])
+        ledger.rejects.add(run.run_id, [REJECT])
         ledger.finish(run.run_id, Outcome("succeeded", 1, rejected=1), NOW + timedelta(seconds=1))
     Metrics(workspace, db.timezone).sync()
     for view in VIEWS:

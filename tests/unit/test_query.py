@@ -15,7 +15,7 @@ import pytest
 from core.errors import SqlError
 from core.model.query import Parameter, Query
 from core.sources import database_types, find_dialect
-from core.sql.query import load, parse
+from core.sql.parser import load, parse
 
 DIALECTS: tuple[str, ...] = database_types()
 
@@ -968,8 +968,8 @@ def test_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_sqlglot_is_imported_only_when_a_statement_is_judged() -> None:
     code = (
-        "import sys, core.sql.query as q; from core.sources import find_dialect; assert 'sqlglot' not in sys.modules;"
-        "p = q.parse('define A=1\\nSELECT \"x\", \\'&A\\'', name='q', dialect=find_dialect('sqlite'));"
+        "import sys; from core.sql.parser import parse; from core.sources import find_dialect; assert 'sqlglot' not in sys.modules;"
+        "p = parse('define A=1\\nSELECT \"x\", \\'&A\\'', name='q', dialect=find_dialect('sqlite'));"
         "assert 'sqlglot' not in sys.modules; p.bind({}); assert 'sqlglot' in sys.modules"
     )
     root = Path(__file__).parents[2]

@@ -133,7 +133,7 @@ def test_what_never_ends_says_so(text: str) -> None:
     ],
 )
 def test_marks_stand_where_sql_plus_would_substitute_except_in_comments(text: str, names: list[str]) -> None:
-    assert [mark.name for token in lex(f"SELECT {text}", find_dialect("oracle")) for mark in token.marks] == names
+    assert [mark.name for token in lex(f"SELECT {text}", find_dialect("oracle")) for mark in token.references] == names
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_blanks_behind_the_ampersand_are_skipped_where_the_name_is_defined(
     if text.startswith("q'") and db_type != "oracle":
         text = text.removeprefix("q")
     tokens = lex(f"SELECT {text}", find_dialect(db_type), {"DATA"})
-    assert [mark.name for token in tokens for mark in token.marks] == names
+    assert [mark.name for token in tokens for mark in token.references] == names
     assert "".join(token.text for token in tokens) == f"SELECT {text}"
 
 
@@ -171,7 +171,7 @@ def test_blanks_behind_the_ampersand_are_skipped_where_the_name_is_defined(
 )
 def test_set_define_off_makes_the_ampersand_plain_until_it_is_on_again(line: str) -> None:
     tokens = lex(f"SELECT '&a';\n{line}\nSELECT '&b';\nSET DEFINE ON\nSELECT '&c'", find_dialect("oracle"))
-    assert [mark.name for token in tokens for mark in token.marks] == ["A", "C"]
+    assert [mark.name for token in tokens for mark in token.references] == ["A", "C"]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_tokens_joined_are_the_text(text: str, db_type: str) -> None:
     assert [token.start for token in tokens] == [sum(len(t.text) for t in tokens[:i]) for i in range(len(tokens))]
     for token in tokens:
         assert token.text
-        assert all(token.start <= mark.start < mark.end <= token.end for mark in token.marks)
+        assert all(token.start <= mark.start < mark.end <= token.end for mark in token.references)
 
 
 @given(st.text(alphabet="ab\n"), st.integers(0, 10))

@@ -16,7 +16,7 @@ from core.errors import ConfigError, SqlError
 from core.model.query import ParameterValue, Query
 from core.run.planning import bound
 from core.sources import database_types, find_dialect
-from core.sql.query import parse
+from core.sql.parser import parse
 from core.sql.values import join, split
 from core.workspace.jobs import job_text, load_job
 

@@ -9,7 +9,7 @@ from core.errors import SqlError
 from core.model.query import Query, Step
 from core.sources import database_types, find_dialect
 from core.sql.lexer import lex
-from core.sql.query import parse
+from core.sql.parser import parse
 
 DIALECTS: tuple[str, ...] = database_types()
 

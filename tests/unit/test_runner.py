@@ -255,7 +255,7 @@ def test_a_run_that_failed_for_a_reason_that_may_pass_is_tried_again_with_doubli
         stage.go()
     assert began == [0, 31, 92]
     assert stage.scheduled_runs() == [("13:00", "done")]
-    runs = stage.ledger.runs("export")
+    runs = stage.ledger.history.newest("export")
     assert [(run.attempt, run.scheduled_at) for run in runs] == [(3, NOON + HOUR), (2, NOON + HOUR), (1, NOON + HOUR)]
 
 
@@ -275,7 +275,7 @@ def test_a_process_that_dies_in_its_run_leaves_it_interrupted_and_the_fire_is_ru
     assert len(stage.hands.started) == 2
     stage.hands.last.ends()
     stage.go()
-    second, first = stage.ledger.runs("export")
+    second, first = stage.ledger.history.newest("export")
     assert (first.state, second.state, second.attempt) == ("interrupted", "succeeded", 2)
     assert "code -11: Segmentation fault; how many rows arrived is not known" in first.error_text
     assert stage.scheduled_runs() == [("13:00", "done")]
@@ -293,7 +293,7 @@ def test_a_run_that_always_takes_its_process_down_is_given_up(stage):
             break
         stage.go(10 * SECOND)
     assert len(stage.hands.started) == 11
-    assert stage.ledger.runs("export")[0].state == "interrupted"
+    assert stage.ledger.history.newest("export")[0].state == "interrupted"
 
 
 def test_a_process_that_ends_before_its_run_began_is_a_run_that_failed_with_its_last_words(stage):
@@ -302,7 +302,7 @@ def test_a_process_that_ends_before_its_run_began_is_a_run_that_failed_with_its_
     for _ in range(11):
         stage.hands.last.leaves(1, "ModuleNotFoundError: No module named 'psycopg'")
         stage.go(timedelta(minutes=4))
-    (run, *_) = stage.ledger.runs("export")
+    (run, *_) = stage.ledger.history.newest("export")
     assert run.state == "failed"
     assert "code 1: ModuleNotFoundError: No module named 'psycopg', before the run began" in run.error_text
     assert run.scheduled_at == NOON + HOUR
@@ -319,7 +319,7 @@ def test_a_process_that_does_not_heed_its_time_out_is_killed_and_its_run_has_fai
     stage.go(timedelta(seconds=30))
     assert stage.hands.last.is_killed
     stage.go()
-    (run,) = stage.ledger.runs("export")
+    (run,) = stage.ledger.history.newest("export")
     assert (run.state, run.error_class) == ("failed", RunTimedOut.__name__)
     assert '"timeout_s" = 60' in run.error_text
     assert stage.scheduled_runs() == [("13:00", "done")]
@@ -331,7 +331,7 @@ def test_a_process_that_does_not_heed_a_wish_to_cancel_is_killed_and_its_run_is_
     cancel_run(stage.ledger, stage.hands.last.run_id, caller=caller("anna"), now=stage.clock())
     stage.go(timedelta(seconds=50))
     stage.go()
-    (run,) = stage.ledger.runs("export")
+    (run,) = stage.ledger.history.newest("export")
     assert (run.state, run.error_text) == ("cancelled", "the run was cancelled: asked by anna; its process was killed")
     assert stage.scheduled_runs() == [("13:00", "done")]
 
@@ -422,7 +422,7 @@ def test_a_process_that_an_earlier_runner_had_just_begun_may_take_the_fire_first
     orphan.ends()
     stage.go()
     assert stage.scheduled_runs() == [("13:00", "done")]
-    assert [run.state for run in stage.ledger.runs("export")] == ["succeeded"]
+    assert [run.state for run in stage.ledger.history.newest("export")] == ["succeeded"]
 
 
 def test_a_run_that_outlives_its_runner_and_its_time_out_is_killed_and_run_again(stage):
@@ -440,7 +440,7 @@ def test_a_run_that_outlives_its_runner_and_its_time_out_is_killed_and_run_again
         assert wedged.wait(10) != 0
     stage.go()
     assert len(stage.hands.started) == 2
-    assert stage.ledger.runs("export")[0].state == "interrupted"
+    assert stage.ledger.history.newest("export")[0].state == "interrupted"
 
 
 def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_scheduled_time(stage):
@@ -462,7 +462,7 @@ def test_a_run_whose_process_died_with_its_runner_is_repeated_with_the_same_sche
     stage.go()
     stage.hands.last.ends()
     stage.go()
-    second, first = stage.ledger.runs("export")
+    second, first = stage.ledger.history.newest("export")
     assert (first.state, second.state) == ("interrupted", "succeeded")
     assert first.scheduled_at == second.scheduled_at == NOON + HOUR
     assert first.scheduled_run_id == second.scheduled_run_id
@@ -507,7 +507,7 @@ def test_a_stopping_runner_kills_what_does_not_end_and_the_ledger_says_so(stage,
     monkeypatch.setattr("core.scheduler.runner.time.sleep", a_moment)
     stage.runner.end()
     assert worker.is_killed
-    (run,) = stage.ledger.runs("export")
+    (run,) = stage.ledger.history.newest("export")
     assert run.state == "interrupted"
     assert "how many rows arrived is not known" in run.error_text
     assert stage.scheduled_runs() == [("13:00", "planned")]
@@ -549,7 +549,7 @@ def test_an_edit_is_picked_up_by_the_next_tick_and_a_run_keeps_what_it_began_wit
     stage.go(HOUR / 2)
     assert stage.scheduled_runs() == [("13:00", "done"), ("13:30", "planned")]
     second = stage.ledger.scheduled_runs.get(stage.hands.last.scheduled_run_id).job_sha256
-    assert stage.ledger.runs("export")[0].job_sha256 == first != second
+    assert stage.ledger.history.newest("export")[0].job_sha256 == first != second
 
 
 def test_an_edit_of_the_same_size_in_the_same_moment_is_seen(stage):
@@ -571,7 +571,7 @@ def test_a_job_deleted_in_its_run_ends_with_its_verdict_and_fires_no_more(stage)
     stage.go(HOUR)
     stage.go(HOUR)
     assert stage.scheduled_runs() == [("13:00", "done")]
-    assert stage.ledger.runs("export")[0].state == "succeeded"
+    assert stage.ledger.history.newest("export")[0].state == "succeeded"
 
 
 def test_an_edit_seen_while_the_ledger_was_busy_is_not_forgotten(stage, monkeypatch):
@@ -787,7 +787,7 @@ def test_a_backfill_plans_each_scheduled_time_of_its_days_and_leaves_out_what_su
         stage.hands.last.ends()
     stage.go()
     assert {state for _, state in stage.scheduled_runs()} == {"done"}
-    assert [f"{run.scheduled_at:%H}" for run in reversed(stage.ledger.runs("export"))][1:] == [
+    assert [f"{run.scheduled_at:%H}" for run in reversed(stage.ledger.history.newest("export"))][1:] == [
         f"{hour:02}" for hour in range(13)
     ]
 

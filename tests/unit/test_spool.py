@@ -13,7 +13,7 @@ from core.errors import DeliveryTimeout, MessageTooLarge, StorageFailed
 from core.model.connection import Destination
 from core.model.publisher import Batch, Delivery
 from core.model.run import PartitionRange
-from core.records.spool import SEND_SCHEMA, Spool, Tally
+from core.records.spool import SEND_SCHEMA, SendTotals, Spool
 
 
 def delivered(
@@ -129,7 +129,7 @@ def test_topics_of_one_segment_stay_apart(tmp_path):
 def test_an_oversized_message_counts_as_failed_in_the_spool(tmp_path):
     spool = Spool(tmp_path, run_id="r", job="j")
     spool.record(delivered(1, errors={0: MessageTooLarge("message of 2,000,000 bytes", why="the limit is 1,048,576")}))
-    assert (spool.close().failed, Tally().failed) == (1, 0)
+    assert (spool.close().failed, SendTotals().failed) == (1, 0)
 
 
 def test_keys_that_are_missing_or_no_text_are_kept_readable(tmp_path):
@@ -166,4 +166,4 @@ def test_after_a_segment_that_could_not_be_written_nothing_is_taken_and_nothing_
             spool.record(delivered(4, number=number))
     with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
         spool.close()
-    assert spool.tally.acknowledged == 4
+    assert spool.totals.acknowledged == 4

@@ -1,4 +1,4 @@
-"""Who is behind a request, and may that one do this: by token, by the page's session, or by being at this machine."""
+"""Identifies the caller of a request, by token, by the page's session, or as the local caller, and checks the right."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The session o
 
 
 def caller_of(request: HTTPConnection) -> Caller:
-    """Who asks, looked up now.
+    """Returns the caller, read from the ledger now.
 
     Raises:
-        SignInNeeded: Nobody whom we know.
+        SignInNeeded: The caller is not known.
         AccessRefused: It came from another web site, or under another name of this machine.
     """
     return _let_in(request, _find(_shown(request)))
@@ -59,7 +59,7 @@ def _find(shown: _Shown) -> Caller:
 
 
 def _let_in(request: HTTPConnection, caller: Caller) -> Caller:
-    """A token is given by a program on purpose; a browser sends what it has wherever it is told to."""
+    """Checks where the request comes from. A program sends its token on purpose; a browser sends cookies to any site's request."""
     if not request.headers.get("authorization"):
         require_same_site(request)
     if caller.is_local:
@@ -68,7 +68,7 @@ def _let_in(request: HTTPConnection, caller: Caller) -> Caller:
 
 
 def require_local(request: HTTPConnection) -> None:
-    """Without users only this machine is let in, under its own name: a web site cannot borrow it (DNS rebinding)."""
+    """Without users, accepts only requests for this machine under its local name, which stops DNS rebinding."""
     if not is_local_name(request.headers.get("host", "")):
         raise AccessRefused(
             "nobody signs in here, so only this machine is let in",
@@ -78,7 +78,7 @@ def require_local(request: HTTPConnection) -> None:
 
 
 def require_same_site(request: HTTPConnection) -> None:
-    """A web site elsewhere may not use the browser of somebody who is signed in, or who sits at this machine."""
+    """Refuses changes that another web site sends through the browser of a signed-in or local user."""
     if request.scope.get("method", "GET") in ("GET", "HEAD", "OPTIONS"):
         return
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
@@ -88,15 +88,16 @@ def require_same_site(request: HTTPConnection) -> None:
 
 
 _KNOWN_S = 1.0
-"""Whoever asks for figures 300 times a second is looked up once, and again when the ledger has changed; for all else,
-each time. Windows may tell late that a file has changed: hence not for long."""
+"""A caller that asks for metrics 300 times a second is read once a second, and again when the ledger has changed.
+
+All other requests read it each time. Windows may report a changed file late: hence not longer."""
 _known: SharedCache[tuple[_Shown, tuple[tuple[int, int], ...]], Caller] = SharedCache(
     lambda asked: _find(asked[0]), fresh_s=_KNOWN_S, stale_s=_KNOWN_S, max_keys=256
 )
 
 
 def _ledger_state(folder: Path) -> tuple[tuple[int, int], ...]:
-    """Another one after each change of tokens and users."""
+    """Returns a value that changes with each change of tokens and users."""
     ledger = Workspace(folder).ledger_file
     state = []
     for file in (ledger, ledger.with_name(f"{ledger.name}-wal")):

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON, of a size that a message can have, read with the words and the places of our own files."""
+"""Reads the bodies of requests: JSON up to a size limit, with problems reported like those of a file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ui.api.problems import REQUEST_BODY, Refused
 __all__ = ["MOST_BYTES", "document", "read_bytes", "read_text"]
 
 MOST_BYTES = 2 * 1024 * 1024
-"""Twice what a broker takes by default as one message, for JSON's escapes."""
+"""Twice a broker's default limit of one message, for JSON's escapes."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body, as far as it is not too long.
+    """Returns the body.
 
     Raises:
-        Refused: It is longer, or the caller has gone in the middle of it.
+        Refused: It is longer than `MOST_BYTES`, or the caller disconnected.
     """
     content = bytearray()
     try:
@@ -45,10 +45,10 @@ async def read_bytes(request: Request) -> bytes:
 
 
 async def read_text(request: Request) -> str:
-    """A JSON body as text; empty where there is none.
+    """Returns a JSON body as text; empty if there is none.
 
     Raises:
-        Refused: It is of another type, too long, or no UTF-8.
+        Refused: It has another type, is too long, or is not UTF-8.
     """
     content = await read_bytes(request)
     if not content:
@@ -57,7 +57,7 @@ async def read_text(request: Request) -> str:
     if kind != "application/json":
         raise Refused(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            PsttError("the request is not JSON", why=f"its type is {kind or 'not told'}"[:200],
+            PsttError("the request is not JSON", why=f"its type is {kind or 'not given'}"[:200],
                         remedy="send it with Content-Type: application/json"),
         )  # fmt: skip
     try:
@@ -68,10 +68,10 @@ async def read_text(request: Request) -> str:
 
 
 def document(model: type[M], *, optional: bool = False) -> Callable[[Request], Awaitable[M]]:
-    """What reads a body as that model.
+    """Returns a dependency that reads a body as that model.
 
     Args:
-        model: Its shape.
+        model: The shape of the body.
         optional: No body means the model's defaults.
     """
 

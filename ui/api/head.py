@@ -8,10 +8,10 @@ __all__ = ["HeadAsGet"]
 
 
 class HeadAsGet:
-    """Answers HEAD as GET is answered, without the body; a load balancer may ask so whether we serve.
+    """Answers HEAD as GET is answered, without the body; load balancers use it to check that the page serves.
 
     Args:
-        app: What knows GET.
+        app: The application that answers GET.
     """
 
     def __init__(self, app: ASGIApp) -> None:

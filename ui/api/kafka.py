@@ -1,4 +1,4 @@
-"""`/api/kafka`: is the cluster there, what was sent, send one by hand."""
+"""`/api/kafka`: state of the clusters, metrics of what was sent, and one message by hand."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
 LOOKED_AT_S = 5.0
-"""However many ask, a broker is greeted so often."""
+"""Seconds between two probes of a broker, however many callers ask."""
 FIGURES_S = 1.0
 STALE_S = 2.0
-"""An older answer is not given: who asks first after a while waits for the figures of now."""
+"""Older metrics are not returned: the first caller after a pause waits for new ones."""
 JSON = "application/json"
 
 ClusterName = Annotated[
@@ -113,17 +113,21 @@ def send(
     """Sends one message and waits for its acknowledgement; it is recorded like every other send."""
 
     def do() -> tuple[int, dict[str, Any], dict[str, str]]:
+        from core.run.send_by_hand import send_message  # loads pyarrow
+
         with opened() as app:
             _require_brokers(_cluster(app, message.cluster))
             value = _text(message.value)
-            sent = app.send(message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now())
+            sent = send_message(
+                app, message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now()
+            )
         return 200, sent, {}
 
     return idempotent(workspace(), caller, key, "send", message.model_dump(), do)
 
 
 def _cluster(app: App, name: str | None) -> Cluster:
-    """The cluster that a request names, else the usual one."""
+    """Returns the cluster that a request names, else the default one."""
     try:
         return app.cluster(name)
     except ConfigError as error:
@@ -133,7 +137,7 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 
 def _require_brokers(cluster: Cluster) -> None:
-    """A client tries for minutes where no broker is, which is right for a run and too long for a request."""
+    """Fails fast where no broker answers: a client retries for minutes, which is too long for a request."""
     from core.scheduler.broker_health import look
 
     if cluster.mock_brokers:
@@ -156,7 +160,7 @@ def _text(value: Any) -> str:
 
 @lru_cache(maxsize=8)
 def _store(folder: Path) -> MetricsStore:
-    """Remembers the spool's folder from one question to the next; holds no file open."""
+    """Keeps what is known of the spool's folder between requests; holds no file open."""
     return MetricsStore(Workspace(folder))
 
 

@@ -1,4 +1,4 @@
-"""Lists are given in pages, of a size that neither side regrets."""
+"""Pages of a list."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ Offset = Annotated[int, Query(ge=0, le=FARTHEST, description="Rows on the pages 
 
 
 def page(rows: Sequence[Any], limit: int, offset: int) -> dict[str, Any]:
-    """One page of rows that are all there already."""
+    """Returns one page of rows that are all in memory."""
     return {"items": rows[offset : offset + limit], "total": len(rows), "limit": limit, "offset": offset}

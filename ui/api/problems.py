@@ -79,7 +79,7 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
 
 
 class OneProblem(BaseModel):
-    """One thing to mend in a request."""
+    """One thing to fix in a request."""
 
     text: str
     remedy: str = ""
@@ -100,11 +100,11 @@ class Problem(BaseModel):
 
 
 class Refused(Exception):
-    """A request that gets a problem for an answer.
+    """Answers a request with a problem.
 
     Args:
-        status: Of the answer.
-        error: What to say.
+        status: The HTTP status.
+        error: The problem.
         errors: All problems, where there are several; `error` is the first.
         headers: Of the answer.
     """
@@ -125,12 +125,12 @@ class Refused(Exception):
 
 
 def not_found(error: ConfigError) -> Refused:
-    """The problem of a request that names what is not there: nothing of the user's has to be corrected."""
+    """Returns the 404 problem of a request that names something that does not exist."""
     return Refused(HTTPStatus.NOT_FOUND, PsttError(error.what, why=error.why, remedy=error.remedy))
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What the document says of answers that are problems."""
+    """Returns the entries of the OpenAPI document for answers that are problems."""
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {PROBLEM: {}}}
         for status in statuses
@@ -138,12 +138,12 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def status_of(error: PsttError) -> int:
-    """The status of the nearest class that has one."""
+    """Returns the status of the nearest class that has one."""
     return next((int(STATUS[kind]) for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def problem_document(status: int, error: PsttError, errors: Sequence[PsttError] = ()) -> dict[str, Any]:
-    """A problem as it is sent."""
+    """Returns a problem as the JSON document that is sent."""
     is_plain = type(error) is PsttError  # nothing more is known than the status
     document = {
         "type": "about:blank" if is_plain else f"urn:pstt-kafka:{type(error).__name__}",
@@ -161,7 +161,7 @@ def problem_document(status: int, error: PsttError, errors: Sequence[PsttError] 
 def answer(
     status: int, error: PsttError, errors: Sequence[PsttError] = (), headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """A problem as a response."""
+    """Returns a problem as a response."""
     sent = dict(headers or {})
     if status == HTTPStatus.UNAUTHORIZED:
         sent.setdefault("WWW-Authenticate", 'Bearer realm="PSTT Kafka"')
@@ -178,7 +178,7 @@ def _one(error: PsttError) -> dict[str, Any]:
 
 
 def install(api: FastAPI, routers: Sequence[APIRouter]) -> None:
-    """Every error of this interface becomes a problem; the routers are those that it includes."""
+    """Turns every error of this interface into a problem; `routers` are those that it includes."""
 
     @api.exception_handler(Refused)
     def refused(request: Request, refused: Refused) -> Response:
@@ -219,7 +219,7 @@ def install(api: FastAPI, routers: Sequence[APIRouter]) -> None:
 
 
 def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
-    """What an address takes: each of its methods is a route of its own."""
+    """Returns the methods of an address; each of them is a route of its own."""
     there = [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
     methods = {method for route in there for method in getattr(route, "methods", None) or ()}
     return sorted(methods | ({"HEAD"} if "GET" in methods else set()))

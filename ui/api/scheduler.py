@@ -20,7 +20,9 @@ from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run, RunState, Verdict
 from core.records.rights import Caller
+from core.run.planning import unusable_jobs
 from core.scheduler.commands import set_job_enabled
+from core.scheduler.control import ask_for_run
 from core.workspace.job_schema import JobShape
 from core.workspace.jobs import JobFile, NoSuchJob, checked_job, read_job_file
 from core.workspace.json_file import parse_json_file
@@ -82,7 +84,7 @@ def jobs(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Jobs:
             except ConfigError as error:
                 problems.append(shapes.FileProblem(text=error.text, remedy=error.remedy))
         shown = page(rows, limit, offset)
-        stranded = app.stranded(job for _, job in shown["items"])
+        stranded = unusable_jobs(app, (job for _, job in shown["items"]))
         items = [_row(app, *row, stranded.get(row[1].slug)) for row in shown["items"]]
         return shapes.Jobs(**shown | {"items": items}, problems=problems)
 
@@ -116,7 +118,7 @@ def job(
     caller: Reader, id: str, response: Response,
     known: Annotated[str | None, Header(alias="If-None-Match", description="ETag of what you have.")] = None,
 ) -> Any:  # fmt: skip
-    """One job with its next fires and its last run."""
+    """One job with its next scheduled times and its last run."""
     with opened() as app, _as_stored():
         file = read_job_file(app.workspace, id)
         if known is not None and _matches(known, file):
@@ -178,7 +180,8 @@ def run(
         job = read_job_file(app.workspace, id).job
 
         def do() -> tuple[int, dict[str, Any], dict[str, str]]:
-            asked_for = app.ask_for_run(
+            asked_for = ask_for_run(
+                app,
                 job.slug,
                 at=at,
                 params=asked.parameters,
@@ -222,7 +225,7 @@ def runs(
 ) -> shapes.Runs:
     """The runs, the newest first."""
     with opened() as app:
-        found, total = app.ledger.runs_where(
+        found, total = app.ledger.history.page(
             job=job, states=state or (), since=since, until=until, limit=limit, offset=offset
         )
     items = [_run_row(run) for run in found]
@@ -286,7 +289,7 @@ def _problems(app: App, job: Job) -> list[shapes.FileProblem]:
 
 
 def _last_run(app: App, slug: str) -> shapes.LastRun | None:
-    newest = next(iter(app.ledger.runs(slug, 1)), None)
+    newest = next(iter(app.ledger.history.newest(slug, 1)), None)
     if newest is None:
         return None
     return shapes.LastRun(run_id=newest.run_id, state=newest.state, scheduled_at=newest.scheduled_at)
@@ -302,7 +305,7 @@ def _switch(caller: Caller, id: str, *, enabled: bool) -> shapes.Switched:
 
 
 def _job_of(body: str, slug: str) -> Job:
-    """The job of a request, with every problem of it."""
+    """Reads the job in a request; reports every problem of it."""
     job, problems = checked_job(REQUEST_BODY, body)
     if job is None or problems:
         raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, problems[0], errors=problems)
@@ -311,7 +314,7 @@ def _job_of(body: str, slug: str) -> Job:
 
 @contextmanager
 def _as_stored() -> Iterator[None]:
-    """A problem of the stored file is not one of the request."""
+    """Answers a problem of the stored file with 409: the request itself is valid."""
     try:
         yield
     except NoSuchJob:
@@ -332,7 +335,7 @@ def _matches(header: str, file: JobFile) -> bool:
 
 
 def _seen(app: App, id: str, match: str | None) -> str | None:
-    """The version that the caller has changed; what is written is compared with it once more, under the lock."""
+    """Returns the hash of the version that the caller changed; it is compared once more, under the lock, when writing."""
     file = read_job_file(app.workspace, id)
     if match is None:
         raise Refused(

@@ -1,4 +1,4 @@
-"""What the REST interface takes and gives, as its document tells it. Jobs have the shape of core: `core.workspace.job_schema`."""
+"""Bodies and answers of the REST interface. Jobs have the shape of `core.workspace.job_schema`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunShape(_Taken):
     at: Annotated[
         str | None,
         Field(
-            description="Scheduled time, ISO 8601; without an offset in the job's time zone; none: the newest fire.",
+            description="Scheduled time, ISO 8601; without an offset in the job's time zone; none: the newest one of its calendar.",
             examples=["2026-01-17T02:00"],
         ),
     ] = None
@@ -61,7 +61,7 @@ class RunShape(_Taken):
 
 
 class Sent(BaseModel):
-    """Where an acknowledged message stands."""
+    """Where an acknowledged message is stored."""
 
     topic: str = Field(examples=["pstt-traces"])
     partition: int = Field(examples=[2])
@@ -74,7 +74,7 @@ class ClusterHealth(BaseModel):
     """One cluster."""
 
     name: str = Field(examples=["Kafka Produzione"])
-    connected: bool | None = Field(description="null: a demo cluster, which lives inside each run, or not looked at.")
+    connected: bool | None = Field(description="null: a demo cluster, which lives inside each run, or not checked.")
     latency_ms: float | None = None
     error: str | None = None
     looked_at: datetime
@@ -116,7 +116,7 @@ class Topics(BaseModel):
 
 
 class Latency(BaseModel):
-    """Handing over to acknowledgement; null where nothing was sent."""
+    """From sending to acknowledgement; null where nothing was sent."""
 
     avg: float | None
     p50: float | None
@@ -266,7 +266,7 @@ class RunError(BaseModel):
 
 
 class RunRow(BaseModel):
-    """One run as `python -m core show RUN --json` tells it; it has more fields than are listed here."""
+    """One run as `python -m core show RUN --json` prints it; it has more fields than are listed here."""
 
     model_config = ConfigDict(extra="allow")
 

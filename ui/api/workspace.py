@@ -1,4 +1,4 @@
-"""The workspace behind the REST interface, opened for one request; nothing is held open between two."""
+"""Opens the workspace of the REST interface for one request; nothing stays open between two."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def now() -> datetime:
 
 
 def workspace() -> Workspace:
-    """That of PSTT_WORKSPACE, else where the page was started.
+    """Returns the workspace of PSTT_WORKSPACE, else the folder in which the page was started.
 
     Raises:
-        ConfigError: It is not there.
+        ConfigError: The folder does not exist.
     """
     return Workspace.find(None, os.environ)
 

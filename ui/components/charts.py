@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from core.model.verdict import LOOKS
-from core.records.metrics_queries import Usual
+from core.records.metrics_queries import UsualTraffic
 from core.records.outcomes import DayState
 from ui.components.verdict import verdict_word
 from ui.formats import day as day_text
@@ -70,7 +70,9 @@ def clicked(event: Any) -> list[dict[str, Any]]:
     return list(selection.get("points", []))
 
 
-def messages_per_day(rows: Sequence[dict[str, Any]], usual: dict[date, Usual], today: date, days: int) -> go.Figure:
+def messages_per_day(
+    rows: Sequence[dict[str, Any]], usual: dict[date, UsualTraffic], today: date, days: int
+) -> go.Figure:
     """Bars by topic, failures on top in their own colour, what is usual behind them."""
     axis = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
     figure = _figure(280)

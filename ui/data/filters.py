@@ -36,8 +36,8 @@ def filter_choices() -> FilterChoices:
 @st.cache_data(ttl=TTL_S, show_spinner=False, max_entries=8)
 def _filter_choices(folder: Path) -> FilterChoices:
     with open_workspace(folder, log=False) as app:
-        known = app.ledger.jobs_known()
+        known = app.ledger.history.jobs()
         names = known | {job.slug: job.name for job in jobs_of(folder)[0]}
-        topics = app.ledger.topics_known()
+        topics = app.ledger.history.topics()
         clusters = [state.name for state in status_of(folder).clusters]
     return FilterChoices(dict(sorted(names.items(), key=lambda item: item[1])), topics, clusters, bool(known))

@@ -70,7 +70,7 @@ def stranded_jobs() -> dict[str, ConfigError]:
 def last_runs(slugs: Sequence[str]) -> dict[str, Run]:
     """The newest run of each of these jobs."""
     with data.opened() as app:
-        found = {slug: next(iter(app.ledger.runs(slug, 1)), None) for slug in slugs}
+        found = {slug: next(iter(app.ledger.history.newest(slug, 1)), None) for slug in slugs}
     return {slug: run for slug, run in found.items() if run is not None}
 
 
@@ -117,7 +117,7 @@ def _active_jobs(folder: Path) -> list[ActiveJob]:
                 topic=_topic(app, job),
                 timezone=job.timezone,
                 next_scheduled_at=next(iter(next_scheduled_times(job, data.now(), 1)), None),
-                last_run=next(iter(app.ledger.runs(job.slug, 1)), None),
+                last_run=next(iter(app.ledger.history.newest(job.slug, 1)), None),
                 problem=stranded[job.slug].text if job.slug in stranded else "",
             )
             for job in jobs_of(folder)[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from core import open_workspace
 from core.errors import ConfigError
 from core.notify.rules import load_alerts
-from core.records.metrics_queries import SendFilter, Usual
+from core.records.metrics_queries import SendFilter, UsualTraffic
 from core.workspace.paths import Workspace
 from ui import data
 from ui.cache import SharedCache
@@ -47,9 +47,9 @@ class Overview:
 
     at: datetime
     summary: dict[str, Any]
-    usual: Usual
+    usual: UsualTraffic
     days: list[dict[str, Any]]
-    usual_days: dict[date, Usual]
+    usual_days: dict[date, UsualTraffic]
     hours: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     errors_24h: list[CountedError]
@@ -107,7 +107,7 @@ def _quarter(at: datetime) -> int:
 
 def _read_newest_key(folder: Path) -> _CacheKey:
     with open_workspace(folder, log=False) as app:
-        timezone, runs = app.timezone, app.ledger.runs_state()
+        timezone, runs = app.timezone, app.ledger.history.state()
     return _CacheKey(folder, timezone, SendFilter(), 0, 0, runs, data.metrics_of(folder).state())
 
 

@@ -41,7 +41,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
     with data.opened() as app:
         job = app.job(slug)
         wanted, succeeded, planned = commands.wanted_times(app.ledger, job, first, last, now=data.now(), again=again)
-        good, _ = app.ledger.runs_where(job=slug, states=["succeeded"], limit=30)
+        good, _ = app.ledger.history.page(job=slug, states=["succeeded"], limit=30)
     mean = sum(run.acknowledged for run in good) / len(good) if good else None
     return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))
 

@@ -80,7 +80,7 @@ def runs_page(
         run_ids = [row["run_id"] for row in senders if row["job"]]
         by_hand = sum(row["messages"] for row in senders if not row["job"])
     with data.opened() as app:
-        runs, count = app.ledger.runs_where(
+        runs, count = app.ledger.history.page(
             job=send_filter.job,
             topic=send_filter.topic,
             cluster=send_filter.cluster,
@@ -101,7 +101,7 @@ def run_detail(run_id: str) -> RunDetail:
     """
     with data.opened() as app:
         run = app.ledger.run(run_id)
-        family = app.ledger.family(run)
+        family = app.ledger.history.family(run)
         reasons = Counter((r.column, r.database_type, r.reason) for r in app.rejects(run)) if run.rejected else {}
         timezone = app.timezone
     histogram, span, problem = [], {}, ""
@@ -125,14 +125,14 @@ def run_detail(run_id: str) -> RunDetail:
 def rejects(run_id: str, limit: int = SHOWN_REJECTS) -> list[Reject]:
     """The first rejected rows of a run."""
     with data.opened() as app:
-        return list(islice(app.ledger.rejects(app.ledger.run(run_id).run_id), limit))
+        return list(islice(app.ledger.rejects.of_run(app.ledger.run(run_id).run_id), limit))
 
 
 def rejects_csv(run_id: str) -> bytes:
     """All rejected rows of a run, as `python -m core rejects --csv` writes them."""
     with data.opened() as app, tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rejects.csv"
-        write_rejects(file, list(app.ledger.rejects(app.ledger.run(run_id).run_id)))
+        write_rejects(file, list(app.ledger.rejects.of_run(app.ledger.run(run_id).run_id)))
         return file.read_bytes()
 
 

@@ -17,7 +17,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.admin.edit_jobs import NewerEdit, slug_of
-from core.calendar.cron import in_words, next_scheduled_times, previous_scheduled_time
+from core.calendar.cron import next_scheduled_times, previous_scheduled_time
+from core.calendar.describe import describe_calendar
 from core.calendar.templates import EXAMPLES
 from core.errors import ConfigError, PsttError
 from core.formatting import short_value
@@ -609,7 +610,7 @@ def _next_times(drafted: changes.Draft) -> None:
         error.key in ("cron", "timezone", "scheduling_mode", "interval_s") for error in drafted.problems
     ):
         return
-    st.markdown(f"**{plain(in_words(job, current()))}**")
+    st.markdown(f"**{plain(describe_calendar(job, current()))}**")
     zone = ZoneInfo(job.timezone)
     lines = [
         f"- {plain(day(scheduled_run.astimezone(zone).date()))} {plain(clock(scheduled_run, job.timezone))} {plain(_offset(scheduled_run, zone))}"

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from core.admin.edit_jobs import job_files
-from core.calendar.cron import in_words, next_scheduled_times
+from core.calendar.cron import next_scheduled_times
+from core.calendar.describe import describe_calendar
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run
@@ -116,7 +117,7 @@ def _row(job: Job, last: Run | None, error: ConfigError | None) -> None:
             st.markdown(f"**{plain(job.name)}**")
             st.caption(f"{plain(job.query)}  \n{plain(job.connection)} → {plain(_target(job))}")
         with when:
-            st.markdown(plain(in_words(job, current())))
+            st.markdown(plain(describe_calendar(job, current())))
             if error is None:
                 st.caption(_next(job))
             else:

@@ -13,7 +13,7 @@ from core.errors import PsttError
 from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
-from core.run.replay import ReplayOptions, ReplayTo
+from core.run.replay import ReplayDestination, ReplayOptions
 from ui import changes, data
 from ui.access import may
 from ui.components import charts
@@ -306,18 +306,18 @@ def _reads_otherwise(choice: ReplayOptions) -> str:
     )
 
 
-def _where_to(choice: ReplayOptions) -> ReplayTo:
+def _where_to(choice: ReplayOptions) -> ReplayDestination:
     """The run's own topic and cluster, unless the visitor chooses those that the job has now."""
     if not choice.differs:
         return "run"
     own, now = choice.own, choice.of_job
     of_run = _named(own.topic, own.cluster.name) if own else _named(choice.run.topic, choice.run.cluster)
     of_job = _named(now.topic, now.cluster.name) if now else t("a file, or nowhere")
-    words: dict[ReplayTo, str] = {
+    words: dict[ReplayDestination, str] = {
         "run": t("where this run was sent: {place}", place=of_run),
         "job": t("where its job sends now: {place}", place=of_job),
     }
-    chosen: ReplayTo = st.radio(t("Send to"), list(words), format_func=lambda to: words[to], key="replay_to")
+    chosen: ReplayDestination = st.radio(t("Send to"), list(words), format_func=lambda to: words[to], key="replay_to")
     return chosen
 
 

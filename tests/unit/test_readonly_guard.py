@@ -7,7 +7,7 @@ import time
 import pytest
 
 from core.sources import find_dialect
-from core.sql import readonly_guard as gate
+from core.sql import readonly_guard
 from core.sql.lexer import lex
 
 READS: dict[str, list[str]] = {
@@ -280,8 +280,8 @@ WRITES: dict[str, list[str]] = {
 }
 
 
-def verdict(sql: str, db_type: str) -> gate.Refusal | None:
-    return gate.refusal(lex(sql, find_dialect(db_type)), find_dialect(db_type))
+def verdict(sql: str, db_type: str) -> readonly_guard.Refusal | None:
+    return readonly_guard.refusal(lex(sql, find_dialect(db_type)), find_dialect(db_type))
 
 
 @pytest.mark.parametrize(("db_type", "sql"), [(db, sql) for db, texts in READS.items() for sql in texts])
@@ -351,12 +351,12 @@ def test_words_inside_literals_comments_and_quoted_names_are_no_writes() -> None
     ],
 )
 def test_kind_is_told_from_the_words(sql: str, kind: str) -> None:
-    assert gate.kind_of(lex(sql, find_dialect("postgresql")), find_dialect("postgresql")) == kind
+    assert readonly_guard.statement_kind(lex(sql, find_dialect("postgresql")), find_dialect("postgresql")) == kind
 
 
 def test_what_sqlglot_cannot_read_is_judged_by_its_words() -> None:
     unknown = "SELECT a FROM t MODEL DIMENSION BY (a) MEASURES (b) RULES (b[1] = 2)"
-    assert gate.parse_tree(unknown, find_dialect("oracle")) is None
+    assert readonly_guard.parse_tree(unknown, find_dialect("oracle")) is None
     assert verdict(unknown, "oracle") is None
     found = verdict(unknown.replace("SELECT a", "SELECT a, lock"), "oracle")
     assert found is not None
@@ -374,8 +374,8 @@ def test_what_sqlglot_cannot_read_is_judged_by_its_words() -> None:
     ],
 )
 def test_syntax_tree_is_an_opinion_of_its_own(sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "_token_refusal", lambda tokens, db_type: None)
-    monkeypatch.setattr(gate, "kind_of", lambda tokens, db_type: "rows")
+    monkeypatch.setattr(readonly_guard, "_token_refusal", lambda tokens, db_type: None)
+    monkeypatch.setattr(readonly_guard, "statement_kind", lambda tokens, db_type: "rows")
     assert verdict(sql, "postgresql") is not None
 
 

@@ -1,7 +1,7 @@
-"""What a transaction leaves on disk until it is known what became of it: `.pstt/pending/`.
+"""The files of a transaction that is not known to be committed or aborted: `.pstt/pending/`.
 
-Its sends are written there, durable, before the commit; a reader of the spool does not see them. Beside them a note says
-how to find out what became of the transaction, whatever happens to the process or to the job: see `core.run.settling`.
+Its sends are written there before the commit, where a reader of the spool does not see them. A note beside them says how
+to find out whether it was committed, whatever happens to the process or to the job: see `core.run.settling`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from core.records.ledger import Ledger
 from core.workspace.atomic import write_whole
 from core.workspace.paths import Workspace
 
-__all__ = ["TransactionNote", "forget", "keep", "read_note", "remove_leftovers", "unsettled", "writing"]
+__all__ = ["TransactionNote", "read_note", "remove_leftovers", "remove_note", "storing_in", "unsettled", "write_note"]
 
-FORSAKEN_S = 3600.0
-"""After this time a left-over of a run that the ledger does not know is nobody's: a send by hand takes seconds."""
+UNKNOWN_RUN_EXPIRES_S = 3600.0
+"""Age from which a leftover of a run that the ledger does not know is deleted: a send by hand takes seconds."""
 
 
 class TransactionNote(msgspec.Struct, frozen=True):
-    """What has to be known about a transaction to find out what became of it, whatever the job is by then."""
+    """What is needed to find out whether a transaction was committed, even if its job has changed. Stored as JSON."""
 
     run: str
     job: str
@@ -37,16 +37,16 @@ class TransactionNote(msgspec.Struct, frozen=True):
     control_topic: str
     transactional_id: str
     key: str
-    """Of the marker."""
+    """Key of the marker."""
     rows_read: int
     rejected: int
     rows_counted: int | None = None
     unexpected: tuple[str, str, str] = ("", "", "")
-    """Why that number of rows is not right: what, why, remedy; empty: it is."""
+    """Why that number of rows is not as expected: what, why, remedy; empty if it is."""
 
 
-def keep(folder: Path, note: TransactionNote) -> None:
-    """Writes the note, before the transaction begins.
+def write_note(folder: Path, note: TransactionNote) -> None:
+    """Stores the note; called before the transaction begins.
 
     Raises:
         StorageFailed: It cannot be written.
@@ -55,55 +55,55 @@ def keep(folder: Path, note: TransactionNote) -> None:
 
 
 def unsettled(folder: Path) -> list[TransactionNote]:
-    """The transactions of which it is not written down what became of them, also those that go on right now.
+    """Returns the notes of all transactions whose end is not recorded, also of those that run now.
 
-    A note that cannot be read hinders no other; `doctor` tells it.
+    A note that cannot be read is left out; `doctor` reports it.
     """
     notes = (read_note(file) for file in sorted(folder.glob("*.json")))
     return [note for note in notes if note is not None]
 
 
 def read_note(file: Path) -> TransactionNote | None:
-    """A note; None: it is not there any more, or cannot be read."""
+    """Returns a note; None: it does not exist any more, or cannot be read."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=TransactionNote)
     except (OSError, msgspec.DecodeError):
         return None
 
 
-def forget(folder: Path, run_id: str) -> None:
-    """Removes the note, and the rows if they are still there: what became of the transaction is in the ledger."""
-    with writing(folder):
+def remove_note(folder: Path, run_id: str) -> None:
+    """Deletes the note and the stored rows, once the ledger has the end of the transaction."""
+    with storing_in(folder):
         for suffix in (".rows", ".json"):
             (folder / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
 def remove_leftovers(workspace: Workspace, ledger: Ledger) -> list[Path]:
-    """Removes what killed processes left behind: rows kept aside, files half written; those files.
+    """Deletes what killed processes left behind, stored rows and temporary files; returns the deleted files.
 
-    What belongs to a transaction that is not settled stays, and so does everything of a run that goes on.
+    Files of a transaction that is not settled stay, and so do all files of a run that goes on.
     """
-    swept = []
-    for file in _left_overs(workspace):
+    removed = []
+    for file in _leftovers(workspace):
         run_id = file.name.lstrip(".").partition(".")[0].partition("-")[0]
         run = ledger.known(run_id)
-        with suppress(OSError):  # somebody else was faster, or has it open: it goes the next time
-            is_forsaken = time.time() - file.stat().st_mtime > FORSAKEN_S
-            if is_forsaken if run is None else run.state not in ("planned", "running"):
+        with suppress(OSError):  # another process was faster, or has it open: it is deleted the next time
+            is_old = time.time() - file.stat().st_mtime > UNKNOWN_RUN_EXPIRES_S
+            if is_old if run is None else run.state not in ("planned", "running"):
                 file.unlink()
-                swept.append(file)
-    return swept
+                removed.append(file)
+    return removed
 
 
-def _left_overs(workspace: Workspace) -> Iterator[Path]:
+def _leftovers(workspace: Workspace) -> Iterator[Path]:
     for folder in (workspace.pending_dir, workspace.spool_dir):
         with suppress(FileNotFoundError):
             yield from (file for file in folder.iterdir() if file.suffix in (".rows", ".tmp", ".probe"))
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Translates what keeps a folder from being written."""
+def storing_in(folder: Path) -> Iterator[None]:
+    """Translates an OSError of writing into a folder to StorageFailed."""
     try:
         yield
     except OSError as error:
