@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from core.clock import iso_utc
 from core.model.job import Job
-from core.notify.daily_report import percentile
+from core.model.percentile import percentile
 from core.notify.incidents import Incident, LedgerWrite
 from core.notify.outbox import Outbox
 from core.notify.rules import Rule
