@@ -20,7 +20,7 @@ from core.records.damaged_segments import REMEDY, damaged_segments
 from core.records.ledger import Ledger
 from core.run.pending_transactions import read_note
 from core.workspace.connections import Connections
-from core.workspace.identity import doubt, read_identity
+from core.workspace.identity import identity_problem, read_identity
 from core.workspace.paths import Workspace
 from core.workspace.settings import Settings
 
@@ -196,7 +196,7 @@ def _segments(names: set[str]) -> str:
 
 
 def _identity(workspace: Workspace) -> Iterator[CheckResult]:
-    if question := doubt(workspace):
+    if question := identity_problem(workspace):
         yield CheckResult("fail", "identity", question.text, question.remedy)
     elif known := read_identity(workspace):
         yield CheckResult("pass", "identity", f"{known.id}, under which runs of exactly_once send")

@@ -19,7 +19,7 @@ from core.model.query import Parameter
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 from core.workspace.connections import parse_connections
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import Workspace
@@ -111,7 +111,7 @@ def save_query(
     notes = check_query(path, content, dialect, allow_writes=allow_writes)
     with editing(workspace):
         before = _unchanged(path, seen_sha256)
-        write_whole(path, content)
+        write_atomically(path, content)
         ledger.audit.add(
             caller.name, "save", f"query {name}", now, before=_audited(before.content), after=_audited(content)
         )
@@ -168,7 +168,7 @@ def save_connections(
             raise new[0]
         known = old.document if old else None
         keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
-        write_whole(path, text, private=_has_literal(document) or _is_private(path))
+        write_atomically(path, text, private=_has_literal(document) or _is_private(path))
         ledger.audit.add(
             caller.name, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document)
         )
@@ -226,7 +226,7 @@ def save_alerts(
         known = None
         with suppress(ValueError):  # a file that is no JSON is replaced
             known = json.loads(before.text)
-        write_whole(path, text, private=_is_private(path))
+        write_atomically(path, text, private=_is_private(path))
         ledger.audit.add(
             caller.name, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
         )

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from core.errors import ConfigError, RunFailed
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 
 __all__ = ["Action", "Call", "Service", "WriteFile", "perform", "status", "steps"]
 
@@ -267,7 +267,7 @@ def perform(planned: list[Step], system: System) -> list[str]:
     printed: list[str] = []
     for step in planned:
         if isinstance(step, WriteFile):
-            write_whole(Path(step.path), step.text)
+            write_atomically(Path(step.path), step.text)
             continue
         code, text = _call(step, system)
         if code and not step.may_fail:

@@ -22,7 +22,7 @@ from core.notify.rules import load_alerts
 from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.records.opened import OpenWorkspace
 from core.workspace.jobs import load_jobs
-from core.workspace.settings import addresses
+from core.workspace.settings import email_addresses
 
 __all__ = [
     "MailDelivery",
@@ -92,7 +92,7 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
     server = mail_server_of(opened)
     if server is None:
         raise ConfigError("no mail server is set up", remedy="set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
-    recipients = tuple(to) or addresses(opened.settings.PSTT_MAIL_TO)
+    recipients = tuple(to) or email_addresses(opened.settings.PSTT_MAIL_TO)
     if not recipients:
         raise ConfigError("nobody is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
     notice = test_notification(server.place, now, opened.timezone)
@@ -104,7 +104,7 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
 def mail_checks(opened: NotifyingWorkspace, now: datetime) -> Iterator[CheckResult]:
     """Yields what `doctor` reports about mail: its set-up, and messages of the last day that were given up."""
     try:
-        yield check_mail(mail_server_of(opened), addresses(opened.settings.PSTT_MAIL_TO))
+        yield check_mail(mail_server_of(opened), email_addresses(opened.settings.PSTT_MAIL_TO))
     except ConfigError as error:
         yield CheckResult("fail", "mail", error.text, error.remedy)
     if opened.workspace.ledger_file.exists():
@@ -172,8 +172,8 @@ class MailDelivery(_InOwnThread):
 def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> AlertRules:
     settings = opened.settings
     recipients = Recipients(
-        addresses(settings.PSTT_MAIL_TO) if settings.PSTT_SMTP_HOST else (),
-        addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
+        email_addresses(settings.PSTT_MAIL_TO) if settings.PSTT_SMTP_HOST else (),
+        email_addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
         time.fromisoformat(settings.PSTT_RECEIPT_AT),
         opened.timezone,
     )

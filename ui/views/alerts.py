@@ -16,7 +16,7 @@ from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_docume
 from core.notify.wiring import mail_server_of
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
-from core.workspace.settings import addresses
+from core.workspace.settings import email_addresses
 from core.workspace.stored_file import read_stored
 from ui import changes, data
 from ui.access import may
@@ -193,7 +193,7 @@ def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> di
                 key=f"rule:{name}:recipients",
                 disabled=not allowed,
             )
-            made["recipients"] = list(addresses(text))
+            made["recipients"] = list(email_addresses(text))
     return made
 
 
@@ -266,7 +266,7 @@ def _test_mail() -> None:
         return
     to = st.text_input(t("Recipients"), value=usual, key="test_mail_to")
     if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("operator")):
-        fate = changes.test_mail(addresses(to))
+        fate = changes.test_mail(email_addresses(to))
         for address in fate.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
         for address, why in {**fate.refused, **fate.later}.items():
