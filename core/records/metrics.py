@@ -72,6 +72,8 @@ class SyncResult:
 class Metrics:
     """`metrics.duckdb` of one workspace and its segments. Keeps no file open between calls.
 
+    Larger than other classes: writing, reading and remaking the file share its lock and what is waiting in the spool.
+
     Args:
         workspace: The workspace.
         timezone: IANA time zone of the days and hours in the views of the file.
