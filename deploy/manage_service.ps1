@@ -1,6 +1,6 @@
 <#
 .SYNOPSIS
-  PSTT Kafka as a Windows service: a thin wrapper of "python -m core service". Run it from an administrator's console.
+  Manages PSTT Kafka as a Windows service: calls "python -m core service". Run it from an administrator's console.
 .EXAMPLE
   .\deploy\manage_service.ps1 -action install -workspace D:\PSTT
   .\deploy\manage_service.ps1 -action restart -page

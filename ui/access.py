@@ -1,4 +1,4 @@
-"""Who looks at the page, and what that person may do."""
+"""The user of this session, and what the role allows."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from ui import data
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t
 
-__all__ = ["Role", "Visitor", "is_known", "may", "role_word", "visitor"]
+__all__ = ["CurrentUser", "Role", "current_user", "is_known", "may", "role_word"]
 
 _RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
-    """Who is signed in."""
+class CurrentUser:
+    """The signed-in user, or the local one where no sign-in is required."""
 
     name: str
     role: Role
     is_local: bool = False
-    """Nobody has to sign in: there are no users, and the page listens on this machine only."""
+    """No sign-in is required: there are no users, and the page listens on loopback only."""
 
 
-def visitor() -> Visitor:
-    """Who looks at the page. Without users everybody at this machine is an admin.
+def current_user() -> CurrentUser:
+    """The user of this session. While there are no users, everyone at this machine is an admin.
 
     Raises:
-        SignInNeeded: Nobody is signed in, or no longer.
+        SignInNeeded: The session is not signed in, or no longer.
     """
     caller = _known()
     if caller is None or caller.role is None:
         raise SignInNeeded(t("nobody is signed in, or no longer"), remedy=t("load the page again to sign in"))
-    return Visitor(caller.name, caller.role, is_local=caller.is_local)
+    return CurrentUser(caller.name, caller.role, is_local=caller.is_local)
 
 
 def is_known() -> bool:
-    """Whether somebody is signed in, or nobody has to be."""
+    """Whether this session is signed in, or no sign-in is required."""
     return _known() is not None
 
 
 def _known() -> Caller | None:
     caller = _by_cookie(data.root(), st.context.cookies.get(COOKIE, ""))
     if caller is not None and caller.is_local:
-        # Another name for this machine is a proxy before it, or a web site that borrows the browser.
+        # Any other name is that of a proxy, or of a web site that makes the browser send requests here (DNS rebinding).
         return caller if is_local_name(st.context.headers.get("Host", "localhost")) else None
     if caller is None and oidc_is_set_up() and st.user.is_logged_in and st.user.get("email_verified") is not False:
         return _by_email(data.root(), str(st.user.get("email") or ""))
@@ -72,10 +72,10 @@ def _by_email(folder: Path, email: str) -> Caller | None:
 
 
 def role_word(role: Role) -> str:
-    """The role in the reader's language."""
+    """The role in the language of the session."""
     return {"viewer": t("viewer"), "operator": t("operator"), "admin": t("admin")}[role]
 
 
 def may(role: Role) -> bool:
-    """Whether the visitor has that role, or a higher one."""
-    return _RANK[visitor().role] >= _RANK[role]
+    """Whether the user has that role, or a higher one."""
+    return _RANK[current_user().role] >= _RANK[role]

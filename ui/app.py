@@ -21,8 +21,8 @@ from ui.http_security import SecurityHeaders, SignInFirst, require_sign_in_or_lo
 from ui.no_delay import send_without_delay
 
 
-def _require_closed_doors() -> None:
-    """Ends the process where it would let in whoever comes."""
+def _require_sign_in() -> None:
+    """Ends the process if other machines could reach it without signing in."""
     try:
         require_sign_in_or_loopback(config.get_option("server.address"), Workspace.find(None, os.environ))
     except ConfigError as error:
@@ -31,20 +31,20 @@ def _require_closed_doors() -> None:
 
 
 def _start_log() -> None:
-    """What goes wrong here stands in the workspace's log from the first request on."""
-    with suppress(PsttError):  # a setting that is wrong: the page tells it, and so does each answer
+    """Starts the log before the first request, so that errors of the start are in it."""
+    with suppress(PsttError):  # the page and each REST answer report a wrong setting
         data.start_log(data.root())
 
 
 def _warm_up() -> None:
-    """Loads what the first visitor would else wait for, while nobody does yet."""
-    from ui.views import overview
+    """Loads libraries and figures, so that the first user need not wait for them."""
+    from ui.views import overview  # loads plotly and pandas: in this thread, not before the server listens
 
-    with suppress(PsttError):  # the page tells it
+    with suppress(PsttError):  # the page reports it
         overview.warm_up()
 
 
-_require_closed_doors()
+_require_sign_in()
 _start_log()
 send_without_delay()
 threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Numbers, quantities and moments as the reader's language writes them. Moments are shown in the zone that is given."""
+"""Formats numbers, quantities and times in the language of the session; times in the zone that is given."""
 
 from __future__ import annotations
 

@@ -1,35 +1,44 @@
-"""Every file of a workspace, looked at without contacting anything; all problems at once."""
+"""Checks every file of a workspace without contacting a server. Reports every problem at once."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeVar
 
 from core.errors import ConfigError, PsttError
+from core.files.names import output_name
+from core.kafka import refuse_unsupported
+from core.model.dialect import Dialect
+from core.model.job import Job
+from core.model.query import Query
+from core.notify.channels import channel_problem
+from core.notify.rules import read_alerts
+from core.notify.smtp import mail_server
+from core.records.ledger import Ledger
+from core.run.planning import bound
+from core.sql.parser import load
 from core.sql.values import as_text
 from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
-from core.workspace.settings import Settings, mistyped, read_env_file, read_settings
+from core.workspace.secrets import is_reference
+from core.workspace.settings import OURS, SECRETS, Settings, mistyped, read_env_file, read_settings
 
-if TYPE_CHECKING:
-    from core.model.dialect import Dialect
-    from core.model.job import Job
-    from core.model.query import Query
+__all__ = ["Finding", "check", "check_job", "readable_secrets"]
 
-__all__ = ["Problem", "check", "check_job"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that a person should mend."""
+class Finding:
+    """One problem in the files of a workspace."""
 
     severity: Literal["error", "warning"]
     where: str
@@ -37,78 +46,80 @@ class Problem:
     remedy: str = ""
 
 
-def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Problem]:
-    """Looks at `.env`, connections.json, every job and every query. Contacts nothing, changes nothing."""
-    problems: list[Problem] = []
-    settings: Settings | None = None
-    connections: Connections | None = None
-    try:
-        settings, found = read_settings(workspace, environ)
-        problems += map(_error, found)
-    except ConfigError as error:
-        problems.append(_error(error))
-    problems += [
-        Problem("warning", "environment", f"{name} is no setting and has no effect", f'did you mean "{near}"?')
+def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
+    """Checks `.env`, connections.json, alerts.json, every job and every query. Contacts no server and changes nothing."""
+    settings, findings = _read(lambda: read_settings(workspace, environ))
+    findings += [
+        Finding("warning", "environment", f"{name} is no setting and has no effect", f'did you mean "{near}"?')
         for name, near in mistyped(environ)
     ]
-    try:
-        connections, found = read_connections(workspace, environ)
-        problems += map(_error, found)
-    except ConfigError as error:
-        problems.append(_error(error))
-    jobs, found = load_jobs(workspace)
-    problems += map(_error, found)
-    problems += _alerts(workspace, settings, environ)
+    connections, found = _read(lambda: read_connections(workspace, environ))
+    findings += found
+    jobs, invalid = load_jobs(workspace)
+    findings += map(_error, invalid)
+    findings += _alerts(workspace, settings, environ)
     if connections is not None:
-        problems += _secrets(workspace, connections)
-        broken = list(_clusters(connections, settings))
-        problems += broken
-        # What is wrong with a connection or a cluster is not told again for each job that uses it.
-        told = {problem.text for problem in broken}
-        for job in jobs:
-            if job.connection not in connections.broken:
-                of_job = _job(workspace, job, connections, settings)
-                problems += [problem for problem in of_job if problem.text not in told]
-        problems += _same_outputs(workspace, jobs, connections)
-        problems += _unused_queries(workspace, jobs, connections)
-    problems += _runner(workspace)
-    if not jobs and not found:
-        problems.append(Problem("warning", "queries", "there is no *.job.json", "README: how to add a job"))
-    return list(dict.fromkeys(problems))
+        findings += _of_connections(workspace, jobs, connections, settings)
+    findings += _runner(workspace)
+    if not jobs and not invalid:
+        findings.append(Finding("warning", "queries", "there is no *.job.json", "README: how to add a job"))
+    return list(dict.fromkeys(findings))
 
 
-def check_job(workspace: Workspace, job: Job, connections: Connections, settings: Settings) -> list[Problem]:
-    """What is wrong with one job whose file is right: its connection, its query, its cluster, its output."""
+def check_job(workspace: Workspace, job: Job, connections: Connections, settings: Settings) -> list[Finding]:
+    """Checks the connection, query, cluster and output of a job whose file is valid."""
     return list(_job(workspace, job, connections, settings))
 
 
-def _runner(workspace: Workspace) -> Iterator[Problem]:
-    """What the runner that works here does about what it cannot use."""
-    from core.records.ledger import Ledger
+def _read(read: Callable[[], tuple[T | None, list[ConfigError]]]) -> tuple[T | None, list[Finding]]:
+    try:
+        value, problems = read()
+    except ConfigError as error:
+        return None, [_error(error)]
+    return value, [_error(problem) for problem in problems]
 
+
+def _of_connections(
+    workspace: Workspace, jobs: list[Job], connections: Connections, settings: Settings | None
+) -> Iterator[Finding]:
+    """Yields what is wrong with secrets, clusters, jobs and queries; each problem of a cluster once, not for each job."""
+    yield from _secrets(workspace, connections)
+    clusters = list(_clusters(connections, settings))
+    yield from clusters
+    reported = {finding.text for finding in clusters}
+    for job in jobs:
+        if job.connection not in connections.broken:
+            found = _job(workspace, job, connections, settings)
+            yield from (finding for finding in found if finding.text not in reported)
+    yield from _same_outputs(workspace, jobs, connections)
+    yield from _unused_queries(workspace, jobs, connections)
+
+
+def _runner(workspace: Workspace) -> Iterator[Finding]:
+    """Yields the problems that the running runner reports, and what it does instead."""
     if not workspace.ledger_file.exists():
         return
     try:
         with Ledger(workspace.ledger_file) as ledger:
-            beat = ledger.heartbeats.newest()
+            heartbeat = ledger.heartbeats.newest()
     except PsttError as error:
         yield _error(error)
         return
-    if beat is not None and beat.is_alive(datetime.now(UTC)):
-        for problem in beat.problems:
-            text = f"the runner (pid {beat.pid}) found: {problem['text']}; {problem['instead']}"
-            yield Problem("warning", problem["where"], text)
+    if heartbeat is not None and heartbeat.is_alive(datetime.now(UTC)):
+        for problem in heartbeat.problems:
+            text = f"the runner (pid {heartbeat.pid}) found: {problem['text']}; {problem['instead']}"
+            yield Finding("warning", problem["where"], text)
 
 
-def _error(error: PsttError, where: str = "") -> Problem:
+def _error(error: PsttError, where: str = "") -> Finding:
     place = error.where if isinstance(error, ConfigError) and error.where else where
     text = f"{error.what}: {error.why}" if error.why else error.what
-    return Problem("error", place, text, error.remedy)
+    return Finding("error", place, text, error.remedy)
 
 
-def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Problem]:
+def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Finding]:
     for name in connections.literal_passwords:
-        yield Problem(
+        yield Finding(
             "warning",
             "connections.json",
             f'"{name}" has its password in the file',
@@ -119,24 +130,29 @@ def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Problem
             connections.database(name)
         except ConfigError as error:
             yield _error(error)
+    for file in readable_secrets(workspace, connections):
+        yield Finding("warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}")
+
+
+def readable_secrets(workspace: Workspace, connections: Connections) -> list[Path]:
+    """Returns the files that hold a literal secret and that other accounts of this machine may read.
+
+    Always empty on Windows, where a file inherits the permissions of its folder.
+    """
     holders = [workspace.connections_file] if connections.literal_passwords else []
-    if any("PASSWORD" in name.upper() for name in read_env_file(workspace.env_file)):
+    if any(_is_secret(name, value) for name, (value, _) in read_env_file(workspace.env_file).items()):
         holders.append(workspace.env_file)
-    for file in holders:
-        if os.name != "nt" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
-            yield Problem(
-                "warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}"
-            )
+    return [file for file in holders if os.name != "nt" and file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)]
 
 
-def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Problem]:
-    from core.notify.channels import channel_problem
-    from core.notify.rules import read_alerts
-    from core.notify.smtp import mail_server
-    from core.workspace.secrets import is_reference
+def _is_secret(name: str, value: str) -> bool:
+    """Returns whether an entry of `.env` is a secret: a password of ours, or a variable that `env:NAME` refers to."""
+    return not is_reference(value) and (name in SECRETS or not name.startswith(OURS))
 
+
+def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Finding]:
     in_env_file = {}
-    with suppress(ConfigError):  # told with the settings
+    with suppress(ConfigError):  # reported with the settings
         in_env_file = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
     variables = {**in_env_file, **environ}
     try:
@@ -147,7 +163,7 @@ def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[st
     name = workspace.alerts_file.name
     for channel, reference in (alerts.channels if alerts else {}).items():
         if not is_reference(reference):
-            yield Problem(
+            yield Finding(
                 "warning",
                 name,
                 f'channel "{channel}" has its URL in the file',
@@ -162,9 +178,7 @@ def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[st
             yield _error(error, "settings")
 
 
-def _clusters(connections: Connections, settings: Settings | None) -> Iterator[Problem]:
-    from core.kafka import refuse_unsupported
-
+def _clusters(connections: Connections, settings: Settings | None) -> Iterator[Finding]:
     if settings is None:
         return
     for name in connections.cluster_names:
@@ -174,7 +188,7 @@ def _clusters(connections: Connections, settings: Settings | None) -> Iterator[P
             yield _error(error, "connections.json")
 
 
-def _job(workspace: Workspace, job: Job, connections: Connections, settings: Settings | None) -> Iterator[Problem]:
+def _job(workspace: Workspace, job: Job, connections: Connections, settings: Settings | None) -> Iterator[Finding]:
     where = f"{job.slug}.job.json"
     try:
         dialect = connections.dialect(job.connection)
@@ -185,12 +199,8 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
     try:
         _bind(workspace, job, dialect, writes)
     except PsttError as error:
-        problem = _error(error, where)
-        yield (
-            problem
-            if problem.where == where
-            else Problem("error", f"{where} → {problem.where}", problem.text, problem.remedy)
-        )
+        found = _error(error, where)
+        yield found if found.where == where else replace(found, where=f"{where} → {found.where}")
     if job.export_format == "kafka":
         if settings is not None:
             yield from _cluster(job, connections, settings, where)
@@ -203,30 +213,28 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
 
 
 def _output(workspace: Workspace, job: Job, connections: Connections) -> Path:
-    """The file that a job writes when it is due now."""
-    from core.files.names import output_name
-
+    """Returns the path of the file that a job would write now."""
     try:
         writes = connections.allows_writes(job.connection)
         values = _bind(workspace, job, connections.dialect(job.connection), writes).values
-    except PsttError:  # told already
+    except PsttError:  # reported already
         values = {name: as_text(value) for name, value in job.parameters.items()}
     environment = connections.environment_of(job.connection)
     return workspace.inside(output_name(job, values, datetime.now(UTC), environment), workspace.exports_dir)
 
 
-def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Problem]:
-    """Two jobs that write one file would each replace what the other wrote."""
+def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Finding]:
+    """Yields jobs that write the same file: each would replace the other's."""
     found: dict[str, Job] = {}
     for job in jobs:
         if job.export_format == "kafka":
             continue
         try:
             name = str(_output(workspace, job, connections)).casefold()
-        except PsttError:  # told already
+        except PsttError:  # reported already
             continue
         if name in found:
-            yield Problem(
+            yield Finding(
                 "error",
                 f"{job.slug}.job.json",
                 f'job "{job.name}" writes the same file as job "{found[name].name}" ({found[name].slug}.job.json)',
@@ -236,16 +244,12 @@ def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connection
 
 
 def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool) -> Query:
-    from core.run.planning import bound
-
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
     return bound(path, dialect, job.parameters, now, job.timezone, allow_writes=allow_writes)
 
 
-def _cluster(job: Job, connections: Connections, settings: Settings, where: str) -> Iterator[Problem]:
-    from core.kafka import refuse_unsupported
-
+def _cluster(job: Job, connections: Connections, settings: Settings, where: str) -> Iterator[Finding]:
     try:
         cluster = connections.cluster_for(job, settings)
         refuse_unsupported(cluster, transactional=job.delivery == "exactly_once")
@@ -253,10 +257,8 @@ def _cluster(job: Job, connections: Connections, settings: Settings, where: str)
         yield _error(error, where)
 
 
-def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Problem]:
-    """A query that no job uses is read for the one kind of database there is; with several, its dialect is unknown."""
-    from core.sql.parser import load
-
+def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Finding]:
+    """Yields problems of queries that no job uses. With several kinds of database their dialect is not known."""
     dialects = {connections.dialect(name) for name in connections.database_names}
     used = {job.query for job in jobs}
     for path in sorted(workspace.queries_dir.glob("*.sql")):

@@ -1,4 +1,4 @@
-"""A workspace that works without any server: SQLite gives the rows, a mock broker in this process takes the messages."""
+"""Creates a workspace that needs no server: the rows come from SQLite, the messages go to a mock broker in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
+from core.records.ledger import Ledger
 from core.sources.sqlite import DIALECT
+from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
@@ -29,7 +31,7 @@ __all__ = ["BARCODE", "SLUG", "DemoReadBack", "make_demo", "read_back"]
 
 SLUG = "export-cdg-tracce"
 BARCODE = "572680001120"
-"""A barcode that is always among the demo's rows."""
+"""The barcode of the row that the documentation follows."""
 
 _TIMEZONE = "Europe/Rome"
 _CONNECTION = "A00-CDG-Collaudo"
@@ -83,17 +85,17 @@ _JOB = {
 
 
 def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
-    """Makes the demo workspace; one that was made before is made anew, its runs and sends forgotten.
+    """Creates the demo workspace. An existing demo is replaced, its runs and sends are deleted.
 
-    The same `rows` and day give the same table. About one row in 4,000 is deliberately bad, at least 5 from 50 rows on.
+    The same `rows` and day give the same table. About one row in 4,000 is bad on purpose, at least 5 from 50 rows on.
 
     Args:
-        folder: An empty or new folder, one in which nothing ran yet, or an earlier demo.
-        rows: Rows that the job reads; the table has some more, of other days and of tests.
-        now: Aware; the rows are of the day that the job's newest fire asks for, which is yesterday after 02:00.
+        folder: A new or empty folder, one without runs, or an existing demo.
+        rows: Rows that the job reads; the table has 120 more, of other days and of tests.
+        now: Aware. The rows are of the day that the job's newest scheduled run exports: yesterday, if it is past 02:00.
 
     Raises:
-        ConfigError: The folder holds something that is not a demo.
+        ConfigError: The folder holds files that are not a demo.
         StorageFailed: It cannot be written, or a file of the old demo is open in another program.
     """
     marker = folder / ".pstt" / "demo"
@@ -116,13 +118,10 @@ def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
 
 
 def _require_unused(folder: Path) -> None:
-    """A page or a runner that looks at an empty folder leaves an empty ledger and a log there."""
-    from core.records.ledger import Ledger
-    from core.workspace.paths import Workspace
-
+    """Raises if the folder is in use. A page or a runner that opened an empty folder leaves an empty ledger and a log."""
     if not folder.exists():
         return
-    is_empty = folder.is_dir() and all(path.name in _OF_OURS for path in folder.iterdir())
+    is_empty = folder.is_dir() and all(path.name in _OWN_NAMES for path in folder.iterdir())
     ledger_file = Workspace(folder).ledger_file
     if is_empty and ledger_file.exists():
         with Ledger(ledger_file) as ledger:
@@ -135,11 +134,11 @@ def _require_unused(folder: Path) -> None:
         )
 
 
-_OF_OURS = (".pstt", "logs")
+_OWN_NAMES = (".pstt", "logs")
 
 
 def _clear(folder: Path, marker: Path) -> None:
-    """Removes what an earlier demo left; the marker stays, so that a demo cut short can be made anew."""
+    """Deletes the files of an earlier demo. The marker stays, so that an interrupted demo can be created again."""
     for name in ("logs", "exports"):
         shutil.rmtree(folder / name, ignore_errors=True)
     stale = [*folder.glob("metrics.duckdb*"), *folder.glob(f"{_DATABASE}*")]
@@ -166,26 +165,26 @@ def _json(document: dict[str, Any]) -> str:
 
 
 def _day_asked_for(now: datetime) -> date:
-    """What `{date-1}` is for a run now: the day before the newest fire, which before 02:00 is two days ago."""
+    """Returns the value of `{date-1}` for a run now: the day before the newest scheduled time."""
     local = now.astimezone(ZoneInfo(_TIMEZONE)) + timedelta(seconds=1)
-    scheduled_run: datetime = next(CronSim(_CRON, local, reverse=True))
-    return scheduled_run.date() - timedelta(days=1)
+    newest: datetime = next(CronSim(_CRON, local, reverse=True))
+    return newest.date() - timedelta(days=1)
 
 
 Row = dict[str, Any]
 
-_BAD: tuple[Callable[[Row], None], ...] = (
+_SPOILERS: tuple[Callable[[Row], None], ...] = (
     lambda row: row.update(BARCODE=None),
     lambda row: row.update(OPERATOR="N/D"),
     lambda row: row.update(DATE_OTHER="31/02/2026"),
     lambda row: row.update(MTF_MTFID=float("inf")),
     lambda row: row.update(DATE_OTHER="0000-00-00"),
 )
-"""What old tables really hold: no key, text among numbers, dates that are none, a number that overflowed."""
+"""Values found in old tables: no key, text in a numeric column, dates that do not exist, an overflowed number."""
 
 
 def _fill(file: Path, rows: int, day: date) -> None:
-    """One transaction and no fsync: a demo that is cut short is made anew."""
+    """Fills the table in one transaction without fsync: an interrupted demo is created again."""
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=OFF")
         db.execute("PRAGMA synchronous=OFF")
@@ -200,21 +199,21 @@ def _fill(file: Path, rows: int, day: date) -> None:
 def _table_rows(rows: int, day: date) -> Iterator[tuple[Any, ...]]:
     make = partial(_row, random.Random(_SEED))  # noqa: S311 - the same rows each time
     bad = max(min(5, rows // 10), rows // 4000)
-    spoilt = {(i + 1) * rows // (bad + 1): _BAD[i % len(_BAD)] for i in range(bad)}
+    spoilt = {(i + 1) * rows // (bad + 1): _SPOILERS[i % len(_SPOILERS)] for i in range(bad)}
     yield tuple(_first_row(day).values())
     for number in range(1, rows):
         row = make(number, day, share=number / rows)
         if number in spoilt:
             spoilt[number](row)
         yield tuple(row.values())
-    for number in range(rows, rows + 40):  # not asked for: neighbouring days and a test
+    for number in range(rows, rows + 40):  # rows that the query excludes: neighbouring days and tests
         yield tuple(make(number, day - timedelta(days=1), share=0.9).values())
         yield tuple(make(number + 40, day + timedelta(days=1), share=0.1).values())
         yield tuple((make(number + 80, day, share=0.5) | {"TEST_FLAG": "S"}).values())
 
 
 def _first_row(day: date) -> Row:
-    """The parcel that the documentation follows."""
+    """Returns the row that the documentation follows."""
     return {
         "BARCODE": BARCODE,
         "TRKDATE": day.isoformat(),
@@ -236,10 +235,10 @@ def _first_row(day: date) -> Row:
 
 
 def _row(chance: random.Random, number: int, day: date, *, share: float) -> Row:
-    """One event of one parcel; `share` (0 to 1) is how much of the working day (05:00 to 22:00) has passed."""
+    """Returns one event of one parcel; `share` (0 to 1) is its time in the working day (05:00 to 22:00)."""
     pick = chance.random
     parcel = int(BARCODE) + 7 * number
-    if number % 50 == 0:  # an old series, whose barcodes begin with zeros
+    if number % 50 == 0:  # an old series with leading zeros
         parcel -= 570_000_000_000
     arrived = datetime(day.year, day.month, day.day, 5) + timedelta(hours=17 * share, milliseconds=int(pick() * 900))  # noqa: DTZ001 - the table has local times
     channel, sender = _CHANNELS[int(pick() * len(_CHANNELS))]
@@ -277,12 +276,12 @@ _EVENTS = (
 
 @dataclass(slots=True)
 class DemoReadBack:
-    """What a topic really holds, read by a client of its own, and one message of it."""
+    """What a topic holds, read by a separate client, and one of its messages."""
 
     count: int = 0
-    """Messages ever put on the topic, by its offsets."""
+    """Messages ever written to the topic, by its offsets."""
     read: int = 0
-    """Messages read; fewer than `count` where the mock broker has dropped the oldest (it keeps 5 MB a partition)."""
+    """Messages read; fewer than `count` if the mock broker dropped the oldest (it keeps 5 MB a partition)."""
     ids: set[str] = field(default_factory=set, repr=False)
     """The `message_id` of each message read."""
     key: str | None = None
@@ -291,21 +290,21 @@ class DemoReadBack:
 
     @property
     def duplicates(self) -> int:
-        """Messages read whose `message_id` came before."""
+        """Messages whose `message_id` was read before."""
         return self.read - len(self.ids)
 
 
 def read_back(bootstrap: str, topic: str, *, timeout_s: float) -> DemoReadBack:
-    """Reads a topic from its first message to the last one that is there now.
+    """Reads a topic from its first message to the last one at the time of the call.
 
     Args:
-        bootstrap: `host:port`, also of a mock broker of this process.
-        topic: Must be there.
-        timeout_s: For all of it.
+        bootstrap: `host:port`, also of a mock broker in this process.
+        topic: An existing topic.
+        timeout_s: For the whole read, in seconds.
 
     Raises:
-        TopicMissing: The topic is not there.
-        BrokerUnavailable: No broker answers, or not everything could be read in time.
+        TopicMissing: The topic does not exist.
+        BrokerUnavailable: No broker answers, or the time was too short.
     """
     from confluent_kafka import Consumer, KafkaException
 
@@ -350,14 +349,14 @@ def _read_all(consumer: Consumer, topic: str, deadline: float) -> DemoReadBack:
             if error := message.error():
                 raise KafkaException(error)
             part, offset = message.partition() or 0, message.offset() or 0
-            _look(seen, message)
+            _add(seen, message)
             if offset + 1 >= left.get(part, 0):
                 left.pop(part, None)
     return seen
 
 
 def _offsets(consumer: Consumer, topic: str, deadline: float) -> Iterator[tuple[int, int, int]]:
-    """Yields partition, first offset, and the offset after the last."""
+    """Yields partition, first offset and end offset."""
     from confluent_kafka import TopicPartition
 
     described = consumer.list_topics(topic, timeout=_left(deadline)).topics[topic]
@@ -374,7 +373,7 @@ def _assign(consumer: Consumer, topic: str, parts: dict[int, int]) -> None:
     consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in parts])
 
 
-def _look(seen: DemoReadBack, message: Message) -> None:
+def _add(seen: DemoReadBack, message: Message) -> None:
     seen.read += 1
     headers = dict(message.headers() or [])
     key = message.key()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from core.admin.doctor import examine, examine_cluster, examine_database
+from core.admin.doctor import examine
 from core.admin.health import health
+from core.admin.server_checks import Servers, check_cluster, check_database
 from core.errors import ConfigError
-from core.kafka import open_publisher
 from core.model.check_result import CheckResult
-from core.model.connection import Cluster
 from core.model.job import Job
 from core.notify.wiring import NotifyingWorkspace, mail_checks
 from core.records.opened import OpenWorkspace
 from core.run.planning import unusable_jobs
-from core.sources import open_source
 from core.workspace.jobs import load_jobs
 
 if TYPE_CHECKING:
-    from core.kafka.cluster_rights import ClusterRights
+    pass
 
 __all__ = ["diagnose", "diagnose_cluster", "diagnose_database", "workspace_health"]
 
@@ -28,22 +26,13 @@ __all__ = ["diagnose", "diagnose_cluster", "diagnose_database", "workspace_healt
 def diagnose(opened: NotifyingWorkspace, now: Callable[[], datetime]) -> Iterator[CheckResult]:
     """Yields what `doctor` finds, result by result."""
     jobs, _broken = load_jobs(opened.workspace)
-    yield from examine(
-        opened.workspace,
-        opened.settings,
-        opened.connections,
-        jobs,
-        open_source=open_source,
-        open_publisher=open_publisher,
-        ask_rights=_ask_rights,
-        now=now,
-    )
+    yield from examine(opened.workspace, opened.settings, opened.connections, jobs, Servers(now=now))
     yield from mail_checks(opened, now())
 
 
 def diagnose_database(opened: OpenWorkspace, name: str) -> Iterator[CheckResult]:
     """Yields what `doctor` finds about one database."""
-    return examine_database(opened.connections, name, open_source)
+    return check_database(opened.connections, name, Servers())
 
 
 def diagnose_cluster(opened: OpenWorkspace, name: str | None) -> Iterator[CheckResult]:
@@ -66,13 +55,7 @@ def diagnose_cluster(opened: OpenWorkspace, name: str | None) -> Iterator[CheckR
                 continue
             if same:
                 wanted.setdefault(job.kafka_config.topic or cluster.default_topic, job)
-    return examine_cluster(
-        cluster,
-        wanted,
-        open_publisher=open_publisher,
-        ask_rights=_ask_rights,
-        now=lambda: datetime.now(UTC),
-    )
+    return check_cluster(cluster, wanted, Servers())
 
 
 def workspace_health(opened: NotifyingWorkspace, now: datetime) -> Iterator[CheckResult]:
@@ -92,10 +75,3 @@ def workspace_health(opened: NotifyingWorkspace, now: datetime) -> Iterator[Chec
         now,
         opened.settings.PSTT_HEALTH_GRACE_S,
     )
-
-
-def _ask_rights(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
-    """Needs librdkafka, which not every machine has."""
-    from core.kafka.cluster_rights import cluster_rights
-
-    return cluster_rights(cluster, topics)

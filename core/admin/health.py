@@ -1,7 +1,7 @@
-"""The dead man's check: is the runner alive, and has each job succeeded as lately as its calendar says?
+"""The command `health`: whether the runner is alive, and whether each job has succeeded as its calendar requires.
 
-Exit code 1 where not, for the company's own monitoring: it also speaks when the runner, which tells everything else, is
-the one that is gone.
+It is made for external monitoring, which notices by its exit code also that the runner, which reports everything else,
+has stopped.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
-from core.records.outcomes import NEVER_STARTED, TICK, newest_due, slots_of
+from core.records.outcomes import latest_due
 
 __all__ = ["health"]
 
-MAIL_WAITS = timedelta(hours=1)
+MAIL_DELAY = timedelta(hours=1)
+"""A message that has waited longer is a warning."""
 
 
 def health(
@@ -29,22 +30,22 @@ def health(
     now: datetime,
     grace_s: float,
 ) -> Iterator[CheckResult]:
-    """One fact a line; contacts nothing.
+    """Yields the results of all checks, from the files and the ledger alone; contacts nothing.
 
     Args:
-        ledger: Heartbeat and runs.
-        outbox: Alerts.
-        jobs: All jobs whose files are right.
-        problems: What is wrong with the other files.
-        now: The clock.
-        grace_s: How long after its scheduled time, in seconds, a success may still come; a job's `timeout_s` where that
-            is longer.
+        ledger: Heartbeat, scheduled runs and runs.
+        outbox: Incidents and messages.
+        jobs: All jobs with a valid file.
+        problems: The problems of the other files.
+        now: The current time.
+        grace_s: How long after its scheduled time, in seconds, a success may still come; a job's `timeout_s` if that is
+            longer.
     """
     yield from _runner(ledger, now)
     for problem in problems:
         yield CheckResult("fail", "job file", problem, "python -m core check")
     for job in jobs:
-        if job.enabled and job.scheduling_mode != "manual":
+        if job.is_scheduled:
             yield _job(job, ledger, now, timedelta(seconds=max(grace_s, job.timeout_s or 0)))
     yield from _alerts(outbox, now)
 
@@ -70,22 +71,20 @@ def _runner(ledger: Ledger, now: datetime) -> Iterator[CheckResult]:
 
 def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResult:
     subject = f"job {job.slug}"
-    due = newest_due(job, ledger, now - grace, now)
-    if due is None:
+    latest = latest_due(job, ledger, now - grace, now)
+    if latest is None:
         return CheckResult("pass", subject, "was never due yet")
+    due, good, running = latest.due, latest.succeeded, latest.running
     when = f"{_local(due.scheduled_at, job)} {job.timezone}"
-    slots = slots_of(job, ledger, due.scheduled_at, now + TICK, now)
-    good = next((slot for slot in reversed(slots) if slot.has_succeeded), None)
     if good is not None:
         return CheckResult("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
-    running = next((run for run in ledger.history.newest(job.slug, 3) if run.state == "running"), None)
     if running is not None:
         return CheckResult("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
     if due.state == "waiting":
         return CheckResult(
             "warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}")
         )
-    why = f" ({due.reason or NEVER_STARTED})" if due.state == "missing" else ""
+    why = f" ({due.missing_reason})" if due.state == "missing" else ""
     last = ledger.history.last_succeeded(job.slug)
     before = f"the last success is that of {_local(last, job)}" if last else "it never succeeded"
     remedy = f"python -m core runs --job {job.slug}, then run or replay it"
@@ -97,12 +96,12 @@ def _local(moment: datetime, job: Job) -> str:
 
 
 def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
-    episodes = [episode for episode in outbox.open_episodes() if episode.state == "open"]
-    for episode in episodes:
+    incidents = [incident for incident in outbox.open_incidents() if incident.state == "open"]
+    for incident in incidents:
         yield CheckResult(
-            "warn", f"alert {episode.rule}", f"{episode.subject}: {episode.text}", "python -m core alerts"
+            "warn", f"alert {incident.rule}", f"{incident.subject}: {incident.text}", "python -m core alerts"
         )
-    if not episodes:
+    if not incidents:
         yield CheckResult("pass", "alerts", "none is open")
     for entry in outbox.given_up_since(now - timedelta(days=1)):
         whom = ", ".join(entry.recipients) or entry.channel
@@ -112,7 +111,7 @@ def _alerts(outbox: Outbox, now: datetime) -> Iterator[CheckResult]:
             f'"{entry.subject}" did not reach {whom}: {entry.last_error}',
             "python -m core alerts test",
         )
-    late = [entry for entry in outbox.waiting() if now - entry.created_at > MAIL_WAITS]
+    late = [entry for entry in outbox.waiting() if now - entry.created_at > MAIL_DELAY]
     if late:
         text = f"{len(late)} messages wait for more than an hour: {late[-1].last_error or 'no runner delivers them'}"
         yield CheckResult("warn", "outbox", text, "python -m core alerts test says what is wrong")

@@ -1,4 +1,4 @@
-"""The newest lines of the log in `logs/`, read from its end: of one run, or of everything."""
+"""Reads the newest lines of the log in `logs/` from its end, of one run, of one job or of everything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LogLine", "newest_lines"]
 
 BLOCK_BYTES = 256 * 1024
 READ_BYTES = 64_000_000
-"""How far back is looked at most: a whole file and some of the one before it, 0.3 s."""
+"""Most bytes read from the end, which takes 0.3 s."""
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -33,15 +33,15 @@ class LogLine:
 def newest_lines(
     folder: Path, *, run: str = "", job: str = "", level: str = "DEBUG", since: datetime | None = None, limit: int = 500
 ) -> list[LogLine]:
-    """The newest lines, oldest first; those of earlier days as well, 64 MB back at most.
+    """Returns the newest lines, oldest first, also of earlier days; reads at most 64 MB back.
 
     Args:
         folder: The workspace's `logs/`.
-        run: Only this run's; empty: all.
-        job: Only this job's; empty: all.
-        level: The lowest level that is given.
-        since: Nothing before it; ends the reading early.
-        limit: Lines at most.
+        run: Lines of this run; empty: of all.
+        job: Lines of this job; empty: of all.
+        level: The lowest level to return.
+        since: The earliest time; reading stops there.
+        limit: Most lines to return.
 
     Raises:
         StorageFailed: A log file cannot be read.
@@ -72,7 +72,7 @@ def newest_lines(
 
 
 def _backwards(folder: Path) -> Iterator[bytes]:
-    """Lines of all log files, the newest first."""
+    """Yields the lines of all log files, newest first."""
     files = sorted(folder.glob("pstt*.log"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     left = READ_BYTES
     for file in files:
@@ -91,7 +91,7 @@ def _backwards(folder: Path) -> Iterator[bytes]:
 
 
 def _parsed(raw: bytes) -> LogLine | None:
-    """None for what is no line of ours, such as a half one at a crash."""
+    """Returns None for a line that is not JSON of ours, such as one cut off by a crash."""
     try:
         entry: Mapping[str, Any] = json.loads(raw)
         return LogLine(

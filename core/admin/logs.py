@@ -1,4 +1,4 @@
-"""Logs: JSON lines in `logs/` for machines, one human line on the terminal for people; both through loguru."""
+"""Logging through loguru: JSON lines in the files of `logs/`, readable lines on the terminal."""
 
 from __future__ import annotations
 
@@ -10,31 +10,40 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from loguru import logger
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
 __all__ = ["start_logging"]
 
-_NEVER = (("apprise", "CRITICAL"), ("urllib3", "WARNING"), ("psycopg", "ERROR"))
-"""The first two log addresses that hold a token, such as that of a Teams channel; the last that a silent server could not
-be asked to stop, which the run's verdict says."""
+LOWEST_LEVELS = (
+    ("kafka", "WARNING"),
+    ("sqlalchemy", "WARNING"),
+    ("asyncio", "WARNING"),
+    ("pstt", "DEBUG"),
+    # These two log URLs that contain a token, such as that of a Teams channel.
+    ("apprise", "CRITICAL"),
+    ("urllib3", "WARNING"),
+    # It warns that a server which does not answer cannot be asked to cancel; the run's verdict reports that.
+    ("psycopg", "ERROR"),
+)
+"""Logger of a library → the lowest level that is kept."""
 
 
 def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) -> str | None:
-    """Sends everything that is logged to the file of the day in `folder` and warnings to stderr.
+    """Writes the log to the file of the day in `folder`, and warnings to stderr.
 
-    A folder that cannot be written is no reason to send nothing: the terminal then gets the log alone.
+    A folder that is not writable stops no run: the log then goes to the terminal only.
 
     Args:
-        folder: The workspace's `logs/`; None: only the terminal.
+        folder: The workspace's `logs/`; None: the terminal only.
         level: Lowest level that is kept: DEBUG, INFO, WARNING, ERROR.
-        retention_days: Days a file is kept after its last line.
+        retention_days: Days that a file is kept after its last line.
 
     Returns:
-        Why there is no log file; None where there is one.
+        Why there is no log file; None if there is one.
     """
-    from loguru import logger
-
     logger.remove()
     logger.configure(extra={"job": "", "run": "", "batch": ""})
     logger.add(
@@ -45,13 +54,7 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
         colorize=sys.stderr.isatty(),
     )
     logging.basicConfig(handlers=[_ToLoguru()], level=0, force=True)
-    for name, lowest in (
-        ("kafka", "WARNING"),
-        ("sqlalchemy", "WARNING"),
-        ("asyncio", "WARNING"),
-        ("pstt", "DEBUG"),
-        *_NEVER,
-    ):
+    for name, lowest in LOWEST_LEVELS:
         logging.getLogger(name).setLevel(lowest)
     if folder is None:
         return None
@@ -61,7 +64,7 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
             _DailyFile(folder, retention_days),
             level=level,
             format=_json_line,
-            # A message of ours never holds a row's value; loguru's diagnose would print local variables.
+            # Our messages never contain values of rows; `diagnose` would print local variables.
             diagnose=False,
             backtrace=False,
         )
@@ -71,11 +74,11 @@ def start_logging(folder: Path | None, *, level: str, retention_days: int = 30) 
 
 
 class _DailyFile:
-    """One file a day, kept for some days. A disk that is full takes the log away, and nothing else.
+    """A sink of loguru: one file a day, deleted after some days. A full disk stops the log and nothing else.
 
-    Its day is in its name, so that no file is ever renamed: runner, page and runs write into one at once, and Windows
-    renames none that another process holds open. Loguru's own file cannot do that, and prints a traceback for each
-    line that a full disk refuses.
+    The day is in the file's name, so that no file is renamed: runner, page and runs write to it at the same time, and
+    Windows does not rename a file that another process has open. Loguru's own file sink renames, and prints a traceback
+    for each line that cannot be written.
     """
 
     def __init__(self, folder: Path, retention_days: int) -> None:
@@ -83,18 +86,18 @@ class _DailyFile:
         self._retention_days = retention_days
         self._day: date | None = None
         self._stream: TextIO | None = None
-        self._told = False
+        self._has_failed = False
         self._open(datetime.now().astimezone())
 
     def write(self, message: Message) -> None:
-        """Writes a line, or says once that it cannot."""
+        """Writes a line. Reports the first failure on stderr and ignores the following ones."""
         try:
             now = message.record["time"]
             stream = self._stream if now.date() == self._day else None
             (stream or self._open(now)).write(message)
         except OSError as error:
-            if not self._told:
-                self._told = True
+            if not self._has_failed:
+                self._has_failed = True
                 why = error.strerror or str(error)
                 print(f"! the log in {self._folder} cannot be written: {why}", file=sys.stderr)
 
@@ -111,7 +114,7 @@ class _DailyFile:
         self._stream = stream = (self._folder / f"pstt-{self._day}.log").open("a", encoding="utf-8", buffering=1)
         oldest = now.timestamp() - self._retention_days * 86_400
         for file in self._folder.glob("pstt*.log"):
-            with suppress(OSError):  # gone already, or held open
+            with suppress(OSError):  # deleted meanwhile, or open in another process
                 if file.stat().st_mtime < oldest:
                     file.unlink()
         return stream
@@ -127,7 +130,7 @@ def _human(record: Record) -> str:
 
 
 def _json_line(record: Record) -> str:
-    """Loguru formats what is returned once more, hence the detour over an extra field."""
+    """Returns a format string that names an extra field with the JSON: loguru formats what is returned here again."""
     entry: dict[str, Any] = {
         "time": record["time"].astimezone().isoformat(),
         "level": record["level"].name,
@@ -142,12 +145,10 @@ def _json_line(record: Record) -> str:
 
 
 class _ToLoguru(logging.Handler):
-    """What libraries log in the standard way goes to the same places."""
+    """Forwards records of the standard `logging` module to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from loguru import logger
-
         level = record.levelname if record.levelname in logging.getLevelNamesMapping() else record.levelno
-        # What a Kafka client says of itself is for the file; its causes are in our own errors.
+        # Messages of a Kafka client go to the file only; our own errors contain their causes.
         of_client = record.name.split(".")[0] == "kafka" or record.name == "pstt.kafka"
         logger.bind(of_client=of_client).opt(depth=6).log(level, "{}", record.getMessage())

@@ -1,7 +1,7 @@
-"""The runner, or the page, as a service of the machine: NSSM on Windows, a systemd unit on Linux.
+"""Installs the runner or the page as a service: NSSM on Windows, a systemd unit on Linux.
 
-What would be done is a list of steps, made without touching anything; `--dry-run` prints that list, and doing it runs
-the same list. NSSM is asked instead of the Windows API because it restarts, rotates output and sends Ctrl-C by itself.
+An action is planned as a list of steps without any effect. `--dry-run` prints the list, otherwise it is performed. NSSM
+is used instead of the Windows API because it restarts the service, rotates its output and sends Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from core.errors import ConfigError, RunFailed
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 
 __all__ = ["Action", "Call", "Service", "WriteFile", "perform", "status", "steps"]
 
@@ -25,7 +25,7 @@ Action = Literal["install", "uninstall", "start", "stop", "restart", "status"]
 System = Literal["windows", "linux"]
 
 STOP_RESERVE_S = 30
-"""What a service manager waits beyond PSTT_STOP_TIMEOUT_S before it kills: the verdict has to be written."""
+"""Time beyond PSTT_STOP_TIMEOUT_S before the service manager kills: the runner still writes the verdicts of its runs."""
 RESTART_AFTER_S = 10
 ROTATE_BYTES = 10 * 1024 * 1024
 UNITS = Path("/etc/systemd/system")
@@ -33,25 +33,25 @@ UNITS = Path("/etc/systemd/system")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A program that is run; `may_fail` where its failure means that there was nothing to do."""
+    """A program to run. `may_fail`: its failure means that there was nothing to do."""
 
     words: tuple[str, ...]
     may_fail: bool = False
 
     def shown(self, system: System) -> str:
-        """As one would type it."""
+        """Returns the command as typed in a shell."""
         return subprocess.list2cmdline(self.words) if system == "windows" else shlex.join(self.words)
 
 
 @dataclass(frozen=True, slots=True)
 class WriteFile:
-    """A file that is written whole."""
+    """A file to write."""
 
     path: PurePath
     text: str
 
     def shown(self, system: System) -> str:
-        """The path and what would stand there."""
+        """Returns the path and the content."""
         return f"write {self.path}:\n{self.text}"
 
 
@@ -60,15 +60,15 @@ Step = Call | WriteFile
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service and what it runs.
+    """One service and the program that it runs.
 
     Args:
-        workspace: Absolute.
-        python: The interpreter of the virtual environment, absolute.
+        workspace: Absolute path.
+        python: The interpreter of the virtual environment, absolute path.
         home: The folder that holds `core/` and `ui/`.
-        page: The page instead of the runner.
-        account: Whose rights it has; empty: the system's own account on Windows, root on Linux.
-        stop_timeout_s: PSTT_STOP_TIMEOUT_S.
+        page: Runs the page instead of the runner.
+        account: The account it runs under; empty: LocalSystem on Windows, root on Linux.
+        stop_timeout_s: PSTT_STOP_TIMEOUT_S, in seconds.
         given_name: Empty: `pstt-kafka`, or `pstt-kafka-page`.
     """
 
@@ -82,13 +82,13 @@ class Service:
 
     @classmethod
     def here(cls, workspace: Path, *, page: bool, account: str, stop_timeout_s: float, given_name: str) -> Service:
-        """The service that this very installation would be."""
+        """Returns the service of this installation."""
         home = Path(__file__).resolve().parents[2]
         return cls(workspace, Path(sys.executable), home, page, account, stop_timeout_s, given_name)
 
     @property
     def name(self) -> str:
-        """What the service manager calls it."""
+        """The name in the service manager."""
         return self.given_name or ("pstt-kafka-page" if self.page else "pstt-kafka")
 
     @property
@@ -100,25 +100,25 @@ class Service:
 
     @property
     def description(self) -> str:
-        """For lists of services."""
+        """Shown in lists of services."""
         return f"PSTT Kafka {'page' if self.page else 'runner'} of {self.workspace}"
 
     @property
     def kill_after_s(self) -> int:
-        """How long a stop may take until the manager kills."""
+        """Seconds that a stop may take before the service manager kills the process."""
         return int(self.stop_timeout_s) + STOP_RESERVE_S
 
 
 def this_system() -> System:
-    """Which service manager is asked."""
+    """Returns which service manager is used."""
     return "windows" if os.name == "nt" else "linux"
 
 
 def steps(action: Action, service: Service, *, system: System, nssm: str = "nssm") -> list[Step]:
-    """What has to be done, in order; touches nothing.
+    """Returns the steps of an action in order, without any effect.
 
     Raises:
-        ConfigError: The name cannot be a service's, or a path cannot stand in a unit.
+        ConfigError: The name is not valid for a service, or a path is not valid in a systemd unit.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", service.name):
         raise ConfigError(f"{service.name!r} is no name for a service", remedy="use letters, digits, - and _")
@@ -128,7 +128,7 @@ def steps(action: Action, service: Service, *, system: System, nssm: str = "nssm
 
 
 def _simple(action: Action, service: Service, system: System, nssm: str = "nssm") -> Call:
-    """start, stop, restart and status are one call."""
+    """Returns the call for start, stop, restart or status."""
     if system == "windows":
         return Call((nssm, action, service.name))
     return Call(("systemctl", "is-active" if action == "status" else action, f"{service.name}.service"))
@@ -156,7 +156,7 @@ def _nssm_install(service: Service) -> list[tuple[str, ...]]:
         ("AppRotateFiles", "1"),
         ("AppRotateOnline", "1"),
         ("AppRotateBytes", str(ROTATE_BYTES)),
-        # Only Ctrl-C, and time for the batch in hand; closing windows or threads would lose the verdict.
+        # Only Ctrl-C, then time for the batches in flight: NSSM's other ways to stop would lose the verdicts.
         ("AppStopMethodSkip", "6"),
         ("AppStopMethodConsole", str(service.kill_after_s * 1000)),
         ("AppExit", "Default", "Restart"),
@@ -185,10 +185,10 @@ def _systemd(action: Action, service: Service) -> list[Step]:
 
 
 def unit_text(service: Service) -> str:
-    """The unit: everything is read-only to the service but its workspace."""
+    """Returns the text of the systemd unit. The service may write only to its workspace."""
     command = " ".join(_unit_word(word) for word in service.command)
     user = f"User={service.account}\n" if service.account else ""
-    # 2 and 3: a wrong setting, or a runner that works already. Beginning anew would not mend it.
+    # Exit codes 2 and 3, a wrong setting or a second runner, are not fixed by a restart.
     return f"""[Unit]
 Description={service.description.replace("%", "%%")}
 After=network-online.target
@@ -202,7 +202,7 @@ Environment={_unit_word(f"PSTT_WORKSPACE={service.workspace}")} PYTHONUTF8=1 PYT
 Restart=on-failure
 RestartSec={RESTART_AFTER_S}
 RestartPreventExitStatus=2 3
-# Only the runner is told; it asks its runs to end and waits for them.
+# The signal goes to the runner only; it stops its runs and waits for them.
 KillMode=mixed
 KillSignal=SIGTERM
 TimeoutStopSec={service.kill_after_s}
@@ -234,7 +234,7 @@ WantedBy=multi-user.target
 
 
 def _unit_word(word: str) -> str:
-    """One argument of ExecStart, with what systemd would replace written twice."""
+    """Returns one argument of ExecStart, quoted; % and $ are doubled because systemd expands them."""
     _refuse_line_ends(word)
     word = word.replace("%", "%%").replace("$", "$$")
     if re.fullmatch(r"[\w@%+=:,./$-]+", word):
@@ -243,7 +243,7 @@ def _unit_word(word: str) -> str:
 
 
 def _unit_path(path: PurePath) -> str:
-    """A path of a unit: a blank would begin the next path, and % is a specifier."""
+    """Returns a path for a unit: a blank would begin the next path, and % is a specifier."""
     _refuse_line_ends(str(path))
     if re.search(r"[\s\"'\\]", str(path)):
         raise ConfigError(
@@ -258,16 +258,16 @@ def _refuse_line_ends(text: str) -> None:
 
 
 def perform(planned: list[Step], system: System) -> list[str]:
-    """Does the steps in order and stops at the first that fails; what the programs printed.
+    """Performs the steps in order, stops at the first that fails, and returns the output of the programs.
 
     Raises:
-        ConfigError: The service manager is not there.
-        RunFailed: A step was refused; says which, and the manager's own words.
+        ConfigError: The service manager is not installed.
+        RunFailed: A step failed; with the service manager's own message.
     """
     printed: list[str] = []
     for step in planned:
         if isinstance(step, WriteFile):
-            write_whole(Path(step.path), step.text)
+            write_atomically(Path(step.path), step.text)
             continue
         code, text = _call(step, system)
         if code and not step.may_fail:
@@ -283,7 +283,7 @@ def perform(planned: list[Step], system: System) -> list[str]:
 
 
 def status(service: Service, *, system: System, nssm: str = "nssm") -> tuple[bool, str]:
-    """Whether it runs, and the manager's word for its state."""
+    """Returns whether the service runs, and its state as the service manager names it."""
     _, text = _call(_simple("status", service, system, nssm), system)
     return text.strip() in ("active", "SERVICE_RUNNING"), text or "unknown"
 
@@ -297,11 +297,11 @@ def _call(call: Call, system: System) -> tuple[int, str]:
             if system == "windows"
             else "this Linux has no systemd; start python -m core runner by its own service manager",
         )
-    # No time-out: the manager bounds a stop by `kill_after_s` itself.
+    # No timeout: the service manager limits a stop to `kill_after_s`.
     done = subprocess.run([program, *call.words[1:]], capture_output=True, check=False)  # noqa: S603 - no shell
     return done.returncode, _text(done.stdout + done.stderr)
 
 
 def _text(output: bytes) -> str:
-    """NSSM writes UTF-16 into a pipe, everything else the console's own encoding."""
+    """Decodes the output of a program. NSSM writes UTF-16 into a pipe, the others the console's encoding."""
     return output.replace(b"\0", b"").decode(sys.getdefaultencoding(), "replace").strip()

@@ -18,7 +18,7 @@ from core.errors import ConfigError
 from core.notify.rules import default_document
 from core.notify.wiring import send_test_mail
 from core.records.rights import local_caller
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
 
 __all__ = ["app"]
@@ -37,7 +37,7 @@ def alerts(context: typer.Context, workspace: WorkspaceOption = None, as_json: J
     if context.invoked_subcommand is not None:
         return
     with App.open(workspace) as opened:
-        found = opened.outbox.open_episodes(), opened.outbox.waiting(), opened.outbox.newest(10)
+        found = opened.outbox.open_incidents(), opened.outbox.waiting(), opened.outbox.newest(10)
         timezone = opened.timezone
     print_json(alert_document(*found)) if as_json else print_lines(alert_lines(*found, timezone))
 
@@ -62,5 +62,5 @@ def alerts_init(workspace: WorkspaceOption = None, as_json: JsonOption = False) 
     file = Workspace.find(workspace, os.environ).alerts_file
     if file.exists():
         raise ConfigError(f"{file.name} is there already", remedy="edit it, or move it away first")
-    write_whole(file, default_document())
+    write_atomically(file, default_document())
     print_answer({"file": str(file), "answer": f"{file} is written: edit it, then python -m core check"}, as_json)

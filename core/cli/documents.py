@@ -14,13 +14,14 @@ from core.model.run import Reject, Run, Verification
 from core.run.preview import file_rows
 
 if TYPE_CHECKING:
-    from core.admin.check import Problem
+    from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
-    from core.files.parity import Parity
+    from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
     from core.model.query import Query
     from core.model.run import Plan
-    from core.notify.outbox import Incident, OutboxMessage
+    from core.notify.delivery import OutboxMessage
+    from core.notify.incidents import Incident
     from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
@@ -226,7 +227,7 @@ def _message_document(message: OutboxMessage) -> dict[str, Any]:
     }
 
 
-def parity_document(found: Parity, most: int = 1_000) -> dict[str, Any]:
+def parity_document(found: ParityResult, most: int = 1_000) -> dict[str, Any]:
     """Returns a comparison with a file, with its first `most` differences."""
     document = {"equal": found.is_equal, "rows": found.rows, "different_rows": found.different_rows} | asdict(found)
     return document | {"differences": document["differences"][:most]}
@@ -268,7 +269,7 @@ def backfill_document(job: str, made: Backfilled) -> dict[str, Any]:
     }
 
 
-def problems_document(problems: Sequence[Problem]) -> dict[str, Any]:
+def problems_document(problems: Sequence[Finding]) -> dict[str, Any]:
     """Returns the problems of a workspace's files; `ok` if none of them is an error."""
     return {
         "ok": not any(problem.severity == "error" for problem in problems),

@@ -24,7 +24,7 @@ from core.cli.render import (
     whole_run_lines,
 )
 from core.files.rejects_csv import write_rejects
-from core.notify.daily_report import receipt_document
+from core.notify.daily_report import daily_report_document
 from core.notify.wiring import daily_report
 from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
@@ -122,7 +122,7 @@ def receipt(
     """Reports what was scheduled on a day and what arrived, by topic and job, in words for every reader."""
     with App.open(workspace) as opened:
         made = daily_report(opened, day_of("--day", day) if day else None, now())
-    print_json(receipt_document(made)) if as_json else print_lines(receipt_lines(made))
+    print_json(daily_report_document(made)) if as_json else print_lines(receipt_lines(made))
     raise typer.Exit(0 if made.is_green else 1)
 
 

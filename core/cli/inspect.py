@@ -17,8 +17,8 @@ from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
 from core.model.check_result import CheckResult
-from core.workspace.identity import answer as keep_answer
-from core.workspace.identity import doubt, read_identity
+from core.workspace.identity import identity_problem, read_identity
+from core.workspace.identity import resolve_identity as keep_answer
 from core.workspace.paths import Workspace
 from core.workspace.settings import load_settings
 
@@ -63,7 +63,7 @@ def config(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
 @app.command()
 def identity(
-    answer: Annotated[
+    resolve_identity: Annotated[
         Literal["moved", "copied"] | None,
         typer.Argument(help="moved: it is the same workspace in another place. copied: it is another one from now on."),
     ] = None,
@@ -72,9 +72,9 @@ def identity(
 ) -> None:
     """Shows the identity under which runs of exactly_once send, or records where this workspace came from."""
     place = Workspace.find(workspace, os.environ)
-    if answer:
-        keep_answer(place, answer, now())
-    known, question = read_identity(place), doubt(place)
+    if resolve_identity:
+        keep_answer(place, resolve_identity, now())
+    known, question = read_identity(place), identity_problem(place)
     if question:
         raise question
     made = f"{known.id}, at {known.place}" if known else "none yet: the first run of exactly_once makes it"

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 from core.clock import iso_utc
 from core.model.run import Reject, Run, Verification
 from core.model.verdict import headline
-from core.notify.daily_report import receipt_notice
+from core.notify.daily_report import daily_report_notification
 from core.run.preview import file_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from core.admin.check import Problem
+    from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
     from core.errors import ConfigError
-    from core.files.parity import Parity
+    from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
     from core.model.job import Job
     from core.model.query import Query
     from core.model.run import Plan
-    from core.notify.daily_report import Receipt
-    from core.notify.outbox import Incident, OutboxMessage
-    from core.notify.smtp import DeliveryResult
+    from core.notify.daily_report import DailyReport
+    from core.notify.delivery import DeliveryResult, OutboxMessage
+    from core.notify.incidents import Incident
     from core.records.accounts import AccessToken, User
     from core.records.metrics import SyncResult
     from core.records.scheduled_runs import ScheduledRun
@@ -437,7 +437,7 @@ def _one_line(text: str, most: int) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[str]:
+def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> list[str]:
     """Returns whether a job and a file have the same rows, the counts, and the first differences."""
     if found.is_equal:
         lines = [f"✔ equal: {_count(found.rows, 'row')}, {_count(len(found.columns), 'column')}"]
@@ -468,8 +468,8 @@ def parity_lines(found: Parity, file: str, plan: Plan, most: int = 10) -> list[s
         what = f"{difference.column}: job {difference.ours!r}, file {difference.theirs!r}"
         note = f"   ({difference.note})" if difference.note else ""
         lines.append(f"  {difference.key}   {what + note if difference.kind == 'cell' else difference.note}")
-    if found.told > most:
-        lines.append(f"  … --csv FILE writes all {found.told:,}")
+    if found.difference_count > most:
+        lines.append(f"  … --csv FILE writes all {found.difference_count:,}")
     return lines
 
 
@@ -478,7 +478,7 @@ def _by_count(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def problem_lines(problems: Sequence[Problem], workspace: str) -> list[str]:
+def problem_lines(problems: Sequence[Finding], workspace: str) -> list[str]:
     """Returns each problem of a workspace's files with its remedy, then how many there are."""
     lines = []
     for problem in problems:
@@ -523,9 +523,9 @@ def rebuilt_lines(made: SyncResult) -> list[str]:
     return [first, *(f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
 
 
-def receipt_lines(made: Receipt) -> list[str]:
+def receipt_lines(made: DailyReport) -> list[str]:
     """Returns the text of a day's report, without the mail's closing lines."""
-    notice = receipt_notice(made)
+    notice = daily_report_notification(made)
     return [notice.subject_line, "", *notice.text.splitlines()[:-3]]
 
 

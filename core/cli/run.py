@@ -35,7 +35,7 @@ from core.cli.render import (
     run_lines,
 )
 from core.errors import ConfigError
-from core.files.parity import compare, differences_into
+from core.files.parity import compare, write_differences
 from core.files.reader import FileOptions
 from core.model.run import Plan, Run
 from core.model.verdict import exit_code
@@ -180,8 +180,8 @@ def parity(
         )
         keys = [name.strip() for name in key.split(",")] if key else None
         options = FileOptions(separator, encoding, decimal, sheet)
-        with differences_into(csv) if csv else nullcontext() as write, open_reading(opened, plan) as reading:
-            found = compare(chosen, plan, reading, file, keys=keys, options=options, tell=write)
+        with write_differences(csv) if csv else nullcontext() as write, open_reading(opened, plan) as reading:
+            found = compare(chosen, plan, reading, file, keys=keys, options=options, on_difference=write)
     print_json(parity_document(found, limit)) if as_json else print_lines(parity_lines(found, file.name, plan, limit))
     raise typer.Exit(0 if found.is_equal else 1)
 

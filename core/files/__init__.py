@@ -1,3 +1,3 @@
-"""Excel and CSV files: written, read, and compared with messages."""
+"""Excel and CSV files: writes them, reads them, and compares them with messages."""
 
 __all__: list[str] = []

@@ -1,18 +1,18 @@
-"""Whether two cells say the same, one of a message and one of a spreadsheet that keeps less than a message.
+"""Compares a cell of a message with a cell of a spreadsheet, which stores less than a message.
 
-The column's form decides how a cell is read, on both sides alike:
+The column's form decides how the cells of both sides are read:
 
-- number: exact value; `1.50`, `1,5`, `1.234,50` and `1,50 ` are read as people write them.
-- float: 15 significant digits, which is what a spreadsheet shows.
-- moment (dates too): the point in time, to the millisecond in Excel; a serial number is the date that Excel shows for it;
-  where only one side has an offset, the clock on the wall counts.
+- number: the exact value; `1.50`, `1,5`, `1.234,50` and `1,50 ` are all read.
+- float: 15 significant digits, as a spreadsheet shows them.
+- moment (also dates): the point in time, to the millisecond in Excel; a serial number is the date that Excel shows for
+  it; if only one side has an offset, local times are compared.
 - time: as a moment.
 - boolean (true/false, 1/0, vero/falso), JSON (by value).
-- value (SQLite, where the column has no type): a number where the message has one, else text.
-- text: as it is, but for blanks at its end, line ends, and the `'` that keeps a formula from running. A number in its
-  place is its digits.
+- value (SQLite columns without a type): a number if the message has one, else text.
+- text: as it is, except for blanks at its end, line ends, and the `'` before a formula. A number on the other side is
+  compared by its digits.
 
-Nothing and an empty text are the same: a file cannot tell them apart.
+NULL and an empty text are equal: a file cannot distinguish them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Literal
 
-from core.files.writer import Double
+from core.files.writer import DoubleText
 from core.message.column_types import COLUMN_TYPES, CellForm
 from core.model.source import Column
 
-__all__ = ["CellComparison", "forms_of", "without_zeros"]
+__all__ = ["CellComparison", "forms_of", "without_leading_zeros"]
 
 EPOCH = datetime(1899, 12, 30)  # noqa: DTZ001 - Excel's days have no zone
-LAST_SERIAL = 2_958_466
-"""The day after 31 December 9999."""
-MOMENTS = (
+END_OF_SERIALS = 2_958_466
+"""Serial number of the day after 31 December 9999."""
+DATE_FORMATS = (
     "%d/%m/%Y",
     "%d/%m/%Y %H:%M",
     "%d/%m/%Y %H:%M:%S",
@@ -45,19 +45,19 @@ MOMENTS = (
     "%Y/%m/%d",
     "%Y/%m/%d %H:%M:%S",
 )
-"""As spreadsheets of Europe write them, after ISO 8601."""
+"""Formats of European spreadsheets, tried after ISO 8601."""
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _SERIAL = re.compile(r"\d{1,7}(?:\.\d+)?", re.ASCII)
 _GROUPED = {
     ",": re.compile(r"[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?"),
     ".": re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?"),
 }
-_GUARDED = re.compile(r"'[=+\-@\t\r]")
+_ESCAPED_FORMULA = re.compile(r"'[=+\-@\t\r]")
 _BOOLEANS = {"true": "true", "1": "true", "vero": "true", "false": "false", "0": "false", "falso": "false"}
 
 
 def forms_of(columns: Sequence[Column], types: Mapping[str, str], wanted: Sequence[str]) -> list[CellForm]:
-    """The form of each wanted column (lower-case), by its kind or what the job says under `types`."""
+    """Returns the form of each wanted column (lower-case): by the job's `types`, else by the column's kind."""
     overrides = {name.lower(): kind for name, kind in types.items()}
     kinds = {column.name.lower(): overrides.get(column.name.lower(), column.kind) for column in columns}
     return [_form_of(kinds[name]) for name in wanted]
@@ -69,18 +69,18 @@ def _form_of(kind: str) -> CellForm:
     return COLUMN_TYPES[kind].form if kind in COLUMN_TYPES else "text"
 
 
-def without_zeros(text: str) -> str:
-    """Digits without zeros in front."""
+def without_leading_zeros(text: str) -> str:
+    """Removes leading zeros from a text of digits; any other text stays as it is."""
     return text.lstrip("0") or "0" if text.isdigit() else text
 
 
 class CellComparison:
-    """How the cells of one file are read.
+    """Compares cells of messages with cells of one file.
 
     Args:
-        kind: Excel keeps numbers as doubles and moments to the millisecond.
-        decimal: The sign before the fraction in a CSV; None: told from each number.
-        moments: More formats of strftime in which dates may stand.
+        kind: Excel stores numbers as doubles and moments to the millisecond.
+        decimal: The decimal separator of a CSV; None: recognised in each number.
+        moments: Further strftime formats of dates; empty ones are ignored.
     """
 
     ZEROS_LOST: ClassVar[str] = "leading zeros lost in the file"
@@ -88,11 +88,11 @@ class CellComparison:
     def __init__(self, kind: Literal["excel", "csv"], decimal: str | None = None, moments: Sequence[str] = ()) -> None:
         self.kind = kind
         self.decimal = decimal
-        self._moments = (*filter(None, moments), *MOMENTS)
-        self._good_format = MOMENTS[0]
+        self._moments = (*filter(None, moments), *DATE_FORMATS)
+        self._good_format = DATE_FORMATS[0]
 
-    def text_of(self, form: CellForm) -> Callable[[Any], str]:
-        """What brings a cell of that form to its one text; what is not of the form stays as it is."""
+    def normalizer(self, form: CellForm) -> Callable[[Any], str]:
+        """Returns the function that converts a cell of this form to its normal text. A cell of another form stays as it is."""
         return {
             "number": self._number,
             "float": self._float,
@@ -104,37 +104,42 @@ class CellComparison:
             "value": self._any,
         }[form]
 
-    def says_the_same(self, form: CellForm, ours: str, theirs: str) -> bool:
-        """Whether two texts of `text_of` that are not equal say the same all the same."""
+    def are_equal(self, form: CellForm, ours: str, theirs: str) -> bool:
+        """Whether two normal texts mean the same, also if they are written differently."""
         if ours == theirs:
             return True
         if form == "moment":
             return self._same_moment(ours, theirs)
         if form == "time":
             return self._same_moment(f"{EPOCH:%Y-%m-%d}T{ours}", f"{EPOCH:%Y-%m-%d}T{theirs}")
-        if form == "value" and not _has_zeros(ours) and _NUMBER.fullmatch(ours):
+        if form == "value" and not _has_leading_zeros(ours) and _NUMBER.fullmatch(ours):
             return self._float(self._with_point(theirs)) == self._float(ours)
-        if form == "text" and self.kind == "excel" and not _has_zeros(ours):
-            # Excel made a number of it: 12.0 is shown as 12.
+        if form == "text" and self.kind == "excel" and not _has_leading_zeros(ours):
+            # Excel has made a number of it: 12.0 is shown as 12.
             return bool(_NUMBER.fullmatch(ours) and _NUMBER.fullmatch(theirs)) and Decimal(ours) == Decimal(theirs)
         return False
 
-    def what_was_lost(self, form: CellForm, ours: str, theirs: str) -> str:
-        """What the file kept less of; empty where it simply says something else."""
-        if form == "text" and _has_zeros(ours) and theirs.isdigit() and without_zeros(ours) == without_zeros(theirs):
+    def loss(self, form: CellForm, ours: str, theirs: str) -> str:
+        """Returns what the file has lost of a differing cell; empty if it has another value."""
+        if (
+            form == "text"
+            and _has_leading_zeros(ours)
+            and theirs.isdigit()
+            and without_leading_zeros(ours) == without_leading_zeros(theirs)
+        ):
             return self.ZEROS_LOST
         if form == "number" and _NUMBER.fullmatch(ours) and _NUMBER.fullmatch(theirs):
             digits = len(Decimal(theirs).normalize().as_tuple().digits)
             if digits < len(Decimal(ours).as_tuple().digits) and _rounded(ours, digits) == Decimal(theirs):
                 return f"rounded to {digits} digits in the file"
         if form == "moment":
-            return _cut(ours, theirs)
+            return _lost_precision(ours, theirs)
         if form == "text" and ours.casefold() == theirs.casefold():
             return "only capitals differ"
         return "only blanks differ" if form == "text" and "".join(ours.split()) == "".join(theirs.split()) else ""
 
     def shown(self, form: CellForm, text: str) -> str | None:
-        """The text for people."""
+        """The text in reports."""
         return (text.removesuffix("T00:00:00.000000") if form == "moment" else text) or None
 
     def _number(self, cell: Any) -> str:
@@ -146,7 +151,7 @@ class CellComparison:
         return f"{float(number):.15g}" if number is not None else self._text(cell)
 
     def _any(self, cell: Any) -> str:
-        return self._float(cell) if isinstance(cell, Double) else self._text(cell)
+        return self._float(cell) if isinstance(cell, DoubleText) else self._text(cell)
 
     def _value(self, cell: Any) -> Decimal | None:
         if isinstance(cell, str):
@@ -165,7 +170,7 @@ class CellComparison:
         return number if number.is_finite() else None
 
     def _with_point(self, text: str) -> str:
-        """`1.234,50` → `1234.50`. Where the sign before the fraction is not given: it is the last of `.` and `,`."""
+        """`1.234,50` → `1234.50`. If the decimal separator is not given, it is the last of `.` and `,`."""
         decimal = self.decimal or ("," if text.rfind(",") > text.rfind(".") else ".")
         other = "." if decimal == "," else ","
         if other in text:
@@ -191,7 +196,7 @@ class CellComparison:
     def _parsed(self, text: str) -> datetime | None:
         if not text:
             return None
-        # One file writes its dates in one way: what fitted last fits next.
+        # A file has its dates in one format: the one that matched last is tried first.
         for form in (None, self._good_format, *self._moments):
             try:
                 moment = datetime.fromisoformat(text) if form is None else datetime.strptime(text, form)  # noqa: DTZ007
@@ -208,7 +213,7 @@ class CellComparison:
             return False
         if (our.tzinfo is None) != (their.tzinfo is None):
             our, their = our.replace(tzinfo=None), their.replace(tzinfo=None)
-        # Half a millisecond of rounding, and the last bits of a double.
+        # Half a millisecond of rounding, plus the last bits of a double.
         return abs(our - their) <= timedelta(milliseconds=1 if self.kind == "excel" else 0)
 
     def _time(self, cell: Any) -> str:
@@ -230,7 +235,7 @@ class CellComparison:
 
     def _json(self, cell: Any) -> str:
         number = None if isinstance(cell, bool) else self._value(cell)
-        if number is not None:  # in a file it stands as numbers do, with a comma or rounded
+        if number is not None:  # a file has it as a number, perhaps with a comma or rounded
             return _plain(number)
         text = self._text(cell)
         try:
@@ -243,7 +248,7 @@ class CellComparison:
         if cell is None:
             return ""
         if isinstance(cell, str):
-            text = cell[1:] if cell[:1] == "'" and _GUARDED.match(cell) else cell
+            text = cell[1:] if cell[:1] == "'" and _ESCAPED_FORMULA.match(cell) else cell
             return text.replace("\r\n", "\n").rstrip(" ") if "\r" in text or text[-1:] == " " else str(text)
         if isinstance(cell, bool):
             return "true" if cell else "false"
@@ -255,22 +260,22 @@ class CellComparison:
 
 
 def _plain(number: Decimal) -> str:
-    """All digits and no exponent; `12.50` and `12.5` alike."""
+    """All digits without an exponent and without trailing zeros of the fraction."""
     text = format(number, "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in ("-0", "") else text
 
 
 def _of_serial(serial: float) -> datetime | None:
-    if not 0 < serial < LAST_SERIAL:
+    if not 0 < serial < END_OF_SERIALS:
         return None
     try:
         return EPOCH + timedelta(milliseconds=round(serial * 86_400_000))
-    except OverflowError:  # the last millisecond of 9999 is rounded up
+    except OverflowError:  # the last millisecond of 9999 rounds up
         return None
 
 
-def _has_zeros(text: str) -> bool:
+def _has_leading_zeros(text: str) -> bool:
     return len(text) > 1 and text[0] == "0" and text.isdigit()
 
 
@@ -278,8 +283,8 @@ def _rounded(text: str, digits: int) -> Decimal:
     return Decimal(f"{Decimal(text):.{max(digits - 1, 0)}e}")
 
 
-def _cut(ours: str, theirs: str) -> str:
-    """Whether the file has the moment without its end."""
+def _lost_precision(ours: str, theirs: str) -> str:
+    """Which part of the moment the file has cut off; empty if none."""
     for length, unit in ((10, "day"), (16, "minute"), (19, "second"), (23, "millisecond")):
         if ours[:length] == theirs[:length] and theirs == f"{theirs[:length]}{'T00:00:00.000000'[length - 10 :]}":
             return f"only to the {unit} in the file"

@@ -1,4 +1,4 @@
-"""The names of Excel and CSV files and of their columns: templates replaced, fit for Windows, never outside `exports/`."""
+"""Names of Excel and CSV files and of their columns: templates replaced, valid on Windows, never outside `exports/`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT = "{query}_{connection}_{date:%Y%m%d}"
 SUFFIXES: Mapping[str, tuple[str, ...]] = {"excel": (".xlsx",), "csv": (".csv", ".txt", ".tsv")}
 OWN_FOLDER = "exports/"
 MOST_BYTES = 200
-"""Of one name: file systems hold 255, and the unfinished file has a longer one."""
+"""Longest name of a file or folder: file systems allow 255, and the unfinished file has a longer name."""
 TIMES = ("date", "month_start", "now")
 _TEMPLATE = re.compile(r"\{[^{}]*\}")
 _PARAMETER = re.compile(r"\{\s*param\s*:\s*(\w+)\s*\}")
@@ -31,11 +31,11 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lp
 
 
 def output_name(job: Job, values: Mapping[str, str], scheduled_at: datetime, environment: str = "") -> str:
-    """The file's name below `exports/`, with slashes.
+    """Returns the file's name below `exports/`, with slashes.
 
-    `{query}`, `{connection}`, `{job}`, `{environment}` and each parameter (`{DATA}` or `{param:DATA}`) stand for their text
-    beside the templates of `core.calendar.templates`. What no file name may hold is an error where it stands in `output`, and
-    becomes `_` where it comes out of a template, so that no value leads to another folder.
+    `{query}`, `{connection}`, `{job}`, `{environment}` and each parameter (`{DATA}` or `{param:DATA}`) are replaced, and
+    the templates of `core.calendar.templates`. A character that is not allowed in file names is an error in `output`
+    itself and becomes `_` in a replaced value, so that no value leads to another folder.
 
     Args:
         job: Its `output`; None: `{query}_{connection}_{date:%Y%m%d}`.
@@ -70,10 +70,10 @@ def output_name(job: Job, values: Mapping[str, str], scheduled_at: datetime, env
 
 
 def distinct_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
-    """The columns of a result, each with a name of its own.
+    """Returns the columns of a result with distinct names.
 
-    A file, unlike a message, has always been able to hold a column without a name, or two of one name, as in
-    `SELECT a.*, b.*`; they become `column_3` and `NAME_2`.
+    A file, unlike a message, may have a column without a name, or two with the same name, as in `SELECT a.*, b.*`; they
+    become `column_3` and `NAME_2`.
     """
     taken: set[str] = set()
     found = []
@@ -88,7 +88,7 @@ def distinct_columns(columns: Sequence[Column]) -> tuple[Column, ...]:
 
 
 def _names(job: Job, values: Mapping[str, str], environment: str) -> dict[str, str]:
-    """What each template stands for; a parameter that is called as one of ours is reached by `{param:…}` alone."""
+    """Template → value. A parameter with the name of a built-in template is available as `{param:…}` only."""
     own = {"query": Path(job.query).stem, "connection": job.connection, "job": job.slug, "environment": environment}
     own = {name: _plain(value) for name, value in own.items()}
     parameters = {name.lower(): _plain(value) for name, value in values.items()}
@@ -107,7 +107,7 @@ def _parameter(found: re.Match[str], values: Mapping[str, str]) -> str:
 
 
 def _refuse(job: Job, given: str, part: str) -> None:
-    """What stands in the template itself has to be right as it is."""
+    """Raises ConfigError for a part of the template that is not a valid name."""
     if part in ("", ".", "..") or re.match("[A-Za-z]:", part):
         raise _error(
             f"{given!r} is not a file below {OWN_FOLDER}",
@@ -123,12 +123,12 @@ def _refuse(job: Job, given: str, part: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """A text without what no file name may hold."""
+    """Replaces characters that are not allowed in file names."""
     return _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).strip(" .") or "_"
 
 
 def _safe(text: str) -> str:
-    """A name that every file system takes, and that is not hidden."""
+    """Returns a name that is valid on every file system and not hidden."""
     name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", text)).strip(" ").rstrip(" .")
     return f"_{name}" if name[:1] in ("", ".") or _RESERVED.fullmatch(name) else name
 

@@ -1,4 +1,4 @@
-"""An Excel or CSV file that was made earlier, row by row: its header found, its dialect told from the file itself."""
+"""Reads an existing Excel or CSV file row by row; finds its header and recognises its dialect."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from core.errors import ConfigError
 __all__ = ["FileOptions", "Table", "column_name", "open_table"]
 
 HEADER_ROWS = 20
-"""A header is looked for in so many rows: titles and empty lines may stand above it."""
+"""The header is searched in so many rows: titles and empty lines may precede it."""
 EXCEL = (".xlsx", ".xlsm")
 CSV = (".csv", ".txt", ".tsv")
 SEPARATORS = (";", ",", "\t", "|")
 FALLBACK_ENCODING = "cp1252"
-"""What Excel on a western Windows saves; it is taken where the bytes are no UTF-8."""
+"""The encoding of Excel on a western Windows, assumed if the bytes are not UTF-8."""
 MOST_CHARACTERS = 100_000_000
-"""Of one cell of a CSV."""
-AT_ONCE_BYTES = 200_000_000
-"""A workbook of so many unpacked bytes (about 300,000 rows of 16 columns) takes some 400 MB when it is read at once."""
+"""Longest cell of a CSV."""
+MOST_BYTES_AT_ONCE = 200_000_000
+"""A workbook of so many unpacked bytes (about 300,000 rows of 16 columns) needs some 400 MB if it is read at once."""
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _ESCAPE = re.compile(r"_x((?![dD][89A-Fa-f])[0-9A-Fa-f]{4})_")
 
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """What a person knows better than the file tells; None: it is told from the file."""
+    """Options given by the user; None: recognised in the file."""
 
     separator: str | None = None
     encoding: str | None = None
     decimal: str | None = None
-    """The sign before the fraction in a CSV."""
+    """The decimal separator of a CSV."""
     sheet: str | None = None
-    """Excel: a sheet's name; None: the first, and those after it that have the same header."""
+    """Excel: the name of a sheet; None: the first one, and later ones with the same header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +52,30 @@ class Table:
 
     kind: Literal["excel", "csv"]
     names: tuple[str, ...]
-    """As `column_name` makes them; empty where the header has none."""
+    """As `column_name` returns them; empty for a column without a header."""
     dialect: str
-    """How it was read, for people: `separator ; · utf-8-sig`."""
+    """How it was read, for reports: `separator ; · utf-8-sig`."""
     rows: Iterator[Sequence[Any]]
-    """The cells: text in CSV; numbers, dates and text in Excel. Empty rows are left out."""
+    """Cells of each row: text in CSV; numbers, dates and text in Excel. Empty rows are omitted."""
 
 
 def column_name(text: object) -> str:
-    """A header as it is compared: lower-case, one `_` for whatever stands between its words; one of signs alone as it is."""
+    """Normalises a header: lower-case, with one `_` between its words. A header without a letter or digit stays as it is."""
     lower = str(text if text is not None else "").strip().lower()
     return re.sub(r"\W+", "_", lower).strip("_") or lower
 
 
 @contextmanager
 def open_table(file: Path, options: FileOptions, wanted: Collection[str]) -> Iterator[Table]:
-    """Opens a file for one reading; memory does not grow with its rows beyond some 400 MB.
+    """Opens a file for reading once; uses at most some 400 MB, however many rows it has.
 
     Args:
-        file: Its ending tells what it is.
-        options: What is not told from the file.
-        wanted: Column names (lower-case); the header is the row that has most of them.
+        file: Its suffix decides between Excel and CSV.
+        options: Overrides of what is recognised in the file.
+        wanted: Column names (lower-case); the header is the row that contains most of them.
 
     Raises:
-        ConfigError: There is no such file, it is no such file, or no row has a wanted name.
+        ConfigError: The file does not exist, has another format, or no row contains a wanted name.
     """
     if not file.is_file():
         raise ConfigError(f"there is no file {file}", remedy="give the path of an .xlsx or .csv file")
@@ -96,9 +96,9 @@ def open_table(file: Path, options: FileOptions, wanted: Collection[str]) -> Ite
 
 @contextmanager
 def _excel(file: Path, options: FileOptions, wanted: Collection[str]) -> Iterator[Table]:
-    opened = _at_once if _unpacked_bytes(file) <= AT_ONCE_BYTES else _streamed
+    opened = _read_at_once if _unpacked_bytes(file) <= MOST_BYTES_AT_ONCE else _read_streamed
     with opened(file) as sheets:
-        chosen = _chosen(file, sheets, options)
+        chosen = _chosen_sheets(file, sheets, options)
         names, rows = _below_header(file, chosen[0].rows(), wanted)
         more = (_continued(sheet, names) for sheet in chosen[1:])
         yield Table("excel", names, f'sheet "{chosen[0].name}"', chain(rows, chain.from_iterable(more)))
@@ -111,36 +111,36 @@ class _Sheet:
 
 
 def _unpacked_bytes(file: Path) -> int:
-    """What the sheets take in memory at least, from the directory of the archive."""
+    """A lower bound of the memory that the sheets need, from the directory of the archive."""
     try:
         with zipfile.ZipFile(file) as archive:
             return sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise _no_workbook(file, error) from None
+        raise _not_a_workbook(file, error) from None
 
 
 @contextmanager
-def _at_once(file: Path) -> Iterator[list[_Sheet]]:
-    """With calamine: ten times quicker, a whole sheet in memory."""
+def _read_at_once(file: Path) -> Iterator[list[_Sheet]]:
+    """Reads with calamine: ten times as fast, a whole sheet in memory."""
     from python_calamine import CalamineError, CalamineWorkbook
 
     def rows_of(name: str) -> Iterator[Sequence[Any]]:
-        return _filled(book.get_sheet_by_name(name).iter_rows())
+        return _without_empty_rows(book.get_sheet_by_name(name).iter_rows())
 
     try:
         book = CalamineWorkbook.from_path(str(file))
         yield [_Sheet(name, partial(rows_of, name)) for name in book.sheet_names]
     except CalamineError as error:
-        raise _no_workbook(file, error) from None
+        raise _not_a_workbook(file, error) from None
 
 
 @contextmanager
-def _streamed(file: Path) -> Iterator[list[_Sheet]]:
-    """With openpyxl: row by row, in memory that does not grow."""
+def _read_streamed(file: Path) -> Iterator[list[_Sheet]]:
+    """Reads with openpyxl: row by row, with constant memory."""
     from openpyxl import load_workbook
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # openpyxl tells of styles and extensions that it leaves out
+        warnings.simplefilter("ignore")  # openpyxl warns of styles and extensions that it ignores
         try:
             book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
             try:
@@ -148,22 +148,22 @@ def _streamed(file: Path) -> Iterator[list[_Sheet]]:
             finally:
                 book.close()
         except (zipfile.BadZipFile, SyntaxError, EOFError, KeyError) as error:  # ParseError is a SyntaxError
-            raise _no_workbook(file, error) from None
+            raise _not_a_workbook(file, error) from None
 
 
 def _all_rows(sheet: Any) -> Iterator[Sequence[Any]]:
-    # Some programs write a wrong size of the sheet, which would cut it off.
+    # Some programs store a wrong size of the sheet, which would truncate it.
     sheet.reset_dimensions()
-    return _filled(map(_unescaped, sheet.iter_rows(values_only=True)))
+    return _without_empty_rows(map(_unescaped, sheet.iter_rows(values_only=True)))
 
 
-def _no_workbook(file: Path, error: Exception) -> ConfigError:
+def _not_a_workbook(file: Path, error: Exception) -> ConfigError:
     return ConfigError(
         f"{file.name} cannot be read as an Excel file", why=str(error), remedy="open it and save it as .xlsx"
     )
 
 
-def _chosen(file: Path, sheets: list[_Sheet], options: FileOptions) -> list[_Sheet]:
+def _chosen_sheets(file: Path, sheets: list[_Sheet], options: FileOptions) -> list[_Sheet]:
     if options.sheet is None and sheets:
         return sheets
     found = [sheet for sheet in sheets if sheet.name.lower() == (options.sheet or "").lower()]
@@ -173,14 +173,14 @@ def _chosen(file: Path, sheets: list[_Sheet], options: FileOptions) -> list[_She
     return found
 
 
-def _filled(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+def _without_empty_rows(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
     for row in rows:
         if any(cell not in (None, "") for cell in row):
             yield row
 
 
 def _unescaped(row: Sequence[Any]) -> Sequence[Any]:
-    """Excel writes a control character as `_x000D_`, which calamine knows and openpyxl does not."""
+    """Decodes control characters, which Excel writes as `_x000D_`; calamine does so itself, openpyxl does not."""
     return [
         _ESCAPE.sub(lambda found: chr(int(found[1], 16)), cell) if isinstance(cell, str) and "_x" in cell else cell
         for cell in row
@@ -188,7 +188,7 @@ def _unescaped(row: Sequence[Any]) -> Sequence[Any]:
 
 
 def _continued(sheet: _Sheet, names: tuple[str, ...]) -> Iterator[Sequence[Any]]:
-    """The rows of a further sheet, where it has the header of the first: a result that did not fit on one."""
+    """The rows of a further sheet if it has the header of the first one: the result did not fit on one sheet."""
     rows = sheet.rows()
     for header in islice(rows, 1):
         if tuple(map(column_name, header)) == names:
@@ -220,7 +220,7 @@ def _lines(reader: Iterable[list[str]]) -> Iterator[Sequence[str]]:
 
 
 def _encoding(file: Path) -> str:
-    """UTF-8 or UTF-16 by its mark, UTF-8 where every byte of the file is, else what Excel saves."""
+    """UTF-8 or UTF-16 by the byte order mark; UTF-8 if the whole file is valid UTF-8; else the encoding of Excel."""
     with file.open("rb") as stream:
         start = stream.read(4)
         for bom, name in _BOMS:
@@ -238,7 +238,7 @@ def _encoding(file: Path) -> str:
 
 
 def _separator(head: str, wanted: Collection[str]) -> str:
-    """The one with which a row of the beginning has most of the wanted names; then the one with most cells."""
+    """The separator with which one of the first rows contains most wanted names; of equal ones, that with most cells."""
 
     def found(separator: str) -> tuple[int, int]:
         lines = _lines(csv.reader(head.splitlines(keepends=True), delimiter=separator))

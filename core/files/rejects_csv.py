@@ -16,7 +16,11 @@ __all__ = ["write_rejects"]
 
 
 def write_rejects(file: Path, rejects: list[Reject]) -> None:
-    """Rejected rows as CSV: what was wrong first, then the row itself; written aside, then renamed."""
+    """Writes rejected rows as CSV: the reason first, then the row itself. The file appears complete or not at all.
+
+    Raises:
+        StorageFailed: It cannot be written.
+    """
     names = list(dict.fromkeys(name for reject in rejects for name in reject.row or ()))
     aside = file.with_name(f"{file.name}.tmp")
     try:

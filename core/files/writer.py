@@ -1,7 +1,8 @@
-"""Rows → xlsx and csv: typed cells, nothing that a spreadsheet would run, no half file under the final name.
+"""Writes rows to xlsx and csv: typed cells, no text that a spreadsheet would execute, no partial file under the final name.
 
-A row comes as the JSON that a message of it would hold, so that a file and a topic reject the same rows for the same
-reasons and `core.files.parity` compares like with like. Memory stays flat: XlsxWriter's constant-memory mode, csv row by row.
+A row comes as the JSON of its message, so that files and topics reject the same rows for the same reasons and
+`core.files.parity` compares equal representations. Memory stays flat: XlsxWriter writes in constant-memory mode, csv row
+by row.
 """
 
 from __future__ import annotations
@@ -34,44 +35,44 @@ if TYPE_CHECKING:
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-__all__ = ["Cells", "Digits", "Double", "Sink", "inert", "open_sink", "shown"]
+__all__ = ["DoubleText", "NumberText", "RowDecoder", "Sink", "cell_text", "escape_formula", "open_sink"]
 
 MOST_ROWS = 1_048_576
-"""Of one sheet of Excel, its header included."""
+"""Rows of an Excel sheet, including its header."""
 MOST_COLUMNS = 16_384
-"""Of one sheet of Excel; XlsxWriter would leave the others out."""
+"""Columns of an Excel sheet; XlsxWriter omits further ones silently."""
 MOST_CHARACTERS = 32_767
-"""Of one cell of Excel; XlsxWriter would leave a longer text out."""
+"""Characters of an Excel cell; XlsxWriter omits a longer text silently."""
 MOST_DECIMALS = 30
-"""That a format of Excel shows."""
+"""Decimals of an Excel number format."""
 MOST_DIGITS = 15
-"""Excel holds a number as a double: what has more digits is written as text, whole."""
-EXCEL_BEGINS = datetime(1900, 3, 1)  # noqa: DTZ001 - Excel's days have no zone; it believes in a 29 February 1900
+"""Excel stores a number as a double: one with more digits is written as text."""
+EXCEL_BEGINS = datetime(1900, 3, 1)  # noqa: DTZ001 - Excel's days have no zone; it counts a 29 February 1900
 NEXT_SECOND_US = 999_500
-"""Excel shows milliseconds: from so many microseconds on it shows the next second, day or, past 9999, an error."""
+"""Excel shows milliseconds: from so many microseconds on it rounds to the next second or day, or past 9999 to an error."""
 MOST_SHOWN = 500
-"""Characters of a cell that are kept of a rejected row."""
-PART = ".part"
-"""End of the hidden folder in which a file grows."""
+"""Characters of each cell that are stored with a rejected row."""
+PART_SUFFIX = ".part"
+"""Suffix of the hidden folder in which a file is written."""
 WIDTH_ROWS = 200
-"""Rows that decide how wide a column is."""
+"""Rows from which the width of a column is computed."""
 _FORMULA = re.compile(r"^[=+\-@\t\r]")
 
 
-class Digits(str):
-    """A number as its exact digits."""
+class NumberText(str):
+    """The exact digits of a number."""
 
     __slots__ = ()
 
 
-class Double(Digits):
-    """The shortest digits of a double, which a spreadsheet holds as it is."""
+class DoubleText(NumberText):
+    """The shortest digits of a double, which a spreadsheet stores unchanged."""
 
     __slots__ = ()
 
 
-class _Exact(float):
-    """A double that XlsxWriter, which would cut it to 16 digits, writes with all 17."""
+class _ExactFloat(float):
+    """A double that XlsxWriter writes with all 17 digits; it formats others with 16."""
 
     __slots__ = ()
 
@@ -79,15 +80,15 @@ class _Exact(float):
         return repr(float(self))
 
 
-Cell = None | bool | Digits | date | datetime | time | str
+CellValue = None | bool | NumberText | date | datetime | time | str
 
 
-class Cells:
-    """What stands in the cells of a row, from the JSON of its message.
+class RowDecoder:
+    """Converts the JSON of a message to the cells of a row.
 
     Args:
         columns: Of the result, in order.
-        job: Its `types` decide a column's form.
+        job: Its `types` override the form of a column.
     """
 
     def __init__(self, columns: Sequence[Column], job: Job) -> None:
@@ -98,22 +99,23 @@ class Cells:
         self._parsers = [(_parser(form), _number(form, job)) for form in forms]
         self._decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-    def reject(self, row_number: int, place: int, reason: str, row: Sequence[Cell]) -> Reject:
-        """A row that the format cannot hold, because of the cell at that place."""
+    def reject(self, row_number: int, place: int, reason: str, row: Sequence[CellValue]) -> Reject:
+        """Returns the reject for a row that the format cannot store because of the cell at that place."""
         column = self.columns[place]
         texts = [None if cell is None else str(cell) for cell in row]
-        shown = [text if text is None or len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…" for text in texts]
-        cells = dict(zip(self.names, shown, strict=True))
+        cell_text = [text if text is None or len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…" for text in texts]
+        cells = dict(zip(self.names, cell_text, strict=True))
         return Reject(row_number, column.name, column.database_type, reason, row=cells)
 
-    def of(self, data: bytes) -> list[Cell]:
-        """The cells of one row; numbers keep every digit."""
+    def of(self, data: bytes) -> list[CellValue]:
+        """Returns the cells of one row; numbers keep every digit."""
         return [
-            _cell(bytes(raw), *parse) for raw, parse in zip(self._decode(data).values(), self._parsers, strict=True)
+            _decoded_cell(bytes(raw), *parse)
+            for raw, parse in zip(self._decode(data).values(), self._parsers, strict=True)
         ]
 
 
-def _cell(raw: bytes, parse: Callable[[str], Cell], number: Callable[[str], Digits]) -> Cell:
+def _decoded_cell(raw: bytes, parse: Callable[[str], CellValue], number: Callable[[str], NumberText]) -> CellValue:
     first = raw[:1]
     if first == b'"':
         return parse(msgspec.json.decode(raw, type=str))
@@ -124,26 +126,26 @@ def _cell(raw: bytes, parse: Callable[[str], Cell], number: Callable[[str], Digi
     return raw.decode() if first in b"[{" else number(raw.decode())
 
 
-def _parser(form: str) -> Callable[[str], Cell]:
+def _parser(form: str) -> Callable[[str], CellValue]:
     if form in ("date", "oracle_date", "datetime"):
         return _moment
     return _time if form == "time" else str
 
 
-def _number(form: str, job: Job) -> Callable[[str], Digits]:
+def _number(form: str, job: Job) -> Callable[[str], NumberText]:
     if form == "unknown":  # SQLite: a whole number, or a double
-        return lambda text: Digits(text) if text.lstrip("-").isdigit() else Double(text)
-    return Double if form == "float" or (form == "decimal" and job.decimals == "float") else Digits
+        return lambda text: NumberText(text) if text.lstrip("-").isdigit() else DoubleText(text)
+    return DoubleText if form == "float" or (form == "decimal" and job.decimals == "float") else NumberText
 
 
-def _moment(text: str) -> Cell:
-    """A moment without a zone, or a date alone. One with a zone stays text: no spreadsheet has zones."""
+def _moment(text: str) -> CellValue:
+    """A moment without a zone, or a date. A moment with a zone stays text: spreadsheets have no zones."""
     moment = date.fromisoformat(text) if len(text) == 10 else datetime.fromisoformat(text)
     return text if isinstance(moment, datetime) and moment.tzinfo else moment
 
 
-def _time(text: str) -> Cell:
-    """A time of day; what Python has not (24:00, nanoseconds, a zone) stays text."""
+def _time(text: str) -> CellValue:
+    """A time of day. What Python's type cannot hold (24:00, nanoseconds) and a time with a zone stay text."""
     try:
         moment = time.fromisoformat(text)
     except ValueError:
@@ -152,25 +154,25 @@ def _time(text: str) -> Cell:
 
 
 class Sink(Protocol):
-    """A file that rows are written into."""
+    """A file to which rows are written."""
 
     def write(self, row_numbers: Sequence[int], rows: Sequence[bytes]) -> list[Reject]:
-        """Adds rows, as JSON; those that the format cannot hold come back and are not in the file."""
+        """Adds rows, given as JSON. Returns the rejects: rows that the format cannot store and that are not in the file."""
         ...
 
 
 @contextmanager
 def open_sink(file: Path, root: Path, columns: Sequence[Column], job: Job) -> Iterator[tuple[Sink, list[RunFile]]]:
-    """A file that gets its final name when the block ends without an error, and else leaves nothing.
+    """Opens a file that gets its final name if the block ends without an error; otherwise nothing is left of it.
 
     Args:
-        file: Its final name; replaced where it is there.
-        root: The workspace, below which the path is told.
+        file: Its final name; an existing file is replaced.
+        root: The workspace; `RunFile.path` is relative to it.
         columns: Of the result.
-        job: Decides format, dialect and forms.
+        job: Its format, dialect and types.
 
     Yields:
-        The sink, and a list that holds the finished file after the block.
+        The sink, and a list that contains the finished file after the block.
 
     Raises:
         StorageFailed: The disk is full, the folder may not be written, or another program has the file open.
@@ -178,20 +180,20 @@ def open_sink(file: Path, root: Path, columns: Sequence[Column], job: Job) -> It
     finished: list[RunFile] = []
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(file)
-        aside = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name}.", suffix=PART))
+        _remove_unfinished(file)
+        aside = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name}.", suffix=PART_SUFFIX))
     except OSError as error:
         raise _not_written(file, error) from None
     part = aside / file.name
     kind = _ExcelSink if job.export_format == "excel" else _CsvSink
     try:
         with _translated(file):
-            sink = kind(part, Cells(columns, job), job)
+            sink = kind(part, RowDecoder(columns, job), job)
         try:
             yield sink, finished
             with _translated(file):
                 sink.finish()
-                finished.append(_described(part, file, root, sink.rows))
+                finished.append(_run_file(part, file, root, sink.rows))
                 replace_file(part, file)
         finally:
             sink.abandon()
@@ -202,13 +204,13 @@ def open_sink(file: Path, root: Path, columns: Sequence[Column], job: Job) -> It
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sweep(file: Path) -> None:
-    """Takes away what a run that was killed left of the same file: only one run at a time writes it."""
-    for left in file.parent.glob(f".{glob.escape(file.name)}.*{PART}"):
+def _remove_unfinished(file: Path) -> None:
+    """Removes what a killed run left of the same file; only one run at a time writes it."""
+    for left in file.parent.glob(f".{glob.escape(file.name)}.*{PART_SUFFIX}"):
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _described(part: Path, file: Path, root: Path, rows: int) -> RunFile:
+def _run_file(part: Path, file: Path, root: Path, rows: int) -> RunFile:
     with part.open("rb+") as stream:
         os.fsync(stream.fileno())
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -239,39 +241,39 @@ def _not_written(file: Path, error: OSError) -> StorageFailed:
     )
 
 
-_BOTH_ENDS = "\r\n"
-"""Before 3.11.9 and 3.12.3 Python quotes a cell for the line breaks that its line end has, and for no other."""
+_CRLF = "\r\n"
+"""Before 3.11.9 and 3.12.3 Python quotes a cell only for line breaks that are part of its own line end."""
 
 
-class _LineEnds:
-    """A stream that gets each row of a CSV with another line end than the one that the cells are quoted for."""
+class _LineEndStream:
+    """A stream that replaces the line end of each row; the cells stay quoted for the original one."""
 
     def __init__(self, stream: TextIO, line_end: str) -> None:
         self._stream = stream
         self._line_end = line_end
 
     def write(self, row: str) -> None:
-        self._stream.write(row.removesuffix(_BOTH_ENDS) + self._line_end)
+        self._stream.write(row.removesuffix(_CRLF) + self._line_end)
 
 
 class _CsvSink:
-    def __init__(self, part: Path, cells: Cells, job: Job) -> None:
+    def __init__(self, part: Path, cells: RowDecoder, job: Job) -> None:
         self.rows = 0
-        head = [inert(column.name) for column in cells.columns]
+        head = [escape_formula(column.name) for column in cells.columns]
         for name in head:
-            if not _fits(name, job.csv.encoding):
+            if not _is_encodable(name, job.csv.encoding):
                 raise QueryFailed(
                     f"the name of column {name} has a character that {job.csv.encoding} has not",
                     remedy="give it another name in the query: … AS some_name; or write the file in utf-8",
                 )
         self._cells, self._dialect = cells, job.csv
-        is_utf8 = codecs.lookup(job.csv.encoding).name == "utf-8"  # which has many names
+        is_utf8 = codecs.lookup(job.csv.encoding).name == "utf-8"  # it has many names
         self._stream = part.open("w", encoding="utf-8-sig" if job.csv.bom and is_utf8 else job.csv.encoding, newline="")
         self._writer = csv.writer(
-            self._stream if job.csv.line_end == _BOTH_ENDS else _LineEnds(self._stream, job.csv.line_end),
+            self._stream if job.csv.line_end == _CRLF else _LineEndStream(self._stream, job.csv.line_end),
             delimiter=job.csv.separator,
             quoting=csv.QUOTE_ALL if job.csv.quote_all else csv.QUOTE_MINIMAL,
-            lineterminator=_BOTH_ENDS,
+            lineterminator=_CRLF,
         )
         self._writer.writerow(head)
 
@@ -285,7 +287,7 @@ class _CsvSink:
                 self.rows += 1
             except UnicodeEncodeError:
                 encoding = self._dialect.encoding
-                place = next(i for i, text in enumerate(texts) if not _fits(text, encoding))
+                place = next(i for i, text in enumerate(texts) if not _is_encodable(text, encoding))
                 reason = f"the text has a character that {encoding} has not"
                 rejects.append(self._cells.reject(number, place, reason, cells))
         return rejects
@@ -294,11 +296,11 @@ class _CsvSink:
         self._stream.close()
 
     def abandon(self) -> None:
-        with suppress(OSError):  # a full disk: what the buffer still holds has no place to go
+        with suppress(OSError):  # the disk is full: the buffer cannot be flushed
             self._stream.close()
 
 
-def _fits(text: str, encoding: str) -> bool:
+def _is_encodable(text: str, encoding: str) -> bool:
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -306,40 +308,40 @@ def _fits(text: str, encoding: str) -> bool:
     return True
 
 
-def _csv_text(cell: Cell, dialect: CsvDialect) -> str:
+def _csv_text(cell: CellValue, dialect: CsvDialect) -> str:
     if cell is None:
         return ""
-    if isinstance(cell, Digits):
+    if isinstance(cell, NumberText):
         return cell.replace(".", dialect.decimal)
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, datetime):
-        return _dated(cell, dialect.datetime_format) or cell.isoformat(" ", "microseconds")
+        return _formatted(cell, dialect.datetime_format) or cell.isoformat(" ", "microseconds")
     if isinstance(cell, date):
-        return _dated(cell, dialect.date_format) or cell.isoformat()
+        return _formatted(cell, dialect.date_format) or cell.isoformat()
     if isinstance(cell, time):
         return cell.isoformat()
-    return inert(cell)
+    return escape_formula(cell)
 
 
-def shown(cell: Cell, job: Job) -> str:
-    """A cell for people: as it stands in the CSV, or as Excel would show it."""
+def cell_text(cell: CellValue, job: Job) -> str:
+    """Returns the text of a cell: as in the CSV, or as Excel would show it."""
     dialect = job.csv if job.export_format == "csv" else CsvDialect(decimal=".")
     return str(cell) if type(cell) is str and job.export_format == "excel" else _csv_text(cell, dialect)
 
 
-def _dated(moment: date, form: str) -> str:
+def _formatted(moment: date, form: str) -> str:
     # Some C libraries write the year 999 with three digits.
     return moment.strftime(form.replace("%Y", f"{moment.year:04}")) if form else ""
 
 
-def inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+def escape_formula(text: str) -> str:
+    """Prefixes a text that a spreadsheet would execute as a formula with `'`."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 class _ExcelSink:
-    def __init__(self, part: Path, cells: Cells, job: Job) -> None:
+    def __init__(self, part: Path, cells: RowDecoder, job: Job) -> None:
         from xlsxwriter import Workbook
 
         if len(cells.columns) > MOST_COLUMNS:
@@ -350,7 +352,7 @@ class _ExcelSink:
             )
         self.rows = 0
         self._cells = cells
-        # What it keeps aside goes beside the file and not into the system's folder, which may be small.
+        # Its temporary files go beside the file and not into the system's folder, which may be small.
         options = {"constant_memory": True, "tmpdir": str(part.parent), "use_zip64": True}
         self._book: Workbook = Workbook(str(part), options)
         self._open = True
@@ -393,18 +395,18 @@ class _ExcelSink:
         if self._open:
             self._open = False
             for sheet in self._book.worksheets():
-                with suppress(OSError):  # only its temporary file matters now, which Windows deletes once it is closed
+                with suppress(OSError):  # closing lets Windows delete its temporary file
                     sheet._opt_close()
 
-    def _put(self, place: int, cell: Cell) -> None:
+    def _put(self, place: int, cell: CellValue) -> None:
         sheet, row = self._sheet, self._next_row
         if cell is None:
             return
-        if isinstance(cell, Digits):
-            if isinstance(cell, Double) or (_is_exact(cell) and "e" in cell.lower()):  # JSON has 1E5
-                sheet.write_number(row, place, _Exact(cell))
+        if isinstance(cell, NumberText):
+            if isinstance(cell, DoubleText) or (_is_exact(cell) and "e" in cell.lower()):  # JSON has 1E5
+                sheet.write_number(row, place, _ExactFloat(cell))
             elif _is_exact(cell):
-                number = _Exact(cell) if "." in cell else int(cell)
+                number = _ExactFloat(cell) if "." in cell else int(cell)
                 sheet.write_number(row, place, number, self._scale(cell))
             else:
                 sheet.write_string(row, place, cell, self._text)
@@ -420,7 +422,7 @@ class _ExcelSink:
             sheet.write_string(row, place, cell, self._text)
 
     def _scale(self, digits: str) -> Format:
-        """As many digits behind the point as the database gave; a long whole number is not shown as 5.7E+11."""
+        """The format with as many decimals as the database returned; a long integer is not shown as 5.7E+11."""
         scale = len(digits.partition(".")[2])
         if scale not in self._scales:
             zeros = f"0.{'0' * scale}" if scale else "0"
@@ -428,7 +430,7 @@ class _ExcelSink:
         return self._scales[scale]
 
     def _put_date(self, place: int, cell: date) -> None:
-        """A date before Excel's own beginning is text."""
+        """A date that Excel cannot represent is text."""
         is_moment = isinstance(cell, datetime)
         moment = cell if isinstance(cell, datetime) else datetime(cell.year, cell.month, cell.day)  # noqa: DTZ001
         if moment < EXCEL_BEGINS:
@@ -436,7 +438,7 @@ class _ExcelSink:
         else:
             self._sheet.write_datetime(self._next_row, place, moment, self._datetime if is_moment else self._date)
 
-    def _widen(self, cells: Sequence[Cell]) -> None:
+    def _widen(self, cells: Sequence[CellValue]) -> None:
         for i, cell in enumerate(cells):
             length = 23 if isinstance(cell, datetime) else len(str(cell))
             self._widths[i] = min(max(self._widths[i], length + 1), 60)
@@ -457,8 +459,8 @@ class _ExcelSink:
             self._sheet.set_column(place, place, width)
 
 
-def _is_too_long(cell: Cell) -> bool:
-    # Excel counts UTF-16 units.
+def _is_too_long(cell: CellValue) -> bool:
+    # Excel counts UTF-16 code units.
     return (
         isinstance(cell, str)
         and len(cell) > MOST_CHARACTERS // 2
@@ -467,6 +469,6 @@ def _is_too_long(cell: Cell) -> bool:
 
 
 def _is_exact(digits: str) -> bool:
-    """Whether a double keeps every digit."""
+    """Whether a double preserves every digit."""
     mantissa = re.split("[eE]", digits)[0]
     return len(mantissa.replace("-", "").replace(".", "").lstrip("0")) <= MOST_DIGITS and math.isfinite(float(digits))

@@ -124,3 +124,8 @@ class Job:
     expect: Expect = Expect()
     on_drift: OnDrift = "stop"
     """What happens when the result has other columns or types than the runs before."""
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether its calendar starts it: it is enabled and not manual."""
+        return self.enabled and self.scheduling_mode != "manual"

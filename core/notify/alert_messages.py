@@ -1,4 +1,4 @@
-"""What an alert, its end, and the verdict of a run say to people in a mail."""
+"""Texts of the messages about an alert, its end, and the verdict of a run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from core.formatting import heading, local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.run import Run
 from core.model.verdict import LOOKS
+from core.notify.incidents import Incident
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import Incident
 from core.notify.rules import OF_JOBS, Rule
 from core.records.damaged_segments import REMEDY
 
-__all__ = ["alert_notice", "failure_notice", "over_notice", "success_notice", "test_notice"]
+__all__ = [
+    "alert_notification",
+    "failure_notification",
+    "recovery_notification",
+    "success_notification",
+    "test_notification",
+]
 
-Group = Sequence[tuple[Incident, str]]
-"""Episodes of one rule, and what is known of each now."""
+IncidentGroup = Sequence[tuple[Incident, str]]
+"""Incidents of one rule, each with its current text."""
 
 FOOTER = "Sent by PSTT Kafka, rule {name} of alerts.json; python -m core alerts shows what is open."
 JOB_FOOTER = 'Sent by PSTT Kafka, as "email_notification" of {slug}.job.json says.'
@@ -42,17 +48,19 @@ _NEXT = {
 }
 
 
-def alert_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notification:
-    """Something is wrong; all subjects of one rule at once."""
-    names = [_name(rule, episode, jobs) for episode, _ in group]
-    since = min(episode.first_true_at for episode, _ in group)
+def alert_notification(
+    rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
+) -> Notification:
+    """Makes the message about incidents of one rule that open together."""
+    names = [_name(rule, incident, jobs) for incident, _ in group]
+    since = min(incident.first_true_at for incident, _ in group)
     critical = "CRITICAL: " if rule.name == "producer_disconnected" else ""
     subject = f"✘ {critical}{_together(names)}: {_WHAT[rule.name]} ({rule.title})"
     disables = "disable_job" in rule.actions
     answer = f"{_together(names)}: {_WHAT[rule.name]} since {local_time(since, timezone)} {timezone}."
     if disables:
         answer += " The job is disabled, so that no more of this happens." if len(names) == 1 else " They are disabled."
-    facts = [
+    details = [
         ("What", f"{rule.title}, for {_span(rule.for_s)}" if rule.for_s else rule.title),
         ("On", ", ".join(names)),
         ("Why", group[0][1] if len(group) == 1 else "see below"),
@@ -60,13 +68,17 @@ def alert_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: st
     ]
     rows = [("which", "what is known"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
     tables = [NotificationTable("Each", rows)] if len(group) > 1 else []
-    return Notification(subject, answer, facts, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name))
+    return Notification(
+        subject, answer, details, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name)
+    )
 
 
-def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str, now: datetime) -> Notification:
-    """It is over."""
-    names = [_name(rule, episode, jobs) for episode, _ in group]
-    since = min(episode.opened_at or episode.first_true_at for episode, _ in group)
+def recovery_notification(
+    rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
+) -> Notification:
+    """Makes the message about incidents of one rule that end together."""
+    names = [_name(rule, incident, jobs) for incident, _ in group]
+    since = min(incident.opened_at or incident.first_true_at for incident, _ in group)
     subject = f"✔ over: {_together(names)}: no longer {rule.title}"
     answer = (
         f"{_together(names)} is well again. It was: {rule.title}, alert since {local_time(since, timezone)} {timezone}."
@@ -84,13 +96,13 @@ def over_notice(rule: Rule, group: Group, jobs: Mapping[str, Job], timezone: str
     )
 
 
-def failure_notice(run: Run, episode: Incident | None) -> Notification:
-    """A run whose verdict stands and is not green."""
-    again = f" (it fails since {local_time(episode.first_true_at, run.timezone)})" if episode else ""
+def failure_notification(run: Run, incident: Incident | None) -> Notification:
+    """Makes the message about a run that did not succeed and is not repeated by the runner."""
+    again = f" (it fails since {local_time(incident.first_true_at, run.timezone)})" if incident else ""
     look = LOOKS[run.verdict]
     subject = f"{look.sign} {run.job_name} {look.word}: {run.error_text or verdict(run)}"
     answer = f"{_heading(run)}: {verdict(run)}{again}."
-    facts = [
+    details = [
         ("What", f"run {run.run_id} {look.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
         ("On", _route(run)),
         ("Why", run.error_text or "no reason is known"),
@@ -103,28 +115,28 @@ def failure_notice(run: Run, episode: Incident | None) -> Notification:
     ]
     if run.acknowledged and not run.is_file:
         commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
-    return Notification(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
 
-def success_notice(run: Run, episode: Incident | None) -> Notification:
-    """A green run; after failures it says that they are over."""
+def success_notification(run: Run, incident: Incident | None) -> Notification:
+    """Makes the message about a run that succeeded; after failures it says that they are over."""
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
-    over = "works again: " if episode else ""
+    over = "works again: " if incident else ""
     done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
     look = LOOKS[run.verdict]
     subject = f"{look.sign} {run.job_name} {look.word}: {over}{run.acknowledged:,} {done}{rejected}"
     answer = f"{_heading(run)}: {verdict(run)}."
-    facts = [("On", _route(run))]
-    if episode:
-        facts.append(("Before", f"it failed since {local_time(episode.first_true_at, run.timezone)} {run.timezone}"))
+    details = [("On", _route(run))]
+    if incident:
+        details.append(("Before", f"it failed since {local_time(incident.first_true_at, run.timezone)} {run.timezone}"))
     commands = [(f"python -m core show {run.run_id}", "the figures, the SQL, the offsets")]
     if run.rejected:
         commands.append((f"python -m core rejects {run.run_id} --csv rejects.csv", "the rejected rows and why"))
-    return Notification(subject, answer, facts, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
 
 
-def test_notice(place: str, now: datetime, timezone: str) -> Notification:
-    """A mail that says that mail works."""
+def test_notification(place: str, now: datetime, timezone: str) -> Notification:
+    """Makes the test mail."""
     return Notification(
         "✔ Test of PSTT Kafka: mail arrives – è così",
         "This is a test. Whoever reads it can be told about alerts.",
@@ -133,11 +145,11 @@ def test_notice(place: str, now: datetime, timezone: str) -> Notification:
     )
 
 
-def _name(rule: Rule, episode: Incident, jobs: Mapping[str, Job]) -> str:
+def _name(rule: Rule, incident: Incident, jobs: Mapping[str, Job]) -> str:
     if rule.name in OF_JOBS:
-        job = jobs.get(episode.subject)
-        return job.name if job else episode.subject
-    return "the runner" if rule.name == "runner_memory" else episode.subject
+        job = jobs.get(incident.subject)
+        return job.name if job else incident.subject
+    return "the runner" if rule.name == "runner_memory" else incident.subject
 
 
 def _together(names: Sequence[str]) -> str:
@@ -146,7 +158,7 @@ def _together(names: Sequence[str]) -> str:
     return f"{names[0]} and {len(names) - 1} others"
 
 
-def _commands(rule: Rule, group: Group, disables: bool) -> list[tuple[str, str]]:
+def _commands(rule: Rule, group: IncidentGroup, disables: bool) -> list[tuple[str, str]]:
     commands = [("python -m core alerts", "what is open, and what was sent")]
     if rule.name in OF_JOBS and len(group) == 1:
         slug = group[0][0].subject

@@ -1,4 +1,4 @@
-"""The day's receipt: what was due, what arrived, how fast, and what is missing; for people who are no engineers."""
+"""The daily report (`receipt`): what was due, what arrived, how fast, and what is missing, for readers who are no engineers."""
 
 from __future__ import annotations
 
@@ -19,59 +19,66 @@ from core.model.verdict import LOOKS
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
-from core.records.outcomes import NEVER_STARTED, Slot, SlotState, is_on_day, slots_of_days, with_gone
+from core.records.outcomes import OutcomeState, ScheduledOutcome, is_on_day, outcomes_of_days, with_deleted_jobs
 
-__all__ = ["JobDay", "Receipt", "TopicDay", "make_receipt", "receipt_document", "receipt_notice"]
+__all__ = [
+    "DailyReport",
+    "JobReport",
+    "TopicReport",
+    "daily_report_document",
+    "daily_report_notification",
+    "make_daily_report",
+]
 
 WIDEST_ZONES = timedelta(hours=26)
-"""So far apart are two zones at most."""
-LISTED_RUNS = 6
-"""A job with more runs is told in sums, and only what is not green one by one."""
+"""Largest distance between the local times of two zones."""
+MOST_LISTED_RUNS = 6
+"""A job with more runs is listed as sums, and only its runs that did not succeed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
-class JobDay:
-    """One job: the scheduled times of the day, in its own time zone, and what became of each."""
+class JobReport:
+    """One job: the scheduled times of the day, in the job's time zone, and their outcomes."""
 
     slug: str
     name: str
     timezone: str
-    slots: tuple[Slot, ...]
+    outcomes: tuple[ScheduledOutcome, ...]
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The run that counts of each scheduled time that had one."""
-        return tuple(slot.run for slot in self.slots if slot.run is not None)
+        """The deciding run of each scheduled time that had one."""
+        return tuple(outcome.run for outcome in self.outcomes if outcome.run is not None)
 
     @property
-    def missing(self) -> tuple[Slot, ...]:
-        """Scheduled times that nobody ran."""
+    def missing(self) -> tuple[ScheduledOutcome, ...]:
+        """Scheduled times without a run."""
         return self._in("missing")
 
     @property
-    def waiting(self) -> tuple[Slot, ...]:
-        """Scheduled times whose run has not begun yet."""
+    def waiting(self) -> tuple[ScheduledOutcome, ...]:
+        """Scheduled times whose run has not started yet."""
         return self._in("waiting")
 
     @property
     def is_green(self) -> bool:
-        """Whether each scheduled time has a green run."""
-        return all(slot.has_succeeded for slot in self.slots)
+        """Whether every scheduled time has succeeded."""
+        return all(outcome.has_succeeded for outcome in self.outcomes)
 
     @property
     def is_open(self) -> bool:
-        """Whether it is not green yet, and nothing went wrong so far."""
-        return not self.is_green and all(slot.has_succeeded or slot.state in _OPEN for slot in self.slots)
+        """Whether some times are still running or waiting, and none has failed or is missing."""
+        return not self.is_green and all(outcome.has_succeeded or outcome.state in _OPEN for outcome in self.outcomes)
 
-    def _in(self, state: SlotState) -> tuple[Slot, ...]:
-        return tuple(slot for slot in self.slots if slot.state == state)
+    def _in(self, state: OutcomeState) -> tuple[ScheduledOutcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.state == state)
 
 
-_OPEN: tuple[SlotState, ...] = ("running", "waiting")
+_OPEN: tuple[OutcomeState, ...] = ("running", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
-class TopicDay:
+class TopicReport:
     """What arrived on one topic."""
 
     topic: str
@@ -85,18 +92,18 @@ class TopicDay:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """The scheduled times of one day up to now; each job's day is that of its own time zone."""
+class DailyReport:
+    """The scheduled times of one day up to now. The day of each job is that of the job's time zone."""
 
     day: date
     since: datetime
-    """When the day begins in the reader's zone."""
+    """Begin of the day in the reader's zone."""
     until: datetime
-    """When it ends there; now, where it has not ended yet."""
+    """End of the day in the reader's zone; the current time if it has not ended yet."""
     timezone: str
-    """The reader's."""
-    jobs: tuple[JobDay, ...]
-    topics: tuple[TopicDay, ...]
+    """The reader's zone."""
+    jobs: tuple[JobReport, ...]
+    topics: tuple[TopicReport, ...]
 
     @property
     def rows(self) -> int:
@@ -105,7 +112,7 @@ class Receipt:
 
     @property
     def rejected(self) -> int:
-        """Rows that the green runs put aside."""
+        """Rows that the successful runs rejected."""
         return sum(run.rejected for job in self.jobs for run in job.runs if run.state == "succeeded")
 
     @property
@@ -119,39 +126,42 @@ class Receipt:
         return all(job.is_green for job in self.jobs)
 
 
-def make_receipt(
+def make_daily_report(
     ledger: Ledger, outbox: Outbox, jobs: Iterable[Job], day: date, now: datetime, timezone: str
-) -> Receipt:
-    """Finds out what became of every scheduled time of a day.
+) -> DailyReport:
+    """Collects the outcome of every scheduled time of a day.
 
     Args:
-        ledger: Runs, scheduled runs, and since when each job existed.
-        outbox: Reads latencies.
+        ledger: Runs, scheduled runs and the history of job files.
+        outbox: Latencies of the runs.
         jobs: The jobs as they are now.
         day: In each job's own time zone.
-        now: The clock.
-        timezone: The reader's.
+        now: The current time.
+        timezone: The reader's zone.
     """
     zone = ZoneInfo(timezone)
     since, end = (datetime.combine(day + timedelta(days=n), time(), zone) for n in (0, 1))
     span = {"since": iso_utc(since - WIDEST_ZONES), "until": iso_utc(end + WIDEST_ZONES)}
-    every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled", **span)]
+    every = [ledger.run(row["run_id"]) for row in outbox.rows("runs_scheduled_between", **span)]
     every = [run for run in every if is_on_day(run.scheduled_at, run.timezone, day, day)]
     ran = {run.run_id: run for run in every}
-    found = [_job_day(job, slots_of_days(job, ledger, day, day, now), ran) for job in with_gone(jobs, ledger, timezone)]
-    counts = [row for row in outbox.rows("latency_counts", **span) if row["run_id"] in ran]
-    days = tuple(job for job in found if job.slots)
-    return Receipt(day, since, min(end, now.astimezone(zone)), timezone, days, _topics(every, counts))
+    found = [
+        _job_report(job, outcomes_of_days(job, ledger, day, day, now), ran)
+        for job in with_deleted_jobs(jobs, ledger, timezone)
+    ]
+    counts = [row for row in outbox.rows("latency_counts_scheduled_between", **span) if row["run_id"] in ran]
+    days = tuple(job for job in found if job.outcomes)
+    return DailyReport(day, since, min(end, now.astimezone(zone)), timezone, days, _topics(every, counts))
 
 
-def _job_day(job: Job, slots: Sequence[Slot], ran: Mapping[str, Run]) -> JobDay:
-    """The slots with their runs whole: with files and offsets."""
-    whole = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in slots)
-    name, timezone = (slots[-1].job_name, slots[-1].timezone) if slots else (job.name, job.timezone)
-    return JobDay(job.slug, name, timezone, tuple(whole))
+def _job_report(job: Job, outcomes: Sequence[ScheduledOutcome], ran: Mapping[str, Run]) -> JobReport:
+    """Replaces the runs of the outcomes, which were read without files and offsets, by complete ones."""
+    complete = (replace(s, run=ran.get(s.run.run_id, s.run)) if s.run else s for s in outcomes)
+    name, timezone = (outcomes[-1].job_name, outcomes[-1].timezone) if outcomes else (job.name, job.timezone)
+    return JobReport(job.slug, name, timezone, tuple(complete))
 
 
-def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicDay, ...]:
+def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicReport, ...]:
     latencies: dict[str, Counter[float]] = {}
     for row in rows:
         counts = latencies.setdefault(row["topic"], Counter())
@@ -162,7 +172,7 @@ def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicDay, ...]:
         of_topic = [run for run in runs if run.topic == topic]
         shares = [percentile(latencies.get(topic, Counter()), share) for share in (0.5, 0.9, 0.99)]
         found.append(
-            TopicDay(
+            TopicReport(
                 topic,
                 sum(run.acknowledged for run in of_topic),
                 sum(run.bytes for run in of_topic),
@@ -175,45 +185,45 @@ def _topics(runs: Sequence[Run], rows: Iterable[Any]) -> tuple[TopicDay, ...]:
 
 
 _SIGNS = "✘…◐✔–"
-"""The worst first."""
+"""Signs of a day, the worst first."""
 
 
-def receipt_notice(*receipts: Receipt) -> Notification:
-    """The receipts of one or more days as one mail, the newest day first; a day on which nothing was due is left out."""
-    receipts = tuple(receipt for receipt in receipts if receipt.jobs) or receipts[:1]
-    told = [_told(receipt) for receipt in receipts]
-    days = [_day_text(receipt) for receipt in receipts]
-    sign = min((sign for sign, _, _ in told), key=_SIGNS.index)
-    subject = " · ".join(f"{day}: {short}" for day, (_, short, _) in zip(days, told, strict=True))
-    answers = [answer for _, _, answer in told]
-    if len(receipts) > 1:
+def daily_report_notification(*reports: DailyReport) -> Notification:
+    """Makes one mail of the reports of one or more days, the newest first. A day on which nothing was due is left out."""
+    reports = tuple(report for report in reports if report.jobs) or reports[:1]
+    summaries = [_summary(report) for report in reports]
+    days = [_day_text(report) for report in reports]
+    sign = min((sign for sign, _, _ in summaries), key=_SIGNS.index)
+    subject = " · ".join(f"{day}: {short}" for day, (_, short, _) in zip(days, summaries, strict=True))
+    answers = [answer for _, _, answer in summaries]
+    if len(reports) > 1:
         answers = [f"{day}: {answer}" for day, answer in zip(days, answers, strict=True)]
-    tables = [
-        table for receipt in receipts for table in _tables(receipt, f", {_day_text(receipt)}" * (len(receipts) > 1))
-    ]
+    tables = [table for report in reports for table in _tables(report, f", {_day_text(report)}" * (len(reports) > 1))]
     commands = [
         ("python -m core receipt", "this, for today"),
         ("python -m core runs", "every run; show RUN tells one in detail"),
         ("python -m core find KEY", "where one key is: topic, partition, offset"),
     ]
-    newest = receipts[0]
+    newest = reports[0]
     now = f"{local_time(newest.until, newest.timezone)} {newest.timezone}"
-    facts = [("Span", f"what was scheduled on {' and on '.join(days)}, up to {now}; days are those of each job's zone")]
+    details = [
+        ("Span", f"what was scheduled on {' and on '.join(days)}, up to {now}; days are those of each job's zone")
+    ]
     footer = "Sent by PSTT Kafka once a day (PSTT_RECEIPT_AT, PSTT_RECEIPT_TO). Rejected rows are listed, not lost."
-    return Notification(f"{sign} {subject}", " ".join(answers), facts, tables, commands, footer)
+    return Notification(f"{sign} {subject}", " ".join(answers), details, tables, commands, footer)
 
 
-def _day_text(receipt: Receipt) -> str:
-    text = f"{receipt.day:%d %b %Y}".lstrip("0")
-    is_over = receipt.until.astimezone(ZoneInfo(receipt.timezone)).date() > receipt.day
+def _day_text(report: DailyReport) -> str:
+    text = f"{report.day:%d %b %Y}".lstrip("0")
+    is_over = report.until.astimezone(ZoneInfo(report.timezone)).date() > report.day
     return text if is_over else f"{text} so far"
 
 
-def _told(receipt: Receipt) -> tuple[str, str, str]:
-    """Sign, what the subject says, and the answer as a sentence."""
-    bad = [job for job in receipt.jobs if not (job.is_green or job.is_open)]
-    open_ = [job for job in receipt.jobs if job.is_open]
-    rows, due = receipt.rows, len(receipt.jobs)
+def _summary(report: DailyReport) -> tuple[str, str, str]:
+    """Returns the sign, the text for the subject, and the answer as a sentence."""
+    bad = [job for job in report.jobs if not (job.is_green or job.is_open)]
+    open_ = [job for job in report.jobs if job.is_open]
+    rows, due = report.rows, len(report.jobs)
     if not due:
         return "–", "nothing was due", "No job was due and none ran."
     if bad:
@@ -222,7 +232,7 @@ def _told(receipt: Receipt) -> tuple[str, str, str]:
     if open_:
         short = f"{len(open_)} of {due} jobs not done yet ({rows:,} rows arrived)"
         return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."
-    if rejected := receipt.rejected:
+    if rejected := report.rejected:
         counts = f"{rows:,} rows of {_count(due, 'job')}, {rejected:,} rejected"
         answer = f"Every row is accounted for: {counts}, each with its reason (python -m core rejects RUN)."
         return "◐", f"every row is accounted for, {counts}", answer
@@ -230,28 +240,28 @@ def _told(receipt: Receipt) -> tuple[str, str, str]:
     return "✔", f"everything arrived, {counts}", f"Everything that was due has arrived: {counts}."
 
 
-def _tables(receipt: Receipt, of_day: str) -> Iterator[NotificationTable]:
-    if receipt.topics:
+def _tables(report: DailyReport, of_day: str) -> Iterator[NotificationTable]:
+    if report.topics:
         head = ("topic", "rows", "size", "failed", "rejected", "p50 ms", "p90 ms", "p99 ms")
-        yield NotificationTable(f"What arrived, by topic{of_day}", [head, *map(_topic_row, receipt.topics)])
-    if receipt.files:
-        written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in receipt.files)
+        yield NotificationTable(f"What arrived, by topic{of_day}", [head, *map(_topic_row, report.topics)])
+    if report.files:
+        written = ((file.path, f"{file.rows:,}", size_text(file.size_bytes)) for file in report.files)
         yield NotificationTable(f"Files{of_day}", [("file", "rows", "size"), *written])
-    if receipt.jobs:
-        lines = [line for job in receipt.jobs for line in _job_rows(job)]
+    if report.jobs:
+        lines = [line for job in report.jobs for line in _job_rows(job)]
         yield NotificationTable(f"Each job{of_day}", [("", "job", "due", "verdict"), *lines])
 
 
-def _topic_row(topic: TopicDay) -> tuple[str, ...]:
+def _topic_row(topic: TopicReport) -> tuple[str, ...]:
     latencies = (ms_text(value) for value in (topic.p50_ms, topic.p90_ms, topic.p99_ms))
     counts = (f"{topic.rows:,}", size_text(topic.bytes), f"{topic.failed:,}", f"{topic.rejected:,}")
     return (topic.topic, *counts, *latencies)
 
 
-def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
+def _job_rows(job: JobReport) -> list[tuple[str, str, str, str]]:
     rows = []
     green = [run for run in job.runs if run.state == "succeeded"]
-    if len(green) > LISTED_RUNS:
+    if len(green) > MOST_LISTED_RUNS:
         done = "written" if all(run.is_file for run in green) else "acknowledged"
         sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} {done}"
         worst: Verdict = "complete_with_rejects" if any(r.verdict != "complete" for r in green) else "complete"
@@ -262,31 +272,33 @@ def _job_rows(job: JobDay) -> list[tuple[str, str, str, str]]:
         look = LOOKS[run.verdict]
         words = f"{look.word}: {verdict(run)}"
         rows.append((look.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
-    rows += [("…", job.name, local_time(slot.scheduled_at, job.timezone), _waiting(slot)) for slot in job.waiting]
-    if len(job.missing) > LISTED_RUNS:
+    rows += [
+        ("…", job.name, local_time(outcome.scheduled_at, job.timezone), _waiting(outcome)) for outcome in job.waiting
+    ]
+    if len(job.missing) > MOST_LISTED_RUNS:
         first, last = job.missing[0], job.missing[-1]
         span = f"{local_time(first.scheduled_at, job.timezone)} to {local_time(last.scheduled_at, job.timezone)}"
-        rows.append(("✘", job.name, f"{len(job.missing)} times", f"missing, {span}: {first.reason or NEVER_STARTED}"))
+        rows.append(("✘", job.name, f"{len(job.missing)} times", f"missing, {span}: {first.missing_reason}"))
     else:
         rows += [
-            ("✘", job.name, local_time(slot.scheduled_at, job.timezone), f"missing: {slot.reason or NEVER_STARTED}")
-            for slot in job.missing
+            ("✘", job.name, local_time(outcome.scheduled_at, job.timezone), f"missing: {outcome.missing_reason}")
+            for outcome in job.missing
         ]
     return rows
 
 
-def _waiting(slot: Slot) -> str:
-    return f"waits: {slot.reason}" if slot.reason else "waits for its start"
+def _waiting(outcome: ScheduledOutcome) -> str:
+    return f"waits: {outcome.reason}" if outcome.reason else "waits for its start"
 
 
-def receipt_document(receipt: Receipt) -> dict[str, Any]:
-    """The receipt for programs."""
+def daily_report_document(report: DailyReport) -> dict[str, Any]:
+    """Returns the report as a JSON document."""
     return {
-        "ok": receipt.is_green,
-        "day": str(receipt.day),
-        "since": iso_utc(receipt.since),
-        "until": iso_utc(receipt.until),
-        "timezone": receipt.timezone,
+        "ok": report.is_green,
+        "day": str(report.day),
+        "since": iso_utc(report.since),
+        "until": iso_utc(report.until),
+        "timezone": report.timezone,
         "topics": [
             {
                 "topic": topic.topic,
@@ -296,9 +308,9 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
                 "rejected": topic.rejected,
                 "latency_ms": {"p50": topic.p50_ms, "p90": topic.p90_ms, "p99": topic.p99_ms},
             }
-            for topic in receipt.topics
+            for topic in report.topics
         ],
-        "files": [{"path": file.path, "rows": file.rows, "bytes": file.size_bytes} for file in receipt.files],
+        "files": [{"path": file.path, "rows": file.rows, "bytes": file.size_bytes} for file in report.files],
         "jobs": [
             {
                 "job": job.slug,
@@ -320,12 +332,12 @@ def receipt_document(receipt: Receipt) -> dict[str, Any]:
                     for run in job.runs
                 ],
                 "missing": [
-                    {"scheduled_at": iso_utc(slot.scheduled_at), "reason": slot.reason or NEVER_STARTED}
-                    for slot in job.missing
+                    {"scheduled_at": iso_utc(outcome.scheduled_at), "reason": outcome.missing_reason}
+                    for outcome in job.missing
                 ],
                 "waiting": [{"scheduled_at": iso_utc(s.scheduled_at), "reason": s.reason} for s in job.waiting],
             }
-            for job in receipt.jobs
+            for job in report.jobs
         ],
     }
 

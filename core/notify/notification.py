@@ -1,7 +1,7 @@
-"""What people are told outside of the terminal, as plain text and as simple HTML.
+"""A message to users outside of the terminal, as plain text and as simple HTML.
 
-The subject says the answer. The text has the four parts of every problem of ours (what failed, on what, why, what to do
-next), then the commands to run.
+The subject gives the answer. The text has the four parts of each of our error messages (what failed, on what, why, what
+to do next), then the commands to run.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ class NotificationTable:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One message to people.
+    """One message to users.
 
     Args:
         subject: The answer, in one line.
-        answer: The same as a sentence, with what it means.
-        facts: Label and text: What, On, Why, Next.
-        tables: Figures.
-        commands: What to run next and what it shows.
-        footer: Why this mail came, and how to change that.
+        answer: The same as a full sentence.
+        details: Label and text: What, On, Why, Next.
+        tables: Further figures.
+        commands: A command to run next, and what it shows.
+        footer: Why this message was sent, and how to change that.
     """
 
     subject: str
     answer: str
-    facts: Sequence[tuple[str, str]] = ()
+    details: Sequence[tuple[str, str]] = ()
     tables: Sequence[NotificationTable] = ()
     commands: Sequence[tuple[str, str]] = ()
     footer: str = ""
 
     @property
     def subject_line(self) -> str:
-        """The subject without what a mail header cannot hold."""
+        """The subject as a mail header can hold it: one line of at most 200 characters."""
         text = " ".join(self.subject.split())
         return text if len(text) <= 200 else text[:199] + "…"
 
     @property
     def text(self) -> str:
-        """Plain text, lines ending in a newline."""
+        """Plain text; each line ends in a newline."""
         blocks = [[self.answer]]
-        if self.facts:
-            width = max(len(label) for label, _ in self.facts)
-            blocks.append([f"{label:<{width}}  {text}" for label, text in self.facts])
+        if self.details:
+            width = max(len(label) for label, _ in self.details)
+            blocks.append([f"{label:<{width}}  {text}" for label, text in self.details])
         blocks += [[table.title, *_columns(table.rows)] for table in self.tables]
         if self.commands:
             width = max(len(command) for command, _ in self.commands)
@@ -67,10 +67,10 @@ class Notification:
 
     @property
     def html(self) -> str:
-        """The same as HTML that every mail program shows."""
+        """HTML with inline styles only, which every mail program shows."""
         parts = [f"<p><b>{escape(self.answer)}</b></p>"]
-        if self.facts:
-            parts.append(_html_table([(f"<b>{escape(label)}</b>", escape(text)) for label, text in self.facts]))
+        if self.details:
+            parts.append(_html_table([(f"<b>{escape(label)}</b>", escape(text)) for label, text in self.details]))
         for table in self.tables:
             head, *rows = [[escape(cell) for cell in row] for row in table.rows]
             parts.append(f"<p><b>{escape(table.title)}</b></p>")

@@ -1,7 +1,7 @@
-"""What people are to be told, kept until they have it: written with the reason for it, delivered when a server takes it.
+"""The outbox: messages are stored together with their reason, and retried until every recipient has them.
 
-Delivery is tried again for 24 hours, first after half a minute, then ever more rarely; whoever was served is not served
-again. A mail server that is down delays mail and nothing else.
+A message is retried for 24 hours, first after half a minute, then at growing intervals. A recipient who has it is not
+sent it again. A mail server that is down delays mail and nothing else.
 """
 
 from __future__ import annotations
@@ -9,123 +9,74 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from loguru import logger
 
 from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, PsttError
+from core.notify.delivery import Channel, DeliveryResult, MessageKind, OutboxMessage, Send
+from core.notify.incidents import Incident, LedgerWrite
 from core.notify.notification import Notification
-from core.notify.smtp import DeliveryResult
+from core.records.rows import from_row
 from core.records.store import Store
 
-__all__ = ["MAIL", "Change", "Channel", "Incident", "MessageKind", "Outbox", "OutboxMessage", "entry_of"]
+__all__ = ["Outbox", "new_message"]
 
-MAIL = "mail"
-"""The channel that has recipients."""
-TRIED_FOR = timedelta(hours=24)
-FIRST_WAIT_S = 30.0
-LONGEST_WAIT_S = 1800.0
+RETRIED_FOR = timedelta(hours=24)
+FIRST_RETRY_S = 30.0
+LONGEST_RETRY_S = 1800.0
 KEPT = timedelta(days=90)
-
-MessageKind = Literal["alert", "recovered", "job", "receipt"]
-Change = tuple[str, Mapping[str, Any]]
-"""A statement of alerts.sql and its values."""
+"""How long sent and given up messages stay in the ledger."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """One time that something was wrong, from when it began to when it was over."""
-
-    episode_id: int
-    rule: str
-    subject: str
-    state: Literal["pending", "open", "ended"]
-    first_true_at: datetime
-    opened_at: datetime | None
-    last_true_at: datetime
-    told_at: datetime | None
-    ended_at: datetime | None
-    value: float | None
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxMessage:
-    """One message on its way through one channel."""
-
-    outbox_id: int
-    kind: MessageKind
-    episode_id: int | None
-    dedupe_key: str
-    channel: str
-    recipients: tuple[str, ...]
-    delivered: tuple[str, ...]
-    refused: Mapping[str, str]
-    subject: str
-    body: str
-    body_html: str
-    created_at: datetime
-    next_try_at: datetime
-    tries: int
-    state: Literal["waiting", "sent", "given_up"]
-    last_error: str
-    sent_at: datetime | None
-
-    @property
-    def open_recipients(self) -> tuple[str, ...]:
-        """Those that neither have it nor were refused for good."""
-        return tuple(r for r in self.recipients if r not in self.delivered and r not in self.refused)
-
-
-Channel = Callable[[], AbstractContextManager[Callable[[OutboxMessage], DeliveryResult]]]
-"""Opens a channel; what it gives hands one entry over. Raises NotDelivered or ConfigError."""
-
-
-def entry_of(
+def new_message(
     kind: MessageKind,
     key: str,
     channel: str,
     recipients: Sequence[str],
-    notice: Notification,
+    notification: Notification,
     now: datetime,
-    episode: int | None = None,
-) -> Change:
-    """The change that puts a notice into the outbox, once: another one with the same key is left out.
+    incident: int | None = None,
+) -> LedgerWrite:
+    """Returns the write that puts a message into the outbox; it has no effect if there is one with the same key.
 
     Args:
         kind: What it is about.
-        key: Names the occasion; with channel and recipients it is unique.
+        key: Identifies the occasion; unique together with channel and recipients.
         channel: `mail`, or a channel of alerts.json.
         recipients: Addresses; empty for other channels.
-        notice: The text.
-        now: The clock.
-        episode: The episode that it tells of.
+        notification: The text.
+        now: The current time.
+        incident: Id of the incident that it is about.
     """
-    to = hashlib.sha256("\n".join(recipients).encode()).hexdigest()[:10]
-    return "put", {
+    return "insert_message", {
         "kind": kind,
-        "episode_id": episode,
-        "dedupe_key": f"{key} {channel} {to}",
+        "incident_id": incident,
+        "dedupe_key": _dedupe_key(key, channel, recipients),
         "channel": channel,
         "recipients": json.dumps(list(recipients), ensure_ascii=False),
-        "subject": notice.subject_line,
-        "body": notice.text,
-        "body_html": notice.html,
+        "subject": notification.subject_line,
+        "body": notification.text,
+        "body_html": notification.html,
         "now": iso_utc(now),
     }
 
 
+def _dedupe_key(key: str, channel: str, recipients: Sequence[str]) -> str:
+    return f"{key} {channel} {hashlib.sha256(chr(10).join(recipients).encode()).hexdigest()[:10]}"
+
+
 class Outbox(Store):
-    """Episodes and messages of one workspace; opened as every `Store`."""
+    """Incidents and messages of one workspace; opened like every `Store`."""
 
     sql_file: ClassVar[str] = "alerts.sql"
 
-    def apply(self, changes: Iterable[Change]) -> None:
-        """Makes all these changes in one transaction: an episode and the message about it come together or not at all."""
-        wanted = list(changes)
+    def apply(self, writes: Iterable[LedgerWrite]) -> None:
+        """Executes all writes in one transaction, so that an incident and its message are stored together or not at all."""
+        wanted = list(writes)
         if not wanted:
             return
         with self._translated(), self._transaction():
@@ -133,142 +84,118 @@ class Outbox(Store):
                 self._db.execute(self._sql[name], values)
 
     def rows(self, name: str, **values: Any) -> list[sqlite3.Row]:
-        """A statement of alerts.sql that only reads."""
+        """Returns the rows of a reading statement of alerts.sql."""
         return self._rows(name, values)
 
     def considered_until(self, what: str) -> datetime | None:
-        """Up to when something was looked at; None: never."""
-        rows = self._rows("considered", {"what": what})
-        return _moment(rows[0]["until"]) if rows else None
+        """Returns up to when `sends` or `verdicts` were evaluated; None: never."""
+        rows = self._rows("considered_until", {"what": what})
+        return datetime.fromisoformat(rows[0]["until"]) if rows else None
 
-    def open_episodes(self) -> list[Incident]:
-        """Pending and open ones."""
-        return [_episode(row) for row in self._rows("open_episodes")]
+    def open_incidents(self) -> list[Incident]:
+        """Returns the pending and the open ones."""
+        return [from_row(Incident, row) for row in self._rows("open_incidents")]
 
-    def episodes(self, limit: int = 50) -> list[Incident]:
-        """Open and ended ones, the newest first."""
-        return [_episode(row) for row in self._rows("episodes", {"limit": limit})]
+    def incidents(self, limit: int = 50) -> list[Incident]:
+        """Returns the open and the ended ones, the newest first."""
+        return [from_row(Incident, row) for row in self._rows("incidents", {"limit": limit})]
 
     def waiting(self) -> list[OutboxMessage]:
-        """Messages that are not delivered yet, oldest first."""
-        return [_entry(row) for row in self._rows("waiting")]
+        """Returns the messages that are not delivered yet, the oldest first."""
+        return [from_row(OutboxMessage, row) for row in self._rows("waiting_messages")]
 
     def newest(self, limit: int = 50) -> list[OutboxMessage]:
-        """Messages that were sent or given up, the newest first."""
-        return [_entry(row) for row in self._rows("newest", {"limit": limit})]
+        """Returns the messages that were sent or given up, the newest first."""
+        return [from_row(OutboxMessage, row) for row in self._rows("newest_messages", {"limit": limit})]
 
     def given_up_since(self, since: datetime) -> list[OutboxMessage]:
-        """Messages that nobody got."""
-        return [_entry(row) for row in self._rows("given_up_since", {"since": iso_utc(since)})]
+        """Returns the messages that were given up."""
+        return [
+            from_row(OutboxMessage, row) for row in self._rows("messages_given_up_since", {"since": iso_utc(since)})
+        ]
 
-    def was_put(self, key: str, channel: str, recipients: Sequence[str]) -> bool:
-        """Whether there is, or was, such a message."""
-        to = hashlib.sha256("\n".join(recipients).encode()).hexdigest()[:10]
-        return bool(self._rows("was_put", {"dedupe_key": f"{key} {channel} {to}"}))
+    def was_queued(self, key: str, channel: str, recipients: Sequence[str]) -> bool:
+        """Whether there is such a message, in whichever state."""
+        return bool(self._rows("message_exists", {"dedupe_key": _dedupe_key(key, channel, recipients)}))
 
-    def deliver(self, now: Callable[[], datetime], doors: Callable[[str], Channel]) -> int:
-        """Tries whatever is due once; how many messages were handed over.
+    def deliver(self, now: Callable[[], datetime], channel_of: Callable[[str], Channel]) -> int:
+        """Tries every due message once; returns how many were sent.
 
         Args:
-            now: The clock.
-            doors: Channel → how it is opened; raises ConfigError where it is not set up.
+            now: The clock, aware UTC.
+            channel_of: Name → channel; raises ConfigError if there is none of that name.
         """
         due: dict[str, list[OutboxMessage]] = {}
-        for row in self._rows("due", {"now": iso_utc(now())}):
-            due.setdefault(row["channel"], []).append(_entry(row))
-        sent = sum(self._through(channel, entries, now, doors) for channel, entries in due.items())
+        for row in self._rows("due_messages", {"now": iso_utc(now())}):
+            due.setdefault(row["channel"], []).append(from_row(OutboxMessage, row))
+        sent = sum(self._deliver_through(name, messages, now, channel_of) for name, messages in due.items())
         if sent:
-            self._write("prune", {"before": iso_utc(now() - KEPT)})
+            self._write("delete_old_messages", {"before": iso_utc(now() - KEPT)})
         return sent
 
-    def _through(
+    def _deliver_through(
         self,
-        channel: str,
-        entries: Sequence[OutboxMessage],
+        name: str,
+        messages: Sequence[OutboxMessage],
         now: Callable[[], datetime],
-        doors: Callable[[str], Channel],
+        channel_of: Callable[[str], Channel],
     ) -> int:
-        """One opening of a channel for all that waits for it; a channel that cannot be opened delays them all."""
-        left = list(entries)
+        """Opens the channel once for all its messages; if that fails, all of them wait."""
+        left = list(messages)
         sent = 0
         try:
-            with doors(channel)() as hand_over:
+            with channel_of(name).open() as send:
                 while left:
-                    sent += self._hand_over(left.pop(0), hand_over, now)
+                    sent += self._attempt(left.pop(0), send, now)
         except (NotDelivered, ConfigError) as error:
-            for entry in left:
-                self._settle(entry, DeliveryResult(), str(error), now())
+            for message in left:
+                self._record_attempt(message, DeliveryResult(), str(error), now())
         return sent
 
-    def _hand_over(
-        self, entry: OutboxMessage, hand_over: Callable[[OutboxMessage], DeliveryResult], now: Callable[[], datetime]
-    ) -> bool:
+    def _attempt(self, message: OutboxMessage, send: Send, now: Callable[[], datetime]) -> bool:
         try:
-            fate = hand_over(entry)
+            result = send(message)
         except PsttError as error:
-            self._settle(entry, DeliveryResult(), str(error), now())
+            self._record_attempt(message, DeliveryResult(), str(error), now())
             return False
-        problem = "; ".join(f"{who}: {why}" for who, why in (*fate.refused.items(), *fate.later.items()))
-        return self._settle(entry, fate, problem, now())
+        problem = "; ".join(f"{address}: {why}" for address, why in (*result.refused.items(), *result.later.items()))
+        return self._record_attempt(message, result, problem, now())
 
-    def _settle(self, entry: OutboxMessage, fate: DeliveryResult, problem: str, now: datetime) -> bool:
-        """Writes down what became of one try; whether the message has left."""
-        from loguru import logger
-
-        delivered = (*entry.delivered, *fate.delivered)
-        refused = {**entry.refused, **fate.refused}
-        remaining = [r for r in entry.open_recipients if r not in delivered and r not in refused]
-        is_open = bool(remaining) or (not entry.recipients and bool(problem))
-        is_over = is_open and now >= entry.created_at + TRIED_FOR
+    def _record_attempt(self, message: OutboxMessage, result: DeliveryResult, problem: str, now: datetime) -> bool:
+        """Stores and logs the result of one attempt; returns whether the message is sent."""
+        delivered = (*message.delivered, *result.delivered)
+        refused = {**message.refused, **result.refused}
+        remaining = [r for r in message.open_recipients if r not in delivered and r not in refused]
+        is_open = bool(remaining) or (not message.recipients and bool(problem))
+        is_over = is_open and now >= message.created_at + RETRIED_FOR
         state = "waiting" if is_open and not is_over else "given_up"
-        if not is_open and (delivered or not entry.recipients):
+        if not is_open and (delivered or not message.recipients):
             state = "sent"
         self._write(
-            "settle",
+            "record_attempt",
             {
-                "outbox_id": entry.outbox_id,
+                "outbox_id": message.outbox_id,
                 "state": state,
                 "delivered": json.dumps(delivered, ensure_ascii=False),
                 "refused": json.dumps(refused, ensure_ascii=False),
                 "last_error": problem,
-                "next_try_at": iso_utc(_next_try(entry, now) if state == "waiting" else now),
+                "next_try_at": iso_utc(_next_try(message, now) if state == "waiting" else now),
                 "sent_at": iso_utc(now) if state == "sent" else None,
             },
         )
-        whom = f'{entry.channel} "{entry.subject}"'
-        for address, why in fate.refused.items():
+        whom = f'{message.channel} "{message.subject}"'
+        for address, why in result.refused.items():
             logger.error("{}: {} is refused for good: {}", whom, address, why)
         if state == "given_up":
-            logger.error("{} is given up after {} tries: {}", whom, entry.tries + 1, problem)
-        elif state == "waiting" and entry.tries == 0:
+            logger.error("{} is given up after {} tries: {}", whom, message.tries + 1, problem)
+        elif state == "waiting" and message.tries == 0:
             logger.warning("{} could not be delivered and is tried again for 24 h: {}", whom, problem)
         elif state == "sent":
-            logger.info("{} delivered to {}", whom, ", ".join(delivered) or entry.channel)
+            logger.info("{} delivered to {}", whom, ", ".join(delivered) or message.channel)
         return state == "sent"
 
 
-def _next_try(entry: OutboxMessage, now: datetime) -> datetime:
-    """Twice as long each time, half an hour at most; the last try is when the 24 hours are over."""
-    wait_s = min(FIRST_WAIT_S * 2 ** min(entry.tries, 10), LONGEST_WAIT_S)
-    return max(now, min(now + timedelta(seconds=wait_s), entry.created_at + TRIED_FOR))
-
-
-def _episode(row: sqlite3.Row) -> Incident:
-    values = dict(row)
-    for name in ("first_true_at", "opened_at", "last_true_at", "told_at", "ended_at"):
-        values[name] = _moment(values[name]) if values[name] else None
-    return Incident(**values)
-
-
-def _entry(row: sqlite3.Row) -> OutboxMessage:
-    values = dict(row)
-    for name in ("created_at", "next_try_at", "sent_at"):
-        values[name] = _moment(values[name]) if values[name] else None
-    for name in ("recipients", "delivered"):
-        values[name] = tuple(json.loads(values[name]))
-    values["refused"] = json.loads(values["refused"])
-    return OutboxMessage(**values)
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+def _next_try(message: OutboxMessage, now: datetime) -> datetime:
+    """The wait doubles each time, up to half an hour; the last attempt is at the end of the 24 hours."""
+    wait_s = min(FIRST_RETRY_S * 2 ** min(message.tries, 10), LONGEST_RETRY_S)
+    return max(now, min(now + timedelta(seconds=wait_s), message.created_at + RETRIED_FOR))

@@ -19,7 +19,7 @@ __all__ = ["AlertFile", "Rule", "default_alerts", "default_document", "load_aler
 
 ACTIONS = ("mail", "log_error", "log_warning", "disable_job", "collect_garbage")
 OPTIONAL_CHANNEL = "sms"
-"""May be an action without being set up: it then does nothing."""
+"""The channel that a rule may name although it is not set up; the action then does nothing."""
 
 
 def _channel(name: str) -> str:
@@ -35,12 +35,12 @@ RuleName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule as it is in force."""
+    """One rule with its defaults filled in."""
 
     name: RuleName
     enabled: bool = True
     threshold: float | None = None
-    """Percent or ms, as the definition says; None: the condition has no number."""
+    """Percent, or ms for latency_p99; None if the condition has no number."""
     for_s: float = 0
     """How long the condition has to hold, in seconds."""
     actions: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleDefinition:
-    """What one rule checks, and its defaults."""
+    """The condition of one rule, and its defaults."""
 
     about: str
     title: str
@@ -66,7 +66,7 @@ class RuleDefinition:
     threshold_key: str = ""
     """The threshold's key in the file; empty: the condition has no number."""
     limits: Any = None
-    """What the threshold may be."""
+    """Pydantic constraint of the threshold."""
     is_about_job: bool = False
     """The rule is checked for each job, which its action may disable."""
 
@@ -77,7 +77,7 @@ MILLISECONDS = Field(gt=0, strict=False)
 
 DEFINITIONS: dict[RuleName, RuleDefinition] = {
     "success_rate": RuleDefinition(
-        "Acknowledged sends of all sends of a job.",
+        "Share of a job's messages that were acknowledged.",
         "success rate < {} %",
         ("mail", "log_error"),
         for_s=300,
@@ -103,7 +103,7 @@ DEFINITIONS: dict[RuleName, RuleDefinition] = {
         for_s=300,
     ),
     "error_rate": RuleDefinition(
-        "Failed sends of all sends of a job.",
+        "Share of a job's messages that failed.",
         "error rate > {} %",
         ("mail", "log_error", "disable_job"),
         for_s=60,
@@ -113,7 +113,7 @@ DEFINITIONS: dict[RuleName, RuleDefinition] = {
         is_about_job=True,
     ),
     "runner_memory": RuleDefinition(
-        "The runner's share of the machine's memory.",
+        "Share of the machine's memory that the runner uses.",
         "memory of the runner > {} %",
         ("log_warning", "collect_garbage"),
         for_s=300,
@@ -180,7 +180,7 @@ class AlertFile:
 
 
 def load_alerts(path: Path) -> AlertFile:
-    """The rules in force; the defaults where there is no file.
+    """Returns the rules of a file; the defaults if there is no file.
 
     Raises:
         ConfigError: The first problem of the file.
@@ -192,12 +192,16 @@ def load_alerts(path: Path) -> AlertFile:
 
 
 def read_alerts(path: Path) -> tuple[AlertFile | None, list[ConfigError]]:
-    """The rules, or every problem of the file; one that is no JSON raises."""
+    """Returns the rules, or every problem of the file.
+
+    Raises:
+        ConfigError: The file is not JSON.
+    """
     return parse_alerts(read_json_file(path)) if path.exists() else (default_alerts(), [])
 
 
 def parse_alerts(file: JsonFile) -> tuple[AlertFile | None, list[ConfigError]]:
-    """The rules of a file that was read already, or every problem of it."""
+    """Returns the rules of a file that was read already, or every problem of it."""
     try:
         shape = AlertsShape.model_validate(file.document)
     except ValidationError as error:
@@ -207,12 +211,12 @@ def parse_alerts(file: JsonFile) -> tuple[AlertFile | None, list[ConfigError]]:
 
 
 def default_alerts() -> AlertFile:
-    """The rules of a workspace without alerts.json."""
+    """Returns the rules of a workspace without alerts.json."""
     return _alerts(AlertsShape())
 
 
 def default_document() -> str:
-    """alerts.json with every default written out."""
+    """Returns the text of an alerts.json with every default."""
     return json.dumps(AlertsShape().model_dump(), indent=2) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Mail over SMTP: TLS with a verified certificate, each recipient's fate told apart, and a reason for every failure.
+"""Sends mail over SMTP: TLS with a verified certificate, a result for each recipient, a reason for every failure.
 
-The standard library and not apprise: that tells neither the reason of a failure nor which recipient was refused for
-good, and knows no authority of one's own for the certificate (apprise 2.3, docs/decisions/013-alerts.md).
+Uses the standard library and not apprise, which reports neither the reason of a failure nor the recipients that were
+refused permanently, and accepts no private certificate authority (apprise 2.3, docs/decisions/013-alerts.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Literal
 
 from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
+from core.notify.delivery import DeliveryResult
 from core.workspace.secrets import resolve_secret
 
 if TYPE_CHECKING:
     from core.workspace.settings import Settings
 
-__all__ = ["DeliveryResult", "Mail", "MailServer", "connected", "mail_server"]
+__all__ = ["Mail", "MailServer", "MailSession", "connect", "mail_server"]
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed over, and how."""
+    """The server that accepts our mail, and how to connect to it."""
 
     host: str
     port: int
@@ -42,18 +43,18 @@ class MailServer:
     username: str | None = None
     password: Secret | None = None
     cafile: Path | None = None
-    """Authorities to trust besides those of this machine."""
+    """PEM file of certificate authorities that are trusted in addition to those of this machine."""
     timeout_s: float = 20.0
 
     @property
     def place(self) -> str:
-        """For people."""
+        """Name of the server in texts that users see."""
         return f"mail server {self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail; `message_id` stays the same when it is handed over again, so that it shows once."""
+    """One mail. `message_id` stays the same in every attempt, so that mail programs show it once."""
 
     to: Sequence[str]
     subject: str
@@ -63,27 +64,16 @@ class Mail:
     message_id: str
 
 
-@dataclass(slots=True)
-class DeliveryResult:
-    """What the server said to each recipient."""
-
-    delivered: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    """Address → why it will never be taken (5xx)."""
-    later: dict[str, str] = field(default_factory=dict)
-    """Address → why it may be taken later (4xx)."""
-
-
 def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) -> MailServer | None:
-    """The server of the PSTT_SMTP_* settings; None where no mail is set up.
+    """Returns the server of the PSTT_SMTP_* settings; None if no mail is set up.
 
     Args:
         settings: The settings.
-        variables: The environment and `.env`, for a password by reference.
+        variables: The environment and `.env`, to resolve the reference of a password.
         root: The workspace.
 
     Raises:
-        ConfigError: The settings contradict each other, or the password or a file cannot be had.
+        ConfigError: The settings contradict each other, or the password or the certificate file cannot be read.
     """
     if not settings.PSTT_SMTP_HOST:
         return None
@@ -118,44 +108,44 @@ def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) ->
     )
 
 
-class Link:
-    """An open, authenticated session with a mail server."""
+class MailSession:
+    """An open, authenticated SMTP session."""
 
     def __init__(self, server: MailServer, smtp: smtplib.SMTP) -> None:
         self._server = server
         self._smtp = smtp
 
     def send(self, mail: Mail) -> DeliveryResult:
-        """Hands one mail over; those that the server takes get it whatever it says to the others.
+        """Sends one mail. Recipients that the server accepts get it even if it refuses others.
 
         Raises:
-            NotDelivered: Nobody got it, for a reason that is no recipient's.
+            NotDelivered: No recipient got it, for a reason that is not about a recipient.
         """
         message = _message(mail, self._server.sender)
-        with _told(self._server):
+        with _translated(self._server):
             try:
                 answers = self._smtp.send_message(message, self._server.sender, list(mail.to))
             except smtplib.SMTPRecipientsRefused as refused:
                 answers = refused.recipients
                 with suppress(smtplib.SMTPException, OSError):
                     self._smtp.rset()
-        fate = DeliveryResult([address for address in mail.to if address not in answers])
+        result = DeliveryResult([address for address in mail.to if address not in answers])
         for address, (code, text) in answers.items():
-            (fate.refused if 500 <= code < 600 else fate.later)[address] = _answer(code, text)
-        return fate
+            (result.refused if 500 <= code < 600 else result.later)[address] = _reply(code, text)
+        return result
 
 
 @contextmanager
-def connected(server: MailServer) -> Iterator[Link]:
-    """Connects, secures, logs in; leaves politely.
+def connect(server: MailServer) -> Iterator[MailSession]:
+    """Connects, starts TLS and logs in; sends QUIT at the end.
 
     Raises:
-        NotDelivered: With the cause: not reachable, certificate, password, a server without STARTTLS.
+        NotDelivered: The server is not reachable, its certificate is not trusted, it refuses the password, or it has no STARTTLS.
     """
-    with _told(server):
+    with _translated(server):
         smtp = _open(server)
     try:
-        yield Link(server, smtp)
+        yield MailSession(server, smtp)
     finally:
         with suppress(smtplib.SMTPException, OSError):
             smtp.quit()
@@ -188,21 +178,21 @@ def _message(mail: Mail, sender: str) -> EmailMessage:
     message["To"] = ", ".join(mail.to)
     message["Date"] = format_datetime(mail.date)
     message["Message-ID"] = mail.message_id
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notes in answer
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic replies
     message.set_content(mail.text)
     message.add_alternative(mail.html, subtype="html")
     return message
 
 
 @contextmanager
-def _told(server: MailServer) -> Iterator[None]:
-    """Every failure in our words."""
+def _translated(server: MailServer) -> Iterator[None]:
+    """Translates every failure of smtplib and ssl to NotDelivered."""
     try:
         yield
     except smtplib.SMTPAuthenticationError as error:
         raise NotDelivered(
             f'{server.place} refuses the user "{server.username}"',
-            why=_answer(error.smtp_code, error.smtp_error),
+            why=_reply(error.smtp_code, error.smtp_error),
             remedy="check PSTT_SMTP_USERNAME and PSTT_SMTP_PASSWORD",
         ) from None
     except smtplib.SMTPNotSupportedError as error:
@@ -212,12 +202,12 @@ def _told(server: MailServer) -> Iterator[None]:
     except smtplib.SMTPResponseException as error:
         raise NotDelivered(
             f"{server.place} refuses the mail",
-            why=_answer(error.smtp_code, error.smtp_error),
+            why=_reply(error.smtp_code, error.smtp_error),
             remedy="ask whoever looks after the mail server; check PSTT_MAIL_FROM",
         ) from None
     except smtplib.SMTPException as error:
-        if isinstance(error.__context__, TimeoutError):  # smtplib takes it for a closed connection
-            raise _silent(server) from None
+        if isinstance(error.__context__, TimeoutError):  # smtplib reports it as a closed connection
+            raise _no_answer(server) from None
         why = "it closed the connection" if isinstance(error, smtplib.SMTPServerDisconnected) else str(error)
         raise NotDelivered(f"{server.place} broke off", why=why, remedy=_other_security(server)) from None
     except ssl.SSLCertVerificationError as error:
@@ -234,7 +224,7 @@ def _told(server: MailServer) -> Iterator[None]:
             f"{server.place} is not known by that name", remedy="correct PSTT_SMTP_HOST, or the name server"
         ) from None
     except TimeoutError:
-        raise _silent(server) from None
+        raise _no_answer(server) from None
     except OSError as error:
         raise NotDelivered(
             f"{server.place} cannot be reached",
@@ -243,7 +233,7 @@ def _told(server: MailServer) -> Iterator[None]:
         ) from None
 
 
-def _silent(server: MailServer) -> NotDelivered:
+def _no_answer(server: MailServer) -> NotDelivered:
     return NotDelivered(
         f"{server.place} does not answer",
         why=f"waited {server.timeout_s:g} s",
@@ -255,6 +245,6 @@ def _other_security(server: MailServer) -> str:
     return f"PSTT_SMTP_SECURITY is {server.security}: starttls is usual on port 587, tls on 465, none on 25"
 
 
-def _answer(code: int, text: bytes | str) -> str:
+def _reply(code: int, text: bytes | str) -> str:
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
     return f"{code} {' '.join(words.split())}"[:500]

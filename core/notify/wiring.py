@@ -11,16 +11,18 @@ from zoneinfo import ZoneInfo
 from core.errors import ConfigError
 from core.model.check_result import CheckResult
 from core.model.job import Job
-from core.notify.alert_messages import test_notice
-from core.notify.channels import doors, mail_fact
-from core.notify.daily_report import Receipt, make_receipt
+from core.notify.alert_messages import test_notification
+from core.notify.channels import channel_factory
+from core.notify.daily_report import DailyReport, make_daily_report
+from core.notify.delivery import Channel, DeliveryResult
 from core.notify.evaluator import AlertRules, Recipients
-from core.notify.outbox import Channel, Outbox
+from core.notify.mail_channel import check_mail
+from core.notify.outbox import Outbox
 from core.notify.rules import load_alerts
-from core.notify.smtp import DeliveryResult, Mail, MailServer, connected, mail_server
+from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.records.opened import OpenWorkspace
 from core.workspace.jobs import load_jobs
-from core.workspace.settings import addresses
+from core.workspace.settings import email_addresses
 
 __all__ = [
     "MailDelivery",
@@ -54,7 +56,7 @@ def mail_server_of(opened: OpenWorkspace) -> MailServer | None:
 
 def channels_of(opened: OpenWorkspace) -> Callable[[str], Channel]:
     """Returns a function that opens a channel by its name."""
-    return doors(
+    return channel_factory(
         lambda: mail_server_of(opened),
         lambda: load_alerts(opened.workspace.alerts_file).channels,
         opened.variables,
@@ -62,7 +64,7 @@ def channels_of(opened: OpenWorkspace) -> Callable[[str], Channel]:
     )
 
 
-def daily_report(opened: NotifyingWorkspace, day: date | None, now: datetime) -> Receipt:
+def daily_report(opened: NotifyingWorkspace, day: date | None, now: datetime) -> DailyReport:
     """Returns the report of what was scheduled on a day; None: of today so far.
 
     Raises:
@@ -72,7 +74,7 @@ def daily_report(opened: NotifyingWorkspace, day: date | None, now: datetime) ->
     if day is not None and day > today:
         raise ConfigError(f"{day} is still to come")
     jobs, _broken = load_jobs(opened.workspace)
-    return make_receipt(opened.ledger, opened.outbox, jobs, day or today, now, opened.timezone)
+    return make_daily_report(opened.ledger, opened.outbox, jobs, day or today, now, opened.timezone)
 
 
 def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> DeliveryResult:
@@ -90,19 +92,19 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
     server = mail_server_of(opened)
     if server is None:
         raise ConfigError("no mail server is set up", remedy="set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
-    recipients = tuple(to) or addresses(opened.settings.PSTT_MAIL_TO)
+    recipients = tuple(to) or email_addresses(opened.settings.PSTT_MAIL_TO)
     if not recipients:
         raise ConfigError("nobody is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
-    notice = test_notice(server.place, now, opened.timezone)
+    notice = test_notification(server.place, now, opened.timezone)
     message_id = f"<pstt-test-{now:%Y%m%d%H%M%S%f}@{server.sender.partition('@')[2]}>"
-    with connected(server) as link:
+    with connect(server) as link:
         return link.send(Mail(recipients, notice.subject_line, notice.text, notice.html, now, message_id))
 
 
 def mail_checks(opened: NotifyingWorkspace, now: datetime) -> Iterator[CheckResult]:
     """Yields what `doctor` reports about mail: its set-up, and messages of the last day that were given up."""
     try:
-        yield mail_fact(mail_server_of(opened), addresses(opened.settings.PSTT_MAIL_TO))
+        yield check_mail(mail_server_of(opened), email_addresses(opened.settings.PSTT_MAIL_TO))
     except ConfigError as error:
         yield CheckResult("fail", "mail", error.text, error.remedy)
     if opened.workspace.ledger_file.exists():
@@ -170,8 +172,8 @@ class MailDelivery(_InOwnThread):
 def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> AlertRules:
     settings = opened.settings
     recipients = Recipients(
-        addresses(settings.PSTT_MAIL_TO) if settings.PSTT_SMTP_HOST else (),
-        addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
+        email_addresses(settings.PSTT_MAIL_TO) if settings.PSTT_SMTP_HOST else (),
+        email_addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
         time.fromisoformat(settings.PSTT_RECEIPT_AT),
         opened.timezone,
     )
@@ -181,5 +183,5 @@ def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> A
         rules_file=opened.workspace.alerts_file,
         spool_dir=opened.workspace.spool_dir,
         jobs=jobs,
-        told=recipients,
+        recipients=recipients,
     )

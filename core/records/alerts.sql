@@ -1,4 +1,4 @@
--- Alerts: since when something is wrong, and what people have been or are to be told. Times are UTC, ISO 8601 text.
+-- Alerts: incidents, and the messages about them. Times are UTC, ISO 8601 text.
 -- The schema is split at semicolons: none in its comments.
 
 -- name: schema
@@ -43,76 +43,85 @@ CREATE TABLE considered (
 CREATE INDEX run_by_end ON run (finished_at);
 CREATE INDEX fire_by_end ON fire (finished_at);
 
--- name: open_episodes
-SELECT * FROM episode WHERE state IN ('pending', 'open') ORDER BY episode_id
+-- name: schema_6
+-- An episode is called an incident from here on.
+ALTER TABLE episode RENAME TO incident;
+ALTER TABLE incident RENAME COLUMN episode_id TO incident_id;
+ALTER TABLE incident RENAME COLUMN told_at TO notified_at;
+ALTER TABLE outbox RENAME COLUMN episode_id TO incident_id;
+DROP INDEX episode_once;
+CREATE UNIQUE INDEX incident_once ON incident (rule, subject) WHERE state IN ('pending', 'open')
 
--- name: episodes
-SELECT * FROM episode WHERE state <> 'pending' ORDER BY episode_id DESC LIMIT :limit
+-- name: open_incidents
+SELECT * FROM incident WHERE state IN ('pending', 'open') ORDER BY incident_id
 
--- name: begin_episode
-INSERT INTO episode (rule, subject, state, first_true_at, opened_at, last_true_at, value, text)
+-- name: incidents
+SELECT * FROM incident WHERE state <> 'pending' ORDER BY incident_id DESC LIMIT :limit
+
+-- name: begin_incident
+INSERT INTO incident (rule, subject, state, first_true_at, opened_at, last_true_at, value, text)
 VALUES (:rule, :subject, CASE WHEN :is_open THEN 'open' ELSE 'pending' END, :now, CASE WHEN :is_open THEN :now END, :now, :value, :text)
 
--- name: keep_episode
-UPDATE episode SET last_true_at = :now, value = :value, text = :text WHERE episode_id = :episode_id
+-- name: update_incident
+UPDATE incident SET last_true_at = :now, value = :value, text = :text WHERE incident_id = :incident_id
 
--- name: restart_episode
-UPDATE episode SET first_true_at = :now WHERE episode_id = :episode_id
+-- name: restart_incident
+UPDATE incident SET first_true_at = :now WHERE incident_id = :incident_id
 
--- name: open_episode
-UPDATE episode SET state = 'open', opened_at = :now WHERE episode_id = :episode_id AND state = 'pending'
+-- name: open_incident
+UPDATE incident SET state = 'open', opened_at = :now WHERE incident_id = :incident_id AND state = 'pending'
 
--- name: told_episode
-UPDATE episode SET told_at = :now WHERE episode_id = :episode_id
+-- name: set_notified
+UPDATE incident SET notified_at = :now WHERE incident_id = :incident_id
 
--- name: told_job
-UPDATE episode SET told_at = :now WHERE rule = 'job_failed' AND subject = :subject AND state = 'open'
+-- name: set_job_notified
+UPDATE incident SET notified_at = :now WHERE rule = 'job_failed' AND subject = :subject AND state = 'open'
 
--- name: forget_episode
-DELETE FROM episode WHERE episode_id = :episode_id AND state = 'pending'
+-- name: delete_pending_incident
+DELETE FROM incident WHERE incident_id = :incident_id AND state = 'pending'
 
--- name: end_episode
-UPDATE episode SET state = 'ended', ended_at = :now, text = :text WHERE episode_id = :episode_id AND state = 'open'
+-- name: end_incident
+UPDATE incident SET state = 'ended', ended_at = :now, text = :text WHERE incident_id = :incident_id AND state = 'open'
 
--- name: put
-INSERT OR IGNORE INTO outbox (kind, episode_id, dedupe_key, channel, recipients, subject, body, body_html, created_at, next_try_at, state)
-VALUES (:kind, :episode_id, :dedupe_key, :channel, :recipients, :subject, :body, :body_html, :now, :now, 'waiting')
+-- name: insert_message
+INSERT OR IGNORE INTO outbox (kind, incident_id, dedupe_key, channel, recipients, subject, body, body_html, created_at, next_try_at, state)
+VALUES (:kind, :incident_id, :dedupe_key, :channel, :recipients, :subject, :body, :body_html, :now, :now, 'waiting')
 
--- name: was_put
+-- name: message_exists
 SELECT 1 FROM outbox WHERE dedupe_key = :dedupe_key
 
--- name: due
+-- name: due_messages
 SELECT * FROM outbox WHERE state = 'waiting' AND (next_try_at <= :now OR created_at > :now) ORDER BY outbox_id LIMIT 200
 
--- name: waiting
+-- name: waiting_messages
 SELECT * FROM outbox WHERE state = 'waiting' ORDER BY outbox_id
 
--- name: newest
+-- name: newest_messages
 SELECT * FROM outbox WHERE state <> 'waiting' ORDER BY outbox_id DESC LIMIT :limit
 
--- name: given_up_since
+-- name: messages_given_up_since
 SELECT * FROM outbox WHERE state = 'given_up' AND next_try_at >= :since ORDER BY outbox_id
 
--- name: settle
+-- name: record_attempt
 UPDATE outbox SET state = :state, tries = tries + 1, delivered = :delivered, refused = :refused, last_error = :last_error,
     next_try_at = :next_try_at, sent_at = :sent_at WHERE outbox_id = :outbox_id AND state = 'waiting'
 
--- name: prune
+-- name: delete_old_messages
 DELETE FROM outbox WHERE state <> 'waiting' AND created_at < :before
 
--- name: considered
+-- name: considered_until
 SELECT until FROM considered WHERE what = :what
 
--- name: set_considered
+-- name: set_considered_until
 INSERT INTO considered VALUES (:what, :until) ON CONFLICT (what) DO UPDATE SET until = excluded.until
 
 -- name: ended_runs
--- Every attempt that sends: what it says about the cluster.
+-- Every attempt that sent messages, also one that the runner repeats: its rates describe the cluster.
 SELECT run_id, job, job_name, topic, timezone, scheduled_at, finished_at, state, acknowledged, failed, latency_counts, error_text
 FROM run WHERE finished_at > :after AND state IN ('succeeded', 'partial', 'failed') AND topic <> '' ORDER BY finished_at
 
 -- name: final_runs
--- Verdicts that stand: of fires that are done, and of runs that no scheduled_run repeats.
+-- Final verdicts: of scheduled runs that are done, and of runs without a scheduled run, which nothing repeats.
 SELECT run_id FROM run WHERE finished_at > :after AND scheduled_run_id IS NULL AND state IN ('succeeded', 'partial', 'failed', 'interrupted')
 UNION ALL
 SELECT scheduled_run.run_id FROM scheduled_run JOIN run USING (run_id)
@@ -121,8 +130,8 @@ WHERE scheduled_run.finished_at > :after AND scheduled_run.state = 'done' AND ru
 -- name: newest_samples
 SELECT cluster, max(at) AS at, connected, error FROM broker_sample WHERE at >= :since GROUP BY cluster
 
--- name: runs_scheduled
+-- name: runs_scheduled_between
 SELECT run_id FROM run WHERE scheduled_at >= :since AND scheduled_at < :until AND kind IN ('job', 'replay') ORDER BY scheduled_at, started_at
 
--- name: latency_counts
+-- name: latency_counts_scheduled_between
 SELECT run_id, topic, latency_counts FROM run WHERE scheduled_at >= :since AND scheduled_at < :until AND acknowledged > 0

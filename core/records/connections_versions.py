@@ -54,7 +54,7 @@ def keep_connections(
 ) -> None:
     """Stores a text of connections.json as a version, without the passwords written in it.
 
-    A text with an error is not stored: nobody would restore it, and a password under a mistyped key would be stored
+    A text with an error is not stored: it is never restored, and a password under a mistyped key would be stored
     in the clear.
     """
     try:

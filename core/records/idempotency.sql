@@ -6,7 +6,7 @@ CREATE TABLE idempotent_answer (
     key               TEXT NOT NULL,
     request_sha256    TEXT NOT NULL,
     begun_at          TEXT NOT NULL,
-    status            INTEGER,           -- NULL: under way, or its process ended in the middle
+    status            INTEGER,           -- NULL: running, or its process ended before the answer
     answer            TEXT,
     PRIMARY KEY (who, key)
 ) STRICT;

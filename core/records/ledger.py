@@ -174,7 +174,7 @@ class Ledger(Store):
             if self._db.execute(self._sql["claim_scheduled_run"], claim).rowcount != 1:
                 raise LedgerBusy(
                     f"scheduled run {row['scheduled_run_id']} of job {row['job']} is not planned any more",
-                    why="another process took it, or somebody cancelled it",
+                    why="another process took it, or it was cancelled",
                     remedy="python -m core runs shows what became of it",
                 )
         return run_id

@@ -1,4 +1,4 @@
--- What happened: SQLite, one file a workspace. Times are UTC, ISO 8601 text, so that they sort.
+-- The runs: SQLite, one file a workspace. Times are UTC, ISO 8601 text, so that they sort.
 -- The schema is split at semicolons: none in its comments.
 
 -- name: schema
@@ -12,7 +12,7 @@ CREATE TABLE run (
     topic             TEXT NOT NULL,
     query             TEXT NOT NULL,
     scheduled_at      TEXT NOT NULL,
-    window_start      TEXT,              -- the fire before this one, NULL where the job has no calendar
+    window_start      TEXT,              -- the scheduled time before this one, NULL where the job has no calendar
     timezone          TEXT NOT NULL,
     attempt           INTEGER NOT NULL,
     of_run            TEXT,              -- the run that a replay repeats
@@ -46,7 +46,7 @@ CREATE TABLE run (
     error_retriable   INTEGER,
     fire_id           INTEGER,           -- NULL where it was started by hand
     job_sha256        TEXT NOT NULL DEFAULT '',
-    cancel_asked_at   TEXT,              -- looked at each half second by the process that runs it
+    cancel_asked_at   TEXT,              -- polled every half second by the process of the run
     cancel_asked_by   TEXT
 ) STRICT;
 CREATE INDEX run_by_state ON run (state);
@@ -82,7 +82,7 @@ CREATE TABLE reject (
 ) STRICT;
 
 -- name: schema_3
--- Where a run really sent to, by ids that no renaming changes, and how many rejects its job calls green.
+-- The ids of the cluster and topic of a run, which no renaming changes, and how many rejects its job accepts.
 ALTER TABLE run ADD COLUMN cluster_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN bootstrap_servers TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN topic_id TEXT NOT NULL DEFAULT '';

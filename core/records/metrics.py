@@ -1,12 +1,12 @@
-"""The sends as people ask for them: `metrics.duckdb`, fed from the spool, made again from it when lost.
+"""`metrics.duckdb`: a copy of the spool for queries, which is rebuilt from the spool when it is lost.
 
-DuckDB lets one process write or many read. So nobody waits for it here: a run has finished when its
-segments are on disk; copying them is tried afterwards and left for the next time when a reader
-holds the file; and every reader sees the segments that are not copied yet beside those that are.
+DuckDB lets one process write or many read, so no run waits for it. A run has finished when its segments are on disk.
+They are copied afterwards, or next time when a reader holds the file. Every reader sees copied segments and those not
+copied yet.
 
-What charts ask for is counted once, when a segment is copied, into the table `traffic`: quarter-hours by run, topic
-and latency. A segment not copied yet is counted by the same statement when somebody asks, so numbers never depend on it.
-The questions themselves are in `core.records.metrics_queries`.
+When a segment is copied, its sends are counted into the table `traffic`: quarter-hours by run, topic and latency. A
+segment not copied yet is counted by the same statement when it is queried, so a result never depends on the copying.
+The queries are in `core.records.metrics_queries`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import duckdb
+from loguru import logger
 
 from core.errors import LedgerBusy, PsttError, StorageFailed
 from core.records.damaged_segments import damage_of, quoted, set_aside
@@ -37,27 +38,27 @@ __all__ = ["Metrics", "SyncResult", "is_held", "may_be_damage"]
 T = TypeVar("T")
 
 READ_WAIT_S = 5.0
-"""A copy holds the file for 15 to 30 ms; who waits longer has met a program that keeps it open."""
+"""Copying holds the file for 15 to 30 ms; a longer wait means that another program keeps it open."""
 TOGETHER = 20
-"""Segments a transaction: a million sends, in half the time that twenty transactions take."""
+"""Segments in a transaction: a million sends, copied in half the time of twenty transactions."""
 MEMORY = "16MB"
-"""What DuckDB may hold while it copies, as the copy and not the run makes the process's peak. 200MB would save half a
-second a million sends, 24MB a tenth."""
+"""Memory limit of DuckDB while it copies, since copying and not the run causes the process's peak. 200MB would save
+half a second a million sends, 24MB a tenth."""
 MOST_MEMORY = "1GB"
 
 FORMAT = 5
-"""Of metrics.duckdb; one of another format is made again from the spool."""
+"""Version of metrics.duckdb; a file of another version is rebuilt from the spool."""
 FILE_VIEWS = ("sends_copied", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
-"""What whoever opens metrics.duckdb itself may ask of: what is copied."""
+"""The views in metrics.duckdb itself, for programs that open the file; they show what is copied."""
 ROWS_AT_ONCE = 2_000
-"""Runs or rejects that are copied by one statement; more would need more memory than a segment."""
+"""Runs or rejects copied by one statement; more would need more memory than a segment."""
 SETTLED_S = 2.0
-"""A folder that has not changed for so long can be trusted to show each change by its time (ext4: 4 ms, FAT: 2 s)."""
+"""Resolution of file times (ext4: 4 ms, FAT: 2 s). A folder unchanged for longer shows each later change by its time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What became of an attempt to copy the spool into metrics.duckdb."""
+    """The result of copying the spool into metrics.duckdb."""
 
     state: Literal["copied", "held", "rebuilt"]
     segments: int = 0
@@ -69,11 +70,13 @@ class SyncResult:
 
 
 class Metrics:
-    """`metrics.duckdb` of one workspace and the segments beside it. Holds nothing open between calls.
+    """`metrics.duckdb` of one workspace and its segments. Keeps no file open between calls.
+
+    Larger than other classes: writing, reading and remaking the file share its lock and what is waiting in the spool.
 
     Args:
-        workspace: Whose.
-        timezone: Where the days and hours of the views in the file begin.
+        workspace: The workspace.
+        timezone: IANA time zone of the days and hours in the views of the file.
     """
 
     def __init__(self, workspace: Workspace, timezone: str = "UTC") -> None:
@@ -83,23 +86,22 @@ class Metrics:
         self.ledger_file = workspace.ledger_file
         self._sql = metrics_sql()
         self.waiting: Sequence[Path] = ()
-        """The segments that the last reading found not copied yet."""
+        """The segments that were not copied yet at the last reading."""
         self._listing: tuple[int, tuple[str, ...]] | None = None
-        """The spool's folder by its time of change: a year has 40,000 segments."""
+        """The spool's file names, by the folder's time of change: a year has 40,000 segments."""
         self._copied: tuple[tuple[int, ...], set[str]] | None = None
         """The segments in metrics.duckdb, by that file's state."""
         self._checked: dict[str, tuple[int, ...]] = {}
-        """Segments that were read whole once, by their state."""
+        """Segments that were read completely once, by their state."""
         self._left_out: set[str] = set()
-        """Segments that could not be read; each is told once."""
-        self._distrusted: tuple[int, ...] | None = None
-        """State of a metrics.duckdb that is damaged and could not be moved out of the way."""
+        """Segments that could not be read; each is logged once."""
+        self._damaged_state: tuple[int, ...] | None = None
+        """State of a metrics.duckdb that is damaged and could not be renamed."""
 
     def sync(self) -> SyncResult:
-        """Copies what is new in one short exclusive opening. A file that another process reads is left for later.
+        """Copies new segments and runs in one short exclusive opening; skips it while another process reads the file.
 
-        A file that DuckDB cannot read is kept under another name and made again; a segment that cannot be read is set
-        aside.
+        A file that DuckDB cannot read is renamed and rebuilt; a segment that cannot be read is moved to `damaged/`.
 
         Raises:
             StorageFailed: The disk is full, or a file may not be read or written.
@@ -117,7 +119,7 @@ class Metrics:
             if not why:
                 raise self._not_updated(str(broken)) from None
         try:
-            kept = self._keep_aside()
+            kept = self._rename_damaged()
             copied = self._copy()
         except (_FileHeld, _FileUnreadable, OSError) as error:
             raise self._not_updated(str(error)) from None
@@ -125,7 +127,7 @@ class Metrics:
         return replace(copied, state="rebuilt", note=note)
 
     def rebuild(self) -> SyncResult:
-        """Makes metrics.duckdb again from all segments; the old file is replaced when the new one is whole.
+        """Rebuilds metrics.duckdb from all segments; the old file is replaced when the new one is complete.
 
         Raises:
             LedgerBusy: Another program holds the file.
@@ -136,8 +138,8 @@ class Metrics:
         try:
             copied = self._copy(aside)
             self._require_free()
-            if copied.set_aside and self.file.exists():  # what the old file has of them is nowhere else
-                self._keep_aside()
+            if copied.set_aside and self.file.exists():  # the old file has the only copy of their sends
+                self._rename_damaged()
             _remove(self.file)
             os.replace(aside, self.file)
         except (_FileHeld, PermissionError) as held:
@@ -150,7 +152,10 @@ class Metrics:
         return replace(copied, state="rebuilt")
 
     def _require_free(self) -> None:
-        """On Windows replacing an open file fails by itself; on Linux it would leave a reader on a file without a name."""
+        """Raises `_FileHeld` while a program has the file open.
+
+        Windows refuses to replace an open file; on Linux a reader would keep the deleted one.
+        """
         if not self.file.exists():
             return
         try:
@@ -176,23 +181,23 @@ class Metrics:
         return SyncResult("copied", len(missing) - len(left_out), sends, set_aside=left_out)
 
     def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
-        """The documented views, in the file itself, with the macros that they need."""
+        """Creates the documented views in the file itself, with the macros that they need."""
         keep_zone(db, self.timezone)
         db.execute(self._sql["macros"].replace("CREATE OR REPLACE TEMP MACRO", "CREATE MACRO IF NOT EXISTS"))
         for view in FILE_VIEWS:
             db.execute(self._sql[f"view_{view}"].replace("CREATE VIEW", "CREATE VIEW IF NOT EXISTS"))
 
     def _copy_segments(self, db: duckdb.DuckDBPyConnection, names: Sequence[str]) -> int:
-        """Segments and the notes that they were copied, in one transaction, so that none counts twice."""
+        """Copies segments and writes their names in one transaction, so that none counts twice. Returns the sends."""
         try:
             return self._copy_in_one(db, names)
         except duckdb.Error:
-            # One of them is damaged, or holds values so long that they need more memory: alone it is found out.
+            # One of them is damaged, or has such long values that they need more memory: copied one by one it is found.
             db.execute(f"SET memory_limit = '{MOST_MEMORY}'")
             return sum(self._copy_in_one(db, [name]) for name in self._sound(names, whole=True))
 
     def _sound(self, names: Sequence[str], *, whole: bool) -> list[str]:
-        """Those of the segments that can be read; the others are set aside, and told."""
+        """Returns the segments that can be read; moves the others to `damaged/` and logs them."""
         found = []
         with duckdb.connect(":memory:", config={"threads": 1}) as db:
             for name in names:
@@ -202,14 +207,12 @@ class Metrics:
                     continue
                 if why := damage_of(db, self.spool_dir / name, whole=whole):
                     self._set_aside(name, why)
-                elif state:  # else it has gone meanwhile
+                elif state:  # else it was removed meanwhile
                     found.append(name)
                     self._checked |= {name: state} if whole else {}
         return found
 
     def _set_aside(self, name: str, why: str) -> None:
-        from loguru import logger
-
         where = "set aside in damaged/" if set_aside(self.spool_dir / name) else "left out"
         self._listing = None
         if name in self._left_out:
@@ -218,7 +221,7 @@ class Metrics:
         logger.warning("segment {} of the spool cannot be read ({}): it is {}, its sends are missing", name, why, where)
 
     def _damage(self) -> str:
-        """Why metrics.duckdb cannot be read to its end; empty where it can, or is held. Reads all of it (1 GB/s)."""
+        """Returns why metrics.duckdb is damaged; empty where it is not, or is held. Reads all of it (1 GB/s)."""
         try:
             with duckdb.connect(":memory:", config={"threads": 2}) as db, _translated():
                 db.execute(self._sql["macros"])
@@ -234,8 +237,8 @@ class Metrics:
             return str(broken) if _may_be_read(self.file) else ""
         return ""
 
-    def _keep_aside(self) -> Path:
-        """Moves metrics.duckdb out of the way, with the log that DuckDB would replay into the next one; where it is now."""
+    def _rename_damaged(self) -> Path:
+        """Renames metrics.duckdb and its log, which DuckDB would replay into the next file. Returns the new path."""
         kept = self.file.with_name(f"{self.file.name}.broken-{int(time.time())}")
         self.file.replace(kept)
         with suppress(FileNotFoundError):
@@ -268,11 +271,11 @@ class Metrics:
         return int(count)
 
     def _over(self, statement: str, paths: Sequence[Path]) -> str:
-        """A statement over these segments."""
+        """Returns a statement over these segments."""
         return self._sql[statement].replace("{paths}", "[" + ", ".join(f"'{quoted(path)}'" for path in paths) + "]")
 
     def _copy_runs(self, db: duckdb.DuckDBPyConnection, known: str = "run") -> None:
-        """Copies runs that `known` does not have, or has as still open, and the rejects of those that ended."""
+        """Copies runs that table `known` does not have or has as open, and the rejects of those that have ended."""
         if not self.ledger_file.exists():
             return
         of_known = {name: self._sql[name].replace("FROM run", f"FROM {known}") for name in ("newest_run", "open_runs")}
@@ -293,10 +296,10 @@ class Metrics:
 
     @contextmanager
     def reading(self, *, counted: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the views `sends`, `runs`, `rejects` and `traffic`, copied or not yet; keep it briefly.
+        """Opens the views `sends`, `runs`, `rejects` and `traffic` over copied and new segments; close it soon.
 
         Args:
-            counted: Whether `traffic` is needed: segments not copied yet are then counted first, 20 ms each.
+            counted: Whether `traffic` is needed; segments not copied yet are then counted first, 20 ms each.
 
         Yields:
             An in-memory DuckDB with metrics.duckdb attached read-only.
@@ -323,7 +326,7 @@ class Metrics:
             yield db
 
     def answer(self, question: Callable[[duckdb.DuckDBPyConnection], T], *, counted: bool = True) -> T:
-        """Asks a question in an opening of its own, and once more where metrics.duckdb turns out to be damaged.
+        """Calls `question` with an opening, and once more where metrics.duckdb turns out to be damaged.
 
         Raises:
             LedgerBusy: Another program writes into the file for longer than 5 s.
@@ -333,14 +336,14 @@ class Metrics:
             with self._reading(counted=counted) as db:
                 return question(db)
         except duckdb.Error as error:
-            if not self._mends(error):
+            if not self._repair(error):
                 raise _unreadable(error) from None
         with self.reading(counted=counted) as db:
             return question(db)
 
     @contextmanager
     def figures(self, timezone: str, *, counted: bool = True) -> Iterator[MetricsQueries]:
-        """Several questions in one opening; days and hours are those of `timezone`.
+        """Opens the metrics for several queries; days and hours are those of `timezone`.
 
         Raises:
             LedgerBusy: Another program writes into the file for longer than 5 s.
@@ -350,7 +353,7 @@ class Metrics:
 
             def again(error: duckdb.Error) -> duckdb.DuckDBPyConnection:
                 opening.close()
-                if not self._mends(error):
+                if not self._repair(error):
                     raise error
                 return opening.enter_context(self._reading(counted=counted))
 
@@ -363,45 +366,44 @@ class Metrics:
             except duckdb.Error as error:
                 raise _unreadable(error) from None
 
-    def _mends(self, error: duckdb.Error) -> bool:
-        """Whether metrics.duckdb was damaged and is out of the way now: what it held is read from the spool again."""
+    def _repair(self, error: duckdb.Error) -> bool:
+        """Renames metrics.duckdb if it is damaged, and rebuilds it. Returns whether it was; the query can then be repeated."""
         if not may_be_damage(error) or not self.file.exists() or not (why := self._damage()):
             return False
-        from loguru import logger
 
         try:
-            kept = self._keep_aside()
+            kept = self._rename_damaged()
         except OSError:  # another program has it open, or the disk cannot be written
-            self._distrusted = self._file_state()
+            self._damaged_state = self._file_state()
             return True
         logger.warning("{} was damaged ({}): it is kept as {} and made again", self.file.name, why, kept.name)
-        with suppress(PsttError, OSError):  # the next run does it
+        with suppress(PsttError, OSError):  # the next run copies again
             self.sync()
         return True
 
     def state(self) -> tuple[int, ...]:
-        """Another one whenever there are sends that were not there before, or copied ones."""
+        """Returns a value that changes whenever sends are added or copied."""
         spool = (self.spool_dir.stat().st_mtime_ns,) if self.spool_dir.exists() else ()
         return (*self._file_state(), *spool)
 
     def find(self, key: str) -> list[dict[str, Any]]:
-        """Every send of that key, oldest first; times aware UTC."""
+        """Returns every send of that key, oldest first; times aware UTC."""
         with self.figures("UTC", counted=False) as figures:
             return figures.find(key)
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
-        """The first `limit` sends whose key begins so, by key and time; times aware UTC."""
+        """Returns the newest `limit` sends whose key begins with `start`, by key and time; times aware UTC."""
         with self.figures("UTC", counted=False) as figures:
             return figures.find_beginning(start, limit)
 
     def acknowledged_ids(self, run_ids: list[str]) -> frozenset[bytes]:
-        """Message ids that these runs have acknowledged."""
+        """Returns the message ids that these runs have acknowledged."""
         sql = self._sql["acknowledged_ids"]
         rows = self.answer(lambda db: db.execute(sql, [run_ids]).fetchall(), counted=False)
         return frozenset(message_id.encode() for (message_id,) in rows)
 
     def summary(self, now: datetime, timezone: str, scope: SendFilter | None = None) -> dict[str, Any]:
-        """Today, the last 7 days and everything: see `Figures.summary`."""
+        """Returns today, the last 7 days and everything: see `MetricsQueries.summary`."""
         with self.figures(timezone) as figures:
             return figures.summary(now, scope)
 
@@ -418,8 +420,8 @@ class Metrics:
         return names
 
     def _attach(self, db: duckdb.DuckDBPyConnection) -> set[str] | None:
-        """Attaches metrics.duckdb; the names of the segments copied into it, None where it is not there or not whole."""
-        if not self.file.exists() or self._file_state() == self._distrusted:
+        """Attaches metrics.duckdb. Returns the names of the copied segments; None where the file is missing or damaged."""
+        if not self.file.exists() or self._file_state() == self._damaged_state:
             return None
         deadline = time.monotonic() + READ_WAIT_S
         while True:
@@ -433,10 +435,10 @@ class Metrics:
                     raise self._busy(str(held)) from None
                 time.sleep(0.05)
             except _FileUnreadable:
-                return None  # everything in it is in the segments too
+                return None  # all of it is in the segments too
 
     def _names_in_store(self, db: duckdb.DuckDBPyConnection) -> set[str]:
-        """Nobody can write while it is attached, so the file's state tells whether these are the names of last time."""
+        """Returns the copied segments, cached by the file's state: no process can write while it is attached."""
         state = self._file_state()
         if self._copied is None or self._copied[0] != state:
             self._copied = state, _names_copied(db, "store.segment")
@@ -451,7 +453,7 @@ class Metrics:
     def _make_views(
         self, db: duckdb.DuckDBPyConnection, *, attached: bool, waiting: Sequence[Path], counted: bool
     ) -> None:
-        """What is in `store` and what is not in it yet (`fresh`), as one."""
+        """Creates views over what is copied (`store`) and what is not copied yet (`fresh`)."""
         db.execute("ATTACH ':memory:' AS fresh")
         db.execute("USE fresh")
         db.execute(self._sql["tables"])
@@ -489,13 +491,16 @@ class _FileUnreadable(Exception):
 
 
 def is_held(text: str) -> bool:
-    """Whether DuckDB says that another process has the file open. A damaged one has its wrong checksum in a "block"."""
+    """Returns whether DuckDB reports that another process has the file open.
+
+    `lock` is matched as a word, since the error of a damaged file names a "block".
+    """
     signs = r"\block\b|being used by another process|cannot access the file"
     return re.search(signs, text, re.IGNORECASE) is not None
 
 
 def may_be_damage(error: duckdb.Error) -> bool:
-    """Whether a damaged file can be the reason, and not the question."""
+    """Returns whether the error can come from a damaged file and not from the query."""
     damages = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
     return isinstance(error, damages) or type(error) is duckdb.Error
 
@@ -532,7 +537,7 @@ def _opened(file: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnectio
 
 
 def _require_format(db: duckdb.DuckDBPyConnection, place: str = "main") -> None:
-    """A file of another version is treated as one that cannot be read: all that is in it is in the spool."""
+    """Raises `_FileUnreadable` for a file of another version, which is rebuilt: all of it is in the spool."""
     try:
         is_ours = db.execute(metrics_sql()["is_our_format"].format(place=place, version=FORMAT)).fetchall() == [(True,)]
     except duckdb.CatalogException:
@@ -551,7 +556,7 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, Any]]) -> None:
-    """One statement for all rows: a list a column, which is 50 times faster than a statement a row."""
+    """Inserts all rows by one statement with a list for each column, 50 times faster than a statement a row."""
     names = list(rows[0])
     lists = ", ".join("unnest(?::VARCHAR[])" for _ in names)
     values = [[None if row[name] is None else str(row[name]) for row in rows] for name in names]
@@ -560,14 +565,14 @@ def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, 
 
 def _state_of(path: Path) -> tuple[int, ...]:
     try:
-        told = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return ()
-    return told.st_ino, told.st_size, told.st_mtime_ns
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _may_be_read(file: Path) -> bool:
-    """Whether the system gives the file's bytes; an account without that right knows nothing about them."""
+    """Returns whether this account may read the file; without that right it cannot know of damage."""
     try:
         with file.open("rb") as stream:
             stream.read(1)

@@ -1,13 +1,13 @@
 -- metrics.duckdb: a projection of the spool and the ledger. Append only, no keys, no indexes. Times are UTC.
--- Words in braces are other statements of this file, put in when it is loaded.
+-- A name in braces is replaced by that statement of this file when it is loaded.
 
 -- name: macros
--- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash, the start of one by 6 bits
--- of each of the first 8 bytes. DuckDB may change its hash one day: see `format`.
+-- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash, the beginning of a key by
+-- 6 bits of each of its first 8 bytes. DuckDB may change its hash one day: see `format`.
 CREATE OR REPLACE TEMP MACRO key_hash(key) AS (hash(key) & 16777215)::UINTEGER;
 CREATE OR REPLACE TEMP MACRO eight_bytes(key) AS
     (CASE WHEN strlen(key) = length(key) THEN encode(left(key || '        ', 8)) ELSE encode(key || '        ')[1:8] END)::BIT::UBIGINT;
--- Eight times 6 bits are moved together by halves: 0x003F003F… and 0x0FC00FC0…, 0x00000FFF… and 0x00FFF000…, 24 and 24.
+-- Packs eight times 6 bits, halving the gaps in each step: 0x003F003F… and 0x0FC00FC0…, 0x00000FFF… and 0x00FFF000…, 24 and 24.
 CREATE OR REPLACE TEMP MACRO four_pairs(x) AS (x & 17733194119839807) | ((x >> 2) & 1134924423669747648);
 CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x & 17587891081215) | ((x >> 4) & 72040001868656640);
 CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x & 16777215) | ((x >> 8) & 281474959933440);
@@ -18,7 +18,7 @@ CREATE OR REPLACE TEMP MACRO latency_bucket(ms) AS
 CREATE OR REPLACE TEMP MACRO bucket_ms(bucket) AS CASE WHEN bucket = 0 THEN 0.05 ELSE 0.1 * pow(1.03, bucket - 0.5) END;
 -- Every zone's offset is a multiple of a quarter of an hour, so local hours and days are whole quarters.
 CREATE OR REPLACE TEMP MACRO quarter_of(moment) AS make_timestamp(epoch_us(moment) // 900000000 * 900000000);
--- The latency that a share (0 to 1) of counted messages did not exceed; counts of any jobs and hours may be put together.
+-- The latency that a share (0 to 1) of counted messages did not exceed; counts of any jobs and hours can be summed first.
 CREATE OR REPLACE TEMP MACRO percentile(latency_ms, messages, share) AS
     list_reduce(list({'ms': latency_ms, 'seen': messages} ORDER BY latency_ms), lambda below, next:
         CASE WHEN below.seen >= share * sum(messages) THEN below ELSE {'ms': next.ms, 'seen': below.seen + next.seen} END).ms
@@ -82,7 +82,7 @@ INSERT INTO segment SELECT ?, count(*), ? FROM read_parquet(?)
 SELECT number, run_id FROM run ORDER BY number DESC NULLS LAST LIMIT 1
 
 -- name: open_runs
--- A run that was broken off, or whose commit was not answered, may turn out to have been whole: see `core.settling`.
+-- A run that was interrupted, or whose commit was not acknowledged, may turn out to be complete: see `core.run.settling`.
 SELECT run_id FROM run WHERE state IN ('planned', 'running', 'interrupted') OR (state IN ('failed', 'cancelled')
     AND acknowledged = 0 AND (sent > 0 OR error_class IN ('RunTimedOut', 'RunCancelled')))
 
@@ -92,8 +92,7 @@ DELETE FROM run WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 -- name: forget_rejects
 DELETE FROM reject WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 
--- ── views ──────────────────────────────────────────────────────────────────────────────────────
--- They stand in metrics.duckdb too: a changed one raises FORMAT, so that the file is made again.
+-- They are stored in metrics.duckdb too: a change of one needs a higher FORMAT, so that the file is rebuilt.
 
 -- name: view_sends_copied
 CREATE VIEW sends AS SELECT {send_columns} FROM send
@@ -157,14 +156,12 @@ SELECT 'reject', x.run_id, r.job, r.topic, CASE WHEN x.column_name = '' THEN x.r
     'RowRejected', count(*), coalesce(r.finished_at, r.started_at), coalesce(r.finished_at, r.started_at)
 FROM reject x JOIN runs r USING (run_id) GROUP BY ALL
 
--- ── questions ──────────────────────────────────────────────────────────────────────────────────
-
 -- name: scope
 ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
     AND ($cluster IS NULL OR run_id IN (SELECT run_id FROM runs WHERE cluster = $cluster))
 
 -- name: period
--- Whole quarter-hours come counted; what lies beside them is counted from the sends, so that any period is exact.
+-- Complete quarter-hours are counted already; the rest is counted from the sends, so that any period is exact.
 period AS (
     SELECT * FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope}
     UNION ALL
@@ -201,7 +198,7 @@ WITH {period}, {counted}
 SELECT * FROM (SELECT {sums} FROM counted), (SELECT {percentiles} FROM ranked)
 
 -- name: totals_and_topics
--- The row of no topic is that of all of them; the percentiles in each row are those of all.
+-- The row without a topic is the total of all; each row has the percentiles of all.
 WITH {period}, {counted}
 SELECT * FROM (SELECT topic, grouping(topic) = 1 AS is_all, {sums} FROM counted GROUP BY GROUPING SETS ((topic), ())),
     (SELECT {percentiles} FROM ranked)
@@ -283,8 +280,8 @@ FROM (SELECT unnest($begins::TIMESTAMP[]) AS begins, unnest($so_far::TIMESTAMP[]
 GROUP BY begins ORDER BY begins
 
 -- name: errors
--- A message counts as sent after all when another run of the same job and scheduled time, which gives the same rows the
--- same ids, has had its id acknowledged.
+-- A failed message counts as sent later when another run of the same job and scheduled time, which makes the same ids of
+-- the same rows, has its id acknowledged.
 WITH lost AS (
     SELECT error, message_id, run_id, sent_at FROM sends
     WHERE status = 'failed' AND sent_at >= $since AND sent_at < $until AND {scope}),
@@ -298,7 +295,7 @@ SELECT error, count(*) AS count, max(sent_at) AS last_seen, count(arrived.messag
 FROM lost LEFT JOIN arrived USING (message_id) GROUP BY error ORDER BY count DESC, error LIMIT $limit
 
 -- name: run_errors
--- A run counts as repeated when a later one of the same job and scheduled time came to a good end.
+-- A run counts as repeated when a later one of the same job and scheduled time succeeded.
 SELECT e.error_text AS error, e.error_class, count(*) AS count, max(e.ended_at) AS last_seen,
     count(*) FILTER (WHERE EXISTS (SELECT 1 FROM runs g WHERE g.job = e.job AND g.scheduled_at = e.scheduled_at
         AND g.state = 'succeeded' AND g.started_at > e.started_at)) AS retried_ok
@@ -318,7 +315,7 @@ WHERE coalesce(r.finished_at, r.started_at) >= $since AND coalesce(r.finished_at
 GROUP BY ALL ORDER BY count DESC, "column", reason LIMIT $limit
 
 -- name: run_figures
--- The trigger is the scheduled time where the calendar asked, else the moment at which the run began.
+-- The trigger is the scheduled time for a run of the calendar, else the moment at which the run began.
 WITH chosen AS (
     SELECT * FROM runs WHERE started_at >= $since AND started_at < $until AND ($job IS NULL OR job = $job)
         AND ($topic IS NULL OR topic = $topic) AND ($cluster IS NULL OR cluster = $cluster)),
@@ -364,9 +361,9 @@ FROM traffic WHERE run_id = $run_id AND bucket IS NOT NULL GROUP BY bucket ORDER
 SELECT key_head($key) AS head
 
 -- name: found
--- Sends of earlier versions know no cluster of their own, but their run does.
+-- Sends of earlier versions have no cluster, but their run has.
 -- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
--- it stands in no WHERE, where it would be worked out for every send.
+-- it is not in a WHERE, which would compute it for every send.
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
 FROM (SELECT {send_columns} FROM send
       WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
@@ -374,7 +371,7 @@ FROM (SELECT {send_columns} FROM send
 ORDER BY same DESC, sent_at, attempt LIMIT $limit
 
 -- name: found_beginning
--- The newest rows lie together. Only those that are shown are read whole. `begins` is false where other characters have the same 6 bits.
+-- The newest rows are adjacent. Only the rows shown are read completely. `begins` is false where other characters have the same 6 bits.
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at
 FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
           SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY number DESC LIMIT $limit)

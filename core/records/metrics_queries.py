@@ -1,7 +1,7 @@
-"""What page, REST, notebooks and command line ask of the sends, each question once, so that they never disagree.
+"""The queries over the sends, which page, REST, notebooks and command line share, so that they never disagree.
 
-Counts are exact. Percentiles are told to 1.5 %, as latencies are counted in buckets each 3 % wider than the one before;
-averages are exact to the microsecond.
+Counts are exact. Percentiles are exact to 1.5 %, since latencies are counted in buckets each 3 % wider than the one
+before. Averages are exact to the microsecond.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 USUAL_WEEKS = 8
 FEWEST_USUAL = 3
-"""Earlier days of the same weekday with messages, below which nothing is called usual."""
+"""Earlier days of the same weekday with messages; with fewer there is no usual number."""
 NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
-"""Where many keys begin so, their newest sends are among these; ordering all of them would take seconds."""
+"""Where many keys have the same beginning, their newest sends are among these; sorting all would take seconds."""
 MOST_FOUND = 100_000
+"""The most sends of one key that are read."""
 MOST_BLANKS = 255
-"""That are looked for behind a key."""
-"""Sends of one key that are read; a key that stands in more of them tells nothing."""
+"""The most blanks that are searched for after a key, as CHAR columns pad it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendFilter:
-    """What is looked at; None: all of it."""
+    """Which sends a query counts; None: any."""
 
     job: str | None = None
     """A job's slug; empty: what was sent by hand."""
     topic: str | None = None
     cluster: str | None = None
-    """The environment that a run sent to. What was sent by hand belongs to no run, so to no environment."""
+    """The environment that a run sent to. Messages sent by hand belong to no run, so to no environment."""
 
 
 EVERYTHING = SendFilter()
@@ -53,10 +53,10 @@ EVERYTHING = SendFilter()
 
 @dataclass(frozen=True, slots=True)
 class UsualTraffic:
-    """Messages of the earlier days of a weekday; the median, the lowest and the highest of at most eight."""
+    """The usual number of messages on a weekday: lowest, median and highest of at most eight earlier ones."""
 
     days: int
-    """Days with messages among them."""
+    """How many of them had messages."""
     whole_day: tuple[int, int, int] | None
     """Lowest, median, highest; None where fewer than three such days are known."""
     so_far: tuple[int, int, int] | None
@@ -64,12 +64,14 @@ class UsualTraffic:
 
 
 class MetricsQueries:
-    """The questions, over one opening of the metrics (`Metrics.figures`).
+    """The queries, over one opening of the metrics (`Metrics.figures`).
+
+    Larger than other classes: each method is one query of metrics.sql, and all share its filter and period.
 
     Args:
-        db: With the views of `Metrics.reading`.
-        timezone: Where days and hours begin.
-        again: Called with the error of a question: another opening for it; raises where that would not help.
+        db: Has the views of `Metrics.reading`.
+        timezone: IANA time zone of days and hours.
+        again: Called with the error of a query. Returns another opening, or raises where that would not help.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class MetricsQueries:
         make_zone(db, timezone)
 
     def totals(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> dict[str, Any]:
-        """Counts, rates and latencies of any period, exact to the microsecond.
+        """Returns counts, rates and latencies of any period, exact to the microsecond.
 
         Returns:
             `messages` (acknowledged), `errors`, `retried`, `timed_out`, `bytes` (keys and values of what was
@@ -98,7 +100,7 @@ class MetricsQueries:
         return _numbers(row) | {"messages_per_s": row["sent"] / seconds if seconds > 0 else None}
 
     def summary(self, now: datetime, scope: SendFilter | None = None) -> dict[str, Any]:
-        """Today, the last 7 days and everything; days begin at midnight in the zone.
+        """Returns today, the last 7 days and everything; days begin at midnight in the time zone.
 
         Returns:
             `total_sent, total_failed, success_rate, bytes, latency_ms{avg,p50,p90,p99}, by_topic{topic: messages, bytes,
@@ -125,17 +127,17 @@ class MetricsQueries:
         }
 
     def by_topic(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """Per topic what `totals` gives, without percentiles; ordered by name."""
+        """Returns for each topic what `totals` returns, without percentiles; ordered by name."""
         return [{"topic": row["topic"]} | _numbers(row) for row in self._ask("by_topic", since, until, scope)]
 
     def by_job(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """Per job what `totals` gives, and its runs that began in the period.
+        """Returns for each job what `totals` returns, and its runs that began in the period.
 
         Returns:
             By slug: the numbers of `totals`, then `runs, succeeded, not_succeeded, rows_read, acknowledged, rejected`,
             `duration_avg_s, duration_max_s, rows_per_s`, `end_to_end_avg_s, end_to_end_max_s` (trigger to last
-            acknowledgement). The job `""` is what was sent by hand. Where a job had no run, or sent nothing, the
-            numbers are 0 or None.
+            acknowledgement). The job `""` is for messages sent by hand. Where a job had no run, or sent nothing,
+            the numbers are 0 or None.
         """
         sent = {row["job"]: _numbers(row) for row in self._ask("by_job", since, until, scope)}
         runs = {row.pop("job"): row for row in self._ask("job_runs", since, until, scope)}
@@ -144,30 +146,30 @@ class MetricsQueries:
     def by_job_and_topic(
         self, since: datetime, until: datetime, scope: SendFilter | None = None
     ) -> list[dict[str, Any]]:
-        """Per job and topic what `totals` gives, without percentiles."""
+        """Returns for each job and topic what `totals` returns, without percentiles."""
         rows = self._ask("by_job_and_topic", since, until, scope)
         return [{"job": row["job"], "topic": row["topic"]} | _numbers(row) for row in rows]
 
     def latency_counts(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """Acknowledged messages by topic and latency: `topic, latency_ms` (to 1.5 %)`, messages, latency_us` (their sum)."""
+        """Returns acknowledged messages by topic and latency: `topic, latency_ms` (to 1.5 %)`, messages, latency_us` (sum)."""
         return self._ask("latency_counts", since, until, scope)
 
     def run_states(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """Runs that began in the period by job and state: `job, state, runs`."""
+        """Returns the runs that began in the period by job and state: `job, state, runs`."""
         return self._ask("run_states", since, until, scope)
 
     def newest_runs(self) -> list[dict[str, Any]]:
-        """The newest ended run of each job: `job, duration_s, end_to_end_s`, and when the job last `succeeded_at`."""
+        """Returns the newest ended run of each job: `job, duration_s, end_to_end_s`, and when it last `succeeded_at`."""
         return self._rows("newest_runs", {})
 
     def senders(self, first: date, last: date, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """Who sent on these days of the zone: `run_id, job` (empty: by hand)`, messages`; failed messages count too."""
+        """Returns which runs sent on these days of the zone: `run_id, job` (empty: by hand)`, messages`, failed ones too."""
         noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
         since = self.midnight(noon)
         return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
     def days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """The last days up to today, by day and topic: what `totals` gives, without percentiles.
+        """Returns the last days up to today, by day and topic: what `totals` returns, without percentiles.
 
         Days without a message have no row.
         """
@@ -175,9 +177,9 @@ class MetricsQueries:
         return [{"day": row["day"], "topic": row["topic"]} | _numbers(row) for row in rows]
 
     def hours(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """By hour of the zone what `totals` gives; `hour` is its beginning, aware UTC.
+        """Returns by hour of the zone what `totals` returns; `hour` is its beginning, aware UTC.
 
-        Looks at whole quarter-hours: `since` is taken down to one and `until` up. Hours without a message have no row.
+        Counts whole quarter-hours: `since` is rounded down and `until` up. Hours without a message have no row.
         """
         rows = self._ask("hours", _down(since), _up(until), scope)
         return [
@@ -188,9 +190,9 @@ class MetricsQueries:
         ]
 
     def usual(self, now: datetime, scope: SendFilter | None = None) -> UsualTraffic:
-        """What a day of this weekday usually brings, from the eight before it.
+        """Returns the usual number of messages on this weekday, from the eight before it.
 
-        A day counts up to the same time as `now`, in quarter-hours, so that a morning is compared with mornings.
+        `so_far` counts each day up to the time of `now`, in quarter-hours, so a morning is compared with mornings.
         """
         earlier = [7 * week for week in range(1, USUAL_WEEKS + 1)]
         begins = [self.midnight(now, days=-back) for back in earlier]
@@ -204,7 +206,7 @@ class MetricsQueries:
         )
 
     def usual_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, UsualTraffic]:
-        """For each of the last days what was usual before it: the band behind the chart of `days`."""
+        """Returns for each of the last days what was usual before it: the band of the chart of `days`."""
         counts: dict[date, int] = {}
         for row in self.days(now, days + 7 * USUAL_WEEKS, scope):
             counts[row["day"]] = counts.get(row["day"], 0) + row["messages"]
@@ -220,61 +222,61 @@ class MetricsQueries:
     def errors(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Why messages failed, the most frequent first.
+        """Returns why messages failed, the most frequent first.
 
         Returns:
-            `error, count, last_seen, retried_ok`: of the messages counted, how many were acknowledged since, by
-            another run under the same message id.
+            `error, count, last_seen, retried_ok`: how many of them another run has acknowledged since under the
+            same message id.
         """
         return self._ask("errors", since, until, scope, limit=limit)
 
     def run_errors(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok`.
+        """Returns why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok`.
 
-        `retried_ok`: how many of them were repeated since, for the same scheduled time, to a good end.
+        `retried_ok`: for how many of them a later run of the same scheduled time succeeded.
         """
         return self._ask("run_errors", since, until, scope, limit=limit)
 
     def reject_reasons(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Why rows were rejected, the most frequent first: `column, database_type, reason, count, runs, last_seen`."""
+        """Returns why rows were rejected, most frequent first: `column, database_type, reason, count, runs, last_seen`."""
         return self._ask("reject_reasons", since, until, scope, limit=limit)
 
     def runs(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 1000
     ) -> list[dict[str, Any]]:
-        """Runs that began in the period, the newest first.
+        """Returns the runs that began in the period, newest first.
 
         Returns:
-            The columns of the view `runs`, and `last_acknowledged_at`, `triggered_at` (the scheduled time where the
-            calendar asked, else the beginning), `end_to_end_s` (trigger to last acknowledgement), `rows_per_s`.
+            The columns of the view `runs`, and `last_acknowledged_at`, `triggered_at` (the scheduled time for a
+            run of the calendar, else its beginning), `end_to_end_s` (trigger to last acknowledgement), `rows_per_s`.
         """
         return self._ask("run_figures", since, until, scope, limit=limit)
 
     def run_span(self, run_id: str, since: datetime, until: datetime) -> dict[str, Any]:
-        """When a run's first message was handed over and acknowledged, and when the last; None where there is none.
+        """Returns when a run's first message was sent and acknowledged, and when the last; None where there is none.
 
         Args:
             run_id: The run.
-            since: When it began: sends are stored in order of time, so a few of 50,000,000 are read.
+            since: When it began. Sends are stored in order of time, so few of 50,000,000 are read.
             until: When it ended.
         """
         return self._rows("run_span", {"run_id": run_id, "since": since, "until": until})[0]
 
     def latency_histogram(self, run_id: str) -> list[dict[str, Any]]:
-        """The latencies of one run: `from_ms, to_ms, messages`, by latency; each step is 3 % wider than the last."""
+        """Returns the latencies of one run: `from_ms, to_ms, messages`; each bucket is 3 % wider than the one before."""
         return self._rows("latency_histogram", {"run_id": run_id})
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
-        """Every send of that key, also where blanks follow it, as in a CHAR column; oldest first, times aware UTC."""
+        """Returns every send of that key, also with blanks after it, as in a CHAR column; oldest first, times aware UTC."""
         found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
         return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
-        """The newest `limit` sends whose key begins so, by key and time; times aware UTC."""
+        """Returns the newest `limit` sends whose key begins with `start`, by key and time; times aware UTC."""
         size = min(len(start.encode()), 8)
         below = 6 * (8 - size)
         low = self._head_of(start) >> below << below
@@ -298,7 +300,7 @@ class MetricsQueries:
         return int(self._rows("head_of_key", {"key": key})[0]["head"])
 
     def midnight(self, now: datetime, days: int = 0) -> datetime:
-        """When the day of `now`, or one so many days later, begins in the zone."""
+        """Returns the beginning of the day of `now` in the zone, or of the day `days` later; aware UTC."""
         day = now.astimezone(self._zone).date() + timedelta(days=days)
         return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
 
@@ -306,7 +308,7 @@ class MetricsQueries:
         self, name: str, since: datetime, until: datetime, scope: SendFilter | None, **values: Any
     ) -> list[dict[str, Any]]:
         first, last = _up(since), _down(until)
-        if first > last:  # within one quarter
+        if first > last:  # the period is within one quarter-hour
             first = last = until
         period = {"since": since, "until": until, "first": first, "last": last}
         return self._rows(name, asdict(scope or EVERYTHING) | period | values)
@@ -330,7 +332,7 @@ class MetricsQueries:
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of sums in the words of the page."""
+    """Returns a row of sums under their public names."""
     total = row["total"]
     latency_ms = {name: _rounded(row.get(f"latency_{name}_ms")) for name in ("avg", "p50", "p90", "p99")}
     return {
@@ -350,7 +352,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_rate(totals: dict[str, Any]) -> dict[str, Any]:
-    """The day is not over, so messages a second over all of it would say nothing."""
+    """Returns the totals without messages a second, which mean nothing for a day that is not over."""
     return {name: value for name, value in totals.items() if name != "messages_per_s"}
 
 
@@ -384,17 +386,17 @@ def _up(moment: datetime) -> datetime:
 
 @cache
 def metrics_sql() -> dict[str, str]:
-    """The statements of metrics.sql."""
+    """Returns the statements of metrics.sql."""
     return load_named_sql("metrics.sql")
 
 
 def make_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:
-    """The table `zone`: from which moment which offset holds."""
+    """Creates the temporary table `zone`: the offsets of a time zone, and from when each is valid."""
     _make_zone(db, timezone, "TEMP TABLE")
 
 
 def keep_zone(db: duckdb.DuckDBPyConnection, timezone: str) -> None:
-    """The same in the file that is open, for views that stand in it; written only where it is another one."""
+    """Creates the table `zone` in the open file, for its views; writes only where the offsets have changed."""
     kept = db.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'zone' AND NOT temporary").fetchone()
     wanted = (timezone, len(_offsets_so_far(timezone)))
     if not kept or db.execute("SELECT any_value(timezone), count(*) FROM main.zone").fetchone() != wanted:
@@ -416,7 +418,7 @@ def _offsets_so_far(timezone: str) -> Sequence[tuple[datetime, int]]:
 
 @cache
 def _offsets(timezone: str, until_year: int) -> Sequence[tuple[datetime, int]]:
-    """Changes of a zone's offset since 2000, to the quarter-hour: (UTC, seconds)."""
+    """Returns the changes of a zone's offset since 2000, to the quarter-hour: (UTC, seconds)."""
     zone = ZoneInfo(timezone)
 
     def offset(moment: datetime) -> int:
@@ -434,7 +436,7 @@ def _offsets(timezone: str, until_year: int) -> Sequence[tuple[datetime, int]]:
 
 
 def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Rows by column name; times aware UTC."""
+    """Returns the rows by column name; times aware UTC."""
     names = [column[0] for column in result.description or []]
     return [
         {n: v.replace(tzinfo=UTC) if isinstance(v, datetime) else v for n, v in zip(names, row, strict=True)}
@@ -443,7 +445,7 @@ def dicts(result: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """DuckDB's TIMESTAMP columns hold UTC without a zone."""
+    """Returns times as naive UTC, as DuckDB's TIMESTAMP columns have them."""
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value

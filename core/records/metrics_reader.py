@@ -1,7 +1,7 @@
-"""The sends for notebooks: SQL over everything that was sent, which can do no harm.
+"""Read-only SQL over all sends, for notebooks.
 
-A notebook stays open for days. So the file is opened for each question and let go with its answer, which is in memory:
-the runner copies in between. A question is a SELECT; it reaches no other file and no network.
+A notebook stays open for days, so the file is opened for each query only, and the result is in memory: the runner
+copies in between. A query is one SELECT and reaches no other file and no network.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from core.errors import ConfigError
 from core.records.metrics import Metrics, may_be_damage
 from core.records.metrics_queries import make_zone, metrics_sql
 from core.workspace.paths import Workspace
+from core.workspace.settings import load_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 __all__ = ["VIEWS", "MetricsReader", "open_metrics"]
 
 VIEWS = ("sends", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
-"""What a question may ask of; docs/METRICS.md tells each column."""
+"""The views that a query may use; docs/METRICS.md describes each column."""
 COUNTED = re.compile(r"\b(daily|hourly_latency|latency|traffic)\b", re.IGNORECASE)
 MOST_ROWS = 5_000_000
-"""Rows of an answer: they are kept in memory, at about 200 bytes each."""
+"""Rows of a result, which is in memory at about 200 bytes a row."""
 MEMORY = "2GB"
-"""For one question, so that a notebook on the runner's machine never takes what the runner needs."""
+"""Memory limit of one query, so that a notebook on the runner's machine leaves the runner what it needs."""
 
 
 class MetricsReader:
-    """Answers SQL over the views `sends`, `runs`, `rejects`, `daily`, `hourly_latency`, `latency` and `errors`.
+    """Runs SQL over the views `sends`, `runs`, `rejects`, `daily`, `hourly_latency`, `latency` and `errors`.
 
-    What is not copied into metrics.duckdb yet is seen too. Times are UTC; days and hours those of the workspace's zone.
+    Sends not copied into metrics.duckdb yet are included. Times are UTC; days and hours those of the workspace's zone.
 
     Args:
-        workspace: Whose sends.
-        timezone: Where days and hours begin.
+        workspace: The workspace whose sends are read.
+        timezone: IANA time zone of days and hours.
     """
 
     def __init__(self, workspace: Workspace, timezone: str) -> None:
@@ -50,17 +51,17 @@ class MetricsReader:
         self._answers = duckdb.connect(":memory:")
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
-        """Answers a question; the answer is complete and in memory.
+        """Runs a query. Returns its complete result in memory.
 
         Args:
             query: One SELECT, or DESCRIBE, SHOW, SUMMARIZE.
             params: Values for `?`, or by name for `$name`.
 
         Returns:
-            A relation of DuckDB: `.df()`, `.fetchall()`, `.arrow()`, `.show()`, or another question over it.
+            A relation of DuckDB: `.df()`, `.fetchall()`, `.arrow()`, `.show()`, or another query over it.
 
         Raises:
-            ConfigError: It is not one SELECT, or DuckDB does not understand it, or its answer has over 5,000,000 rows.
+            ConfigError: It is not one SELECT, or DuckDB does not understand it, or its result has over 5,000,000 rows.
             LedgerBusy: Another program has the file open for writing for longer than 5 s.
             StorageFailed: A file may not be read, or memory is short.
         """
@@ -83,13 +84,13 @@ class MetricsReader:
     execute = sql
 
     def table(self, view: str) -> duckdb.DuckDBPyRelation:
-        """A whole view."""
+        """Returns all rows of a view."""
         if view not in VIEWS:
             raise ConfigError(f"there is no view {view!r}", remedy=f"use one of {', '.join(VIEWS)}")
         return self.sql(f"SELECT * FROM {view}")  # noqa: S608 - one of our own names
 
     def close(self) -> None:
-        """Forgets the answers; no file is open in any case."""
+        """Frees the results; no file is open in any case."""
         self._answers.close()
 
     def __enter__(self) -> Self:
@@ -99,7 +100,7 @@ class MetricsReader:
         self.close()
 
     def _lock_in(self, db: duckdb.DuckDBPyConnection) -> None:
-        """From here on nothing but the segments that wait can be opened, and nothing is written, not even when memory is short."""
+        """Restricts the connection: it opens only segments not copied yet, and writes nothing, not even to swap."""
         db.execute("SET temp_directory = ''")
         db.execute(f"SET memory_limit = '{MEMORY}'")
         db.execute("SET allowed_paths = ?", [[str(path) for path in self._metrics.waiting]])
@@ -108,16 +109,14 @@ class MetricsReader:
 
 
 def open_metrics(workspace: str | Path | None = None) -> MetricsReader:
-    """Opens the sends of a workspace for questions in SQL; it can do no harm and hinders nobody.
+    """Opens the sends of a workspace for read-only queries; it blocks no other process.
 
     Args:
         workspace: Its folder; None: that of PSTT_WORKSPACE, else the current one.
 
     Raises:
-        ConfigError: The folder is not there, or a setting is wrong.
+        ConfigError: The folder does not exist, or a setting is wrong.
     """
-    from core.workspace.settings import load_settings
-
     found = Workspace.find(Path(workspace) if workspace is not None else None, os.environ)
     return MetricsReader(found, load_settings(found, os.environ).PSTT_TIMEZONE)
 

@@ -1,13 +1,13 @@
-"""What became of each scheduled time and of each day: the one answer for calendar, overview, receipt, health and alerts.
+"""The outcome of each scheduled time and of each day: the one answer for calendar, overview, daily report, health and alerts.
 
-A time was due where a runner decided about it, or where the version of the job's file that was in force then was
-enabled and its calendar names it. A due time without a run waits or is missing. One with runs counts as complete when
-one of them came to a good end; else its newest run says what it is.
+A time was due if a runner decided about it, or if the version of the job's file in force at that time was enabled and
+its calendar contains it. A due time without a run is waiting or missing. A time with runs is complete if one of them
+succeeded; otherwise its newest run gives its state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -29,49 +29,52 @@ if TYPE_CHECKING:
 __all__ = [
     "GOOD",
     "NEVER_STARTED",
-    "TICK",
-    "DayAnswer",
     "DayState",
-    "Slot",
-    "SlotState",
-    "answer_for",
+    "DayTotals",
+    "LatestDue",
+    "OutcomeState",
+    "ScheduledOutcome",
     "day_state",
+    "day_totals",
     "is_on_day",
-    "newest_due",
-    "slots_of",
-    "slots_of_days",
-    "with_gone",
+    "latest_due",
+    "outcomes_of_days",
+    "scheduled_outcomes",
+    "with_deleted_jobs",
 ]
 
-SlotState = Literal["complete", "complete_with_rejects", "partial", "failed", "running", "waiting", "missing"]
-DayState = SlotState | Literal["nothing_due"]
-GOOD: frozenset[SlotState] = frozenset({"complete", "complete_with_rejects"})
+OutcomeState = Literal["complete", "complete_with_rejects", "partial", "failed", "running", "waiting", "missing"]
+DayState = OutcomeState | Literal["nothing_due"]
+GOOD: frozenset[OutcomeState] = frozenset({"complete", "complete_with_rejects"})
 
-TAKES_AT_MOST = timedelta(minutes=2)
-"""A runner that works starts a fire within seconds; later than this it is missing."""
+START_DEADLINE = timedelta(minutes=2)
+"""A running runner starts a scheduled run within seconds; a due time that is older and has no run is missing."""
 NEVER_STARTED = "it was never started: no runner worked"
-"""Why a due time is missing about which nobody decided anything."""
+"""Reason of a missing time about which no runner decided."""
 TICK = timedelta(microseconds=1)
-FOR_EVER = datetime.max.replace(tzinfo=UTC)
+"""Resolution of stored times; turns a closed end of a span into an open one."""
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 WIDEST_ZONE = timedelta(hours=14)
-"""No zone is further from UTC."""
+"""Largest offset of a time zone from UTC."""
+RECENT_RUNS = 3
+"""Newest runs of a job among which one may be running: one at a time does, besides a replay."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One scheduled time of one job and what became of it."""
+class ScheduledOutcome:
+    """One scheduled time of one job and its outcome."""
 
     job: str
     job_name: str
     timezone: str
     scheduled_at: datetime
     is_due: bool
-    """False: the calendar did not ask for it; somebody ran the job for this time."""
+    """False: the calendar did not ask for it; a user ran the job for this time."""
     run: Run | None
-    """The run that counts; None: there was none."""
-    state: SlotState
+    """The run that decides the state; None: there was none."""
+    state: OutcomeState
     reason: str = ""
-    """Why there was no run, as far as it is known."""
+    """Why there was no run, if a runner recorded it."""
 
     @property
     def day(self) -> date:
@@ -80,18 +83,34 @@ class Slot:
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether one of its runs came to a good end."""
-        return self.run is not None and self.run.state == "succeeded"
+        """Whether one of its runs succeeded, with rejects or without."""
+        return self.state in GOOD
+
+    @property
+    def missing_reason(self) -> str:
+        """Why a missing time has no run; never empty for one."""
+        return self.reason or (NEVER_STARTED if self.state == "missing" else "")
 
 
 @dataclass(frozen=True, slots=True)
-class DayAnswer:
-    """What arrived of the runs of one day."""
+class LatestDue:
+    """The newest due time up to some moment, and whether the job has caught up with it since."""
+
+    due: ScheduledOutcome
+    succeeded: ScheduledOutcome | None
+    """The newest time from `due` on, also one that was not due, whose run succeeded; None: there is none."""
+    running: Run | None
+    """A run of the job that is still going, for whichever time; None where `succeeded` is set or nothing runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayTotals:
+    """Counts of scheduled times and rows of one day."""
 
     day: date
     due: int
     complete: int
-    """Those that came to a good end, with rejects or without."""
+    """Times whose run succeeded, with rejects or without."""
     running: int
     waiting: int
     failed: int
@@ -102,63 +121,69 @@ class DayAnswer:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that was due came to a good end, every row of it acknowledged."""
+        """Whether every time succeeded and every row was acknowledged."""
         return self.complete == self.due and self.rows_read == self.acknowledged
 
 
 @dataclass(frozen=True, slots=True)
-class _Era:
-    """A version of a job's file while it was in force: after `since` up to and including `until`."""
+class _JobVersion:
+    """A version of a job's file while it was in force: after `since`, up to and including `until`."""
 
     since: datetime
     until: datetime
     job: Job | None
     """None: there was no file, or this program cannot read it."""
 
-    def has(self, moment: datetime) -> bool:
+    def contains(self, moment: datetime) -> bool:
         return self.since < moment <= self.until
 
 
-def _eras(job: Job, ledger: Ledger) -> list[_Era]:
-    """The versions of a job's file one after the other; before the first one nobody knew of the job.
+def _job_versions(job: Job, ledger: Ledger) -> list[_JobVersion]:
+    """The versions of a job's file in order of time. Before the first one the job did not exist.
 
-    A job that ran before its file was ever noticed (an older workspace, without a runner) was there from its first run
-    on, as its first known version; up to the time from which a runner followed it and wrote down whatever was due.
+    A job that ran before its file was first recorded (an older workspace, without a runner) existed from its first run
+    on, as its first known version, up to the time from which a runner planned it and stored whatever was due.
     """
     starts: list[tuple[datetime, Job | None]] = []
     for since, document in ledger.job_versions.history(job.slug):
-        while starts and starts[-1][0] >= since:  # the clock was set back: what was noticed later is true
+        while starts and starts[-1][0] >= since:  # the clock was set back: the later record counts
             starts.pop()
         starts.append((since, _parsed(job.slug, document) if document else None))
-    starts.append((FOR_EVER, None))
-    eras = [_Era(since, until, version) for (since, version), (until, _) in pairwise(starts)]
-    ran = ledger.history.first_started(job.slug) or FOR_EVER
-    until = min(eras[0].since if eras else FOR_EVER, ledger.scheduled_runs.first_scheduled_at(job.slug) or FOR_EVER)
-    return [_Era(ran, until, eras[0].job if eras else job), *eras] if ran < until else eras
+    starts.append((END_OF_TIME, None))
+    versions = [_JobVersion(since, until, version) for (since, version), (until, _) in pairwise(starts)]
+    ran = ledger.history.first_started(job.slug) or END_OF_TIME
+    until = min(
+        versions[0].since if versions else END_OF_TIME,
+        ledger.scheduled_runs.first_scheduled_at(job.slug) or END_OF_TIME,
+    )
+    return [_JobVersion(ran, until, versions[0].job if versions else job), *versions] if ran < until else versions
 
 
 @lru_cache(maxsize=2000)
 def _parsed(slug: str, document: str) -> Job | None:
     try:
         return parse_job(Path(f"{slug}{SUFFIX}"), document)
-    except ConfigError:  # an older program took it
+    except ConfigError:  # an older version of this program accepted it
         return None
 
 
-def _calendar_times(eras: Iterable[_Era], since: datetime, until: datetime) -> Iterator[datetime]:
-    """The times with `since` ≤ t < `until` that the versions in force name, where those were enabled."""
-    for era in eras:
-        if era.job is not None and era.job.enabled:
-            yield from scheduled_times(era.job, max(since - TICK, era.since), min(until - TICK, era.until))
+def _calendar_times(versions: Iterable[_JobVersion], since: datetime, until: datetime) -> Iterator[datetime]:
+    """Yields the times with `since` ≤ t < `until` in the calendar of the version then in force, if it was enabled."""
+    for version in versions:
+        if version.job is not None and version.job.is_scheduled:
+            yield from scheduled_times(version.job, max(since - TICK, version.since), min(until - TICK, version.until))
 
 
-def with_gone(jobs: Iterable[Job], ledger: Ledger, timezone: str) -> list[Job]:
-    """These jobs, and what is left of those whose file is gone or wrong: the last version that could be read, disabled.
+def with_deleted_jobs(jobs: Iterable[Job], ledger: Ledger, timezone: str) -> list[Job]:
+    """Adds the jobs whose file is gone or invalid: their last readable version, disabled.
 
     Args:
-        jobs: Those whose files are right.
-        ledger: Knows the jobs that ran, and those whose files were seen.
-        timezone: For one of which there is no version.
+        jobs: Jobs with a valid file.
+        ledger: The jobs that ran, and those whose files were recorded.
+        timezone: Used for a job without a recorded version.
+
+    Returns:
+        All of them by slug.
     """
     found = {job.slug: job for job in jobs}
     names = {slug: slug for slug in ledger.job_versions.jobs()} | ledger.history.jobs()
@@ -171,15 +196,17 @@ def with_gone(jobs: Iterable[Job], ledger: Ledger, timezone: str) -> list[Job]:
     return [found[slug] for slug in sorted(found)]
 
 
-def slots_of(job: Job, ledger: Ledger, since: datetime, until: datetime, now: datetime) -> list[Slot]:
-    """What became of each scheduled time with `since` ≤ t < `until`, up to now, in order.
+def scheduled_outcomes(
+    job: Job, ledger: Ledger, since: datetime, until: datetime, now: datetime
+) -> list[ScheduledOutcome]:
+    """Returns the outcome of each scheduled time with `since` ≤ t < `until`, up to `now`, in order of time.
 
     Args:
-        job: The job as it is now, or what is left of it (disabled) where its file is gone.
-        ledger: Its runs, its scheduled runs and the history of its file.
+        job: The job as it is now; disabled (`with_deleted_jobs`) if its file is gone.
+        ledger: Its runs and scheduled runs, and the history of its file.
         since: Aware.
         until: Aware.
-        now: The clock.
+        now: The current time, aware.
     """
     until = min(until, now + TICK)
     runs: dict[datetime, list[Run]] = {}
@@ -188,98 +215,97 @@ def slots_of(job: Job, ledger: Ledger, since: datetime, until: datetime, now: da
     planned: dict[datetime, list[ScheduledRun]] = {}
     for scheduled_run in ledger.scheduled_runs.between(since - TICK, until - TICK, job.slug):
         planned.setdefault(scheduled_run.scheduled_at, []).append(scheduled_run)
-    eras = _eras(job, ledger)
-    due = set(_calendar_times(eras, since, until)) | _decided(job, eras, planned, since, until)
-    open_ = {
-        moment for moment, found in planned.items() if any(scheduled_run.state != "skipped" for scheduled_run in found)
+    versions = _job_versions(job, ledger)
+    due = set(_calendar_times(versions, since, until)) | _decided(job, versions, planned, since, until)
+    started = {
+        moment
+        for moment, of_moment in planned.items()
+        if any(planned_run.state != "skipped" for planned_run in of_moment)
     }
     return [
-        _slot(_version_at(eras, moment) or job, moment, moment in due, runs.get(moment, ()), planned, now)
-        for moment in sorted({*due, *runs, *open_})
+        _outcome(_version_at(versions, moment) or job, moment, moment in due, runs.get(moment, ()), planned, now)
+        for moment in sorted({*due, *runs, *started})
     ]
 
 
 def _decided(
-    job: Job, eras: Sequence[_Era], planned: dict[datetime, list[ScheduledRun]], since: datetime, until: datetime
+    job: Job,
+    versions: Sequence[_JobVersion],
+    planned: Mapping[datetime, list[ScheduledRun]],
+    since: datetime,
+    until: datetime,
 ) -> set[datetime]:
-    """Times of the calendar that a runner decided about; not those that it skipped although the job was disabled then."""
+    """Calendar times that a runner decided about, without those that it skipped because the job was disabled then."""
     of_calendar = [
-        scheduled_run
-        for found in planned.values()
-        for scheduled_run in found
-        if scheduled_run.kind in ("calendar", "catch_up")
+        planned_run
+        for of_moment in planned.values()
+        for planned_run in of_moment
+        if planned_run.kind in ("calendar", "catch_up")
     ]
-    found = {
-        scheduled_run.scheduled_at
-        for scheduled_run in of_calendar
-        if scheduled_run.state != "skipped" or scheduled_run.run_id or not _was_off(eras, scheduled_run.scheduled_at)
+    decided = {
+        planned_run.scheduled_at
+        for planned_run in of_calendar
+        if planned_run.state != "skipped" or planned_run.run_id or not _was_off(versions, planned_run.scheduled_at)
     }
-    spans = [
-        (scheduled_run.scheduled_at, scheduled_run.skipped_until)
-        for scheduled_run in of_calendar
-        if scheduled_run.skipped_until
-    ]
-    if spans:
-        known_from = eras[0].since if eras else until
-        found |= {
+    if any(planned_run.skipped_until for planned_run in of_calendar):
+        known_from = versions[0].since if versions else until
+        decided |= {
             moment
             for moment in scheduled_times(job, since - TICK, min(until - TICK, known_from))
-            if any(first <= moment <= last for first, last in spans)
+            if _in_skipped_spans(of_calendar, moment)
         }
-    return found
+    return decided
 
 
-def _era_at(eras: Sequence[_Era], moment: datetime) -> _Era | None:
-    return next((era for era in eras if era.has(moment)), None)
+def _version_at(versions: Sequence[_JobVersion], moment: datetime) -> Job | None:
+    return next((version.job for version in versions if version.contains(moment)), None)
 
 
-def _version_at(eras: Sequence[_Era], moment: datetime) -> Job | None:
-    era = _era_at(eras, moment)
-    return era.job if era else None
+def _was_off(versions: Sequence[_JobVersion], moment: datetime) -> bool:
+    """Whether the job is known to have been disabled, without a calendar, or deleted."""
+    version = next((version for version in versions if version.contains(moment)), None)
+    return version is not None and (version.job is None or not version.job.is_scheduled)
 
 
-def _was_off(eras: Sequence[_Era], moment: datetime) -> bool:
-    """Whether the job is known to have been disabled, without a calendar, or gone."""
-    era = _era_at(eras, moment)
-    return era is not None and (era.job is None or not era.job.enabled or era.job.scheduling_mode == "manual")
-
-
-def _slot(
+def _outcome(
     job: Job,
     moment: datetime,
     is_due: bool,
     runs: Sequence[Run],
-    planned: dict[datetime, list[ScheduledRun]],
+    planned: Mapping[datetime, list[ScheduledRun]],
     now: datetime,
-) -> Slot:
-    run = _counting(runs)
+) -> ScheduledOutcome:
+    run = _deciding_run(runs)
     if run is not None:
-        return Slot(job.slug, run.job_name, run.timezone, moment, is_due, run, _of_run(run))
-    decided = planned.get(moment) or _of_span(planned, moment)
-    waits = any(scheduled_run.state != "skipped" for scheduled_run in decided) or (
-        not decided and now - moment < TAKES_AT_MOST
+        return ScheduledOutcome(job.slug, run.job_name, run.timezone, moment, is_due, run, _state_of_run(run))
+    decided = planned.get(moment) or _in_skipped_spans(
+        (planned_run for of_moment in planned.values() for planned_run in of_moment), moment
     )
-    reason = next((scheduled_run.reason for scheduled_run in reversed(decided) if scheduled_run.reason), "")
-    return Slot(job.slug, job.name, job.timezone, moment, is_due, None, "waiting" if waits else "missing", reason)
+    waits = any(planned_run.state != "skipped" for planned_run in decided) or (
+        not decided and now - moment < START_DEADLINE
+    )
+    reason = next((planned_run.reason for planned_run in reversed(decided) if planned_run.reason), "")
+    state: OutcomeState = "waiting" if waits else "missing"
+    return ScheduledOutcome(job.slug, job.name, job.timezone, moment, is_due, None, state, reason)
 
 
-def _of_span(planned: dict[datetime, list[ScheduledRun]], moment: datetime) -> list[ScheduledRun]:
-    """The row that stands for many skipped times, this one among them."""
+def _in_skipped_spans(planned: Iterable[ScheduledRun], moment: datetime) -> list[ScheduledRun]:
+    """The rows that each record a whole span of skipped times, this one among them."""
     return [
-        scheduled_run
-        for found in planned.values()
-        for scheduled_run in found
-        if scheduled_run.skipped_until and scheduled_run.scheduled_at <= moment <= scheduled_run.skipped_until
+        planned_run
+        for planned_run in planned
+        if planned_run.skipped_until and planned_run.scheduled_at <= moment <= planned_run.skipped_until
     ]
 
 
-def _counting(runs: Sequence[Run]) -> Run | None:
+def _deciding_run(runs: Sequence[Run]) -> Run | None:
+    """The newest success, a whole run before a replay of rejects; without a success the newest run."""
     good = [run for run in runs if run.state == "succeeded"]
     whole = [run for run in good if run.kind == "job"]
     return next(reversed(whole or good or list(runs)), None)
 
 
-def _of_run(run: Run) -> SlotState:
+def _state_of_run(run: Run) -> OutcomeState:
     verdict = run.verdict
     if verdict == "complete" or verdict == "complete_with_rejects" or verdict == "partial":
         return verdict
@@ -287,41 +313,66 @@ def _of_run(run: Run) -> SlotState:
 
 
 def is_on_day(moment: datetime, timezone: str, first: date, last: date) -> bool:
-    """Whether a moment falls on one of these days in that zone."""
+    """Whether an aware moment falls on one of these days in that zone."""
     return first <= moment.astimezone(ZoneInfo(timezone)).date() <= last
 
 
-def slots_of_days(job: Job, ledger: Ledger, first: date, last: date, now: datetime) -> list[Slot]:
-    """What became of each scheduled time of these days, which are those of the job's time zone, up to now."""
+def outcomes_of_days(job: Job, ledger: Ledger, first: date, last: date, now: datetime) -> list[ScheduledOutcome]:
+    """Returns the outcome of each scheduled time of these days, in the job's time zone, up to `now`."""
     since = datetime.combine(first, time(), UTC) - WIDEST_ZONE
     until = datetime.combine(last + timedelta(days=1), time(), UTC) + WIDEST_ZONE
-    return [slot for slot in slots_of(job, ledger, since, until, now) if first <= slot.day <= last]
+    found = scheduled_outcomes(job, ledger, since, until, now)
+    return [outcome for outcome in found if first <= outcome.day <= last]
 
 
-def newest_due(job: Job, ledger: Ledger, at: datetime, now: datetime) -> Slot | None:
-    """The newest scheduled time at or before `at` that was due, and what became of it; None: it was never due.
+def latest_due(
+    job: Job, ledger: Ledger, at: datetime, now: datetime, *, since: datetime | None = None
+) -> LatestDue | None:
+    """Returns the newest due time of a job at or before `at`, and whether it or a later one has succeeded.
 
-    Looks into ever longer spans before `at`: a yearly job costs as little as an hourly one.
+    Args:
+        job: The job as it is now.
+        ledger: Its runs and scheduled runs, and the history of its file.
+        at: Aware; later times count only as successes.
+        now: The current time, aware.
+        since: Aware; earlier times do not count. None: every time since the job exists.
+
+    Returns:
+        None if the job is not scheduled now (disabled or manual), or had no due time in that span.
     """
-    eras = _eras(job, ledger)
-    begins = min(
-        [era.since for era in eras]
-        + [first for first in [ledger.scheduled_runs.first_scheduled_at(job.slug)] if first],
-        default=at,
-    )
+    if not job.is_scheduled:
+        return None
+    due = _newest_due(job, ledger, since, at, now)
+    if due is None:
+        return None
+    later = scheduled_outcomes(job, ledger, due.scheduled_at, now + TICK, now)
+    succeeded = next((outcome for outcome in reversed(later) if outcome.has_succeeded), None)
+    running = None
+    if succeeded is None:
+        running = next((run for run in ledger.history.newest(job.slug, RECENT_RUNS) if run.state == "running"), None)
+    return LatestDue(due, succeeded, running)
+
+
+def _newest_due(
+    job: Job, ledger: Ledger, earliest: datetime | None, at: datetime, now: datetime
+) -> ScheduledOutcome | None:
+    """Searches ever longer spans before `at`, so that a yearly job costs as little as an hourly one."""
+    starts = [version.since for version in _job_versions(job, ledger)]
+    starts += [first for first in [ledger.scheduled_runs.first_scheduled_at(job.slug)] if first]
+    begins = max(min(starts, default=at), earliest or min(starts, default=at))
     span = timedelta(hours=1)
     while True:
         since = max(at - span, begins)
-        slots = slots_of(job, ledger, since, at + TICK, now)
-        due = next((slot for slot in reversed(slots) if slot.is_due), None)
+        outcomes = scheduled_outcomes(job, ledger, since, at + TICK, now)
+        due = next((outcome for outcome in reversed(outcomes) if outcome.is_due), None)
         if due is not None or since <= begins:
             return due
         span *= 24
 
 
-def day_state(slots: Sequence[Slot]) -> DayState:
-    """One state for all of a day: where it is mixed, `partial`."""
-    states = {slot.state for slot in slots}
+def day_state(outcomes: Sequence[ScheduledOutcome]) -> DayState:
+    """Returns one state for all outcomes of a day; `partial` if they are mixed."""
+    states = {outcome.state for outcome in outcomes}
     if not states:
         return "nothing_due"
     if len(states) == 1:
@@ -335,18 +386,18 @@ def day_state(slots: Sequence[Slot]) -> DayState:
     return "partial"
 
 
-def answer_for(day: date, slots: Iterable[Slot]) -> DayAnswer:
-    """What arrived of a day, from the slots that are scheduled on it."""
-    chosen = list(slots)
-    runs = [slot.run for slot in chosen if slot.run is not None]
-    counts = {state: sum(slot.state == state for slot in chosen) for state in ("running", "waiting")}
-    return DayAnswer(
+def day_totals(day: date, outcomes: Iterable[ScheduledOutcome]) -> DayTotals:
+    """Counts the outcomes of one day and the rows of their runs."""
+    chosen = list(outcomes)
+    runs = [outcome.run for outcome in chosen if outcome.run is not None]
+    return DayTotals(
         day=day,
         due=len(chosen),
-        complete=sum(slot.state in GOOD for slot in chosen),
-        **counts,
-        failed=sum(slot.state in ("failed", "partial") for slot in chosen),
-        missing=sum(slot.state == "missing" for slot in chosen),
+        complete=sum(outcome.has_succeeded for outcome in chosen),
+        running=sum(outcome.state == "running" for outcome in chosen),
+        waiting=sum(outcome.state == "waiting" for outcome in chosen),
+        failed=sum(outcome.state in ("failed", "partial") for outcome in chosen),
+        missing=sum(outcome.state == "missing" for outcome in chosen),
         rows_read=sum(run.rows_read for run in runs),
         acknowledged=sum(run.acknowledged for run in runs),
         rejected=sum(run.rejected for run in runs),

@@ -1,4 +1,4 @@
-"""The figures for Prometheus: counters since the first send, so that rates and quantiles are computed there.
+"""Renders the metrics for Prometheus: counters since the first send, from which it computes rates and quantiles.
 
 Throughput is `rate(pstt_messages_total[5m])`, a percentile
 `histogram_quantile(0.99, rate(pstt_acknowledgement_latency_seconds_bucket[1h]))`.
@@ -32,13 +32,13 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper ends of the histogram's buckets; the alert of SPEC 12 stands at 5 s."""
+"""Upper ends of the histogram's buckets in seconds; the alert of SPEC 12 fires at 5 s."""
 
 
 def render(metrics: Metrics, ledger: Ledger, timezone: str, now: datetime) -> bytes:
-    """All figures in the text format of Prometheus, under `CONTENT_TYPE`; reads the metrics once.
+    """Returns all metrics in the text format of Prometheus, of type `CONTENT_TYPE`; reads metrics.duckdb once.
 
-    Where metrics.duckdb cannot be read, `pstt_metrics_readable` is 0 and what comes from it is left out.
+    Where it cannot be read, `pstt_metrics_readable` is 0 and the metrics that come from it are left out.
 
     Source: https://prometheus.io/docs/practices/naming/
     """
@@ -48,7 +48,7 @@ def render(metrics: Metrics, ledger: Ledger, timezone: str, now: datetime) -> by
 
 
 class _Once(Collector):
-    """Families that were made already."""
+    """Metric families that were computed before."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families
@@ -76,16 +76,16 @@ def _sent(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
     labels = ("job", "topic")
     outcomes = [((*of, "acknowledged"), row["messages"]) for of, row in rows]
     outcomes += [((*of, "failed"), row["errors"]) for of, row in rows]
-    yield _counter("pstt_messages", "Messages by what became of them", outcomes, (*labels, "outcome"))
+    yield _counter("pstt_messages", "Messages by outcome", outcomes, (*labels, "outcome"))
     yield _counter(
         "pstt_messages_retried",
-        "Messages handed over more than once",
+        "Messages sent more than once",
         [(of, row["retried"]) for of, row in rows],
         labels,
     )
     yield _counter(
         "pstt_messages_timed_out",
-        "Messages that failed for want of an acknowledgement in time",
+        "Messages that failed because no acknowledgement came in time",
         [(of, row["timed_out"]) for of, row in rows],
         labels,
     )
@@ -94,16 +94,16 @@ def _sent(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
     )
     yield _gauge(
         "pstt_last_send_timestamp_seconds",
-        "When the newest message was handed over, Unix time",
+        "When the newest message was sent, Unix time",
         [(of, row["last_send"].timestamp()) for of, row in rows if row["last_send"]],
         labels,
     )
 
 
 def _latency(figures: MetricsQueries, end: datetime) -> Metric:
-    """Counted from buckets each 3 % wide, so an end of a bucket here is 1.5 % exact."""
+    """Counts from buckets that are 3 % wide, so the ends of these buckets are exact to 1.5 %."""
     family = HistogramMetricFamily(
-        "pstt_acknowledgement_latency_seconds", "From handing over to acknowledgement", labels=["topic"]
+        "pstt_acknowledgement_latency_seconds", "From sending to acknowledgement", labels=["topic"]
     )
     counts: dict[str, list[int]] = {}
     sums_us: dict[str, int] = {}
@@ -130,7 +130,7 @@ def _runs(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
         yield _counter(name, help_, [((row["job"],), row[value]) for row in jobs], ("job",))
     newest = figures.newest_runs()
     for name, help_, value in (
-        ("pstt_run_duration_seconds", "Of the newest run that ended", "duration_s"),
+        ("pstt_run_duration_seconds", "Duration of the newest run that ended", "duration_s"),
         (
             "pstt_run_end_to_end_seconds",
             "From trigger to last acknowledgement of the newest run that ended",
@@ -140,7 +140,7 @@ def _runs(figures: MetricsQueries, end: datetime) -> Iterator[Metric]:
         yield _gauge(name, help_, [((row["job"],), row[value]) for row in newest if row[value] is not None], ("job",))
     yield _gauge(
         "pstt_run_last_success_timestamp_seconds",
-        "When a run of the job last came to a good end, Unix time",
+        "When a run of the job last succeeded, Unix time",
         [((row["job"],), row["succeeded_at"].timestamp()) for row in newest if row["succeeded_at"]],
         ("job",),
     )
@@ -156,18 +156,20 @@ def _clusters(samples: Sequence[BrokerSample]) -> Iterator[Metric]:
     )
     uptime = [((cluster,), sum(s.connected for s in seen) / len(seen)) for cluster, seen in of.items()]
     yield _gauge(
-        "pstt_cluster_uptime_ratio", "Share of the looks of 24 hours that the cluster answered", uptime, ("cluster",)
+        "pstt_cluster_uptime_ratio", "Share of the checks of 24 hours that the cluster answered", uptime, ("cluster",)
     )
 
 
 def _runner(ledger: Ledger, now: datetime) -> Iterator[Metric]:
     beat = ledger.heartbeats.newest()
     is_alive = beat is not None and beat.is_alive(now)
-    yield _gauge("pstt_runner_up", "1 where the runner beats, else 0", [((), float(is_alive))])
+    yield _gauge("pstt_runner_up", "1 where the runner is alive, else 0", [((), float(is_alive))])
     if beat is not None and is_alive:
         yield _gauge("pstt_runner_memory_bytes", "Memory of the runner", [((), float(beat.memory_bytes))])
         yield _gauge(
-            "pstt_runner_start_timestamp_seconds", "When it began, Unix time", [((), beat.started_at.timestamp())]
+            "pstt_runner_start_timestamp_seconds",
+            "When the runner started, Unix time",
+            [((), beat.started_at.timestamp())],
         )
 
 

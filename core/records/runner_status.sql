@@ -42,7 +42,7 @@ DELETE FROM broker_sample WHERE at < :before
 SELECT * FROM broker_sample WHERE at >= :since AND (:cluster IS NULL OR cluster = :cluster) ORDER BY at
 
 -- name: broker_states
--- The newest look at each cluster, and since when it has been so.
+-- The newest check of each cluster, and since when the result has been the same.
 SELECT s.*, (SELECT min(at) FROM broker_sample f WHERE f.cluster = s.cluster AND f.connected = s.connected
     AND f.at > coalesce((SELECT max(at) FROM broker_sample o WHERE o.cluster = s.cluster AND o.connected <> s.connected), ''))
     AS since

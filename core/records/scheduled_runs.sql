@@ -16,7 +16,7 @@ CREATE TABLE fire (
     job_sha256        TEXT NOT NULL DEFAULT '',
     asked_by          TEXT NOT NULL,
     request_id        INTEGER,
-    skipped_until     TEXT,              -- a row for many skipped fires: the last of them
+    skipped_until     TEXT,              -- last of many skipped times in one row
     skipped_count     INTEGER NOT NULL DEFAULT 1,
     created_at        TEXT NOT NULL,
     finished_at       TEXT
@@ -28,12 +28,12 @@ CREATE INDEX fire_by_time ON fire (scheduled_at);
 CREATE INDEX fire_of_request ON fire (request_id) WHERE request_id IS NOT NULL;
 CREATE TABLE watermark (
     job               TEXT PRIMARY KEY,
-    considered_until  TEXT NOT NULL,     -- every fire up to here has its row
+    considered_until  TEXT NOT NULL,     -- every scheduled time up to here has its row
     calendar          TEXT NOT NULL      -- of which calendar: cron or interval, and time zone
 ) STRICT
 
 -- name: schema_5
--- A fire is called a scheduled run from here on.
+-- From this version on a fire is called a scheduled run.
 ALTER TABLE fire RENAME TO scheduled_run;
 ALTER TABLE scheduled_run RENAME COLUMN fire_id TO scheduled_run_id;
 ALTER TABLE run RENAME COLUMN fire_id TO scheduled_run_id;

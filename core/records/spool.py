@@ -1,13 +1,14 @@
-"""Every send, durable on disk before its run is called finished: Parquet segments below `.pstt/spool/`.
+"""Stores every send in Parquet segments below `.pstt/spool/`, durable before its run counts as finished.
 
-A segment is written aside, flushed to the disk and renamed, so that one that can be seen is whole.
-Sending never waits for DuckDB: `core.records.metrics` copies segments into `metrics.duckdb` afterwards, and
-can make that file again from them.
+A segment is written to a temporary file, flushed to the disk and renamed, so that every visible segment is complete.
+Sending never waits for DuckDB: `core.records.metrics` copies segments into `metrics.duckdb` afterwards, and can
+rebuild that file from them.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -40,9 +41,9 @@ __all__ = [
 ]
 
 SEGMENT_SENDS = 50_000
-"""Sends a segment: 8 MB of buffers, and 40 ms to write."""
+"""Sends in a segment: 8 MB of buffers, and 40 ms to write."""
 ENCODED_SENDS = 12_500
-"""Of these so many are encoded at once: Parquet's buffers would else take 20 MB."""
+"""Sends in a row group. With one row group a segment, Parquet's buffers would take 20 MB."""
 SUFFIX = ".parquet"
 MIN_FREE_BYTES = 64 * 1024 * 1024
 
@@ -69,14 +70,14 @@ SEND_SCHEMA = pa.schema(
 )
 
 EARLIER_SENT_AT = "handed_over_at"
-"""What `sent_at` was called in segments of 1.0 and earlier, which stay as they are."""
+"""The name of `sent_at` in segments of 1.0 and earlier, which are not rewritten."""
 COUNTED = ["topic", "partition", "offset", "key", "size_bytes", "sent_at", "latency_ms", "attempt"]
-"""What a tally looks at."""
+"""The columns that `SendTotals.add` reads."""
 
 
 @dataclass(slots=True)
 class SendTotals:
-    """What the recorded sends add up to. Latencies are counted in steps of 0.1 ms, so memory stays flat."""
+    """The totals of recorded sends. Latencies are counted in steps of 0.1 ms, so memory stays constant."""
 
     acknowledged: int = 0
     failed: int = 0
@@ -86,18 +87,18 @@ class SendTotals:
     """Latency in ms, rounded to 0.1 → messages."""
     ranges: dict[tuple[str, int], PartitionRange] = field(default_factory=dict)
     unplaced: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """Topic and partition → messages that were acknowledged without an offset: there already when they were sent again."""
+    """Topic and partition → messages acknowledged without an offset, as they were stored before they were sent again."""
     falls: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
-    """Topic and partition → each time that offsets went back: (before, then)."""
+    """Topic and partition → each decrease of the offsets: (before, after)."""
     last_sent_at: datetime | None = None
 
     def percentile_ms(self, share: float) -> float | None:
-        """The latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
+        """Returns the latency that `share` (0 to 1) of the acknowledged messages did not exceed, to 0.1 ms."""
         return percentile(self.latencies, share)
 
     @property
     def average_ms(self) -> float | None:
-        """Mean latency of the acknowledged messages."""
+        """Mean latency of the acknowledged messages in ms."""
         total = sum(self.latencies.values())
         return sum(ms * count for ms, count in self.latencies.items()) / total if total else None
 
@@ -116,12 +117,12 @@ class SendTotals:
 
     @property
     def placed(self) -> tuple[PartitionRange, ...]:
-        """The same of the messages whose offset is known."""
+        """The same for the messages whose offset is known."""
         counted = (replace(r, count=r.count - self.unplaced[r.topic, r.partition]) for r in self.partitions)
         return tuple(r for r in counted if r.count)
 
     def add(self, sends: pa.Table) -> None:
-        """Adds the sends of a segment; by columns, at 0.02 µs a send."""
+        """Adds the sends of a segment, by columns: 0.02 µs a send."""
         are_sent = pc.is_valid(sends["partition"])
         sent = sends if pc.all(are_sent).as_py() else sends.filter(are_sent)
         self.acknowledged += sent.num_rows
@@ -144,7 +145,7 @@ class SendTotals:
 
 
 class Spool:
-    """The sends of one run on their way to disk. Use `close` in the end; what it returns without error is durable.
+    """Writes the sends of one run to disk. They are durable when `close` has returned.
 
     Args:
         folder: `.pstt/spool` of the workspace.
@@ -152,7 +153,7 @@ class Spool:
         job: Its job's slug; empty for a manual send.
 
     Raises:
-        StorageFailed: The folder cannot be written, or the disk is all but full.
+        StorageFailed: The folder cannot be written, or the disk is almost full.
     """
 
     def __init__(self, folder: Path, *, run_id: str, job: str) -> None:
@@ -160,16 +161,16 @@ class Spool:
         self.run_id = run_id
         self.job = job
         self.destination = Destination()
-        """Where the sends go; to be told before the first segment is written."""
+        """Where the sends go; to be set before the first segment is written."""
         self.totals = SendTotals()
         self._segments = 0
         self._failure: StorageFailed | None = None
-        """Why a segment could not be written; nothing is kept after it."""
+        """Why a segment could not be written; later sends are refused."""
         self._clear()
         self._require_room()
 
     def record(self, delivery: Delivery) -> None:
-        """Keeps what became of a batch; writes a segment whenever enough has come together.
+        """Records the result of a batch; writes a segment whenever 50,000 sends are recorded.
 
         Raises:
             StorageFailed: It cannot be written; the run must not be called finished.
@@ -183,7 +184,7 @@ class Spool:
         self._sizes.extend(map(len, batch.values))
         self._partitions += delivery.partitions
         self._offsets += delivery.offsets
-        self._handed_over += delivery.sent_at_us
+        self._sent_at_us += delivery.sent_at_us
         self._latencies += delivery.latencies_ms
         self._attempts += delivery.attempts
         for partition, fall in delivery.went_back.items():
@@ -195,7 +196,7 @@ class Spool:
             self._write()
 
     def close(self) -> SendTotals:
-        """Writes what is left; after it every recorded send is durable."""
+        """Writes the last segment, after which every recorded send is durable. Returns the totals."""
         if self._failure:
             raise self._failure
         if self._keys:
@@ -209,7 +210,7 @@ class Spool:
         self._sizes: array[int] = array("i")
         self._partitions: array[int] = array("i")
         self._offsets: array[int] = array("q")
-        self._handed_over: array[int] = array("q")
+        self._sent_at_us: array[int] = array("q")
         self._latencies: array[float] = array("d")
         self._attempts: array[int] = array("i")
         self._errors: dict[int, tuple[str, str]] = {}
@@ -242,7 +243,7 @@ class Spool:
         self.totals.add(table.select(COUNTED))
         self._clear()
         del table
-        # Arrow's allocator would keep 30 MB for the next segment, which comes half a second later at best.
+        # Arrow's allocator would keep 30 MB for the next segment, which is written half a second later at the earliest.
         pa.default_memory_pool().release_unused()
 
     def _failed(self, error: OSError) -> StorageFailed:
@@ -258,8 +259,8 @@ class Spool:
         acknowledged = pc.greater_equal(partitions, _number(0))
         errors = classes = pa.nulls(count, pa.string())
         if self._errors:
-            told = [self._errors.get(i) for i in range(count)]
-            errors, classes = (_text([None if t is None else t[part].encode() for t in told]) for part in (0, 1))
+            found = [self._errors.get(i) for i in range(count)]
+            errors, classes = (_text([None if e is None else e[part].encode() for e in found]) for part in (0, 1))
         latencies = _wrapped(self._latencies, pa.float64()).cast(pa.float32())
         offsets = _wrapped(self._offsets, pa.int64())
         columns = [
@@ -267,12 +268,12 @@ class Spool:
             pa.repeat(_word(self.job), count),
             pa.concat_arrays([pa.repeat(_word(topic), n) for topic, n in _runs_of(self._topics)]),
             _where(acknowledged, partitions),
-            # An idempotent repeat whose first answer was lost is acknowledged without its offset.
+            # An idempotent retry whose first acknowledgement was lost is acknowledged without its offset.
             _where(pc.and_(acknowledged, pc.greater_equal(offsets, _number(0))), offsets),
             _text(self._keys),
             _text(self._ids),
             _wrapped(self._sizes, pa.int32()),
-            _wrapped(self._handed_over, pa.timestamp("us")),
+            _wrapped(self._sent_at_us, pa.timestamp("us")),
             _where(acknowledged, latencies),
             _wrapped(self._attempts, pa.int32()).cast(pa.int16()),
             pc.if_else(acknowledged, _word("acknowledged"), _word("failed")),
@@ -287,15 +288,15 @@ class Spool:
 
 
 def segments_of(folder: Path, run_id: str) -> list[Path]:
-    """The segments of one run in a folder, in order."""
+    """Returns the segments of one run in a folder, in order."""
     return sorted(folder.glob(f"{run_id}-*{SUFFIX}"))
 
 
 def read_segment(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The sends of a segment; only these columns, where some are named.
+    """Reads the sends of a segment, or only the columns named; segments of earlier versions have `sent_at` too.
 
     Raises:
-        StorageFailed: It is not there, or is damaged.
+        StorageFailed: It does not exist, or is damaged.
     """
     try:
         with pq.ParquetFile(file) as opened:
@@ -314,7 +315,11 @@ def _with_sent_at(sends: pa.Table) -> pa.Table:
 
 
 def write_segment(sends: pa.Table, file: Path) -> None:
-    """Writes a segment aside, flushes it to the disk and renames it; raises OSError and leaves nothing torn."""
+    """Writes a segment to a temporary file, flushes it to the disk and renames it.
+
+    Raises:
+        OSError: It cannot be written; no partial file remains.
+    """
     aside = file.with_suffix(".tmp")
     try:
         with aside.open("wb") as stream:
@@ -337,7 +342,7 @@ def write_segment(sends: pa.Table, file: Path) -> None:
 
 
 def sent_by(folder: Path, run_id: str) -> SendTotals:
-    """What the segments of a run add up to.
+    """Returns the totals of the segments of a run.
 
     Raises:
         StorageFailed: One of them cannot be read.
@@ -352,13 +357,13 @@ _REPEATING = ["run_id", "job", "topic", "status", "error", "error_class", "clust
 
 
 def _class_of(error: PsttError) -> str:
-    """What failed in the end: of a message that was tried too often, why its last try failed."""
+    """Returns the class of the error; for RetriesExhausted that of the last attempt."""
     cause = error.__cause__ if isinstance(error, RetriesExhausted) else None
     return type(cause or error).__name__
 
 
 def _widen(ranges: dict[tuple[str, int], PartitionRange], place: tuple[str, int], offsets: pa.ChunkedArray) -> None:
-    """Adds messages to what is known of a partition; those without an offset are only counted."""
+    """Extends the offset range of a partition; messages without an offset are only counted."""
     known = ranges.get(place)
     spread = pc.min_max(offsets).as_py()
     firsts: list[int] = [known.first_offset] if known else []
@@ -369,8 +374,8 @@ def _widen(ranges: dict[tuple[str, int], PartitionRange], place: tuple[str, int]
     ranges[place] = PartitionRange(*place, min(firsts, default=0), max(lasts, default=0), count)
 
 
-# `pa.array`, `pa.scalar`, plain numbers given to `pc` and `Table.group_by` import pandas where it is installed: 55 MB
-# and 0.3 s a process. Buffers do not (pyarrow 26, pandas-shim.pxi; a test holds this).
+# `pa.array`, `pa.scalar`, plain numbers passed to `pc` and `Table.group_by` import pandas where it is installed: 55 MB
+# and 0.3 s a process. Buffers do not (pyarrow 26, pandas-shim.pxi; a test checks this).
 
 
 def _number(value: int) -> pa.Scalar:
@@ -382,17 +387,17 @@ def _word(text: str) -> pa.Scalar:
 
 
 def _where(condition: pa.Array, values: pa.Array) -> pa.Array:
-    """The values where the condition holds, else null."""
+    """Returns the values where the condition is true, else null."""
     return pc.if_else(condition, values, pa.nulls(1, values.type)[0])
 
 
 def _wrapped(values: array[Any], type_: pa.DataType) -> pa.Array:
-    """An Arrow array over the same memory, without a copy."""
+    """Returns an Arrow array over the same memory, without a copy."""
     return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
 
 
 def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Adjacent equal topics joined: one entry a run instead of one a batch."""
+    """Joins adjacent equal topics: one entry for many batches instead of one for each."""
     joined: list[tuple[str, int]] = []
     for topic, count in topics:
         if joined and joined[-1][0] == topic:
@@ -403,7 +408,7 @@ def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _text(values: Sequence[bytes | None]) -> pa.Array:
-    """UTF-8 as Arrow text."""
+    """Returns UTF-8 bytes as Arrow text."""
     array_ = _from_bytes(values)
     try:
         array_.validate(full=True)
@@ -425,13 +430,11 @@ def _from_bytes(values: Sequence[bytes | None]) -> pa.Array:
 
 
 def _free_bytes(folder: Path) -> int:
-    import shutil
-
     return shutil.disk_usage(folder).free
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes a rename durable. Windows has no such call and does it with the file."""
+    """Flushes a folder, which makes a rename in it durable. Windows has no such call; it flushes with the file."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

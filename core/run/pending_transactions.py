@@ -15,7 +15,7 @@ import msgspec
 
 from core.errors import StorageFailed
 from core.records.ledger import Ledger
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
 
 __all__ = ["TransactionNote", "read_note", "remove_leftovers", "remove_note", "storing_in", "unsettled", "write_note"]
@@ -51,7 +51,7 @@ def write_note(folder: Path, note: TransactionNote) -> None:
     Raises:
         StorageFailed: It cannot be written.
     """
-    write_whole(folder / f"{note.run}.json", msgspec.json.encode(note))
+    write_atomically(folder / f"{note.run}.json", msgspec.json.encode(note))
 
 
 def unsettled(folder: Path) -> list[TransactionNote]:

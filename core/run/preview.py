@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from core.files.names import distinct_columns
-from core.files.writer import Cells, shown
+from core.files.writer import RowDecoder, cell_text
 from core.message.column_types import SAFE_INTEGER
 from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.model.dialect import Dialect
@@ -132,9 +132,9 @@ def open_reading(opened: OpenWorkspace, plan: Plan) -> Iterator[Reading]:
 
 def file_rows(made: Preview, job: Job) -> list[list[str]]:
     """Returns the same rows as the file of an Excel or CSV job would show them, one text a cell."""
-    cells = Cells(made.columns, job)
+    cells = RowDecoder(made.columns, job)
     start, end = len('{"data":'), -len("}")
-    return [[shown(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in made.messages]
+    return [[cell_text(cell, job) for cell in cells.of(message.value[start:end].encode())] for message in made.messages]
 
 
 def _first(reading: Reading, rows: int) -> Iterator[Rows]:

@@ -87,14 +87,14 @@ class Planner:
         self._seen_at = max([*marks, seen_at] if seen_at else marks, default=None)
         if self._seen_at and self._seen_at - now > self._longest_gap and not accept_clock:
             raise wrong_clock(now, self._seen_at)
-        self._jobs = {slug: job for slug, job in jobs.items() if _has_calendar(job)}
+        self._jobs = {slug: job for slug, job in jobs.items() if job.is_scheduled}
         self._load(now)
         self._note_clock(now, accept=accept_clock)
 
     def change(self, slug: str, job: Job | None, now: datetime) -> None:
         """Takes an edited, enabled, disabled or deleted (None) job. What came due until now belongs to the old calendar."""
         self.tick(now)
-        if job is not None and _has_calendar(job):
+        if job is not None and job.is_scheduled:
             self._jobs[slug] = job
             self._watermarks[slug] = now.astimezone(UTC)
             self._ledger.scheduled_runs.set_watermarks({slug: (self._watermarks[slug], _calendar_of(job))})
@@ -221,10 +221,6 @@ def wrong_clock(now: datetime, seen_at: datetime) -> ConfigError:
         why="with a wrong clock the jobs would ask for the wrong days",
         remedy="set the clock; if the earlier time was the wrong one: python -m core runner --accept-clock",
     )
-
-
-def _has_calendar(job: Job) -> bool:
-    return job.enabled and job.scheduling_mode != "manual"
 
 
 def _calendar_of(job: Job) -> str:

@@ -28,7 +28,7 @@ from core.scheduler.job_registry import JobRegistry, RegisteredJob
 from core.scheduler.planner import Planner
 from core.scheduler.request_handler import RequestHandler
 from core.scheduler.run_supervisor import RunSupervisor
-from core.workspace.identity import doubt
+from core.workspace.identity import identity_problem
 from core.workspace.stored_file import read_stored
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ class Runner:
         found = list(self.registry.problems.values())
         if self.planner.problem:
             found.append({"where": "clock", "text": self.planner.problem, "instead": "requests are done all the same"})
-        if question := doubt(self._workspace):
+        if question := identity_problem(self._workspace):
             text, instead = str(question), "runs of exactly_once fail; the others go on"
             found.append({"where": "identity", "text": text, "instead": instead})
         if self._note:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from core.errors import StorageFailed
 
-__all__ = ["replace_file", "write_whole"]
+__all__ = ["replace_file", "write_atomically"]
 
 
-def write_whole(file: Path, content: str | bytes, *, private: bool = False) -> None:
+def write_atomically(file: Path, content: str | bytes, *, private: bool = False) -> None:
     """Writes a temporary file, syncs it to disk and renames it.
 
     Args:

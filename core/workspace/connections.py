@@ -48,20 +48,20 @@ class _Database(StrictModel):
     """None: PSTT_READ_TIMEOUT_S."""
 
 
-# setting of a cluster → field of `Cluster`, where the names differ
+# key of a cluster → field of `Cluster`, where the names differ
 _RENAMED = {"batch_size": "batch_size_bytes", "max_request_size": "max_request_size_bytes"}
-_OF_CLUSTER = {
+_SETTING_OF_KEY = {
     name.removeprefix("KAFKA_").lower(): name
     for name in SETTING_NAMES
     if name.startswith("KAFKA_") and name not in ("KAFKA_LOG_PAYLOAD", "KAFKA_HEALTH_CHECK_INTERVAL_SEC")
 } | {"delivery_timeout_ms": "PSTT_DELIVERY_TIMEOUT_MS"}
-_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+_FILE_KEYS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 
 
 def _cluster_entry() -> type[StrictModel]:
-    """A cluster's entry may set whatever the KAFKA_* settings may, under the same rules."""
+    """Builds the model of a cluster's entry: its keys are the KAFKA_* settings, with the same limits."""
     fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
-    for key, setting in _OF_CLUSTER.items():
+    for key, setting in _SETTING_OF_KEY.items():
         rule = Settings.model_fields[setting]
         kind = str if setting in SECRETS else rule.rebuild_annotation()
         fields[key] = (kind | None, None)
@@ -71,11 +71,11 @@ def _cluster_entry() -> type[StrictModel]:
 _Cluster = _cluster_entry()
 DATABASE_KEYS = tuple(_Database.model_fields)
 CLUSTER_KEYS = tuple(_Cluster.model_fields)
-_TOP = ("default_environment", "connections", "kafka_connections")
+_TOP_KEYS = ("default_environment", "connections", "kafka_connections")
 
 
 class Connections:
-    """connections.json, read and found valid. A secret is resolved when its connection is used, not before."""
+    """The content of connections.json. A secret is resolved when its connection is used, not before."""
 
     def __init__(self, file: JsonFile, workspace: Workspace, variables: Mapping[str, str]) -> None:
         self._file = file
@@ -85,9 +85,9 @@ class Connections:
         self._databases: dict[str, tuple[_Database, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
         self.read_timeout_s: float = READ_TIMEOUT_S
-        """Of connections that say nothing about it."""
+        """For connections that do not set it."""
         self.broken: set[str] = set()
-        """Database connections that are there and not valid; what uses them needs no error of its own."""
+        """Names of entries that are not valid. A job that uses one needs no second error."""
 
     @property
     def database_names(self) -> list[str]:
@@ -101,7 +101,7 @@ class Connections:
 
     @cached_property
     def literal_passwords(self) -> list[str]:
-        """Connections whose password stands in the file itself."""
+        """Connections whose password is in the file itself."""
         plain = [n for n, (entry, _) in self._databases.items() if entry.password and not is_reference(entry.password)]
         return plain + [
             n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
@@ -112,15 +112,15 @@ class Connections:
         return find_dialect(self._database(name)[0].db_type)
 
     def environment_of(self, name: str) -> str:
-        """The environment of a connection; needs no secret."""
+        """Returns the environment of a connection; needs no secret."""
         environment: str = self._database(name)[0].environment
         return environment
 
     def require(self, job: Job) -> None:
-        """Looks whether what a job uses is set up at all; needs no secret and contacts nothing.
+        """Checks that the connection and the cluster of a job exist; needs no secret and contacts no server.
 
         Raises:
-            ConfigError: Its connection, or the cluster that it names, is not there.
+            ConfigError: One of them is not in connections.json.
         """
         self._database(job.connection)
         if job.export_format == "kafka" and (key := self.cluster_key_for(job)) is not None:
@@ -134,7 +134,7 @@ class Connections:
         return self._clusters[name]
 
     def allows_writes(self, name: str) -> bool:
-        """Returns whether the readonly guard is off for a connection."""
+        """Returns whether a connection allows statements that write."""
         allow_writes: bool = self._database(name)[0].allow_writes
         return allow_writes
 
@@ -146,46 +146,50 @@ class Connections:
         return self._databases[name]
 
     def database(self, name: str) -> DatabaseConnection:
-        """A connection ready to be opened.
+        """Returns a connection with its secret resolved.
 
         Raises:
-            ConfigError: Unknown name, or its secret cannot be had; names the reference, never the value.
+            ConfigError: The name is unknown, or the secret cannot be read. Names the reference, never the value.
         """
         entry, index = self._database(name)
-        place = ("connections", index)
+        position = ("connections", index)
         values = entry.model_dump()
-        values["password"] = self._secret(entry.password, (*place, "password"), f'connection "{name}"')
+        values["password"] = self._secret(entry.password, (*position, "password"), f'connection "{name}"')
         if entry.sslrootcert:
-            values["sslrootcert"] = self._existing(entry.sslrootcert, (*place, "sslrootcert"))
+            values["sslrootcert"] = self._existing(entry.sslrootcert, (*position, "sslrootcert"))
         values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
         if find_dialect(entry.db_type).connection.is_file:
             values["database"] = str(self._workspace.root / entry.database)
         return DatabaseConnection(**values)
 
     def cluster_for(self, job: Job, settings: Settings) -> Cluster:
-        """The job's own choice, else its connection's environment, else `default_environment`, else the settings."""
+        """Returns the cluster of a job: its own, else its environment's, else `default_environment`, else the settings'."""
         return self.cluster_at(self.cluster_key_for(job), settings)
 
     def cluster_key_for(self, job: Job) -> str | None:
-        """Under which key of `kafka_connections` a job's cluster is; None: the KAFKA_* settings alone."""
+        """Returns the key of a job's cluster in `kafka_connections`; None: the KAFKA_* settings alone."""
         if job.kafka_config.cluster is not None:
             return job.kafka_config.cluster
         environments = (self._database(job.connection)[0].environment, self.default_environment)
         return next((name for name in environments if name in self._clusters), None)
 
     def key_of(self, cluster: Cluster, settings: Settings) -> str | None:
-        """Under which key of `kafka_connections` a cluster is; None: the KAFKA_* settings alone."""
+        """Returns the key of a cluster in `kafka_connections`; None: the KAFKA_* settings alone."""
         for name in self._clusters:
-            with suppress(ConfigError):  # this one cannot be used: it is another
+            with suppress(ConfigError):  # a cluster that cannot be used is not the one
                 if self.cluster_at(name, settings) == cluster:
                     return name
         return None
 
     def cluster(self, name: str | None, settings: Settings) -> Cluster:
-        """One cluster with every setting resolved; None: `default_environment`; where there are no clusters, the KAFKA_* settings.
+        """Returns a cluster with every setting resolved.
+
+        Args:
+            name: A key of `kafka_connections`; None: `default_environment`, or the KAFKA_* settings if there are no clusters.
+            settings: For what the entry does not set.
 
         Raises:
-            ConfigError: Unknown name, no name where nothing says which one is meant, or settings that contradict each other.
+            ConfigError: The name is unknown or missing, or settings contradict each other.
         """
         if name is None and self.default_environment in self._clusters:
             name = self.default_environment
@@ -198,7 +202,7 @@ class Connections:
         return self.cluster_at(name, settings)
 
     def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[ConfigError]]:
-        """Every cluster that a message may have gone to, the KAFKA_* settings' own last; and why some cannot be used."""
+        """Returns every cluster, that of the KAFKA_* settings last, and the problems of those that cannot be used."""
         clusters, problems = [], []
         for name in (*self._clusters, None):
             try:
@@ -208,40 +212,42 @@ class Connections:
         return clusters, problems
 
     def cluster_at(self, name: str | None, settings: Settings) -> Cluster:
-        """The cluster of a key of `kafka_connections`; None: that of the KAFKA_* settings."""
+        """Returns the cluster with that key of `kafka_connections`; None: that of the KAFKA_* settings."""
         entry = self._cluster_entry(name) if name is not None else {}
         values: dict[str, Any] = {}
-        for key, setting in _OF_CLUSTER.items():
+        for key, setting in _SETTING_OF_KEY.items():
             value = entry[key] if entry.get(key) is not None else getattr(settings, setting)
             values[_RENAMED.get(key, key)] = value.get_secret_value() if isinstance(value, SecretStr) else value
-        place: tuple[str | int, ...] = ("kafka_connections", name) if name is not None else ()
+        position: tuple[str | int, ...] = ("kafka_connections", name) if name is not None else ()
         label = entry.get("name") or name or "KAFKA_* settings"
-        for key in _FILES:
-            values[key] = self._existing(values[key], (*place, key)) if values[key] else None
-        self._check_cluster(label, values, entry, place)
-        values["sasl_password"] = self._secret(values["sasl_password"], (*place, "sasl_password"), f'cluster "{label}"')
+        for key in _FILE_KEYS:
+            values[key] = self._existing(values[key], (*position, key)) if values[key] else None
+        self._check_cluster(label, values, entry, position)
+        values["sasl_password"] = self._secret(
+            values["sasl_password"], (*position, "sasl_password"), f'cluster "{label}"'
+        )
         return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), **values)
 
     def _check_cluster(
-        self, label: str, values: dict[str, Any], entry: Mapping[str, Any], place: tuple[str | int, ...]
+        self, label: str, values: dict[str, Any], entry: Mapping[str, Any], position: tuple[str | int, ...]
     ) -> None:
-        """Contradictions that a client would report late, or not at all."""
-        for what, remedy in [*_contradictions(values), *_useless(values, entry)]:
-            raise self._file.error(place, f'cluster "{label}": {what}', remedy=remedy)
+        """Raises on contradictions that a client would report late or never."""
+        for what, remedy in [*_contradictions(values), *_ignored(values, entry)]:
+            raise self._file.error(position, f'cluster "{label}": {what}', remedy=remedy)
 
-    def _secret(self, text: str | None, place: tuple[str | int, ...], owner: str) -> Secret | None:
+    def _secret(self, text: str | None, position: tuple[str | int, ...], owner: str) -> Secret | None:
         if not text:
             return None
         try:
             return resolve_secret(text, self._variables, self._workspace.root)
         except ConfigError as error:
-            raise self._file.error(place, f"{owner}: {error.what}", why=error.why, remedy=error.remedy) from None
+            raise self._file.error(position, f"{owner}: {error.what}", why=error.why, remedy=error.remedy) from None
 
-    def _existing(self, name: str, place: tuple[str | int, ...]) -> Path:
+    def _existing(self, name: str, position: tuple[str | int, ...]) -> Path:
         path = self._workspace.root / name
         if not path.is_file():
             raise self._file.error(
-                place, f"there is no file {name}", remedy="give its path, absolute or below the workspace"
+                position, f"there is no file {name}", remedy="give its path, absolute or below the workspace"
             )
         return path
 
@@ -275,14 +281,14 @@ def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _useless(values: Mapping[str, Any], entry: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the protocol never looks at: somebody believes that the connection is encrypted, or logs in, and it does not.
+def _ignored(values: Mapping[str, Any], entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns settings that the protocol ignores: the user would believe that the connection is encrypted or logs in.
 
-    A cluster that chooses its own protocol is not blamed for settings that are meant for others.
+    A cluster with a protocol of its own is checked without the KAFKA_* settings, which may be meant for other clusters.
     """
     protocol = values["security_protocol"]
     idle = [] if protocol.startswith("SASL") else ["sasl_mechanism"]
-    idle += [] if protocol.endswith("SSL") else [*_FILES]
+    idle += [] if protocol.endswith("SSL") else [*_FILE_KEYS]
     own = bool(entry.get("security_protocol"))
     wanted = "SSL or SASL_SSL" if protocol.endswith("PLAINTEXT") else "SASL_SSL"
     return [
@@ -296,10 +302,10 @@ TOPIC_NAME = re.compile(r"(?!\.\.?$)[a-zA-Z0-9._-]{1,249}")
 
 
 def load_connections(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Connections:
-    """Reads connections.json; the first problem in it is raised.
+    """Reads connections.json.
 
     Raises:
-        ConfigError: With file, line and the nearest valid name.
+        ConfigError: The first problem, with file, line and the nearest valid name.
     """
     connections, problems = read_connections(workspace, environ)
     if problems:
@@ -310,20 +316,24 @@ def load_connections(workspace: Workspace, settings: Settings | None, environ: M
 
 
 def read_connections(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Connections, list[ConfigError]]:
-    """connections.json and all its problems; a file that is no JSON raises."""
+    """Reads connections.json and returns every problem.
+
+    Raises:
+        ConfigError: The file is not JSON.
+    """
     return parse_connections(read_json_file(workspace.connections_file), workspace, environ)
 
 
 def parse_connections(
     file: JsonFile, workspace: Workspace, environ: Mapping[str, str]
 ) -> tuple[Connections, list[ConfigError]]:
-    """The connections of a file that was read already, and all its problems."""
+    """Returns the connections of a parsed file, and every problem."""
     in_env_file = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
     connections = Connections(file, workspace, {**in_env_file, **environ})
     problems = [
-        file.error((key,), f'unknown key "{key}"', remedy=nearest(key, _TOP))
+        file.error((key,), f'unknown key "{key}"', remedy=nearest(key, _TOP_KEYS))
         for key in file.document
-        if key not in _TOP
+        if key not in _TOP_KEYS
     ]
     problems += _read_databases(file, connections)
     problems += _read_clusters(file, connections)
@@ -336,30 +346,30 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
         return [file.error(("connections",), '"connections" must be a list', remedy='write "connections": [ … ]')]
     problems: list[ConfigError] = []
     for index, entry in enumerate(entries):
-        place = ("connections", index)
+        position = ("connections", index)
         try:
             database = _Database.model_validate(entry)
         except ValidationError as error:
-            problems += validation_errors(file, place, error, _Database)
+            problems += validation_errors(file, position, error, _Database)
             if isinstance(entry, dict) and isinstance(entry.get("name"), str):
                 connections.broken.add(entry["name"])
             continue
-        problems += _check_database(file, place, database, connections)
+        problems += _check_database(file, position, database, connections)
         connections._databases.setdefault(database.name, (database, index))
     return problems
 
 
 def _check_database(
-    file: JsonFile, place: tuple[str | int, ...], entry: _Database, connections: Connections
+    file: JsonFile, position: tuple[str | int, ...], entry: _Database, connections: Connections
 ) -> list[ConfigError]:
     rules = find_dialect(entry.db_type).connection
     problems = []
     if entry.name in connections._databases:
         problems.append(
-            file.error((*place, "name"), f'there are two connections "{entry.name}"', remedy="give one another name")
+            file.error((*position, "name"), f'there are two connections "{entry.name}"', remedy="give one another name")
         )
     problems += [
-        file.error(place, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
+        file.error(position, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
         for key in rules.required
         if not getattr(entry, key)
     ]
@@ -367,7 +377,7 @@ def _check_database(
         keys = " or ".join(f'"{key}"' for key in rules.exactly_one_of)
         problems.append(
             file.error(
-                place,
+                position,
                 f'connection "{entry.name}" ({entry.db_type}) needs {keys}',
                 remedy="give exactly one of them",
             )
@@ -384,15 +394,15 @@ def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError
         return [file.error(("kafka_connections",), '"kafka_connections" must be an object: name → cluster')]
     problems: list[ConfigError] = []
     for name, entry in entries.items():
-        place = ("kafka_connections", name)
+        position = ("kafka_connections", name)
         if not name.strip():
             remedy = "give it the name of an environment, or delete the entry: the page's Connections can do both"
-            problems.append(file.error(place, "a cluster has no name", remedy=remedy))
+            problems.append(file.error(position, "a cluster has no name", remedy=remedy))
             continue
         try:
             connections._clusters[name] = _Cluster.model_validate(entry).model_dump()
         except ValidationError as error:
-            problems += validation_errors(file, place, error, _Cluster)
+            problems += validation_errors(file, position, error, _Cluster)
     connections.default_environment = default
     if default and entries and default not in entries:
         problems.append(

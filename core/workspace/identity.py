@@ -20,11 +20,19 @@ import msgspec
 
 from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError, StorageFailed
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
-__all__ = ["Answer", "Identity", "WorkspaceLocation", "answer", "doubt", "own_identity", "read_identity"]
+__all__ = [
+    "Answer",
+    "Identity",
+    "WorkspaceLocation",
+    "identity_problem",
+    "own_identity",
+    "read_identity",
+    "resolve_identity",
+]
 
 Answer = Literal["moved", "copied"]
 LOCK_WAIT_S = 60.0
@@ -106,7 +114,7 @@ def own_identity(workspace: Workspace, now: datetime) -> Identity:
         return known if known.place == here else _write(workspace, _moved(known, here, now))
 
 
-def doubt(workspace: Workspace) -> PsttError | None:
+def identity_problem(workspace: Workspace) -> PsttError | None:
     """Returns the problem that the operator has to solve; None if there is none, or no identity yet."""
     try:
         known = read_identity(workspace)
@@ -115,7 +123,7 @@ def doubt(workspace: Workspace) -> PsttError | None:
     return _question(workspace, known) if known else None
 
 
-def answer(workspace: Workspace, given: Answer, now: datetime) -> Identity:
+def resolve_identity(workspace: Workspace, given: Answer, now: datetime) -> Identity:
     """Keeps the identity (`moved`), or creates a new one (`copied`).
 
     Raises:
@@ -173,7 +181,7 @@ def _file(workspace: Workspace) -> Path:
 
 
 def _write(workspace: Workspace, identity: Identity) -> Identity:
-    write_whole(_file(workspace), msgspec.json.format(msgspec.json.encode(identity), indent=1))
+    write_atomically(_file(workspace), msgspec.json.format(msgspec.json.encode(identity), indent=1))
     return identity
 
 

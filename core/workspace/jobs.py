@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from core.errors import ConfigError
 from core.model.job import Job
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
@@ -154,7 +154,7 @@ def save_job(workspace: Workspace, job: Job) -> Path:
     path = workspace.inside(f"{job.slug}{SUFFIX}", workspace.queries_dir)
     text = job_text(job)
     parse_job(path, text)
-    write_whole(path, text)
+    write_atomically(path, text)
     return path
 
 
@@ -181,7 +181,7 @@ def set_enabled(workspace: Workspace, slug: str, *, enabled: bool) -> bool:
         text = f'{file.text[:brace]}\n  "enabled": {word},{file.text[brace:]}'
     else:
         text = file.text[:at] + re.sub(r"(:\s*)(true|false)", rf"\g<1>{word}", file.text[at:], count=1)
-    write_whole(path, text)
+    write_atomically(path, text)
     return True
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from core.model.connection import Secret
-from core.workspace.atomic import write_whole
+from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
 
 __all__ = ["is_reference", "resolve_secret", "store_secret"]
@@ -57,7 +57,7 @@ def store_secret(reference: str, value: str, workspace: Workspace) -> None:
     if not value or "\n" in value or "\r" in value:
         raise ConfigError("a secret is one line and not empty", remedy="write it again")
     if kind == "file":
-        write_whole(workspace.inside(name), value + "\n", private=True)
+        write_atomically(workspace.inside(name), value + "\n", private=True)
     elif kind == "keyring":
         _into_keyring(reference, name, value)
     else:

@@ -124,7 +124,7 @@ class Settings(BaseModel):
     @field_validator("PSTT_MAIL_FROM", "PSTT_MAIL_TO", "PSTT_RECEIPT_TO")
     @classmethod
     def _known_addresses(cls, text: str | None) -> str | None:
-        for address in addresses(text):
+        for address in email_addresses(text):
             if not EMAIL_ADDRESS.fullmatch(address):
                 raise ValueError(f"{address!r} is no e-mail address; several are separated by commas")
         return text
@@ -149,7 +149,7 @@ class Settings(BaseModel):
         return rows
 
 
-def addresses(text: str | None) -> tuple[str, ...]:
+def email_addresses(text: str | None) -> tuple[str, ...]:
     """Splits `anna@example.com, carlo@example.com`."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 

@@ -51,11 +51,16 @@ def completed_from(dataclass_: type, *, without: Collection[str] = ()) -> Callab
     Args:
         dataclass_: The type that the document becomes.
         without: Its fields that are not part of the document.
+
+    Raises:
+        TypeError: The class declares a field that the dataclass does not have.
     """
     hints = get_type_hints(dataclass_, include_extras=True)
     declared = [field for field in fields(dataclass_) if field.name not in without]
 
     def complete(model: type[M]) -> type[M]:
+        if unknown := set(model.model_fields) - {field.name for field in declared}:
+            raise TypeError(f"{dataclass_.__name__} has no field {', '.join(sorted(unknown))}")
         hints_of_model = get_type_hints(model, include_extras=True)
         definitions: dict[str, Any] = {}
         for field in declared:
@@ -78,8 +83,14 @@ def _default(field: Field[Any], annotation: Any) -> Any:
     if field.default is MISSING:
         return ...
     if is_dataclass(field.default):
-        return annotation()
-    return list(field.default) if isinstance(field.default, tuple) else field.default
+        return annotation.model_validate(_document(field.default))
+    return _document(field.default)
+
+
+def _document(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _document(getattr(value, field.name)) for field in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def validation_errors(

@@ -1,4 +1,4 @@
-"""What is wrong in files, words, rows, servers and disks, as the person reads it who has to mend it."""
+"""Errors in files, arguments, rows, servers and disks, as the user reads them."""
 
 import json
 import os
@@ -35,9 +35,6 @@ def place(tmp_path, postgres, kafka):
 def change_job(folder, **changes) -> None:
     file = folder / "queries" / "export.job.json"
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}, indent=1), encoding="utf-8")
-
-
-# ── files ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -96,9 +93,6 @@ def test_a_setting_that_is_not_allowed_says_where_it_came_from(place):
     text = problem(done := run("run", "export"))
     assert done.returncode == 2
     assert ".env, line 2: KAFKA_LINGER_MS is not valid" in text
-
-
-# ── the broker ────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_unknown_kafka_host_is_named(place):
@@ -176,8 +170,6 @@ def test_a_broker_that_dies_in_the_middle_leaves_a_verdict_that_claims_only_what
     assert 0 < verdict["acknowledged"] <= rig.count(topic)
     assert the_json(run("metrics", "summary", "--json"))["total_sent"] == verdict["acknowledged"]
 
-
-# ── rows ──────────────────────────────────────────────────────────────────────────────────────
 
 ODD_ROWS = """SELECT * FROM (VALUES
   ('good',      1.5::float8,         '2026-01-16'::date,  1::numeric,                                      'x'),
@@ -262,9 +254,6 @@ def test_names_that_json_has_to_escape_and_text_of_an_old_database_arrive_and_pa
     assert run("find", "BC").returncode == 1
 
 
-# ── disks and files of ours ───────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.skipif(os.name == "nt", reason="RLIMIT_FSIZE")
 def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot_be_proved(place, kafka, postgres):
     sql = "SELECT md5(g::text) AS barcode FROM generate_series(1, 200000) AS g"
@@ -316,7 +305,7 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "folder", "another program's"])
-def test_a_damaged_segment_hinders_no_command_and_is_told(place, damage):
+def test_a_damaged_segment_stops_no_command_and_is_reported(place, damage):
     folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
     assert run("run", "export").returncode == 0
     assert run("run", "export").returncode == 0
@@ -345,8 +334,6 @@ def test_a_damaged_segment_hinders_no_command_and_is_told(place, damage):
     assert (told["status"], segment.name in told["text"]) == ("warn", True)
     assert (folder / ".pstt" / "spool" / "damaged" / segment.name).exists()
 
-
-# ── the command line itself ───────────────────────────────────────────────────────────────────
 
 COMMANDS = [
     ("run", "export", "--dry-run"),

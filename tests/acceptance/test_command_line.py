@@ -551,6 +551,12 @@ def test_every_command_over_the_demo_prints_one_json_document(demo):
         ("find", key),
         ("rejects", verdict["run_id"]),
         ("preview", "export-cdg-tracce"),
+        ("next",),
+        ("scheduled",),
+        ("fires",),  # the name of `scheduled` up to 1.0.4
+        ("alerts",),
+        ("user", "list"),
+        ("token", "list"),
         ("metrics", "summary"),
         ("metrics", "rebuild"),
         ("doctor",),

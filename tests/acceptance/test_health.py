@@ -105,9 +105,6 @@ def place(tmp_path, postgres, kafka, certificates, mails):
             stop_runner(runner)
 
 
-# ── mail about runs ───────────────────────────────────────────────────────────────────────────
-
-
 def test_a_failed_run_is_mailed_and_the_next_good_one_says_that_it_is_over(place, mails, postgres):
     place.make(NO_TABLE)
     place.start()
@@ -207,9 +204,6 @@ def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, m
     assert "✘ Export: too many messages fail (error rate > 10 %)" in subjects
 
 
-# ── alerts test ───────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_test_mail_says_what_became_of_it(place, mails, certificates):
     place.make()
     done = place.run("alerts", "test", "--to", ANNA)
@@ -226,9 +220,6 @@ def test_a_test_mail_says_what_became_of_it(place, mails, certificates):
     untrusted = place.run("alerts", "test", "--to", ANNA, PSTT_SMTP_CAFILE=str(certificates.other_ca_file))
     assert untrusted.returncode == 3
     assert "is not trusted" in untrusted.stderr
-
-
-# ── health ────────────────────────────────────────────────────────────────────────────────────
 
 
 def facts(place, **env) -> dict[str, str]:
@@ -271,9 +262,6 @@ def test_a_disabled_job_and_a_manual_one_are_nobodys_dead_man(place):
     place.make(NO_TABLE, scheduling_mode="interval", interval_s=2, enabled=False)
     place.start()
     assert "job export" not in facts(place, PSTT_HEALTH_GRACE_S="1")
-
-
-# ── the receipt, and what it all costs ────────────────────────────────────────────────────────
 
 
 def test_the_receipt_of_the_day_is_mailed_once_and_printed(place, mails):

@@ -10,14 +10,16 @@ import pytest
 from loguru import logger
 
 from core.admin.logs import start_logging
-from core.notify.channels import channel_problem, doors
+from core.notify.channels import channel_factory, channel_problem
 from core.notify.notification import Notification
-from core.notify.outbox import Outbox, entry_of
+from core.notify.outbox import Outbox, new_message
 from tests.rigs.workspace import log_text
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 TOKEN = "T0k3n-of-the-channel"
-NOTICE = Notification("✘ Kafka Produzione: Kafka does not answer", "It does not answer since 06:00 – più di 5 min.")
+NOTIFICATION = Notification(
+    "✘ Kafka Produzione: Kafka does not answer", "It does not answer since 06:00 – più di 5 min."
+)
 
 
 class Web:
@@ -57,9 +59,11 @@ def office(tmp_path, web):
     with Outbox(tmp_path / "ledger.sqlite") as outbox:
 
         def deliver(url: str | None = None) -> Outbox:
-            outbox.apply([entry_of("alert", "alert 1", "teams", (), NOTICE, NOW)])
+            outbox.apply([new_message("alert", "alert 1", "teams", (), NOTIFICATION, NOW)])
             known = {"TEAMS_URL": url or web.url}
-            outbox.deliver(lambda: NOW, doors(lambda: None, lambda: {"teams": "env:TEAMS_URL"}, known, Path()))
+            outbox.deliver(
+                lambda: NOW, channel_factory(lambda: None, lambda: {"teams": "env:TEAMS_URL"}, known, Path())
+            )
             return outbox
 
         yield deliver

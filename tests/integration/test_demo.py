@@ -52,9 +52,6 @@ def contents(folder: Path) -> list[tuple[object, ...]]:
     return ask(folder, "SELECT * FROM EXPORT_TABLE ORDER BY rowid")
 
 
-# ── the workspace ─────────────────────────────────────────────────────────────────────────────
-
-
 def test_twenty_thousand_rows_of_yesterday_are_made(tmp_path: Path) -> None:
     make_demo(tmp_path / "demo", 20_000, now=NOW)
     assert ask(tmp_path / "demo", f"SELECT count(*) FROM EXPORT_TABLE WHERE {ASKED_FOR}") == [(20_000,)]
@@ -168,9 +165,6 @@ def test_the_job_file_is_the_one_of_the_documentation(tmp_path: Path) -> None:
     )
 
 
-# ── reading the topic back ────────────────────────────────────────────────────────────────────
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[Producer, str]]:
     producer = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1, "linger.ms": 10, "log_level": 0})
@@ -229,9 +223,6 @@ def test_a_broker_that_is_away_ends_the_reading_in_time() -> None:
     assert 'topic "pstt-traces" could not be read back from 127.0.0.1:1' in str(failed.value)
     assert "python -m core runs" in failed.value.remedy
     assert time.perf_counter() - began < 5
-
-
-# ── the whole of it ───────────────────────────────────────────────────────────────────────────
 
 
 def test_the_demo_runs_green_rejects_its_bad_rows_and_is_read_back_whole(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
-from core.notify.channels import doors, mail_fact
+from core.notify.channels import channel_factory
+from core.notify.delivery import MAIL
+from core.notify.mail_channel import check_mail
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import MAIL, Outbox, entry_of
-from core.notify.smtp import Mail, MailServer, connected, mail_server
+from core.notify.outbox import Outbox, new_message
+from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.workspace.settings import Settings
 from tests.rigs.certificates import make_certificates
 from tests.rigs.smtp import MailRig, free_port
@@ -22,7 +24,7 @@ from tests.rigs.smtp import MailRig, free_port
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 ANNA, CARLO = "anna@example.com", "carlo@example.com"
 USER, PASSWORD = "pstt@example.com", "hunter2-in-the-rig"
-NOTICE = Notification(
+NOTIFICATION = Notification(
     "✘ Export CDG: la città è «chiusa»",
     "Export CDG: 0 of 20,000 rows arrived – perché?",
     [("What", "run 7f3c2 failed"), ("Why", "a < b & c")],
@@ -62,13 +64,17 @@ def server(certificates):
 
 
 def send(server: MailServer, *to: str):
-    with connected(server) as link:
+    with connect(server) as link:
         return link.send(
-            Mail(to or (ANNA,), NOTICE.subject_line, NOTICE.text, NOTICE.html, NOW, "<pstt-1@example.com>")
+            Mail(
+                to or (ANNA,),
+                NOTIFICATION.subject_line,
+                NOTIFICATION.text,
+                NOTIFICATION.html,
+                NOW,
+                "<pstt-1@example.com>",
+            )
         )
-
-
-# ── what a person reads ───────────────────────────────────────────────────────────────────────
 
 
 def test_a_mail_is_read_as_plain_text_and_as_html_with_every_letter(rig, server):
@@ -104,15 +110,14 @@ def test_a_mail_is_read_as_plain_text_and_as_html_with_every_letter(rig, server)
 
 def test_a_subject_of_several_lines_cannot_add_headers(rig, server):
     mails = rig()
-    notice = replace(NOTICE, subject="✘ Export\r\nBcc: eve@example.com\n\n" + "x" * 400)
-    with connected(server(mails)) as link:
-        link.send(Mail((ANNA,), notice.subject_line, notice.text, notice.html, NOW, "<pstt-2@example.com>"))
+    notification = replace(NOTIFICATION, subject="✘ Export\r\nBcc: eve@example.com\n\n" + "x" * 400)
+    with connect(server(mails)) as link:
+        link.send(
+            Mail((ANNA,), notification.subject_line, notification.text, notification.html, NOW, "<pstt-2@example.com>")
+        )
     assert mails.inbox.recipients == [[ANNA]]
     assert mails.inbox.mails[0]["Bcc"] is None
     assert len(mails.inbox.mails[0]["Subject"]) == 200
-
-
-# ── TLS, certificates, passwords ──────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -174,9 +179,6 @@ def test_tls_where_the_server_speaks_plain_smtp_says_so(rig, server):
     assert "PSTT_SMTP_SECURITY is tls" in told(server(mails, security="tls")).remedy
 
 
-# ── down, slow, refusing ──────────────────────────────────────────────────────────────────────
-
-
 def test_a_server_that_is_down_says_where_it_was_looked_for(server, rig):
     mails = rig()
     mails.stop()
@@ -204,17 +206,17 @@ def test_a_mail_that_is_refused_gives_the_servers_own_words(server, rig):
 def test_recipients_who_are_refused_do_not_take_the_mail_from_the_others(server, rig):
     mails = rig()
     mails.inbox.answers = {ANNA: "550 5.1.1 no such user", "later@example.com": "450 4.2.1 mailbox busy"}
-    fate = send(server(mails), ANNA, CARLO, "later@example.com")
-    assert fate.delivered == [CARLO]
-    assert fate.refused == {ANNA: "550 5.1.1 no such user"}
-    assert fate.later == {"later@example.com": "450 4.2.1 mailbox busy"}
+    result = send(server(mails), ANNA, CARLO, "later@example.com")
+    assert result.delivered == [CARLO]
+    assert result.refused == {ANNA: "550 5.1.1 no such user"}
+    assert result.later == {"later@example.com": "450 4.2.1 mailbox busy"}
     assert mails.inbox.recipients == [[CARLO]]
 
 
 def test_when_all_recipients_are_refused_the_next_mail_still_leaves(server, rig):
     mails = rig()
     mails.inbox.answers = {ANNA: "550 5.1.1 no such user"}
-    with connected(server(mails)) as link:
+    with connect(server(mails)) as link:
         first = Mail((ANNA,), "a", "a", "a", NOW, "<1@example.com>")
         assert link.send(first).refused == {ANNA: "550 5.1.1 no such user"}
         assert link.send(replace(first, to=(CARLO,))).delivered == [CARLO]
@@ -222,19 +224,16 @@ def test_when_all_recipients_are_refused_the_next_mail_still_leaves(server, rig)
 
 def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
     mails = rig(users={USER: PASSWORD})
-    good = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)), (ANNA,))
+    good = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), (ANNA,))
     assert (good.status, good.text) == (
         "pass",
         f'mail server 127.0.0.1:{mails.port} answers: STARTTLS, certificate verified, logged in as "{USER}"',
     )
-    assert mail_fact(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
-    assert mail_fact(None, ()).status == "warn"
-    nobody = mail_fact(server(mails, username=USER, password=Secret(PASSWORD)), ())
+    assert check_mail(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
+    assert check_mail(None, ()).status == "warn"
+    nobody = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), ())
     assert (nobody.status, "but rules tell nobody" in nobody.text) == ("warn", True)
     assert mails.inbox.mails == []
-
-
-# ── the outbox over it ────────────────────────────────────────────────────────────────────────
 
 
 class Post:
@@ -244,11 +243,11 @@ class Post:
         self.outbox, self.server, self.at = outbox, server, NOW
 
     def put(self, key: str, *to: str) -> None:
-        self.outbox.apply([entry_of("alert", key, MAIL, to or (ANNA,), NOTICE, self.at)])
+        self.outbox.apply([new_message("alert", key, MAIL, to or (ANNA,), NOTIFICATION, self.at)])
 
     def deliver(self, after: timedelta = timedelta()) -> int:
         self.at += after
-        ways = doors(lambda: self.server, dict, {}, Path())
+        ways = channel_factory(lambda: self.server, dict, {}, Path())
         return self.outbox.deliver(lambda: self.at, ways)
 
 
@@ -340,9 +339,6 @@ def test_mail_that_is_not_set_up_waits_and_says_what_to_set(tmp_path):
         office.deliver()
         (entry,) = outbox.waiting()
     assert entry.last_error == "no mail server is set up. set PSTT_SMTP_HOST and PSTT_MAIL_FROM"
-
-
-# ── the settings ──────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_setting_reaches_the_server(tmp_path):

@@ -65,7 +65,7 @@ class Place:
 
     @property
     def run_id(self) -> str:
-        return str(self.ledger(lambda ledger: ledger.runs(SLUG)[-1].run_id))
+        return str(self.ledger(lambda ledger: ledger.history.newest(SLUG)[-1].run_id))
 
     def running(self) -> str:
         """Starts a run in this very process, which does nothing."""
@@ -91,7 +91,7 @@ class Place:
         return answer
 
     def as_visitor(self) -> None:
-        visitor = access.Visitor("maria", self.role)
+        visitor = access.CurrentUser("maria", self.role)
         self.monkeypatch.setattr(access, "visitor", lambda: visitor)
         data.clear_caches()
 

@@ -5,7 +5,7 @@ import pytest
 from core.records.accounts import Accounts
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, cells, is_harmless, metric, now, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 PASSWORD = "four words are enough"
 
@@ -13,8 +13,8 @@ PASSWORD = "four words are enough"
 @pytest.fixture
 def be(monkeypatch):
     def become(role):
-        monkeypatch.setattr("ui.access.visitor", lambda: Visitor(f"a {role}", role))
-        monkeypatch.setattr("ui.views.administration.visitor", lambda: Visitor(f"a {role}", role))
+        monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser(f"a {role}", role))
+        monkeypatch.setattr("ui.views.administration.current_user", lambda: CurrentUser(f"a {role}", role))
 
     return become
 

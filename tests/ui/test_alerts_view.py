@@ -1,4 +1,4 @@
-"""Alerts on the page: episodes, rules, messages."""
+"""Alerts on the page: incidents, rules, messages."""
 
 import json
 from datetime import timedelta
@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 
 from core.notify.notification import Notification
-from core.notify.outbox import Outbox, entry_of
+from core.notify.outbox import Outbox, new_message
 from core.notify.rules import load_alerts
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, cells, is_harmless, now, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 
 def press(app, key):
@@ -23,7 +23,7 @@ def rules(place):
 
 @pytest.fixture
 def as_operator(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("olga", "operator"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("olga", "operator"))
 
 
 def test_without_a_file_the_defaults_stand_there(worked, see):
@@ -102,7 +102,7 @@ def test_an_operator_reads_the_rules_and_does_not_change_them(worked, see, as_op
 def test_messages_that_wait_say_why(spoilt, see):
     at = now() - timedelta(hours=1)
     with Outbox(Workspace(spoilt.folder).ledger_file) as outbox:
-        change = entry_of("alert", "k", "mail", ["a@example.com"], Notification(SLY, "an answer"), at)
+        change = new_message("alert", "k", "mail", ["a@example.com"], Notification(SLY, "an answer"), at)
         outbox.apply([change])
         outbox.deliver(now, _no_door)
     app = see("alerts")

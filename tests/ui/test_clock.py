@@ -17,7 +17,7 @@ from core.records.outcomes import day_state
 from core.workspace.jobs import load_job
 from core.workspace.paths import Workspace
 from tests.ui.conftest import Place, metric, words
-from tests.unit.test_figures import spooled
+from tests.unit.test_metrics_queries import spooled
 from ui import data
 from ui.data.outcomes import outcomes_by_job
 from ui.formats import day, day_short

@@ -6,23 +6,23 @@ import stat
 
 import pytest
 
-from core.admin.doctor import Fact
+from core.model.check_result import CheckResult
 from core.workspace.paths import Workspace
 from core.workspace.secrets import store_secret
 from tests.ui.conftest import SCRIPT, cells, is_harmless, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 PASSWORD = "s3cret-nobody-sees"
 
 
 @pytest.fixture
 def as_viewer(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("vera", "viewer"))
 
 
 @pytest.fixture
 def as_operator(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("olga", "operator"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("olga", "operator"))
 
 
 def press(app, key):
@@ -79,7 +79,7 @@ def test_a_missing_secret_names_the_reference_and_no_value(spoilt, see, monkeypa
 
 
 def test_facts_are_shown_as_they_stand(worked, see, monkeypatch):
-    sly = Fact("warn", "x", f"{SCRIPT} **b**", f"[a](x) {SCRIPT}")
+    sly = CheckResult("warn", "x", f"{SCRIPT} **b**", f"[a](x) {SCRIPT}")
     monkeypatch.setattr("ui.changes.test_database", lambda name: [sly])
     app = press(see("connections"), "test_database_pg")
     assert SCRIPT in words(app)

@@ -16,7 +16,7 @@ from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data
-from ui.access import Visitor
+from ui.access import CurrentUser
 
 SQL = """define DATA='2026-01-01'  --Obbligatorio: Data estrazione (YYYY-MM-DD)
 define SITE='ROMA'  --Opzionale: Sede
@@ -26,7 +26,7 @@ SELECT lpad(g::text, 12, '0') AS barcode, g AS n, '&DATA' AS data, '&SITE' AS si
 
 @pytest.fixture
 def as_viewer(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("vera", "viewer"))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_viewer_sees_the_list_and_can_do_nothing(place, see, as_viewer):
 
 
 def test_a_viewers_save_is_refused_whatever_the_button_says(place, see, as_viewer, monkeypatch):
-    monkeypatch.setattr("ui.views.job_editor.may", lambda role: True)
+    monkeypatch.setattr("ui.views.jobs.editor.may", lambda role: True)
     before = file_of(place, "tracce").read_bytes()
     app = press(press(put(see("jobs", job="tracce"), "cron", "0 3 * * *"), "save"), "confirm_save")
     assert "only an operator may do this" in words(app)
@@ -210,14 +210,14 @@ def test_a_viewers_save_is_refused_whatever_the_button_says(place, see, as_viewe
 # ── the editor ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_editor_shows_parameters_fires_and_catch_up_in_words(place, see):
+def test_the_editor_shows_parameters_scheduled_times_and_catch_up_in_words(place, see):
     app = see("jobs", job="tracce")
     assert not app.exception
     text = words(app)
     assert "every day at 02:00" in text
     assert text.count("- ") >= 5
-    assert now().astimezone(ZONE).isoformat()[-6:] in text  # the offset of each fire
-    assert "the latest missed fire runs once" in text
+    assert now().astimezone(ZONE).isoformat()[-6:] in text  # the offset of each scheduled time
+    assert "the latest missed run is caught up once" in text
     assert "Data estrazione (YYYY-MM-DD)" in text
     tomorrow = now().astimezone(ZONE)
     due = tomorrow if tomorrow.hour < 2 else tomorrow + timedelta(days=1)

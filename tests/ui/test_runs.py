@@ -13,7 +13,7 @@ from core.records.ledger import Ledger
 from core.records.metrics_queries import SendFilter
 from core.workspace.paths import Workspace
 from tests.ui.conftest import SCRIPT, SLY, ZONE, cells, is_harmless, now, words
-from ui.access import Visitor
+from ui.access import CurrentUser
 from ui.components.verdict import equation, subject
 from ui.data.overview import overview_figures
 from ui.data.runs import rejects_csv
@@ -21,7 +21,7 @@ from ui.data.runs import rejects_csv
 
 @pytest.fixture
 def as_viewer(monkeypatch):
-    monkeypatch.setattr("ui.access.visitor", lambda: Visitor("vera", "viewer"))
+    monkeypatch.setattr("ui.access.current_user", lambda: CurrentUser("vera", "viewer"))
 
 
 def press(app, key):
@@ -260,8 +260,10 @@ def test_a_running_run_can_be_cancelled(spoilt, see):
     app = see("runs", run=run.run_id)
     assert "… running" in words(app)
     press(app, "cancel")
-    (request,) = spoilt.requests()
-    assert (request.kind, request.run_id) == ("cancel", run.run_id)
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        assert ledger.run(run.run_id).cancel_asked_at is not None
+        (entry,) = ledger.audit.entries()
+    assert (entry.action, entry.object) == ("cancel", f"run {run.run_id}")
 
 
 def test_a_viewer_sees_reasons_but_no_row_and_may_ask_for_nothing(worked, see, as_viewer):

@@ -1,4 +1,4 @@
-"""Rules → episodes → messages, on a virtual clock over a real ledger; nothing is sent here."""
+"""Rules → incidents → messages, on a virtual clock over a real ledger; nothing is sent here."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,7 @@ class Stage:
     ledger: Ledger
     rules_file: object
     jobs: dict[str, Job]
-    told: Recipients = field(default_factory=lambda: Recipients(mail_to=(LUCA,)))
+    recipients: Recipients = field(default_factory=lambda: Recipients(mail_to=(LUCA,)))
     at: datetime = START
     collected: list[datetime] = field(default_factory=list)
     rules: AlertRules | None = None
@@ -48,7 +48,7 @@ class Stage:
             rules_file=self.rules_file,
             spool_dir=Path(self.rules_file).parent / "spool",
             jobs=lambda: list(self.jobs.values()),
-            told=self.told,
+            recipients=self.recipients,
             collect=lambda: self.collected.append(self.at),
         )
 
@@ -107,7 +107,7 @@ class Stage:
 
     @property
     def states(self) -> list[tuple[str, str, str]]:
-        return [(e.rule, e.subject, e.state) for e in reversed(self.outbox.episodes())]
+        return [(e.rule, e.subject, e.state) for e in reversed(self.outbox.incidents())]
 
 
 @pytest.fixture
@@ -118,9 +118,6 @@ def stage(tmp_path):
         made.restart()
         made.go()
         yield made
-
-
-# ── success rate, error rate, latency ─────────────────────────────────────────────────────────
 
 
 def test_a_success_rate_under_95_percent_is_told_after_five_minutes_once_and_again_when_it_is_over(stage):
@@ -168,7 +165,7 @@ def test_a_repeat_that_makes_up_for_it_within_five_minutes_is_no_alert(stage):
     stage.ran(200, 0)
     stage.go(30 * MINUTE)
     assert stage.subjects == []
-    assert stage.outbox.open_episodes() == []
+    assert stage.outbox.open_incidents() == []
 
 
 def test_good_and_bad_runs_in_turn_are_judged_together(stage):
@@ -182,7 +179,7 @@ def test_good_and_bad_runs_in_turn_are_judged_together(stage):
 def test_exactly_95_percent_is_enough(stage, acknowledged, failed):
     stage.ran(acknowledged, failed)
     stage.go(20 * MINUTE)
-    assert stage.outbox.open_episodes() == [] or stage.outbox.open_episodes()[0].rule == "job_failed"
+    assert stage.outbox.open_incidents() == [] or stage.outbox.open_incidents()[0].rule == "job_failed"
     assert stage.subjects == []
 
 
@@ -264,7 +261,7 @@ def test_cancelled_and_interrupted_runs_say_nothing_about_the_cluster(stage):
     assert stage.ledger.requests.newest() == []
 
 
-def test_an_episode_outlives_a_restart_and_is_not_told_twice(stage):
+def test_an_incident_outlives_a_restart_and_is_not_told_twice(stage):
     stage.ran(80, 20)
     stage.go(MINUTE - TEN_S)
     stage.restart()
@@ -312,9 +309,6 @@ def test_who_is_named_in_the_job_is_told_of_its_alerts_too(stage):
     stage.go(6 * MINUTE)
     recipients = {entry.kind: entry.recipients for entry in stage.outbox.waiting()}
     assert recipients == {"alert": (LUCA, ANNA), "job": (ANNA,)}
-
-
-# ── connection and memory ─────────────────────────────────────────────────────────────────────
 
 
 def sampled(stage, *, connected: bool, cluster: str = "Kafka Produzione") -> None:
@@ -375,9 +369,6 @@ def test_memory_over_80_percent_for_five_minutes_is_logged_and_garbage_collected
     ]
     assert len(stage.collected) == 1
     assert stage.subjects == []
-
-
-# ── verdicts of jobs ──────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -460,8 +451,6 @@ def test_runs_of_before_the_first_runner_are_not_told(tmp_path, stage):
         assert fresh.subjects == []
 
 
-# ── in time ───────────────────────────────────────────────────────────────────────────────────
-
 BY_SEVEN = replace(EXPORT, expect=Expect(by="07:00"))
 
 
@@ -501,11 +490,8 @@ def test_a_job_that_was_not_there_when_it_would_have_been_due_is_not_late(stage)
     assert stage.subjects == []
 
 
-# ── the receipt ───────────────────────────────────────────────────────────────────────────────
-
-
 def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     stage.restart()
     stage.ran(20_000, scheduled_at=START)
     stage.at = datetime(2026, 1, 17, 5, 59, tzinfo=UTC)
@@ -522,7 +508,7 @@ def test_the_receipt_comes_once_a_day_also_across_restarts(stage):
 
 
 def test_the_receipt_names_what_is_missing_and_what_failed(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     other = replace(EXPORT, slug="other", name="Other job")
     gone = replace(EXPORT, slug="gone", name="Gone job")
     stage.jobs = {"export": EXPORT, "other": other, "gone": gone}
@@ -541,7 +527,7 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
 
 
 def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     mail = EmailNotification(True, True, (ANNA,))
     job = replace(EXPORT, export_format="excel", email_notification=mail)
     stage.jobs = {"export": job}
@@ -561,7 +547,7 @@ def test_files_are_in_the_receipt_and_in_the_mail_about_a_run(stage):
 
 
 def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage):
-    stage.told = Recipients(receipt_to=(ANNA,), receipt_at=time(7))
+    stage.recipients = Recipients(report_to=(ANNA,), report_at=time(7))
     stage.restart()
     run = stage.ledger.start(Plan(EXPORT, Query("q.sql", (Step("select 1"),), {}, ""), "c", "t", START, 100), stage.at)
     outcome = Outcome("succeeded", rows_read=10, acknowledged=8, rejected=2)
@@ -570,9 +556,6 @@ def test_a_day_with_rejected_rows_is_not_told_as_if_everything_had_arrived(stage
     stage.go(TEN_S)
     (receipt,) = stage.outbox.waiting()
     assert receipt.subject == "◐ 17 Jan 2026 so far: every row is accounted for, 8 rows of 1 job, 2 rejected"
-
-
-# ── alerts.json ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_defaults_are_those_of_the_contract(tmp_path):
@@ -680,9 +663,6 @@ def test_check_looks_at_rules_channels_and_mail_settings(tmp_path):
     (tmp_path / "alerts.json").write_text('{"rules": {"late": {}}}', encoding="utf-8")
     (problem,) = [p for p in check(Workspace(tmp_path), {}) if "alerts.json" in p.where]
     assert (problem.where, problem.remedy) == ("alerts.json, line 1, column 12", 'did you mean "job_late"?')
-
-
-# ── never in the way ──────────────────────────────────────────────────────────────────────────
 
 
 def test_what_could_not_be_written_is_found_again_by_the_next_look(stage, monkeypatch):

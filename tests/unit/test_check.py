@@ -1,4 +1,4 @@
-"""`check` looks at every file of a workspace, lists all problems at once, contacts nothing and changes nothing."""
+"""`check` reads every file of a workspace, reports all problems at once, contacts no server and changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from core.admin.check import Problem, check
+from core.admin.check import Finding, check
 from core.cli.main import app
 from core.workspace.paths import Workspace
 
@@ -62,11 +62,11 @@ def connections(place: Workspace, cluster: dict[str, Any] | None = None, **chang
     place.connections_file.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 
-def errors(place: Workspace, **environ: str) -> list[Problem]:
+def errors(place: Workspace, **environ: str) -> list[Finding]:
     return [problem for problem in check(place, {**ENVIRON, **environ}) if problem.severity == "error"]
 
 
-def only(place: Workspace, **environ: str) -> Problem:
+def only(place: Workspace, **environ: str) -> Finding:
     (problem,) = check(place, {**ENVIRON, **environ})
     return problem
 
@@ -154,7 +154,7 @@ def test_a_file_with_a_password_that_others_may_read_is_a_warning(place):
     assert "chmod 600 connections.json" in [problem.remedy for problem in check(place, ENVIRON)]
 
 
-def test_a_secret_that_is_not_there_is_told_once_with_its_line(place):
+def test_a_secret_that_is_not_there_is_reported_once_with_its_line(place):
     job(place, "second", name="Second")
     (problem,) = check(place, {})
     assert problem.where.startswith("connections.json, line ")
@@ -189,7 +189,7 @@ def test_without_a_job_there_is_a_warning_and_no_error(place):
 
 
 @pytest.mark.parametrize(("changes", "code"), [({}, 0), ({"cron": "x"}, 2)])
-def test_the_exit_code_tells_errors_from_none_and_json_is_one_document(place, monkeypatch, changes, code):
+def test_the_exit_code_shows_errors_and_json_is_one_document(place, monkeypatch, changes, code):
     monkeypatch.setenv("DB_PASSWORD", "x")
     job(place, **changes)
     done = CliRunner().invoke(app, ["check", "--workspace", str(place.root), "--json"])

@@ -1,4 +1,4 @@
-"""connections.json: read whole, every mistake with its place; clusters resolved by rank; secrets by reference."""
+"""connections.json: every mistake is reported with its position; clusters follow precedence; secrets are references."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ LOGIN = {"KAFKA_SASL_USERNAME": "pstt", "KAFKA_SASL_PASSWORD": "env:KAFKA_PW", "
 
 
 class InMemoryKeyring(KeyringBackend):
-    """A keyring as keyring's own documentation has one made."""
+    """A keyring backend in memory, as the documentation of keyring shows it."""
 
     priority = 1
 
@@ -156,10 +156,7 @@ def cluster_problem(place: Workspace, entry: dict[str, Any], **environ: str) -> 
     return caught.value
 
 
-# ── the file of the specification ─────────────────────────────────────────────────────────────
-
-
-def test_the_file_of_the_specification_works_as_it_stands(place, ring):
+def test_the_file_of_the_specification_is_valid(place, ring):
     (place.root / "secrets").mkdir()
     (place.root / "secrets" / "tt2").write_text("of-tt2\n", encoding="utf-8")
     keyring.set_password("pstt", "bosc", "of-bosc")
@@ -172,9 +169,6 @@ def test_the_file_of_the_specification_works_as_it_stands(place, ring):
     assert connections.literal_passwords == []
     settings = load_settings(place, LOGIN)
     assert connections.cluster("produzione", settings).sasl_mechanism == "SCRAM-SHA-256"
-
-
-# ── which cluster ─────────────────────────────────────────────────────────────────────────────
 
 
 def chosen(place: Workspace, document: dict[str, Any], connection: str, own: str | None = None) -> str:
@@ -198,7 +192,7 @@ def test_a_cluster_that_is_not_there_names_the_nearest(place):
         chosen(place, SPEC, "TT2", own="prodduzione")
 
 
-def test_where_no_usual_environment_is_set_a_cluster_has_to_be_named_by_whoever_is_no_job(place):
+def test_without_a_default_environment_a_cluster_has_to_be_named_except_by_a_job(place):
     document = {name: value for name, value in SPEC.items() if name != "default_environment"}
     connections = load(place, document)
     settings = load_settings(place, {})
@@ -219,9 +213,6 @@ def test_a_default_environment_that_is_not_there_has_its_line(place):
     assert error.remedy == 'did you mean "collaudo"?'
 
 
-# ── rank of settings ──────────────────────────────────────────────────────────────────────────
-
-
 def test_connections_json_outranks_the_environment_which_outranks_the_file(place):
     place.env_file.write_text("KAFKA_LINGER_MS=1\nKAFKA_BATCH_SIZE=1001\nKAFKA_MAX_RETRIES=7\n", encoding="utf-8")
     found = cluster(place, {"linger_ms": 3}, KAFKA_LINGER_MS="2", KAFKA_BATCH_SIZE="1002")
@@ -236,9 +227,6 @@ def test_a_false_or_a_zero_in_the_file_outranks_too(place):
 def test_without_an_entry_the_settings_make_the_cluster(place):
     found = cluster(place, KAFKA_BOOTSTRAP_SERVERS="h:1", KAFKA_DEFAULT_TOPIC="t")
     assert (found.name, found.bootstrap_servers, found.default_topic) == ("KAFKA_* settings", "h:1", "t")
-
-
-# ── secrets ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_variable_of_dot_env_is_found_and_the_environment_outranks_it(place):
@@ -276,7 +264,7 @@ def test_a_secret_that_cannot_be_had_names_the_reference_and_the_line(place, rin
     assert remedy in caught.value.remedy
 
 
-def test_an_account_without_a_keyring_is_told_what_to_use_instead(place, ring):
+def test_an_account_without_a_keyring_gets_a_remedy(place, ring):
     keyring.set_keyring(NoKeyring())
     with pytest.raises(ConfigError, match=r"cannot be read: NoKeyringError. this account has no keyring: use env: or"):
         load(place, with_database(password="keyring:pstt/bosc")).database("A00-CDG-Collaudo")
@@ -300,9 +288,6 @@ def test_a_password_is_in_no_text_of_any_object(place):
 def test_a_password_of_the_wrong_type_is_in_no_exception(place):
     for error in problems(place, {"connections": [{**ORACLE, "password": [SECRET], "pasword": SECRET}]}):
         assert SECRET not in "".join(traceback.format_exception(error)) + error.text + error.remedy
-
-
-# ── the file itself ───────────────────────────────────────────────────────────────────────────
 
 
 def test_no_file_says_where_to_make_it(place):
@@ -353,9 +338,6 @@ def test_a_file_of_five_megabytes_is_read_and_its_last_line_is_found(place):
     (error,) = read_connections(place, {})[1]
     lines = place.connections_file.read_text(encoding="utf-8").splitlines()
     assert '"portt"' in lines[error.line - 1]
-
-
-# ── keys and values ───────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -413,9 +395,6 @@ def test_all_problems_come_at_once(place):
 def test_an_unknown_connection_names_the_nearest(place):
     with pytest.raises(ConfigError, match=r'no connection "TT3".*did you mean "TT2"'):
         load(place).database("TT3")
-
-
-# ── contradictions ────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(

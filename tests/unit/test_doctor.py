@@ -1,4 +1,4 @@
-"""Each fact that `doctor` tells, and that no problem stops the look at the rest."""
+"""What `doctor` reports, and that one problem does not stop the other checks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 
 from core.admin import doctor
 from core.admin.doctor import examine
+from core.admin.server_checks import Servers
 from core.errors import BrokerUnavailable, NotAuthorised, PsttError
 from core.kafka.cluster_rights import Certificate, ClusterRights
 from core.model.check_result import CheckResult
@@ -40,12 +41,12 @@ CLUSTER = {"name": "Kafka Collaudo", "bootstrap_servers": "kafka.example.com:909
 class Database:
     """A source whose answer is in the test."""
 
-    def __init__(self, *facts: CheckResult) -> None:
-        self.facts = list(facts)
+    def __init__(self, *results: CheckResult) -> None:
+        self.results = list(results)
         self.closed = False
 
     def check(self) -> list[CheckResult]:
-        return self.facts
+        return self.results
 
     def close(self) -> None:
         self.closed = True
@@ -100,19 +101,21 @@ class Scene:
                 settings,
                 load_connections(workspace, settings, {}),
                 self.jobs,
-                open_source=lambda _: self.database,  # type: ignore[arg-type, return-value]
-                open_publisher=lambda _: self.brokers,  # type: ignore[arg-type, return-value]
-                ask_rights=self.rights,
-                now=self.now,
+                Servers(
+                    open_source=lambda _: self.database,  # type: ignore[arg-type, return-value]
+                    open_publisher=lambda _: self.brokers,  # type: ignore[arg-type, return-value]
+                    ask_rights=self.rights,
+                    now=self.now,
+                ),
             )
         )
 
     def look(self, subject: str) -> list[CheckResult]:
-        return [fact for fact in self.all() if fact.subject == subject]
+        return [result for result in self.all() if result.subject == subject]
 
     def only(self, subject: str) -> CheckResult:
-        (fact,) = self.look(subject)
-        return fact
+        (result,) = self.look(subject)
+        return result
 
 
 @pytest.fixture
@@ -121,24 +124,28 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def test_a_new_workspace_passes_everything_and_stays_as_it_was(scene: Scene) -> None:
-    facts = scene.all()
-    assert {fact.status for fact in facts} == {"pass"}
-    assert [fact.subject for fact in facts] == ["python", "clock", "disk", "permissions", "ledger", "metrics.duckdb"]
+    results = scene.all()
+    assert {result.status for result in results} == {"pass"}
+    assert [result.subject for result in results] == [
+        "python",
+        "clock",
+        "disk",
+        "permissions",
+        "ledger",
+        "metrics.duckdb",
+    ]
     assert [path.name for path in scene.root.iterdir()] == ["connections.json"]
 
 
-# ── the machine ───────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_clock_is_told_in_the_time_zone_of_the_workspace(scene: Scene) -> None:
+def test_the_clock_is_reported_in_the_time_zone_of_the_workspace(scene: Scene) -> None:
     assert scene.only("clock") == CheckResult("pass", "clock", "2026-01-17 11:30:00 Europe/Rome")
 
 
 def test_a_clock_in_another_century_fails(scene: Scene) -> None:
     scene.now = lambda: datetime(1970, 1, 2, tzinfo=UTC)
-    fact = scene.only("clock")
-    assert (fact.status, fact.text) == ("fail", "1970-01-02 01:00:00 Europe/Rome cannot be right")
-    assert fact.remedy.startswith("set the clock")
+    result = scene.only("clock")
+    assert (result.status, result.text) == ("fail", "1970-01-02 01:00:00 Europe/Rome cannot be right")
+    assert result.remedy.startswith("set the clock")
 
 
 def test_an_old_python_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,22 +156,21 @@ def test_an_old_python_fails(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("limit", "status"), [("LITTLE_SPACE_BYTES", "warn"), ("NO_SPACE_BYTES", "fail")])
-def test_a_disk_below_a_limit_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, status: str) -> None:
+def test_a_disk_below_a_limit_is_reported(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, limit: str, status: str
+) -> None:
     monkeypatch.setattr(doctor, limit, 10**18)  # no disk of a test machine can be filled for this
-    fact = scene.only("disk")
-    assert (fact.status, fact.remedy) == (status, "make room on the disk of the workspace")
-    assert "GB free" in fact.text
-
-
-# ── the workspace ─────────────────────────────────────────────────────────────────────────────
+    result = scene.only("disk")
+    assert (result.status, result.remedy) == (status, "make room on the disk of the workspace")
+    assert "GB free" in result.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that even an administrator cannot write")
 def test_a_workspace_that_cannot_be_written_fails(scene: Scene) -> None:
     scene.elsewhere = Path("/proc")
-    fact = scene.only("permissions")
-    assert (fact.status, fact.text.partition(":")[0]) == ("fail", "the workspace cannot be written")
-    assert "--workspace DIR" in fact.remedy
+    result = scene.only("permissions")
+    assert (result.status, result.text.partition(":")[0]) == ("fail", "the workspace cannot be written")
+    assert "--workspace DIR" in result.remedy
 
 
 SECRETS = [
@@ -185,12 +191,12 @@ def test_a_password_in_a_file_that_others_may_read_is_warned(
     file = scene.root / name
     file.write_text(text, encoding="utf-8")
     file.chmod(0o644)
-    warned = [fact for fact in scene.look("permissions") if fact.status == "warn"]
+    warned = [result for result in scene.look("permissions") if result.status == "warn"]
     assert bool(warned) == is_literal
-    assert all(f"{name} holds a password and every account here may read it" == fact.text for fact in warned)
-    assert all(f"chmod 600 {name}" in fact.remedy and "tiger" not in str(fact) for fact in warned)
+    assert all(f"{name} holds a password and every account here may read it" == result.text for result in warned)
+    assert all(f"chmod 600 {name}" in result.remedy and "tiger" not in str(result) for result in warned)
     file.chmod(0o600)
-    assert {fact.status for fact in scene.look("permissions")} == {"pass"}
+    assert {result.status for result in scene.look("permissions")} == {"pass"}
 
 
 def start_run(scene: Scene, began: datetime) -> None:
@@ -208,10 +214,10 @@ def test_a_ledger_filled_with_garbage_fails_and_the_rest_is_looked_at(scene: Sce
     file = Workspace(scene.root).ledger_file
     file.parent.mkdir()
     file.write_bytes(b"garbage" * 1000)
-    fact = scene.only("ledger")
-    assert fact.status == "fail"
-    assert "ledger.sqlite" in fact.text
-    assert fact.remedy
+    result = scene.only("ledger")
+    assert result.status == "fail"
+    assert "ledger.sqlite" in result.text
+    assert result.remedy
     assert scene.only("metrics.duckdb").status == "pass"
 
 
@@ -224,15 +230,17 @@ def test_a_ledger_with_a_damaged_page_fails(scene: Scene) -> None:
     with file.open("r+b") as stream:
         stream.seek((page - 1) * 4096)
         stream.write(b"\xff" * 4096)
-    fact = scene.only("ledger")
-    assert (fact.status, fact.text.partition(":")[0]) == ("fail", "ledger.sqlite is damaged")
-    assert "restore ledger.sqlite from a backup" in fact.remedy
+    result = scene.only("ledger")
+    assert (result.status, result.text.partition(":")[0]) == ("fail", "ledger.sqlite is damaged")
+    assert "restore ledger.sqlite from a backup" in result.remedy
 
 
 def test_a_clock_that_was_set_back_before_the_newest_run_is_warned(scene: Scene) -> None:
     start_run(scene, NOW + timedelta(days=1))
-    warned = [fact for fact in scene.look("clock") if fact.status == "warn"]
-    assert [fact.text for fact in warned] == ["the newest run began at 2026-01-18 10:30 UTC, which is still to come"]
+    warned = [result for result in scene.look("clock") if result.status == "warn"]
+    assert [result.text for result in warned] == [
+        "the newest run began at 2026-01-18 10:30 UTC, which is still to come"
+    ]
 
 
 def make_metrics(scene: Scene, *copied: str) -> Path:
@@ -267,9 +275,9 @@ def test_metrics_that_another_process_holds_are_a_warning(scene: Scene) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline().strip() == b"held"
-        fact = scene.only("metrics.duckdb")
-    assert (fact.status, fact.text.partition(" (")[0]) == ("warn", "is open in another program")
-    assert "nothing is lost" in fact.remedy
+        result = scene.only("metrics.duckdb")
+    assert (result.status, result.text.partition(" (")[0]) == ("warn", "is open in another program")
+    assert "nothing is lost" in result.remedy
 
 
 def test_segments_that_were_set_aside_are_a_warning_with_their_names(scene: Scene) -> None:
@@ -277,23 +285,20 @@ def test_segments_that_were_set_aside_are_a_warning_with_their_names(scene: Scen
     damaged.mkdir(parents=True)
     assert scene.look("spool") == []
     (damaged / "aaaaaaaaaa-000001.parquet").write_bytes(b"")
-    fact = scene.only("spool")
-    assert fact.status == "warn"
-    assert "aaaaaaaaaa-000001.parquet" in fact.text
-    assert "backup" in fact.remedy
+    result = scene.only("spool")
+    assert result.status == "warn"
+    assert "aaaaaaaaaa-000001.parquet" in result.text
+    assert "backup" in result.remedy
 
 
 def test_metrics_filled_with_garbage_fail_with_the_command_that_makes_them_again(scene: Scene) -> None:
     Workspace(scene.root).metrics_file.write_bytes(b"garbage" * 1000)
-    fact = scene.only("metrics.duckdb")
-    assert (fact.status, fact.text.partition(" (")[0]) == ("fail", "cannot be read")
-    assert "python -m core metrics rebuild" in fact.remedy
+    result = scene.only("metrics.duckdb")
+    assert (result.status, result.text.partition(" (")[0]) == ("fail", "cannot be read")
+    assert "python -m core metrics rebuild" in result.remedy
 
 
-# ── databases ─────────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_a_database_says_stands_under_its_name(scene: Scene) -> None:
+def test_results_of_a_database_have_its_name(scene: Scene) -> None:
     scene.databases = [A00]
     scene.database = Database(
         CheckResult("pass", "version", "SQLite 3.45"),
@@ -309,28 +314,25 @@ def test_what_a_database_says_stands_under_its_name(scene: Scene) -> None:
 def test_a_connection_whose_secret_is_missing_fails_and_the_next_is_looked_at(scene: Scene) -> None:
     scene.databases = [A00 | {"password": "env:A00_PASSWORD"}, A00 | {"name": "B00"}]
     scene.database = Database(CheckResult("pass", "", "SQLite 3.45"))
-    fact = scene.only("database A00")
-    assert fact.status == "fail"
-    assert fact.text.startswith("connections.json, line 1")
-    assert fact.text.endswith('connection "A00": the variable of env:A00_PASSWORD is not set')
-    assert fact.remedy == "set A00_PASSWORD in the environment or in .env"
+    result = scene.only("database A00")
+    assert result.status == "fail"
+    assert result.text.startswith("connections.json, line 1")
+    assert result.text.endswith('connection "A00": the variable of env:A00_PASSWORD is not set')
+    assert result.remedy == "set A00_PASSWORD in the environment or in .env"
     assert scene.only("database B00").status == "pass"
 
 
-def test_an_odbc_driver_that_is_not_installed_is_told_before_the_server_is_tried(scene: Scene) -> None:
+def test_an_odbc_driver_that_is_not_installed_is_reported_before_the_server_is_contacted(scene: Scene) -> None:
     pytest.importorskip("pyodbc", exc_type=ImportError)
     server = {"host": "bosc.example.com", "database": "BOSC", "driver": "ODBC Driver 99"}
     scene.databases = [{"name": "BOSC", "db_type": "sqlserver", **server}]
-    fact = scene.only("odbc driver")
-    assert fact.text.startswith('"ODBC Driver 99" is not installed (found: ')
-    assert "ODBC Driver 18 for SQL Server" in fact.remedy
+    result = scene.only("odbc driver")
+    assert result.text.startswith('"ODBC Driver 99" is not installed (found: ')
+    assert "ODBC Driver 18 for SQL Server" in result.remedy
     assert scene.look("database BOSC") == []
 
 
-# ── clusters ──────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_cluster_that_answers_is_told_with_the_topics_of_its_jobs(scene: Scene) -> None:
+def test_a_cluster_that_answers_is_reported_with_the_topics_of_its_jobs(scene: Scene) -> None:
     scene.clusters = {"collaudo": CLUSTER}
     other = replace(JOB, slug="other", kafka_config=KafkaConfig())
     excel = replace(JOB, slug="excel", export_format="excel", kafka_config=KafkaConfig(topic="never"))
@@ -349,7 +351,7 @@ def test_a_cluster_that_answers_is_told_with_the_topics_of_its_jobs(scene: Scene
     assert account.text == "no account over PLAINTEXT; 3 brokers, cluster id c1"
     assert may_write.text == 'this account may write to topic "pstt-traces" (create, describe, write)'
     assert may_make.text == "this account may make topics"
-    assert {fact.status for fact in (account, may_write, may_make)} == {"pass"}
+    assert {result.status for result in (account, may_write, may_make)} == {"pass"}
 
 
 def test_a_topic_that_the_account_may_not_write_to_fails_and_a_certificate_about_to_expire_is_warned(
@@ -426,7 +428,7 @@ def test_a_cluster_with_a_missing_secret_fails_without_stopping_the_others(scene
     scene.jobs = [replace(JOB, slug="lost", kafka_config=KafkaConfig(cluster="produzione"))]
     assert scene.only("cluster produzione").text.endswith('cluster "P": the variable of env:P_PASSWORD is not set')
     assert scene.only("job lost").status == "fail"
-    assert {fact.status for fact in scene.look("cluster Kafka Collaudo")} == {"pass"}
+    assert {result.status for result in scene.look("cluster Kafka Collaudo")} == {"pass"}
 
 
 def test_a_cluster_of_the_settings_alone_is_reached_for_the_jobs_that_use_it(scene: Scene) -> None:
@@ -437,25 +439,27 @@ def test_a_cluster_of_the_settings_alone_is_reached_for_the_jobs_that_use_it(sce
     assert topic.status == "warn"
 
 
-def test_facts_come_as_they_are_found(scene: Scene) -> None:
+def test_results_come_as_they_are_found(scene: Scene) -> None:
     scene.clusters = {"collaudo": CLUSTER}
     scene.all()
     workspace = Workspace(scene.root)
     settings = load_settings(workspace, {})
-    facts = examine(
+    results = examine(
         workspace,
         settings,
         load_connections(workspace, settings, {}),
         [],
-        open_source=lambda _: pytest.fail("no database was named"),
-        open_publisher=lambda _: pytest.fail("a broker was reached before the first line was read"),
-        ask_rights=everything,
-        now=lambda: NOW,
+        Servers(
+            open_source=lambda _: pytest.fail("a database was reached before the first result was read"),
+            open_publisher=lambda _: pytest.fail("a broker was reached before the first result was read"),
+            ask_rights=everything,
+            now=lambda: NOW,
+        ),
     )
-    assert next(facts).subject == "python"
+    assert next(results).subject == "python"
 
 
-def test_every_fact_has_a_json_form(scene: Scene) -> None:
+def test_every_result_has_a_json_form(scene: Scene) -> None:
     from dataclasses import asdict
 
-    assert json.loads(json.dumps([asdict(fact) for fact in scene.all()]))[0]["unreachable"] is False
+    assert json.loads(json.dumps([asdict(result) for result in scene.all()]))[0]["unreachable"] is False

@@ -74,9 +74,6 @@ def lines(file: Path, encoding: str = "utf-8-sig", separator: str = ";") -> list
         return list(csv.reader(stream, delimiter=separator))
 
 
-# ── Excel ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_each_kind_of_cell_is_what_it_says_in_excel(tmp_path: Path):
     made, rejects = written(tmp_path / "a.xlsx", COLUMNS, [ROW, tuple(None for _ in ROW), ROW])
     ((head, cells, empty, _),) = sheets(tmp_path / "a.xlsx")
@@ -325,9 +322,6 @@ def test_no_rows_make_a_file_with_the_head_alone(tmp_path: Path):
     assert lines(tmp_path / "a.csv") == [["BARCODE", "N"]]
 
 
-# ── CSV ───────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_each_kind_of_cell_in_csv(tmp_path: Path):
     written(tmp_path / "a.csv", COLUMNS, [ROW, tuple(None for _ in ROW)], CSV)
     assert (tmp_path / "a.csv").read_bytes().startswith(b"\xef\xbb\xbfBARCODE;N;")
@@ -442,9 +436,6 @@ def test_a_character_that_the_encoding_has_not_rejects_its_row(tmp_path: Path):
     assert lines(tmp_path / "a.csv", "cp1252") == [["A"], ["è €"]]
 
 
-# ── the file as a whole ───────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize(("job", "name"), [(JOB, "a.xlsx"), (CSV, "a.csv")])
 def test_a_run_that_fails_leaves_the_file_of_yesterday_and_nothing_else(tmp_path: Path, job: Job, name: str):
     (tmp_path / name).write_text("of yesterday", encoding="utf-8")
@@ -495,9 +486,6 @@ def test_a_folder_in_place_of_the_file_is_one_clear_error_and_leaves_nothing(tmp
     with pytest.raises(StorageFailed, match=r"a\.csv cannot be written"):
         written(tmp_path / "a.csv", COLUMNS, [ROW], CSV)
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
-
-
-# ── names ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which workspace this is: made once, kept when the folder is moved, asked about when it may be a copy."""
+"""The identity of a workspace: created once, kept when the folder is moved, confirmed by the operator for a possible copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError, StorageFailed
-from core.workspace.identity import WorkspaceLocation, answer, doubt, own_identity, read_identity
+from core.workspace.identity import WorkspaceLocation, identity_problem, own_identity, read_identity, resolve_identity
 from core.workspace.paths import Workspace
 
 NOW = datetime(2026, 1, 17, 1, tzinfo=UTC)
@@ -27,7 +27,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def change_place(workspace: Workspace, **changes: Any) -> None:
-    """As if it had been made on another host, at another path, or in a folder with another number."""
+    """Rewrites the stored location: another host, path or inode."""
     file = workspace.state_dir / "identity.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     document["place"] |= changes
@@ -36,7 +36,7 @@ def change_place(workspace: Workspace, **changes: Any) -> None:
 
 def test_it_is_made_once_and_by_all_processes_the_same(workspace: Workspace):
     assert read_identity(workspace) is None
-    assert doubt(workspace) is None
+    assert identity_problem(workspace) is None
     with ThreadPoolExecutor(8) as pool:
         ids = {made.id for made in pool.map(lambda _: own_identity(workspace, NOW), range(8))}
     assert len(ids) == 1
@@ -59,7 +59,7 @@ def test_what_is_certainly_the_same_workspace_goes_on_and_remembers_where_it_was
     change_place(workspace, **changes)
     before = read_identity(workspace)
     assert before is not None
-    assert doubt(workspace) is None
+    assert identity_problem(workspace) is None
     later = own_identity(workspace, NOW)
     assert (later.id, later.place) == (made.id, WorkspaceLocation.of(workspace))
     assert later.was_at(before.place.host, before.place.path, "2026-01-16T00:00:00Z")
@@ -80,10 +80,10 @@ def test_what_may_be_a_copy_is_asked_about_until_it_is_answered(workspace: Works
     change_place(workspace, **changes)
     with pytest.raises(ConfigError, match=r"may be a copy of .* on other.*identity copied .*identity moved"):
         own_identity(workspace, NOW)
-    kept = answer(workspace, "moved", NOW)
-    assert (kept.id, own_identity(workspace, NOW).id, doubt(workspace)) == (made.id, made.id, None)
+    kept = resolve_identity(workspace, "moved", NOW)
+    assert (kept.id, own_identity(workspace, NOW).id, identity_problem(workspace)) == (made.id, made.id, None)
     change_place(workspace, **changes)
-    taken = answer(workspace, "copied", NOW)
+    taken = resolve_identity(workspace, "copied", NOW)
     assert taken.id != made.id
     assert own_identity(workspace, NOW).id == taken.id
 
@@ -93,9 +93,9 @@ def test_a_copy_on_the_same_machine_is_one_for_certain(workspace: Workspace, tmp
     copy = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
     with pytest.raises(ConfigError, match="this workspace is a copy of"):
         own_identity(copy, NOW)
-    assert doubt(workspace) is None
-    answer(workspace, "copied", NOW)  # the original takes the new one: then nobody shares the old
-    assert doubt(copy) is None
+    assert identity_problem(workspace) is None
+    resolve_identity(workspace, "copied", NOW)  # the original takes the new one: then nobody shares the old
+    assert identity_problem(copy) is None
 
 
 def test_a_folder_that_was_renamed_is_not_asked_about(workspace: Workspace, tmp_path: Path):
@@ -111,13 +111,13 @@ def test_a_file_that_cannot_be_read_is_never_made_anew(workspace: Workspace):
     file.write_text("{", encoding="utf-8")
     with pytest.raises(StorageFailed, match=r"identity.json cannot be read: .*restore it from a backup"):
         own_identity(workspace, NOW)
-    assert isinstance(doubt(workspace), StorageFailed)
+    assert isinstance(identity_problem(workspace), StorageFailed)
     assert file.read_text(encoding="utf-8") == "{"
 
 
 def test_without_an_identity_there_is_nothing_to_answer(workspace: Workspace):
     with pytest.raises(ConfigError, match="no identity yet"):
-        answer(workspace, "moved", NOW)
+        resolve_identity(workspace, "moved", NOW)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")

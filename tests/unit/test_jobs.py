@@ -1,4 +1,4 @@
-"""Job files: the one of SPEC 5 works as it stands; every mistake at once with its line; saved whole or not at all."""
+"""Job files: the example of SPEC 5 is valid; every mistake is reported at once with its line; files are saved atomically."""
 
 from __future__ import annotations
 
@@ -48,10 +48,7 @@ def problems_of(path: Path) -> list[ConfigError]:
     return checked_job(path, path.read_text(encoding="utf-8"))[1]
 
 
-# ── reading ───────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_file_of_the_specification_works_as_it_stands(place):
+def test_the_file_of_the_specification_is_valid(place):
     assert load_job(write(place, SPEC, "export-cdg-tracce")) == Job(
         slug="export-cdg-tracce",
         name="Export CDG Tracce to Kafka",
@@ -103,9 +100,6 @@ def test_numbers_may_stand_as_parameters_and_several_columns_as_key(place):
     assert (job.parameters, job.kafka_config.message_key_field) == ({"N": "5"}, ("A", "B"))
 
 
-# ── mistakes ──────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize(
     ("changes", "key", "expected"),
     [
@@ -155,7 +149,7 @@ def test_numbers_may_stand_as_parameters_and_several_columns_as_key(place):
         ({"email_notification": {"recipient": []}}, "recipient", 'did you mean "recipients"?'),
     ],
 )
-def test_a_bad_value_is_told_with_its_line_and_what_would_be_right(place, changes, key, expected):
+def test_a_bad_value_is_reported_with_its_line_and_a_remedy(place, changes, key, expected):
     error = only(place, **changes)
     assert expected in str(error)
     assert error.file is not None
@@ -195,9 +189,6 @@ def test_load_jobs_gives_those_that_are_right_and_the_problems_of_the_others(pla
     assert 'good.job.json, is called "EXPORT cdg tracce to kafka" too' in " ".join(p.what for p in problems)
 
 
-# ── finding ───────────────────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize(
     "text", ["good", "GOOD", "good.job.json", "Export CDG Tracce to Kafka", "export cdg tracce TO kafka"]
 )
@@ -223,8 +214,6 @@ def test_a_name_that_two_jobs_have_is_no_choice(place):
     with pytest.raises(ConfigError, match=r'more than one job is called "J". use a file name: one, two'):
         find_job(place, "J")
 
-
-# ── saving ────────────────────────────────────────────────────────────────────────────────────
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
 jobs = st.builds(

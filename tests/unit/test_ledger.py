@@ -178,3 +178,54 @@ def test_a_run_of_an_earlier_version_of_which_nothing_arrived_is_no_success(tmp_
         assert ledger.run("aa").error_class == "NothingArrived"
         assert [run.run_id for run in ledger.history.page(states=["complete_with_rejects"])[0]] == ["bb"]
         assert {run.run_id for run in ledger.history.page(states=["succeeded"])[0]} == {"bb", "cc"}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_a_ledger_of_each_earlier_schema_opens_with_all_that_is_in_it(tmp_path, monkeypatch, version):
+    file = tmp_path / "ledger.sqlite"
+    with monkeypatch.context() as patch:
+        older = {number: steps for number, steps in core.records.store.SCHEMAS.items() if number <= version}
+        patch.setattr(core.records.store, "SCHEMAS", older)
+        patch.setattr(core.records.store, "SCHEMA_VERSION", version)
+        Ledger(file).close()
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+        db.executescript(OF_AN_EARLIER_VERSION)
+        if version == 4:  # since then the history is a table of its own
+            db.execute("INSERT INTO job_history VALUES ('export', '2026-01-16T00:00:00.000000Z', 'ab')")
+            db.commit()
+    with Ledger(file) as ledger:
+        assert ledger.query("PRAGMA user_version")[0][0] == core.records.store.SCHEMA_VERSION
+        run = ledger.run("ab12")
+        assert (run.state, run.scheduled_run_id, run.parameters) == ("succeeded", 7, {"DATA": "2026-01-16"})
+        assert [reject.reason for reject in ledger.rejects.of_run("ab12cd34ef")] == ["no key"]
+        (scheduled_run,) = ledger.scheduled_runs.between(NOW - timedelta(days=1), NOW)
+        assert (scheduled_run.scheduled_run_id, scheduled_run.run_id) == (7, "ab12cd34ef")
+        assert ledger.requests.get(3).args == {"again": True}
+        assert [(entry.who, entry.after) for entry in ledger.audit.entries()] == [("anna", {"enabled": False})]
+        assert [document for _, document in ledger.job_versions.history("export")] == ["{}"]
+        (planned,) = ledger.scheduled_runs.plan_requested(
+            "export", [NOW], kind="request", asked_by="anna", now=NOW + timedelta(seconds=1)
+        )
+        assert planned == 8
+        assert ledger.start(a_plan(scheduled_run_id=8), NOW).scheduled_run_id == 8
+
+
+OF_AN_EARLIER_VERSION = """
+INSERT INTO fire (fire_id, job, kind, scheduled_at, state, reason, run_id, args, asked_by, created_at)
+VALUES (7, 'export', 'calendar', '2026-01-17T01:00:00.000000Z', 'done', '', 'ab12cd34ef', '{}', 'calendar',
+    '2026-01-17T01:00:00.000000Z');
+INSERT INTO run (run_id, kind, job, job_name, connection, cluster, topic, query, scheduled_at, timezone, attempt, asked_by,
+    parameters, sql_sha256, sql_text, state, pid, pid_started_at, host, started_at, finished_at, rows_read, acknowledged,
+    rejected, fire_id)
+VALUES ('ab12cd34ef', 'job', 'export', 'Export', 'A00', 'collaudo', 't', 'q.sql', '2026-01-17T01:00:00.000000Z', 'UTC', 1,
+    'calendar', '{"DATA": "2026-01-16"}', '', 'select 1', 'succeeded', 1, 0.0, 'h', '2026-01-17T01:00:00.000000Z',
+    '2026-01-17T01:00:02.000000Z', 2, 1, 1, 7);
+INSERT INTO reject VALUES ('ab12cd34ef', 2, 'K', 'TEXT', 'no key', NULL, '{"K": null}');
+INSERT INTO request (request_id, kind, job, args, asked_by, asked_at, state)
+VALUES (3, 'run', 'export', '{"again": true}', 'anna', '2026-01-17T01:00:00.000000Z', 'done');
+INSERT INTO audit (at, who, action, object, before, after)
+VALUES ('2026-01-17T01:00:00.000000Z', 'anna', 'disable', 'job export', '{"enabled": true}', '{"enabled": false}');
+INSERT INTO job_version VALUES ('export', 'ab', '{}', '2026-01-16T00:00:00.000000Z', '');
+"""
+"""Rows as versions before 5 wrote them, when a scheduled run was called a fire."""

@@ -1,4 +1,4 @@
-"""The log read from its end."""
+"""The newest lines of the log."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Logs: JSON lines for machines, one line for people; a log that cannot be written hinders nobody."""
+"""Logs: JSON lines in files, readable lines on the terminal; a log that cannot be written stops nothing."""
 
 from __future__ import annotations
 
@@ -34,9 +34,6 @@ def quiet():
 def entries(folder: Path) -> list[dict[str, Any]]:
     (file,) = folder.glob("pstt-*.log")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-# ── the file ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_each_line_is_one_json_object_with_job_run_and_batch(tmp_path):
@@ -155,9 +152,6 @@ def test_two_processes_write_whole_lines_into_one_file(tmp_path):
     assert [process.wait(60) for process in running] == [0, 0]
     seen = [entry["message"].split()[:2] for entry in entries(tmp_path)]
     assert sorted(seen) == sorted([name, str(n)] for name in ("a", "b") for n in range(500))
-
-
-# ── a run ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The outbox: a message is there once, with the reason for it, until somebody has it."""
+"""The outbox: a message is stored once, with its reason, until every recipient has it."""
 
 import json
 import sqlite3
@@ -7,15 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import core.records.store
 from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, StorageFailed
+from core.notify.delivery import MAIL, DeliveryResult, OutboxMessage
+from core.notify.incidents import begin_incident, end_incident
 from core.notify.notification import Notification, NotificationTable
-from core.notify.outbox import MAIL, Outbox, OutboxMessage, entry_of
-from core.notify.smtp import DeliveryResult
+from core.notify.outbox import Outbox, new_message
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
+AT = {"at": "2026-01-17T06:00:00.000000Z"}
 ANNA, CARLO = "anna@example.com", "carlo@example.com"
-NOTICE = Notification("✘ a", "A happened.", [("What", "a")])
+NOTIFICATION = Notification("✘ a", "A happened.", [("What", "a")])
 
 
 class Way:
@@ -25,7 +28,7 @@ class Way:
         self.taken: list[tuple[str, tuple[str, ...]]] = []
         self.opened = 0
         self.problem: Exception | None = None
-        self.fates: list[DeliveryResult | Exception] = []
+        self.results: list[DeliveryResult | Exception] = []
 
     @contextmanager
     def open(self):
@@ -35,7 +38,7 @@ class Way:
         yield self.take
 
     def take(self, entry: OutboxMessage) -> DeliveryResult:
-        answer = self.fates.pop(0) if self.fates else DeliveryResult(list(entry.open_recipients))
+        answer = self.results.pop(0) if self.results else DeliveryResult(list(entry.open_recipients))
         if isinstance(answer, Exception):
             raise answer
         self.taken.append((entry.dedupe_key.split()[0], tuple(answer.delivered)))
@@ -54,11 +57,11 @@ def way():
 
 
 def put(outbox: Outbox, key: str, *to: str, at: datetime = NOW) -> None:
-    outbox.apply([entry_of("alert", key, MAIL, to or (ANNA,), NOTICE, at)])
+    outbox.apply([new_message("alert", key, MAIL, to or (ANNA,), NOTIFICATION, at)])
 
 
 def deliver(outbox: Outbox, way: Way, at: datetime = NOW) -> int:
-    return outbox.deliver(lambda: at, lambda channel: way.open)
+    return outbox.deliver(lambda: at, lambda channel: way)
 
 
 def test_the_same_occasion_is_told_once_to_the_same_people(outbox):
@@ -75,13 +78,13 @@ def test_it_stays_told_once_after_it_was_sent(outbox, way):
     put(outbox, "alert 1")
     assert deliver(outbox, way) == 0
     assert way.taken == [("alert", (ANNA,))]
-    assert outbox.was_put("alert 1", MAIL, (ANNA,))
+    assert outbox.was_queued("alert 1", MAIL, (ANNA,))
 
 
 def test_changes_come_together_or_not_at_all(outbox):
-    wrong = ("begin_episode", {"rule": "r", "subject": None, "value": None, "text": "", "now": "", "is_open": 1})
+    wrong = ("begin_incident", {"rule": "r", "subject": None, "value": None, "text": "", "now": "", "is_open": 1})
     with pytest.raises(StorageFailed):
-        outbox.apply([entry_of("alert", "alert 1", MAIL, (ANNA,), NOTICE, NOW), wrong])
+        outbox.apply([new_message("alert", "alert 1", MAIL, (ANNA,), NOTIFICATION, NOW), wrong])
     assert outbox.waiting() == []
 
 
@@ -116,28 +119,28 @@ def test_a_channel_that_cannot_be_opened_costs_one_attempt_for_all_that_waits(ou
 def test_one_that_fails_does_not_hold_back_the_others(outbox, way):
     for n in range(3):
         put(outbox, f"n{n}")
-    way.fates = [DeliveryResult([ANNA]), NotDelivered("refused"), DeliveryResult([ANNA])]
+    way.results = [DeliveryResult([ANNA]), NotDelivered("refused"), DeliveryResult([ANNA])]
     assert deliver(outbox, way) == 2
     assert [entry.dedupe_key.split()[0] for entry in outbox.waiting()] == ["n1"]
 
 
 def test_a_channel_that_is_not_set_up_holds_back_no_other(outbox, way):
     put(outbox, "mail")
-    outbox.apply([entry_of("alert", "sms", "sms", (), NOTICE, NOW)])
+    outbox.apply([new_message("alert", "sms", "sms", (), NOTIFICATION, NOW)])
 
-    def doors(channel: str):
+    def channel_of(channel: str):
         if channel == "sms":
             raise ConfigError('there is no channel "sms" in alerts.json')
-        return way.open
+        return way
 
-    assert outbox.deliver(lambda: NOW, doors) == 1
+    assert outbox.deliver(lambda: NOW, channel_of) == 1
     (entry,) = outbox.waiting()
     assert (entry.channel, entry.last_error) == ("sms", 'there is no channel "sms" in alerts.json')
 
 
 def test_who_has_it_is_left_out_of_the_next_try(outbox, way):
     put(outbox, "a", ANNA, CARLO)
-    way.fates = [DeliveryResult([ANNA], {}, {CARLO: "450 busy"})]
+    way.results = [DeliveryResult([ANNA], {}, {CARLO: "450 busy"})]
     assert deliver(outbox, way) == 0
     (entry,) = outbox.waiting()
     assert (entry.open_recipients, entry.last_error) == ((CARLO,), f"{CARLO}: 450 busy")
@@ -158,23 +161,23 @@ def test_what_was_sent_is_forgotten_after_ninety_days(outbox, way):
     assert [entry.dedupe_key.split()[0] for entry in outbox.newest()] == ["b"]
 
 
-def test_a_subject_has_one_episode_at_a_time(outbox):
+def test_a_subject_has_one_incident_at_a_time(outbox):
     begin = {"rule": "error_rate", "subject": "export", "value": 20.0, "text": "t", "now": iso_utc(NOW), "is_open": 0}
-    outbox.apply([("begin_episode", begin)])
+    outbox.apply([("begin_incident", begin)])
     with pytest.raises(StorageFailed, match="UNIQUE"):
-        outbox.apply([("begin_episode", begin)])
-    (episode,) = outbox.open_episodes()
-    outbox.apply([("open_episode", {"episode_id": episode.episode_id, "now": iso_utc(NOW)})])
-    outbox.apply([("end_episode", {"episode_id": episode.episode_id, "text": "over", "now": iso_utc(NOW)})])
-    outbox.apply([("begin_episode", begin)])
-    assert [e.state for e in outbox.episodes()] == ["ended"]
+        outbox.apply([("begin_incident", begin)])
+    (incident,) = outbox.open_incidents()
+    outbox.apply([("open_incident", {"incident_id": incident.incident_id, "now": iso_utc(NOW)})])
+    outbox.apply([("end_incident", {"incident_id": incident.incident_id, "text": "over", "now": iso_utc(NOW)})])
+    outbox.apply([("begin_incident", begin)])
+    assert [e.state for e in outbox.incidents()] == ["ended"]
 
 
 def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
     plans = {}
     with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
         for name, values in {
-            "due": {"now": ""},
+            "due_messages": {"now": ""},
             "ended_runs": {"after": ""},
             "final_runs": {"after": ""},
             "newest_samples": {"since": ""},
@@ -185,28 +188,54 @@ def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
     assert all("SCAN" not in plan.replace("SCAN (subquery", "") for plan in plans.values()), plans
 
 
-# ── what people read ──────────────────────────────────────────────────────────────────────────
+def test_incidents_and_messages_of_an_older_ledger_are_there_and_go_on(tmp_path, monkeypatch):
+    file = tmp_path / "ledger.sqlite"
+    with monkeypatch.context() as patch:
+        older = {version: steps for version, steps in core.records.store.SCHEMAS.items() if version < 6}
+        patch.setattr(core.records.store, "SCHEMAS", older)
+        patch.setattr(core.records.store, "SCHEMA_VERSION", 5)
+        with Outbox(file) as stored:
+            begin = "INSERT INTO episode (rule, subject, state, first_true_at, opened_at, last_true_at, told_at, text)"
+            stored._db.execute(f"{begin} VALUES ('error_rate', 'export', 'open', :at, :at, :at, :at, 'all failed')", AT)
+            columns = "kind, episode_id, dedupe_key, channel, recipients, subject, body, body_html"
+            stored._db.execute(
+                f"INSERT INTO outbox ({columns}, created_at, next_try_at, state)"
+                " VALUES ('alert', 1, 'alert 1 mail x', 'mail', '[\"a@example.com\"]', '✘ a', '', '', :at, :at, 'waiting')",
+                AT,
+            )
+    with Outbox(file) as outbox:
+        (incident,) = outbox.open_incidents()
+        assert (incident.incident_id, incident.subject, incident.notified_at) == (1, "export", NOW)
+        (message,) = outbox.waiting()
+        assert (message.incident_id, message.recipients) == (1, ("a@example.com",))
+        outbox.apply([end_incident(incident, "over", NOW), begin_incident("error_rate", "export", 50.0, "again", NOW)])
+        assert [(i.state, i.value) for i in outbox.open_incidents()] == [("pending", 50.0)]
+        assert [i.text for i in outbox.incidents()] == ["all failed; then: over"]
 
 
 def test_the_text_is_aligned_and_the_html_escaped():
-    notice = Notification(
+    notification = Notification(
         "s",
         "A < B.",
         [("What", "a & b"), ("Why", "c")],
         [NotificationTable("T", [("topic", "rows"), ("pstt-traces", "1")])],
         [("python -m core alerts", "what is open")],
     )
-    assert notice.text == (
+    assert notification.text == (
         "A < B.\n\nWhat  a & b\nWhy   c\n\nT\n  topic         rows\n  pstt-traces   1\n\n"
         "Commands\n  python -m core alerts   what is open\n"
     )
-    assert "<b>A &lt; B.</b>" in notice.html
-    assert "a &amp; b" in notice.html
+    assert "<b>A &lt; B.</b>" in notification.html
+    assert "a &amp; b" in notification.html
 
 
 def test_the_entry_keeps_text_and_recipients_as_they_are(outbox):
     put(outbox, "a", "ünïcode@example.com")
     (entry,) = outbox.waiting()
     assert entry.recipients == ("ünïcode@example.com",)
-    assert (entry.subject, entry.body, entry.body_html) == (NOTICE.subject_line, NOTICE.text, NOTICE.html)
+    assert (entry.subject, entry.body, entry.body_html) == (
+        NOTIFICATION.subject_line,
+        NOTIFICATION.text,
+        NOTIFICATION.html,
+    )
     assert json.dumps(entry.refused) == "{}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigError
-from core.files.parity import KEPT, compare, differences_into
+from core.files.parity import MOST_KEPT, compare, write_differences
 from core.files.reader import FileOptions
 from core.files.writer import open_sink
 from core.message.envelope import Envelope
@@ -154,8 +154,8 @@ def test_missing_and_extra_keys_and_differing_cells_are_named_with_both_values(t
     ours, theirs = rows(50), rows(51)[1:]
     theirs[4] = (*theirs[4][:2], Decimal("99.5"), *theirs[4][3:])
     file = made_earlier(tmp_path / name, theirs)
-    with differences_into(tmp_path / "differences.csv") as tell:
-        found = compare(KAFKA, plan_of(), Result(ours), file, tell=tell)
+    with write_differences(tmp_path / "differences.csv") as on_difference:
+        found = compare(KAFKA, plan_of(), Result(ours), file, on_difference=on_difference)
     assert not found.is_equal
     assert (found.rows, found.equal_rows, found.different_rows) == (51, 48, 3)
     assert (found.missing, found.extra, found.differing_rows, found.differing_cells) == (1, 1, 1, 1)
@@ -293,7 +293,7 @@ def test_the_dialect_is_told_from_the_file_below_titles_and_empty_lines(tmp_path
 @pytest.mark.parametrize("most_bytes", [0, 10**9])
 def test_excel_is_read_alike_at_once_and_streamed(tmp_path: Path, monkeypatch, most_bytes: int):
     """A large workbook is streamed: same cells, less memory, ten times slower."""
-    monkeypatch.setattr("core.files.reader.AT_ONCE_BYTES", most_bytes)
+    monkeypatch.setattr("core.files.reader.MOST_BYTES_AT_ONCE", most_bytes)
     monkeypatch.setattr("core.files.writer.MOST_ROWS", 100)
     columns = (
         *COLUMNS,
@@ -320,20 +320,28 @@ def test_excel_is_read_alike_at_once_and_streamed(tmp_path: Path, monkeypatch, m
 
 
 def test_all_differences_are_told_and_some_are_kept(tmp_path: Path):
-    file = old(tmp_path, "BARCODE;N\n" + "".join(f"k{i};{i}\n" for i in range(3 * KEPT)))
-    with differences_into(tmp_path / "all.csv") as tell:
+    file = old(tmp_path, "BARCODE;N\n" + "".join(f"k{i};{i}\n" for i in range(3 * MOST_KEPT)))
+    with write_differences(tmp_path / "all.csv") as on_difference:
         found = compare(
-            KAFKA, plan_of(), Result([(f"k{i}", -i - 1) for i in range(3 * KEPT)], NUMBERED), file, tell=tell
+            KAFKA,
+            plan_of(),
+            Result([(f"k{i}", -i - 1) for i in range(3 * MOST_KEPT)], NUMBERED),
+            file,
+            on_difference=on_difference,
         )
-    assert (len(found.differences), found.told, found.differing_columns) == (KEPT, 3 * KEPT, {"n": 3 * KEPT})
+    assert (len(found.differences), found.difference_count, found.differing_columns) == (
+        MOST_KEPT,
+        3 * MOST_KEPT,
+        {"n": 3 * MOST_KEPT},
+    )
     lines = (tmp_path / "all.csv").read_text(encoding="utf-8-sig").splitlines()
-    assert len(lines) == 1 + 3 * KEPT
+    assert len(lines) == 1 + 3 * MOST_KEPT
     assert lines[1] == "cell;k0;n;-1;0;"
 
 
 def test_a_comparison_that_fails_leaves_no_list_of_differences(tmp_path: Path):
-    with pytest.raises(ConfigError), differences_into(tmp_path / "all.csv") as tell:
-        compare(KAFKA, plan_of(), Result(rows(1)), tmp_path / "none.csv", tell=tell)
+    with pytest.raises(ConfigError), write_differences(tmp_path / "all.csv") as on_difference:
+        compare(KAFKA, plan_of(), Result(rows(1)), tmp_path / "none.csv", on_difference=on_difference)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,9 +11,9 @@ from core.records.ledger import Ledger, Outcome
 from core.records.prometheus import render
 from core.records.runner_status import BrokerSample, RunnerStatus
 from core.workspace.paths import Workspace
-from tests.unit.test_figures import spooled
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import holder
+from tests.unit.test_metrics_queries import spooled
 
 NOW = datetime(2026, 1, 17, 12, tzinfo=UTC)
 

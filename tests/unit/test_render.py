@@ -15,7 +15,7 @@ from core.cli.render import run_lines, runs_table, send_lines, summary_lines
 from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text
 from core.model.run import PartitionRange, Reject, Run
-from core.notify.alert_messages import failure_notice
+from core.notify.alert_messages import failure_notification
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 RUN = Run(
@@ -87,7 +87,7 @@ def test_a_run_to_a_file_speaks_of_rows_written_also_where_it_failed(state: str)
 
 
 def test_a_failed_run_to_a_file_speaks_of_rows_written_in_mail():
-    text = str(failure_notice(FILE, None))
+    text = str(failure_notification(FILE, None))
     assert "('written', '0')" in text
     assert "writes the file again" in text
     assert "acknowledged" not in text

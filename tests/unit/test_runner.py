@@ -19,7 +19,7 @@ from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_en
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.processes import BUSY, begin_process
 from core.scheduler.runner import Runner
-from core.workspace.identity import answer, own_identity
+from core.workspace.identity import own_identity, resolve_identity
 from core.workspace.jobs import parse_job
 from core.workspace.paths import Workspace
 from core.workspace.settings import Settings
@@ -537,7 +537,7 @@ def test_a_job_that_was_never_right_does_not_run_and_is_told(stage):
     stage.go()
     (problem,) = stage.runner.problems()
     assert "this time never comes" in problem["text"]
-    assert problem["instead"] == "the job does not run until it is mended"
+    assert problem["instead"] == "the job does not run until it is fixed"
 
 
 def test_an_edit_is_picked_up_by_the_next_tick_and_a_run_keeps_what_it_began_with(stage):
@@ -836,7 +836,7 @@ def test_a_workspace_that_may_be_a_copy_is_a_problem_until_it_is_answered_for(st
     assert problem["where"] == "identity"
     assert "this workspace may be a copy of /srv/pstt on other" in problem["text"]
     assert problem["instead"] == "runs of exactly_once fail; the others go on"
-    answer(stage.workspace, "copied", NOON)
+    resolve_identity(stage.workspace, "copied", NOON)
     assert stage.runner.problems() == []
 
 

@@ -1,6 +1,6 @@
-"""What became of a scheduled time, asked in the four places that answer it: page, receipt, health, alerts.
+"""What became of a scheduled time, asked in the four places that answer it: page, daily report, health, alerts.
 
-Each case is the life of one job on a virtual clock, over the real planner and ledger. The four must agree.
+Each case is the life of one job on a virtual clock, over the real planner, ledger and ledger. The four must agree.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from core.errors import QueryFailed
 from core.model.job import Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan
-from core.notify.daily_report import make_receipt
+from core.notify.daily_report import DailyReport, daily_report_notification, make_daily_report
 from core.notify.evaluator import AlertRules, Recipients
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger, Outcome
-from core.records.outcomes import slots_of_days
+from core.records.outcomes import ScheduledOutcome, day_totals, outcomes_of_days, with_deleted_jobs
 from core.scheduler.planner import Planner
 from core.workspace.jobs import job_text
 
@@ -61,6 +61,12 @@ class Life:
             self.planner.change(job.slug, job, self.at)
             if not job.enabled:
                 self.ledger.scheduled_runs.skip_planned(job.slug, "its job was disabled", self.at, calendar_only=True)
+
+    def begin(self, job: Job, until: datetime) -> None:
+        """The job is saved, a runner starts, and time passes."""
+        self.save(job)
+        self.start()
+        self.until(until)
 
     def delete(self) -> None:
         self.ledger.job_versions.end_job(self.job.slug, self.at)
@@ -106,26 +112,35 @@ class Life:
         if scheduled_run_id is not None:
             self.ledger.scheduled_runs.finish(scheduled_run_id, self.at)
 
-    # ── the four places ───────────────────────────────────────────────────────────────────────
-
     @property
-    def known(self) -> Job:
-        return self.job or replace(HOURLY, enabled=False, scheduling_mode="manual", cron=None)
+    def jobs(self) -> list[Job]:
+        """The jobs that have a file."""
+        return [self.job] if self.job else []
+
+    def outcomes(self, day: date = DAY) -> list[ScheduledOutcome]:
+        """As the calendar and the overview ask."""
+        jobs = with_deleted_jobs(self.jobs, self.ledger, "Europe/Rome")
+        return [outcome for job in jobs for outcome in outcomes_of_days(job, self.ledger, day, day, self.at)]
 
     def page(self, day: date = DAY) -> dict[str, str]:
-        slots = slots_of_days(self.known, self.ledger, day, day, self.at)
-        return {f"{slot.scheduled_at.astimezone(ROME):%H:%M}": slot.state for slot in slots}
+        outcomes = self.outcomes(day)
+        totals = day_totals(day, outcomes)
+        assert totals.complete == sum(outcome.state == "complete" for outcome in outcomes)
+        assert totals.missing == sum(outcome.state == "missing" for outcome in outcomes)
+        return {f"{outcome.scheduled_at.astimezone(ROME):%H:%M}": outcome.state for outcome in outcomes}
 
-    def receipt(self, day: date = DAY) -> dict[str, str]:
-        jobs = [self.job] if self.job else []
-        made = make_receipt(self.ledger, self.outbox, jobs, day, self.at, "Europe/Rome")
-        told = {}
-        for of_job in made.jobs:
-            told |= {slot.scheduled_at: "missing" for slot in of_job.missing}
-            told |= {slot.scheduled_at: "waiting" for slot in of_job.waiting}
-            told |= {run.scheduled_at: WORDS.get(run.state, "failed") for run in of_job.runs}
-            assert of_job.is_green == all(state == "complete" for state in told.values())
-        return {f"{moment.astimezone(ROME):%H:%M}": told[moment] for moment in sorted(told)}
+    def daily_report(self, day: date = DAY) -> DailyReport:
+        return make_daily_report(self.ledger, self.outbox, self.jobs, day, self.at, "Europe/Rome")
+
+    def reported(self, day: date = DAY) -> dict[str, str]:
+        """As the mail says it."""
+        found = {}
+        for of_job in self.daily_report(day).jobs:
+            found |= {outcome.scheduled_at: "missing" for outcome in of_job.missing}
+            found |= {outcome.scheduled_at: "waiting" for outcome in of_job.waiting}
+            found |= {run.scheduled_at: WORDS.get(run.state, "failed") for run in of_job.runs}
+            assert of_job.is_green == all(state == "complete" for state in found.values())
+        return {f"{moment.astimezone(ROME):%H:%M}": found[moment] for moment in sorted(found)}
 
     def health(self) -> str:
         if self.job is None:
@@ -144,9 +159,9 @@ class Life:
             rules_file=self.file,
             spool_dir=self.file.parent / "spool",
             jobs=lambda: [job],
-            told=Recipients(),
+            recipients=Recipients(),
         )
-        found = rules._lateness(job, self.at)
+        found = rules._checks.lateness(job, self.at)
         return "none" if found is None else "late" if found.is_true else "in time"
 
 
@@ -158,9 +173,6 @@ def life(tmp_path):
     file = tmp_path / "ledger.sqlite"
     with Ledger(file) as ledger, Outbox(file) as outbox:
         yield Life(tmp_path / "alerts.json", ledger, outbox, rome(0, 10))
-
-
-# ── lives ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def made_today_with_one_run_for_an_old_day(life: Life) -> None:
@@ -190,9 +202,7 @@ def a_backfill_of_a_time_before_the_job_was_made_is_cancelled(life: Life) -> Non
 
 
 def disabled_and_enabled_again(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(3, 5))
+    life.begin(HOURLY, rome(3, 5))
     life.save(replace(HOURLY, enabled=False))
     life.until(rome(9, 5))
     life.save(HOURLY)
@@ -200,9 +210,7 @@ def disabled_and_enabled_again(life: Life) -> None:
 
 
 def disabled_and_enabled_again_without_a_runner(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(3, 5))
+    life.begin(HOURLY, rome(3, 5))
     life.stop()
     life.save(replace(HOURLY, enabled=False))
     life.until(rome(9, 5))
@@ -211,9 +219,7 @@ def disabled_and_enabled_again_without_a_runner(life: Life) -> None:
 
 
 def disabled_and_enabled_again_while_the_runner_is_off_for_longer(life: Life) -> None:
-    life.save(replace(HOURLY, catch_up="none"))
-    life.start()
-    life.until(rome(3, 5))
+    life.begin(replace(HOURLY, catch_up="none"), rome(3, 5))
     life.stop()
     life.until(rome(4, 10))
     life.save(replace(HOURLY, catch_up="none", enabled=False))
@@ -224,10 +230,8 @@ def disabled_and_enabled_again_while_the_runner_is_off_for_longer(life: Life) ->
     life.until(rome(8, 5))
 
 
-def disabled_while_its_fire_waits(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 30))
+def disabled_while_its_run_waits(life: Life) -> None:
+    life.begin(HOURLY, rome(1, 30))
     life.at = rome(2)
     life.work(waits=True)
     life.at = rome(2, 1)
@@ -236,9 +240,7 @@ def disabled_while_its_fire_waits(life: Life) -> None:
 
 
 def deleted(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(HOURLY, rome(2, 5))
     life.stop()
     life.until(rome(4, 5))
     life.delete()
@@ -246,9 +248,7 @@ def deleted(life: Life) -> None:
 
 
 def deleted_and_made_again(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(HOURLY, rome(2, 5))
     life.delete()
     life.until(rome(5, 5))
     life.save(HOURLY)
@@ -256,17 +256,13 @@ def deleted_and_made_again(life: Life) -> None:
 
 
 def calendar_edited(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(HOURLY, rome(2, 5))
     life.save(replace(HOURLY, cron="30 */3 * * *"))
     life.until(rome(7, 5))
 
 
 def calendar_edited_while_no_runner_works(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(HOURLY, rome(2, 5))
     life.stop()
     life.until(rome(4, 5))
     life.save(replace(HOURLY, cron="30 * * * *"))
@@ -274,17 +270,13 @@ def calendar_edited_while_no_runner_works(life: Life) -> None:
 
 
 def made_manual(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(HOURLY, rome(2, 5))
     life.save(replace(HOURLY, scheduling_mode="manual", cron=None))
     life.until(rome(5, 5))
 
 
 def runner_off(life: Life, job: Job = HOURLY) -> None:
-    life.save(job)
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(job, rome(2, 5))
     life.stop()
     life.until(rome(5, 5))
 
@@ -320,9 +312,7 @@ def skipped_by_overlap(life: Life) -> None:
 
 
 def cancelled_while_it_waits(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 30))
+    life.begin(HOURLY, rome(1, 30))
     life.at = rome(2)
     life.work(waits=True)
     life.ledger.scheduled_runs.skip_planned("export", "cancelled by anna", life.at)
@@ -330,17 +320,13 @@ def cancelled_while_it_waits(life: Life) -> None:
 
 
 def cancelled_while_it_runs(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 30))
+    life.begin(HOURLY, rome(1, 30))
     life.ends = "cancelled"
     life.until(rome(2, 5))
 
 
 def failed(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 30))
+    life.begin(HOURLY, rome(1, 30))
     life.ends = "failed"
     life.until(rome(2, 5))
 
@@ -352,17 +338,18 @@ def failed_then_run_again(life: Life) -> None:
 
 
 def still_running(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 30))
+    life.begin(HOURLY, rome(1, 30))
     life.ends = "running"
     life.until(rome(2, 30))
 
 
+def running_past_the_next_time(life: Life) -> None:
+    still_running(life)
+    life.until(rome(3, 30))
+
+
 def waiting(life: Life) -> None:
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 30))
+    life.begin(HOURLY, rome(1, 30))
     life.at = rome(2)
     life.work(waits=True)
 
@@ -373,9 +360,7 @@ def just_due_without_a_runner(life: Life) -> None:
 
 
 def clock_set_back(life: Life) -> None:
-    life.save(replace(HOURLY, catch_up="none"))
-    life.start()
-    life.until(rome(2, 5))
+    life.begin(replace(HOURLY, catch_up="none"), rome(2, 5))
     life.stop()
     life.at = rome(6, 30)  # a wrong clock: the times up to then are skipped
     life.start()
@@ -395,15 +380,11 @@ def made_while_the_clock_was_wrong(life: Life) -> None:
 
 def midnight(life: Life) -> None:
     life.at = rome(22, 10, day=date(2026, 1, 16))
-    life.save(HOURLY)
-    life.start()
-    life.until(rome(1, 5))
+    life.begin(HOURLY, rome(1, 5))
 
 
 def before_the_first_time(life: Life) -> None:
-    life.save(DAILY)
-    life.start()
-    life.until(rome(1, 59))
+    life.begin(DAILY, rome(1, 59))
 
 
 B, M = "complete", "missing"
@@ -424,7 +405,7 @@ CASES = [
         "pass",
         "in time",
     ),
-    (disabled_while_its_fire_waits, {"01:00": B, "02:00": M}, "none", "none"),
+    (disabled_while_its_run_waits, {"01:00": B, "02:00": M}, "none", "none"),
     (deleted, {"01:00": B, "02:00": B, "03:00": M, "04:00": M}, "none", "none"),
     (deleted_and_made_again, {"01:00": B, "02:00": B, "06:00": B}, "pass", "in time"),
     (calendar_edited, {"01:00": B, "02:00": B, "03:30": B, "06:30": B}, "pass", "in time"),
@@ -434,7 +415,7 @@ CASES = [
         "fail",
         "late",
     ),
-    (made_manual, {"01:00": B, "02:00": B}, "none", "in time"),
+    (made_manual, {"01:00": B, "02:00": B}, "none", "none"),
     (runner_off, {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": M}, "fail", "late"),
     (catch_up("none"), {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": M}, "fail", "late"),
     (catch_up("latest"), {"01:00": B, "02:00": B, "03:00": M, "04:00": M, "05:00": B}, "pass", "in time"),
@@ -446,6 +427,7 @@ CASES = [
     (failed, {"01:00": B, "02:00": "failed"}, "fail", "late"),
     (failed_then_run_again, {"01:00": B, "02:00": B}, "pass", "in time"),
     (still_running, {"01:00": B, "02:00": "running"}, "warn", "late"),
+    (running_past_the_next_time, {"01:00": B, "02:00": "running", "03:00": M}, "warn", "late"),
     (waiting, {"01:00": B, "02:00": "waiting"}, "warn", "late"),
     (
         just_due_without_a_runner,
@@ -461,16 +443,34 @@ CASES = [
 
 
 @pytest.mark.parametrize(("lived", "states", "of_health", "of_alerts"), CASES, ids=[case[0].__name__ for case in CASES])
-def test_page_receipt_health_and_alerts_agree_on(life, lived, states, of_health, of_alerts):
+def test_page_report_health_and_alerts_agree_on(life, lived, states, of_health, of_alerts):
     lived(life)
     assert life.page() == states
-    assert life.receipt() == states
+    assert life.reported() == states
     assert (life.health(), life.late()) == (of_health, of_alerts)
+
+
+def test_an_hourly_job_that_was_disabled_for_six_hours_is_18_of_18_everywhere(life):
+    life.at = rome(23, 10, day=DAY - timedelta(days=1))
+    life.begin(HOURLY, rome(3, 5))
+    life.save(replace(HOURLY, enabled=False))
+    life.until(rome(9, 5))
+    life.save(HOURLY)
+    life.until(rome(23, 30))
+    totals = day_totals(DAY, life.outcomes())
+    assert (totals.complete, totals.due, totals.is_complete) == (18, 18, True)
+    (of_job,) = life.daily_report().jobs
+    assert (len(of_job.runs), len(of_job.missing), of_job.is_green) == (18, 0, True)
+    assert (
+        daily_report_notification(life.daily_report()).subject
+        == "✔ 17 Jan 2026 so far: everything arrived, 18 rows of 1 job"
+    )
+    assert (life.health(), life.late()) == ("pass", "in time")
 
 
 def test_midnight_belongs_to_the_day_that_begins(life):
     midnight(life)
-    assert life.page(date(2026, 1, 16)) == life.receipt(date(2026, 1, 16)) == {"23:00": B}
+    assert life.page(date(2026, 1, 16)) == life.reported(date(2026, 1, 16)) == {"23:00": B}
 
 
 def test_a_job_made_in_november_with_a_run_for_january_misses_no_day_before_november(life):
@@ -478,8 +478,8 @@ def test_a_job_made_in_november_with_a_run_for_january_misses_no_day_before_nove
     life.save(DAILY)
     life.run(rome(2))
     life.at = datetime(2026, 11, 27, 9, tzinfo=UTC)
-    slots = slots_of_days(DAILY, life.ledger, date(2026, 1, 1), date(2026, 11, 27), life.at)
-    assert [(slot.day, slot.state) for slot in slots] == [(DAY, B), (date(2026, 11, 27), M)]
+    outcomes = outcomes_of_days(DAILY, life.ledger, date(2026, 1, 1), date(2026, 11, 27), life.at)
+    assert [(outcome.day, outcome.state) for outcome in outcomes] == [(DAY, B), (date(2026, 11, 27), M)]
 
 
 @pytest.mark.parametrize(
@@ -499,10 +499,10 @@ def test_both_clock_changes(life, day, cron, times, has_runner):
     if has_runner:
         life.start()
     life.until(rome(0, 10, day=day + timedelta(days=1)))
-    slots = slots_of_days(job, life.ledger, day, day, life.at)
-    assert [f"{slot.scheduled_at.astimezone(ROME):%H:%M}" for slot in slots] == times
-    assert {slot.state for slot in slots} == {B if has_runner else M}
-    assert life.receipt(day) == life.page(day)
+    outcomes = outcomes_of_days(job, life.ledger, day, day, life.at)
+    assert [f"{outcome.scheduled_at.astimezone(ROME):%H:%M}" for outcome in outcomes] == times
+    assert {outcome.state for outcome in outcomes} == {B if has_runner else M}
+    assert life.reported(day) == life.page(day)
     assert (life.health(), life.late()) == (("pass", "in time") if has_runner else ("fail", "late"))
 
 
@@ -515,7 +515,7 @@ def test_a_file_that_went_while_no_runner_worked_ends_when_the_next_runner_looks
     JobRegistry(tmp_path / "queries", life.ledger, lambda: life.at).refresh()
     life.job = None
     life.until(rome(4, 5))
-    assert life.page() == life.receipt() == {"01:00": M, "02:00": M}
+    assert life.page() == life.reported() == {"01:00": M, "02:00": M}
 
 
 def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(tmp_path, monkeypatch):
@@ -537,5 +537,5 @@ def test_the_history_of_an_older_ledger_begins_with_the_versions_that_it_knows(t
                 }
                 ledger.job_versions._write("insert", row)
     with Ledger(file) as ledger:
-        slots = slots_of_days(HOURLY, ledger, DAY, DAY, rome(9))
-    assert [slot.scheduled_at.hour for slot in slots] == [2]
+        outcomes = outcomes_of_days(HOURLY, ledger, DAY, DAY, rome(9))
+    assert [outcome.scheduled_at.hour for outcome in outcomes] == [2]

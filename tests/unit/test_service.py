@@ -1,4 +1,4 @@
-"""The service: what NSSM and systemd would be told, step by step, and what a person sees when they say no."""
+"""The service: the calls of NSSM and systemd, step by step, and the error when one is refused."""
 
 from __future__ import annotations
 
@@ -187,3 +187,9 @@ def test_the_powershell_wrapper_knows_the_same_actions_and_options():
     assert set(re.findall(r"'(--[a-z-]+)'", script)) <= options
     (actions,) = re.findall(r"ValidateSet\(([^)]*)\)", script)
     assert set(re.findall(r"'(\w+)'", actions)) == {"install", "uninstall", "start", "stop", "restart", "status"}
+
+
+def test_the_service_of_this_installation_runs_in_the_folder_of_core_and_ui(tmp_path):
+    service = Service.here(tmp_path, page=True, account="", stop_timeout_s=30, given_name="")
+    assert (Path(service.home) / "ui" / "app.py").is_file()
+    assert (Path(service.home) / "core" / "__main__.py").is_file()

@@ -31,9 +31,6 @@ def problem(place: Workspace, **environ: str) -> ConfigError:
     return caught.value
 
 
-# ── where a value comes from ──────────────────────────────────────────────────────────────────
-
-
 def test_without_a_file_everything_is_at_its_default(place):
     settings = load_settings(place, {})
     assert {settings.origin(name) for name in SETTING_NAMES} == {"default"}
@@ -84,9 +81,6 @@ def test_an_empty_value_counts_as_not_given(place):
     )
 
 
-# ── how people write .env ─────────────────────────────────────────────────────────────────────
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -134,9 +128,6 @@ def test_a_file_in_another_encoding_is_an_error(place, data):
     assert "cannot be read as UTF-8" in problem(place).text
 
 
-# ── mistakes ──────────────────────────────────────────────────────────────────────────────────
-
-
 def test_an_unknown_name_in_the_file_names_its_line_and_the_nearest(place):
     write(place, "A=1\nKAFKA_BOOTSTRAP_SERVER=h:9092\n")
     error = problem(place)
@@ -158,7 +149,7 @@ def test_an_unknown_name_in_the_file_names_its_line_and_the_nearest(place):
         ("PSTT_TIMEZONE", "Europe/Roma", 'did you mean "Europe/Rome"?'),
     ],
 )
-def test_a_value_that_is_not_allowed_says_what_is_and_where_it_stands(place, name, value, why):
+def test_a_value_that_is_not_allowed_is_reported_with_what_is_allowed_and_its_line(place, name, value, why):
     write(place, f"\n{name}={value}\n")
     error = problem(place)
     assert error.where == ".env, line 2"
@@ -182,9 +173,6 @@ def test_a_mistyped_variable_of_the_environment_is_noticed_and_those_of_others_a
     environ = {"KAFKA_LINGER_MSEC": "5", "KAFKA_HOME": "/opt/kafka", "KAFKA_OPTS": "-X", "PSTT_FETCH_ROW": "5"}
     environ |= {"KAFKA_LINGER_MS": "5", "PSTT_WORKSPACE": "x", "PATH": "y"}
     assert mistyped(environ) == [("KAFKA_LINGER_MSEC", "KAFKA_LINGER_MS"), ("PSTT_FETCH_ROW", "PSTT_FETCH_ROWS")]
-
-
-# ── secrets ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_password_is_shown_nowhere(place):

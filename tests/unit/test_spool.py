@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 from array import array
+from pathlib import Path
+from zipfile import ZipFile
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +16,13 @@ from core.errors import DeliveryTimeout, MessageTooLarge, StorageFailed
 from core.model.connection import Destination
 from core.model.publisher import Batch, Delivery
 from core.model.run import PartitionRange
-from core.records.spool import SEND_SCHEMA, SendTotals, Spool
+from core.records.damaged_segments import damage_of
+from core.records.metrics import Metrics
+from core.records.spool import SEND_SCHEMA, SendTotals, Spool, read_segment, segments_of, sent_by
+from core.workspace.paths import Workspace
+
+EARLIER = Path(__file__).parents[1] / "fixtures" / "workspace-1.0.4-db0d166.zip"
+EARLIER_RUN = "d4963afda6"
 
 
 def delivered(
@@ -167,3 +176,43 @@ def test_after_a_segment_that_could_not_be_written_nothing_is_taken_and_nothing_
     with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
         spool.close()
     assert spool.totals.acknowledged == 4
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A workspace of 1.0.4, in whose segment `sent_at` is called `handed_over_at`."""
+    with ZipFile(EARLIER) as stored:
+        stored.extractall(tmp_path)
+    return Workspace(tmp_path)
+
+
+@pytest.mark.parametrize("columns", [None, ["sent_at", "key"]], ids=["all", "some"])
+def test_a_segment_of_an_earlier_version_has_sent_at(earlier, columns):
+    (segment,) = segments_of(earlier.spool_dir, EARLIER_RUN)
+    assert "handed_over_at" in pq.read_schema(segment).names
+    sends = read_segment(segment, columns)
+    assert sends["sent_at"].null_count == 0
+    assert "handed_over_at" not in sends.column_names
+    assert columns is None or sends.column_names == columns
+    totals = sent_by(earlier.spool_dir, EARLIER_RUN)
+    assert (totals.acknowledged, totals.last_sent_at.year) == (55, 2026)
+
+
+def test_a_segment_of_either_version_is_whole(earlier):
+    spool = Spool(earlier.spool_dir, run_id="r1", job="j")
+    spool.record(delivered(3))
+    spool.close()
+    with duckdb.connect() as db:
+        assert [damage_of(db, file, whole=True) for file in sorted(earlier.spool_dir.glob("*.parquet"))] == ["", ""]
+
+
+def test_segments_of_both_versions_are_counted_together_before_and_after_copying(earlier):
+    spool = Spool(earlier.spool_dir, run_id="r1", job="j")
+    spool.record(delivered(3))
+    spool.close()
+    metrics = Metrics(earlier)
+    query = "SELECT count(*), count(sent_at), max(sent_at)::DATE::VARCHAR FROM sends"
+    waiting = metrics.answer(lambda db: db.execute(query).fetchone())
+    assert metrics.sync().sends == 58
+    assert metrics.answer(lambda db: db.execute(query).fetchone()) == waiting
+    assert waiting[:2] == (58, 58)

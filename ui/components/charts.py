@@ -1,4 +1,4 @@
-"""The charts. Failures have a colour and a pattern of their own; every chart has words for who does not see it."""
+"""The charts. Failures have their own colour and pattern; every chart has a text for screen readers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ui.language import current, t
 
 __all__ = ["calendar", "clicked", "histogram", "latency", "messages_per_day", "show", "throughput", "warm_up"]
 
-# Plotly looks whether they are loaded, and stumbles where another visitor's thread is just loading them.
+# Plotly checks sys.modules for them, and fails while the thread of another session is importing them.
 _LOADED_BEFORE_ANY_CHART = (np, pd)
 
 FAILURE = "#c0392b"
@@ -43,20 +43,20 @@ _TICKS = [
     {"dtickrange": [None, 86_400_000], "value": "%H:%M\n%d/%m"},
     {"dtickrange": [86_400_000, None], "value": "%d/%m"},
 ]
-"""Days and hours without the names of months, which plotly has in English only."""
+"""Day and hour formats without month names, which plotly has in English only."""
 LONGEST_LABEL = 36
 MOST_MARKS = 200
-"""Each mark is a part of the page of its own: a thousand take a second to draw."""
+"""Each marker is an SVG element of its own: a thousand take a second to draw."""
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def warm_up() -> None:
-    """Loads what plotly loads at its first chart."""
+    """Draws an empty chart, because plotly loads its parts with the first one."""
     go.Figure().add_bar(x=[0], y=[0]).add_scatter(x=[0], y=[0]).update_layout(title="").to_json()
 
 
 def show(figure: go.Figure, key: str, alt: str, *, select: Sequence[str] = ()) -> Any:
-    """Draws a chart; with `select` (`points`, `box`) what is clicked or marked comes back."""
+    """Draws a chart; with `select` (`points`, `box`) it returns what the user clicked or marked."""
     if select:
         return st.plotly_chart(
             figure, key=key, alt=alt, config=CONFIG, on_select="rerun", selection_mode=tuple(select), width="stretch"
@@ -73,7 +73,7 @@ def clicked(event: Any) -> list[dict[str, Any]]:
 def messages_per_day(
     rows: Sequence[dict[str, Any]], usual: dict[date, UsualTraffic], today: date, days: int
 ) -> go.Figure:
-    """Bars by topic, failures on top in their own colour, what is usual behind them."""
+    """Bars by topic, failures on top in their own colour, the usual range behind them."""
     axis = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
     figure = _figure(280)
     known = [(day, usual[day].whole_day) for day in axis if day in usual and usual[day].whole_day]
@@ -188,7 +188,7 @@ def throughput(hours: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], 
 
 
 def histogram(buckets: Sequence[dict[str, Any]]) -> go.Figure:
-    """How long acknowledgements of one run took; the axis is logarithmic, as the steps are."""
+    """How long the acknowledgements of one run took. The axis is logarithmic, as the buckets are."""
     figure = _figure(240)
     step = max(1, -(-len(buckets) // 40))
     groups = [buckets[start : start + step] for start in range(0, len(buckets), step)]
@@ -220,7 +220,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
             if (words := cells[label][day])[0] == state
         ]
         pattern = {"pattern": MISSING} if state == "missing" else {}
-        # What is as it should be has no sign, and is seen by that: each sign is measured, which takes its time.
+        # A complete day has no sign: the browser measures each sign, which takes time.
         signs: dict[str, Any] = {}
         if state not in ("complete", "nothing_due"):
             signs = {
@@ -260,11 +260,8 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
 
 
 def hover(job: str, day: date, state: DayState, counts: str) -> str:
-    """What a cell says."""
+    """The text shown when the pointer is on a cell."""
     return f"{_safe(job)}<br>{day_text(day)}: {verdict_word(state)}" + (f"<br>{counts}" if counts else "")
-
-
-# ── shared by the charts ──────────────────────────────────────────────────────────────────────
 
 
 def _figure(height: int) -> go.Figure:
@@ -275,7 +272,7 @@ def _figure(height: int) -> go.Figure:
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         separators=",." if current() == "it" else ".,",
         uirevision="keep",
-        # Measuring each label to find the margins would take longer than drawing the chart.
+        # automargin measures each label, which takes longer than drawing the chart.
         xaxis={"tickformatstops": _TICKS, "automargin": False},
         yaxis={"automargin": False},
     )
@@ -283,7 +280,7 @@ def _figure(height: int) -> go.Figure:
 
 
 def _steps(hours: Sequence[dict[str, Any]], timezone: str) -> tuple[list[Any], list[int]]:
-    """What each hour brought, and nothing in those between that have no row."""
+    """The messages of each hour as steps, zero in hours without a row."""
     moments: list[Any] = []
     counts: list[int] = []
     for row in hours:
@@ -307,13 +304,13 @@ def _fastest_of_hours(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _local(moments: Sequence[Any], timezone: str) -> list[Any]:
-    """Wall-clock times, as plotly knows no zones."""
+    """Wall-clock times of the zone, because plotly has no time zones."""
     zone = ZoneInfo(timezone)
     return [moment.astimezone(zone).replace(tzinfo=None) for moment in moments]
 
 
 def _at_least_a_day(moments: Sequence[Any]) -> list[Any] | None:
-    """One point alone would be drawn on an axis of milliseconds."""
+    """The range of the axis, a day at least: plotly would draw a single point on an axis of milliseconds."""
     if not moments:
         return None
     last = max(moments) + timedelta(hours=1)
@@ -325,11 +322,11 @@ def _edges(axis: Sequence[date]) -> list[str]:
 
 
 def _between(low: float, high: float) -> str:
-    """A bar's own words, never those of another: the axis puts bars of one name together."""
+    """The label of a bar. It is unique, because the axis merges bars of the same label."""
     digits = 2 if high < 10 else 1
     return f"{number(low, digits)}–{number(high, digits)}"
 
 
 def _safe(text: str) -> str:
-    """Plotly takes some HTML in its texts."""
+    """Escapes a text, because plotly interprets some HTML."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

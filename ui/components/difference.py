@@ -1,4 +1,4 @@
-"""What differs between two versions of a file."""
+"""Shows the difference between two versions of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an empty workspace shows: the way to the first job, or the demo at once."""
+"""What an empty workspace shows: three steps to the first job, or the demo."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ __all__ = ["show"]
 
 
 def show() -> None:
-    """Three steps, each with its button; or the demo."""
+    """Draws three steps, each with a button, and the button of the demo."""
     st.markdown(t("This workspace has no job yet. Three steps to the first message:"))
-    there = first_steps_done()
+    progress = first_steps_done()
     steps = (
-        ("connections", t("1. A connection"), t("Say where the database and the Kafka cluster are."), there.connection),
-        ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), there.query),
+        (
+            "connections",
+            t("1. A connection"),
+            t("Say where the database and the Kafka cluster are."),
+            progress.connection,
+        ),
+        ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), progress.query),
         ("jobs", t("3. A job"), t("Say which columns make the key, which topic, and when."), False),
     )
     for column, (view, title, text, done) in zip(st.columns(3, gap="medium"), steps, strict=True):

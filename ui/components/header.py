@@ -1,4 +1,4 @@
-"""What stands around every view: where one is, and whether clusters and runner are well."""
+"""The header above every view: workspace, clusters, runner, open alerts, user, language."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 import streamlit as st
 
 from ui import data
-from ui.access import Visitor, role_word, visitor
+from ui.access import CurrentUser, current_user, role_word
 from ui.components.problem import fragment
 from ui.components.text import plain
 from ui.data.status import ClusterStatus, WorkspaceStatus, workspace_status
@@ -21,19 +21,19 @@ START = "python -m core runner"
 
 
 def show() -> None:
-    """The strip above a view."""
+    """Draws the header."""
     left, right = st.columns([5, 2], vertical_alignment="center")
     with left:
         _state()
     with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
-        who = visitor()
+        who = current_user()
         role = t("local admin") if who.is_local else role_word(who.role)
         st.markdown(f":small[:material/person: {plain(who.name)} · {role}]", width="content")
         _sign_out(who)
         _language_switch()
 
 
-def _sign_out(who: Visitor) -> None:
+def _sign_out(who: CurrentUser) -> None:
     if who.is_local:
         return
     if oidc_is_set_up() and st.user.is_logged_in:

@@ -1,4 +1,4 @@
-"""What a person sees when something goes wrong: what failed, on what, why, what to do next. Never a traceback."""
+"""Shows problems to the user: what failed, on what, why, what to do next. Never a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 
 def problem(error: PsttError) -> None:
-    """The box with the parts of a problem."""
+    """Draws a box with the parts of a problem."""
     text = f"**{plain(error.what)}**"
     if getattr(error, "where", ""):
         text = f"{plain(error.where)}  \n{text}"  # type: ignore[attr-defined]
@@ -31,7 +31,7 @@ def problem(error: PsttError) -> None:
 
 
 def guarded(show: Callable[P, None]) -> Callable[P, None]:
-    """The guard around a view, or a part of one that is drawn by itself."""
+    """Wraps a view or a part of one, so that an error is shown in its place and the rest of the page is drawn."""
 
     @wraps(show)
     def inner(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -39,7 +39,7 @@ def guarded(show: Callable[P, None]) -> Callable[P, None]:
             show(*args, **kwargs)
         except PsttError as error:
             problem(error)
-        except Exception as error:  # noqa: BLE001 - around one page: no traceback reaches a visitor, the log has it
+        except Exception as error:  # noqa: BLE001 - around one page: no traceback reaches the user, the log has it
             logger.opt(exception=error).error("{} could not be shown: {}", show.__qualname__, type(error).__name__)
             problem(
                 PsttError(
@@ -53,10 +53,10 @@ def guarded(show: Callable[P, None]) -> Callable[P, None]:
 
 
 def fragment(*, run_every: float | None = None) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """A guarded part of a view that is drawn again by itself.
+    """Decorates a guarded part of a view that is redrawn without the rest.
 
     Args:
-        run_every: Seconds between two drawings; None: only when something in it is used.
+        run_every: Seconds between two drawings; None: only when one of its widgets is used.
     """
 
     def decorate(show: Callable[P, None]) -> Callable[P, None]:

@@ -1,4 +1,4 @@
-"""What is asked of the runner, and what became of it: the page itself runs nothing."""
+"""Requests to the runner, and their progress. The page itself runs nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def follow(number: int) -> None:
 
 
 def progress() -> None:
-    """What became of what this session asked last."""
+    """Draws the progress of the requests that this session sent last."""
     if st.session_state.get(_ASKED):
         _progress()
 

@@ -1,4 +1,4 @@
-"""What somebody sees who has not signed in: the ways to do it."""
+"""What a user who is not signed in sees: the ways to sign in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORM = "/api/signin"
 
 
 def show() -> None:
-    """The ways in; no view and no figure."""
+    """Draws the ways to sign in, and nothing else."""
     st.header(t("Sign in"))
     if not is_local_name(st.context.headers.get("Host", "localhost")) and not oidc_is_set_up():
         st.caption(t("without users the page is shown at its own machine only, as 127.0.0.1 or localhost"))

@@ -1,4 +1,4 @@
-"""Tables: numbers right-aligned with the separators of the language, a row that can be chosen."""
+"""Tables: numbers are right-aligned with the separators of the language; a row can be selected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROW_PX = 35
 MOST_PX = 760
 NAME_PX = 190
 SHORT_TEXT = 32
-"""Letters of a text that is never shortened: it may end in a number, such as an offset."""
+"""Texts up to so many letters are never cut off: they may end in a number, such as an offset."""
 LETTER_PX = 7.5
 DIGIT_PX = 7
 """Separators are narrower."""
@@ -21,13 +21,13 @@ PADDING_PX = 18
 
 
 def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
-    """Draws rows; cells are shown as they are, whatever they hold.
+    """Draws rows. Cells are shown as plain text.
 
     Args:
         rows: Column → value; the first columns are those that a phone shows.
-        key: Of the session.
-        most_px: How high it may be.
-        names: Columns whose values may be long: not wider than leaves room for the next one on a phone.
+        key: Session key of the table.
+        most_px: Maximal height in pixels.
+        names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
     """
     st.dataframe(rows, hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px))
 
@@ -35,7 +35,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
 def choose(
     rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()
 ) -> int | None:
-    """Draws rows of which one can be chosen; its index. See `table`."""
+    """Draws rows of which one can be selected. Returns its index; None: none is. Arguments as of `table`."""
     event = st.dataframe(
         rows,
         hide_index=True,
@@ -50,7 +50,7 @@ def choose(
 
 
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Each column's width: the browser measures the first rows only, and a later, longer number would lose its beginning."""
+    """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows if row.get(name) is not None]
@@ -67,7 +67,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _written(value: float) -> str:
-    """A number as long as the browser writes it: with separators, and with three decimals where it has any."""
+    """A number as the browser writes it: with separators, and with three decimals where it has any."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 

@@ -1,4 +1,4 @@
-"""Data inside Markdown: whatever it holds, it is shown as it is."""
+"""Escapes data for Markdown."""
 
 from __future__ import annotations
 

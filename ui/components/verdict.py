@@ -1,4 +1,4 @@
-"""Runs in words and signs: never by colour alone."""
+"""The verdict of a run in words and signs, never by colour alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS: dict[Colour, str] = {"green": "green", "amber": "orange", "red": "red",
 
 
 def verdict_word(name: Named) -> str:
-    """`✔ complete`, `? missing`: the sign and the word in the reader's language."""
+    """`✔ complete`, `? missing`: the sign and the word in the language of the session."""
     words: dict[Named, str] = {
         "complete": t("complete"),
         "complete_with_rejects": t("complete with rejects"),
@@ -39,7 +39,7 @@ def coloured_word(name: Named) -> str:
 
 
 def equation(run: Run) -> str:
-    """`18,545 read = 18,543 acknowledged + 2 rejected`; where it does not hold, what is missing of it."""
+    """`18,545 read = 18,543 acknowledged + 2 rejected`; where it does not balance, how many did not arrive."""
     if run.state in ("running", "planned"):
         return t("it runs: the counts come with its verdict")
     if run.state == "succeeded" and run.sent == 0 and run.acknowledged:

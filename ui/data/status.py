@@ -109,6 +109,6 @@ def _clusters(app: App) -> Iterator[ClusterStatus]:
 def _open_alerts(app: App) -> tuple[str, ...]:
     try:
         with Outbox(app.workspace.ledger_file) as outbox:
-            return tuple(incident.text for incident in outbox.open_episodes() if incident.state == "open")
+            return tuple(incident.text for incident in outbox.open_incidents() if incident.state == "open")
     except PsttError:
         return ()

@@ -1,6 +1,6 @@
-"""Every text of the page in the reader's language: English is the key, `it.json` holds the Italian.
+"""Translates the texts of the page: English is the key, `it.json` has the Italian.
 
-The browser's language decides until the switch of the frame is used. A text without a translation is shown in English.
+The browser's language applies until the user chooses one in the header. A text without a translation is shown in English.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ def current() -> Language:
 
 
 def choose(language: Language) -> None:
-    """From now on this session speaks that language, whatever the browser says."""
+    """Sets the language of this session, whatever the browser's is."""
     st.session_state[_CHOSEN] = language
 
 
 def t(text: str, /, **values: Any) -> str:
-    """The text in the session's language, with its values put in.
+    """The text in the session's language, with its values inserted.
 
     Args:
         text: English, with `{name}` for each value; a literal, so that the tests find it.
-        values: What stands in the braces. Data has to be escaped by the caller where the text becomes Markdown.
+        values: The values of the names in braces. Data has to be escaped by the caller where the text becomes Markdown.
     """
     translated = _italian().get(text, text) if current() == "it" else text
     return translated.format(**values) if values else translated
 
 
 def tn(count: int, one: str, many: str, /, **values: Any) -> str:
-    """One text or the other.
+    """Returns the singular or the plural text.
 
     Args:
-        count: How many there are.
+        count: The number that decides.
         one: English for exactly one.
-        many: English for any other number; `{count}` stands where it is given among the values.
+        many: English for any other number; `{count}` is inserted where it is given among the values.
         values: As in `t`.
     """
     return t(one if count == 1 else many, **values)

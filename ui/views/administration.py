@@ -17,7 +17,7 @@ from core.records.accounts import AccessToken, Accounts
 from core.records.audit import AuditEntry
 from core.records.rights import Role, TokenScope
 from ui import changes, data
-from ui.access import may, role_word, visitor
+from ui.access import current_user, may, role_word
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
@@ -30,7 +30,7 @@ __all__ = ["show"]
 AUDIT_ROWS = 500
 LOG_LINES = 300
 LIBRARIES = ("confluent-kafka", "kafka-python-ng", "oracledb", "psycopg", "pyodbc", "duckdb", "pydantic", "streamlit")
-_NEW_TOKEN = "new_token"  # noqa: S105 - where the session keeps it, until it is looked away from
+_NEW_TOKEN = "new_token"  # noqa: S105 - a session key, not a secret
 
 
 def show() -> None:
@@ -85,9 +85,6 @@ NONE = "–"
 
 def _origin(origin: str) -> str:
     return {"default": t("default"), "environment": t("environment")}.get(origin, origin)
-
-
-# ── users and tokens ──────────────────────────────────────────────────────────────────────────
 
 
 def _accounts() -> Accounts:
@@ -238,9 +235,6 @@ def _add_token(name: str, scope: TokenScope, days: int) -> None:
     st.rerun()
 
 
-# ── audit and log ─────────────────────────────────────────────────────────────────────────────
-
-
 def _audit() -> None:
     zone = workspace_status().timezone
     with data.opened() as app:
@@ -310,9 +304,6 @@ def _log_lines(level: str, run: str, job: str) -> None:
     st.code(text, language=None, wrap_lines=True, height=480)
 
 
-# ── metrics and versions ──────────────────────────────────────────────────────────────────────
-
-
 def _metrics() -> None:
     workspace, zone = data.workspace(), workspace_status().timezone
     file = workspace.metrics_file
@@ -352,7 +343,7 @@ def _versions() -> None:
     rows.append({t("Part"): "Python", t("Version"): ".".join(map(str, sys.version_info[:3]))})
     rows += [{t("Part"): name, t("Version"): _version(name)} for name in LIBRARIES]
     table(rows, "versions")
-    st.caption(t("Signed in as {name}.", name=plain(visitor().name)))
+    st.caption(t("Signed in as {name}.", name=plain(current_user().name)))
 
 
 def _version(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Alerts: what is wrong now, who was told, and when somebody is told."""
+"""Alerts: what is wrong now, who was notified, and the rules."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import streamlit as st
 
 from core.errors import ConfigError
-from core.notify.outbox import Incident, OutboxMessage
-from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document
+from core.notify.delivery import OutboxMessage
+from core.notify.incidents import Incident
+from core.notify.rules import ACTIONS, OF_JOBS, OPTIONAL_CHANNEL, default_document, read_alerts
 from core.notify.wiring import mail_server_of
 from core.workspace.json_file import parse_json_file
 from core.workspace.secrets import is_reference
-from core.workspace.settings import addresses
+from core.workspace.settings import email_addresses
 from core.workspace.stored_file import read_stored
 from ui import changes, data
 from ui.access import may
@@ -37,11 +38,11 @@ def show() -> None:
     st.title(t("Alerts"), anchor=False)
     zone = workspace_status().timezone
     with data.opened() as app:
-        open_ones, ended = app.outbox.open_episodes(), [e for e in app.outbox.episodes() if e.state == "ended"]
+        open_ones, ended = app.outbox.open_incidents(), [e for e in app.outbox.incidents() if e.state == "ended"]
         waiting, done = app.outbox.waiting(), app.outbox.newest()
     now_tab, rules_tab, mail_tab = st.tabs([t("Now and before"), t("Rules"), t("Messages")])
     with now_tab:
-        guarded(_episodes)(open_ones, ended, zone)
+        guarded(_incidents)(open_ones, ended, zone)
     with rules_tab:
         guarded(_rules)()
     with mail_tab:
@@ -49,17 +50,14 @@ def show() -> None:
         guarded(_test_mail)()
 
 
-# ── episodes ──────────────────────────────────────────────────────────────────────────────────
-
-
-def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: str) -> None:
+def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: str) -> None:
     at = data.now()
     if not open_ones:
         st.success(t("No alert is open."), icon=":material/check:")
-    for episode in open_ones:
-        since = ago(episode.first_true_at, at)
-        text = f"**{plain(episode_title(episode.rule))}** · {plain(episode.subject)}  \n{plain(episode.text)}"
-        if episode.state == "pending":
+    for incident in open_ones:
+        since = ago(incident.first_true_at, at)
+        text = f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}  \n{plain(incident.text)}"
+        if incident.state == "pending":
             st.info(
                 f"{text}  \n{t('true since {time}; told once it has lasted', time=since)}",
                 icon=":material/hourglass_empty:",
@@ -72,7 +70,7 @@ def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: st
         table(
             [
                 {
-                    t("Rule"): episode_title(e.rule),
+                    t("Rule"): rule_title(e.rule),
                     t("Subject"): e.subject,
                     t("Began"): moment(e.first_true_at, zone),
                     t("Ended"): moment(e.ended_at, zone),
@@ -85,8 +83,8 @@ def _episodes(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: st
         )
 
 
-def episode_title(rule: str) -> str:
-    """The rule in the reader's language."""
+def rule_title(rule: str) -> str:
+    """The name of a rule in the language of the session."""
     return {
         "success_rate": t("Success rate too low"),
         "latency_p99": t("Latency p99 too high"),
@@ -96,9 +94,6 @@ def episode_title(rule: str) -> str:
         "job_late": t("No success in time"),
         "spool_damaged": t("Damaged segment of the spool"),
     }.get(rule, rule)
-
-
-# ── rules ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _rules() -> None:
@@ -137,9 +132,7 @@ def _read_again() -> None:
 
 
 def _merge(document: dict[str, Any], given: Mapping[str, Any]) -> bool:
-    """Puts what the file says over the defaults; whether it has the shape of one."""
-    from core.notify.rules import read_alerts
-
+    """Applies the file to the defaults. Returns whether the file is valid; shows its problems."""
     alerts, problems = read_alerts(data.workspace().alerts_file)
     for error in problems:
         problem(error)
@@ -158,7 +151,7 @@ def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> di
         head, number_, lasts = st.columns([3, 2, 2], vertical_alignment="bottom")
         with head:
             made["enabled"] = st.toggle(
-                f"**{episode_title(name)}**", value=rule["enabled"], key=f"rule:{name}:enabled", disabled=not allowed
+                f"**{rule_title(name)}**", value=rule["enabled"], key=f"rule:{name}:enabled", disabled=not allowed
             )
         for threshold in THRESHOLDS:
             if threshold in rule:
@@ -200,7 +193,7 @@ def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> di
                 key=f"rule:{name}:recipients",
                 disabled=not allowed,
             )
-            made["recipients"] = list(addresses(text))
+            made["recipients"] = list(email_addresses(text))
     return made
 
 
@@ -216,7 +209,7 @@ def _action(action: str) -> str:
 
 
 def _channels(channels: dict[str, str]) -> dict[str, str]:
-    """Other ways to tell: name → where its address is. An address often holds a token, so it is shown as a reference only."""
+    """The other alert channels: name → reference of its address, which often contains a token and is never shown."""
     st.markdown(f"**{t('Channels')}**")
     kept = {}
     for name, reference in channels.items():
@@ -236,9 +229,6 @@ def _channels(channels: dict[str, str]) -> dict[str, str]:
         else:
             kept[new] = where
     return kept
-
-
-# ── messages ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _outbox(waiting: Sequence[OutboxMessage], done: Sequence[OutboxMessage], zone: str) -> None:
@@ -276,7 +266,7 @@ def _test_mail() -> None:
         return
     to = st.text_input(t("Recipients"), value=usual, key="test_mail_to")
     if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("operator")):
-        fate = changes.test_mail(addresses(to))
+        fate = changes.test_mail(email_addresses(to))
         for address in fate.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
         for address, why in {**fate.refused, **fate.later}.items():

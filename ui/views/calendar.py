@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from core.errors import PsttError
-from core.records.outcomes import DayState, Slot, day_state
+from core.records.outcomes import DayState, ScheduledOutcome, day_state
 from ui import changes
 from ui.access import may
 from ui.components import charts
@@ -62,9 +62,6 @@ def _names() -> dict[str, str]:
     return {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
 
 
-# ── the grid ──────────────────────────────────────────────────────────────────────────────────
-
-
 @fragment(run_every=15)
 def _grid() -> None:
     names, stranded = _names(), stranded_jobs()
@@ -91,7 +88,7 @@ def _grid() -> None:
 
 
 def _take(points: Iterable[dict[str, Any]], slugs: list[str]) -> None:
-    """What was clicked or marked goes into the fields below, once."""
+    """Puts what was clicked or marked into the fields below, once."""
     found = [(slugs[int(point["customdata"][0])], date.fromisoformat(str(point["x"])[:10])) for point in points]
     if not found or st.session_state.get(_CHOSEN) == found:
         return
@@ -106,14 +103,14 @@ def _take(points: Iterable[dict[str, Any]], slugs: list[str]) -> None:
     st.rerun()
 
 
-def _by_day(slots: Iterable[Slot]) -> dict[date, list[Slot]]:
-    days: dict[date, list[Slot]] = {}
+def _by_day(slots: Iterable[ScheduledOutcome]) -> dict[date, list[ScheduledOutcome]]:
+    days: dict[date, list[ScheduledOutcome]] = {}
     for slot in slots:
         days.setdefault(slot.day, []).append(slot)
     return days
 
 
-def _counts(slots: list[Slot]) -> str:
+def _counts(slots: list[ScheduledOutcome]) -> str:
     if not slots:
         return ""
     states = Counter(slot.state for slot in slots)
@@ -123,12 +120,9 @@ def _counts(slots: list[Slot]) -> str:
 
 
 def _label(slug: str, names: dict[str, str]) -> str:
-    """Two jobs may have one name."""
+    """The name of a job; with its slug where two jobs have the same name."""
     name = names[slug]
     return name if list(names.values()).count(name) == 1 else f"{name} ({slug})"
-
-
-# ── a day ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _day(names: dict[str, str]) -> None:
@@ -163,13 +157,10 @@ def _day(names: dict[str, str]) -> None:
         go("runs", run=run.run_id)
 
 
-def _why(slot: Slot) -> str:
+def _why(slot: ScheduledOutcome) -> str:
     if slot.run:
         return slot.run.error_text or ""
     return slot.reason or (t("it was never started: no runner worked") if slot.state == "missing" else "")
-
-
-# ── a range ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _range(names: dict[str, str]) -> None:
@@ -219,9 +210,9 @@ def _what_it_makes(count: RangeCount) -> str:
         left_out.append(t("{count} left out that succeeded before", count=number(count.succeeded_before)))
     if count.planned_before:
         left_out.append(t("{count} left out that wait or run already", count=number(count.planned_before)))
-    return plain_join(text, left_out)
+    return _join(text, left_out)
 
 
-def plain_join(text: str, more: list[str]) -> str:
-    """A sentence and what is added to it."""
+def _join(text: str, more: list[str]) -> str:
+    """Adds remarks to a sentence."""
     return f"{text} {plain('; '.join(more))}." if more else text

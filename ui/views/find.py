@@ -105,9 +105,6 @@ def _place(send: dict[str, Any]) -> str:
     return f"{send['topic']}-{send['partition']} @ {number(send['offset'])}"
 
 
-# ── one message ───────────────────────────────────────────────────────────────────────────────
-
-
 def _message(send: dict[str, Any], zone: str) -> None:
     with st.container(border=True):
         st.subheader(plain(_place(send)), anchor=False)
@@ -130,16 +127,16 @@ def _message(send: dict[str, Any], zone: str) -> None:
 
 def _read(send: dict[str, Any], zone: str, verdict: DeltaGenerator) -> None:
     with st.spinner(t("reading the topic …")):
-        there = compare_with_topic(send)
+        comparison = compare_with_topic(send)
     with verdict:
-        _verdict(there)
-    _on_topic(there, zone)
+        _verdict(comparison)
+    _on_topic(comparison, zone)
 
 
-def _verdict(there: MessageComparison) -> None:
-    if not there.is_equal:
+def _verdict(comparison: MessageComparison) -> None:
+    if not comparison.is_equal:
         st.error(t("The message on the topic is **not** what was sent."), icon=":material/error:")
-    elif there.data_proven:
+    elif comparison.data_proven:
         st.success(
             t(
                 "Equal: key, message_id and size are the same, and the data has the hash that its message_id is made of."
@@ -153,17 +150,17 @@ def _verdict(there: MessageComparison) -> None:
             ),
             icon=":material/check_circle:",
         )
-    if there.data_proven:
+    if comparison.data_proven:
         st.caption(
             t(
                 "Compared are key, message_id, size and data; the metadata around it holds times and is compared by its size only."
             )
         )
     checks = (
-        (t("key"), there.same_key),
-        ("message_id", there.same_id),
-        (t("size"), there.same_size),
-        (t("hash of the data"), there.data_proven),
+        (t("key"), comparison.same_key),
+        ("message_id", comparison.same_id),
+        (t("size"), comparison.same_size),
+        (t("hash of the data"), comparison.data_proven),
     )
     words = {True: f":green[✔ {t('same')}]", False: f":red[✘ {t('differs')}]", None: f"– {t('not there')}"}
     st.markdown(" · ".join(f"{name} {words[same]}" for name, same in checks))
@@ -174,7 +171,7 @@ def _sent(send: dict[str, Any], zone: str) -> None:
         t("key"): send["key"] if send["key"] is not None else "–",
         "message_id": send["message_id"],
         t("size"): size(send["size_bytes"]),
-        t("handed over"): moment(send["sent_at"], zone, seconds=True),
+        t("sent at"): moment(send["sent_at"], zone, seconds=True),
         t("acknowledged in"): milliseconds(send["latency_ms"]),
         t("cluster"): send["cluster"] or "–",
         t("run"): send["run_id"],
@@ -183,8 +180,8 @@ def _sent(send: dict[str, Any], zone: str) -> None:
     st.caption(t("The value itself is not kept: its hash is in the message_id."))
 
 
-def _on_topic(there: MessageComparison, zone: str) -> None:
-    message = there.message
+def _on_topic(comparison: MessageComparison, zone: str) -> None:
+    message = comparison.message
     facts = {
         t("key"): "–" if message.key is None else message.key.decode("utf-8", "replace"),
         **message.headers,

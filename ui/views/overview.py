@@ -1,4 +1,4 @@
-"""Overview: did all arrive that was due today and yesterday, and is all well now?"""
+"""Overview: did everything arrive that was due today and yesterday, and what is the state now?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from core.records.metrics_queries import SendFilter
-from core.records.outcomes import DayAnswer, Slot
+from core.records.outcomes import DayTotals, ScheduledOutcome
 from ui.components import charts, first_steps
 from ui.components.links import go, link
 from ui.components.problem import fragment
@@ -30,11 +30,12 @@ from ui.language import t, tn
 __all__ = ["show", "warm_up"]
 
 EVERY_S = 10
-"""How often the figures are drawn again."""
+"""Seconds between two drawings of the figures."""
 PERIODS = (7, 30, 90)
 _SEEN = "overview_seen"
 FIGURES_FIRST_S = 0.3
-"""A browser that has figures and charts at once shows neither until its slow part, the charts, is done."""
+"""Seconds by which the charts are sent later at the first visit: a browser that gets them together shows the figures only
+when the slow charts are drawn."""
 
 
 def show() -> None:
@@ -60,7 +61,7 @@ def show() -> None:
 
 
 def warm_up() -> None:
-    """Reads the figures once, for nobody: libraries and files are then in memory.
+    """Reads the figures once, so that libraries and files are in memory for the first user.
 
     Raises:
         PsttError: The figures cannot be read.
@@ -68,9 +69,6 @@ def warm_up() -> None:
     charts.warm_up()
     overview_figures(SendFilter(), PERIODS[1])
     frequent_errors(SendFilter(), PERIODS[1])
-
-
-# ── the question of the morning ───────────────────────────────────────────────────────────────
 
 
 @fragment(run_every=EVERY_S)
@@ -91,7 +89,7 @@ def _answer() -> None:
     _ways_on(answers, [slot for _, slots in days for slot in slots])
 
 
-def _sentence(answer: DayAnswer, *, is_today: bool) -> str:
+def _sentence(answer: DayTotals, *, is_today: bool) -> str:
     of_day = day(answer.day)
     name = t("Today, {day}, so far", day=of_day) if is_today else t("Yesterday, {day}", day=of_day)
     if not answer.due:
@@ -121,8 +119,8 @@ def _sentence(answer: DayAnswer, *, is_today: bool) -> str:
     return " ".join(parts)
 
 
-def _ways_on(answers: list[DayAnswer], slots: list[Slot]) -> None:
-    """Straight to what is not as it should be."""
+def _ways_on(answers: list[DayTotals], slots: list[ScheduledOutcome]) -> None:
+    """Draws links to the runs that are not complete."""
     bad = [slot.run for slot in slots if slot.run and slot.state != "complete"]
     with st.container(horizontal=True, gap="medium"):
         for run in bad[:3]:
@@ -140,18 +138,15 @@ def _where_is() -> None:
         go("find", key=key.strip())
 
 
-# ── figures ───────────────────────────────────────────────────────────────────────────────────
-
-
 def _filters(choices: FilterChoices) -> tuple[SendFilter, int]:
     def name(slug: str | None) -> str:
         return t("all") if slug is None else choices.jobs.get(slug, slug)
 
     keys = ("overview_job", "overview_topic", "overview_cluster")
-    # At the first visit what an address names has not reached the fields yet.
+    # At the first drawing the values of the address are not in the fields yet.
     words = [st.session_state[key] if key in st.session_state else st.query_params.get(key) for key in keys]
     words[0] = words[0] and name(words[0])
-    offered = {*choices.jobs.values(), *choices.topics, *choices.clusters}  # the fields take nothing else either
+    offered = {*choices.jobs.values(), *choices.topics, *choices.clusters}  # the fields ignore any other value
     label = " · ".join(plain(word) for word in words if word in offered) or t("all jobs, topics and environments")
     with st.container(horizontal=True, vertical_alignment="center"):
         with st.popover(f"{t('Filter')}: {label}", icon=":material/filter_list:"):
@@ -276,7 +271,7 @@ def _tables(scope: SendFilter, days: int) -> None:
         rows = [
             {
                 t("Job"): job.name,
-                t("Next fire"): _next(job, seen),
+                t("Next run"): _next(job, seen),
                 t("Topic"): job.topic,
                 t("Last verdict"): verdict_word(job.last_run.verdict) if job.last_run else t("has not run"),
                 t("Last scheduled time"): moment(job.last_run.scheduled_at, job.timezone) if job.last_run else "",

@@ -1,4 +1,4 @@
-"""Runs: what happened, and all about one run."""
+"""Runs: what happened. The list, and everything about one run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["show"]
 PER_PAGE = 50
 Days = tuple[date, date] | None
 _REPLAYING = "replaying"
-"""Which run the open dialog is about, and whether only its rejects."""
+"""Session key: the run of the open dialog, and whether only its rejects are sent again."""
 STATES: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -46,9 +46,6 @@ def show() -> None:
         _one(run_id)
     else:
         _list()
-
-
-# ── the list ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _list() -> None:
@@ -82,7 +79,7 @@ def _filters() -> tuple[SendFilter, list[str], Days, Days]:
 
 
 def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[str | None], str]) -> str | None:
-    """A filter that the address may name, as a link does (`asked`) or as it was chosen."""
+    """Draws a filter. Its first value comes from the address: from a link (`asked`), or as it was chosen."""
     wanted = st.query_params.get(asked)
     return st.selectbox(
         label,
@@ -96,7 +93,7 @@ def _choose(asked: str, label: str, offered: list[str | None], name: Callable[[s
 
 
 def _days(asked: str, key: str, label: str, explained: str) -> Days:
-    """As `_choose`, for a span of days; None: whenever."""
+    """As `_choose`, for a range of days; None: any."""
     wanted = _day(st.query_params.get(asked))
     days = st.date_input(
         label,
@@ -172,9 +169,6 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         )
 
 
-# ── one run ───────────────────────────────────────────────────────────────────────────────────
-
-
 def _one(run_id: str) -> None:
     link("runs", t("all runs"), icon=":material/arrow_back:")
     progress()
@@ -240,9 +234,6 @@ def _parameters(run: Run) -> None:
         st.markdown(
             " · ".join(f"**{plain(name)}** = {plain(short_value(value))}" for name, value in run.parameters.items())
         )
-
-
-# ── what can be done with it ──────────────────────────────────────────────────────────────────
 
 
 def _cancel(run: Run) -> None:
@@ -322,7 +313,7 @@ def _where_to(choice: ReplayOptions) -> ReplayDestination:
 
 
 def _named(topic: str, cluster: str) -> str:
-    """Both, escaped for Markdown."""
+    """Topic and cluster, escaped for Markdown."""
     return t("{topic} on {cluster}", topic=plain(topic), cluster=plain(cluster))
 
 
@@ -340,9 +331,6 @@ def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
         count=number(run.acknowledged),
         place=place,
     )
-
-
-# ── its parts ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _timeline(detail: RunDetail) -> None:

@@ -1,4 +1,4 @@
-"""What became of each scheduled time and day, over a real ledger."""
+"""What became of each scheduled time and day, over a real ledger and ledger."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +11,7 @@ from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
-from core.records.outcomes import answer_for, day_state, slots_of, slots_of_days
+from core.records.outcomes import day_state, day_totals, outcomes_of_days, scheduled_outcomes
 from core.records.scheduled_runs import NewScheduledRuns
 from core.workspace.jobs import job_text
 
@@ -53,17 +53,17 @@ def place(tmp_path):
                 new = NewScheduledRuns("daily", "queue", list(on_time), [], list(skipped), until, "0 2 * * *")
                 ledger.scheduled_runs.plan([new], until)
 
-            def slots(self, job=DAILY, now=NOW):
-                return slots_of(job, ledger, SINCE, now + timedelta(days=1), now)
+            def outcomes(self, job=DAILY, now=NOW):
+                return scheduled_outcomes(job, ledger, SINCE, now + timedelta(days=1), now)
 
-            def slots_of_days(self, day, job):
-                return slots_of_days(job, ledger, day, day, NOW)
+            def outcomes_of_days(self, day, job):
+                return outcomes_of_days(job, ledger, day, day, NOW)
 
             def noticed(self, moment, job=DAILY):
                 ledger.job_versions.add("daily", f"{job.enabled}{job.cron}", job_text(job), moment)
 
             def states(self, **kwargs):
-                return {slot.scheduled_at.day: slot.state for slot in self.slots(**kwargs)}
+                return {outcome.scheduled_at.day: outcome.state for outcome in self.outcomes(**kwargs)}
 
         yield Place()
 
@@ -75,7 +75,7 @@ def test_a_day_without_a_run_is_missing_from_the_first_scheduled_time_on(place):
 
 
 def test_a_job_that_never_ran_misses_nothing(place):
-    assert place.slots() == []
+    assert place.outcomes() == []
 
 
 def test_a_job_that_runs_for_an_old_day_misses_nothing_before_it_was_made(place):
@@ -94,8 +94,8 @@ def test_in_an_older_workspace_nothing_was_due_for_which_a_runner_planned_nothin
 def test_a_skipped_fire_is_missing_and_says_why(place):
     place.run(at(16))
     place.follow(at(17, 5), on_time=[at(16)], skipped=[SkippedTimes(at(17), at(17), 1, "the machine was off")])
-    slot = next(slot for slot in place.slots() if slot.scheduled_at == at(17))
-    assert (slot.state, slot.reason, slot.run) == ("missing", "the machine was off", None)
+    outcome = next(outcome for outcome in place.outcomes() if outcome.scheduled_at == at(17))
+    assert (outcome.state, outcome.reason, outcome.run) == ("missing", "the machine was off", None)
 
 
 def test_every_time_of_a_skipped_span_is_missing(place):
@@ -127,7 +127,7 @@ def test_one_good_run_of_a_scheduled_time_is_enough(place):
 def test_the_first_whole_run_counts_before_a_replay_of_rejects(place):
     whole = place.run(at(16), read=10, acknowledged=8, rejected=2)
     place.run(at(16), read=10, acknowledged=2, rejected=0, kind="replay")
-    assert place.slots()[0].run.run_id == whole.run_id
+    assert place.outcomes()[0].run.run_id == whole.run_id
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_the_first_whole_run_counts_before_a_replay_of_rejects(place):
 )
 def test_a_day_has_one_state(place, states, of_day):
     place.run(at(16))
-    slot = place.slots()[0]
-    assert day_state([replace(slot, state=state) for state in states]) == of_day
+    outcome = place.outcomes()[0]
+    assert day_state([replace(outcome, state=state) for state in states]) == of_day
 
 
 @pytest.mark.parametrize(
@@ -161,15 +161,15 @@ def test_a_day_has_one_state(place, states, of_day):
 def test_a_scheduled_time_belongs_to_its_day_in_the_time_zone_of_its_job(place, scheduled, timezone, day):
     job = replace(DAILY, timezone=timezone, scheduling_mode="manual", cron=None)
     place.run(scheduled, job=job)
-    slots = [slot for d in (15, 16, 17, 18) for slot in place.slots_of_days(date(2026, 1, d), job)]
-    assert [slot.day for slot in slots] == [date(2026, 1, day)]
+    outcomes = [outcome for d in (15, 16, 17, 18) for outcome in place.outcomes_of_days(date(2026, 1, d), job)]
+    assert [outcome.day for outcome in outcomes] == [date(2026, 1, day)]
 
 
 def test_the_answer_counts_rows_and_runs(place):
     place.run(at(16), read=10, acknowledged=8, rejected=2)
     place.run(at(17), "failed", read=4, acknowledged=0)
-    slots = [slot for slot in place.slots() if slot.scheduled_at <= at(18)]
-    answer = answer_for(date(2026, 1, 16), slots)
+    outcomes = [outcome for outcome in place.outcomes() if outcome.scheduled_at <= at(18)]
+    answer = day_totals(date(2026, 1, 16), outcomes)
     assert (answer.due, answer.complete, answer.failed, answer.missing) == (3, 1, 1, 1)
     assert (answer.rows_read, answer.acknowledged, answer.rejected) == (14, 8, 2)
     assert not answer.is_complete

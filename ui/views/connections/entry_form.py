@@ -1,0 +1,200 @@
+"""The forms that add or change a database or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from core.errors import ConfigError
+from core.model.dialect import ConnectionRules
+from core.sources import database_types, find_dialect
+from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS
+from ui import changes
+from ui.components.problem import guarded
+from ui.language import t
+from ui.views.connections.cards import EDITED_ENTRY
+from ui.views.connections.entry_saving import close_form, save_or_delete
+from ui.views.connections.fields import more_keys, put, secret_field, secret_file_name, text_fields
+
+DB_TYPES = database_types()
+"""In the order of the forms."""
+SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
+PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+CLUSTER_FIELDS = frozenset(
+    "name bootstrap_servers default_topic security_protocol sasl_mechanism sasl_username ssl_cafile sasl_password".split()
+)
+"""The keys of a cluster that have a field of their own in the form."""
+
+
+def show_entry_form(document: Mapping[str, Any]) -> None:
+    """Draws the form that a button of a card opened, as a dialog."""
+    editing = st.session_state.get(EDITED_ENTRY)
+    if not editing:
+        return
+    kind, place = editing
+    title = {"database": t("Database connection"), "cluster": t("Kafka cluster")}[kind]
+
+    @st.dialog(title, width="large", on_dismiss=close_form)
+    @guarded
+    def edit() -> None:
+        if kind == "database":
+            _edit_database(document, place)
+        else:
+            _edit_cluster(document, place)
+
+    edit()
+
+
+def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
+    """Draws the form of a database.
+
+    Args:
+        document: connections.json.
+        index: Of the entry in the file's list; None: a new one.
+    """
+    entries = document.get("connections", [])
+    old = entries[index] if index is not None and index < len(entries) else {}
+    name = str(old.get("name", ""))
+    entry = dict(old)
+    known = old.get("db_type", DB_TYPES[0])
+    left, right = st.columns(2)
+    with left:
+        entry["name"] = st.text_input(t("Name"), value=str(old.get("name", "")), key="c_name").strip()
+        entry["db_type"] = st.selectbox(
+            t("Type"), DB_TYPES, index=DB_TYPES.index(known) if known in DB_TYPES else 0, key="c_type"
+        )
+        text_fields(entry, [("environment", t("Environment"))])
+    with right:
+        rules = find_dialect(entry["db_type"]).connection
+        text_fields(entry, _database_fields(rules))
+        if not rules.is_file:
+            port = st.number_input(
+                t("Port"),
+                min_value=1,
+                max_value=65_535,
+                value=old.get("port"),
+                step=1,
+                placeholder=t("usual"),
+                key="c_port",
+            )
+            put(entry, "port", port)
+    if rules.has_tls_modes:
+        mode = str(old.get("sslmode", ""))
+        put(
+            entry,
+            "sslmode",
+            st.selectbox(
+                "TLS",
+                SSL_MODES,
+                index=SSL_MODES.index(mode) if mode in SSL_MODES else 0,
+                format_func=lambda option: option or t("as the driver likes"),
+                key="c_sslmode",
+            ),
+        )
+    secret = (
+        secret_field(str(old.get("password") or ""), f"secrets/{secret_file_name(entry['name'])}")
+        if not rules.is_file
+        else None
+    )
+    writes = st.checkbox(
+        t("It may write: opens the read-only gate"), value=bool(old.get("allow_writes")), key="c_writes"
+    )
+    put(entry, "allow_writes", writes)
+    more_keys(
+        entry,
+        DATABASE_KEYS,
+        frozenset(rules.form) | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"},
+    )
+    others = [e for place, e in enumerate(entries) if place != index]
+    save_or_delete(
+        {**document, "connections": [*others, entry]},
+        {**document, "connections": others},
+        (entry, "password", secret),
+        f"connection {entry['name'] or name}",
+        is_new=index is None,
+        users=changes.users_of_connection(name) if index is not None else [],
+        is_renamed=index is not None and entry["name"] != name,
+    )
+
+
+def _database_fields(rules: ConnectionRules) -> list[tuple[str, str]]:
+    """Returns the key of the entry and its label, for each text that the form asks for."""
+    labels = {
+        "host": t("Host"),
+        "username": t("User"),
+        "service_name": t("Service name"),
+        "sid": "SID",
+        "database": t("File below the workspace") if rules.is_file else t("Database"),
+        "driver": t("ODBC driver"),
+    }
+    return [(key, labels.get(key, key)) for key in rules.form]
+
+
+def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
+    """Draws the form of a cluster.
+
+    Args:
+        document: connections.json.
+        name: The entry's key in the file, which can be changed only while it is empty; None: a new one.
+    """
+    clusters = dict(document.get("kafka_connections", {}))
+    known = clusters.get(name, {}) if name is not None else {}
+    old = known if isinstance(known, dict) else {}
+    entry = dict(old)
+    left, right = st.columns(2)
+    with left:
+        key = st.text_input(
+            t("Environment"), value=name or "", key="c_key", disabled=bool((name or "").strip())
+        ).strip()
+        text_fields(entry, [("name", t("Name")), ("bootstrap_servers", t("Bootstrap servers, host:port"))])
+        text_fields(entry, [("default_topic", t("Default topic"))])
+    with right:
+        for place, words, options in (
+            ("security_protocol", t("Protocol"), PROTOCOLS),
+            ("sasl_mechanism", t("Sign-in by"), MECHANISMS),
+        ):
+            now = str(old.get(place) or "")
+            chosen = st.selectbox(
+                words,
+                options,
+                index=options.index(now) if now in options else 0,
+                format_func=lambda option: option or t("as the settings say"),
+                key=f"c_{place}",
+            )
+            put(entry, place, chosen)
+        text_fields(entry, [("sasl_username", t("User")), ("ssl_cafile", t("File of the authority (CA)"))])
+    secret = secret_field(str(old.get("sasl_password") or ""), f"secrets/kafka-{secret_file_name(key)}")
+    more_keys(entry, CLUSTER_KEYS, CLUSTER_FIELDS)
+    without = {other: value for other, value in clusters.items() if other != name}
+    usual = {} if clusters or document.get("default_environment") else {"default_environment": key}
+    save_or_delete(
+        {**document, **usual, "kafka_connections": {**without, key: entry}},
+        {**document, "kafka_connections": without},
+        (entry, "sasl_password", secret),
+        f"cluster {key}",
+        is_new=name is None,
+        users=changes.users_of_cluster(name) if name else [],
+        taken=_taken(without, key, entry),
+    )
+
+
+def _taken(others: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> ConfigError | None:
+    """The problem if another cluster has that environment or name: runs and messages are assigned to clusters by name."""
+    if not key:
+        return ConfigError(t("a cluster needs an environment"), remedy=t("write its name, such as Collaudo"))
+    if key.lower() in (other.strip().lower() for other in others):
+        return ConfigError(
+            t("there is a cluster of the environment {name} already", name=key),
+            remedy=t("choose another name, or change that cluster"),
+        )
+    label = str(entry.get("name") or key)
+    for other, value in others.items():
+        if isinstance(value, dict) and label.lower() == str(value.get("name") or other).lower():
+            return ConfigError(
+                t("another cluster, {other}, is called {name} too", other=other, name=label),
+                remedy=t("give it another name"),
+            )
+    return None

@@ -1,0 +1,105 @@
+"""Saves or deletes the entry of an open form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from core.errors import ConfigError
+from core.workspace.secrets import is_reference
+from core.workspace.stored_file import read_stored
+from ui import changes, data
+from ui.access import may
+from ui.components.text import plain
+from ui.language import t
+from ui.views.connections.cards import EDITED_ENTRY, TEST_RESULTS
+from ui.views.connections.fields import put
+
+SEEN_VERSION, DELETING = "connection_seen", "connection_deleting"
+
+
+def close_form() -> None:
+    """Closes the form."""
+    for name in (EDITED_ENTRY, SEEN_VERSION, DELETING):
+        st.session_state.pop(name, None)
+
+
+def save_or_delete(
+    with_it: dict[str, Any],
+    without_it: dict[str, Any],
+    place: tuple[dict[str, Any], str, tuple[str, str] | None],
+    about: str,
+    *,
+    is_new: bool,
+    users: Sequence[str] = (),
+    is_renamed: bool = False,
+    taken: ConfigError | None = None,
+) -> None:
+    """Draws the buttons below a form, and does what they say.
+
+    Args:
+        with_it: The file with the entry.
+        without_it: The file without it.
+        place: The entry, the key of its secret, and the secret's reference and value; None: as it is.
+        about: What is changed, for the audit trail.
+        is_new: The entry is not in the file yet.
+        users: The jobs that use the entry.
+        is_renamed: These jobs would not find the entry any more.
+        taken: Why it is not saved: another entry has its name.
+    """
+    entry, key, secret = place
+    seen = _seen_sha256()
+    sure = True
+    if is_renamed and users:
+        st.warning(_used_by(users), icon=":material/warning:")
+        sure = st.checkbox(t("Rename it all the same: these jobs fail until they name it"), key="c_rename_sure")
+    with st.container(horizontal=True):
+        save = st.button(t("Save"), key="c_save", icon=":material/save:", disabled=not may("admin") or not sure)
+        if not is_new and st.button(t("Delete"), key="c_delete", icon=":material/delete:", disabled=not may("admin")):
+            st.session_state[DELETING] = True
+    if save and taken is not None:
+        raise taken
+    if save:
+        if secret is not None:
+            reference, value = secret
+            if reference and not reference.startswith("env:"):
+                if not is_reference(reference):
+                    raise ConfigError(t("write file:… or keyring:SERVICE/USER"))
+                changes.store_secret(reference, value)
+            put(entry, key, reference)
+        changes.save_connections(with_it, about, seen)
+    elif not is_new and st.session_state.get(DELETING) and _confirm_delete(users):
+        changes.save_connections(without_it, about, seen)
+    else:
+        return
+    for name in [name for name in st.session_state if str(name).startswith("c_")]:
+        del st.session_state[name]
+    close_form()
+    st.session_state.pop(TEST_RESULTS, None)
+    st.toast(t("Saved"), icon=":material/check:")
+    st.rerun()
+
+
+def _confirm_delete(users: Sequence[str]) -> bool:
+    """Asks for confirmation and shows the jobs that use the entry. Returns whether the user confirmed."""
+    if users:
+        st.warning(_used_by(users), icon=":material/warning:")
+    else:
+        st.markdown(t("No job uses it."))
+    return st.button(t("Yes, delete"), key="c_confirm_delete", icon=":material/delete:", disabled=not may("admin"))
+
+
+def _used_by(users: Sequence[str]) -> str:
+    return "  \n".join([t("Used by:"), *(f"- {plain(user)}" for user in users)])
+
+
+def _seen_sha256() -> str:
+    """The SHA-256 of the file as it was when the form was opened."""
+    opened: tuple[Any, str] | None = st.session_state.get(SEEN_VERSION)
+    editing = st.session_state[EDITED_ENTRY]
+    if opened is None or opened[0] != editing:
+        opened = (editing, read_stored(data.workspace().connections_file).sha256)
+        st.session_state[SEEN_VERSION] = opened
+    return opened[1]

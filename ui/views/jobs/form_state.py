@@ -1,0 +1,153 @@
+"""The state of the form: a job's file is loaded into its fields, and the fields become a file again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import streamlit as st
+
+from core.model.job import Job
+from core.sql.values import as_text
+from core.workspace.job_schema import JobShape
+from core.workspace.jobs import job_text
+from ui import changes
+
+TAB = "\\t"
+"""A tab, as the user types it into a field."""
+Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs"]
+"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value."""
+FIELDS: Mapping[str, Kind] = {
+    "name": "kept",
+    "query": "choice",
+    "connection": "choice",
+    "export_format": "choice",
+    "types": "pairs",
+    "decimals": "choice",
+    "on_bad_row": "choice",
+    "max_rejects": "number",
+    "verify_count": "flag",
+    "on_drift": "choice",
+    "expect.rows.min": "number",
+    "expect.rows.max": "number",
+    "expect.learn": "flag",
+    "expect.by": "text",
+    "kafka_config.enabled": "flag",
+    "kafka_config.topic": "text",
+    "kafka_config.cluster": "text",
+    "kafka_config.message_key_field": "list",
+    "key_separator": "kept",
+    "on_null_key": "choice",
+    "kafka_config.batch_size": "number",
+    "kafka_config.include_metadata": "flag",
+    "delivery": "choice",
+    "verify": "choice",
+    "headers": "pairs",
+    "output": "text",
+    "csv.separator": "kept",
+    "csv.decimal": "choice",
+    "csv.encoding": "kept",
+    "csv.bom": "flag",
+    "csv.quote_all": "flag",
+    "csv.line_end": "choice",
+    "csv.date_format": "kept",
+    "csv.datetime_format": "kept",
+    "email_notification.on_success": "flag",
+    "email_notification.on_failure": "flag",
+    "email_notification.recipients": "list",
+    "enabled": "flag",
+    "scheduling_mode": "choice",
+    "cron": "text",
+    "interval_s": "number",
+    "timezone": "choice",
+    "catch_up": "choice",
+    "max_catch_up": "number",
+    "overlap": "choice",
+    "timeout_s": "number",
+}
+"""Key of the job's file, dotted → how its field is stored."""
+FILE, PARAMETERS, JSON_TEXT, SAVING, THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
+
+
+def field_key(place: str) -> str:
+    """The session key of the field for a key of the job's file."""
+    return f"job:{place}"
+
+
+def load_form(slug: str) -> None:
+    """Loads the stored file into the form."""
+    file = changes.job_file(slug)
+    st.session_state[FILE] = file
+    st.session_state[JSON_TEXT] = file.text
+    found = changes.draft(slug, file.text)
+    if found.job is not None and not found.problems:
+        fill_form(found.job)
+
+
+def fill_form(job: Job) -> None:
+    """Sets every field to the values of a job."""
+    document = JobShape.model_validate(json.loads(job_text(job))).model_dump()
+    for place, kind in FIELDS.items():
+        value: Any = document
+        for step in place.split("."):
+            value = value[step]
+        st.session_state[field_key(place)] = _to_field(place, kind, value)
+    st.session_state[PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
+    for name in [name for name in st.session_state if str(name).startswith(field_key("parameter:"))]:
+        del st.session_state[name]
+
+
+def _to_field(place: str, kind: Kind, value: Any) -> Any:
+    if place == "csv.separator":
+        return value.replace("\t", TAB)
+    if kind == "list":
+        return ", ".join([value] if isinstance(value, str) else value or [])
+    if kind == "pairs":
+        return "\n".join(f"{name} = {text}" for name, text in value.items())
+    return "" if value is None and kind in ("text", "kept") else value
+
+
+def form_document() -> dict[str, Any]:
+    """The form as the document of a job's file."""
+    document: dict[str, Any] = {"parameters": dict(st.session_state.get(PARAMETERS, {}))}
+    for place, kind in FIELDS.items():
+        value = _from_field(place, kind, st.session_state.get(field_key(place)))
+        if value is None:
+            continue
+        *above, last = place.split(".")
+        into = document
+        for step in above:
+            into = into.setdefault(step, {})
+        into[last] = value
+    return document
+
+
+def _from_field(place: str, kind: Kind, value: Any) -> Any:
+    if place == "csv.separator":
+        return (value or "").replace(TAB, "\t")
+    if kind == "text":
+        return value.strip() or None if value else None
+    if kind == "list":
+        parts = [part.strip() for part in (value or "").split(",") if part.strip()]
+        if place == "kafka_config.message_key_field":
+            return parts[0] if len(parts) == 1 else parts or None
+        return parts
+    if kind == "pairs":
+        lines = [line.partition("=") for line in (value or "").splitlines() if line.strip()]
+        return {name.strip(): text.strip() for name, _, text in lines}
+    if kind == "number" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def is_changed(job: Job) -> bool:
+    """Whether the job in the form differs from the stored one."""
+    file = st.session_state[FILE]
+    return bool(changes.draft(file.slug, file.text).job != job)
+
+
+def discard_changes() -> None:
+    """Makes the next drawing load the stored file."""
+    for name in (FILE, SAVING, THEIRS):
+        st.session_state.pop(name, None)

@@ -1,0 +1,78 @@
+"""The job's file as JSON, and its earlier versions."""
+
+from __future__ import annotations
+
+import json
+
+import streamlit as st
+
+from ui import changes, data
+from ui.access import may
+from ui.components.difference import show_difference
+from ui.components.problem import problem
+from ui.components.tables import choose
+from ui.data.status import workspace_status
+from ui.formats import moment
+from ui.language import t
+from ui.views.jobs.form_state import JSON_TEXT, fill_form, form_document
+
+
+def show_json(slug: str) -> None:
+    """Shows the JSON of the file, which may be edited instead of the form."""
+    st.text_area(t("The file"), key=JSON_TEXT, height=420, disabled=not may("operator"))
+    drafted = changes.draft(slug, st.session_state[JSON_TEXT])
+    for error in drafted.problems:
+        problem(error)
+    with st.container(horizontal=True):
+        st.button(
+            t("Put it into the form"),
+            key="raw_to_form",
+            on_click=lambda: fill_form(drafted.job) if drafted.job is not None else None,
+            disabled=bool(drafted.problems) or not may("operator"),
+        )
+        st.button(t("Take it from the form"), key="form_to_raw", on_click=_form_to_raw, args=(slug,))
+
+
+def _form_to_raw(slug: str) -> None:
+    st.session_state[JSON_TEXT] = changes.job_text_of(slug, json.dumps(form_document(), ensure_ascii=False, indent=2))
+
+
+def show_versions(slug: str) -> None:
+    """Lists the earlier versions of the job; one can be compared with the form and brought back into it."""
+    with data.opened() as app:
+        versions = app.ledger.job_versions.of_job(slug)
+    if not versions:
+        st.markdown(t("No earlier version is known yet; each one that is saved, or that a runner finds, is kept."))
+        return
+    zone = workspace_status().timezone
+    rows = [
+        {
+            t("Seen"): moment(version.seen_at, zone, seconds=True),
+            t("Saved by"): version.saved_by or t("found on disk"),
+            t("Version"): version.sha256[:12],
+        }
+        for version in versions
+    ]
+    chosen = choose(rows, "job_versions", most_px=300)
+    names = {version.sha256: row for version, row in zip(versions, rows, strict=True)}
+    picked = st.selectbox(
+        t("Compare with the form"),
+        [version.sha256 for version in versions],
+        index=chosen or 0,
+        format_func=lambda sha256: " · ".join(names[sha256].values()),
+        key="job_version",
+    )
+    version = next(version for version in versions if version.sha256 == picked)
+    mine = changes.job_text_of(slug, json.dumps(form_document(), ensure_ascii=False))
+    show_difference(mine, changes.job_text_of(slug, version.document), t("in the form"), t("that version"))
+    drafted = changes.draft(slug, version.document)
+    for error in drafted.problems:
+        problem(error)
+    st.button(
+        t("Bring it back into the form"),
+        key="bring_back",
+        icon=":material/history:",
+        on_click=lambda: fill_form(drafted.job) if drafted.job is not None else None,
+        disabled=bool(drafted.problems) or not may("operator"),
+        help=t("It is stored once you save it."),
+    )
