@@ -17,4 +17,4 @@ class CheckResult:
     text: str
     remedy: str = ""
     unreachable: bool = False
-    """The server did not answer, so that its files and rights could not even be looked at."""
+    """The server did not answer, so that its files and rights could not be checked."""

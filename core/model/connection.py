@@ -49,7 +49,7 @@ class DatabaseConnection:
     host: str = ""
     port: int | None = None
     database: str = ""
-    """Database name; for sqlite the path of the file, absolute or below the workspace (already resolved)."""
+    """Database name; for a database in a file its path, absolute or below the workspace (already resolved)."""
     service_name: str = ""
     sid: str = ""
     username: str = ""
@@ -104,7 +104,7 @@ class Cluster:
     """First wait between the client's own tries; it doubles up to four times this."""
     max_in_flight_requests: int = 5
     max_retries: int = 3
-    """How often a batch is handed over again once the client gave up (KAFKA_MAX_RETRIES)."""
+    """How often a batch is published again after the client gave up (KAFKA_MAX_RETRIES)."""
     message_batch_size: int = 100
     log_level: LogLevel = "INFO"
     mock_brokers: int = 0

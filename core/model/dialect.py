@@ -140,9 +140,9 @@ class LiteralRules:
     is_joined_before: bool = False
     """`'&A-&B'` becomes one bind with the joined text; False: binds and texts are concatenated by the server."""
     wrappers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Prefix of a literal in capitals → what stands around its bind."""
+    """Prefix of a literal in capitals → what surrounds its bind."""
     text_cast: tuple[str, str] | None = None
-    """What stands around a bind whose place gives it no type."""
+    """What surrounds a bind whose place gives it no type."""
     untyped_functions: frozenset[str] = frozenset()
     """Functions whose arguments may have any type, in capitals; used with `text_cast`."""
     conversions: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -32,7 +32,7 @@ class KafkaConfig:
     message_key_field: str | tuple[str, ...] | None = None
     """Column(s) that make the key; several are joined with the job's `key_separator`."""
     batch_size: int | None = None
-    """Messages handed over, tracked and tried again together; None: `KAFKA_MESSAGE_BATCH_SIZE`."""
+    """Messages published, tracked and retried together; None: `KAFKA_MESSAGE_BATCH_SIZE`."""
     include_metadata: bool = True
     cluster: str | None = None
     """A name of `kafka_connections`; None: the connection's environment decides."""
@@ -56,7 +56,7 @@ class CsvDialect:
 
 @dataclass(frozen=True, slots=True)
 class EmailNotification:
-    """Who is told about a finished run."""
+    """Who is notified of a finished run."""
 
     on_success: bool = False
     on_failure: bool = True

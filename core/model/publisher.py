@@ -17,7 +17,7 @@ __all__ = ["Batch", "Delivery", "LogSpan", "Publisher", "TopicInfo", "TopicState
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages that are handed over, tracked and tried again together. All lists have the same length."""
+    """Messages that are published, tracked and retried together. All lists have the same length."""
 
     number: int
     """From 1, in the run."""
@@ -39,27 +39,27 @@ class Delivery:
     """What became of one batch; filled by the publisher while reports arrive.
 
     `partitions[i]` is -1 until message i is acknowledged. A message is in exactly one of three
-    states: acknowledged (partition ≥ 0), failed (`i in errors`), or still under way.
+    states: acknowledged (partition ≥ 0), failed (`i in errors`), or still in flight.
     """
 
     batch: Batch
     partitions: array[int]
     offsets: array[int]
     latencies_ms: array[float]
-    """Handing over to acknowledgement, in ms."""
+    """From publishing to acknowledgement, in ms."""
     attempts: array[int]
-    """1 for the first time a message is handed over."""
+    """1 for the first time a message is published."""
     sent_at_us: array[int]
-    """Unix time of the last handing over, in µs."""
+    """Unix time of the last publishing, in µs."""
     errors: dict[int, PsttError] = field(default_factory=dict)
     went_back: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Partition → (offset acknowledged before, lower offset acknowledged then): its log was cut or made again."""
     pending: int = 0
-    """Messages under way; 0 means the delivery is complete."""
+    """Messages in flight; 0 means the delivery is complete."""
 
     @classmethod
     def of(cls, batch: Batch) -> Delivery:
-        """A delivery in which nothing has been handed over yet."""
+        """A delivery in which nothing has been published yet."""
         n = len(batch)
         return cls(
             batch,
@@ -118,7 +118,7 @@ class Publisher(Protocol):
     """
 
     max_in_flight: int
-    """Messages handed over and not yet reported, at most."""
+    """The most messages in flight: published and not yet reported."""
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
         """Hands messages of `delivery.batch` to the client; waits while the client's queue or `max_in_flight` is full.
@@ -129,7 +129,7 @@ class Publisher(Protocol):
 
         Args:
             delivery: The batch and its state.
-            indexes: The messages to hand over, from 0; None: all.
+            indexes: The messages to publish, from 0; None: all.
 
         Raises:
             BrokerUnavailable, NotAuthorised, TopicMissing: The client can do nothing more at all
@@ -158,7 +158,7 @@ class Publisher(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Messages handed over and not yet reported."""
+        """Messages that are published and not yet reported."""
         ...
 
     def give_up(self, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""A SQL file as the program understands it: parameters, steps, and the values that are bound."""
+"""A parsed SQL file: parameters, steps, and the values that are bound."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Parameter:
     allowed: tuple[str, ...] = ()
     """The only values that may stand in an identifier position; empty: none may."""
     type: Literal["string", "integer", "decimal", "date", "datetime"] | None = None
-    """Declared type; None: text inside quotes, else told from the value."""
+    """Declared type; None: text inside quotes, else decided by the value."""
     line: int = 1
     is_list: bool = False
     """`[list]`: several values, each bound for itself in `IN (&NAME)`."""
@@ -50,7 +50,7 @@ class Step:
 
     sql: str
     binds: Mapping[str, Value] | tuple[Value, ...] = ()
-    """A mapping for oracle (`:P1`) and sqlite (`:P1`) and postgresql (`%(P1)s`), a tuple for sqlserver (`?`)."""
+    """A mapping of names, or a tuple if the database's binds are positional (`BindRules.is_positional`)."""
     returns_rows: bool = True
     """False for a session setting (ALTER SESSION, SET …)."""
     line: int = 1

@@ -24,7 +24,7 @@ class Reject:
     reason: str
     key: str | None = None
     row: Mapping[str, str | None] | None = None
-    """The row as text, for the person who has to mend it."""
+    """The row as text, for the person who has to fix it."""
 
 
 VerifyAnswer = Literal["complete", "missing", "other_content", "duplicates", "not_verifiable"]
@@ -62,14 +62,14 @@ class Plan:
     of_run: str | None = None
     """The run that a replay repeats."""
     repeat: str = ""
-    """exactly_once: tells apart what is meant to be sent again; attempts of one such wish have the same. Empty: the first time."""
+    """exactly_once: distinguishes what is sent again on purpose; attempts of one such request have the same. Empty: the first time."""
     skip_ids: frozenset[bytes] | None = None
     """Message ids that are acknowledged already and are not sent again; None: all are sent."""
     window_start: datetime | None = None
-    """The fire before `scheduled_at`; None where the job has no calendar."""
+    """The scheduled time before `scheduled_at`; None if the job has no calendar."""
     asked_by: str = ""
     scheduled_run_id: int | None = None
-    """The planned fire that this run is for; None: it was started by hand."""
+    """The scheduled run that this run is for; None: it was started by hand."""
     job_sha256: str = ""
     """Hash of the job file as it was read; empty where it is not known."""
     expected: RowRange | None = None
@@ -177,7 +177,7 @@ class Run:
     rejected: int
     failed: int
     retried: int
-    """Messages handed over more than once."""
+    """Messages published more than once."""
     bytes: int
     """Key and value bytes of the acknowledged messages."""
     duration_s: float

@@ -1,6 +1,6 @@
 """How a run, a scheduled time and a day are called: one word, sign and colour for each, on every front.
 
-Green is what needs nobody, amber what somebody should see, red what has not arrived. Page, command line, REST, mail,
+Green needs no action, amber should be seen, red has not arrived. Page, command line, REST, mail,
 calendar and exit codes all read this table, so that they cannot disagree.
 """
 

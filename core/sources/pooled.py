@@ -1,4 +1,4 @@
-"""What the four databases have in common: a pool, one connection a run, a result read block by block."""
+"""What databases with a Python DBAPI driver share: a pool, one connection a run, a result read block by block."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shor
 T = TypeVar("T")
 
 SLACK_S = 2.0
-"""What driver and server get to end a wait by themselves: they know better why."""
+"""Extra time in which driver and server may end a wait by themselves: their error has the reason."""
 LOGIN_SLACK_S = 1.0
 FIRST_ROWS = 16
-"""Of the first piece, while nobody knows how slowly they come."""
+"""Rows of the first piece, while it is not known how slowly they come."""
 
 
 class PooledSource(ABC):
@@ -52,7 +52,7 @@ class PooledSource(ABC):
         self.name = connection.name
         self._active: _Connected | None = None
         self._stop_by: float | None = None
-        """Until when (monotonic) a cancelled read may take; None: nobody has cancelled it."""
+        """Until when (monotonic) a cancelled read may take; None: it is not cancelled."""
         from sqlalchemy.pool import QueuePool  # 0.2 s; reading connections.json needs the dialects, not the pool
 
         self._pool = QueuePool(self.connect, pool_size=1, max_overflow=1, reset_on_return="rollback")
@@ -76,11 +76,11 @@ class PooledSource(ABC):
 
     @abstractmethod
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """The error in our words; `reading` says that rows have been handed over already."""
+        """Translates an error of the driver; `reading` says that rows have been returned already."""
 
     @abstractmethod
     def facts(self, raw: Any) -> Iterator[CheckResult]:
-        """What `check` says beyond having connected."""
+        """Yields what `check` reports beyond having connected."""
 
     def stop(self, raw: Any) -> None:
         """Stops what runs on the connection, in the server too; called from another thread."""
@@ -90,7 +90,7 @@ class PooledSource(ABC):
         """Breaks the connection off, so that a call that waits on it comes back; called from another thread."""
 
     def run(self, raw: Any, step: Step) -> None:
-        """Runs a statement whose rows nobody wants."""
+        """Runs a statement and discards its rows."""
         cursor = raw.cursor()
         try:
             cursor.execute(step.sql, step.binds) if step.binds else cursor.execute(step.sql)
@@ -213,13 +213,13 @@ class PooledSource(ABC):
         raise self._cancellation() if self._is_cancelled else silent()
 
     def translated(self, action: Callable[[], T], *, reading: bool = False) -> T:
-        """The seam: no exception of a driver passes it."""
+        """Translates the exceptions of the driver: none leaves the source."""
         try:
             return action()
         except self.driver_errors as error:
-            told = self._cancellation() if self._is_cancelled else self.error(error, reading=reading)
+            translated = self._cancellation() if self._is_cancelled else self.error(error, reading=reading)
         # Raised out here, it does not carry the driver's exception along: some hold the connection string, password and all.
-        raise told
+        raise translated
 
     def readable(
         self,
@@ -230,7 +230,7 @@ class PooledSource(ABC):
         """The same blocks; from a value on that the driver cannot read, those of `again`, in which it is one that can be.
 
         The driver loses the whole block of such a value. So the statement is run once more, in the same transaction,
-        and the rows that have been handed over are passed over, once it is sure that they are the same.
+        and the rows that were returned already are skipped, once it is certain that they are the same.
 
         Args:
             blocks: What is read.
@@ -279,7 +279,7 @@ class PooledSource(ABC):
 
     @property
     def silence_s(self) -> float:
-        """How long the server may say nothing, in seconds."""
+        """How long the server may be silent, in seconds."""
         return self.connection.statement_timeout_s or self.connection.read_timeout_s
 
     @property
@@ -293,7 +293,7 @@ class PooledSource(ABC):
         return self.connection.connect_timeout_s * self.logins + LOGIN_SLACK_S
 
     def heard(self) -> None:
-        """The server has said something."""
+        """Notes that the server has answered something."""
         active = self._active
         if active is not None:
             active.session.heard()
@@ -445,20 +445,20 @@ class BlockReading:
         self._source = source
         self._connected = connected
         self._first_row = 1
-        self._is_handing_over = False
+        self._is_returning_rows = False
         self.is_complete = False
-        """Whether the last row has been handed over."""
+        """Whether the last row was returned."""
 
     def __iter__(self) -> Iterator[Rows]:
         """See `core.model.source.Reading`."""
         session = self._connected.session
         pending = session.begin(self._fetch)
         while True:
-            rows, extracted_at = self._source.answered(session, pending, reading=self._is_handing_over)
+            rows, extracted_at = self._source.answered(session, pending, reading=self._is_returning_rows)
             if not rows:
                 self.is_complete = True
                 return
-            self._is_handing_over = True
+            self._is_returning_rows = True
             if self._source.reads_ahead:
                 pending = session.begin(self._fetch)
             yield Rows(self._first_row, rows, extracted_at)
@@ -467,7 +467,7 @@ class BlockReading:
                 pending = session.begin(self._fetch)
 
     def _fetch(self) -> tuple[Sequence[Any], datetime]:
-        rows = self._source.translated(lambda: next(self._connected.blocks, ()), reading=self._is_handing_over)
+        rows = self._source.translated(lambda: next(self._connected.blocks, ()), reading=self._is_returning_rows)
         self._source._refuse_cancelled()
         return rows, datetime.now(UTC)
 

@@ -76,7 +76,7 @@ _SESSION = {
 }
 
 DEAD_AFTER_S = 60.0
-"""As long as the keepalives take: after this the system gives up a connection whose packets nobody acknowledges."""
+"""As long as the keepalives take: after this the system gives up a connection whose packets are not acknowledged."""
 _LOOK_FOR_US_EVERY_MS = 5000
 """How often a server at work looks whether we are still there; by itself it notices only when it has rows to send."""
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -134,7 +134,7 @@ class _StoredText(Loader):
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Tells when the server says something, and comes back from any wait once it is cut."""
+    """Reports when the server answers something, and returns from any wait once it is cut."""
 
     heard: Callable[[], None] | None = None
     is_cut = False
@@ -229,7 +229,7 @@ class PostgresSource(PooledSource):
         size = fetch_rows if pq.version() >= 170000 else 1
         rows = raw.cursor().stream(step.sql.encode(codec), step.binds or None, size=size)
         bits = [i for i, column in enumerate(columns) if column.database_type.startswith("bit(1)")]
-        first = next(rows, None)  # the statement has begun: what is wrong with it is told here
+        first = next(rows, None)  # the statement has begun: its errors are raised here
         if first is None:
             return columns, iter(())
         blocks = _blocks(chain([first], rows), rows, fetch_rows)

@@ -1,8 +1,8 @@
 """One connection to a database and the thread in which its driver's calls happen.
 
 A driver waits for its server in C, where neither a signal nor a flag of ours reaches it, and a server that has fallen
-silent (packets swallowed on the way) never answers. So whoever wants an answer does not make the call: it waits for the
-thread that does, for as long as it likes, and leaves that thread behind where the driver does not come back.
+silent (lost packets) never answers. So the caller does not make the call itself: it waits for the thread that does, as
+long as it likes, and abandons that thread if the driver does not return.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Session:
         Args:
             pending: The call.
             silence_s: How long the server may say nothing; None: for ever.
-            stop_by: Until when (monotonic) it may take from now on, asked again and again; None: nobody wants it to end.
+            stop_by: Until when (monotonic) it may take from now on, asked again and again; None: it is not to end.
 
         Raises:
             NoAnswer: It was given up.
@@ -144,7 +144,7 @@ class Session:
             self._heard_at = monotonic()
             try:
                 pending.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller
                 pending.set_exception(error)
             del call, pending, begun
 

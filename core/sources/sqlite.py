@@ -130,7 +130,7 @@ class SqliteSource(PooledSource):
     """One database file, opened read-only."""
 
     dialect: ClassVar[Dialect] = DIALECT
-    driver_errors = (sqlite3.Error, sqlite3.Warning)  # 3.11 tells of a second statement in the text by a Warning
+    driver_errors = (sqlite3.Error, sqlite3.Warning)  # 3.11 reports a second statement in the text by a Warning
 
     def connect(self) -> sqlite3.Connection:
         """Opens the file; it is never made here."""
@@ -158,7 +158,7 @@ class SqliteSource(PooledSource):
         """One read transaction: SQLite shows it one state of the file."""
         raw.execute("BEGIN")
         deadline = time.monotonic() + (self.connection.statement_timeout_s or math.inf)
-        # The flag is looked at here too: an interrupt between two statements would be forgotten.
+        # The flag is checked here too: an interrupt between two statements would be forgotten.
         raw.set_progress_handler(lambda: self._is_cancelled or time.monotonic() > deadline, 10_000)
 
     def stream(
@@ -224,7 +224,7 @@ class SqliteSource(PooledSource):
 
     @property
     def place(self) -> str:
-        """The file stands for host and port."""
+        """Returns the name of the file instead of host and port."""
         return f'"{self.name}" ({Path(self.connection.database).name})'
 
 

@@ -50,7 +50,7 @@ _LABELS: dict[type, str] = {
     bool: "bit",
     datetime: "datetime2",
 }
-"""The driver tells families of types apart, not their members."""
+"""The driver distinguishes families of types, not their members."""
 
 REFUSED = {18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
 """Login failed, disabled, locked, expired."""
@@ -224,7 +224,7 @@ class SqlServerSource(PooledSource):
         return "".join(f"{name}={quoted(value)};" for name, value in self._attributes(driver).items() if value)
 
     def _for_freetds(self, value: str) -> str:
-        """FreeTDS knows no doubled brace: a value ends at `};`, wherever that stands."""
+        """FreeTDS knows no doubled brace: a value ends at the first `};`."""
         if "};" in value:
             raise ConfigError(
                 f'connection "{self.name}": FreeTDS takes no value with }}; in it',
