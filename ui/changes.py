@@ -20,15 +20,19 @@ from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
+from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
+from core.kafka import open_publisher
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.notify.wiring import send_test_mail
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import commands
 from core.sources import find_dialect
+from core.sql.parser import load
 from core.sql.values import split
-from core.workspace.jobs import SUFFIX, JobFile, checked_job
+from core.workspace.connections import read_connections
+from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
 from ui.data.jobs import all_jobs
@@ -94,8 +98,6 @@ def job_file(slug: str) -> JobFile:
     Raises:
         NoSuchJob: There is none.
     """
-    from core.workspace.jobs import read_job_file
-
     return read_job_file(data.workspace(), slug)
 
 
@@ -165,8 +167,6 @@ def cancel(run_id: str) -> str:
 
 def job_text_of(slug: str, text: str) -> str:
     """The text as it would be saved; as it is where it is not a job."""
-    from core.workspace.jobs import job_text
-
     found = draft(slug, text)
     return job_text(found.job) if found.job is not None and not found.problems else text
 
@@ -206,8 +206,6 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
     """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
-    from core.sql.parser import load
-
     return load(path, find_dialect(db_type))
 
 
@@ -224,8 +222,6 @@ def resolved_parameters(
     query: ParsedQuery, given: Mapping[str, ParameterValue], at: datetime, timezone: str
 ) -> list[Resolved]:
     """Each parameter with its value for that scheduled time."""
-    from core.calendar.templates import resolve
-
     by_name = {name.upper(): value for name, value in given.items()}
     found = []
     for p in query.parameters:
@@ -246,8 +242,6 @@ def resolved_parameters(
 
 def binding_problem(job: Job, at: datetime) -> None:
     """Raises what a run of this job would meet before it contacts anything."""
-    from core.workspace.jobs import job_text
-
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple(_stamp(path) for path in looked_at)
@@ -331,8 +325,6 @@ def users_of_connection(name: str) -> list[str]:
 
 def users_of_cluster(key: str) -> list[str]:
     """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
-    from core.workspace.connections import read_connections
-
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
     for job in all_jobs()[0]:
@@ -371,8 +363,6 @@ def test_cluster(name: str | None) -> list[CheckResult]:
 
 def topics(name: str | None) -> list[TopicInfo]:
     """The topics of a cluster."""
-    from core.kafka import open_publisher
-
     caller("test")
     with data.opened() as app:
         publisher = open_publisher(app.cluster(name))

@@ -16,9 +16,11 @@ from core.admin.edit_jobs import editing, require_seen
 from core.errors import ConfigError
 from core.model.dialect import Dialect
 from core.model.query import Parameter
+from core.notify.rules import parse_alerts
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
+from core.sql.parser import parse
 from core.workspace.atomic import write_atomically
 from core.workspace.connections import parse_connections
 from core.workspace.json_file import parse_json_file
@@ -51,8 +53,6 @@ def check_query(path: Path, content: bytes, dialect: Dialect, *, allow_writes: b
         ConfigError: It is too large.
         SqlError: As `python -m core check` says it, with line and column; also where it could change data.
     """
-    from core.sql.parser import parse
-
     if len(content) > LARGEST_QUERY_BYTES:
         raise ConfigError(
             f"{path.name} has {len(content) / 1e6:,.1f} MB, and a query may have {LARGEST_QUERY_BYTES / 1e6:,.0f} MB",
@@ -213,8 +213,6 @@ def save_alerts(
     now: datetime,
 ) -> None:
     """Writes alerts.json; the arguments and what it raises are those of `save_connections`."""
-    from core.notify.rules import parse_alerts
-
     require(caller, "alerts")
     path = workspace.alerts_file
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"

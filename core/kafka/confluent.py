@@ -44,6 +44,8 @@ TRANSACTION_STEP_S = 60.0
 class ConfluentPublisher:
     """Publishes through librdkafka and writes its delivery reports into the deliveries.
 
+    Larger than other classes: it implements the 16 methods of the protocol over state that all of them share.
+
     Args:
         cluster: Its addresses and settings.
         transactional_id: None: no transactions.

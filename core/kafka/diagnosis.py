@@ -173,6 +173,8 @@ def read_cause(words: str) -> Cause | None:
 class Diagnosis:
     """Creates the errors of one cluster and remembers what its client reported.
 
+    Larger than other classes: each method returns one error, and all name the same cluster.
+
     Args:
         cluster: Named in each text; its password never is.
         clock: Monotonic seconds.

@@ -155,6 +155,8 @@ class _SingleWakeupClient(KafkaClient):  # type: ignore[misc]
 class KafkaPythonPublisher:
     """Publishes through kafka-python-ng and reads one response for each record batch that the client made.
 
+    Larger than other classes: it implements the 16 methods of the protocol over state that all of them share.
+
     Args:
         cluster: Its addresses and settings.
         transactional_id: Must be None: this client has no transactions.

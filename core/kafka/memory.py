@@ -56,6 +56,8 @@ class _Sent:
 class MemoryPublisher:
     """Appends messages to lists.
 
+    Larger than other classes: it implements the 16 methods of the protocol over state that all of them share.
+
     Args:
         fail: Called for each published message; its result is the broker's response.
         fatal: While set, every call that needs the broker raises it, as after a fatal client error.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from core.errors import ConfigError
@@ -30,8 +31,6 @@ def topic_settings(cluster: Cluster, topic: str, *, timeout_s: float = 10.0) -> 
         ConfigError: The cluster is a demo's, which exists only in the process of its run.
         BrokerUnavailable, NotAuthorised, TopicMissing: The settings cannot be read.
     """
-    import time
-
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._config import ConfigResource, ConfigSource  # admin uses them, its __all__ lacks them

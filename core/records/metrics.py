@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import duckdb
+from loguru import logger
 
 from core.errors import LedgerBusy, PsttError, StorageFailed
 from core.records.damaged_segments import damage_of, quoted, set_aside
@@ -70,6 +71,8 @@ class SyncResult:
 
 class Metrics:
     """`metrics.duckdb` of one workspace and its segments. Keeps no file open between calls.
+
+    Larger than other classes: writing, reading and remaking the file share its lock and what is waiting in the spool.
 
     Args:
         workspace: The workspace.
@@ -210,8 +213,6 @@ class Metrics:
         return found
 
     def _set_aside(self, name: str, why: str) -> None:
-        from loguru import logger
-
         where = "set aside in damaged/" if set_aside(self.spool_dir / name) else "left out"
         self._listing = None
         if name in self._left_out:
@@ -369,7 +370,6 @@ class Metrics:
         """Renames metrics.duckdb if it is damaged, and rebuilds it. Returns whether it was; the query can then be repeated."""
         if not may_be_damage(error) or not self.file.exists() or not (why := self._damage()):
             return False
-        from loguru import logger
 
         try:
             kept = self._rename_damaged()

@@ -66,7 +66,7 @@ class UsualTraffic:
 class MetricsQueries:
     """The queries, over one opening of the metrics (`Metrics.figures`).
 
-    It has more methods than other classes, since each is one query of metrics.sql and all share its filter and period.
+    Larger than other classes: each method is one query of metrics.sql, and all share its filter and period.
 
     Args:
         db: Has the views of `Metrics.reading`.

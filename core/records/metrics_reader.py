@@ -18,6 +18,7 @@ from core.errors import ConfigError
 from core.records.metrics import Metrics, may_be_damage
 from core.records.metrics_queries import make_zone, metrics_sql
 from core.workspace.paths import Workspace
+from core.workspace.settings import load_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,8 +117,6 @@ def open_metrics(workspace: str | Path | None = None) -> MetricsReader:
     Raises:
         ConfigError: The folder does not exist, or a setting is wrong.
     """
-    from core.workspace.settings import load_settings
-
     found = Workspace.find(Path(workspace) if workspace is not None else None, os.environ)
     return MetricsReader(found, load_settings(found, os.environ).PSTT_TIMEZONE)
 

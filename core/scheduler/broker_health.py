@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError
+from core.kafka.probe import probe
 from core.records.runner_status import BrokerSample
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ __all__ = ["look", "used_clusters"]
 
 def look(cluster: Cluster, now: datetime) -> BrokerSample:
     """Whether the cluster answers, and how fast."""
-    from core.kafka.probe import probe
-
     started = perf_counter()
     cause = probe(cluster)
     latency_ms = round((perf_counter() - started) * 1000, 1)

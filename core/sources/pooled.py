@@ -35,7 +35,10 @@ FIRST_ROWS = 16
 
 
 class PooledSource(ABC):
-    """A `core.model.all.Source`; a database adds its connecting, its session, its stream, its types and its errors."""
+    """A `core.model.source.Source`; a database adds its connecting, its session, its stream, its types and its errors.
+
+    Larger than other classes: it is the frame that every database fills in, one method for each step.
+    """
 
     dialect: ClassVar[Dialect]
     driver_errors: ClassVar[tuple[type[BaseException], ...]]
@@ -110,7 +113,7 @@ class PooledSource(ABC):
 
     @contextmanager
     def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
-        """See `core.model.all.Source.read`."""
+        """See `core.model.source.Source.read`."""
         try:
             self._refuse_cancelled()
             with self._connected() as connected, self._reading(connected, steps, fetch_rows, count=count) as reading:
@@ -168,7 +171,7 @@ class PooledSource(ABC):
         return columns, counted
 
     def cancel(self, within_s: float = CANCEL_S) -> None:
-        """See `core.model.all.Source.cancel`."""
+        """See `core.model.source.Source.cancel`."""
         if self._stop_by is None:
             self._stop_by = monotonic() + within_s
         active = self._active
@@ -176,7 +179,7 @@ class PooledSource(ABC):
             active.session.stop()
 
     def check(self) -> list[CheckResult]:
-        """See `core.model.all.Source.check`."""
+        """See `core.model.source.Source.check`."""
         subject = f"database {self.name}"
         started = perf_counter()
         try:
@@ -190,7 +193,7 @@ class PooledSource(ABC):
             return [CheckResult("fail", subject, error.text, error.remedy, unreachable=away)]
 
     def close(self) -> None:
-        """See `core.model.all.Source.close`."""
+        """See `core.model.source.Source.close`."""
         self._pool.dispose()
 
     def answered(self, session: Session, pending: Future[T], *, reading: bool = False) -> T:
@@ -432,7 +435,7 @@ class _Connected:
 
 
 class BlockReading:
-    """A `core.model.all.Reading`: numbers the rows and, where the driver allows, fetches the next block meanwhile."""
+    """A `core.model.source.Reading`: numbers the rows and, where the driver allows, fetches the next block meanwhile."""
 
     def __init__(
         self, source: PooledSource, connected: _Connected, columns: tuple[Column, ...], counted: int | None
@@ -447,7 +450,7 @@ class BlockReading:
         """Whether the last row has been handed over."""
 
     def __iter__(self) -> Iterator[Rows]:
-        """See `core.model.all.Reading`."""
+        """See `core.model.source.Reading`."""
         session = self._connected.session
         pending = session.begin(self._fetch)
         while True:

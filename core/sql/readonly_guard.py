@@ -11,6 +11,7 @@ can report what is wrong, and where.
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -369,8 +370,6 @@ _SUSPECT_WORDS = _DML - {"REPLACE"} | frozenset(
 
 def parse_tree(sql: str, dialect: Dialect) -> exp.Expr | None:
     """Returns the syntax tree of one statement; None if sqlglot cannot parse it, or finds more than one."""
-    import logging
-
     import sqlglot
     from sqlglot.errors import SqlglotError
 

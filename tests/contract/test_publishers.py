@@ -1,4 +1,4 @@
-"""One contract, three publishers: what `core.model.all.Publisher` promises holds for each of them.
+"""One contract, three publishers: what `core.model.publisher.Publisher` promises holds for each of them.
 
 confluent-kafka and kafka-python-ng work against a real broker; memory keeps its own topics.
 """

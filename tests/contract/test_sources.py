@@ -1,4 +1,4 @@
-"""What every `core.model.all.Source` promises, asked of each database alike.
+"""What every `core.model.source.Source` promises, asked of each database alike.
 
 A database is one small class below: how it is reached, and the words of its dialect for what the suite needs.
 """

@@ -20,7 +20,8 @@ import sys
 from core.kafka.cluster_rights import cluster_rights
 from core.kafka.sender import Sender
 from core.errors import PsttError
-from core.model.all import Batch, Cluster
+from core.model.connection import Cluster
+from core.model.publisher import Batch
 from core.kafka import open_publisher
 from core.kafka.record_reader import read_message
 from core.kafka.topic_settings import topic_settings

@@ -430,7 +430,7 @@ def test_what_thin_mode_cannot_do_names_thick_mode(source: OracleSource, full: s
 THICK = """
 import oracledb
 from core.errors import PsttError
-from core.model.all import DatabaseConnection, Secret
+from core.model.connection import DatabaseConnection, Secret
 from core.sources.oracle import OracleSource
 
 called = []

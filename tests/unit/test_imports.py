@@ -22,11 +22,13 @@ ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("streamlit", "plotly", "pandas", "fastapi")
 LAZY = {
     "apprise",
+    "argon2",
     "confluent_kafka",
     "duckdb",
     "fastapi",
     "kafka",
     "keyring",
+    "numpy",
     "openpyxl",
     "oracledb",
     "pandas",
@@ -120,22 +122,6 @@ def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
     assert "kafka" not in imported(tmp_path, "core.kafka.service")["modules"]  # type: ignore[operator]
 
 
-NOT_YET = {
-    "core.admin",
-    "core.app",
-    "core.files",
-    "core.kafka",
-    "core.message",
-    "core.notify",
-    "core.records",
-    "core.scheduler",
-    "core.sql",
-    "ui.api",
-    "ui.changes",
-    "ui.views",
-}
-"""Packages that still have such imports without a reason."""
-
 Import = ast.Import | ast.ImportFrom
 
 
@@ -198,8 +184,6 @@ def test_an_import_inside_a_function_has_its_reason():
     """An import is at the top of its file, unless it loads a slow library."""
     wrong = []
     for module, file in modules_of_the_project().items():
-        if ".".join(module.split(".")[:2]) in NOT_YET:
-            continue
         for one in imports_of(module)[1]:
             if not any(map(reaches_lazy, names_of(one))):
                 wrong.append(f"{file.relative_to(ROOT).as_posix()}:{one.lineno}: {ast.unparse(one)}")

@@ -228,3 +228,37 @@ def test_the_files_that_readme_and_architecture_name_are_there(document: str):
 
 def test_architecture_stays_short():
     assert len((ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def over_the_usual_size(folder: Path) -> list[str]:
+    """Modules and classes above the limits whose docstring does not say why (`Larger than other classes: …`)."""
+    found = []
+    for name, file in modules(folder).items():
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        lines = text.count("\n")
+        if lines > MOST_LINES and "Larger than other modules: " not in (ast.get_docstring(tree) or ""):
+            found.append(f"{name}: {lines} lines")
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            methods = sum(isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) for member in node.body)
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            is_large = lines > MOST_CLASS_LINES or methods > MOST_METHODS
+            if is_large and "Larger than other classes: " not in (ast.get_docstring(node) or ""):
+                found.append(f"{name}.{node.name}: {lines} lines, {methods} methods")
+    return found
+
+
+@pytest.mark.parametrize("folder", [CORE, ROOT / "ui"], ids=["core", "ui"])
+def test_modules_and_classes_are_small_or_say_why_they_are_not(folder: Path):
+    assert over_the_usual_size(folder) == []
+
+
+def test_a_large_class_is_found(tmp_path: Path):
+    methods = "\n".join(f"    def m{n}(self): ..." for n in range(MOST_METHODS + 1))
+    write(tmp_path, {"records/a.py": f"class Wide:\n{methods}\n", "records/b.py": "x = 1\n" * (MOST_LINES + 1)})
+    assert over_the_usual_size(tmp_path / "core") == [
+        "core.records.a.Wide: 27 lines, 26 methods",
+        "core.records.b: 601 lines",
+    ]

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from core import sources
-from core.admin.check import Problem, check
+from core.admin.check import Finding, check
 from core.app import App
 from core.errors import SqlError
 from core.run.cancellation import Stop
@@ -76,5 +76,5 @@ def test_a_connection_to_it_says_which_keys_it_needs(workspace: Path) -> None:
     assert any('connection "DUCK" (duckdb) needs "database"' in problem.text for problem in check_files(workspace))
 
 
-def check_files(workspace: Path) -> list[Problem]:
+def check_files(workspace: Path) -> list[Finding]:
     return check(Workspace(workspace), {})

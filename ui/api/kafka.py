@@ -12,9 +12,12 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from core.admin.actions import allow_test
 from core.errors import BrokerUnavailable, ConfigError
+from core.kafka import open_publisher
+from core.kafka.service import KafkaService
 from core.model.connection import Cluster
 from core.records.metrics import Metrics as MetricsStore
 from core.records.metrics_queries import SendFilter
+from core.scheduler.broker_health import look
 from core.workspace.paths import Workspace
 from ui.api import shapes
 from ui.api.auth import Reader, Sender, Watcher
@@ -53,8 +56,6 @@ def health(caller: Reader) -> shapes.KafkaHealth:
 @router.get("/topics", responses=responses(404, 502))
 def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offset: Offset = 0) -> shapes.Topics:
     """The topics of a cluster that this account may see."""
-    from core.kafka import open_publisher
-
     with opened() as app:
         chosen = _cluster(app, cluster)
     publisher = open_publisher(chosen)
@@ -83,8 +84,6 @@ def test(
     caller: Sender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
 ) -> shapes.Tested:
     """Logs in to a cluster and asks who it is; that it does not answer is an answer too."""
-    from core.kafka.service import KafkaService
-
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
         allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
@@ -138,8 +137,6 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 def _require_brokers(cluster: Cluster) -> None:
     """Fails fast where no broker answers: a client retries for minutes, which is too long for a request."""
-    from core.scheduler.broker_health import look
-
     if cluster.mock_brokers:
         return
     sample = look(cluster, now())
@@ -181,8 +178,6 @@ def _of(folder: Path, scope: SendFilter) -> dict[str, Any]:
 
 
 def _find_health(folder: Path) -> shapes.KafkaHealth:
-    from core.scheduler.broker_health import look
-
     found = []
     with opened() as app:
         names: list[str | None] = list(app.connections.cluster_names) or [None]

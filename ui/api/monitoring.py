@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 
 from core import __version__
+from core.records.prometheus import CONTENT_TYPE, render
 from core.records.runner_status import RunnerStatus
 from ui.api import shapes
 from ui.api.auth import Reader
@@ -31,8 +32,6 @@ def health() -> shapes.Alive:
 )
 def metrics(caller: Reader) -> Response:
     """Everything that is measured, for Prometheus; a token of scope read is enough."""
-    from core.records.prometheus import CONTENT_TYPE, render
-
     with opened() as app:
         return Response(render(app.metrics, app.ledger, app.timezone, now()), media_type=CONTENT_TYPE)
 
