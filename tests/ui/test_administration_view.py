@@ -103,7 +103,7 @@ def test_the_audit_shows_who_did_what_and_is_searched(spoilt, see):
     spoilt.ledger(lambda ledger: ledger.audit.add("anna", "send", "topic t", now()))
     app = see("administration")
     frame = next(f.value for f in app.dataframe if "Did" in f.value.columns)
-    assert list(frame["Who"]) == ["anna", "vera"]
+    assert list(frame["Who"])[:2] == ["anna", "vera"]  # then those who made the runs of the fixture
     app.text_input(key="audit_search").input("vera").run()
     frame = next(f.value for f in app.dataframe if "Did" in f.value.columns)
     assert list(frame["On"]) == [f"job {SCRIPT}"]

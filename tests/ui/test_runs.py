@@ -262,8 +262,8 @@ def test_a_running_run_can_be_cancelled(spoilt, see):
     press(app, "cancel")
     with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
         assert ledger.run(run.run_id).cancel_asked_at is not None
-        (entry,) = ledger.audit.entries()
-    assert (entry.action, entry.object) == ("cancel", f"run {run.run_id}")
+        (entry,) = [one for one in ledger.audit.entries() if one.action == "cancel"]
+    assert entry.object == f"run {run.run_id}"
 
 
 def test_a_viewer_sees_reasons_but_no_row_and_may_ask_for_nothing(worked, see, as_viewer):

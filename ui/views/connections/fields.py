@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.admin.edit_jobs import slug_of
 from core.errors import ConfigError
 from ui.components.text import plain
 from ui.language import t
@@ -68,8 +69,7 @@ def put(entry: dict[str, Any], place: str, value: Any) -> None:
 
 def secret_file_name(name: str) -> str:
     """A file name for the password of that connection."""
-    kept = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in name)
-    return kept.strip("-.").lower() or "password"
+    return slug_of(name) if name else "password"
 
 
 def secret_field(old: str, file: str) -> tuple[str, str] | None:
