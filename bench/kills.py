@@ -159,8 +159,7 @@ def wait_for_quiet(ledger: Ledger, story: KillStory, timeout_s: float = 300) -> 
 def look(
     ledger: Ledger, workspace: Workspace, kafka: Any, topics: Mapping[str, str], rows: int, story: KillStory
 ) -> None:
-    with Ledger(workspace.ledger_file) as ledger:
-        runs = ledger.history.newest(limit=1_000_000)
+    runs = ledger.history.newest(limit=1_000_000)
     by_scheduled_run: dict[int | None, list[Any]] = defaultdict(list)
     for run in runs:
         by_scheduled_run[run.scheduled_run_id].append(run)
