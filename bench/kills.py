@@ -167,7 +167,7 @@ def look(
     story.interrupted_runs = len(interrupted)
     for slug, topic in topics.items():
         found = ledger.scheduled_runs.between(LONG_AGO, datetime.now(UTC) + timedelta(days=1), slug)
-        story.scheduled_runs += len(found)
+        story.scheduled_times += len(found)
         check_calendar(workspace, slug, [scheduled_run.scheduled_at for scheduled_run in found], story)
         for scheduled_run in found:
             states = Counter(run.state for run in by_scheduled_run[scheduled_run.scheduled_run_id])

@@ -312,7 +312,7 @@ def test_a_runner_killed_in_the_middle_loses_no_fire_and_no_row(tmp_path, postgr
     story = live_through(tmp_path / "ws", postgres, kafka, times=3, rows=5_000, interval_s=3, seed=11)
     assert story.wrong == []
     assert story.kills == 3
-    assert story.scheduled_runs >= 4
+    assert story.scheduled_times >= 4
 
 
 def test_of_two_runners_at_once_one_works_and_one_leaves_with_the_message(tmp_path):
