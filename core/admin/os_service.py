@@ -19,9 +19,9 @@ from typing import Literal
 from core.errors import ConfigError, RunFailed
 from core.workspace.atomic import write_atomically
 
-__all__ = ["Action", "Call", "Service", "WriteFile", "perform", "status", "steps"]
+__all__ = ["Call", "Service", "ServiceAction", "WriteFile", "perform", "status", "steps"]
 
-Action = Literal["install", "uninstall", "start", "stop", "restart", "status"]
+ServiceAction = Literal["install", "uninstall", "start", "stop", "restart", "status"]
 System = Literal["windows", "linux"]
 
 STOP_RESERVE_S = 30
@@ -55,7 +55,7 @@ class WriteFile:
         return f"write {self.path}:\n{self.text}"
 
 
-Step = Call | WriteFile
+ServiceStep = Call | WriteFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def this_system() -> System:
     return "windows" if os.name == "nt" else "linux"
 
 
-def steps(action: Action, service: Service, *, system: System, nssm: str = "nssm") -> list[Step]:
+def steps(action: ServiceAction, service: Service, *, system: System, nssm: str = "nssm") -> list[ServiceStep]:
     """Returns the steps of an action in order, without any effect.
 
     Raises:
@@ -127,14 +127,14 @@ def steps(action: Action, service: Service, *, system: System, nssm: str = "nssm
     return _systemd(action, service)
 
 
-def _simple(action: Action, service: Service, system: System, nssm: str = "nssm") -> Call:
+def _simple(action: ServiceAction, service: Service, system: System, nssm: str = "nssm") -> Call:
     """Returns the call for start, stop, restart or status."""
     if system == "windows":
         return Call((nssm, action, service.name))
     return Call(("systemctl", "is-active" if action == "status" else action, f"{service.name}.service"))
 
 
-def _nssm(action: Action, service: Service, nssm: str) -> list[Step]:
+def _nssm(action: ServiceAction, service: Service, nssm: str) -> list[ServiceStep]:
     if action == "install":
         return [Call((nssm, *words)) for words in _nssm_install(service)]
     if action == "uninstall":
@@ -172,7 +172,7 @@ def _nssm_install(service: Service) -> list[tuple[str, ...]]:
     ]
 
 
-def _systemd(action: Action, service: Service) -> list[Step]:
+def _systemd(action: ServiceAction, service: Service) -> list[ServiceStep]:
     unit = f"{service.name}.service"
     reload = Call(("systemctl", "daemon-reload"))
     if action == "install":
@@ -257,7 +257,7 @@ def _refuse_line_ends(text: str) -> None:
         raise ConfigError("a path with a line end cannot be a service's", remedy="rename the folder")
 
 
-def perform(planned: list[Step], system: System) -> list[str]:
+def perform(planned: list[ServiceStep], system: System) -> list[str]:
     """Performs the steps in order, stops at the first that fails, and returns the output of the programs.
 
     Raises:

@@ -18,7 +18,7 @@ from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import token_lines, user_lines
 from core.errors import ConfigError
 from core.records.accounts import Accounts
-from core.records.rights import local_caller
+from core.records.rights import Role, local_caller
 
 __all__ = ["app"]
 
@@ -38,7 +38,6 @@ app.add_typer(user_app)
 app.add_typer(token_app)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
-Role = Literal["viewer", "operator", "admin"]
 PasswordStdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input instead of asking for it.")
 ]

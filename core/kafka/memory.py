@@ -42,7 +42,7 @@ class MemoryRecord:
 
 
 @dataclass(slots=True)
-class _Sent:
+class _PendingMessage:
     """A message that is published and not yet reported."""
 
     delivery: Delivery
@@ -93,7 +93,7 @@ class MemoryPublisher:
     """Topic → the committed records, in the order of acknowledgement."""
     transactions: int = 0
     """Number of committed transactions."""
-    _queue: deque[_Sent] = field(default_factory=deque)
+    _queue: deque[_PendingMessage] = field(default_factory=deque)
     _ends: dict[str, array[int]] = field(default_factory=dict)
     _newest: dict[tuple[str, int], int] = field(default_factory=dict)
     """(Topic, partition) → the last acknowledged offset."""
@@ -136,7 +136,7 @@ class MemoryPublisher:
         while len(self._queue) >= self.max_in_flight:
             self.poll(0.1)
         delivery.pending += 1
-        item = _Sent(delivery, index, self.clock(), self._partition_of(batch.topic, key))
+        item = _PendingMessage(delivery, index, self.clock(), self._partition_of(batch.topic, key))
         item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
         item.error = refusal or item.error
         self._queue.append(item)
@@ -291,7 +291,7 @@ class MemoryPublisher:
             remedy="shorten the row, or raise KAFKA_MAX_REQUEST_SIZE and max.message.bytes of the topic",
         )
 
-    def _report(self, item: _Sent) -> None:
+    def _report(self, item: _PendingMessage) -> None:
         delivery, index = item.delivery, item.index
         delivery.pending -= 1
         if item.error is not None:

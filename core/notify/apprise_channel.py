@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from core.errors import ConfigError, NotDelivered
 from core.model.connection import Secret
-from core.notify.delivery import DeliveryResult, OutboxMessage, Send
+from core.notify.delivery import DeliveryResult, OutboxMessage, SendMessage
 
 __all__ = ["AppriseChannel"]
 
@@ -38,7 +38,7 @@ class AppriseChannel:
         self._service()
 
     @contextmanager
-    def open(self) -> Iterator[Send]:
+    def open(self) -> Iterator[SendMessage]:
         """Prepares the service; see `Channel.open`."""
         service = self._service()
 

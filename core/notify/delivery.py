@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-__all__ = ["MAIL", "Channel", "DeliveryResult", "MessageKind", "OutboxMessage", "Send"]
+__all__ = ["MAIL", "Channel", "DeliveryResult", "MessageKind", "OutboxMessage", "SendMessage"]
 
 MAIL = "mail"
 """The channel that has recipients; every other channel's URL names its receiver."""
@@ -56,7 +56,7 @@ class DeliveryResult:
     """Address → why it may be accepted later (4xx)."""
 
 
-Send = Callable[[OutboxMessage], DeliveryResult]
+SendMessage = Callable[[OutboxMessage], DeliveryResult]
 """Sends one message.
 
 Raises:
@@ -75,7 +75,7 @@ class Channel(Protocol):
         """
         ...
 
-    def open(self) -> AbstractContextManager[Send]:
+    def open(self) -> AbstractContextManager[SendMessage]:
         """Connects once for all messages that are due.
 
         Raises:

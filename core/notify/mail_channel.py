@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from core.errors import ConfigError, NotDelivered
 from core.model.check_result import CheckResult
-from core.notify.delivery import OutboxMessage, Send
+from core.notify.delivery import OutboxMessage, SendMessage
 from core.notify.smtp import Mail, MailServer, connect
 
 __all__ = ["MailChannel", "check_mail", "mail_of"]
@@ -29,7 +29,7 @@ class MailChannel:
         self._configured()
 
     @contextmanager
-    def open(self) -> Iterator[Send]:
+    def open(self) -> Iterator[SendMessage]:
         """Opens one SMTP session for all messages; see `Channel.open`."""
         server = self._configured()
         with connect(server) as session:

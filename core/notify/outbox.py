@@ -17,7 +17,7 @@ from loguru import logger
 
 from core.clock import iso_utc
 from core.errors import ConfigError, NotDelivered, PsttError
-from core.notify.delivery import Channel, DeliveryResult, MessageKind, OutboxMessage, Send
+from core.notify.delivery import Channel, DeliveryResult, MessageKind, OutboxMessage, SendMessage
 from core.notify.incidents import Incident, LedgerWrite
 from core.notify.notification import Notification
 from core.records.rows import from_row
@@ -152,7 +152,7 @@ class Outbox(Store):
                 self._record_attempt(message, DeliveryResult(), str(error), now())
         return sent
 
-    def _attempt(self, message: OutboxMessage, send: Send, now: Callable[[], datetime]) -> bool:
+    def _attempt(self, message: OutboxMessage, send: SendMessage, now: Callable[[], datetime]) -> bool:
         try:
             result = send(message)
         except PsttError as error:

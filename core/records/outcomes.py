@@ -126,7 +126,7 @@ class DayTotals:
 
 
 @dataclass(frozen=True, slots=True)
-class _JobVersion:
+class _VersionInForce:
     """A version of a job's file while it was in force: after `since`, up to and including `until`."""
 
     since: datetime
@@ -138,7 +138,7 @@ class _JobVersion:
         return self.since < moment <= self.until
 
 
-def _job_versions(job: Job, ledger: Ledger) -> list[_JobVersion]:
+def _job_versions(job: Job, ledger: Ledger) -> list[_VersionInForce]:
     """The versions of a job's file in order of time. Before the first one the job did not exist.
 
     A job that ran before its file was first recorded (an older workspace, without a runner) existed from its first run
@@ -150,13 +150,13 @@ def _job_versions(job: Job, ledger: Ledger) -> list[_JobVersion]:
             starts.pop()
         starts.append((since, _parsed(job.slug, document) if document else None))
     starts.append((END_OF_TIME, None))
-    versions = [_JobVersion(since, until, version) for (since, version), (until, _) in pairwise(starts)]
+    versions = [_VersionInForce(since, until, version) for (since, version), (until, _) in pairwise(starts)]
     ran = ledger.history.first_started(job.slug) or END_OF_TIME
     until = min(
         versions[0].since if versions else END_OF_TIME,
         ledger.scheduled_runs.first_scheduled_at(job.slug) or END_OF_TIME,
     )
-    return [_JobVersion(ran, until, versions[0].job if versions else job), *versions] if ran < until else versions
+    return [_VersionInForce(ran, until, versions[0].job if versions else job), *versions] if ran < until else versions
 
 
 @lru_cache(maxsize=2000)
@@ -167,7 +167,7 @@ def _parsed(slug: str, document: str) -> Job | None:
         return None
 
 
-def _calendar_times(versions: Iterable[_JobVersion], since: datetime, until: datetime) -> Iterator[datetime]:
+def _calendar_times(versions: Iterable[_VersionInForce], since: datetime, until: datetime) -> Iterator[datetime]:
     """Yields the times with `since` ≤ t < `until` in the calendar of the version then in force, if it was enabled."""
     for version in versions:
         if version.job is not None and version.job.is_scheduled:
@@ -230,7 +230,7 @@ def scheduled_outcomes(
 
 def _decided(
     job: Job,
-    versions: Sequence[_JobVersion],
+    versions: Sequence[_VersionInForce],
     planned: Mapping[datetime, list[ScheduledRun]],
     since: datetime,
     until: datetime,
@@ -257,11 +257,11 @@ def _decided(
     return decided
 
 
-def _version_at(versions: Sequence[_JobVersion], moment: datetime) -> Job | None:
+def _version_at(versions: Sequence[_VersionInForce], moment: datetime) -> Job | None:
     return next((version.job for version in versions if version.contains(moment)), None)
 
 
-def _was_off(versions: Sequence[_JobVersion], moment: datetime) -> bool:
+def _was_off(versions: Sequence[_VersionInForce], moment: datetime) -> bool:
     """Whether the job is known to have been disabled, without a calendar, or deleted."""
     version = next((version for version in versions if version.contains(moment)), None)
     return version is not None and (version.job is None or not version.job.is_scheduled)

@@ -41,7 +41,7 @@ MOST_EXTRAS = 100_000
 COLUMNS = ["partition", "offset", "key", "message_id", "size_bytes"]
 WITHOUT_OFFSET = "the broker acknowledged messages without their offset: it had them already when they were sent again"
 
-Send = tuple[int | None, int | None, bytes | None, bytes, int]
+StoredSend = tuple[int | None, int | None, bytes | None, bytes, int]
 """Partition (None: not acknowledged), offset (None: the broker did not report it), key, message id, bytes of the value."""
 
 
@@ -292,7 +292,7 @@ class _Comparison(_Counts):
             self.listed.append(VerificationProblem(problem, partition, offset, text))  # type: ignore[arg-type]
 
 
-def _sends(segment: Path) -> Iterator[Send]:
+def _sends(segment: Path) -> Iterator[StoredSend]:
     """Yields the sends of a segment, in the order in which they ended."""
     for batch in read_segment(segment, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
         columns = [batch.column(name) for name in COLUMNS]

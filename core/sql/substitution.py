@@ -108,7 +108,7 @@ def substitute(
         parameters: Name in capitals → its define.
         fail: Called for a name that is not defined and for a place where no value may stand.
     """
-    return _Statement(tokens, dialect, parameters, fail).substitute()
+    return _StatementParts(tokens, dialect, parameters, fail).substitute()
 
 
 def tokens_for_guard(tokens: Sequence[Token], inserted: frozenset[int], values: Mapping[str, str]) -> list[Token]:
@@ -164,7 +164,7 @@ _MAX_NUMBER = 4
 """Of a value in a list, which Oracle lets have 1,000."""
 
 
-class _Statement:
+class _StatementParts:
     def __init__(
         self, tokens: Sequence[Token], dialect: Dialect, parameters: Mapping[str, Parameter], fail: RaiseSqlError
     ) -> None:

@@ -33,7 +33,7 @@ def _not_blank(name: str) -> str:
 
 
 @completed_from(DatabaseConnection)
-class _Database(StrictModel):
+class _DatabaseEntry(StrictModel):
     """One entry of `connections`: secrets and paths as the file has them."""
 
     name: Annotated[str, AfterValidator(_not_blank)]
@@ -69,7 +69,7 @@ def _cluster_entry() -> type[StrictModel]:
 
 
 _Cluster = _cluster_entry()
-DATABASE_KEYS = tuple(_Database.model_fields)
+DATABASE_KEYS = tuple(_DatabaseEntry.model_fields)
 CLUSTER_KEYS = tuple(_Cluster.model_fields)
 _TOP_KEYS = ("default_environment", "connections", "kafka_connections")
 
@@ -82,7 +82,7 @@ class Connections:
         self._workspace = workspace
         self._variables = variables
         self.default_environment: str = ""
-        self._databases: dict[str, tuple[_Database, int]] = {}
+        self._databases: dict[str, tuple[_DatabaseEntry, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
         self.read_timeout_s: float = READ_TIMEOUT_S
         """For connections that do not set it."""
@@ -138,7 +138,7 @@ class Connections:
         allow_writes: bool = self._database(name)[0].allow_writes
         return allow_writes
 
-    def _database(self, name: str) -> tuple[_Database, int]:
+    def _database(self, name: str) -> tuple[_DatabaseEntry, int]:
         if name not in self._databases:
             raise ConfigError(
                 f'there is no connection "{name}" in {self._file.path.name}', remedy=nearest(name, self._databases)
@@ -348,9 +348,9 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
     for index, entry in enumerate(entries):
         position = ("connections", index)
         try:
-            database = _Database.model_validate(entry)
+            database = _DatabaseEntry.model_validate(entry)
         except ValidationError as error:
-            problems += validation_errors(file, position, error, _Database)
+            problems += validation_errors(file, position, error, _DatabaseEntry)
             if isinstance(entry, dict) and isinstance(entry.get("name"), str):
                 connections.broken.add(entry["name"])
             continue
@@ -360,7 +360,7 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
 
 
 def _check_database(
-    file: JsonFile, position: tuple[str | int, ...], entry: _Database, connections: Connections
+    file: JsonFile, position: tuple[str | int, ...], entry: _DatabaseEntry, connections: Connections
 ) -> list[ConfigError]:
     rules = find_dialect(entry.db_type).connection
     problems = []

@@ -19,7 +19,7 @@ from ui.api.workspace import now, workspace
 from ui.cache import SharedCache
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 
-__all__ = ["Changer", "Reader", "Sender", "Watcher", "caller_of", "require_same_site"]
+__all__ = ["Changer", "MessageSender", "Reader", "Watcher", "caller_of", "require_same_site"]
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `python -m core token add`.")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="The session of the page.")
@@ -135,5 +135,5 @@ def _allowed(caller: Caller, right: Right) -> Caller:
 
 Watcher = Annotated[Caller, Depends(_watcher)]
 Reader = Annotated[Caller, Depends(_reader)]
-Sender = Annotated[Caller, Depends(_sender)]
+MessageSender = Annotated[Caller, Depends(_sender)]
 Changer = Annotated[Caller, Depends(_changer)]

@@ -20,7 +20,7 @@ from core.records.metrics_queries import SendFilter
 from core.scheduler.broker_health import look
 from core.workspace.paths import Workspace
 from ui.api import shapes
-from ui.api.auth import Reader, Sender, Watcher
+from ui.api.auth import MessageSender, Reader, Watcher
 from ui.api.body import document
 from ui.api.documents import takes
 from ui.api.idempotency import IdempotencyKey, idempotent
@@ -81,7 +81,7 @@ async def summary(caller: Watcher) -> Response:
 
 @router.post("/test", responses=responses(404, 413, 415), openapi_extra=takes(shapes.TestShape, required=False))
 def test(
-    caller: Sender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
+    caller: MessageSender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
 ) -> shapes.Tested:
     """Logs in to a cluster and asks who it is; that it does not answer is an answer too."""
     with opened() as app:
@@ -105,7 +105,7 @@ def test(
     openapi_extra=takes(shapes.SendShape),
 )
 def send(
-    caller: Sender,
+    caller: MessageSender,
     message: Annotated[shapes.SendShape, Depends(document(shapes.SendShape))],
     key: IdempotencyKey = None,
 ) -> Response:

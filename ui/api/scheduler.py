@@ -27,7 +27,7 @@ from core.workspace.job_schema import JobShape
 from core.workspace.jobs import JobFile, NoSuchJob, checked_job, read_job_file
 from core.workspace.json_file import parse_json_file
 from ui.api import shapes
-from ui.api.auth import Changer, Reader, Sender
+from ui.api.auth import Changer, MessageSender, Reader
 from ui.api.body import document, read_text
 from ui.api.documents import takes
 from ui.api.idempotency import IdempotencyKey, idempotent
@@ -168,7 +168,7 @@ def disable(caller: Changer, id: str) -> shapes.Switched:
     openapi_extra=takes(shapes.RunShape, required=False),
 )
 def run(
-    caller: Sender,
+    caller: MessageSender,
     id: str,
     asked: Annotated[shapes.RunShape, Depends(document(shapes.RunShape, optional=True))],
     request: Request,
