@@ -92,7 +92,7 @@ class Place:
 
     def as_visitor(self) -> None:
         visitor = access.CurrentUser("maria", self.role)
-        self.monkeypatch.setattr(access, "visitor", lambda: visitor)
+        self.monkeypatch.setattr(access, "current_user", lambda: visitor)
         data.clear_caches()
 
 
