@@ -59,20 +59,20 @@ class PooledSource(ABC):
 
     @property
     def port(self) -> int:
-        """The port of the connection, else the usual one of this database."""
+        """Returns the port of the connection, else the default port of this database."""
         return self.connection.port or self.dialect.connection.default_port
 
     @abstractmethod
     def connect(self) -> Any:
-        """A DBAPI connection of the driver, set up for us."""
+        """Returns a DBAPI connection of the driver, with its session set up."""
 
     @abstractmethod
     def begin(self, raw: Any) -> None:
-        """Starts one read-only snapshot, as far as the database knows such a thing."""
+        """Begins one read-only snapshot, as far as the database supports it."""
 
     @abstractmethod
     def stream(self, raw: Any, step: Step, fetch_rows: int) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        """Runs the result's statement; its columns and its blocks of rows."""
+        """Runs the result's statement; returns its columns and its blocks of rows."""
 
     @abstractmethod
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
@@ -83,11 +83,11 @@ class PooledSource(ABC):
         """Yields what `check` reports beyond having connected."""
 
     def stop(self, raw: Any) -> None:
-        """Stops what runs on the connection, in the server too; called from another thread."""
+        """Cancels what runs on the connection, in the server too; called from another thread."""
         raw.cancel()
 
     def cut(self, raw: Any) -> None:  # noqa: B027 - most drivers have no such thing
-        """Breaks the connection off, so that a call that waits on it comes back; called from another thread."""
+        """Breaks the connection, so that a call that waits on it returns; called from another thread."""
 
     def run(self, raw: Any, step: Step) -> None:
         """Runs a statement and discards its rows."""
@@ -98,7 +98,7 @@ class PooledSource(ABC):
             cursor.close()
 
     def count(self, raw: Any, step: Step) -> int:
-        """COUNT(*) over a statement."""
+        """Returns COUNT(*) over a statement."""
         cursor = raw.cursor()
         try:
             sql = self.counting(step.sql)
@@ -108,7 +108,7 @@ class PooledSource(ABC):
             cursor.close()
 
     def counting(self, sql: str) -> str:
-        """The statement that counts; the line break ends a comment at the statement's end."""
+        """Returns the statement that counts; the line break ends a comment at the statement's end."""
         return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the readonly guard
 
     @contextmanager
@@ -123,7 +123,7 @@ class PooledSource(ABC):
 
     @contextmanager
     def _connected(self) -> Iterator[_Connected]:
-        """A connection, put away in the end: a step may have changed its session, and a broken-off stream may still run."""
+        """Yields a connection that is discarded afterwards: a step may have changed its session, and an unfinished stream may run on."""
         connected = _Connected(self)
         try:
             opened = connected.session.begin(lambda: self.translated(connected.open))
@@ -133,7 +133,7 @@ class PooledSource(ABC):
         finally:
             self._active = None
             connected.session.close()
-            if connected.session.is_given_up:  # it would count as one of the pool's for ever
+            if connected.session.is_given_up:  # it would count as one of the pool's connections until the process ends
                 self._pool = self._pool.recreate()
 
     @contextmanager
@@ -153,7 +153,7 @@ class PooledSource(ABC):
     def _start(
         self, connected: _Connected, steps: Sequence[Step], fetch_rows: int, *, count: bool
     ) -> tuple[tuple[Column, ...], int | None]:
-        """Runs everything up to the result's first row; between two statements it looks whether to stop."""
+        """Runs everything up to the first row; checks for a cancel between two statements."""
         raw = connected.raw
         last = max(i for i, step in enumerate(steps) if step.returns_rows)
         self._refuse_cancelled()
@@ -197,7 +197,7 @@ class PooledSource(ABC):
         self._pool.dispose()
 
     def answered(self, session: Session, pending: Future[T], *, reading: bool = False) -> T:
-        """What a call gives back, unless the server falls silent meanwhile, or the run is to end."""
+        """Returns the result of a call, unless the server stops responding or the run is cancelled."""
         return self._answered(session, pending, self.wait_s, silent=lambda: self.silent(reading=reading))
 
     def _answered(
@@ -218,7 +218,7 @@ class PooledSource(ABC):
             return action()
         except self.driver_errors as error:
             translated = self._cancellation() if self._is_cancelled else self.error(error, reading=reading)
-        # Raised out here, it does not carry the driver's exception along: some hold the connection string, password and all.
+        # Raised outside of the except block, it does not reference the driver's exception: some contain the connection string with its password.
         raise translated
 
     def readable(
@@ -227,14 +227,14 @@ class PooledSource(ABC):
         again: Callable[[], Generator[Sequence[Any], None, None]],
         fetch_rows: int,
     ) -> Iterator[Sequence[Any]]:
-        """The same blocks; from a value on that the driver cannot read, those of `again`, in which it is one that can be.
+        """Yields the blocks; from a value on that the driver cannot read, the blocks of `again`, which can.
 
-        The driver loses the whole block of such a value. So the statement is run once more, in the same transaction,
-        and the rows that were returned already are skipped, once it is certain that they are the same.
+        The driver loses the whole block of such a value. So the statement is run once more, in the same transaction, and the rows
+        that were returned already are skipped after it is certain that they are the same.
 
         Args:
-            blocks: What is read.
-            again: Reads the same result from its first row on in a way that takes any value, but is slower.
+            blocks: The blocks of the fast way.
+            again: Reads the same result from its first row in a slower way that accepts any value.
             fetch_rows: Rows of a block.
         """
         marks: list[_Mark] = []
@@ -245,7 +245,7 @@ class PooledSource(ABC):
             return
         except (ValueError, OverflowError) as error:
             refused = error
-        if self.connection.allow_writes:  # what it has written itself could be among the rows
+        if self.connection.allow_writes:  # what the query itself has written could be among the rows
             raise refused
         try:
             with closing(again()) as more:
@@ -284,16 +284,16 @@ class PooledSource(ABC):
 
     @property
     def wait_s(self) -> float | None:
-        """How long a call is waited for while nothing is heard; None: for ever."""
+        """How long a call may wait without a response; None: without a limit."""
         return self.silence_s + SLACK_S
 
     @property
     def login_s(self) -> float:
-        """How long connecting may take in all."""
+        """How long connecting may take in total."""
         return self.connection.connect_timeout_s * self.logins + LOGIN_SLACK_S
 
     def heard(self) -> None:
-        """Notes that the server has answered something."""
+        """Records that the server has responded."""
         active = self._active
         if active is not None:
             active.session.heard()
@@ -304,7 +304,7 @@ class PooledSource(ABC):
         )
 
     def silent(self, *, reading: bool) -> PsttError:
-        """The server says nothing any more: it computes for too long, or what it says is lost on the way."""
+        """Returns the error for a server that does not respond any more: it computes for too long, or its packets are lost."""
         given = self.connection
         setting = "statement_timeout_s" if given.statement_timeout_s else "read_timeout_s"
         what = f"database {self.place} fell silent" + (" in the middle of the rows" if reading else "")
@@ -325,7 +325,7 @@ class PooledSource(ABC):
         return f'"{self.name}" ({self.connection.host}{port})'
 
     def unavailable(self, why: str) -> SourceUnavailable:
-        """The database cannot be reached."""
+        """Returns the error for a database that cannot be reached."""
         return SourceUnavailable(
             f"cannot reach database {self.place}",
             why=why,
@@ -333,7 +333,7 @@ class PooledSource(ABC):
         )
 
     def refused(self, why: str) -> NotAuthorised:
-        """The login was refused."""
+        """Returns the error for a refused login."""
         return NotAuthorised(
             f"database {self.place} refuses the login of {self.connection.username or 'this account'}",
             why=why,
@@ -341,7 +341,7 @@ class PooledSource(ABC):
         )
 
     def forbidden(self, why: str) -> NotAuthorised:
-        """The account lacks a right."""
+        """Returns the error for a missing right."""
         return NotAuthorised(
             f"database {self.place} does not allow {self.connection.username or 'this account'} to run the query",
             why=why,
@@ -349,13 +349,13 @@ class PooledSource(ABC):
         )
 
     def failed(self, why: str) -> QueryFailed:
-        """The statement was refused, or broke off."""
+        """Returns the error for a statement that was refused or failed."""
         return QueryFailed(
             f'the query failed on "{self.name}"', why=why, remedy="mend the SQL; python -m core sql shows it"
         )
 
     def unreadable(self, error: BaseException, also: str = "") -> QueryFailed:
-        """The driver met a value that it cannot turn into Python's; which row holds it, it does not say."""
+        """Returns the error for a value that the driver cannot convert; the driver does not say in which row."""
         why = "text that is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
         why = f"{why}; {also}" if also else why
         return QueryFailed(
@@ -365,7 +365,7 @@ class PooledSource(ABC):
         )
 
     def lost(self, why: str, *, reading: bool) -> PsttError:
-        """The connection broke."""
+        """Returns the error for a broken connection."""
         if not reading:
             return self.unavailable(why)
         return QueryFailed(
@@ -375,14 +375,14 @@ class PooledSource(ABC):
         )
 
     def conflict(self, why: str, *, reading: bool) -> PsttError:
-        """Other sessions were in the way: locks, a deadlock, a snapshot grown too old."""
+        """Returns the error for a conflict with other sessions: locks, a deadlock, an old snapshot."""
         what = f"database {self.place} could not go on with the query"
         if not reading:
             return SourceUnavailable(what, why=why, remedy="run it again; ask who holds the locks if it stays so")
         return QueryFailed(what, why=why, remedy="run it again: the same rows get the same message ids")
 
     def timed_out(self) -> QueryFailed:
-        """The statement ran longer than it may."""
+        """Returns the error for a statement that exceeded its time-out."""
         return QueryFailed(
             f'the query on "{self.name}" was stopped',
             why=f"it ran longer than statement_timeout_s = {self.connection.statement_timeout_s:g} s"
@@ -392,11 +392,11 @@ class PooledSource(ABC):
         )
 
     def waited_too_long(self, *, reading: bool) -> PsttError:
-        """The driver has ended a wait that its own time-out bounds."""
+        """Returns the error for a wait that the driver's own time-out ended."""
         return self.timed_out() if self.connection.statement_timeout_s else self.silent(reading=reading)
 
     def unknown_type(self, what: str) -> ConfigError:
-        """A setting of the connection that this database does not know."""
+        """Returns the error for a setting of the connection that this database does not know."""
         return ConfigError(f'connection "{self.name}": {what}')
 
 
@@ -473,7 +473,7 @@ class BlockReading:
 
 
 _Mark = tuple[int, int]
-"""Of a block: its rows, and a hash of its first and last one. Any row more or less shifts the blocks after it."""
+"""Identifies a block: its number of rows, and a hash of its first and last row. One more or less row shifts all later blocks."""
 
 
 def _mark(block: Sequence[Sequence[Any]]) -> _Mark:
@@ -481,7 +481,7 @@ def _mark(block: Sequence[Sequence[Any]]) -> _Mark:
 
 
 def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
-    """Blocks of a DBAPI cursor, which is closed in the end."""
+    """Yields the blocks of a DBAPI cursor and closes it."""
     try:
         while rows := cursor.fetchmany(fetch_rows):
             yield rows
@@ -492,9 +492,9 @@ def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
 def fetched_in_pieces(
     cursor: Any, fetch_rows: int, heard: Callable[[], None], silence_s: float
 ) -> Iterator[Sequence[Any]]:
-    """The same, piece by piece, so that rows that come one a second are no silence; `heard` is called for each piece.
+    """Yields the same piece by piece, so that rows that come one a second count as responses; `heard` is called for each piece.
 
-    Pieces grow while they come quickly: a block is one piece from the eighth on.
+    Pieces grow while they come quickly: from the eighth on a block is one piece.
     """
     piece_rows = FIRST_ROWS
     block: list[Any] = []
@@ -515,12 +515,12 @@ def fetched_in_pieces(
                 yield block
                 block = []
     finally:
-        with suppress(Exception):  # of a connection that was cut meanwhile; the rows are read
+        with suppress(Exception):  # the connection may have been cut meanwhile; the rows are read
             cursor.close()
 
 
 def shortest_single(value: float) -> float:
-    """The shortest double that is the same single-precision number: drivers widen 0.1 to 0.10000000149."""
+    """Returns the shortest double that equals the same single-precision number: drivers widen 0.1 to 0.10000000149."""
     for digits in range(6, 10):
         candidate = float(f"{value:.{digits}g}")
         try:

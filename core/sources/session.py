@@ -19,46 +19,46 @@ __all__ = ["NoAnswer", "Session", "is_left_behind"]
 T = TypeVar("T")
 
 LOOK_EVERY_S = 0.1
-"""How soon a wait sees that it is over. An answer ends it at once."""
+"""The interval in which a wait checks its limits. A response ends it at once."""
 STOP_AGAIN_S = 1.0
-"""A cancel that came a moment before its statement is forgotten by the server, so it is sent again."""
+"""The server forgets a cancel that comes just before its statement, so it is sent again."""
 CUT_WAIT_S = 1.0
-"""What a call gets to come back once its connection is cut."""
+"""How long a call may take to return after its connection was cut."""
 CLOSE_WAIT_S = 5.0
-"""What saying goodbye may take; some drivers wait for the server's answer to it."""
+"""How long closing may take; some drivers wait for the server's response to it."""
 
 _left_behind: list[threading.Thread] = []
 
 
 def is_left_behind() -> bool:
-    """Whether a driver's call has not come back. Such a process has to end by `os._exit`.
+    """Returns True if a driver's call has not returned. Such a process has to end by `os._exit`.
 
-    At a usual end Python would free the connection that the call still uses, and drivers wait there for ever.
+    At a normal exit Python would free the connection that the call still uses, and drivers wait there without a limit.
     """
     return any(thread.is_alive() for thread in _left_behind)
 
 
 class NoAnswer(Exception):
-    """A call was given up: it neither came back in its time nor after its connection was cut."""
+    """A call was abandoned: it returned neither in time nor after its connection was cut."""
 
 
 class Session:
-    """A connection's calls, one after the other, and its end.
+    """Runs the calls of one connection one after the other, in a thread of their own.
 
     Args:
         name: For the thread's name.
         stop: Cancels what runs on the connection, in the server too; called in a thread of its own.
-        cut: Breaks the connection off, so that a call that waits on it comes back; where the driver can.
-        close: Closes the connection; called in the thread of the calls, when the last of them has come back.
+        cut: Breaks the connection, so that a call that waits on it returns, if the driver supports that.
+        close: Closes the connection; called in the thread of the calls, after the last of them has returned.
     """
 
     def __init__(
         self, name: str, *, stop: Callable[[], None], cut: Callable[[], None], close: Callable[[], None]
     ) -> None:
         self.is_cut = False
-        """We have broken the connection off: what its driver says about that is no news."""
+        """The connection was cut by us: what the driver reports about that is expected."""
         self.is_given_up = False
-        """A call did not come back, so nothing more may be asked of this connection."""
+        """A call did not return, so the connection is not usable any more."""
         self._heard_at = monotonic()
         self._stop = stop
         self._cut = cut
@@ -70,14 +70,14 @@ class Session:
         self._thread.start()
 
     def begin(self, call: Callable[[], T]) -> Future[T]:
-        """Begins a call, once those before it have come back."""
+        """Starts a call after those before it have returned."""
         pending: Future[T] = Future()
         self._newest = pending
         self._calls.put((call, pending))
         return pending
 
     def heard(self) -> None:
-        """Notes that the server has said something: its silence begins anew. For calls that take several answers."""
+        """Records that the server has responded: its silence begins anew. For calls that take several responses."""
         self._heard_at = monotonic()
 
     def answer(
@@ -87,11 +87,11 @@ class Session:
 
         Args:
             pending: The call.
-            silence_s: How long the server may say nothing; None: for ever.
-            stop_by: Until when (monotonic) it may take from now on, asked again and again; None: it is not to end.
+            silence_s: How long the server may not respond; None: without a limit.
+            stop_by: Until when (monotonic) it may take, called again and again; None: it is not to end.
 
         Raises:
-            NoAnswer: It was given up.
+            NoAnswer: The call was abandoned.
         """
         stopped_at = monotonic()
         while not _is_done(pending, LOOK_EVERY_S):
@@ -105,15 +105,15 @@ class Session:
         return pending.result()
 
     def stop(self) -> None:
-        """Asks the server to end what runs, and does not wait: asking may hang as well."""
+        """Cancels what runs in the server, without waiting: cancelling may hang as well."""
         if self._stopping is None or not self._stopping.is_alive():
             self._stopping = threading.Thread(target=self._stop, name="pstt-stop", daemon=True)
             self._stopping.start()
 
     def close(self) -> None:
-        """Closes the connection, or leaves it to its thread where that does not come back in time.
+        """Closes the connection, or leaves it to its thread if it does not return in time.
 
-        A call that still waits for the server is stopped there.
+        A call that still waits for the server is cancelled there.
         """
         if self._newest is not None and not self._newest.done():
             self.stop()
@@ -127,7 +127,7 @@ class Session:
             _left_behind[:] = [*filter(threading.Thread.is_alive, _left_behind), self._thread]
 
     def _comes_back(self, pending: Future[Any]) -> bool:
-        """Whether a call comes back after its connection was cut."""
+        """Returns True if a call returns after its connection was cut."""
         self.is_cut = True
         self._cut()
         self.is_given_up = not _is_done(pending, CUT_WAIT_S)
