@@ -23,6 +23,7 @@ from core.admin.edit_jobs import create_job, replace_job
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
+from core.kafka.topic_settings import topic_settings as settings_of_topic
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.notify.wiring import send_test_mail
@@ -374,11 +375,9 @@ def topics(name: str | None) -> list[TopicInfo]:
 
 def topic_settings(name: str | None, topic: str) -> list[TopicSetting]:
     """How a topic is set up."""
-    from core.kafka.topic_settings import topic_settings as ask
-
     caller("test")
     with data.opened() as app:
-        return ask(app.cluster(name), topic)
+        return settings_of_topic(app.cluster(name), topic)
 
 
 def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any]:

@@ -52,10 +52,11 @@ def work(
 def warm_up(opened: App) -> None:
     """Imports the libraries that a run of this workspace needs, so that an idle worker starts its run at once."""
     # Slow libraries (pyarrow, duckdb, confluent_kafka): 0.4 s that the commands without a run do not pay.
-    import core.kafka.confluent
     import core.records.metrics
-    import core.run.execute  # noqa: F401
+    import core.run.execute
 
+    with suppress(ImportError):  # kafka-python-ng is used where confluent-kafka cannot be installed
+        import core.kafka.confluent  # noqa: F401
     with suppress(PsttError):
         for db_type in {opened.connections.dialect(name).name for name in opened.connections.database_names}:
             with suppress(ImportError):  # a driver that is not installed: the run that needs it reports that

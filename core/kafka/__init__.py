@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 
+from core.errors import ConfigError
 from core.kafka.clients import CLIENTS
+from core.kafka.mock_cluster import resolved
 from core.kafka.support import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.publisher import Publisher
@@ -32,12 +34,20 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
 
     Raises:
         ConfigError: The settings are incomplete, contradict each other, or ask for something that this client does not
-            support.
+            support; or its library is not installed.
     """
-    module, _, name = CLIENTS[cluster.client].publisher.partition(":")
-    publisher: Publisher = getattr(import_module(module), name)(
-        cluster, transactional_id=transactional_id, max_in_flight=max_in_flight
-    )
+    client = CLIENTS[cluster.client]
+    module, _, name = client.publisher.partition(":")
+    try:
+        opened = getattr(import_module(module), name)
+    except ImportError as error:
+        others = " or ".join(other for other in CLIENTS if other != cluster.client)
+        raise ConfigError(
+            f'cluster "{cluster.name}" is used through {cluster.client}, which cannot be imported',
+            why=str(error),
+            remedy=f"pip install {client.library}, or set KAFKA_CLIENT (client in connections.json) to {others}",
+        ) from None
+    publisher: Publisher = opened(cluster, transactional_id=transactional_id, max_in_flight=max_in_flight)
     return publisher
 
 
@@ -45,6 +55,5 @@ def bootstrap_servers(cluster: Cluster) -> str:
     """Returns the cluster's addresses. Mock brokers are started by this call; their addresses are returned."""
     if not cluster.mock_brokers:
         return cluster.bootstrap_servers
-    from core.kafka.mock_cluster import resolved
 
     return resolved(cluster).bootstrap_servers

@@ -13,6 +13,8 @@ class KafkaClient:
 
     publisher: str
     """`module:Class`; imported when a publisher is opened."""
+    library: str
+    """What `pip install` needs for it."""
     is_idempotent: bool = False
     """It has an idempotent producer and transactions."""
     reports_rights: bool = False
@@ -20,8 +22,10 @@ class KafkaClient:
 
 
 CLIENTS: dict[str, KafkaClient] = {
-    "confluent": KafkaClient("core.kafka.confluent:ConfluentPublisher", is_idempotent=True, reports_rights=True),
-    "kafka-python-ng": KafkaClient("core.kafka.kafka_python:KafkaPythonPublisher"),
+    "confluent": KafkaClient(
+        "core.kafka.confluent:ConfluentPublisher", "confluent-kafka", is_idempotent=True, reports_rights=True
+    ),
+    "kafka-python-ng": KafkaClient("core.kafka.kafka_python:KafkaPythonPublisher", "kafka-python-ng"),
 }
 """Value of KAFKA_CLIENT → the client. The first one is the default."""
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
-
-from confluent_kafka import Producer
+from typing import TYPE_CHECKING
 
 from core.model.connection import Cluster
+
+if TYPE_CHECKING:
+    from confluent_kafka import Producer
 
 __all__ = ["resolved", "start"]
 
@@ -29,6 +31,8 @@ def resolved(cluster: Cluster) -> Cluster:
 
 def start(name: str, brokers: int) -> str:
     """Returns the address of the mock cluster with that name; it is started once and ends with the process."""
+    from confluent_kafka import Producer  # kafka-python-ng is used where it cannot be installed
+
     with _lock:
         if name not in _running:
             # The cluster lives as long as this producer, which sends nothing.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from core.errors import ConfigError
 from core.kafka.client_log import ClientLog
 from core.kafka.diagnosis import Diagnosis
-from core.kafka.librdkafka import client_config, translated
 from core.model.connection import Cluster
 
 __all__ = ["TopicSetting", "topic_settings"]
@@ -35,6 +34,8 @@ def topic_settings(cluster: Cluster, topic: str, *, timeout_s: float = 10.0) -> 
     from confluent_kafka.admin import AdminClient
     from confluent_kafka.admin._config import ConfigResource, ConfigSource  # admin uses them, its __all__ lacks them
     from confluent_kafka.admin._resource import ResourceType
+
+    from core.kafka.librdkafka import client_config, translated
 
     if cluster.mock_brokers:
         raise ConfigError(f'topics of "{cluster.name}" have no settings', why="it is the broker of a demo")

@@ -1,0 +1,84 @@
+"""kafka-python-ng is for machines where confluent-kafka cannot be installed: everything but its extras works there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.test_arrival import Place
+from tests.rigs.kafka import KafkaRig
+from tests.rigs.workspace import ROOT, environment
+
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "confluent_kafka":
+            raise ModuleNotFoundError("no confluent-kafka on this machine", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+ROWS = 300
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT + code],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=folder,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
+        check=False,
+        timeout=120,
+    )
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return python(f"sys.argv = {['core', *words]!r}\nfrom core.cli.main import main\nmain()", folder)
+
+
+def test_a_job_runs_and_its_messages_arrive(tmp_path: Path, kafka: KafkaRig) -> None:
+    place = Place(tmp_path / "ws")
+    topic = kafka.create_topic()
+    place.make(kafka, topic, rows=ROWS, cluster={"client": "kafka-python-ng", "enable_idempotence": False})
+    done = command(place.folder, "run", "export", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["acknowledged"] == ROWS
+    assert len(kafka.read(topic)) == ROWS
+
+
+def test_a_message_that_the_topic_refuses_fails_alone(tmp_path: Path, kafka: KafkaRig) -> None:
+    """Why it is refused is asked through confluent-kafka; without it the error names what may be the reason."""
+    place = Place(tmp_path / "ws")
+    topic = kafka.create_topic(config={"max.message.bytes": "150"})
+    place.make(kafka, topic, rows=2, cluster={"client": "kafka-python-ng", "enable_idempotence": False})
+    done = command(place.folder, "run", "export", "--json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["acknowledged"], found["rejected"]) == (0, 2), found
+    reasons = command(place.folder, "rejects", found["run_id"]).stdout
+    assert "max.message.bytes" in reasons, reasons
+
+
+def test_an_idle_worker_gets_ready(tmp_path: Path, kafka: KafkaRig) -> None:
+    place = Place(tmp_path / "ws")
+    place.make(kafka, "any", rows=1, cluster={"client": "kafka-python-ng", "enable_idempotence": False})
+    code = "from pathlib import Path\nfrom core.app import App\nfrom core.cli.worker import warm_up\n"
+    done = python(
+        f"{code}with App.open(Path({str(place.folder)!r}), {{}}, log=False) as app:\n    warm_up(app)", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_needs_confluent_kafka_says_so(tmp_path: Path, kafka: KafkaRig) -> None:
+    place = Place(tmp_path / "ws")
+    place.make(kafka, "any", rows=1, cluster={"client": "confluent"})
+    done = command(place.folder, "run", "export")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "confluent-kafka" in done.stderr
+    assert "KAFKA_CLIENT" in done.stderr
