@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import hypothesis
 import psutil
 import pytest
 from oracle_double import OracleDouble
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 # The double's own tests measure their memory in a way that Windows does not have.
 collect_ignore = ["integration/test_oracle_double.py"] if os.name == "nt" else []
+
+# No test has a clock: on a loaded machine an example may take long.
+hypothesis.settings.register_profile("no_clock", deadline=None)
+hypothesis.settings.load_profile("no_clock")
 
 
 # ── how many at once ──────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.calendar.cron import (
@@ -167,7 +167,6 @@ SPANS = st.timedeltas(timedelta(), timedelta(days=4))
 
 
 @given(CRONS, ZONES, MOMENTS, SPANS, SPANS)
-@settings(deadline=None)
 def test_cutting_a_span_in_two_neither_loses_nor_doubles_a_fire(cron, timezone, start, first, second):
     job = a_job(cron, timezone)
     middle, end = start + first, start + first + second
@@ -177,7 +176,6 @@ def test_cutting_a_span_in_two_neither_loses_nor_doubles_a_fire(cron, timezone, 
 
 
 @given(CRONS, ZONES, MOMENTS)
-@settings(deadline=None)
 def test_the_previous_fire_is_the_last_of_those_before(cron, timezone, at):
     job = a_job(cron, timezone)
     known = list(scheduled_times(job, at - timedelta(days=400), at))
@@ -195,7 +193,6 @@ def test_the_previous_fire_is_the_last_of_those_before(cron, timezone, at):
     st.integers(1, 5),
     st.integers(0, 7200),
 )
-@settings(deadline=None)
 def test_every_fire_is_on_time_or_missed_and_run_or_skipped_with_a_reason(
     cron, timezone, start, span, catch_up, most, grace_s
 ):

@@ -212,7 +212,7 @@ def test_numbers_are_shown_with_the_digits_that_the_database_gave(tmp_path: Path
     ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=None), min_size=1, max_size=40))
 def test_a_number_is_exact_in_excel_or_text_with_all_its_digits(values: list[Decimal]):
     texts = [format(value, "f") for value in values if abs(value.adjusted()) < 60]
@@ -231,7 +231,7 @@ def test_a_number_is_exact_in_excel_or_text_with_all_its_digits(values: list[Dec
             assert Decimal(repr(cell)) == Decimal(text)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
 def test_a_double_is_the_same_double_in_excel(values: list[float]):
     """XlsxWriter alone would print 16 digits, which makes a neighbour of one double in four."""

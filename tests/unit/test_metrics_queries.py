@@ -107,7 +107,7 @@ def test_percentiles_are_at_most_two_percent_from_the_exact_ones(workspace, metr
     assert told["avg"] == pytest.approx(sum(latencies) / 5000, abs=0.01)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(since=st.integers(0, 7200), length=st.integers(1, 7200))
 @example(since=899, length=2)  # two quarters, none of them whole
 @example(since=901, length=5)  # within one quarter

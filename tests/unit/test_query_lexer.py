@@ -259,7 +259,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(), st.lists(FRAGMENTS, max_size=25).map("".join)), st.sampled_from(DIALECTS))
 def test_tokens_joined_are_the_text(text: str, db_type: str) -> None:
     tokens = lex(text, find_dialect(db_type))

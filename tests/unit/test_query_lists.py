@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.admin.edit_files import check_query
@@ -122,7 +122,6 @@ def test_each_value_of_a_list_is_bound(db_type: str, sql: str, found: Any, place
     assert step.binds == found
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), min_size=1, max_size=5))
 @pytest.mark.parametrize("db_type", DIALECTS)
 def test_no_value_of_a_list_changes_the_statement(db_type: str, values: list[str]) -> None:

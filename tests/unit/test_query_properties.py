@@ -73,7 +73,7 @@ def values_of(step: Step) -> list[object]:
     return list(step.binds.values()) if not isinstance(step.binds, tuple) else list(step.binds)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(VALUES, st.sampled_from(SAMPLES))
 def test_no_value_changes_the_statement(value: str, sample: tuple[str, str]) -> None:
     db_type, form = sample
@@ -97,7 +97,7 @@ def test_no_value_changes_the_statement(value: str, sample: tuple[str, str]) -> 
     assert any(bound == value for bound in values_of(step))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES, st.sampled_from(DIALECTS))
 def test_allowed_names_let_no_other_value_in(value: str, db_type: str) -> None:
     text = "define T=orders --Opzionale: [allowed=orders,parcels]\nSELECT t.a FROM s.&T. t"
@@ -199,7 +199,7 @@ OWN: dict[str, list[str]] = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from(DIALECTS))
 def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataObject, db_type: str) -> None:
     soup = st.lists(st.tuples(st.sampled_from(COMMON + OWN[db_type]), st.sampled_from([" ", "", "\n"])), max_size=30)
@@ -217,7 +217,7 @@ def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataO
     assert not step.binds
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(), st.sampled_from(DIALECTS))
 def test_any_literal_comes_through_as_it_is(content: str, db_type: str) -> None:
     assume("\0" not in content and not any("\ud800" <= char <= "\udfff" for char in content))
@@ -227,7 +227,7 @@ def test_any_literal_comes_through_as_it_is(content: str, db_type: str) -> None:
     assert step.sql == text.split("\n", 1)[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(), st.sampled_from(DIALECTS))
 def test_any_text_is_parsed_or_refused_in_words(text: str, db_type: str) -> None:
     result = attempt(text, db_type, "x")
@@ -272,7 +272,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=15).map("".join), st.sampled_from(DIALECTS))
 def test_any_soup_of_sql_is_parsed_or_refused_in_words(text: str, db_type: str) -> None:
     query = attempt(text, db_type, "7")

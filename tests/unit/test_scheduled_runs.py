@@ -263,7 +263,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.sampled_from(["none", "latest", "all"]), st.sampled_from(["0 * * * *", "30 2 * * *", "*/20 * * * *"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_clock_and_runner_do_every_fire_until_now_has_one_row(tmp_path_factory, steps, catch_up, cron):
     job = a_job(cron=cron, catch_up=catch_up, timezone="Europe/Rome")
     start = clock = datetime(2026, 3, 28, 12, tzinfo=ZoneInfo("Europe/Rome")).astimezone(UTC)

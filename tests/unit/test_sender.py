@@ -488,7 +488,7 @@ def test_batches_of_one_message_are_noticed_without_looking_at_each_after_each_r
 OUTCOMES = st.sampled_from(["ok", "ok", "ok", "away", "denied"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     schedule=st.dictionaries(st.tuples(st.integers(1, 8), st.integers(0, 11)), st.lists(OUTCOMES, max_size=6)),
