@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from core.records.metrics import Metrics
 
 __all__ = ["App", "open_workspace"]
-
-SHOWN_REJECTS = 100_000
-"""Rejects that are read to be grouped by reason; the others are only counted."""
 
 
 class App:
@@ -150,7 +146,7 @@ class App:
 
     def rejects(self, run: Run) -> list[Reject]:
         """Returns the first 100,000 rejects of a run."""
-        return list(islice(self.ledger.rejects.of_run(run.run_id), SHOWN_REJECTS))
+        return self.ledger.rejects.first_of_run(run.run_id)
 
     def plan(
         self,

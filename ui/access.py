@@ -9,15 +9,13 @@ import streamlit as st
 
 from core.errors import SignInNeeded
 from core.records.accounts import Accounts
-from core.records.rights import Caller, Role, local_caller
+from core.records.rights import RIGHTS, Caller, Role, local_caller
 from core.workspace.paths import Workspace
 from ui import data
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t
 
 __all__ = ["CurrentUser", "Role", "current_user", "is_known", "may", "role_word"]
-
-_RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +76,4 @@ def role_word(role: Role) -> str:
 
 def may(role: Role) -> bool:
     """Whether the user has that role, or a higher one."""
-    return _RANK[current_user().role] >= _RANK[role]
+    return RIGHTS[current_user().role] >= RIGHTS[role]

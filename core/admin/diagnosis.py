@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from core.admin.doctor import examine
 from core.admin.health import health
@@ -16,9 +15,6 @@ from core.notify.wiring import NotifyingWorkspace, mail_checks
 from core.records.opened import OpenWorkspace
 from core.run.planning import unusable_jobs
 from core.workspace.jobs import load_jobs
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["diagnose", "diagnose_cluster", "diagnose_database", "workspace_health"]
 

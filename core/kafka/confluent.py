@@ -154,10 +154,7 @@ class ConfluentPublisher:
             # A message may still be reported later; the report must not be used then.
             self._alone = self._producer = None
         for delivery in self._open:
-            for index, partition in enumerate(delivery.partitions):
-                if partition == -1 and index not in delivery.errors:
-                    delivery.errors[index] = self.diagnosis.dropped(delivery.batch.topic)
-            delivery.pending = 0
+            delivery.fail_unreported(partial(self.diagnosis.dropped, delivery.batch.topic))
         self._open.clear()
         self._in_flight = 0
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import kafka.errors as client_errors
@@ -276,10 +277,7 @@ class KafkaPythonPublisher:
             except queue.Empty:
                 break
         for delivery in self._open:
-            for index, partition in enumerate(delivery.partitions):
-                if partition == -1 and index not in delivery.errors:
-                    delivery.errors[index] = self.diagnosis.dropped(delivery.batch.topic)
-            delivery.pending = 0
+            delivery.fail_unreported(partial(self.diagnosis.dropped, delivery.batch.topic))
         self._open.clear()
         self._record_batches.clear()
         self._in_flight = 0

@@ -223,12 +223,15 @@ class Sender:
 
     def _fail_unfinished(self, delivery: Delivery) -> None:
         """Sets an error for each message without error and acknowledgement."""
-        delivery.pending = 0
-        for index, partition in enumerate(delivery.partitions):
-            if partition == -1 and index not in delivery.errors:
-                delivery.errors[index] = self._fatal or DeliveryTimeout(
-                    f'a message for topic "{delivery.batch.topic}" was given up', why="the run ended before it was sent"
+        topic = delivery.batch.topic
+        delivery.fail_unreported(
+            lambda: (
+                self._fatal
+                or DeliveryTimeout(
+                    f'a message for topic "{topic}" was given up', why="the run ended before it was sent"
                 )
+            )
+        )
         self._finished.append(delivery)
 
     @contextmanager

@@ -6,7 +6,7 @@ The hot path holds columns of values, not one object per row: an object per row 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,6 +74,13 @@ class Delivery:
     def acknowledged(self) -> int:
         """Messages the broker has confirmed."""
         return len(self.batch) - self.partitions.count(-1)
+
+    def fail_unreported(self, error: Callable[[], PsttError]) -> None:
+        """Ends the delivery: each message that is still in flight gets an error of its own."""
+        for index, partition in enumerate(self.partitions):
+            if partition == -1 and index not in self.errors:
+                self.errors[index] = error()
+        self.pending = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
 from core.model.run import Reject
@@ -11,6 +12,9 @@ from core.records.rows import from_row
 from core.records.store import StorePart
 
 __all__ = ["Rejects"]
+
+MOST_SHOWN = 100_000
+"""Rejects that are read to be grouped by reason; the others are only counted."""
 
 
 class Rejects(StorePart):
@@ -50,6 +54,10 @@ class Rejects(StorePart):
         """Yields the rejected rows of a run, by row number."""
         for row in self._each("of_run", {"run_id": run_id}):
             yield from_row(Reject, row, column=row["column_name"])
+
+    def first_of_run(self, run_id: str) -> list[Reject]:
+        """Returns the first 100,000 rejected rows of a run."""
+        return list(islice(self.of_run(run_id), MOST_SHOWN))
 
 
 def _storable(text: str) -> str:

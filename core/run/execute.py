@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from loguru import logger
@@ -43,9 +42,6 @@ from core.workspace.jobs import read_job_file
 from core.workspace.locks import locked
 
 __all__ = ["DryRun", "dry_run", "execute", "servers_of_plan"]
-
-SHOWN_REJECTS = 100_000
-"""Rejects of a dry run that are kept to be grouped by reason; the others are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ def dry_run(
         Ledger(Path(folder) / "ledger.sqlite") as ledger,
     ):
         run = _run(opened, plan, ledger, stop, now, progress, scratch=Path(folder))
-        return DryRun(run, list(islice(ledger.rejects.of_run(run.run_id), SHOWN_REJECTS)))
+        return DryRun(run, ledger.rejects.first_of_run(run.run_id))
 
 
 def servers_of_plan(opened: OpenWorkspace, plan: Plan) -> str:

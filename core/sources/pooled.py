@@ -12,7 +12,7 @@ from itertools import chain, islice
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
+from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.check_result import CheckResult
 from core.model.connection import DatabaseConnection
 from core.model.dialect import Dialect
@@ -394,10 +394,6 @@ class PooledSource(ABC):
     def waited_too_long(self, *, reading: bool) -> PsttError:
         """Returns the error for a wait that the driver's own time-out ended."""
         return self.timed_out() if self.connection.statement_timeout_s else self.silent(reading=reading)
-
-    def unknown_type(self, what: str) -> ConfigError:
-        """Returns the error for a setting of the connection that this database does not know."""
-        return ConfigError(f'connection "{self.name}": {what}')
 
 
 class _Connected:
