@@ -262,6 +262,10 @@ class ConfluentPublisher:
     def prepare_once(self, control_topic: str) -> None:
         """Fences earlier holders of the transactional id, then creates the control topic if it does not exist."""
         self._prepare()
+        self.require_control_topic(control_topic)
+
+    def require_control_topic(self, control_topic: str) -> None:
+        """Creates the control topic if it does not exist."""
         if control_topic not in self._metadata(TRANSACTION_STEP_S).topics:
             if not self.cluster.mock_brokers:  # mock brokers know no CreateTopics
                 self._control(control_topic).make(TRANSACTION_STEP_S)

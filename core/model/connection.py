@@ -89,7 +89,7 @@ class Cluster:
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     default_topic: str = "pstt-data"
-    client: str = "confluent"
+    client: str = "aiokafka"
     """A name of the registry `core.kafka.clients`."""
     compression_type: Compression = "snappy"
     batch_size_bytes: int = 16384
