@@ -219,6 +219,7 @@ class KafkaTopics:
     def _consumer(self, isolation: str) -> Consumer:
         settings = {"group.id": "rig", "enable.auto.commit": False, "enable.partition.eof": True, **QUIET}
         settings |= {"isolation.level": isolation, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 10}
+        settings |= {"check.crcs": True}
         return Consumer({"bootstrap.servers": self.plaintext, **settings})
 
 
