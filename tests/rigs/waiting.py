@@ -11,13 +11,20 @@ __all__ = ["until"]
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found], what: str | Callable[[], str] = "", *, timeout_s: float = 60) -> Found:
-    """Calls a condition every 0.05 s and returns its first true answer.
+def until(
+    condition: Callable[[], Found],
+    what: str | Callable[[], str] = "",
+    *,
+    timeout_s: float = 60,
+    every_s: float = 0.05,
+) -> Found:
+    """Calls a condition again and again and returns its first true answer.
 
     Args:
         condition: What is waited for. It may raise to end the waiting at once, as where a process has exited.
         what: What did not happen, for the error; a function is called only then.
         timeout_s: Long, for a machine that is busy: a test that passes does not wait for it.
+        every_s: Pause between two calls; 0 where the moment must not be missed, as before a kill.
 
     Raises:
         AssertionError: It was not true within that time.
@@ -27,5 +34,5 @@ def until(condition: Callable[[], Found], what: str | Callable[[], str] = "", *,
         if time.monotonic() > deadline:
             text = what() if callable(what) else what
             raise AssertionError(f"not within {timeout_s:g} s: {text or 'the condition'}")
-        time.sleep(0.05)
+        time.sleep(every_s)
     return found
