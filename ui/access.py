@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.errors import SignInNeeded
 from core.records.accounts import Accounts
-from core.records.rights import RIGHTS, Caller, Role, local_caller
+from core.records.rights import RIGHT_OF, RIGHT_TO_SEE, RIGHTS, Action, Caller, Role, View, local_caller
 from core.workspace.paths import Workspace
 from ui import data
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
@@ -74,6 +74,10 @@ def role_word(role: Role) -> str:
     return {"viewer": t("viewer"), "operator": t("operator"), "admin": t("admin")}[role]
 
 
-def may(role: Role) -> bool:
-    """Whether the user has that role, or a higher one."""
-    return RIGHTS[current_user().role] >= RIGHTS[role]
+def may(what: Action | View) -> bool:
+    """Returns whether the user has the right that the action needs, or may see that part of the page.
+
+    The tables are those of `core.records.rights`, so a button is active exactly if core allows its action.
+    """
+    needed = {**RIGHT_OF, **RIGHT_TO_SEE}[what]
+    return needed in RIGHTS[current_user().role]

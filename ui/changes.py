@@ -18,6 +18,7 @@ import streamlit as st
 from core.admin import edit_files, edit_jobs
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
+from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
 from core.calendar.templates import resolve
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Resolved", "caller", "draft"]
 
+DEMO_ROWS = 20_000
 STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
 """A person waits for it, and the database works meanwhile."""
@@ -409,6 +411,18 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
 
 
 # ── administration ────────────────────────────────────────────────────────────────────────────
+
+
+def fill_with_demo() -> str:
+    """Makes the demo in this workspace, which has to be empty. Returns the slug of its job.
+
+    Raises:
+        ConfigError: There is something else in the folder.
+        StorageFailed: It cannot be written.
+    """
+    create_demo(data.root(), DEMO_ROWS, caller=caller("demo"), now=data.now())
+    _changed()
+    return SLUG
 
 
 def rebuild_metrics() -> int:

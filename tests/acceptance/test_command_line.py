@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 from contextlib import ExitStack
 
 import pytest
 
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, log_text, make_workspace, run_command
 
 TABLE = """CREATE TABLE {name} AS SELECT lpad((572680000000 + g)::text, 12, '0') AS barcode, date '2026-01-16' AS trkdate,
@@ -316,10 +316,7 @@ def started():
 
 
 def wait_for_messages(kafka, topic: str, count: int, timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while kafka.count(topic) < count:
-        assert time.monotonic() < end, f"fewer than {count} messages in {timeout_s} s"
-        time.sleep(0.2)
+    until(lambda: kafka.count(topic) >= count, f"{count} messages", timeout_s=timeout_s, every_s=0.2)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's; on Windows the runner asks through the ledger")

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from core.model.job import Job
 from core.model.source import Column
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day
@@ -274,11 +274,12 @@ def started(folder, postgres, *words):
 
 
 def wait_for(process, happened):
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    def or_has_ended():
+        found = happened()
+        assert found or process.poll() is None, process.stdout.read()
+        return found
+
+    until(or_has_ended, every_s=0.02)
 
 
 def wait_for_part(folder, process):

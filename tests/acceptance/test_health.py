@@ -15,7 +15,8 @@ from core.notify.outbox import Outbox
 from core.records.ledger import Ledger, Outcome
 from core.workspace.paths import Workspace
 from tests.rigs.certificates import make_certificates
-from tests.rigs.smtp import MailRig, until
+from tests.rigs.smtp import MailRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, log_text, make_workspace, run_command
 
 ANNA, LUCA = "anna@example.com", "luca@example.com"

@@ -13,6 +13,7 @@ import pytest
 from bench.kills import live_through, start_runner, stop_runner, two_at_once
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = "SELECT lpad(g::text, 12, '0') AS barcode, g AS n FROM generate_series(1, {rows}) AS g"
@@ -77,17 +78,6 @@ def place(tmp_path, postgres, kafka):
     for runner in runners:
         if runner.poll() is None:
             stop_runner(runner)
-
-
-def until(holds, timeout_s: float = 30):
-    """Waits until something is so; what it is."""
-    end = time.monotonic() + timeout_s
-    while True:
-        found = holds()
-        if found:
-            return found
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
 
 
 def active_queries(postgres, mark: str) -> int:

@@ -29,6 +29,7 @@ from core.model.source import Rows, Source
 from core.sources import open_source
 from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports
+from tests.rigs.waiting import until
 
 if TYPE_CHECKING:
     from tests.rigs.oracle import OracleRig
@@ -97,7 +98,7 @@ class SourceRig(ABC):
 
     def wait_until_running(self) -> None:
         """Returns when a statement of ours has begun."""
-        assert eventually(lambda: self.running() > 0)
+        until(lambda: self.running() > 0, timeout_s=PATIENCE_S)
 
     def kill_sessions(self) -> None:
         """Ends our sessions from the server's side."""
@@ -332,7 +333,7 @@ class OracleDoubleRig(SourceRig):
         return kinds.count("login") - kinds.count("logoff") - kinds.count("lost")
 
     def wait_until_running(self) -> None:
-        assert eventually(lambda: bool(self._double.statements(r"FROM slow")))
+        until(lambda: bool(self._double.statements(r"FROM slow")), timeout_s=PATIENCE_S)
 
     def kill_sessions(self) -> None:
         self._double.drop_connections()
@@ -476,15 +477,6 @@ def meanwhile(action: Callable[[], object]) -> Iterator[None]:
 
 def is_usable(source: Source, rig: SourceRig) -> bool:
     return [n for n, _ in read_all(source, rig.numbers(3))] == [1, 2, 3]
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @contextmanager
@@ -656,8 +648,8 @@ def test_closing_early_leaves_nothing_behind(source_rig: SourceRig, source: Sour
         for rows in reading:
             assert rows.first_row == 1
             break
-    assert eventually(lambda: source_rig.running() == 0)
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -668,7 +660,7 @@ def test_exception_of_the_reader_passes_and_closes(source_rig: SourceRig, source
     ):
         next(iter(reading))
         raise ZeroDivisionError
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -676,7 +668,7 @@ def test_source_closes_twice_and_opens_again(source_rig: SourceRig, source: Sour
     assert is_usable(source, source_rig)
     source.close()
     source.close()
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -686,7 +678,7 @@ def test_statement_timeout_ends_a_query_without_rows(source_rig: SourceRig) -> N
             read_all(source, source_rig.slow)
         assert "statement_timeout_s = 0.5 s" in caught.value.text
         assert "statement_timeout_s" in caught.value.remedy
-        assert eventually(lambda: source_rig.running() == 0)
+        until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
         assert is_usable(source, source_rig)
 
 
@@ -711,7 +703,7 @@ def test_cancel_from_another_thread_ends_a_query_without_rows(source_rig: Source
 
     with raises(RunCancelled, secret_of(source_rig)), meanwhile(cancel):
         read_all(source, source_rig.slow)
-    assert eventually(lambda: source_rig.running() == 0)
+    until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -723,7 +715,7 @@ def test_cancel_amid_the_rows_is_never_a_complete_result(source_rig: SourceRig, 
         for rows in reading:
             if rows.first_row == 21:
                 source.cancel()
-    assert eventually(lambda: source_rig.running() == 0)
+    until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -822,7 +814,7 @@ def test_check_tells_what_was_reached_and_never_a_secret(source_rig: SourceRig, 
     assert {fact.status for fact in facts} <= {"pass", "warn"}
     assert facts[0].text.startswith("reached in")
     assert not secret_of(source_rig) or secret_of(source_rig) not in repr(facts)
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
 
 
 # ── servers that fall silent: what is said is swallowed on the way, and nobody is told ────────

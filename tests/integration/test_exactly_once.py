@@ -33,6 +33,7 @@ from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 Open = Callable[..., ConfluentPublisher]
@@ -302,10 +303,8 @@ def test_a_run_killed_in_its_transaction_leaves_nothing_to_see_and_the_next_one_
         command("run", "export", *AT), cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
-        while kafka.count(topic) < 1000:
-            assert time.monotonic() < deadline
-            assert process.poll() is None, "the run ended before it could be killed"
+        until(lambda: process.poll() is not None or kafka.count(topic) >= 1000, "1,000 messages", every_s=0)
+        assert process.poll() is None, "the run ended before it could be killed"
     finally:
         process.kill()
         process.wait(30)
@@ -428,10 +427,8 @@ def test_a_run_of_another_workspace_fences_nobody(once: Once):
         command("run", "export", *AT, "--json"), cwd=slow, env=once.env, stdout=subprocess.PIPE, encoding="utf-8"
     )
     try:
-        deadline = time.monotonic() + 60
-        while once.kafka.count(topic) < 100:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        until(lambda: process.poll() is not None or once.kafka.count(topic) >= 100, "100 messages", every_s=0)
+        assert process.poll() is None
         psutil.Process(process.pid).suspend()
         assert once.run(quick)["sent"] == 20
     finally:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from core.run.pending_transactions import remove_leftovers
 from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = 250
@@ -201,11 +201,14 @@ def test_the_runner_finds_out_what_became_of_a_killed_run(place: Place):
     runner = subprocess.Popen(
         [sys.executable, "-m", "core", "runner"], cwd=place.folder, env=place.env, stderr=subprocess.DEVNULL
     )
+
+    def succeeded() -> Any:
+        assert runner.poll() is None
+        newest = place.run("runs")["runs"][0]
+        return newest if newest["state"] == "succeeded" and not place.left() else None
+
     try:
-        deadline = time.monotonic() + 90
-        while (run := place.run("runs")["runs"][0])["state"] != "succeeded" or place.left():
-            assert time.monotonic() < deadline, run
-            assert runner.poll() is None
+        run = until(succeeded, "the run has succeeded", timeout_s=90)
     finally:
         runner.terminate()
         runner.wait(60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
@@ -21,6 +20,7 @@ from core.sources.postgresql import PostgresSource
 from tests.integration.test_query_binds import GIVEN, HOSTILE, POSTGRESQL_FORMS, bound
 from tests.rigs.certificates import Certificates, make_certificates
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 
 
 def read_all(connection: DatabaseConnection, sql: str, **settings: Any) -> list[tuple[Any, ...]]:
@@ -100,9 +100,9 @@ def test_certificate_of_another_host_or_expired_is_refused(
     assert read_all(own_postgres.connection(sslmode="verify-ca", sslrootcert=certificates.ca_file), "SELECT 1 AS n")
 
     own_postgres.use_tls(certificates.expired)
-    end = time.monotonic() + 30
-    while "expired" not in (error := error_of(strict)).text and time.monotonic() < end:
-        time.sleep(0.05)  # the reload has not reached the server's main process yet
+    # The reload reaches the server's main process a moment later.
+    until(lambda: "expired" in error_of(strict).text, "the expired certificate is refused")
+    error = error_of(strict)
     assert type(error) is ConfigError
     assert "certificate has expired" in error.text
 

@@ -18,8 +18,9 @@ from core.records.ledger import Ledger
 from core.run import verification
 from core.run.arrival import SentRange
 from core.run.verify_run import verify_run
-from tests.integration.test_arrival import Place, now, until
+from tests.integration.test_arrival import Place, now
 from tests.rigs.kafka import KafkaRig, KafkaTopics
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, run_command
 
 ROWS = 3000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from core.errors import QueryFailed
 from core.records.ledger import Ledger, Outcome
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, command, environment, run_command
 from tests.ui.rest import audit, bearer, client, token
 from tests.unit.test_ledger import a_plan
@@ -302,13 +302,10 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         command("runner", "--workspace", folder), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
-        while asked.get("/api/monitoring/health").json()["runner"] != "alive" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: asked.get("/api/monitoring/health").json()["runner"] == "alive", "the runner works")
         answer = asked.post(f"{JOBS}/{SLUG}/run", json={"again": True})
         assert answer.json()["state"] in ("taken", "waiting"), answer.json()
-        while asked.get(answer.headers["Location"]).json()["state"] != "done" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: asked.get(answer.headers["Location"]).json()["state"] == "done", "the run has ended")
         request = asked.get(answer.headers["Location"]).json()
         assert asked.get(f"/api/scheduler/runs/{request['run_id']}").json()["verdict"] == "complete_with_rejects"
         history = asked.get("/api/scheduler/history", params={"job": SLUG}).json()
@@ -316,8 +313,7 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         assert history["items"][0]["state"] in ("succeeded", "partial")
         assert history["items"][0]["acknowledged"] == history["items"][1]["acknowledged"] > 400
         tried = asked.post(f"{JOBS}/{SLUG}/run", json={"dry_run": True}).headers["Location"]
-        while asked.get(tried).json()["state"] == "taken" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: asked.get(tried).json()["state"] not in ("waiting", "taken"), "the dry run has ended")
         assert asked.get(tried).json()["answer"].startswith("✔ dry run: ")
         assert asked.get("/api/scheduler/history", params={"job": SLUG}).json()["total"] == 2
     finally:

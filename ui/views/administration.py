@@ -36,9 +36,9 @@ _NEW_TOKEN = "new_token"  # noqa: S105 - a session key, not a secret
 def show() -> None:
     """Draws the view."""
     st.title(t("Administration"), anchor=False)
-    if not may("admin"):
+    if not may("administration"):
         st.info(t("Settings, users and the audit are shown to admins, the log to operators."), icon=":material/lock:")
-        if may("operator"):
+        if may("log"):
             guarded(_log)()
         guarded(_versions)()
         return
@@ -325,7 +325,7 @@ def _metrics() -> None:
             "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading goes on meanwhile."
         )
     )
-    if st.button(t("Make it again"), key="rebuild", icon=":material/refresh:", disabled=not may("admin")):
+    if st.button(t("Make it again"), key="rebuild", icon=":material/refresh:", disabled=not may("rebuild")):
         with st.spinner(t("copying the spool …")):
             st.session_state["rebuilt"] = changes.rebuild_metrics()
     rebuilt = st.session_state.pop("rebuilt", None)

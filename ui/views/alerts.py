@@ -115,7 +115,7 @@ def _rules() -> None:
     channels = dict(document["channels"])
     changed = {name: _rule(name, rule, channels) for name, rule in document["rules"].items()}
     channels = _channels(channels)
-    if st.button(t("Save the rules"), key="save_rules", icon=":material/save:", disabled=not may("admin")):
+    if st.button(t("Save the rules"), key="save_rules", icon=":material/save:", disabled=not may("alerts")):
         changes.save_alerts({**document, "rules": changed, "channels": channels}, st.session_state[_SEEN])
         st.session_state.pop(_SEEN)
         st.toast(t("Saved"), icon=":material/check:")
@@ -145,7 +145,7 @@ def _merge(document: dict[str, Any], given: Mapping[str, Any]) -> bool:
 
 
 def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> dict[str, Any]:
-    allowed = may("admin")
+    allowed = may("alerts")
     made = dict(rule)
     with st.container(border=True):
         head, number_, lasts = st.columns([3, 2, 2], vertical_alignment="bottom")
@@ -214,14 +214,14 @@ def _channels(channels: dict[str, str]) -> dict[str, str]:
     kept = {}
     for name, reference in channels.items():
         shown = reference if is_reference(reference) else t("stands in the file itself")
-        if st.checkbox(f"{plain(name)}: {plain(shown)}", value=True, key=f"channel:{name}", disabled=not may("admin")):
+        if st.checkbox(f"{plain(name)}: {plain(shown)}", value=True, key=f"channel:{name}", disabled=not may("alerts")):
             kept[name] = reference
     left, right = st.columns(2)
     new = left.text_input(
-        t("Another channel"), placeholder="teams", key="channel:new", disabled=not may("admin")
+        t("Another channel"), placeholder="teams", key="channel:new", disabled=not may("alerts")
     ).strip()
     where = right.text_input(
-        t("Its address is in"), placeholder="env:TEAMS_URL", key="channel:reference", disabled=not may("admin")
+        t("Its address is in"), placeholder="env:TEAMS_URL", key="channel:reference", disabled=not may("alerts")
     ).strip()
     if new and where:
         if not is_reference(where):
@@ -265,7 +265,7 @@ def _test_mail() -> None:
         st.info(t("No mail server is set up: PSTT_SMTP_HOST and PSTT_MAIL_FROM."), icon=":material/info:")
         return
     to = st.text_input(t("Recipients"), value=usual, key="test_mail_to")
-    if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("operator")):
+    if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("test mail")):
         fate = changes.test_mail(email_addresses(to))
         for address in fate.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")

@@ -181,10 +181,10 @@ def _range(names: dict[str, str]) -> None:
     st.markdown(_what_it_makes(count))
     pressed = st.button(
         tn(count.scheduled_runs, "Send 1 run", "Send {count} runs", count=number(count.scheduled_runs)),
-        disabled=not count.scheduled_runs or not may("operator"),
+        disabled=not count.scheduled_runs or not may("backfill"),
         key="calendar_send",
         icon=":material/send:",
-        help=None if may("operator") else t("only an operator may do this"),
+        help=None if may("backfill") else t("only an operator may do this"),
     )
     if pressed:
         follow(changes.backfill(slug, days[0], days[1], again=again))

@@ -240,13 +240,13 @@ def _cancel(run: Run) -> None:
     if run.cancel_asked_at is not None:
         st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
         return
-    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("operator"), key="cancel"):
+    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("cancel"), key="cancel"):
         changes.cancel(run.run_id)
         st.rerun()
 
 
 def _again(run: Run) -> None:
-    allowed = may("operator")
+    allowed = may("replay")
     with st.container(horizontal=True):
         if st.button(
             t("Send the rejects again"),
@@ -393,7 +393,7 @@ def _rejects(detail: RunDetail) -> None:
             "reasons",
             most_px=400,
         )
-        if not may("operator"):
+        if not may("rejected rows"):
             st.caption(t("The rows themselves are shown to operators."))
             return
         rows = rejects(run.run_id)
@@ -470,7 +470,7 @@ def _read_back(detail: RunDetail) -> None:
         st.markdown(f"{counts} · {moment(found.checked_at, run.timezone, seconds=True)} · {duration(found.duration_s)}")
         if found.reason:
             st.caption(plain(found.reason))
-        if found.listed and may("operator"):
+        if found.listed and may("rejected rows"):
             rows = [
                 {
                     t("What"): problems[unlike.problem],

@@ -29,7 +29,7 @@ def section_heading(words: str, kind: str) -> None:
     """Draws a heading with the button that adds an entry of that kind."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(words, anchor=False, width="content")
-        if st.button(t("Add"), key=f"add_{kind}", icon=":material/add:", disabled=not may("admin")):
+        if st.button(t("Add"), key=f"add_{kind}", icon=":material/add:", disabled=not may("connections")):
             st.session_state[EDITED_ENTRY] = (kind, None)
 
 
@@ -53,7 +53,7 @@ def show_cards(kind: str, entries: Sequence[tuple[int | str, str, Mapping[str, A
             with st.container(horizontal=True):
                 if name.strip() and not is_second:
                     _test_button(kind, name)
-                if st.button(t("Change"), key=f"edit_{key}", icon=":material/edit:", disabled=not may("admin")):
+                if st.button(t("Change"), key=f"edit_{key}", icon=":material/edit:", disabled=not may("connections")):
                     st.session_state[EDITED_ENTRY] = (kind, place)
             if not is_second:
                 _answer(kind, name)
@@ -85,7 +85,7 @@ def secret_place(secret: Any) -> str:
 
 
 def _test_button(kind: str, name: str) -> None:
-    if st.button(t("Test"), key=f"test_{kind}_{name}", icon=":material/cable:", disabled=not may("operator")):
+    if st.button(t("Test"), key=f"test_{kind}_{name}", icon=":material/cable:", disabled=not may("test")):
         with st.spinner(t("reaching it …")):
             st.session_state.setdefault(TEST_RESULTS, {})[kind, name] = _test(kind, name)
 
@@ -129,7 +129,7 @@ def default_environment_box(document: Mapping[str, Any]) -> None:
         placeholder=t("none: whoever names no cluster is refused"),
         key=f"usual_environment_{known}",
         help=t("The cluster of whatever names none: jobs, messages by hand, REST, the command line."),
-        disabled=not may("admin"),
+        disabled=not may("connections"),
         width=320,
     )
     if chosen is not None and chosen != known:
