@@ -213,10 +213,10 @@ def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQue
 def _stamp(path: Path) -> tuple[int, int]:
     """Change time in ns and size; zeros where there is no such file."""
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         return (0, 0)
-    return (facts.st_mtime_ns, facts.st_size)
+    return (status.st_mtime_ns, status.st_size)
 
 
 def resolved_parameters(

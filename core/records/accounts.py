@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from core.clock import iso_utc
 from core.errors import ConfigError, SignInNeeded, StorageFailed, TooManyAttempts
 from core.records.named_sql import load_named_sql
+from core.records.rows import from_row
 from core.records.store import Store
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Accounts(Store):
 
     def users(self) -> list[User]:
         """Returns all users, by name."""
-        return [_made(User, row) for row in self._rows("users")]
+        return [from_row(User, row) for row in self._rows("users")]
 
     def user(self, name: str) -> User:
         """Returns the user with that name; upper and lower case are the same.
@@ -289,7 +290,7 @@ class Accounts(Store):
 
     def tokens(self) -> list[AccessToken]:
         """Returns all tokens, the oldest first."""
-        return [_made(AccessToken, row) for row in self._rows("tokens")]
+        return [from_row(AccessToken, row) for row in self._rows("tokens")]
 
     def revoke_token(self, text: str, *, by: Caller, now: datetime) -> str:
         """Ends a token at once, by its id or its name. Returns its id.
@@ -317,7 +318,7 @@ class Accounts(Store):
         row = next(iter(self._rows("token", {"token_id": matched[1]})), None) if matched else None
         if matched is None or row is None or not hmac.compare_digest(row["secret_sha256"], _sha256(matched[2])):
             raise SignInNeeded("the token is not known", remedy="python -m core token add makes one")
-        token = _made(AccessToken, row)
+        token = from_row(AccessToken, row)
         if (state := token.state(now)) != "valid":
             raise SignInNeeded(
                 f'the token "{token.name}" {"has expired" if state == "expired" else "was revoked"}',
@@ -401,14 +402,3 @@ def _matches(known_hash: str, password: str) -> bool:
             return _hasher().verify(known_hash, password)
     except (VerifyMismatchError, UnicodeEncodeError):
         return False
-
-
-def _made(kind: Any, row: sqlite3.Row) -> Any:
-    """Builds a dataclass from a row; columns that end in `_at` are times."""
-    values = {f.name: row[f.name] for f in fields(kind)}
-    for name, value in values.items():
-        if name.endswith("_at") and value is not None:
-            values[name] = datetime.fromisoformat(value)
-    if "has_password" in values:
-        values["has_password"] = bool(values["has_password"])
-    return kind(**values)

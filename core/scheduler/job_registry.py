@@ -90,8 +90,8 @@ class JobRegistry:
             with os.scandir(self._folder) as files:
                 for file in files:
                     if file.name.endswith(SUFFIX):
-                        facts = file.stat()
-                        found[file.name.removesuffix(SUFFIX)] = (facts.st_mtime_ns, facts.st_size)
+                        status = file.stat()
+                        found[file.name.removesuffix(SUFFIX)] = (status.st_mtime_ns, status.st_size)
         except OSError as error:
             self.problems[""] = _problem(
                 self._folder.name, f"cannot be read: {error.strerror or error}", "what was known"

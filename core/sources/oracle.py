@@ -271,7 +271,7 @@ class OracleSource(PooledSource):
         offset = getattr(detail, "offset", 0)
         return self.failed(f"{text} (at character {offset + 1})" if code and offset else text)
 
-    def facts(self, raw: oracledb.Connection) -> Iterator[CheckResult]:
+    def server_checks(self, raw: oracledb.Connection) -> Iterator[CheckResult]:
         """Version, account, and whether it may write."""
         subject = f"database {self.name}"
         mode = "thin" if raw.thin else "thick"

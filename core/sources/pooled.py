@@ -79,7 +79,7 @@ class PooledSource(ABC):
         """Translates an error of the driver; `reading` says that rows have been returned already."""
 
     @abstractmethod
-    def facts(self, raw: Any) -> Iterator[CheckResult]:
+    def server_checks(self, raw: Any) -> Iterator[CheckResult]:
         """Yields what `check` reports beyond having connected."""
 
     def stop(self, raw: Any) -> None:
@@ -185,12 +185,14 @@ class PooledSource(ABC):
         try:
             with self._connected() as connected:
                 ms = (perf_counter() - started) * 1000
-                look = connected.session.begin(lambda: self.translated(lambda: list(self.facts(connected.raw))))
-                facts = self.answered(connected.session, look)
-            return [CheckResult("pass", subject, f"reached in {ms:.0f} ms"), *facts]
+                pending = connected.session.begin(
+                    lambda: self.translated(lambda: list(self.server_checks(connected.raw)))
+                )
+                found = self.answered(connected.session, pending)
+            return [CheckResult("pass", subject, f"reached in {ms:.0f} ms"), *found]
         except PsttError as error:
-            away = isinstance(error, SourceUnavailable)
-            return [CheckResult("fail", subject, error.text, error.remedy, unreachable=away)]
+            unreachable = isinstance(error, SourceUnavailable)
+            return [CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)]
 
     def close(self) -> None:
         """See `core.model.source.Source.close`."""

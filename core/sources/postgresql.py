@@ -328,7 +328,7 @@ class PostgresSource(PooledSource):
     def _no_such_database(self, text: str) -> ConfigError:
         return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")
 
-    def facts(self, raw: psycopg.Connection[Any]) -> Iterator[CheckResult]:
+    def server_checks(self, raw: psycopg.Connection[Any]) -> Iterator[CheckResult]:
         """Version, account, and whether it may write."""
         subject = f"database {self.name}"
         row = raw.execute(

@@ -214,7 +214,7 @@ class SqliteSource(PooledSource):
             )
         return self.failed(text)
 
-    def facts(self, raw: sqlite3.Connection) -> Iterator[CheckResult]:
+    def server_checks(self, raw: sqlite3.Connection) -> Iterator[CheckResult]:
         """Version, and how it is opened."""
         how = "may write (allow_writes)" if self.connection.allow_writes else "opened read-only"
         tables = raw.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]

@@ -196,7 +196,7 @@ class SqlServerSource(PooledSource):
             return self.lost(text, reading=reading)
         return self.failed(text)
 
-    def facts(self, raw: pyodbc.Connection) -> Iterator[CheckResult]:
+    def server_checks(self, raw: pyodbc.Connection) -> Iterator[CheckResult]:
         """Version, account, and whether it may write."""
         subject = f"database {self.name}"
         cursor = raw.cursor()

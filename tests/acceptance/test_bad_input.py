@@ -330,7 +330,7 @@ def test_a_damaged_segment_stops_no_command_and_is_reported(place, damage):
         assert (done.returncode, done.stderr) == (0, ""), words
     assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
     assert the_json(run("metrics", "rebuild", "--json"))["sends"] == 1000
-    (told,) = [fact for fact in the_json(run("doctor", "--json"))["facts"] if fact["subject"] == "spool"]
+    (told,) = [result for result in the_json(run("doctor", "--json"))["checks"] if result["subject"] == "spool"]
     assert (told["status"], segment.name in told["text"]) == ("warn", True)
     assert (folder / ".pstt" / "spool" / "damaged" / segment.name).exists()
 

@@ -143,8 +143,10 @@ def test_whoever_writes_is_told_why_not_and_what_to_do(disk: Path, worked: Path)
         assert done.returncode == 1, (words, done.stdout, done.stderr)
         assert "make room" in done.stderr or "No space left on device" in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr
-    (fact,) = [fact for fact in json.loads(full.run("doctor", "--json").stdout)["facts"] if fact["subject"] == "disk"]
-    assert fact["status"] == "fail"
+    (result,) = [
+        result for result in json.loads(full.run("doctor", "--json").stdout)["checks"] if result["subject"] == "disk"
+    ]
+    assert result["status"] == "fail"
 
 
 def test_once_there_is_room_again_the_same_opening_writes(disk: Path, worked: Path) -> None:

@@ -222,8 +222,8 @@ def test_a_test_mail_says_what_became_of_it(place, mails, certificates):
     assert "is not trusted" in untrusted.stderr
 
 
-def facts(place, **env) -> dict[str, str]:
-    return {fact["subject"]: fact["status"] for fact in place.json("health", **env)["facts"]}
+def statuses(place, **env) -> dict[str, str]:
+    return {result["subject"]: result["status"] for result in place.json("health", **env)["checks"]}
 
 
 def test_health_is_green_while_the_runner_works_and_red_once_it_is_gone(place):
@@ -248,20 +248,20 @@ def test_health_fails_when_the_last_success_of_a_job_is_older_than_its_calendar_
     place.start()
     until(lambda: place.runs("failed"))
     time.sleep(3)
-    assert facts(place, PSTT_HEALTH_GRACE_S="3600")["job export"] == "pass"
+    assert statuses(place, PSTT_HEALTH_GRACE_S="3600")["job export"] == "pass"
     done = place.run("health", PSTT_HEALTH_GRACE_S="1")
     assert done.returncode == 1
     assert "✘ job export: no success for " in done.stdout
     assert "it never succeeded" in done.stdout
     place.query(GOOD)
     until(lambda: place.runs("succeeded"))
-    assert facts(place, PSTT_HEALTH_GRACE_S="30")["job export"] == "pass"
+    assert statuses(place, PSTT_HEALTH_GRACE_S="30")["job export"] == "pass"
 
 
 def test_a_disabled_job_and_a_manual_one_are_nobodys_dead_man(place):
     place.make(NO_TABLE, scheduling_mode="interval", interval_s=2, enabled=False)
     place.start()
-    assert "job export" not in facts(place, PSTT_HEALTH_GRACE_S="1")
+    assert "job export" not in statuses(place, PSTT_HEALTH_GRACE_S="1")
 
 
 def test_the_receipt_of_the_day_is_mailed_once_and_printed(place, mails):

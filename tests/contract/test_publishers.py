@@ -51,8 +51,8 @@ JAVA_MURMUR2 = {
 
 
 def cluster_of(client: str, servers: str, **changes: Any) -> Cluster:
-    facts: dict[str, Any] = {"client": client, "enable_idempotence": client == "confluent", "linger_ms": 2}
-    return Cluster("contract", servers, **facts | changes)
+    values: dict[str, Any] = {"client": client, "enable_idempotence": client == "confluent", "linger_ms": 2}
+    return Cluster("contract", servers, **values | changes)
 
 
 # ── the three worlds ──────────────────────────────────────────────────────────────────────────

@@ -758,9 +758,9 @@ def test_wrong_password_is_not_authorised_and_not_tried_again(server_rig: Source
         assert not caught.value.is_retriable
         assert server_rig.connection.username in caught.value.text
         assert "password" in caught.value.remedy
-        (fact,) = source.check()
-        assert (fact.status, fact.unreachable) == ("fail", False)
-        assert WRONG not in repr(fact)
+        (result,) = source.check()
+        assert (result.status, result.unreachable) == ("fail", False)
+        assert WRONG not in repr(result)
 
 
 def test_unknown_host_is_unavailable_and_may_be_tried_again(server_rig: SourceRig) -> None:
@@ -769,8 +769,8 @@ def test_unknown_host_is_unavailable_and_may_be_tried_again(server_rig: SourceRi
             read_all(source, server_rig.numbers(1))
         assert caught.value.is_retriable
         assert "no-such-host.invalid" in caught.value.text
-        (fact,) = source.check()
-        assert (fact.status, fact.unreachable) == ("fail", True)
+        (result,) = source.check()
+        assert (result.status, result.unreachable) == ("fail", True)
 
 
 def test_refused_port_is_unavailable(server_rig: SourceRig) -> None:
@@ -818,10 +818,10 @@ def test_session_lost_amid_the_rows_is_never_a_complete_result(server_rig: Sourc
 
 
 def test_check_tells_what_was_reached_and_never_a_secret(source_rig: SourceRig, source: Source) -> None:
-    facts = source.check()
-    assert {fact.status for fact in facts} <= {"pass", "warn"}
-    assert facts[0].text.startswith("reached in")
-    assert not secret_of(source_rig) or secret_of(source_rig) not in repr(facts)
+    results = source.check()
+    assert {result.status for result in results} <= {"pass", "warn"}
+    assert results[0].text.startswith("reached in")
+    assert not secret_of(source_rig) or secret_of(source_rig) not in repr(results)
     assert eventually(lambda: source_rig.sessions() == 0)
 
 

@@ -259,7 +259,7 @@ def test_the_preview_of_the_demo_shows_its_first_messages_without_a_warning(tmp_
 def test_the_doctor_finds_nothing_wrong_with_the_demo(tmp_path: Path) -> None:
     make_demo(tmp_path, 10, now=NOW)
     with App.open(tmp_path, {}) as opened:
-        facts = list(diagnose(opened, lambda: NOW))
-    assert [fact for fact in facts if fact.status == "fail"] == []
-    subjects = {fact.subject for fact in facts}
+        results = list(diagnose(opened, lambda: NOW))
+    assert [result for result in results if result.status == "fail"] == []
+    subjects = {result.subject for result in results}
     assert {"database A00-CDG-Collaudo", "cluster Kafka Collaudo (mock)"} <= subjects

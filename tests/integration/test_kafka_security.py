@@ -43,18 +43,18 @@ def secured(kafka: KafkaRig, client: str) -> Callable[..., Cluster]:
     """`secured("SASL_SSL", kafka.sasl_ssl, sasl_mechanism="PLAIN")`: user, password and CA are those of the rig."""
 
     def make(protocol: str, servers: str, **changes: Any) -> Cluster:
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "client": client,
             "enable_idempotence": client == "confluent",
             "request_timeout_ms": 2000,
             "delivery_timeout_ms": 2500,
         }
         if protocol.startswith("SASL"):
-            facts |= {"sasl_mechanism": "PLAIN", "sasl_username": kafka.username}
-            facts["sasl_password"] = Secret(kafka.password)
+            values |= {"sasl_mechanism": "PLAIN", "sasl_username": kafka.username}
+            values["sasl_password"] = Secret(kafka.password)
         if protocol.endswith("SSL"):
-            facts["ssl_cafile"] = kafka.ca_file
-        return Cluster("Kafka Collaudo", servers, protocol, **facts | changes)  # type: ignore[arg-type]
+            values["ssl_cafile"] = kafka.ca_file
+        return Cluster("Kafka Collaudo", servers, protocol, **values | changes)  # type: ignore[arg-type]
 
     return make
 

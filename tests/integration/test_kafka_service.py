@@ -33,8 +33,8 @@ def service_of(client: str) -> Iterator[Callable[..., KafkaService]]:
     made: list[KafkaService] = []
 
     def make(servers: str, *, recorder: Callable[[Delivery], None] | None = None, **changes: Any) -> KafkaService:
-        facts: dict[str, Any] = {"client": client, "enable_idempotence": client == "confluent", "linger_ms": 2}
-        made.append(KafkaService(Cluster("library", servers, **facts | changes), recorder=recorder))
+        values: dict[str, Any] = {"client": client, "enable_idempotence": client == "confluent", "linger_ms": 2}
+        made.append(KafkaService(Cluster("library", servers, **values | changes), recorder=recorder))
         return made[-1]
 
     yield make

@@ -255,9 +255,9 @@ def test_database_that_cannot_be_reached_is_retriable(
         assert error.is_retriable
         assert error.exit_code == 3
         assert words in error.text
-        (fact,) = source.check()
-    assert (fact.status, fact.unreachable, fact.text) == ("fail", True, fact.text)
-    assert words in fact.text
+        (result,) = source.check()
+    assert (result.status, result.unreachable, result.text) == ("fail", True, result.text)
+    assert words in result.text
 
 
 def test_unknown_service_names_the_setting_to_check(connection: DatabaseConnection) -> None:

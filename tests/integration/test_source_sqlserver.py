@@ -96,8 +96,8 @@ def test_value_that_freetds_cannot_take_is_named_without_being_shown(sqlserver: 
 
 
 def attributes(driver: str, **changes: Any) -> dict[str, str]:
-    facts: dict[str, Any] = {"host": "db.example.com", "database": "BOSC", "username": "pstt", "password": Secret("p")}
-    source = SqlServerSource(DatabaseConnection("BOSC", "sqlserver", **{**facts, **changes}))
+    values: dict[str, Any] = {"host": "db.example.com", "database": "BOSC", "username": "pstt", "password": Secret("p")}
+    source = SqlServerSource(DatabaseConnection("BOSC", "sqlserver", **{**values, **changes}))
     return source._attributes(driver)
 
 

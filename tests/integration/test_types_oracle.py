@@ -31,14 +31,14 @@ AT = datetime(2026, 1, 17, 1, tzinfo=UTC)
 
 
 def source_of(double: OracleDouble, **changes: Any) -> OracleSource:
-    facts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "host": double.host,
         "port": double.port,
         "service_name": double.service,
         "username": "pstt",
         "password": Secret("pw"),
     }
-    return OracleSource(DatabaseConnection("A00", "oracle", **{**facts, **changes}))
+    return OracleSource(DatabaseConnection("A00", "oracle", **{**values, **changes}))
 
 
 def read(

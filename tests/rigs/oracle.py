@@ -22,7 +22,7 @@ class OracleRig:
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "ora",
             "db_type": "oracle",
             "host": self._url.host or "",
@@ -32,4 +32,4 @@ class OracleRig:
             "username": self._url.username or "",
             "password": Secret(str(self._url.password or "")),
         }
-        return DatabaseConnection(**{**facts, **changes})
+        return DatabaseConnection(**{**values, **changes})

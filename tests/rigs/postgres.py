@@ -183,7 +183,7 @@ class PostgresRig:
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "pg",
             "db_type": "postgresql",
             "host": self.host,
@@ -192,4 +192,4 @@ class PostgresRig:
             "username": self.user,
             "password": Secret(self.password),
         }
-        return DatabaseConnection(**{**facts, **changes})
+        return DatabaseConnection(**{**values, **changes})

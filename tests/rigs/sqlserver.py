@@ -64,7 +64,7 @@ class SqlServerRig:
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "mssql",
             "db_type": "sqlserver",
             "host": self.host,
@@ -75,7 +75,7 @@ class SqlServerRig:
             "driver": self.driver,
             "sslmode": self._sslmode,
         }
-        return DatabaseConnection(**{**facts, **changes})
+        return DatabaseConnection(**{**values, **changes})
 
 
 def _sslmode(parts: dict[str, str]) -> str:

@@ -145,8 +145,8 @@ class Life:
     def health(self) -> str:
         if self.job is None:
             return "none"
-        facts = health(self.ledger, self.outbox, [self.job], [], self.at, 0)
-        return next((fact.status for fact in facts if fact.subject == "job export"), "none")
+        results = health(self.ledger, self.outbox, [self.job], [], self.at, 0)
+        return next((result.status for result in results if result.subject == "job export"), "none")
 
     def late(self) -> str:
         """What the rule `job_late` says of a job that is wanted by now."""

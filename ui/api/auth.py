@@ -102,8 +102,8 @@ def _ledger_state(folder: Path) -> tuple[tuple[int, int], ...]:
     state = []
     for file in (ledger, ledger.with_name(f"{ledger.name}-wal")):
         with suppress(FileNotFoundError):
-            facts = file.stat()
-            state.append((facts.st_mtime_ns, facts.st_size))
+            status = file.stat()
+            state.append((status.st_mtime_ns, status.st_size))
     return tuple(state)
 
 

@@ -213,14 +213,14 @@ def _head(detail: RunDetail) -> None:
     for warning in run.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
-    facts = [
+    parts = [
         subject(run),
         scheduled,
         t("attempt {number}", number=run.attempt),
         t("asked by {who}", who=plain(run.asked_by)),
         t("run {id}", id=run.run_id),
     ]
-    st.markdown(" · ".join(facts))
+    st.markdown(" · ".join(parts))
     _parameters(run)
     if detail.family:
         with st.container(horizontal=True):

@@ -19,7 +19,7 @@ from ui.language import t
 
 SIGNS = {"pass": "✔", "warn": "▲", "fail": "✘"}
 COLOURS = {"pass": "green", "warn": "orange", "fail": "red"}
-TEST_RESULTS = "connection_facts"
+TEST_RESULTS = "connection_test_results"
 """Session key: kind and name of an entry → what its test returned."""
 EDITED_ENTRY = "connection_editing"
 """Session key: kind and place of the entry whose form is open; place None: a new one."""
@@ -110,11 +110,11 @@ def _answer(kind: str, name: str) -> None:
     if isinstance(found, PsttError):
         problem(found)
         return
-    for fact in found:
-        word = {"pass": t("good"), "warn": t("look at it"), "fail": t("not good")}[fact.status]
-        text = f":{COLOURS[fact.status]}[{SIGNS[fact.status]} {word}] {plain(fact.text)}"
-        if fact.remedy:
-            text += f"  \n{t('Next')}: {plain(fact.remedy)}"
+    for result in found:
+        word = {"pass": t("good"), "warn": t("look at it"), "fail": t("not good")}[result.status]
+        text = f":{COLOURS[result.status]}[{SIGNS[result.status]} {word}] {plain(result.text)}"
+        if result.remedy:
+            text += f"  \n{t('Next')}: {plain(result.remedy)}"
         st.markdown(text)
 
 
