@@ -52,7 +52,7 @@ class Drift:
 
 def drift_between(before: Columns, after: Columns) -> Drift:
     """Returns the difference; names compare in any case, as everywhere in a job."""
-    old, new = ({name.lower(): (name, kind, type_) for name, kind, type_ in shape} for shape in (before, after))
+    old, new = ({name.lower(): (name, kind, type_) for name, kind, type_ in columns} for columns in (before, after))
     return Drift(
         tuple(f"{name} ({type_})" for key, (name, _, type_) in old.items() if key not in new),
         tuple(f"{name} ({type_})" for key, (name, _, type_) in new.items() if key not in old),
@@ -103,9 +103,9 @@ class ColumnMemory(Store):
         rows = self._rows("columns_of_job", {"job": job})
         return from_row(_StoredColumns, rows[0]) if rows else None
 
-    def remember(self, job: str, shape: Columns, who: str, now: datetime) -> None:
+    def remember(self, job: str, columns: Columns, who: str, now: datetime) -> None:
         """Stores the accepted columns of a job."""
-        self._write("accept_columns", {"job": job, "columns": json.dumps(shape), "who": who, "now": iso_utc(now)})
+        self._write("accept_columns", {"job": job, "columns": json.dumps(columns), "who": who, "now": iso_utc(now)})
 
     def note(self, job: str, found: Columns | None, now: datetime) -> None:
         """Stores the columns that a run was stopped for, so that they can be accepted; None: the columns match again."""

@@ -22,7 +22,7 @@ from oracledb import errors as driver_errors
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Step
-from core.sources import oracle as room
+from core.sources import oracle as oracle_module
 from core.sources.oracle import OracleSource
 from tests.rigs.workspace import ROOT
 
@@ -331,14 +331,14 @@ def made(code: int = 0, full: str = "", text: str = "") -> oracledb.DatabaseErro
 
 
 TABLE: dict[str, tuple[set[int], type[PsttError], type[PsttError]]] = {
-    "REFUSED": (room.REFUSED, NotAuthorised, NotAuthorised),
-    "AWAY": (room.AWAY, SourceUnavailable, QueryFailed),
-    "NO_SERVICE": (room.NO_SERVICE, SourceUnavailable, QueryFailed),
-    "LOST": (room.LOST, SourceUnavailable, QueryFailed),
-    "CONFLICT": (room.CONFLICT, SourceUnavailable, QueryFailed),
-    "FORBIDDEN": (room.FORBIDDEN, NotAuthorised, NotAuthorised),
-    "READ_ONLY": (room.READ_ONLY, QueryFailed, QueryFailed),
-    "CANCELLED": (room.CANCELLED, QueryFailed, QueryFailed),
+    "REFUSED": (oracle_module.REFUSED, NotAuthorised, NotAuthorised),
+    "UNREACHABLE": (oracle_module.UNREACHABLE, SourceUnavailable, QueryFailed),
+    "NO_SERVICE": (oracle_module.NO_SERVICE, SourceUnavailable, QueryFailed),
+    "LOST": (oracle_module.LOST, SourceUnavailable, QueryFailed),
+    "CONFLICT": (oracle_module.CONFLICT, SourceUnavailable, QueryFailed),
+    "FORBIDDEN": (oracle_module.FORBIDDEN, NotAuthorised, NotAuthorised),
+    "READ_ONLY": (oracle_module.READ_ONLY, QueryFailed, QueryFailed),
+    "CANCELLED": (oracle_module.CANCELLED, QueryFailed, QueryFailed),
 }
 
 
@@ -368,11 +368,11 @@ def test_read_only_error_says_that_the_session_is_read_only(source: OracleSource
 
 
 DRIVER: dict[str, tuple[type[PsttError], type[PsttError]]] = {
-    **dict.fromkeys(room.DRIVER_AWAY, (SourceUnavailable, QueryFailed)),
-    **dict.fromkeys(room.DRIVER_LOST, (SourceUnavailable, QueryFailed)),
-    **dict.fromkeys(room.DRIVER_REFUSED, (NotAuthorised, NotAuthorised)),
-    **dict.fromkeys(room.DRIVER_TIMED_OUT, (SourceUnavailable, QueryFailed)),
-    **dict.fromkeys(room.NEEDS_THICK, (ConfigError, ConfigError)),
+    **dict.fromkeys(oracle_module.DRIVER_UNREACHABLE, (SourceUnavailable, QueryFailed)),
+    **dict.fromkeys(oracle_module.DRIVER_LOST, (SourceUnavailable, QueryFailed)),
+    **dict.fromkeys(oracle_module.DRIVER_REFUSED, (NotAuthorised, NotAuthorised)),
+    **dict.fromkeys(oracle_module.DRIVER_TIMED_OUT, (SourceUnavailable, QueryFailed)),
+    **dict.fromkeys(oracle_module.NEEDS_THICK, (ConfigError, ConfigError)),
 }
 
 
@@ -419,7 +419,7 @@ def test_error_that_the_driver_calls_recoverable_is_a_lost_connection(source: Or
     assert type(source.error(oracledb.DatabaseError(detail), reading=False)) is SourceUnavailable
 
 
-@pytest.mark.parametrize("full", sorted(room.NEEDS_THICK))
+@pytest.mark.parametrize("full", sorted(oracle_module.NEEDS_THICK))
 def test_what_thin_mode_cannot_do_names_thick_mode(source: OracleSource, full: str) -> None:
     assert '"thick": true' in source.error(made(full=full), reading=False).remedy
 

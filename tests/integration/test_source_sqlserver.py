@@ -22,7 +22,7 @@ import pytest
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Step
-from core.sources import sqlserver as room
+from core.sources import sqlserver as sqlserver_module
 from core.sources.sqlserver import SqlServerSource
 from tests.rigs.proxy import Proxy
 from tests.rigs.sqlserver import SqlServerRig
@@ -209,7 +209,7 @@ def test_count_of_a_statement_is_the_number_of_its_rows(
 
 @pytest.mark.parametrize("sql", [sql for sql, *_ in COUNTED[1:4]] + [COUNTED[7][0], COUNTED[8][0], COUNTED[10][0]])
 def test_counted_statement_has_no_outer_order_which_sql_server_refuses(sql: str) -> None:
-    counted, _ = room._counting(sql)
+    counted, _ = sqlserver_module._counting(sql)
     assert "ORDER BY" not in counted.upper().replace("[ORDER BY]", "").replace("'ORDER BY'", "").replace(
         "ORDER  BY", "ORDER BY"
     )
@@ -371,23 +371,23 @@ def made(state: str = "42000", number: int = 0, text: str = "what it said") -> p
 
 
 NUMBERED: dict[str, tuple[set[int], type[PsttError], type[PsttError]]] = {
-    "REFUSED": (room.REFUSED, NotAuthorised, NotAuthorised),
-    "FORBIDDEN": (room.FORBIDDEN, NotAuthorised, NotAuthorised),
-    "CONFLICT": (room.CONFLICT, SourceUnavailable, QueryFailed),
+    "REFUSED": (sqlserver_module.REFUSED, NotAuthorised, NotAuthorised),
+    "FORBIDDEN": (sqlserver_module.FORBIDDEN, NotAuthorised, NotAuthorised),
+    "CONFLICT": (sqlserver_module.CONFLICT, SourceUnavailable, QueryFailed),
 }
 STATES: dict[str, tuple[type[PsttError], type[PsttError]]] = {
     "28000": (NotAuthorised, NotAuthorised),
     "40001": (SourceUnavailable, QueryFailed),
-    **dict.fromkeys(room.AWAY_STATES, (SourceUnavailable, QueryFailed)),
-    room.TIMED_OUT: (SourceUnavailable, QueryFailed),
-    room.CANCELLED: (QueryFailed, QueryFailed),
+    **dict.fromkeys(sqlserver_module.AWAY_STATES, (SourceUnavailable, QueryFailed)),
+    sqlserver_module.TIMED_OUT: (SourceUnavailable, QueryFailed),
+    sqlserver_module.CANCELLED: (QueryFailed, QueryFailed),
     "IM002": (ConfigError, ConfigError),
     "IM003": (ConfigError, ConfigError),
 }
 
 
 def test_no_number_has_two_meanings() -> None:
-    groups = [*(codes for codes, *_ in NUMBERED.values()), room.NO_DATABASE]
+    groups = [*(codes for codes, *_ in NUMBERED.values()), sqlserver_module.NO_DATABASE]
     assert all(not one & other for one, other in itertools.combinations(groups, 2))
 
 
@@ -437,7 +437,7 @@ def test_every_state_of_odbc_is_sorted(quiet: SqlServerSource, state: str) -> No
     assert "what it said" in error.text
 
 
-@pytest.mark.parametrize("number", sorted(room.NO_DATABASE))
+@pytest.mark.parametrize("number", sorted(sqlserver_module.NO_DATABASE))
 def test_database_that_cannot_be_opened_is_a_setting_at_login_only(quiet: SqlServerSource, number: int) -> None:
     assert type(quiet.error(made(number=number), reading=False)) is QueryFailed
     quiet._active = None

@@ -27,7 +27,7 @@ def make_api() -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    routers = [room.router for room in (kafka, scheduler, monitoring, signin)]
+    routers = [module.router for module in (kafka, scheduler, monitoring, signin)]
     for router in routers:
         made.include_router(router)
     made.add_middleware(HeadAsGet)
