@@ -15,7 +15,7 @@ from core.formatting import local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.percentile import percentile
 from core.model.run import Run, RunFile, Verdict
-from core.model.verdict import LOOKS
+from core.model.verdict import VERDICT_STYLES
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
@@ -266,12 +266,12 @@ def _job_rows(job: JobReport) -> list[tuple[str, str, str, str]]:
         sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} {done}"
         worst: Verdict = "complete_with_rejects" if any(r.verdict != "complete" for r in green) else "complete"
         counts = f"{sums} + {sum(r.rejected for r in green):,} rejected"
-        rows.append((LOOKS[worst].sign, job.name, f"{len(green)} times", counts))
+        rows.append((VERDICT_STYLES[worst].sign, job.name, f"{len(green)} times", counts))
         green = []
     for run in (run for run in job.runs if run.state != "succeeded" or run in green):
-        look = LOOKS[run.verdict]
-        words = f"{look.word}: {verdict(run)}"
-        rows.append((look.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
+        style = VERDICT_STYLES[run.verdict]
+        words = f"{style.word}: {verdict(run)}"
+        rows.append((style.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
     rows += [
         ("…", job.name, local_time(outcome.scheduled_at, job.timezone), _waiting(outcome)) for outcome in job.waiting
     ]

@@ -17,7 +17,7 @@ While nobody has to sign in, whoever is at this machine needs none. A problem is
 
 
 def make_api() -> FastAPI:
-    """The interface, with its document."""
+    """Returns the application with all its routes."""
     made = FastAPI(
         title="PSTT Kafka",
         version=__version__,

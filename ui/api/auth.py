@@ -59,7 +59,10 @@ def _find(shown: _Shown) -> Caller:
 
 
 def _let_in(request: HTTPConnection, caller: Caller) -> Caller:
-    """Checks where the request comes from. A program sends its token on purpose; a browser sends cookies to any site's request."""
+    """Checks where the request comes from.
+
+    A program sends its token on purpose; a browser sends cookies with any site's request.
+    """
     if not request.headers.get("authorization"):
         require_same_site(request)
     if caller.is_local:
@@ -88,9 +91,10 @@ def require_same_site(request: HTTPConnection) -> None:
 
 
 _KNOWN_S = 1.0
-"""A caller that asks for metrics 300 times a second is read once a second, and again when the ledger has changed.
+"""A caller is read once a second, and again when the ledger has changed, even if it asks for metrics 300 times a second.
 
-All other requests read it each time. Windows may report a changed file late: hence not longer."""
+All other requests read it each time. It is no longer, because Windows may report a changed file late.
+"""
 _known: SharedCache[tuple[_Shown, tuple[tuple[int, int], ...]], Caller] = SharedCache(
     lambda asked: _find(asked[0]), fresh_s=_KNOWN_S, stale_s=_KNOWN_S, max_keys=256
 )
