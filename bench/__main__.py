@@ -216,7 +216,7 @@ def main() -> None:
     third = commands.add_parser("calendar", help="every shape of calendar over years, against an independent table")
     third.add_argument("--years", type=int, default=10)
     third.add_argument("--calendars", type=int, default=60)
-    fourth = commands.add_parser("runner", help="delay of fires, CPU and memory of the runner with 500 jobs")
+    fourth = commands.add_parser("runner", help="delay of runs, CPU and memory of the runner with 500 jobs")
     fourth.add_argument("--minutes", type=int, default=5)
     fourth.add_argument("--idle-s", type=float, default=120)
     fifth = commands.add_parser("kill", help="the runner killed at random moments; two runners at once")

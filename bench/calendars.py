@@ -236,12 +236,12 @@ def compare(ledger: Ledger, jobs: list[Job], start: datetime, end: datetime, sto
         story.scheduled_runs += len(expected)
         singles = Counter(first for first, last in rows[job.slug] if first == last)
         spans = [(first, last) for first, last in rows[job.slug] if first != last]
-        told = set(singles) | {t for t in expected for first, last in spans if first <= t <= last}
+        recorded = set(singles) | {t for t in expected for first, last in spans if first <= t <= last}
         story.missing += [
-            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in set(expected) - told
+            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in set(expected) - recorded
         ]
         story.extra += [
-            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in told - set(expected)
+            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in recorded - set(expected)
         ]
         story.twice += [f"{job.slug} {t}" for t, count in singles.items() if count > 1]
 
@@ -256,7 +256,9 @@ def main(years: int, count: int) -> int:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with tempfile.TemporaryDirectory() as folder:
         story = sweep(calendars(count), start, start.replace(year=start.year + years), Path(folder))
-    print(f"{count} calendars, {len(ZONES)} zones, {years} years: {story.scheduled_runs:,} fires in the table")
+    print(
+        f"{count} calendars, {len(ZONES)} zones, {years} years: {story.scheduled_runs:,} scheduled times in the table"
+    )
     print(
         f"{story.ticks:,} ticks, {story.restarts} stops and restarts, {story.steps} clock steps, {dict(story.states)}"
     )

@@ -188,7 +188,7 @@ def check_calendar(workspace: Workspace, slug: str, found: list[datetime], story
     tick = timedelta(microseconds=1)
     expected = list(scheduled_times(job, found[0] - tick, found[-1])) if found else []
     if found != expected or len(found) < 2:
-        story.wrong.append(f"{slug}: fires {len(found)}, the calendar has {len(expected)}")
+        story.wrong.append(f"{slug}: scheduled runs {len(found)}, the calendar has {len(expected)}")
 
 
 def look_at_topic(
@@ -259,12 +259,12 @@ def main(times: int, rows: int, interval_s: int) -> int:
             Path(folder), postgres, kafka, times=times, rows=rows, interval_s=interval_s, seed=times, loud=True
         )
         print(
-            f"\n{story.kills} kills ({story.of_runner_alone} of the runner alone): {story.scheduled_times} fires, "
+            f"\n{story.kills} kills ({story.of_runner_alone} of the runner alone): {story.scheduled_times} scheduled runs, "
             f"{story.interrupted_runs} interrupted runs, {story.messages:,} messages, {story.duplicates:,} duplicates"
         )
         print(
             "\n".join(story.wrong)
-            or "each fire has one succeeded run, each key is on its topic, each duplicate has "
+            or "each scheduled run succeeded once, each key is on its topic, each duplicate has "
             "the message id of its original and comes from an interrupted run"
         )
         twice = two_at_once(Path(folder) / "two", times)

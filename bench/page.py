@@ -37,7 +37,7 @@ from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import ROOT, environment, log_text, make_workspace
 from ui.data import CHECK_S
 
-STANDS = """
+DRAWN = """
 window.standing = {}
 const note = (what, is_there) => { if (!(what in standing) && is_there()) standing[what] = performance.now() }
 new MutationObserver(() => {
@@ -292,7 +292,7 @@ def painted(rows: int, days: int, folder: Path) -> None:
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=chromium(), args=list(ARGUMENTS)
         )
-        browser.add_init_script(STANDS)
+        browser.add_init_script(DRAWN)
         print(
             f"{'seconds until there stand':<34} {'heading':>8} {'figures':>8} {'charts':>8}   limit of the figures 2 s"
         )

@@ -1,4 +1,4 @@
-"""The daily report (`receipt`): what was due, what arrived, how fast, and what is missing, for readers who are no engineers."""
+"""The daily report (`receipt`): what was due, what arrived, how fast, and what is missing, for readers who are not engineers."""
 
 from __future__ import annotations
 

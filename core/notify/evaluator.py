@@ -143,7 +143,7 @@ class AlertRules:
         return writes
 
     def _why_obsolete(self, rule: Rule, incident: Incident, jobs: Mapping[str, Job], now: datetime) -> str:
-        """The reason; empty if the incident goes on."""
+        """The reason; empty if the incident continues."""
         if not rule.enabled:
             return "the rule was disabled"
         if rule.name == "producer_disconnected":

@@ -239,7 +239,7 @@ class Accounts(Store):
         self._write("delete_session", {"cookie_sha256": _sha256(cookie)})
 
     def by_email(self, email: str) -> Caller | None:
-        """Returns the user with that e-mail address; None if the provider knows somebody who is not a user here."""
+        """Returns the user with that e-mail address; None if no user has it."""
         rows = self._rows("user_by_email", {"email": email})
         return _caller(rows[0]["name"], rows[0]["role"]) if rows else None
 

@@ -217,7 +217,7 @@ class OracleSource(PooledSource):
         columns: Sequence[Column],
         conversions: Mapping[str, Callable[[Any], Any]],
     ) -> Iterator[Sequence[Any]]:
-        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.note_response, self.silence_s)
         return _converted(blocks, _special(columns, {**conversions, "XMLTYPE": self._xml}))
 
     def _xml(self, value: Any) -> Any:
@@ -225,7 +225,7 @@ class OracleSource(PooledSource):
 
         Short XML arrives as text, longer XML as a LOB in spite of fetch_lobs; each LOB costs a round trip.
         """
-        self.heard()
+        self.note_response()
         return value.read() if isinstance(value, oracledb.LOB) else value
 
     def _refuse_shifted(self, column: Column) -> Column:

@@ -163,13 +163,13 @@ class PooledSource(ABC):
         self.begin(raw)
         for step in steps[:last]:
             self._refuse_cancelled()
-            self.heard()
+            self.note_response()
             self.run(raw, step)
         self._refuse_cancelled()
-        self.heard()
+        self.note_response()
         counted = self.count(raw, steps[last]) if count else None
         self._refuse_cancelled()
-        self.heard()
+        self.note_response()
         columns, connected.blocks = self.stream(raw, steps[last], fetch_rows)
         return columns, counted
 
@@ -297,11 +297,11 @@ class PooledSource(ABC):
         """How long connecting may take in total, in seconds."""
         return self.connection.connect_timeout_s * self.logins + LOGIN_SLACK_S
 
-    def heard(self) -> None:
+    def note_response(self) -> None:
         """Records that the server has responded."""
         active = self._active
         if active is not None:
-            active.session.heard()
+            active.session.note_response()
 
     def _silent_login(self) -> SourceUnavailable:
         return self.unavailable(
@@ -494,11 +494,11 @@ def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
 
 
 def fetched_in_pieces(
-    cursor: Any, fetch_rows: int, heard: Callable[[], None], silence_s: float
+    cursor: Any, fetch_rows: int, note_response: Callable[[], None], silence_s: float
 ) -> Iterator[Sequence[Any]]:
-    """Yields the blocks like `fetched`, in pieces, so that rows that arrive one a second count as responses; calls `heard` for each piece.
+    """Yields the blocks like `fetched`, in pieces, so that rows that arrive one a second count as responses.
 
-    Pieces grow while they arrive quickly: from the eighth on, a piece is a whole block.
+    Calls `note_response` for each piece. Pieces grow while they arrive quickly: from the eighth on, one is a whole block.
     """
     piece_rows = FIRST_ROWS
     block: list[Any] = []
@@ -507,7 +507,7 @@ def fetched_in_pieces(
             began = monotonic()
             cursor.arraysize = min(piece_rows, fetch_rows - len(block))
             piece = cursor.fetchmany(cursor.arraysize)
-            heard()
+            note_response()
             block += piece
             if monotonic() - began < silence_s / 20:
                 piece_rows = min(2 * piece_rows, fetch_rows)

@@ -139,7 +139,7 @@ class _StoredText(Loader):
 class _Connection(psycopg.Connection[Any]):
     """A connection that records each response of the server, and returns from any wait once it is cut."""
 
-    heard: Callable[[], None] | None = None
+    note_response: Callable[[], None] | None = None
     is_cut = False
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
@@ -154,8 +154,8 @@ class _Connection(psycopg.Connection[Any]):
                 if self.is_cut:
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the connection was cut")
-                if ready and self.heard is not None:
-                    self.heard()
+                if ready and self.note_response is not None:
+                    self.note_response()
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: T = end.value
@@ -204,7 +204,7 @@ class PostgresSource(PooledSource):
         raw.adapters.register_loader("money", _MoneyLoader)
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         raw.read_only = not given.allow_writes
-        raw.heard = self.heard
+        raw.note_response = self.note_response
         return raw
 
     def begin(self, raw: psycopg.Connection[Any]) -> None:

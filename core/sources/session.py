@@ -76,7 +76,7 @@ class Session:
         self._calls.put((call, pending))
         return pending
 
-    def heard(self) -> None:
+    def note_response(self) -> None:
         """Records that the server has responded, which restarts `silence_s`. For calls that take several responses."""
         self._heard_at = monotonic()
 

@@ -120,7 +120,7 @@ class SqlServerSource(PooledSource):
         except BaseException:
             cursor.close()
             raise
-        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.note_response, self.silence_s)
         singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
         return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
 

@@ -13,7 +13,7 @@ __all__ = ["api", "make_api"]
 DESCRIPTION = """SQL files become JSON messages on Kafka, and every row is accounted for.
 
 A program sends `Authorization: Bearer TOKEN`; `python -m core token add NAME --scope read|send|admin` makes one.
-While nobody has to sign in, whoever is at this machine needs none. A problem is `application/problem+json`."""
+Without users, callers on this machine need none. A problem is `application/problem+json`."""
 
 
 def make_api() -> FastAPI:

@@ -266,8 +266,8 @@ def _test_mail() -> None:
         return
     to = st.text_input(t("Recipients"), value=usual, key="test_mail_to")
     if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("operator")):
-        fate = changes.test_mail(email_addresses(to))
-        for address in fate.delivered:
+        result = changes.test_mail(email_addresses(to))
+        for address in result.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
-        for address, why in {**fate.refused, **fate.later}.items():
+        for address, why in {**result.refused, **result.later}.items():
             st.error(f"{plain(address)}: {plain(why)}")
