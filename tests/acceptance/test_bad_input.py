@@ -17,7 +17,7 @@ SECRET = "hunter2-of-the-broker"
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka):
-    """Makes the workspace of a test; gives the folder, a function that runs a command there, and the topic."""
+    """Makes the workspace of a test; returns the folder, a function that runs a command there, and the topic."""
 
     def make(sql: str = "SELECT 1 AS barcode", *, topic: str | None = None, **changes):
         topic = topic or kafka.create_topic(partitions=1)
@@ -226,7 +226,7 @@ def test_nul_and_half_characters_of_a_database_that_keeps_them(place, kafka):
 
 @pytest.fixture
 def old_database(postgres):
-    """A database that takes any byte for text."""
+    """A database whose encoding accepts any byte as text."""
     with closing(postgres.connect()) as connection:
         connection.execute("CREATE DATABASE old_texts ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
         yield "old_texts"

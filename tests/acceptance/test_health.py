@@ -1,4 +1,4 @@
-"""The runner as a process that tells people: mail about real runs, the error-rate rule, health, receipt, a test mail."""
+"""The runner as a process that notifies users: mail about real runs, the error-rate rule, health, receipt, a test mail."""
 
 import json
 import time
@@ -37,7 +37,7 @@ def mails(certificates):
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka, certificates, mails):
-    """A workspace with the job `export` that mails to ANNA; its runner is gone at the end."""
+    """A workspace with the job `export` that mails to ANNA; its runner is ended after the test."""
     runners = []
 
     class Place:
@@ -81,7 +81,7 @@ def place(tmp_path, postgres, kafka, certificates, mails):
                     and beat.is_alive(datetime.now(UTC))
                 )
             )
-            with Outbox(self.workspace.ledger_file) as outbox:  # runs from here on are told
+            with Outbox(self.workspace.ledger_file) as outbox:  # runs from here on are notified
                 until(lambda: outbox.considered_until("verdicts"))
             return runners[-1]
 
@@ -175,7 +175,7 @@ def test_the_error_rate_rule_disables_the_job_in_its_file_and_says_who_did_it(pl
 
 
 def half_failed(place) -> None:
-    """A run whose sends failed by half, as a broker that dies in mid-run leaves it."""
+    """A run half of whose sends failed, as if the broker had stopped during the run."""
     now = datetime.now(UTC)
     job = Job("export", "Export", "export.sql", "pg")
     with Ledger(place.workspace.ledger_file) as ledger:

@@ -1,4 +1,4 @@
-"""What a Kafka client says by itself is in our log and in our errors, never on the terminal."""
+"""A Kafka client's own messages are in the log and in errors, never on the terminal."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_the_same_day_gives_the_same_rows_when_the_demo_is_made_anew(tmp_path: P
     assert contents(tmp_path) == first
     assert not (tmp_path / "metrics.duckdb").exists()
     assert [path.name for path in (tmp_path / ".pstt").iterdir()] == ["demo"]
-    assert (tmp_path / "queries" / "mine.sql").exists()  # what it did not make stays
+    assert (tmp_path / "queries" / "mine.sql").exists()  # files that it did not make are kept
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Mail through a real SMTP server: down, slow, refusing, with wrong certificates and passwords, and coming back."""
+"""Mail through a real SMTP server: stopped, slow, refusing, with wrong certificates and passwords, and restarted."""
 
 import ssl
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture
 def rig(certificates):
-    """Starts servers; gives each as it is reached."""
+    """Starts mail servers; returns the settings for each."""
     with ExitStack() as stack:
 
         def start(certificate: Path | None = certificates.server, *, implicit: bool = False, users=None) -> MailRig:
@@ -52,7 +52,7 @@ def rig(certificates):
 
 @pytest.fixture
 def server(certificates):
-    """How a rig is reached rightly."""
+    """Returns the correct settings for a rig."""
 
     def of(rig: MailRig, **changes) -> MailServer:
         made = MailServer(
@@ -237,7 +237,7 @@ def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
 
 
 class Post:
-    """An outbox, its clock, and the way to a rig."""
+    """An outbox, its clock, and the settings for a rig."""
 
     def __init__(self, outbox: Outbox, server: MailServer) -> None:
         self.outbox, self.server, self.at = outbox, server, NOW

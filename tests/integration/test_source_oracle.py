@@ -1,4 +1,4 @@
-"""How the Oracle source behaves on the wire: session, blocks, time-outs, cancel, and every error by its name."""
+"""How the Oracle source behaves on the wire: session, blocks, time-outs, cancel, and every error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket:Resource
 PASSWORD = "s3cr3t;{pä}'--"
 NUMBERS = [("N", "NUMBER(10)")]
 PATIENCE_S = 5.0
-"""Less than any hang here would take."""
+"""Shorter than any hang here."""
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_early_end_stops_a_fetch_that_waits_and_closes_the_session(double: Oracl
         assert [len(next(blocks).rows) for _ in range(3)] == [10, 10, 10]
     assert time.monotonic() - began < PATIENCE_S
     assert "break" in double.kinds()
-    while double.kinds()[-1] not in ("logoff", "lost"):  # the double writes it down in a thread of its own
+    while double.kinds()[-1] not in ("logoff", "lost"):  # the double records it in a thread of its own
         assert time.monotonic() - began < 2 * PATIENCE_S
         time.sleep(0.01)
     double.on("FROM t", columns=NUMBERS, rows=[(1,)])
@@ -402,11 +402,11 @@ NOT_OURS = {
     "INVALID_SERVER_RESPONSE ANO_STATUS_FAILURE INVALID_SERVER_CERT_DN INVALID_SERVER_NAME SERVER_VERIFY_FAILED",
     "SERVER_REFUSED_EZTLS",
 }
-"""Of tnsnames.ora, wallets and TLS, which we do not use, or a server that is none: told in the driver's words."""
+"""Of tnsnames.ora, wallets and TLS, which we do not use, or a server that is none: reported with the driver's text."""
 
 
 def test_every_runtime_error_of_the_driver_is_sorted() -> None:
-    """A new version of the driver with a new error fails here, so that somebody decides what it means."""
+    """A new version of the driver with a new error fails here, so that its meaning is decided."""
     known = {name for names in STATEMENT | NOT_OURS for name in names.split()}
     for name, number in vars(driver_errors).items():
         if name.startswith("ERR_") and isinstance(number, int) and number >= 4000:

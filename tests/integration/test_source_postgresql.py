@@ -1,4 +1,4 @@
-"""What only PostgreSQL has: TLS, rights, servers that die, and logins that fail in another language."""
+"""What only PostgreSQL has: TLS, rights, servers that stop, and logins that fail in another language."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class ItalianServer:
         with client, client.makefile("rb") as asked:
             while self._message(asked)[:4] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):  # TLS? GSSAPI?
                 client.sendall(b"N")
-            client.sendall(struct.pack("!cii", b"R", 8, 3))  # a password, please
+            client.sendall(struct.pack("!cii", b"R", 8, 3))  # asks for a password
             asked.read(1)
             self._message(asked)
             said = 'autenticazione con password fallita per l\'utente "pstt"'
@@ -294,7 +294,7 @@ def test_place_of_a_mistake_is_told(server: PostgresRig) -> None:
 
 
 def test_empty_result_is_asked_for_only_once(server: PostgresRig) -> None:
-    """A statement that writes nothing and reads for an hour must not read for two."""
+    """A statement that writes nothing is not run twice: it may take an hour."""
     with closing(server.connect()) as connection:
         connection.execute("CREATE SEQUENCE asked")
         try:

@@ -1,7 +1,7 @@
 """How the SQL Server source behaves against a server that speaks TDS: connection string, session, count, cancel, errors.
 
-The test server (Babelfish) does not look at a cancel while it computes, so that the answer a SQL Server gives to it
-is put in by a proxy there; the driver, and the bytes that it sends, are the real ones.
+The test server (Babelfish) does not check for a cancel while it computes, so a proxy inserts the response of a SQL
+Server; the driver, and the bytes that it sends, are the real ones.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def failure(rig: SqlServerRig, sql: str = "SELECT 1 AS n", **changes: Any) -> Ps
 
 @pytest.fixture
 def login(sqlserver: SqlServerRig) -> Iterator[Any]:
-    """Makes a login with that password; its name."""
+    """Makes a login with that password; returns its name."""
     made = []
     with closing(sqlserver.connect()) as connection, closing(connection.cursor()) as cursor:
 
@@ -359,7 +359,7 @@ def test_bad_sql_is_told_in_the_servers_words_without_the_layers_of_drivers(
 
 @pytest.fixture
 def quiet() -> Iterator[SqlServerSource]:
-    """A source whose statement is under way, without a server."""
+    """A source whose statement is running, without a server."""
     source = SqlServerSource(DatabaseConnection("BOSC", "sqlserver", host="db.example.com", username="pstt"))
     source._active = object()
     yield source
@@ -410,7 +410,7 @@ def test_sqlstate_has_its_class_before_and_after_the_first_row(quiet: SqlServerS
 STATEMENT = "01 07 21 22 23 24 25 34 3C 3D 3F 42 44 HY".split()
 """Classes of SQLSTATE (ODBC, appendix A) that are of the statement, its values or a defect."""
 SORTED = "08 28 40 IM".split()
-"""Classes in which each state has to be decided; those that stand in STATES are."""
+"""Classes in which each state has to be decided; those in STATES are."""
 ODBC_STATES = (
     "01000 01001 01002 01003 01004 01006 01007 01S00 01S01 01S02 01S06 01S07 01S08 01S09 07001 07002 07005 07006 07007"
     " 07009 07S01 08001 08002 08003 08004 08007 08S01 21S01 21S02 22001 22002 22003 22007 22008 22012 22015 22018 22019"
@@ -423,7 +423,7 @@ ODBC_STATES = (
 TO_THE_STATEMENT = (
     "08002 08003 40002 40003 IM001 IM004 IM005 IM006 IM007 IM008 IM009 IM010 IM011 IM012 IM013 IM014 IM015".split()
 )
-"""Of the sorted classes, those told in the driver's words: misuse, or a driver manager out of order."""
+"""Of the sorted classes, those reported with the driver's text: misuse, or a driver manager out of order."""
 
 
 @pytest.mark.parametrize("state", ODBC_STATES)

@@ -58,7 +58,7 @@ def test_a_message_of_an_aborted_transaction_is_not_there(kafka, cluster):
     sent(kafka, topic)
     deadline = time.monotonic() + 30
     while "a transaction is open there still" in (told := problem_of(cluster, topic)) and time.monotonic() < deadline:
-        time.sleep(0.1)  # the coordinator writes the end of a transaction a moment after it has promised it
+        time.sleep(0.1)  # the coordinator writes the end of a transaction a moment after it has confirmed it
     assert "aborted transaction" in told
 
 

@@ -1,4 +1,4 @@
-"""Every type of Oracle that the contract names, on Oracle's wire protocol through the real driver to the JSON text.
+"""Every type of Oracle in the contract, on Oracle's wire protocol through the real driver to the JSON text.
 
 The server is the double (tests/oracle_double): values are encoded as Oracle encodes them, and everything from the
 socket on is the driver and the product. XMLTYPE is the exception: the double knows no object types.

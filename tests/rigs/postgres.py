@@ -106,7 +106,7 @@ class PostgresRig:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the server in good order; its clients lose their connections."""
+        """Stops the server cleanly; its clients lose their connections."""
         self._end("fast")
 
     def kill(self) -> None:

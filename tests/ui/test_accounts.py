@@ -1,4 +1,4 @@
-"""Who may do what, as a program, a browser and a visitor of the page meet it; and the commands that decide it."""
+"""Who may do what, for a program, a browser and a visitor of the page; and the commands that set it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def asked(folder):
 
 
 def core(folder, *words, given="", code=0):
-    """A command, with what is typed; its output."""
+    """Runs a command with this input; returns its output."""
     done = subprocess.run(
         [*command(*words), "--workspace", str(folder)], cwd=ROOT, env=environment(measured=True), input=given, capture_output=True,
         text=True, encoding="utf-8", timeout=60, check=False,

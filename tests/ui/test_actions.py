@@ -68,12 +68,12 @@ class Place:
         return str(self.ledger(lambda ledger: ledger.history.newest(SLUG)[-1].run_id))
 
     def running(self) -> str:
-        """Starts a run in this very process, which does nothing."""
+        """Starts a run in this process that does nothing."""
         plan = a_plan(job=read_job_file(self.workspace, SLUG).job)
         return str(self.ledger(lambda ledger: ledger.start(plan, datetime.now(UTC)).run_id))
 
     def cli(self, *words: str, given: int = 0) -> None:
-        """Raises the error's text where the command refuses."""
+        """Runs a command; raises the error's text if it refuses."""
         done = run_command(*words, "--json", "--workspace", self.folder, env=environment(), cwd=ROOT)
         assert "Traceback" not in done.stderr
         if done.returncode not in (given, 0):
@@ -235,7 +235,7 @@ def subject(place: Place, case: Case) -> str:
 
 
 def new_lines(place: Place, before: int) -> list[tuple[str, str, str]]:
-    """What the action wrote; what the rig itself made, its token, is left out."""
+    """Returns the audit lines of the action, without those of the rig's own token."""
     lines = [(entry.who, entry.action, entry.object) for entry in audit(place.folder)]
     return [line for line in lines[: len(lines) - before] if line[0] != "test"]
 

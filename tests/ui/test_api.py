@@ -1,4 +1,4 @@
-"""The REST interface over a real workspace: every route, what it refuses, and what it never does."""
+"""The REST interface over a real workspace: every route, its refusals, and what it never does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _ran(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(_ran, tmp_path, monkeypatch) -> Path:
-    """A demo in which one run ran, to be spoilt."""
+    """A demo with one run, which a test may change."""
     import shutil
 
     place = tmp_path / "demo"

@@ -1,4 +1,4 @@
-"""Find: every send of a key, and the message as it stands on the topic."""
+"""Find: every send of a key, and the message as it is on the topic."""
 
 import json
 

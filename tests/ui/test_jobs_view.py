@@ -349,7 +349,7 @@ def test_a_wrong_value_is_told_beside_its_field_in_the_words_of_check(place, see
 
 
 def typed_into(document, field, value):
-    """The file that somebody would have written with the same value."""
+    """Returns the file that a user would have written with the same value."""
     pairs = {"types", "headers"}
     if field in pairs:
         name, _, text = value.partition("=")

@@ -80,7 +80,7 @@ LOGIN = {"KAFKA_SASL_USERNAME": "pstt", "KAFKA_SASL_PASSWORD": "env:KAFKA_PW", "
 
 
 class InMemoryKeyring(KeyringBackend):
-    """A keyring backend in memory, as the documentation of keyring shows it."""
+    """A keyring backend in memory, as in keyring's documentation."""
 
     priority = 1
 

@@ -39,7 +39,7 @@ CLUSTER = {"name": "Kafka Collaudo", "bootstrap_servers": "kafka.example.com:909
 
 
 class Database:
-    """A source whose answer is in the test."""
+    """A source whose result the test sets."""
 
     def __init__(self, *results: CheckResult) -> None:
         self.results = list(results)
@@ -53,7 +53,7 @@ class Database:
 
 
 class Brokers:
-    """A publisher whose topics, or error, are in the test."""
+    """A publisher whose topics or error the test sets."""
 
     def __init__(self, topics: list[TopicInfo] | PsttError) -> None:
         self.known = topics
@@ -69,20 +69,20 @@ class Brokers:
 
 
 def everything(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
-    """An account that may do all, over a connection without a certificate."""
+    """An account with all rights, over a connection without a certificate."""
     all_of_them = frozenset({"WRITE", "DESCRIBE", "CREATE"})
     return ClusterRights("c1", 3, all_of_them, dict.fromkeys(topics, all_of_them), None)
 
 
 @dataclass
 class Scene:
-    """A workspace and its servers; `look` gives what doctor says about a subject."""
+    """A workspace and its servers; `look` returns the results of doctor for a subject."""
 
     root: Path
     databases: list[dict[str, Any]] = field(default_factory=list)
     clusters: dict[str, Any] = field(default_factory=dict)
     elsewhere: Path | None = None
-    """Examined in place of `root`, where the connections stay."""
+    """Examined instead of `root`, where the connections are."""
     jobs: list[Job] = field(default_factory=list)
     database: Database = field(default_factory=Database)
     brokers: Brokers = field(default_factory=lambda: Brokers([]))

@@ -1,4 +1,4 @@
-"""Columns that have gone, come or changed stop a run before its first message, until somebody says that they are right."""
+"""Columns that are missing, new or changed stop a run before its first message, until a user accepts them."""
 
 from datetime import UTC, datetime
 

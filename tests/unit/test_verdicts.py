@@ -1,4 +1,4 @@
-"""One word, sign and colour for each end of a run, and exit codes that say the same."""
+"""One word, sign and colour for each state of a run, and exit codes that agree with it."""
 
 from dataclasses import replace
 from typing import get_args
