@@ -61,6 +61,6 @@ def alerts_init(workspace: WorkspaceOption = None, as_json: JsonOption = False) 
     """Writes alerts.json with every rule at its default; an existing one is left as it is."""
     file = Workspace.find(workspace, os.environ).alerts_file
     if file.exists():
-        raise ConfigError(f"{file.name} is there already", remedy="edit it, or move it away first")
+        raise ConfigError(f"{file.name} is there already", remedy="edit it, or move it first")
     write_atomically(file, default_document())
     print_answer({"file": str(file), "answer": f"{file} is written: edit it, then python -m core check"}, as_json)

@@ -546,7 +546,9 @@ def user_lines(users: Sequence[User]) -> list[str]:
         for u in users
     ]
     lines = table_lines(names, rows)
-    return lines if users else [*lines, "nobody yet: whoever is at this machine is an admin, and nobody else is let in"]
+    if not users:
+        lines.append("no users yet: everybody at this machine is an admin, and no other machine has access")
+    return lines
 
 
 def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:

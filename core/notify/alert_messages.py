@@ -37,13 +37,13 @@ _WHAT = {
     "spool_damaged": "it could not be read and was set aside",
 }
 _NEXT = {
-    "success_rate": "look at the last error; rows that did not arrive are sent by a replay",
-    "latency_p99": "look at the load of the brokers and the network between; nothing is lost",
-    "producer_disconnected": "look whether the brokers run and the network and firewall let us through; "
+    "success_rate": "check the last error; rows that did not arrive are sent by a replay",
+    "latency_p99": "check the load of the brokers and the network between; nothing is lost",
+    "producer_disconnected": "check whether the brokers run and the network and firewall allow the connection; "
     "runs wait and try again meanwhile",
-    "error_rate": "mend the cause, then enable the job again; rows that did not arrive are sent by a replay",
-    "runner_memory": "restart the runner when no run is under way, and report this",
-    "job_late": "look whether it runs, failed or was never started; then run it",
+    "error_rate": "fix the cause, then enable the job again; rows that did not arrive are sent by a replay",
+    "runner_memory": "restart the runner when no run is in progress, and report this",
+    "job_late": "check whether it runs, failed or was never started; then run it",
     "spool_damaged": REMEDY,
 }
 
@@ -139,7 +139,7 @@ def test_notification(place: str, now: datetime, timezone: str) -> Notification:
     """Makes the test mail."""
     return Notification(
         "✔ Test of PSTT Kafka: mail arrives – è così",
-        "This is a test. Whoever reads it can be told about alerts.",
+        "This is a test. Alerts reach this recipient.",
         [("Sent", f"{local_time(now, timezone, seconds=True)} {timezone}"), ("Through", place)],
         commands=[("python -m core alerts", "what is open, and what was sent")],
     )

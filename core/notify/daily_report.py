@@ -201,7 +201,7 @@ def daily_report_notification(*reports: DailyReport) -> Notification:
     tables = [table for report in reports for table in _tables(report, f", {_day_text(report)}" * (len(reports) > 1))]
     commands = [
         ("python -m core receipt", "this, for today"),
-        ("python -m core runs", "every run; show RUN tells one in detail"),
+        ("python -m core runs", "every run; show RUN shows one in detail"),
         ("python -m core find KEY", "where one key is: topic, partition, offset"),
     ]
     newest = reports[0]
@@ -228,7 +228,7 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
         return "–", "nothing was due", "No job was due and none ran."
     if bad:
         short = f"{len(bad)} of {due} jobs not as they should be ({rows:,} rows arrived)"
-        return "✘", short, f"Not everything arrived: look at {', '.join(job.name for job in bad)}."
+        return "✘", short, f"Not everything arrived: check {', '.join(job.name for job in bad)}."
     if open_:
         short = f"{len(open_)} of {due} jobs not done yet ({rows:,} rows arrived)"
         return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."

@@ -126,10 +126,7 @@ class Accounts(Store):
             ConfigError: There is such a user or address already, or a value is not valid.
         """
         require(by, "accounts")
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} is no name for a user", remedy="use letters, digits and . _ @ + -, at most 100"
-            )
+        _require_name(name, "user")
         if email is not None and not _EMAIL.fullmatch(email):
             raise ConfigError(f"{email!r} is no e-mail address")
         _require_known(role, Role, "role")
@@ -197,8 +194,8 @@ class Accounts(Store):
         if admins == [user.name] and len(self.users()) > 1:
             raise ConfigError(
                 f"{user.name} is the only admin",
-                why="nobody could add or remove users on the page any more",
-                remedy="make somebody else an admin first: python -m core user role NAME admin",
+                why="then no user could add or remove users on the page",
+                remedy="make another user an admin first: python -m core user role NAME admin",
             )
 
     def sign_in(self, name: str, password: str, *, address: str, now: datetime) -> str:
@@ -265,10 +262,7 @@ class Accounts(Store):
             ConfigError: The name is empty or too long, or it would never be valid.
         """
         require(by, "accounts")
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} is no name for a token", remedy="use letters, digits and . _ @ + -, at most 100"
-            )
+        _require_name(name, "token")
         _require_known(scope, TokenScope, "scope")
         if lasts <= timedelta():
             raise ConfigError("a token has to be valid for some time", remedy="give at least one day")
@@ -354,6 +348,11 @@ def _audit_statement() -> str:
 
 def _caller(name: str, role: Role) -> Caller:
     return Caller(name, RIGHTS[role], role)
+
+
+def _require_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a {what}", remedy="use letters, digits and . _ @ + -, at most 100")
 
 
 def _require_known(word: str, kind: Any, what: str) -> None:

@@ -130,7 +130,7 @@ class JobRegistry:
 
     def _last_good(self, slug: str, path: Path, error: ConfigError) -> RegisteredJob | None:
         kept = self.entries.get(slug) or self._kept(slug, path)
-        instead = "its last good version goes on" if kept else "the job does not run until it is fixed"
+        instead = "its last valid version stays in use" if kept else "the job does not run until it is fixed"
         self.problems[slug] = _problem(
             error.where or path.name, error.what + (f": {error.why}" if error.why else ""), instead
         )

@@ -318,7 +318,7 @@ class RunSupervisor:
                     while_waiting()
                 time.sleep(POLL_EVERY_S)
         except KeyboardInterrupt:  # the second Ctrl-C
-            logger.warning("the runner is told to end at once")
+            logger.warning("the runner was asked to end at once")
         self._kill_all(now)
 
     def _children(self) -> list[_Active]:

@@ -315,7 +315,7 @@ class PooledSource(ABC):
         what = f"database {self.place} fell silent" + (" in the middle of the rows" if reading else "")
         why = f"no answer for {setting} = {self.silence_s:g} s"
         if not reading:
-            longer = f"look at the network and what the database does; a query that computes for longer needs a higher {setting}"
+            longer = f"check the network and the load of the database; a query that computes for longer needs a higher {setting}"
             return SourceUnavailable(what, why=why, remedy=f"{longer} of the connection")
         return QueryFailed(
             what,
@@ -356,7 +356,7 @@ class PooledSource(ABC):
     def failed(self, why: str) -> QueryFailed:
         """Returns the error for a statement that was refused or failed."""
         return QueryFailed(
-            f'the query failed on "{self.name}"', why=why, remedy="mend the SQL; python -m core sql shows it"
+            f'the query failed on "{self.name}"', why=why, remedy="fix the SQL; python -m core sql shows it"
         )
 
     def unreadable(self, error: BaseException, also: str = "") -> QueryFailed:

@@ -268,7 +268,7 @@ class SqlServerSource(PooledSource):
         if mode.startswith("verify"):
             raise ConfigError(
                 f'connection "{self.name}" asks for sslmode {mode}',
-                why="FreeTDS looks at no certificate",
+                why="FreeTDS does not check certificates",
                 remedy='install Microsoft\'s ODBC driver; "sslmode": "require" encrypts without looking',
             )
         return {"disable": "off", "require": "require"}.get(mode, "request")

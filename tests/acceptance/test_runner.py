@@ -265,13 +265,13 @@ def test_a_broken_edit_keeps_the_last_good_version_and_heartbeat_and_check_say_s
     file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     (problem,) = until(lambda: place.ledger(lambda ledger: ledger.heartbeats.newest()).problems)
     assert problem["where"].startswith("export.job.json, line 1")
-    assert problem["instead"] == "its last good version goes on"
+    assert problem["instead"] == "its last valid version stays in use"
     count = len(finished(place))
     until(lambda: finished(place, count + 2))
     checked = place.run("check")
     assert checked.returncode == 2
     assert "✘ export.job.json, line 1" in checked.stdout
-    assert "its last good version goes on" in checked.stdout
+    assert "its last valid version stays in use" in checked.stdout
 
 
 def test_a_log_folder_that_cannot_be_written_stops_nothing_and_is_told(place):

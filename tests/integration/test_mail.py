@@ -232,7 +232,7 @@ def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
     assert check_mail(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
     assert check_mail(None, ()).status == "warn"
     nobody = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), ())
-    assert (nobody.status, "but rules tell nobody" in nobody.text) == ("warn", True)
+    assert (nobody.status, "but the rules have no recipient" in nobody.text) == ("warn", True)
     assert mails.inbox.mails == []
 
 

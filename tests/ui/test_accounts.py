@@ -208,7 +208,7 @@ def test_where_nobody_signs_in_this_machine_answers_to_its_own_name_only(asked, 
 
 
 def test_users_are_made_changed_and_removed_by_command(folder):
-    assert "nobody yet" in core(folder, "user", "list")
+    assert "no users yet" in core(folder, "user", "list")
     core(folder, "user", "add", "root", "--role", "admin", "--password-stdin", given=f"{PASSWORD}\n")
     core(folder, "user", "add", "vera", "--email", "vera@example.com", "--no-password")
     core(folder, "user", "role", "vera", "operator")

@@ -147,7 +147,7 @@ def test_the_mail_reads_as_what_on_what_why_and_what_to_do(stage):
         "On    Export CDG\n"
         "Why   93 % of 100 messages were acknowledged; the last error: no broker of Kafka Produzione answers: "
         "connection refused\n"
-        "Next  look at the last error; rows that did not arrive are sent by a replay\n"
+        "Next  check the last error; rows that did not arrive are sent by a replay\n"
         "\n"
         "Commands\n"
         "  python -m core alerts              what is open, and what was sent\n"
@@ -520,7 +520,7 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     stage.go(TEN_S)
     (entry,) = [entry for entry in stage.outbox.waiting() if entry.kind == "receipt"]
     assert entry.subject == "✘ 17 Jan 2026 so far: 2 of 3 jobs not as they should be (20,000 rows arrived)"
-    assert "Not everything arrived: look at Gone job, Other job." in entry.body
+    assert "Not everything arrived: check Gone job, Other job." in entry.body
     assert "pstt-traces   20,000" in entry.body
     assert "missing: it was never started: no runner worked" in entry.body
     assert "failed: 0 of 0 rows read are acknowledged: no broker of Kafka Produzione answers" in entry.body

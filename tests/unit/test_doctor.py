@@ -386,7 +386,7 @@ def test_with_kafka_python_ng_rights_are_not_asked_for(scene: Scene) -> None:
     scene.rights = lambda cluster, topics: pytest.fail("it needs librdkafka")
     last = scene.look("cluster Kafka Collaudo")[-1]
     assert last == CheckResult(
-        "pass", "cluster Kafka Collaudo", "kafka-python-ng does not tell what this account may do there"
+        "pass", "cluster Kafka Collaudo", "kafka-python-ng does not report what this account may do there"
     )
 
 
@@ -397,7 +397,7 @@ def test_brokers_too_old_to_tell_rights_are_no_failure(scene: Scene) -> None:
     scene.brokers = Brokers([TopicInfo("pstt-traces", 6, 3)])
     scene.rights = lambda cluster, topics: ClusterRights("", 1, None, dict.fromkeys(topics), None)
     last = scene.look("cluster Kafka Collaudo")[-1]
-    assert (last.status, last.text.rpartition(", ")[2]) == ("warn", "these brokers do not tell")
+    assert (last.status, last.text.rpartition(", ")[2]) == ("warn", "these brokers do not report")
 
 
 def test_a_mock_cluster_makes_its_topics_itself(scene: Scene) -> None:

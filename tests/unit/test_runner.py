@@ -522,7 +522,7 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart_and_says_
     stage.go()
     (problem,) = stage.runner.problems()
     assert problem["where"].startswith("export.job.json, line 1")
-    assert problem["instead"] == "its last good version goes on"
+    assert problem["instead"] == "its last valid version stays in use"
     stage.restart()
     stage.go(HOUR)
     assert stage.scheduled_runs() == [("13:00", "planned")]

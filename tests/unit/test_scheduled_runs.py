@@ -357,7 +357,7 @@ def test_another_connections_write_is_noticed_and_ones_own_is_not(ledger):
 
 def test_the_heartbeat_says_who_works_and_goes_silent(ledger):
     assert ledger.heartbeats.newest() is None
-    problems = ({"where": "a.job.json", "text": "torn", "instead": "its last good version goes on"},)
+    problems = ({"where": "a.job.json", "text": "torn", "instead": "its last valid version stays in use"},)
     beat = RunnerStatus("host", 42, 1.5, NOON, NOON, "1.0.4", 1000, 0.25, "working", 3, problems)
     ledger.heartbeats.write(beat)
     assert ledger.heartbeats.newest() == beat

@@ -74,7 +74,7 @@ def require_local(request: HTTPConnection) -> None:
     """Without users, accepts only requests for this machine under its local name, which stops DNS rebinding."""
     if not is_local_name(request.headers.get("host", "")):
         raise AccessRefused(
-            "nobody signs in here, so only this machine is let in",
+            "there are no users, so only this machine has access",
             why="the request came for another name than 127.0.0.1 or localhost",
             remedy="python -m core user add NAME --role admin begins sign-in",
         )

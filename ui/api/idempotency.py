@@ -82,7 +82,7 @@ def _replayed(earlier: Earlier) -> Response:
     if earlier.status is None and now() - earlier.begun_at < IN_PROGRESS:
         raise Refused(
             HTTPStatus.CONFLICT,
-            LedgerBusy("the first request with this Idempotency-Key is under way", remedy="ask again in a moment"),
+            LedgerBusy("the first request with this Idempotency-Key is in progress", remedy="ask again in a moment"),
             headers={"Retry-After": "2"},
         )
     if earlier.status is None:
@@ -91,7 +91,7 @@ def _replayed(earlier: Earlier) -> Response:
             ConfigError(
                 "the first request with this Idempotency-Key never came to its end",
                 why="the page was stopped in the middle of it",
-                remedy="look at /api/scheduler/history, or find the message by its key; then use a new key",
+                remedy="check /api/scheduler/history, or find the message by its key; then use a new key",
             ),
         )
     kept = earlier.answer

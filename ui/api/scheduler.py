@@ -58,7 +58,7 @@ def _storable(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("this time lies outside of the calendar") from None
+        raise ValueError("this time is outside of the calendar") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
@@ -339,7 +339,7 @@ def _seen(app: App, id: str, match: str | None) -> str | None:
             HTTPStatus.PRECONDITION_REQUIRED,
             PsttError(
                 "the request does not say which version it changes",
-                why="somebody else may have changed the job since you read it",
+                why="another user may have changed the job since you read it",
                 remedy="send the ETag that came with the job as If-Match, or If-Match: *",
             ),
         )

@@ -221,7 +221,7 @@ class Jobs(BaseModel):
     total: int
     limit: int
     offset: int
-    problems: list[FileProblem] = Field(description="Files that are no jobs as they stand.")
+    problems: list[FileProblem] = Field(description="Files that are no valid jobs.")
 
 
 class JobDetail(BaseModel):

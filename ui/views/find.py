@@ -146,7 +146,7 @@ def _verdict(comparison: MessageComparison) -> None:
     else:
         st.success(
             t(
-                "Equal as far as can be told: key, message_id and size are the same. A message sent by hand has no hash of its data."
+                "Equal as far as can be checked: key, message_id and size are the same. A message sent by hand has no hash of its data."
             ),
             icon=":material/check_circle:",
         )

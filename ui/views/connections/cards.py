@@ -81,7 +81,7 @@ def _facts_of(kind: str, name: str, entry: Mapping[str, Any]) -> str:
 
 def secret_place(secret: Any) -> str:
     """Where a secret is stored; never the secret itself."""
-    return secret if isinstance(secret, str) and is_reference(secret) else t("stands in the file itself")
+    return secret if isinstance(secret, str) and is_reference(secret) else t("is in the file itself")
 
 
 def _test_button(kind: str, name: str) -> None:
@@ -126,9 +126,9 @@ def default_environment_box(document: Mapping[str, Any]) -> None:
         t("Usual environment"),
         names,
         index=names.index(known) if known in names else None,
-        placeholder=t("none: whoever names no cluster is refused"),
+        placeholder=t("none: what names no cluster is refused"),
         key=f"usual_environment_{known}",
-        help=t("The cluster of whatever names none: jobs, messages by hand, REST, the command line."),
+        help=t("The cluster of everything that names none: jobs, messages by hand, REST, the command line."),
         disabled=not may("admin"),
         width=320,
     )
