@@ -1,6 +1,6 @@
-"""How soon the first row of a job is sent after its scheduled time: 1 job alone, and 50 in the same minute.
+"""How long after its scheduled time the first row of a job is sent: for 1 job alone, and for 50 in the same minute.
 
-A SQLite file gives the rows and a mock broker inside each run takes them, so that only our own start is measured.
+The rows come from SQLite and go to a mock broker in each run's process, so that only our own start is measured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.rigs.workspace import environment
 
 ROWS = 200
 LEAD_S = 12
-"""The runner must have loaded its jobs before their minute comes."""
+"""Time for the runner to load its jobs before they are due."""
 
 
 def make_jobs(folder: Path, jobs: int) -> None:

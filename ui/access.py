@@ -36,7 +36,7 @@ def current_user() -> CurrentUser:
     """
     caller = _known()
     if caller is None or caller.role is None:
-        raise SignInNeeded(t("nobody is signed in, or no longer"), remedy=t("load the page again to sign in"))
+        raise SignInNeeded(t("you are not signed in, or not any more"), remedy=t("load the page again to sign in"))
     return CurrentUser(caller.name, caller.role, is_local=caller.is_local)
 
 

@@ -411,5 +411,5 @@ def _not_read(topic: str, bootstrap: str, why: str) -> BrokerUnavailable:
     return BrokerUnavailable(
         f'topic "{topic}" could not be read back from {bootstrap}',
         why=why,
-        remedy="what was sent stands in the ledger all the same: python -m core runs",
+        remedy="what was sent is in the ledger nevertheless: python -m core runs",
     )

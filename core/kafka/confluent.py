@@ -359,7 +359,7 @@ class ConfluentPublisher:
         A transaction fails with the first record batch that exceeds the topic's limit, so the limit is requested here.
         """
         self._await_topic(topic, timeout_s)
-        largest = None if self.transactional_id is None else self._refusals.facts(topic).largest_bytes
+        largest = None if self.transactional_id is None else self._refusals.limits_of(topic).largest_bytes
         if largest is not None and largest < self._batch_size_bytes and not self._is_prepared:
             self.fit(topic)
 

@@ -1,4 +1,4 @@
-"""The program as a person runs it: a process, its output and its exit code; PostgreSQL and Kafka are real."""
+"""The program as a user runs it: a process, its output and its exit code; PostgreSQL and Kafka are real."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ TABLE = """CREATE TABLE {name} AS SELECT lpad((572680000000 + g)::text, 12, '0')
 
 @pytest.fixture(scope="module")
 def table(postgres):
-    """Makes a table of so many rows; its name."""
+    """Makes a table of this many rows; returns its name."""
     made = []
 
     def make(rows: int) -> str:
@@ -40,7 +40,7 @@ def table(postgres):
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka):
-    """Makes the workspace of a test; gives the folder, a function that runs a command there, and the topic."""
+    """Makes the workspace of a test; returns the folder, a function that runs a command there, and the topic."""
 
     def make(sql: str, *, topic: str | None = None, **changes):
         topic = topic or kafka.create_topic(partitions=6)
@@ -56,7 +56,7 @@ def place(tmp_path, postgres, kafka):
 
 
 def the_json(done: subprocess.CompletedProcess[str]) -> dict:
-    """Stdout is one JSON document and nothing else."""
+    """Returns stdout as JSON; fails if it is anything but one document."""
     return json.loads(done.stdout)
 
 
@@ -303,7 +303,7 @@ SLOW = "SELECT t.*, pg_sleep(0.0005)::text AS nap FROM {name} t"
 
 @pytest.fixture
 def started():
-    """Starts a command and does not wait for it; what still runs when the test ends, ends with it."""
+    """Starts a command without waiting; ends it with the test."""
     with ExitStack() as stack:
 
         def start(folder, env, *words) -> subprocess.Popen[str]:
@@ -394,7 +394,7 @@ def test_a_metrics_file_held_open_for_the_whole_run_changes_nothing(place, table
     assert "3,000 sends from 3 segments" in run("metrics", "rebuild").stdout
 
 
-# ── what goes wrong, as a person reads it ─────────────────────────────────────────────────────
+# ── what goes wrong, as a user reads it ─────────────────────────────────────────────────────
 
 
 def problem(done: subprocess.CompletedProcess[str]) -> str:

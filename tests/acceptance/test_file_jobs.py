@@ -1,4 +1,4 @@
-"""Excel and CSV jobs as a person runs them: the verdict, the file, and what is seen when something is wrong."""
+"""Excel and CSV jobs as a user runs them: the verdict, the file, and what is seen when something is wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILE = {"export_format": "excel", "parameters": {"DATA": "{date-1}"}, "kafka_con
 
 @pytest.fixture
 def place(tmp_path, postgres):
-    """A workspace without any cluster whose job `export` writes a file; gives the folder and a function that runs a command."""
+    """A workspace without any cluster whose job `export` writes a file; returns the folder and a function that runs a command."""
 
     def make(rows: int = 1000, sql: str | None = None, **job):
         folder = make_workspace(

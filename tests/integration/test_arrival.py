@@ -1,4 +1,4 @@
-"""A run is green only if the topic still is the one it sent to, and holds what was acknowledged: on real brokers."""
+"""A run is green only if the topic is still the one it sent to and has the acknowledged messages; on real brokers."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_other_client_keeps_what_it_can_tell(place: Place, kafka: KafkaRig):
 
 
 def once_at(rows: int, action: Callable[[], object]) -> Callable[[int], None]:
-    """Does something when so many rows have been read, and only then."""
+    """Calls `action` once, when this many rows have been read."""
     done: list[object] = []
 
     def meanwhile(rows_read: int) -> None:

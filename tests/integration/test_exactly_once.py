@@ -225,7 +225,9 @@ def test_record_batches_are_below_the_topics_limit_from_the_first_on(kafka: Kafk
     assert len(kafka.read(topic)) == 500
 
 
-@pytest.mark.parametrize("bad", [[None], [None, None]], ids=["one", "two"])  # librdkafka answers for all if it is one
+@pytest.mark.parametrize(
+    "bad", [[None], [None, None]], ids=["one", "two"]
+)  # librdkafka returns one error for all if it is a single key
 def test_a_record_that_is_not_taken_is_told_from_those_that_fail_with_the_transaction(
     kafka: KafkaRig, opened: Open, control: str, bad: list[bytes | None]
 ):
@@ -373,7 +375,7 @@ class Once:
         return done.returncode, done.stdout + done.stderr
 
     def mark(self, key: str, **value: Any) -> None:
-        """A message on the control topic, as somebody else would have written it."""
+        """Writes a message to the control topic, as another program would."""
         with_one(self.kafka, self.control, key, json.dumps(value))
 
 
@@ -420,7 +422,7 @@ def test_two_workspaces_also_send_into_one_topic(once: Once):
 
 
 def test_a_run_of_another_workspace_fences_nobody(once: Once):
-    """One is in the middle of its transaction while the other, with the same job name, does all of its own."""
+    """One is in its transaction while the other, with the same job name, runs all of its own."""
     topic = once.kafka.create_topic()
     slow, quick = once.workspace("slow", topic, ROWS), once.workspace("quick", topic, 20)
     process = subprocess.Popen(
@@ -601,7 +603,7 @@ def test_a_moved_workspace_keeps_its_identity_without_a_word(once: Once):
 
 
 def test_two_runners_with_one_identity_are_found(once: Once):
-    """The copy was answered for as if the original were gone; both go on."""
+    """The copy was confirmed as moved although the original exists; both continue."""
     topic = once.kafka.create_topic()
     folder = once.workspace("original", topic, 10)
     assert once.run(folder)["sent"] == 10

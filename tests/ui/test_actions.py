@@ -468,7 +468,7 @@ def named(pairs: Sequence[tuple[Case, str]]) -> list[str]:
 
 
 def new_lines(place: Place, before: int) -> list[tuple[str, str, str]]:
-    """What the action wrote; what the rig itself made, its token, is left out."""
+    """Returns the audit lines of the action, without those of the rig's own token."""
     lines = [(entry.who, entry.action, entry.object) for entry in audit(place.folder)]
     return [line for line in lines[: len(lines) - before] if line[0] != "test"]
 

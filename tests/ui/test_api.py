@@ -1,4 +1,4 @@
-"""The REST interface over a real workspace: every route, what it refuses, and what it never does."""
+"""The REST interface over a real workspace: every route, its refusals, and what it never does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _ran(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(_ran, tmp_path, monkeypatch) -> Path:
-    """A demo in which one run ran, to be spoilt."""
+    """A demo with one run, which a test may change."""
     import shutil
 
     place = tmp_path / "demo"
@@ -177,7 +177,7 @@ def test_a_change_over_a_newer_edit_is_refused_and_nothing_is_written(asked, fol
         asked.put(f"{JOBS}/{SLUG}", json=job, headers={"If-Match": f'W/"{newer.sha256}"'}),
         asked.delete(f"{JOBS}/{SLUG}", headers={"If-Match": old}),
     ):
-        is_problem(answer, 412, "somebody else")
+        is_problem(answer, 412, "another user")
     is_problem(asked.put(f"{JOBS}/{SLUG}", json=job), 428, "If-Match")
     is_problem(asked.delete(f"{JOBS}/{SLUG}"), 428, "If-Match")
     assert read_job_file(Workspace(folder), SLUG) == newer

@@ -1,4 +1,4 @@
-"""Page and REST as the process that people start: one port, doors that are closed, and what a browser meets."""
+"""Page and REST as the process that users start: one port, refused requests, and what a browser shows."""
 
 from __future__ import annotations
 

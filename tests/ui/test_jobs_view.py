@@ -339,7 +339,7 @@ def test_a_wrong_value_is_told_beside_its_field_in_the_words_of_check(place, see
 
 
 def typed_into(document, field, value):
-    """The file that somebody would have written with the same value."""
+    """Returns the file that a user would have written with the same value."""
     pairs = {"types", "headers"}
     if field in pairs:
         name, _, text = value.partition("=")
@@ -373,7 +373,7 @@ def test_two_people_at_once_see_both_versions_and_nothing_is_lost(place, see):
     assert not theirs.exception
     mine = press(press(mine, "save"), "confirm_save")
     assert job_of(place, "tracce").cron == "0 5 * * *"
-    assert "was changed by somebody else since you read it" in words(mine)
+    assert "was changed by another user since you read it" in words(mine)
     shown = next(code.value for code in mine.code if code.value.startswith("--- theirs"))
     assert '-  "cron": "0 5 * * *",' in shown
     assert '+  "cron": "0 3 * * *",' in shown
@@ -424,7 +424,7 @@ def test_a_file_that_is_no_job_is_mended_where_it_is_told(place, see):
     app = see("jobs")
     assert "the file is not whole JSON" in words(app)
     app = see("jobs", job="tracce")
-    assert "This file is not a job as it stands" in words(app)
+    assert "This file is not a valid job" in words(app)
     app.text_area(key="job_raw").input('{"name": "Tracce", "query": "tracce.sql", "connection": "pg"}').run()
     app = press(app, "save_broken")
     assert not app.exception
@@ -510,7 +510,7 @@ def test_sql_that_somebody_else_has_changed_is_not_overwritten(place, see):
     sql_field(app).input(SQL.replace("30", "31")).run()
     seen = changes.query_file("tracce.sql").sha256
     (place.folder / "queries" / "tracce.sql").write_text(SQL.replace("30", "32"), encoding="utf-8")
-    with pytest.raises(Exception, match=r"tracce\.sql was changed by somebody else"):
+    with pytest.raises(Exception, match=r"tracce\.sql was changed by another user"):
         changes.save_query("tracce.sql", SQL.encode(), "pg", seen)
 
 

@@ -1,4 +1,4 @@
-"""The spool: each send is on disk, whole, before anybody may claim it."""
+"""The spool: each send is on disk, completely, before it is reported."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
 
 
 def test_a_message_that_is_acknowledged_without_an_offset_counts_and_widens_no_range(tmp_path):
-    """An idempotent repeat whose first answer was lost."""
+    """An idempotent repeat whose first response was lost."""
     spool = Spool(tmp_path, run_id="r", job="j")
     delivery = delivered(6, first_offset=10)
     delivery.offsets[0] = delivery.offsets[3] = -1

@@ -1,4 +1,4 @@
-"""`/api/kafka`: state of the clusters, metrics of what was sent, and one message by hand."""
+"""`/api/kafka`: state of the clusters, metrics of what was sent, and sending one message by hand."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
-LOOKED_AT_S = 5.0
-"""Seconds between two probes of a broker, however many callers ask."""
+PROBED_EVERY_S = 5.0
+"""Seconds between two probes of a broker, shared by all callers."""
 FIGURES_S = 1.0
 STALE_S = 2.0
 """Older metrics are not returned: the first caller after a pause waits for new ones."""
@@ -49,7 +49,7 @@ Filter = Annotated[str | None, Query(max_length=300)]
 
 @router.get("/health")
 def health(caller: Reader) -> shapes.KafkaHealth:
-    """Greets the brokers of every cluster: a port that answers, no login. `POST /test` logs in."""
+    """Whether the brokers of every cluster accept connections, without a login. `POST /test` logs in."""
     return _health.get(workspace().root)
 
 
@@ -75,7 +75,7 @@ async def metrics(caller: Watcher, job: Filter = None, topic: Filter = None, clu
 
 @router.get("/metrics/summary", response_model=shapes.Summary)
 async def summary(caller: Watcher) -> Response:
-    """Today and the last seven days. The figures are at most two seconds old."""
+    """Today and the last seven days. The numbers are at most two seconds old."""
     return Response(await _summary.get_async(workspace().root), media_type=JSON)
 
 
@@ -83,7 +83,7 @@ async def summary(caller: Watcher) -> Response:
 def test(
     caller: MessageSender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
 ) -> shapes.Tested:
-    """Logs in to a cluster and asks who it is; that it does not answer is an answer too."""
+    """Logs in to a cluster. A cluster that does not respond is a result too, not an error."""
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
         allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
@@ -136,7 +136,7 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 
 def _require_brokers(cluster: Cluster) -> None:
-    """Fails fast where no broker answers: a client retries for minutes, which is too long for a request."""
+    """Fails fast if no broker responds: a client retries for minutes, which is too long for a request."""
     if cluster.mock_brokers:
         return
     sample = look(cluster, now())
@@ -152,12 +152,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-# ── what many ask for at once ─────────────────────────────────────────────────────────────────
-
-
 @lru_cache(maxsize=8)
 def _store(folder: Path) -> MetricsStore:
-    """Keeps what is known of the spool's folder between requests; holds no file open."""
+    """Returns the metrics of a workspace. What it knows of the spool is kept between requests; no file stays open."""
     return MetricsStore(Workspace(folder))
 
 
@@ -205,4 +202,4 @@ def _find_health(folder: Path) -> shapes.KafkaHealth:
 
 _summary = SharedCache(_find_summary, fresh_s=FIGURES_S, stale_s=STALE_S)
 _everything = SharedCache(_find_everything, fresh_s=FIGURES_S, stale_s=STALE_S)
-_health = SharedCache(_find_health, fresh_s=LOOKED_AT_S, stale_s=LOOKED_AT_S)
+_health = SharedCache(_find_health, fresh_s=PROBED_EVERY_S, stale_s=PROBED_EVERY_S)

@@ -75,7 +75,7 @@ def _settings() -> None:
         st.markdown(t("Every setting is at its default."))
     st.caption(
         t(
-            "Order: job, connections.json, environment, .env, default. What each means stands in .env.example; secrets are never shown."
+            "Order: job, connections.json, environment, .env, default. Each is described in .env.example; secrets are never shown."
         )
     )
 
@@ -98,7 +98,7 @@ def _users() -> None:
     if not users:
         st.info(
             t(
-                "There are no users: everybody at this machine is an admin, and nobody else can reach the page. With the first user sign-in begins, so make an admin first."
+                "There are no users: everybody at this machine is an admin, and no other machine can reach the page. With the first user sign-in begins, so make an admin first."
             ),
             icon=":material/info:",
         )
@@ -242,7 +242,7 @@ def _audit() -> None:
     wanted = st.text_input(t("Search"), placeholder=t("who, what, on what"), key="audit_search", width=300)
     found = [e for e in entries if wanted.casefold() in f"{e.who} {e.action} {e.object}".casefold()]
     if not found:
-        st.markdown(t("Nobody has changed anything yet."))
+        st.markdown(t("Nothing has been changed yet."))
         return
     st.caption(
         t(
@@ -322,7 +322,7 @@ def _metrics() -> None:
     right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
     st.markdown(
         t(
-            "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading goes on meanwhile."
+            "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading works meanwhile."
         )
     )
     if st.button(t("Make it again"), key="rebuild", icon=":material/refresh:", disabled=not may("rebuild")):

@@ -59,7 +59,7 @@ def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: s
         text = f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}  \n{plain(incident.text)}"
         if incident.state == "pending":
             st.info(
-                f"{text}  \n{t('true since {time}; told once it has lasted', time=since)}",
+                f"{text}  \n{t('true since {time}; reported once it has lasted', time=since)}",
                 icon=":material/hourglass_empty:",
             )
         else:
@@ -108,7 +108,7 @@ def _rules() -> None:
             problem(error)
             return
         if not _merge(document, given):
-            st.error(t("alerts.json is not valid; python -m core check says where. Mend the file first."))
+            st.error(t("alerts.json is not valid; python -m core check says where. Fix the file first."))
             return
     else:
         st.caption(t("These are the defaults; alerts.json is made by the first change."))
@@ -121,7 +121,7 @@ def _rules() -> None:
         st.toast(t("Saved"), icon=":material/check:")
         st.rerun()
     if st.session_state[_SEEN] != stored.sha256:
-        st.warning(t("alerts.json was changed by somebody else since this form was opened."), icon=":material/warning:")
+        st.warning(t("alerts.json was changed by another user since this form was opened."), icon=":material/warning:")
         st.button(t("Read it again"), key="rules_again", on_click=_read_again)
 
 
@@ -213,7 +213,7 @@ def _channels(channels: dict[str, str]) -> dict[str, str]:
     st.markdown(f"**{t('Channels')}**")
     kept = {}
     for name, reference in channels.items():
-        shown = reference if is_reference(reference) else t("stands in the file itself")
+        shown = reference if is_reference(reference) else t("is in the file itself")
         if st.checkbox(f"{plain(name)}: {plain(shown)}", value=True, key=f"channel:{name}", disabled=not may("alerts")):
             kept[name] = reference
     left, right = st.columns(2)
@@ -266,8 +266,8 @@ def _test_mail() -> None:
         return
     to = st.text_input(t("Recipients"), value=usual, key="test_mail_to")
     if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("test mail")):
-        fate = changes.test_mail(email_addresses(to))
-        for address in fate.delivered:
+        result = changes.test_mail(email_addresses(to))
+        for address in result.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
-        for address, why in {**fate.refused, **fate.later}.items():
+        for address, why in {**result.refused, **result.later}.items():
             st.error(f"{plain(address)}: {plain(why)}")

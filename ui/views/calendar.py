@@ -201,7 +201,7 @@ def _what_it_makes(count: RangeCount) -> str:
         text = t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs)
     else:
         text = t(
-            "**{runs}, about {messages} messages**, told from the last good runs.",
+            "**{runs}, about {messages} messages**, estimated from the last complete runs.",
             runs=runs,
             messages=number(count.messages),
         )

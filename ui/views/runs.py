@@ -213,14 +213,14 @@ def _head(detail: RunDetail) -> None:
     for warning in run.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
-    facts = [
+    parts = [
         subject(run),
         scheduled,
         t("attempt {number}", number=run.attempt),
         t("asked by {who}", who=plain(run.asked_by)),
         t("run {id}", id=run.run_id),
     ]
-    st.markdown(" · ".join(facts))
+    st.markdown(" · ".join(parts))
     _parameters(run)
     if detail.family:
         with st.container(horizontal=True):
@@ -322,12 +322,12 @@ def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
         return t("The file is written again, whole.")
     if rejects_only:
         return t(
-            "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so mend them in the database first.",
+            "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so fix them in the database first.",
             count=number(run.acknowledged),
             place=place,
         )
     return t(
-        "Readers of {place} see about {count} messages, with the message ids that they had: whoever looks at message_id can tell.",
+        "Readers of {place} see about {count} messages, with the message ids that they had, by which they can recognise them.",
         count=number(run.acknowledged),
         place=place,
     )

@@ -67,7 +67,7 @@ def show_editor(slug: str) -> None:
 def _broken(slug: str, found: changes.Draft) -> None:
     """Shows the text of a file that is not a valid job, to be fixed."""
     st.title(plain(slug), anchor=False)
-    st.markdown(t("This file is not a job as it stands. Mend it here; the form follows then."))
+    st.markdown(t("This file is not a valid job. Fix it here; then the form is shown."))
     for error in found.problems:
         problem(error)
     st.text_area(t("The file"), key=JSON_TEXT, height=420)

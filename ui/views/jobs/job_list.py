@@ -69,7 +69,7 @@ def _broken(problems: Sequence[ConfigError]) -> None:
     for index, error in enumerate(problems):
         problem(error)
         slug = _slug(error)
-        if slug and st.button(t("Mend {name}", name=plain(slug)), key=f"mend_{index}", icon=":material/build:"):
+        if slug and st.button(t("Fix {name}", name=plain(slug)), key=f"mend_{index}", icon=":material/build:"):
             go("jobs", job=slug)
 
 

@@ -39,7 +39,7 @@ def show_sql(name: str, connection: str) -> None:
         key="save_sql",
         icon=":material/save:",
         disabled=content is None or not may("save"),
-        help=t("{size} at most; whatever could write is refused.", size=size(LARGEST_QUERY_BYTES)),
+        help=t("{size} at most; statements that could write are refused.", size=size(LARGEST_QUERY_BYTES)),
     ):
         with st.spinner(t("reading the SQL …")):
             notes = changes.save_query(name, content or b"", connection, file.sha256)
