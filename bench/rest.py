@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from core.admin.demo import SLUG, make_demo
+from tests.rigs.callers import caller
 from tests.rigs.workspace import ROOT, command, environment
 
 PATH = "/api/kafka/metrics/summary"
@@ -34,8 +35,10 @@ def with_sign_in(folder: Path) -> str:
     from core.workspace.paths import Workspace
 
     with Accounts(Workspace(folder).ledger_file) as accounts:
-        accounts.add_user("root", "admin", None, by="bench", now=datetime.now(UTC))
-        _, text = accounts.add_token("bench", "read", lasts=timedelta(days=1), by="bench", now=datetime.now(UTC))
+        accounts.add_user("root", "admin", None, by=caller("bench"), now=datetime.now(UTC))
+        _, text = accounts.add_token(
+            "bench", "read", lasts=timedelta(days=1), by=caller("bench"), now=datetime.now(UTC)
+        )
     return f"Authorization: Bearer {text}\r\n"
 
 

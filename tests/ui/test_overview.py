@@ -160,11 +160,11 @@ def test_its_figures_are_asked_for_again_when_something_is_new_and_only_then(spo
     monkeypatch.setattr(Metrics, "figures", lambda metrics, zone: asked.append(zone) or ask(metrics, zone))
     before = metric(see("overview"), "Sent")
     first = len(asked)
-    overview._newest_keys.clear()  # as after five seconds
+    overview._versions.clear()  # as after five seconds
     assert metric(see("overview"), "Sent") == before
     assert len(asked) == first > 0
     spoilt.command("send", spoilt.topic, "572680001120", "by hand")
-    overview._newest_keys.clear()
+    overview._versions.clear()
     assert metric(see("overview"), "Sent") == f"{3 * 495 + 1:,}"
     assert len(asked) > first
 

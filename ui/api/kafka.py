@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +15,8 @@ from core.errors import BrokerUnavailable, ConfigError
 from core.kafka import open_publisher
 from core.kafka.service import KafkaService
 from core.model.connection import Cluster
-from core.records.metrics import Metrics as MetricsStore
-from core.records.metrics_queries import SendFilter
+from core.records.metrics_queries import MetricsQueries, SendFilter
 from core.scheduler.broker_health import look
-from core.workspace.paths import Workspace
 from ui.api import shapes
 from ui.api.auth import MessageSender, Reader, Watcher
 from ui.api.body import document
@@ -28,6 +26,7 @@ from ui.api.pages import Limit, Offset, page
 from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
 from ui.cache import SharedCache
+from ui.metrics_answers import metrics_answer, metrics_version
 
 if TYPE_CHECKING:
     from core.app import App
@@ -35,10 +34,11 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
 PROBED_EVERY_S = 5.0
-"""Seconds between two probes of a broker, shared by all callers."""
-FIGURES_S = 1.0
+"""Seconds between two probes of a broker, however many callers ask."""
+CHECK_S = 1.0
+"""Seconds between two checks whether there is a new version of the metrics; a document is encoded once for all callers."""
 STALE_S = 2.0
-"""Older metrics are not returned: the first caller after a pause waits for new ones."""
+"""A document that was checked before that is not returned: the first caller after a pause waits for the check."""
 JSON = "application/json"
 
 ClusterName = Annotated[
@@ -75,7 +75,7 @@ async def metrics(caller: Watcher, job: Filter = None, topic: Filter = None, clu
 
 @router.get("/metrics/summary", response_model=shapes.Summary)
 async def summary(caller: Watcher) -> Response:
-    """Today and the last seven days. The numbers are at most two seconds old."""
+    """Today and the last seven days. A send is counted at most two seconds later."""
     return Response(await _summary.get_async(workspace().root), media_type=JSON)
 
 
@@ -152,26 +152,20 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-@lru_cache(maxsize=8)
-def _store(folder: Path) -> MetricsStore:
-    """Returns the metrics of a workspace. What it knows of the spool is kept between requests; no file stays open."""
-    return MetricsStore(Workspace(folder))
+# ── what many ask for at once ─────────────────────────────────────────────────────────────────
 
 
 def _find_summary(folder: Path) -> bytes:
-    found = _of(folder, SendFilter())
-    return msgspec.json.encode({name: found[name] for name in ("today", "last_7_days")})
+    return _encoded(folder, SendFilter(), ("today", "last_7_days"))
 
 
 def _find_everything(asked: tuple[Path, SendFilter]) -> bytes:
-    found = _of(*asked)
-    return msgspec.json.encode({name: found[name] for name in shapes.Metrics.model_fields})
+    return _encoded(*asked, shapes.Metrics.model_fields)
 
 
-def _of(folder: Path, scope: SendFilter) -> dict[str, Any]:
-    with opened() as app:
-        timezone = app.timezone
-    return _store(folder).summary(now(), timezone, scope)
+def _encoded(folder: Path, send_filter: SendFilter, names: Iterable[str]) -> bytes:
+    found = metrics_answer(metrics_version(folder), now(), MetricsQueries.summary, send_filter)
+    return msgspec.json.encode({name: found[name] for name in names})
 
 
 def _find_health(folder: Path) -> shapes.KafkaHealth:
@@ -200,6 +194,6 @@ def _find_health(folder: Path) -> shapes.KafkaHealth:
     return shapes.KafkaHealth(connected=all(one.connected is not False for one in found), clusters=found)
 
 
-_summary = SharedCache(_find_summary, fresh_s=FIGURES_S, stale_s=STALE_S)
-_everything = SharedCache(_find_everything, fresh_s=FIGURES_S, stale_s=STALE_S)
+_summary = SharedCache(_find_summary, fresh_s=CHECK_S, stale_s=STALE_S)
+_everything = SharedCache(_find_everything, fresh_s=CHECK_S, stale_s=STALE_S)
 _health = SharedCache(_find_health, fresh_s=PROBED_EVERY_S, stale_s=PROBED_EVERY_S)
