@@ -1,14 +1,14 @@
-"""Starts a real Kafka and a real PostgreSQL, runs each contestant in a process of its own, prints the figures.
+"""Starts a real Kafka and a real PostgreSQL, runs each contestant in a process of its own, and prints the results.
 
 Contestants, over the same rows and with the same producer settings:
 
-a  the limit: messages made beforehand, handed to the client with delivery reports, nothing else
+a  the limit: prepared messages, published by the client with delivery reports, nothing else
 b  our run: query, messages, sends in the spool, verdict in the ledger, sends in metrics.duckdb
-c  what people write by hand: pandas.read_sql, json.dumps and kafka-python-ng; the same messages
-d  a bare send loop of kafka-python-ng over messages made beforehand, and e our run with that client
+c  a hand-written script: pandas.read_sql, json.dumps and kafka-python-ng; the same messages
+d  a bare send loop of kafka-python-ng over prepared messages, and e our run with that client
 
-They run in turn, several times; of each the best counts, as all that disturbs a run makes it slower. The exit code is 0
-whatever comes out: these are figures, not tests.
+They run in turn, several times; of each the best counts, since any disturbance makes a run slower. The exit code is always
+0: these are measurements, not tests.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ NAMES = {
     "e": "e  our run with kafka-python-ng",
 }
 SLOW_ROWS = 200_000
-"""Of d and e, which are only compared with each other; a million futures would be another contest."""
+"""Rows of d and e, which are compared only with each other; a million futures would be another benchmark."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure that is asked for."""
+    """One measurement and its limit."""
 
     name: str
     value: float
@@ -57,7 +57,7 @@ class Figure:
 
 
 def contest(who: str, workspace: Path, postgres: PostgresRig, rows: int) -> dict[str, Any]:
-    """Runs one contestant; what it measured of itself."""
+    """Runs one contestant; returns its measurements."""
     command = [sys.executable, "-m", "bench.contestant", who, str(workspace), str(rows)]
     done = subprocess.run(command, cwd=ROOT, env=environment(postgres), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -82,7 +82,7 @@ def best(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def seconds_of(*words: str, tries: int) -> float:
-    """Wall clock of `python -m core …` in an empty folder; the best of some tries."""
+    """Returns the wall clock time of `python -m core …` in an empty folder; the best of some tries."""
     taken = []
     for _ in range(tries):
         with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +148,7 @@ def memory(rows: int) -> None:
         print(f"{count:>12,} {resident_mb:>10.0f}")
     print(f"\n{HEAD}")
     print(line(NAMES["b"], figures), end="\n\n")
-    # The first point too: what the run takes on top of its own beginning is growth.
+    # The first point counts too: what a run takes on top of its own beginning is growth.
     middle = statistics.median(mb for _, mb in figures["points"])
     print(
         Figure(
@@ -161,7 +161,7 @@ def memory(rows: int) -> None:
 
 
 def verified(rows: int) -> None:
-    """`verify RUN` over a topic of so many messages, and over three times as many."""
+    """Measures `verify RUN` on a topic with this many messages, and with three times as many."""
     results = []
     with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
         make_table(postgres, rows)
@@ -186,7 +186,7 @@ def verified(rows: int) -> None:
 
 
 def asked(per_s: int, seconds: float, rows: int) -> int:
-    """REST, without and with a token to look at."""
+    """Measures REST without and with a token to check."""
     from bench.rest import measure, with_sign_in
 
     for name, prepare in (("nobody signs in", lambda folder: ""), ("with a token", with_sign_in)):
@@ -216,7 +216,7 @@ def main() -> None:
     third = commands.add_parser("calendar", help="every shape of calendar over years, against an independent table")
     third.add_argument("--years", type=int, default=10)
     third.add_argument("--calendars", type=int, default=60)
-    fourth = commands.add_parser("runner", help="delay of fires, CPU and memory of the runner with 500 jobs")
+    fourth = commands.add_parser("runner", help="delay of runs, CPU and memory of the runner with 500 jobs")
     fourth.add_argument("--minutes", type=int, default=5)
     fourth.add_argument("--idle-s", type=float, default=120)
     fifth = commands.add_parser("kill", help="the runner killed at random moments; two runners at once")

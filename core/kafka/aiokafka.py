@@ -277,7 +277,7 @@ class AiokafkaPublisher:
         """
         self._reader.require_topic(topic, timeout_s)
         if self.transactional_id is not None:
-            largest = self._refusals.facts(topic).largest_bytes or self.cluster.batch_size_bytes
+            largest = self._refusals.limits_of(topic).largest_bytes or self.cluster.batch_size_bytes
             if largest < self.cluster.max_request_size_bytes:
                 self._limits_bytes[topic] = self._refusals.smaller(topic, largest + 1)
         self._known_topics.add(topic)

@@ -211,7 +211,7 @@ def _encoded_records(
     parts[5::_PARTS] = values
     parts[7::_PARTS] = message_ids
     parts[8::_PARTS] = [tail] * count
-    # A bytes join needs 80 bytes of its own for each part; the writer takes less than half the time.
+    # bytes.join needs 80 bytes more for each part, which malloc may take from the system anew each time: 0.15 µs a message.
     records = io.BytesIO()
     records.writelines(parts)
     return records.getvalue()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -164,8 +165,10 @@ class Spool:
         """Where the sends go; to be set before the first segment is written."""
         self.totals = SendTotals()
         self._segments = 0
-        self._failure: StorageFailed | None = None
-        """Why a segment could not be written; later sends are refused."""
+        self._failure: Exception | None = None
+        """Why a segment could not be written, mostly StorageFailed; later sends are refused."""
+        self._writing: threading.Thread | None = None
+        """Writes the last segment while the next sends are recorded; Parquet and the disk need no interpreter."""
         self._clear()
         self._require_room()
 
@@ -173,7 +176,7 @@ class Spool:
         """Records the result of a batch; writes a segment whenever 50,000 sends are recorded.
 
         Raises:
-            StorageFailed: It cannot be written; the run must not be called finished.
+            StorageFailed: An earlier segment cannot be written; the run must not be called finished.
         """
         if self._failure:
             raise self._failure
@@ -197,10 +200,10 @@ class Spool:
 
     def close(self) -> SendTotals:
         """Writes the last segment, after which every recorded send is durable. Returns the totals."""
-        if self._failure:
-            raise self._failure
+        self._await_segment()
         if self._keys:
             self._write()
+            self._await_segment()
         return self.totals
 
     def _clear(self) -> None:
@@ -233,18 +236,33 @@ class Spool:
             )
 
     def _write(self) -> None:
+        self._await_segment()
         table = self._table()
+        self._clear()
         self._segments += 1
+        file = self.folder / f"{self.run_id}-{self._segments:06}{SUFFIX}"
+        self._writing = threading.Thread(target=self._write_segment, args=(table, file), name="spool")
+        self._writing.start()
+
+    def _write_segment(self, table: pa.Table, file: Path) -> None:
         try:
-            write_segment(table, self.folder / f"{self.run_id}-{self._segments:06}{SUFFIX}")
+            write_segment(table, file)
+            self.totals.add(table.select(COUNTED))
         except OSError as error:
             self._failure = self._failed(error)
-            raise self._failure from None
-        self.totals.add(table.select(COUNTED))
-        self._clear()
+        except Exception as error:  # noqa: BLE001 - raised by the next call, as this thread has no caller
+            self._failure = error
         del table
         # Arrow's allocator would keep 30 MB for the next segment, which is written half a second later at the earliest.
         pa.default_memory_pool().release_unused()
+
+    def _await_segment(self) -> None:
+        """Waits until the last segment is written; raises if it could not be."""
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        if self._failure:
+            raise self._failure
 
     def _failed(self, error: OSError) -> StorageFailed:
         return StorageFailed(
