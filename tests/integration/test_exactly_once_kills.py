@@ -76,7 +76,8 @@ class Place:
             sql=SQL,
             job={"delivery": "exactly_once"},
         )
-        self.env = environment(postgres, PSTT_CONTROL_TOPIC=f"control-{self.topic}")
+        # Blocks of 50 rows make the three segments.
+        self.env = environment(postgres, PSTT_CONTROL_TOPIC=f"control-{self.topic}", PSTT_FETCH_ROWS="50")
 
     def use(self, client: str) -> None:
         """Sends through that client."""
