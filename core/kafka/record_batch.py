@@ -49,8 +49,12 @@ _PLAIN_START = b"\0\0"
 
 _GZIP_LEVEL, _ZSTD_LEVEL = 6, 3
 """The defaults of Java's producer."""
-_LZ4_LEVEL = 0
-"""LZ4's fast compressor, which Java's producer uses unless a level is set."""
+_LZ4_HEADER = bytes.fromhex("04224d18 60 40 82")
+"""Magic; format 1 with independent blocks and no checksums; blocks of at most 64 kB; checksum of the header. As Java."""
+_LZ4_BLOCK_BYTES = 1 << 16
+_LZ4_STORED = 1 << 31
+"""Marks the length of a block that is not compressed."""
+_LZ4_END = bytes(4)
 _XERIAL_HEADER = b"\x82SNAPPY\0" + struct.pack(">ii", 1, 1)
 """Java frames snappy with this magic, two versions, and a length before each block."""
 _SNAPPY_BLOCK_BYTES = 1 << 18
@@ -333,10 +337,17 @@ def _snappy(records: bytes) -> bytes:
 
 
 def _lz4(records: bytes) -> bytes:
-    # Kafka reads only frames whose blocks are independent of each other (KIP-57), and no checksum of the content.
-    compressor = cramjam.lz4.Compressor(level=_LZ4_LEVEL, content_checksum=False, block_linked=False)
-    compressor.compress(records)
-    return bytes(compressor.finish())
+    # cramjam's own frames have linked blocks, which Kafka refuses (KIP-57), or keep the GIL while they are compressed.
+    view, parts = memoryview(records), [_LZ4_HEADER]
+    for start in range(0, len(records), _LZ4_BLOCK_BYTES):
+        plain = view[start : start + _LZ4_BLOCK_BYTES]
+        block = cramjam.lz4.compress_block(plain, store_size=False)
+        if len(block) < len(plain):
+            parts += struct.pack("<I", len(block)), block  # type: ignore[arg-type]  # join takes any buffer
+        else:
+            parts += struct.pack("<I", len(plain) | _LZ4_STORED), plain  # type: ignore[arg-type]
+    parts.append(_LZ4_END)
+    return b"".join(parts)
 
 
 def _zstd(records: bytes) -> bytes:
