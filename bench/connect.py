@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -25,7 +24,7 @@ import psutil
 from confluent_kafka import Consumer
 
 from bench.arrival import Arrival
-from bench.figures import Measurement
+from bench.figures import Measurement, NotMeasured
 from bench.processes import POLL_S, Usage
 from bench.table import COLUMNS, QUERY
 from core.model.connection import Cluster
@@ -54,10 +53,6 @@ ROWS_A_FETCH = 2_000
 """Of the driver and of the connector, as ours (PSTT_FETCH_ROWS); by default the driver reads the whole result into memory."""
 
 
-class PeerMissing(Exception):
-    """The peer cannot be measured here; the text says why."""
-
-
 class Peer:
     """Kafka Connect with the connector, ready to be started; a context manager.
 
@@ -66,7 +61,7 @@ class Peer:
         java: Options of the JVM on top of those of Connect's start script.
 
     Raises:
-        PeerMissing: On entering: no path, no connector at the path, no Java, or Maven could not fetch Connect.
+        NotMeasured: On entering: no path, no connector at the path, no Java, or Maven could not fetch Connect.
     """
 
     def __init__(self, path: Path | None, java: tuple[str, ...] = ()) -> None:
@@ -74,11 +69,11 @@ class Peer:
 
     def __enter__(self) -> Peer:
         if self._path is None:
-            raise PeerMissing("no --peer PATH: the folder, jar, zip or tar of Aiven's JDBC connector")
+            raise NotMeasured("no --peer PATH: the folder, jar, zip or tar of Aiven's JDBC connector")
         try:
             jars = maven_jars("connect", POM)
         except RigMissing as missing:
-            raise PeerMissing(str(missing)) from None
+            raise NotMeasured(str(missing)) from None
         self._folder = Path(tempfile.mkdtemp(prefix="pstt-connect-"))
         try:
             self._fill_plugin(jars, self._path)
@@ -99,7 +94,7 @@ class Peer:
         for jar in _jars_at(given, self._folder / "unpacked"):
             shutil.copy(jar, plugin)
         if not list(plugin.glob(f"{CONNECTOR}*.jar")):
-            raise PeerMissing(f"{given} has no {CONNECTOR}-….jar")
+            raise NotMeasured(f"{given} has no {CONNECTOR}-….jar")
         if not list(plugin.glob(f"{DRIVER}-*.jar")):
             for jar in jars.glob(f"{DRIVER}-*.jar"):
                 shutil.copy(jar, plugin)
@@ -111,7 +106,7 @@ class Peer:
             Seconds from the start of the process to the last message; CPU and memory up to then.
 
         Raises:
-            PeerMissing: Connect ended, or did not send all rows.
+            NotMeasured: Connect ended, or did not send all rows.
         """
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         (port,) = free_ports(1)
@@ -133,7 +128,7 @@ class Peer:
         assert arrival.last_at
         _require_same(kafka.plaintext, topic)
         if arrival.arrived != rows:
-            raise PeerMissing(f"Kafka Connect sent {arrival.arrived:,} messages for {rows:,} rows")
+            raise NotMeasured(f"Kafka Connect sent {arrival.arrived:,} messages for {rows:,} rows")
         return {
             "rows": rows,
             "seconds": arrival.last_at - started,
@@ -161,12 +156,12 @@ def _until_all_arrived(child: subprocess.Popen[bytes], arrival: Arrival, usage: 
     process, give_up_at = psutil.Process(child.pid), time.monotonic() + GIVE_UP_S
     while not arrival.poll():
         if child.poll() is not None:
-            raise PeerMissing(f"Kafka Connect ended with code {child.returncode}:\n{tail(log)}")
+            raise NotMeasured(f"Kafka Connect ended with code {child.returncode}:\n{tail(log)}")
         # A task that failed leaves the process running.
         if arrival.first_at is None and "Task is being killed" in (said := tail(log, 60)):
-            raise PeerMissing(f"Kafka Connect did not start its task:\n{said}")
+            raise NotMeasured(f"Kafka Connect did not start its task:\n{said}")
         if time.monotonic() > give_up_at:
-            raise PeerMissing(f"Kafka Connect sent {arrival.arrived:,} messages in {GIVE_UP_S} s:\n{tail(log)}")
+            raise NotMeasured(f"Kafka Connect sent {arrival.arrived:,} messages in {GIVE_UP_S} s:\n{tail(log)}")
         usage.update(process)
         time.sleep(POLL_S)
     usage.update(process)
@@ -181,7 +176,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _require_same(bootstrap_servers: str, topic: str) -> None:
-    """Stops unless a message of the peer has the key and the columns that ours have."""
+    """Raises NotMeasured unless a message of the peer has the key and the columns that ours have."""
     settings = {"group.id": "bench", "auto.offset.reset": "earliest", "enable.auto.commit": False}
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, **settings})
     try:
@@ -191,7 +186,7 @@ def _require_same(bootstrap_servers: str, topic: str) -> None:
         consumer.close()
     value = json.loads(message.value())
     if list(value) != COLUMNS.split(", ") or value["barcode"].encode() != message.key():
-        sys.exit(f"the peer makes other messages: {message.key()}: {message.value()}")
+        raise NotMeasured(f"the peer makes other messages: {message.key()}: {message.value()}")
 
 
 def _source(postgres: PostgresRig, topic: str, batch_size: int) -> dict[str, str]:
@@ -239,7 +234,7 @@ def _jars_at(path: Path, unpacked: Path) -> list[Path]:
         if path.is_file():
             path = _unpack(path, unpacked)
     except (OSError, tarfile.TarError, zipfile.BadZipFile, shutil.ReadError) as error:
-        raise PeerMissing(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise NotMeasured(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     return sorted(path.rglob("*.jar"))
 
 

@@ -18,6 +18,10 @@ HEAD = (
 NOT_MEASURED = "not measured"
 
 
+class NotMeasured(Exception):
+    """A contestant cannot be measured here, or failed; the text says why."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One figure that is asked for; without a value it was not measured."""

@@ -8,6 +8,7 @@ whole process up to its last message. `a`, `c`, `d` and `e` measure themselves, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,9 +26,21 @@ import psutil
 
 from bench.arrival import Arrival
 from bench.baseline import checked_out
-from bench.connect import Peer, PeerMissing
+from bench.connect import Peer
 from bench.distant import DistantKafka
-from bench.figures import HEAD, NOT_MEASURED, Figure, Measurement, best, line, median, rate, rate_ratio, ratio
+from bench.figures import (
+    HEAD,
+    NOT_MEASURED,
+    Figure,
+    Measurement,
+    NotMeasured,
+    best,
+    line,
+    median,
+    rate,
+    rate_ratio,
+    ratio,
+)
 from bench.processes import cpu_of, run_measured
 from bench.table import QUERY, make_table
 from core.kafka.clients import CLIENTS
@@ -100,11 +113,15 @@ class Results:
 
 
 def contest(who: str, workspace: Path, postgres: PostgresRig, kafka: KafkaRig, rows: int) -> Measurement:
-    """Runs a contestant that measures itself; what it measured."""
+    """Runs a contestant that measures itself.
+
+    Raises:
+        NotMeasured: It failed; what it said is on the terminal.
+    """
     words = [sys.executable, "-m", "bench.contestant", who, str(workspace), str(rows), str(kafka.pid)]
     done = subprocess.run(words, cwd=ROOT, env=environment(postgres), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        sys.exit(f"contestant {who} failed with code {done.returncode}")
+        raise NotMeasured(f"contestant {who} failed with code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -117,6 +134,9 @@ def whole_run(workspace: Path, postgres: PostgresRig, kafka: KafkaRig, rows: int
         kafka: Where its messages go.
         rows: How many it has.
         program: The folder of the program's files.
+
+    Raises:
+        NotMeasured: The run failed, or did not send all rows.
     """
     job = json.loads((workspace / "queries" / "export.job.json").read_text(encoding="utf-8"))
     arrival = Arrival(kafka.plaintext, job["kafka_config"]["topic"], rows)
@@ -126,10 +146,10 @@ def whole_run(workspace: Path, postgres: PostgresRig, kafka: KafkaRig, rows: int
     ended = run_measured(command("run", "export", "--json"), cwd=workspace, env=env, poll=arrival.poll)
     broker_cpu_s = cpu_of(broker) - before
     if ended.code:
-        sys.exit(f"python -m core run ended with code {ended.code}:\n{ended.output}{ended.errors}")
+        raise NotMeasured(f"python -m core run ended with code {ended.code}:\n{ended.output}{ended.errors}")
     run = json.loads(ended.output)
     if run["acknowledged"] != rows:
-        sys.exit(f"the run sent {run['acknowledged']:,} messages for {rows:,} rows")
+        raise NotMeasured(f"the run sent {run['acknowledged']:,} messages for {rows:,} rows")
     return {
         "rows": rows,
         "seconds": ended.seconds,
@@ -144,80 +164,91 @@ def whole_run(workspace: Path, postgres: PostgresRig, kafka: KafkaRig, rows: int
     }
 
 
-def seconds_of(*words: str, tries: int, program: Path = ROOT) -> float:
-    """Wall clock of `python -m core …` in an empty folder; the best of some tries."""
-    taken = []
-    for _ in range(tries):
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            done = run_command(*words, env=environment(PYTHONPATH=str(program)), cwd=Path(folder))
-            taken.append(time.perf_counter() - started)
-        if done.returncode:
-            sys.exit(f"python -m core {' '.join(words)} ended with code {done.returncode}:\n{done.stderr}")
-    return min(taken)
+def seconds_of(*words: str, program: Path = ROOT) -> float:
+    """Returns the wall clock of `python -m core …` in an empty folder, in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        done = run_command(*words, env=environment(PYTHONPATH=str(program)), cwd=Path(folder))
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(f"python -m core {' '.join(words)} ended with code {done.returncode}:\n{done.stderr}")
+    return seconds
 
 
 class Contest:
-    """The contestants over one database and one broker."""
+    """The contestants over one database.
 
-    def __init__(self, options: Options, folder: Path, postgres: PostgresRig, results: Results) -> None:
+    Args:
+        options: What is measured.
+        folder: Where the workspaces are made.
+        postgres: It has the table.
+        results: Where the measurements are kept.
+        program: The files of the baseline; None: it is left out already.
+        peer: None: it is left out already.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        folder: Path,
+        postgres: PostgresRig,
+        results: Results,
+        program: Path | None,
+        peer: Peer | None,
+    ) -> None:
         self._options, self._folder, self._postgres, self._results = options, folder, postgres, results
+        self._program, self._peer = program, peer
 
-    def run(self, kafka: KafkaRig, program: Path | None, peer: Peer | None) -> None:
-        """Runs every chosen contestant but `p`.
-
-        Args:
-            kafka: The broker.
-            program: The files of the baseline; None: it is left out.
-            peer: None: it is left out.
-        """
+    def run(self, kafka: KafkaRig) -> None:
+        """Runs every chosen contestant but `p`."""
         options, slow = self._options, min(self._options.rows, SLOW_ROWS)
         first = options.sizes[0]
         # The broker's JVM warms up.
         contest("a", self._place("a", first, kafka, rows=slow), self._postgres, kafka, slow)
         print(HEAD)
-        places = {(who, size): self._place(who, size, kafka) for who in self._chosen(IN_TURN) for size in options.sizes}
-        for _ in range(options.repeat):
-            for who, size in places:
-                if who not in self._results.missing:
-                    self._in_turn(who, size, places[who, size], kafka, program, peer)
-        for who, turns, rows in (("c", 1, options.rows), ("de", options.repeat, slow)):
-            found = {name: self._place(name, first, kafka, rows=rows) for name in self._chosen(who)}
-            for _ in range(turns):
-                for name, place in found.items():
-                    self._results.add(name, first, contest(name, place, self._postgres, kafka, rows))
-        if "s" in options.only:
-            place = self._place("s", first, kafka, rows=SMALL_ROWS)
-            for _ in range(SMALL_RUNS):
-                self._results.add("s", first, whole_run(place, self._postgres, kafka, SMALL_ROWS))
+        in_turn = [(who, size) for who in IN_TURN for size in options.sizes]
+        self._run_in_turn(in_turn, kafka, options.repeat, options.rows)
+        self._run_in_turn([("c", first)], kafka, 1, options.rows)
+        self._run_in_turn([("d", first), ("e", first)], kafka, options.repeat, slow)
+        self._run_in_turn([("s", first)], kafka, SMALL_RUNS, SMALL_ROWS)
 
     def run_distant(self) -> None:
         """Runs `p`, on a broker of its own."""
         with DistantKafka(self._options.round_trip_ms / 1000) as kafka:
             for size in self._options.sizes:
                 place = self._place("p", size, kafka, partitions=1, bootstrap_servers=kafka.distant)
-                self._results.add("p", size, whole_run(place, self._postgres, kafka, self._options.rows))
+                self._measure("p", size, place, kafka, self._options.rows)
 
-    def _in_turn(
-        self, who: str, size: int, place: Path, kafka: KafkaRig, program: Path | None, peer: Peer | None
-    ) -> None:
-        rows = self._options.rows
-        if who == "a":
-            measured = contest(who, place, self._postgres, kafka, rows)
-        elif who == "k":
-            assert peer
-            try:
+    def _run_in_turn(self, contestants: list[tuple[str, int]], kafka: KafkaRig, turns: int, rows: int) -> None:
+        limit = rows if rows < self._options.rows else None
+        places = {
+            (who, size): self._place(who, size, kafka, rows=limit)
+            for who, size in contestants
+            if who in self._options.only
+        }
+        for _ in range(turns):
+            for (who, size), place in places.items():
+                self._measure(who, size, place, kafka, rows)
+
+    def _measure(self, who: str, size: int, place: Path, kafka: KafkaRig, rows: int) -> None:
+        """Measures a contestant once, unless it is left out; one that fails is left out from then on."""
+        if who in self._results.missing:
+            return
+        try:
+            if who in "acde":
+                measured = contest(who, place, self._postgres, kafka, rows)
+            elif who == "k":
+                assert self._peer
                 topic = kafka.create_topic(partitions=6)
-                measured = peer.measure(self._postgres, kafka, topic=topic, rows=rows, batch_size=size)
-            except PeerMissing as missing:
-                return self._results.leave_out(who, str(missing))
+                measured = self._peer.measure(self._postgres, kafka, topic=topic, rows=rows, batch_size=size)
+            else:
+                program = self._program if who == "o" else ROOT
+                assert program
+                measured = whole_run(place, self._postgres, kafka, rows, program)
+        except NotMeasured as failed:
+            self._results.leave_out(who, str(failed))
         else:
-            assert program or who != "o"
-            measured = whole_run(place, self._postgres, kafka, rows, (who == "o" and program) or ROOT)
-        self._results.add(who, size, measured)
-
-    def _chosen(self, letters: str) -> list[str]:
-        return [who for who in letters if who in self._options.only and who not in self._results.missing]
+            self._results.add(who, size, measured)
 
     def _place(
         self,
@@ -258,16 +289,15 @@ def throughput(options: Options) -> None:
         if "x" in options.only and options.client and not CLIENTS[options.client].is_idempotent:
             results.leave_out("x", f"{options.client} has no transactions")
         if "h" in options.only:
-            starts = {"help": seconds_of("--help", tries=5), "demo": seconds_of("demo", tries=3)}
-            starts["demo of the baseline"] = seconds_of("demo", tries=3, program=program) if program else None
-        if options.only != {"h"}:
+            starts = _starts(program)
+        if options.only - {"h"} - set(results.missing):
             postgres = stack.enter_context(PostgresRig())
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             make_table(postgres, options.rows)
-            contestants = Contest(options, folder, postgres, results)
+            contestants = Contest(options, folder, postgres, results, program, peer)
             if options.only - {"h", "p"}:
                 with KafkaRig(for_long=True) as kafka:
-                    contestants.run(kafka, program, peer)
+                    contestants.run(kafka)
             if "p" in options.only:
                 contestants.run_distant()
     _print_summary(results)
@@ -285,12 +315,26 @@ def _baseline(options: Options, results: Results, stack: ExitStack) -> Path | No
     return None
 
 
+def _starts(program: Path | None) -> dict[str, float | None]:
+    """The seconds of commands that need no server, each the best of some tries in turn; None without a baseline."""
+    tries = [
+        {
+            "demo": seconds_of("demo"),
+            "demo of the baseline": seconds_of("demo", program=program) if program else math.inf,
+            "help": seconds_of("--help"),
+        }
+        for _ in range(3)
+    ]
+    found = {name: min(taken[name] for taken in tries) for name in tries[0]}
+    return {name: None if math.isinf(seconds) else seconds for name, seconds in found.items()}
+
+
 def _peer(options: Options, results: Results, stack: ExitStack) -> Peer | None:
     if "k" not in options.only:
         return None
     try:
         return stack.enter_context(Peer(options.peer, options.peer_java))
-    except PeerMissing as missing:
+    except NotMeasured as missing:
         results.leave_out("k", str(missing))
         return None
 
@@ -316,14 +360,12 @@ def _print_figures(options: Options, results: Results, starts: dict[str, float |
         return measured.get((who, size), [])
 
     for size in options.sizes:
-        print(f"\n{size:,} bytes a record batch, medians")
-        for figure in _figures_of_size({who: of(who, size) for who in NAMES}):
-            if set(figure.contestants) <= options.only:
-                print(figure)
-    print()
+        _print_chosen(
+            f"{size:,} bytes a record batch, medians", _figures_of_size({who: of(who, size) for who in NAMES}), options
+        )
     small = median(of("s"))
     demo, demo_before = starts.get("demo"), starts.get("demo of the baseline")
-    for figure in (
+    once = (
         Figure("b/c, messages a second", rate_ratio(median(of("b")), median(of("c"))), "≥ 15", "bc"),
         Figure("e/d, kafka-python-ng against its own limit", rate_ratio(best(of("e")), best(of("d"))), "≥ 0.8", "de"),
         Figure("a job of 100 rows, s from process start to verdict", small and small["verdict_s"], "≤ 1.0", "s"),
@@ -331,9 +373,14 @@ def _print_figures(options: Options, results: Results, starts: dict[str, float |
         # A tenth for the noise of the measurement.
         Figure("python -m core demo, against the baseline", demo and demo_before and demo / demo_before, "≤ 1.1", "h"),
         Figure("python -m core --help, s", starts.get("help"), "≤ 0.5 s", "h"),
-    ):
-        if set(figure.contestants) <= options.only:
-            print(figure)
+    )
+    _print_chosen(f"{first:,} bytes a record batch, or none", once, options)
+
+
+def _print_chosen(title: str, figures: Sequence[Figure], options: Options) -> None:
+    """Prints the figures whose contestants were all chosen."""
+    if chosen := [figure for figure in figures if set(figure.contestants) <= options.only]:
+        print("", title, *chosen, sep="\n")
 
 
 def _figures_of_size(of: dict[str, list[Measurement]]) -> Sequence[Figure]:
