@@ -99,7 +99,7 @@ def add_throughput(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--rows", type=int, default=1_000_000)
-    command.add_argument("--repeat", type=int, default=3, help="how often they run in turn; 5 against the peer")
+    command.add_argument("--repeat", type=int, help="how often they run in turn; default 3, with --peer 5")
     sizes = " ".join(map(str, DEFAULT_SIZES))
     command.add_argument(
         "--batch-size", type=int, nargs="+", default=DEFAULT_SIZES, help=f"KAFKA_BATCH_SIZE in bytes; default {sizes}"
@@ -126,7 +126,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
         sys.exit(f"no contestant {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     return Options(
         rows=parsed.rows,
-        repeat=parsed.repeat,
+        repeat=parsed.repeat or (5 if parsed.peer else 3),
         sizes=tuple(parsed.batch_size),
         only=only,
         client=parsed.client,
