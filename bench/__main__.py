@@ -113,7 +113,7 @@ def add_throughput(commands: Any) -> None:
         help="Aiven's JDBC connector: a folder, a jar, or the zip or tar of a release",
     )
     command.add_argument(
-        "--peer-java", default="", metavar="OPTIONS", help="more options of the peer's JVM, as in --peer-java=-Xmx512M"
+        "--peer-java", default="", metavar="OPTIONS", help="more options of the peer's JVM, as in --peer-java=-Xmx2G"
     )
     command.add_argument("--baseline", metavar="COMMIT", help="an earlier commit, whose run is contestant o")
     command.add_argument("--round-trip-ms", type=float, default=20, help="to the distant broker")

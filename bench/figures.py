@@ -76,7 +76,8 @@ def _each(measured: Sequence[Measurement], choose: Callable[[list[float]], float
     # A figure that one run did not measure is not compared.
     names = [name for name, value in measured[0].items() if isinstance(value, int | float)]
     values = {name: [m[name] for m in measured if m.get(name) is not None] for name in names}
-    return {name: choose(found) for name, found in values.items() if len(found) == len(measured)}
+    chosen = {name: choose(found) for name, found in values.items() if len(found) == len(measured)}
+    return chosen | {"rows": measured[0]["rows"]}
 
 
 def ratio(name: str, one: Measurement | None, other: Measurement | None) -> float | None:

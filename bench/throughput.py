@@ -85,7 +85,7 @@ class Options:
     peer: Path | None = None
     """Where the connector of k is."""
     peer_java: tuple[str, ...] = ()
-    """Options of the JVM of k on top of those of Connect's start script."""
+    """More options of the JVM of k."""
     baseline: str | None = None
     """The commit of o."""
     round_trip_ms: float = 20
@@ -203,8 +203,10 @@ class Contest:
         """Runs every chosen contestant but `p`."""
         options, slow = self._options, min(self._options.rows, SLOW_ROWS)
         first = options.sizes[0]
-        # The broker's JVM warms up.
-        contest("a", self._place("a", first, kafka, rows=slow), self._postgres, kafka, slow)
+        # The broker's JVM compiles its code; whoever came first would pay for that.
+        for size in options.sizes:
+            place = self._place("a", size, kafka)
+            contest("a", place, self._postgres, kafka, options.rows)
         print(HEAD)
         in_turn = [(who, size) for who in IN_TURN for size in options.sizes]
         self._run_in_turn(in_turn, kafka, options.repeat, options.rows)
@@ -226,9 +228,10 @@ class Contest:
             for who, size in contestants
             if who in self._options.only
         }
-        for _ in range(turns):
-            for (who, size), place in places.items():
-                self._measure(who, size, place, kafka, rows)
+        for turn in range(turns):
+            # Every second turn begins at the other end, so that no contestant is always the first one.
+            for who, size in reversed(places) if turn % 2 else places:
+                self._measure(who, size, places[who, size], kafka, rows)
 
     def _measure(self, who: str, size: int, place: Path, kafka: KafkaRig, rows: int) -> None:
         """Measures a contestant once, unless it is left out; one that fails is left out from then on."""
