@@ -35,7 +35,7 @@ def memory(rows: int) -> None:
         print(f"{count:>12,} {resident_mb:>10.0f}")
     print(f"\n{HEAD}")
     print(line(NAMES["b"], figures), end="\n\n")
-    # The first point too: what the run takes on top of its own beginning is growth.
+    # The first point counts too: what a run takes on top of its own beginning is growth.
     middle = statistics.median(mb for _, mb in figures["points"])
     print(
         Figure(
@@ -48,7 +48,7 @@ def memory(rows: int) -> None:
 
 
 def verified(rows: int) -> None:
-    """`verify RUN` over a topic of so many messages, and over three times as many."""
+    """Measures `verify RUN` on a topic with this many messages, and with three times as many."""
     results = []
     with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
         make_table(postgres, rows)
@@ -73,7 +73,7 @@ def verified(rows: int) -> None:
 
 
 def asked(per_s: int, seconds: float, rows: int) -> int:
-    """REST, without and with a token to look at."""
+    """Measures REST without and with a token to check."""
     from bench.rest import measure, with_sign_in
 
     for name, prepare in (("nobody signs in", lambda folder: ""), ("with a token", with_sign_in)):
@@ -148,7 +148,7 @@ def main() -> None:
     third = commands.add_parser("calendar", help="every shape of calendar over years, against an independent table")
     third.add_argument("--years", type=int, default=10)
     third.add_argument("--calendars", type=int, default=60)
-    fourth = commands.add_parser("runner", help="delay of fires, CPU and memory of the runner with 500 jobs")
+    fourth = commands.add_parser("runner", help="delay of runs, CPU and memory of the runner with 500 jobs")
     fourth.add_argument("--minutes", type=int, default=5)
     fourth.add_argument("--idle-s", type=float, default=120)
     fifth = commands.add_parser("kill", help="the runner killed at random moments; two runners at once")

@@ -1,10 +1,9 @@
 """The peer: Kafka Connect standalone with Aiven's JDBC source connector, over the same rows.
 
-Connect and PostgreSQL's driver come from Maven. The connector is not there: its release is on GitHub, so whoever
-measures gives the path of it. Where the two sides could differ, the peer gets the better: its numbers are exact, its
-dates and times are plain numbers, its rows come in fetches as ours do, five requests are in flight and not one, as is
-Connect's own default, and Java has the options of Connect's start script with a
-smaller heap.
+Connect and PostgreSQL's driver come from Maven. The connector is published only as a release on GitHub, so its path is
+an option. Where the settings of the two sides cannot be equal, the peer has the advantage: its dates and times are plain
+integers, the driver and the connector fetch 2,000 rows at a time, and five requests are in flight in place of one,
+Connect's default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own; prints what it measured as one line of JSON."""
+"""One contestant in a process of its own; prints its measurements as one line of JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psutil
 from bench.processes import cpu_of
 
 CLIENTS_LOG = logging.getLogger("kafka")
-"""Takes what the clients of the contestants say, which would else be on the terminal; kafka-python-ng's own name."""
+"""The logger of the contestants' clients, whose lines would otherwise go to the terminal; kafka-python-ng's own name."""
 CLIENTS_LOG.addHandler(logging.NullHandler())
 
 
@@ -58,7 +58,7 @@ def figures(rows: int, taken: dict[str, float], latencies_ms: Any = None, **more
 
 
 def made_beforehand(app: Any, rows: int) -> list[tuple[bytes, bytes, bytes]]:
-    """Keys, values and message ids exactly as our run makes them."""
+    """Returns keys, values and message ids exactly as our run makes them."""
     from core.message.envelope import Envelope
     from core.sources import open_source
 
@@ -98,7 +98,7 @@ def limit(app: Any, rows: int) -> dict[str, Any]:
         partitions.append(message.partition())
 
     headers = (("run_id", b"0123456789"), ("job", b"Export"))
-    gc.freeze()  # or the collector walks over a million messages that are only there for this contest
+    gc.freeze()  # otherwise the collector visits a million messages that exist only for this benchmark
     clock = Clock()
     for i in range(0, len(messages), 100):
         for key, value, message_id in messages[i : i + 100]:
@@ -113,7 +113,7 @@ def limit(app: Any, rows: int) -> dict[str, Any]:
 
 
 def our_run(app: Any, rows: int, points: list[tuple[int, float]] | None = None) -> dict[str, Any]:
-    """From the start of the run until its verdict is in the ledger and its sends are in metrics.duckdb."""
+    """Measures from the start of the run until its verdict is in the ledger and its sends are in metrics.duckdb."""
     from core.run.cancellation import Stop
 
     process = psutil.Process()
@@ -138,10 +138,10 @@ def our_run(app: Any, rows: int, points: list[tuple[int, float]] | None = None) 
 
 
 def by_hand(app: Any, rows: int) -> dict[str, Any]:
-    """What a competent person writes in an afternoon: the same query, the same key, headers and JSON; errors counted.
+    """Measures a carefully hand-written script: the same query, the same key, headers and JSON; errors counted.
 
-    The result is streamed by chunks, acks=all, compression and batching are on. Prices are floats, as pandas makes
-    them and as `json` wants them.
+    The result is streamed in chunks; acks=all, compression and batching are on. Prices are floats, as pandas makes
+    them and as `json` needs them.
     """
     import pandas as pd
     import sqlalchemy
@@ -211,7 +211,7 @@ def by_hand(app: Any, rows: int) -> dict[str, Any]:
 
 
 SAMPLE = 50
-"""kafka-python-ng measures no latency itself; a callback for each message would cost it a tenth of its speed."""
+"""kafka-python-ng measures no latency itself; a callback for each message would cost a tenth of its speed."""
 
 
 def timed(latencies: array[float]) -> Any:
@@ -224,7 +224,7 @@ def iso_z(moment: datetime, precision: str) -> str:
 
 
 def require_same(app: Any, value: bytes) -> None:
-    """The message made by hand says what ours says, but for moments and version."""
+    """Fails unless the hand-written message equals ours, except for times and version."""
     _, ours, _ = made_beforehand(app, 1)[0]
     mine, yours = json.loads(ours), json.loads(value)
     for message in (mine, yours):

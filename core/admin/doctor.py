@@ -174,9 +174,9 @@ def _spool(spool_dir: Path) -> Iterator[CheckResult]:
     found = [segment.name for segment in damaged_segments(spool_dir)]
     if found:
         names = ", ".join(found[:MOST_NAMES]) + (", …" if len(found) > MOST_NAMES else "")
-        text = f"{_segments(set(found))} could not be read and stand in {spool_dir / 'damaged'}: {names}"
+        text = f"{_segments(set(found))} could not be read and are in {spool_dir / 'damaged'}: {names}"
         yield CheckResult(
-            "warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs stand", REMEDY
+            "warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs are kept", REMEDY
         )
 
 

@@ -17,9 +17,9 @@ from core.model.publisher import Publisher
 
 __all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
 
-# Without a handler Python writes warnings to stderr, in the middle of the command's output. "kafka" is
-# kafka-python-ng's own logger: its threads may still log when their publisher is closed.
-for _name in ("pstt.kafka", "kafka"):
+# Without a handler Python writes warnings to stderr, in the middle of the command's output. "kafka" and "aiokafka" are
+# loggers of the clients, whose threads may still log when their publisher is closed.
+for _name in ("pstt.kafka", "kafka", "aiokafka"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
@@ -36,6 +36,7 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
         ConfigError: The settings are incomplete, contradict each other, or ask for something that this client does not
             support; or its library is not installed.
     """
+    refuse_unsupported(cluster, transactional=transactional_id is not None)
     client = CLIENTS[cluster.client]
     module, _, name = client.publisher.partition(":")
     try:
@@ -45,7 +46,7 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
         raise ConfigError(
             f'cluster "{cluster.name}" is used through {cluster.client}, which cannot be imported',
             why=str(error),
-            remedy=f"pip install {client.library}, or set KAFKA_CLIENT (client in connections.json) to {others}",
+            remedy=f"pip install {' '.join(client.libraries)}, or set KAFKA_CLIENT (client in connections.json) to {others}",
         ) from None
     publisher: Publisher = opened(cluster, transactional_id=transactional_id, max_in_flight=max_in_flight)
     return publisher

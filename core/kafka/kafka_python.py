@@ -21,13 +21,13 @@ from kafka.protocol.metadata import MetadataRequest
 from kafka.sasl import scram
 
 from core.errors import PsttError
-from core.kafka.client_log import ClientLog
+from core.kafka.client_log import ClientLog, LogRelay
 from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
 from core.kafka.mock_cluster import resolved
 from core.kafka.probe import Cause, probe
 from core.kafka.refusals import Refusals
 from core.kafka.security import tls_context, uses_login, uses_tls
-from core.kafka.support import no_transactions, refuse_unsupported
+from core.kafka.support import no_transactions
 from core.model.connection import Cluster
 from core.model.publisher import Delivery, LogSpan, TopicInfo, TopicState
 
@@ -84,6 +84,9 @@ FAMILIES: dict[Family, frozenset[type[Exception]]] = {
     family: frozenset(getattr(client_errors, name) for name in names.split()) for family, names in _NAMES.items()
 }
 """What the user does next → the client's errors. A test checks that every error class of the client is here."""
+
+# kafka-python-ng 2.2.3 logs SCRAM to the root logger, which writes to stderr. Remove with the next version that does not.
+scram.log = logging.getLogger("kafka.sasl.scram")
 
 _FAMILY_OF = {error: family for family, errors in FAMILIES.items() for error in errors}
 
@@ -176,12 +179,11 @@ class KafkaPythonPublisher:
         max_in_flight: int = 5000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        refuse_unsupported(cluster, transactional=transactional_id is not None)
         self.cluster = resolved(cluster)
         self.max_in_flight = max_in_flight
         self.diagnosis = Diagnosis(self.cluster, clock=clock)
         self._clock = clock
-        self._relay = _Relay(ClientLog(self.diagnosis, clock), self.cluster.log_level)
+        self._relay = LogRelay(ClientLog(self.diagnosis, clock), self.cluster.log_level, "kafka")
         self._refusals = Refusals(self.cluster, self.diagnosis, clock)
         self._batch_size_bytes = cluster.batch_size_bytes
         self._producer: KafkaProducer | None = None
@@ -555,29 +557,3 @@ class KafkaPythonPublisher:
     def _translated(self, error: Exception, topic: str) -> PsttError:
         family = _FAMILY_OF.get(type(error)) or ("busy" if getattr(error, "retriable", True) else "refused")
         return self.diagnosis.of_family(family, str(error), topic)
-
-
-class _Relay(logging.Handler):
-    """Receives kafka-python-ng's log lines, as it reports causes nowhere else.
-
-    Lines below INFO are not wanted: there it logs whole rows, and its admin client the password.
-    """
-
-    def __init__(self, log: ClientLog, level: str) -> None:
-        super().__init__()
-        self._log = log
-        self._source = logging.getLogger("kafka")
-        self._source.addHandler(self)
-        self._source.setLevel(max(logging.INFO, logging.getLevelNamesMapping().get(level.upper(), logging.INFO)))
-        self._source.propagate = False
-        # kafka-python-ng 2.2.3 logs SCRAM to the root logger, which writes to stderr. Remove with the next version that does not.
-        scram.log = logging.getLogger("kafka.sasl.scram")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Called in the client's own thread."""
-        self._log.log(record.levelno, "%s", record.getMessage())
-
-    def end(self) -> None:
-        """Stops receiving lines; after the last relay has ended they go where they went before."""
-        self._source.removeHandler(self)
-        self._source.propagate = not any(isinstance(handler, _Relay) for handler in self._source.handlers)

@@ -190,8 +190,7 @@ class _KafkaRun(RowReader):
         try:
             self.publisher.begin()
             for envelope, encoded in fetched:
-                for message_id in encoded.message_ids:
-                    digest.update(message_id)
+                digest.update(b"".join(encoded.message_ids))
                 self.publish(envelope, encoded)
             self.drain()
             if self.refusal:
@@ -278,28 +277,26 @@ class _KafkaRun(RowReader):
         self.sent_before = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
-        """Publishes the rows of one fetch in batches; each gets its timestamp when it is published."""
-        size = self.plan.batch_size
+        """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
+        size, now, values = self.plan.batch_size, self.context.now, list[bytes]()
         for start in range(0, len(encoded.data), size):
-            if self.context.stop.is_set():
-                raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
-            end = start + size
-            self.batches += 1
-            values = envelope.wrap(
-                encoded.data[start:end], extracted_at=encoded.extracted_at, published_at=self.context.now()
+            some = encoded.data[start : start + size]
+            values += envelope.wrap(some, extracted_at=encoded.extracted_at, published_at=now())
+        if self.context.stop.is_set():
+            raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
+        self.batches += 1
+        self.sender.submit(
+            Batch(
+                self.batches,
+                self.plan.topic,
+                encoded.keys,
+                values,
+                encoded.message_ids,
+                encoded.row_numbers,
+                self.headers,
             )
-            self.sender.submit(
-                Batch(
-                    self.batches,
-                    self.plan.topic,
-                    encoded.keys[start:end],
-                    values,
-                    encoded.message_ids[start:end],
-                    encoded.row_numbers[start:end],
-                    self.headers,
-                )
-            )
-            self.account(self.sender.finished())
+        )
+        self.account(self.sender.finished())
 
     def drain(self) -> None:
         """Waits until no message is in flight."""

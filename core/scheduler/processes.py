@@ -105,8 +105,8 @@ class Processes:
     def warm(self, count: int) -> None:
         """Starts processes that load the program and then wait for their scheduled run.
 
-        Loading takes 0.8 s of a core (docs/decisions/003-calendar-and-runner.md): four jobs at 02:00 would start
-        almost two seconds late on two cores.
+        Loading takes 0.65 s of a core, so that the first row of a job alone would be sent 0.6 s later, on a busy machine
+        1.8 s (docs/decisions/003-calendar-and-runner.md).
         """
         self._spares = [spare for spare in self._spares if spare.poll() is None]
         for _ in range(count - len(self._spares)):

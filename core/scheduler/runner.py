@@ -264,10 +264,10 @@ class Runner:
     def _keep_connections(self, now: datetime) -> None:
         """Stores what an editor or a copy made of connections.json as a version, as the registry does with jobs."""
         try:
-            facts = self._workspace.connections_file.stat()
+            status = self._workspace.connections_file.stat()
         except OSError:
             return
-        stamp = (facts.st_mtime_ns, facts.st_size)
+        stamp = (status.st_mtime_ns, status.st_size)
         if stamp != self._connections_stamp:
             keep_connections(
                 self._workspace,

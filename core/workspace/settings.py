@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from core.errors import ConfigError
-from core.kafka.clients import client_names
+from core.kafka.clients import client_names, default_client
 from core.model.connection import (
     READ_TIMEOUT_S,
     Cluster,
@@ -87,7 +87,7 @@ class Settings(BaseModel):
     KAFKA_HEALTH_CHECK_INTERVAL_SEC: int = Field(default=60, ge=1, le=86_400)
     KAFKA_LOG_LEVEL: LogLevel = DEFAULTS.log_level
     KAFKA_LOG_PAYLOAD: bool = False
-    KAFKA_CLIENT: Annotated[str, AfterValidator(one_of(client_names))] = DEFAULTS.client
+    KAFKA_CLIENT: Annotated[str, AfterValidator(one_of(client_names))] = Field(default_factory=default_client)
     PSTT_TIMEZONE: str = "Europe/Rome"
     PSTT_FETCH_ROWS: int = Field(default=2_000, ge=1, le=1_000_000)
     PSTT_DELIVERY_TIMEOUT_MS: int = Field(default=DEFAULTS.delivery_timeout_ms, ge=1_000, le=900_000)

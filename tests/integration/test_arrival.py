@@ -1,10 +1,9 @@
-"""A run is green only if the topic still is the one it sent to, and holds what was acknowledged: on real brokers."""
+"""A run is green only if the topic is still the one it sent to and has the acknowledged messages; on real brokers."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from core.model.connection import Cluster
 from core.model.run import Run
 from core.run.cancellation import Stop
 from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics
+from tests.rigs.waiting import until
 
 ROWS = 20_000
 
@@ -139,7 +139,7 @@ def test_the_other_client_keeps_what_it_can_tell(place: Place, kafka: KafkaRig):
 
 
 def once_at(rows: int, action: Callable[[], object]) -> Callable[[int], None]:
-    """Does something when so many rows have been read, and only then."""
+    """Calls `action` once, when this many rows have been read."""
     done: list[object] = []
 
     def meanwhile(rows_read: int) -> None:
@@ -226,13 +226,6 @@ def three(own_kafka: Callable[..., KafkaRig]) -> Iterator[list[KafkaRig]]:
     first = own_kafka(properties=quick)
     with FurtherBroker(first, 2, properties=quick) as second, FurtherBroker(first, 3, properties=quick) as third:
         yield [first, second, third]
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("cluster", CLIENTS, ids=["confluent", "kafka-python-ng"])

@@ -1,4 +1,4 @@
-"""What a Kafka client says by itself is in our log and in our errors, never on the terminal."""
+"""A Kafka client's own messages are in the log and in errors, never on the terminal."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from core.kafka.topic_settings import topic_settings
 servers = sys.argv[1]
 
 def cluster(client="confluent", **changes):
-    facts = dict(client=client, enable_idempotence=client == "confluent", delivery_timeout_ms=1500, request_timeout_ms=1000)
-    return Cluster("lines", servers, **facts | changes)
+    values = dict(client=client, enable_idempotence=client == "confluent", delivery_timeout_ms=1500, request_timeout_ms=1000)
+    return Cluster("lines", servers, **values | changes)
 
 def batch(topic, number=1):
     return Batch(number, topic, [None] * 20, [b"v"] * 20, [b"%032x" % n for n in range(20)], range(1, 21))

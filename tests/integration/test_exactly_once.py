@@ -33,6 +33,7 @@ from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 Open = Callable[..., ConfluentPublisher]
@@ -224,7 +225,9 @@ def test_record_batches_are_below_the_topics_limit_from_the_first_on(kafka: Kafk
     assert len(kafka.read(topic)) == 500
 
 
-@pytest.mark.parametrize("bad", [[None], [None, None]], ids=["one", "two"])  # librdkafka answers for all if it is one
+@pytest.mark.parametrize(
+    "bad", [[None], [None, None]], ids=["one", "two"]
+)  # librdkafka returns one error for all if it is a single key
 def test_a_record_that_is_not_taken_is_told_from_those_that_fail_with_the_transaction(
     kafka: KafkaRig, opened: Open, control: str, bad: list[bytes | None]
 ):
@@ -302,10 +305,8 @@ def test_a_run_killed_in_its_transaction_leaves_nothing_to_see_and_the_next_one_
         command("run", "export", *AT), cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
-        while kafka.count(topic) < 1000:
-            assert time.monotonic() < deadline
-            assert process.poll() is None, "the run ended before it could be killed"
+        until(lambda: process.poll() is not None or kafka.count(topic) >= 1000, "1,000 messages", every_s=0)
+        assert process.poll() is None, "the run ended before it could be killed"
     finally:
         process.kill()
         process.wait(30)
@@ -374,7 +375,7 @@ class Once:
         return done.returncode, done.stdout + done.stderr
 
     def mark(self, key: str, **value: Any) -> None:
-        """A message on the control topic, as somebody else would have written it."""
+        """Writes a message to the control topic, as another program would."""
         with_one(self.kafka, self.control, key, json.dumps(value))
 
 
@@ -421,17 +422,15 @@ def test_two_workspaces_also_send_into_one_topic(once: Once):
 
 
 def test_a_run_of_another_workspace_fences_nobody(once: Once):
-    """One is in the middle of its transaction while the other, with the same job name, does all of its own."""
+    """One is in its transaction while the other, with the same job name, runs all of its own."""
     topic = once.kafka.create_topic()
     slow, quick = once.workspace("slow", topic, ROWS), once.workspace("quick", topic, 20)
     process = subprocess.Popen(
         command("run", "export", *AT, "--json"), cwd=slow, env=once.env, stdout=subprocess.PIPE, encoding="utf-8"
     )
     try:
-        deadline = time.monotonic() + 60
-        while once.kafka.count(topic) < 100:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        until(lambda: process.poll() is not None or once.kafka.count(topic) >= 100, "100 messages", every_s=0)
+        assert process.poll() is None
         psutil.Process(process.pid).suspend()
         assert once.run(quick)["sent"] == 20
     finally:
@@ -604,7 +603,7 @@ def test_a_moved_workspace_keeps_its_identity_without_a_word(once: Once):
 
 
 def test_two_runners_with_one_identity_are_found(once: Once):
-    """The copy was answered for as if the original were gone; both go on."""
+    """The copy was confirmed as moved although the original exists; both continue."""
     topic = once.kafka.create_topic()
     folder = once.workspace("original", topic, 10)
     assert once.run(folder)["sent"] == 10

@@ -1,4 +1,4 @@
-"""A run of exactly_once killed at any point: topic, ledger, figures and `find` say the same after the next run."""
+"""A run of exactly_once killed at any point: topic, ledger, metrics and `find` agree after the next run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from core.run.pending_transactions import remove_leftovers
 from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = 250
@@ -89,12 +89,12 @@ class Place:
         return dict(json.loads(done.stdout))
 
     def left(self) -> list[str]:
-        """Files that nobody needs any more."""
+        """Returns the files that are no longer needed."""
         state = self.folder / ".pstt"
         return [f.name for f in (*state.glob("pending/*"), *state.glob("spool/*")) if f.suffix != ".parquet"]
 
     def check_agreement(self) -> None:
-        """Topic, ledger, metrics.duckdb and `find` say the same."""
+        """Checks that topic, ledger, metrics.duckdb and `find` agree."""
         messages = self.kafka.read(self.topic)
         assert sorted(int(message.key()) for message in messages) == [n for n in range(1, 253) if n not in (7, 8)]
         there = {(m.partition(), m.offset(), m.key().decode(), header(m, "message_id")) for m in messages}
@@ -201,11 +201,14 @@ def test_the_runner_finds_out_what_became_of_a_killed_run(place: Place):
     runner = subprocess.Popen(
         [sys.executable, "-m", "core", "runner"], cwd=place.folder, env=place.env, stderr=subprocess.DEVNULL
     )
+
+    def succeeded() -> Any:
+        assert runner.poll() is None
+        newest = place.run("runs")["runs"][0]
+        return newest if newest["state"] == "succeeded" and not place.left() else None
+
     try:
-        deadline = time.monotonic() + 90
-        while (run := place.run("runs")["runs"][0])["state"] != "succeeded" or place.left():
-            assert time.monotonic() < deadline, run
-            assert runner.poll() is None
+        run = until(succeeded, "the run has succeeded", timeout_s=90)
     finally:
         runner.terminate()
         runner.wait(60)
@@ -259,7 +262,7 @@ def test_rows_of_a_run_that_goes_on_are_left_alone(place: Place):
 
 
 def test_what_an_aborted_transaction_had_sent_is_nowhere_told_as_arrived(place: Place):
-    """One message over the size limit voids all; only that one is found, as failed."""
+    """One message over the size limit aborts all; only that one is found, as failed."""
     sql = (
         "select g::text as barcode, case when g = 200 then repeat('x', 2000000) end as t from generate_series(1, 250) g"
     )
@@ -276,7 +279,7 @@ def test_what_an_aborted_transaction_had_sent_is_nowhere_told_as_arrived(place: 
 def test_a_transaction_is_not_looked_for_on_another_cluster(
     place: Place, own_kafka: Callable[..., KafkaRig], monkeypatch: pytest.MonkeyPatch, same_id: bool
 ):
-    """Brokers of one test process have one id unless their storage is formatted anew, as copies of a cluster have."""
+    """Brokers of one test process have one id unless their storage is formatted again; copies of a cluster have one too."""
     place.kill(AFTER_COMMIT)
     if not same_id:
         monkeypatch.setattr(KafkaRig, "_formatted", {})

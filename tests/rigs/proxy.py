@@ -1,4 +1,4 @@
-"""A way through which a connection goes, so that a test can watch it and cut it."""
+"""A proxy for a connection, with which a test can observe and cut it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Seen = Callable[[bytes], bytes | None]
 """Bytes of the client → what to answer in the server's place, or None to pass them on."""
 
 Alter = Callable[[bytes], bytes]
-"""Bytes of the server → what the client gets of them."""
+"""Bytes of the server → what the client receives."""
 
 
 class Proxy:
@@ -23,9 +23,9 @@ class Proxy:
     Args:
         host: Where the other one is.
         port: As above.
-        seen: Looks at what the client says.
-        alter: Changes what the server says.
-        silent_after: Bytes of the server on one connection after which the way falls silent; None: never.
+        seen: Called with the client's bytes.
+        alter: Changes the server's bytes.
+        silent_after: Bytes of the server on one connection after which nothing passes any more; None: never.
         delay_s: How much later each byte arrives, in either direction; the throughput stays. Excludes the three above.
     """
 
@@ -46,7 +46,7 @@ class Proxy:
         self._delay_s = delay_s
         self._open: list[socket.socket] = []
         self.is_silent = threading.Event()
-        """Whatever is said is swallowed, in both directions and on new connections too; nobody is told."""
+        """All bytes are dropped without an error, in both directions and on new connections too."""
 
     def __enter__(self) -> Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -108,7 +108,7 @@ class Proxy:
                     target.sendall(alter(data) if alter else data)
                 else:
                     source.sendall(answer)
-        if self.is_silent.is_set():  # not even an end is passed on
+        if self.is_silent.is_set():  # not even a close is passed on
             return
         for end in (source, target):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What every server of ours shares: a process that cannot outlive the tests, and ports nobody else takes."""
+"""The common part of the test servers: a process that cannot outlive the tests, and free ports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.rigs.errors import ServerFailed
 GUARD = Path(__file__).with_name("guard.py")
 
 # Below the ports that systems give to outgoing connections (32768 and up on Linux, 49152 and up elsewhere): a client
-# that keeps trying a dead local port among those connects to itself one day, and the server cannot have it back.
+# that retries a closed local port among those connects to itself at some point, and the server cannot have it back.
 PORTS = range(20_000, 32_000)
 
 
@@ -57,7 +57,7 @@ class Server:
 
     Args:
         command: The program and its arguments.
-        folder: Its data; removed if this process dies, else left to the caller.
+        folder: Its data; removed if this process is killed, else left to the caller.
         log: Its output is appended here.
         user: The account to run as, for a caller who is root; empty: the caller's own.
     """
@@ -100,7 +100,7 @@ class Server:
         self._guard.stdin.close()
 
     def end(self, name: str = "") -> None:
-        """Sends that signal (none: the system's hardest) and waits; nothing happens to a server that has ended."""
+        """Sends that signal (none: the strongest of the system) and waits; nothing happens to a server that has ended."""
         if self.is_running:
             self.signal(name or ("SIGTERM" if os.name == "nt" else "SIGKILL"))
         self.wait()

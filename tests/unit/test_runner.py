@@ -1,4 +1,4 @@
-"""The runner on a clock of its own: what it starts, what it makes of each ending, what it is asked."""
+"""The runner on a virtual clock: what it starts, how it treats each ending, and its requests."""
 
 import json
 import os
@@ -30,7 +30,7 @@ HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """Blocks until the test releases it."""
 
     def __init__(self) -> None:
         self.at = NOON
@@ -44,7 +44,7 @@ class Clock:
 
 @dataclass
 class Worker:
-    """A fire on its way, which ends when the test says so."""
+    """A running process of a scheduled run, which ends when the test says so."""
 
     hands: "Hands"
     scheduled_run_id: int
@@ -64,7 +64,7 @@ class Worker:
         return self.words
 
     def begins(self) -> None:
-        """Takes the fire, as a process does before it reads a row."""
+        """Takes the scheduled run, as a process does before it reads a row."""
         scheduled_run = self.hands.ledger.scheduled_runs.get(self.scheduled_run_id)
         version = self.hands.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
         job = parse_job(self.hands.workspace.queries_dir / f"{scheduled_run.job}.job.json", version.document)
@@ -82,14 +82,14 @@ class Worker:
         self.run_id = self.hands.ledger.start(plan, self.hands.clock()).run_id
 
     def ends(self, state: str = "succeeded", error: PsttError | None = None) -> None:
-        """Writes the verdict and leaves."""
+        """Writes the verdict and ends."""
         if self.run_id is None:
             self.begins()
         self.hands.ledger.finish(self.run_id, Outcome(state, error=error), self.hands.clock())
         self.code = 0
 
     def leaves(self, code: int, words: str = "") -> None:
-        """Ends without a verdict; its pid is nobody's then."""
+        """Ends without a verdict; its pid is then unused."""
         self.code, self.words = code, words
         if self.run_id:
             self.hands.ledger._db.execute("UPDATE run SET pid_started_at = 0 WHERE run_id = ?", [self.run_id])
@@ -108,7 +108,7 @@ class Hands:
         raise AssertionError("only the loop around the ticks makes processes ready")
 
     def cool(self) -> None:
-        """Nothing was made ready."""
+        """Whether no process was started ahead."""
 
     def start(self, scheduled_run_id: int) -> Worker:
         self.started.append(Worker(self, scheduled_run_id))
@@ -121,7 +121,7 @@ class Hands:
 
 @dataclass
 class Stage:
-    """A workspace with its runner; `go` lets time pass."""
+    """A workspace with its runner; `go` moves the clock."""
 
     workspace: Workspace
     ledger: Ledger
@@ -522,7 +522,7 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart_and_says_
     stage.go()
     (problem,) = stage.runner.problems()
     assert problem["where"].startswith("export.job.json, line 1")
-    assert problem["instead"] == "its last good version goes on"
+    assert problem["instead"] == "its last valid version stays in use"
     stage.restart()
     stage.go(HOUR)
     assert stage.scheduled_runs() == [("13:00", "planned")]
