@@ -74,6 +74,7 @@ COMMANDS = {
         Command("token", "accounts", "Which programs may use the REST interface."),
         Command("fires", "schedule"),  # the name of `scheduled` up to 1.0.4
         Command("work", "worker"),  # for the runner
+        Command("copy-sends", "copying"),  # for the runner
     )
 }
 """Every command, in the order of `--help`."""

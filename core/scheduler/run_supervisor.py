@@ -87,6 +87,11 @@ class RunSupervisor:
         """Runs that may still be started; negative where earlier runners left more than PSTT_WORKERS."""
         return self._settings.PSTT_WORKERS - len(self._active)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no scheduled run has a process."""
+        return not self._active
+
     def adopt_running(self) -> None:
         """Takes over the scheduled runs that processes of an earlier runner still work on."""
         for scheduled_run in self._ledger.scheduled_runs.running():
@@ -301,8 +306,10 @@ class RunSupervisor:
             return False
         return self._monotonic() - active.started_s > active.job.timeout_s + self._patience_s
 
-    def end_all(self, now: Callable[[], datetime], while_waiting: Callable[[], object], *, at_once: bool) -> None:
+    def end_all(self, now: Callable[[], datetime], while_waiting: Callable[[], object], *, at_once: bool) -> bool:
         """Asks every process of this runner to end, waits for the current batches, and kills what does not end.
+
+        Returns whether there was time for that: False where the runner is told to end at once.
 
         Args:
             now: The clock.
@@ -319,7 +326,9 @@ class RunSupervisor:
                 time.sleep(POLL_EVERY_S)
         except KeyboardInterrupt:  # the second Ctrl-C
             logger.warning("the runner is told to end at once")
+            at_once = True
         self._kill_all(now)
+        return not at_once
 
     def _children(self) -> list[_Active]:
         return [active for active in self._active.values() if active.worker is not None]
