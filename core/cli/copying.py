@@ -18,8 +18,8 @@ from core.workspace.settings import load_settings
 
 __all__ = ["app"]
 
-HELD_S = 5.0
-"""How long to wait for a reader: the page and notebooks have the file open for a second at most."""
+HELD_S = 20.0
+"""How long to wait for readers: where many segments wait, on a busy machine, one has the file open for seconds."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

@@ -30,6 +30,8 @@ from core.records.ledger import Ledger
 from core.records.metrics_file import (
     FileHeld,
     FileUnreadable,
+    copying,
+    is_copied_into,
     log_of,
     may_be_damage,
     may_be_read,
@@ -50,7 +52,9 @@ __all__ = ["Metrics", "SyncResult"]
 T = TypeVar("T")
 
 READ_WAIT_S = 5.0
-"""Copying holds the file for 0.1 to 2 s at a time; a longer wait means that another program keeps it open."""
+"""A reader's wait while another program keeps the file open."""
+COPY_WAIT_S = 60.0
+"""Its wait while the file is held by a copy, at most 1 s of a processor at a time: on a busy machine that is longer."""
 TOGETHER = 20
 """Segments in a transaction: a million sends, copied in half the time of twenty transactions."""
 MOST_WAITING = 100
@@ -95,6 +99,7 @@ class Metrics:
         self.file = workspace.metrics_file
         self.spool_dir = workspace.spool_dir
         self.ledger_file = workspace.ledger_file
+        self._lock_file = workspace.state_dir / "locks" / "metrics.lock"
         self._sql = metrics_sql()
         self.waiting: Sequence[Path] = ()
         """The segments that were not copied yet at the last reading."""
@@ -181,7 +186,7 @@ class Metrics:
     def _copy(self, file: Path | None = None, most: int | None = None) -> SyncResult:
         names = self._segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with opened(file or self.file) as db:
+        with copying(self._lock_file), opened(file or self.file) as db:
             db.execute(self._sql["macros"])
             require_format(db)
             db.execute(self._sql["tables"])
@@ -446,7 +451,7 @@ class Metrics:
         """Attaches metrics.duckdb. Returns the names of the copied segments; None where the file is missing or damaged."""
         if not self.file.exists() or self._file_state() == self._damaged_state:
             return None
-        deadline = time.monotonic() + READ_WAIT_S
+        since_s = time.monotonic()
         while True:
             try:
                 with translated():
@@ -454,7 +459,8 @@ class Metrics:
                     require_format(db, "store")
                     return self._names_in_store(db)
             except FileHeld as held:
-                if time.monotonic() > deadline:
+                waited_s = time.monotonic() - since_s
+                if waited_s > READ_WAIT_S and (waited_s > COPY_WAIT_S or not is_copied_into(self._lock_file)):
                     raise self._busy(str(held)) from None
                 time.sleep(0.05)
             except FileUnreadable:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import duckdb
 
+from core.errors import LedgerBusy, PsttError
 from core.records.metrics_queries import metrics_sql
+from core.workspace.locks import locked
 
 __all__ = [
     "FileHeld",
     "FileUnreadable",
+    "copying",
+    "is_copied_into",
     "is_held",
     "log_of",
     "may_be_damage",
@@ -39,6 +43,33 @@ class FileHeld(Exception):
 
 class FileUnreadable(Exception):
     """The file is no DuckDB database, or one that DuckDB cannot read."""
+
+
+@contextmanager
+def copying(lock_file: Path) -> Iterator[None]:
+    """Holds the lock of a copy, so that readers know who holds metrics.duckdb and wait for it.
+
+    Raises:
+        FileHeld: Another process or thread copies.
+        StorageFailed: The lock file cannot be written.
+    """
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(lock_file, lambda: LedgerBusy("another process copies")))
+        except LedgerBusy as busy:
+            raise FileHeld(busy.what) from None
+        yield
+
+
+def is_copied_into(lock_file: Path) -> bool:
+    """Returns whether a copy goes on now. False if the lock file cannot be written, as on a full disk."""
+    try:
+        with copying(lock_file):
+            return False
+    except FileHeld:
+        return True
+    except PsttError:
+        return False
 
 
 def is_held(text: str) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,9 +18,11 @@ import pytest
 
 from core.admin.demo import SLUG, make_demo
 from core.app import App
+from core.errors import LedgerBusy
 from core.records.ledger import Ledger
 from core.records.metrics import MOST_WAITING, TOGETHER, Metrics
-from core.records.metrics_file import state_of
+from core.records.metrics_file import copying as holding_lock
+from core.records.metrics_file import is_copied_into, state_of
 from core.records.runner_status import RunnerStatus
 from core.run.cancellation import Stop
 from core.run.send_by_hand import send_message
@@ -417,11 +421,31 @@ def test_a_reader_copies_nothing_while_the_file_is_held_also_by_its_own_process(
     assert metrics.sync().state == "copied"
 
 
+def test_a_reader_waits_for_a_copy_longer_than_for_another_program(workspace: Workspace, monkeypatch) -> None:
+    spooled(workspace, "r1", 2)
+    metrics = Metrics(workspace)
+    metrics.sync()
+    monkeypatch.setattr("core.records.metrics.READ_WAIT_S", 0.0)
+    lock = workspace.state_dir / "locks" / "metrics.lock"
+    with ThreadPoolExecutor() as pool, ExitStack() as copy:
+        copy.enter_context(holder(workspace.metrics_file, "write"))
+        with pytest.raises(LedgerBusy, match="held by another program"):
+            count(metrics)
+        assert not is_copied_into(lock)
+        copy.enter_context(holding_lock(lock))
+        answer = pool.submit(count, metrics)
+        wait([answer], timeout=1)
+        assert not answer.done()
+        assert metrics.sync().state == "held"
+        copy.close()
+        assert answer.result(timeout=60) == 2
+
+
 def test_a_reader_waits_while_its_own_process_copies(workspace: Workspace, monkeypatch) -> None:
     spooled(workspace, "r1", 2)
     metrics = Metrics(workspace)
     metrics.sync()
     monkeypatch.setattr("core.records.metrics.READ_WAIT_S", 0.2)
-    with duckdb.connect(str(workspace.metrics_file)), pytest.raises(Exception, match="held by another program"):
+    with duckdb.connect(str(workspace.metrics_file)), pytest.raises(LedgerBusy, match="held by another program"):
         count(metrics)
     assert count(metrics) == 2
