@@ -87,11 +87,6 @@ class RunSupervisor:
         """Runs that may still be started; negative where earlier runners left more than PSTT_WORKERS."""
         return self._settings.PSTT_WORKERS - len(self._active)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no scheduled run has a process."""
-        return not self._active
-
     def adopt_running(self) -> None:
         """Takes over the scheduled runs that processes of an earlier runner still work on."""
         for scheduled_run in self._ledger.scheduled_runs.running():

@@ -271,7 +271,8 @@ class Runner:
     def _copy_sends(self, now: datetime) -> None:
         at = self.planner.next_scheduled_at()
         is_soon = at is not None and at - now < timedelta(seconds=QUIET_BEFORE_S)
-        self._copies.tick(is_quiet=not is_soon and self.supervisor.is_idle)
+        is_idle = self.supervisor.free_workers == self._settings.PSTT_WORKERS
+        self._copies.tick(is_quiet=is_idle and not is_soon)
 
     def _report(self, now: datetime) -> None:
         self._log_problems()
