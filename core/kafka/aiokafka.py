@@ -402,6 +402,8 @@ class AiokafkaPublisher:
         family = family_of(error)
         is_once = self.transactional_id is not None
         said = SAID.get(type(error))
+        if family in ("busy", "topic"):
+            self._known_topics.discard(topic)  # it may be gone: the next message finds out
         shared: PsttError | None = None
         if family == "large" and not is_once and not is_alone:
             self._refused_bytes[topic] = min(answer.size_bytes, self._refused_bytes.get(topic, answer.size_bytes))
