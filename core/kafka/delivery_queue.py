@@ -108,14 +108,16 @@ class DeliveryQueue:
         return self._sender
 
     def serve(self, timeout_s: float = TURN_S) -> None:
-        """Publishes what is queued as far as the client takes it, then waits at most that long for reports.
+        """Publishes what is queued, as far as the client takes it and for that long; then waits at most that long for reports.
 
         It raises nothing: every failure is the result of a batch.
         """
         try:
-            while self._inbox and self._has_room(self._inbox[0].batch):
+            # Publishing takes seconds where no broker answers, and others may want the client meanwhile.
+            end = time.monotonic() + timeout_s
+            while (is_behind := self._has_room_for_next) and time.monotonic() < end:
                 self._publish(self._inbox.popleft())
-            self._serve_client(timeout_s)
+            self._serve_client(0.0 if is_behind else timeout_s)
             self._note([])
         except Exception as fault:  # noqa: BLE001 - callers wait for these batches, whatever it is
             self._abandon(fault)
@@ -142,11 +144,15 @@ class DeliveryQueue:
         while self._inbox:
             self._give_up(self._inbox.popleft())
 
-    def _has_room(self, batch: Batch) -> bool:
-        """Whether publishing would not wait. A batch larger than half the client's limit goes in parts, as soon as half is free."""
-        if self._sender is None:
-            return True
-        return min(len(batch), self._sender.publisher.max_in_flight // 2) <= self._sender.room
+    @property
+    def _has_room_for_next(self) -> bool:
+        """Whether a batch is queued that the client takes without waiting.
+
+        A batch larger than half the client's limit goes in parts, as soon as half is free.
+        """
+        if not self._inbox or self._sender is None:
+            return bool(self._inbox)
+        return min(len(self._inbox[0].batch), self._sender.publisher.max_in_flight // 2) <= self._sender.room
 
     def _serve_client(self, timeout_s: float) -> None:
         if self._sender is None:
