@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from core.errors import ConfigError, PsttError
 from core.kafka import open_publisher
-from core.kafka.delivery_queue import DeliveryQueue, WaitingBatch, closed_error
+from core.kafka.delivery_queue import JOINED_MESSAGES, DeliveryQueue, WaitingBatch, closed_error
 from core.kafka.messages import (
     Headers,
     Key,
@@ -41,8 +41,6 @@ __all__ = ["AsyncKafkaService", "SentMessage"]
 
 T = TypeVar("T")
 
-BLOCK_MESSAGES = 2500
-"""The most messages that wait for each other: half of what the client has in flight, so that the other half can be made meanwhile."""
 ORPHAN_CLOSE_S = 10.0
 """How long a service that nobody closed waits for what is in flight."""
 
@@ -95,7 +93,7 @@ class _Block:
 
     def _on_end(self) -> None:
         """Runs in the thread of the service: makes the results there, and the loop only gives them to the callers."""
-        results = _results(self.waiting)
+        results = self.waiting.results()
         _notify(self.loop, lambda: self._wake(results))
 
     def _wake(self, results: Sequence[SendResult | Exception]) -> None:
@@ -129,8 +127,8 @@ class AsyncKafkaService:
 
     Args:
         cluster: Its addresses and settings.
-        recorder: Called with each finished delivery, one at a time, in the thread of the service. Messages sent in one turn of
-            the loop are in one delivery; what it raises is raised by `send_message` for each of them.
+        recorder: Called with each finished delivery, one at a time, in the thread of the service. Messages sent at the
+            same time are in one delivery; what it raises is raised by `send_message` for each of them.
         publisher: Opens the client; the default is the cluster's own.
         now: The clock, aware UTC.
     """
@@ -144,7 +142,7 @@ class AsyncKafkaService:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cluster = cluster
-        self._queue = DeliveryQueue(cluster, recorder=recorder, publisher=publisher, now=now)
+        self._queue = DeliveryQueue(cluster, recorder=recorder, publisher=publisher, now=now, joins=True)
         self._thread = _ServiceThread(self._queue)
         self._numbers = count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -260,7 +258,7 @@ class AsyncKafkaService:
         if blocks is None:
             blocks = self._blocks_of(topic)
         block = blocks.by_headers.get(headers)
-        if block is not None and (len(block.keys) >= BLOCK_MESSAGES or blocks.overtakes(block, key)):
+        if block is not None and (len(block.keys) >= JOINED_MESSAGES or blocks.overtakes(block, key)):
             self._flush_topic(topic)
             blocks, block = self._blocks_of(topic), None
         if block is None:
@@ -405,29 +403,13 @@ async def _converted(
     blocks: list[tuple[list[bytes | None], list[bytes]]] = []
     rest = iter(messages)
     while some := list(islice(rest, batch_size)):
-        if not blocks or len(blocks[-1][0]) + len(some) > BLOCK_MESSAGES:
+        if not blocks or len(blocks[-1][0]) + len(some) > JOINED_MESSAGES:
             blocks.append(([], []))
         keys, values = blocks[-1]
         keys += [key_bytes(key) for key, _ in some]
         values += [value_bytes(value) for _, value in some]
         await asyncio.sleep(0)
     return blocks
-
-
-def _results(waiting: WaitingBatch) -> Sequence[SendResult | Exception]:
-    """Returns what each caller of a finished block gets."""
-    if waiting.recorder_error is not None:
-        return [waiting.recorder_error] * len(waiting.batch)
-    if waiting.error is None and not waiting.delivery.errors:
-        return SendResult.all_of(waiting.delivery)
-    return [_result(waiting, index) for index in range(len(waiting.batch))]
-
-
-def _result(waiting: WaitingBatch, index: int) -> SendResult | Exception:
-    delivery = waiting.delivery
-    if delivery.partitions[index] != -1:
-        return SendResult.of(delivery, index)
-    return waiting.error or delivery.errors[index]
 
 
 def _batch_result(waiting: Sequence[WaitingBatch]) -> BatchResult:
@@ -441,6 +423,6 @@ def _batch_result(waiting: Sequence[WaitingBatch]) -> BatchResult:
     for block in waiting:
         if failure := block.recorder_error or block.error:
             raise failure
-        failed |= {total + index: str(error) for index, error in sorted(block.delivery.errors.items())}
+        failed |= {total + index: str(error) for index, error in block.errors.items()}
         total += len(block.batch)
     return BatchResult(total, total - len(failed), len(failed), failed)

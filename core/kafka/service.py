@@ -66,7 +66,7 @@ class KafkaService:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cluster = cluster
-        self._queue = DeliveryQueue(cluster, recorder=recorder, publisher=publisher, now=now)
+        self._queue = DeliveryQueue(cluster, recorder=recorder, publisher=publisher, now=now, joins=recorder is None)
         self._lock = threading.RLock()
         """Held by the one caller that serves the client for all."""
         self._asking = 0
@@ -89,10 +89,10 @@ class KafkaService:
             ConfigError: The service is closed, or the value has no JSON form.
         """
         batch = self._batch(topic, [(key, value)], headers)
-        delivery = self._deliver(batch)
-        if delivery.errors:
-            raise delivery.errors[0]
-        return SendResult.of(delivery, 0)
+        (result,) = self._deliver(batch).results()
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def send_batch(
         self, topic: str, messages: Iterable[tuple[Key, Message]], headers: Headers | None = None
@@ -108,8 +108,7 @@ class KafkaService:
             PsttError: Nothing can be sent at all. Failures of single messages are in the result.
         """
         batch = self._batch(topic, list(messages), headers)
-        delivery = self._deliver(batch)
-        failed = {index: str(error) for index, error in sorted(delivery.errors.items())}
+        failed = {index: str(error) for index, error in self._deliver(batch).errors.items()}
         return BatchResult(len(batch), len(batch) - len(failed), len(failed), failed)
 
     def health_check(self, timeout_s: float = 5.0) -> Health:
@@ -143,12 +142,12 @@ class KafkaService:
     ) -> None:
         self.close()
 
-    def _deliver(self, batch: Batch) -> Delivery:
+    def _deliver(self, batch: Batch) -> WaitingBatch:
         """Queues a batch; until it is finished, one of the waiting callers serves the client for all."""
         done = threading.Event()
         waiting = WaitingBatch(batch, done.set)
         if not len(batch):
-            return waiting.delivery
+            return waiting
         self._queue.add(waiting)
         while not done.is_set():
             if self._asking or not self._lock.acquire(blocking=False):
@@ -160,7 +159,7 @@ class KafkaService:
                 self._lock.release()
         if failure := waiting.recorder_error or waiting.error:
             raise failure
-        return waiting.delivery
+        return waiting
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

@@ -34,20 +34,12 @@ class SendResult:
         )
 
     @classmethod
-    def all_of(cls, delivery: Delivery) -> list[SendResult]:
-        """Returns the result of each message of a delivery without errors; by columns, in half the time."""
-        ids = b"".join(delivery.batch.message_ids).decode()
-        width = len(delivery.batch.message_ids[0])
-        return list(
-            map(
-                cls,
-                repeat(delivery.batch.topic),
-                delivery.partitions,
-                delivery.offsets,
-                delivery.latencies_ms,
-                (ids[at : at + width] for at in range(0, len(ids), width)),
-            )
-        )
+    def all_of(cls, delivery: Delivery, first: int, count: int) -> list[SendResult]:
+        """Returns the results of `count` acknowledged messages, from an index on; by columns, in half the time."""
+        part = slice(first, first + count)
+        message_ids = [message_id.decode() for message_id in delivery.batch.message_ids[part]]
+        columns = delivery.partitions[part], delivery.offsets[part], delivery.latencies_ms[part]
+        return list(map(cls, repeat(delivery.batch.topic), *columns, message_ids))
 
 
 @dataclass(frozen=True, slots=True)
