@@ -49,7 +49,7 @@ INSERT INTO send SELECT run_id, job, topic, CASE WHEN failed THEN NULL ELSE (h %
     started_at + to_microseconds(n * 50), CASE WHEN failed THEN NULL ELSE latency END::FLOAT,
     CASE WHEN h % 100 = 7 THEN 2 ELSE 1 END::SMALLINT, CASE WHEN failed THEN 'failed' ELSE 'acknowledged' END,
     CASE WHEN failed THEN 'no acknowledgement from topic "' || topic || '": none within 30 s' END,
-    CASE WHEN failed THEN 'DeliveryTimeout' END, key_hash(key), key_head(key)
+    CASE WHEN failed THEN 'DeliveryTimeout' END, 'collaudo', 'bench', '127.0.0.1:9092', key_hash(key), key_head(key)
 FROM (SELECT *, h % 5000 = 7 AS failed, (572680000000 + h % 40000000000)::VARCHAR AS key,
           exp(2.5 + 0.8 * sqrt(-2 * ln((h % 1000003 + 1) / 1000004.0)) * cos(6.2831853 * (h % 999983) / 999983.0)) AS latency
       FROM (SELECT *, hash(run_id, n) AS h FROM (

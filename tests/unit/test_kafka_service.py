@@ -119,7 +119,7 @@ def test_a_client_that_cannot_be_opened_again_is_told_to_the_caller():
     def refuse(_: Cluster) -> MemoryPublisher:
         raise ConfigError("the settings cannot be used", why="no CA file")
 
-    service._open = refuse
+    service._queue._open = refuse
     with pytest.raises(ConfigError, match="no CA file"):
         service.send_message("orders", "2", "v")
     assert service.health_check().error == "the settings cannot be used: no CA file"
@@ -175,7 +175,7 @@ def test_closing_gives_up_what_does_not_arrive_in_its_time():
 
     thread = threading.Thread(target=send)
     thread.start()
-    while not service._under_way:
+    while not service._queue._in_flight:
         pass
     service.close(0.1)
     thread.join(10)

@@ -228,7 +228,7 @@ def test_sizes_of_no_messages():
     assert record_sizes([], [], [], ()) == []
 
 
-# ── snappy ────────────────────────────────────────────────────────────────────────────────────
+# ── frames ────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_snappy_has_the_framing_of_java_and_one_length_before_each_block():
@@ -241,6 +241,20 @@ def test_snappy_has_the_framing_of_java_and_one_length_before_each_block():
         blocks += 1
     assert at == len(payload)
     assert blocks == 3
+
+
+def test_lz4_has_independent_blocks_and_stores_what_does_not_become_smaller():
+    sent = columns(3, values=[b"a" * 70_000, secrets.token_bytes(200_000), b"b" * 70_000])
+    batch = sent.encode("lz4")
+    assert batch.payload[:7].hex() == "04224d18604082"
+    assert batch.payload[-4:] == bytes(4)
+    lengths, at = [], 7
+    while length := struct.unpack_from("<I", batch.payload, at)[0]:
+        lengths.append(length)
+        at += 4 + (length & 0x7FFFFFFF)
+    assert len(lengths) == 6
+    assert [length >> 31 for length in lengths] == [0, 0, 1, 1, 0, 0]
+    assert_readers_agree(sent, batch.to_bytes())
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
