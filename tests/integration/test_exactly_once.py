@@ -143,6 +143,18 @@ def test_what_was_aborted_is_never_seen_and_the_publisher_works_on(kafka: KafkaR
     assert len(kafka.read(topic)) == 3
 
 
+def test_what_was_committed_cannot_be_aborted(kafka: KafkaRig, opened: Open):
+    """An interrupt may come between the commit and the note that it was made."""
+    topic = kafka.create_topic()
+    publisher = opened(f"tx-{topic}")
+    publisher.begin()
+    sent(publisher, batch_of(topic))
+    publisher.commit()
+    with pytest.raises(PsttError):
+        publisher.abort()
+    assert len(kafka.read(topic)) == 100
+
+
 def test_an_abort_with_messages_under_way_accounts_for_each(kafka: KafkaRig, opened: Open, control: str):
     topic = kafka.create_topic()
     publisher = opened(f"tx-{topic}")
