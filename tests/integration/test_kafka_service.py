@@ -19,7 +19,7 @@ from core.model.connection import Cluster
 from core.model.publisher import Delivery
 from tests.rigs.kafka import KafkaRig
 
-CLIENTS = ("confluent", "kafka-python-ng")
+CLIENTS = ("aiokafka", "confluent", "kafka-python-ng")
 
 
 @pytest.fixture(params=CLIENTS)
@@ -33,7 +33,7 @@ def service_of(client: str) -> Iterator[Callable[..., KafkaService]]:
     made: list[KafkaService] = []
 
     def make(servers: str, *, recorder: Callable[[Delivery], None] | None = None, **changes: Any) -> KafkaService:
-        facts: dict[str, Any] = {"client": client, "enable_idempotence": client == "confluent", "linger_ms": 2}
+        facts: dict[str, Any] = {"client": client, "enable_idempotence": client != "kafka-python-ng", "linger_ms": 2}
         made.append(KafkaService(Cluster("library", servers, **facts | changes), recorder=recorder))
         return made[-1]
 
@@ -248,7 +248,7 @@ def quick_service(client: str, broker: KafkaRig) -> KafkaService:
             "library",
             broker.plaintext,
             client=client,  # type: ignore[arg-type]
-            enable_idempotence=client == "confluent",
+            enable_idempotence=client != "kafka-python-ng",
             max_retries=1,
             **short,
         )
