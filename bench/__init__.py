@@ -1,1 +1,1 @@
-"""Figures: `python -m bench throughput` and `python -m bench memory`. Never part of the tests."""
+"""Benchmarks: `python -m bench throughput`, `python -m bench memory` and others. They are not part of the tests."""

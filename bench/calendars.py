@@ -1,7 +1,7 @@
-"""Calendars of every shape over simulated years of runner ticks, against a table made in another way than the product's.
+"""Tests calendars of every shape over simulated years of runner ticks against an independent table of their times.
 
-The table knows neither cronsim nor `core.calendar.cron`: its own reader of the five fields gives the days and the times on
-the wall, and on a day with a clock change each minute of UTC is looked at to see what the wall showed.
+The table uses neither cronsim nor `core.calendar.cron`: its own parser of the five fields gives the days and the local
+times, and on a day with a clock change it computes the local time of each minute of UTC.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ALIASES = {"@daily": "0 0 * * *", "@monthly": "0 0 1 * *"}
 
 
 def calendars(count: int = 60) -> list[Job]:
-    """Each shape in three of the six zones; what is missed is treated in each of the three ways, and `interval` too."""
+    """Returns each shape in three of the six zones, with each of the three ways to treat missed times, and `interval` too."""
     jobs = []
     for n in range(count):
         shape, zone = SHAPES[n % len(SHAPES)], ZONES[(n + n // len(SHAPES)) % len(ZONES)]
@@ -63,11 +63,8 @@ def calendars(count: int = 60) -> list[Job]:
     return jobs
 
 
-# ── the table ─────────────────────────────────────────────────────────────────────────────────
-
-
 def table(job: Job, start: datetime, end: datetime) -> list[int]:
-    """Unix times of the fires with start < t ≤ end."""
+    """Returns the Unix times of the scheduled times with start < t ≤ end."""
     first, last = int(start.timestamp()), int(end.timestamp())
     if job.interval_s:
         return [t for t in range(first - first % job.interval_s, last + 1, job.interval_s) if first < t]
@@ -129,7 +126,7 @@ def matches_weekday(day: date, text: str) -> bool:
 
 
 def on_the_day(day: date, walls: list[int], zone: ZoneInfo, *, every: bool) -> Iterator[int]:
-    """Unix times at which the wall shows these minutes of that day."""
+    """Returns the Unix times at which these minutes of that day are the local time."""
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=zone)
     around = [noon + timedelta(hours=h) for h in (-15, 0, 15)]
     if len({moment.utcoffset() for moment in around}) == 1:
@@ -157,12 +154,9 @@ def next_day_begins(day: date, zone: ZoneInfo) -> int:
     return t
 
 
-# ── the sweep ─────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass
 class Story:
-    """What happened to the runner and its clock, and what it left behind."""
+    """What happened to the runner and its clock, and the results."""
 
     scheduled_runs: int = 0
     ticks: int = 0
@@ -177,7 +171,7 @@ class Story:
 
 
 def sweep(jobs: list[Job], start: datetime, end: datetime, folder: Path, seed: int = 1) -> Story:
-    """Lives through the years tick by tick and compares what stands in the ledger with the table."""
+    """Simulates the years tick by tick and compares the scheduled runs in the ledger with the table."""
     story, began = Story(), time.perf_counter()
     chance = random.Random(seed)
     by_slug = {job.slug: job for job in jobs}
@@ -192,7 +186,7 @@ def sweep(jobs: list[Job], start: datetime, end: datetime, folder: Path, seed: i
         clock = true_now + off_by + timedelta(milliseconds=chance.randrange(0, 999))
         planner.tick(clock)
         story.ticks += 1
-        if chance.random() < 0.97:  # the others still run when the next fire comes
+        if chance.random() < 0.97:  # the others still run at the next scheduled time
             ledger._db.execute(DONE)
         if true_now >= corrected_at:
             off_by, corrected_at = timedelta(), end
@@ -217,7 +211,7 @@ def sweep(jobs: list[Job], start: datetime, end: datetime, folder: Path, seed: i
 
 def opened(file: Path) -> Ledger:
     ledger = Ledger(file)
-    ledger._db.execute("PRAGMA synchronous = OFF")  # the calendar is measured here, not the disk
+    ledger._db.execute("PRAGMA synchronous = OFF")  # the calendar is tested here, not the disk
     return ledger
 
 
@@ -242,12 +236,12 @@ def compare(ledger: Ledger, jobs: list[Job], start: datetime, end: datetime, sto
         story.scheduled_runs += len(expected)
         singles = Counter(first for first, last in rows[job.slug] if first == last)
         spans = [(first, last) for first, last in rows[job.slug] if first != last]
-        told = set(singles) | {t for t in expected for first, last in spans if first <= t <= last}
+        recorded = set(singles) | {t for t in expected for first, last in spans if first <= t <= last}
         story.missing += [
-            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in set(expected) - told
+            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in set(expected) - recorded
         ]
         story.extra += [
-            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in told - set(expected)
+            f"{job.slug} {job.cron} {job.timezone} {datetime.fromtimestamp(t, UTC)}" for t in recorded - set(expected)
         ]
         story.twice += [f"{job.slug} {t}" for t, count in singles.items() if count > 1]
 
@@ -262,7 +256,9 @@ def main(years: int, count: int) -> int:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     with tempfile.TemporaryDirectory() as folder:
         story = sweep(calendars(count), start, start.replace(year=start.year + years), Path(folder))
-    print(f"{count} calendars, {len(ZONES)} zones, {years} years: {story.scheduled_runs:,} fires in the table")
+    print(
+        f"{count} calendars, {len(ZONES)} zones, {years} years: {story.scheduled_runs:,} scheduled times in the table"
+    )
     print(
         f"{story.ticks:,} ticks, {story.restarts} stops and restarts, {story.steps} clock steps, {dict(story.states)}"
     )

@@ -1,6 +1,6 @@
-"""Excel and CSV jobs, and parity, over the table that all contestants read: time and peak memory at two sizes.
+"""Excel and CSV jobs, and parity, over the table of all contestants: time and peak memory at two sizes.
 
-Each command runs in a process of its own. Memory is flat where ten times the rows take hardly more of it.
+Each command runs in a process of its own. Memory is flat if ten times the rows take hardly more of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMS = {"csv": "csv", "excel": "xlsx"}
 
 
 def measure(folder: Path, postgres: PostgresRig, *words: str) -> dict[str, Any]:
-    """One command: its exit code, seconds, peak memory in MB, and the JSON that it printed."""
+    """Returns exit code, seconds, peak memory in MB, and the printed JSON of one command."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *words, "--json"],
@@ -62,7 +62,7 @@ def make_place(folder: Path, postgres: PostgresRig, form: str, rows: int) -> Pat
 
 
 def main(rows: int) -> int:
-    """Prints a line for each command; 1 where a run is not green, a comparison not equal, or memory not flat."""
+    """Prints a line for each command. Returns 1 if a run is not green, a comparison not equal, or memory not flat."""
     print(f"{'':<24} {'rows':>10} {'s':>7} {'rows/s':>9} {'peak MB':>8} {'file MB':>8}")
     good = True
     with PostgresRig() as postgres, tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""A runner killed at random moments over a real broker: what its successors make of it, and two runners at once."""
+"""Kills a runner at random moments over a real broker and checks what its successors do; also starts two runners at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 @dataclass
 class KillStory:
-    """What was found once the last runner had done everything."""
+    """The results, collected after the last runner had finished everything."""
 
     kills: int = 0
     of_runner_alone: int = 0
@@ -42,7 +42,7 @@ class KillStory:
     messages: int = 0
     duplicates: int = 0
     wrong: list[str] = field(default_factory=list)
-    """Every way in which the promise was not kept."""
+    """Every violation of the delivery guarantee."""
 
 
 def start_runner(folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -57,13 +57,13 @@ def start_runner(folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes
 
 
 def stop_runner(runner: subprocess.Popen[bytes], timeout_s: float = 60) -> int:
-    """Asks as a service manager does; the exit code."""
+    """Stops a runner as a service manager does; returns its exit code."""
     runner.send_signal(signal.CTRL_BREAK_EVENT if os.name == "nt" else signal.SIGTERM)
     return runner.wait(timeout_s)
 
 
 def kill(runner: subprocess.Popen[bytes], *, alone: bool) -> None:
-    """As a power cut for the runner, and for the processes of its runs unless `alone`."""
+    """Kills the runner and, unless `alone`, the processes of its runs, like a power cut."""
     children = psutil.Process(runner.pid).children(recursive=True)
     runner.kill()
     for child in [] if alone else children:
@@ -75,7 +75,7 @@ def kill(runner: subprocess.Popen[bytes], *, alone: bool) -> None:
 
 
 def make_jobs(folder: Path, postgres: Any, kafka: Any, rows: int, interval_s: int) -> dict[str, str]:
-    """Two jobs that send `rows` rows whose keys tell the job and the scheduled time; slug → topic."""
+    """Makes two jobs that send `rows` rows whose keys name the job and the scheduled time; returns slug → topic."""
     topics = {slug: kafka.create_topic(partitions=3) for slug in JOBS}
     make_workspace(folder, postgres=postgres, bootstrap_servers=kafka.plaintext, topic=topics["export"], sql="")
     for slug in JOBS:
@@ -108,7 +108,7 @@ def live_through(
     seed: int = 1,
     loud: bool = False,
 ) -> KillStory:
-    """Kills the runner so often, lets the last one finish, and looks at ledger and topics."""
+    """Kills the runner this often, lets the last one finish, and checks ledger and topics."""
     story, chance = KillStory(), random.Random(seed)
     topics = make_jobs(folder, postgres, kafka, rows, interval_s)
     env = environment(postgres, PSTT_RUN_RETRY_WAIT_S="1", KAFKA_HEALTH_CHECK_INTERVAL_SEC="5")
@@ -138,7 +138,7 @@ def live_through(
 
 
 def wait_for_a_run(workspace: Workspace, timeout_s: float) -> None:
-    """Until a run has begun; a kill in the middle of one tells more."""
+    """Waits until a run has begun; a kill in the middle of one tests more."""
     with Ledger(workspace.ledger_file) as ledger:
         end = time.monotonic() + timeout_s
         while not ledger.scheduled_runs.running() and time.monotonic() < end:
@@ -146,7 +146,7 @@ def wait_for_a_run(workspace: Workspace, timeout_s: float) -> None:
 
 
 def wait_for_quiet(ledger: Ledger, story: KillStory, timeout_s: float = 300) -> None:
-    """Until nothing is planned or runs, twice in a row, and the runner has seen that the jobs are disabled."""
+    """Waits until nothing is planned or runs, twice in a row, and the runner has seen that the jobs are disabled."""
     quiet, end = 0, time.monotonic() + timeout_s
     while quiet < 8:
         quiet = 0 if ledger.scheduled_runs.unfinished() or ledger.scheduled_runs.watermarks() else quiet + 1
@@ -183,12 +183,12 @@ def look(
 
 
 def check_calendar(workspace: Workspace, slug: str, found: list[datetime], story: KillStory) -> None:
-    """Between the first fire and the last one there is each time of the calendar, once."""
+    """Checks that between the first and the last scheduled run each time of the calendar occurs once."""
     job = load_job(workspace.queries_dir / f"{slug}.job.json")
     tick = timedelta(microseconds=1)
     expected = list(scheduled_times(job, found[0] - tick, found[-1])) if found else []
     if found != expected or len(found) < 2:
-        story.wrong.append(f"{slug}: fires {len(found)}, the calendar has {len(expected)}")
+        story.wrong.append(f"{slug}: scheduled runs {len(found)}, the calendar has {len(expected)}")
 
 
 def look_at_topic(
@@ -217,11 +217,8 @@ def look_at_topic(
     del story.wrong[20:]
 
 
-# ── two at once ───────────────────────────────────────────────────────────────────────────────
-
-
 def two_at_once(folder: Path, times: int) -> list[str]:
-    """Starts two runners at the same moment so often; every way in which not exactly one stayed."""
+    """Starts two runners at the same moment this often; returns every case in which not exactly one stayed."""
     (folder / "queries").mkdir(parents=True, exist_ok=True)
     (folder / "connections.json").write_text('{"connections": []}', encoding="utf-8")
     wrong: list[str] = []
@@ -262,12 +259,12 @@ def main(times: int, rows: int, interval_s: int) -> int:
             Path(folder), postgres, kafka, times=times, rows=rows, interval_s=interval_s, seed=times, loud=True
         )
         print(
-            f"\n{story.kills} kills ({story.of_runner_alone} of the runner alone): {story.scheduled_times} fires, "
+            f"\n{story.kills} kills ({story.of_runner_alone} of the runner alone): {story.scheduled_times} scheduled runs, "
             f"{story.interrupted_runs} interrupted runs, {story.messages:,} messages, {story.duplicates:,} duplicates"
         )
         print(
             "\n".join(story.wrong)
-            or "each fire has one succeeded run, each key is on its topic, each duplicate has "
+            or "each scheduled run succeeded once, each key is on its topic, each duplicate has "
             "the message id of its original and comes from an interrupted run"
         )
         twice = two_at_once(Path(folder) / "two", times)

@@ -1,7 +1,7 @@
-"""What watching costs: the rate of a run with and without sessions on the overview, and how soon the overview is drawn.
+"""The cost of open pages: the rate of a run with and without sessions on the overview, and how fast the overview is drawn.
 
-A watcher speaks the page's own protocol over its websocket and asks for each part again when a browser would; it draws
-nothing, so that the figures are those of the server and not of twenty browsers on the same machine.
+A watcher uses the page's own protocol over its websocket and asks for each part again when a browser would; it draws
+nothing, so that the server is measured and not twenty browsers on the same machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import ROOT, environment, log_text, make_workspace
 from ui.data import CHECK_S
 
-STANDS = """
+DRAWN = """
 window.standing = {}
 const note = (what, is_there) => { if (!(what in standing) && is_there()) standing[what] = performance.now() }
 new MutationObserver(() => {
@@ -46,34 +46,31 @@ new MutationObserver(() => {
     note('charts', () => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 3)
 }).observe(document, {childList: true, subtree: true})
 """
-"""Notes in milliseconds after the address was opened when the parts of the overview stand."""
+"""Records, in milliseconds after the address was opened, when the parts of the overview are drawn."""
 VISITS = ("first visit of a new browser", "second visit", "third visit", "fourth visit")
 IDLE = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
 ASK_EVERY_S = 0.02
 WARM_UP_S = 5.0
-"""People do not stand by while a server starts."""
-
-
-# ── the page ──────────────────────────────────────────────────────────────────────────────────
+"""Time for the server to start, which no user waits for."""
 
 
 @dataclass
 class Server:
-    """The page over a workspace, as a process."""
+    """The page over a workspace, in a process of its own."""
 
     port: int
     process: psutil.Process
 
     @property
     def cpu_s(self) -> float:
-        """What it took so far."""
+        """Returns the processor time used so far, in seconds."""
         times = self.process.cpu_times()
         return times.user + times.system
 
 
 @contextlib.contextmanager
 def served(folder: Path, env: dict[str, str]) -> Iterator[Server]:
-    """Starts the page; prints what it wrote of tracebacks."""
+    """Starts the page; prints the tracebacks of its output."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -103,9 +100,6 @@ def _wait_for(url: str) -> None:
     sys.exit("the page did not start within 60 s")
 
 
-# ── watchers ──────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass
 class Watchers:
     """Sessions on the overview, in a thread of their own, until the block ends."""
@@ -113,10 +107,10 @@ class Watchers:
     port: int
     sessions: int
     drawings: int = 0
-    """Scripts and parts that came to their end."""
+    """Scripts and parts that ran to their end."""
     charts: int = 0
     problems: Counter[str] = field(default_factory=Counter)
-    """What a visitor would see as an error, and lost connections."""
+    """Errors that a visitor would see, and lost connections."""
     _drawn: set[int] = field(default_factory=set)
     _end: threading.Event = field(default_factory=threading.Event)
 
@@ -202,12 +196,9 @@ def _rerun(fragment: str = "", page: str = "") -> bytes:
     return bytes(message.SerializeToString())
 
 
-# ── locks ─────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass
 class LockWaits:
-    """How long one more writer waits for the ledger while a run works, asked every 20 ms."""
+    """Measures how long another writer waits for the ledger while a run works, every 20 ms."""
 
     file: Path
     waits_ms: list[float] = field(default_factory=list)
@@ -233,11 +224,8 @@ class LockWaits:
                 db.execute("ROLLBACK")
 
 
-# ── what is printed ───────────────────────────────────────────────────────────────────────────
-
-
 def watched(rows: int, sessions: int, repeat: int) -> None:
-    """Runs in turn: nobody looks, everybody looks; of each the median counts, as one run differs from the next by a tenth."""
+    """Runs in turn without and with sessions. Of each the median counts, as runs differ by a tenth."""
     from bench.__main__ import contest
 
     rates: dict[bool, list[float]] = {False: [], True: []}
@@ -248,7 +236,7 @@ def watched(rows: int, sessions: int, repeat: int) -> None:
         folder = Path(temporary) / "watched"
         topic = kafka.create_topic(partitions=6)
         make_workspace(folder, postgres=postgres, bootstrap_servers=kafka.plaintext, topic=topic, sql=QUERY)
-        contest("b", folder, postgres, rows)  # the broker's JVM warms up, and there is something to look at
+        contest("b", folder, postgres, rows)  # the broker's JVM warms up, and the overview has data
         with served(folder, environment(postgres)) as page:
             print(f"{'':<10} {'rows/s':>9} {'s':>6} {'verdict s':>9} {'CPU s':>6} {'page CPU s':>10} {'load':>5}")
             for _ in range(repeat):
@@ -281,14 +269,14 @@ def watched(rows: int, sessions: int, repeat: int) -> None:
 
 
 def _print_log(folder: Path) -> None:
-    """What the page logged about the problems, before the workspace is gone."""
+    """Prints what the page logged about the problems, before the workspace is deleted."""
     log = log_text(folder)
     start = log.find("could not be shown")
     print(log[max(start - 200, 0) : start + 6000] if start >= 0 else log[-2000:])
 
 
 def painted(rows: int, days: int, folder: Path) -> None:
-    """How soon the overview stands in a browser, and what a click takes."""
+    """Measures how soon the overview is drawn in a browser, and how long a click takes."""
     from playwright.sync_api import sync_playwright
 
     workspace = Workspace(folder)
@@ -300,11 +288,11 @@ def painted(rows: int, days: int, folder: Path) -> None:
         tempfile.TemporaryDirectory() as profile,
     ):
         time.sleep(WARM_UP_S)
-        # A profile of its own, as people have one: Playwright's other contexts compile all scripts at each visit.
+        # A profile of its own, as users have: Playwright's other contexts compile all scripts at each visit.
         browser = playwright.chromium.launch_persistent_context(
             profile, executable_path=chromium(), args=list(ARGUMENTS)
         )
-        browser.add_init_script(STANDS)
+        browser.add_init_script(DRAWN)
         print(
             f"{'seconds until there stand':<34} {'heading':>8} {'figures':>8} {'charts':>8}   limit of the figures 2 s"
         )
@@ -316,7 +304,7 @@ def painted(rows: int, days: int, folder: Path) -> None:
             print(
                 f"{name:<34} " + " ".join(f"{standing[part] / 1000:>8.2f}" for part in ("heading", "figures", "charts"))
             )
-            time.sleep(CHECK_S + 1)  # so that the next visit finds no cached figures
+            time.sleep(CHECK_S + 1)  # so that the next visit finds no cached numbers
         for button in ("7 days", "90 days"):
             _click(tab, lambda text=button: tab.get_by_text(text, exact=True).first.click(), button)
         for view in ("Runs", "Calendar", "Find", "Overview"):
@@ -325,19 +313,19 @@ def painted(rows: int, days: int, folder: Path) -> None:
 
 
 def _click(tab: Any, click: Any, name: str) -> None:
-    """Until the script has run and the page stands still."""
-    time.sleep(CHECK_S + 1)  # people look before they click; no figures are cached by then
+    """Clicks, and waits until the script has run and the page does not change any more."""
+    time.sleep(CHECK_S + 1)  # users read before they click; no numbers are cached by then
     tab.wait_for_function(IDLE, timeout=60_000)
     began = time.perf_counter()
     click()
-    with contextlib.suppress(Exception):  # it may have run before it was looked at
+    with contextlib.suppress(Exception):  # it may have run before the wait began
         tab.wait_for_function(f"!({IDLE})", timeout=300)
     tab.wait_for_function(IDLE, timeout=60_000)
     print(f"click on {name:<25} {time.perf_counter() - began:>6.2f} s   limit 1 s", flush=True)
 
 
 def main(rows: int, sessions: int, repeat: int, sends: int, days: int, folder: Path) -> None:
-    """Both, one after the other."""
+    """Runs both measurements, one after the other."""
     if rows:
         watched(rows, sessions, repeat)
     if sends:

@@ -1,7 +1,7 @@
 """`python -m bench rest`: 300 requests a second on `/api/kafka/metrics/summary`, against the real server on one core.
 
-The server is the process that people start, page and all. Each request is due at its own time, whether or not the ones
-before it are answered, and its latency counts from then: a server that falls behind cannot hide it.
+The server is the process that users start, with the page. Each request is due at its own time, whether or not the ones
+before it are answered, and its latency counts from then, so that a server that falls behind cannot hide it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from core.admin.demo import SLUG, make_demo
+from tests.rigs.callers import caller
 from tests.rigs.workspace import ROOT, command, environment
 
 PATH = "/api/kafka/metrics/summary"
@@ -29,18 +30,20 @@ WARM_UP_S = 3.0
 
 
 def with_sign_in(folder: Path) -> str:
-    """From here on every request needs a token; the header that carries one."""
+    """Adds a user, after which every request needs a token; returns the header with one."""
     from core.records.accounts import Accounts
     from core.workspace.paths import Workspace
 
     with Accounts(Workspace(folder).ledger_file) as accounts:
-        accounts.add_user("root", "admin", None, by="bench", now=datetime.now(UTC))
-        _, text = accounts.add_token("bench", "read", lasts=timedelta(days=1), by="bench", now=datetime.now(UTC))
+        accounts.add_user("root", "admin", None, by=caller("bench"), now=datetime.now(UTC))
+        _, text = accounts.add_token(
+            "bench", "read", lasts=timedelta(days=1), by=caller("bench"), now=datetime.now(UTC)
+        )
     return f"Authorization: Bearer {text}\r\n"
 
 
 def measure(folder: Path, *, per_s: int, seconds: float, rows: int, prepare: Callable[[Path], str]) -> dict[str, Any]:
-    """Starts page and REST over a demo, asks, and tells how long answers took (ms) and what else was seen."""
+    """Starts page and REST over a demo, sends the requests; returns latencies in ms and what else was observed."""
     make_demo(folder, rows, now=datetime.now(UTC))
     subprocess.run(
         command("run", SLUG, "--workspace", folder), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, check=False

@@ -1,4 +1,4 @@
-"""What the runner costs and how soon it is: 500 jobs loaded, fires on the minute, then a minute in which nothing is due."""
+"""Cost and delay of the runner: 500 jobs loaded, jobs that are due each minute, then a minute in which nothing is due."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOBS = 500
 
 
 def make_many(folder: Path, postgres: Any, kafka: Any, jobs: int) -> None:
-    """One job that fires each minute, and many that are due at other times of the year."""
+    """Makes one job that is due each minute, and many that are due at other times of the year."""
     topic = kafka.create_topic(partitions=3)
     sql = "SELECT lpad(g::text, 12, '0') AS barcode FROM generate_series(1, 100) AS g"
     make_workspace(folder, postgres=postgres, bootstrap_servers=kafka.plaintext, topic=topic, sql=sql)
@@ -35,7 +35,7 @@ def make_many(folder: Path, postgres: Any, kafka: Any, jobs: int) -> None:
 
 
 def measure(folder: Path, postgres: Any, kafka: Any, *, jobs: int, minutes: int, idle_s: float) -> dict[str, Any]:
-    """Delays of the fires (s), and share of a core and peak memory (MB) of the runner's own process while idle."""
+    """Returns the delays of the runs (s), and share of a core and peak memory (MB) of the idle runner process."""
     make_many(folder, postgres, kafka, jobs)
     runner = start_runner(folder, environment(postgres))
     try:

@@ -1,7 +1,7 @@
-"""A year of sends in a workspace, and how long each question over them takes.
+"""A year of sends in a workspace, and how long each query over them takes.
 
-The sends are made by DuckDB itself with the statements of the product, so that the file is the one that a year of copying
-would have made; the ledger has their runs, and the spool's folder the names of their segments (empty: none is read again).
+DuckDB makes the sends with the product's own statements, so that the file is like one after a year of copying. The ledger
+has their runs, and the spool's folder the names of their segments (empty, since none is read again).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHARES = HOURLY_JOBS * 24 + NIGHTLY_JOBS * 12
 """A nightly run sends as much as twelve hourly ones."""
 
 WHOLE_YEAR = "errors, all"
-"""Reads each failed send of the year; no page asks it, so it has no limit."""
+"""Reads each failed send of the year; no page uses it, so it has no limit."""
 
 RUNS = f"""
 CREATE TEMP TABLE planned AS
@@ -42,14 +42,14 @@ FROM (SELECT day::INTEGER AS day, slot::INTEGER AS slot, slot >= {HOURLY_JOBS * 
       FROM range({{days}}) d(day), range({RUNS_A_DAY}) s(slot))
 ORDER BY started_at, slot
 """
-# Latencies are log-normal, about 12 ms in the middle and 80 ms at 99 %; one send in 5,000 fails, one in 100 is retried.
+# Latencies are log-normal, with a median of about 12 ms and a 99th percentile of 80 ms; one send in 5,000 fails, one in 100 is retried.
 SENDS = """
 INSERT INTO send SELECT run_id, job, topic, CASE WHEN failed THEN NULL ELSE (h % 6)::INTEGER END,
     CASE WHEN failed THEN NULL ELSE n END, key, md5(run_id || n), 600 + (h % 200)::INTEGER,
     started_at + to_microseconds(n * 50), CASE WHEN failed THEN NULL ELSE latency END::FLOAT,
     CASE WHEN h % 100 = 7 THEN 2 ELSE 1 END::SMALLINT, CASE WHEN failed THEN 'failed' ELSE 'acknowledged' END,
     CASE WHEN failed THEN 'no acknowledgement from topic "' || topic || '": none within 30 s' END,
-    CASE WHEN failed THEN 'DeliveryTimeout' END, key_hash(key), key_head(key)
+    CASE WHEN failed THEN 'DeliveryTimeout' END, 'collaudo', 'bench', '127.0.0.1:9092', key_hash(key), key_head(key)
 FROM (SELECT *, h % 5000 = 7 AS failed, (572680000000 + h % 40000000000)::VARCHAR AS key,
           exp(2.5 + 0.8 * sqrt(-2 * ln((h % 1000003 + 1) / 1000004.0)) * cos(6.2831853 * (h % 999983) / 999983.0)) AS latency
       FROM (SELECT *, hash(run_id, n) AS h FROM (
@@ -108,7 +108,7 @@ def _fill_ledger(workspace: Workspace, runs: list[tuple[Any, ...]]) -> None:
 
 
 def _forget(workspace: Workspace) -> None:
-    """Takes the file out of the system's cache, where the system can do that."""
+    """Drops the file from the system's cache, if the system can do that."""
     if not hasattr(os, "posix_fadvise"):
         return
     with workspace.metrics_file.open("rb") as file:
@@ -116,7 +116,7 @@ def _forget(workspace: Workspace) -> None:
 
 
 def questions(now: datetime) -> dict[str, Callable[[MetricsQueries], Any]]:
-    """Every question of the dashboard, then the others."""
+    """Returns every query of the dashboard, then the others."""
     month, day = now - timedelta(days=30), now - timedelta(days=1)
     return {
         "summary": lambda f: f.summary(now),
@@ -153,7 +153,7 @@ def more_questions(key: str, now: datetime) -> dict[str, Callable[[MetricsQuerie
 
 
 def main(rows: int, days: int, folder: Path) -> int:
-    """Makes the workspace where it is not there, asks everything, prints; the number of limits that do not hold."""
+    """Makes the workspace if it does not exist, runs all queries, prints; returns the number of limits that are exceeded."""
     workspace = Workspace(folder)
     now = datetime.now(UTC)
     started = time.perf_counter()
@@ -186,7 +186,7 @@ def main(rows: int, days: int, folder: Path) -> int:
 
 
 def _timed(metrics: Metrics, ask: Callable[[MetricsQueries], Any]) -> tuple[float, float]:
-    """Wall clock and processor time, in seconds."""
+    """Returns wall clock and processor time, in seconds."""
     started, cpu = time.perf_counter(), time.process_time()
     with metrics.figures(ZONE) as figures:
         ask(figures)

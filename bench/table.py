@@ -8,7 +8,7 @@ QUERY = f"SELECT {COLUMNS} FROM export_table"
 
 def make_table(postgres: PostgresRig, rows: int) -> None:
     with postgres.connect() as connection:
-        # Or a scan begins where another one is, and each contestant reads the rows in another order.
+        # Without it a scan begins where another one is, and each contestant reads the rows in another order.
         connection.execute("ALTER ROLE CURRENT_USER SET synchronize_seqscans = off")
         connection.execute("DROP TABLE IF EXISTS export_table")
         connection.execute(

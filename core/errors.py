@@ -33,7 +33,7 @@ PsttError
  │  ├ SignInNeeded       the caller is not signed in, or no longer
  │  └ TooManyAttempts    too many wrong passwords; the next one is checked after a wait
  ├ AlreadySent           this scheduled time has been sent; sending it again has to be confirmed
- └ RowRejected           this row goes to the rejects, the run goes on
+ └ RowRejected           this row goes to the rejects, the run continues
 ```
 
 A message says what failed, on what, why and what to do next. It never holds a secret, and never a

@@ -1,6 +1,6 @@
-"""The real servers, one of each a test session.
+"""The real servers, one of each per test session.
 
-A machine without one skips the tests that want it, with the reason; where PSTT_REQUIRE names the service they fail.
+A machine without one skips the tests that need it, with the reason; where PSTT_REQUIRE names the service they fail.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ hypothesis.settings.load_profile("no_clock")
 
 MOST_PROCESSES = 8
 PROCESSES_A_CORE = 2
-"""Tests wait much: for servers, for processes, for a time to come."""
+"""Tests mostly wait: for servers, for processes, for a time."""
 BYTES_A_PROCESS = 1_500_000_000
 """With a broker, a database and a browser of its own."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Test processes for `-n auto`; none where a single file is asked for, which one process would get whole."""
+    """Test processes for `-n auto`; none for a single file, which one process would run alone."""
     files = {argument.split("::")[0] for argument in config.args}
     if len(files) == 1 and next(iter(files)).endswith(".py"):
         return 0
@@ -54,7 +54,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Generator[None, object, object]:
-    """A fixture found no server."""
+    """Skips or fails a test whose fixture found no server."""
     try:
         return (yield)
     except RigMissing as missing:
@@ -63,7 +63,7 @@ def pytest_runtest_setup() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, object, object]:
-    """The test asked the server for what it has not, such as a TLS listener."""
+    """Skips or fails a test that needs what the server lacks, such as a TLS listener."""
     try:
         return (yield)
     except RigMissing as missing:
@@ -105,7 +105,7 @@ def own_kafka() -> Iterator[Callable[..., KafkaRig]]:
     """Makes brokers that a test may stop: `own_kafka(auto_create=…, properties={…})`."""
     from tests.rigs.kafka import KafkaRig
 
-    # For so long a killed broker is believed to be alive, and not let in again.
+    # A killed broker counts as alive for this time, and cannot register again.
     quick = {"broker.session.timeout.ms": "2000"}
     with ExitStack() as stack:
 
@@ -146,9 +146,9 @@ def sqlserver() -> SqlServerRig:
 
 @pytest.fixture
 def oracle() -> Iterator[OracleDouble]:
-    """A stand-in that speaks Oracle's wire protocol; a mistake in its answers fails the test.
+    """A double with Oracle's wire protocol; an error in its responses fails the test.
 
-    A test that makes such a mistake on purpose ends with `oracle.failures.clear()`.
+    A test that causes such an error on purpose ends with `oracle.failures.clear()`.
     """
     with OracleDouble() as double:
         yield double

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.errors import SignInNeeded
 from core.records.accounts import Accounts
-from core.records.rights import RIGHTS, Caller, Role, local_caller
+from core.records.rights import RIGHT_OF, RIGHT_TO_SEE, RIGHTS, Action, Caller, Role, View, local_caller
 from core.workspace.paths import Workspace
 from ui import data
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
@@ -36,7 +36,7 @@ def current_user() -> CurrentUser:
     """
     caller = _known()
     if caller is None or caller.role is None:
-        raise SignInNeeded(t("nobody is signed in, or no longer"), remedy=t("load the page again to sign in"))
+        raise SignInNeeded(t("you are not signed in, or not any more"), remedy=t("load the page again to sign in"))
     return CurrentUser(caller.name, caller.role, is_local=caller.is_local)
 
 
@@ -74,6 +74,10 @@ def role_word(role: Role) -> str:
     return {"viewer": t("viewer"), "operator": t("operator"), "admin": t("admin")}[role]
 
 
-def may(role: Role) -> bool:
-    """Whether the user has that role, or a higher one."""
-    return RIGHTS[current_user().role] >= RIGHTS[role]
+def may(what: Action | View) -> bool:
+    """Returns whether the user has the right that the action needs, or may see that part of the page.
+
+    The tables are those of `core.records.rights`, so a button is active exactly if core allows its action.
+    """
+    needed = {**RIGHT_OF, **RIGHT_TO_SEE}[what]
+    return needed in RIGHTS[current_user().role]

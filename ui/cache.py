@@ -55,6 +55,7 @@ class SharedCache(Generic[K, V]):
         """Forgets all answers."""
         with self._lock:
             self._answers.clear()
+            self._computing = {key: lock for key, lock in self._computing.items() if lock.locked()}
 
     async def get_async(self, key: K) -> V:
         """As `get`, without blocking the event loop: where a stale answer may be returned, it is recomputed in a thread.
@@ -62,8 +63,8 @@ class SharedCache(Generic[K, V]):
         Raises:
             PsttError: What `compute` raised.
         """
+        known = self._known(key)
         with self._lock:
-            known = self._answers.get(key)
             computing = self._computing.get(key)
         age_s = time.monotonic() - known[0] if known else float("inf")
         if known is None or age_s >= self._stale_s:
@@ -86,8 +87,8 @@ class SharedCache(Generic[K, V]):
         Raises:
             PsttError: What `compute` raised.
         """
+        known = self._known(key)
         with self._lock:
-            known = self._answers.get(key)
             computing = self._computing.setdefault(key, threading.Lock())
         age_s = time.monotonic() - known[0] if known else float("inf")
         if known and age_s < self._fresh_s:
@@ -103,6 +104,16 @@ class SharedCache(Generic[K, V]):
             return _value_of(self._compute_and_store(key))
         finally:
             computing.release()
+            with self._lock:
+                if key not in self._answers:  # `compute` failed with an unexpected error
+                    self._computing.pop(key, None)
+
+    def _known(self, key: K) -> tuple[float, V | PsttError] | None:
+        with self._lock:
+            known = self._answers.get(key)
+            if known:
+                self._answers.move_to_end(key)
+        return known
 
     def _compute_and_store(self, key: K) -> V | PsttError:
         answer: V | PsttError

@@ -1,6 +1,6 @@
-"""What the page asks of core that changes something, or that reaches a database or a cluster for the visitor.
+"""The actions of the page that change something, or contact a database or a cluster, as functions of core.
 
-Core checks the right and audits. Here the visitor becomes a caller, a refusal is translated, and caches are dropped.
+Core checks the right and audits. This module makes the visitor the caller, translates a refusal, and clears caches.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import streamlit as st
 from core.admin import edit_files, edit_jobs
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
+from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
 from core.calendar.templates import resolve
@@ -51,16 +52,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Resolved", "caller", "draft"]
 
+DEMO_ROWS = 20_000
 STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
-"""A person waits for it, and the database works meanwhile."""
+"""The user waits for the preview, and the database is busy meanwhile."""
 
 
 def caller(action: Action) -> Caller:
     """Returns the visitor as a caller of core.
 
     Raises:
-        AccessRefused: The visitor has not the right that the action needs; in the visitor's language.
+        AccessRefused: The visitor does not have the right that the action needs; in the visitor's language.
     """
     visitor = access.current_user()
     found = Caller(visitor.name, RIGHTS[visitor.role], visitor.role, is_local=visitor.is_local)
@@ -71,30 +73,27 @@ def caller(action: Action) -> Caller:
 
 
 def _changed() -> None:
-    """Drops the caches, so that every session sees the change at once."""
+    """Clears the caches, so that every session sees the change at once."""
     data.clear_caches()
-
-
-# ── jobs ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A job as it stands in the editor, not saved."""
+    """A job as it is in the editor, not saved."""
 
     job: Job | None
-    """None where a value is so wrong that there is no job."""
+    """None: a value is so wrong that no job can be built."""
     problems: list[ConfigError]
 
 
 def draft(slug: str, text: str) -> Draft:
-    """What a text would be as a job's file, and every problem that `check` would tell of it."""
+    """Returns the job that a text describes, and every problem that `check` would report."""
     job, problems = checked_job(data.workspace().queries_dir / f"{slug}{SUFFIX}", text)
     return Draft(job, problems)
 
 
 def job_file(slug: str) -> JobFile:
-    """The file of a job.
+    """Returns the file of a job.
 
     Raises:
         NoSuchJob: There is none.
@@ -103,7 +102,7 @@ def job_file(slug: str) -> JobFile:
 
 
 def save_job(job: Job, seen_sha256: str) -> JobFile:
-    """Saves a job whose file is still the one that was read; an empty hash creates a new file."""
+    """Saves a job, if its file is still the version that was read; an empty hash creates a new file."""
     by = caller("change" if seen_sha256 else "create")
     with data.opened() as app:
         if seen_sha256:
@@ -115,12 +114,12 @@ def save_job(job: Job, seen_sha256: str) -> JobFile:
 
 
 def duplicate_job(slug: str, new_slug: str, name: str) -> JobFile:
-    """Creates the same job under another name, disabled."""
+    """Creates a copy of a job under another name, disabled."""
     return save_job(replace(job_file(slug).job, slug=new_slug, name=name, enabled=False), "")
 
 
 def delete_job(slug: str, seen_sha256: str) -> None:
-    """Deletes a job's file."""
+    """Deletes the file of a job."""
     by = caller("delete")
     with data.opened() as app:
         edit_jobs.delete_job(app.workspace, app.ledger, slug, seen_sha256=seen_sha256, caller=by, now=data.now())
@@ -160,24 +159,21 @@ def backfill(slug: str, first: date, last: date, *, again: bool) -> int:
 
 
 def cancel(run_id: str) -> str:
-    """Asks a run to end. Returns what was done, in words."""
+    """Cancels a run. Returns what was done, in words."""
     by = caller("cancel")
     with data.opened() as app:
         return commands.cancel_run(app.ledger, run_id, caller=by, now=data.now())
 
 
 def job_text_of(slug: str, text: str) -> str:
-    """The text as it would be saved; as it is where it is not a job."""
+    """Returns the text as it would be saved; unchanged if it is not a valid job."""
     found = draft(slug, text)
     return job_text(found.job) if found.job is not None and not found.problems else text
 
 
-# ── a job's query ─────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True)
 class Resolved:
-    """A parameter of a query, and what it would be."""
+    """A parameter of a query with its resolved value."""
 
     name: str
     mandatory: bool
@@ -187,13 +183,13 @@ class Resolved:
     given: ParameterValue | None
     value: str
     values: tuple[str, ...]
-    """Those of a list, as they are bound; empty for one value, and where it is no list."""
+    """The values of a list, as they are bound; empty for a single value."""
     problem: str
-    """Why the value cannot be made; empty where it can."""
+    """Why the value cannot be resolved; empty if it can."""
 
 
 def parsed_query(name: str, connection: str) -> ParsedQuery:
-    """A query, read for the database of that connection.
+    """Returns a query, parsed for the database of that connection.
 
     Raises:
         ConfigError, SqlError: As `python -m core check`.
@@ -206,23 +202,23 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
 
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
-    """A large file is read once, not at each drawing; `stamp` tells one version from the next."""
+    """Parses a file once, not at each rerun of the page; `stamp` identifies its version."""
     return load(path, find_dialect(db_type))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Change time in ns and size; zeros where there is no such file."""
+    """Returns change time in ns and size; zeros if there is no such file."""
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         return (0, 0)
-    return (facts.st_mtime_ns, facts.st_size)
+    return (status.st_mtime_ns, status.st_size)
 
 
 def resolved_parameters(
     query: ParsedQuery, given: Mapping[str, ParameterValue], at: datetime, timezone: str
 ) -> list[Resolved]:
-    """Each parameter with its value for that scheduled time."""
+    """Returns each parameter with its value for that scheduled time."""
     by_name = {name.upper(): value for name, value in given.items()}
     found = []
     for p in query.parameters:
@@ -242,7 +238,7 @@ def resolved_parameters(
 
 
 def binding_problem(job: Job, at: datetime) -> None:
-    """Raises what a run of this job would meet before it contacts anything."""
+    """Raises the error that a run of this job would have before it contacts anything."""
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple(_stamp(path) for path in looked_at)
@@ -255,7 +251,7 @@ def binding_problem(job: Job, at: datetime) -> None:
 def _binding_problem(
     folder: Path, slug: str, text: str, at: datetime, stamps: tuple[tuple[int, int], ...]
 ) -> PsttError | None:
-    """As `_parsed_query`; a variable or a file of a secret that has come meanwhile is seen after some time."""
+    """Returns that error, cached by `stamps`; a changed variable or secret file is noticed after `STAMPED_S`."""
     with data.opened() as app:
         job, _ = checked_job(folder / f"{slug}{SUFFIX}", text)
         try:
@@ -267,7 +263,7 @@ def _binding_problem(
 
 
 def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
-    """The exact messages of a job that need not be saved; reaches the database, for 30 s at most."""
+    """Returns the exact messages of a job, which need not be saved. It contacts the database, for 30 s at most."""
     caller("preview")
     with data.opened() as app:
         plan = app.plan(job, now=data.now(), at=at)
@@ -275,12 +271,12 @@ def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
 
 
 def query_file(name: str) -> StoredFile:
-    """An SQL file of `queries/`."""
+    """Returns an SQL file of `queries/`."""
     return read_stored(data.workspace().query_file(name))
 
 
 def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> tuple[str, ...]:
-    """Writes an SQL file that the gate lets pass; what a person should know about it."""
+    """Writes an SQL file that the readonly guard accepts. Returns notes about it for the user."""
     by = caller("save")
     with data.opened() as app:
         dialect, writes = app.connections.dialect(connection), app.connections.allows_writes(connection)
@@ -297,9 +293,6 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
         )
     _changed()
     return notes
-
-
-# ── connections ───────────────────────────────────────────────────────────────────────────────
 
 
 def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) -> None:
@@ -320,16 +313,19 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
 
 
 def users_of_connection(name: str) -> list[str]:
-    """The jobs that read from a database connection, for people."""
+    """Returns the names of the jobs that read from a database connection."""
     return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
 
 
 def users_of_cluster(key: str) -> list[str]:
-    """The jobs that send to the cluster under that key of `kafka_connections`, for people; also while the file has faults."""
+    """Returns the names of the jobs that send to the cluster under that key of `kafka_connections`.
+
+    It works for an invalid file too.
+    """
     connections, _ = read_connections(data.workspace(), os.environ)
     found = []
     for job in all_jobs()[0]:
-        with suppress(ConfigError):  # its connection is gone: it sends nowhere
+        with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
                 found.append(_as_user(job))
     return found
@@ -340,7 +336,7 @@ def _as_user(job: Job) -> str:
 
 
 def store_secret(reference: str, value: str) -> None:
-    """Stores a secret where its reference says; only the reference is audited."""
+    """Stores a secret where its reference points; only the reference is audited."""
     by = caller("secret")
     with data.opened() as app:
         edit_files.save_secret(app.workspace, app.ledger, reference, value, caller=by, now=data.now())
@@ -363,7 +359,7 @@ def test_cluster(name: str | None) -> list[CheckResult]:
 
 
 def topics(name: str | None) -> list[TopicInfo]:
-    """The topics of a cluster."""
+    """Returns the topics of a cluster."""
     caller("test")
     with data.opened() as app:
         publisher = open_publisher(app.cluster(name))
@@ -374,7 +370,7 @@ def topics(name: str | None) -> list[TopicInfo]:
 
 
 def topic_settings(name: str | None, topic: str) -> list[TopicSetting]:
-    """How a topic is set up."""
+    """Returns the settings of a topic."""
     caller("test")
     with data.opened() as app:
         return settings_of_topic(app.cluster(name), topic)
@@ -389,9 +385,6 @@ def send(cluster: str | None, topic: str, key: str, value: str) -> dict[str, Any
         return send_message(app, topic, key, value, cluster=cluster, caller=by, now=data.now())
 
 
-# ── alerts ────────────────────────────────────────────────────────────────────────────────────
-
-
 def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
     """Writes alerts.json."""
     by = caller("alerts")
@@ -401,7 +394,7 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
 
 
 def test_mail(to: Sequence[str]) -> DeliveryResult:
-    """Sends a test mail. Returns what the server answered to each recipient."""
+    """Sends a test mail. Returns the server's response for each recipient."""
     by = caller("test mail")
     with data.opened() as app:
         allow_test(app.ledger, "test mail", "mail", caller=by, now=data.now(), after={"to": list(to)})
@@ -409,6 +402,18 @@ def test_mail(to: Sequence[str]) -> DeliveryResult:
 
 
 # ── administration ────────────────────────────────────────────────────────────────────────────
+
+
+def fill_with_demo() -> str:
+    """Makes the demo in this workspace, which has to be empty. Returns the slug of its job.
+
+    Raises:
+        ConfigError: There is something else in the folder.
+        StorageFailed: It cannot be written.
+    """
+    create_demo(data.root(), DEMO_ROWS, caller=caller("demo"), now=data.now())
+    _changed()
+    return SLUG
 
 
 def rebuild_metrics() -> int:

@@ -21,13 +21,14 @@ from cronsim import CronSim
 
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
 from core.records.ledger import Ledger
+from core.records.rights import Caller, require
 from core.sources.sqlite import DIALECT
 from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
 
-__all__ = ["BARCODE", "SLUG", "DemoReadBack", "make_demo", "read_back"]
+__all__ = ["BARCODE", "SLUG", "DemoReadBack", "create_demo", "make_demo", "read_back"]
 
 SLUG = "export-cdg-tracce"
 BARCODE = "572680001120"
@@ -82,6 +83,20 @@ _JOB = {
     },
     "email_notification": {"on_success": False, "on_failure": True, "recipients": ["admin@example.com"]},
 }
+
+
+def create_demo(folder: Path, rows: int, *, caller: Caller, now: datetime) -> None:
+    """Creates the demo workspace for a caller: the arguments and what it raises are those of `make_demo`.
+
+    The audit line is in the ledger of the new workspace, for that of an earlier demo is deleted.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+    """
+    require(caller, "demo")
+    make_demo(folder, rows, now=now)
+    with Ledger(Workspace(folder).ledger_file) as ledger:
+        ledger.audit.add(caller.name, "demo", "workspace", now, after={"rows": rows})
 
 
 def make_demo(folder: Path, rows: int, *, now: datetime) -> None:
@@ -396,5 +411,5 @@ def _not_read(topic: str, bootstrap: str, why: str) -> BrokerUnavailable:
     return BrokerUnavailable(
         f'topic "{topic}" could not be read back from {bootstrap}',
         why=why,
-        remedy="what was sent stands in the ledger all the same: python -m core runs",
+        remedy="what was sent is in the ledger nevertheless: python -m core runs",
     )

@@ -174,14 +174,14 @@ def _spool(spool_dir: Path) -> Iterator[CheckResult]:
     found = [segment.name for segment in damaged_segments(spool_dir)]
     if found:
         names = ", ".join(found[:MOST_NAMES]) + (", …" if len(found) > MOST_NAMES else "")
-        text = f"{_segments(set(found))} could not be read and stand in {spool_dir / 'damaged'}: {names}"
+        text = f"{_segments(set(found))} could not be read and are in {spool_dir / 'damaged'}: {names}"
         yield CheckResult(
-            "warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs stand", REMEDY
+            "warn", "spool", f"{text}; metrics and find lack their sends, the verdicts of runs are kept", REMEDY
         )
 
 
 def _metrics_problem(name: str, why: str) -> CheckResult:
-    from core.records.metrics import is_held
+    from core.records.metrics_file import is_held
 
     if is_held(why):
         remedy = "close the notebook or tool that has it open; until then sends wait in the spool and nothing is lost"

@@ -16,7 +16,7 @@ from core.admin.edit_jobs import editing, require_seen
 from core.errors import ConfigError
 from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.notify.rules import parse_alerts
+from core.notify.rules import default_document, parse_alerts
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
@@ -32,6 +32,7 @@ __all__ = [
     "LARGEST_QUERY_BYTES",
     "brought_back",
     "check_query",
+    "create_alerts",
     "save_alerts",
     "save_connections",
     "save_query",
@@ -228,6 +229,23 @@ def save_alerts(
         ledger.audit.add(
             caller.name, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
         )
+
+
+def create_alerts(workspace: Workspace, ledger: Ledger, *, caller: Caller, now: datetime) -> Path:
+    """Writes alerts.json with every rule at its default. Returns the file.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+        ConfigError: There is one already; it is left as it is.
+        StorageFailed: The file cannot be written.
+    """
+    require(caller, "alerts")
+    file = workspace.alerts_file
+    if file.exists():
+        raise ConfigError(f"{file.name} is there already", remedy="edit it, or move it away first")
+    # An empty hash: one that another process writes in the meantime is not replaced.
+    save_alerts(workspace, ledger, json.loads(default_document()), seen_sha256="", caller=caller, now=now)
+    return file
 
 
 def save_secret(

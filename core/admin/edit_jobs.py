@@ -156,7 +156,7 @@ def require_seen(what: str, stored_sha256: str, seen_sha256: str | None) -> None
     """
     if seen_sha256 not in (None, stored_sha256):
         raise NewerEdit(
-            f"{what} was changed by somebody else since you read it",
+            f"{what} was changed by another user since you read it",
             remedy="read it again, and make your change in that version",
         )
 

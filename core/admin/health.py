@@ -79,7 +79,9 @@ def _job(job: Job, ledger: Ledger, now: datetime, grace: timedelta) -> CheckResu
     if good is not None:
         return CheckResult("pass", subject, f"succeeded for {_local(good.scheduled_at, job)} {job.timezone}")
     if running is not None:
-        return CheckResult("warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is under way")
+        return CheckResult(
+            "warn", subject, f"the run due {when} has not succeeded; run {running.run_id} is in progress"
+        )
     if due.state == "waiting":
         return CheckResult(
             "warn", subject, f"the run due {when} waits for its start" + (due.reason and f": {due.reason}")

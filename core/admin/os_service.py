@@ -247,7 +247,7 @@ def _unit_path(path: PurePath) -> str:
     _refuse_line_ends(str(path))
     if re.search(r"[\s\"'\\]", str(path)):
         raise ConfigError(
-            f"the path {path} cannot stand in a systemd unit", remedy="use a folder without blanks and quotes"
+            f"the path {path} cannot be written in a systemd unit", remedy="use a folder without blanks and quotes"
         )
     return str(path).replace("%", "%%")
 

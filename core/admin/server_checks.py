@@ -131,13 +131,13 @@ def _cluster(cluster: Cluster, wanted: Mapping[str, Job], subject: str, servers:
     place = "mock brokers in this process" if cluster.mock_brokers else cluster.bootstrap_servers
     text = f"{place} answered in {latency_ms:,.0f} ms, {len(topics):,} {'topic' if len(topics) == 1 else 'topics'}"
     if latency_ms > SLOW_MS:
-        yield CheckResult("warn", subject, text, "look at the network between here and the brokers")
+        yield CheckResult("warn", subject, text, "check the network between here and the brokers")
     else:
         yield CheckResult("pass", subject, text)
     for topic, job in wanted.items():
         yield _topic(cluster, subject, topic, job, topics)
     if not CLIENTS[cluster.client].reports_rights:
-        yield CheckResult("pass", subject, f"{cluster.client} does not tell what this account may do there")
+        yield CheckResult("pass", subject, f"{cluster.client} does not report what this account may do there")
     elif not cluster.mock_brokers:
         names = {info.name for info in topics}
         existing = [topic for topic in wanted if topic in names]
@@ -190,7 +190,7 @@ def _certificate(subject: str, certificate: Certificate, now: datetime) -> Check
 def _may_write(subject: str, topic: str, operations: frozenset[str] | None) -> CheckResult:
     if operations is None:
         return CheckResult(
-            "warn", subject, f'whether this account may write to topic "{topic}", these brokers do not tell'
+            "warn", subject, f'whether this account may write to topic "{topic}", these brokers do not report'
         )
     rights = ", ".join(sorted(word.lower().replace("_", " ") for word in operations))
     if "WRITE" in operations:

@@ -40,7 +40,7 @@ def resolve(text: str, scheduled_at: datetime, timezone: str, names: Mapping[str
     `{date}` is the scheduled day in the job's time zone, `{date-1}` the day before on the calendar (also
     across a clock change); `{month_start}` the first day of its month, `{month_start-1}` the first day
     **one month** earlier, not one day; `{now}` the scheduled local time, `2026-01-17T02:00:00`. A
-    `strftime` format may follow: `{date-1:%d/%m/%Y}`. `{{` and `}}` stand for single braces.
+    `strftime` format may follow: `{date-1:%d/%m/%Y}`. `{{` and `}}` are single braces.
 
     >>> resolve("{date-1}/{month_start-1}", datetime.fromisoformat("2026-01-17T01:00:00+00:00"), "Europe/Rome")
     '2026-01-16/2025-12-01'
@@ -49,7 +49,7 @@ def resolve(text: str, scheduled_at: datetime, timezone: str, names: Mapping[str
         text: A parameter's value, or a file name.
         scheduled_at: When the run was due; aware.
         timezone: IANA name, such as `Europe/Rome`.
-        names: More templates that stand for a fixed text each, such as `query` in file names.
+        names: More templates with a fixed text each, such as `query` in file names.
 
     Raises:
         ConfigError: An unknown template (the nearest valid one is named), a bad format, a brace alone, a day

@@ -162,5 +162,5 @@ def _asked_password(*, from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise ConfigError("a password is needed, and nobody is here to be asked", remedy="give --password-stdin")
+        raise ConfigError("a password is needed, and there is no terminal to enter it", remedy="give --password-stdin")
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))

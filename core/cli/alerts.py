@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from core.admin.actions import allow_test
+from core.admin.edit_files import create_alerts
 from core.app import App
 from core.cli.documents import alert_document
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import alert_lines, delivery_lines
-from core.errors import ConfigError
-from core.notify.rules import default_document
 from core.notify.wiring import send_test_mail
 from core.records.rights import local_caller
-from core.workspace.atomic import write_atomically
-from core.workspace.paths import Workspace
 
 __all__ = ["app"]
 
@@ -59,8 +55,6 @@ def alerts_test(
 @app.command("init")
 def alerts_init(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Writes alerts.json with every rule at its default; an existing one is left as it is."""
-    file = Workspace.find(workspace, os.environ).alerts_file
-    if file.exists():
-        raise ConfigError(f"{file.name} is there already", remedy="edit it, or move it away first")
-    write_atomically(file, default_document())
+    with App.open(workspace) as opened:
+        file = create_alerts(opened.workspace, opened.ledger, caller=local_caller(), now=now())
     print_answer({"file": str(file), "answer": f"{file} is written: edit it, then python -m core check"}, as_json)

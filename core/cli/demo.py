@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from core.admin.demo import SLUG, make_demo, read_back
+from core.admin.demo import SLUG, create_demo, read_back
 from core.app import App
 from core.cli.documents import demo_document
 from core.cli.options import JsonOption, now
@@ -15,6 +15,7 @@ from core.cli.output import print_json, print_lines
 from core.cli.render import demo_lines, run_lines
 from core.cli.run import execute_plan
 from core.model.verdict import exit_code
+from core.records.rights import local_caller
 
 __all__ = ["app"]
 
@@ -32,7 +33,7 @@ def demo(
     """Makes a workspace with a database and a broker of its own, runs its job, and reads the topic back."""
     from core.run.execute import servers_of_plan  # loads pyarrow
 
-    make_demo(workspace, rows, now=now())
+    create_demo(workspace, rows, caller=local_caller(), now=now())
     with App.open(workspace) as opened:
         plan = opened.plan(opened.job(SLUG), now=now(), asked_by="demo")
         run = execute_plan(opened, plan, as_json=as_json)

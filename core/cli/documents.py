@@ -283,7 +283,7 @@ def problems_document(problems: Sequence[Finding]) -> dict[str, Any]:
 def check_results_document(results: Sequence[CheckResult]) -> dict[str, Any]:
     """Returns the results of `doctor` or `health`; `ok` if none of them failed."""
     ok = not any(result.status == "fail" for result in results)
-    return {"ok": ok, "facts": [asdict(result) for result in results]}
+    return {"ok": ok, "checks": [asdict(result) for result in results]}
 
 
 def settings_document(rows: Sequence[SettingRow]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Command(NamedTuple):
 
     name: str
     module: str
-    """Its file in this package; its `app` has the command."""
+    """Its `app`, a `Typer`, has the command."""
     summary: str = ""
     """The first sentence of its help; empty: it is not listed."""
 
@@ -41,39 +41,40 @@ class Command(NamedTuple):
 COMMANDS = {
     command.name: command
     for command in (
-        Command("demo", "demo", "Makes a workspace with a broker and runs its job."),
-        Command("run", "run", "Runs a job once, now."),
-        Command("replay", "run", "Runs a run's query again for the same scheduled time."),
-        Command("send", "run", "Sends one message by hand and waits for its acknowledgement."),
-        Command("preview", "run", "Shows a job's first messages, or the first rows of its file."),
-        Command("parity", "run", "Compares what a job would send with a file made earlier."),
-        Command("sql", "run", "Prints the statements that would reach the driver."),
-        Command("runner", "schedule", "Runs every job on its calendar until it is stopped."),
-        Command("next", "schedule", "Lists when each enabled job is due next."),
-        Command("scheduled", "schedule", "Lists the scheduled runs of the last days."),
-        Command("backfill", "schedule", "Plans a run for each scheduled time of a range of days."),
-        Command("cancel", "schedule", "Asks a run to stop, whoever started it."),
-        Command("enable", "schedule", "Enables a job, in its file."),
-        Command("disable", "schedule", "Disables a job, in its file."),
-        Command("accept-columns", "schedule", "Accepts the changed columns that a job was stopped for."),
-        Command("runs", "history", "Lists the newest runs and their verdicts."),
-        Command("show", "history", "Shows one run: verdict, parameters, SQL, offsets, rejects."),
-        Command("verify", "history", "Reads a run's messages back and compares them."),
-        Command("find", "history", "Finds every send of a key."),
-        Command("rejects", "history", "Lists the rows of a run that could not be sent, and why."),
-        Command("receipt", "history", "Reports what was scheduled on a day and what arrived."),
-        Command("metrics", "history", "What was sent, in numbers."),
-        Command("alerts", "alerts", "Open alerts and their messages."),
-        Command("check", "inspect", "Checks every file of the workspace; contacts nothing."),
-        Command("doctor", "inspect", "Contacts every database and broker; checks disk and clock."),
-        Command("health", "inspect", "Is the runner alive, has each job succeeded in time?"),
-        Command("config", "inspect", "Lists each setting, its value and its origin."),
-        Command("identity", "inspect", "Shows the identity under which runs of exactly_once send."),
-        Command("service", "inspect", "Makes the runner a service of this machine."),
-        Command("user", "accounts", "Who may sign in to the page."),
-        Command("token", "accounts", "Which programs may use the REST interface."),
-        Command("fires", "schedule"),  # the name of `scheduled` up to 1.0.4
-        Command("work", "worker"),  # for the runner
+        Command("demo", "core.cli.demo", "Makes a workspace with a broker and runs its job."),
+        Command("run", "core.cli.run", "Runs a job once, now."),
+        Command("replay", "core.cli.run", "Runs a run's query again for the same scheduled time."),
+        Command("send", "core.cli.run", "Sends one message by hand and waits for its acknowledgement."),
+        Command("preview", "core.cli.run", "Shows a job's first messages, or the first rows of its file."),
+        Command("parity", "core.cli.run", "Compares what a job would send with a file made earlier."),
+        Command("sql", "core.cli.run", "Prints the statements that would reach the driver."),
+        Command("runner", "core.cli.schedule", "Runs every job on its calendar until it is stopped."),
+        Command("next", "core.cli.schedule", "Lists when each enabled job is due next."),
+        Command("scheduled", "core.cli.schedule", "Lists the scheduled runs of the last days."),
+        Command("backfill", "core.cli.schedule", "Plans a run for each scheduled time of a range of days."),
+        Command("cancel", "core.cli.schedule", "Asks a run to stop, whoever started it."),
+        Command("enable", "core.cli.schedule", "Enables a job, in its file."),
+        Command("disable", "core.cli.schedule", "Disables a job, in its file."),
+        Command("accept-columns", "core.cli.schedule", "Accepts the changed columns that a job was stopped for."),
+        Command("runs", "core.cli.history", "Lists the newest runs and their verdicts."),
+        Command("show", "core.cli.history", "Shows one run: verdict, parameters, SQL, offsets, rejects."),
+        Command("verify", "core.cli.history", "Reads a run's messages back and compares them."),
+        Command("find", "core.cli.history", "Finds every send of a key."),
+        Command("rejects", "core.cli.history", "Lists the rows of a run that could not be sent, and why."),
+        Command("receipt", "core.cli.history", "Reports what was scheduled on a day and what arrived."),
+        Command("metrics", "core.cli.history", "What was sent, in numbers."),
+        Command("alerts", "core.cli.alerts", "Open alerts and their messages."),
+        Command("check", "core.cli.inspect", "Checks every file of the workspace; contacts nothing."),
+        Command("doctor", "core.cli.inspect", "Contacts every database and broker; checks disk and clock."),
+        Command("health", "core.cli.inspect", "Is the runner alive, has each job succeeded in time?"),
+        Command("config", "core.cli.inspect", "Lists each setting, its value and its origin."),
+        Command("identity", "core.cli.inspect", "Shows the identity under which runs of exactly_once send."),
+        Command("service", "core.cli.inspect", "Makes the runner a service of this machine."),
+        Command("user", "core.cli.accounts", "Who may sign in to the page."),
+        Command("token", "core.cli.accounts", "Which programs may use the REST interface."),
+        Command("fires", "core.cli.schedule"),  # the name of `scheduled` up to 1.0.4
+        Command("work", "core.cli.worker"),  # for the runner
+        Command("copy-sends", "core.cli.copying"),  # for the runner
     )
 }
 """Every command, in the order of `--help`."""
@@ -90,7 +91,7 @@ class LazyGroup(TyperGroup):
         """Returns the command; None: there is none of that name."""
         if cmd_name not in COMMANDS:
             return None
-        found = typer.main.get_command(import_module(f"core.cli.{COMMANDS[cmd_name].module}").app)
+        found = typer.main.get_command(import_module(COMMANDS[cmd_name].module).app)
         # A module with one command, or with one group, is that command itself.
         return getattr(found, "commands", {}).get(cmd_name, found)
 

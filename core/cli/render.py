@@ -1,4 +1,4 @@
-"""The lines that people read on the terminal: the answer first, then the facts behind it.
+"""The lines that people read on the terminal: the answer first, then its details.
 
 A problem has four parts: what failed, on what, why, what to do next.
 """
@@ -74,7 +74,7 @@ __all__ = [
 
 
 def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
-    """Returns the verdict of a run and the facts behind it."""
+    """Returns the verdict of a run and what it is counted from."""
     lines = [f"{headline(run.verdict):<12} {verdict(run)}   run {run.run_id}"]
     if run.acknowledged and run.latency_avg_ms is not None:
         latency = (
@@ -371,9 +371,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"p90 {ms_text(week['latency_ms']['p90'])} ms   p99 {ms_text(week['latency_ms']['p99'])} ms",
         f"In all        {summary['total_sent']:,} sent   {summary['total_failed']:,} failed   {size_text(summary['bytes'])}",
     ]
-    for topic, facts in summary["by_topic"].items():
+    for topic, counts in summary["by_topic"].items():
         lines.append(
-            f"  {topic}   {facts['messages']:,} messages   {size_text(facts['bytes'])}   last {iso_utc(facts['last_send'], 'seconds')}"
+            f"  {topic}   {counts['messages']:,} messages   {size_text(counts['bytes'])}   last {iso_utc(counts['last_send'], 'seconds')}"
         )
     for error in summary["recent_errors"]:
         lines.append(f"  {error['count']:,} × {error['error']}   last {iso_utc(error['last_seen'], 'seconds')}")
@@ -448,7 +448,7 @@ def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> 
     lines.append(f"  {heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())}")
     lines.append(f"  the job      {_count(found.our_rows, 'row')}")
     lines.append(f"  {file}   {_count(found.file_rows, 'row')}   {found.dialect}")
-    facts = (
+    counts = (
         (found.missing, "rows are not in the file"),
         (found.extra, "rows are only in the file"),
         (found.duplicates, "rows of a key that one side has more often"),
@@ -461,7 +461,7 @@ def parity_lines(found: ParityResult, file: str, plan: Plan, most: int = 10) -> 
         (found.repeated_keys_ours, "keys are in more than one row of the job"),
         (found.repeated_keys_theirs, "keys are in more than one row of the file"),
     )
-    lines += [f"  {count:>9,}  {text}" for count, text in facts if count]
+    lines += [f"  {count:>9,}  {text}" for count, text in counts if count]
     for names, text in ((found.only_ours, "only in the query"), (found.only_theirs, "only in the file")):
         lines += [f"  columns {text}: {', '.join(names)}"] if names else []
     for difference in found.differences[:most]:
@@ -546,7 +546,9 @@ def user_lines(users: Sequence[User]) -> list[str]:
         for u in users
     ]
     lines = table_lines(names, rows)
-    return lines if users else [*lines, "nobody yet: whoever is at this machine is an admin, and nobody else is let in"]
+    if not users:
+        lines.append("no users yet: everybody at this machine is an admin, and no other machine has access")
+    return lines
 
 
 def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:

@@ -85,8 +85,7 @@ def run(
         plan = opened.plan(
             opened.job(job), now=now(), at=moment_of(at), params=parameters_of(param), asked_by=local_caller().name
         )
-        if not dry_run:
-            audit_run(opened.ledger, plan, caller=local_caller(), now=now(), again=again)
+        audit_run(opened.ledger, plan, caller=local_caller(), now=now(), again=again, dry_run=dry_run)
         _run_and_report(opened, plan, as_json=as_json, dry_run=dry_run)
 
 

@@ -122,7 +122,7 @@ def enable(job: JobArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 
 @app.command()
 def disable(job: JobArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Disables a job, in its file; a run that has begun goes on."""
+    """Disables a job, in its file; a run that has begun continues."""
     _switch(job, workspace, enabled=False, as_json=as_json)
 
 

@@ -163,7 +163,7 @@ def _keys_of(job: Job) -> Sequence[str]:
     fields = job.kafka_config.message_key_field
     if fields is None:
         raise ConfigError(
-            f'job "{job.name}" has no message_key_field, so rows cannot be told apart',
+            f'job "{job.name}" has no message_key_field, so rows cannot be distinguished',
             remedy="name the column(s) by --key BARCODE",
         )
     return (fields,) if isinstance(fields, str) else fields

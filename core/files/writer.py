@@ -235,7 +235,7 @@ def _not_written(file: Path, error: OSError) -> StorageFailed:
     return StorageFailed(
         f"{file.name} cannot be written into {file.parent}",
         why=error.strerror or str(error),
-        remedy="close it where it is open, or mend the folder's permissions; then run again"
+        remedy="close it where it is open, or fix the folder's permissions; then run again"
         if held
         else "make room on that disk, then run again; nothing was left under the final name",
     )

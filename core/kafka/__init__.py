@@ -36,6 +36,7 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
         ConfigError: The settings are incomplete, contradict each other, or ask for something that this client does not
             support; or its library is not installed.
     """
+    refuse_unsupported(cluster, transactional=transactional_id is not None)
     client = CLIENTS[cluster.client]
     module, _, name = client.publisher.partition(":")
     try:

@@ -6,12 +6,11 @@ errors name their causes.
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -19,10 +18,10 @@ import aiokafka.errors as client_errors
 import numpy as np
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError
+from core.kafka.aiokafka_errors import SAID, family_of, words_of
 from core.kafka.client_log import ClientLog, LogRelay
 from core.kafka.confluent import ConfluentPublisher
-from core.kafka.diagnosis import BrokerObjection, Family
-from core.kafka.librdkafka import void
+from core.kafka.librdkafka import TRANSACTION_TIMEOUT_MS, void
 from core.kafka.mock_cluster import resolved
 from core.kafka.partitioning import group_by_partition, partitions_of
 from core.kafka.producer_thread import Answer, Messages, ProducerThread
@@ -33,82 +32,17 @@ from core.kafka.support import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.publisher import Delivery, TopicInfo, TopicState
 
-__all__ = ["FAMILIES", "AiokafkaPublisher", "producer_config"]
+__all__ = ["AiokafkaPublisher", "producer_config"]
 
 CLIENT_ID = "pstt-kafka"
 QUEUE_BYTES = 67_108_864
 """The most bytes in flight: it limits the memory of a run with 1 MB messages."""
-TRANSACTION_TIMEOUT_MS = 900_000
-"""The longest that a broker allows by default (transaction.max.timeout.ms)."""
+MOST_QUEUE_BYTES = 100_000_000
+"""aiokafka sends what is due for one broker in one request, and a broker takes 100 MB (socket.request.max.bytes)."""
 TRANSACTION_STEP_S = 60.0
 """For each request to the transaction coordinator, which takes 0.2 to 1 s on a healthy cluster."""
-TOPIC_PROPAGATION_S = 10.0
-"""How long a missing topic is waited for; a topic that was just created is unknown to some brokers for a moment."""
-
-_NAMES: dict[Family, str] = {
-    "late": "KafkaTimeoutError RequestTimedOutError",
-    "away": "NoBrokersAvailable KafkaConnectionError KafkaUnavailableError BrokerNotAvailableError MetadataEmptyBrokerList"
-    " NodeNotReadyError",
-    "busy": "KafkaError BrokerResponseError NoError UnknownError KafkaProtocolError CorrelationIdError"
-    " TooManyInFlightRequests StaleMetadata QuotaViolationError CorruptRecordException LeaderNotAvailableError"
-    " NotLeaderForPartitionError ReplicaNotAvailableError StaleControllerEpochError StaleLeaderEpochCodeError"
-    " GroupLoadInProgressError GroupCoordinatorNotAvailableError NotCoordinatorForGroupError NotEnoughReplicasError"
-    " NotEnoughReplicasAfterAppendError NotControllerError ConcurrentTransactions KafkaStorageError LogDirNotFound"
-    " ReassignmentInProgress OperationNotAttempted OutOfOrderSequenceNumber UnknownProducerId InvalidProducerIdMapping"
-    " DuplicateSequenceNumber",
-    "dropped": "Cancelled IllegalStateError ProducerClosed",
-    "login": "AuthenticationFailedError AuthenticationMethodNotSupported UnsupportedSaslMechanismError IllegalSaslStateError"
-    " SecurityDisabled SaslAuthenticationFailed DelegationTokenAuthDisabled DelegationTokenNotFound"
-    " DelegationTokenOwnerMismatch DelegationTokenRequestNotAllowed DelegationTokenAuthorizationFailed"
-    " DelegationTokenExpired InvalidPrincipalType",
-    "denied": "TopicAuthorizationFailedError",
-    "denied_cluster": "ClusterAuthorizationFailedError GroupAuthorizationFailedError TransactionalIdAuthorizationFailed",
-    "topic": "UnknownTopicOrPartitionError",
-    "name": "InvalidTopicError",
-    "large": "MessageSizeTooLargeError RecordListTooLargeError RecordTooLargeError",
-    "fenced": "ProducerFenced InvalidProducerEpoch TransactionCoordinatorFenced",
-    "setting": "IllegalArgumentError KafkaConfigurationError UnsupportedCodecError UnrecognizedBrokerVersion"
-    " IncompatibleBrokerVersion InvalidRequiredAcksError UnsupportedVersionError UnsupportedForMessageFormatError"
-    " InvalidConfigurationError InvalidPartitionsError InvalidReplicationFactorError InvalidReplicationAssignmentError"
-    " InvalidTransactionTimeout ListenerNotFound",
-    "refused": "InvalidTimestampError InvalidRequestError PolicyViolationError TopicAlreadyExistsError",
-    "void": "InvalidTxnState IllegalOperation",
-    # Only consumers and groups receive these.
-    "foreign": "OffsetOutOfRangeError InvalidFetchRequestError OffsetMetadataTooLargeError CommitFailedError"
-    " IllegalGenerationError InconsistentGroupProtocolError InvalidGroupIdError UnknownMemberIdError"
-    " InvalidSessionTimeoutError RebalanceInProgressError InvalidCommitOffsetSizeError NonEmptyGroup GroupIdNotFound"
-    " FetchSessionIdNotFound InvalidFetchSessionEpoch MemberIdRequired ConsumerStoppedError NoOffsetForPartitionError",
-}
-
-FAMILIES: dict[Family, frozenset[type[Exception]]] = {
-    family: frozenset(getattr(client_errors, name) for name in names.split()) for family, names in _NAMES.items()
-}
-"""What the user does next → the client's errors. A test checks that every error class of the client is here."""
-
-_FAMILY_OF = {error: family for family, errors in FAMILIES.items() for error in errors}
-
-
-class InvalidRecordError(client_errors.BrokerResponseError):  # type: ignore[misc]
-    """The broker does not accept a record. Source: kafka.apache.org/protocol, error code 87."""
-
-    errno = 87
-    message = "INVALID_RECORD"
-    description = "The broker failed to validate a record."
-
-
-# aiokafka 0.14 does not know this error code. Remove with the next version that does.
-client_errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
-
-SAID: dict[type[Exception], BrokerObjection] = {
-    client_errors.kafka_errors[InvalidRecordError.errno]: "record",
-    client_errors.CorruptRecordException: "record",  # brokers before 2.4: no key on a compacted topic
-    client_errors.InvalidTimestampError: "time",
-    client_errors.PolicyViolationError: "policy",
-}
-"""Errors of a record batch that are about one of its records → what the broker objects to."""
-
-NOT_STORED: frozenset[Family] = frozenset({"denied", "denied_cluster", "topic", "name", "large", "refused"})
-"""Families of errors after which the broker has surely stored nothing, so that the next record has the same sequence number."""
+LATE_ANSWERS_S = 0.5
+"""At a delivery time-out, how long the answers of healthy partitions are waited for, so that those are not sent again."""
 
 
 def producer_config(cluster: Cluster, *, transactional_id: str | None = None) -> dict[str, Any]:
@@ -165,13 +99,20 @@ class AiokafkaPublisher:
         self._reader = ConfluentPublisher(self.cluster, clock=clock)
         """Reads metadata, offsets and the control topic."""
         self.diagnosis = self._reader.diagnosis
-        self._relay = LogRelay(ClientLog(self.diagnosis, clock), self.cluster.log_level, "aiokafka")
+        self._relay = LogRelay(
+            ClientLog(self.diagnosis, clock),
+            self.cluster.log_level,
+            "aiokafka",
+            lambda line: line.threadName in self._threads,
+        )
         self._refusals = Refusals(self.cluster, self.diagnosis, clock)
         self._limits_bytes: dict[str, int] = {}
         """Topic → the largest record batch, where that is smaller than KAFKA_MAX_REQUEST_SIZE."""
         self._refused_bytes: dict[str, int] = {}
         """Topic → the smallest record batch that was refused for its size."""
         self._thread: ProducerThread | None = None
+        self._threads: set[str] = set()
+        """Names of our producer's threads, also of one that is closing."""
         self._answers: queue.SimpleQueue[tuple[ProducerThread | None, Answer]] = queue.SimpleQueue()
         self._known_topics: set[str] = set()
         self._sticky: dict[str, tuple[int, int]] = {}
@@ -181,9 +122,11 @@ class AiokafkaPublisher:
         self._in_flight = 0
         self._in_flight_bytes = 0
         self._open: dict[Delivery, float] = {}
-        """Delivery → when its first message was published, in seconds of `clock`."""
-        self._is_stale = False
-        """Whether the sequence numbers of the producer are not certain any more; the next one begins anew."""
+        """Delivery → when its first message was published, in seconds of `clock`, in that order."""
+        self._transaction: tuple[int, int] | None = None
+        """Id and epoch of the producer of the open transaction."""
+        self._void: PsttError | None = None
+        """Why the open transaction cannot be committed."""
         self._fatal: PsttError | None = None
         self._is_committing = False
 
@@ -214,22 +157,32 @@ class AiokafkaPublisher:
                 served += self._settle(answer) if thread is self._thread else 0
                 thread, answer = self._answers.get_nowait()
         except queue.Empty:
-            if not served:
-                self._keep_delivery_timeout()
+            self._keep_delivery_timeout()
         if self._fatal is not None:
             raise self._fatal
         return served
 
     def give_up(self, timeout_s: float) -> None:
         """Closes the producer at once; answers that came before count. The next `publish` starts another one."""
-        while not self._answers.empty():
-            thread, answer = self._answers.get_nowait()
-            if thread is self._thread:
-                self._settle(answer)
+        self._settle_answers(0.0)
+        self._drop(self.diagnosis.dropped)
+
+    def _settle_answers(self, timeout_s: float) -> None:
+        """Processes the answers that come within this time, until nothing is in flight."""
+        deadline = self._clock() + timeout_s
+        with suppress(queue.Empty):
+            while True:
+                left_s = deadline - self._clock() if self._in_flight else 0.0
+                thread, answer = self._answers.get(timeout=left_s) if left_s > 0 else self._answers.get_nowait()
+                if thread is self._thread:
+                    self._settle(answer)
+
+    def _drop(self, error_of: Callable[[str], PsttError]) -> None:
+        """Ends everything in flight with the error for its topic."""
         if self._in_flight:
             self._close_producer()
         for delivery in self._open:
-            delivery.fail_unreported(partial(self.diagnosis.dropped, delivery.batch.topic))
+            delivery.fail_unreported(partial(error_of, delivery.batch.topic))
         self._open.clear()
         self._in_flight = self._in_flight_bytes = 0
 
@@ -257,36 +210,57 @@ class AiokafkaPublisher:
         thread = self._prepare()
         with self._translating("begin"):
             thread.begin(TRANSACTION_STEP_S)
+        self._transaction, self._void, self._is_committing = thread.identity, None, False
 
     def commit(self) -> None:
         """Commits the transaction."""
         if self._in_flight:
             raise RuntimeError(f"commit with {self._in_flight} messages in flight")
+        if self._fatal is not None:
+            raise self._fatal
+        if self._void is not None:
+            raise self._void
+        if self._thread is None or self._transaction is None:
+            raise self._closed_producer("commit")
         self._is_committing = True
-        thread = self._prepare()
         with self._translating("commit"):
-            thread.commit(TRANSACTION_STEP_S)
-        self._is_committing = False
+            self._thread.commit(TRANSACTION_STEP_S)
+        self._transaction = None
 
     def abort(self) -> None:
         """Aborts the transaction; what was sent stays invisible to consumers with read_committed.
 
-        Where the producer had to be closed, another one with the same id makes the coordinator abort it.
+        A producer that was closed is not replaced for this: another one would fence a newer run of the same job.
         """
         self.give_up(TRANSACTION_STEP_S)
         if self._fatal is not None:
             raise self._fatal
+        if self._transaction is None:
+            return
         if self._is_committing:
             raise BrokerUnavailable(
                 f"cannot abort the transaction on {self.diagnosis.place}",
                 why="its commit was requested before, and not answered",
                 remedy="run the job again: the marker on the control topic decides",
             )
-        if self._thread is None:
-            self._prepare()
-            return
         with self._translating("abort"):
-            self._thread.abort(TRANSACTION_STEP_S)
+            if self._thread is not None and self._thread.can_abort:
+                self._thread.abort(TRANSACTION_STEP_S)
+            else:
+                self._close_producer()
+                thread = self._new_thread()
+                try:
+                    thread.abort_as(self._transaction, TRANSACTION_STEP_S)
+                finally:
+                    thread.abandon()
+        self._transaction = None
+
+    def _closed_producer(self, step: str) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"cannot {step} the transaction on {self.diagnosis.place}",
+            why="its producer was closed",
+            remedy="run the job again",
+        )
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
         """Returns the topics that this account may see, without Kafka's internal ones."""
@@ -303,7 +277,7 @@ class AiokafkaPublisher:
         """
         self._reader.require_topic(topic, timeout_s)
         if self.transactional_id is not None:
-            largest = self._refusals.facts(topic).largest_bytes or self.cluster.batch_size_bytes
+            largest = self._refusals.limits_of(topic).largest_bytes or self.cluster.batch_size_bytes
             if largest < self.cluster.max_request_size_bytes:
                 self._limits_bytes[topic] = self._refusals.smaller(topic, largest + 1)
         self._known_topics.add(topic)
@@ -324,7 +298,7 @@ class AiokafkaPublisher:
             thread, partitions, available = self._ready_for(delivery.batch.topic)
         except PsttError as error:
             _count_attempt(delivery, todo)
-            self._fail(delivery, todo.tolist(), error)
+            self._fail(delivery, todo.tolist(), self._final(error))
             return
         batch = delivery.batch
         sizes = np.array(record_sizes(batch.keys, batch.values, batch.message_ids, batch.headers), np.int64)
@@ -362,7 +336,8 @@ class AiokafkaPublisher:
 
     @property
     def _queue_bytes(self) -> int:
-        return max(QUEUE_BYTES, 4 * self.cluster.max_request_size_bytes)
+        largest = self.cluster.max_request_size_bytes
+        return max(QUEUE_BYTES, min(4 * largest, MOST_QUEUE_BYTES), largest)
 
     def _without_too_large(self, delivery: Delivery, todo: Any, sizes: Any) -> Any:
         """Fails messages that exceed KAFKA_MAX_REQUEST_SIZE; returns the others."""
@@ -424,18 +399,17 @@ class AiokafkaPublisher:
     def _refuse(self, answer: Answer, some: Messages, *, is_alone: bool) -> None:
         """Sets the errors of the messages of a refused record batch: refused by themselves, or because of the batch."""
         error, batch, topic = answer.error or client_errors.UnknownError(), some.delivery.batch, answer.topic
-        family = _family_of(error)
+        family = family_of(error)
         is_once = self.transactional_id is not None
         said = SAID.get(type(error))
-        if self.cluster.enable_idempotence and family not in NOT_STORED and said is None:
-            self._is_stale = True
+        if family in ("busy", "topic"):
+            self._known_topics.discard(topic)  # it may be gone: the next message finds out
         shared: PsttError | None = None
         if family == "large" and not is_once and not is_alone:
             self._refused_bytes[topic] = min(answer.size_bytes, self._refused_bytes.get(topic, answer.size_bytes))
             shared = self._refusals.size_together(topic)
         elif family != "large" and said is None:
-            shared = self._translated(error, topic)
-            shared = void(shared) if is_once else shared
+            shared = self._final(self._translated(error, topic))
         elif not is_alone and not is_once:
             shared = self._refusals.together(topic)
         for index in some.indexes.tolist():
@@ -451,11 +425,15 @@ class AiokafkaPublisher:
                 some.delivery.errors[index] = self._refusals.in_transaction(batch, index, str(error), said or "other")
             else:
                 some.delivery.errors[index] = self._refusals.record(batch, index, str(error), said or "other")
-        if family == "fenced" and self._fatal is None:
-            self._fatal = self._translated(error, topic)
+        if is_once:
+            self._void = self._void or shared or some.delivery.errors[int(some.indexes[0])]
+            if family == "fenced" and self._fatal is None:
+                self._fatal = self._translated(error, topic)
 
     def _fail(self, delivery: Delivery, indexes: Sequence[int], error: PsttError) -> None:
         """Sets the error of messages that are not sent at all."""
+        if self._transaction is not None:
+            self._void = self._void or error
         for index in indexes:
             delivery.errors[index] = error
         delivery.pending -= len(indexes)
@@ -464,18 +442,18 @@ class AiokafkaPublisher:
 
     def _keep_delivery_timeout(self) -> None:
         """Ends what is in flight for too long; all of it, as only a new producer makes its sequence numbers certain."""
-        longest_s = self.cluster.delivery_timeout_ms / 1000
-        oldest = min(self._open.values(), default=None)
-        if oldest is None or self._clock() - oldest < longest_s:
+        oldest = next(iter(self._open.values()), None)
+        if oldest is None or self._clock() - oldest < self.cluster.delivery_timeout_ms / 1000:
             return
-        lost = {d: [i for i, p in enumerate(d.partitions) if p == -1 and i not in d.errors] for d in self._open}
-        self.give_up(5.0)
+        if self._thread is not None:
+            self._thread.hold()
+        self._settle_answers(LATE_ANSWERS_S)
+        topics = {delivery.batch.topic for delivery in self._open}
+        causes = {topic: self._final(self._cause_of_timeout(topic)) for topic in topics}
+        if self.transactional_id is not None and causes:
+            self._void = self._void or next(iter(causes.values()))
         self._close_producer()
-        for delivery, indexes in lost.items():
-            error = self._cause_of_timeout(delivery.batch.topic)
-            for index in indexes:
-                if delivery.partitions[index] == -1:
-                    delivery.errors[index] = error
+        self._drop(causes.__getitem__)
 
     def _cause_of_timeout(self, topic: str) -> PsttError:
         """Returns why messages were not acknowledged in time: a topic may have been deleted, or a right taken away."""
@@ -496,43 +474,55 @@ class AiokafkaPublisher:
         timeout_s = self.cluster.request_timeout_ms / 1000
         if topic not in self._known_topics:
             self.require_topic(topic, timeout_s)
-        if self._is_stale and self.transactional_id is None:
-            while self._in_flight:
-                self.poll(0.1)
-            self._close_producer()
-        thread = self._prepare() if self.transactional_id is not None else self._producer(timeout_s)
+        if self._thread is None and self._transaction is not None:
+            raise self._void or self._closed_producer("go on with")
         try:
+            thread = self._prepare() if self.transactional_id is not None else self._producer(timeout_s)
             return thread, *thread.partitions_of(topic, timeout_s)
         except (client_errors.KafkaError, OSError, TimeoutError) as error:
+            if family_of(error) == "topic":
+                self._known_topics.discard(topic)
             raise self._translated(error, topic) from None
 
     def _producer(self, timeout_s: float) -> ProducerThread:
         if self._thread is None:
-            thread = ProducerThread(
-                producer_config(self.cluster, transactional_id=self.transactional_id),
-                batch_size_bytes=self.cluster.batch_size_bytes,
-                linger_ms=self.cluster.linger_ms,
-                compression=self.cluster.compression_type,
-                limit_bytes=self._limit_of,
-                on_answer=lambda answer: self._answers.put((thread, answer)),
-            )
+            thread = self._new_thread()
             try:
                 thread.start(timeout_s)
-            except (client_errors.KafkaError, OSError, TimeoutError) as error:
-                raise self._translated(error, "") from None
+            except TimeoutError:
+                raise self.diagnosis.no_contact(timeout_s) from None
             self._thread = thread
-            self._is_stale = False
         return self._thread
+
+    def _new_thread(self) -> ProducerThread:
+        thread = ProducerThread(
+            producer_config(self.cluster, transactional_id=self.transactional_id),
+            batch_size_bytes=self.cluster.batch_size_bytes,
+            linger_ms=self.cluster.linger_ms,
+            compression=self.cluster.compression_type,
+            limit_bytes=self._limit_of,
+            on_answer=lambda answer: self._answers.put((thread, answer)),
+        )
+        self._threads.add(thread.name)
+        return thread
 
     def _prepare(self) -> ProducerThread:
         if self.transactional_id is None:
             raise ConfigError("this publisher has no transactions", why="it was opened without a transactional id")
         if self._fatal is not None:
             raise self._fatal
-        if self._thread is None:
-            self._reader.brokers(TRANSACTION_STEP_S)  # reports why no broker answers
-        with self._translating("prepare"):
-            return self._producer(TRANSACTION_STEP_S)
+        if self._thread is not None:
+            return self._thread
+        self._reader.brokers(TRANSACTION_STEP_S)  # reports why no broker answers
+        try:
+            with self._translating("prepare"):
+                return self._producer(TRANSACTION_STEP_S)
+        except ConfigError as error:
+            raise ConfigError(
+                error.what,
+                why=error.why,
+                remedy=f"set transaction.max.timeout.ms of the brokers to {TRANSACTION_TIMEOUT_MS:,} ms or more",
+            ) from None
 
     def _close_producer(self) -> None:
         thread, self._thread = self._thread, None
@@ -541,6 +531,10 @@ class AiokafkaPublisher:
 
     def _limit_of(self, topic: str) -> int:
         return self._limits_bytes.get(topic, self.cluster.max_request_size_bytes)
+
+    def _final(self, error: PsttError) -> PsttError:
+        """Returns the error itself or, within a transaction, one that is not tried again."""
+        return error if self.transactional_id is None else void(error)
 
     @contextmanager
     def _translating(self, step: str) -> Iterator[None]:
@@ -554,11 +548,11 @@ class AiokafkaPublisher:
             TimeoutError,
             AssertionError,
         ) as error:
-            family = _family_of(error)
+            family = family_of(error)
             if family in ("late", "away", "busy", "topic"):
                 raise BrokerUnavailable(
                     f"cannot {step} the transaction on {self.diagnosis.place}",
-                    why=self.diagnosis.scrub(str(error) or type(error).__name__),
+                    why=self.diagnosis.scrub(words_of(error)),
                     remedy="look at the state of the brokers",
                 ) from None
             translated = self._translated(error, "")
@@ -567,18 +561,10 @@ class AiokafkaPublisher:
             raise translated from None
 
     def _translated(self, error: Exception, topic: str) -> PsttError:
-        return self.diagnosis.of_family(
-            _family_of(error), str(error) or type(error).__name__, topic, self.transactional_id
-        )
-
-
-def _family_of(error: Exception) -> Family:
-    """Returns what the user does after this error; one that the client does not know is tried again."""
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        return "late"
-    if isinstance(error, OSError):
-        return "away"
-    return _FAMILY_OF.get(type(error)) or "busy"
+        family = family_of(error)
+        if family == "fenced" and self.transactional_id is None:
+            family = "busy"  # another producer id goes on
+        return self.diagnosis.of_family(family, words_of(error), topic, self.transactional_id)
 
 
 def _count_attempt(delivery: Delivery, indexes: Any) -> int:

@@ -56,11 +56,15 @@ class LogRelay(logging.Handler):
         log: Receives the lines.
         level: KAFKA_LOG_LEVEL.
         source: Name of the client's logger.
+        is_ours: Whether a line was written by this client, and not by another one of the same library.
     """
 
-    def __init__(self, log: ClientLog, level: str, source: str) -> None:
+    def __init__(
+        self, log: ClientLog, level: str, source: str, is_ours: Callable[[logging.LogRecord], bool] = lambda _: True
+    ) -> None:
         super().__init__()
         self._log = log
+        self._is_ours = is_ours
         self._source = logging.getLogger(source)
         self._source.addHandler(self)
         self._source.setLevel(max(logging.INFO, logging.getLevelNamesMapping().get(level.upper(), logging.INFO)))
@@ -68,7 +72,8 @@ class LogRelay(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called in the client's own thread."""
-        self._log.log(record.levelno, "%s", record.getMessage())
+        if self._is_ours(record):
+            self._log.log(record.levelno, "%s", record.getMessage())
 
     def end(self) -> None:
         """Stops receiving lines; after the last relay has ended they go where they went before."""

@@ -26,7 +26,8 @@ CLIENTS: dict[str, KafkaClient] = {
     "aiokafka": KafkaClient(
         "core.kafka.aiokafka:AiokafkaPublisher",
         ("aiokafka", "cramjam", "google-crc32c", "confluent-kafka"),
-        is_idempotent=True, reports_rights=True
+        is_idempotent=True,
+        reports_rights=True,
     ),
     "confluent": KafkaClient(
         "core.kafka.confluent:ConfluentPublisher", ("confluent-kafka",), is_idempotent=True, reports_rights=True

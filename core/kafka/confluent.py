@@ -26,7 +26,6 @@ from core.kafka.librdkafka import (
 )
 from core.kafka.mock_cluster import resolved
 from core.kafka.refusals import Refusals
-from core.kafka.support import refuse_unsupported
 from core.kafka.topic_state import describe_topic
 from core.model.connection import Cluster
 from core.model.publisher import Batch, Delivery, TopicInfo, TopicState
@@ -66,7 +65,6 @@ class ConfluentPublisher:
         clock: Callable[[], float] = time.monotonic,
         producer: Callable[..., Producer] = Producer,
     ) -> None:
-        refuse_unsupported(cluster, transactional=transactional_id is not None)
         self.cluster = resolved(cluster)
         self.max_in_flight = max_in_flight
         self.transactional_id = transactional_id
@@ -361,7 +359,7 @@ class ConfluentPublisher:
         A transaction fails with the first record batch that exceeds the topic's limit, so the limit is requested here.
         """
         self._await_topic(topic, timeout_s)
-        largest = None if self.transactional_id is None else self._refusals.facts(topic).largest_bytes
+        largest = None if self.transactional_id is None else self._refusals.limits_of(topic).largest_bytes
         if largest is not None and largest < self._batch_size_bytes and not self._is_prepared:
             self.fit(topic)
 

@@ -27,7 +27,7 @@ from core.kafka.mock_cluster import resolved
 from core.kafka.probe import Cause, probe
 from core.kafka.refusals import Refusals
 from core.kafka.security import tls_context, uses_login, uses_tls
-from core.kafka.support import no_transactions, refuse_unsupported
+from core.kafka.support import no_transactions
 from core.model.connection import Cluster
 from core.model.publisher import Delivery, LogSpan, TopicInfo, TopicState
 
@@ -179,7 +179,6 @@ class KafkaPythonPublisher:
         max_in_flight: int = 5000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        refuse_unsupported(cluster, transactional=transactional_id is not None)
         self.cluster = resolved(cluster)
         self.max_in_flight = max_in_flight
         self.diagnosis = Diagnosis(self.cluster, clock=clock)

@@ -38,20 +38,43 @@ def partitions_of(keys: Sequence[bytes | None], partitions: int, sticky: int) ->
         sticky: The partition of null keys.
     """
     try:
-        lengths = np.fromiter(map(len, keys), np.int64, len(keys))  # type: ignore[arg-type]
+        hashes = murmur2(keys)  # type: ignore[arg-type]
     except TypeError:
         rows = [row for row, key in enumerate(keys) if key is not None]
         placed = np.full(len(keys), sticky, np.int32)
-        if rows:
-            placed[rows] = partitions_of([keys[row] for row in rows], partitions, sticky)
+        placed[rows] = _placed(murmur2([key for key in keys if key is not None]), partitions)
         return placed
-    hashes = _murmur2(keys, lengths)  # type: ignore[arg-type]
-    return ((hashes & _POSITIVE) % np.uint32(partitions)).astype(np.int32)
+    return _placed(hashes, partitions)
 
 
 def murmur2(keys: Sequence[bytes]) -> _Hashes:
-    """Returns Kafka's hash of each key."""
-    return _murmur2(keys, np.fromiter(map(len, keys), np.int64, len(keys)))
+    """Returns Kafka's hash of each key.
+
+    Word after word is mixed into the hashes of all keys that are so long. Keys are sorted by their number of words, the
+    longest first, so that those are the first ones, and a single huge key needs no more memory than its bytes.
+    """
+    if not len(keys):
+        return np.empty(0, np.uint32)
+    lengths = np.fromiter(map(len, keys), np.int64, len(keys))
+    data = np.frombuffer(b"".join((*keys, bytes(_WORD_BYTES))), np.uint8)
+    words = np.ndarray((len(data) - _WORD_BYTES + 1,), "<u4", data, strides=(1,))
+    """The word that begins at each byte; the padding is for those of the last key."""
+    starts, counts = np.cumsum(lengths) - lengths, lengths // _WORD_BYTES
+    order = None
+    if counts.min() != counts.max():
+        order = np.argsort(-counts, kind="stable")
+        lengths, starts, counts = lengths[order], starts[order], counts[order]
+    hashes = lengths.astype(np.uint32) ^ np.uint32(_SEED)
+    _mix_words(hashes, words, starts, counts)
+    _mix_tails(hashes, words, starts + counts * _WORD_BYTES, lengths % _WORD_BYTES)
+    hashes ^= hashes >> np.uint32(13)
+    hashes *= _M
+    hashes ^= hashes >> np.uint32(15)
+    if order is None:
+        return hashes
+    in_order = np.empty_like(hashes)
+    in_order[order] = hashes
+    return in_order
 
 
 def group_by_partition(partitions: npt.NDArray[np.int32], count: int) -> list[tuple[int, list[int]]]:
@@ -73,33 +96,8 @@ def group_by_partition(partitions: npt.NDArray[np.int32], count: int) -> list[tu
     return [(p, rows[a:b]) for p, a, b in zip(present.tolist(), starts.tolist(), ends, strict=True)]
 
 
-def _murmur2(keys: Sequence[bytes], lengths: _Positions) -> _Hashes:
-    """Returns the hash of each key; `lengths` are those of the keys.
-
-    Word after word is mixed into the hashes of all keys that are so long. Keys are sorted by their number of words, the
-    longest first, so that those are the first ones, and a single huge key needs no more memory than its bytes.
-    """
-    if not len(keys):
-        return np.empty(0, np.uint32)
-    data = np.frombuffer(b"".join((*keys, bytes(_WORD_BYTES))), np.uint8)
-    words = np.ndarray((len(data) - _WORD_BYTES + 1,), "<u4", data, strides=(1,))
-    """The word that begins at each byte; the padding is for those of the last key."""
-    starts, counts = np.cumsum(lengths) - lengths, lengths // _WORD_BYTES
-    order = None
-    if counts.min() != counts.max():
-        order = np.argsort(-counts, kind="stable")
-        lengths, starts, counts = lengths[order], starts[order], counts[order]
-    hashes = lengths.astype(np.uint32) ^ np.uint32(_SEED)
-    _mix_words(hashes, words, starts, counts)
-    _mix_tails(hashes, words, starts + counts * _WORD_BYTES, lengths % _WORD_BYTES)
-    hashes ^= hashes >> np.uint32(13)
-    hashes *= _M
-    hashes ^= hashes >> np.uint32(15)
-    if order is None:
-        return hashes
-    in_order = np.empty_like(hashes)
-    in_order[order] = hashes
-    return in_order
+def _placed(hashes: _Hashes, partitions: int) -> npt.NDArray[np.int32]:
+    return ((hashes & _POSITIVE) % np.uint32(partitions)).astype(np.int32)
 
 
 def _mix_words(hashes: _Hashes, words: _Hashes, starts: _Positions, counts: _Positions) -> None:

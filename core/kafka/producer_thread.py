@@ -3,29 +3,45 @@
 aiokafka carries connections, metadata, retries and transactions. The record batches are ours (`core.kafka.record_batch`):
 built from columns, so that no Python call or object is made for a single message.
 
-Three things that aiokafka 0.14 does not do are done here, above it:
+Six things that aiokafka 0.14 does not do are done here, above it:
 
 - A batch that the broker refuses for good leaves a gap in aiokafka's sequence numbers, after which every later batch of that
   partition is refused. So each partition counts its own, and a refused batch does not count.
+- After an error that does not show whether the batch is stored, the next batch would have a sequence number that the broker
+  may know. It would answer as for a repeated batch, and the new one would be lost. So nothing more is sent with that
+  producer id; another producer goes on.
 - An idempotent batch is retried for ever. `core.kafka.aiokafka` ends it after the delivery time-out, by a new producer.
+- A transaction of a producer that had to be closed can only be aborted by a new one, which would also fence a newer run.
+  `abort_as` aborts it with the old producer's id, which the coordinator refuses if there is a newer one.
+- While a partition has no leader, metadata is requested without a pause, 450 times a second. Here a batch waits until there
+  is one, and `_paced` makes pauses for a batch that was on its way.
 - Closing waits until everything is sent. `abandon` does not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import aiokafka.errors as client_errors
 import numpy as np
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.protocol.transaction import EndTxnRequest
+from aiokafka.structs import TopicPartition
 from numpy.typing import NDArray
 
-from core.kafka.record_batch import RecordBatch, encode_batch
+from core.kafka.aiokafka_errors import is_surely_not_stored
+from core.kafka.record_batch import BATCH_HEADER_BYTES, RecordBatch, encode_batch
 from core.model.publisher import Delivery
 
 __all__ = ["Answer", "Messages", "ProducerThread"]
@@ -34,8 +50,32 @@ T = TypeVar("T")
 
 SEQUENCES = 2**31
 """Sequence numbers of an idempotent producer begin again at 0 after the largest int32."""
-BATCH_OVERHEAD_BYTES = 61
-"""The head of a record batch."""
+PRODUCER_ONLY = {"acks", "enable_idempotence", "linger_ms", "transactional_id", "transaction_timeout_ms"}
+"""Settings of a producer that aiokafka's client does not have."""
+LEADERLESS = -1
+UPDATES_AT_ONCE = 5
+"""Requests of metadata without a pause, for several topics."""
+END_S = 0.5
+"""For each step of closing. A broker that is stuck does not close its side of a TLS connection."""
+
+_numbers = itertools.count(1)
+_log = logging.getLogger("aiokafka.pstt")
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Remembers its connections, so that they can be ended without an answer of the other side.
+
+    The default loop of Windows has no add_reader, which some TLS versions of asyncio need.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+
+    async def create_connection(self, *args: Any, **options: Any) -> Any:
+        connection, protocol = await super().create_connection(*args, **options)
+        self.connections.add(connection)
+        return connection, protocol
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +147,7 @@ class _PartitionQueue:
     def take(self, limit_bytes: int) -> list[Messages]:
         """Removes and returns what fits into one record batch: at least one message, all with the same headers."""
         taken: list[Messages] = []
-        left_bytes = limit_bytes - BATCH_OVERHEAD_BYTES
+        left_bytes = limit_bytes - BATCH_HEADER_BYTES
         while self.waiting:
             messages = self.waiting[0]
             if taken and (messages.are_alone or messages.delivery.batch.headers != taken[0].delivery.batch.headers):
@@ -129,11 +169,33 @@ class _PartitionQueue:
                 break
         return taken
 
+    def take_all(self) -> list[Messages]:
+        """Removes and returns everything that waits."""
+        taken = list(self.waiting)
+        self.waiting.clear()
+        self.waiting_bytes = 0
+        return taken
+
     def sequence_of(self, producer: tuple[int, int]) -> int:
         """Returns the sequence number of the next record; a new producer begins at 0."""
         if producer != self.producer:
             self.producer, self.sequence = producer, 0
         return self.sequence
+
+
+def _paced(update: Callable[..., Awaitable[T]], pause_s: float) -> Callable[..., Awaitable[T]]:
+    """Returns a function that calls `update`, on the average once in `pause_s`; the first ones at once."""
+    ends: deque[float] = deque(maxlen=UPDATES_AT_ONCE)
+
+    async def paced(*args: Any) -> T:
+        if len(ends) == UPDATES_AT_ONCE:
+            await asyncio.sleep(ends[0] + UPDATES_AT_ONCE * pause_s - time.monotonic())
+        try:
+            return await update(*args)
+        finally:
+            ends.append(time.monotonic())
+
+    return paced
 
 
 class _BatchBuilder:
@@ -144,6 +206,7 @@ class _BatchBuilder:
         self._partition = partition
         self._bytes: bytes | None = None
         self._state = (-1, -1, -1)
+        self.attempts = 0
 
     def record_count(self) -> int:
         return self._batch.count
@@ -162,6 +225,8 @@ class _BatchBuilder:
         self._state = (producer_id, producer_epoch, self._partition.sequence_of((producer_id, producer_epoch)))
 
     def _build(self) -> bytes:
+        """Called once for each attempt."""
+        self.attempts += 1
         if self._bytes is None:
             self._bytes = self._batch.to_bytes(*self._state)
         return self._bytes
@@ -169,6 +234,8 @@ class _BatchBuilder:
 
 class ProducerThread:
     """One producer, from its start to its end. Every method may be called from one other thread.
+
+    Larger than other classes: its steps share the queues and the loop.
 
     Args:
         settings: Of `AIOKafkaProducer`.
@@ -192,17 +259,52 @@ class ProducerThread:
         self._settings = settings
         self._batch_size_bytes = batch_size_bytes
         self._linger_s = linger_ms / 1000
+        self._backoff_s = settings["retry_backoff_ms"] / 1000
         self._compression = compression
-        self._is_transactional = settings.get("transactional_id") is not None
+        self._transactional_id: str | None = settings.get("transactional_id")
         self._limit_bytes = limit_bytes
         self._on_answer = on_answer
         self._queues: dict[tuple[str, int], _PartitionQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # The default loop of Windows has no add_reader, which some TLS versions of asyncio need.
-        self._loop = asyncio.SelectorEventLoop()
-        self._producer: AIOKafkaProducer
-        self._thread = threading.Thread(target=self._work, name="kafka-producer", daemon=True)
+        self._sending = 0
+        """Record batches in flight."""
+        self._is_held = False
+        """Whether no record batch is begun any more."""
+        self._doubt: Exception | None = None
+        """The error of a batch that may be stored: the next one would have its sequence number, so nothing more is sent."""
+        self._loop = _Loop()
+        self._producer: AIOKafkaProducer | None = None
+        self._can_send = asyncio.Event()
+        self._thread = threading.Thread(target=self._work, name=f"kafka-producer-{next(_numbers)}", daemon=True)
         self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """Name of the thread, in which aiokafka writes its log lines."""
+        return self._thread.name
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Producer id and epoch; (-1, -1) without idempotence."""
+        producer = self._producer
+        manager = producer._txn_manager if producer else None
+        return (manager.producer_id, manager.producer_epoch) if manager else (-1, -1)
+
+    @property
+    def can_abort(self) -> bool:
+        """Whether aiokafka itself can abort the transaction and begin another one.
+
+        After an error of AddPartitionsToTxn it forgets which partitions there are, and would not ask the coordinator.
+        """
+        producer = self._producer
+        manager = producer._txn_manager if producer else None
+        return manager is not None and manager.is_in_transaction() and self._doubt is None
+
+    @property
+    def _live(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise client_errors.ProducerClosed
+        return self._producer
 
     def start(self, timeout_s: float) -> None:
         """Connects; an idempotent producer gets its id, a transactional one fences earlier holders of its id.
@@ -222,34 +324,51 @@ class ProducerThread:
         Raises:
             KafkaError, TimeoutError: aiokafka's own; the topic is missing, or its metadata did not come.
         """
-        cluster = self._producer.client.cluster
-        found = cluster.partitions_for_topic(topic)
-        if found is None:
-            found = self._wait_for(self._producer.partitions_for(topic), timeout_s)
+        producer = self._producer
+        cluster = producer.client.cluster if producer else None
+        found = cluster.partitions_for_topic(topic) if cluster else None
+        if cluster is None or found is None:
+            cluster, found = self._wait_for(self._found_partitions(topic), timeout_s)
         return len(found), sorted(cluster.available_partitions_for_topic(topic) or ())
 
     def add(self, topic: str, messages: Sequence[tuple[int, Messages]]) -> None:
         """Adds messages to the queues of their partitions; `on_answer` reports each exactly once, unless abandoned."""
         self._loop.call_soon_threadsafe(self._add, topic, messages)
 
+    def hold(self) -> None:
+        """Begins no further record batch; those in flight are still answered."""
+        self._is_held = True
+
     def begin(self, timeout_s: float) -> None:
         """Begins a transaction."""
-        self._wait_for(self._producer.begin_transaction(), timeout_s)
+        self._wait_for(self._live.begin_transaction(), timeout_s)
 
     def commit(self, timeout_s: float) -> None:
         """Commits the transaction."""
-        self._wait_for(self._producer.commit_transaction(), timeout_s)
+        self._wait_for(self._live.commit_transaction(), timeout_s)
 
     def abort(self, timeout_s: float) -> None:
         """Aborts the transaction."""
-        self._wait_for(self._producer.abort_transaction(), timeout_s)
+        self._wait_for(self._live.abort_transaction(), timeout_s)
 
-    def abandon(self, timeout_s: float = 1.0) -> None:
+    def abort_as(self, identity: tuple[int, int], timeout_s: float) -> None:
+        """Aborts the transaction of an earlier producer with our transactional id. Needs no `start`.
+
+        Args:
+            identity: Its producer id and epoch.
+            timeout_s: For all of it.
+
+        Raises:
+            ProducerFenced: A newer producer has the transactional id, and nothing was done.
+            KafkaError, TimeoutError: aiokafka's own; the transaction may be open.
+        """
+        self._wait_for(self._abort_as(identity), timeout_s)
+
+    def abandon(self, timeout_s: float = 5.0) -> None:
         """Closes connections at once; what is in flight is not reported any more."""
-        if not self._thread.is_alive():
-            return
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop)
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._begin_end)
+            self._thread.join(timeout_s)
 
     def _wait_for(self, step: Coroutine[Any, Any, T], timeout_s: float) -> T:
         waiting = asyncio.run_coroutine_threadsafe(asyncio.wait_for(step, timeout_s), self._loop)
@@ -264,22 +383,90 @@ class ProducerThread:
             self._loop.close()
 
     async def _start(self) -> None:
-        self._producer = AIOKafkaProducer(**self._settings)
-        await self._producer.start()
+        producer = AIOKafkaProducer(**self._settings)
+        producer.client._metadata_update = _paced(producer.client._metadata_update, self._backoff_s)
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        self._producer = producer
+        self._can_send.set()
+
+    async def _renew(self, old: AIOKafkaProducer) -> None:
+        """Goes on with another producer, whose sequence numbers begin at 0."""
+        self._can_send.clear()
+        with suppress(Exception):  # it is not used again
+            await asyncio.wait_for(old.stop(), END_S)
+        while self._producer is None:
+            try:
+                await self._start()
+            except (client_errors.KafkaError, OSError, TimeoutError) as error:
+                _log.warning("Cannot get another producer id: %s", error)
+                await asyncio.sleep(self._backoff_s)
+        self._doubt = None
+        for queue_ in self._queues.values():
+            self._send_if_due(queue_)
+
+    def _begin_end(self) -> None:
+        task = self._loop.create_task(self._end())
+        task.add_done_callback(lambda _task: self._loop.stop())
 
     async def _end(self) -> None:
-        producer = getattr(self, "_producer", None)
+        await self._cancel_tasks()
+        if self._producer is not None:
+            with suppress(Exception):  # whatever it is, this producer is not used again
+                await asyncio.wait_for(self._producer.stop(), END_S)
+            await self._cancel_tasks()
+        for connection in list(self._loop.connections):
+            connection.abort()  # type: ignore[attr-defined]
+        for _ in range(3):  # until the connections know it
+            await asyncio.sleep(0)
+
+    async def _cancel_tasks(self) -> None:
+        tasks = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=END_S)
+
+    async def _found_partitions(self, topic: str) -> tuple[Any, set[int]]:
+        await self._can_send.wait()
+        producer = self._live
+        found = await producer.partitions_for(topic)
+        return producer.client.cluster, found
+
+    async def _abort_as(self, identity: tuple[int, int]) -> None:
+        client = AIOKafkaClient(**{name: value for name, value in self._settings.items() if name not in PRODUCER_ONLY})
         try:
-            if producer is not None:
-                await asyncio.wait_for(producer.client.close(), 0.5)
-                # Marks the producer as closed, which its destructor checks; it would wait for what is in flight.
-                await asyncio.wait_for(producer.stop(), 0.05)
-        except Exception:  # noqa: BLE001, S110 - whatever it is, this producer is not used again
-            pass
-        for task in asyncio.all_tasks(self._loop):
-            if task is not asyncio.current_task():
-                task.cancel()
-        self._loop.call_soon(self._loop.stop)
+            while True:
+                try:
+                    await client.bootstrap()
+                    if await self._is_aborted(client, identity):
+                        return
+                except (client_errors.KafkaConnectionError, client_errors.NodeNotReadyError) as error:
+                    _log.warning("Cannot abort the transaction: %s", error)
+                except client_errors.KafkaError as error:
+                    if not error.retriable:
+                        raise
+                await asyncio.sleep(self._backoff_s)
+        finally:
+            await client.close()
+
+    async def _is_aborted(self, client: AIOKafkaClient, identity: tuple[int, int]) -> bool:
+        """Asks the coordinator to abort a transaction; returns False if it cannot do so yet."""
+        node = await client.coordinator_lookup(CoordinationType.TRANSACTION, self._transactional_id)
+        request = EndTxnRequest(self._transactional_id, *identity, False)
+        answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+        error = client_errors.for_code(answer.error_code)
+        if error is client_errors.InvalidProducerEpoch:
+            raise client_errors.ProducerFenced
+        # It had not begun, or it is aborted already: the coordinator does this to one that takes too long.
+        if error in (client_errors.NoError, client_errors.InvalidTxnState):
+            return True
+        if error is not client_errors.ConcurrentTransactions:
+            raise error
+        return False
 
     def _add(self, topic: str, messages: Sequence[tuple[int, Messages]]) -> None:
         for partition, some in messages:
@@ -288,10 +475,12 @@ class ProducerThread:
                 queue_ = self._queues[topic, partition] = _PartitionQueue(topic, partition)
             queue_.add(some)
             self._send_if_due(queue_)
+        if self._doubt is not None:
+            self._leave_producer()
 
     def _send_if_due(self, queue_: _PartitionQueue) -> None:
         """Sends the next record batch of a partition, or waits for more messages."""
-        if queue_.is_in_flight or not queue_.waiting:
+        if queue_.is_in_flight or not queue_.waiting or self._is_held or self._doubt:
             return
         oldest = queue_.waiting[0]
         left_s = oldest.published_at_s + self._linger_s - time.perf_counter()
@@ -303,7 +492,11 @@ class ProducerThread:
             queue_.linger.cancel()
             queue_.linger = None
         queue_.is_in_flight = True
-        task = self._loop.create_task(self._send(queue_, queue_.take(self._limit_bytes(queue_.topic))))
+        self._sending += 1
+        self._do(self._send(queue_))
+
+    def _do(self, step: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(step)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -311,24 +504,62 @@ class ProducerThread:
         queue_.linger = None
         self._send_if_due(queue_)
 
-    async def _send(self, queue_: _PartitionQueue, messages: Sequence[Messages]) -> None:
-        error: Exception | None = None
-        offset = -1
-        try:
-            batch = self._encoded(messages)
-            response = await self._producer.send_batch(
-                _BatchBuilder(batch, queue_), queue_.topic, partition=queue_.partition
-            )
-            offset = (await response).offset
-            queue_.sequence = (queue_.sequence + batch.count) % SEQUENCES
-        except Exception as failure:  # noqa: BLE001 - each message gets a report, whatever happens
-            error = failure
+    async def _send(self, queue_: _PartitionQueue) -> None:
+        await self._wait_for_leader(queue_)
+        if queue_.waiting and not self._is_held and not self._doubt:
+            messages = queue_.take(self._limit_bytes(queue_.topic))
+            offset, error = await self._sent(queue_, messages)
+            self._answer(queue_, messages, offset, error)
         queue_.is_in_flight = False
+        self._sending -= 1
+        if self._doubt is not None:
+            self._leave_producer()
+        else:
+            self._send_if_due(queue_)
+
+    async def _sent(self, queue_: _PartitionQueue, messages: Sequence[Messages]) -> tuple[int, Exception | None]:
+        """Sends one record batch; returns the offset of its first record, -1 if that is unknown, and the error."""
+        builder: _BatchBuilder | None = None
+        try:
+            builder = _BatchBuilder(self._encoded(messages), queue_)
+            response = await self._live.send_batch(builder, queue_.topic, partition=queue_.partition)
+            offset = int((await response).offset)
+        except Exception as error:  # noqa: BLE001 - each message gets a report, whatever happens
+            attempts = builder.attempts if builder else 0
+            # An attempt whose answer was lost may be stored, whatever a later one was answered.
+            if attempts > 1 or (attempts and not is_surely_not_stored(error)):
+                self._doubt = error if self.identity[0] >= 0 else None
+            return -1, error
+        queue_.sequence = (queue_.sequence + builder.record_count()) % SEQUENCES
+        return offset, None
+
+    async def _wait_for_leader(self, queue_: _PartitionQueue) -> None:
+        """Waits while the partition is known to have no leader."""
+        place = TopicPartition(queue_.topic, queue_.partition)
+        while self._producer is not None and not self._is_held and not self._doubt:
+            if self._producer.client.cluster.leader_for_partition(place) != LEADERLESS:
+                return
+            self._producer.client.force_metadata_update()
+            await asyncio.sleep(self._backoff_s)
+
+    def _leave_producer(self) -> None:
+        """Goes on with another producer; within a transaction, where there can be none, ends what waits."""
+        if self._transactional_id is None:
+            if not self._sending and self._producer is not None:
+                self._producer, old = None, self._producer
+                self._do(self._renew(old))
+            return
+        for queue_ in self._queues.values():
+            if waiting := queue_.take_all():
+                self._answer(queue_, waiting, -1, self._doubt)
+
+    def _answer(
+        self, queue_: _PartitionQueue, messages: Sequence[Messages], offset: int, error: Exception | None
+    ) -> None:
         size_bytes = sum(int(some.sizes.sum()) for some in messages)
         self._on_answer(
             Answer(queue_.topic, queue_.partition, messages, offset, error, time.perf_counter(), size_bytes)
         )
-        self._send_if_due(queue_)
 
     def _encoded(self, messages: Sequence[Messages]) -> RecordBatch:
         keys: list[bytes | None] = []
@@ -348,5 +579,5 @@ class ProducerThread:
             messages[0].delivery.batch.headers,
             timestamps_ms=timestamps_ms or messages[0].sent_at_ms,
             compression=self._compression,
-            is_transactional=self._is_transactional,
+            is_transactional=self._transactional_id is not None,
         )

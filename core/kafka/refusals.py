@@ -11,7 +11,7 @@ from core.kafka.topic_settings import topic_settings
 from core.model.connection import Cluster
 from core.model.publisher import Batch
 
-__all__ = ["Refusals", "TopicFacts"]
+__all__ = ["Refusals", "TopicLimits"]
 
 ASKED_AGAIN_S = 60.0
 """Settings may be corrected while the process runs."""
@@ -23,7 +23,7 @@ RECORD_BYTES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class TopicFacts:
+class TopicLimits:
     """What a topic accepts. None: this account may not read its settings (DescribeConfigs)."""
 
     largest_bytes: int | None = None
@@ -37,7 +37,7 @@ class TopicFacts:
     """The setting by which the broker validates records against a schema; empty: none that is known."""
 
     @classmethod
-    def of(cls, settings: Mapping[str, str]) -> TopicFacts:
+    def of(cls, settings: Mapping[str, str]) -> TopicLimits:
         """Returns what the settings of a topic, by name, allow."""
         limits = [(int(settings[name]), name) for name in ("max.message.bytes", "segment.bytes") if name in settings]
         largest, by = min(limits, default=(None, ""))
@@ -70,15 +70,15 @@ class Refusals:
         self._cluster = cluster
         self._diagnosis = diagnosis
         self._clock = clock
-        self._facts: dict[str, tuple[float, TopicFacts]] = {}
+        self._topic_limits: dict[str, tuple[float, TopicLimits]] = {}
         self._made: dict[tuple[str, str, bool], MessageRefused] = {}
 
-    def facts(self, topic: str) -> TopicFacts:
+    def limits_of(self, topic: str) -> TopicLimits:
         """Returns the topic's settings; empty ones if they cannot be read."""
-        asked_at, known = self._facts.get(topic, (0.0, None))
+        asked_at, known = self._topic_limits.get(topic, (0.0, None))
         if known is None or self._clock() - asked_at > ASKED_AGAIN_S:
             known = self._asked(topic)
-            self._facts[topic] = self._clock(), known
+            self._topic_limits[topic] = self._clock(), known
             self._made.clear()
         return known
 
@@ -95,7 +95,7 @@ class Refusals:
 
         Clients report one error for all of them, so the faulty one is found by what the topic requires: a key, or a time.
         """
-        is_compacted = self.facts(batch.topic).is_compacted
+        is_compacted = self.limits_of(batch.topic).is_compacted
         has_key = batch.keys[index] is not None
         if said != "other" and (is_compacted is False or not has_key or said in ("time", "policy")):
             return self.record(batch, index, words, said)
@@ -115,7 +115,7 @@ class Refusals:
             said: What the broker objects to, as far as its code shows.
         """
         topic, has_key = batch.topic, batch.keys[index] is not None
-        facts = self.facts(topic)
+        topic_limits = self.limits_of(topic)
         made = self._made.get((topic, words, has_key))
         if made is None:
             what = f'topic "{topic}" of {self._diagnosis.place} refuses a message'
@@ -125,25 +125,25 @@ class Refusals:
                     why=self._diagnosis.scrub(words),
                     remedy="look at the policies of the cluster, or of the proxy in front of it",
                 )
-            elif not has_key and facts.is_compacted is not False and said == "record":
-                made = self._without_key(what, facts)
-            elif facts.checked_by and said == "record":
+            elif not has_key and topic_limits.is_compacted is not False and said == "record":
+                made = self._without_key(what, topic_limits)
+            elif topic_limits.checked_by and said == "record":
                 made = MessageRefused(
                     what,
-                    why=f"it does not pass the broker's check of schemas ({facts.checked_by}=true)",
+                    why=f"it does not pass the broker's check of schemas ({topic_limits.checked_by}=true)",
                     remedy="have that setting of the topic turned off, or send to another topic: messages are JSON without a schema id",
                 )
             else:
-                made = self._out_of_time(what, facts, words, is_certain=said == "time")
+                made = self._out_of_time(what, topic_limits, words, is_certain=said == "time")
             self._made[topic, words, has_key] = made
         return made
 
     def size(self, batch: Batch, index: int) -> MessageTooLarge:
         """Returns the error for a message that exceeds the broker's limit by itself."""
-        facts = self.facts(batch.topic)
+        topic_limits = self.limits_of(batch.topic)
         limit = "over max.message.bytes of the topic or message.max.bytes of the broker"
-        if facts.largest_bytes is not None:
-            limit = f"over {facts.largest_by}={facts.largest_bytes:,} of the topic"
+        if topic_limits.largest_bytes is not None:
+            limit = f"over {topic_limits.largest_by}={topic_limits.largest_bytes:,} of the topic"
         return MessageTooLarge(
             f'a message of {_record_bytes(batch, index):,} bytes is too large for topic "{batch.topic}" of {self._diagnosis.place}',
             why=f"it is {limit}",
@@ -160,7 +160,7 @@ class Refusals:
 
     def size_in_transaction(self, batch: Batch, index: int, batch_size_bytes: int) -> PsttError:
         """Returns the error for a message of a record batch above the broker's limit within a transaction, where nothing is retried."""
-        largest = self.facts(batch.topic).largest_bytes or batch_size_bytes
+        largest = self.limits_of(batch.topic).largest_bytes or batch_size_bytes
         if _record_bytes(batch, index) + FRAMING_BYTES > largest:
             return self.size(batch, index)
         together = self.size_together(batch.topic)
@@ -172,22 +172,22 @@ class Refusals:
 
     def smaller(self, topic: str, batch_size_bytes: int) -> int:
         """Returns the record batch size for a topic that refused some batches of `batch_size_bytes`."""
-        largest = self.facts(topic).largest_bytes
+        largest = self.limits_of(topic).largest_bytes
         if largest is not None and largest - FRAMING_BYTES < batch_size_bytes:
             return max(largest - FRAMING_BYTES, 1)
         return max(batch_size_bytes // 2, 1)
 
-    def _asked(self, topic: str) -> TopicFacts:
+    def _asked(self, topic: str) -> TopicLimits:
         try:
             found = topic_settings(self._cluster, topic, timeout_s=ASK_TIMEOUT_S)
         except (PsttError, ImportError):  # without confluent-kafka a topic's settings cannot be read
-            return TopicFacts()
-        return TopicFacts.of({setting.name: setting.value for setting in found})
+            return TopicLimits()
+        return TopicLimits.of({setting.name: setting.value for setting in found})
 
     @staticmethod
-    def _without_key(what: str, facts: TopicFacts) -> MessageRefused:
+    def _without_key(what: str, topic_limits: TopicLimits) -> MessageRefused:
         why = "it has no key, and the topic is compacted (cleanup.policy=compact)"
-        if facts.is_compacted is None:
+        if topic_limits.is_compacted is None:
             why = "it has no key, which a compacted topic (cleanup.policy=compact) does not take"
         return MessageRefused(
             f"{what} without a key",
@@ -195,8 +195,8 @@ class Refusals:
             remedy="give each message a key (message_key_field in the job's kafka_config), or have cleanup.policy of the topic set to delete",
         )
 
-    def _out_of_time(self, what: str, facts: TopicFacts, words: str, *, is_certain: bool) -> MessageRefused:
-        limits = facts.times or "message.timestamp.before.max.ms, message.timestamp.after.max.ms"
+    def _out_of_time(self, what: str, topic_limits: TopicLimits, words: str, *, is_certain: bool) -> MessageRefused:
+        limits = topic_limits.times or "message.timestamp.before.max.ms, message.timestamp.after.max.ms"
         surely = "" if is_certain else "most likely "
         return MessageRefused(
             what,

@@ -7,10 +7,12 @@ value, and only the rows with a value that cannot be encoded are rejected.
 from __future__ import annotations
 
 import re
+import struct
 from binascii import hexlify
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -233,10 +235,8 @@ class Envelope:
             return None
 
     def _ids(self, data: list[bytes]) -> list[bytes]:
-        digest, seed = xxhash.xxh3_128_digest, self._seed
-        digests = [digest(row, seed) for row in data]
-        text = hexlify(b"".join(digests))
-        ids = [text[i : i + 32] for i in range(0, len(text), 32)]
+        digests = list(map(xxhash.xxh3_128_digest, data, repeat(self._seed)))
+        ids: list[bytes] = list(struct.unpack("32s" * len(digests), hexlify(b"".join(digests))))
         if digests:
             # Rows that are equal in every column are different messages, so they need different ids.
             for i, number in self._duplicates.numbers(digests).items():

@@ -1,4 +1,4 @@
-"""One line of `check` and `doctor`."""
+"""One result of `check` and `doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CheckResult"]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line of a test of a server."""
+    """One result of testing a server."""
 
     status: Literal["pass", "warn", "fail"]
     subject: str

@@ -10,7 +10,7 @@ __all__ = ["Cluster", "DatabaseConnection", "Destination", "Secret"]
 
 
 class Secret:
-    """A value that shows itself only when asked: `str`, `repr`, logging and pickling give `***`."""
+    """A value that `str`, `repr`, logging and pickling show as `***`; only `reveal` returns it."""
 
     __slots__ = ("_value",)
 
@@ -18,7 +18,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself, for the one call that hands it to a driver."""
+        """Returns the value, for the call that passes it to a driver."""
         return self._value
 
     def __repr__(self) -> str:
@@ -64,9 +64,9 @@ class DatabaseConnection:
     allow_writes: bool = False
     connect_timeout_s: float = 15.0
     statement_timeout_s: float | None = None
-    """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (there in whole seconds): each wait for the server."""
+    """PostgreSQL, SQLite: the whole statement; Oracle, SQL Server (in whole seconds): each wait for the server."""
     read_timeout_s: float = READ_TIMEOUT_S
-    """How long a server may say nothing while it is waited for, where `statement_timeout_s` does not say it."""
+    """How long a server may not respond, in seconds, if `statement_timeout_s` sets no limit."""
 
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -77,7 +77,10 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One Kafka cluster and how a client talks to it, every setting resolved (job > connections.json > environment > .env > default)."""
+    """One Kafka cluster and the client's settings for it.
+
+    Each setting is resolved: job > connections.json > environment > .env > default.
+    """
 
     name: str
     bootstrap_servers: str
@@ -96,28 +99,28 @@ class Cluster:
     linger_ms: int = 10
     max_request_size_bytes: int = 1_048_576
     request_timeout_ms: int = 30_000
-    """How long the client waits for an answer, and for a first broker."""
+    """How long the client waits for a response, and for a first broker."""
     delivery_timeout_ms: int = 30_000
-    """How long the client itself tries to deliver one message, retries included (PSTT_DELIVERY_TIMEOUT_MS)."""
+    """How long the client itself retries one message (PSTT_DELIVERY_TIMEOUT_MS)."""
     enable_idempotence: bool = True
     retry_backoff_ms: int = 100
-    """First wait between the client's own tries; it doubles up to four times this."""
+    """First wait between the client's own retries; it doubles up to four times this."""
     max_in_flight_requests: int = 5
     max_retries: int = 3
     """How often a batch is published again after the client gave up (KAFKA_MAX_RETRIES)."""
     message_batch_size: int = 100
     log_level: LogLevel = "INFO"
     mock_brokers: int = 0
-    """More than 0: this process carries its own mock cluster (demo); bootstrap_servers is then ignored."""
+    """More than 0: this process starts a mock cluster (demo), and bootstrap_servers is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The cluster that messages really went to, as far as it is known; empty texts: it is not."""
+    """The cluster that messages were sent to; a text is empty if it is not known."""
 
     cluster: str = ""
     """Its name at that time."""
     cluster_id: str = ""
-    """The cluster's own id, which no renaming and no other address changes."""
+    """The cluster's own id, which is the same under another name or address."""
     bootstrap_servers: str = ""
     """Its addresses at that time."""

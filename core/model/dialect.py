@@ -1,8 +1,8 @@
-"""What differs from one database to the next, as data.
+"""The differences between databases, as data.
 
 `core.sql` reads these rules and knows no database by name. Each database has one `Dialect`, in its own module of
-`core.sources`; that module imports no driver, so that `check` and the page work where a driver is not installed.
-The defaults are those of standard SQL: a database sets only what it does in another way.
+`core.sources`; that module imports no driver, so that `check` and the page work if a driver is not installed.
+The defaults are those of standard SQL: a database sets only what differs from it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ NEVER = re.compile(r"(?!)")
 
 # Patterns that several dialects share.
 #
-# Every character beyond ASCII is a letter, a no-break space too: were it a blank here and a letter in the server,
-# `\u00a0$a$` would open a literal here and none there. The classes name the ASCII signs that are no letters.
+# Every character beyond ASCII counts as a letter, a no-break space too: if it were a blank here and a letter in the
+# server, `\u00a0$a$` would open a literal here and none there. The classes name the ASCII signs that are not letters.
 WORD_BEYOND_ASCII = re.compile(r"[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*")
 DOUBLE_QUOTED = re.compile(r'"(?:[^"]+|"")*+"')
 SETTING_VALUE = r"(?:\w+|'\?'|\"\?\"|0|[+-] 0)"
@@ -64,18 +64,18 @@ def needs_nothing(_: str) -> CheckResult | None:
 
 @dataclass(frozen=True, slots=True)
 class LexicalRules:
-    """How a database cuts its text into tokens."""
+    """How the text of a database is cut into tokens."""
 
     word: re.Pattern[str] = re.compile(r"[^\W\d][\w$#]*")
     """A plain identifier or a keyword."""
     string_prefixes: frozenset[str] = frozenset()
-    """What may stand before the quote of a literal, in capitals: `N`, `E`, `X`."""
+    """What may precede the quote of a literal, in capitals: `N`, `E`, `X`."""
     quotes: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: {'"': DOUBLE_QUOTED})
-    """First character of a quoted identifier → all of it."""
+    """First character of a quoted identifier → pattern of the whole identifier."""
     nested_comments: bool = False
     line_comment: re.Pattern[str] = re.compile(r"--[^\n]*")
     refuses_lone_return: bool = False
-    """The server or its driver may end a line comment at a carriage return that no line feed follows."""
+    """The server or its driver may end a line comment at a carriage return without a line feed."""
     dollar_quotes: bool = False
     """`$tag$ … $tag$` is a literal."""
     unicode_escapes: bool = False
@@ -87,39 +87,39 @@ class LexicalRules:
     blocks: re.Pattern[str] = NEVER
     """First words of a statement that has semicolons inside; it ends at a line with `/` or at the batch separator."""
     settings_end_alone: bool = False
-    """SELECT, WITH and SET begin a new statement behind a SET that has no semicolon."""
+    """SELECT, WITH and SET begin a new statement after a SET that has no semicolon."""
     own_words: frozenset[str] = frozenset()
     """Commands of SQL*Plus, in capitals, that begin a statement of this database."""
     has_sqlplus: bool = False
-    """Files are written for SQL*Plus: a line with SET is for it, and `&` is never an operator."""
+    """Files are written for SQL*Plus: a line with SET is one of its commands, and `&` is never an operator."""
     finds_q_literals: bool = False
-    """The driver takes `q'` for the beginning of q'[…]' also at the end of a longer word."""
+    """The driver takes `q'` as the beginning of q'[…]' also at the end of a longer word."""
 
 
 @dataclass(frozen=True, slots=True)
 class BindRules:
-    """How values reach the driver, and which values it takes."""
+    """How values are passed to the driver, and which values it takes."""
 
     placeholder: str = ":{}"
     """Format of one placeholder; `{}` is the name of the bind."""
     is_positional: bool = False
     """The driver takes a tuple with a value for each placeholder; False: a mapping of names."""
     doubles_percent: bool = False
-    """In a statement with binds a `%` of the text is written twice."""
+    """In a statement with binds, `%` is written twice."""
     foreign: re.Pattern[str] = NEVER
-    """An operator that the driver would take for the beginning of a bind."""
+    """An operator that the driver would take as the beginning of a bind."""
     foreign_takes_words: bool = False
-    """A word right behind it makes it a bind; False: only a number does."""
+    """A word directly after it makes it a bind; False: only a number does."""
     foreign_takes_blanks: bool = False
-    """A bind may have blanks behind its sign, and `'key' : value` is JSON."""
+    """Blanks may follow the sign of a bind, and `'key' : value` is JSON."""
     loses_nested_comments: bool = False
-    """A driver ends a comment at the first `*/`, and would take what follows in it for binds."""
+    """The driver ends a comment at the first `*/`, and would take what follows in it as binds."""
     most: int = 32_766
     """Values that one statement takes."""
     most_in_list: int = 32_766
     """Values that one `IN (…)` takes."""
     convert: Callable[[TypedValue], Value] = as_it_is
-    """A value in a type that the driver takes."""
+    """Converts a value to a type that the driver takes."""
     empty_is_null: bool = False
     """An empty text is NULL."""
     takes_nul: bool = True
@@ -127,22 +127,22 @@ class BindRules:
     compares_as_char: bool = False
     """A text that is compared needs the type of a literal: it is bound as `LiteralText`."""
     typed_by_context: bool = False
-    """A bind has one type in a whole statement, so it is shared only between equal surroundings."""
+    """A bind has one type in a whole statement, so it is shared only between equal contexts."""
     cuts_text_at: int | None = None
     """Characters (UTF-16 units) at which the server cuts a concatenation without an error; a longer bind is not cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiteralRules:
-    """What takes the place of a literal that has a parameter inside."""
+    """What replaces a literal that has a parameter inside."""
 
     concatenation: str = " || "
     is_joined_before: bool = False
     """`'&A-&B'` becomes one bind with the joined text; False: binds and texts are concatenated by the server."""
     wrappers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Prefix of a literal in capitals → what surrounds its bind."""
+    """Prefix of a literal in capitals → what is written before and after its bind."""
     text_cast: tuple[str, str] | None = None
-    """What surrounds a bind whose place gives it no type."""
+    """What is written before and after a bind whose context gives it no type."""
     untyped_functions: frozenset[str] = frozenset()
     """Functions whose arguments may have any type, in capitals; used with `text_cast`."""
     conversions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -150,11 +150,11 @@ class LiteralRules:
     cast_types: frozenset[str] = frozenset()
     """Words, in capitals, for which `WORD '&X'` becomes `bind::WORD`."""
     interval: Literal["", "refused", "refused_with_field"] = ""
-    """INTERVAL '&X': not a literal here, never to be bound, or only where no field such as DAY follows."""
+    """INTERVAL '&X': no literal in this database, never bindable, or not bindable before a field such as DAY."""
     instead_of_interval: str = ""
-    """What to write instead; `{}` is the parameter."""
+    """What the user can write in its place; `{}` is the parameter."""
     top_in_parentheses: bool = False
-    """A bind behind TOP needs parentheses."""
+    """A bind after TOP needs parentheses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +179,12 @@ class StatementWords:
     """Reserved words that begin a statement other than a query."""
     lock_hints: frozenset[str]
     phrases: re.Pattern[str]
-    """Statements that begin with words that are not reserved; literals are `'?'` here."""
+    """Statements that begin with words that are not reserved; literals are written `'?'`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardRules:
-    """What the readonly guard must know to tell a read from a write.
+    """How the readonly guard distinguishes a read from a write.
 
     The patterns match a statement in one canonical line: words in capitals with one blank between, literals as
     `'?'`, numbers as `0`, quoted identifiers as `"?"`.
@@ -192,13 +192,13 @@ class GuardRules:
 
     begins_setting: re.Pattern[str]
     settings: re.Pattern[str]
-    """Whole statements that change nothing but how this session reads."""
+    """Whole statements that change only how this session reads."""
     begins_block: re.Pattern[str] = NEVER
     block_name: str = "block of code"
     calls: re.Pattern[str] = NEVER
     """Functions that can write, lock, or reach files and servers."""
     unreserved: Mapping[str, str] = field(default_factory=dict)
-    """Verbs that may be the name of a column → what follows where they begin a write behind another token.
+    """Verbs that may be the name of a column → what follows them if they begin a write after another token.
 
     Empty: there they never begin one. `SET`: a table of any name, and then SET.
     """
@@ -217,7 +217,7 @@ class ConnectionRules:
     required: tuple[str, ...]
     exactly_one_of: tuple[str, ...] = ()
     form: tuple[str, ...] = ("host", "username", "database")
-    """The keys that the page asks for, in their order."""
+    """The keys that the page asks for, in this order."""
     default_port: int = 0
     is_file: bool = False
     """`database` is a file below the workspace: there is no host, no port and no password."""
@@ -227,14 +227,14 @@ class ConnectionRules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
-    """All that the program knows about one kind of database. Compared and hashed by identity."""
+    """Everything that the program knows about one kind of database. Compared and hashed by identity."""
 
     name: str
     """The value of `db_type` in connections.json."""
     title: str
     """Its name for people."""
     sqlglot: str
-    """The dialect of sqlglot that is nearest."""
+    """The most similar dialect of sqlglot."""
     connection: ConnectionRules
     guard: GuardRules
     lexical: LexicalRules = LexicalRules()
@@ -245,4 +245,4 @@ class Dialect:
     install: str = ""
     """The command that installs the driver; empty: it comes with Python."""
     missing: Callable[[str], CheckResult | None] = needs_nothing
-    """What else has to be installed on this machine before the driver can connect, given the connection's `driver`."""
+    """Returns what else has to be installed on this machine to connect, given the connection's `driver`."""

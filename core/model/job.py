@@ -1,4 +1,4 @@
-"""What a job file says."""
+"""The content of a job file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base
 
 @dataclass(frozen=True, slots=True)
 class KafkaConfig:
-    """Where a job's messages go, and how each is made."""
+    """Where a job's messages go, and how they are built."""
 
     enabled: bool = True
     topic: str | None = None
@@ -56,7 +56,7 @@ class CsvDialect:
 
 @dataclass(frozen=True, slots=True)
 class EmailNotification:
-    """Who is notified of a finished run."""
+    """Who is notified when a run has finished."""
 
     on_success: bool = False
     on_failure: bool = True
@@ -65,7 +65,7 @@ class EmailNotification:
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """How many rows a run should bring; None: no bound on that side."""
+    """How many rows a run should have; None: no limit on that side."""
 
     min: int | None = None
     max: int | None = None
@@ -73,13 +73,13 @@ class RowRange:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What a good day of a job looks like."""
+    """What is expected of a job each day."""
 
     rows: RowRange = RowRange()
     learn: bool = True
-    """Where `rows` has no number: the range that the runs of the same weekday and time had in the last eight weeks."""
+    """If `rows` has no number: expect the range of the runs of the same weekday and time in the last eight weeks."""
     by: str | None = None
-    """`HH:MM` in the job's time zone: a success has to be there by then each day."""
+    """`HH:MM` in the job's time zone: the time by which a run has to have succeeded each day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Job:
     on_bad_row: OnBadRow = "reject"
     on_null_key: OnNullKey = "reject"
     max_rejects: int = 0
-    """A run with at most so many rejects is still complete."""
+    """A run with at most this many rejects is complete."""
     types: Mapping[str, TypeOverride] = field(default_factory=dict)
     decimals: DecimalForm = "number"
     key_separator: str = "|"
@@ -123,7 +123,7 @@ class Job:
     """What is read back from the topic after each run: `count` the number of its messages, `full` their keys and ids too."""
     expect: Expect = Expect()
     on_drift: OnDrift = "stop"
-    """What happens when the result has other columns or types than the runs before."""
+    """What happens if the result has other columns or types than in the runs before."""
 
     @property
     def is_scheduled(self) -> bool:

@@ -8,7 +8,7 @@ __all__ = ["percentile"]
 
 
 def percentile(counts: Mapping[float, int], share: float) -> float | None:
-    """Returns the smallest value that at least `share` of all do not exceed; None where there are no values.
+    """Returns the smallest value that at least `share` of all values do not exceed; None if there are no values.
 
     Args:
         counts: Value → how often it occurs.

@@ -1,6 +1,6 @@
-"""The protocol that every Kafka client implements, and the batches and deliveries it exchanges.
+"""The protocol that every Kafka client implements, and the batches and deliveries that it receives.
 
-The hot path holds columns of values, not one object per row: an object per row costs as much as turning the row into JSON.
+A batch has columns of values, not one object per row: an object per row costs as much as converting the row to JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """What became of one batch; filled by the publisher while reports arrive.
+    """The state of one batch; the publisher fills it while reports arrive.
 
     `partitions[i]` is -1 until message i is acknowledged. A message is in exactly one of three
     states: acknowledged (partition ≥ 0), failed (`i in errors`), or still in flight.
@@ -48,18 +48,18 @@ class Delivery:
     latencies_ms: array[float]
     """From publishing to acknowledgement, in ms."""
     attempts: array[int]
-    """1 for the first time a message is published."""
+    """1 after a message was published for the first time."""
     sent_at_us: array[int]
-    """Unix time of the last publishing, in µs."""
+    """Unix time of the latest publishing, in µs."""
     errors: dict[int, PsttError] = field(default_factory=dict)
     went_back: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Partition → (offset acknowledged before, lower offset acknowledged then): its log was cut or made again."""
+    """Partition → (offset acknowledged before, lower offset acknowledged later): its log was truncated or recreated."""
     pending: int = 0
     """Messages in flight; 0 means the delivery is complete."""
 
     @classmethod
     def of(cls, batch: Batch) -> Delivery:
-        """A delivery in which nothing has been published yet."""
+        """Returns a delivery in which nothing has been published yet."""
         n = len(batch)
         return cls(
             batch,
@@ -72,7 +72,7 @@ class Delivery:
 
     @property
     def acknowledged(self) -> int:
-        """Messages the broker has confirmed."""
+        """Messages that the broker has acknowledged."""
         return len(self.batch) - self.partitions.count(-1)
 
     def fail_unreported(self, error: Callable[[], PsttError]) -> None:
@@ -94,25 +94,25 @@ class TopicInfo:
 
 @dataclass(frozen=True, slots=True)
 class LogSpan:
-    """The offsets that one partition holds at a moment."""
+    """The offsets of one partition at one moment."""
 
     earliest: int
-    """Of the oldest record that is still there."""
+    """Offset of the oldest record that is still stored."""
     end: int
-    """The one that the next record will get."""
+    """Offset of the next record."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """One topic at one moment; a text is empty where the client or the cluster does not tell it."""
+    """One topic at one moment; a text is empty if the client or the cluster does not report it."""
 
     topic: str
     cluster_id: str = ""
-    """The cluster's own id, which no renaming changes."""
+    """The cluster's own id, which is the same under another name."""
     bootstrap_servers: str = ""
     """The addresses that the client was given."""
     topic_id: str = ""
-    """KIP-516: another one after the topic was deleted and made again."""
+    """The topic's id (KIP-516), which changes if the topic is deleted and created again."""
     partitions: Mapping[int, LogSpan] = field(default_factory=dict)
     """Empty: the topic does not exist."""
 
@@ -120,47 +120,47 @@ class TopicState:
 class Publisher(Protocol):
     """One client of one cluster. Implementations: `core.kafka`.
 
-    Not thread-safe: one run, one publisher. It never tries a batch again by itself once the client
-    has given a message up; `core.kafka.sender` does that, above every client alike.
+    Not thread-safe: one run, one publisher. After the client has given up a message, it does not
+    retry it; `core.kafka.sender` does that, in the same way for every client.
     """
 
     max_in_flight: int
     """The most messages in flight: published and not yet reported."""
 
     def publish(self, delivery: Delivery, indexes: Sequence[int] | None = None) -> None:
-        """Hands messages of `delivery.batch` to the client; waits while the client's queue or `max_in_flight` is full.
+        """Publishes messages of `delivery.batch`; blocks while the client's queue or `max_in_flight` is full.
 
-        Sets attempts (+1) and sent_at_us, removes stale `errors` of these indexes, and raises
+        Adds 1 to attempts, sets sent_at_us, removes earlier `errors` of these indexes, and raises
         `pending`. Reports fill the delivery during this and later calls. A message that the client
-        refuses at once (too large) is put into `errors` and is not pending.
+        refuses at once (too large) is added to `errors` and is not pending.
 
         Args:
             delivery: The batch and its state.
             indexes: The messages to publish, from 0; None: all.
 
         Raises:
-            BrokerUnavailable, NotAuthorised, TopicMissing: The client can do nothing more at all
+            BrokerUnavailable, NotAuthorised, TopicMissing: The client cannot publish anything any more
                 (fatal client error). Errors of single messages are never raised.
         """
         ...
 
     def publish_alone(self, delivery: Delivery, indexes: Sequence[int]) -> None:
-        """Sends each message in a record batch of its own, so that the broker answers for each.
+        """Sends each message in a record batch of its own, so that the broker acknowledges or refuses each one.
 
         For messages that were refused together with others (`BatchRefused`): a refusal is final here, a
-        `MessageRefused`. As `publish`, at some 3,000 messages/s.
+        `MessageRefused`. Otherwise like `publish`, at about 3,000 messages/s.
         """
         ...
 
     def fit(self, topic: str) -> None:
-        """Makes smaller record batches from now on: just below the topic's limit, or half where that may not be asked for.
+        """Makes smaller record batches from now on: just below the topic's limit, or half the size if the limit may not be read.
 
         Needs `in_flight == 0`, and no open transaction.
         """
         ...
 
     def poll(self, timeout_s: float) -> int:
-        """Serves reports for at most that long and returns as soon as there was one; the number served."""
+        """Processes reports for at most that long, and returns after the first ones; returns how many."""
         ...
 
     @property
@@ -169,63 +169,66 @@ class Publisher(Protocol):
         ...
 
     def give_up(self, timeout_s: float) -> None:
-        """Drops what is still queued; after it every message has a report or a DeliveryTimeout in `errors`."""
+        """Drops what is still queued. After it every message has a report, or a DeliveryTimeout in `errors`."""
         ...
 
     def prepare_once(self, control_topic: str) -> None:
-        """Fences every earlier holder of the same transactional id, whose open transaction is aborted, and makes the control topic.
+        """Fences every earlier producer with the same transactional id, which aborts its open transaction, and creates the control topic.
 
         Raises:
-            ConfigError: This client, or these settings, have no transactions.
+            ConfigError: This client, or these settings, do not support transactions.
             BrokerUnavailable, NotAuthorised: As in `topics`.
         """
         ...
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
-        """The newest committed value of each of these keys on the control topic; those that are there."""
+        """Returns the newest committed value of each of these keys on the control topic; omits keys without one."""
         ...
 
     def begin(self) -> None:
-        """Starts a transaction (fences earlier holders of the same id the first time). ConfigError where the client has none."""
+        """Begins a transaction; the first one fences earlier producers with the same id.
+
+        ConfigError if the client supports none.
+        """
         ...
 
     def commit(self) -> None:
-        """Makes everything since `begin` visible at once. Needs `in_flight == 0`."""
+        """Commits everything published since `begin`. Needs `in_flight == 0`."""
         ...
 
     def abort(self) -> None:
-        """Makes everything since `begin` invisible for ever to read_committed readers."""
+        """Aborts everything published since `begin`: read_committed readers never see it."""
         ...
 
     def topics(self, timeout_s: float = 10.0) -> list[TopicInfo]:
-        """The topics this account may see.
+        """Returns the topics that this account may see.
 
         Raises:
-            BrokerUnavailable, NotAuthorised: With the true cause: refused, unknown host, certificate, password.
+            BrokerUnavailable, NotAuthorised: With the cause: refused, unknown host, certificate, password.
         """
         ...
 
     def brokers(self, timeout_s: float = 10.0) -> list[str]:
-        """`host:port` of every broker of the cluster, as the cluster itself names them; raises as `topics` does."""
+        """Returns `host:port` of every broker, as the cluster itself names them; raises as `topics` does."""
         ...
 
     def require_topic(self, topic: str, timeout_s: float = 10.0) -> None:
-        """Returns once the topic is known to exist, or the cluster would make it on first use.
+        """Returns once the topic is known to exist, or the cluster would create it on first use.
 
         Raises:
-            TopicMissing: It is not there and the cluster does not make topics.
+            TopicMissing: It does not exist and the cluster does not create topics.
             BrokerUnavailable, NotAuthorised: As in `topics`.
         """
         ...
 
     def describe(self, topic: str, timeout_s: float = 10.0) -> TopicState:
-        """Ids of cluster and topic, and the offsets that each partition holds; 10 to 20 ms on a healthy cluster.
+        """Returns ids of cluster and topic, and the offsets of each partition; takes 10 to 20 ms on a healthy cluster.
 
-        It never makes the topic, except on librdkafka's mock brokers. kafka-python-ng and mock brokers give no topic id.
+        It never creates the topic, except on librdkafka's mock brokers. kafka-python-ng and mock brokers return no topic id.
 
         Args:
             topic: One that this account may write to; a missing one has no partitions.
-            timeout_s: For all of it; a partition whose leader is being elected is waited for.
+            timeout_s: For the whole call; a partition whose leader is being elected is waited for.
 
         Raises:
             BrokerUnavailable, NotAuthorised: As in `topics`.
@@ -233,5 +236,5 @@ class Publisher(Protocol):
         ...
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Waits for reports at most that long, then lets go. May be called twice."""
+        """Waits for reports for at most that long, then closes. May be called twice."""
         ...

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 __all__ = ["LiteralText", "Parameter", "ParameterValue", "Query", "Step", "Value"]
 ParameterValue = str | tuple[str, ...]
-"""What a job gives to a parameter: a text, which may be a list such as `N,S`, or a list."""
+"""The value that a job gives to a parameter: a text, which may be a list such as `N,S`, or a list."""
 
 # A value bound to a statement.
 Value = str | int | float | datetime | None | Any
@@ -26,16 +26,16 @@ class Parameter:
     mandatory: bool
     description: str
     allowed: tuple[str, ...] = ()
-    """The only values that may stand in an identifier position; empty: none may."""
+    """The only values that are allowed in place of an identifier; empty: none is."""
     type: Literal["string", "integer", "decimal", "date", "datetime"] | None = None
     """Declared type; None: text inside quotes, else decided by the value."""
     line: int = 1
     is_list: bool = False
-    """`[list]`: several values, each bound for itself in `IN (&NAME)`."""
+    """`[list]`: several values, each with a bind of its own in `IN (&NAME)`."""
 
 
 class LiteralText(str):
-    """A text that is compared as the literal in its place would be.
+    """A text that is compared as a literal in its place would be.
 
     Oracle ignores blanks at the end of a CHAR column only if the other side is a CHAR too: `code = 'N'` finds
     `'N    '`, and `code = :P` with a VARCHAR2 bind finds nothing.
@@ -70,5 +70,5 @@ class Query:
 
     @property
     def sql_text(self) -> str:
-        """The statements as they reach the driver, for people and for comparing."""
+        """Returns the statements as they reach the driver, to be read and compared."""
         return ";\n".join(step.sql for step in self.steps)

@@ -24,7 +24,7 @@ class Reject:
     reason: str
     key: str | None = None
     row: Mapping[str, str | None] | None = None
-    """The row as text, for the person who has to fix it."""
+    """The row as text, for the user who has to fix it."""
 
 
 VerifyAnswer = Literal["complete", "missing", "other_content", "duplicates", "not_verifiable"]
@@ -41,56 +41,59 @@ Verdict = Literal[
     "skipped",
     "interrupted",
 ]
-"""What people see of a run's state: a success is complete, or complete with rejects (`core.model.verdict` has the words)."""
+"""A run's state as users see it: a success is complete, or complete with rejects (`core.model.verdict` has the words)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run before it starts: everything that is decided, nothing that is open."""
+    """One run before it starts: everything is decided, nothing is open."""
 
     job: Job
     query: Query
     cluster: str
-    """Name of the Kafka cluster, for people."""
+    """Name of the Kafka cluster, for display."""
     topic: str
     scheduled_at: datetime
     """Aware; parameters and message ids are computed from it."""
     batch_size: int
-    """Messages a batch."""
+    """Messages per batch."""
     fetch_rows: int = 5000
     kind: Literal["job", "replay"] = "job"
     of_run: str | None = None
     """The run that a replay repeats."""
     repeat: str = ""
-    """exactly_once: distinguishes what is sent again on purpose; attempts of one such request have the same. Empty: the first time."""
+    """exactly_once: identifies what is sent again on purpose; all attempts of one such request have the same.
+
+    Empty: the first time.
+    """
     skip_ids: frozenset[bytes] | None = None
-    """Message ids that are acknowledged already and are not sent again; None: all are sent."""
+    """Ids of messages that are acknowledged already and are not sent again; None: all are sent."""
     window_start: datetime | None = None
     """The scheduled time before `scheduled_at`; None if the job has no calendar."""
     asked_by: str = ""
     scheduled_run_id: int | None = None
-    """The scheduled run that this run is for; None: it was started by hand."""
+    """The scheduled run that this run belongs to; None: it was started by hand."""
     job_sha256: str = ""
-    """Hash of the job file as it was read; empty where it is not known."""
+    """Hash of the job file as it was read; empty if it is not known."""
     expected: RowRange | None = None
-    """How many rows are right; None: any number is."""
+    """How many rows are expected; None: any number."""
     expected_why: str = ""
-    """Where `expected` comes from, for people."""
+    """Where `expected` comes from, for display."""
     is_altered: bool = False
-    """Somebody gave parameters for this run alone: what is usual says nothing about its rows."""
+    """The caller gave parameters for this run only, so its number of rows cannot be compared with other runs."""
     stop_timeout_s: float = 30.0
     control_topic: str = "pstt-control"
     log_payload: bool = False
-    """KAFKA_LOG_PAYLOAD: what could not be sent goes into the log, at level DEBUG, with its content."""
+    """KAFKA_LOG_PAYLOAD: messages that could not be sent are logged at level DEBUG with their content."""
     output: str | None = None
     """excel and csv: the file's name below `exports/`."""
     to_cluster: Cluster | None = None
-    """Where a replay goes; None: to the cluster of its job."""
+    """Where a replay is sent; None: to the cluster of its job."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionRange:
-    """What a run left on one partition. Other writers' records may lie between first and last."""
+    """The offsets of a run on one partition. Records of other producers may be between first and last."""
 
     topic: str
     partition: int
@@ -104,7 +107,7 @@ class RunFile:
     """A file that a run has written."""
 
     path: str
-    """Below the workspace, with slashes."""
+    """Path below the workspace, with slashes."""
     rows: int
     size_bytes: int
     sha256: str
@@ -112,7 +115,7 @@ class RunFile:
 
 @dataclass(frozen=True, slots=True)
 class VerificationProblem:
-    """A message that is not on the topic as it was sent, or is there once more."""
+    """A message that is not on the topic as it was sent, or is there twice."""
 
     problem: Literal["missing", "other_content", "duplicate"]
     partition: int
@@ -122,7 +125,7 @@ class VerificationProblem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What reading a run's messages back found."""
+    """The result of reading a run's messages back from the topic."""
 
     run_id: str
     checked_at: datetime
@@ -135,19 +138,19 @@ class Verification:
     other_content: int = 0
     """Another message has the offset."""
     duplicates: int = 0
-    """Messages of the run that are there once more, between its first and last offset."""
+    """Messages of the run that occur again between its first and last offset."""
     not_verifiable: int = 0
-    """Messages that cannot be looked for any more."""
+    """Messages that can no longer be read back."""
     reason: str = ""
     """Why some are not verifiable."""
     listed: tuple[VerificationProblem, ...] = ()
-    """The first of those that are not as they should be."""
+    """The first messages that are missing, different or duplicate."""
     duration_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run as the ledger knows it."""
+    """One run as the ledger has it."""
 
     run_id: str
     kind: str
@@ -172,7 +175,7 @@ class Run:
     rows_read: int
     rows_counted: int | None
     sent: int
-    """Messages handed to the client at least once."""
+    """Messages passed to the client at least once."""
     acknowledged: int
     rejected: int
     failed: int
@@ -194,15 +197,15 @@ class Run:
     cancel_asked_at: datetime | None = None
     cancel_asked_by: str | None = None
     cluster_id: str = ""
-    """The cluster's own id, which no renaming changes; empty where it is not known."""
+    """The cluster's own id, which is the same under another name; empty if it is not known."""
     bootstrap_servers: str = ""
     """The cluster's addresses at the time of the run."""
     topic_id: str = ""
-    """The topic's id (KIP-516): another one after the topic was deleted and made again; empty where it is not known."""
+    """The topic's id (KIP-516), which changes if the topic is deleted and created again; empty if it is not known."""
     max_rejects: int = 0
-    """How many rejects the job called green at the time of the run."""
+    """How many rejects the job allowed in a complete run, at the time of the run."""
     warnings: tuple[str, ...] = ()
-    """What a person should know of a run that is not wrong for it."""
+    """Messages for the user about a run that is not wrong."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
     verification: Verification | None = None
@@ -210,27 +213,27 @@ class Run:
 
     @property
     def verdict(self) -> Verdict:
-        """The state as people see it: a success with more rejects than the job calls green is one with rejects."""
+        """The state as users see it: a success with more rejects than the job allows is one with rejects."""
         if self.state != "succeeded":
             return self.state
         return "complete" if self.rejected <= self.max_rejects else "complete_with_rejects"
 
     @property
     def is_balanced(self) -> bool:
-        """Whether it came to a good end with every row read acknowledged or rejected; never while it runs."""
+        """Whether it succeeded with every row read either acknowledged or rejected; never while it runs."""
         return self.state == "succeeded" and not self.unaccounted
 
     @property
     def unaccounted(self) -> int:
-        """Rows read that are neither acknowledged nor rejected, as far as the run came."""
+        """Rows read that are neither acknowledged nor rejected so far."""
         return self.rows_read - self.acknowledged - self.rejected
 
     @property
     def is_file(self) -> bool:
-        """Whether its rows are written into a file and not sent to a topic; so it is too where no file came of it."""
+        """Whether its rows are written to a file and not sent to a topic; also true if the file was not written."""
         return not self.topic
 
     @property
     def rate_per_s(self) -> float:
-        """Rows a second over the whole run."""
+        """Rows per second over the whole run."""
         return self.rows_read / self.duration_s if self.duration_s else 0.0

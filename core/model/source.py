@@ -15,9 +15,9 @@ from core.model.query import Step
 __all__ = ["Column", "ColumnType", "Reading", "Rows", "Source"]
 
 ColumnType = str
-"""What a column holds, whatever the database calls it: a name in `core.message.column_types.COLUMN_TYPES`, or `array`.
+"""The content of a column, whatever the database calls its type: a name in `core.message.column_types.COLUMN_TYPES`, or `array`.
 
-That table also says which values a source may return for each; None always may be returned.
+That table also says which values a source may return for each; None is always allowed.
 """
 
 
@@ -26,12 +26,12 @@ class Column:
     """One column of a result."""
 
     name: str
-    """As the database spells it."""
+    """The name as the database spells it."""
     kind: ColumnType
     database_type: str
-    """For people: `NUMBER(10,2)`, `timestamptz`."""
+    """For display: `NUMBER(10,2)`, `timestamptz`."""
     element: ColumnType | None = None
-    """Kind of the elements where kind is array."""
+    """Type of the elements if `kind` is array."""
     refusal: str = ""
     """Why no value of this column may be sent, with the SQL to write instead; empty: it may."""
 
@@ -47,11 +47,11 @@ class Rows:
 
 
 class Reading(Protocol):
-    """One result being read. Closing it, also early, gives the connection back in a clean state."""
+    """One result that is being read. Closing it, also early, returns the connection in a clean state."""
 
     columns: tuple[Column, ...]
     counted: int | None
-    """COUNT(*) over the same statement in the same snapshot, where it was asked for."""
+    """COUNT(*) over the same statement in the same snapshot, if it was requested."""
 
     def __iter__(self) -> Iterator[Rows]:
         """Yields the rows in the query's order; holds no more than two fetches in memory.
@@ -64,14 +64,14 @@ class Reading(Protocol):
 
 
 CANCEL_S = 3.0
-"""A server that answers at all has ended a statement by then."""
+"""By then a server that responds at all has ended a statement."""
 
 
 class Source(Protocol):
     """One database, for one run at a time. Implementations: `core.sources`.
 
-    Every foreign exception is translated at this seam; SourceUnavailable and QueryFailed name the
-    connection and carry the database's own text without secrets.
+    Every exception of the driver is translated; SourceUnavailable and QueryFailed name the
+    connection and have the database's own text without secrets.
     """
 
     name: str
@@ -80,25 +80,25 @@ class Source(Protocol):
     def read(
         self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False
     ) -> AbstractContextManager[Reading]:
-        """Runs all steps on one connection, in one snapshot, in a read-only session where there is one.
+        """Runs all steps on one connection, in one snapshot, in a read-only session if the database supports one.
 
-        With `allow_writes`, what the steps wrote is committed once the last row was read and the reader ended
-        without an exception; else it is undone.
+        With `allow_writes`, the writes of the steps are committed once the last row was read and the reader ended
+        without an exception; otherwise they are rolled back.
 
         Args:
             steps: At least one that returns rows; the last of these is the result, earlier results are discarded.
-            fetch_rows: Rows a fetch.
+            fetch_rows: Rows per fetch.
             count: Also count the result in the same snapshot, before the first row.
 
         Raises:
             SourceUnavailable: Not reachable, or lost before the first row; try later.
-            NotAuthorised: The server said no to this account.
+            NotAuthorised: The server refused the login or a right.
             QueryFailed: The server refused a statement; fix it.
         """
         ...
 
     def cancel(self, within_s: float = CANCEL_S) -> None:
-        """Stops the statement that runs, in the server too. Safe from another thread, and when nothing runs.
+        """Stops the running statement, in the server too. May be called from another thread, and if nothing runs.
 
         It ends one `read`: the one that is open, else the next one, with RunCancelled; the source is usable after it.
 
@@ -108,7 +108,10 @@ class Source(Protocol):
         ...
 
     def check(self) -> list[CheckResult]:
-        """Reaches the server and says what was found: version, account, may it write? Never raises PsttError."""
+        """Connects to the server and returns what was found: version, account, whether it may write.
+
+        Never raises PsttError.
+        """
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""How a run, a scheduled time and a day are called: one word, sign and colour for each, on every front.
+"""The words for the state of a run, a scheduled time and a day: one word, sign and colour for each.
 
-Green needs no action, amber should be seen, red has not arrived. Page, command line, REST, mail,
-calendar and exit codes all read this table, so that they cannot disagree.
+Green needs no action, amber should be reviewed, red did not arrive. Page, command line, REST, mail,
+calendar and exit codes all use this table, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ from typing import Literal
 
 from core.model.run import Run, Verdict
 
-__all__ = ["EXIT_WITH_REJECTS", "LOOKS", "Colour", "Look", "Named", "exit_code", "headline"]
+__all__ = ["EXIT_WITH_REJECTS", "VERDICT_STYLES", "Colour", "Named", "VerdictStyle", "exit_code", "headline"]
 
 Colour = Literal["green", "amber", "red", "blue", "grey"]
 Named = Verdict | Literal["waiting", "missing", "nothing_due"]
-"""What a run can be, and what a time or a day without one can be."""
+"""The states of a run, and of a scheduled time or a day without one."""
 
 EXIT_WITH_REJECTS = 4
-"""Every row is accounted for, but more were rejected than the job calls green."""
+"""Every row is accounted for, but more were rejected than the job allows."""
 _EXITS = {"SourceUnavailable": 3, "BrokerUnavailable": 3, "ConfigError": 2, "SqlError": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How people see it: the sign says the same as the colour, for those who do not tell colours apart."""
+class VerdictStyle:
+    """How a state is displayed: the sign means the same as the colour, for users who do not distinguish colours."""
 
     sign: str
     word: str
     colour: Colour
 
 
-LOOKS: Mapping[Named, Look] = {
-    "complete": Look("✔", "complete", "green"),
-    "complete_with_rejects": Look("◐", "complete with rejects", "amber"),
-    "partial": Look("◐", "partial", "amber"),
-    "failed": Look("✘", "failed", "red"),
-    "cancelled": Look("✘", "cancelled", "red"),
-    "interrupted": Look("✘", "interrupted", "red"),
-    "running": Look("…", "running", "blue"),
-    "planned": Look("…", "planned", "blue"),
-    "waiting": Look("…", "waiting", "blue"),
-    "skipped": Look("–", "skipped", "grey"),
-    "missing": Look("?", "missing", "red"),
-    "nothing_due": Look("", "nothing due", "grey"),
+VERDICT_STYLES: Mapping[Named, VerdictStyle] = {
+    "complete": VerdictStyle("✔", "complete", "green"),
+    "complete_with_rejects": VerdictStyle("◐", "complete with rejects", "amber"),
+    "partial": VerdictStyle("◐", "partial", "amber"),
+    "failed": VerdictStyle("✘", "failed", "red"),
+    "cancelled": VerdictStyle("✘", "cancelled", "red"),
+    "interrupted": VerdictStyle("✘", "interrupted", "red"),
+    "running": VerdictStyle("…", "running", "blue"),
+    "planned": VerdictStyle("…", "planned", "blue"),
+    "waiting": VerdictStyle("…", "waiting", "blue"),
+    "skipped": VerdictStyle("–", "skipped", "grey"),
+    "missing": VerdictStyle("?", "missing", "red"),
+    "nothing_due": VerdictStyle("", "nothing due", "grey"),
 }
 
 
 def headline(name: Named) -> str:
-    """`✔ complete`, `✘ failed`."""
-    look = LOOKS[name]
-    return f"{look.sign} {look.word}".strip()
+    """Returns `✔ complete`, `✘ failed`."""
+    style = VERDICT_STYLES[name]
+    return f"{style.sign} {style.word}".strip()
 
 
 def exit_code(run: Run) -> int:
-    """0 complete, 1 failed or partial, 2 a file is wrong, 3 a server cannot be reached, 4 complete with rejects."""
+    """Returns 0 complete, 1 failed or partial, 2 a file is wrong, 3 a server cannot be reached, 4 complete with rejects."""
     if run.verdict == "complete":
         return 0
     if run.verdict == "complete_with_rejects":

@@ -1,3 +1,3 @@
-"""Who is told what: alert rules, the outbox, mail and other channels, the daily report."""
+"""Who is notified of what: alert rules, the outbox, mail and other channels, the daily report."""
 
 __all__: list[str] = []

@@ -8,7 +8,7 @@ from datetime import datetime
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.run import Run
-from core.model.verdict import LOOKS
+from core.model.verdict import VERDICT_STYLES
 from core.notify.incidents import Incident
 from core.notify.notification import Notification, NotificationTable
 from core.notify.rules import OF_JOBS, Rule
@@ -37,13 +37,13 @@ _WHAT = {
     "spool_damaged": "it could not be read and was set aside",
 }
 _NEXT = {
-    "success_rate": "look at the last error; rows that did not arrive are sent by a replay",
-    "latency_p99": "look at the load of the brokers and the network between; nothing is lost",
-    "producer_disconnected": "look whether the brokers run and the network and firewall let us through; "
+    "success_rate": "check the last error; rows that did not arrive are sent by a replay",
+    "latency_p99": "check the load of the brokers and the network between; nothing is lost",
+    "producer_disconnected": "check whether the brokers run and the network and firewall allow the connection; "
     "runs wait and try again meanwhile",
-    "error_rate": "mend the cause, then enable the job again; rows that did not arrive are sent by a replay",
-    "runner_memory": "restart the runner when no run is under way, and report this",
-    "job_late": "look whether it runs, failed or was never started; then run it",
+    "error_rate": "fix the cause, then enable the job again; rows that did not arrive are sent by a replay",
+    "runner_memory": "restart the runner when no run is in progress, and report this",
+    "job_late": "check whether it runs, failed or was never started; then run it",
     "spool_damaged": REMEDY,
 }
 
@@ -99,11 +99,11 @@ def recovery_notification(
 def failure_notification(run: Run, incident: Incident | None) -> Notification:
     """Makes the message about a run that did not succeed and is not repeated by the runner."""
     again = f" (it fails since {local_time(incident.first_true_at, run.timezone)})" if incident else ""
-    look = LOOKS[run.verdict]
-    subject = f"{look.sign} {run.job_name} {look.word}: {run.error_text or verdict(run)}"
+    style = VERDICT_STYLES[run.verdict]
+    subject = f"{style.sign} {run.job_name} {style.word}: {run.error_text or verdict(run)}"
     answer = f"{_heading(run)}: {verdict(run)}{again}."
     details = [
-        ("What", f"run {run.run_id} {look.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
+        ("What", f"run {run.run_id} {style.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
         ("On", _route(run)),
         ("Why", run.error_text or "no reason is known"),
         ("Next", run.error_remedy or f"python -m core show {run.run_id}"),
@@ -123,8 +123,8 @@ def success_notification(run: Run, incident: Incident | None) -> Notification:
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
     over = "works again: " if incident else ""
     done = f"rows written to {run.files[0].path}" if run.files else "rows arrived"
-    look = LOOKS[run.verdict]
-    subject = f"{look.sign} {run.job_name} {look.word}: {over}{run.acknowledged:,} {done}{rejected}"
+    style = VERDICT_STYLES[run.verdict]
+    subject = f"{style.sign} {run.job_name} {style.word}: {over}{run.acknowledged:,} {done}{rejected}"
     answer = f"{_heading(run)}: {verdict(run)}."
     details = [("On", _route(run))]
     if incident:
@@ -139,7 +139,7 @@ def test_notification(place: str, now: datetime, timezone: str) -> Notification:
     """Makes the test mail."""
     return Notification(
         "✔ Test of PSTT Kafka: mail arrives – è così",
-        "This is a test. Whoever reads it can be told about alerts.",
+        "This is a test. Alerts reach this recipient.",
         [("Sent", f"{local_time(now, timezone, seconds=True)} {timezone}"), ("Through", place)],
         commands=[("python -m core alerts", "what is open, and what was sent")],
     )

@@ -1,4 +1,4 @@
-"""The daily report (`receipt`): what was due, what arrived, how fast, and what is missing, for readers who are no engineers."""
+"""The daily report (`receipt`): what was due, what arrived, how fast, and what is missing, for readers who are not engineers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.formatting import local_time, ms_text, size_text, verdict
 from core.model.job import Job
 from core.model.percentile import percentile
 from core.model.run import Run, RunFile, Verdict
-from core.model.verdict import LOOKS
+from core.model.verdict import VERDICT_STYLES
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
@@ -201,7 +201,7 @@ def daily_report_notification(*reports: DailyReport) -> Notification:
     tables = [table for report in reports for table in _tables(report, f", {_day_text(report)}" * (len(reports) > 1))]
     commands = [
         ("python -m core receipt", "this, for today"),
-        ("python -m core runs", "every run; show RUN tells one in detail"),
+        ("python -m core runs", "every run; show RUN shows one in detail"),
         ("python -m core find KEY", "where one key is: topic, partition, offset"),
     ]
     newest = reports[0]
@@ -228,7 +228,7 @@ def _summary(report: DailyReport) -> tuple[str, str, str]:
         return "–", "nothing was due", "No job was due and none ran."
     if bad:
         short = f"{len(bad)} of {due} jobs not as they should be ({rows:,} rows arrived)"
-        return "✘", short, f"Not everything arrived: look at {', '.join(job.name for job in bad)}."
+        return "✘", short, f"Not everything arrived: check {', '.join(job.name for job in bad)}."
     if open_:
         short = f"{len(open_)} of {due} jobs not done yet ({rows:,} rows arrived)"
         return "…", short, f"Still running or waiting for its start: {', '.join(job.name for job in open_)}."
@@ -266,12 +266,12 @@ def _job_rows(job: JobReport) -> list[tuple[str, str, str, str]]:
         sums = f"{sum(r.rows_read for r in green):,} read = {sum(r.acknowledged for r in green):,} {done}"
         worst: Verdict = "complete_with_rejects" if any(r.verdict != "complete" for r in green) else "complete"
         counts = f"{sums} + {sum(r.rejected for r in green):,} rejected"
-        rows.append((LOOKS[worst].sign, job.name, f"{len(green)} times", counts))
+        rows.append((VERDICT_STYLES[worst].sign, job.name, f"{len(green)} times", counts))
         green = []
     for run in (run for run in job.runs if run.state != "succeeded" or run in green):
-        look = LOOKS[run.verdict]
-        words = f"{look.word}: {verdict(run)}"
-        rows.append((look.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
+        style = VERDICT_STYLES[run.verdict]
+        words = f"{style.word}: {verdict(run)}"
+        rows.append((style.sign, job.name, local_time(run.scheduled_at, job.timezone), words))
     rows += [
         ("…", job.name, local_time(outcome.scheduled_at, job.timezone), _waiting(outcome)) for outcome in job.waiting
     ]

@@ -143,7 +143,7 @@ class AlertRules:
         return writes
 
     def _why_obsolete(self, rule: Rule, incident: Incident, jobs: Mapping[str, Job], now: datetime) -> str:
-        """The reason; empty if the incident goes on."""
+        """The reason; empty if the incident continues."""
         if not rule.enabled:
             return "the rule was disabled"
         if rule.name == "producer_disconnected":
@@ -154,7 +154,7 @@ class AlertRules:
         if job is None:
             return "the job has gone"
         if rule.name == "job_late":
-            return "" if job.is_scheduled and job.expect.by else "nobody waits for it any more"
+            return "" if job.is_scheduled and job.expect.by else "it is not expected any more"
         if job.enabled and incident.opened_at and "disable_job" in rule.actions and self._was_disabled(incident, now):
             self._checks.forget(incident.subject)  # only sends after the operator enabled it again count
             return "the job was enabled again"
@@ -246,7 +246,7 @@ class AlertRules:
         alerts: AlertFile,
         now: datetime,
     ) -> list[LedgerWrite]:
-        """One message for all that open or end at once: fifty jobs of one dead cluster are one mail."""
+        """One message for all that open or end at once: fifty jobs of one failed cluster are one mail."""
         writes: list[LedgerWrite] = []
         make = alert_notification if kind == "alert" else recovery_notification
         for channel, recipients, group in self._groups(rule, incidents, jobs, alerts):

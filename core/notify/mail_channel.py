@@ -63,9 +63,7 @@ def check_mail(server: MailServer | None, mail_to: Sequence[str]) -> CheckResult
         mail_to: Addresses of PSTT_MAIL_TO.
     """
     if server is None:
-        return CheckResult(
-            "warn", "mail", "is not set up: nobody is told by mail", "set PSTT_SMTP_HOST and PSTT_MAIL_FROM"
-        )
+        return CheckResult("warn", "mail", "is not set up: no mail is sent", "set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
     try:
         with connect(server):
             pass
@@ -76,6 +74,6 @@ def check_mail(server: MailServer | None, mail_to: Sequence[str]) -> CheckResult
     text = f"{server.place} answers: {how[server.security]}{user}"
     if not mail_to:
         return CheckResult(
-            "warn", "mail", f"{text}; but rules tell nobody", "set PSTT_MAIL_TO, or recipients in alerts.json"
+            "warn", "mail", f"{text}; but the rules have no recipient", "set PSTT_MAIL_TO, or recipients in alerts.json"
         )
     return CheckResult("pass", "mail", text)

@@ -203,7 +203,7 @@ def _translated(server: MailServer) -> Iterator[None]:
         raise NotDelivered(
             f"{server.place} refuses the mail",
             why=_reply(error.smtp_code, error.smtp_error),
-            remedy="ask whoever looks after the mail server; check PSTT_MAIL_FROM",
+            remedy="ask the administrator of the mail server; check PSTT_MAIL_FROM",
         ) from None
     except smtplib.SMTPException as error:
         if isinstance(error.__context__, TimeoutError):  # smtplib reports it as a closed connection

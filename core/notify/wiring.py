@@ -94,7 +94,7 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
         raise ConfigError("no mail server is set up", remedy="set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
     recipients = tuple(to) or email_addresses(opened.settings.PSTT_MAIL_TO)
     if not recipients:
-        raise ConfigError("nobody is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
+        raise ConfigError("no recipient is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
     notice = test_notification(server.place, now, opened.timezone)
     message_id = f"<pstt-test-{now:%Y%m%d%H%M%S%f}@{server.sender.partition('@')[2]}>"
     with connect(server) as link:

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from core.clock import iso_utc
 from core.errors import ConfigError, SignInNeeded, StorageFailed, TooManyAttempts
 from core.records.named_sql import load_named_sql
+from core.records.rows import from_row
 from core.records.store import Store
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Accounts(Store):
 
     def users(self) -> list[User]:
         """Returns all users, by name."""
-        return [_made(User, row) for row in self._rows("users")]
+        return [from_row(User, row) for row in self._rows("users")]
 
     def user(self, name: str) -> User:
         """Returns the user with that name; upper and lower case are the same.
@@ -125,10 +126,7 @@ class Accounts(Store):
             ConfigError: There is such a user or address already, or a value is not valid.
         """
         require(by, "accounts")
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} is no name for a user", remedy="use letters, digits and . _ @ + -, at most 100"
-            )
+        _require_name(name, "user")
         if email is not None and not _EMAIL.fullmatch(email):
             raise ConfigError(f"{email!r} is no e-mail address")
         _require_known(role, Role, "role")
@@ -196,8 +194,8 @@ class Accounts(Store):
         if admins == [user.name] and len(self.users()) > 1:
             raise ConfigError(
                 f"{user.name} is the only admin",
-                why="nobody could add or remove users on the page any more",
-                remedy="make somebody else an admin first: python -m core user role NAME admin",
+                why="then no user could add or remove users on the page",
+                remedy="make another user an admin first: python -m core user role NAME admin",
             )
 
     def sign_in(self, name: str, password: str, *, address: str, now: datetime) -> str:
@@ -238,7 +236,7 @@ class Accounts(Store):
         self._write("delete_session", {"cookie_sha256": _sha256(cookie)})
 
     def by_email(self, email: str) -> Caller | None:
-        """Returns the user with that e-mail address; None if the provider knows somebody who is not a user here."""
+        """Returns the user with that e-mail address; None if no user has it."""
         rows = self._rows("user_by_email", {"email": email})
         return _caller(rows[0]["name"], rows[0]["role"]) if rows else None
 
@@ -264,10 +262,7 @@ class Accounts(Store):
             ConfigError: The name is empty or too long, or it would never be valid.
         """
         require(by, "accounts")
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{name!r} is no name for a token", remedy="use letters, digits and . _ @ + -, at most 100"
-            )
+        _require_name(name, "token")
         _require_known(scope, TokenScope, "scope")
         if lasts <= timedelta():
             raise ConfigError("a token has to be valid for some time", remedy="give at least one day")
@@ -289,7 +284,7 @@ class Accounts(Store):
 
     def tokens(self) -> list[AccessToken]:
         """Returns all tokens, the oldest first."""
-        return [_made(AccessToken, row) for row in self._rows("tokens")]
+        return [from_row(AccessToken, row) for row in self._rows("tokens")]
 
     def revoke_token(self, text: str, *, by: Caller, now: datetime) -> str:
         """Ends a token at once, by its id or its name. Returns its id.
@@ -317,7 +312,7 @@ class Accounts(Store):
         row = next(iter(self._rows("token", {"token_id": matched[1]})), None) if matched else None
         if matched is None or row is None or not hmac.compare_digest(row["secret_sha256"], _sha256(matched[2])):
             raise SignInNeeded("the token is not known", remedy="python -m core token add makes one")
-        token = _made(AccessToken, row)
+        token = from_row(AccessToken, row)
         if (state := token.state(now)) != "valid":
             raise SignInNeeded(
                 f'the token "{token.name}" {"has expired" if state == "expired" else "was revoked"}',
@@ -353,6 +348,11 @@ def _audit_statement() -> str:
 
 def _caller(name: str, role: Role) -> Caller:
     return Caller(name, RIGHTS[role], role)
+
+
+def _require_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a {what}", remedy="use letters, digits and . _ @ + -, at most 100")
 
 
 def _require_known(word: str, kind: Any, what: str) -> None:
@@ -401,14 +401,3 @@ def _matches(known_hash: str, password: str) -> bool:
             return _hasher().verify(known_hash, password)
     except (VerifyMismatchError, UnicodeEncodeError):
         return False
-
-
-def _made(kind: Any, row: sqlite3.Row) -> Any:
-    """Builds a dataclass from a row; columns that end in `_at` are times."""
-    values = {f.name: row[f.name] for f in fields(kind)}
-    for name, value in values.items():
-        if name.endswith("_at") and value is not None:
-            values[name] = datetime.fromisoformat(value)
-    if "has_password" in values:
-        values["has_password"] = bool(values["has_password"])
-    return kind(**values)

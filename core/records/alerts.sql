@@ -10,7 +10,7 @@ CREATE TABLE episode (
     first_true_at  TEXT NOT NULL,
     opened_at      TEXT,              -- it held for as long as the rule says
     last_true_at   TEXT NOT NULL,
-    told_at        TEXT,              -- when people were told last
+    told_at        TEXT,              -- when users were last notified
     ended_at       TEXT,
     value          REAL,
     text           TEXT NOT NULL

@@ -7,6 +7,7 @@ has none. Nor does a length (`varchar(20)` → `varchar(30)`), which readers nev
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
@@ -14,12 +15,21 @@ from typing import ClassVar
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.model.job import Job
+from core.records.rows import from_row
 from core.records.store import Store
 
 __all__ = ["ColumnMemory", "Columns", "Drift", "drift_between", "gained_types"]
 
-Columns = list[tuple[str, str, str]]
+Columns = Sequence[tuple[str, str, str]]
 """Name, kind, database type of each column."""
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredColumns:
+    """One job's row of the ledger."""
+
+    columns: tuple[tuple[str, str, str], ...]
+    found: tuple[tuple[str, str, str], ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,7 @@ class Drift:
 
 def drift_between(before: Columns, after: Columns) -> Drift:
     """Returns the difference; names compare in any case, as everywhere in a job."""
-    old, new = ({name.lower(): (name, kind, type_) for name, kind, type_ in shape} for shape in (before, after))
+    old, new = ({name.lower(): (name, kind, type_) for name, kind, type_ in columns} for columns in (before, after))
     return Drift(
         tuple(f"{name} ({type_})" for key, (name, _, type_) in old.items() if key not in new),
         tuple(f"{name} ({type_})" for key, (name, _, type_) in new.items() if key not in old),
@@ -81,17 +91,21 @@ class ColumnMemory(Store):
 
     def remembered(self, job: str) -> Columns | None:
         """Returns the accepted columns of a job; None: no run has read any."""
-        rows = self._rows("columns_of_job", {"job": job})
-        return _shape(rows[0]["columns"]) if rows else None
+        stored = self._stored(job)
+        return stored.columns if stored else None
 
     def found(self, job: str) -> Columns | None:
         """Returns the columns that a run was stopped for; None: there is nothing to accept."""
-        rows = self._rows("columns_of_job", {"job": job})
-        return _shape(rows[0]["found"]) if rows and rows[0]["found"] else None
+        stored = self._stored(job)
+        return stored.found if stored else None
 
-    def remember(self, job: str, shape: Columns, who: str, now: datetime) -> None:
+    def _stored(self, job: str) -> _StoredColumns | None:
+        rows = self._rows("columns_of_job", {"job": job})
+        return from_row(_StoredColumns, rows[0]) if rows else None
+
+    def remember(self, job: str, columns: Columns, who: str, now: datetime) -> None:
         """Stores the accepted columns of a job."""
-        self._write("accept_columns", {"job": job, "columns": json.dumps(shape), "who": who, "now": iso_utc(now)})
+        self._write("accept_columns", {"job": job, "columns": json.dumps(columns), "who": who, "now": iso_utc(now)})
 
     def note(self, job: str, found: Columns | None, now: datetime) -> None:
         """Stores the columns that a run was stopped for, so that they can be accepted; None: the columns match again."""
@@ -112,7 +126,3 @@ class ColumnMemory(Store):
             raise ConfigError(f'job "{job.name}" has no changed columns to accept', why=why)
         self.remember(job.slug, after, who, now)
         return before, after
-
-
-def _shape(text: str) -> Columns:
-    return [(name, kind, type_) for name, kind, type_ in json.loads(text)]

@@ -7,7 +7,7 @@ CREATE TABLE job_columns (
     columns      TEXT NOT NULL,      -- JSON list of [name, kind, database type]
     accepted_at  TEXT NOT NULL,
     accepted_by  TEXT NOT NULL,
-    found        TEXT,               -- as columns: what a run was stopped for, until somebody accepts it
+    found        TEXT,               -- as columns: what a run was stopped for, until a user accepts it
     found_at     TEXT
 ) STRICT;
 

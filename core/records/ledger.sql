@@ -106,7 +106,7 @@ CREATE TABLE verification (
 ) STRICT;
 CREATE TABLE connections_version (
     sha256            TEXT PRIMARY KEY,  -- of the document
-    document          TEXT NOT NULL,     -- connections.json without the passwords that stand in it
+    document          TEXT NOT NULL,     -- connections.json without its passwords
     seen_at           TEXT NOT NULL,
     saved_by          TEXT NOT NULL      -- empty: found on disk
 ) STRICT;

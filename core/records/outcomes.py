@@ -142,7 +142,7 @@ def _job_versions(job: Job, ledger: Ledger) -> list[_VersionInForce]:
     """The versions of a job's file in order of time. Before the first one the job did not exist.
 
     A job that ran before its file was first recorded (an older workspace, without a runner) existed from its first run
-    on, as its first known version, up to the time from which a runner planned it and stored whatever was due.
+    on, as its first known version, up to the time from which a runner planned it and stored what was due.
     """
     starts: list[tuple[datetime, Job | None]] = []
     for since, document in ledger.job_versions.history(job.slug):

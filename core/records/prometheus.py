@@ -32,7 +32,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper ends of the histogram's buckets in seconds; the alert of SPEC 12 fires at 5 s."""
+"""Upper ends of the histogram's buckets in seconds; the alert of SPEC 12 begins at 5 s."""
 
 
 def render(metrics: Metrics, ledger: Ledger, timezone: str, now: datetime) -> bytes:

@@ -17,11 +17,13 @@ __all__ = [
     "RIGHTS",
     "RIGHTS_OF_SCOPE",
     "RIGHT_OF",
+    "RIGHT_TO_SEE",
     "Action",
     "Caller",
     "Right",
     "Role",
     "TokenScope",
+    "View",
     "local_caller",
     "require",
     "require_right",
@@ -49,7 +51,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "cancel", "stop", "send", "test", "test mail", "preview",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns",
-    "connections", "alerts", "secret", "rebuild", "accounts",
+    "connections", "alerts", "secret", "rebuild", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -74,8 +76,13 @@ RIGHT_OF: Mapping[Action, Right] = {
     "secret": "admin",
     "rebuild": "admin",
     "accounts": "admin",
+    "demo": "admin",
 }
 """Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file."""
+
+View = Literal["rejected rows", "log", "administration"]
+RIGHT_TO_SEE: Mapping[View, Right] = {"rejected rows": "send", "log": "send", "administration": "admin"}
+"""What the page does not show to every user: reading it changes nothing, so it is no action and is not audited."""
 
 _NEEDED: Mapping[Right, str] = {
     "read": "it needs a viewer, or a token that may read",

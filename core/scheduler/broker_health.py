@@ -1,4 +1,4 @@
-"""Is each cluster there? One look at each, kept as a sample, from which uptime is told.
+"""Probes each cluster and stores the result as a sample, from which uptime is computed.
 
 It greets the broker over the wire and hangs up (`core.kafka.probe`): no client, no login, no memory. A password
 that is refused shows in the runs.

@@ -7,13 +7,14 @@ into the audit trail.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from core.calendar.cron import previous_scheduled_time, scheduled_times
-from core.errors import AlreadySent, ConfigError
+from core.errors import AlreadySent, ConfigError, StorageFailed
 from core.formatting import local_time
 from core.model.job import Job
 from core.model.query import ParameterValue
@@ -260,17 +261,20 @@ def _request(
     return number
 
 
-def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, again: bool) -> None:
+def audit_run(ledger: Ledger, plan: Plan, *, caller: Caller, now: datetime, again: bool, dry_run: bool = False) -> None:
     """Allows a run that the caller's own process is about to do, and audits it.
 
     Raises:
         AccessRefused: The caller may not send.
         AlreadySent: The scheduled time was sent before, and `again` is not given.
     """
-    require(caller, "run")
-    require_unsent(ledger, plan.job, plan.scheduled_at, again=again)
+    action: Literal["dry_run", "run"] = "dry_run" if dry_run else "run"
+    require(caller, action)
+    if not dry_run:
+        require_unsent(ledger, plan.job, plan.scheduled_at, again=again)
     after = {"at": plan.scheduled_at.isoformat(), "parameters": dict(plan.query.values), "again": again}
-    ledger.audit.add(caller.name, "run", f"job {plan.job.slug}", now, after=after)
+    with suppress(StorageFailed) if dry_run else nullcontext():  # a full disk does not stop what writes nothing else
+        ledger.audit.add(caller.name, action, f"job {plan.job.slug}", now, after=after)
 
 
 def audit_replay(

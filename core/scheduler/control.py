@@ -52,7 +52,7 @@ def stop_runner(opened: OpenWorkspace, caller: Caller, now: Callable[[], datetim
         if status is None or not status.is_alive(now()):
             return "the runner has ended"
         time.sleep(POLL_EVERY_S)
-    raise LedgerBusy("the runner has not ended in its time", remedy=f"look at pid {status.pid} on {status.host}")
+    raise LedgerBusy("the runner has not ended in its time", remedy=f"check pid {status.pid} on {status.host}")
 
 
 def ask_for_run(

@@ -67,7 +67,7 @@ class DryRuns:
             ConfigError: Too many are running, or the system cannot start a process now.
         """
         if len(self._running) >= self._most:
-            raise ConfigError(f"{self._most} dry runs are under way", remedy="ask again when one has ended")
+            raise ConfigError(f"{self._most} dry runs are in progress", remedy="ask again when one has ended")
         words = ["run", "--dry-run", "--json", "--workspace", str(self._workspace)]
         if at := request.args.get("at"):
             words += ["--at", str(at)]

@@ -90,8 +90,8 @@ class JobRegistry:
             with os.scandir(self._folder) as files:
                 for file in files:
                     if file.name.endswith(SUFFIX):
-                        facts = file.stat()
-                        found[file.name.removesuffix(SUFFIX)] = (facts.st_mtime_ns, facts.st_size)
+                        status = file.stat()
+                        found[file.name.removesuffix(SUFFIX)] = (status.st_mtime_ns, status.st_size)
         except OSError as error:
             self.problems[""] = _problem(
                 self._folder.name, f"cannot be read: {error.strerror or error}", "what was known"
@@ -130,7 +130,7 @@ class JobRegistry:
 
     def _last_good(self, slug: str, path: Path, error: ConfigError) -> RegisteredJob | None:
         kept = self.entries.get(slug) or self._kept(slug, path)
-        instead = "its last good version goes on" if kept else "the job does not run until it is fixed"
+        instead = "its last valid version stays in use" if kept else "the job does not run until it is fixed"
         self.problems[slug] = _problem(
             error.where or path.name, error.what + (f": {error.why}" if error.why else ""), instead
         )

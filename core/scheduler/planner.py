@@ -1,4 +1,4 @@
-"""Turns calendars into scheduled runs: each time of each enabled job gets one row, whatever the clock does.
+"""Turns calendars into scheduled runs: each time of each enabled job gets one row, even if the clock is changed.
 
 The next time of each job is kept in a heap, so that a second in which nothing is due costs nothing.
 """
@@ -82,7 +82,7 @@ class Planner:
             ConfigError: The clock is behind `seen_at` by more than the longest gap.
         """
         now = now.astimezone(UTC)
-        # A heartbeat tells of the clock as it last was, a watermark also of the one before it was set back.
+        # A heartbeat shows the latest time of the clock, a watermark also one from before it was set back.
         marks = [considered_until for considered_until, _ in self._ledger.scheduled_runs.watermarks().values()]
         self._seen_at = max([*marks, seen_at] if seen_at else marks, default=None)
         if self._seen_at and self._seen_at - now > self._longest_gap and not accept_clock:
@@ -132,7 +132,7 @@ class Planner:
         return sum(1 for coming in self._heap if coming.at <= until and not self._is_stale(coming))
 
     def _load(self, now: datetime) -> None:
-        """Takes up the watermarks of the ledger; a calendar that is new begins now, one edited when nobody looked then."""
+        """Reads the watermarks of the ledger. A new calendar begins now, one that was edited while no runner was running begins then."""
         known = self._ledger.scheduled_runs.watermarks()
         begun: dict[str, tuple[datetime, str]] = {}
         for slug, job in self._jobs.items():
@@ -178,8 +178,8 @@ class Planner:
                 break
             found.append(moment)
         due = apply_catch_up(job, found, now, self._grace_s)
-        told = (*skipped, *due.skipped)
-        return NewScheduledRuns(coming.slug, job.overlap, due.on_time, due.missed, told, now, _calendar_of(job))
+        all_skipped = (*skipped, *due.skipped)
+        return NewScheduledRuns(coming.slug, job.overlap, due.on_time, due.missed, all_skipped, now, _calendar_of(job))
 
     def _note_clock(self, now: datetime, *, accept: bool = False) -> None:
         """Detects whether the clock was set since the last call."""
@@ -215,7 +215,7 @@ class Planner:
 
 
 def wrong_clock(now: datetime, seen_at: datetime) -> ConfigError:
-    """The clock is far behind what was seen before: nobody knows which of the two was wrong."""
+    """The clock is far behind its earlier time, and it is not known which of the two was wrong."""
     return ConfigError(
         f"the clock says {now:%Y-%m-%d %H:%M} UTC, and a runner worked here at {seen_at:%Y-%m-%d %H:%M} UTC",
         why="with a wrong clock the jobs would ask for the wrong days",

@@ -252,7 +252,7 @@ class RunSupervisor:
         """Returns the seconds until the scheduled run is tried again; None: its verdict is final.
 
         An interrupted run starts again at once. One that failed before its first message for a reason that may pass (the
-        database or the broker was away) is tried again PSTT_RUN_RETRIES times, waiting PSTT_RUN_RETRY_WAIT_S and twice as
+        database or the broker was unavailable) is retried PSTT_RUN_RETRIES times, waiting PSTT_RUN_RETRY_WAIT_S and twice as
         long each time, an hour at most.
         """
         first = self._settings.PSTT_RUN_RETRY_WAIT_S
@@ -301,12 +301,14 @@ class RunSupervisor:
             return False
         return self._monotonic() - active.started_s > active.job.timeout_s + self._patience_s
 
-    def end_all(self, now: Callable[[], datetime], while_waiting: Callable[[], object], *, at_once: bool) -> None:
+    def end_all(self, now: Callable[[], datetime], while_waiting: Callable[[], object], *, at_once: bool) -> bool:
         """Asks every process of this runner to end, waits for the current batches, and kills what does not end.
+
+        Returns whether there was time for that: False where the runner is told to end at once.
 
         Args:
             now: The clock.
-            while_waiting: Called at each check, so that the heartbeat goes on.
+            while_waiting: Called at each check, so that the heartbeat continues.
             at_once: Waits for nothing.
         """
         deadline = self._monotonic() + (0 if at_once else self._patience_s)
@@ -318,8 +320,10 @@ class RunSupervisor:
                     while_waiting()
                 time.sleep(POLL_EVERY_S)
         except KeyboardInterrupt:  # the second Ctrl-C
-            logger.warning("the runner is told to end at once")
+            logger.warning("the runner was asked to end at once")
+            at_once = True
         self._kill_all(now)
+        return not at_once
 
     def _children(self) -> list[_Active]:
         return [active for active in self._active.values() if active.worker is not None]

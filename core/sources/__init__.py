@@ -1,6 +1,6 @@
-"""The registry of databases: one entry each. `core.model.source.Source` is what a database implements.
+"""The registry of databases: one entry each. `core.model.source.Source` is the protocol that a database implements.
 
-Nothing is imported before it is used: dialects load no driver, and a driver takes up to 0.4 s.
+Modules are imported when they are used: dialects import no driver, and a driver takes up to 0.4 s.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["DATABASES", "Database", "database_types", "find_dialect", "import_dr
 
 
 class Database(NamedTuple):
-    """Where one database is implemented. Two modules, if its driver is slow to import."""
+    """The modules that implement one database: two, if its driver is slow to import."""
 
     rules: str
-    """Module that has the `Dialect`, as DIALECT."""
+    """The module with the `Dialect`, as DIALECT."""
     source: str = ""
-    """Module that has the class, as SOURCE; empty: the same one."""
+    """The module with the class, as SOURCE; empty: the same module."""
 
 
 DATABASES: dict[str, Database] = {
@@ -37,7 +37,7 @@ DATABASES: dict[str, Database] = {
 
 
 def database_types() -> tuple[str, ...]:
-    """Every value that `db_type` may have."""
+    """Returns every value that `db_type` may have."""
     return tuple(DATABASES)
 
 
@@ -45,7 +45,7 @@ def find_dialect(db_type: str) -> Dialect:
     """Returns the rules of a database; imports no driver.
 
     Raises:
-        ConfigError: There is no such database; names those that there are.
+        ConfigError: There is no such database; names the existing ones.
     """
     if db_type not in DATABASES:
         raise ConfigError(f"db_type {db_type} is not known", remedy=f"use one of {', '.join(DATABASES)}")
@@ -70,7 +70,7 @@ def import_driver(db_type: str) -> Callable[[DatabaseConnection], Source]:
 
 
 def open_source(connection: DatabaseConnection) -> Source:
-    """Returns a source for that connection; the database is contacted by the first call that needs it.
+    """Returns a source for that connection; the first call that needs the database contacts it.
 
     Raises:
         ConfigError: The driver is not installed; says how to install it.

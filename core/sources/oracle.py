@@ -1,7 +1,7 @@
 """Oracle through python-oracledb: thin by default, thick (Instant Client) for servers older than 12.1.
 
-What the driver does with values is set once for the whole process, before the first statement, as
-a cached statement keeps the way it was first fetched.
+The conversion of values is configured once for the whole process, before the first statement: a cached statement
+keeps the conversion with which it was first fetched.
 """
 
 from __future__ import annotations
@@ -78,42 +78,42 @@ _TEXTS: dict[Any, tuple[Any, str]] = {
     oracledb.DB_TYPE_LONG_NVARCHAR: (oracledb.DB_TYPE_LONG_NVARCHAR, "surrogatepass"),
     oracledb.DB_TYPE_NCLOB: (oracledb.DB_TYPE_LONG_NVARCHAR, "surrogatepass"),
 }
-"""Type → what it is fetched as, and what becomes of bytes that are no text: UTF-8 in the first four, UTF-16 in the others."""
+"""Type → the type it is fetched as, and how its bytes are decoded: UTF-8 for the first four, UTF-16 for the others."""
 _MOMENTS: dict[str, str] = {
     "DATE": "SYYYY-MM-DD HH24:MI:SS",
     "TIMESTAMP": "SYYYY-MM-DD HH24:MI:SS.FF6",
     _LOCAL: "SYYYY-MM-DD HH24:MI:SS.FF6",
 }
-"""How the server writes what Python may not hold."""
+"""The formats in which the server writes dates and times that Python cannot represent."""
 _AS_UTC = "TO_CHAR(SYS_EXTRACT_UTC({0}), 'YYYY-MM-DD\"T\"HH24:MI:SS.FF6')||'+00:00' AS {0}"
 
 MOST_CHAR_BYTES = 2000
-"""Of a CHAR; a longer text cannot be equal to one."""
+"""The longest CHAR; a longer text cannot be equal to one."""
 
-# ORA codes and the driver's own DPY codes, by what they mean to us.
+# ORA codes, and DPY codes of the driver, grouped by what the program does about them.
 REFUSED = {1004, 1005, 1017, 1040, 1045, 9901, 28000, 28001, 28002, 28009, 28040}
 """Password, locked or expired account, no CREATE SESSION."""
-AWAY = {
+UNREACHABLE = {
     *(12150, 12152, 12153, 12154, 12157, 12160, 12161, 12170, 12203, 12224, 12500, 12502, 12516, 12518),
     *(12519, 12520, 12521, 12523, 12528, 12535, 12537, 12541, 12543, 12545, 12547, 12560, 12569, 12570, 12571, 12606),
     *(12609, 12637, 12757, 18, 20, 1033, 1034, 1035, 1089, 1090, 1109, 2391, 25408, 27101),
 }
-"""The listener or the instance does not take the connection now."""
+"""The listener or the instance refuses connections at the moment."""
 NO_SERVICE = {12505, 12514}
 LOST = {28, 31, 41, 1012, 1041, 1092, 2396, 2399, 3113, 3114, 3135, 25401, 25402, 25403, 25405, 25425}
 """The session was killed, or the connection broke."""
 CONFLICT = {54, 60, 1555, 8176, 8177, 22924, 30006, 4020, 4021}
-"""Locks, deadlock, snapshot too old: the same statement may pass later."""
+"""Locks, deadlock, snapshot too old: the same statement may succeed later."""
 FORBIDDEN = {1031, 1720, 1926, 2030, 28100, 28113, 28115, 47306, 47401}
 """The account lacks a right."""
 READ_ONLY = {1456, 16000}
 CANCELLED = {1013}
-DRIVER_AWAY = {"DPY-4005", "DPY-5005", "DPY-6000", "DPY-6001", "DPY-6003", "DPY-6004", "DPY-6005"}
+DRIVER_UNREACHABLE = {"DPY-4005", "DPY-5005", "DPY-6000", "DPY-6001", "DPY-6003", "DPY-6004", "DPY-6005"}
 DRIVER_LOST = {"DPY-1001", "DPY-4011", "DPY-4033"}
 DRIVER_REFUSED = {"DPY-4001"}
 DRIVER_TIMED_OUT = {"DPY-4024"}
 NEEDS_THICK = {"DPY-3001", "DPY-3010", "DPY-3015"}
-"""Native network encryption, a server older than 12.1, a password verifier of 10g: thin mode has none of them."""
+"""Native network encryption, a server older than 12.1, a password verifier of 10g: thin mode supports none of them."""
 
 _mode_lock = threading.Lock()
 
@@ -123,7 +123,7 @@ class OracleSource(PooledSource):
 
     dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (oracledb.Error, OSError, ValueError, OverflowError)
-    """An unknown host, and a date before the year 1, which Python has not, come from the driver untranslated."""
+    """The driver does not translate an unknown host, or a date before the year 1, which Python cannot represent."""
     reads_ahead = True
     _zone_changed = False
 
@@ -139,7 +139,7 @@ class OracleSource(PooledSource):
             if given.thick:
                 self._use_thick_mode()
             elif oracledb.is_thin_mode():
-                # Said outright, since otherwise the process's first login decides, and all others wait for it to end.
+                # Set explicitly: otherwise the first login of the process decides, and all others wait for it.
                 oracledb.enable_thin_mode()  # type: ignore[no-untyped-call]
         parameters = oracledb.ConnectParams(
             host=given.host,
@@ -155,7 +155,7 @@ class OracleSource(PooledSource):
         return raw
 
     def begin(self, raw: oracledb.Connection) -> None:
-        """Read only, which in Oracle is also one snapshot for every statement that follows."""
+        """Begins a read-only transaction, which in Oracle is also one snapshot for every statement in it."""
         self._zone_changed = False
         with raw.cursor() as cursor:
             cursor.execute("ALTER SESSION SET TIME_ZONE = '+00:00'")
@@ -163,13 +163,13 @@ class OracleSource(PooledSource):
                 cursor.execute("SET TRANSACTION READ ONLY")
 
     def run(self, raw: oracledb.Connection, step: Step) -> None:
-        """Runs a step; ALTER SESSION ends no transaction."""
+        """Runs a step without committing: ALTER SESSION ends no transaction."""
         self._zone_changed |= "TIME_ZONE" in step.sql.upper()
         with raw.cursor() as cursor:
             _execute(cursor, step.sql, step)
 
     def count(self, raw: oracledb.Connection, step: Step) -> int:
-        """In the same read-only transaction, hence the same snapshot."""
+        """Counts in the same read-only transaction, hence in the same snapshot."""
         with raw.cursor() as cursor:
             _execute(cursor, self.counting(step.sql), step)
             (count,) = cursor.fetchone()
@@ -178,11 +178,11 @@ class OracleSource(PooledSource):
     def stream(
         self, raw: oracledb.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        """Runs the statement; one round trip a block."""
+        """Runs the statement; each block takes one round trip."""
         cursor = raw.cursor()
         cursor.arraysize = fetch_rows
-        cursor.prefetchrows = 0  # rows that come with the statement would hide how slowly the first piece comes
-        cursor.outputtypehandler = _forgiving(fetch_rows)
+        cursor.prefetchrows = 0  # rows that arrive with the statement would hide how slowly the first rows arrive
+        cursor.outputtypehandler = _lenient_decoding(fetch_rows)
         try:
             _execute(cursor, step.sql, step)
             columns = tuple(self._refuse_shifted(_column(described)) for described in cursor.description or ())
@@ -199,12 +199,15 @@ class OracleSource(PooledSource):
     def _with_moments_as_text(
         self, raw: oracledb.Connection, step: Step, columns: Sequence[Column], fetch_rows: int
     ) -> Generator[Sequence[Any], None, None]:
-        """The result once more, its moments written by the server: the driver loses the whole block of one that Python has not."""
+        """Reads the result again with dates and times as text.
+
+        For one that Python cannot represent, the driver drops the whole block.
+        """
         cursor = raw.cursor()
         cursor.arraysize = fetch_rows
         cursor.prefetchrows = 0
-        cursor.outputtypehandler = _forgiving(fetch_rows)
-        _execute(cursor, _asking_for_text(step.sql, columns), step)
+        cursor.outputtypehandler = _lenient_decoding(fetch_rows)
+        _execute(cursor, _with_text_columns(step.sql, columns), step)
         yield from self._blocks(cursor, fetch_rows, columns, _CONVERSIONS | _FROM_TEXT)
 
     def _blocks(
@@ -214,12 +217,15 @@ class OracleSource(PooledSource):
         columns: Sequence[Column],
         conversions: Mapping[str, Callable[[Any], Any]],
     ) -> Iterator[Sequence[Any]]:
-        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.note_response, self.silence_s)
         return _converted(blocks, _special(columns, {**conversions, "XMLTYPE": self._xml}))
 
     def _xml(self, value: Any) -> Any:
-        """Short XML comes as text, longer one as a LOB in spite of fetch_lobs; each is a round trip."""
-        self.heard()
+        """Returns XML as text.
+
+        Short XML arrives as text, longer XML as a LOB in spite of fetch_lobs; each LOB costs a round trip.
+        """
+        self.note_response()
         return value.read() if isinstance(value, oracledb.LOB) else value
 
     def _refuse_shifted(self, column: Column) -> Column:
@@ -232,7 +238,7 @@ class OracleSource(PooledSource):
         return replace(column, refusal=why)
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """By ORA code; the driver's own troubles by DPY code."""
+        """Translates by ORA code; errors of the driver itself by DPY code."""
         if isinstance(error, OSError):
             return self.lost(str(error), reading=reading)
         if not isinstance(error, oracledb.Error):
@@ -260,7 +266,7 @@ class OracleSource(PooledSource):
             )
         if full in DRIVER_LOST or code in LOST or getattr(detail, "isrecoverable", False):
             return self.lost(text, reading=reading)
-        if full in DRIVER_AWAY or code in AWAY | NO_SERVICE:
+        if full in DRIVER_UNREACHABLE or code in UNREACHABLE | NO_SERVICE:
             return self.lost(text, reading=reading)
         if code in CONFLICT:
             return self.conflict(text, reading=reading)
@@ -271,8 +277,8 @@ class OracleSource(PooledSource):
         offset = getattr(detail, "offset", 0)
         return self.failed(f"{text} (at character {offset + 1})" if code and offset else text)
 
-    def facts(self, raw: oracledb.Connection) -> Iterator[CheckResult]:
-        """Version, account, and whether it may write."""
+    def server_checks(self, raw: oracledb.Connection) -> Iterator[CheckResult]:
+        """Yields version and account, and a warning if the account may write."""
         subject = f"database {self.name}"
         mode = "thin" if raw.thin else "thick"
         yield CheckResult("pass", subject, f"Oracle {raw.version} ({mode} mode), account {raw.username.upper()}")
@@ -295,7 +301,7 @@ class OracleSource(PooledSource):
         except oracledb.Error as error:
             text = _words(str(error))
             remedy = "install Oracle Instant Client and put it on the PATH, or set thick to false"
-            if "DPY-2019" in text:  # one mode a process, and thin came first
+            if "DPY-2019" in text:  # a process has one mode, and thin came first
                 remedy = "set thick on every Oracle connection that the same process uses, or on none"
             raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None
 
@@ -326,7 +332,7 @@ def _column(described: Any) -> Column:
 
 
 def _number(precision: int | None, scale: int | None) -> tuple[ColumnType, str]:
-    """FLOAT is described with scale -127; a bare NUMBER has neither and may hold anything."""
+    """Returns the type of a NUMBER. FLOAT has scale -127; a NUMBER without precision and scale may hold anything."""
     if not precision and scale in (None, 0, -127):
         return "decimal", "NUMBER"
     if scale == -127:
@@ -336,8 +342,11 @@ def _number(precision: int | None, scale: int | None) -> tuple[ColumnType, str]:
     return "integer", f"NUMBER({precision})"
 
 
-def _forgiving(fetch_rows: int) -> Callable[[oracledb.Cursor, Any], Any]:
-    """Bytes that are no text become lone surrogates, which reject their row; the driver would end the whole read."""
+def _lenient_decoding(fetch_rows: int) -> Callable[[oracledb.Cursor, Any], Any]:
+    """Returns a handler that decodes invalid bytes to lone surrogates, which reject their row.
+
+    Without it the driver ends the whole read.
+    """
 
     def made(cursor: oracledb.Cursor, described: Any) -> Any:
         if described.type_code not in _TEXTS:
@@ -348,8 +357,12 @@ def _forgiving(fetch_rows: int) -> Callable[[oracledb.Cursor, Any], Any]:
     return made
 
 
-def _asking_for_text(sql: str, columns: Sequence[Column]) -> str:
-    """By place, as an expression may have a name that cannot be written; the line break ends a comment at the end."""
+def _with_text_columns(sql: str, columns: Sequence[Column]) -> str:
+    """Returns the statement with its dates and times converted to text by the server.
+
+    Columns are addressed by position, since an expression may have a name that cannot be written. The line break ends a
+    comment at the end of the statement.
+    """
     names = [f"c{i}" for i in range(1, len(columns) + 1)]
     wanted = [
         f"TO_CHAR({name}, '{_MOMENTS[column.database_type]}') AS {name}" if column.database_type in _MOMENTS else name
@@ -385,12 +398,12 @@ def _converted(
 
 
 def _in_utc(value: datetime) -> datetime:
-    """TIMESTAMP WITH LOCAL TIME ZONE comes naive in the session's zone, which `begin` has set to UTC."""
+    """Returns a TIMESTAMP WITH LOCAL TIME ZONE as UTC. It arrives naive, in the session's zone, which is UTC."""
     return value.replace(tzinfo=UTC)
 
 
 def _moment(text: str) -> datetime | str:
-    """The moment, or its text where Python has no such moment."""
+    """Returns the date and time, or its text if Python cannot represent it."""
     try:
         return datetime.fromisoformat(text.strip())
     except ValueError:
@@ -403,7 +416,10 @@ def _moment_in_utc(text: str) -> datetime | str:
 
 
 def _json(value: Any) -> Any:
-    """A document comes as a structure, but one that is a single text would be taken for JSON itself."""
+    """Returns a document as a structure.
+
+    A document that is a single text is quoted, since it would be read as JSON itself.
+    """
     if isinstance(value, bytes):
         value = base64.b64encode(value).decode()
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else value
@@ -418,7 +434,7 @@ _FROM_TEXT: dict[str, Callable[[Any], Any]] = {"DATE": _moment, "TIMESTAMP": _mo
 
 
 def _words(text: str) -> str:
-    """The first lines without the driver's help link."""
+    """Returns the first lines, without the driver's help link."""
     return " ".join(line for line in text.splitlines() if line and not line.startswith("Help: ")).strip()
 
 

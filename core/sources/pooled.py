@@ -1,4 +1,4 @@
-"""What databases with a Python DBAPI driver share: a pool, one connection a run, a result read block by block."""
+"""The common part of databases with a Python DBAPI driver: a pool, one connection a run, a result read block by block."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shor
 T = TypeVar("T")
 
 SLACK_S = 2.0
-"""Extra time in which driver and server may end a wait by themselves: their error has the reason."""
+"""Extra time in which driver and server may end a wait by themselves: their error states the reason."""
 LOGIN_SLACK_S = 1.0
 FIRST_ROWS = 16
-"""Rows of the first piece, while it is not known how slowly they come."""
+"""Rows of the first piece, while their rate is not known yet."""
 
 
 class PooledSource(ABC):
-    """A `core.model.source.Source`; a database adds its connecting, its session, its stream, its types and its errors.
+    """Base of a `core.model.source.Source`. A database adds how it connects, begins, streams, maps types and translates errors.
 
-    Larger than other classes: it is the frame that every database fills in, one method for each step.
+    Larger than other classes: it has one method for each step that a database may implement.
     """
 
     dialect: ClassVar[Dialect]
     driver_errors: ClassVar[tuple[type[BaseException], ...]]
     reads_ahead: ClassVar[bool] = False
-    """Whether the driver lets other threads run while it waits, so that the next block can be fetched meanwhile."""
+    """Whether the driver releases the GIL while it waits, so that the next block can be fetched meanwhile."""
     logins: ClassVar[int] = 1
-    """Addresses of one host that the driver tries, each for `connect_timeout_s`."""
+    """How many addresses of one host the driver tries, each for `connect_timeout_s`."""
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
         self.name = connection.name
         self._active: _Connected | None = None
         self._stop_by: float | None = None
-        """Until when (monotonic) a cancelled read may take; None: it is not cancelled."""
+        """When (monotonic) a cancelled read has to have ended; None: it is not cancelled."""
         from sqlalchemy.pool import QueuePool  # 0.2 s; reading connections.json needs the dialects, not the pool
 
         self._pool = QueuePool(self.connect, pool_size=1, max_overflow=1, reset_on_return="rollback")
@@ -76,18 +76,18 @@ class PooledSource(ABC):
 
     @abstractmethod
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """Translates an error of the driver; `reading` says that rows have been returned already."""
+        """Translates an error of the driver; `reading` is true once rows have been returned."""
 
     @abstractmethod
-    def facts(self, raw: Any) -> Iterator[CheckResult]:
-        """Yields what `check` reports beyond having connected."""
+    def server_checks(self, raw: Any) -> Iterator[CheckResult]:
+        """Yields what `check` reports of the server after connecting."""
 
     def stop(self, raw: Any) -> None:
-        """Cancels what runs on the connection, in the server too; called from another thread."""
+        """Cancels what runs on the connection, in the server too. Called from another thread."""
         raw.cancel()
 
     def cut(self, raw: Any) -> None:  # noqa: B027 - most drivers have no such thing
-        """Breaks the connection, so that a call that waits on it returns; called from another thread."""
+        """Breaks the connection, so that a call that waits on it returns. Called from another thread."""
 
     def run(self, raw: Any, step: Step) -> None:
         """Runs a statement and discards its rows."""
@@ -108,7 +108,7 @@ class PooledSource(ABC):
             cursor.close()
 
     def counting(self, sql: str) -> str:
-        """Returns the statement that counts; the line break ends a comment at the statement's end."""
+        """Returns the statement that counts. The line break ends a comment at the end of the statement."""
         return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the readonly guard
 
     @contextmanager
@@ -123,7 +123,10 @@ class PooledSource(ABC):
 
     @contextmanager
     def _connected(self) -> Iterator[_Connected]:
-        """Yields a connection that is discarded afterwards: a step may have changed its session, and an unfinished stream may run on."""
+        """Yields a connection and discards it afterwards.
+
+        A step may have changed its session, and an unfinished stream may still run.
+        """
         connected = _Connected(self)
         try:
             opened = connected.session.begin(lambda: self.translated(connected.open))
@@ -133,7 +136,7 @@ class PooledSource(ABC):
         finally:
             self._active = None
             connected.session.close()
-            if connected.session.is_given_up:  # it would count as one of the pool's connections until the process ends
+            if connected.session.is_given_up:  # otherwise it stays in the count of the pool
                 self._pool = self._pool.recreate()
 
     @contextmanager
@@ -160,13 +163,13 @@ class PooledSource(ABC):
         self.begin(raw)
         for step in steps[:last]:
             self._refuse_cancelled()
-            self.heard()
+            self.note_response()
             self.run(raw, step)
         self._refuse_cancelled()
-        self.heard()
+        self.note_response()
         counted = self.count(raw, steps[last]) if count else None
         self._refuse_cancelled()
-        self.heard()
+        self.note_response()
         columns, connected.blocks = self.stream(raw, steps[last], fetch_rows)
         return columns, counted
 
@@ -185,12 +188,14 @@ class PooledSource(ABC):
         try:
             with self._connected() as connected:
                 ms = (perf_counter() - started) * 1000
-                look = connected.session.begin(lambda: self.translated(lambda: list(self.facts(connected.raw))))
-                facts = self.answered(connected.session, look)
-            return [CheckResult("pass", subject, f"reached in {ms:.0f} ms"), *facts]
+                pending = connected.session.begin(
+                    lambda: self.translated(lambda: list(self.server_checks(connected.raw)))
+                )
+                found = self.answered(connected.session, pending)
+            return [CheckResult("pass", subject, f"reached in {ms:.0f} ms"), *found]
         except PsttError as error:
-            away = isinstance(error, SourceUnavailable)
-            return [CheckResult("fail", subject, error.text, error.remedy, unreachable=away)]
+            unreachable = isinstance(error, SourceUnavailable)
+            return [CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)]
 
     def close(self) -> None:
         """See `core.model.source.Source.close`."""
@@ -213,12 +218,12 @@ class PooledSource(ABC):
         raise self._cancellation() if self._is_cancelled else silent()
 
     def translated(self, action: Callable[[], T], *, reading: bool = False) -> T:
-        """Translates the exceptions of the driver: none leaves the source."""
+        """Translates the exceptions of the driver, so that none leaves the source."""
         try:
             return action()
         except self.driver_errors as error:
             translated = self._cancellation() if self._is_cancelled else self.error(error, reading=reading)
-        # Raised outside of the except block, it does not reference the driver's exception: some contain the connection string with its password.
+        # Raised outside of the except block, so that it does not reference the driver's exception: some contain the connection string with its password.
         raise translated
 
     def readable(
@@ -227,10 +232,10 @@ class PooledSource(ABC):
         again: Callable[[], Generator[Sequence[Any], None, None]],
         fetch_rows: int,
     ) -> Iterator[Sequence[Any]]:
-        """Yields the blocks; from a value on that the driver cannot read, the blocks of `again`, which can.
+        """Yields the blocks. From a value on that the driver cannot read, yields those of `again`, which reads any value.
 
-        The driver loses the whole block of such a value. So the statement is run once more, in the same transaction, and the rows
-        that were returned already are skipped after it is certain that they are the same.
+        The driver drops the whole block of such a value. So the statement is run again in the same transaction, and the rows
+        that were returned already are skipped once they are known to be the same.
 
         Args:
             blocks: The blocks of the fast way.
@@ -245,7 +250,7 @@ class PooledSource(ABC):
             return
         except (ValueError, OverflowError) as error:
             refused = error
-        if self.connection.allow_writes:  # what the query itself has written could be among the rows
+        if self.connection.allow_writes:  # rows that the query itself has written could be in its result
             raise refused
         try:
             with closing(again()) as more:
@@ -284,19 +289,19 @@ class PooledSource(ABC):
 
     @property
     def wait_s(self) -> float | None:
-        """How long a call may wait without a response; None: without a limit."""
+        """How long a call may wait without a response, in seconds; None: without a limit."""
         return self.silence_s + SLACK_S
 
     @property
     def login_s(self) -> float:
-        """How long connecting may take in total."""
+        """How long connecting may take in total, in seconds."""
         return self.connection.connect_timeout_s * self.logins + LOGIN_SLACK_S
 
-    def heard(self) -> None:
+    def note_response(self) -> None:
         """Records that the server has responded."""
         active = self._active
         if active is not None:
-            active.session.heard()
+            active.session.note_response()
 
     def _silent_login(self) -> SourceUnavailable:
         return self.unavailable(
@@ -304,13 +309,13 @@ class PooledSource(ABC):
         )
 
     def silent(self, *, reading: bool) -> PsttError:
-        """Returns the error for a server that does not respond any more: it computes for too long, or its packets are lost."""
+        """Returns the error for a server that no longer responds: it computes for too long, or its packets are lost."""
         given = self.connection
         setting = "statement_timeout_s" if given.statement_timeout_s else "read_timeout_s"
         what = f"database {self.place} fell silent" + (" in the middle of the rows" if reading else "")
         why = f"no answer for {setting} = {self.silence_s:g} s"
         if not reading:
-            longer = f"look at the network and what the database does; a query that computes for longer needs a higher {setting}"
+            longer = f"check the network and the load of the database; a query that computes for longer needs a higher {setting}"
             return SourceUnavailable(what, why=why, remedy=f"{longer} of the connection")
         return QueryFailed(
             what,
@@ -351,11 +356,11 @@ class PooledSource(ABC):
     def failed(self, why: str) -> QueryFailed:
         """Returns the error for a statement that was refused or failed."""
         return QueryFailed(
-            f'the query failed on "{self.name}"', why=why, remedy="mend the SQL; python -m core sql shows it"
+            f'the query failed on "{self.name}"', why=why, remedy="fix the SQL; python -m core sql shows it"
         )
 
     def unreadable(self, error: BaseException, also: str = "") -> QueryFailed:
-        """Returns the error for a value that the driver cannot convert; the driver does not say in which row."""
+        """Returns the error for a value that the driver cannot convert; the driver does not report the row."""
         why = "text that is not valid Unicode" if isinstance(error, UnicodeError) else str(error)
         why = f"{why}; {also}" if also else why
         return QueryFailed(
@@ -431,7 +436,7 @@ class _Connected:
 
 
 class BlockReading:
-    """A `core.model.source.Reading`: numbers the rows and, where the driver allows, fetches the next block meanwhile."""
+    """A `core.model.source.Reading`: numbers the rows and, if the driver allows it, fetches the next block meanwhile."""
 
     def __init__(
         self, source: PooledSource, connected: _Connected, columns: tuple[Column, ...], counted: int | None
@@ -469,7 +474,10 @@ class BlockReading:
 
 
 _Mark = tuple[int, int]
-"""Identifies a block: its number of rows, and a hash of its first and last row. One more or less row shifts all later blocks."""
+"""Identifies a block: its number of rows, and a hash of its first and last row.
+
+A row more or less shifts all later blocks.
+"""
 
 
 def _mark(block: Sequence[Sequence[Any]]) -> _Mark:
@@ -486,11 +494,11 @@ def fetched(cursor: Any, fetch_rows: int) -> Iterator[Sequence[Any]]:
 
 
 def fetched_in_pieces(
-    cursor: Any, fetch_rows: int, heard: Callable[[], None], silence_s: float
+    cursor: Any, fetch_rows: int, note_response: Callable[[], None], silence_s: float
 ) -> Iterator[Sequence[Any]]:
-    """Yields the same piece by piece, so that rows that come one a second count as responses; `heard` is called for each piece.
+    """Yields the blocks like `fetched`, in pieces, so that rows that arrive one a second count as responses.
 
-    Pieces grow while they come quickly: from the eighth on a block is one piece.
+    Calls `note_response` for each piece. Pieces grow while they arrive quickly: from the eighth on, one is a whole block.
     """
     piece_rows = FIRST_ROWS
     block: list[Any] = []
@@ -499,7 +507,7 @@ def fetched_in_pieces(
             began = monotonic()
             cursor.arraysize = min(piece_rows, fetch_rows - len(block))
             piece = cursor.fetchmany(cursor.arraysize)
-            heard()
+            note_response()
             block += piece
             if monotonic() - began < silence_s / 20:
                 piece_rows = min(2 * piece_rows, fetch_rows)
@@ -511,7 +519,7 @@ def fetched_in_pieces(
                 yield block
                 block = []
     finally:
-        with suppress(Exception):  # the connection may have been cut meanwhile; the rows are read
+        with suppress(Exception):  # the connection may be cut already; the rows are read
             cursor.close()
 
 
@@ -522,6 +530,6 @@ def shortest_single(value: float) -> float:
         try:
             if struct.pack("<f", candidate) == struct.pack("<f", value):
                 return candidate
-        except OverflowError:  # rounded up past the largest one
+        except OverflowError:  # rounded up beyond the largest one
             continue
     return value

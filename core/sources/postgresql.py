@@ -1,9 +1,9 @@
-"""PostgreSQL through psycopg 3: one read-only snapshot, streamed by libpq's chunked-rows mode.
+"""PostgreSQL through psycopg 3: one read-only snapshot, streamed in libpq's chunked-rows mode.
 
-Against a server-side cursor that mode costs a third a row, and the planner does not take the
-statement for one of which only the first rows are wanted. Numbers and times are taken as the text
-that the server sends: psycopg's own types refuse a whole fetch for one 'infinity' or one year 10000,
-and a Decimal costs four times the text that it is turned back into.
+That mode takes a third of the time that a server-side cursor takes per row, and the planner does not optimise the
+statement for its first rows. Numbers and times are read as the text that the server sends: psycopg's own types fail a
+whole fetch for one 'infinity' or one year 10000, and a Decimal costs four times as much as the text, to which it would
+be converted back.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _AS_TEXT = (
     "tsrange tstzrange daterange int4multirange int8multirange nummultirange tsmultirange tstzmultirange datemultirange"
 ).split()
 _TEXTS: tuple[str | int, ...] = (0, "text", "varchar", "bpchar", "name", '"char"', *_AS_TEXT)
-"""What comes as text; psycopg keeps the loader for types that it does not know under 0."""
+"""Types that arrive as text; psycopg registers the loader for unknown types under 0."""
 _SESSION = {
     "DateStyle": "ISO",
     "IntervalStyle": "iso_8601",
@@ -76,13 +76,13 @@ _SESSION = {
 }
 
 DEAD_AFTER_S = 60.0
-"""As long as the keepalives take: after this the system gives up a connection whose packets are not acknowledged."""
-_LOOK_FOR_US_EVERY_MS = 5000
-"""How often a server at work looks whether we are still there; by itself it notices only when it has rows to send."""
+"""The time after which the keepalives give up: then the system closes a connection whose packets are not acknowledged."""
+_CLIENT_CHECK_INTERVAL_MS = 5000
+"""How often the server checks during a statement that the client is connected. By default it notices only when it sends rows."""
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """https://www.postgresql.org/docs/current/protocol-message-formats.html"""
 _FIRST_USER_OID = 16384
-# Types that the driver does not know by themselves: their name, and what the elements of an array of them are in the end.
+# Types that the driver does not know: their name, and the base type of the elements of their arrays.
 _USER_TYPES = """
 WITH RECURSIVE element (array_oid, oid) AS (
     SELECT oid, typelem FROM pg_catalog.pg_type WHERE oid = ANY (%s) AND typcategory = 'A' AND typelem <> 0
@@ -100,8 +100,8 @@ WHERE wanted.oid = ANY (%s)
 _NETWORK = ("08", "25P03", "25P04", "57P01", "57P02", "57P03", "57P05")
 """SQLSTATE: connection exceptions, idle in transaction, shutdown, crash, starting up, idle session."""
 _CONFLICTS = ("40000", "40001", "40003", "40P01", "53", "55006", "55P03", "72000", "HV00N")
-"""Serialisation, deadlock, no memory, disk or connection left, locks, snapshot too old, a foreign server away:
-the same statement may pass later."""
+"""Serialisation, deadlock, no memory, disk or connection left, locks, snapshot too old, a foreign server that is down:
+the same statement may succeed later."""
 _REFUSED = (
     "authentication failed",
     "no password supplied",
@@ -117,7 +117,10 @@ _DOLLARS = re.compile(r"-?\$[0-9]{1,3}(?:,[0-9]{3})*(?:\.[0-9]{2})?").fullmatch
 
 
 class _MoneyLoader(Loader):
-    """`-$1,234.50` → `-1234.50`; another shape, of a step that has set lc_monetary, stays as it is and is rejected later."""
+    """`-$1,234.50` → `-1234.50`.
+
+    Another format, after a step has set lc_monetary, is left as it is and rejected later.
+    """
 
     def load(self, data: Any) -> str:
         text = bytes(data).decode()
@@ -125,7 +128,7 @@ class _MoneyLoader(Loader):
 
 
 class _StoredText(Loader):
-    """Bytes that are no text become lone surrogates, which reject their row."""
+    """Decodes invalid bytes to lone surrogates, which reject their row."""
 
     codec: ClassVar[str]
 
@@ -134,13 +137,13 @@ class _StoredText(Loader):
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Reports when the server answers something, and returns from any wait once it is cut."""
+    """A connection that records each response of the server, and returns from any wait once it is cut."""
 
-    heard: Callable[[], None] | None = None
+    note_response: Callable[[], None] | None = None
     is_cut = False
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """As in psycopg, which gives the generator a turn at each interval."""
+        """Waits as psycopg does, which resumes the generator at each interval."""
         return super().wait(self._watched(gen), interval, timeout)
 
     def _watched(self, gen: PQGen[T]) -> PQGen[T]:
@@ -151,8 +154,8 @@ class _Connection(psycopg.Connection[Any]):
                 if self.is_cut:
                     self.pgconn.finish()
                     raise psycopg.OperationalError("the connection was cut")
-                if ready and self.heard is not None:
-                    self.heard()
+                if ready and self.note_response is not None:
+                    self.note_response()
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: T = end.value
@@ -164,12 +167,12 @@ class PostgresSource(PooledSource):
 
     dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (psycopg.Error, UnicodeError)
-    """The last one: a character of the statement that an old encoding of the database has not."""
+    """UnicodeError: the encoding of the database lacks a character of the statement."""
     logins: ClassVar[int] = 8
-    """Psycopg tries each address of the host for the whole time-out, and keeps to it."""
+    """Psycopg tries each address of the host for the whole time-out."""
 
     def connect(self) -> _Connection:
-        """Connects with time-outs, keepalives and a session whose texts we know how to read."""
+        """Connects with time-outs, keepalives, and session settings that fix how values are written as text."""
         given = self.connection
         settings = dict(_SESSION)
         if given.statement_timeout_s:
@@ -193,27 +196,27 @@ class PostgresSource(PooledSource):
         )
         if raw.info.server_version >= 140000:
             raw.autocommit = True
-            with suppress(psycopg.Error):  # one on Windows cannot look; then a long query outlives a killed run
-                raw.execute(f"SET client_connection_check_interval = {_LOOK_FOR_US_EVERY_MS}")
+            with suppress(psycopg.Error):  # not on Windows: there a long query outlives a killed run
+                raw.execute(f"SET client_connection_check_interval = {_CLIENT_CHECK_INTERVAL_MS}")
             raw.autocommit = False
         for name in _AS_TEXT:
             raw.adapters.register_loader(name, TextLoader)
         raw.adapters.register_loader("money", _MoneyLoader)
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         raw.read_only = not given.allow_writes
-        raw.heard = self.heard
+        raw.note_response = self.note_response
         return raw
 
     def begin(self, raw: psycopg.Connection[Any]) -> None:
-        """Psycopg begins the transaction with the first statement; REPEATABLE READ makes it one snapshot."""
+        """Sets REPEATABLE READ, which makes the transaction one snapshot; psycopg begins it with the first statement."""
 
     def run(self, raw: psycopg.Connection[Any], step: Step) -> None:
-        """Prepared, since a string of several statements could end the read-only transaction."""
+        """Runs a prepared statement, since a string of several statements could end the read-only transaction."""
         with raw.cursor() as cursor:
             cursor.execute(_text(step), step.binds or None, prepare=True)
 
     def count(self, raw: psycopg.Connection[Any], step: Step) -> int:
-        """In the same snapshot."""
+        """Counts in the same snapshot."""
         with raw.cursor() as cursor:
             cursor.execute(self.counting(step.sql).encode(), step.binds or None, prepare=True)
             row = cursor.fetchone()
@@ -222,21 +225,21 @@ class PostgresSource(PooledSource):
     def stream(
         self, raw: psycopg.Connection[Any], step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        """Sends the statement; the server goes on while we work on the rows that have come."""
+        """Sends the statement; the server continues while the received rows are processed."""
         columns = self._columns(raw, step)
         codec = _as_stored(raw)
         self._refuse_cancelled()
         size = fetch_rows if pq.version() >= 170000 else 1
         rows = raw.cursor().stream(step.sql.encode(codec), step.binds or None, size=size)
         bits = [i for i, column in enumerate(columns) if column.database_type.startswith("bit(1)")]
-        first = next(rows, None)  # the statement has begun: its errors are raised here
+        first = next(rows, None)  # waits until the statement has begun, so that its errors are raised here
         if first is None:
             return columns, iter(())
         blocks = _blocks(chain([first], rows), rows, fetch_rows)
         return columns, (_with_booleans(block, bits) for block in blocks) if bits else blocks
 
     def _columns(self, raw: psycopg.Connection[Any], step: Step) -> tuple[Column, ...]:
-        """Asked of the server beforehand, as a stream without rows describes nothing."""
+        """Returns the columns, which are queried beforehand because a stream without rows describes none."""
         with raw.cursor() as cursor:
             cursor.pgresult = _described(raw, step)
             described = cursor.description or []
@@ -258,15 +261,15 @@ class PostgresSource(PooledSource):
         return Column(column.name, "boolean" if name == "bit(1)" else kind, name)
 
     def stop(self, raw: psycopg.Connection[Any]) -> None:
-        """Asks the server to end the statement."""
+        """Sends a cancel request to the server."""
         raw.cancel_safe(timeout=5)
 
     def cut(self, raw: _Connection) -> None:
-        """Ends the wait for the server, within a tenth of a second."""
+        """Ends the wait for the server within a tenth of a second."""
         raw.is_cut = True
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """By SQLSTATE; without one the connection was never made, or broke."""
+        """Translates by SQLSTATE; without one, the connection was never made or broke."""
         if isinstance(error, UnicodeError):
             return self.failed(f"the encoding of the database has no such character: {error}")
         state = getattr(error, "sqlstate", None) or ""
@@ -290,7 +293,7 @@ class PostgresSource(PooledSource):
         return self.lost(text, reading=reading) if self._active else self._not_connected(error, text)
 
     def _not_connected(self, error: psycopg.OperationalError, text: str) -> PsttError:
-        """Libpq's own words: the server's FATAL answer to a login carries no SQLSTATE here."""
+        """Translates by libpq's text: the server's FATAL response to a login has no SQLSTATE here."""
         given = self.connection
         said = text.rpartition("failed: ")[2]
         if any(words in said for words in _REFUSED) or ('role "' in said and "does not exist" in said):
@@ -304,20 +307,20 @@ class PostgresSource(PooledSource):
                 why=f"{text} ({why})" if why else text,
                 remedy="check sslmode and sslrootcert of the connection",
             )
-        # A server speaks the language it was set up with. One that has seen the password and names the user refuses both.
+        # Servers report in the language they are set up with. A response that follows the password and names the user is a refused login.
         if getattr(error.pgconn, "used_password", False) and given.username in said:
             return self.refused(text)
         return self.unavailable(text)
 
     def _why_refused(self) -> str:
-        """Libpq does not say what is wrong with a certificate; a handshake of our own does."""
+        """Returns why a certificate was refused, from a handshake of its own: libpq does not report it."""
         given = self.connection
         try:
             with socket.create_connection((given.host, self.port), given.connect_timeout_s) as plain:
                 plain.sendall(_SSL_REQUEST)
                 plain.recv(1)
                 context = ssl.create_default_context(cafile=given.sslrootcert)
-                context.check_hostname = False  # libpq's words for a wrong host are good enough
+                context.check_hostname = False  # libpq's message for a wrong host name is clear enough
                 context.wrap_socket(plain, server_hostname=given.host).close()
         except ssl.SSLCertVerificationError as refused:
             return refused.verify_message
@@ -328,8 +331,8 @@ class PostgresSource(PooledSource):
     def _no_such_database(self, text: str) -> ConfigError:
         return ConfigError(f'connection "{self.name}": {text}', remedy="correct database in connections.json")
 
-    def facts(self, raw: psycopg.Connection[Any]) -> Iterator[CheckResult]:
-        """Version, account, and whether it may write."""
+    def server_checks(self, raw: psycopg.Connection[Any]) -> Iterator[CheckResult]:
+        """Yields version and account, and a warning if the account may write."""
         subject = f"database {self.name}"
         row = raw.execute(
             "SELECT current_setting('server_version'), current_user, "
@@ -347,15 +350,15 @@ class PostgresSource(PooledSource):
 
 
 def _text(step: Step) -> bytes:
-    """Bytes, since psycopg reserves str for literals of the program."""
+    """Returns the statement as bytes, since psycopg's typing reserves str for literals of the program."""
     return step.sql.encode()
 
 
 def _as_stored(raw: psycopg.Connection[Any]) -> str:
-    """Lets the server send texts as they are stored; returns the codec of the session.
+    """Makes the server send texts as they are stored; returns the codec of the session.
 
     A server whose encoding is not UTF-8 converts what it sends, and ends the query at the first byte that it cannot
-    convert: in SQL_ASCII, which checks nothing, any that is no UTF-8; in WIN1252 the five without a character.
+    convert: in SQL_ASCII, which checks nothing, any byte that is not UTF-8; in WIN1252 the five without a character.
     """
     stored = raw.info.parameter_status("server_encoding") or "UTF8"
     if stored == "UTF8":
@@ -373,9 +376,9 @@ def _as_stored(raw: psycopg.Connection[Any]) -> str:
 
 
 def _described(raw: psycopg.Connection[Any], step: Step) -> PGresult:
-    """The result's columns without running the statement. The values stand in the text, which is parsed and no more.
+    """Returns the description of the result without running the statement, which is only parsed, with its values in the text.
 
-    Sent and waited for: libpq's own blocking calls hold up every thread of the process while the server is silent.
+    It is sent without blocking: libpq's blocking calls stop every thread of the process while the server is silent.
     """
     text = psycopg.ClientCursor(raw).mogrify(_text(step), step.binds or None)
     raw.pgconn.send_prepare(b"", text.encode())
@@ -385,7 +388,10 @@ def _described(raw: psycopg.Connection[Any], step: Step) -> PGresult:
 
 
 def _run(raw: psycopg.Connection[Any], sql: str) -> None:
-    """Past psycopg, which would begin a transaction; whether it succeeded, the session's parameters show."""
+    """Runs a statement on libpq, because psycopg would begin a transaction.
+
+    The session's parameters show whether it succeeded.
+    """
     raw.pgconn.send_query(sql.encode())
     raw.wait(execute(raw.pgconn))
 
@@ -398,19 +404,19 @@ def _require_good(results: Sequence[PGresult]) -> PGresult:
 
 
 def _learn(raw: psycopg.Connection[Any], oids: list[int]) -> dict[int, str]:
-    """The names of these types; from now on an array of them is read as an array of what its elements are."""
+    """Returns the names of these types, and registers their arrays to be read with the loader of their elements."""
     names = {}
     for oid, name, element_oid, element, delimiter in raw.execute(_USER_TYPES, [oids, oids]).fetchall():
         names[oid] = name
         if element_oid is not None:
-            # A user's type may have the name of one that we treat in our own way.
+            # A user's type may have the name of one that has a conversion of its own here.
             known = element if element_oid < _FIRST_USER_OID else str(element_oid)
             TypeInfo(known, element_oid, oid, delimiter=delimiter).register(raw)
     return names
 
 
 def _with_booleans(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
-    """`bit(1)` comes as the text 0 or 1, and an array of them as a list of such texts."""
+    """Converts `bit(1)`, which arrives as the text 0 or 1, and arrays of it, which arrive as lists of such texts."""
     columns = list(zip(*block, strict=True))
     for i in indexes:
         columns[i] = tuple(map(_boolean, columns[i]))
@@ -432,7 +438,7 @@ def _blocks(rows: Iterator[Any], stream: Any, fetch_rows: int) -> Iterator[Seque
 
 
 def _words(error: BaseException) -> str:
-    """The server's message with its hint and place, or libpq's, in one line."""
+    """Returns the server's message with its hint and position, or libpq's, in one line."""
     diag = getattr(error, "diag", None)
     if diag is not None and diag.message_primary:
         parts = [diag.message_primary, diag.message_detail, diag.message_hint]

@@ -19,8 +19,8 @@ from core.model.dialect import (
 
 __all__ = ["DIALECT"]
 
-# Not here on purpose: standard_conforming_strings (it would change where literals end), roles, everything that
-# makes a transaction writable again, and settings of extensions, which may mean anything.
+# Left out on purpose: standard_conforming_strings (it would change where literals end), roles, everything that
+# makes a transaction writable again, and settings of extensions, whose effect is not known.
 _SETTINGS = (
     r"(?:SEARCH_PATH|TIMEZONE|STATEMENT_TIMEOUT|LOCK_TIMEOUT|IDLE_IN_TRANSACTION_SESSION_TIMEOUT|WORK_MEM"
     r"|HASH_MEM_MULTIPLIER|TEMP_BUFFERS|DATESTYLE|INTERVALSTYLE|EXTRA_FLOAT_DIGITS|BYTEA_OUTPUT|LC_\w+|ENABLE_\w+"
@@ -64,7 +64,7 @@ DIALECT = Dialect(
         typed_by_context=True,
     ),
     literals=LiteralRules(
-        is_joined_before=True,  # `ts >= '&DAY 00:00'` must stay of unknown type, and || would make it text
+        is_joined_before=True,  # `ts >= '&DAY 00:00'` needs a value of unknown type; || would make it text
         text_cast=("CAST(", " AS text)"),
         # A literal counts as text in an argument of type "any"; a bind has no type at all.
         untyped_functions=frozenset(

@@ -1,8 +1,8 @@
-"""One connection to a database and the thread in which its driver's calls happen.
+"""One connection to a database and the thread that makes the calls of its driver.
 
-A driver waits for its server in C, where neither a signal nor a flag of ours reaches it, and a server that has fallen
-silent (lost packets) never answers. So the caller does not make the call itself: it waits for the thread that does, as
-long as it likes, and abandons that thread if the driver does not return.
+A driver waits for its server in C code, which no signal and no flag of this program interrupts, and a server whose
+packets are lost never responds. So the caller does not make the call itself: it waits for the thread that does, with
+limits of its own, and abandons the thread if the driver does not return.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["NoAnswer", "Session", "is_left_behind"]
 
 T = TypeVar("T")
 
-LOOK_EVERY_S = 0.1
-"""The interval in which a wait checks its limits. A response ends it at once."""
+CHECK_EVERY_S = 0.1
+"""The interval in which a wait checks its limits. A response ends the wait at once."""
 STOP_AGAIN_S = 1.0
-"""The server forgets a cancel that comes just before its statement, so it is sent again."""
+"""A server ignores a cancel that arrives just before its statement, so it is sent again."""
 CUT_WAIT_S = 1.0
 """How long a call may take to return after its connection was cut."""
 CLOSE_WAIT_S = 5.0
@@ -31,7 +31,7 @@ _left_behind: list[threading.Thread] = []
 
 
 def is_left_behind() -> bool:
-    """Returns True if a driver's call has not returned. Such a process has to end by `os._exit`.
+    """Returns True if a call of a driver has not returned. Such a process has to end by `os._exit`.
 
     At a normal exit Python would free the connection that the call still uses, and drivers wait there without a limit.
     """
@@ -47,7 +47,7 @@ class Session:
 
     Args:
         name: For the thread's name.
-        stop: Cancels what runs on the connection, in the server too; called in a thread of its own.
+        stop: Cancels what runs on the connection, in the server too; called in another thread.
         cut: Breaks the connection, so that a call that waits on it returns, if the driver supports that.
         close: Closes the connection; called in the thread of the calls, after the last of them has returned.
     """
@@ -56,7 +56,7 @@ class Session:
         self, name: str, *, stop: Callable[[], None], cut: Callable[[], None], close: Callable[[], None]
     ) -> None:
         self.is_cut = False
-        """The connection was cut by us: what the driver reports about that is expected."""
+        """The connection was cut on purpose, so the driver's errors about it are expected."""
         self.is_given_up = False
         """A call did not return, so the connection is not usable any more."""
         self._heard_at = monotonic()
@@ -76,8 +76,8 @@ class Session:
         self._calls.put((call, pending))
         return pending
 
-    def heard(self) -> None:
-        """Records that the server has responded: its silence begins anew. For calls that take several responses."""
+    def note_response(self) -> None:
+        """Records that the server has responded, which restarts `silence_s`. For calls that take several responses."""
         self._heard_at = monotonic()
 
     def answer(
@@ -87,14 +87,14 @@ class Session:
 
         Args:
             pending: The call.
-            silence_s: How long the server may not respond; None: without a limit.
-            stop_by: Until when (monotonic) it may take, called again and again; None: it is not to end.
+            silence_s: How long the server may not respond, in seconds; None: without a limit.
+            stop_by: When (monotonic) the call has to have ended, asked at each check; None: no limit.
 
         Raises:
             NoAnswer: The call was abandoned.
         """
         stopped_at = monotonic()
-        while not _is_done(pending, LOOK_EVERY_S):
+        while not _is_done(pending, CHECK_EVERY_S):
             now, until = monotonic(), stop_by()
             if until is not None and now >= stopped_at + STOP_AGAIN_S:
                 stopped_at = now
@@ -105,13 +105,13 @@ class Session:
         return pending.result()
 
     def stop(self) -> None:
-        """Cancels what runs in the server, without waiting: cancelling may hang as well."""
+        """Cancels what runs in the server, without waiting: cancelling may block as well."""
         if self._stopping is None or not self._stopping.is_alive():
             self._stopping = threading.Thread(target=self._stop, name="pstt-stop", daemon=True)
             self._stopping.start()
 
     def close(self) -> None:
-        """Closes the connection, or leaves it to its thread if it does not return in time.
+        """Closes the connection, or abandons it to its thread if it does not return in time.
 
         A call that still waits for the server is cancelled there.
         """
@@ -135,7 +135,7 @@ class Session:
 
     def _end(self) -> None:
         if self._stopping is not None:
-            self._stopping.join()  # it uses the connection
+            self._stopping.join()  # the cancelling thread uses the connection
         self._close()
 
     def _work(self) -> None:

@@ -1,8 +1,9 @@
-"""SQLite: the demo, tests, and small extracts. SQLite keeps a type with each value, not with each column.
+"""SQLite: the demo, tests, and small extracts. SQLite stores a type with each value, not with each column.
 
 A column of the result that is a table's column, also through an alias, a subquery or a view, has its declared type:
-SQLite knows it of the columns of a view, so the statement becomes one for a moment. An expression has the declared type
-of the table columns of its name that the statement reads, where they agree on one. Any other column is taken by value.
+SQLite reports it for the columns of a view, so a temporary view of the statement is made. An expression has the declared
+type of the columns of its name in the tables that the statement reads, if all of these agree. Any other column is typed by
+its values.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ __all__ = ["DIALECT", "SOURCE", "SqliteSource"]
 
 
 def _value(value: TypedValue) -> Value:
-    """SQLite has no decimals and no dates: its own literals are REAL, and dates are text."""
+    """Converts to what SQLite compares with: it has no decimals and no dates, its literals are REAL and text."""
     match value:
         case datetime():
             return value.isoformat(" ")
@@ -93,7 +94,7 @@ DIALECT = Dialect(
     ),
 )
 
-# The first word found in the declared type decides, as SQLite's own affinity rules do.
+# The first word found in the declared type decides, as in SQLite's own affinity rules.
 KINDS: tuple[tuple[str, ColumnType], ...] = (
     ("TIMESTAMP", "datetime"),
     ("DATETIME", "datetime"),
@@ -123,7 +124,7 @@ _CONFLICTS = {
     sqlite3.SQLITE_SCHEMA,
     sqlite3.SQLITE_NOMEM,
 }
-"""Somebody else holds the file, has just changed its tables, or the memory: the same statement may pass later."""
+"""The file is locked, its tables have just changed, or memory is short: the same statement may succeed later."""
 
 
 class SqliteSource(PooledSource):
@@ -133,7 +134,7 @@ class SqliteSource(PooledSource):
     driver_errors = (sqlite3.Error, sqlite3.Warning)  # 3.11 reports a second statement in the text by a Warning
 
     def connect(self) -> sqlite3.Connection:
-        """Opens the file; it is never made here."""
+        """Opens the file; a missing one is not created."""
         path = Path(self.connection.database)
         if not path.is_file():
             raise ConfigError(
@@ -148,23 +149,23 @@ class SqliteSource(PooledSource):
             isolation_level=None,
             check_same_thread=False,
         )
-        # A text that is no UTF-8 rejects its row; SQLite's own way would end the whole query.
+        # A text that is not UTF-8 rejects its row; by default SQLite's driver would end the whole query.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         if not self.connection.allow_writes:
             raw.execute("PRAGMA query_only = ON")
         return raw
 
     def begin(self, raw: sqlite3.Connection) -> None:
-        """One read transaction: SQLite shows it one state of the file."""
+        """Begins one read transaction, in which SQLite shows one state of the file."""
         raw.execute("BEGIN")
         deadline = time.monotonic() + (self.connection.statement_timeout_s or math.inf)
-        # The flag is checked here too: an interrupt between two statements would be forgotten.
+        # The flag is checked here too: an interrupt between two statements would be lost.
         raw.set_progress_handler(lambda: self._is_cancelled or time.monotonic() > deadline, 10_000)
 
     def stream(
         self, raw: sqlite3.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        """Runs the statement; the rows come as SQLite finds them."""
+        """Runs the statement; SQLite computes each row when it is fetched."""
         traced = _traced(raw, step)
         read: set[tuple[str | None, str | None]] = set()
 
@@ -187,15 +188,15 @@ class SqliteSource(PooledSource):
 
     @property
     def wait_s(self) -> None:
-        """There is no server: what takes long, computes."""
+        """None: there is no server, so a call that takes long is computing."""
         return
 
     def stop(self, raw: sqlite3.Connection) -> None:
-        """SQLite looks at this flag every few operations."""
+        """Sets a flag that SQLite checks every few operations."""
         raw.interrupt()
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """By the primary code: an extended one (SQLITE_IOERR_READ) carries it in its lowest byte."""
+        """Translates by the primary code, which an extended one (SQLITE_IOERR_READ) has in its lowest byte."""
         text = str(error)
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code in _AWAY:
@@ -214,8 +215,8 @@ class SqliteSource(PooledSource):
             )
         return self.failed(text)
 
-    def facts(self, raw: sqlite3.Connection) -> Iterator[CheckResult]:
-        """Version, and how it is opened."""
+    def server_checks(self, raw: sqlite3.Connection) -> Iterator[CheckResult]:
+        """Yields the version and how the file is opened."""
         how = "may write (allow_writes)" if self.connection.allow_writes else "opened read-only"
         tables = raw.execute("SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')").fetchone()[0]
         yield CheckResult(
@@ -229,7 +230,10 @@ class SqliteSource(PooledSource):
 
 
 def _uri(path: PurePath) -> str:
-    """Unlike `as_uri`, with an empty authority for a share as well: SQLite takes no other (`file:////server/share/a.db`)."""
+    """Returns the URI of the file.
+
+    Unlike `as_uri`, a share has an empty authority too: SQLite accepts no other (`file:////server/share/a.db`).
+    """
     text = path.as_posix()
     return f"file://{'' if text.startswith('/') else '/'}{quote(text, safe='/:')}"
 
@@ -241,15 +245,15 @@ def _column(name: str, declared: str | None) -> Column:
 
 
 def _traced(raw: sqlite3.Connection, step: Step) -> list[str]:
-    """The declared type of each column of the result; empty for an expression, and no types where it can be no view.
+    """Returns the declared type of each column of the result, empty for an expression; no types if it cannot be a view.
 
-    From SQLite 3.41 an expression has the type BLOB or NUM here, whatever its values are.
+    From SQLite 3.41 on, an expression in a view has the type BLOB or NUM, whatever its values are.
     """
     tokens = lex(step.sql, DIALECT)
     binds = {token.end for token in tokens if token.text == ":"}  # a view takes no binds
     text = "".join("NULL" if t.start in binds else t.text for t in tokens if t.end not in binds)
     (was,) = raw.execute("PRAGMA query_only").fetchone()
-    raw.execute("PRAGMA query_only = OFF")  # the file itself is opened read-only; a view of temp is in no file
+    raw.execute("PRAGMA query_only = OFF")  # the file itself is opened read-only; a temporary view is in no file
     try:
         raw.execute(f'CREATE TEMP VIEW "{_VIEW}" AS {text}')
         try:
@@ -258,7 +262,7 @@ def _traced(raw: sqlite3.Connection, step: Step) -> list[str]:
             raw.execute(f'DROP VIEW temp."{_VIEW}"')
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF != sqlite3.SQLITE_ERROR:
-            raise  # a lock or a cancel: the same statement has to get the same types each time
+            raise  # a lock or a cancel: the same statement must get the same types each time
         return []
     finally:
         raw.execute(f"PRAGMA query_only = {was}")
@@ -266,7 +270,7 @@ def _traced(raw: sqlite3.Connection, step: Step) -> list[str]:
 
 
 def _declared(raw: sqlite3.Connection, read: Set[tuple[str | None, str | None]]) -> dict[str, str | None]:
-    """Column name in lower case → declared type; None where two tables of the statement disagree."""
+    """Returns the declared type of each column name in lower case; None if two tables of the statement disagree."""
     found: dict[str, str | None] = {}
     for table in {table for table, _ in read}:
         for name, declared in raw.execute("SELECT name, type FROM pragma_table_xinfo(?)", (table,)):

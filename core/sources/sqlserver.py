@@ -24,9 +24,7 @@ from core.sources.sqlserver_dialect import DIALECT
 
 __all__ = ["SOURCE", "SqlServerSource"]
 
-pyodbc.pooling = (
-    False  # the driver manager's pool, on by default on Windows, would hand sessions on with their settings
-)
+pyodbc.pooling = False  # the driver manager's pool, on by default on Windows, would reuse sessions with their settings
 
 _DATETIMEOFFSET = -155
 KINDS: dict[type, ColumnType] = {
@@ -50,16 +48,16 @@ _LABELS: dict[type, str] = {
     bool: "bit",
     datetime: "datetime2",
 }
-"""The driver distinguishes families of types, not their members."""
+"""The type objects of the driver, which distinguish families of types only."""
 
 REFUSED = {18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
 """Login failed, disabled, locked, expired."""
 NO_DATABASE = {911, 4060}
-"""Not there, or this login may not open it."""
+"""The database does not exist, or this login may not open it."""
 FORBIDDEN = {229, 230, 262, 297, 300, 371, 916}
 """A permission is missing."""
 CONFLICT = {1204, 1205, 1222, 3960, 3961, 40197, 40501, 40613, 49918, 49919, 49920}
-"""Deadlock, lock time-out, snapshot conflict, throttling: the same statement may pass later."""
+"""Deadlock, lock time-out, snapshot conflict, throttling: the same statement may succeed later."""
 _NUMBER = re.compile(r"\((\d+)\)(?= \(SQL|;|$)")
 """The server's number of each message: `… (18456) (SQLDriverConnect)`."""
 _TLS = re.compile(r"SSL Provider|SSL routines|certificate verify|TLS handshake", re.IGNORECASE)
@@ -69,7 +67,7 @@ CANCELLED = "HY008"
 
 
 _UTF16 = (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR, -152)
-"""What comes as UTF-16; the last one is XML."""
+"""Types that arrive as UTF-16; the last one is XML."""
 
 
 class SqlServerSource(PooledSource):
@@ -77,12 +75,12 @@ class SqlServerSource(PooledSource):
 
     dialect: ClassVar[Dialect] = DIALECT
     driver_errors = (pyodbc.Error, ValueError, OverflowError)
-    """The last two: text of half a character, a date that Python has not."""
+    """ValueError and OverflowError: text with half a character, a date that Python cannot represent."""
     reads_ahead = True
     _cursor: pyodbc.Cursor | None = None
 
     def connect(self) -> pyodbc.Connection:
-        """Connects with the driver of the connection, else the newest one installed."""
+        """Connects with the driver of the connection, else the newest installed one."""
         driver = self.connection.driver or self._newest_driver()
         raw = pyodbc.connect(
             self._connection_string(driver),
@@ -95,7 +93,7 @@ class SqlServerSource(PooledSource):
         return raw
 
     def begin(self, raw: pyodbc.Connection) -> None:
-        """One snapshot where the database allows it; elsewhere each statement sees what is committed when it reads."""
+        """Begins one snapshot if the database allows it; otherwise each statement sees what is committed when it reads."""
         cursor = self._cursor_of(raw)
         try:
             row = cursor.execute("SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()").fetchone()
@@ -108,7 +106,7 @@ class SqlServerSource(PooledSource):
     def stream(
         self, raw: pyodbc.Connection, step: Step, fetch_rows: int
     ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        """Runs the statement; the rows come in blocks as the driver has them."""
+        """Runs the statement; yields the blocks of the driver."""
         columns, blocks = self._opened(raw, step, fetch_rows)
         return columns, self.readable(blocks, lambda: self._with_halves(raw, step, fetch_rows), fetch_rows)
 
@@ -122,18 +120,18 @@ class SqlServerSource(PooledSource):
         except BaseException:
             cursor.close()
             raise
-        blocks = fetched_in_pieces(cursor, fetch_rows, self.heard, self.silence_s)
+        blocks = fetched_in_pieces(cursor, fetch_rows, self.note_response, self.silence_s)
         singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
         return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
 
     def _with_halves(self, raw: pyodbc.Connection, step: Step, fetch_rows: int) -> Generator[Sequence[Any], None, None]:
-        """The result once more; half of a character, as LEFT makes it, becomes a lone surrogate, which rejects its row."""
+        """Reads the result again; halves of characters, which LEFT can produce, become lone surrogates and reject their row."""
         for type_ in _UTF16:
             raw.add_output_converter(type_, _with_halves)
         yield from self._opened(raw, step, fetch_rows)[1]
 
     def run(self, raw: pyodbc.Connection, step: Step) -> None:
-        """A cursor of its own, so that it can be cancelled."""
+        """Runs a step on a cursor of its own, so that it can be cancelled."""
         cursor = self._cursor_of(raw)
         try:
             cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
@@ -141,7 +139,7 @@ class SqlServerSource(PooledSource):
             cursor.close()
 
     def stop(self, raw: pyodbc.Connection) -> None:
-        """Cancels the newest cursor; SQLCancel is the one call that another thread may make."""
+        """Cancels the newest cursor; SQLCancel is the only call that another thread may make."""
         if self._cursor is not None:
             self._cursor.cancel()
 
@@ -150,7 +148,7 @@ class SqlServerSource(PooledSource):
         return self._cursor
 
     def count(self, raw: pyodbc.Connection, step: Step) -> int:
-        """Under SNAPSHOT of the same state as the rows; elsewhere of what is committed at that moment."""
+        """Counts the same state as the rows under SNAPSHOT, otherwise what is committed at that moment."""
         sql, kept = _counting(step.sql)
         binds = [bind for i, bind in enumerate(step.binds) if i in kept]
         cursor = self._cursor_of(raw)
@@ -160,7 +158,7 @@ class SqlServerSource(PooledSource):
             cursor.close()
 
     def error(self, error: BaseException, *, reading: bool) -> PsttError:
-        """By the server's number in the text, else by SQLSTATE."""
+        """Translates by the server's number in the text, else by SQLSTATE."""
         if not isinstance(error, pyodbc.Error):
             return self.unreadable(error)
         state = str(error.args[0]) if error.args else ""
@@ -196,8 +194,8 @@ class SqlServerSource(PooledSource):
             return self.lost(text, reading=reading)
         return self.failed(text)
 
-    def facts(self, raw: pyodbc.Connection) -> Iterator[CheckResult]:
-        """Version, account, and whether it may write."""
+    def server_checks(self, raw: pyodbc.Connection) -> Iterator[CheckResult]:
+        """Yields version and account, and a warning if the account may write."""
         subject = f"database {self.name}"
         cursor = raw.cursor()
         try:
@@ -216,15 +214,15 @@ class SqlServerSource(PooledSource):
         return f"no answer in connect_timeout_s = {self.connection.connect_timeout_s:g} s"
 
     def _connection_string(self, driver: str) -> str:
-        """Values in braces, so that `;` and `=` in a password stay part of it.
+        """Returns the connection string. Values are in braces, so that `;` and `=` in a password are part of it.
 
-        The last one is followed by `;` too: FreeTDS 1.3 takes the brace at the very end for a part of the value.
+        A `;` follows the last one too: FreeTDS 1.3 takes a brace at the very end as part of the value.
         """
         quoted = self._for_freetds if _is_freetds(driver) else _for_microsoft
         return "".join(f"{name}={quoted(value)};" for name, value in self._attributes(driver).items() if value)
 
     def _for_freetds(self, value: str) -> str:
-        """FreeTDS knows no doubled brace: a value ends at the first `};`."""
+        """Checks a value for FreeTDS, which has no doubled brace: a value ends at the first `};`."""
         if "};" in value:
             raise ConfigError(
                 f'connection "{self.name}": FreeTDS takes no value with }}; in it',
@@ -270,7 +268,7 @@ class SqlServerSource(PooledSource):
         if mode.startswith("verify"):
             raise ConfigError(
                 f'connection "{self.name}" asks for sslmode {mode}',
-                why="FreeTDS looks at no certificate",
+                why="FreeTDS does not check certificates",
                 remedy='install Microsoft\'s ODBC driver; "sslmode": "require" encrypts without looking',
             )
         return {"disable": "off", "require": "require"}.get(mode, "request")
@@ -323,9 +321,9 @@ def _column(
 
 
 def _moment_with_offset(data: bytes) -> str:
-    """SQL_SS_TIMESTAMPOFFSET: six shorts, nanoseconds, offset hours and minutes; as ISO 8601 text.
+    """Returns SQL_SS_TIMESTAMPOFFSET (six shorts, nanoseconds, offset hours and minutes) as ISO 8601 text.
 
-    Digits past the microsecond are cut. Text, since DATETIMEOFFSET(0) is described like a VARCHAR.
+    Digits beyond the microsecond are cut. It returns text because DATETIMEOFFSET(0) is described like a VARCHAR.
     """
     year, month, day, hour, minute, second, nanos, off_hours, off_minutes = struct.unpack("<6hI2h", data)
     zone = timezone(timedelta(hours=off_hours, minutes=off_minutes))
@@ -338,7 +336,7 @@ def _with_halves(data: bytes | None) -> str | None:
 
 
 def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
-    """REAL comes widened to a double: 0.1 as 0.10000000149. The shortest double that is the same REAL is meant."""
+    """Shortens REAL values, which arrive widened to a double: 0.1 as 0.10000000149."""
     columns = list(zip(*block, strict=True))
     for i in indexes:
         columns[i] = tuple(None if v is None else shortest_single(v) for v in columns[i])
@@ -346,10 +344,10 @@ def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, 
 
 
 def _counting(sql: str) -> tuple[str, set[int]]:
-    """The statement that counts, and which binds are left in it, from 0.
+    """Returns the statement that counts, and the indexes of the binds that it keeps, from 0.
 
-    A derived table takes no WITH, no OPTION and, without TOP or OFFSET, no ORDER BY: the first goes in front,
-    the second behind, the third away. The text is cut, not written anew, so that the rest stays as it is.
+    A derived table allows no WITH, no OPTION and, without TOP or OFFSET, no ORDER BY: WITH is moved to the front, OPTION to
+    the end, ORDER BY is removed. The text is cut, not regenerated, so that the rest is unchanged.
     """
     from sqlglot.dialects.tsql import TSQL
     from sqlglot.tokenizer_core import Token, TokenType
@@ -378,7 +376,7 @@ def _counting(sql: str) -> tuple[str, set[int]]:
 
 
 def _words(text: str) -> str:
-    """Without the layers of drivers in front: `[42S02] [FreeTDS][SQL Server]…`."""
+    """Returns the text without the prefixes of the driver layers: `[42S02] [FreeTDS][SQL Server]…`."""
     text = re.sub(r"\[[^\]]*\]\s?", "", text)
     return " ".join(re.sub(r"\(SQL\w+\)", "", text).split()).strip("; ")
 

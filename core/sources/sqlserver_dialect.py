@@ -25,8 +25,8 @@ from core.model.query import Value
 
 __all__ = ["DIALECT"]
 
-# ROWCOUNT and TEXTSIZE are left out on purpose: they would cut this result, and the next one on the same connection,
-# without an error.
+# ROWCOUNT and TEXTSIZE are left out on purpose: without an error, they would cut this result and the next one of
+# the same connection.
 _SWITCHES = (
     r"(?:NOCOUNT|ANSI_NULLS|ANSI_WARNINGS|ANSI_PADDING|ANSI_NULL_DFLT_ON|ANSI_NULL_DFLT_OFF|ARITHABORT"
     r"|ARITHIGNORE|CONCAT_NULL_YIELDS_NULL|NUMERIC_ROUNDABORT|XACT_ABORT|STATISTICS IO|STATISTICS TIME)"
@@ -45,12 +45,12 @@ _STATEMENTS = StatementWords(
 
 
 def _value(value: TypedValue) -> Value:
-    """The ODBC driver takes integers of 64 bits; a longer one is bound as decimal."""
+    """Converts integers beyond 64 bits to decimal: the ODBC driver takes no longer ones."""
     return Decimal(value) if isinstance(value, int) and value.bit_length() > 63 else value
 
 
 def missing_driver(wanted: str) -> CheckResult | None:
-    """Returns what keeps this machine from connecting to any SQL Server; None: nothing.
+    """Returns what is missing on this machine to connect to any SQL Server; None: nothing.
 
     Args:
         wanted: Name or path of the ODBC driver that the connection asks for; empty: any.

@@ -1,7 +1,7 @@
-"""What surrounds each token of a statement, and whether a value is allowed in its place.
+"""The context of each token of a statement, and whether a value is allowed in its place.
 
 It uses the tokens alone, so that it works for grammar that no parser knows. The answer is yes only if a value is
-certain: a bind in the place of a name would at best be a syntax error, and `ORDER BY :P` would sort by nothing.
+certain: a bind in place of a name would be a syntax error at best, and `ORDER BY :P` would not sort at all.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ _FROM_FUNCTIONS = frozenset({"EXTRACT", "SUBSTRING", "TRIM", "OVERLAY", "POSITIO
 
 @dataclass(frozen=True, slots=True)
 class TokenContext:
-    """What surrounds a token; the texts of its neighbours in capitals, blanks and comments left out."""
+    """The context of a token; the texts of its neighbours are in capitals, without blanks and comments."""
 
     context: tuple[str, ...]
-    """Four tokens before and one behind."""
+    """The four tokens before it and the one after it."""
     opener: str
     """The word before the innermost open parenthesis."""
     clause: str
     """The last word that began a clause inside the same parenthesis."""
     since_opener: int
-    """Tokens between that parenthesis and this one, itself counted."""
+    """Tokens between that parenthesis and this one, which is counted too."""
 
     @property
     def surroundings(self) -> tuple[str, ...]:
-        """What decides the type of a value here: the call that it is an argument of, or the tokens around."""
+        """Returns what decides the type of a value here: the call that it is an argument of, or the tokens around it."""
         if self.opener in ("", "IN"):
             return self.context
         return self.opener, *self.context[max(0, 4 - self.since_opener) :]
 
     @property
     def before(self) -> str:
-        """The token before."""
+        """Returns the token before."""
         return self.context[3]
 
     @property
     def after(self) -> str:
-        """The token behind."""
+        """Returns the token after."""
         return self.context[4]
 
     @property
     def is_compared(self) -> bool:
-        """Whether this alone is a side of a comparison, a member of IN or a bound of BETWEEN."""
+        """Whether it is, alone, a side of a comparison, a member of IN or a bound of BETWEEN."""
         is_member = self.opener == "IN" and self.clause == "" and self.before in ("(", ",") and self.after in (")", ",")
         is_side = self.before in _COMPARISONS or self.after in _COMPARISONS or self.after in ("!", "^")
         is_bound = self.before == "BETWEEN" or (self.before == "AND" and self.context[1] == "BETWEEN")

@@ -1,16 +1,16 @@
-"""Reads the lines for SQL*Plus in SQL files: `define NAME='value'`, with a comment that describes the parameter.
+"""Reads the SQL*Plus lines of SQL files: `define NAME='value'`, with a comment that describes the parameter.
 
 ```
 define DATA='2026-01-17'  --Obbligatorio: Data estrazione (YYYY-MM-DD) [type=date]
 define STATO=N            --Opzionale: Stato della spedizione [allowed=N,S,R]
 ```
 
-`Obbligatorio` (or Mandatory): the caller has to give a value, the one in the file is an example.
-`Opzionale` (or Optional), or no such word: the value in the file is the default. The comment may have
-three options in brackets. `[list]` makes it a list, `N,S`: each of its values is bound for itself in `IN (&NAME)`
-or `IN ('&NAME')`; it is refused anywhere else. `[type=…]` is one of string, integer, decimal, date (YYYY-MM-DD) and datetime: any value
-has to be one, and outside quotes it is bound as one. `[allowed=A,B,C]` lists all values that may be given; a
-parameter in the place of a name needs it. Every other line for SQL*Plus is an error.
+`Obbligatorio` (or Mandatory): the caller has to give a value; the one in the file is an example.
+`Opzionale` (or Optional), or neither word: the value in the file is the default. The comment may have three options in
+brackets. `[list]` makes it a list, `N,S`: each of its values gets a bind of its own in `IN (&NAME)` or `IN ('&NAME')`; it
+is refused anywhere else. `[type=…]` is one of string, integer, decimal, date (YYYY-MM-DD) and datetime: each value is
+checked against it and, outside quotes, bound with it. `[allowed=A,B,C]` lists all values that may be given; a parameter in
+place of a name needs it. Every other SQL*Plus line is an error.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Defines:
     """The parameters of one file, collected line by line.
 
     Args:
-        dialect: Whose driver will bind the values.
+        dialect: The rules of the database whose driver will bind the values.
         fail: Called for a line that cannot be used.
         line_of: Offset of a character → its line.
     """
@@ -61,7 +61,7 @@ class Defines:
         self._line_of = line_of
 
     def read(self, token: Token) -> None:
-        """Takes one line; the parameter that it defines is in `parameters` afterwards."""
+        """Reads one line and adds its parameter to `parameters`."""
         line = token.text.strip()
         if re.match(r"def(i(ne?)?)?\b", line, re.IGNORECASE):
             self._define(token, line)
@@ -107,7 +107,7 @@ class Defines:
         self.parameters[name] = parameter
 
     def _define_value(self, rest: str, offset: int) -> tuple[str, re.Match[str]]:
-        """The value behind `=`, and what follows it."""
+        """Returns the value after `=`, and what follows it."""
         quote = rest[:1] if rest[:1] in ("'", '"') else ""
         found = {"'": _SINGLE, '"': _DOUBLE, "": _BARE}[quote].match(rest)
         if found is None:
@@ -140,7 +140,7 @@ class Defines:
         return parameter
 
     def _options(self, text: str, token: Token) -> tuple[dict[str, Any], str]:
-        """`[list]`, `[type=…]` and `[allowed=…]` of a comment, and the comment without them."""
+        """Returns `[list]`, `[type=…]` and `[allowed=…]` of a comment, and the comment without them."""
         options: dict[str, Any] = {}
         for flag in _FLAG.finditer(text):
             key = flag["key"].lower()

@@ -1,7 +1,7 @@
-"""Cuts SQL text into tokens by the lexical rules of a database, so that no other module has to guess where a literal ends.
+"""Cuts SQL text into tokens by the lexical rules of a database. No other module searches for the end of a literal.
 
 The tokens of a text, joined, are the text: nothing is lost, added or reordered, whatever the text is.
-The ends of statements are tokens too, because SQL*Plus commands (`define …`) exist only where a statement may begin.
+The ends of statements are tokens too, because SQL*Plus commands (`define …`) are allowed only where a statement may begin.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ParameterRef:
     """In capitals; digits for a positional one (`&1`)."""
     start: int
     end: int
-    """Behind the dot, where there is one."""
+    """The offset after the name, or after the dot that ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Token:
 
     @property
     def end(self) -> int:
-        """Offset behind the last character."""
+        """Returns the offset after the last character."""
         return self.start + len(self.text)
 
     @property
@@ -67,7 +67,7 @@ class Token:
 
     @property
     def prefix(self) -> str:
-        """What precedes the quote of a string, in capitals: `N`, `Q`, `E`, `$`, or nothing."""
+        """Returns what precedes the quote of a string, in capitals: `N`, `Q`, `E`, `$`, or nothing."""
         return "$" if self.text[0] == "$" else self.text[: self.text.index("'")].upper()
 
     @property
@@ -80,7 +80,7 @@ class RaiseSqlError(Protocol):
     """Raises SqlError that points at a character of the file."""
 
     def __call__(self, offset: int, what: str, why: str = "", remedy: str = "") -> NoReturn:
-        """Never returns."""
+        """Raises the error; never returns."""
         ...
 
 
@@ -93,12 +93,12 @@ _DOLLAR = re.compile(r"\$(?:[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*)?\$")
 _MARK = re.compile(r"&&?(?P<blanks>[^\S\r\n]*)(?P<name>[^\W\d]\w*|\d+)\.?")
 _EXACT = 1.0
 _NEAR = 0.75
-"""How like a defined name another one has to be to count as its misspelling; `_EXACT`: the same."""
+"""The similarity to a defined name from which a name counts as its misspelling; `_EXACT`: the same name."""
 _LINE = re.compile(r"[^\n]*\n?")
 _ALONE = re.compile(r"[ \t\r]*(?:\n|$)")
 _CLOSERS = {"[": "]", "(": ")", "{": "}", "<": ">"}
 
-# What SQL*Plus understands and no database does; the bar ends the shortest form.
+# Commands that SQL*Plus knows and no database does; the bar marks the end of the shortest abbreviation.
 _SQLPLUS = """acc|ept a|ppend archive attr|ibute bre|ak bti|tle c|hange cl|ear col|umn comp|ute conn|ect copy def|ine del
     desc|ribe disc|onnect ed|it exec|ute exit get help hist|ory ho|st i|nput l|ist passw|ord pau|se pri|nt pro|mpt quit
     recover rem|ark repf|ooter reph|eader r|un sav|e sho|w shutdown spo|ol sta|rt startup store timi|ng tti|tle
@@ -122,14 +122,14 @@ def lex(text: str, dialect: Dialect, defined: Collection[str] = ()) -> list[Toke
     """Cuts a text into tokens that, joined, are that text.
 
     Never fails: a literal that does not end is a token up to the end of the text with `closed` False.
-    `SET DEFINE OFF` and `ON` are obeyed: behind OFF no token has references.
+    `SET DEFINE OFF` and `ON` are obeyed: after OFF no token has references.
 
-    SQL*Plus skips blanks behind `&`, but `flags & mask` and `'Marks & Spencer'` are everyday text. So `& NAME`
-    is a parameter where that name is defined; in a literal also where it is a misspelling of one.
+    SQL*Plus skips blanks after `&`, but `flags & mask` and `'Marks & Spencer'` are common. So `& NAME` is a parameter only
+    if that name is defined; in a literal also if it is a misspelling of a defined name.
 
     Args:
         text: A whole file, or one statement.
-        dialect: Whose rules apply.
+        dialect: The rules to apply.
         defined: The parameters of the file, in capitals.
     """
     return list(_Lexer(text, dialect.lexical, defined))
@@ -211,14 +211,14 @@ class _Lexer:
         return Token(kind, self._text[self._at : end], self._at, opening, closing, references, closed)
 
     def _enclosed(self, kind: TokenKind, content: int, end: int, closing: int) -> Token:
-        """A literal or identifier whose content begins at `content`; `end` -1: it never ends."""
+        """Returns a literal or identifier whose content begins at `content`; `end` -1: it never ends."""
         closed = end >= 0
         if not closed:
             end, closing = len(self._text), 0
         return self._token(kind, end, content - self._at, closing, self._references(content, end - closing), closed)
 
     def _references(self, start: int, end: int) -> tuple[ParameterRef, ...]:
-        """Every parameter between two offsets of a literal, an identifier or a command."""
+        """Returns every parameter between two offsets of a literal, an identifier or a command."""
         found = _MARK.finditer(self._text, start, end) if self._define else ()
         return tuple(_mark(mark) for mark in found if self._is_parameter(mark, _NEAR))
 
@@ -234,7 +234,7 @@ class _Lexer:
         return self._enclosed("quoted", quote + 1, _match_end(pattern, self._text, quote), 1)
 
     def _delimited(self, content: int, closer: str) -> Token:
-        """A literal without any escape: dollar quotes and Oracle's q'…'."""
+        """Returns a literal without escapes: dollar quotes and Oracle's q'…'."""
         found = self._text.find(closer, content)
         return self._enclosed("string", content, found + len(closer) if found >= 0 else -1, len(closer))
 

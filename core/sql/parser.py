@@ -47,8 +47,8 @@ def parse(text: str | bytes, *, name: str, dialect: Dialect, file: Path | None =
 
     Args:
         text: The whole file.
-        name: How the query is called: the file's name.
-        dialect: Whose SQL it is.
+        name: The name of the query: the file's name.
+        dialect: The rules of its database.
         file: For error texts.
 
     Raises:
@@ -157,7 +157,10 @@ class _Parser:
             )
 
     def _check_letters(self, token: Token) -> None:
-        """Outside literals and comments only letters may be other than ASCII: a no-break space is no blank everywhere."""
+        """Outside of literals and comments, refuses characters beyond ASCII that are not letters.
+
+        A no-break space is not a blank in every database.
+        """
         for index, char in enumerate(token.text):
             is_plain = char.isprintable() if char.isascii() else char.isalnum() or _is_mark(char)
             if is_plain:
@@ -184,7 +187,7 @@ class _Parser:
         return [_trimmed(cut) for cut in cuts if any(token.is_significant for token in cut)]
 
     def _begins_after_setting(self, cut: Sequence[Token], token: Token) -> bool:
-        """Whether a SELECT or SET begins behind a SET that has no semicolon: `SET NOCOUNT ON SELECT 1`."""
+        """Returns whether a SELECT or SET begins after a SET that has no semicolon: `SET NOCOUNT ON SELECT 1`."""
         if not self._dialect.lexical.settings_end_alone or token.kind != "word" or token.upper not in _SET_WORDS:
             return False
         first = next((t for t in cut if t.is_significant), None)
@@ -216,7 +219,7 @@ class _Parser:
         return not self._text[self._text.rfind("\n", 0, offset) + 1 : offset].strip()
 
     def _check_foreign_binds(self, tokens: Sequence[Token]) -> None:
-        """Refuses what the driver would take for a bind without a value."""
+        """Refuses what the driver would take as a bind without a value."""
         significant = [token for token in tokens if token.is_significant]
         if significant[0].upper in ("CREATE", "ALTER"):
             return
@@ -246,7 +249,7 @@ class _Parser:
         return after.kind == "number" or (after.kind == "word" and self._dialect.binds.foreign_takes_words)
 
     def _check_nested_comments(self, tokens: Sequence[Token]) -> None:
-        """FreeTDS ends a comment at the first `*/` and would take a later `?` for a bind; SQL Server does not."""
+        """Refuses nested comments: unlike SQL Server, FreeTDS ends one at the first `*/` and would take a later `?` as a bind."""
         for token in tokens:
             _, _, rest = token.text.partition("*/")
             if token.kind == "comment" and token.text.startswith("/*") and re.search(r"[?'\"\[{]|--|/\*", rest):
@@ -259,7 +262,7 @@ class _Parser:
 
 
 def _trimmed(tokens: list[Token]) -> list[Token]:
-    """Without blanks at both ends."""
+    """Returns the tokens without blanks at both ends."""
     start, end = 0, len(tokens)
     while tokens[start].kind == "space":
         start += 1

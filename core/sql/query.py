@@ -1,7 +1,7 @@
 """A parsed SQL file, and the statements it becomes when every parameter has a value.
 
-Text that is not a parameter reaches the driver as it is in the file, byte for byte; only the lines for SQL*Plus and
-the terminators are left out.
+Text that is not a parameter reaches the driver as it is in the file, byte for byte; only the SQL*Plus lines and the
+terminators are left out.
 """
 
 from __future__ import annotations
@@ -78,9 +78,12 @@ class ParsedQuery:
         return {name: self.resolved_text(known.get(name), value, resolve) for name, value in given.items()}
 
     def resolved_text(self, parameter: Parameter | None, value: ParameterValue, resolve: Callable[[str], str]) -> str:
-        """As `resolved`, for one parameter; None: the file has no such parameter, and `bind` will refuse it."""
+        """Returns the text of one parameter, like `resolved`.
+
+        None: the file has no such parameter, and `bind` will refuse it.
+        """
         if parameter is not None and parameter.is_list and isinstance(value, str):
-            # What is no list is left to bind, which says why.
+            # A value that is no list is left to bind, which reports why.
             with suppress(ValueError):
                 return join(map(resolve, split(value)))
         if isinstance(value, str):
@@ -97,12 +100,12 @@ class ParsedQuery:
     def bind(self, values: Mapping[str, str], *, allow_writes: bool = False) -> Query:
         """Returns the statements for these values; refuses those that could write.
 
-        The values change only the binds: the text of the steps is the same for any of them, except for
+        The values change only the binds: the text of the steps is the same for all values, except for
         parameters that list their allowed names.
 
         Args:
             values: Parameter → value, templates already resolved; names in any case. Missing ones have their default.
-            allow_writes: The connection says so: the readonly guard is off.
+            allow_writes: The setting of the connection; True turns the readonly guard off.
 
         Raises:
             SqlError: A mandatory parameter is missing, a name is unknown, a value does not fit, or a statement

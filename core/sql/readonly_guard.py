@@ -1,12 +1,12 @@
-"""The readonly guard: refuses a statement that could write, lock or leave the database before it gets there.
+"""The readonly guard: refuses a statement that could write, lock or call out of the database, before it is sent.
 
 There are two checks, and a statement passes only if neither objects. The first reads tokens and knows what begins a
 write, takes a lock or calls out; the second walks the syntax tree of sqlglot. If sqlglot cannot parse a statement (it
 knows no MODEL clause, for example), a stricter check of the tokens replaces it, so that a query is not refused for being
 unusual.
 
-Sessions are read-only too if the database has that, and the account should have SELECT only. The guard is the one that
-can report what is wrong, and where.
+Sessions are read-only too if the database supports that, and the account should have SELECT only. Only the guard can
+report what is wrong, and where.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Refusal", "StatementKind", "parse_tree", "refusal", "statement_kind"]
 
-# rows: gives a result · setting: changes only this session · block: PL/SQL or T-SQL code · other: anything else
+# rows: has a result · setting: changes only this session · block: PL/SQL or T-SQL code · other: anything else
 StatementKind = Literal["rows", "setting", "block", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a statement must not run, and the token at fault."""
+    """Why a statement is refused, and the token at fault."""
 
     token: Token
     what: str
@@ -65,7 +65,7 @@ def _first_word(tokens: Sequence[Token]) -> Token | None:
 
 
 def _main_verb(tokens: Sequence[Token]) -> str:
-    """Returns the verb of a statement; that behind the common table expressions of a WITH."""
+    """Returns the verb of a statement; for a WITH, the one after its common table expressions."""
     first = _first_word(tokens)
     if first is None or first.upper != "WITH":
         return first.upper if first else ""
@@ -379,7 +379,7 @@ def parse_tree(sql: str, dialect: Dialect) -> exp.Expr | None:
     try:
         trees = sqlglot.parse(sql, dialect=dialect.sqlglot)
     except (SqlglotError, RecursionError, ValueError, TypeError, LookupError, AttributeError, AssertionError):
-        # The last five are bugs of a parser, not errors of the file: the token check decides.
+        # The last five are bugs of the parser, not errors of the file: the token check decides.
         return None
     tree = trees[0] if len(trees) == 1 else None
     return None if tree is None or isinstance(tree, sqlglot.exp.Command) else tree

@@ -51,9 +51,9 @@ class Bind:
     is_text: bool
     """True inside quotes; False: the declared type, else a number."""
     literal: tuple[str | ParameterText, ...] = ()
-    """All of the literal that this bind is joined to in SQL; empty where it stands alone."""
+    """The whole literal of which this bind is a part in SQL; empty if it is not part of one."""
     is_compared: bool = False
-    """It alone is a side of a comparison, and the database needs the type of a literal there."""
+    """It is, alone, a side of a comparison, and the database needs the type of a literal there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class InsertedName:
 
 @dataclass(frozen=True, slots=True)
 class ListBind:
-    """A place for the values of a list: the same for each of them, `before :P after`, with commas between."""
+    """A place for the values of a list: `before :P after` for each of them, separated by commas."""
 
     bind: Bind
     before: str = ""
@@ -81,17 +81,17 @@ class Substitution:
 
     parts: tuple[SqlPart, ...]
     inserted: frozenset[int]
-    """Offsets of the references that become text."""
+    """Offsets of the references that are replaced by text."""
     alone_in_list: frozenset[str]
-    """Parameters of one value that are a whole member of `IN (…)`, where the user may have meant several."""
+    """Parameters of one value that are a whole member of `IN (…)`, where several may have been intended."""
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$#]*")
 _WORD_PART = re.compile(r"[A-Za-z0-9_$#]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
-"""Without leading zeros, which a code has and a number loses."""
-# Between quotes in a session setting: no quote, no backslash, nothing that could end the literal.
+"""A number without leading zeros, which a code may have and a number loses."""
+# In a session setting, between quotes: no quote, no backslash, nothing that could end the literal.
 _SETTING_TEXT = re.compile(r"[\w ./:,+-]*")
 
 _DEFINE_OFF = "if & is plain text here, write SET DEFINE OFF on a line before the statement"
@@ -104,9 +104,9 @@ def substitute(
 
     Args:
         tokens: The statement without its terminator.
-        dialect: Whose binds are written.
+        dialect: The rules by which binds are written.
         parameters: Name in capitals → its define.
-        fail: Called for a name that is not defined and for a place where no value may stand.
+        fail: Called for a name that is not defined and for a place where no value is allowed.
     """
     return _StatementParts(tokens, dialect, parameters, fail).substitute()
 
@@ -115,8 +115,8 @@ def tokens_for_guard(tokens: Sequence[Token], inserted: frozenset[int], values: 
     """Returns the statement as the readonly guard reads it: allowed values in place, each bind a literal or a bind name.
 
     Args:
-        tokens: The statement as it stands in the file.
-        inserted: `Substituted.inserted`.
+        tokens: The statement as it is in the file.
+        inserted: `Substitution.inserted`.
         values: Parameter → the value that is inserted.
     """
     done: list[Token] = []
@@ -149,7 +149,7 @@ def _resolved_token(token: Token, inserted: frozenset[int], values: Mapping[str,
 
 
 def marker(token: Token) -> str:
-    """Returns a bind name that every dialect of sqlglot parses, and by which the place is found in the tree."""
+    """Returns a bind name that every dialect of sqlglot parses and that identifies the place in the tree."""
     return f":pstt_{token.start}"
 
 
@@ -159,9 +159,9 @@ _CODED_LITERALS = {"B", "X", "U&"}
 _STICKY_BEFORE = re.compile(r"[\w$#@:%?]")
 _STICKY_AFTER = re.compile(r"[\w$#@]")
 _MAX_BIND_NAME = 28
-"""Oracle before 12.2 takes 30 bytes; two are kept for a number at the end."""
+"""Oracle before 12.2 allows 30 bytes; two are reserved for a number at the end."""
 _MAX_NUMBER = 4
-"""Of a value in a list, which Oracle lets have 1,000."""
+"""Digits of the number of a value in a list; Oracle allows 1,000 values."""
 
 
 class _StatementParts:
@@ -224,12 +224,12 @@ class _StatementParts:
         )
 
     def _in_list(self, at: int, taken: int, parts: list[SqlPart]) -> list[SqlPart]:
-        """What takes the place of some tokens; for a list once for each of its values.
+        """Returns the parts that replace some tokens; for a list, once for each of its values.
 
         Args:
             at: Index of the first token.
             taken: How many tokens.
-            parts: What takes their place where the value is one.
+            parts: What replaces them for a single value.
         """
         last = self._tokens[at + taken - 1]
         if not last.references:
@@ -259,7 +259,7 @@ class _StatementParts:
         return [ListBind(binds[0], before, after)]
 
     def _inserts(self, token: Token, pattern: re.Pattern[str], place: str) -> list[SqlPart]:
-        """The pieces of a token whose parameters become text."""
+        """Returns the parts of a token whose parameters become text."""
         parts: list[SqlPart] = []
         at = token.start
         for mark in token.references:
@@ -292,7 +292,7 @@ class _StatementParts:
         )
 
     def _literal(self, at: int) -> list[SqlPart]:
-        """A literal with parameters as an expression around binds."""
+        """Returns a literal with parameters as an expression around binds."""
         token = self._tokens[at]
         self._check_literal(token, at)
         pieces = _pieces(token)
@@ -328,7 +328,7 @@ class _StatementParts:
                 self._fail(mark.start, f"a backslash stands before &{mark.name}", "it would escape the first character")
 
     def _placed(self, bind: Bind, at: int) -> list[SqlPart]:
-        """A bind that is a whole literal, with what it needs to be one."""
+        """Returns a bind that is a whole literal, with the conversion that it needs."""
         token, place = self._tokens[at], self._contexts[at]
         is_argument = place.before in ("(", ",") and place.after in (")", ",")
         is_untyped = is_argument and place.opener in self._literals.untyped_functions
@@ -340,7 +340,10 @@ class _StatementParts:
         return _wrapped(bind, self._literals.wrappers.get(token.prefix) or self._literals.text_cast)
 
     def _typed_literal(self, at: int) -> tuple[int, list[SqlPart]] | None:
-        """`DATE '&X'`: the word takes only a literal, so both become a conversion. How many tokens, and what for them."""
+        """Returns how many tokens `DATE '&X'` takes and the conversion that replaces them.
+
+        After the word only a literal is allowed.
+        """
         word = self._tokens[at]
         if word.kind != "word" or self._contexts[at].before in (".", "OF"):
             return None
@@ -363,7 +366,7 @@ class _StatementParts:
         return literal - at + 1, [*value, "::", "".join(t.text for t in self._tokens[at:end])]
 
     def _type_end(self, at: int) -> int:
-        """Behind the type name that begins at this token; 0 where none does."""
+        """Returns the index after the type name that begins at this token; 0 if none does."""
         name = self._tokens[at].upper
         if name in self._literals.conversions or (name == "INTERVAL" and self._literals.interval == "refused"):
             return at + 1
@@ -409,7 +412,7 @@ class _StatementParts:
         return self._spaced(at, [bind])
 
     def _refuse_operator(self, token: Token, at: int) -> None:
-        """`flags & NAME`: an operator except in files for SQL*Plus, and `flags NAME` would be an alias."""
+        """Refuses `flags & NAME`: `&` is an operator except in files for SQL*Plus, and `flags NAME` would be an alias."""
         if (
             self._dialect.lexical.has_sqlplus
             or self._contexts[at].takes_value
@@ -425,7 +428,7 @@ class _StatementParts:
         )
 
     def _glued(self, at: int) -> str:
-        """`tail` where the parameter ends a longer word (`EXPORT_&YEAR`), `head` where it begins one, else nothing."""
+        """Returns `tail` if the parameter ends a longer word (`EXPORT_&YEAR`), `head` if it begins one, else nothing."""
         token = self._tokens[at]
         before = self._tokens[at - 1] if at else None
         after = self._tokens[at + 1] if at + 1 < len(self._tokens) else None
@@ -452,7 +455,7 @@ class _StatementParts:
         is_text: bool,
         literal: tuple[str | ParameterText, ...] = (),
     ) -> Bind:
-        """The bind for a content; the same one where the same content is wanted again."""
+        """Returns the bind for a content; the same content has the same bind."""
         by_place = self._contexts[at].surroundings if self._binding.typed_by_context else ()
         is_compared = self._binding.compares_as_char and not literal and self._contexts[at].is_compared
         key = (content, is_text, by_place, literal if self._binding.cuts_text_at else (), is_compared)
@@ -461,7 +464,7 @@ class _StatementParts:
         return self._binds[key]
 
     def _free_name(self, content: tuple[str | ParameterText, ...]) -> str:
-        # The P_ keeps it from being a reserved word: a bind called DATE is ORA-01745.
+        # The prefix P_ avoids reserved words: a bind called DATE is ORA-01745.
         parameter = next(piece.parameter for piece in content if isinstance(piece, ParameterText))
         longest = _MAX_BIND_NAME - (_MAX_NUMBER if self._parameters[parameter].is_list else 0)
         base = re.sub(r"[^A-Z0-9_]", "_", f"P_{parameter}")[:longest]
@@ -471,7 +474,7 @@ class _StatementParts:
         return next(name for name in candidates if name not in taken | reserved)
 
     def _spaced(self, at: int, parts: list[SqlPart]) -> list[SqlPart]:
-        """Blanks around a bind that would otherwise touch a word: `'&X'AND` is legal, `:P_XAND` is another bind."""
+        """Adds blanks around a bind that would otherwise touch a word: `'&X'AND` is legal, `:P_XAND` is another bind."""
         before = self._tokens[at - 1].text[-1:] if at else ""
         after = self._tokens[at + 1].text[:1] if at + 1 < len(self._tokens) else ""
         left = [" "] if _STICKY_BEFORE.match(before) else []
@@ -479,7 +482,7 @@ class _StatementParts:
         return [*left, *parts, *right]
 
     def _check_tree(self) -> None:
-        """A second opinion on every value position, where sqlglot can read the statement."""
+        """Checks every value position a second time in the syntax tree, if sqlglot can parse the statement."""
         bare = {marker(t)[1:]: t for t in self._tokens if t.kind == "parameter" and t.start not in self._inserted}
         if not bare:
             return
@@ -490,7 +493,7 @@ class _StatementParts:
 
 
 def _names_in_tree(sql: str, dialect: Dialect) -> set[str]:
-    """The bind names that sqlglot reads as a table, an alias, a column or a sort key."""
+    """Returns the bind names that sqlglot reads as a table, an alias, a column or a sort key."""
     tree = parse_tree(sql, dialect)
     if tree is None:
         return set()
@@ -516,7 +519,10 @@ def _wrapped(bind: Bind, around: tuple[str, str] | None) -> list[SqlPart]:
 
 
 def _has_numbers(parameter: Parameter) -> bool:
-    """Whether a list without a declared type is one of numbers: told by its define, so that it is the same in each run."""
+    """Whether a list without a declared type is one of numbers.
+
+    Its define decides, so that each run binds the same type.
+    """
     try:
         examples = parameter.allowed or split(parameter.default)
     except ValueError:
@@ -525,7 +531,7 @@ def _has_numbers(parameter: Parameter) -> bool:
 
 
 def _pieces(token: Token) -> list[str | ParameterText]:
-    """The content of a literal, cut at its parameters; the texts as they stand in the file."""
+    """Returns the content of a literal, cut at its parameters; the texts as they are in the file."""
     pieces: list[str | ParameterText] = []
     at = token.opening
     for mark in token.references:
@@ -536,20 +542,23 @@ def _pieces(token: Token) -> list[str | ParameterText]:
 
 
 def _plain(token: Token, piece: str | ParameterText) -> str | ParameterText:
-    """What a piece of a literal means."""
+    """Returns the meaning of a piece of a literal."""
     doubles = token.prefix in ("", "N", "E")
     return piece.replace("''", "'") if isinstance(piece, str) and doubles else piece
 
 
 def _quoted_again(token: Token, piece: str) -> str:
-    """A piece of a literal as a literal of its own; q'…' becomes '…'."""
+    """Returns a piece of a literal as a literal of its own; q'…' becomes '…'."""
     if token.prefix in ("Q", "NQ"):
         return token.prefix.removesuffix("Q") + "'" + piece.replace("'", "''") + "'"
     return token.text[: token.opening] + piece + token.text[len(token.text) - token.closing :]
 
 
 def _joined(parts: Sequence[SqlPart]) -> tuple[SqlPart, ...]:
-    """The same parts with neighbouring texts joined; at once, since adding piece by piece to a text of 5 MB takes a minute."""
+    """Returns the parts with neighbouring texts joined.
+
+    It joins once: adding piece by piece to a text of 5 MB takes a minute.
+    """
     joined: list[SqlPart] = []
     texts: list[str] = []
     for part in parts:
@@ -564,7 +573,7 @@ def _joined(parts: Sequence[SqlPart]) -> tuple[SqlPart, ...]:
 
 
 def _next_significant(tokens: Sequence[Token], at: int) -> int | None:
-    """Index of the first significant token from `at` on; None without one, and for `at` 0."""
+    """Returns the index of the first significant token from `at` on; None without one, and for `at` 0."""
     if at == 0:
         return None
     return next((i for i in range(at, len(tokens)) if tokens[i].is_significant), None)

@@ -1,4 +1,4 @@
-"""Converts the text of a parameter to the value that a driver binds, exactly or not at all."""
+"""Converts the text of a parameter to the value that a driver binds. The conversion is exact, or it fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EXPECTED = {
 
 
 def value_problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
-    """Returns why a parameter may not have this value, for a list also one of its values; empty: it may."""
+    """Returns why a parameter may not have this value, or a list not one of its values; empty: it may."""
     if not parameter.is_list:
         return _problem(parameter, value, dialect)
     try:
@@ -57,13 +57,13 @@ def _problem(parameter: Parameter, value: str, dialect: Dialect) -> str:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Returns the values of a list: `N,S`, or `["N", "S"]` as JSON writes it.
+    """Returns the values of a list: `N,S`, or `["N", "S"]` as in JSON.
 
-    Blanks around a value do not count. A value with a comma stands in quotes, `"Roma, Centro"` or `'Roma, Centro'`,
-    with a quote inside it written twice; the quotes of `'N','S'`, as SQL*Plus needed them, are no part of the values.
+    Blanks around a value are ignored. A value with a comma is written in quotes, `"Roma, Centro"` or `'Roma, Centro'`, and a
+    quote inside it is doubled. The quotes of `'N','S'`, which SQL*Plus needed, are not part of the values.
 
     Raises:
-        ValueError: Why it is no list: it is empty, or one of its values is.
+        ValueError: It is no list: it is empty, or one of its values is. The text says why.
     """
     stripped = text.strip()
     if not stripped:
@@ -87,7 +87,7 @@ def _is_plain(value: str) -> bool:
 
 def _json_values(text: str) -> list[str]:
     try:
-        # Numbers keep the digits that stand there.
+        # A number keeps its digits as they are written.
         values = json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         values = None
@@ -152,7 +152,7 @@ def _number(text: str) -> int | Decimal | None:
     digits = len(number.as_tuple().digits)
     if not isinstance(exponent, int) or digits + max(exponent, 0) > _MAX_DIGITS or exponent < -_MAX_DIGITS:
         return None
-    # Written out, because not every driver reads 1E+3.
+    # Written in full, because not every driver reads 1E+3.
     return int(stripped) if _INTEGER.fullmatch(stripped) else Decimal(f"{number:f}")
 
 

@@ -63,7 +63,7 @@ def _encoding(name: str) -> str:
 
 def _separator(text: str) -> str:
     if len(text) != 1 or text.isalnum() or text in "\"'\r\n.-+":
-        raise ValueError('one character that stands in no number and no quote; write ";", ",", "|" or "\\t"')
+        raise ValueError('one character that is not part of a number or a quote; write ";", ",", "|" or "\\t"')
     return text
 
 

@@ -141,7 +141,7 @@ def _hint(text: str, error: json.JSONDecodeError) -> str:
     if error.pos >= len(text.rstrip()):
         return "the end is missing: restore the file, or close what is open"
     if before.endswith(","):
-        return "take away the comma before it" if text[error.pos] in "}]" else "look at the comma before it"
+        return "remove the comma before it" if text[error.pos] in "}]" else "check the comma before it"
     if text[error.pos] in "'#/":
         return "JSON has no comments and no single quotes"
     return "look for a missing comma or quote just before it"
@@ -177,7 +177,7 @@ def _locate_members(file: JsonFile, at: int, position: FilePosition) -> int:
         member = (*position, name)
         if member in file.offsets:
             file.offsets[member] = at
-            raise file.error(member, f'"{name}" stands twice in one object', remedy="keep one of them")
+            raise file.error(member, f'"{name}" is in one object twice', remedy="keep one of them")
         file.offsets[member] = at  # an error points at the name, which the user searches for
         at = _skip(text, _locate(file, _skip(text, end) + 1, member))
         at = _skip(text, at + 1) if text[at] == "," else at

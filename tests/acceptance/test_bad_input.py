@@ -17,7 +17,7 @@ SECRET = "hunter2-of-the-broker"
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka):
-    """Makes the workspace of a test; gives the folder, a function that runs a command there, and the topic."""
+    """Makes the workspace of a test; returns the folder, a function that runs a command there, and the topic."""
 
     def make(sql: str = "SELECT 1 AS barcode", *, topic: str | None = None, **changes):
         topic = topic or kafka.create_topic(partitions=1)
@@ -226,7 +226,7 @@ def test_nul_and_half_characters_of_a_database_that_keeps_them(place, kafka):
 
 @pytest.fixture
 def old_database(postgres):
-    """A database that takes any byte for text."""
+    """A database whose encoding accepts any byte as text."""
     with closing(postgres.connect()) as connection:
         connection.execute("CREATE DATABASE old_texts ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
         yield "old_texts"
@@ -330,7 +330,7 @@ def test_a_damaged_segment_stops_no_command_and_is_reported(place, damage):
         assert (done.returncode, done.stderr) == (0, ""), words
     assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
     assert the_json(run("metrics", "rebuild", "--json"))["sends"] == 1000
-    (told,) = [fact for fact in the_json(run("doctor", "--json"))["facts"] if fact["subject"] == "spool"]
+    (told,) = [result for result in the_json(run("doctor", "--json"))["checks"] if result["subject"] == "spool"]
     assert (told["status"], segment.name in told["text"]) == ("warn", True)
     assert (folder / ".pstt" / "spool" / "damaged" / segment.name).exists()
 

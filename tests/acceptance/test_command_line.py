@@ -1,4 +1,4 @@
-"""The program as a person runs it: a process, its output and its exit code; PostgreSQL and Kafka are real."""
+"""The program as a user runs it: a process, its output and its exit code; PostgreSQL and Kafka are real."""
 
 import csv
 import json
@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 from contextlib import ExitStack
 
 import pytest
 
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, log_text, make_workspace, run_command
 
 TABLE = """CREATE TABLE {name} AS SELECT lpad((572680000000 + g)::text, 12, '0') AS barcode, date '2026-01-16' AS trkdate,
@@ -22,7 +22,7 @@ TABLE = """CREATE TABLE {name} AS SELECT lpad((572680000000 + g)::text, 12, '0')
 
 @pytest.fixture(scope="module")
 def table(postgres):
-    """Makes a table of so many rows; its name."""
+    """Makes a table of this many rows; returns its name."""
     made = []
 
     def make(rows: int) -> str:
@@ -40,7 +40,7 @@ def table(postgres):
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka):
-    """Makes the workspace of a test; gives the folder, a function that runs a command there, and the topic."""
+    """Makes the workspace of a test; returns the folder, a function that runs a command there, and the topic."""
 
     def make(sql: str, *, topic: str | None = None, **changes):
         topic = topic or kafka.create_topic(partitions=6)
@@ -56,7 +56,7 @@ def place(tmp_path, postgres, kafka):
 
 
 def the_json(done: subprocess.CompletedProcess[str]) -> dict:
-    """Stdout is one JSON document and nothing else."""
+    """Returns stdout as JSON; fails if it is anything but one document."""
     return json.loads(done.stdout)
 
 
@@ -196,7 +196,7 @@ def test_an_oversized_message_is_rejected_alone(place, table, kafka, postgres):
     assert kafka.count(topic) == 299
 
 
-@pytest.mark.parametrize("client", ["confluent", "kafka-python-ng"])
+@pytest.mark.parametrize("client", ["aiokafka", "confluent", "kafka-python-ng"])
 def test_a_row_that_the_topic_does_not_take_is_rejected_alone_with_the_setting_to_change(
     place, table, kafka, postgres, client
 ):
@@ -205,7 +205,7 @@ def test_a_row_that_the_topic_does_not_take_is_rejected_alone_with_the_setting_t
         connection.execute(f"UPDATE {name} SET barcode = NULL WHERE arrivetimestamp = '2026-01-16 11:50:41.665'")
     topic = kafka.create_topic(config={"cleanup.policy": "compact"})
     _, run, _ = place(f"SELECT * FROM {name}", topic=topic, job={"on_null_key": "send"})
-    env = {"KAFKA_CLIENT": client, "KAFKA_ENABLE_IDEMPOTENCE": "true" if client == "confluent" else "false"}
+    env = {"KAFKA_CLIENT": client, "KAFKA_ENABLE_IDEMPOTENCE": "false" if client == "kafka-python-ng" else "true"}
     verdict = the_json(run("run", "export", "--json", **env))
     assert (verdict["acknowledged"], verdict["rejected"], verdict["failed"]) == (1_999, 1, 0)
     rejected = run("rejects", verdict["run_id"]).stdout
@@ -303,7 +303,7 @@ SLOW = "SELECT t.*, pg_sleep(0.0005)::text AS nap FROM {name} t"
 
 @pytest.fixture
 def started():
-    """Starts a command and does not wait for it; what still runs when the test ends, ends with it."""
+    """Starts a command without waiting; ends it with the test."""
     with ExitStack() as stack:
 
         def start(folder, env, *words) -> subprocess.Popen[str]:
@@ -316,10 +316,7 @@ def started():
 
 
 def wait_for_messages(kafka, topic: str, count: int, timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while kafka.count(topic) < count:
-        assert time.monotonic() < end, f"fewer than {count} messages in {timeout_s} s"
-        time.sleep(0.2)
+    until(lambda: kafka.count(topic) >= count, f"{count} messages", timeout_s=timeout_s, every_s=0.2)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's; on Windows the runner asks through the ledger")
@@ -397,7 +394,7 @@ def test_a_metrics_file_held_open_for_the_whole_run_changes_nothing(place, table
     assert "3,000 sends from 3 segments" in run("metrics", "rebuild").stdout
 
 
-# ── what goes wrong, as a person reads it ─────────────────────────────────────────────────────
+# ── what goes wrong, as a user reads it ─────────────────────────────────────────────────────
 
 
 def problem(done: subprocess.CompletedProcess[str]) -> str:

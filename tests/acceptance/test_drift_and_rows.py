@@ -1,4 +1,4 @@
-"""Changed columns and unexpected numbers of rows, met by the program as a process over a real database and broker."""
+"""Changed columns and unexpected numbers of rows, in the program as a process over a real database and broker."""
 
 import json
 

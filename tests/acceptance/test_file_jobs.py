@@ -1,4 +1,4 @@
-"""Excel and CSV jobs as a person runs them: the verdict, the file, and what is seen when something is wrong."""
+"""Excel and CSV jobs as a user runs them: the verdict, the file, and what is seen when something is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from core.model.job import Job
 from core.model.source import Column
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 SQL = """define DATA='2026-01-16' --Obbligatorio: the day
@@ -29,7 +29,7 @@ FILE = {"export_format": "excel", "parameters": {"DATA": "{date-1}"}, "kafka_con
 
 @pytest.fixture
 def place(tmp_path, postgres):
-    """A workspace without any cluster whose job `export` writes a file; gives the folder and a function that runs a command."""
+    """A workspace without any cluster whose job `export` writes a file; returns the folder and a function that runs a command."""
 
     def make(rows: int = 1000, sql: str | None = None, **job):
         folder = make_workspace(
@@ -274,11 +274,12 @@ def started(folder, postgres, *words):
 
 
 def wait_for(process, happened):
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    def or_has_ended():
+        found = happened()
+        assert found or process.poll() is None, process.stdout.read()
+        return found
+
+    until(or_has_ended, every_s=0.02)
 
 
 def wait_for_part(folder, process):

@@ -1,4 +1,4 @@
-"""A disk without a free byte: everything that was recorded can be read, and whoever wants to write is told why not."""
+"""A full disk: everything that was recorded can be read, and every write fails with the reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ READING = (
 
 @pytest.fixture(scope="module")
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a run; its figures are in the spool and in metrics.duckdb."""
+    """A workspace with a run; its sends are in the spool and in metrics.duckdb."""
     folder = tmp_path_factory.mktemp("worked") / "ws"
     done = run_command("demo", "--rows", "200", "--workspace", folder, env=environment(), cwd=folder.parent)
     assert done.returncode == 0, done.stderr
@@ -58,7 +58,7 @@ class Full:
         self.filling = fill(disk)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        fill(self.folder.parent)  # what the last command has given back
+        fill(self.folder.parent)  # space that the last command freed
         return run_command(*words, env=environment(), cwd=self.folder)
 
     def json(self, *words: str) -> Any:
@@ -68,7 +68,7 @@ class Full:
 
 
 def a_key_of(folder: Path) -> str:
-    """Of a message that was sent."""
+    """Returns the key of a message that was sent."""
     question = "SELECT min(key) FROM sends WHERE status = 'acknowledged'"
     (key,) = Metrics(Workspace(folder)).answer(lambda db: db.execute(question).fetchall())[0]
     return str(key)
@@ -79,7 +79,7 @@ def nothing(_folder: Path) -> None:
 
 
 def left_by_a_killed_process(folder: Path) -> None:
-    """The newest run is only in the WAL, beside which nobody has the ledger open."""
+    """Leaves the newest run in the WAL only, with no process that has the ledger open."""
     ledger = folder / ".pstt" / "ledger.sqlite"
     write = (
         "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('PRAGMA journal_mode=WAL');"
@@ -143,8 +143,10 @@ def test_whoever_writes_is_told_why_not_and_what_to_do(disk: Path, worked: Path)
         assert done.returncode == 1, (words, done.stdout, done.stderr)
         assert "make room" in done.stderr or "No space left on device" in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr
-    (fact,) = [fact for fact in json.loads(full.run("doctor", "--json").stdout)["facts"] if fact["subject"] == "disk"]
-    assert fact["status"] == "fail"
+    (result,) = [
+        result for result in json.loads(full.run("doctor", "--json").stdout)["checks"] if result["subject"] == "disk"
+    ]
+    assert result["status"] == "fail"
 
 
 def test_once_there_is_room_again_the_same_opening_writes(disk: Path, worked: Path) -> None:

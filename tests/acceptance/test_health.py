@@ -1,4 +1,4 @@
-"""The runner as a process that tells people: mail about real runs, the error-rate rule, health, receipt, a test mail."""
+"""The runner as a process that notifies users: mail about real runs, the error-rate rule, health, receipt, a test mail."""
 
 import json
 import time
@@ -15,7 +15,8 @@ from core.notify.outbox import Outbox
 from core.records.ledger import Ledger, Outcome
 from core.workspace.paths import Workspace
 from tests.rigs.certificates import make_certificates
-from tests.rigs.smtp import MailRig, until
+from tests.rigs.smtp import MailRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, log_text, make_workspace, run_command
 
 ANNA, LUCA = "anna@example.com", "luca@example.com"
@@ -37,7 +38,7 @@ def mails(certificates):
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka, certificates, mails):
-    """A workspace with the job `export` that mails to ANNA; its runner is gone at the end."""
+    """A workspace with the job `export` that mails to ANNA; its runner is ended after the test."""
     runners = []
 
     class Place:
@@ -81,7 +82,7 @@ def place(tmp_path, postgres, kafka, certificates, mails):
                     and beat.is_alive(datetime.now(UTC))
                 )
             )
-            with Outbox(self.workspace.ledger_file) as outbox:  # runs from here on are told
+            with Outbox(self.workspace.ledger_file) as outbox:  # runs from here on are notified
                 until(lambda: outbox.considered_until("verdicts"))
             return runners[-1]
 
@@ -175,7 +176,7 @@ def test_the_error_rate_rule_disables_the_job_in_its_file_and_says_who_did_it(pl
 
 
 def half_failed(place) -> None:
-    """A run whose sends failed by half, as a broker that dies in mid-run leaves it."""
+    """A run half of whose sends failed, as if the broker had stopped during the run."""
     now = datetime.now(UTC)
     job = Job("export", "Export", "export.sql", "pg")
     with Ledger(place.workspace.ledger_file) as ledger:
@@ -222,8 +223,8 @@ def test_a_test_mail_says_what_became_of_it(place, mails, certificates):
     assert "is not trusted" in untrusted.stderr
 
 
-def facts(place, **env) -> dict[str, str]:
-    return {fact["subject"]: fact["status"] for fact in place.json("health", **env)["facts"]}
+def statuses(place, **env) -> dict[str, str]:
+    return {result["subject"]: result["status"] for result in place.json("health", **env)["checks"]}
 
 
 def test_health_is_green_while_the_runner_works_and_red_once_it_is_gone(place):
@@ -248,20 +249,20 @@ def test_health_fails_when_the_last_success_of_a_job_is_older_than_its_calendar_
     place.start()
     until(lambda: place.runs("failed"))
     time.sleep(3)
-    assert facts(place, PSTT_HEALTH_GRACE_S="3600")["job export"] == "pass"
+    assert statuses(place, PSTT_HEALTH_GRACE_S="3600")["job export"] == "pass"
     done = place.run("health", PSTT_HEALTH_GRACE_S="1")
     assert done.returncode == 1
     assert "✘ job export: no success for " in done.stdout
     assert "it never succeeded" in done.stdout
     place.query(GOOD)
     until(lambda: place.runs("succeeded"))
-    assert facts(place, PSTT_HEALTH_GRACE_S="30")["job export"] == "pass"
+    assert statuses(place, PSTT_HEALTH_GRACE_S="30")["job export"] == "pass"
 
 
 def test_a_disabled_job_and_a_manual_one_are_nobodys_dead_man(place):
     place.make(NO_TABLE, scheduling_mode="interval", interval_s=2, enabled=False)
     place.start()
-    assert "job export" not in facts(place, PSTT_HEALTH_GRACE_S="1")
+    assert "job export" not in statuses(place, PSTT_HEALTH_GRACE_S="1")
 
 
 def test_the_receipt_of_the_day_is_mailed_once_and_printed(place, mails):

@@ -1,6 +1,6 @@
-"""A workspace that version 1.0.4 of commit db0d166 made opens, shows its history and goes on.
+"""A workspace that version 1.0.4 of commit db0d166 made opens, shows its history and continues.
 
-It has a run of the demo (60 rows, five of them rejected), one of which every row was rejected, one that failed, a
+It has a run of the demo (60 rows, five of them rejected), one with every row rejected, one that failed, a
 backfill without rows, a user and a disabled job.
 """
 

@@ -1,4 +1,4 @@
-"""A run is sent again to where it was sent: its own topic and cluster, whatever its job and connections.json say since."""
+"""A replay goes to the topic and cluster of its run, even if its job and connections.json have changed."""
 
 import json
 
@@ -77,7 +77,7 @@ def test_only_rejects_leaves_out_what_arrived_on_that_topic(place):
     place.does("replay", place.run_id, "--to", "job")
     (place.folder / "queries" / "export.sql").write_text(ROWS.format(bad=False), encoding="utf-8")
     place.does("replay", place.run_id, "--rejects-only", "--to", "job")
-    assert place.counts() == (19, 20)  # the row that was mended arrived there, and not where the run was sent
+    assert place.counts() == (19, 20)  # the fixed row arrived there, and not where the run was sent
     place.does("replay", place.run_id, "--rejects-only")
     assert place.counts() == (20, 20)
 

@@ -1,4 +1,4 @@
-"""The runner as a process over a real PostgreSQL and a real Kafka: started, asked, stopped, killed, twice at once."""
+"""The runner as a process over a real PostgreSQL and a real Kafka: started, sent requests, stopped, killed, two at once."""
 
 import json
 import os
@@ -7,12 +7,14 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import psutil
 import pytest
 
 from bench.kills import live_through, start_runner, stop_runner, two_at_once
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = "SELECT lpad(g::text, 12, '0') AS barcode, g AS n FROM generate_series(1, {rows}) AS g"
@@ -22,7 +24,7 @@ SLOW = "SELECT pg_sleep(120)::text AS barcode, '{mark}' AS mark"
 
 @pytest.fixture
 def place(tmp_path, postgres, kafka):
-    """Makes a workspace with the job `export`; runners started in it are gone at the end."""
+    """Makes a workspace with the job `export`; its runners are ended after the test."""
     runners = []
 
     class Place:
@@ -79,19 +81,8 @@ def place(tmp_path, postgres, kafka):
             stop_runner(runner)
 
 
-def until(holds, timeout_s: float = 30):
-    """Waits until something is so; what it is."""
-    end = time.monotonic() + timeout_s
-    while True:
-        found = holds()
-        if found:
-            return found
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
-
-
 def active_queries(postgres, mark: str) -> int:
-    """Statements with that mark that the server works on."""
+    """Returns how many statements with that mark the server runs."""
     with postgres.connect() as connection:
         sql = (
             "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE %s"
@@ -100,9 +91,16 @@ def active_queries(postgres, mark: str) -> int:
 
 
 def finished(place, count: int = 1):
-    """The runs, once so many have a verdict."""
+    """Waits until this many runs have a verdict; returns them."""
     runs = [run for run in place.runs() if run.finished_at]
     return runs if len(runs) >= count else None
+
+
+def copied(place) -> int | None:
+    """The sends that another program finds in metrics.duckdb; None while it is held or missing."""
+    with suppress(duckdb.Error), duckdb.connect(str(place.workspace.metrics_file), read_only=True) as db:
+        return db.execute("SELECT count(*) FROM sends").fetchone()[0]
+    return None
 
 
 # ── on its calendar ───────────────────────────────────────────────────────────────────────────
@@ -234,7 +232,7 @@ def test_a_run_whose_own_process_is_told_to_end_is_broken_off_and_run_again(plac
     (child,) = psutil.Process(runner.pid).children()
     child.terminate()
     runs = until(lambda: (found := place.runs()) and len(found) == 2 and found)
-    if os.name != "nt":  # there a process is ended without being asked
+    if os.name != "nt":  # Windows ends a process without a signal
         assert runs[1].error_text == "the run was broken off: its process was told to end"
     assert [(run.state, run.attempt) for run in runs] == [("running", 2), ("interrupted", 1)]
     until(lambda: active_queries(postgres, "end me"))
@@ -254,6 +252,24 @@ def test_a_job_that_cannot_even_begin_is_a_failed_run_that_says_why(place):
     assert answer == f"run {run.run_id} failed"
 
 
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_runner_copies_the_sends_of_its_runs_and_before_it_ends_those_of_runs_by_hand(place):
+    place.make()
+    runner = place.start()
+    place.run("run", "export", "--by-runner")
+    until(lambda: finished(place))
+    until(lambda: copied(place) == 500, timeout_s=60)
+    assert place.run("run", "export").returncode == 0
+    assert copied(place) == 500
+    assert place.json("metrics", "summary")["total_sent"] == 1000
+    assert stop_runner(runner) == 0
+    assert copied(place) == 1000
+    assert place.run("run", "export").returncode == 0
+    assert copied(place) == 1500
+
+
 # ── files that are wrong ──────────────────────────────────────────────────────────────────────
 
 
@@ -265,13 +281,13 @@ def test_a_broken_edit_keeps_the_last_good_version_and_heartbeat_and_check_say_s
     file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     (problem,) = until(lambda: place.ledger(lambda ledger: ledger.heartbeats.newest()).problems)
     assert problem["where"].startswith("export.job.json, line 1")
-    assert problem["instead"] == "its last good version goes on"
+    assert problem["instead"] == "its last valid version stays in use"
     count = len(finished(place))
     until(lambda: finished(place, count + 2))
     checked = place.run("check")
     assert checked.returncode == 2
     assert "✘ export.job.json, line 1" in checked.stdout
-    assert "its last good version goes on" in checked.stdout
+    assert "its last valid version stays in use" in checked.stdout
 
 
 def test_a_log_folder_that_cannot_be_written_stops_nothing_and_is_told(place):
@@ -325,7 +341,7 @@ ONE_BAD = "SELECT g::text AS barcode, CASE WHEN g = 7 THEN 'NaN'::numeric ELSE g
 
 
 def answered(place, number):
-    """The request once it has ended."""
+    """Waits until the request has ended; returns it."""
     return until(
         lambda: (r := place.ledger(lambda ledger: ledger.requests.get(number))).state in ("done", "refused") and r
     )
@@ -381,4 +397,4 @@ def test_a_dry_run_ends_with_its_runner_and_one_left_by_a_killed_runner_is_answe
     place.start()
     told = answered(place, number)
     assert (told.state, told.answer) == ("refused", "the runner ended before the dry run did: ask again")
-    until(lambda: active_queries(postgres, mark) == 0)  # the server has noticed by itself
+    until(lambda: active_queries(postgres, mark) == 0)  # the server notices on its own

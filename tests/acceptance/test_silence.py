@@ -1,4 +1,4 @@
-"""A database that falls silent in the middle of a run: packets are swallowed, and nobody is told."""
+"""A database that falls silent in the middle of a run: packets are dropped without an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.rigs.workspace import command, environment, make_workspace, run_comma
 STOP_TIMEOUT_S = 9
 """PSTT_STOP_TIMEOUT_S of these runs."""
 START_S = 30
-"""What a process may take beside that: to begin, and to end, on a busy machine."""
+"""How long a process may take to start and to end on a busy machine."""
 AFTER_BYTES = 8_000_000
 PASSWORD = "geheim-4711"
 ROWS = {
@@ -61,7 +61,7 @@ def oracle(_request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 class Place:
-    """A workspace whose database falls silent after some thousand rows."""
+    """A workspace whose database stops responding after some thousand rows."""
 
     def __init__(self, folder: Path, env: dict[str, str], way: Proxy) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Place:
         return self.process
 
     def ended(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        """The verdict of a run by hand; its process has to end in its time."""
+        """Returns the verdict of a manual run; its process has to end in time."""
         out, err = process.communicate(timeout=STOP_TIMEOUT_S + START_S)
         assert "Traceback" not in err
         found: dict[str, Any] = json.loads(out)
@@ -124,7 +124,7 @@ class _NoServer:
 
 
 def arrived(verdict: dict[str, Any]) -> bool:
-    """What was read before the silence is on the topic and accounted for."""
+    """Whether the rows read before the silence are on the topic and accounted for."""
     return 0 < verdict["acknowledged"] <= verdict["rows_read"] < 100_000
 
 

@@ -146,7 +146,7 @@ class Outage:
 
 @pytest.fixture(scope="module")
 def falling() -> Iterator[KafkaRig]:
-    """A broker that each test leaves running again; for 2 s a killed one is believed to be alive, and not let in."""
+    """A broker that each test leaves running again; for 2 s a killed one counts as alive, and cannot register again."""
     with KafkaRig(properties={"broker.session.timeout.ms": "2000"}) as rig:
         yield rig
 
@@ -200,7 +200,7 @@ def sender_of(publisher: Publisher, max_retries: int = 3) -> Sender:
 
 
 def require_accounted(delivery: Delivery) -> None:
-    """Each message is acknowledged or has its error, never both, never neither."""
+    """Checks that each message is either acknowledged or has an error."""
     assert delivery.pending == 0
     for index, partition in enumerate(delivery.partitions):
         assert (partition != -1) is (index not in delivery.errors)
@@ -448,7 +448,7 @@ def test_a_record_whose_time_is_refused_names_the_limits_of_the_topic_and_the_cl
     topic = kafka.create_topic(config={"message.timestamp.before.max.ms": "0"})
     publisher = Real(client, kafka).open()
     sender = sender_of(publisher)
-    for number in range(1, 1000):  # a record that arrives in the millisecond in which it was made is taken
+    for number in range(1, 1000):  # a record that arrives in the millisecond of its timestamp is accepted
         delivery = sender.submit(batch_of(topic, 100, number))
         sender.drain(60)
         require_accounted(delivery)
@@ -476,7 +476,7 @@ def test_a_record_batch_with_a_record_that_is_not_taken_is_refused_as_a_whole(cl
 
 
 class Watching:
-    """Looks at `in_flight` again and again while the publisher works."""
+    """Reads `in_flight` repeatedly while the publisher works."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.publisher = publisher
@@ -741,7 +741,7 @@ def start_run(outage: Outage, topic: str, **changes: Any) -> tuple[Sender, Calla
     """A sender and a way to submit batches of 100."""
     publisher = outage.world.open(request_timeout_ms=3000, retry_backoff_ms=50, **changes)
     publisher.require_topic(topic)
-    # Eight further tries last 50 s: a broker starts in 3 s, and in 25 s on a machine that has much else to do.
+    # Eight further tries last 50 s: a broker starts in 3 s, and in 25 s on a busy machine.
     sender = sender_of(publisher, max_retries=8)
     deliveries: list[Delivery] = []
 

@@ -1,6 +1,6 @@
-"""What every `core.model.source.Source` promises, asked of each database alike.
+"""The contract of `core.model.source.Source`, tested on each database.
 
-A database is one small class below: how it is reached, and the words of its dialect for what the suite needs.
+Each database is one class below: its connection, and the SQL in its dialect that the suite needs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from core.model.source import Rows, Source
 from core.sources import open_source
 from tests.rigs.proxy import Proxy
 from tests.rigs.server import free_ports
+from tests.rigs.waiting import until
 
 if TYPE_CHECKING:
     from tests.rigs.oracle import OracleRig
@@ -41,66 +42,66 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket:Resource
 ORACLE_PASSWORD = "geheim;{pä}-4711"
 WRONG = "wrong-pässwörd-8213"
 PATIENCE_S = 30.0
-"""Longer than anything here takes; only a hang gets there."""
+"""Longer than anything here takes; only a hang reaches it."""
 
 
 # ── the databases ─────────────────────────────────────────────────────────────────────────────
 
 
 class SourceRig(ABC):
-    """One database, and what the suite has to say to it. `table` holds (n, name); `execute` commits at once."""
+    """One database with the SQL that the suite needs. `table` holds (n, name); `execute` commits at once."""
 
     is_server = True
-    """Whether there is a network between us, hence logins, hosts and sessions."""
+    """Whether it is reached by a network and has logins, hosts and sessions."""
 
     connection: DatabaseConnection
     table: str
     slow: str
-    """A SELECT that gives no row for a minute."""
+    """A SELECT that returns no row for a minute."""
     slow_rows: str
-    """A SELECT of many rows that takes a minute, and whose first rows come at once."""
+    """A SELECT of many rows that takes a minute; its first rows arrive at once."""
     setting: str
     """A session setting …"""
     setting_shown: str
     """… and a SELECT of one value that is ON with it, and something else without."""
     bad_sql: str
     own_words: str
-    """Part of what the database itself says to `bad_sql`."""
+    """Part of the database's own error for `bad_sql`."""
     hidden_writes: tuple[str, ...]
-    """Statements that give rows and would write one into `table`."""
+    """Statements that return rows and would write one into `table`."""
     unshown: Mapping[str, str] = {}
     """Test of this suite → why this server cannot show it."""
 
     @abstractmethod
     def bound(self, value: str) -> Step:
-        """A SELECT that gives back a bound text."""
+        """Returns a SELECT of a bound text."""
 
     @abstractmethod
     def execute(self, sql: str) -> None:
-        """Runs and commits a statement on a connection that has nothing to do with ours."""
+        """Runs and commits a statement on a connection that is independent of the source."""
 
     @abstractmethod
     def rows_in_table(self) -> int:
-        """As such a connection sees it."""
+        """Returns how many rows such a connection sees."""
 
     @abstractmethod
     def numbers(self, count: int) -> str:
         """A SELECT of (n, name) for n from 1 to `count`, in that order, made up by the database."""
 
     def sessions(self) -> int:
-        """Sessions of ours that the server holds."""
+        """Returns how many sessions of the source the server has."""
         return 0
 
     def running(self) -> int:
-        """Statements of ours that the server runs."""
+        """Returns how many statements of the source the server runs."""
         return 0
 
     def wait_until_running(self) -> None:
         """Returns when a statement of ours has begun."""
-        assert eventually(lambda: self.running() > 0)
+        until(lambda: self.running() > 0, timeout_s=PATIENCE_S)
 
     def kill_sessions(self) -> None:
-        """Ends our sessions from the server's side."""
+        """Ends the source's sessions on the server."""
         raise NotImplementedError
 
     def fill(self, count: int) -> None:
@@ -126,7 +127,7 @@ class SqliteRig(SourceRig):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "parcels.sqlite"
-        self.execute("PRAGMA journal_mode = WAL")  # else a reader keeps writers out
+        self.execute("PRAGMA journal_mode = WAL")  # otherwise a reader blocks writers
         self.execute("CREATE TABLE parcel (n INTEGER, name TEXT)")
         self.connection = DatabaseConnection(name="lite", db_type="sqlite", database=str(self._file))
 
@@ -145,7 +146,7 @@ class SqliteRig(SourceRig):
         return Step("SELECT :P_X AS x", {"P_X": value})
 
     def wait_until_running(self) -> None:
-        time.sleep(0.3)  # nothing tells what another thread's connection does
+        time.sleep(0.3)  # another thread's connection cannot be observed
 
 
 class PostgresSourceRig(SourceRig):
@@ -205,7 +206,7 @@ class PostgresSourceRig(SourceRig):
 
 
 class SqlServerSourceRig(SourceRig):
-    """A server that speaks TDS; `unshown` is of the test server, a true SQL Server runs more."""
+    """A server that speaks TDS; `unshown` is of the test server, a real SQL Server supports more."""
 
     _crossed = "(SELECT TOP {} ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS n FROM sys.all_columns a CROSS JOIN sys.all_columns b) q"
     slow = "SELECT COUNT(*) AS c FROM (SELECT TOP 20000000 a.object_id FROM sys.all_columns a CROSS JOIN sys.all_columns b) q"
@@ -267,7 +268,7 @@ _NO_SESSION_STATE = "the Oracle double keeps no session settings; a true server 
 
 
 class OracleDoubleRig(SourceRig):
-    """The wire protocol without a database behind it: each statement has the answer that is programmed here."""
+    """The wire protocol without a database behind it: each statement has the response that is set here."""
 
     table = "parcel"
     slow = "SELECT n FROM slow"
@@ -332,14 +333,14 @@ class OracleDoubleRig(SourceRig):
         return kinds.count("login") - kinds.count("logoff") - kinds.count("lost")
 
     def wait_until_running(self) -> None:
-        assert eventually(lambda: bool(self._double.statements(r"FROM slow")))
+        until(lambda: bool(self._double.statements(r"FROM slow")), timeout_s=PATIENCE_S)
 
     def kill_sessions(self) -> None:
         self._double.drop_connections()
 
 
 class OracleSourceRig(SourceRig):
-    """A true Oracle."""
+    """A real Oracle."""
 
     slow = "SELECT COUNT(*) AS c FROM all_objects a, all_objects b, all_objects c"
     slow_rows = "SELECT LEVEL AS n, RPAD('x', 500) AS name FROM dual CONNECT BY LEVEL <= 100000000"
@@ -384,7 +385,7 @@ class OracleSourceRig(SourceRig):
         return Step("SELECT :P_X AS x FROM dual", {"P_X": value})
 
     def wait_until_running(self) -> None:
-        time.sleep(1)  # v$session wants a right that the account need not have
+        time.sleep(1)  # v$session needs a right that the account may lack
 
     def drop(self) -> None:
         self.execute(f"DROP TABLE {self.table} PURGE")
@@ -441,7 +442,7 @@ def source_rig(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
 
 @pytest.fixture
 def server_rig(source_rig: SourceRig) -> SourceRig:
-    """Those with a network between."""
+    """Only the databases that are servers."""
     if not source_rig.is_server:
         pytest.skip("a file has no logins, hosts and sessions")
     return source_rig
@@ -467,7 +468,7 @@ def read_all(source: Source, sql: str, *, fetch_rows: int = 5000) -> list[tuple[
 
 @contextmanager
 def meanwhile(action: Callable[[], object]) -> Iterator[None]:
-    """Runs `action` in a thread of its own; what goes wrong there fails the test."""
+    """Runs `action` in a thread of its own; an exception there fails the test."""
     with ThreadPoolExecutor(1) as threads:
         done = threads.submit(action)
         yield
@@ -478,18 +479,9 @@ def is_usable(source: Source, rig: SourceRig) -> bool:
     return [n for n, _ in read_all(source, rig.numbers(3))] == [1, 2, 3]
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE_S
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 @contextmanager
 def raises(wanted: type[PsttError], *secrets: str) -> Iterator[pytest.ExceptionInfo[PsttError]]:
-    """As pytest.raises, exactly that class; no text of the error, nor of those behind it, holds a secret."""
+    """As pytest.raises, exactly that class; neither its text nor those of its causes have a secret."""
     with pytest.raises(PsttError) as caught:
         yield caught
     assert type(caught.value) is wanted, repr(caught.value)
@@ -656,8 +648,8 @@ def test_closing_early_leaves_nothing_behind(source_rig: SourceRig, source: Sour
         for rows in reading:
             assert rows.first_row == 1
             break
-    assert eventually(lambda: source_rig.running() == 0)
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -668,7 +660,7 @@ def test_exception_of_the_reader_passes_and_closes(source_rig: SourceRig, source
     ):
         next(iter(reading))
         raise ZeroDivisionError
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -676,7 +668,7 @@ def test_source_closes_twice_and_opens_again(source_rig: SourceRig, source: Sour
     assert is_usable(source, source_rig)
     source.close()
     source.close()
-    assert eventually(lambda: source_rig.sessions() == 0)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -686,7 +678,7 @@ def test_statement_timeout_ends_a_query_without_rows(source_rig: SourceRig) -> N
             read_all(source, source_rig.slow)
         assert "statement_timeout_s = 0.5 s" in caught.value.text
         assert "statement_timeout_s" in caught.value.remedy
-        assert eventually(lambda: source_rig.running() == 0)
+        until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
         assert is_usable(source, source_rig)
 
 
@@ -711,7 +703,7 @@ def test_cancel_from_another_thread_ends_a_query_without_rows(source_rig: Source
 
     with raises(RunCancelled, secret_of(source_rig)), meanwhile(cancel):
         read_all(source, source_rig.slow)
-    assert eventually(lambda: source_rig.running() == 0)
+    until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -723,7 +715,7 @@ def test_cancel_amid_the_rows_is_never_a_complete_result(source_rig: SourceRig, 
         for rows in reading:
             if rows.first_row == 21:
                 source.cancel()
-    assert eventually(lambda: source_rig.running() == 0)
+    until(lambda: source_rig.running() == 0, timeout_s=PATIENCE_S)
     assert is_usable(source, source_rig)
 
 
@@ -758,9 +750,9 @@ def test_wrong_password_is_not_authorised_and_not_tried_again(server_rig: Source
         assert not caught.value.is_retriable
         assert server_rig.connection.username in caught.value.text
         assert "password" in caught.value.remedy
-        (fact,) = source.check()
-        assert (fact.status, fact.unreachable) == ("fail", False)
-        assert WRONG not in repr(fact)
+        (result,) = source.check()
+        assert (result.status, result.unreachable) == ("fail", False)
+        assert WRONG not in repr(result)
 
 
 def test_unknown_host_is_unavailable_and_may_be_tried_again(server_rig: SourceRig) -> None:
@@ -769,8 +761,8 @@ def test_unknown_host_is_unavailable_and_may_be_tried_again(server_rig: SourceRi
             read_all(source, server_rig.numbers(1))
         assert caught.value.is_retriable
         assert "no-such-host.invalid" in caught.value.text
-        (fact,) = source.check()
-        assert (fact.status, fact.unreachable) == ("fail", True)
+        (result,) = source.check()
+        assert (result.status, result.unreachable) == ("fail", True)
 
 
 def test_refused_port_is_unavailable(server_rig: SourceRig) -> None:
@@ -818,11 +810,11 @@ def test_session_lost_amid_the_rows_is_never_a_complete_result(server_rig: Sourc
 
 
 def test_check_tells_what_was_reached_and_never_a_secret(source_rig: SourceRig, source: Source) -> None:
-    facts = source.check()
-    assert {fact.status for fact in facts} <= {"pass", "warn"}
-    assert facts[0].text.startswith("reached in")
-    assert not secret_of(source_rig) or secret_of(source_rig) not in repr(facts)
-    assert eventually(lambda: source_rig.sessions() == 0)
+    results = source.check()
+    assert {result.status for result in results} <= {"pass", "warn"}
+    assert results[0].text.startswith("reached in")
+    assert not secret_of(source_rig) or secret_of(source_rig) not in repr(results)
+    until(lambda: source_rig.sessions() == 0, timeout_s=PATIENCE_S)
 
 
 # ── servers that fall silent: what is said is swallowed on the way, and nobody is told ────────
@@ -830,7 +822,7 @@ def test_check_tells_what_was_reached_and_never_a_secret(source_rig: SourceRig, 
 
 @pytest.fixture
 def way(server_rig: SourceRig) -> Iterator[Proxy]:
-    """The way to the server, which a test may silence."""
+    """A proxy to the server, which a test may make silent."""
     with Proxy(server_rig.connection.host, server_rig.connection.port or 0) as made:
         yield made
 

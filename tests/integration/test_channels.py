@@ -1,4 +1,4 @@
-"""SMS, Teams and the like: a URL that apprise knows, kept as a secret, over a real HTTP server."""
+"""SMS, Teams and similar channels: an apprise URL, stored as a secret, over a real HTTP server."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ NOTIFICATION = Notification(
 
 
 class Web:
-    """An HTTP server that keeps what is posted."""
+    """An HTTP server that stores the bodies of POST requests."""
 
     def __init__(self) -> None:
         self.posted: list[dict] = []
@@ -55,7 +55,7 @@ def web():
 
 @pytest.fixture
 def office(tmp_path, web):
-    """Puts the notice into the outbox and delivers it through the channel `teams`."""
+    """Puts the message into the outbox and delivers it through the channel `teams`."""
     with Outbox(tmp_path / "ledger.sqlite") as outbox:
 
         def deliver(url: str | None = None) -> Outbox:

@@ -125,7 +125,7 @@ def test_the_same_day_gives_the_same_rows_when_the_demo_is_made_anew(tmp_path: P
     assert contents(tmp_path) == first
     assert not (tmp_path / "metrics.duckdb").exists()
     assert [path.name for path in (tmp_path / ".pstt").iterdir()] == ["demo"]
-    assert (tmp_path / "queries" / "mine.sql").exists()  # what it did not make stays
+    assert (tmp_path / "queries" / "mine.sql").exists()  # files that it did not make are kept
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_the_preview_of_the_demo_shows_its_first_messages_without_a_warning(tmp_
 def test_the_doctor_finds_nothing_wrong_with_the_demo(tmp_path: Path) -> None:
     make_demo(tmp_path, 10, now=NOW)
     with App.open(tmp_path, {}) as opened:
-        facts = list(diagnose(opened, lambda: NOW))
-    assert [fact for fact in facts if fact.status == "fail"] == []
-    subjects = {fact.subject for fact in facts}
+        results = list(diagnose(opened, lambda: NOW))
+    assert [result for result in results if result.status == "fail"] == []
+    subjects = {result.subject for result in results}
     assert {"database A00-CDG-Collaudo", "cluster Kafka Collaudo (mock)"} <= subjects

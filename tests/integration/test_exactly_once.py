@@ -27,24 +27,33 @@ from core.errors import (
     RunFailed,
 )
 from core.kafka import open_publisher
-from core.kafka.confluent import ConfluentPublisher
+from core.kafka.clients import CLIENTS
 from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
-from core.model.publisher import Batch, Delivery
+from core.model.publisher import Batch, Delivery, Publisher
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
-Open = Callable[..., ConfluentPublisher]
+Open = Callable[..., Publisher]
+
+
+TRANSACTIONAL = [name for name, client in CLIENTS.items() if client.is_idempotent]
+
+
+@pytest.fixture(params=TRANSACTIONAL)
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def opened(kafka: KafkaRig) -> Iterator[Open]:
+def opened(client: str, kafka: KafkaRig) -> Iterator[Open]:
     """`opened("job-a")`: a publisher with that transactional id."""
     publishers = []
 
     def make(transactional_id: str, **changes: Any) -> Any:
-        cluster = Cluster("once", kafka.plaintext, linger_ms=2, **changes)
+        cluster = Cluster("once", kafka.plaintext, client=client, linger_ms=2, **changes)
         publishers.append(open_publisher(cluster, transactional_id=transactional_id))
         return publishers[-1]
 
@@ -64,7 +73,7 @@ def batch_of(topic: str, count: int = 100, keys: list[bytes | None] | None = Non
     return Batch(1, topic, keys, [b"v"] * count, [b"%032x" % n for n in range(count)], range(1, count + 1))
 
 
-def sent(publisher: ConfluentPublisher, batch: Batch) -> Delivery:
+def sent(publisher: Publisher, batch: Batch) -> Delivery:
     delivery = Delivery.of(batch)
     publisher.publish(delivery)
     deadline = time.monotonic() + 30
@@ -74,7 +83,7 @@ def sent(publisher: ConfluentPublisher, batch: Batch) -> Delivery:
     return delivery
 
 
-def mark(publisher: ConfluentPublisher, control: str, key: bytes, value: bytes) -> None:
+def mark(publisher: Publisher, control: str, key: bytes, value: bytes) -> None:
     assert sent(publisher, Batch(0, control, [key], [value], [b"0" * 32], [0])).errors == {}
 
 
@@ -224,7 +233,9 @@ def test_record_batches_are_below_the_topics_limit_from_the_first_on(kafka: Kafk
     assert len(kafka.read(topic)) == 500
 
 
-@pytest.mark.parametrize("bad", [[None], [None, None]], ids=["one", "two"])  # librdkafka answers for all if it is one
+@pytest.mark.parametrize(
+    "bad", [[None], [None, None]], ids=["one", "two"]
+)  # librdkafka returns one error for all if it is a single key
 def test_a_record_that_is_not_taken_is_told_from_those_that_fail_with_the_transaction(
     kafka: KafkaRig, opened: Open, control: str, bad: list[bytes | None]
 ):
@@ -241,11 +252,12 @@ def test_a_record_that_is_not_taken_is_told_from_those_that_fail_with_the_transa
     assert kafka.read(topic) == []
 
 
-def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: KafkaRig, opened: Open, control: str):
+def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: KafkaRig, client: str, control: str):
     cluster = Cluster(
         "once",
         kafka.sasl_plaintext,
         "SASL_PLAINTEXT",
+        client=client,
         sasl_mechanism="PLAIN",
         sasl_username=kafka.limited_username,
         sasl_password=Secret(kafka.limited_password),
@@ -258,9 +270,15 @@ def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: Kaf
         publisher.close(0.0)
 
 
-def test_a_broker_that_allows_no_transaction_as_long_as_ours_is_named(own_kafka: Callable[..., KafkaRig]):
-    broker = own_kafka(properties={"transaction.max.timeout.ms": "60000"})
-    publisher = open_publisher(Cluster("once", broker.plaintext), transactional_id="tx-short")
+@pytest.fixture(scope="module")
+def short_transactions() -> Iterator[KafkaRig]:
+    with KafkaRig(properties={"transaction.max.timeout.ms": "60000"}) as broker:
+        yield broker
+
+
+def test_a_broker_that_allows_no_transaction_as_long_as_ours_is_named(client: str, short_transactions: KafkaRig):
+    cluster = Cluster("once", short_transactions.plaintext, client=client)
+    publisher = open_publisher(cluster, transactional_id="tx-short")
     try:
         with pytest.raises(ConfigError, match=r"set transaction.max.timeout.ms of the brokers to 900,000 ms"):
             publisher.prepare_once("control")
@@ -302,10 +320,8 @@ def test_a_run_killed_in_its_transaction_leaves_nothing_to_see_and_the_next_one_
         command("run", "export", *AT), cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
-        while kafka.count(topic) < 1000:
-            assert time.monotonic() < deadline
-            assert process.poll() is None, "the run ended before it could be killed"
+        until(lambda: process.poll() is not None or kafka.count(topic) >= 1000, "1,000 messages", every_s=0)
+        assert process.poll() is None, "the run ended before it could be killed"
     finally:
         process.kill()
         process.wait(30)
@@ -374,7 +390,7 @@ class Once:
         return done.returncode, done.stdout + done.stderr
 
     def mark(self, key: str, **value: Any) -> None:
-        """A message on the control topic, as somebody else would have written it."""
+        """Writes a message to the control topic, as another program would."""
         with_one(self.kafka, self.control, key, json.dumps(value))
 
 
@@ -421,17 +437,15 @@ def test_two_workspaces_also_send_into_one_topic(once: Once):
 
 
 def test_a_run_of_another_workspace_fences_nobody(once: Once):
-    """One is in the middle of its transaction while the other, with the same job name, does all of its own."""
+    """One is in its transaction while the other, with the same job name, runs all of its own."""
     topic = once.kafka.create_topic()
     slow, quick = once.workspace("slow", topic, ROWS), once.workspace("quick", topic, 20)
     process = subprocess.Popen(
         command("run", "export", *AT, "--json"), cwd=slow, env=once.env, stdout=subprocess.PIPE, encoding="utf-8"
     )
     try:
-        deadline = time.monotonic() + 60
-        while once.kafka.count(topic) < 100:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
+        until(lambda: process.poll() is not None or once.kafka.count(topic) >= 100, "100 messages", every_s=0)
+        assert process.poll() is None
         psutil.Process(process.pid).suspend()
         assert once.run(quick)["sent"] == 20
     finally:
@@ -604,7 +618,7 @@ def test_a_moved_workspace_keeps_its_identity_without_a_word(once: Once):
 
 
 def test_two_runners_with_one_identity_are_found(once: Once):
-    """The copy was answered for as if the original were gone; both go on."""
+    """The copy was confirmed as moved although the original exists; both continue."""
     topic = once.kafka.create_topic()
     folder = once.workspace("original", topic, 10)
     assert once.run(folder)["sent"] == 10

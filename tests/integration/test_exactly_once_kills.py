@@ -1,4 +1,4 @@
-"""A run of exactly_once killed at any point: topic, ledger, figures and `find` say the same after the next run."""
+"""A run of exactly_once killed at any point: topic, ledger, metrics and `find` agree after the next run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +15,14 @@ import pytest
 
 from core.app import App
 from core.errors import BrokerUnavailable, ConfigError, RunFailed
-from core.kafka.confluent import ConfluentPublisher
+from core.kafka.aiokafka import AiokafkaPublisher
 from core.model.run import PartitionRange
 from core.run.cancellation import Stop
 from core.run.pending_transactions import remove_leftovers
 from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
 ROWS = 250
@@ -37,8 +37,8 @@ from generate_series(1, {ROWS + REJECTED}) g order by g;
 NOT_COMMITTED = [
     "before:core.run.pipeline:write_note:1",
     "after:core.run.pipeline:write_note:1",
-    "before:core.kafka.confluent:ConfluentPublisher.begin:1",
-    "after:core.kafka.confluent:ConfluentPublisher.begin:1",
+    "before:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
+    "after:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
     "before:core.records.spool:write_segment:1",
     "after:core.records.spool:write_segment:1",
     "before:core.run.pipeline:_KafkaRun.drain:1",
@@ -47,10 +47,10 @@ NOT_COMMITTED = [
     "after:core.run.pipeline:_KafkaRun.mark:1",
     "before:core.records.spool:write_segment:3",
     "after:core.records.spool:write_segment:3",
-    "before:core.kafka.confluent:ConfluentPublisher.commit:1",
+    "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
 ]
 COMMITTED = [
-    "after:core.kafka.confluent:ConfluentPublisher.commit:1",
+    "after:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
     "before:core.run.settling:replace_file:1",
     "before:core.run.settling:replace_file:2",
     "after:core.run.settling:replace_file:3",
@@ -76,7 +76,12 @@ class Place:
             sql=SQL,
             job={"delivery": "exactly_once"},
         )
-        self.env = environment(postgres, PSTT_CONTROL_TOPIC=f"control-{self.topic}")
+        # Blocks of 50 rows make the three segments.
+        self.env = environment(postgres, PSTT_CONTROL_TOPIC=f"control-{self.topic}", PSTT_FETCH_ROWS="50")
+
+    def use(self, client: str) -> None:
+        """Sends through that client."""
+        self.env["KAFKA_CLIENT"] = client
 
     def kill(self, point: str) -> None:
         words = [sys.executable, "-m", "tests.rigs.killed", point, "run", "export", *AT]
@@ -89,12 +94,12 @@ class Place:
         return dict(json.loads(done.stdout))
 
     def left(self) -> list[str]:
-        """Files that nobody needs any more."""
+        """Returns the files that are no longer needed."""
         state = self.folder / ".pstt"
         return [f.name for f in (*state.glob("pending/*"), *state.glob("spool/*")) if f.suffix != ".parquet"]
 
     def check_agreement(self) -> None:
-        """Topic, ledger, metrics.duckdb and `find` say the same."""
+        """Checks that topic, ledger, metrics.duckdb and `find` agree."""
         messages = self.kafka.read(self.topic)
         assert sorted(int(message.key()) for message in messages) == [n for n in range(1, 253) if n not in (7, 8)]
         there = {(m.partition(), m.offset(), m.key().decode(), header(m, "message_id")) for m in messages}
@@ -165,8 +170,20 @@ def test_a_run_killed_after_its_commit_is_recognised_with_every_send(place: Plac
     place.check_agreement()
 
 
-AFTER_COMMIT = "after:core.kafka.confluent:ConfluentPublisher.commit:1"
-BEFORE_COMMIT = "before:core.kafka.confluent:ConfluentPublisher.commit:1"
+@pytest.mark.parametrize("when", ["after:{}.begin:1", "before:{}.commit:1", "after:{}.commit:1"])
+def test_the_other_client_with_transactions_leaves_the_same(place: Place, when: str):
+    place.use("confluent")
+    place.kill(when.format("core.kafka.confluent:ConfluentPublisher"))
+    committed = ROWS if when.startswith("after:{}.commit") else 0
+    assert len(place.kafka.read(place.topic)) == committed
+    place.use("aiokafka")
+    second = place.run("run", "export", *AT)
+    assert (second["state"], second["sent"]) == ("succeeded", ROWS - committed)
+    place.check_agreement()
+
+
+AFTER_COMMIT = "after:core.kafka.aiokafka:AiokafkaPublisher.commit:1"
+BEFORE_COMMIT = "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1"
 
 
 def test_a_replay_of_a_killed_run_that_had_committed_sends_nothing_twice(place: Place):
@@ -201,11 +218,14 @@ def test_the_runner_finds_out_what_became_of_a_killed_run(place: Place):
     runner = subprocess.Popen(
         [sys.executable, "-m", "core", "runner"], cwd=place.folder, env=place.env, stderr=subprocess.DEVNULL
     )
+
+    def succeeded() -> Any:
+        assert runner.poll() is None
+        newest = place.run("runs")["runs"][0]
+        return newest if newest["state"] == "succeeded" and not place.left() else None
+
     try:
-        deadline = time.monotonic() + 90
-        while (run := place.run("runs")["runs"][0])["state"] != "succeeded" or place.left():
-            assert time.monotonic() < deadline, run
-            assert runner.poll() is None
+        run = until(succeeded, "the run has succeeded", timeout_s=90)
     finally:
         runner.terminate()
         runner.wait(60)
@@ -259,7 +279,7 @@ def test_rows_of_a_run_that_goes_on_are_left_alone(place: Place):
 
 
 def test_what_an_aborted_transaction_had_sent_is_nowhere_told_as_arrived(place: Place):
-    """One message over the size limit voids all; only that one is found, as failed."""
+    """One message over the size limit aborts all; only that one is found, as failed."""
     sql = (
         "select g::text as barcode, case when g = 200 then repeat('x', 2000000) end as t from generate_series(1, 250) g"
     )
@@ -276,7 +296,7 @@ def test_what_an_aborted_transaction_had_sent_is_nowhere_told_as_arrived(place: 
 def test_a_transaction_is_not_looked_for_on_another_cluster(
     place: Place, own_kafka: Callable[..., KafkaRig], monkeypatch: pytest.MonkeyPatch, same_id: bool
 ):
-    """Brokers of one test process have one id unless their storage is formatted anew, as copies of a cluster have."""
+    """Brokers of one test process have one id unless their storage is formatted again; copies of a cluster have one too."""
     place.kill(AFTER_COMMIT)
     if not same_id:
         monkeypatch.setattr(KafkaRig, "_formatted", {})
@@ -301,14 +321,14 @@ def test_a_transaction_is_not_looked_for_on_another_cluster(
 def test_a_commit_whose_answer_is_lost_is_found_out_by_the_next_run(
     place: Place, monkeypatch: pytest.MonkeyPatch, arrived: bool
 ):
-    real = ConfluentPublisher.commit
+    real = AiokafkaPublisher.commit
 
-    def lost(publisher: ConfluentPublisher) -> None:
+    def lost(publisher: AiokafkaPublisher) -> None:
         if arrived:
             real(publisher)
         raise BrokerUnavailable("cannot commit the transaction", why="no answer")
 
-    monkeypatch.setattr(ConfluentPublisher, "commit", lost)
+    monkeypatch.setattr(AiokafkaPublisher, "commit", lost)
     with App.open(place.folder, place.env) as app:
         plan = app.plan(app.job("export"), now=datetime.now(UTC), at=datetime(2026, 1, 17, 1, tzinfo=UTC))
         run = app.execute(plan, stop=Stop(), now=lambda: datetime.now(UTC))

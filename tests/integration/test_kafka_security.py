@@ -1,4 +1,4 @@
-"""TLS and SASL on a real broker, with both clients; each mistake ends in the error that names its true cause."""
+"""TLS and SASL on a real broker, with every client; each mistake leads to the error that names its cause."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, TopicMissing
 from core.kafka import open_publisher
+from core.kafka.clients import CLIENTS
 from core.kafka.cluster_rights import cluster_rights
 from core.kafka.diagnosis import ADVICE, Diagnosis, read_cause
 from core.kafka.probe import Cause
@@ -26,7 +27,6 @@ from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery
 from tests.rigs.kafka import KafkaRig
 
-CLIENTS = ("confluent", "kafka-python-ng")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 WRONG_PASSWORD = "wrong-secret-4713"
 
@@ -43,18 +43,18 @@ def secured(kafka: KafkaRig, client: str) -> Callable[..., Cluster]:
     """`secured("SASL_SSL", kafka.sasl_ssl, sasl_mechanism="PLAIN")`: user, password and CA are those of the rig."""
 
     def make(protocol: str, servers: str, **changes: Any) -> Cluster:
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "client": client,
-            "enable_idempotence": client == "confluent",
+            "enable_idempotence": CLIENTS[client].is_idempotent,
             "request_timeout_ms": 2000,
             "delivery_timeout_ms": 2500,
         }
         if protocol.startswith("SASL"):
-            facts |= {"sasl_mechanism": "PLAIN", "sasl_username": kafka.username}
-            facts["sasl_password"] = Secret(kafka.password)
+            values |= {"sasl_mechanism": "PLAIN", "sasl_username": kafka.username}
+            values["sasl_password"] = Secret(kafka.password)
         if protocol.endswith("SSL"):
-            facts["ssl_cafile"] = kafka.ca_file
-        return Cluster("Kafka Collaudo", servers, protocol, **facts | changes)  # type: ignore[arg-type]
+            values["ssl_cafile"] = kafka.ca_file
+        return Cluster("Kafka Collaudo", servers, protocol, **values | changes)  # type: ignore[arg-type]
 
     return make
 
@@ -79,7 +79,7 @@ def batch_for(topic: str, count: int = 3) -> Batch:
 
 
 def sent(publisher: Any, batch: Batch, timeout_s: float = 30) -> Delivery:
-    """Through the product's own retry, without waits worth mentioning."""
+    """Publishes with the product's own retry and very short waits."""
     sender = Sender(publisher, max_retries=1, backoff_ms=1)
     delivery = sender.submit(batch)
     sender.drain(timeout_s)
@@ -120,7 +120,7 @@ def test_messages_arrive_over(
     assert publisher.brokers() == [getattr(kafka, listener)]
 
 
-# ── what does not, and the reason that a person reads ─────────────────────────────────────────
+# ── what does not, and the reason that a user reads ─────────────────────────────────────────
 
 
 def wrong_password(kafka: KafkaRig, mechanism: str) -> tuple[str, str, dict[str, Any]]:
@@ -221,7 +221,7 @@ def test_asking_the_cluster_tells_the_cause(
 def test_a_message_that_cannot_be_sent_tells_the_cause(
     case: str, kafka: KafkaRig, secured: Callable[..., Cluster], opened: Open, caplog: pytest.LogCaptureFixture
 ):
-    """The clients themselves end it as a time-out."""
+    """The clients themselves report it as a time-out."""
     arrange, expected, words = REFUSED[case]
     protocol, servers, changes = arrange(kafka)
     with caplog.at_level(logging.DEBUG):
@@ -256,7 +256,7 @@ def assert_no_secret(text: str, kafka: KafkaRig) -> None:
 
 @pytest.fixture
 def listening() -> Iterator[Callable[[Callable[[socket.socket], None] | None], str]]:
-    """`listening(None)`: a port that takes connections and says nothing; else each connection is handed on."""
+    """`listening(None)`: a port that accepts connections and sends nothing; otherwise each connection is passed to the function."""
     sockets = []
 
     def make(serve: Callable[[socket.socket], None] | None) -> str:
@@ -283,8 +283,10 @@ def listening() -> Iterator[Callable[[Callable[[socket.socket], None] | None], s
         server.close()
 
 
-# Each look at such a port takes its 5 s.
-@pytest.mark.parametrize(("client", "protocol"), [("confluent", "SSL"), ("kafka-python-ng", "PLAINTEXT")])
+# Each probe of such a port takes 5 s.
+@pytest.mark.parametrize(
+    ("client", "protocol"), [("aiokafka", "SSL"), ("confluent", "SSL"), ("kafka-python-ng", "PLAINTEXT")]
+)
 def test_a_port_that_takes_connections_and_says_nothing_is_a_stuck_broker_and_may_be_tried_later(
     protocol: str, kafka: KafkaRig, secured: Callable[..., Cluster], opened: Open, listening: Callable[..., str]
 ):
@@ -318,7 +320,7 @@ def test_a_program_that_is_no_broker_is_told_apart(
         web.shutdown()
 
 
-@pytest.mark.parametrize("client", ["confluent"])
+@pytest.mark.parametrize("client", ["aiokafka", "confluent"])
 def test_a_program_that_speaks_first_is_told_apart(
     secured: Callable[..., Cluster], opened: Open, listening: Callable[..., str]
 ):

@@ -1,4 +1,4 @@
-"""The library's door to Kafka, on a real broker: many threads, wrong messages, a broker that goes away."""
+"""The Kafka service for programs, on a real broker: many threads, wrong messages, a broker that stops."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import pytest
 
 from core import BatchResult, KafkaService
 from core.errors import ConfigError, MessageRefused, MessageTooLarge, RetriesExhausted, TopicMissing
+from core.kafka.clients import CLIENTS
 from core.kafka.service import SendResult
 from core.model.connection import Cluster
 from core.model.publisher import Delivery
 from tests.rigs.kafka import KafkaRig
-
-CLIENTS = ("aiokafka", "confluent", "kafka-python-ng")
 
 
 @pytest.fixture(params=CLIENTS)
@@ -33,8 +32,8 @@ def service_of(client: str) -> Iterator[Callable[..., KafkaService]]:
     made: list[KafkaService] = []
 
     def make(servers: str, *, recorder: Callable[[Delivery], None] | None = None, **changes: Any) -> KafkaService:
-        facts: dict[str, Any] = {"client": client, "enable_idempotence": client != "kafka-python-ng", "linger_ms": 2}
-        made.append(KafkaService(Cluster("library", servers, **facts | changes), recorder=recorder))
+        values: dict[str, Any] = {"client": client, "enable_idempotence": CLIENTS[client].is_idempotent, "linger_ms": 2}
+        made.append(KafkaService(Cluster("library", servers, **values | changes), recorder=recorder))
         return made[-1]
 
     yield make
@@ -241,14 +240,14 @@ def test_a_broker_that_goes_away_and_comes_back(own_kafka: Callable[..., KafkaRi
 
 
 def quick_service(client: str, broker: KafkaRig) -> KafkaService:
-    """One that gives a message up within 3 s."""
+    """Returns a service that gives up a message within 3 s."""
     short: dict[str, Any] = {"delivery_timeout_ms": 1500, "request_timeout_ms": 1500, "retry_backoff_ms": 50}
     return KafkaService(
         Cluster(
             "library",
             broker.plaintext,
             client=client,  # type: ignore[arg-type]
-            enable_idempotence=client != "kafka-python-ng",
+            enable_idempotence=CLIENTS[client].is_idempotent,
             max_retries=1,
             **short,
         )
@@ -256,7 +255,7 @@ def quick_service(client: str, broker: KafkaRig) -> KafkaService:
 
 
 def send_until_it_works(service: KafkaService, topic: str) -> SendResult:
-    """The broker answers a moment before it takes messages."""
+    """Retries, because the broker responds a moment before it accepts messages."""
     deadline = time.monotonic() + 60
     while True:
         try:

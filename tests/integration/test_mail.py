@@ -1,4 +1,4 @@
-"""Mail through a real SMTP server: down, slow, refusing, with wrong certificates and passwords, and coming back."""
+"""Mail through a real SMTP server: stopped, slow, refusing, with wrong certificates and passwords, and restarted."""
 
 import ssl
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture
 def rig(certificates):
-    """Starts servers; gives each as it is reached."""
+    """Starts mail servers; returns the settings for each."""
     with ExitStack() as stack:
 
         def start(certificate: Path | None = certificates.server, *, implicit: bool = False, users=None) -> MailRig:
@@ -52,7 +52,7 @@ def rig(certificates):
 
 @pytest.fixture
 def server(certificates):
-    """How a rig is reached rightly."""
+    """Returns the correct settings for a rig."""
 
     def of(rig: MailRig, **changes) -> MailServer:
         made = MailServer(
@@ -232,12 +232,12 @@ def test_doctor_connects_verifies_and_logs_in_without_sending(server, rig):
     assert check_mail(server(mails, username=USER, password=Secret("wrong")), (ANNA,)).status == "fail"
     assert check_mail(None, ()).status == "warn"
     nobody = check_mail(server(mails, username=USER, password=Secret(PASSWORD)), ())
-    assert (nobody.status, "but rules tell nobody" in nobody.text) == ("warn", True)
+    assert (nobody.status, "but the rules have no recipient" in nobody.text) == ("warn", True)
     assert mails.inbox.mails == []
 
 
 class Post:
-    """An outbox, its clock, and the way to a rig."""
+    """An outbox, its clock, and the settings for a rig."""
 
     def __init__(self, outbox: Outbox, server: MailServer) -> None:
         self.outbox, self.server, self.at = outbox, server, NOW

@@ -1,4 +1,4 @@
-"""The notebooks run on a fresh demo workspace, draw their charts, and are kept without outputs."""
+"""The notebooks run on a fresh demo workspace, draw their charts, and are stored without outputs."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def altered(demo, tmp_path_factory):
-    """The demo, its job called otherwise since, so that two have sent to one topic; and a job whose run failed."""
+    """The demo with its job renamed, so that two have sent to one topic, and a job whose run failed."""
     folder = tmp_path_factory.mktemp("altered") / "demo"
     shutil.copytree(demo, folder)
     queries = folder / "queries"
@@ -51,7 +51,7 @@ def altered(demo, tmp_path_factory):
 
 @pytest.fixture
 def executed(demo, tmp_path, monkeypatch):
-    """Runs a notebook with this very Python; its cells with their outputs."""
+    """Runs a notebook with this Python; returns its cells with their outputs."""
 
     def run(file: Path, workspace: Path = demo) -> list[nbformat.NotebookNode]:
         spec = tmp_path / "kernels" / "python3"

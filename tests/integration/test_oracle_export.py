@@ -116,7 +116,7 @@ def workspace(folder: Path, double: OracleDouble, *, sql: str, bootstrap_servers
 
 
 def run_in_memory(folder: Path) -> tuple[Run, list[MemoryRecord]]:
-    """The product's own path, with memory in the broker's place."""
+    """The product's own path, with the memory publisher."""
     with App.open(folder, {"A00_CDG_PASSWORD": "collaudo-pw"}) as app, Ledger(folder / "ledger.sqlite") as ledger:
         job = app.job(SLUG)
         plan = app.plan(job, now=datetime.now(UTC), at=AT)
@@ -141,7 +141,7 @@ MOMENTS = {
 
 
 def without_moments(value: str) -> str:
-    """Each of the four is there, in its shape, once."""
+    """Returns the message without its four times, each checked to occur once in its format."""
     for pattern, name in MOMENTS.items():
         value, found = re.subn(pattern, rf"\1{name}\3", value)
         assert found == 1, name
@@ -149,7 +149,7 @@ def without_moments(value: str) -> str:
 
 
 def contract() -> str:
-    """The message of SPEC 6 as it goes over the wire: the same text without the layout for readers."""
+    """The message of SPEC 6 as it is sent: the same text without the layout for readers."""
     return json.dumps(json.loads(MESSAGE), separators=(",", ":"), ensure_ascii=False)
 
 

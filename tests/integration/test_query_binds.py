@@ -1,7 +1,7 @@
-"""Binds on the real thing: a bound parameter gives the rows that SQL*Plus's pasted text would have given.
+"""Binds on real servers: a bound parameter gives the rows that SQL*Plus's pasted text would have given.
 
 For each form, the statement with binds is compared with the same statement whose `&NAME` were replaced by
-text, on the server itself. Values that pasting could not survive have to come back as they are.
+text, on the server itself. Values that would break pasted SQL have to be returned unchanged.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def bound(text: str, db_type: str, values: dict[str, str]) -> Query:
 
 
 def pasted(text: str, values: dict[str, str]) -> str:
-    """What SQL*Plus would have sent."""
+    """Returns the statement that SQL*Plus would have sent."""
     for name, value in values.items():
         text = text.replace(f"&{name}.", value).replace(f"&{name}", value)
     return text
@@ -116,7 +116,7 @@ LIST_FORMS = [
 
 
 def listed_rows(cursor: Any, text: str, db_type: str) -> list[tuple[Any, ...]]:
-    """Our rows; those of the pasted text have to be the same."""
+    """Returns the rows with binds; checks that the pasted text has the same."""
     values = {name: ours for name, (_, ours) in LISTS.items()} | {"DAYS": "2026-01-17,2026-01-16"}
     rows = rows_of(cursor, parse(LIST_DEFINES + text, name="q.sql", dialect=find_dialect(db_type)).bind(values))
     sql = text.replace("& ", "&").replace("&DAYS", "'2026-01-17','2026-01-16'")
@@ -416,7 +416,7 @@ def test_sqlite_gives_hostile_values_back(sqlite: Any, value: str) -> None:
 
 @pytest.fixture
 def echo(oracle: Any) -> Iterator[Any]:
-    """A connection whose every SELECT gives back the binds that arrived, as text, ordered by name."""
+    """A connection whose every SELECT returns the received binds, as text, ordered by name."""
     oracle.on(
         r"select",
         columns=[("V", "VARCHAR2(4000)")],

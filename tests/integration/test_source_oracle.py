@@ -1,4 +1,4 @@
-"""How the Oracle source behaves on the wire: session, blocks, time-outs, cancel, and every error by its name."""
+"""How the Oracle source behaves on the wire: session, blocks, time-outs, cancel, and every error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oracledb import errors as driver_errors
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Step
-from core.sources import oracle as room
+from core.sources import oracle as oracle_module
 from core.sources.oracle import OracleSource
 from tests.rigs.workspace import ROOT
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket:Resource
 PASSWORD = "s3cr3t;{pä}'--"
 NUMBERS = [("N", "NUMBER(10)")]
 PATIENCE_S = 5.0
-"""Less than any hang here would take."""
+"""Shorter than any hang here."""
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_early_end_stops_a_fetch_that_waits_and_closes_the_session(double: Oracl
         assert [len(next(blocks).rows) for _ in range(3)] == [10, 10, 10]
     assert time.monotonic() - began < PATIENCE_S
     assert "break" in double.kinds()
-    while double.kinds()[-1] not in ("logoff", "lost"):  # the double writes it down in a thread of its own
+    while double.kinds()[-1] not in ("logoff", "lost"):  # the double records it in a thread of its own
         assert time.monotonic() - began < 2 * PATIENCE_S
         time.sleep(0.01)
     double.on("FROM t", columns=NUMBERS, rows=[(1,)])
@@ -255,9 +255,9 @@ def test_database_that_cannot_be_reached_is_retriable(
         assert error.is_retriable
         assert error.exit_code == 3
         assert words in error.text
-        (fact,) = source.check()
-    assert (fact.status, fact.unreachable, fact.text) == ("fail", True, fact.text)
-    assert words in fact.text
+        (result,) = source.check()
+    assert (result.status, result.unreachable, result.text) == ("fail", True, result.text)
+    assert words in result.text
 
 
 def test_unknown_service_names_the_setting_to_check(connection: DatabaseConnection) -> None:
@@ -331,14 +331,14 @@ def made(code: int = 0, full: str = "", text: str = "") -> oracledb.DatabaseErro
 
 
 TABLE: dict[str, tuple[set[int], type[PsttError], type[PsttError]]] = {
-    "REFUSED": (room.REFUSED, NotAuthorised, NotAuthorised),
-    "AWAY": (room.AWAY, SourceUnavailable, QueryFailed),
-    "NO_SERVICE": (room.NO_SERVICE, SourceUnavailable, QueryFailed),
-    "LOST": (room.LOST, SourceUnavailable, QueryFailed),
-    "CONFLICT": (room.CONFLICT, SourceUnavailable, QueryFailed),
-    "FORBIDDEN": (room.FORBIDDEN, NotAuthorised, NotAuthorised),
-    "READ_ONLY": (room.READ_ONLY, QueryFailed, QueryFailed),
-    "CANCELLED": (room.CANCELLED, QueryFailed, QueryFailed),
+    "REFUSED": (oracle_module.REFUSED, NotAuthorised, NotAuthorised),
+    "UNREACHABLE": (oracle_module.UNREACHABLE, SourceUnavailable, QueryFailed),
+    "NO_SERVICE": (oracle_module.NO_SERVICE, SourceUnavailable, QueryFailed),
+    "LOST": (oracle_module.LOST, SourceUnavailable, QueryFailed),
+    "CONFLICT": (oracle_module.CONFLICT, SourceUnavailable, QueryFailed),
+    "FORBIDDEN": (oracle_module.FORBIDDEN, NotAuthorised, NotAuthorised),
+    "READ_ONLY": (oracle_module.READ_ONLY, QueryFailed, QueryFailed),
+    "CANCELLED": (oracle_module.CANCELLED, QueryFailed, QueryFailed),
 }
 
 
@@ -368,11 +368,11 @@ def test_read_only_error_says_that_the_session_is_read_only(source: OracleSource
 
 
 DRIVER: dict[str, tuple[type[PsttError], type[PsttError]]] = {
-    **dict.fromkeys(room.DRIVER_AWAY, (SourceUnavailable, QueryFailed)),
-    **dict.fromkeys(room.DRIVER_LOST, (SourceUnavailable, QueryFailed)),
-    **dict.fromkeys(room.DRIVER_REFUSED, (NotAuthorised, NotAuthorised)),
-    **dict.fromkeys(room.DRIVER_TIMED_OUT, (SourceUnavailable, QueryFailed)),
-    **dict.fromkeys(room.NEEDS_THICK, (ConfigError, ConfigError)),
+    **dict.fromkeys(oracle_module.DRIVER_UNREACHABLE, (SourceUnavailable, QueryFailed)),
+    **dict.fromkeys(oracle_module.DRIVER_LOST, (SourceUnavailable, QueryFailed)),
+    **dict.fromkeys(oracle_module.DRIVER_REFUSED, (NotAuthorised, NotAuthorised)),
+    **dict.fromkeys(oracle_module.DRIVER_TIMED_OUT, (SourceUnavailable, QueryFailed)),
+    **dict.fromkeys(oracle_module.NEEDS_THICK, (ConfigError, ConfigError)),
 }
 
 
@@ -402,11 +402,11 @@ NOT_OURS = {
     "INVALID_SERVER_RESPONSE ANO_STATUS_FAILURE INVALID_SERVER_CERT_DN INVALID_SERVER_NAME SERVER_VERIFY_FAILED",
     "SERVER_REFUSED_EZTLS",
 }
-"""Of tnsnames.ora, wallets and TLS, which we do not use, or a server that is none: told in the driver's words."""
+"""Of tnsnames.ora, wallets and TLS, which we do not use, or a server that is none: reported with the driver's text."""
 
 
 def test_every_runtime_error_of_the_driver_is_sorted() -> None:
-    """A new version of the driver with a new error fails here, so that somebody decides what it means."""
+    """A new version of the driver with a new error fails here, so that its meaning is decided."""
     known = {name for names in STATEMENT | NOT_OURS for name in names.split()}
     for name, number in vars(driver_errors).items():
         if name.startswith("ERR_") and isinstance(number, int) and number >= 4000:
@@ -419,7 +419,7 @@ def test_error_that_the_driver_calls_recoverable_is_a_lost_connection(source: Or
     assert type(source.error(oracledb.DatabaseError(detail), reading=False)) is SourceUnavailable
 
 
-@pytest.mark.parametrize("full", sorted(room.NEEDS_THICK))
+@pytest.mark.parametrize("full", sorted(oracle_module.NEEDS_THICK))
 def test_what_thin_mode_cannot_do_names_thick_mode(source: OracleSource, full: str) -> None:
     assert '"thick": true' in source.error(made(full=full), reading=False).remedy
 

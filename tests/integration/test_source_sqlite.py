@@ -81,7 +81,7 @@ def test_file_of_something_else_is_named(tmp_path: Path, content: bytes) -> None
     assert type(error) is ConfigError
     assert "garbage.sqlite is no database" in error.text
     with closing(source_of(path)) as source:
-        assert [(fact.status, fact.unreachable) for fact in source.check()] == [("fail", False)]
+        assert [(result.status, result.unreachable) for result in source.check()] == [("fail", False)]
 
 
 def test_file_that_is_damaged_amid_the_rows_is_no_complete_result(file: Path) -> None:

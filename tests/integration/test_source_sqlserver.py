@@ -1,7 +1,7 @@
 """How the SQL Server source behaves against a server that speaks TDS: connection string, session, count, cancel, errors.
 
-The test server (Babelfish) does not look at a cancel while it computes, so that the answer a SQL Server gives to it
-is put in by a proxy there; the driver, and the bytes that it sends, are the real ones.
+The test server (Babelfish) does not check for a cancel while it computes, so a proxy inserts the response of a SQL
+Server; the driver, and the bytes that it sends, are the real ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pytest
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.connection import DatabaseConnection, Secret
 from core.model.query import Step
-from core.sources import sqlserver as room
+from core.sources import sqlserver as sqlserver_module
 from core.sources.sqlserver import SqlServerSource
 from tests.rigs.proxy import Proxy
 from tests.rigs.sqlserver import SqlServerRig
@@ -60,7 +60,7 @@ def failure(rig: SqlServerRig, sql: str = "SELECT 1 AS n", **changes: Any) -> Ps
 
 @pytest.fixture
 def login(sqlserver: SqlServerRig) -> Iterator[Any]:
-    """Makes a login with that password; its name."""
+    """Makes a login with that password; returns its name."""
     made = []
     with closing(sqlserver.connect()) as connection, closing(connection.cursor()) as cursor:
 
@@ -96,8 +96,8 @@ def test_value_that_freetds_cannot_take_is_named_without_being_shown(sqlserver: 
 
 
 def attributes(driver: str, **changes: Any) -> dict[str, str]:
-    facts: dict[str, Any] = {"host": "db.example.com", "database": "BOSC", "username": "pstt", "password": Secret("p")}
-    source = SqlServerSource(DatabaseConnection("BOSC", "sqlserver", **{**facts, **changes}))
+    values: dict[str, Any] = {"host": "db.example.com", "database": "BOSC", "username": "pstt", "password": Secret("p")}
+    source = SqlServerSource(DatabaseConnection("BOSC", "sqlserver", **{**values, **changes}))
     return source._attributes(driver)
 
 
@@ -130,7 +130,7 @@ def test_words_of_sslmode_become_those_of_freetds(sslmode: str, encryption: str)
 
 @pytest.mark.parametrize("sslmode", ["verify-ca", "verify-full"])
 def test_freetds_is_refused_where_the_certificate_is_to_be_verified(sslmode: str) -> None:
-    with pytest.raises(ConfigError, match="FreeTDS looks at no certificate"):
+    with pytest.raises(ConfigError, match="FreeTDS does not check certificates"):
         attributes("FreeTDS", sslmode=sslmode)
 
 
@@ -209,7 +209,7 @@ def test_count_of_a_statement_is_the_number_of_its_rows(
 
 @pytest.mark.parametrize("sql", [sql for sql, *_ in COUNTED[1:4]] + [COUNTED[7][0], COUNTED[8][0], COUNTED[10][0]])
 def test_counted_statement_has_no_outer_order_which_sql_server_refuses(sql: str) -> None:
-    counted, _ = room._counting(sql)
+    counted, _ = sqlserver_module._counting(sql)
     assert "ORDER BY" not in counted.upper().replace("[ORDER BY]", "").replace("'ORDER BY'", "").replace(
         "ORDER  BY", "ORDER BY"
     )
@@ -359,7 +359,7 @@ def test_bad_sql_is_told_in_the_servers_words_without_the_layers_of_drivers(
 
 @pytest.fixture
 def quiet() -> Iterator[SqlServerSource]:
-    """A source whose statement is under way, without a server."""
+    """A source whose statement is running, without a server."""
     source = SqlServerSource(DatabaseConnection("BOSC", "sqlserver", host="db.example.com", username="pstt"))
     source._active = object()
     yield source
@@ -371,23 +371,23 @@ def made(state: str = "42000", number: int = 0, text: str = "what it said") -> p
 
 
 NUMBERED: dict[str, tuple[set[int], type[PsttError], type[PsttError]]] = {
-    "REFUSED": (room.REFUSED, NotAuthorised, NotAuthorised),
-    "FORBIDDEN": (room.FORBIDDEN, NotAuthorised, NotAuthorised),
-    "CONFLICT": (room.CONFLICT, SourceUnavailable, QueryFailed),
+    "REFUSED": (sqlserver_module.REFUSED, NotAuthorised, NotAuthorised),
+    "FORBIDDEN": (sqlserver_module.FORBIDDEN, NotAuthorised, NotAuthorised),
+    "CONFLICT": (sqlserver_module.CONFLICT, SourceUnavailable, QueryFailed),
 }
 STATES: dict[str, tuple[type[PsttError], type[PsttError]]] = {
     "28000": (NotAuthorised, NotAuthorised),
     "40001": (SourceUnavailable, QueryFailed),
-    **dict.fromkeys(room.AWAY_STATES, (SourceUnavailable, QueryFailed)),
-    room.TIMED_OUT: (SourceUnavailable, QueryFailed),
-    room.CANCELLED: (QueryFailed, QueryFailed),
+    **dict.fromkeys(sqlserver_module.AWAY_STATES, (SourceUnavailable, QueryFailed)),
+    sqlserver_module.TIMED_OUT: (SourceUnavailable, QueryFailed),
+    sqlserver_module.CANCELLED: (QueryFailed, QueryFailed),
     "IM002": (ConfigError, ConfigError),
     "IM003": (ConfigError, ConfigError),
 }
 
 
 def test_no_number_has_two_meanings() -> None:
-    groups = [*(codes for codes, *_ in NUMBERED.values()), room.NO_DATABASE]
+    groups = [*(codes for codes, *_ in NUMBERED.values()), sqlserver_module.NO_DATABASE]
     assert all(not one & other for one, other in itertools.combinations(groups, 2))
 
 
@@ -410,7 +410,7 @@ def test_sqlstate_has_its_class_before_and_after_the_first_row(quiet: SqlServerS
 STATEMENT = "01 07 21 22 23 24 25 34 3C 3D 3F 42 44 HY".split()
 """Classes of SQLSTATE (ODBC, appendix A) that are of the statement, its values or a defect."""
 SORTED = "08 28 40 IM".split()
-"""Classes in which each state has to be decided; those that stand in STATES are."""
+"""Classes in which each state has to be decided; those in STATES are."""
 ODBC_STATES = (
     "01000 01001 01002 01003 01004 01006 01007 01S00 01S01 01S02 01S06 01S07 01S08 01S09 07001 07002 07005 07006 07007"
     " 07009 07S01 08001 08002 08003 08004 08007 08S01 21S01 21S02 22001 22002 22003 22007 22008 22012 22015 22018 22019"
@@ -423,7 +423,7 @@ ODBC_STATES = (
 TO_THE_STATEMENT = (
     "08002 08003 40002 40003 IM001 IM004 IM005 IM006 IM007 IM008 IM009 IM010 IM011 IM012 IM013 IM014 IM015".split()
 )
-"""Of the sorted classes, those told in the driver's words: misuse, or a driver manager out of order."""
+"""Of the sorted classes, those reported with the driver's text: misuse, or a driver manager out of order."""
 
 
 @pytest.mark.parametrize("state", ODBC_STATES)
@@ -437,7 +437,7 @@ def test_every_state_of_odbc_is_sorted(quiet: SqlServerSource, state: str) -> No
     assert "what it said" in error.text
 
 
-@pytest.mark.parametrize("number", sorted(room.NO_DATABASE))
+@pytest.mark.parametrize("number", sorted(sqlserver_module.NO_DATABASE))
 def test_database_that_cannot_be_opened_is_a_setting_at_login_only(quiet: SqlServerSource, number: int) -> None:
     assert type(quiet.error(made(number=number), reading=False)) is QueryFailed
     quiet._active = None

@@ -1,13 +1,12 @@
 """One message read at its offset from a real broker."""
 
-import time
-
 import pytest
 from confluent_kafka import Producer
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError, TopicMissing
 from core.kafka.record_reader import read_message
 from core.model.connection import Cluster
+from tests.rigs.waiting import until
 
 
 @pytest.fixture
@@ -56,10 +55,9 @@ def test_a_message_of_an_aborted_transaction_is_not_there(kafka, cluster):
     producer = sent(kafka, topic, **{"transactional.id": f"reader-{topic}"})
     producer.abort_transaction(30)
     sent(kafka, topic)
-    deadline = time.monotonic() + 30
-    while "a transaction is open there still" in (told := problem_of(cluster, topic)) and time.monotonic() < deadline:
-        time.sleep(0.1)  # the coordinator writes the end of a transaction a moment after it has promised it
-    assert "aborted transaction" in told
+    # The coordinator writes the end of a transaction a moment after it has promised it.
+    until(lambda: "a transaction is open there still" not in problem_of(cluster, topic), "the transaction has ended")
+    assert "aborted transaction" in problem_of(cluster, topic)
 
 
 def problem_of(cluster, topic) -> str:

@@ -1,4 +1,4 @@
-"""Every type of Oracle that the contract names, on Oracle's wire protocol through the real driver to the JSON text.
+"""Every type of Oracle in the contract, on Oracle's wire protocol through the real driver to the JSON text.
 
 The server is the double (tests/oracle_double): values are encoded as Oracle encodes them, and everything from the
 socket on is the driver and the product. XMLTYPE is the exception: the double knows no object types.
@@ -24,21 +24,21 @@ from core.model.connection import DatabaseConnection, Secret
 from core.model.job import Job, KafkaConfig
 from core.model.query import Step
 from core.model.source import Column, Rows
-from core.sources import oracle as room
+from core.sources import oracle as oracle_module
 from core.sources.oracle import OracleSource
 
 AT = datetime(2026, 1, 17, 1, tzinfo=UTC)
 
 
 def source_of(double: OracleDouble, **changes: Any) -> OracleSource:
-    facts: dict[str, Any] = {
+    values: dict[str, Any] = {
         "host": double.host,
         "port": double.port,
         "service_name": double.service,
         "username": "pstt",
         "password": Secret("pw"),
     }
-    return OracleSource(DatabaseConnection("A00", "oracle", **{**facts, **changes}))
+    return OracleSource(DatabaseConnection("A00", "oracle", **{**values, **changes}))
 
 
 def read(
@@ -191,12 +191,13 @@ def test_short_xml_is_text_and_long_xml_is_read_from_its_lob(oracle: OracleDoubl
     oracle.on("FROM lobs", columns=[("V", "CLOB")], rows=[("<a>è</a>" * 5000,)])
     with oracledb.connect(user="pstt", password="pw", dsn=oracle.dsn) as connection, connection.cursor() as cursor:
         (lob,) = cursor.execute("SELECT v FROM lobs", fetch_lobs=True).fetchone()
-        (block,) = room._converted(
-            iter([[("<a/>",), (lob,), (None,)]]), {0: room.OracleSource(DatabaseConnection("ora", "oracle"))._xml}
+        (block,) = oracle_module._converted(
+            iter([[("<a/>",), (lob,), (None,)]]),
+            {0: oracle_module.OracleSource(DatabaseConnection("ora", "oracle"))._xml},
         )
     assert [row[0] for row in block] == ["<a/>", "<a>è</a>" * 5000, None]
     described = type("FetchInfo", (), {"name": "V", "type_code": oracledb.DB_TYPE_XMLTYPE})()
-    assert room._column(described) == Column("V", "text", "XMLTYPE")
+    assert oracle_module._column(described) == Column("V", "text", "XMLTYPE")
 
 
 # ── what is refused, as a column or as a row ──

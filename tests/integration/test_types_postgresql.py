@@ -1,4 +1,4 @@
-"""Every type of PostgreSQL that the contract names, from a real server through source and envelope, to the JSON text."""
+"""Every type of PostgreSQL in the contract, from a real server through source and envelope, to the JSON text."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def json_of(server: PostgresRig, expression: str, **settings: Any) -> str:
 
 
 def reason_of(server: PostgresRig, expression: str, **settings: Any) -> tuple[str, str]:
-    """Type and reason of the rejected row; the column is named and the other row goes on."""
+    """Type and reason of the rejected row; the column is named and the other row is sent."""
     done = encoded(server, expression, **settings)
     (reject,) = done.rejects
     assert (reject.row_number, reject.column) == (1, "v")

@@ -1,6 +1,6 @@
-"""Every type that the contract names, from a SQLite file through source and envelope, to the JSON text.
+"""Every type in the contract, from a SQLite file through source and envelope, to the JSON text.
 
-SQLite keeps a type with each value and takes the declared type as a wish; both are covered here.
+SQLite keeps a type with each value and treats the declared type as a preference; both are covered here.
 """
 
 from __future__ import annotations

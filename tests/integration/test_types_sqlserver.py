@@ -1,6 +1,6 @@
-"""Every type of SQL Server that the contract names, through FreeTDS and pyodbc from a server that speaks TDS, to the JSON text.
+"""Every type of SQL Server in the contract, through FreeTDS and pyodbc from a server that speaks TDS, to the JSON text.
 
-The test server (Babelfish) keeps six digits of a second and has no sql_variant; a true SQL Server keeps seven.
+The test server (Babelfish) keeps six digits of a second and has no sql_variant; a real SQL Server has seven.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def test_names_that_json_has_to_escape_are_escaped(sqlserver: SqlServerRig) -> N
 # ── half of a character, as LEFT makes it of an emoji ─────────────────────────────────────────
 
 STAND_IN, HALF = "兑剒".encode("utf-16-le"), b"\x3d\xd8a\0"
-"""The test server holds no half of a character, so one is put in its place on the wire."""
+"""The test server cannot store half a character, so the proxy inserts one."""
 
 
 def halved(rig: SqlServerRig, sql: str, **changes: Any) -> Encoded:

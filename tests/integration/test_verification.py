@@ -1,4 +1,4 @@
-"""Reading a run back from a real broker: each message that is missing, changed or there twice is found."""
+"""Reading a run back from a real broker: each message that is missing, changed or duplicate is found."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from core.records.ledger import Ledger
 from core.run import verification
 from core.run.arrival import SentRange
 from core.run.verify_run import verify_run
-from tests.integration.test_arrival import Place, now, until
+from tests.integration.test_arrival import Place, now
 from tests.rigs.kafka import KafkaRig, KafkaTopics
+from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, run_command
 
 ROWS = 3000
 UNKNOWING = {"client": "kafka-python-ng", "enable_idempotence": False}
-"""Its runs do not know the topic's id, so that a topic made by hand can take the place of the run's."""
+"""Its runs do not know the topic's id, so that a topic made by hand can replace the run's."""
 
 Change = Callable[[list[Message | None]], Sequence[Message | None]]
 
@@ -46,7 +47,7 @@ def verified(place: Place, run: Run) -> Verification:
 
 
 def written_again(broker: KafkaTopics, topic: str, change: Change) -> None:
-    """The topic as somebody could leave it: deleted, made again, and its messages at their offsets, but for the change."""
+    """Deletes the topic, creates it again, and writes its messages at their offsets with one change."""
     messages = [m for m in broker.read(topic) if m.partition() == 0]
     broker.delete_topic(topic)
     broker.create_topic(topic, partitions=1)
@@ -240,7 +241,7 @@ def test_a_job_may_have_its_messages_read_back(mode: str, delivery: str, place: 
 
 @pytest.fixture
 def losing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that does not get the first message of the run, as if the broker had lost it."""
+    """A reader that misses the first message of the run, as if the broker had lost it."""
     original = verification.ReadBack.records
 
     def records(self: Any, ranges: Any) -> Iterator[Any]:
@@ -268,7 +269,7 @@ def test_a_number_of_messages_that_is_too_small_is_not_green(losing: None, place
     place.make(kafka, topic, rows=ROWS, verify="count")
     other = Producer({"bootstrap.servers": kafka.plaintext})
 
-    def write(_: int) -> None:  # else offsets without gaps prove it, and nothing is read
+    def write(_: int) -> None:  # otherwise offsets without gaps prove it, and nothing is read
         other.produce(topic, b"of another writer")
         other.flush()
 

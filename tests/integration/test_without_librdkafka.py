@@ -1,4 +1,4 @@
-"""kafka-python-ng is for machines where confluent-kafka cannot be installed: everything but its extras works there."""
+"""kafka-python-ng is for machines where confluent-kafka cannot be installed: everything except its extras works there."""
 
 from __future__ import annotations
 

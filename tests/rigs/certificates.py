@@ -1,4 +1,4 @@
-"""Certificates for the TLS listeners of the rig, made anew each time; nothing secret is ever in the tree."""
+"""Certificates for the TLS listeners of the rig, made again each time; no secret is in the tree."""
 
 from __future__ import annotations
 

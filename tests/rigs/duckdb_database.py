@@ -69,7 +69,7 @@ class DuckDbSource(PooledSource):
             self.lost(str(error), reading=reading) if isinstance(error, duckdb.IOException) else self.failed(str(error))
         )
 
-    def facts(self, raw: duckdb.DuckDBPyConnection) -> Iterator[CheckResult]:
+    def server_checks(self, raw: duckdb.DuckDBPyConnection) -> Iterator[CheckResult]:
         yield CheckResult("pass", f"database {self.name}", f"DuckDB {duckdb.__version__}")
 
 

@@ -6,7 +6,7 @@ class RigMissing(Exception):
 
     Args:
         service: kafka, postgres, sqlserver or oracle.
-        reason: What is missing, for the person who reads the skipped or failed test.
+        reason: What is missing, for the reader of the skipped or failed test.
     """
 
     def __init__(self, service: str, reason: str) -> None:
@@ -15,4 +15,4 @@ class RigMissing(Exception):
 
 
 class ServerFailed(Exception):
-    """The server is installed and did not start; the last lines of its log are in the text."""
+    """The server is installed and did not start; its text has the last lines of its log."""

@@ -1,8 +1,8 @@
-"""Runs one server, and ends it when the process that asked for it is gone, however that ended.
+"""Runs one server, and ends it when the process that started it has ended in any way.
 
 `python guard.py FOLDER USER COMMAND...`: the owner holds our stdin open and writes names of signals into it. When it
 closes (the system closes it even for an owner that was killed) the server is ended and FOLDER removed.
-Works without site-packages, and unlike PR_SET_PDEATHSIG on every system and whichever thread started it.
+Works without site-packages, and unlike PR_SET_PDEATHSIG on every system and for any thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 
 
 def obey(server: subprocess.Popen[bytes], orphaned: threading.Event) -> None:
-    """Passes the owner's signals on, until there is no owner any more."""
+    """Passes the owner's signals on until the owner has ended."""
     with open(0, "rb", buffering=0, closefd=False) as orders:
         for order in orders:
             server.send_signal(getattr(signal, order.decode().strip()))
@@ -44,7 +44,7 @@ def main() -> None:
     code = server.wait()
     if orphaned.is_set():
         remove(folder)
-    os._exit(code & 0xFF)  # the other thread waits in a read that nothing can end
+    os._exit(code & 0xFF)  # the other thread blocks in a read that cannot be interrupted
 
 
 if __name__ == "__main__":

@@ -59,25 +59,34 @@ def cache_dir() -> Path:
 
 
 def kafka_jars() -> Path:
-    """The folder with Kafka's jars; fetched by Maven the first time, whole or not at all."""
+    """The folder with Kafka's jars; fetched by Maven the first time."""
+    return maven_jars("kafka", POM)
+
+
+def maven_jars(name: str, pom: Path) -> Path:
+    """The folder with the jars that a pom names, runtime dependencies included; fetched once, whole or not at all.
+
+    Raises:
+        RigMissing: There is no Java or no Maven, or a jar cannot be fetched.
+    """
     if shutil.which("java") is None:
-        raise RigMissing("kafka", "a Kafka broker needs Java: no `java` on the PATH")
-    jars = cache_dir() / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:10]}"
+        raise RigMissing("kafka", f"{name} needs Java: no `java` on the PATH")
+    jars = cache_dir() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:10]}"
     jars.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(jars.with_suffix(".lock")):
         if not jars.is_dir():
             aside = jars.with_suffix(".part")
             shutil.rmtree(aside, ignore_errors=True)
-            _download(aside)
+            _download(name, pom, aside)
             aside.replace(jars)
     return jars
 
 
-def _download(folder: Path) -> None:
+def _download(name: str, pom: Path, folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        raise RigMissing("kafka", "Kafka is fetched with Maven: no `mvn` on the PATH")
-    command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+        raise RigMissing("kafka", f"{name} is fetched with Maven: no `mvn` on the PATH")
+    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
     for wait_s in (5, 15, 0):
         done = subprocess.run(
             [*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, encoding="utf-8", check=False
@@ -85,7 +94,7 @@ def _download(folder: Path) -> None:
         if done.returncode == 0:
             return
         time.sleep(wait_s)
-    raise RigMissing("kafka", f"Maven could not fetch Kafka: {(done.stdout + done.stderr).strip()[-500:]}")
+    raise RigMissing("kafka", f"Maven could not fetch {name}: {(done.stdout + done.stderr).strip()[-500:]}")
 
 
 # ── topics of any broker ──────────────────────────────────────────────────────────────────────
@@ -136,7 +145,7 @@ class KafkaTopics:
         return found.leader, set(found.isrs)
 
     def delete_topic(self, topic: str) -> None:
-        """Deletes a topic and waits until no broker knows it, or until somebody has made it again."""
+        """Deletes a topic and waits until no broker knows it, or it was created again."""
         admin = self._admin()
         before = admin.describe_topics(TopicCollection([topic]))[topic].result(30).topic_id
         admin.delete_topics([topic])[topic].result(30)
@@ -155,7 +164,7 @@ class KafkaTopics:
     def topic_config(self, topic: str) -> dict[str, str]:
         """Each setting of a topic as the broker has it in force."""
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        admin = self._admin()  # it gives up what is under way when nobody holds it
+        admin = self._admin()  # it drops its requests when it is garbage-collected
         entries = admin.describe_configs([resource])[resource].result(30)
         return {name: entry.value for name, entry in entries.items()}
 
@@ -178,7 +187,7 @@ class KafkaTopics:
             future.result(30)
 
     def delete_records(self, topic: str) -> None:
-        """Empties a topic; its offsets go on."""
+        """Empties a topic; its offsets continue."""
         spans = self._offsets(topic)
         targets = [TopicPartition(topic, partition, high) for partition, (_, high) in spans.items()]
         admin = self._admin()
@@ -193,7 +202,7 @@ class KafkaTopics:
         """What a reader sees now, by partition and offset. Ends for empty topics, open transactions and busy writers.
 
         Raises:
-            KafkaException: No such topic, or the broker is away.
+            KafkaException: No such topic, or the broker cannot be reached.
             TimeoutError: The end was not reached in `timeout_s`.
         """
         ends = {partition: high for partition, (low, high) in self._offsets(topic).items() if high > low}
@@ -219,11 +228,12 @@ class KafkaTopics:
     def _consumer(self, isolation: str) -> Consumer:
         settings = {"group.id": "rig", "enable.auto.commit": False, "enable.partition.eof": True, **QUIET}
         settings |= {"isolation.level": isolation, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 10}
+        settings |= {"check.crcs": True}
         return Consumer({"bootstrap.servers": self.plaintext, **settings})
 
 
 def _span(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
-    """A partition's leader may be known to all before it knows it itself."""
+    """Retries, because a new leader may be known to others before it accepts requests."""
     for _ in range(50):
         try:
             return consumer.get_watermark_offsets(place, timeout=10)
@@ -235,7 +245,7 @@ def _span(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
 
 
 def _until(ends: dict[int, int], consumer: Consumer, give_up_at: float) -> list[Message]:
-    """Consumes until every partition is at its end: at that offset, or where the broker says that nothing follows."""
+    """Consumes until every partition is at its end: at that offset, or at the broker's end of partition."""
     found: list[Message] = []
     while ends:
         if time.monotonic() > give_up_at:
@@ -275,7 +285,7 @@ class KafkaRig(KafkaTopics):
     Args:
         auto_create: Whether topics are made on first use.
         properties: Further broker properties, such as message.max.bytes.
-        for_long: Whether Java compiles with all its skill: worth it for a bench, costs more than a test's whole life.
+        for_long: Whether Java optimises fully: useful in a benchmark, too slow for a test.
     """
 
     _formatted: ClassVar[dict[str, bytes]] = {}
@@ -368,8 +378,14 @@ class KafkaRig(KafkaTopics):
         """Whether it was started and has not ended."""
         return self._server is not None and self._server.is_running
 
+    @property
+    def pid(self) -> int:
+        """The process id of the broker's JVM, whose CPU time a bench reads."""
+        assert self._server
+        return self._server.pid
+
     def stop(self) -> None:
-        """Ends the broker in good order, also a paused one."""
+        """Stops the broker cleanly, also a paused one."""
         if self._server:
             if os.name != "nt":
                 self._server.signal("SIGCONT")
@@ -381,12 +397,12 @@ class KafkaRig(KafkaTopics):
             self._server.end()
 
     def pause(self) -> None:
-        """The broker keeps its connections and answers nothing (not on Windows)."""
+        """Suspends the broker, which keeps its connections and does not respond (not on Windows)."""
         assert self._server
         self._server.signal("SIGSTOP")
 
     def resume(self) -> None:
-        """Goes on after `pause`."""
+        """Continues after `pause`."""
         assert self._server
         self._server.signal("SIGCONT")
 

@@ -1,4 +1,4 @@
-"""An OpenID provider in the test process: discovery, authorisation code, signed tokens; whoever comes is signed in."""
+"""An OpenID provider in the test process: discovery, authorisation code, signed tokens; every visitor is signed in."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OidcRig:
         self._thread.join()
 
     def secrets(self, redirect_uri: str) -> str:
-        """What stands in secrets.toml."""
+        """Returns the content of secrets.toml."""
         return (
             f'[auth]\nredirect_uri = "{redirect_uri}"\ncookie_secret = "{secrets.token_hex(32)}"\n'
             f'client_id = "{CLIENT_ID}"\nclient_secret = "{CLIENT_SECRET}"\n'

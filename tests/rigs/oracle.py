@@ -1,4 +1,4 @@
-"""A true Oracle, for whoever has one: ORACLE_TEST_URL names it. Without it the double stands in (tests/oracle_double)."""
+"""A real Oracle, named by ORACLE_TEST_URL. Without it the double is used (tests/oracle_double)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.rigs.errors import RigMissing
 
 
 class OracleRig:
-    """A true server: `oracle+oracledb://user:password@host:port/?service_name=NAME`."""
+    """A real server: `oracle+oracledb://user:password@host:port/?service_name=NAME`."""
 
     def __init__(self) -> None:
         given = os.environ.get("ORACLE_TEST_URL")
@@ -22,7 +22,7 @@ class OracleRig:
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "ora",
             "db_type": "oracle",
             "host": self._url.host or "",
@@ -32,4 +32,4 @@ class OracleRig:
             "username": self._url.username or "",
             "password": Secret(str(self._url.password or "")),
         }
-        return DatabaseConnection(**{**facts, **changes})
+        return DatabaseConnection(**{**values, **changes})

@@ -106,7 +106,7 @@ class PostgresRig:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the server in good order; its clients lose their connections."""
+        """Stops the server cleanly; its clients lose their connections."""
         self._end("fast")
 
     def kill(self) -> None:
@@ -183,7 +183,7 @@ class PostgresRig:
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "pg",
             "db_type": "postgresql",
             "host": self.host,
@@ -192,4 +192,4 @@ class PostgresRig:
             "username": self.user,
             "password": Secret(self.password),
         }
-        return DatabaseConnection(**{**facts, **changes})
+        return DatabaseConnection(**{**values, **changes})

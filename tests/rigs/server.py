@@ -1,4 +1,4 @@
-"""What every server of ours shares: a process that cannot outlive the tests, and ports nobody else takes."""
+"""The common part of the test servers: a process that cannot outlive the tests, and free ports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psutil
+
 from tests.rigs.errors import ServerFailed
 
 GUARD = Path(__file__).with_name("guard.py")
 
 # Below the ports that systems give to outgoing connections (32768 and up on Linux, 49152 and up elsewhere): a client
-# that keeps trying a dead local port among those connects to itself one day, and the server cannot have it back.
+# that retries a closed local port among those connects to itself at some point, and the server cannot have it back.
 PORTS = range(20_000, 32_000)
 
 
@@ -55,7 +57,7 @@ class Server:
 
     Args:
         command: The program and its arguments.
-        folder: Its data; removed if this process dies, else left to the caller.
+        folder: Its data; removed if this process is killed, else left to the caller.
         log: Its output is appended here.
         user: The account to run as, for a caller who is root; empty: the caller's own.
     """
@@ -79,6 +81,12 @@ class Server:
     def is_running(self) -> bool:
         return self._guard.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The server's own process id; the guard is another process."""
+        (server,) = psutil.Process(self._guard.pid).children()
+        return server.pid
+
     def signal(self, name: str) -> None:
         """Sends a signal, named as in `signal`: SIGTERM, SIGKILL, SIGSTOP…"""
         assert self._guard.stdin is not None
@@ -92,7 +100,7 @@ class Server:
         self._guard.stdin.close()
 
     def end(self, name: str = "") -> None:
-        """Sends that signal (none: the system's hardest) and waits; nothing happens to a server that has ended."""
+        """Sends that signal (none: the strongest of the system) and waits; nothing happens to a server that has ended."""
         if self.is_running:
             self.signal(name or ("SIGTERM" if os.name == "nt" else "SIGKILL"))
         self.wait()

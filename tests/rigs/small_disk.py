@@ -32,7 +32,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Takes every byte that is left; the file to delete when there is to be room again."""
+    """Fills the disk; returns the file to delete to free space."""
     file = disk / "fill"
     with file.open("ab", buffering=0) as stream, suppress(OSError):
         while True:

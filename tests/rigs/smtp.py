@@ -1,4 +1,4 @@
-"""A real SMTP server in the test process (aiosmtpd), whose answers a test decides."""
+"""A real SMTP server in the test process (aiosmtpd), whose responses a test sets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import email
 import email.policy
 import socket
 import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -27,7 +26,7 @@ def free_port() -> int:
 
 @dataclass
 class Inbox:
-    """What the server was given, and how it answers."""
+    """The mails that the server received, and how it responds."""
 
     mails: list[EmailMessage] = field(default_factory=list)
     recipients: list[list[str]] = field(default_factory=list)
@@ -63,7 +62,7 @@ class Inbox:
         return "250 OK"
 
     def text(self, index: int = -1) -> str:
-        """The plain part of a mail as a person reads it."""
+        """The plain part of a mail as a user reads it."""
         part = self.mails[index].get_body(("plain",))
         assert part is not None
         return str(part.get_content()).replace("\r\n", "\n")
@@ -76,12 +75,12 @@ class Inbox:
 
 
 class MailRig(AbstractContextManager["MailRig"]):
-    """One server; `stop` and `start` let it go away and come back on the same port.
+    """One server; `stop` and `start` stop and restart it on the same port.
 
     Args:
         certificate: PEM file with key and chain; None: no TLS at all.
         implicit: TLS from the first byte instead of STARTTLS.
-        users: Name → password; empty: nobody has to log in.
+        users: Name → password; empty: no login.
     """
 
     def __init__(
@@ -134,13 +133,3 @@ def _context(certificate: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     return context
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
-    """The first true answer."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout_s} s")

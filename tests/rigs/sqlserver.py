@@ -32,7 +32,7 @@ def parse_odbc(text: str) -> dict[str, str]:
 
 
 class SqlServerRig:
-    """The server's ODBC string and what core makes of it. It goes on running after the tests, as it was started to."""
+    """The server's ODBC string and what core makes of it. It keeps running after the tests."""
 
     def __init__(self) -> None:
         self.odbc = os.environ.get("SQLSERVER_TEST_ODBC") or self._start()
@@ -64,7 +64,7 @@ class SqlServerRig:
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""
-        facts: dict[str, Any] = {
+        values: dict[str, Any] = {
             "name": "mssql",
             "db_type": "sqlserver",
             "host": self.host,
@@ -75,11 +75,11 @@ class SqlServerRig:
             "driver": self.driver,
             "sslmode": self._sslmode,
         }
-        return DatabaseConnection(**{**facts, **changes})
+        return DatabaseConnection(**{**values, **changes})
 
 
 def _sslmode(parts: dict[str, str]) -> str:
-    """Our word for what the string says about TLS; empty where it says nothing."""
+    """Returns the sslmode for the TLS settings of the string; empty if it has none."""
     if parts.get("ENCRYPT", "yes").lower() in ("no", "optional", "false"):
         return "disable"
     return "require" if parts.get("TRUSTSERVERCERTIFICATE", "no").lower() in ("yes", "true") else ""

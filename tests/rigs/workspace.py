@@ -24,7 +24,7 @@ def zone_of_noon(now: datetime) -> ZoneInfo:
 
 ZONE = zone_of_noon(datetime.now(UTC))
 """The zone of workspaces whose tests ask the real clock for a day. What a page says at midnight and at a clock change
-is the matter of tests that hold the clock."""
+is covered by tests that set the clock."""
 
 
 def make_workspace(
@@ -76,7 +76,7 @@ def make_workspace(
 
 
 def environment(postgres: Any = None, *, measured: bool = False, **more: str) -> dict[str, str]:
-    """This process's environment without settings of ours that would leak into a test; days are those of `ZONE`.
+    """This process's environment without the product's settings, which would leak into a test; days are those of `ZONE`.
 
     Args:
         postgres: The server whose password connections ask for.
@@ -103,7 +103,7 @@ def log_text(workspace: Path) -> str:
 def run_command(
     *words: str | Path, env: Mapping[str, str], cwd: Path, timeout_s: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end; what a person would see is in stdout and stderr."""
+    """Runs a command to its end; what a user would see is in stdout and stderr."""
     return subprocess.run(
         command(*words),
         env=dict(env),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCRIPT = "<script>alert(1)</script>"
 SLY = f"{SCRIPT} **bold** :red[x] $x$ [a](javascript:alert(1))"
-"""What must be shown as it stands, wherever it comes from."""
+"""Text that must be shown unchanged wherever it occurs."""
 ROWS = (
     "SELECT CASE WHEN g % 100 = 0 THEN NULL ELSE lpad((572680000000 + g)::text, 12, '0') END AS barcode, g AS n, "
     f"'{SLY}' AS note FROM generate_series(1, 500) AS g"
@@ -65,12 +65,12 @@ class Place:
         return self.ledger(lambda ledger: ledger.requests.newest())
 
     def command(self, *words: str) -> Any:
-        """What the command line says, as a document."""
+        """Returns the JSON document of a command."""
         done = run_command(*words, "--json", env=environment(**self.env), cwd=self.folder)
         return json.loads(done.stdout)
 
     def copy(self, to: Path) -> Place:
-        """The same, to be spoilt."""
+        """A copy, which a test may change."""
         shutil.copytree(self.folder, to)
         return Place(to, self.topic, self.env)
 
@@ -114,7 +114,7 @@ def _worked(tmp_path_factory, postgres, kafka) -> Place:
 
 @pytest.fixture
 def worked(_worked, look_at) -> Place:
-    """Runs of three days and a missing one, of a job whose name and rows are sly; a job that fails. Only read it."""
+    """Runs of three days and a missing one, of a job with markup in its name and rows; a job that fails. Read-only."""
     look_at(_worked)
     return _worked
 
@@ -138,7 +138,7 @@ def empty(tmp_path, look_at) -> Place:
 
 @pytest.fixture
 def look_at(monkeypatch) -> Iterator[Callable[[Place], None]]:
-    """Makes a workspace that of the views."""
+    """Makes the views use a workspace."""
 
     def look(place: Place) -> None:
         monkeypatch.setenv("PSTT_WORKSPACE", str(place.folder))
@@ -185,7 +185,7 @@ def words(app: AppTest) -> str:
 
 
 def cells(app: AppTest) -> str:
-    """What stands in the tables of a view."""
+    """Returns the text in the tables of a view."""
     return "\n".join(frame.value.to_csv() for frame in app.dataframe)
 
 
@@ -194,7 +194,7 @@ def metric(app: AppTest, label: str) -> str:
 
 
 def is_harmless(app: AppTest) -> bool:
-    """Whether nothing of a view is drawn as HTML, and no sly text could become anything but itself."""
+    """Whether nothing of a view is drawn as HTML, and no markup in the data takes effect."""
     texts = [element for kind in ("markdown", "caption", "error", "warning") for element in app.get(kind)]
     as_html = [element for element in texts if getattr(element, "allow_html", False)]
     bare = [element for element in texts if SCRIPT in str(element.value) or "[x]" in str(element.value)]
@@ -260,14 +260,14 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """One tab, and what went wrong in it."""
+    """One tab, with its errors."""
 
     page: Page
     troubles: list[str] = field(default_factory=list)
     hosts: set[str] = field(default_factory=set)
 
     def photograph(self, name: str) -> None:
-        """All of the view: it scrolls inside the window, so the window is made as high as it is."""
+        """Takes a picture of the whole view; the window is enlarged, because the view scrolls inside it."""
         SCREENSHOTS.mkdir(exist_ok=True)
         before = self.page.viewport_size
         assert before is not None
@@ -278,7 +278,7 @@ class Visit:
         self.page.set_viewport_size(before)
 
     def chart(self, number: int = 0) -> dict[str, float]:
-        """Where the inside of a chart is, once the view around it stands still."""
+        """Where the inside of a chart is, once the view does not move any more."""
         plot = self.page.locator(".js-plotly-plot .nsewdrag").nth(number)
         plot.wait_for(timeout=20_000)
         box, before = plot.bounding_box(), None

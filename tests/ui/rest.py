@@ -1,4 +1,4 @@
-"""The REST interface over a workspace of its own, as a test asks it."""
+"""The REST interface over a workspace of its own, as a test calls it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what, as a program, a browser and a visitor of the page meet it; and the commands that decide it."""
+"""Who may do what, for a program, a browser and a visitor of the page; and the commands that set it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def asked(folder):
 
 
 def core(folder, *words, given="", code=0):
-    """A command, with what is typed; its output."""
+    """Runs a command with this input; returns its output."""
     done = subprocess.run(
         [*command(*words), "--workspace", str(folder)], cwd=ROOT, env=environment(measured=True), input=given, capture_output=True,
         text=True, encoding="utf-8", timeout=60, check=False,
@@ -208,7 +208,7 @@ def test_where_nobody_signs_in_this_machine_answers_to_its_own_name_only(asked, 
 
 
 def test_users_are_made_changed_and_removed_by_command(folder):
-    assert "nobody yet" in core(folder, "user", "list")
+    assert "no users yet" in core(folder, "user", "list")
     core(folder, "user", "add", "root", "--role", "admin", "--password-stdin", given=f"{PASSWORD}\n")
     core(folder, "user", "add", "vera", "--email", "vera@example.com", "--no-password")
     core(folder, "user", "role", "vera", "operator")

@@ -79,7 +79,7 @@ def test_rules_are_not_saved_over_a_newer_edit(spoilt, see):
     theirs = json.dumps({"rules": {"latency_p99": {"threshold_ms": 900}}})
     (spoilt.folder / "alerts.json").write_text(theirs, encoding="utf-8")
     app = press(app, "save_rules")
-    assert "alerts.json was changed by somebody else since you read it" in words(app)
+    assert "alerts.json was changed by another user since you read it" in words(app)
     assert (spoilt.folder / "alerts.json").read_text(encoding="utf-8") == theirs
     app = press(see("alerts"), "save_rules")
     assert rules(spoilt).rules["latency_p99"].threshold == 900

@@ -1,10 +1,9 @@
-"""The REST interface over a real workspace: every route, what it refuses, and what it never does."""
+"""The REST interface over a real workspace: every route, its refusals, and what it never does."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from core.errors import QueryFailed
 from core.records.ledger import Ledger, Outcome
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, command, environment, run_command
 from tests.ui.rest import audit, bearer, client, token
 from tests.unit.test_ledger import a_plan
@@ -39,7 +39,7 @@ def _ran(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(_ran, tmp_path, monkeypatch) -> Path:
-    """A demo in which one run ran, to be spoilt."""
+    """A demo with one run, which a test may change."""
     import shutil
 
     place = tmp_path / "demo"
@@ -177,7 +177,7 @@ def test_a_change_over_a_newer_edit_is_refused_and_nothing_is_written(asked, fol
         asked.put(f"{JOBS}/{SLUG}", json=job, headers={"If-Match": f'W/"{newer.sha256}"'}),
         asked.delete(f"{JOBS}/{SLUG}", headers={"If-Match": old}),
     ):
-        is_problem(answer, 412, "somebody else")
+        is_problem(answer, 412, "another user")
     is_problem(asked.put(f"{JOBS}/{SLUG}", json=job), 428, "If-Match")
     is_problem(asked.delete(f"{JOBS}/{SLUG}"), 428, "If-Match")
     assert read_job_file(Workspace(folder), SLUG) == newer
@@ -302,13 +302,10 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         command("runner", "--workspace", folder), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 60
-        while asked.get("/api/monitoring/health").json()["runner"] != "alive" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: asked.get("/api/monitoring/health").json()["runner"] == "alive", "the runner works")
         answer = asked.post(f"{JOBS}/{SLUG}/run", json={"again": True})
         assert answer.json()["state"] in ("taken", "waiting"), answer.json()
-        while asked.get(answer.headers["Location"]).json()["state"] != "done" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: asked.get(answer.headers["Location"]).json()["state"] == "done", "the run has ended")
         request = asked.get(answer.headers["Location"]).json()
         assert asked.get(f"/api/scheduler/runs/{request['run_id']}").json()["verdict"] == "complete_with_rejects"
         history = asked.get("/api/scheduler/history", params={"job": SLUG}).json()
@@ -316,8 +313,7 @@ def test_the_runner_runs_what_is_asked_for(asked, folder):
         assert history["items"][0]["state"] in ("succeeded", "partial")
         assert history["items"][0]["acknowledged"] == history["items"][1]["acknowledged"] > 400
         tried = asked.post(f"{JOBS}/{SLUG}/run", json={"dry_run": True}).headers["Location"]
-        while asked.get(tried).json()["state"] == "taken" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: asked.get(tried).json()["state"] not in ("waiting", "taken"), "the dry run has ended")
         assert asked.get(tried).json()["answer"].startswith("✔ dry run: ")
         assert asked.get("/api/scheduler/history", params={"job": SLUG}).json()["total"] == 2
     finally:

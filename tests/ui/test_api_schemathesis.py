@@ -1,7 +1,7 @@
-"""Whatever is asked of the REST interface, it answers as its document says, and never with a defect.
+"""The REST interface responds to any request as its document says, and never with an internal error.
 
-All checks that Schemathesis has are made, by somebody who may do everything, and by nobody.
-The examples are bounded so that all routes take less than a minute; SCHEMATHESIS_EXAMPLES looks longer. Schemathesis'
+All checks that Schemathesis has are made, by an admin, and without sign-in.
+The examples are bounded so that all routes take less than a minute; SCHEMATHESIS_EXAMPLES sets more. Schemathesis'
 own plugin (4.32) does not know pytest 9, so its strategies are run by hypothesis itself.
 """
 
@@ -37,7 +37,7 @@ JOB = {
     "export_format": "kafka",
 }
 THERE = {"id": SLUG, "run_id": "", "number": 0}
-"""What of the demo stands for what an address names."""
+"""Values of the demo for the parameters of an address."""
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 SCHEMA = schemathesis.openapi.from_asgi("/api/openapi.json", Starlette(routes=[Mount("/api", api)]))
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
@@ -60,7 +60,7 @@ def workspace_of_demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(workspace_of_demo):
-    """Headers of somebody who may do everything."""
+    """Headers of an admin."""
     return bearer(token(workspace_of_demo, "admin"))
 
 
@@ -100,10 +100,10 @@ def test_no_input_makes_a_defect(operation, mode, workspace_of_demo, known):
 
 
 def _sensible(case, mode, number, known):
-    """Two thirds of the requests get past the door, to a job that is there, with a job whose words mean something."""
+    """Two thirds of the requests are signed in and name an existing job, with a valid job as body."""
     headers = {"Host": "127.0.0.1:8501"}
     for name, value in case.path_parameters.items():
-        # Starlette's Mount takes no line break: such a path never comes to us, and gets its plain 404.
+        # Starlette's Mount takes no line break: such a path does not reach the interface, and gets Starlette's plain 404.
         case.path_parameters[name] = re.sub(r"%0[AaDd]|[\r\n]", "_", str(value))
     if number % 3 == 0:
         return headers

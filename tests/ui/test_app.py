@@ -1,4 +1,4 @@
-"""Page and REST as the process that people start: one port, doors that are closed, and what a browser meets."""
+"""Page and REST as the process that users start: one port, refused requests, and what a browser shows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from core.admin.demo import SLUG, make_demo
+from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, environment, log_text, run_command
 from tests.ui.conftest import Place
 from tests.ui.rest import PASSWORD, add_user, token
@@ -110,9 +111,7 @@ def test_a_caller_who_goes_in_the_middle_leaves_no_defect(address, place):
                 wire.sendall(
                     f"POST {JOBS} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{head}\r\n\r\n10".encode()
                 )
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and httpx2.get(f"{address}/api/monitoring/health").status_code != 200:
-        time.sleep(0.1)
+    until(lambda: httpx2.get(f"{address}/api/monitoring/health").status_code == 200, "the page answers")
     assert httpx2.get(f"{address}{JOBS}").json()["total"] == 1
     log = log_text(place.folder)
     assert "/api/scheduler/scheduling failed" not in log

@@ -1,4 +1,4 @@
-"""Overview, calendar and receipt at midnight and at both clock changes, with the clock held in the hand."""
+"""Overview, calendar and receipt at midnight and at both clock changes, with a clock that the test sets."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -89,7 +89,7 @@ def test_at_midnight_today_becomes_yesterday_at_once(place, see, of):
     assert metric(before_midnight, "Sent") == str(rows)
     assert f"Yesterday, {day(of - timedelta(days=1))}" in text
     assert "10 of 10 rows acknowledged" in text
-    place.at(local(after, 0, 0, 2))  # nothing is forgotten: what was remembered is of another day
+    place.at(local(after, 0, 0, 2))  # the cache is kept: its values are of another day
     after_midnight = see("overview")
     text = words(after_midnight)
     assert f"Today {day_short(after)}" in text

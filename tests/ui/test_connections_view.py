@@ -183,7 +183,7 @@ def test_a_literal_password_is_never_shown_and_not_in_the_audit(spoilt, see):
     file = spoilt.folder / "connections.json"
     file.write_text(json.dumps(known), encoding="utf-8")
     app = see("connections")
-    assert "stands in the file itself" in words(app)
+    assert "is in the file itself" in words(app)
     app = press(app, "edit_database_pg")
     assert PASSWORD not in words(app) + str([field.value for field in app.text_input])
     app.text_input(key="c_environment").input("rig2").run()
@@ -217,7 +217,7 @@ def test_an_entry_is_not_saved_over_a_newer_edit(spoilt, see):
     known["connections"][0]["connect_timeout_s"] = 3
     (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
     app = press(app, "c_save")
-    assert "connections.json was changed by somebody else since you read it" in words(app)
+    assert "connections.json was changed by another user since you read it" in words(app)
     assert document(spoilt) == known
 
 

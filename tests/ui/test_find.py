@@ -1,4 +1,4 @@
-"""Find: every send of a key, and the message as it stands on the topic."""
+"""Find: every send of a key, and the message as it is on the topic."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_a_single_send_is_opened_at_once_beside_what_was_sent(spoilt, see, kafka
     topic = kafka.create_topic(partitions=1)
     sent = spoilt.command("send", topic, "one-of-a-kind", f'{{"note": "{SLY}"}}')
     app = see("find", key="one-of-a-kind")
-    assert "Equal as far as can be told" in words(app)
+    assert "Equal as far as can be checked" in words(app)
     assert f"{topic}-0 @ {sent['offset']}" in words(app)
     assert SLY in "".join(code.value for code in app.code)
     assert is_harmless(app)

@@ -1,4 +1,4 @@
-"""A person's first day: an empty folder, the demo, then a broker of one's own. Page and runner are processes."""
+"""A user's first day: an empty folder, the demo, then a real broker. Page and runner are processes."""
 
 import getpass
 import json
@@ -23,7 +23,7 @@ def beginning(tmp_path, look_at):
     place.folder.mkdir()
     look_at(place)
     own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {}
-    with (tmp_path / "runner.log").open("wb") as log:  # not in the folder: the demo wants it empty
+    with (tmp_path / "runner.log").open("wb") as log:  # not in the folder: the demo needs it empty
         runner = subprocess.Popen(
             command("runner", "--workspace", place.folder), env=environment(), stdout=log, stderr=log, **own_group
         )
@@ -163,13 +163,13 @@ def _run_now(seen):
 
 
 def _look(seen, name):
-    """A picture for people, and nothing serious for those who do not see it."""
+    """Takes a picture, and checks that there is no serious accessibility problem."""
     seen.photograph(f"first_day_{name}")
     assert _serious(seen) == []
 
 
 def _opened_run(place, seen, count):
-    """Waits until so many runs have their verdict, and opens the newest."""
+    """Waits until this many runs have a verdict, and opens the newest."""
     for _ in range(300):
         runs = place.runs(SLUG)
         if len(runs) == count and runs[0].finished_at:
@@ -182,7 +182,7 @@ def _opened_run(place, seen, count):
 
 
 def _open_run(seen, run):
-    """Over the list, as a person comes to it; also from another run's page."""
+    """Over the list, as a user opens it; also from another run's page."""
     _to(seen, "Runs")
     seen.page.get_by_label("Run", exact=True).fill(run.run_id)
     seen.page.keyboard.press("Enter")

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from datetime import timedelta
 
 import pytest
@@ -13,6 +12,7 @@ from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import execute_scheduled_run
 from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
+from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, run_command
 from tests.ui.conftest import SCRIPT, ZONE, cells, is_harmless, now, words
 from ui import changes, data
@@ -137,11 +137,9 @@ def test_run_now_says_its_parameters_and_asks_the_runner(place, see):
 
 def test_a_real_runner_takes_the_request_and_the_page_links_its_run(place, see, runner):
     app = press(press(see("jobs"), "run_tracce"), "confirm_run")
-    deadline = time.monotonic() + 60
-    while "open run" not in words(app) or not place.runs("tracce")[0].finished_at:
-        assert time.monotonic() < deadline, words(app)
-        time.sleep(0.2)
-        app.run()
+    until(
+        lambda: "open run" in words(app.run()) and place.runs("tracce")[0].finished_at, lambda: words(app), every_s=0.2
+    )
     (run,) = place.runs("tracce")
     assert (run.state, run.acknowledged) == ("succeeded", 30)
     assert f"open run {run.run_id}" in words(app)
@@ -151,11 +149,7 @@ def test_a_real_runner_takes_the_request_and_the_page_links_its_run(place, see, 
 
 def test_a_dry_run_is_done_by_the_runner_and_its_answer_is_told(place, see, runner):
     app = press(press(see("jobs"), "dry_tracce"), "confirm_dry")
-    deadline = time.monotonic() + 60
-    while "✔ dry run" not in words(app):
-        assert time.monotonic() < deadline, words(app)
-        time.sleep(0.2)
-        app.run()
+    until(lambda: "✔ dry run" in words(app.run()), lambda: words(app), every_s=0.2)
     assert "30 rows read in" in words(app)
     assert "nothing was sent" in words(app)
     (request,) = place.requests()
@@ -262,11 +256,7 @@ def test_run_now_carries_the_list_to_the_runner(place, see, runner):
     app = press(see("jobs"), "run_tracce")
     assert "**STATI** = N,S" in words(app)
     app = press(app, "confirm_run")
-    deadline = time.monotonic() + 60
-    while not place.runs("tracce") or not place.runs("tracce")[0].finished_at:
-        assert time.monotonic() < deadline, words(app)
-        time.sleep(0.2)
-    (run,) = place.runs("tracce")
+    (run,) = until(lambda: [run for run in place.runs("tracce") if run.finished_at], lambda: words(app))
     assert (run.state, run.acknowledged, run.parameters) == ("succeeded", 2, {"STATI": "N,S"})
 
 
@@ -349,7 +339,7 @@ def test_a_wrong_value_is_told_beside_its_field_in_the_words_of_check(place, see
 
 
 def typed_into(document, field, value):
-    """The file that somebody would have written with the same value."""
+    """Returns the file that a user would have written with the same value."""
     pairs = {"types", "headers"}
     if field in pairs:
         name, _, text = value.partition("=")
@@ -383,7 +373,7 @@ def test_two_people_at_once_see_both_versions_and_nothing_is_lost(place, see):
     assert not theirs.exception
     mine = press(press(mine, "save"), "confirm_save")
     assert job_of(place, "tracce").cron == "0 5 * * *"
-    assert "was changed by somebody else since you read it" in words(mine)
+    assert "was changed by another user since you read it" in words(mine)
     shown = next(code.value for code in mine.code if code.value.startswith("--- theirs"))
     assert '-  "cron": "0 5 * * *",' in shown
     assert '+  "cron": "0 3 * * *",' in shown
@@ -434,7 +424,7 @@ def test_a_file_that_is_no_job_is_mended_where_it_is_told(place, see):
     app = see("jobs")
     assert "the file is not whole JSON" in words(app)
     app = see("jobs", job="tracce")
-    assert "This file is not a job as it stands" in words(app)
+    assert "This file is not a valid job" in words(app)
     app.text_area(key="job_raw").input('{"name": "Tracce", "query": "tracce.sql", "connection": "pg"}').run()
     app = press(app, "save_broken")
     assert not app.exception
@@ -520,7 +510,7 @@ def test_sql_that_somebody_else_has_changed_is_not_overwritten(place, see):
     sql_field(app).input(SQL.replace("30", "31")).run()
     seen = changes.query_file("tracce.sql").sha256
     (place.folder / "queries" / "tracce.sql").write_text(SQL.replace("30", "32"), encoding="utf-8")
-    with pytest.raises(Exception, match=r"tracce\.sql was changed by somebody else"):
+    with pytest.raises(Exception, match=r"tracce\.sql was changed by another user"):
         changes.save_query("tracce.sql", SQL.encode(), "pg", seen)
 
 

@@ -1,4 +1,4 @@
-"""Every text of the page has its Italian, with the same values in it; data stays as it is."""
+"""Every text of the page has an Italian translation, with the same values in it; data stays as it is."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Sign-in by the company's account, with a provider that signs whoever comes: who may do what is decided here."""
+"""Sign-in by the company's account, with a provider that accepts every visitor; rights are decided by the product."""
 
 import re
 import subprocess

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock_time
 
@@ -14,6 +13,7 @@ from core.model.connection import Cluster
 from core.records.metrics import Metrics
 from core.scheduler.broker_health import look
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import ZONE, cells, is_harmless, metric, now, words
 from ui import data
@@ -160,11 +160,11 @@ def test_its_figures_are_asked_for_again_when_something_is_new_and_only_then(spo
     monkeypatch.setattr(Metrics, "figures", lambda metrics, zone: asked.append(zone) or ask(metrics, zone))
     before = metric(see("overview"), "Sent")
     first = len(asked)
-    overview._newest_keys.clear()  # as after five seconds
+    overview._versions.clear()  # as after five seconds
     assert metric(see("overview"), "Sent") == before
     assert len(asked) == first > 0
     spoilt.command("send", spoilt.topic, "572680001120", "by hand")
-    overview._newest_keys.clear()
+    overview._versions.clear()
     assert metric(see("overview"), "Sent") == f"{3 * 495 + 1:,}"
     assert len(asked) > first
 
@@ -181,9 +181,7 @@ def test_the_frame_says_that_no_runner_works_and_how_to_start_one(worked, see):
 def test_the_frame_shows_a_runners_heartbeat_and_its_look_at_the_cluster(spoilt, see):
     runner = start_runner(spoilt.folder, environment(**spoilt.env))
     try:
-        deadline = time.monotonic() + 60
-        while not spoilt.ledger(lambda ledger: ledger.broker_samples.states()) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        until(lambda: spoilt.ledger(lambda ledger: ledger.broker_samples.states()), "the runner has asked the broker")
         text = words(see("header", package="components"))
     finally:
         stop_runner(runner)

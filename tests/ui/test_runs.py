@@ -1,4 +1,4 @@
-"""Runs: the list, one run, and what can be asked of it."""
+"""Runs: the list, one run, and its actions."""
 
 import json
 from dataclasses import replace

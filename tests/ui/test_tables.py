@@ -1,4 +1,4 @@
-"""Numbers are shown whole at every width: told from what a real browser draws."""
+"""Numbers are shown completely at every width, checked in a real browser."""
 
 import re
 import sqlite3

@@ -1,4 +1,4 @@
-"""Users, tokens, sessions: who is let in, who is not, and that no secret is kept."""
+"""Users, tokens, sessions: who is let in, who is not, and that no secret is stored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def audit(file: Path) -> list[tuple[str, str, str]]:
 
 
 def all_text(file: Path) -> str:
-    """Whatever stands in the ledger, as text."""
+    """Returns everything in the ledger as text."""
     db = sqlite3.connect(file)
     try:
         return "\n".join(db.iterdump())

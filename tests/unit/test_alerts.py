@@ -30,7 +30,7 @@ AWAY = BrokerUnavailable(
 
 @dataclass
 class Stage:
-    """A ledger, its alert rules, and time that passes."""
+    """A ledger, its alert rules, and a virtual clock."""
 
     outbox: Outbox
     ledger: Ledger
@@ -53,7 +53,7 @@ class Stage:
         )
 
     def go(self, span: timedelta = timedelta(), each=lambda: None) -> None:
-        """Lets time pass with a look each 10 s, as in the runner."""
+        """Moves the clock with an evaluation each 10 s, as in the runner."""
         end = self.at + span
         while True:
             each()
@@ -147,7 +147,7 @@ def test_the_mail_reads_as_what_on_what_why_and_what_to_do(stage):
         "On    Export CDG\n"
         "Why   93 % of 100 messages were acknowledged; the last error: no broker of Kafka Produzione answers: "
         "connection refused\n"
-        "Next  look at the last error; rows that did not arrive are sent by a replay\n"
+        "Next  check the last error; rows that did not arrive are sent by a replay\n"
         "\n"
         "Commands\n"
         "  python -m core alerts              what is open, and what was sent\n"
@@ -199,7 +199,7 @@ def test_an_error_rate_over_10_percent_disables_the_job_after_a_minute_and_says_
 
 
 def disabled(stage) -> None:
-    """The runner has taken the request: file, audit and what it knows of the job."""
+    """Applies the request as the runner does: file, audit and the job in memory."""
     stage.ledger.audit.add("alert rule error rate > 10 %", "disable", "job export", stage.at)
     stage.jobs["export"] = replace(EXPORT, enabled=False)
 
@@ -373,7 +373,7 @@ def test_memory_over_80_percent_for_five_minutes_is_logged_and_garbage_collected
 
 @pytest.fixture
 def told(stage):
-    """The job tells ANNA of failures."""
+    """The job notifies ANNA of failures."""
     stage.jobs = {"export": replace(EXPORT, email_notification=EmailNotification(recipients=(ANNA,)))}
     return stage
 
@@ -456,7 +456,7 @@ BY_SEVEN = replace(EXPORT, expect=Expect(by="07:00"))
 
 @pytest.fixture
 def waited_for(stage):
-    """Due at 02:00, wanted by 07:00 Europe/Rome; known since the day before."""
+    """Due at 02:00, expected by 07:00 Europe/Rome; known since the day before."""
     stage.jobs = {"export": BY_SEVEN}
     stage.ledger.job_versions.add("export", "ab", job_text(BY_SEVEN), START - timedelta(hours=20))
     return stage
@@ -520,7 +520,7 @@ def test_the_receipt_names_what_is_missing_and_what_failed(stage):
     stage.go(TEN_S)
     (entry,) = [entry for entry in stage.outbox.waiting() if entry.kind == "receipt"]
     assert entry.subject == "✘ 17 Jan 2026 so far: 2 of 3 jobs not as they should be (20,000 rows arrived)"
-    assert "Not everything arrived: look at Gone job, Other job." in entry.body
+    assert "Not everything arrived: check Gone job, Other job." in entry.body
     assert "pstt-traces   20,000" in entry.body
     assert "missing: it was never started: no runner worked" in entry.body
     assert "failed: 0 of 0 rows read are acknowledged: no broker of Kafka Produzione answers" in entry.body
@@ -701,7 +701,7 @@ def test_one_look_over_500_jobs_costs_few_statements(stage):
 
 
 def test_enabling_in_the_file_is_what_enabling_means(tmp_path):
-    """The request that the rule writes ends in this function; the file keeps every other character."""
+    """The request of the rule is carried out by this function; the file keeps every other character."""
     from core.workspace.paths import Workspace
 
     (tmp_path / "queries").mkdir()

@@ -1,4 +1,4 @@
-"""What ids and offsets alone tell of messages that were acknowledged."""
+"""What ids and offsets alone show of messages that were acknowledged."""
 
 from __future__ import annotations
 

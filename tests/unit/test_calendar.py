@@ -1,4 +1,4 @@
-"""The calendar: what runs when, also where the clock changes; a fire is never lost and never comes twice."""
+"""The calendar: what runs when, also where the clock changes; a scheduled time is never lost and never occurs twice."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -29,7 +29,7 @@ def a_job(cron: str = "0 2 * * *", timezone: str = ROME, **changes) -> Job:
 
 
 def on_day(job: Job, day: str) -> list[str]:
-    """The fires of one local day as the clock on the wall shows them, with the offset."""
+    """The scheduled times of one local day in local time, with the offset."""
     zone = ZoneInfo(job.timezone)
     first = datetime.combine(date.fromisoformat(day), time(), zone)
     end = datetime.combine(date.fromisoformat(day) + timedelta(days=1), time(), zone)

@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 
 
 class DeskChannel:
-    """Prints messages at a desk, as the URL `desk://NAME` says."""
+    """Prints messages at a desk, for the URL `desk://NAME`."""
 
     printed: ClassVar[list[tuple[str, str]]] = []
 

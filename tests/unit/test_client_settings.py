@@ -1,6 +1,6 @@
 """Each KAFKA_* variable reaches the client that is used, or is refused with the reason.
 
-From the variable to what the client was given: settings, cluster, client. The real clients are made,
+From the variable to the client's own settings. The real clients are made,
 against librdkafka's mock brokers where they have to connect.
 """
 
@@ -47,14 +47,14 @@ def pem(tmp_path: Path) -> Path:
 
 
 def cluster_from(folder: Path, variables: dict[str, str]) -> Cluster:
-    """The cluster that these variables alone make, by the program's own reading of them."""
+    """Returns the cluster that the program makes from these variables alone."""
     (folder / "connections.json").write_text('{"connections": []}', encoding="utf-8")
     settings = load_settings(Workspace(folder), variables)
     return load_connections(Workspace(folder), settings, variables).cluster(None, settings)
 
 
 def given_to_librdkafka(cluster: Cluster) -> dict[str, Any]:
-    """Makes the real producer; what it was given."""
+    """Makes the real producer; returns its settings."""
     seen: list[dict[str, Any]] = []
 
     def make(config: dict[str, Any], **options: Any) -> Producer:
@@ -66,7 +66,7 @@ def given_to_librdkafka(cluster: Cluster) -> dict[str, Any]:
     return seen[0]
 
 
-# Variable, its value, what librdkafka is given, what kafka-python-ng is given.
+# Variable, its value, the settings of librdkafka, the settings of kafka-python-ng.
 EVERYWHERE: list[tuple[str, str, tuple[str, Any], tuple[str, Any]]] = [
     ("KAFKA_BOOTSTRAP_SERVERS", "k1:9092, k2:9093", ("bootstrap.servers", "k1:9092, k2:9093"), ("bootstrap_servers", ["k1:9092", "k2:9093"])),
     ("KAFKA_COMPRESSION_TYPE", "gzip", ("compression.type", "gzip"), ("compression_type", "gzip")),
@@ -183,7 +183,7 @@ def test_the_variable_chooses_the_client(tmp_path: Path):
 def test_the_number_of_further_tries_reaches_the_retry_above_the_client(tmp_path: Path):
     cluster = cluster_from(tmp_path, {"KAFKA_MAX_RETRIES": "7", "KAFKA_RETRY_BACKOFF_MS": "250"})
     with KafkaService(cluster) as service:
-        sender = service._sender
+        sender = service._queue.client()
         assert isinstance(sender, Sender)
         assert (sender.max_retries, sender.backoff_ms) == (7, 250)
 

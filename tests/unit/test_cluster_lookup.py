@@ -1,4 +1,4 @@
-"""Which cluster holds an older message: by its id, else by its addresses, else by its name."""
+"""Which cluster has an older message: by its id, else by its addresses, else by its name."""
 
 import pytest
 
@@ -22,12 +22,18 @@ def found(sent_to, clusters=(DEMO, TWO, ONE), ids=None, answers=IDS):
     [
         (SENT, "Kafka Collaudo"),
         (Destination("an old name", "id-one", "gone.example.com:9092"), "Kafka Collaudo"),
-        (Destination("Kafka Collaudo", "id-two", ONE.bootstrap_servers), "Kafka Produzione"),  # the addresses went over
+        (
+            Destination("Kafka Collaudo", "id-two", ONE.bootstrap_servers),
+            "Kafka Produzione",
+        ),  # the addresses were taken over by the other one
         (Destination("an old name", "", "A2.example.com:9092, a3.example.com:9092"), "Kafka Collaudo"),
         (Destination("Kafka Collaudo", "", "b.example.com:9093"), "Kafka Produzione"),  # addresses before the name
         (Destination("Kafka Produzione"), "Kafka Produzione"),
         (Destination("Demo", "mock", "127.0.0.1:2"), "Demo"),
-        (Destination("Kafka Collaudo", "id-three", ONE.bootstrap_servers), None),  # another cluster stands there now
+        (
+            Destination("Kafka Collaudo", "id-three", ONE.bootstrap_servers),
+            None,
+        ),  # another cluster has that address now
         (Destination("an old name"), None),
         (Destination(), None),
     ],

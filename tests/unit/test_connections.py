@@ -80,7 +80,7 @@ LOGIN = {"KAFKA_SASL_USERNAME": "pstt", "KAFKA_SASL_PASSWORD": "env:KAFKA_PW", "
 
 
 class InMemoryKeyring(KeyringBackend):
-    """A keyring backend in memory, as the documentation of keyring shows it."""
+    """A keyring backend in memory, as in keyring's documentation."""
 
     priority = 1
 
@@ -306,7 +306,11 @@ def test_no_file_says_where_to_make_it(place):
         (b'{"default_environment": NaN}', "connections.json, line 1", "NaN is not JSON"),
         (b'[{"a": 1}]', "connections.json, line 1, column 1", "must hold one JSON object"),
         (b'"text"', "connections.json, line 1, column 1", "must hold one JSON object"),
-        (b'{\n "connections": [],\n "connections": []}', "connections.json, line 3, column 2", "stands twice"),
+        (
+            b'{\n "connections": [],\n "connections": []}',
+            "connections.json, line 3, column 2",
+            "is in one object twice",
+        ),
         (b'{"connections": "\xff"}', "connections.json, line 1", "not UTF-8"),
         ('{"connections": []}'.encode("utf-16"), "connections.json, line 1", "not UTF-8"),
         (b"[" * 100_000, "connections.json, line 1", "nested too deeply"),

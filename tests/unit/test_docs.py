@@ -38,10 +38,11 @@ def all_commands() -> dict[str, Any]:
 
 def test_every_command_of_a_module_is_listed_and_every_listed_one_is_there():
     assert [name for name, command in all_commands().items() if command.name != name] == []
-    files = {file.stem for file in (ROOT / "core" / "cli").glob("*.py") if "app.command(" in file.read_text("utf-8")}
-    assert files == {command.module for command in COMMANDS.values()}
-    for module in files:
-        found = get_command(import_module(f"core.cli.{module}").app)
+    files = [file for file in (ROOT / "core" / "cli").glob("*.py") if "app.command(" in file.read_text("utf-8")]
+    modules = {f"core.cli.{file.stem}" for file in files}
+    assert modules == {command.module for command in COMMANDS.values()}
+    for module in modules:
+        found = get_command(import_module(module).app)
         names = [found.name] if found.name else list(found.commands)  # type: ignore[attr-defined]
         assert [name for name in names if COMMANDS[str(name)].module != module] == []
 

@@ -39,7 +39,7 @@ CLUSTER = {"name": "Kafka Collaudo", "bootstrap_servers": "kafka.example.com:909
 
 
 class Database:
-    """A source whose answer is in the test."""
+    """A source whose result the test sets."""
 
     def __init__(self, *results: CheckResult) -> None:
         self.results = list(results)
@@ -53,7 +53,7 @@ class Database:
 
 
 class Brokers:
-    """A publisher whose topics, or error, are in the test."""
+    """A publisher whose topics or error the test sets."""
 
     def __init__(self, topics: list[TopicInfo] | PsttError) -> None:
         self.known = topics
@@ -69,20 +69,20 @@ class Brokers:
 
 
 def everything(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
-    """An account that may do all, over a connection without a certificate."""
+    """An account with all rights, over a connection without a certificate."""
     all_of_them = frozenset({"WRITE", "DESCRIBE", "CREATE"})
     return ClusterRights("c1", 3, all_of_them, dict.fromkeys(topics, all_of_them), None)
 
 
 @dataclass
 class Scene:
-    """A workspace and its servers; `look` gives what doctor says about a subject."""
+    """A workspace and its servers; `look` returns the results of doctor for a subject."""
 
     root: Path
     databases: list[dict[str, Any]] = field(default_factory=list)
     clusters: dict[str, Any] = field(default_factory=dict)
     elsewhere: Path | None = None
-    """Examined in place of `root`, where the connections stay."""
+    """Examined instead of `root`, where the connections are."""
     jobs: list[Job] = field(default_factory=list)
     database: Database = field(default_factory=Database)
     brokers: Brokers = field(default_factory=lambda: Brokers([]))
@@ -386,7 +386,7 @@ def test_with_kafka_python_ng_rights_are_not_asked_for(scene: Scene) -> None:
     scene.rights = lambda cluster, topics: pytest.fail("it needs librdkafka")
     last = scene.look("cluster Kafka Collaudo")[-1]
     assert last == CheckResult(
-        "pass", "cluster Kafka Collaudo", "kafka-python-ng does not tell what this account may do there"
+        "pass", "cluster Kafka Collaudo", "kafka-python-ng does not report what this account may do there"
     )
 
 
@@ -397,7 +397,7 @@ def test_brokers_too_old_to_tell_rights_are_no_failure(scene: Scene) -> None:
     scene.brokers = Brokers([TopicInfo("pstt-traces", 6, 3)])
     scene.rights = lambda cluster, topics: ClusterRights("", 1, None, dict.fromkeys(topics), None)
     last = scene.look("cluster Kafka Collaudo")[-1]
-    assert (last.status, last.text.rpartition(", ")[2]) == ("warn", "these brokers do not tell")
+    assert (last.status, last.text.rpartition(", ")[2]) == ("warn", "these brokers do not report")
 
 
 def test_a_mock_cluster_makes_its_topics_itself(scene: Scene) -> None:

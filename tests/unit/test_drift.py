@@ -1,4 +1,4 @@
-"""Columns that have gone, come or changed stop a run before its first message, until somebody says that they are right."""
+"""Columns that are missing, new or changed stop a run before its first message, until a user accepts them."""
 
 from datetime import UTC, datetime
 
@@ -31,7 +31,7 @@ def test_the_first_run_remembers_and_the_next_ones_go_on(memory):
     assert memory.remembered("export") is None
     look(memory, BARCODE, OPERATOR)
     look(memory, BARCODE, OPERATOR)
-    assert memory.remembered("export") == [("BARCODE", "text", "VARCHAR2"), ("OPERATOR", "integer", "NUMBER")]
+    assert memory.remembered("export") == (("BARCODE", "text", "VARCHAR2"), ("OPERATOR", "integer", "NUMBER"))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_sqlite_alias_whose_type_was_not_known_at_first_is_no_change_where_its_j
     known_now = [Column("prezzo", "float", "REAL"), Column("attivo", "boolean", "BOOLEAN")]
     look(memory, Column("prezzo", "unknown", "value"), Column("attivo", "boolean", "BOOLEAN"))
     look(memory, *known_now)
-    assert memory.remembered("export") == [("prezzo", "float", "REAL"), ("attivo", "boolean", "BOOLEAN")]
+    assert memory.remembered("export") == (("prezzo", "float", "REAL"), ("attivo", "boolean", "BOOLEAN"))
     with pytest.raises(ColumnsChanged, match="prezzo"):
         look(memory, Column("prezzo", "text", "TEXT"), known_now[1])
 
@@ -117,7 +117,7 @@ def test_warn_goes_on_says_it_once_and_remembers_the_new_columns(memory):
 def test_ignore_neither_stops_nor_remembers(memory):
     look(memory, BARCODE, OPERATOR)
     look(memory, DATE, on_drift="ignore")
-    assert memory.remembered("export") == [("BARCODE", "text", "VARCHAR2"), ("OPERATOR", "integer", "NUMBER")]
+    assert memory.remembered("export") == (("BARCODE", "text", "VARCHAR2"), ("OPERATOR", "integer", "NUMBER"))
 
 
 def test_a_dry_run_stops_too_and_writes_nothing(memory):

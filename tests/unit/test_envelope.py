@@ -1,4 +1,4 @@
-"""A row becomes the message of SPEC 6, to the byte; a row that cannot is rejected, and never stops the others."""
+"""A row becomes the message of SPEC 6, to the byte; a row that cannot is rejected, and the others are sent."""
 
 # ruff: noqa: DTZ001 - a DATE or TIMESTAMP of a database has no zone
 
@@ -52,7 +52,7 @@ def one(kind: str, value: Any, **more: Any) -> str:
 
 
 def refused(kind: str, value: Any, **more: Any) -> str:
-    """Why one value of a column of that kind cannot be sent; the row after it goes through."""
+    """Why one value of a column of that kind cannot be sent; the row after it is sent."""
     encoded = encode([Column("X", kind, kind.upper())], [[value], [None]], **more)
     assert encoded.data == [b'{"x":null}']
     assert encoded.row_numbers == [2]
@@ -484,7 +484,7 @@ def ids(rows: Sequence[Sequence[Any]], block: int, *, at: datetime = AT, slug: s
 
 
 ROWS = [(f"row {n % 700}", n % 350) for n in range(2_000)]
-"""Each row stands two or three times in it, far from its equals."""
+"""Returns rows in which each occurs two or three times, far apart."""
 
 
 def test_equal_rows_have_ids_of_their_own_wherever_a_fetch_begins_and_ends():

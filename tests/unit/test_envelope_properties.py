@@ -1,4 +1,4 @@
-"""Whatever a driver hands over: the JSON reads back as the same values, or the row is a reject; nothing is raised."""
+"""For any values of a driver, the JSON is read back as the same values, or the row is a reject; nothing is raised."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_value_reads_back_from_the_json_as_it_was(table):
             elif kind == "float":
                 assert float(back) == value
             elif kind == "decimal":
-                # The sign of a zero is no digit of it; all else is kept, trailing zeros too.
+                # The sign of a zero is no digit of it; everything else is kept, trailing zeros too.
                 assert Decimal(back) == value
             else:
                 assert back == BACK.get(kind, lambda same: same)(value)
@@ -110,7 +110,7 @@ def test_anything_at_all_is_a_message_or_a_reject_and_never_an_exception(data):
     columns += [Column(f"C{i}", kind, kind) for i, kind in enumerate(kinds)]
     columns.append(Column("A", "array", "", element="decimal"))
     rows = data.draw(st.lists(st.tuples(*(JUNK for _ in columns)), min_size=1, max_size=6))
-    # What a database calls JSON is JSON.
+    # Values of a JSON column are valid JSON.
     rows = [
         tuple(None if c.kind == "json" and isinstance(v, str | bytes) else v for c, v in zip(columns, row, strict=True))
         for row in rows

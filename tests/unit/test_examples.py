@@ -1,4 +1,4 @@
-"""The example files say what is true: each setting with its default, a job and connections that pass the check."""
+"""The example files are correct: each setting with its default, a job and connections that pass the check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that brings the wrong number of rows is not green, and says what was expected and why."""
+"""A run with the wrong number of rows is not green, and reports what was expected and why."""
 
 import json
 from datetime import UTC, datetime, timedelta

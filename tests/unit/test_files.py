@@ -1,4 +1,4 @@
-"""Files as a person opens them: typed cells, names, no formula from data, and no half file under the final name."""
+"""Files as a user opens them: typed cells, names, no formula from data, and no partial file under the final name."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ROW = (
 
 
 def written(file: Path, columns, rows, job: Job = JOB):
-    """Writes rows as a run does; the finished file and the rejects of the format."""
+    """Writes rows as a run does; returns the file and the rejects of the format."""
     encoded = Envelope(columns, job, scheduled_at=AT).encode(Rows(1, rows, AT))
     assert encoded.rejects == []
     with open_sink(file, file.parent, columns, job) as (sink, finished):
@@ -234,7 +234,7 @@ def test_a_number_is_exact_in_excel_or_text_with_all_its_digits(values: list[Dec
 @settings(max_examples=30)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
 def test_a_double_is_the_same_double_in_excel(values: list[float]):
-    """XlsxWriter alone would print 16 digits, which makes a neighbour of one double in four."""
+    """XlsxWriter by default writes 16 digits, which changes one double in four."""
     columns = (Column("K", "integer", "int"), Column("F", "float", "float8"))
     with TemporaryDirectory() as folder:
         file = Path(folder) / "a.xlsx"
@@ -464,7 +464,7 @@ def test_what_a_killed_run_left_is_taken_away_by_the_next_of_that_file(tmp_path:
 
 @pytest.mark.parametrize(("job", "name"), [(JOB, "a.xlsx"), (CSV, "a.csv")])
 def test_a_file_that_is_open_in_excel_is_one_error_that_says_close_it(tmp_path: Path, monkeypatch, job: Job, name: str):
-    """Windows refuses the rename; here the system call is made to do what Windows does."""
+    """Windows refuses the rename; here the system call is patched to do the same."""
     (tmp_path / name).write_text("of yesterday", encoding="utf-8")
     tries = []
 

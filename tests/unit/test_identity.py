@@ -94,7 +94,7 @@ def test_a_copy_on_the_same_machine_is_one_for_certain(workspace: Workspace, tmp
     with pytest.raises(ConfigError, match="this workspace is a copy of"):
         own_identity(copy, NOW)
     assert identity_problem(workspace) is None
-    resolve_identity(workspace, "copied", NOW)  # the original takes the new one: then nobody shares the old
+    resolve_identity(workspace, "copied", NOW)  # the original takes the new one: then none shares the old
     assert identity_problem(copy) is None
 
 

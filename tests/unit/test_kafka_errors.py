@@ -1,4 +1,4 @@
-"""Every error that a Kafka client can report is retriable or fatal on purpose; one that nobody knew yet fails here."""
+"""Every error that a Kafka client can report is retriable or fatal on purpose; a new one fails here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from core.model.connection import Cluster
 
 CLUSTER = Cluster("Kafka Collaudo", "kafka-1:9092")
 
-# What a producer is told about a message → the error of ours. Retriable or fatal as SPEC 8 says.
+# A producer's error for a message → the error of ours. Retriable or fatal as SPEC 8 says.
 EXPECTED: dict[Family, type[PsttError]] = {
     "late": DeliveryTimeout,
     "away": BrokerUnavailable,
@@ -121,7 +121,7 @@ def require_ours(ours: PsttError, family: Family) -> None:
     assert ours.remedy
 
 
-# SPEC 8, by name: retriable are broker away, leader moves, time-outs, not enough replicas, throttling.
+# SPEC 8, by name: retriable are broker unavailable, leader moves, time-outs, not enough replicas, throttling.
 @pytest.mark.parametrize(
     "name",
     "_TRANSPORT _ALL_BROKERS_DOWN _RESOLVE BROKER_NOT_AVAILABLE NETWORK_EXCEPTION LEADER_NOT_AVAILABLE"

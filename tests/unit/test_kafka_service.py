@@ -1,4 +1,4 @@
-"""The service over the publisher in memory: who is told what, when a client fails, a recorder fails, a message is wrong."""
+"""The service over the publisher in memory: its errors, if a client fails, a recorder fails, a message is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house of core: each package imports only from packages below it, and no module depends on itself by a detour.
+"""The layout of core: each package imports only from packages below it, and there is no import cycle.
 
 Imports inside functions and under TYPE_CHECKING count as well: a reader has to follow them too.
 """
@@ -30,10 +30,10 @@ LEVELS = (
     ("app",),
     ("cli",),
 )
-"""From the bottom to the top. What stands on one level knows nothing of its neighbours."""
+"""From the bottom to the top. Packages of one level do not import one another."""
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 ENTRANCES = {"core", "core.__main__"}
-"""They stand above everything: the public names, and `python -m core`."""
+"""They are above everything: the public names, and `python -m core`."""
 MOST_LINES = 600
 MOST_CLASS_LINES = 350
 MOST_METHODS = 25
@@ -83,7 +83,7 @@ def package_of(module: str) -> str:
 
 
 def upward(found: list[Import]) -> list[str]:
-    """Imports of a neighbour or of something above, with file and line."""
+    """Returns imports within a level or from above, with file and line."""
     wrong = []
     for one in found:
         if one.imported == "core":
@@ -189,7 +189,7 @@ def dialect_names(file: Path) -> Iterator[str]:
 
 
 def test_only_its_own_modules_and_the_registry_name_a_database():
-    """So that a database is added by one file and one entry: everybody else asks its `Dialect`."""
+    """No other module names a database, so that one is added by one file and one entry."""
     registry = CORE / "sources" / "__init__.py"
     own = {registry, *(file for name in DATABASES for file in (CORE / "sources").glob(f"{name}*.py"))}
     others = [file for folder in (CORE, ROOT / "ui") for file in folder.rglob("*.py") if file not in own]
@@ -202,7 +202,7 @@ def test_each_entry_of_the_registry_has_the_name_of_its_dialect():
 
 @pytest.mark.parametrize("name", DATABASES)
 def test_every_type_of_a_database_is_in_the_table_of_column_types(name: str):
-    """So that a column type is one entry of `COLUMN_TYPES`: its name is checked here and not by a Literal elsewhere."""
+    """Names of column types are checked here and not by a Literal, so that a type is one entry of `COLUMN_TYPES`."""
     database = DATABASES[name]
     module = pytest.importorskip(database.source or database.rules, exc_type=ImportError)
     kinds = dict(module.KINDS).values()

@@ -1,4 +1,4 @@
-"""The ledger: what is written stays, what a dead process left is told as it is."""
+"""The ledger: what was written is kept, and runs of ended processes are reported as interrupted."""
 
 import os
 import sqlite3
@@ -80,7 +80,7 @@ def test_an_unknown_run_says_how_to_list_them(ledger, text):
 
 
 def test_an_ambiguous_prefix_is_refused(ledger):
-    for _ in range(17):  # sixteen first characters there are
+    for _ in range(17):  # there are sixteen first characters
         ledger.start(a_plan(), NOW)
     firsts = [run.run_id[0] for run in ledger.history.newest(limit=100)]
     twice = next(c for c in firsts if firsts.count(c) > 1)
@@ -228,4 +228,4 @@ INSERT INTO audit (at, who, action, object, before, after)
 VALUES ('2026-01-17T01:00:00.000000Z', 'anna', 'disable', 'job export', '{"enabled": true}', '{"enabled": false}');
 INSERT INTO job_version VALUES ('export', 'ab', '{}', '2026-01-16T00:00:00.000000Z', '');
 """
-"""Rows as versions before 5 wrote them, when a scheduled run was called a fire."""
+"""Rows as versions before 5 wrote them, in which a scheduled run was called a fire."""

@@ -1,4 +1,4 @@
-"""Locks between processes, and whether a process of before still runs."""
+"""Locks between processes, and whether an earlier process still runs."""
 
 from __future__ import annotations
 

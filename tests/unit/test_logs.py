@@ -1,4 +1,4 @@
-"""Logs: JSON lines in files, readable lines on the terminal; a log that cannot be written stops nothing."""
+"""Logs: JSON lines in files, readable lines on the terminal; a run continues if its log cannot be written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.rigs.workspace import environment, run_command
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Ends every log that a test began."""
+    """Ends every log that a test has started."""
     root = logging.getLogger()
     before = (root.level, root.handlers[:])
     yield
@@ -164,7 +164,7 @@ def demo(tmp_path_factory):
 
 
 def run_logged(demo: Path, **settings: str) -> list[dict[str, Any]]:
-    """Runs the demo's job; the log of that run alone."""
+    """Runs the demo's job; returns the log of that run."""
     for file in (demo / "logs").glob("pstt-*.log"):
         file.unlink()
     done = run_command("run", "export-cdg-tracce", "--again", "--json", env=environment(**settings), cwd=demo)

@@ -1,4 +1,4 @@
-"""metrics.duckdb is a projection: held, lost or broken, nothing is lost and nothing counts twice."""
+"""metrics.duckdb is a projection: if it is locked, lost or damaged, nothing is lost and nothing counts twice."""
 
 import os
 import secrets
@@ -240,13 +240,13 @@ def test_a_whole_copy_that_is_put_back_counts_again(workspace, metrics):
     metrics.rebuild()
     kept = sorted(path.name for path in (workspace.spool_dir / "damaged").iterdir())
     assert kept == ["r1-000001.parquet", "r1-000001.parquet.1"]
-    (old,) = workspace.root.glob("metrics.duckdb.broken-*")  # what only the old file had is not thrown away
+    (old,) = workspace.root.glob("metrics.duckdb.broken-*")  # what only the old file had is kept
     with duckdb.connect(str(old), read_only=True) as db:
         assert db.execute("SELECT count(*) FROM send").fetchone() == (5,)
 
 
 def damage_in_the_middle(file: Path, share: float = 0.5) -> None:
-    """As a bad sector leaves it: the start is whole, a block's checksum is not."""
+    """Damages the file as a bad sector does: the start is valid, a block's checksum is not."""
     data = bytearray(file.read_bytes())
     at = int(len(data) * share)
     data[at : at + 4096] = os.urandom(4096)

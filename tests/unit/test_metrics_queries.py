@@ -1,4 +1,4 @@
-"""Every figure is the same before and after its sends are copied, and what the raw sends say."""
+"""Every metric is the same before and after its sends are copied, and equals the count of the raw sends."""
 
 from array import array
 from datetime import UTC, date, datetime, timedelta
@@ -59,7 +59,7 @@ def asked(metrics, question):
 
 
 def everything(figures):
-    """All questions at once."""
+    """Returns the results of all queries."""
     return {
         "summary": figures.summary(NOW),
         "totals": figures.totals(*EVER),

@@ -1,4 +1,4 @@
-"""`open_metrics` sees everything, hinders nobody and can change nothing."""
+"""`open_metrics` reads everything, blocks no other process and can change nothing."""
 
 import re
 import subprocess
@@ -201,7 +201,7 @@ BY_HOUR = "SELECT hour_utc, percentile(latency_ms, messages, 0.99) FROM latency 
 
 def test_percentiles_by_hour_of_all_jobs_together_are_one_short_query(workspace, db):
     random, exact = Random(3), {}
-    for number in range(9):  # jobs of very different latencies, so that an average of their p99 would be far off
+    for number in range(9):  # jobs of very different latencies, so that an average of their p99 would be very different
         hour = NOW + timedelta(hours=number % 3)
         latencies = [random.lognormvariate(1 + number % 4, 1) for _ in range(400)]
         spooled_of(workspace, f"r{number}", [hour] * 400, job=f"j{number % 2}", topic=f"t{number}", latencies=latencies)

@@ -22,7 +22,7 @@ NOTIFICATION = Notification("✘ a", "A happened.", [("What", "a")])
 
 
 class Way:
-    """A channel whose answers a test decides."""
+    """A channel whose responses a test sets."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, tuple[str, ...]]] = []

@@ -1,4 +1,4 @@
-"""What became of each scheduled time and day, over a real ledger and ledger."""
+"""What became of each scheduled time and day, over a real ledger."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta

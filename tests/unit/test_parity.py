@@ -1,4 +1,4 @@
-"""A file made earlier against what a job would send: equal means equal, and each difference is named."""
+"""A file made earlier is compared with what a job would send, and each difference is named."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path):
     text = "BARCODE;IMPORTO\na;1.234,50\nb;1,5\nc; 2.50 \nd;-1.234.567,00\ne;1,234.5\n"
     given = [("a", "1234.50"), ("b", "1.5"), ("c", "2.5"), ("d", "-1234567"), ("e", "1234.5")]
     assert told(old(tmp_path, text), given, columns)[1] == []
-    # 1.234 is 1.234, unless somebody says that the comma is the sign before the fraction.
+    # 1.234 is 1.234, unless the options say that the comma is the decimal separator.
     assert told(old(tmp_path, "BARCODE;IMPORTO\na;1.234\n"), [("a", "1.234")], columns)[1] == []
     assert told(old(tmp_path, "BARCODE;IMPORTO\na;1.234\n"), [("a", "1234")], columns, decimal=",")[1] == []
 

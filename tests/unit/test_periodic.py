@@ -1,4 +1,4 @@
-"""What goes on beside the runs goes on whatever happens in it."""
+"""The runner's periodic tasks continue after any error in one."""
 
 import threading
 

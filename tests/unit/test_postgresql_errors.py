@@ -1,4 +1,4 @@
-"""Every error that psycopg has is mapped on purpose: to what may pass later, or to what has to be mended."""
+"""Every error that psycopg has is mapped on purpose: to what may succeed later, or to what has to be fixed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.model.connection import DatabaseConnection
 from core.sources.postgresql import PostgresSource
 
 # SQLSTATE, or its first two characters, the longest match counts → the error before the first row.
-# After it, whatever may pass later is a QueryFailed: the result is not complete.
+# After it, what may succeed later is a QueryFailed: the result is not complete.
 BEFORE_THE_FIRST_ROW: dict[str, type[PsttError]] = {
     **dict.fromkeys(("02", "03", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23"), QueryFailed),
     **dict.fromkeys(("24", "25", "26", "27", "2B", "2D", "2F", "34", "38", "39", "3B", "3F", "42", "44"), QueryFailed),
@@ -24,7 +24,7 @@ BEFORE_THE_FIRST_ROW: dict[str, type[PsttError]] = {
     "42501": NotAuthorised,
     "3D": ConfigError,
 }
-# Those that the driver raises by itself, without a word of the server.
+# Those that the driver raises itself, without a message of the server.
 OF_THE_DRIVER: dict[type[psycopg.Error], type[PsttError]] = {
     psycopg.OperationalError: SourceUnavailable,
     psycopg.errors.ConnectionTimeout: SourceUnavailable,

@@ -1,4 +1,4 @@
-"""What `preview` shows of a job's first rows, and the sentence it says about each odd thing in them."""
+"""What `preview` shows of a job's first rows, and its warning for each unusual value in them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AMOUNT = Column("IMPORTO", "decimal", "NUMBER")
 
 
 class Table:
-    """A source whose rows are in the test; it counts what is asked of it."""
+    """A source whose rows are in the test; it counts its calls."""
 
     name = "A00"
 

@@ -1,4 +1,4 @@
-"""From an SQL file to the statements that reach a driver, and what a person reads when it cannot be."""
+"""From an SQL file to the statements that reach a driver, and the errors of invalid files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_example_without_its_parameter_says_how_to_give_it() -> None:
 
 # ── what takes the place of a parameter ──
 
-# One row a form; what each dialect makes of it. PostgreSQL joins a literal before binding it (decision 004).
+# One row per form, with the statement of each dialect. PostgreSQL joins a literal before binding it (decision 004).
 BINDS: list[tuple[str, dict[str, tuple[str, Any]]]] = [
     (
         "SELECT '&X'",

@@ -94,7 +94,7 @@ def test_quoted_identifier_is_one_token(db_type: str, text: str) -> None:
         ("oracle", "xq'[a]'", ["xq", "'[a]'"]),
         ("postgresql", r"xE'a\'", ["xE", r"'a\'"]),
         ("postgresql", "a$b$c", ["a$b$c"]),
-        # A no-break space is a letter to PostgreSQL: were it a blank, a literal would begin behind it.
+        # A no-break space is a letter to PostgreSQL: if it were a blank, a literal would begin after it.
         ("postgresql", "\u00a0$a$ x", ["\u00a0$a$", "x"]),
         ("postgresql", "x::int[]", ["x", "::", "int", "[", "]"]),
         ("postgresql", "x#>>'{a}'", ["x", "#", ">", ">", "'{a}'"]),

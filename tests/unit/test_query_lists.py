@@ -1,4 +1,4 @@
-"""Lists as parameters: each value bound for itself, everywhere a value can come from."""
+"""Lists as parameters: each value has a bind of its own, for every origin of values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every value and every text, not only for those somebody thought of."""
+"""Properties of every value and every text."""
 
 from __future__ import annotations
 

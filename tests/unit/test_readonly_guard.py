@@ -1,4 +1,4 @@
-"""What the read-only gate lets through, and what it stops, before any database sees it."""
+"""What the readonly guard accepts and refuses, before it reaches a database."""
 
 from __future__ import annotations
 

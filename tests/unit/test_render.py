@@ -1,4 +1,4 @@
-"""Lines for the terminal: the answer first, then the facts; the JSON documents have the same numbers."""
+"""Lines for the terminal: the answer first, then the details; the JSON documents have the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner on a clock of its own: what it starts, what it makes of each ending, what it is asked."""
+"""The runner on a virtual clock: what it starts, how it treats each ending, and its requests."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from core.records.ledger import Ledger, Outcome
 from core.run.watchdog import RUNNER_STOPS, broken_off
 from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
+from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.processes import BUSY, begin_process
 from core.scheduler.runner import Runner
 from core.workspace.identity import own_identity, resolve_identity
@@ -30,7 +31,7 @@ HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 
 
 class Clock:
-    """Stands still until it is told to go on."""
+    """Blocks until the test releases it."""
 
     def __init__(self) -> None:
         self.at = NOON
@@ -44,7 +45,7 @@ class Clock:
 
 @dataclass
 class Worker:
-    """A fire on its way, which ends when the test says so."""
+    """A running process of a scheduled run, which ends when the test says so."""
 
     hands: "Hands"
     scheduled_run_id: int
@@ -64,7 +65,7 @@ class Worker:
         return self.words
 
     def begins(self) -> None:
-        """Takes the fire, as a process does before it reads a row."""
+        """Takes the scheduled run, as a process does before it reads a row."""
         scheduled_run = self.hands.ledger.scheduled_runs.get(self.scheduled_run_id)
         version = self.hands.ledger.job_versions.get(scheduled_run.job, scheduled_run.job_sha256)
         job = parse_job(self.hands.workspace.queries_dir / f"{scheduled_run.job}.job.json", version.document)
@@ -82,14 +83,14 @@ class Worker:
         self.run_id = self.hands.ledger.start(plan, self.hands.clock()).run_id
 
     def ends(self, state: str = "succeeded", error: PsttError | None = None) -> None:
-        """Writes the verdict and leaves."""
+        """Writes the verdict and ends."""
         if self.run_id is None:
             self.begins()
         self.hands.ledger.finish(self.run_id, Outcome(state, error=error), self.hands.clock())
         self.code = 0
 
     def leaves(self, code: int, words: str = "") -> None:
-        """Ends without a verdict; its pid is nobody's then."""
+        """Ends without a verdict; its pid is then unused."""
         self.code, self.words = code, words
         if self.run_id:
             self.hands.ledger._db.execute("UPDATE run SET pid_started_at = 0 WHERE run_id = ?", [self.run_id])
@@ -108,7 +109,7 @@ class Hands:
         raise AssertionError("only the loop around the ticks makes processes ready")
 
     def cool(self) -> None:
-        """Nothing was made ready."""
+        """Whether no process was started ahead."""
 
     def start(self, scheduled_run_id: int) -> Worker:
         self.started.append(Worker(self, scheduled_run_id))
@@ -119,9 +120,16 @@ class Hands:
         return self.started[-1]
 
 
+class Ended:
+    """A process that has copied sends by the time it is asked; tests/unit/test_metrics_copies.py has real ones."""
+
+    def poll(self) -> int:
+        return 0
+
+
 @dataclass
 class Stage:
-    """A workspace with its runner; `go` lets time pass."""
+    """A workspace with its runner; `go` moves the clock."""
 
     workspace: Workspace
     ledger: Ledger
@@ -129,6 +137,12 @@ class Stage:
     hands: Hands
     runner: Runner
     settings: dict
+    copies: list[bool] = field(default_factory=list)
+    """Whether each process that copies was started at a low priority."""
+
+    def begin_copy(self, words: list[str], *, low_priority: bool, **_: object) -> "Ended":
+        self.copies.append(low_priority)
+        return Ended()
 
     def go(self, span: timedelta = SECOND) -> None:
         self.clock.at += span
@@ -151,12 +165,14 @@ class Stage:
 
     def restart(self, **changes) -> None:
         settings = Settings(**{**self.settings, **changes})
+        self.copies.clear()
         self.runner = Runner(
             self.workspace,
             settings,
             self.ledger,
             self.hands,
             dry_runs=DryRuns(self.workspace.root, self.ledger, begin_process, settings.PSTT_WORKERS),
+            copies=MetricsCopies(self.workspace, self.ledger, self.begin_copy, self.clock.monotonic),
             now=self.clock,
             monotonic=self.clock.monotonic,
         )
@@ -177,6 +193,49 @@ def stage(tmp_path):
         made.write()
         made.restart()
         yield made
+
+
+# ── copying sends ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_sends_are_copied_after_a_run_and_not_while_the_next_is_near(stage):
+    stage.write(cron="*/2 * * * *")
+    stage.go()
+    stage.go(119 * SECOND)
+    stage.hands.last.begins()
+    for _ in range(30):
+        stage.go()
+    assert stage.copies == []  # a run goes on
+    stage.hands.last.ends()
+    for _ in range(10):
+        stage.go()
+    assert stage.copies == [True]
+    for _ in range(70):
+        stage.go()
+    assert stage.copies == [True]  # nothing waits
+    refused = {"scheduled_run_id": None, "job_sha256": "", "asked_by": "anna"}
+    stage.ledger.refuse(stage.runner.jobs()[0], NOON, QueryFailed("no"), stage.clock(), **refused)
+    for _ in range(8):
+        stage.go()  # to 12:03:58
+    assert stage.copies == [True]
+    assert len(stage.hands.started) == 1
+
+
+def test_a_runner_that_ends_copies_what_waits_once_its_runs_have_ended(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    stage.runner.end()
+    assert stage.copies == [False]
+    assert stage.ledger.heartbeats.newest().state == "stopped"
+
+
+def test_a_runner_that_is_to_end_at_once_copies_nothing(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    stage.runner.end(at_once=True)
+    assert stage.copies == []
 
 
 # ── from a fire to its verdict ────────────────────────────────────────────────────────────────
@@ -522,7 +581,7 @@ def test_a_broken_edit_keeps_the_last_good_version_also_over_a_restart_and_says_
     stage.go()
     (problem,) = stage.runner.problems()
     assert problem["where"].startswith("export.job.json, line 1")
-    assert problem["instead"] == "its last good version goes on"
+    assert problem["instead"] == "its last valid version stays in use"
     stage.restart()
     stage.go(HOUR)
     assert stage.scheduled_runs() == [("13:00", "planned")]

@@ -1,4 +1,4 @@
-"""The ledger and the planner: each scheduled time has one row, whatever the clock and the runner do."""
+"""The ledger and the planner: each scheduled time has one row, even if the clock or the runner fails."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ def a_planner(ledger, *jobs, now=NOON, seen_at=None, **changes) -> Planner:
 
 
 def rows(ledger, **span) -> list[tuple[str, str, str]]:
-    """Scheduled hour, kind and state of each fire."""
+    """Scheduled hour, kind and state of each scheduled run."""
     found = ledger.scheduled_runs.between(
         span.get("after", NOON - timedelta(days=400)), span.get("until", NOON + timedelta(days=800))
     )
@@ -47,7 +47,7 @@ def rows(ledger, **span) -> list[tuple[str, str, str]]:
 
 
 def finish_all(ledger) -> None:
-    """As if every planned fire had run."""
+    """Marks every planned run as done."""
     ledger._db.execute("UPDATE scheduled_run SET state = 'done' WHERE state IN ('planned', 'running')")
 
 
@@ -195,7 +195,7 @@ def test_a_clock_set_back_runs_nothing_twice_and_goes_on_at_once(ledger, back):
 def test_what_was_skipped_under_a_clock_that_ran_ahead_runs_at_its_true_time(ledger):
     planner = a_planner(ledger, a_job(catch_up="none"))
     planner.tick(NOON + timedelta(minutes=1))
-    planner.tick(NOON + 5.5 * HOUR)  # the clock leaps ahead
+    planner.tick(NOON + 5.5 * HOUR)  # the clock jumps ahead
     assert {state for _, _, state in rows(ledger)} == {"skipped"}
     planner.tick(NOON + timedelta(minutes=2))  # and is corrected
     planner.tick(NOON + HOUR)
@@ -357,7 +357,7 @@ def test_another_connections_write_is_noticed_and_ones_own_is_not(ledger):
 
 def test_the_heartbeat_says_who_works_and_goes_silent(ledger):
     assert ledger.heartbeats.newest() is None
-    problems = ({"where": "a.job.json", "text": "torn", "instead": "its last good version goes on"},)
+    problems = ({"where": "a.job.json", "text": "torn", "instead": "its last valid version stays in use"},)
     beat = RunnerStatus("host", 42, 1.5, NOON, NOON, "1.0.4", 1000, 0.25, "working", 3, problems)
     ledger.heartbeats.write(beat)
     assert ledger.heartbeats.newest() == beat

@@ -1,6 +1,6 @@
-"""What became of a scheduled time, asked in the four places that answer it: page, daily report, health, alerts.
+"""The outcome of a scheduled time in the four places that report it: page, daily report, health, alerts.
 
-Each case is the life of one job on a virtual clock, over the real planner, ledger and ledger. The four must agree.
+Each case is the life of one job on a virtual clock, over the real planner and ledger. The four must agree.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def rome(hour: int, minute: int = 0, day: date = DAY) -> datetime:
 
 @dataclass
 class Life:
-    """One job, its runner, and time that passes."""
+    """One job, its runner, and a virtual clock."""
 
     file: Path
     ledger: Ledger
@@ -49,11 +49,11 @@ class Life:
     planner: Planner | None = None
     seen_at: datetime | None = None
     ends: str = "succeeded"
-    """How the next runs end; `running`: they do not."""
+    """The state in which the next runs end; `running`: they do not end."""
     open: list[tuple[int, str]] = field(default_factory=list)
 
     def save(self, job: Job) -> None:
-        """A person saves the job's file; the runner, where there is one, sees it."""
+        """A user saves the job's file; the runner, where there is one, sees it."""
         self.job = job
         text = job_text(job)
         self.ledger.job_versions.add(job.slug, hashlib.sha256(text.encode()).hexdigest(), text, self.at)
@@ -118,7 +118,7 @@ class Life:
         return [self.job] if self.job else []
 
     def outcomes(self, day: date = DAY) -> list[ScheduledOutcome]:
-        """As the calendar and the overview ask."""
+        """Returns the outcome as the calendar and the overview query it."""
         jobs = with_deleted_jobs(self.jobs, self.ledger, "Europe/Rome")
         return [outcome for job in jobs for outcome in outcomes_of_days(job, self.ledger, day, day, self.at)]
 
@@ -133,7 +133,7 @@ class Life:
         return make_daily_report(self.ledger, self.outbox, self.jobs, day, self.at, "Europe/Rome")
 
     def reported(self, day: date = DAY) -> dict[str, str]:
-        """As the mail says it."""
+        """Returns the outcome as the mail reports it."""
         found = {}
         for of_job in self.daily_report(day).jobs:
             found |= {outcome.scheduled_at: "missing" for outcome in of_job.missing}
@@ -145,11 +145,11 @@ class Life:
     def health(self) -> str:
         if self.job is None:
             return "none"
-        facts = health(self.ledger, self.outbox, [self.job], [], self.at, 0)
-        return next((fact.status for fact in facts if fact.subject == "job export"), "none")
+        results = health(self.ledger, self.outbox, [self.job], [], self.at, 0)
+        return next((result.status for result in results if result.subject == "job export"), "none")
 
     def late(self) -> str:
-        """What the rule `job_late` says of a job that is wanted by now."""
+        """Returns the state of the rule `job_late` for a job that is due by now."""
         if self.job is None:
             return "none"
         job = replace(self.job, expect=Expect(by=f"{self.at.astimezone(ROME):%H:%M}"))
@@ -485,8 +485,8 @@ def test_a_job_made_in_november_with_a_run_for_january_misses_no_day_before_nove
 @pytest.mark.parametrize(
     ("day", "cron", "times"),
     [
-        (date(2026, 3, 29), "30 2 * * *", ["03:00"]),  # 02:30 is leapt over
-        (date(2026, 10, 25), "30 2 * * *", ["02:30"]),  # it comes twice
+        (date(2026, 3, 29), "30 2 * * *", ["03:00"]),  # 02:30 is skipped
+        (date(2026, 10, 25), "30 2 * * *", ["02:30"]),  # it occurs twice
         (date(2026, 3, 29), "0 * * * *", [f"{h:02}:00" for h in range(24) if h != 2]),
         (date(2026, 10, 25), "0 * * * *", [f"{h:02}:00" for h in (0, 1, 2, *range(2, 24))]),
     ],

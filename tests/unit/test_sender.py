@@ -1,4 +1,4 @@
-"""The retry above the client: who is handed over again, when, and how it ends."""
+"""The retry above the client: which messages are published again, when, and how it ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DENIED = NotAuthorised('user "pstt" may not write to topic "orders"', why="ACL",
 
 
 class Clock:
-    """Time that moves only when somebody sleeps."""
+    """A clock that moves only by `sleep`."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -47,7 +47,7 @@ class Clock:
 
 
 class Watched(MemoryPublisher):
-    """Remembers what it is handed, and objects to an acknowledged message at once."""
+    """Records what is published, and fails if an acknowledged message is published again."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -235,7 +235,7 @@ def test_batches_that_wait_do_not_fill_the_memory():
         sender.submit(batch_of(5, number))
         sender.serve(0)
         most = max(most, sender.unfinished)
-    assert most <= 5  # 10 messages waiting, and what was handed over before that was seen
+    assert most <= 5  # 10 messages waiting, and those published before that was noticed
     assert len(sender.drain()) == 39
 
 
@@ -411,7 +411,7 @@ def test_giving_up_leaves_every_message_with_an_acknowledgement_or_an_error():
     sender.submit(batch_of(2, 1))
     clock.now += 6
     sender.serve(0)  # batch 1 waits for its second try
-    sender.submit(batch_of(2, 2))  # under way
+    sender.submit(batch_of(2, 2))  # in flight
     deliveries = {delivery.batch.number: delivery for delivery in sender.give_up()}
     assert set(deliveries) == {1, 2}
     assert deliveries[1].errors == {0: AWAY, 1: AWAY}

@@ -165,7 +165,7 @@ def test_a_step_that_may_fail_does_not_stop_the_rest(tmp_path: Path):
 
 
 def test_the_state_is_read_from_what_nssm_writes(tmp_path: Path):
-    """NSSM writes UTF-16 into a pipe; a stand-in does the same."""
+    """NSSM writes UTF-16 into a pipe; a substitute does the same."""
     nssm = tmp_path / "nssm"
     nssm.write_text(
         f"#!{sys.executable}\nimport sys\nsys.stdout.buffer.write('SERVICE_RUNNING\\r\\n'.encode('utf-16-le'))\n",
@@ -176,7 +176,7 @@ def test_the_state_is_read_from_what_nssm_writes(tmp_path: Path):
 
 
 def test_the_powershell_wrapper_knows_the_same_actions_and_options():
-    """It cannot run here; what it hands over has to be what the command takes."""
+    """It cannot run here; its arguments have to be ones that the command accepts."""
     from typer.main import get_command
 
     from core.cli.inspect import app

@@ -54,7 +54,7 @@ def test_without_a_file_everything_is_at_its_default(place):
         ("KAFKA_HEALTH_CHECK_INTERVAL_SEC", 60),
         ("KAFKA_LOG_LEVEL", "INFO"),
         ("KAFKA_LOG_PAYLOAD", False),
-        ("KAFKA_CLIENT", "confluent"),
+        ("KAFKA_CLIENT", "aiokafka"),
     ],
 )
 def test_defaults_are_those_of_the_specification(place, name, default):

@@ -1,4 +1,4 @@
-"""The spool: each send is on disk, whole, before anybody may claim it."""
+"""The spool: each send is on disk, completely, before it is reported."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def test_what_is_recorded_is_on_disk_after_close(tmp_path):
 
 
 def test_a_message_that_is_acknowledged_without_an_offset_counts_and_widens_no_range(tmp_path):
-    """An idempotent repeat whose first answer was lost."""
+    """An idempotent repeat whose first response was lost."""
     spool = Spool(tmp_path, run_id="r", job="j")
     delivery = delivered(6, first_offset=10)
     delivery.offsets[0] = delivery.offsets[3] = -1
@@ -170,12 +170,22 @@ def test_after_a_segment_that_could_not_be_written_nothing_is_taken_and_nothing_
     spool = Spool(folder, run_id="r1", job="j")
     spool.record(delivered(4))
     (folder / "r1-000002.tmp").mkdir()  # where the next segment is written aside
-    for number in (2, 3):
-        with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
-            spool.record(delivered(4, number=number))
+    spool.record(delivered(4, number=2))  # it is written while the next ones are recorded
+    with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
+        spool.record(delivered(4, number=3))
+    with pytest.raises(StorageFailed, match="the sends of run r1 cannot be written"):
+        spool.record(delivered(4, number=4))
     with pytest.raises(StorageFailed, match="the same rows get the same message ids"):
         spool.close()
     assert spool.totals.acknowledged == 4
+
+
+def test_an_error_of_any_kind_while_a_segment_is_written_reaches_the_caller(tmp_path, monkeypatch):
+    spool = Spool(tmp_path / "spool", run_id="r1", job="j")
+    monkeypatch.setattr(core.records.spool, "write_segment", lambda *_: 1 / 0)
+    spool.record(delivered(4))
+    with pytest.raises(ZeroDivisionError):
+        spool.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every error code that SQLite has is mapped on purpose: to what may pass later, or to what has to be mended."""
+"""Every error code that SQLite has is mapped on purpose: to what may succeed later, or to what has to be fixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`{date-1}` and its relatives: what they become, and what a person reads when they are wrong."""
+"""`{date-1}` and the other templates: their values, and the errors of invalid ones."""
 
 from __future__ import annotations
 

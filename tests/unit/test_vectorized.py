@@ -1,4 +1,4 @@
-"""Moments as PostgreSQL writes them, trailing zeros left out, become six digits a column at once."""
+"""Times as PostgreSQL writes them, without trailing zeros, get six digits, a whole column at once."""
 
 from datetime import datetime
 

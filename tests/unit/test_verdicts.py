@@ -1,4 +1,4 @@
-"""One word, sign and colour for each end of a run, and exit codes that say the same."""
+"""One word, sign and colour for each state of a run, and exit codes that agree with it."""
 
 from dataclasses import replace
 from typing import get_args
@@ -8,7 +8,7 @@ import pytest
 from core.cli.documents import run_document
 from core.cli.render import run_lines
 from core.model.run import Verdict
-from core.model.verdict import LOOKS, exit_code, headline
+from core.model.verdict import VERDICT_STYLES, exit_code, headline
 from tests.unit.test_render import AWAY, RUN
 
 GREEN = replace(RUN, rejected=0, acknowledged=RUN.rows_read)
@@ -31,12 +31,12 @@ GREEN = replace(RUN, rejected=0, acknowledged=RUN.rows_read)
 def test_state_word_colour_and_exit_code_agree(run, verdict, colour, balanced, code):
     document = run_document(run)
     assert (document["verdict"], document["balanced"]) == (verdict, balanced)
-    assert LOOKS[run.verdict].colour == colour
+    assert VERDICT_STYLES[run.verdict].colour == colour
     assert run_lines(run)[0].startswith(headline(verdict))
     assert exit_code(run) == code
 
 
 def test_every_verdict_has_its_look_and_only_green_has_the_tick():
-    assert set(get_args(Verdict)) <= set(LOOKS)
-    assert [name for name, look in LOOKS.items() if look.sign == "✔"] == ["complete"]
-    assert [name for name, look in LOOKS.items() if look.colour == "green"] == ["complete"]
+    assert set(get_args(Verdict)) <= set(VERDICT_STYLES)
+    assert [name for name, style in VERDICT_STYLES.items() if style.sign == "✔"] == ["complete"]
+    assert [name for name, style in VERDICT_STYLES.items() if style.colour == "green"] == ["complete"]

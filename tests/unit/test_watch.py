@@ -1,4 +1,4 @@
-"""What ends a run from outside: its time-out, a person, the runner's own end."""
+"""What ends a run from outside: its time-out, a user, the end of the runner."""
 
 import time
 from dataclasses import replace

@@ -13,11 +13,11 @@ __all__ = ["api", "make_api"]
 DESCRIPTION = """SQL files become JSON messages on Kafka, and every row is accounted for.
 
 A program sends `Authorization: Bearer TOKEN`; `python -m core token add NAME --scope read|send|admin` makes one.
-While nobody has to sign in, whoever is at this machine needs none. A problem is `application/problem+json`."""
+Without users, callers on this machine need none. A problem is `application/problem+json`."""
 
 
 def make_api() -> FastAPI:
-    """The interface, with its document."""
+    """Returns the application with all its routes."""
     made = FastAPI(
         title="PSTT Kafka",
         version=__version__,
@@ -27,7 +27,7 @@ def make_api() -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    routers = [room.router for room in (kafka, scheduler, monitoring, signin)]
+    routers = [module.router for module in (kafka, scheduler, monitoring, signin)]
     for router in routers:
         made.include_router(router)
     made.add_middleware(HeadAsGet)

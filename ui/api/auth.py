@@ -59,7 +59,10 @@ def _find(shown: _Shown) -> Caller:
 
 
 def _let_in(request: HTTPConnection, caller: Caller) -> Caller:
-    """Checks where the request comes from. A program sends its token on purpose; a browser sends cookies to any site's request."""
+    """Checks where the request comes from.
+
+    A program sends its token on purpose; a browser sends cookies with any site's request.
+    """
     if not request.headers.get("authorization"):
         require_same_site(request)
     if caller.is_local:
@@ -71,7 +74,7 @@ def require_local(request: HTTPConnection) -> None:
     """Without users, accepts only requests for this machine under its local name, which stops DNS rebinding."""
     if not is_local_name(request.headers.get("host", "")):
         raise AccessRefused(
-            "nobody signs in here, so only this machine is let in",
+            "there are no users, so only this machine has access",
             why="the request came for another name than 127.0.0.1 or localhost",
             remedy="python -m core user add NAME --role admin begins sign-in",
         )
@@ -88,9 +91,10 @@ def require_same_site(request: HTTPConnection) -> None:
 
 
 _KNOWN_S = 1.0
-"""A caller that asks for metrics 300 times a second is read once a second, and again when the ledger has changed.
+"""A caller is read once a second, and again when the ledger has changed, even if it asks for metrics 300 times a second.
 
-All other requests read it each time. Windows may report a changed file late: hence not longer."""
+All other requests read it each time. It is no longer, because Windows may report a changed file late.
+"""
 _known: SharedCache[tuple[_Shown, tuple[tuple[int, int], ...]], Caller] = SharedCache(
     lambda asked: _find(asked[0]), fresh_s=_KNOWN_S, stale_s=_KNOWN_S, max_keys=256
 )
@@ -102,8 +106,8 @@ def _ledger_state(folder: Path) -> tuple[tuple[int, int], ...]:
     state = []
     for file in (ledger, ledger.with_name(f"{ledger.name}-wal")):
         with suppress(FileNotFoundError):
-            facts = file.stat()
-            state.append((facts.st_mtime_ns, facts.st_size))
+            status = file.stat()
+            state.append((status.st_mtime_ns, status.st_size))
     return tuple(state)
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document, with the bodies that are read by our own reader, and its page at `/api/docs`."""
+"""The OpenAPI document, including the bodies that `ui.api.body` reads, and its page at `/api/docs`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ START = """SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLink
 
 
 def takes(model: type[BaseModel], *, required: bool = True, example: Any = None) -> dict[str, Any]:
-    """What the document says of a body."""
+    """Returns the description of a body for the OpenAPI document."""
     content: dict[str, Any] = {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}
     if example is not None:
         content["example"] = example
@@ -44,7 +44,7 @@ def takes(model: type[BaseModel], *, required: bool = True, example: Any = None)
 
 
 def install(api: FastAPI) -> None:
-    """Gives the interface its document and the page that shows it; the page needs no other server."""
+    """Adds the OpenAPI document and the page that shows it; the page loads nothing from other servers."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
@@ -75,7 +75,7 @@ def _document(api: FastAPI) -> dict[str, Any]:
 
 
 def _scripts() -> Path:
-    """Where the files of Swagger UI are; they come with a package whose other half we do not use."""
+    """Returns the folder with the files of Swagger UI; they come with a package of which nothing else is used."""
     spec = find_spec("fastapi_offline")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("fastapi-offline is not installed: pip install -r requirements.txt")

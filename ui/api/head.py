@@ -8,7 +8,7 @@ __all__ = ["HeadAsGet"]
 
 
 class HeadAsGet:
-    """Answers HEAD as GET is answered, without the body; load balancers use it to check that the page serves.
+    """Answers HEAD like GET, without the body; load balancers use it to check that the page responds.
 
     Args:
         app: The application that answers GET.

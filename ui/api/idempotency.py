@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that a program repeats because it got no answer is carried out once."""
+"""`Idempotency-Key`: a request that a program repeats because it got no response is carried out once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 IN_PROGRESS = timedelta(minutes=10)
-"""A request that has not ended after so long never will: its process has ended."""
+"""A request that has not ended after this time never will: its process has ended."""
 UNKNOWN_OUTCOME = (DeliveryTimeout, RetriesExhausted)
 """The message may be on the topic: an automatic retry could send it twice."""
 
@@ -43,15 +43,15 @@ def idempotent(
     document: Mapping[str, Any],
     do: Callable[[], tuple[int, dict[str, Any], dict[str, str]]],
 ) -> Response:
-    """Carries a request out, or returns the answer that the same request got before.
+    """Carries a request out, or returns the response that the same request got before.
 
     Args:
-        workspace: The workspace, whose ledger stores the answers.
+        workspace: The workspace, whose ledger stores the responses.
         caller: The owner of the key.
         key: None: the request is carried out each time.
         what: The route with its names.
         document: The body.
-        do: Carries it out. Returns status, answer and headers.
+        do: Carries it out. Returns status, body and headers of the response.
     """
     if key is None:
         status, answer, headers = do()
@@ -82,7 +82,7 @@ def _replayed(earlier: Earlier) -> Response:
     if earlier.status is None and now() - earlier.begun_at < IN_PROGRESS:
         raise Refused(
             HTTPStatus.CONFLICT,
-            LedgerBusy("the first request with this Idempotency-Key is under way", remedy="ask again in a moment"),
+            LedgerBusy("the first request with this Idempotency-Key is in progress", remedy="ask again in a moment"),
             headers={"Retry-After": "2"},
         )
     if earlier.status is None:
@@ -91,7 +91,7 @@ def _replayed(earlier: Earlier) -> Response:
             ConfigError(
                 "the first request with this Idempotency-Key never came to its end",
                 why="the page was stopped in the middle of it",
-                remedy="look at /api/scheduler/history, or find the message by its key; then use a new key",
+                remedy="check /api/scheduler/history, or find the message by its key; then use a new key",
             ),
         )
     kept = earlier.answer

@@ -1,9 +1,9 @@
-"""`/api/kafka`: state of the clusters, metrics of what was sent, and one message by hand."""
+"""`/api/kafka`: state of the clusters, metrics of what was sent, and sending one message by hand."""
 
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +15,8 @@ from core.errors import BrokerUnavailable, ConfigError
 from core.kafka import open_publisher
 from core.kafka.service import KafkaService
 from core.model.connection import Cluster
-from core.records.metrics import Metrics as MetricsStore
-from core.records.metrics_queries import SendFilter
+from core.records.metrics_queries import MetricsQueries, SendFilter
 from core.scheduler.broker_health import look
-from core.workspace.paths import Workspace
 from ui.api import shapes
 from ui.api.auth import MessageSender, Reader, Watcher
 from ui.api.body import document
@@ -28,17 +26,19 @@ from ui.api.pages import Limit, Offset, page
 from ui.api.problems import not_found, responses
 from ui.api.workspace import now, opened, workspace
 from ui.cache import SharedCache
+from ui.metrics_answers import metrics_answer, metrics_version
 
 if TYPE_CHECKING:
     from core.app import App
 
 router = APIRouter(prefix="/kafka", tags=["kafka"], responses=responses(401, 403, 422, 503))
 
-LOOKED_AT_S = 5.0
+PROBED_EVERY_S = 5.0
 """Seconds between two probes of a broker, however many callers ask."""
-FIGURES_S = 1.0
+CHECK_S = 1.0
+"""Seconds between two checks whether there is a new version of the metrics; a document is encoded once for all callers."""
 STALE_S = 2.0
-"""Older metrics are not returned: the first caller after a pause waits for new ones."""
+"""A document that was checked before that is not returned: the first caller after a pause waits for the check."""
 JSON = "application/json"
 
 ClusterName = Annotated[
@@ -49,7 +49,7 @@ Filter = Annotated[str | None, Query(max_length=300)]
 
 @router.get("/health")
 def health(caller: Reader) -> shapes.KafkaHealth:
-    """Greets the brokers of every cluster: a port that answers, no login. `POST /test` logs in."""
+    """Whether the brokers of every cluster accept connections, without a login. `POST /test` logs in."""
     return _health.get(workspace().root)
 
 
@@ -75,7 +75,7 @@ async def metrics(caller: Watcher, job: Filter = None, topic: Filter = None, clu
 
 @router.get("/metrics/summary", response_model=shapes.Summary)
 async def summary(caller: Watcher) -> Response:
-    """Today and the last seven days. The figures are at most two seconds old."""
+    """Today and the last seven days. A send is counted at most two seconds later."""
     return Response(await _summary.get_async(workspace().root), media_type=JSON)
 
 
@@ -83,7 +83,7 @@ async def summary(caller: Watcher) -> Response:
 def test(
     caller: MessageSender, asked: Annotated[shapes.TestShape, Depends(document(shapes.TestShape, optional=True))]
 ) -> shapes.Tested:
-    """Logs in to a cluster and asks who it is; that it does not answer is an answer too."""
+    """Logs in to a cluster. A cluster that does not respond is a result too, not an error."""
     with opened() as app:
         cluster = _cluster(app, asked.cluster)
         allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
@@ -136,7 +136,7 @@ def _cluster(app: App, name: str | None) -> Cluster:
 
 
 def _require_brokers(cluster: Cluster) -> None:
-    """Fails fast where no broker answers: a client retries for minutes, which is too long for a request."""
+    """Fails fast if no broker responds: a client retries for minutes, which is too long for a request."""
     if cluster.mock_brokers:
         return
     sample = look(cluster, now())
@@ -155,26 +155,17 @@ def _text(value: Any) -> str:
 # ── what many ask for at once ─────────────────────────────────────────────────────────────────
 
 
-@lru_cache(maxsize=8)
-def _store(folder: Path) -> MetricsStore:
-    """Keeps what is known of the spool's folder between requests; holds no file open."""
-    return MetricsStore(Workspace(folder))
-
-
 def _find_summary(folder: Path) -> bytes:
-    found = _of(folder, SendFilter())
-    return msgspec.json.encode({name: found[name] for name in ("today", "last_7_days")})
+    return _encoded(folder, SendFilter(), ("today", "last_7_days"))
 
 
 def _find_everything(asked: tuple[Path, SendFilter]) -> bytes:
-    found = _of(*asked)
-    return msgspec.json.encode({name: found[name] for name in shapes.Metrics.model_fields})
+    return _encoded(*asked, shapes.Metrics.model_fields)
 
 
-def _of(folder: Path, scope: SendFilter) -> dict[str, Any]:
-    with opened() as app:
-        timezone = app.timezone
-    return _store(folder).summary(now(), timezone, scope)
+def _encoded(folder: Path, send_filter: SendFilter, names: Iterable[str]) -> bytes:
+    found = metrics_answer(metrics_version(folder), now(), MetricsQueries.summary, send_filter)
+    return msgspec.json.encode({name: found[name] for name in names})
 
 
 def _find_health(folder: Path) -> shapes.KafkaHealth:
@@ -203,6 +194,6 @@ def _find_health(folder: Path) -> shapes.KafkaHealth:
     return shapes.KafkaHealth(connected=all(one.connected is not False for one in found), clusters=found)
 
 
-_summary = SharedCache(_find_summary, fresh_s=FIGURES_S, stale_s=STALE_S)
-_everything = SharedCache(_find_everything, fresh_s=FIGURES_S, stale_s=STALE_S)
-_health = SharedCache(_find_health, fresh_s=LOOKED_AT_S, stale_s=LOOKED_AT_S)
+_summary = SharedCache(_find_summary, fresh_s=CHECK_S, stale_s=STALE_S)
+_everything = SharedCache(_find_everything, fresh_s=CHECK_S, stale_s=STALE_S)
+_health = SharedCache(_find_health, fresh_s=PROBED_EVERY_S, stale_s=PROBED_EVERY_S)

@@ -19,7 +19,10 @@ router = APIRouter(prefix="/monitoring", tags=["monitoring"])
 
 @router.get("/health", responses=responses(503))
 def health() -> shapes.Alive:
-    """Whether page and REST serve: 200, also without a runner, as another page would have none either. No sign-in."""
+    """Whether page and REST respond: 200, also without a runner, since restarting the page would not start one.
+
+    No sign-in.
+    """
     with opened() as app:
         runner = _word(app.ledger.heartbeats.newest())
     return shapes.Alive(status="ok" if runner == "alive" else "degraded", runner=runner, version=__version__)
@@ -31,7 +34,7 @@ def health() -> shapes.Alive:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 403, 503)},
 )
 def metrics(caller: Reader) -> Response:
-    """Everything that is measured, for Prometheus; a token of scope read is enough."""
+    """All metrics, for Prometheus; a token of scope read is enough."""
     with opened() as app:
         return Response(render(app.metrics, app.ledger, app.timezone, now()), media_type=CONTENT_TYPE)
 

@@ -1,4 +1,4 @@
-"""Pages of a list."""
+"""Pagination of lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457), with the texts that the command line has."""
+"""Errors as `application/problem+json` (RFC 9457), with the same texts as on the command line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     MessageRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     BatchRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
-    NotAuthorised: HTTPStatus.BAD_GATEWAY,  # the broker or the database said no to us, not we to the caller
+    NotAuthorised: HTTPStatus.BAD_GATEWAY,  # the broker or the database refused this program, not this program its caller
     RetriesExhausted: HTTPStatus.BAD_GATEWAY,
     DeliveryTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -100,13 +100,13 @@ class Problem(BaseModel):
 
 
 class Refused(Exception):
-    """Answers a request with a problem.
+    """Responds to a request with a problem.
 
     Args:
         status: The HTTP status.
         error: The problem.
-        errors: All problems, where there are several; `error` is the first.
-        headers: Of the answer.
+        errors: All problems, if there are several; `error` is the first.
+        headers: Headers of the response.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ def not_found(error: ConfigError) -> Refused:
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Returns the entries of the OpenAPI document for answers that are problems."""
+    """Returns the entries of the OpenAPI document for responses that are problems."""
     return {
         status: {"model": Problem, "description": HTTPStatus(status).phrase, "content": {PROBLEM: {}}}
         for status in statuses
@@ -144,7 +144,7 @@ def status_of(error: PsttError) -> int:
 
 def problem_document(status: int, error: PsttError, errors: Sequence[PsttError] = ()) -> dict[str, Any]:
     """Returns a problem as the JSON document that is sent."""
-    is_plain = type(error) is PsttError  # nothing more is known than the status
+    is_plain = type(error) is PsttError  # no more is known than the status
     document = {
         "type": "about:blank" if is_plain else f"urn:pstt-kafka:{type(error).__name__}",
         "title": HTTPStatus(status).phrase if is_plain else (inspect.getdoc(type(error)) or "").splitlines()[0],
@@ -209,7 +209,7 @@ def install(api: FastAPI, routers: Sequence[APIRouter]) -> None:
 
     @api.exception_handler(Exception)
     def unforeseen(request: Request, error: Exception) -> Response:
-        """No traceback reaches a caller; the log has it."""
+        """Returns a response without the traceback, which is in the log."""
         logger.opt(exception=error).error("{} {} failed: {}", request.method, request.url.path, type(error).__name__)
         defect = PsttError(
             f"unexpected {type(error).__name__}",
@@ -226,7 +226,7 @@ def _methods(routes: Sequence[BaseRoute], request: Request) -> list[str]:
 
 
 def _of_pydantic(detail: Mapping[str, Any]) -> PsttError:
-    """A parameter of the address or a header; the value itself is not shown."""
+    """Returns the problem of a query parameter or a header; its value is not shown."""
     place = [str(step) for step in detail["loc"]]
     what = {"query": "parameter", "path": "part of the address", "header": "header"}.get(place[0], place[0])
     why = str(detail["msg"])
@@ -234,4 +234,4 @@ def _of_pydantic(detail: Mapping[str, Any]) -> PsttError:
 
 
 REQUEST_BODY = Path("request body")
-"""Where a problem of a body is said to be."""
+"""The file that the problem of a body names."""

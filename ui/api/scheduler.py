@@ -1,4 +1,4 @@
-"""`/api/scheduler`: the jobs, what they did, and runs asked of the runner. Nothing runs in this process."""
+"""`/api/scheduler`: jobs, their runs, and requests to the runner. Nothing runs in this process."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _storable(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise ValueError("this time lies outside of the calendar") from None
+        raise ValueError("this time is outside of the calendar") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
@@ -71,7 +71,7 @@ ETAG = {"headers": {"ETag": {"description": "The version of the file.", "schema"
 
 @router.get("/scheduling")
 def jobs(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Jobs:
-    """The jobs by id, and the files that are none."""
+    """The jobs by id, and the files that are no valid job."""
     with opened() as app:
         rows: list[tuple[JobFile, Job]] = []
         problems = []
@@ -79,7 +79,7 @@ def jobs(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Jobs:
             try:
                 file = read_job_file(app.workspace, slug)
                 rows.append((file, file.job))
-            except NoSuchJob:  # deleted since
+            except NoSuchJob:  # deleted meanwhile
                 continue
             except ConfigError as error:
                 problems.append(shapes.FileProblem(text=error.text, remedy=error.remedy))
@@ -104,7 +104,7 @@ def create(
         str | None, Query(max_length=100, description="The file's name without .job.json; none: made of the name.")
     ] = None,
 ) -> shapes.JobDetail:
-    """Makes a job. Its file is written whole or not at all."""
+    """Creates a job. Its file is written completely or not at all."""
     job = _job_of(body, "")
     job = replace(job, slug=id if id is not None else slug_of(job.name))
     with opened() as app:
@@ -132,7 +132,7 @@ def job(
     openapi_extra=takes(JobShape, example=EXAMPLE),
 )
 def change(caller: Changer, id: str, body: Body, response: Response, match: IfMatch = None) -> shapes.JobDetail:
-    """Replaces a job by another version of it, unless somebody else has changed it since you read it."""
+    """Replaces a job, unless it was changed after you read it."""
     with opened() as app:
         seen = _seen(app, id, match)
         job = _job_of(body, id)
@@ -142,7 +142,7 @@ def change(caller: Changer, id: str, body: Body, response: Response, match: IfMa
 
 @router.delete("/scheduling/{id}", status_code=HTTPStatus.NO_CONTENT, responses=responses(404, 412, 428))
 def delete(caller: Changer, id: str, match: IfMatch = None) -> None:
-    """Removes a job; its versions and its runs stay."""
+    """Deletes a job; its versions and its runs are kept."""
     with opened() as app:
         seen = _seen(app, id, match)
         delete_job(app.workspace, app.ledger, id, seen_sha256=seen, caller=caller, now=now())
@@ -150,13 +150,13 @@ def delete(caller: Changer, id: str, match: IfMatch = None) -> None:
 
 @router.post("/scheduling/{id}/enable", responses=responses(404, 409))
 def enable(caller: Changer, id: str) -> shapes.Switched:
-    """Switches a job on; its calendar begins now, without what was missed."""
+    """Enables a job; its calendar begins now, without the times that were missed."""
     return _switch(caller, id, enabled=True)
 
 
 @router.post("/scheduling/{id}/disable", responses=responses(404, 409))
 def disable(caller: Changer, id: str) -> shapes.Switched:
-    """Switches a job off; a run under way goes on."""
+    """Disables a job; a run in progress continues."""
     return _switch(caller, id, enabled=False)
 
 
@@ -198,7 +198,7 @@ def run(
 
 @router.get("/requests/{number}", responses=responses(404))
 def request_(caller: Reader, number: int) -> shapes.Asked:
-    """What became of something that the runner was asked."""
+    """The state and the result of a request to the runner."""
     with opened() as app:
         try:
             if not 0 < number < 2**63:
@@ -245,9 +245,6 @@ def run_(caller: Reader, run_id: str) -> shapes.RunRow:
     return _run_row(found)
 
 
-# ── how it is done ────────────────────────────────────────────────────────────────────────────
-
-
 def _run_row(run: Run) -> shapes.RunRow:
     return shapes.RunRow.model_validate(run_document(run))
 
@@ -283,7 +280,7 @@ def _detail(app: App, file: JobFile, response: Response) -> shapes.JobDetail:
 def _problems(app: App, job: Job) -> list[shapes.FileProblem]:
     try:
         found = check_job(app.workspace, job, app.connections, app.settings)
-    except PsttError as error:  # connections.json, not this job
+    except PsttError as error:  # of connections.json, not of this job
         return [shapes.FileProblem(text=error.text, remedy=error.remedy)]
     return [shapes.FileProblem(text=f"{one.where}: {one.text}", remedy=one.remedy) for one in found]
 
@@ -314,7 +311,7 @@ def _job_of(body: str, slug: str) -> Job:
 
 @contextmanager
 def _as_stored() -> Iterator[None]:
-    """Answers a problem of the stored file with 409: the request itself is valid."""
+    """Responds to a problem of the stored file with 409: the request itself is valid."""
     try:
         yield
     except NoSuchJob:
@@ -335,14 +332,14 @@ def _matches(header: str, file: JobFile) -> bool:
 
 
 def _seen(app: App, id: str, match: str | None) -> str | None:
-    """Returns the hash of the version that the caller changed; it is compared once more, under the lock, when writing."""
+    """Returns the hash of the version that the caller changed; it is compared again, under the lock, when writing."""
     file = read_job_file(app.workspace, id)
     if match is None:
         raise Refused(
             HTTPStatus.PRECONDITION_REQUIRED,
             PsttError(
                 "the request does not say which version it changes",
-                why="somebody else may have changed the job since you read it",
+                why="another user may have changed the job since you read it",
                 remedy="send the ETag that came with the job as If-Match, or If-Match: *",
             ),
         )

@@ -1,4 +1,4 @@
-"""Bodies and answers of the REST interface. Jobs have the shape of `core.workspace.job_schema`."""
+"""Bodies and responses of the REST interface. Jobs have the shape of `core.workspace.job_schema`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class SendShape(_Taken):
 
 
 class TestShape(_Taken):
-    """Which cluster is tried."""
+    """Which cluster is tested."""
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test of pytest
 
     cluster: str | None = Field(None, description="A name of kafka_connections; none: default_environment.")
 
 
 class RunShape(_Taken):
-    """How a run differs from what the calendar would do now."""
+    """How a run differs from the one that the calendar would start now."""
 
     at: Annotated[
         str | None,
@@ -81,14 +81,14 @@ class ClusterHealth(BaseModel):
 
 
 class KafkaHealth(BaseModel):
-    """The badge of the page."""
+    """State of Kafka, as the page shows it."""
 
     connected: bool = Field(description="Every cluster that can be looked at answers.")
     clusters: list[ClusterHealth]
 
 
 class Tested(BaseModel):
-    """What one connection found."""
+    """Result of testing one connection."""
 
     cluster: str = Field(examples=["Kafka Produzione"])
     connected: bool
@@ -116,7 +116,7 @@ class Topics(BaseModel):
 
 
 class Latency(BaseModel):
-    """From sending to acknowledgement; null where nothing was sent."""
+    """Time from sending to acknowledgement; null if nothing was sent."""
 
     avg: float | None
     p50: float | None
@@ -142,7 +142,7 @@ class Period(BaseModel):
 
 
 class Week(Period):
-    """The last seven days, today among them."""
+    """The last seven days, including today."""
 
     messages_per_day: int
 
@@ -208,7 +208,7 @@ class JobRow(BaseModel):
 
 
 class FileProblem(BaseModel):
-    """A job file that is wrong."""
+    """An invalid job file."""
 
     text: str
     remedy: str
@@ -221,11 +221,11 @@ class Jobs(BaseModel):
     total: int
     limit: int
     offset: int
-    problems: list[FileProblem] = Field(description="Files that are no jobs as they stand.")
+    problems: list[FileProblem] = Field(description="Files that are no valid jobs.")
 
 
 class JobDetail(BaseModel):
-    """One job: the file, and what the calendar makes of it."""
+    """One job: its file, and its next scheduled times."""
 
     id: str
     job: JobShape
@@ -235,7 +235,7 @@ class JobDetail(BaseModel):
 
 
 class Switched(BaseModel):
-    """A job switched on or off."""
+    """A job that was enabled or disabled."""
 
     id: str
     enabled: bool
@@ -244,7 +244,7 @@ class Switched(BaseModel):
 
 
 class Asked(BaseModel):
-    """What the runner was asked, and what it answered."""
+    """A request to the runner, and its result."""
 
     request_id: int
     state: RequestState = Field(
@@ -256,7 +256,7 @@ class Asked(BaseModel):
 
 
 class RunError(BaseModel):
-    """Why a run is not green."""
+    """Why a run is not complete."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -298,7 +298,7 @@ class Runs(BaseModel):
 
 
 class Alive(BaseModel):
-    """Whether this process serves, and whether a runner works beside it."""
+    """Whether this process responds, and whether a runner is running beside it."""
 
     status: Literal["ok", "degraded"]
     runner: Literal["alive", "silent", "stopped", "never"]

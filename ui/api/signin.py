@@ -1,4 +1,4 @@
-"""`/api/signin`: the form of the page's own users. The session is a cookie that no script and no other site can use."""
+"""`/api/signin`: the form for users of the page. The session is a cookie that no script and no other site can use."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ button {{ background: #0f6b7c; color: #fff; border: 0; cursor: pointer; }}
 
 @router.get("/signin")
 def form(request: Request) -> Response:
-    """The form."""
+    """Shows the form."""
     return _form(request)
 
 
 @router.post("/signin")
 def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Response:
-    """Begins a session and goes to the page."""
+    """Starts a session and redirects to the page."""
     text = _texts(request)
     given = _fields(body)
     if not _is_our_form(request, given):
@@ -90,7 +90,7 @@ def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Re
 
 @router.get("/signout")
 def ask_sign_out(request: Request) -> Response:
-    """A link alone ends no session: the button does."""
+    """Shows a button to sign out: a link alone ends no session."""
     return _form(request, out=True)
 
 
@@ -139,7 +139,10 @@ def _form(request: Request, alert: str = "", status: int = HTTPStatus.OK, *, out
 
 
 def _is_our_form(request: Request, given: dict[str, str]) -> bool:
-    """It came from a form of ours, in this browser: else a site could sign somebody in as another."""
+    """Returns whether it was sent from our form, in this browser.
+
+    Otherwise another site could sign a visitor in as another user.
+    """
     try:
         require_same_site(request)
     except PsttError:

@@ -1,4 +1,4 @@
-"""Opens the workspace of the REST interface for one request; nothing stays open between two."""
+"""Opens the workspace of the REST interface for one request; nothing is kept open between two requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["now", "opened", "workspace"]
 
 
 def now() -> datetime:
-    """The clock."""
+    """Returns the current time, aware UTC."""
     return datetime.now(UTC)
 
 
@@ -33,6 +33,6 @@ def workspace() -> Workspace:
 
 @contextmanager
 def opened() -> Iterator[App]:
-    """The workspace, for one request."""
+    """Yields the opened workspace for one request."""
     with open_workspace(workspace().root, log=False) as app:
         yield app

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.model.verdict import LOOKS
+from core.model.verdict import VERDICT_STYLES
 from core.records.metrics_queries import UsualTraffic
 from core.records.outcomes import DayState
 from ui.components.verdict import verdict_word
@@ -224,7 +224,7 @@ def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[
         signs: dict[str, Any] = {}
         if state not in ("complete", "nothing_due"):
             signs = {
-                "text": [LOOKS[state].sign] * len(points),
+                "text": [VERDICT_STYLES[state].sign] * len(points),
                 "textposition": "inside",
                 "insidetextanchor": "middle",
                 "textangle": 0,

@@ -10,7 +10,7 @@ from ui.access import may
 from ui.components.links import go
 from ui.components.problem import problem
 from ui.components.runner_requests import follow
-from ui.data.first_steps import fill_with_demo, first_steps_done
+from ui.data.first_steps import first_steps_done
 from ui.language import t
 
 __all__ = ["show"]
@@ -44,14 +44,13 @@ def show() -> None:
                 "A small database, a broker of its own and one job with 20,000 parcels; nothing outside this folder is touched."
             )
         )
-        if st.button(t("Fill with the demo"), disabled=not may("admin"), icon=":material/auto_awesome:"):
+        if st.button(t("Fill with the demo"), disabled=not may("demo"), icon=":material/auto_awesome:"):
             _fill()
 
 
 def _fill() -> None:
     try:
-        slug = fill_with_demo()
-        follow(changes.run(slug))
+        follow(changes.run(changes.fill_with_demo()))
     except PsttError as error:
         problem(error)
         return

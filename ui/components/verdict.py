@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.model.run import Run
-from core.model.verdict import LOOKS, Colour, Named
+from core.model.verdict import VERDICT_STYLES, Colour, Named
 from ui.components.text import plain
 from ui.formats import number
 from ui.language import t
@@ -30,12 +30,12 @@ def verdict_word(name: Named) -> str:
         "missing": t("missing"),
         "nothing_due": t("nothing due"),
     }
-    return f"{LOOKS[name].sign} {words[name]}".strip()
+    return f"{VERDICT_STYLES[name].sign} {words[name]}".strip()
 
 
 def coloured_word(name: Named) -> str:
     """The same in its colour, as Markdown."""
-    return f":{COLOURS[LOOKS[name].colour]}[{verdict_word(name)}]"
+    return f":{COLOURS[VERDICT_STYLES[name].colour]}[{verdict_word(name)}]"
 
 
 def equation(run: Run) -> str:

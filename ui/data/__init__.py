@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +20,11 @@ from core.workspace.paths import Workspace
 
 if TYPE_CHECKING:
     from core.app import App
-    from core.records.metrics import Metrics
 
 __all__ = [
     "CHECK_S",
     "STATUS_TTL_S",
     "clear_caches",
-    "metrics_of",
     "now",
     "on_clear",
     "opened",
@@ -68,14 +65,6 @@ def opened() -> Iterator[App]:
     """Opens the workspace for one question."""
     with open_workspace(root(), log=False) as app:
         yield app
-
-
-@lru_cache(maxsize=8)
-def metrics_of(folder: Path) -> Metrics:
-    """The metrics of a workspace. It remembers the listing of the spool's folder between calls and holds no file open."""
-    from core.records.metrics import Metrics  # loads duckdb: the page is up before the warm-up thread needs it
-
-    return Metrics(Workspace(folder))
 
 
 @st.cache_resource(show_spinner=False)

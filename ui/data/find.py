@@ -13,6 +13,7 @@ from core.model.connection import Cluster, Destination
 from core.model.run import Run
 from core.run.destination import find_cluster
 from ui import data
+from ui.metrics_answers import metrics_of
 
 if TYPE_CHECKING:
     from core.kafka.record_reader import TopicMessage
@@ -31,7 +32,7 @@ class SearchResult:
 
 def find_sends(text: str) -> SearchResult:
     """Every send of that key, the newest first; if there is none, or with `*` at its end, of keys that start with it."""
-    metrics = data.metrics_of(data.root())
+    metrics = metrics_of(data.root())
     sends = [] if text.endswith("*") else metrics.find(text)
     if sends:
         return SearchResult(sends[::-1], by_prefix=False)

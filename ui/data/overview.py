@@ -1,32 +1,28 @@
 """The figures of the overview.
 
-They are the slowest questions of the page, and many sessions ask them every few seconds. One check in `CHECK_S` seconds
-finds out whether runs or sends were added; only then are the figures computed again, once for all sessions.
+They are the slowest questions of the page, and many sessions ask them every few seconds. The version of the metrics is
+asked for once in `CHECK_S` seconds; only a new one makes `ui.metrics_answers` compute again, once for all sessions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core import open_workspace
 from core.errors import ConfigError
 from core.notify.rules import load_alerts
 from core.records.metrics_queries import SendFilter, UsualTraffic
 from core.workspace.paths import Workspace
 from ui import data
 from ui.cache import SharedCache
+from ui.metrics_answers import clear_answers, metrics_answer, metrics_version
 
 if TYPE_CHECKING:
     from core.records.metrics_queries import MetricsQueries
 
 __all__ = ["CountedError", "Overview", "frequent_errors", "overview_figures"]
-
-MAX_AGE_S = 60.0
-"""Lifetime of figures in seconds, although no change was noticed: a file's change time may come late or stay the same."""
-QUARTER_S = 900
 
 
 @dataclass(frozen=True)
@@ -58,35 +54,16 @@ class Overview:
     """An alert is raised above this p99; None: the rule is disabled."""
 
 
-@dataclass(frozen=True)
-class _CacheKey:
-    """What figures depend on: as long as all of these are the same, so are the figures."""
-
-    folder: Path
-    timezone: str
-    send_filter: SendFilter
-    days: int
-    quarter: int
-    """Quarter of an hour since the epoch. Time alone changes what is usual so far, and days begin with a quarter in every zone."""
-    runs: tuple[int, int, int]
-    sends: tuple[int, ...]
-
-    def at(self) -> datetime:
-        """The clock, but never after the end of this quarter: an answer is about one day."""
-        begins = datetime.fromtimestamp(self.quarter * QUARTER_S, UTC)
-        return min(data.now(), begins + timedelta(seconds=QUARTER_S, microseconds=-1))
-
-
 def overview_figures(send_filter: SendFilter, days: int) -> Overview:
     """The figures of the overview, of the last `days` days.
 
     Raises:
         PsttError: They cannot be read.
     """
-    at = data.now()
-    key = replace(_newest_keys.get(data.root()), send_filter=send_filter, quarter=_quarter(at))
-    of_any, of_this = _of_any_period.get(key), _of_the_period.get(replace(key, days=days))
-    return Overview(at=at, threshold_ms=_threshold_ms(key.folder), **of_any, **of_this)
+    at, version = data.now(), _versions.get(data.root())
+    of_any = metrics_answer(version, at, _any_period, send_filter)
+    of_this = metrics_answer(version, at, _the_period, send_filter, days)
+    return Overview(at=at, threshold_ms=_threshold_ms(version.folder), **of_any, **of_this)
 
 
 def frequent_errors(send_filter: SendFilter, days: int) -> list[CountedError]:
@@ -97,47 +74,33 @@ def frequent_errors(send_filter: SendFilter, days: int) -> list[CountedError]:
     Raises:
         PsttError: They cannot be read.
     """
-    key = replace(_newest_keys.get(data.root()), send_filter=send_filter, days=days, quarter=_quarter(data.now()))
-    return _errors_of_the_period.get(key)
+    version = _versions.get(data.root())
+    return metrics_answer(version, data.now(), _errors_of_the_period, send_filter, days)
 
 
-def _quarter(at: datetime) -> int:
-    return int(at.timestamp()) // QUARTER_S
-
-
-def _read_newest_key(folder: Path) -> _CacheKey:
-    with open_workspace(folder, log=False) as app:
-        timezone, runs = app.timezone, app.ledger.history.state()
-    return _CacheKey(folder, timezone, SendFilter(), 0, 0, runs, data.metrics_of(folder).state())
-
-
-def _read_any_period(key: _CacheKey) -> dict[str, Any]:
-    at = key.at()
+def _any_period(figures: MetricsQueries, at: datetime, send_filter: SendFilter) -> dict[str, Any]:
     end, week, day = (at + timedelta(days=days) for days in (1, -7, -1))
-    with data.metrics_of(key.folder).figures(key.timezone) as figures:
-        newest = sorted(_errors(figures, day, end, key.send_filter), key=lambda error: error.last_seen, reverse=True)
-        return {
-            "summary": figures.summary(at, key.send_filter),
-            "usual": figures.usual(at, key.send_filter),
-            "hours": figures.hours(week, end, key.send_filter),
-            "runs": figures.runs(week, end, key.send_filter),
-            "errors_24h": newest,
-        }
+    newest = sorted(_errors(figures, day, end, send_filter), key=lambda error: error.last_seen, reverse=True)
+    return {
+        "summary": figures.summary(at, send_filter),
+        "usual": figures.usual(at, send_filter),
+        "hours": figures.hours(week, end, send_filter),
+        "runs": figures.runs(week, end, send_filter),
+        "errors_24h": newest,
+    }
 
 
-def _read_the_period(key: _CacheKey) -> dict[str, Any]:
-    at = key.at()
-    with data.metrics_of(key.folder).figures(key.timezone) as figures:
-        return {
-            "days": figures.days(at, key.days, key.send_filter),
-            "usual_days": figures.usual_days(at, key.days, key.send_filter),
-        }
+def _the_period(figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int) -> dict[str, Any]:
+    return {
+        "days": figures.days(at, days, send_filter),
+        "usual_days": figures.usual_days(at, days, send_filter),
+    }
 
 
-def _read_errors_of_the_period(key: _CacheKey) -> list[CountedError]:
-    at = key.at()
-    with data.metrics_of(key.folder).figures(key.timezone) as figures:
-        return _errors(figures, figures.midnight(at, days=1 - key.days), at + timedelta(days=1), key.send_filter)
+def _errors_of_the_period(
+    figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int
+) -> list[CountedError]:
+    return _errors(figures, figures.midnight(at, days=1 - days), at + timedelta(days=1), send_filter)
 
 
 def _errors(figures: MetricsQueries, since: datetime, until: datetime, send_filter: SendFilter) -> list[CountedError]:
@@ -170,11 +133,6 @@ def _threshold_ms(folder: Path) -> float | None:
     return rule.threshold if rule.enabled else None
 
 
-_newest_keys = SharedCache(_read_newest_key, fresh_s=data.CHECK_S, stale_s=data.CHECK_S)
-_of_any_period = SharedCache(_read_any_period, fresh_s=MAX_AGE_S, stale_s=MAX_AGE_S, error_s=data.CHECK_S)
-_of_the_period = SharedCache(_read_the_period, fresh_s=MAX_AGE_S, stale_s=MAX_AGE_S, error_s=data.CHECK_S)
-_errors_of_the_period = SharedCache(
-    _read_errors_of_the_period, fresh_s=MAX_AGE_S, stale_s=MAX_AGE_S, error_s=data.CHECK_S
-)
-for _cache in (_newest_keys, _of_any_period, _of_the_period, _errors_of_the_period):
-    data.on_clear(_cache.clear)
+_versions = SharedCache(metrics_version, fresh_s=data.CHECK_S, stale_s=data.CHECK_S)
+data.on_clear(_versions.clear)
+data.on_clear(clear_answers)

@@ -18,6 +18,7 @@ from core.model.run import Reject, Run
 from core.records.metrics_queries import SendFilter
 from ui import data
 from ui.data.status import workspace_status
+from ui.metrics_answers import metrics_of
 
 __all__ = ["RunDetail", "RunsPage", "log_lines", "rejects", "rejects_csv", "run_detail", "runs_page"]
 
@@ -75,7 +76,7 @@ def runs_page(
     """
     run_ids, by_hand = None, 0
     if sent_on:
-        with data.metrics_of(data.root()).figures(workspace_status().timezone) as figures:
+        with metrics_of(data.root()).figures(workspace_status().timezone) as figures:
             senders = figures.senders(*sent_on, send_filter)
         run_ids = [row["run_id"] for row in senders if row["job"]]
         by_hand = sum(row["messages"] for row in senders if not row["job"])
@@ -106,7 +107,7 @@ def run_detail(run_id: str) -> RunDetail:
         timezone = app.timezone
     histogram, span, problem = [], {}, ""
     try:
-        with data.metrics_of(data.root()).figures(timezone) as figures:
+        with metrics_of(data.root()).figures(timezone) as figures:
             histogram = figures.latency_histogram(run.run_id)
             span = figures.run_span(run.run_id, run.started_at, (run.finished_at or data.now()) + timedelta(minutes=1))
     except PsttError as error:

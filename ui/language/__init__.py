@@ -28,7 +28,7 @@ def current() -> Language:
 
 
 def choose(language: Language) -> None:
-    """Sets the language of this session, whatever the browser's is."""
+    """Sets the language of this session, instead of the browser's."""
     st.session_state[_CHOSEN] = language
 
 

@@ -36,9 +36,9 @@ _NEW_TOKEN = "new_token"  # noqa: S105 - a session key, not a secret
 def show() -> None:
     """Draws the view."""
     st.title(t("Administration"), anchor=False)
-    if not may("admin"):
+    if not may("administration"):
         st.info(t("Settings, users and the audit are shown to admins, the log to operators."), icon=":material/lock:")
-        if may("operator"):
+        if may("log"):
             guarded(_log)()
         guarded(_versions)()
         return
@@ -75,7 +75,7 @@ def _settings() -> None:
         st.markdown(t("Every setting is at its default."))
     st.caption(
         t(
-            "Order: job, connections.json, environment, .env, default. What each means stands in .env.example; secrets are never shown."
+            "Order: job, connections.json, environment, .env, default. Each is described in .env.example; secrets are never shown."
         )
     )
 
@@ -98,7 +98,7 @@ def _users() -> None:
     if not users:
         st.info(
             t(
-                "There are no users: everybody at this machine is an admin, and nobody else can reach the page. With the first user sign-in begins, so make an admin first."
+                "There are no users: everybody at this machine is an admin, and no other machine can reach the page. With the first user sign-in begins, so make an admin first."
             ),
             icon=":material/info:",
         )
@@ -242,7 +242,7 @@ def _audit() -> None:
     wanted = st.text_input(t("Search"), placeholder=t("who, what, on what"), key="audit_search", width=300)
     found = [e for e in entries if wanted.casefold() in f"{e.who} {e.action} {e.object}".casefold()]
     if not found:
-        st.markdown(t("Nobody has changed anything yet."))
+        st.markdown(t("Nothing has been changed yet."))
         return
     st.caption(
         t(
@@ -322,10 +322,10 @@ def _metrics() -> None:
     right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
     st.markdown(
         t(
-            "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading goes on meanwhile."
+            "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading works meanwhile."
         )
     )
-    if st.button(t("Make it again"), key="rebuild", icon=":material/refresh:", disabled=not may("admin")):
+    if st.button(t("Make it again"), key="rebuild", icon=":material/refresh:", disabled=not may("rebuild")):
         with st.spinner(t("copying the spool …")):
             st.session_state["rebuilt"] = changes.rebuild_metrics()
     rebuilt = st.session_state.pop("rebuilt", None)

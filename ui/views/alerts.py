@@ -59,7 +59,7 @@ def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: s
         text = f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}  \n{plain(incident.text)}"
         if incident.state == "pending":
             st.info(
-                f"{text}  \n{t('true since {time}; told once it has lasted', time=since)}",
+                f"{text}  \n{t('true since {time}; reported once it has lasted', time=since)}",
                 icon=":material/hourglass_empty:",
             )
         else:
@@ -108,20 +108,20 @@ def _rules() -> None:
             problem(error)
             return
         if not _merge(document, given):
-            st.error(t("alerts.json is not valid; python -m core check says where. Mend the file first."))
+            st.error(t("alerts.json is not valid; python -m core check says where. Fix the file first."))
             return
     else:
         st.caption(t("These are the defaults; alerts.json is made by the first change."))
     channels = dict(document["channels"])
     changed = {name: _rule(name, rule, channels) for name, rule in document["rules"].items()}
     channels = _channels(channels)
-    if st.button(t("Save the rules"), key="save_rules", icon=":material/save:", disabled=not may("admin")):
+    if st.button(t("Save the rules"), key="save_rules", icon=":material/save:", disabled=not may("alerts")):
         changes.save_alerts({**document, "rules": changed, "channels": channels}, st.session_state[_SEEN])
         st.session_state.pop(_SEEN)
         st.toast(t("Saved"), icon=":material/check:")
         st.rerun()
     if st.session_state[_SEEN] != stored.sha256:
-        st.warning(t("alerts.json was changed by somebody else since this form was opened."), icon=":material/warning:")
+        st.warning(t("alerts.json was changed by another user since this form was opened."), icon=":material/warning:")
         st.button(t("Read it again"), key="rules_again", on_click=_read_again)
 
 
@@ -145,7 +145,7 @@ def _merge(document: dict[str, Any], given: Mapping[str, Any]) -> bool:
 
 
 def _rule(name: str, rule: Mapping[str, Any], channels: Mapping[str, str]) -> dict[str, Any]:
-    allowed = may("admin")
+    allowed = may("alerts")
     made = dict(rule)
     with st.container(border=True):
         head, number_, lasts = st.columns([3, 2, 2], vertical_alignment="bottom")
@@ -213,15 +213,15 @@ def _channels(channels: dict[str, str]) -> dict[str, str]:
     st.markdown(f"**{t('Channels')}**")
     kept = {}
     for name, reference in channels.items():
-        shown = reference if is_reference(reference) else t("stands in the file itself")
-        if st.checkbox(f"{plain(name)}: {plain(shown)}", value=True, key=f"channel:{name}", disabled=not may("admin")):
+        shown = reference if is_reference(reference) else t("is in the file itself")
+        if st.checkbox(f"{plain(name)}: {plain(shown)}", value=True, key=f"channel:{name}", disabled=not may("alerts")):
             kept[name] = reference
     left, right = st.columns(2)
     new = left.text_input(
-        t("Another channel"), placeholder="teams", key="channel:new", disabled=not may("admin")
+        t("Another channel"), placeholder="teams", key="channel:new", disabled=not may("alerts")
     ).strip()
     where = right.text_input(
-        t("Its address is in"), placeholder="env:TEAMS_URL", key="channel:reference", disabled=not may("admin")
+        t("Its address is in"), placeholder="env:TEAMS_URL", key="channel:reference", disabled=not may("alerts")
     ).strip()
     if new and where:
         if not is_reference(where):
@@ -265,9 +265,9 @@ def _test_mail() -> None:
         st.info(t("No mail server is set up: PSTT_SMTP_HOST and PSTT_MAIL_FROM."), icon=":material/info:")
         return
     to = st.text_input(t("Recipients"), value=usual, key="test_mail_to")
-    if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("operator")):
-        fate = changes.test_mail(email_addresses(to))
-        for address in fate.delivered:
+    if st.button(t("Send a test mail"), key="test_mail", icon=":material/mail:", disabled=not may("test mail")):
+        result = changes.test_mail(email_addresses(to))
+        for address in result.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
-        for address, why in {**fate.refused, **fate.later}.items():
+        for address, why in {**result.refused, **result.later}.items():
             st.error(f"{plain(address)}: {plain(why)}")

@@ -181,10 +181,10 @@ def _range(names: dict[str, str]) -> None:
     st.markdown(_what_it_makes(count))
     pressed = st.button(
         tn(count.scheduled_runs, "Send 1 run", "Send {count} runs", count=number(count.scheduled_runs)),
-        disabled=not count.scheduled_runs or not may("operator"),
+        disabled=not count.scheduled_runs or not may("backfill"),
         key="calendar_send",
         icon=":material/send:",
-        help=None if may("operator") else t("only an operator may do this"),
+        help=None if may("backfill") else t("only an operator may do this"),
     )
     if pressed:
         follow(changes.backfill(slug, days[0], days[1], again=again))
@@ -201,7 +201,7 @@ def _what_it_makes(count: RangeCount) -> str:
         text = t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs)
     else:
         text = t(
-            "**{runs}, about {messages} messages**, told from the last good runs.",
+            "**{runs}, about {messages} messages**, estimated from the last complete runs.",
             runs=runs,
             messages=number(count.messages),
         )

@@ -146,7 +146,7 @@ def _verdict(comparison: MessageComparison) -> None:
     else:
         st.success(
             t(
-                "Equal as far as can be told: key, message_id and size are the same. A message sent by hand has no hash of its data."
+                "Equal as far as can be checked: key, message_id and size are the same. A message sent by hand has no hash of its data."
             ),
             icon=":material/check_circle:",
         )
@@ -167,7 +167,7 @@ def _verdict(comparison: MessageComparison) -> None:
 
 
 def _sent(send: dict[str, Any], zone: str) -> None:
-    facts = {
+    properties = {
         t("key"): send["key"] if send["key"] is not None else "–",
         "message_id": send["message_id"],
         t("size"): size(send["size_bytes"]),
@@ -176,19 +176,19 @@ def _sent(send: dict[str, Any], zone: str) -> None:
         t("cluster"): send["cluster"] or "–",
         t("run"): send["run_id"],
     }
-    _facts(facts, "sent")
+    _property_table(properties, "sent")
     st.caption(t("The value itself is not kept: its hash is in the message_id."))
 
 
 def _on_topic(comparison: MessageComparison, zone: str) -> None:
     message = comparison.message
-    facts = {
+    properties = {
         t("key"): "–" if message.key is None else message.key.decode("utf-8", "replace"),
         **message.headers,
         t("size"): size(len(message.value or b"")),
         t("time of the record"): moment(message.at, zone, seconds=True),
     }
-    _facts(facts, "on_topic")
+    _property_table(properties, "on_topic")
     text = (message.value or b"").decode("utf-8", "replace")
     try:
         st.code(json.dumps(json.loads(text), ensure_ascii=False, indent=2), language="json", wrap_lines=True)
@@ -196,5 +196,5 @@ def _on_topic(comparison: MessageComparison, zone: str) -> None:
         st.code(text, language=None, wrap_lines=True)
 
 
-def _facts(facts: dict[str, str], key: str) -> None:
-    table([{t("What"): name, t("Value"): str(value)} for name, value in facts.items()], key)
+def _property_table(properties: dict[str, str], key: str) -> None:
+    table([{t("What"): name, t("Value"): str(value)} for name, value in properties.items()], key)

@@ -213,14 +213,14 @@ def _head(detail: RunDetail) -> None:
     for warning in run.warnings:
         st.warning(plain(warning), icon=":material/warning:")
     scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
-    facts = [
+    parts = [
         subject(run),
         scheduled,
         t("attempt {number}", number=run.attempt),
         t("asked by {who}", who=plain(run.asked_by)),
         t("run {id}", id=run.run_id),
     ]
-    st.markdown(" · ".join(facts))
+    st.markdown(" · ".join(parts))
     _parameters(run)
     if detail.family:
         with st.container(horizontal=True):
@@ -240,13 +240,13 @@ def _cancel(run: Run) -> None:
     if run.cancel_asked_at is not None:
         st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
         return
-    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("operator"), key="cancel"):
+    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("cancel"), key="cancel"):
         changes.cancel(run.run_id)
         st.rerun()
 
 
 def _again(run: Run) -> None:
-    allowed = may("operator")
+    allowed = may("replay")
     with st.container(horizontal=True):
         if st.button(
             t("Send the rejects again"),
@@ -322,12 +322,12 @@ def _what_readers_see(run: Run, place: str, *, rejects_only: bool) -> str:
         return t("The file is written again, whole.")
     if rejects_only:
         return t(
-            "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so mend them in the database first.",
+            "The {count} rows that were acknowledged are left out: readers of {place} see only rows that have not arrived yet, so fix them in the database first.",
             count=number(run.acknowledged),
             place=place,
         )
     return t(
-        "Readers of {place} see about {count} messages, with the message ids that they had: whoever looks at message_id can tell.",
+        "Readers of {place} see about {count} messages, with the message ids that they had, by which they can recognise them.",
         count=number(run.acknowledged),
         place=place,
     )
@@ -393,7 +393,7 @@ def _rejects(detail: RunDetail) -> None:
             "reasons",
             most_px=400,
         )
-        if not may("operator"):
+        if not may("rejected rows"):
             st.caption(t("The rows themselves are shown to operators."))
             return
         rows = rejects(run.run_id)
@@ -470,7 +470,7 @@ def _read_back(detail: RunDetail) -> None:
         st.markdown(f"{counts} · {moment(found.checked_at, run.timezone, seconds=True)} · {duration(found.duration_s)}")
         if found.reason:
             st.caption(plain(found.reason))
-        if found.listed and may("operator"):
+        if found.listed and may("rejected rows"):
             rows = [
                 {
                     t("What"): problems[unlike.problem],

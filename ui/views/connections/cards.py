@@ -19,7 +19,7 @@ from ui.language import t
 
 SIGNS = {"pass": "✔", "warn": "▲", "fail": "✘"}
 COLOURS = {"pass": "green", "warn": "orange", "fail": "red"}
-TEST_RESULTS = "connection_facts"
+TEST_RESULTS = "connection_test_results"
 """Session key: kind and name of an entry → what its test returned."""
 EDITED_ENTRY = "connection_editing"
 """Session key: kind and place of the entry whose form is open; place None: a new one."""
@@ -29,7 +29,7 @@ def section_heading(words: str, kind: str) -> None:
     """Draws a heading with the button that adds an entry of that kind."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(words, anchor=False, width="content")
-        if st.button(t("Add"), key=f"add_{kind}", icon=":material/add:", disabled=not may("admin")):
+        if st.button(t("Add"), key=f"add_{kind}", icon=":material/add:", disabled=not may("connections")):
             st.session_state[EDITED_ENTRY] = (kind, None)
 
 
@@ -53,7 +53,7 @@ def show_cards(kind: str, entries: Sequence[tuple[int | str, str, Mapping[str, A
             with st.container(horizontal=True):
                 if name.strip() and not is_second:
                     _test_button(kind, name)
-                if st.button(t("Change"), key=f"edit_{key}", icon=":material/edit:", disabled=not may("admin")):
+                if st.button(t("Change"), key=f"edit_{key}", icon=":material/edit:", disabled=not may("connections")):
                     st.session_state[EDITED_ENTRY] = (kind, place)
             if not is_second:
                 _answer(kind, name)
@@ -81,11 +81,11 @@ def _facts_of(kind: str, name: str, entry: Mapping[str, Any]) -> str:
 
 def secret_place(secret: Any) -> str:
     """Where a secret is stored; never the secret itself."""
-    return secret if isinstance(secret, str) and is_reference(secret) else t("stands in the file itself")
+    return secret if isinstance(secret, str) and is_reference(secret) else t("is in the file itself")
 
 
 def _test_button(kind: str, name: str) -> None:
-    if st.button(t("Test"), key=f"test_{kind}_{name}", icon=":material/cable:", disabled=not may("operator")):
+    if st.button(t("Test"), key=f"test_{kind}_{name}", icon=":material/cable:", disabled=not may("test")):
         with st.spinner(t("reaching it …")):
             st.session_state.setdefault(TEST_RESULTS, {})[kind, name] = _test(kind, name)
 
@@ -110,11 +110,11 @@ def _answer(kind: str, name: str) -> None:
     if isinstance(found, PsttError):
         problem(found)
         return
-    for fact in found:
-        word = {"pass": t("good"), "warn": t("look at it"), "fail": t("not good")}[fact.status]
-        text = f":{COLOURS[fact.status]}[{SIGNS[fact.status]} {word}] {plain(fact.text)}"
-        if fact.remedy:
-            text += f"  \n{t('Next')}: {plain(fact.remedy)}"
+    for result in found:
+        word = {"pass": t("good"), "warn": t("look at it"), "fail": t("not good")}[result.status]
+        text = f":{COLOURS[result.status]}[{SIGNS[result.status]} {word}] {plain(result.text)}"
+        if result.remedy:
+            text += f"  \n{t('Next')}: {plain(result.remedy)}"
         st.markdown(text)
 
 
@@ -126,10 +126,10 @@ def default_environment_box(document: Mapping[str, Any]) -> None:
         t("Usual environment"),
         names,
         index=names.index(known) if known in names else None,
-        placeholder=t("none: whoever names no cluster is refused"),
+        placeholder=t("none: what names no cluster is refused"),
         key=f"usual_environment_{known}",
-        help=t("The cluster of whatever names none: jobs, messages by hand, REST, the command line."),
-        disabled=not may("admin"),
+        help=t("The cluster of everything that names none: jobs, messages by hand, REST, the command line."),
+        disabled=not may("connections"),
         width=320,
     )
     if chosen is not None and chosen != known:

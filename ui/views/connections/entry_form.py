@@ -100,7 +100,7 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
         else None
     )
     writes = st.checkbox(
-        t("It may write: opens the read-only gate"), value=bool(old.get("allow_writes")), key="c_writes"
+        t("It may write: turns the readonly guard off"), value=bool(old.get("allow_writes")), key="c_writes"
     )
     put(entry, "allow_writes", writes)
     more_keys(

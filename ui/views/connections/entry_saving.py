@@ -56,8 +56,10 @@ def save_or_delete(
         st.warning(_used_by(users), icon=":material/warning:")
         sure = st.checkbox(t("Rename it all the same: these jobs fail until they name it"), key="c_rename_sure")
     with st.container(horizontal=True):
-        save = st.button(t("Save"), key="c_save", icon=":material/save:", disabled=not may("admin") or not sure)
-        if not is_new and st.button(t("Delete"), key="c_delete", icon=":material/delete:", disabled=not may("admin")):
+        save = st.button(t("Save"), key="c_save", icon=":material/save:", disabled=not may("connections") or not sure)
+        if not is_new and st.button(
+            t("Delete"), key="c_delete", icon=":material/delete:", disabled=not may("connections")
+        ):
             st.session_state[DELETING] = True
     if save and taken is not None:
         raise taken
@@ -88,7 +90,9 @@ def _confirm_delete(users: Sequence[str]) -> bool:
         st.warning(_used_by(users), icon=":material/warning:")
     else:
         st.markdown(t("No job uses it."))
-    return st.button(t("Yes, delete"), key="c_confirm_delete", icon=":material/delete:", disabled=not may("admin"))
+    return st.button(
+        t("Yes, delete"), key="c_confirm_delete", icon=":material/delete:", disabled=not may("connections")
+    )
 
 
 def _used_by(users: Sequence[str]) -> str:

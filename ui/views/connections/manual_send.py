@@ -28,7 +28,7 @@ def show_manual_send(clusters: Sequence[str]) -> None:
         value = st.text_area(t("Value, JSON"), key="hand_value", height=140, placeholder='{"data": {}}')
         if not _is_json(value):
             st.caption(t("This is not JSON; readers of this topic may not take it."))
-        ready = bool(topic.strip() and value.strip()) and may("operator")
+        ready = bool(topic.strip() and value.strip()) and may("send")
         if st.button(t("Send …"), key="hand_send", icon=":material/send:", disabled=not ready):
             st.session_state[SENDING] = True
         if st.session_state.get(SENDING) and ready:

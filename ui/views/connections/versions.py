@@ -48,7 +48,7 @@ def show_versions(document: Mapping[str, Any]) -> None:
         seen = read_stored(data.workspace().connections_file).sha256
         same = version.document == now
         if st.button(t("Bring this version back"), key="bring_back", icon=":material/history:",
-                     disabled=same or not may("admin")):  # fmt: skip
+                     disabled=same or not may("connections")):  # fmt: skip
             changes.save_connections(restored, f"connections.json as of {names[picked]}", seen)
             st.session_state.pop(TEST_RESULTS, None)
             st.toast(t("Saved"), icon=":material/check:")

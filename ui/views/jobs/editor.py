@@ -67,7 +67,7 @@ def show_editor(slug: str) -> None:
 def _broken(slug: str, found: changes.Draft) -> None:
     """Shows the text of a file that is not a valid job, to be fixed."""
     st.title(plain(slug), anchor=False)
-    st.markdown(t("This file is not a job as it stands. Mend it here; the form follows then."))
+    st.markdown(t("This file is not a valid job. Fix it here; then the form is shown."))
     for error in found.problems:
         problem(error)
     st.text_area(t("The file"), key=JSON_TEXT, height=420)
@@ -76,7 +76,7 @@ def _broken(slug: str, found: changes.Draft) -> None:
         for error in drafted.problems:
             problem(error)
     wrong = bool(drafted.problems)
-    if st.button(t("Save"), key="save_broken", icon=":material/save:", disabled=wrong or not may("operator")):
+    if st.button(t("Save"), key="save_broken", icon=":material/save:", disabled=wrong or not may("change")):
         if drafted.job is not None:
             changes.save_job(drafted.job, st.session_state[FILE].sha256)
             discard_changes()
@@ -84,7 +84,7 @@ def _broken(slug: str, found: changes.Draft) -> None:
 
 
 def _form(slug: str) -> changes.Draft:
-    form = JobForm(disabled=not may("operator"))
+    form = JobForm(disabled=not may("change"))
     top = st.container()
     what, where, when = st.columns(3, gap="large")
     with what:
@@ -116,7 +116,7 @@ def _form(slug: str) -> changes.Draft:
 def _save_row(drafted: changes.Draft) -> None:
     changed = drafted.job is None or bool(drafted.problems) or is_changed(drafted.job)
     with st.container(horizontal=True, vertical_alignment="center"):
-        ready = changed and not drafted.problems and drafted.job is not None and may("operator")
+        ready = changed and not drafted.problems and drafted.job is not None and may("change")
         if st.button(t("Save …"), key="save", icon=":material/save:", disabled=not ready):
             st.session_state[SAVING] = True
         st.button(t("Discard changes"), key="discard", on_click=discard_changes, disabled=not changed)

@@ -187,7 +187,7 @@ def _to_topic(form: JobForm) -> None:
     form.text(
         "kafka_config.message_key_field",
         t("Key: column or columns"),
-        t("Several are separated by commas; whatever their case."),
+        t("Several are separated by commas; upper and lower case are the same."),
     )
     form.choice(
         "on_null_key",

@@ -125,7 +125,7 @@ def _count(job: Job, first: date, last: date, *, again: bool) -> None:
     else:
         st.markdown(
             t(
-                "**{runs}, about {messages} messages**, told from the last good runs.",
+                "**{runs}, about {messages} messages**, estimated from the last complete runs.",
                 runs=runs,
                 messages=number(found.messages),
             )
@@ -139,7 +139,7 @@ def _dry_run(job: Job) -> None:
     guarded(show_parameters)(job, at)
     st.markdown(
         t(
-            "A dry run reads every row and makes every message, and sends nothing. The runner does it; what it found is told above the list."
+            "A dry run reads every row and makes every message, and sends nothing. The runner does it; the result is shown above the list."
         )
     )
     if st.button(t("Yes, try it"), key="confirm_dry", icon=":material/science:"):

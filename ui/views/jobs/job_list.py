@@ -11,6 +11,7 @@ from core.calendar.describe import describe_calendar
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run
+from core.records.rights import Action
 from ui import changes, data
 from ui.access import may
 from ui.components import first_steps
@@ -38,7 +39,7 @@ def show_list() -> None:
     _broken(problems)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.text_input(t("Search"), placeholder=t("name, query, topic"), key="jobs_search", width=300)
-        if st.button(t("New job"), icon=":material/add:", disabled=not may("operator"), key="job_new"):
+        if st.button(t("New job"), icon=":material/add:", disabled=not may("create"), key="job_new"):
             go("jobs", new="1")
         if st.button(t("Queries"), icon=":material/database:", key="job_queries"):
             go("jobs", new="query")
@@ -68,7 +69,7 @@ def _broken(problems: Sequence[ConfigError]) -> None:
     for index, error in enumerate(problems):
         problem(error)
         slug = _slug(error)
-        if slug and st.button(t("Mend {name}", name=plain(slug)), key=f"mend_{index}", icon=":material/build:"):
+        if slug and st.button(t("Fix {name}", name=plain(slug)), key=f"mend_{index}", icon=":material/build:"):
             go("jobs", job=slug)
 
 
@@ -137,6 +138,7 @@ def _verdict(job: Job, last: Run | None) -> None:
 
 
 def _switch(job: Job) -> None:
+    action: Action = "disable" if job.enabled else "enable"
     key = f"enabled_{job.slug}_{job.enabled}"  # a new key when the file changes, so that the switch shows its value
 
     def flip() -> None:
@@ -145,22 +147,22 @@ def _switch(job: Job) -> None:
         except PsttError as error:
             st.session_state["job_problem"] = error
 
-    st.toggle(t("Enabled"), value=job.enabled, key=key, on_change=flip, disabled=not may("operator"), width="content")
+    st.toggle(t("Enabled"), value=job.enabled, key=key, on_change=flip, disabled=not may(action), width="content")
     if error := st.session_state.pop("job_problem", None):
         problem(error)
 
 
 def _buttons(job: Job) -> None:
-    allowed = may("operator")
     if st.button(t("Open"), key=f"open_{job.slug}", icon=":material/edit:"):
         go("jobs", job=job.slug)
     with st.popover(t("More"), icon=":material/more_vert:"):
-        for doing, words, icon in (
-            ("run", t("Run now"), ":material/play_arrow:"),
-            ("backfill", t("Run a range of days"), ":material/date_range:"),
-            ("dry", t("Dry run"), ":material/science:"),
-            ("duplicate", t("Duplicate"), ":material/content_copy:"),
-            ("delete", t("Delete"), ":material/delete:"),
-        ):
-            if st.button(words, key=f"{doing}_{job.slug}", icon=icon, disabled=not allowed, width="stretch"):
+        entries: Sequence[tuple[str, Action, str, str]] = (
+            ("run", "run", t("Run now"), ":material/play_arrow:"),
+            ("backfill", "backfill", t("Run a range of days"), ":material/date_range:"),
+            ("dry", "dry_run", t("Dry run"), ":material/science:"),
+            ("duplicate", "create", t("Duplicate"), ":material/content_copy:"),
+            ("delete", "delete", t("Delete"), ":material/delete:"),
+        )
+        for doing, action, words, icon in entries:
+            if st.button(words, key=f"{doing}_{job.slug}", icon=icon, disabled=not may(action), width="stretch"):
                 st.session_state[OPEN_DIALOG] = (doing, job.slug)

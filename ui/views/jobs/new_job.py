@@ -39,7 +39,7 @@ def show_new() -> None:
     slug = st.text_input(t("File name, without .job.json"), value=slug_of(taken), key="new_slug")
     name = st.text_input(t("Name"), value=taken, key="new_name")
     st.caption(t("It is made switched off; key, topic and calendar follow in the editor."))
-    if st.button(t("Make the job"), key="make_job", icon=":material/add:", disabled=not may("operator")):
+    if st.button(t("Make the job"), key="make_job", icon=":material/add:", disabled=not may("create")):
         made = Job(slug.strip(), name.strip(), query, connection, enabled=False)
         changes.save_job(made, "")
         go("jobs", job=made.slug)
@@ -57,7 +57,7 @@ def _chosen_query(connection: str) -> str:
     if uploaded.name in names:
         st.warning(t("There is a query of that name; its text is kept. Change it in the editor's tab SQL."))
         return uploaded.name
-    if st.button(t("Save the SQL"), key="save_new_sql", icon=":material/save:", disabled=not may("operator")):
+    if st.button(t("Save the SQL"), key="save_new_sql", icon=":material/save:", disabled=not may("save")):
         for note in changes.save_query(uploaded.name, uploaded.getvalue(), connection, ""):
             st.warning(plain(note))
         st.rerun()

@@ -73,7 +73,7 @@ def _parameter(parameter: Parameter, given: dict[str, str]) -> None:
         key=key,
         help=plain(" · ".join(filter(None, [parameter.description, several, allowed]))) or None,
         placeholder=parameter.default if not parameter.mandatory else t("such as {date-1}"),
-        disabled=not may("operator"),
+        disabled=not may("change"),
     )
     if parameter.description:
         st.caption(plain(parameter.description))

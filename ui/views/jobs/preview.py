@@ -37,7 +37,7 @@ def show_preview(job: Job) -> None:
             t("Show the first messages"),
             key="preview",
             icon=":material/visibility:",
-            disabled=not may("operator"),
+            disabled=not may("preview"),
             help=t(
                 "Asks the database, for {seconds} s at most; nothing is sent.", seconds=int(changes.PREVIEW_TIMEOUT_S)
             ),

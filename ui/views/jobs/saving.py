@@ -54,9 +54,7 @@ def _save(job: Job, seen_sha256: str) -> None:
 
 def _conflict(job: Job, theirs: Any) -> None:
     """Another user saved in the meantime: shows both versions and what can be done."""
-    st.markdown(
-        t("Somebody else has saved this job while you were changing it. Lines with + are yours, with - theirs.")
-    )
+    st.markdown(t("Another user has saved this job while you were changing it. Lines with + are yours, with - theirs."))
     show_difference(changes.job_text_of(job.slug, theirs.text), _file_text(job), t("theirs"), t("yours"))
     with st.container(horizontal=True):
         if st.button(t("Take theirs, mine is lost"), key="take_theirs"):

@@ -29,7 +29,7 @@ def show_sql(name: str, connection: str) -> None:
         st.code(file.text[:5_000], language="sql")
         content = None
     else:
-        typed = st.text_area(t("SQL"), value=file.text, key=key, height=420, disabled=not may("operator"))
+        typed = st.text_area(t("SQL"), value=file.text, key=key, height=420, disabled=not may("save"))
         content = typed.encode() if typed != file.text else None
     if uploaded is not None:
         content = uploaded.getvalue()
@@ -38,8 +38,8 @@ def show_sql(name: str, connection: str) -> None:
         t("Save the SQL"),
         key="save_sql",
         icon=":material/save:",
-        disabled=content is None or not may("operator"),
-        help=t("{size} at most; whatever could write is refused.", size=size(LARGEST_QUERY_BYTES)),
+        disabled=content is None or not may("save"),
+        help=t("{size} at most; statements that could write are refused.", size=size(LARGEST_QUERY_BYTES)),
     ):
         with st.spinner(t("reading the SQL …")):
             notes = changes.save_query(name, content or b"", connection, file.sha256)
@@ -73,7 +73,7 @@ def show_queries() -> None:
     name = st.text_input(t("File name"), placeholder="tracce.sql", key="sql_new_name").strip()
     uploaded = st.file_uploader(t("SQL file"), type=["sql"], key="sql_new_upload", max_upload_size=50)
     typed = st.text_area(t("SQL"), key="sql_new_text", height=320)
-    if st.button(t("Save the SQL"), key="save_new_sql", disabled=not may("operator"), icon=":material/save:"):
+    if st.button(t("Save the SQL"), key="save_new_sql", disabled=not may("save"), icon=":material/save:"):
         content = uploaded.getvalue() if uploaded is not None else typed.encode()
         for note in changes.save_query(name or (uploaded.name if uploaded else ""), content, connection, ""):
             st.warning(plain(note))

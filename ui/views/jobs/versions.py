@@ -19,7 +19,7 @@ from ui.views.jobs.form_state import JSON_TEXT, fill_form, form_document
 
 def show_json(slug: str) -> None:
     """Shows the JSON of the file, which may be edited instead of the form."""
-    st.text_area(t("The file"), key=JSON_TEXT, height=420, disabled=not may("operator"))
+    st.text_area(t("The file"), key=JSON_TEXT, height=420, disabled=not may("change"))
     drafted = changes.draft(slug, st.session_state[JSON_TEXT])
     for error in drafted.problems:
         problem(error)
@@ -28,7 +28,7 @@ def show_json(slug: str) -> None:
             t("Put it into the form"),
             key="raw_to_form",
             on_click=lambda: fill_form(drafted.job) if drafted.job is not None else None,
-            disabled=bool(drafted.problems) or not may("operator"),
+            disabled=bool(drafted.problems) or not may("change"),
         )
         st.button(t("Take it from the form"), key="form_to_raw", on_click=_form_to_raw, args=(slug,))
 
@@ -73,6 +73,6 @@ def show_versions(slug: str) -> None:
         key="bring_back",
         icon=":material/history:",
         on_click=lambda: fill_form(drafted.job) if drafted.job is not None else None,
-        disabled=bool(drafted.problems) or not may("operator"),
+        disabled=bool(drafted.problems) or not may("change"),
         help=t("It is stored once you save it."),
     )
