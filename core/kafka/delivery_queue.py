@@ -23,6 +23,8 @@ __all__ = ["JOINED_MESSAGES", "TURN_S", "DeliveryQueue", "WaitingBatch", "closed
 
 TURN_S = 0.005
 """The longest wait for reports before the queue is checked for new batches."""
+SLOW_S = 0.1
+"""After this time, callers whose messages are acknowledged no longer wait for the others of their delivery."""
 JOINED_MESSAGES = 2500
 """The most messages that wait for each other: half of what the client has in flight, so that the other half can be made meanwhile."""
 
@@ -34,6 +36,8 @@ class WaitingBatch:
     batch: Batch
     on_end: Callable[[], None]
     """Called once, in the thread that serves the queue."""
+    on_part: Callable[[], None] | None = None
+    """Called in that thread while the delivery waits for retries: some of its messages may be acknowledged."""
     delivery: Delivery | None = None
     """None: it was never published."""
     first: int = 0
@@ -63,6 +67,13 @@ class WaitingBatch:
             self.error or errors[index] if index in errors else SendResult.of(self.delivery, self.first + index)
             for index in range(count)
         ]
+
+    def acknowledged(self) -> list[int]:
+        """Returns the indexes of its acknowledged messages, from 0."""
+        if self.delivery is None:
+            return []
+        part = self.delivery.partitions[self.first : self.first + len(self.batch)]
+        return [index for index, partition in enumerate(part) if partition != -1]
 
     def fail(self, error: PsttError) -> None:
         """Ends a batch that was not published."""
@@ -106,6 +117,9 @@ class DeliveryQueue:
         self._joins = joins
         self._inbox: deque[WaitingBatch] = deque()
         self._in_flight: dict[Delivery, list[WaitingBatch]] = {}
+        self._slow: set[Delivery] = set()
+        """In flight at the last check, at `_checked_s`."""
+        self._checked_s = 0.0
         self._to_note: deque[Delivery] = deque()
         self._is_closed = False
         self._sender: Sender | None = None
@@ -146,6 +160,7 @@ class DeliveryQueue:
                 self._publish(self._take())
             self._serve_client(0.0 if is_behind else timeout_s)
             self._note([])
+            self._report_parts()
         except Exception as fault:  # noqa: BLE001 - callers wait for these batches, whatever it is
             self._abandon(fault)
 
@@ -190,6 +205,16 @@ class DeliveryQueue:
             self._drop(1.0, error)
         else:
             self._note(self._sender.finished())
+
+    def _report_parts(self) -> None:
+        """Reports what is acknowledged of deliveries that are in flight for long; a recorder has to have them whole before."""
+        if self._recorder is not None or time.monotonic() - self._checked_s < SLOW_S:
+            return
+        for delivery in self._slow & self._in_flight.keys():
+            for waiting in self._in_flight[delivery] if delivery.acknowledged else ():
+                if waiting.on_part is not None:
+                    waiting.on_part()
+        self._slow, self._checked_s = set(self._in_flight), time.monotonic()
 
     def _take(self) -> list[WaitingBatch]:
         """Removes from the queue what is published together."""

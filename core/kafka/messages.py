@@ -62,7 +62,7 @@ def value_bytes(value: Message) -> bytes:
         return _as_bytes(value, "value")
     try:
         return _encode(value)
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ConfigError("a value has no JSON form", why=str(error), remedy="give bytes, text or plain data") from None
 
 

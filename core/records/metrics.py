@@ -451,7 +451,7 @@ class Metrics:
         """Attaches metrics.duckdb. Returns the names of the copied segments; None where the file is missing or damaged."""
         if not self.file.exists() or self._file_state() == self._damaged_state:
             return None
-        since_s = time.monotonic()
+        since_s, was_copied_into = time.monotonic(), True
         while True:
             try:
                 with translated():
@@ -460,8 +460,9 @@ class Metrics:
                     return self._names_in_store(db)
             except FileHeld as held:
                 waited_s = time.monotonic() - since_s
-                if waited_s > READ_WAIT_S and (waited_s > COPY_WAIT_S or not is_copied_into(self._lock_file)):
+                if waited_s > READ_WAIT_S and (waited_s > COPY_WAIT_S or not was_copied_into):
                     raise self._busy(str(held)) from None
+                was_copied_into = is_copied_into(self._lock_file)  # a copy that ends now lets the next attempt succeed
                 time.sleep(0.05)
             except FileUnreadable:
                 return None  # all of it is in the segments too

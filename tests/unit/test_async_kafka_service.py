@@ -287,6 +287,26 @@ def test_a_retriable_failure_is_tried_again_and_the_last_error_says_so():
     assert "connection refused, handed over 3 times" in str(never)
 
 
+def test_who_has_an_acknowledgement_does_not_wait_for_the_retries_of_others():
+    away = threading.Event()
+    away.set()
+    publisher = MemoryPublisher(fail=lambda _t, key, _v, _a: AWAY if key == b"late" and away.is_set() else None)
+
+    async def main() -> None:
+        cluster = Cluster("library", "memory", retry_backoff_ms=1, max_retries=100)
+        async with AsyncKafkaService(cluster, publisher=lambda _: publisher) as service:
+            late, early = (service.send_message("orders", key, "v") for key in ("late", "early"))
+            assert (await early).topic == "orders"
+            assert not late.done()
+            away.clear()
+            await service.close(0.5)
+            assert late.done()
+            metrics = service.get_metrics()
+            assert metrics.total_sent + metrics.failed == 2
+
+    asyncio.run(main())
+
+
 # ── the client or the recorder fails ──────────────────────────────────────────────────────────
 
 

@@ -237,7 +237,7 @@ def test_the_variable_chooses_the_client(tmp_path: Path):
 def test_the_number_of_further_tries_reaches_the_retry_above_the_client(tmp_path: Path):
     cluster = cluster_from(tmp_path, {"KAFKA_MAX_RETRIES": "7", "KAFKA_RETRY_BACKOFF_MS": "250"})
     with KafkaService(cluster) as service:
-        sender = service._sender
+        sender = service._queue.client()
         assert isinstance(sender, Sender)
         assert (sender.max_retries, sender.backoff_ms) == (7, 250)
 

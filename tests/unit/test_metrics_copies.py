@@ -427,8 +427,8 @@ def test_a_reader_waits_for_a_copy_longer_than_for_another_program(workspace: Wo
     metrics.sync()
     monkeypatch.setattr("core.records.metrics.READ_WAIT_S", 0.0)
     lock = workspace.state_dir / "locks" / "metrics.lock"
-    with ThreadPoolExecutor() as pool, ExitStack() as copy:
-        copy.enter_context(holder(workspace.metrics_file, "write"))
+    with ThreadPoolExecutor() as pool, ExitStack() as copy, ExitStack() as file:
+        file.enter_context(holder(workspace.metrics_file, "write"))
         with pytest.raises(LedgerBusy, match="held by another program"):
             count(metrics)
         assert not is_copied_into(lock)
@@ -437,6 +437,7 @@ def test_a_reader_waits_for_a_copy_longer_than_for_another_program(workspace: Wo
         wait([answer], timeout=1)
         assert not answer.done()
         assert metrics.sync().state == "held"
+        file.close()
         copy.close()
         assert answer.result(timeout=60) == 2
 
