@@ -19,6 +19,7 @@ from loguru import logger
 from core.app import App
 from core.cli.options import WorkspaceOption, now
 from core.errors import ConfigError, LedgerBusy, PsttError
+from core.kafka import import_client
 from core.model.job import Job
 from core.model.run import Plan
 from core.records.scheduled_runs import ScheduledRun
@@ -51,12 +52,12 @@ def work(
 
 def warm_up(opened: App) -> None:
     """Imports the libraries that a run of this workspace needs, so that an idle worker starts its run at once."""
-    # Slow libraries (pyarrow, confluent_kafka): 0.4 s that the commands without a run do not pay. Not duckdb: the runner
+    # Slow libraries (pyarrow, the Kafka client): 0.4 s that the commands without a run do not pay. Not duckdb: the runner
     # copies the sends.
-    import core.run.execute
+    import core.run.execute  # noqa: F401
 
-    with suppress(ImportError):  # kafka-python-ng is used where confluent-kafka cannot be installed
-        import core.kafka.confluent  # noqa: F401
+    with suppress(PsttError, ImportError):  # the run that needs it reports what is not installed
+        import_client(opened.settings.KAFKA_CLIENT)
     with suppress(PsttError):
         for db_type in {opened.connections.dialect(name).name for name in opened.connections.database_names}:
             with suppress(ImportError):  # a driver that is not installed: the run that needs it reports that

@@ -6,6 +6,7 @@ A client library is imported when a publisher is opened, so an unused one costs 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib import import_module
 
 from core.errors import ConfigError
@@ -15,7 +16,7 @@ from core.kafka.support import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.publisher import Publisher
 
-__all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
+__all__ = ["bootstrap_servers", "import_client", "open_publisher", "refuse_unsupported"]
 
 # Without a handler Python writes warnings to stderr, in the middle of the command's output. "kafka" and "aiokafka" are
 # loggers of the clients, whose threads may still log when their publisher is closed.
@@ -38,9 +39,8 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
     """
     refuse_unsupported(cluster, transactional=transactional_id is not None)
     client = CLIENTS[cluster.client]
-    module, _, name = client.publisher.partition(":")
     try:
-        opened = getattr(import_module(module), name)
+        opened = import_client(cluster.client)
     except ImportError as error:
         others = " or ".join(other for other in CLIENTS if other != cluster.client)
         raise ConfigError(
@@ -50,6 +50,20 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
         ) from None
     publisher: Publisher = opened(cluster, transactional_id=transactional_id, max_in_flight=max_in_flight)
     return publisher
+
+
+def import_client(name: str) -> Callable[..., Publisher]:
+    """Imports a client with its library; returns the class of its publisher.
+
+    Args:
+        name: A value of KAFKA_CLIENT.
+
+    Raises:
+        ImportError: The library is not installed.
+    """
+    module, _, publisher = CLIENTS[name].publisher.partition(":")
+    found: Callable[..., Publisher] = getattr(import_module(module), publisher)
+    return found
 
 
 def bootstrap_servers(cluster: Cluster) -> str:
