@@ -3,7 +3,7 @@
 aiokafka carries connections, metadata, retries and transactions. The record batches are ours (`core.kafka.record_batch`):
 built from columns, so that no Python call or object is made for a single message.
 
-Six things that aiokafka 0.14 does not do are done here, above it:
+What aiokafka 0.14 does not do, and is done here, above it:
 
 - A batch that the broker refuses for good leaves a gap in aiokafka's sequence numbers, after which every later batch of that
   partition is refused. So each partition counts its own, and a refused batch does not count.
@@ -14,7 +14,8 @@ Six things that aiokafka 0.14 does not do are done here, above it:
 - A transaction of a producer that had to be closed can only be aborted by a new one, which would also fence a newer run.
   `abort_as` aborts it with the old producer's id, which the coordinator refuses if there is a newer one.
 - While a partition has no leader, metadata is requested without a pause, 450 times a second. Here a batch waits until there
-  is one, and `_paced` makes pauses for a batch that was on its way.
+  is one, and `paced` makes pauses for a batch that was on its way.
+- A connection that ends while the coordinator is looked up ends the producer. Here it is looked up again.
 - Closing waits until everything is sent. `abandon` does not wait.
 """
 
@@ -25,9 +26,8 @@ import itertools
 import logging
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -35,12 +35,11 @@ from typing import Any, TypeVar
 import aiokafka.errors as client_errors
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.structs import TopicPartition
 from numpy.typing import NDArray
 
 from core.kafka.aiokafka_errors import is_surely_not_stored
+from core.kafka.aiokafka_workarounds import EventLoop, abort_transaction, forgiving, paced
 from core.kafka.record_batch import BATCH_HEADER_BYTES, RecordBatch, encode_batch
 from core.model.publisher import Delivery
 
@@ -50,32 +49,12 @@ T = TypeVar("T")
 
 SEQUENCES = 2**31
 """Sequence numbers of an idempotent producer begin again at 0 after the largest int32."""
-PRODUCER_ONLY = {"acks", "enable_idempotence", "linger_ms", "transactional_id", "transaction_timeout_ms"}
-"""Settings of a producer that aiokafka's client does not have."""
 LEADERLESS = -1
-UPDATES_AT_ONCE = 5
-"""Requests of metadata without a pause, for several topics."""
 END_S = 0.5
 """For each step of closing. A broker that is stuck does not close its side of a TLS connection."""
 
 _numbers = itertools.count(1)
 _log = logging.getLogger("aiokafka.pstt")
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """Remembers its connections, so that they can be ended without an answer of the other side.
-
-    The default loop of Windows has no add_reader, which some TLS versions of asyncio need.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connections: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
-
-    async def create_connection(self, *args: Any, **options: Any) -> Any:
-        connection, protocol = await super().create_connection(*args, **options)
-        self.connections.add(connection)
-        return connection, protocol
 
 
 @dataclass(slots=True, eq=False)
@@ -183,21 +162,6 @@ class _PartitionQueue:
         return self.sequence
 
 
-def _paced(update: Callable[..., Awaitable[T]], pause_s: float) -> Callable[..., Awaitable[T]]:
-    """Returns a function that calls `update`, on the average once in `pause_s`; the first ones at once."""
-    ends: deque[float] = deque(maxlen=UPDATES_AT_ONCE)
-
-    async def paced(*args: Any) -> T:
-        if len(ends) == UPDATES_AT_ONCE:
-            await asyncio.sleep(ends[0] + UPDATES_AT_ONCE * pause_s - time.monotonic())
-        try:
-            return await update(*args)
-        finally:
-            ends.append(time.monotonic())
-
-    return paced
-
-
 class _BatchBuilder:
     """A finished record batch in the form in which aiokafka's `send_batch` takes one."""
 
@@ -272,7 +236,7 @@ class ProducerThread:
         """Whether no record batch is begun any more."""
         self._doubt: Exception | None = None
         """The error of a batch that may be stored: the next one would have its sequence number, so nothing more is sent."""
-        self._loop = _Loop()
+        self._loop = EventLoop()
         self._producer: AIOKafkaProducer | None = None
         self._can_send = asyncio.Event()
         self._thread = threading.Thread(target=self._work, name=f"kafka-producer-{next(_numbers)}", daemon=True)
@@ -313,7 +277,7 @@ class ProducerThread:
             KafkaError, TimeoutError: aiokafka's own; nothing is open then.
         """
         try:
-            self._wait_for(self._start(), timeout_s)
+            self._wait_for(self._start_when_possible(), timeout_s)
         except BaseException:
             self.abandon()
             raise
@@ -362,7 +326,7 @@ class ProducerThread:
             ProducerFenced: A newer producer has the transactional id, and nothing was done.
             KafkaError, TimeoutError: aiokafka's own; the transaction may be open.
         """
-        self._wait_for(self._abort_as(identity), timeout_s)
+        self._wait_for(abort_transaction(self._settings, identity), timeout_s)
 
     def abandon(self, timeout_s: float = 5.0) -> None:
         """Closes connections at once; what is in flight is not reported any more."""
@@ -384,7 +348,9 @@ class ProducerThread:
 
     async def _start(self) -> None:
         producer = AIOKafkaProducer(**self._settings)
-        producer.client._metadata_update = _paced(producer.client._metadata_update, self._backoff_s)
+        client = producer.client
+        client._metadata_update = paced(client._metadata_update, self._backoff_s)
+        client.coordinator_lookup = forgiving(client.coordinator_lookup)
         try:
             await producer.start()
         except BaseException:
@@ -392,6 +358,14 @@ class ProducerThread:
             raise
         self._producer = producer
         self._can_send.set()
+
+    async def _start_when_possible(self) -> None:
+        while True:
+            try:
+                return await self._start()
+            except client_errors.KafkaConnectionError as error:
+                _log.warning("Cannot start: %s", error)
+                await asyncio.sleep(self._backoff_s)
 
     async def _renew(self, old: AIOKafkaProducer) -> None:
         """Goes on with another producer, whose sequence numbers begin at 0."""
@@ -435,38 +409,6 @@ class ProducerThread:
         producer = self._live
         found = await producer.partitions_for(topic)
         return producer.client.cluster, found
-
-    async def _abort_as(self, identity: tuple[int, int]) -> None:
-        client = AIOKafkaClient(**{name: value for name, value in self._settings.items() if name not in PRODUCER_ONLY})
-        try:
-            while True:
-                try:
-                    await client.bootstrap()
-                    if await self._is_aborted(client, identity):
-                        return
-                except (client_errors.KafkaConnectionError, client_errors.NodeNotReadyError) as error:
-                    _log.warning("Cannot abort the transaction: %s", error)
-                except client_errors.KafkaError as error:
-                    if not error.retriable:
-                        raise
-                await asyncio.sleep(self._backoff_s)
-        finally:
-            await client.close()
-
-    async def _is_aborted(self, client: AIOKafkaClient, identity: tuple[int, int]) -> bool:
-        """Asks the coordinator to abort a transaction; returns False if it cannot do so yet."""
-        node = await client.coordinator_lookup(CoordinationType.TRANSACTION, self._transactional_id)
-        request = EndTxnRequest(self._transactional_id, *identity, False)
-        answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        error = client_errors.for_code(answer.error_code)
-        if error is client_errors.InvalidProducerEpoch:
-            raise client_errors.ProducerFenced
-        # It had not begun, or it is aborted already: the coordinator does this to one that takes too long.
-        if error in (client_errors.NoError, client_errors.InvalidTxnState):
-            return True
-        if error is not client_errors.ConcurrentTransactions:
-            raise error
-        return False
 
     def _add(self, topic: str, messages: Sequence[tuple[int, Messages]]) -> None:
         for partition, some in messages:

@@ -566,6 +566,49 @@ def test_a_transaction_after_one_whose_answers_were_lost_loses_nothing(
     require_ended(kafka, topic, opened(kafka.plaintext))
 
 
+STEPS = {
+    "Produce": 0,
+    "Metadata": 3,
+    "FindCoordinator": 10,
+    "InitProducerId": 22,
+    "AddPartitionsToTxn": 24,
+    "EndTxn": 26,
+}
+
+
+@pytest.mark.parametrize("reply", ["cut", "half"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_transaction_of_which_one_answer_is_lost_is_committed_once(
+    step: str, reply: Answer, kafka: KafkaRig, proxy: KafkaProxy, opened: Open
+):
+    topic = kafka.create_topic()
+    publisher = opened(proxy.address, f"tx-{topic}", delivery_timeout_ms=60_000)
+    publisher.require_topic(topic)
+    proxy.answer = once(reply, STEPS[step])
+    publisher.begin()
+    delivery = sent(publisher, batch_of(topic, 50))
+    publisher.commit()
+    assert delivery.errors == {}
+    assert proxy.requests[STEPS[step]] >= 2, "no answer was lost"
+    assert require_true(kafka, delivery) == Counter(delivery.batch.keys)
+
+
+def test_a_commit_whose_answer_nobody_understands_is_neither_made_nor_aborted_by_us(
+    kafka: KafkaRig, proxy: KafkaProxy, opened: Open
+):
+    """The marker decides later: the broker has committed it."""
+    topic = kafka.create_topic()
+    publisher = opened(proxy.address, f"tx-{topic}")
+    publisher.begin()
+    delivery = sent(publisher, batch_of(topic, 50))
+    proxy.answer = once(lambda exchange: exchange.answer[:-2] + (UNKNOWN_CODE).to_bytes(2, "big"), STEPS["EndTxn"])
+    with pytest.raises(BrokerUnavailable):
+        publisher.commit()
+    with pytest.raises(BrokerUnavailable, match="its commit was requested before"):
+        publisher.abort()
+    assert require_true(kafka, delivery) == Counter(delivery.batch.keys)
+
+
 # ── the end in the middle ─────────────────────────────────────────────────────────────────────
 
 
