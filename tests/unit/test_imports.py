@@ -38,7 +38,6 @@ LAZY = {
     "pyodbc",
     "python_calamine",
     "rich",
-    "sqlalchemy",
     "sqlglot",
     "streamlit",
     "uvicorn",
