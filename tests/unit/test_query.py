@@ -971,7 +971,7 @@ def test_sqlglot_is_imported_only_for_a_statement_with_a_word_that_writes() -> N
         "import sys; from core.sql.parser import parse; from core.sources import find_dialect;"
         "query = lambda sql: parse('define A=1\\n' + sql, name='q', dialect=find_dialect('sqlite')).bind({});"
         "query('SELECT \"x\", \\'&A\\''); assert 'sqlglot' not in sys.modules;"
-        "query('SELECT \\'&A into\\''); assert 'sqlglot' in sys.modules"
+        "query('SELECT \\'into\\', \\'&A\\''); assert 'sqlglot' in sys.modules"
     )
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
