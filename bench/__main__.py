@@ -1,137 +1,24 @@
-"""Starts a real Kafka and a real PostgreSQL, runs each contestant in a process of its own, and prints the results.
+"""Every measurement, a command each, over a real Kafka and a real PostgreSQL.
 
-Contestants, over the same rows and with the same producer settings:
-
-a  the limit: prepared messages, published by the client with delivery reports, nothing else
-b  our run: query, messages, sends in the spool, verdict in the ledger, sends in metrics.duckdb
-c  a hand-written script: pandas.read_sql, json.dumps and kafka-python-ng; the same messages
-d  a bare send loop of kafka-python-ng over prepared messages, and e our run with that client
-
-They run in turn, several times; of each the best counts, since any disturbance makes a run slower. The exit code is always
-0: these are measurements, not tests.
+The exit code of a contest is 0 whatever comes out: these are figures, not tests. `bench.throughput` has the contestants.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.figures import HEAD, Figure, line, rate
 from bench.table import QUERY, make_table
+from bench.throughput import DEFAULT_SIZES, NAMES, Options, contest, throughput
+from core.kafka.clients import client_names
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
-from tests.rigs.workspace import ROOT, environment, make_workspace, run_command
-
-HEAD = f"{'':<34} {'rows':>10} {'s':>7} {'msg/s':>9} {'CPU s':>7} {'peak MB':>8} {'p50 ms':>7} {'p99 ms':>7}"
-NAMES = {
-    "a": "a  limit, messages made beforehand",
-    "b": "b  python -m core run",
-    "c": "c  by hand: pandas, kafka-python-ng",
-    "d": "d  bare kafka-python-ng loop",
-    "e": "e  our run with kafka-python-ng",
-}
-SLOW_ROWS = 200_000
-"""Rows of d and e, which are compared only with each other; a million futures would be another benchmark."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measurement and its limit."""
-
-    name: str
-    value: float
-    limit: str
-    """`≥ 0.5`, `≤ 100 ms`."""
-
-    def __str__(self) -> str:
-        relation, bound = self.limit.split()[:2]
-        holds = self.value >= float(bound) if relation == "≥" else self.value <= float(bound)
-        return f"{'pass' if holds else 'FAIL'}  {self.name:<52} {self.value:>8.2f}   {self.limit}"
-
-
-def contest(who: str, workspace: Path, postgres: PostgresRig, rows: int) -> dict[str, Any]:
-    """Runs one contestant; returns its measurements."""
-    command = [sys.executable, "-m", "bench.contestant", who, str(workspace), str(rows)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(postgres), stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"contestant {who} failed with code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def line(name: str, figures: dict[str, Any]) -> str:
-    p50, p99 = (f"{figures[p]:.0f}" if figures.get(p) is not None else "–" for p in ("p50_ms", "p99_ms"))
-    return (
-        f"{name:<34} {figures['rows']:>10,} {figures['seconds']:>7.1f} {rate(figures):>9,.0f} {figures['cpu_s']:>7.1f} "
-        f"{figures['peak_mb']:>8.0f} {p50:>7} {p99:>7}"
-    )
-
-
-def rate(figures: dict[str, Any]) -> float:
-    return figures["rows"] / figures["seconds"]
-
-
-def best(results: list[dict[str, Any]]) -> dict[str, Any]:
-    return max(results, key=rate)
-
-
-def seconds_of(*words: str, tries: int) -> float:
-    """Returns the wall clock time of `python -m core …` in an empty folder; the best of some tries."""
-    taken = []
-    for _ in range(tries):
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            done = run_command(*words, env=environment(), cwd=Path(folder))
-            taken.append(time.perf_counter() - started)
-        if done.returncode:
-            sys.exit(f"python -m core {' '.join(words)} ended with code {done.returncode}:\n{done.stderr}")
-    return min(taken)
-
-
-def throughput(rows: int, repeat: int, client: dict[str, Any]) -> None:
-    help_s, demo_s = seconds_of("--help", tries=5), seconds_of("demo", tries=2)
-    results: dict[str, list[dict[str, Any]]] = {who: [] for who in NAMES}
-    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
-        make_table(postgres, rows)
-        slow = min(rows, SLOW_ROWS)
-        places = {}
-        for who in NAMES:
-            extra = {"client": "kafka-python-ng", "enable_idempotence": False} if who in "de" else {}
-            places[who] = make_workspace(
-                Path(folder) / who,
-                postgres=postgres,
-                bootstrap_servers=kafka.plaintext,
-                topic=kafka.create_topic(partitions=6),
-                sql=f"{QUERY} LIMIT {slow}" if who in "de" else QUERY,
-                cluster={**client, **extra},
-            )
-        contest("a", places["a"], postgres, min(rows, 200_000))  # the broker's JVM warms up
-        print(HEAD)
-        for turns, group, count in ((repeat, "ab", rows), (1, "c", rows), (repeat, "de", slow)):
-            for who in group * turns:
-                results[who].append(contest(who, places[who], postgres, count))
-                print(line(NAMES[who], results[who][-1]), flush=True)
-    a, b, c, d, e = (best(results[who]) for who in NAMES)
-    print(
-        f"\nb had its verdict after {b['verdict_s']:.1f} s and the copy in metrics.duckdb after {b['seconds']:.1f} s\n"
-    )
-    for figure in (
-        Figure("b/a, our run against the limit", rate(b) / rate(a), "≥ 0.5"),
-        Figure("b/c, our run against one written by hand", rate(b) / rate(c), "≥ 10"),
-        Figure("p99 of b at full speed, ms", b["p99_ms"], "≤ 100 ms"),
-        Figure("peak memory of b, MB", max(r["peak_mb"] for r in results["b"]), "≤ 250 MB"),
-        Figure("e/d, kafka-python-ng against its own ceiling", rate(e) / rate(d), "≥ 0.8"),
-        Figure("python -m core demo, s", demo_s, "≤ 15 s"),
-        Figure("python -m core --help, s", help_s, "≤ 0.5 s"),
-    ):
-        print(figure)
-    print("memory over 10,000,000 rows: python -m bench memory")
+from tests.rigs.workspace import make_workspace
 
 
 def memory(rows: int) -> None:
@@ -142,7 +29,7 @@ def memory(rows: int) -> None:
             again = f"{QUERY} CROSS JOIN generate_series(1, {max(rows // 1_000_000, 1)}) AS again"
             topic = kafka.create_topic(partitions=6, config={"retention.bytes": "50000000"})
             make_workspace(place, postgres=postgres, bootstrap_servers=kafka.plaintext, topic=topic, sql=again)
-            figures = contest("m", place, postgres, rows)
+            figures = contest("m", place, postgres, kafka, rows)
     print(f"{'rows':>12} {'memory MB':>10}")
     for count, resident_mb in figures["points"]:
         print(f"{count:>12,} {resident_mb:>10.0f}")
@@ -157,7 +44,7 @@ def memory(rows: int) -> None:
             "≤ 10 %",
         )
     )
-    print(Figure("peak memory, MB", figures["peak_mb"], "≤ 250 MB"))
+    print(Figure("peak memory, MB", figures["peak_mb"], "≤ 230 MB"))
 
 
 def verified(rows: int) -> None:
@@ -174,8 +61,8 @@ def verified(rows: int) -> None:
                 topic=kafka.create_topic(partitions=6),
                 sql=f"{QUERY} CROSS JOIN generate_series(1, {times}) AS again",
             )
-            contest("b", place, postgres, rows * times)
-            results.append(contest("v", place, postgres, rows * times))
+            contest("b", place, postgres, kafka, rows * times)
+            results.append(contest("v", place, postgres, kafka, rows * times))
             print(line(f"v  python -m core verify, × {times}", results[-1]), flush=True)
     print()
     print(Figure("messages a second", min(rate(r) for r in results), "≥ 100000"))
@@ -202,13 +89,58 @@ def asked(per_s: int, seconds: float, rows: int) -> int:
     return 0
 
 
+def add_throughput(commands: Any) -> None:
+    """Adds the command `throughput` and its options."""
+    contestants = "\n".join(f"  {name}" for name in NAMES.values())
+    command = commands.add_parser(
+        "throughput",
+        help="our run against its limits, an earlier commit and Kafka Connect",
+        epilog=f"contestants:\n{contestants}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--rows", type=int, default=1_000_000)
+    command.add_argument("--repeat", type=int, help="how often they run in turn; default 3, with --peer 5")
+    sizes = " ".join(map(str, DEFAULT_SIZES))
+    command.add_argument(
+        "--batch-size", type=int, nargs="+", default=DEFAULT_SIZES, help=f"KAFKA_BATCH_SIZE in bytes; default {sizes}"
+    )
+    command.add_argument("--only", help="letters of some contestants, such as b,k; default: all")
+    command.add_argument("--client", choices=client_names(), help="of our run; the default is the product's")
+    command.add_argument(
+        "--peer",
+        type=Path,
+        metavar="PATH",
+        help="Aiven's JDBC connector: a folder, a jar, or the zip or tar of a release",
+    )
+    command.add_argument(
+        "--peer-java", default="", metavar="OPTIONS", help="more options of the peer's JVM, as in --peer-java=-Xmx2G"
+    )
+    command.add_argument("--baseline", metavar="COMMIT", help="an earlier commit, whose run is contestant o")
+    command.add_argument("--round-trip-ms", type=float, default=20, help="to the distant broker")
+
+
+def options_of(parsed: argparse.Namespace) -> Options:
+    """What the command line asks for."""
+    only = frozenset(parsed.only.replace(",", "").replace(" ", "")) if parsed.only else frozenset(NAMES)
+    if unknown := only - set(NAMES):
+        sys.exit(f"no contestant {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    return Options(
+        rows=parsed.rows,
+        repeat=parsed.repeat or (5 if parsed.peer else 3),
+        sizes=tuple(parsed.batch_size),
+        only=only,
+        client=parsed.client,
+        peer=parsed.peer,
+        peer_java=tuple(parsed.peer_java.split()),
+        baseline=parsed.baseline,
+        round_trip_ms=parsed.round_trip_ms,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    first = commands.add_parser("throughput")
-    first.add_argument("--rows", type=int, default=1_000_000)
-    first.add_argument("--repeat", type=int, default=3, help="how often a and b, d and e run in turn")
-    first.add_argument("--batch-size", type=int, help="KAFKA_BATCH_SIZE in bytes; the default is the product's")
+    add_throughput(commands)
     second = commands.add_parser("memory")
     second.add_argument("--rows", type=int, default=10_000_000)
     back = commands.add_parser("verify", help="reading a run back from its topic")
@@ -273,7 +205,7 @@ def main() -> None:
     if options.command == "verify":
         verified(options.rows)
     elif options.command == "throughput":
-        throughput(options.rows, options.repeat, {"batch_size": options.batch_size} if options.batch_size else {})
+        throughput(options_of(options))
     else:
         memory(options.rows)
 

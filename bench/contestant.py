@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from bench.processes import cpu_of
+
 CLIENTS_LOG = logging.getLogger("kafka")
 """The logger of the contestants' clients, whose lines would otherwise go to the terminal; kafka-python-ng's own name."""
 CLIENTS_LOG.addHandler(logging.NullHandler())
@@ -30,13 +32,29 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def figures(rows: int, seconds: float, cpu_s: float, latencies_ms: Any = None, **more: Any) -> dict[str, Any]:
+class Clock:
+    """Wall clock and CPU time of this process and of the broker, from now on."""
+
+    def __init__(self) -> None:
+        self._broker = psutil.Process(int(sys.argv[4])) if len(sys.argv) > 4 else None
+        self._begin = self._now()
+
+    def taken(self) -> dict[str, float]:
+        """Returns what has been used since this clock was made, in seconds."""
+        return {name: value - self._begin[name] for name, value in self._now().items()}
+
+    def _now(self) -> dict[str, float]:
+        broker = {"broker_cpu_s": cpu_of(self._broker)} if self._broker else {}
+        return {"seconds": time.perf_counter(), "cpu_s": time.process_time(), **broker}
+
+
+def figures(rows: int, taken: dict[str, float], latencies_ms: Any = None, **more: Any) -> dict[str, Any]:
     ordered = sorted(latencies_ms) if latencies_ms else []
     at = {
         name: ordered[int(len(ordered) * share)] if ordered else None
         for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99))
     }
-    return {"rows": rows, "seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_mb(), **at, **more}
+    return {"rows": rows, "peak_mb": peak_mb(), **taken, **at, **more}
 
 
 def made_beforehand(app: Any, rows: int) -> list[tuple[bytes, bytes, bytes]]:
@@ -81,7 +99,7 @@ def limit(app: Any, rows: int) -> dict[str, Any]:
 
     headers = (("run_id", b"0123456789"), ("job", b"Export"))
     gc.freeze()  # otherwise the collector visits a million messages that exist only for this benchmark
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     for i in range(0, len(messages), 100):
         for key, value, message_id in messages[i : i + 100]:
             producer.produce(topic, value, key, -1, report, report, 0, [("message_id", message_id), *headers])
@@ -89,9 +107,9 @@ def limit(app: Any, rows: int) -> dict[str, Any]:
         while i + 100 - len(latencies) >= bound:
             producer.poll(0.01)
     assert producer.flush(60) == 0
-    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    taken = clock.taken()
     assert len(offsets) == len(messages)
-    return figures(len(messages), seconds, cpu_s, latencies)
+    return figures(len(messages), taken, latencies)
 
 
 def our_run(app: Any, rows: int, points: list[tuple[int, float]] | None = None) -> dict[str, Any]:
@@ -106,12 +124,12 @@ def our_run(app: Any, rows: int, points: list[tuple[int, float]] | None = None) 
             points.append((rows_read, process.memory_info().rss / 1e6))
 
     plan = app.plan(app.job("export"), now=datetime.now(UTC))
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     run = app.execute(plan, stop=Stop(), now=lambda: datetime.now(UTC), progress=watch)
-    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    taken = clock.taken()
     if run.state != "succeeded":
         sys.exit(f"the run {run.state}: {run.error_text}")
-    return figures(run.rows_read, seconds, cpu_s) | {
+    return figures(run.rows_read, taken) | {
         "p50_ms": run.latency_p50_ms,
         "p99_ms": run.latency_p99_ms,
         "verdict_s": run.duration_s,
@@ -148,7 +166,7 @@ def by_hand(app: Any, rows: int) -> dict[str, Any]:
     def plain(value: Any) -> str:
         return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value.isoformat()
 
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     producer = KafkaProducer(
         bootstrap_servers=cluster.bootstrap_servers,
         acks="all",
@@ -184,12 +202,12 @@ def by_hand(app: Any, rows: int) -> dict[str, Any]:
                 first = first or value
                 sent += 1
     producer.flush()
-    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    taken = clock.taken()
     producer.close()
     require_same(app, first)
     if errors or sent != rows:
         sys.exit(f"{sent} sent, {len(errors)} errors")
-    return figures(sent, seconds, cpu_s, latencies)
+    return figures(sent, taken, latencies)
 
 
 SAMPLE = 50
@@ -232,30 +250,30 @@ def bare_loop(app: Any, rows: int) -> dict[str, Any]:
     headers = [("run_id", b"0123456789"), ("job", b"Export")]
     latencies, errors = array("d"), []
     gc.freeze()
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     for i, (key, value, message_id) in enumerate(messages):
         future = producer.send(topic, value, key, headers=[("message_id", message_id), *headers])
         if i % SAMPLE == 0:
             future.add_callback(timed(latencies))
             future.add_errback(errors.append)
     producer.flush()
-    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    taken = clock.taken()
     producer.close()
     if errors:
         sys.exit(f"{len(errors)} errors, such as {errors[0]}")
-    return figures(len(messages), seconds, cpu_s, latencies)
+    return figures(len(messages), taken, latencies)
 
 
 def reading_back(app: Any) -> dict[str, Any]:
     from core.run.verify_run import verify_run
 
     (run,) = app.ledger.history.newest(limit=1)
-    started, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     found = verify_run(app, run.run_id, should_stop=lambda: False, now=lambda: datetime.now(UTC))
-    seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
+    taken = clock.taken()
     if found.answer != "complete":
         sys.exit(f"{found.answer}: {found}")
-    return figures(found.found, seconds, cpu_s)
+    return figures(found.found, taken)
 
 
 def main() -> None:

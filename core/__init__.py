@@ -10,13 +10,15 @@ from core.version import __version__
 
 if TYPE_CHECKING:
     from core.app import open_workspace as open_workspace
+    from core.kafka.async_service import AsyncKafkaService as AsyncKafkaService
     from core.kafka.service import BatchResult as BatchResult
     from core.kafka.service import KafkaService as KafkaService
     from core.records.metrics_reader import open_metrics as open_metrics
 
-__all__ = ["BatchResult", "KafkaService", "__version__", "open_metrics", "open_workspace"]
+__all__ = ["AsyncKafkaService", "BatchResult", "KafkaService", "__version__", "open_metrics", "open_workspace"]
 
 _HOMES = {
+    "AsyncKafkaService": "core.kafka.async_service",
     "BatchResult": "core.kafka.service",
     "KafkaService": "core.kafka.service",
     "open_metrics": "core.records.metrics_reader",

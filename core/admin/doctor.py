@@ -181,7 +181,7 @@ def _spool(spool_dir: Path) -> Iterator[CheckResult]:
 
 
 def _metrics_problem(name: str, why: str) -> CheckResult:
-    from core.records.metrics import is_held
+    from core.records.metrics_file import is_held
 
     if is_held(why):
         remedy = "close the notebook or tool that has it open; until then sends wait in the spool and nothing is lost"

@@ -51,8 +51,8 @@ def work(
 
 def warm_up(opened: App) -> None:
     """Imports the libraries that a run of this workspace needs, so that an idle worker starts its run at once."""
-    # Slow libraries (pyarrow, duckdb, confluent_kafka): 0.4 s that the commands without a run do not pay.
-    import core.records.metrics
+    # Slow libraries (pyarrow, confluent_kafka): 0.4 s that the commands without a run do not pay. Not duckdb: the runner
+    # copies the sends.
     import core.run.execute
 
     with suppress(ImportError):  # kafka-python-ng is used where confluent-kafka cannot be installed

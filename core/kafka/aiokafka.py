@@ -235,12 +235,10 @@ class AiokafkaPublisher:
         self.give_up(TRANSACTION_STEP_S)
         if self._fatal is not None:
             raise self._fatal
-        if self._transaction is None:
-            return
-        if self._is_committing:
+        if self._is_committing or self._transaction is None:
             raise BrokerUnavailable(
                 f"cannot abort the transaction on {self.diagnosis.place}",
-                why="its commit was requested before, and not answered",
+                why="its commit was requested before" if self._is_committing else "none was begun",
                 remedy="run the job again: the marker on the control topic decides",
             )
         with self._translating("abort"):
@@ -402,6 +400,8 @@ class AiokafkaPublisher:
         family = family_of(error)
         is_once = self.transactional_id is not None
         said = SAID.get(type(error))
+        if family in ("busy", "topic"):
+            self._known_topics.discard(topic)  # it may be gone: the next message finds out
         shared: PsttError | None = None
         if family == "large" and not is_once and not is_alone:
             self._refused_bytes[topic] = min(answer.size_bytes, self._refused_bytes.get(topic, answer.size_bytes))

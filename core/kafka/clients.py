@@ -51,4 +51,7 @@ def default_client() -> str:
 
 
 def _is_installed(library: str) -> bool:
-    return find_spec(_MODULES.get(library, library.replace("-", "_"))) is not None
+    try:
+        return find_spec(_MODULES.get(library, library.replace("-", "_"))) is not None
+    except ImportError:
+        return False

@@ -13,7 +13,8 @@ Six things that aiokafka 0.14 does not do are done here, above it:
 - An idempotent batch is retried for ever. `core.kafka.aiokafka` ends it after the delivery time-out, by a new producer.
 - A transaction of a producer that had to be closed can only be aborted by a new one, which would also fence a newer run.
   `abort_as` aborts it with the old producer's id, which the coordinator refuses if there is a newer one.
-- While a partition has no leader, metadata is requested without a pause. Here a batch waits until there is one.
+- While a partition has no leader, metadata is requested without a pause, 450 times a second. Here a batch waits until there
+  is one, and `_paced` makes pauses for a batch that was on its way.
 - Closing waits until everything is sent. `abandon` does not wait.
 """
 
@@ -26,7 +27,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -52,6 +53,8 @@ SEQUENCES = 2**31
 PRODUCER_ONLY = {"acks", "enable_idempotence", "linger_ms", "transactional_id", "transaction_timeout_ms"}
 """Settings of a producer that aiokafka's client does not have."""
 LEADERLESS = -1
+UPDATES_AT_ONCE = 5
+"""Requests of metadata without a pause, for several topics."""
 END_S = 0.5
 """For each step of closing. A broker that is stuck does not close its side of a TLS connection."""
 
@@ -178,6 +181,21 @@ class _PartitionQueue:
         if producer != self.producer:
             self.producer, self.sequence = producer, 0
         return self.sequence
+
+
+def _paced(update: Callable[..., Awaitable[T]], pause_s: float) -> Callable[..., Awaitable[T]]:
+    """Returns a function that calls `update`, on the average once in `pause_s`; the first ones at once."""
+    ends: deque[float] = deque(maxlen=UPDATES_AT_ONCE)
+
+    async def paced(*args: Any) -> T:
+        if len(ends) == UPDATES_AT_ONCE:
+            await asyncio.sleep(ends[0] + UPDATES_AT_ONCE * pause_s - time.monotonic())
+        try:
+            return await update(*args)
+        finally:
+            ends.append(time.monotonic())
+
+    return paced
 
 
 class _BatchBuilder:
@@ -366,6 +384,7 @@ class ProducerThread:
 
     async def _start(self) -> None:
         producer = AIOKafkaProducer(**self._settings)
+        producer.client._metadata_update = _paced(producer.client._metadata_update, self._backoff_s)
         try:
             await producer.start()
         except BaseException:

@@ -145,6 +145,11 @@ class Sender:
         """Batches that are in flight or wait for their next attempt."""
         return len(self._in_flight) + len(self._waiting)
 
+    @property
+    def room(self) -> int:
+        """Messages that `submit` takes without waiting for reports or retries; less than 0: retries fill the queue."""
+        return self.publisher.max_in_flight - self.publisher.in_flight - self._waiting_messages
+
     def _publish(self, pending: _PendingBatch, indexes: Sequence[int] | None = None) -> None:
         pending.times_made_smaller = self._times_made_smaller
         self._published += len(pending.delivery.batch) if indexes is None else len(indexes)

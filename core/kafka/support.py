@@ -11,7 +11,7 @@ __all__ = ["refuse_unsupported"]
 
 MAX_IDEMPOTENT_REQUESTS = 5
 """Brokers remember the order of the last five requests of an idempotent producer."""
-_IDEMPOTENT = next(name for name, client in CLIENTS.items() if client.is_idempotent)
+_IDEMPOTENT = " or ".join(name for name, client in CLIENTS.items() if client.is_idempotent)
 
 
 def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None:
@@ -50,7 +50,7 @@ def _refuse_idempotence(cluster: Cluster, transactional: bool) -> None:
         raise ConfigError(
             f"KAFKA_CLIENT={cluster.client} cannot send with KAFKA_ENABLE_IDEMPOTENCE=true",
             why="that client has no idempotent producer: an acknowledgement that comes late makes a second record",
-            remedy=f"set KAFKA_ENABLE_IDEMPOTENCE=false and accept repeated records, or KAFKA_CLIENT={_IDEMPOTENT}",
+            remedy=f"set KAFKA_ENABLE_IDEMPOTENCE=false and accept repeated records, or KAFKA_CLIENT to {_IDEMPOTENT}",
             key="KAFKA_ENABLE_IDEMPOTENCE",
         )
 
@@ -60,6 +60,6 @@ def no_transactions(client: str) -> ConfigError:
     return ConfigError(
         f'delivery "exactly_once" cannot be had with KAFKA_CLIENT={client}',
         why="that client has no transactions",
-        remedy=f"set KAFKA_CLIENT={_IDEMPOTENT}",
+        remedy=f"set KAFKA_CLIENT to {_IDEMPOTENT}",
         key="KAFKA_CLIENT",
     )

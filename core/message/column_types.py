@@ -80,7 +80,9 @@ COLUMN_TYPES: dict[ColumnType, Encoders] = {
     "float": Encoders(finite_float, finite_floats, "float"),
     # date, or ISO text "YYYY-MM-DD"; text out of range such as "infinity" is rejected
     "date": Encoders(
-        iso_date_or_datetime, first_of(text_column(are_dates, list), converted(date, date.isoformat)), "moment"
+        iso_date_or_datetime,
+        first_of(text_column(are_dates, list, repeats=True), converted(date, date.isoformat)),
+        "moment",
     ),
     # naive datetime: a date that carries a time
     "oracle_date": Encoders(oracle_date, None, "moment"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -58,17 +58,25 @@ def finite_floats(column: Sequence[Any]) -> Sequence[Any] | None:
     return None
 
 
-def text_column(matches: Callable[[str], object], convert: Callable[[Sequence[str]], list[Any]]) -> ColumnEncoder:
-    """Returns an encoder for text in one format, checked by one regular expression over the whole column."""
+def text_column(
+    matches: Callable[[str], object], convert: Callable[[Sequence[str]], list[Any]], *, repeats: bool = False
+) -> ColumnEncoder:
+    """Returns an encoder for text in one format, checked by one regular expression over the whole column.
+
+    Args:
+        matches: Returns a true value if each line of a text has the format.
+        convert: Encodes values that have it.
+        repeats: The same few values repeat, as dates do: each is checked once.
+    """
 
     def encode_column(column: Sequence[Any]) -> Sequence[Any] | None:
         types = set(map(type, column))
         if types == {str}:
-            return convert(column) if _are(matches, column) else None
+            return convert(column) if _are(matches, set(column) if repeats else column) else None
         if types != {str, _NONE}:
             return None
         present = [v for v in column if v is not None]
-        if not _are(matches, present):
+        if not _are(matches, set(present) if repeats else present):
             return None
         converted = iter(convert(present))
         return [None if v is None else next(converted) for v in column]
@@ -76,7 +84,7 @@ def text_column(matches: Callable[[str], object], convert: Callable[[Sequence[st
     return encode_column
 
 
-def _are(matches: Callable[[str], object], column: Sequence[str]) -> bool:
+def _are(matches: Callable[[str], object], column: Collection[str]) -> bool:
     """Returns True if each text has the format. A text with a line break could pass as two, so breaks are counted."""
     text = "\n".join(column)
     return text.count("\n") == len(column) - 1 and bool(matches(text + "\n"))

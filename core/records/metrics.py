@@ -1,8 +1,8 @@
 """`metrics.duckdb`: a copy of the spool for queries, which is rebuilt from the spool when it is lost.
 
 DuckDB lets one process write or many read, so no run waits for it. A run has finished when its segments are on disk.
-They are copied afterwards, or next time when a reader holds the file. Every reader sees copied segments and those not
-copied yet.
+They are copied afterwards: by the runner, or at the end of a run by hand where no runner works. Every reader sees copied
+segments and those not copied yet.
 
 When a segment is copied, its sends are counted into the table `traffic`: quarter-hours by run, topic and latency. A
 segment not copied yet is counted by the same statement when it is queried, so a result never depends on the copying.
@@ -12,7 +12,6 @@ The queries are in `core.records.metrics_queries`.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,26 +27,40 @@ from loguru import logger
 from core.errors import LedgerBusy, PsttError, StorageFailed
 from core.records.damaged_segments import damage_of, quoted, set_aside
 from core.records.ledger import Ledger
+from core.records.metrics_file import (
+    FileHeld,
+    FileUnreadable,
+    copying,
+    is_copied_into,
+    log_of,
+    may_be_damage,
+    may_be_read,
+    names_copied,
+    opened,
+    remove,
+    require_format,
+    state_of,
+    translated,
+)
 from core.records.metrics_queries import MetricsQueries, SendFilter, keep_zone, metrics_sql
 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
 
-__all__ = ["Metrics", "SyncResult", "is_held", "may_be_damage"]
+__all__ = ["Metrics", "SyncResult"]
 
 T = TypeVar("T")
 
 READ_WAIT_S = 5.0
-"""Copying holds the file for 15 to 30 ms; a longer wait means that another program keeps it open."""
+"""A reader's wait while another program keeps the file open."""
+COPY_WAIT_S = 60.0
+"""Its wait while the file is held by a copy, at most 1 s of a processor at a time: on a busy machine that is longer."""
 TOGETHER = 20
 """Segments in a transaction: a million sends, copied in half the time of twenty transactions."""
-MEMORY = "16MB"
-"""Memory limit of DuckDB while it copies, since copying and not the run causes the process's peak. 200MB would save
-half a second a million sends, 24MB a tenth."""
+MOST_WAITING = 100
+"""A reader that finds more segments than these copies `TOGETHER` of them first: each costs every count 1 to 20 ms."""
 MOST_MEMORY = "1GB"
 
-FORMAT = 5
-"""Version of metrics.duckdb; a file of another version is rebuilt from the spool."""
 FILE_VIEWS = ("sends_copied", "runs", "rejects", "daily", "hourly_latency", "latency", "errors")
 """The views in metrics.duckdb itself, for programs that open the file; they show what is copied."""
 ROWS_AT_ONCE = 2_000
@@ -64,6 +77,8 @@ class SyncResult:
     segments: int = 0
     sends: int = 0
     """Sends copied this time."""
+    left: int = 0
+    """Segments that still wait, where only some were to be copied."""
     note: str = ""
     set_aside: tuple[str, ...] = ()
     """Segments that could not be read."""
@@ -84,6 +99,7 @@ class Metrics:
         self.file = workspace.metrics_file
         self.spool_dir = workspace.spool_dir
         self.ledger_file = workspace.ledger_file
+        self._lock_file = workspace.state_dir / "locks" / "metrics.lock"
         self._sql = metrics_sql()
         self.waiting: Sequence[Path] = ()
         """The segments that were not copied yet at the last reading."""
@@ -98,30 +114,33 @@ class Metrics:
         self._damaged_state: tuple[int, ...] | None = None
         """State of a metrics.duckdb that is damaged and could not be renamed."""
 
-    def sync(self) -> SyncResult:
+    def sync(self, most: int | None = None) -> SyncResult:
         """Copies new segments and runs in one short exclusive opening; skips it while another process reads the file.
 
         A file that DuckDB cannot read is renamed and rebuilt; a segment that cannot be read is moved to `damaged/`.
+
+        Args:
+            most: Segments to copy in this opening; None: all.
 
         Raises:
             StorageFailed: The disk is full, or a file may not be read or written.
         """
         try:
-            return self._copy()
-        except _FileHeld as held:
+            return self._copy(most=most)
+        except FileHeld as held:
             return SyncResult(
                 "held",
                 note=f"{self.file.name} is open in another program ({held}); the sends are safe in "
                 "the spool and are copied next time",
             )
-        except _FileUnreadable as broken:
+        except FileUnreadable as broken:
             why = self._damage()
             if not why:
                 raise self._not_updated(str(broken)) from None
         try:
             kept = self._rename_damaged()
-            copied = self._copy()
-        except (_FileHeld, _FileUnreadable, OSError) as error:
+            copied = self._copy(most=most)
+        except (FileHeld, FileUnreadable, OSError) as error:
             raise self._not_updated(str(error)) from None
         note = f"{self.file.name} could not be read ({why}); it is kept as {kept.name}"
         return replace(copied, state="rebuilt", note=note)
@@ -134,51 +153,54 @@ class Metrics:
             StorageFailed: The disk is full, or a file may not be read or written.
         """
         aside = self.file.with_name(f"{self.file.name}.rebuild")
-        _remove(aside)
+        remove(aside)
         try:
             copied = self._copy(aside)
             self._require_free()
             if copied.set_aside and self.file.exists():  # the old file has the only copy of their sends
                 self._rename_damaged()
-            _remove(self.file)
+            remove(self.file)
             os.replace(aside, self.file)
-        except (_FileHeld, PermissionError) as held:
+        except (FileHeld, PermissionError) as held:
             raise self._busy(str(held)) from None
-        except (_FileUnreadable, OSError) as error:
+        except (FileUnreadable, OSError) as error:
             remedy = "make room on the disk of the workspace, or give this account the right to write there"
             raise StorageFailed(f"{self.file.name} cannot be rebuilt", why=str(error), remedy=remedy) from None
         finally:
-            _remove(aside)
+            remove(aside)
         return replace(copied, state="rebuilt")
 
     def _require_free(self) -> None:
-        """Raises `_FileHeld` while a program has the file open.
+        """Raises `FileHeld` while a program has the file open.
 
         Windows refuses to replace an open file; on Linux a reader would keep the deleted one.
         """
         if not self.file.exists():
             return
         try:
-            with _opened(self.file, read_only=False):
+            with opened(self.file):
                 pass
-        except _FileUnreadable:
+        except FileUnreadable:
             pass
 
-    def _copy(self, file: Path | None = None) -> SyncResult:
+    def _copy(self, file: Path | None = None, most: int | None = None) -> SyncResult:
         names = self._segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(file or self.file, read_only=False) as db:
+        with copying(self._lock_file), opened(file or self.file) as db:
             db.execute(self._sql["macros"])
-            _require_format(db)
+            require_format(db)
             db.execute(self._sql["tables"])
             self._keep_views(db)
-            known = _names_copied(db, "segment")
-            missing = [name for name in names if name not in known]
+            known = names_copied(db, "segment")
+            waiting = [name for name in names if name not in known]
+            # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.
+            missing = sorted(waiting, key=lambda name: name in self._left_out)[:most]
             new = self._sound(missing, whole=False)
             sends = sum(self._copy_segments(db, new[i : i + TOGETHER]) for i in range(0, len(new), TOGETHER))
             self._copy_runs(db)
         left_out = tuple(name for name in missing if name in self._left_out)
-        return SyncResult("copied", len(missing) - len(left_out), sends, set_aside=left_out)
+        left = len(waiting) - len(missing)
+        return SyncResult("copied", len(missing) - len(left_out), sends, set_aside=left_out, left=left)
 
     def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
         """Creates the documented views in the file itself, with the macros that they need."""
@@ -201,7 +223,7 @@ class Metrics:
         found = []
         with duckdb.connect(":memory:", config={"threads": 1}) as db:
             for name in names:
-                state = _state_of(self.spool_dir / name)
+                state = state_of(self.spool_dir / name)
                 if state and self._checked.get(name) == state:
                     found.append(name)
                     continue
@@ -223,18 +245,18 @@ class Metrics:
     def _damage(self) -> str:
         """Returns why metrics.duckdb is damaged; empty where it is not, or is held. Reads all of it (1 GB/s)."""
         try:
-            with duckdb.connect(":memory:", config={"threads": 2}) as db, _translated():
+            with duckdb.connect(":memory:", config={"threads": 2}) as db, translated():
                 db.execute(self._sql["macros"])
                 db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
-                _require_format(db, "store")
+                require_format(db, "store")
                 for (table,) in db.execute(
                     "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store'"
                 ).fetchall():
                     db.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM store.{table}").fetchall()  # noqa: S608 - our tables
-        except _FileHeld:
+        except FileHeld:
             return ""
-        except _FileUnreadable as broken:
-            return str(broken) if _may_be_read(self.file) else ""
+        except FileUnreadable as broken:
+            return str(broken) if may_be_read(self.file) else ""
         return ""
 
     def _rename_damaged(self) -> Path:
@@ -242,7 +264,7 @@ class Metrics:
         kept = self.file.with_name(f"{self.file.name}.broken-{int(time.time())}")
         self.file.replace(kept)
         with suppress(FileNotFoundError):
-            _log_of(self.file).replace(_log_of(kept))
+            log_of(self.file).replace(log_of(kept))
         return kept
 
     def _not_updated(self, why: str) -> StorageFailed:
@@ -321,6 +343,12 @@ class Metrics:
             db.execute(self._sql["macros"])
             known = self._attach(db)
             missing = [name for name in names if known is None or name not in known]
+            if len(missing) > MOST_WAITING and known is not None:
+                db.execute("DETACH store")
+                with suppress(PsttError, OSError):  # then they are read where they are
+                    self.sync(TOGETHER)
+                known = self._attach(db)
+                missing = [name for name in names if known is None or name not in known]
             self.waiting = [self.spool_dir / name for name in self._sound(missing, whole=True)]
             self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
             yield db
@@ -423,31 +451,33 @@ class Metrics:
         """Attaches metrics.duckdb. Returns the names of the copied segments; None where the file is missing or damaged."""
         if not self.file.exists() or self._file_state() == self._damaged_state:
             return None
-        deadline = time.monotonic() + READ_WAIT_S
+        since_s, was_copied_into = time.monotonic(), True
         while True:
             try:
-                with _translated():
+                with translated():
                     db.execute(f"ATTACH '{quoted(self.file)}' AS store (READ_ONLY)")
-                    _require_format(db, "store")
+                    require_format(db, "store")
                     return self._names_in_store(db)
-            except _FileHeld as held:
-                if time.monotonic() > deadline:
+            except FileHeld as held:
+                waited_s = time.monotonic() - since_s
+                if waited_s > READ_WAIT_S and (waited_s > COPY_WAIT_S or not was_copied_into):
                     raise self._busy(str(held)) from None
+                was_copied_into = is_copied_into(self._lock_file)  # a copy that ends now lets the next attempt succeed
                 time.sleep(0.05)
-            except _FileUnreadable:
+            except FileUnreadable:
                 return None  # all of it is in the segments too
 
     def _names_in_store(self, db: duckdb.DuckDBPyConnection) -> set[str]:
         """Returns the copied segments, cached by the file's state: no process can write while it is attached."""
         state = self._file_state()
         if self._copied is None or self._copied[0] != state:
-            self._copied = state, _names_copied(db, "store.segment")
+            self._copied = state, names_copied(db, "store.segment")
         return self._copied[1]
 
     def _file_state(self) -> tuple[int, ...]:
         state: tuple[int, ...] = ()
-        for path in (self.file, _log_of(self.file)):
-            state += _state_of(path)
+        for path in (self.file, log_of(self.file)):
+            state += state_of(path)
         return state
 
     def _make_views(
@@ -482,72 +512,12 @@ class Metrics:
         )
 
 
-class _FileHeld(Exception):
-    """Another process has the file open."""
-
-
-class _FileUnreadable(Exception):
-    """The file is no DuckDB database, or one that DuckDB cannot read."""
-
-
-def is_held(text: str) -> bool:
-    """Returns whether DuckDB reports that another process has the file open.
-
-    `lock` is matched as a word, since the error of a damaged file names a "block".
-    """
-    signs = r"\block\b|being used by another process|cannot access the file"
-    return re.search(signs, text, re.IGNORECASE) is not None
-
-
-def may_be_damage(error: duckdb.Error) -> bool:
-    """Returns whether the error can come from a damaged file and not from the query."""
-    damages = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
-    return isinstance(error, damages) or type(error) is duckdb.Error
-
-
 def _unreadable(error: duckdb.Error) -> StorageFailed:
     return StorageFailed(
         "the sends cannot be read",
         why=str(error).splitlines()[0],
         remedy="python -m core doctor looks at disk, permissions and files",
     )
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        text = str(error)
-        first = text.splitlines()[0] if text else type(error).__name__
-        if is_held(text):
-            raise _FileHeld(first) from None
-        raise _FileUnreadable(first) from None
-
-
-@contextmanager
-def _opened(file: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    with _translated():
-        db = duckdb.connect(str(file), read_only=read_only, config={"memory_limit": MEMORY, "threads": 1})
-    try:
-        with _translated():
-            yield db
-    finally:
-        db.close()
-
-
-def _require_format(db: duckdb.DuckDBPyConnection, place: str = "main") -> None:
-    """Raises `_FileUnreadable` for a file of another version, which is rebuilt: all of it is in the spool."""
-    try:
-        is_ours = db.execute(metrics_sql()["is_our_format"].format(place=place, version=FORMAT)).fetchall() == [(True,)]
-    except duckdb.CatalogException:
-        is_ours = place == "main" and not db.execute("SELECT 1 FROM duckdb_tables()").fetchall()  # a new file
-    if not is_ours:
-        raise _FileUnreadable("it was made by another version")
-
-
-def _names_copied(db: duckdb.DuckDBPyConnection, table: str) -> set[str]:
-    return {name for (name,) in db.execute(f"SELECT name FROM {table}").fetchall()}  # noqa: S608 - names of our own
 
 
 def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -561,30 +531,3 @@ def _insert(db: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, 
     lists = ", ".join("unnest(?::VARCHAR[])" for _ in names)
     values = [[None if row[name] is None else str(row[name]) for row in rows] for name in names]
     db.execute(f"INSERT INTO {table} ({', '.join(names)}) SELECT {lists}", values)
-
-
-def _state_of(path: Path) -> tuple[int, ...]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _may_be_read(file: Path) -> bool:
-    """Returns whether this account may read the file; without that right it cannot know of damage."""
-    try:
-        with file.open("rb") as stream:
-            stream.read(1)
-    except OSError:
-        return False
-    return True
-
-
-def _log_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}.wal")
-
-
-def _remove(file: Path) -> None:
-    for path in (file, _log_of(file)):
-        path.unlink(missing_ok=True)

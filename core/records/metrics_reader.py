@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import duckdb
 
 from core.errors import ConfigError
-from core.records.metrics import Metrics, may_be_damage
+from core.records.metrics import Metrics
+from core.records.metrics_file import may_be_damage
 from core.records.metrics_queries import make_zone, metrics_sql
 from core.workspace.paths import Workspace
 from core.workspace.settings import load_settings

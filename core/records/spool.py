@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +182,8 @@ class Spool:
             raise self._failure
         batch = delivery.batch
         self._topics.append((batch.topic, len(batch)))
-        self._keys += batch.keys
-        self._ids += batch.message_ids
+        self._keys.add(batch.keys)
+        self._ids.add(batch.message_ids)
         self._sizes.extend(map(len, batch.values))
         self._partitions += delivery.partitions
         self._offsets += delivery.offsets
@@ -192,24 +192,24 @@ class Spool:
         self._attempts += delivery.attempts
         for partition, fall in delivery.went_back.items():
             self.totals.falls.setdefault((batch.topic, partition), []).append(fall)
-        first = len(self._keys) - len(batch)
+        first = len(self._sizes) - len(batch)
         for index, error in delivery.errors.items():
             self._errors[first + index] = (error.text, _class_of(error))
-        if len(self._keys) >= SEGMENT_SENDS:
+        if len(self._sizes) >= SEGMENT_SENDS:
             self._write()
 
     def close(self) -> SendTotals:
         """Writes the last segment, after which every recorded send is durable. Returns the totals."""
         self._await_segment()
-        if self._keys:
+        if self._sizes:
             self._write()
             self._await_segment()
         return self.totals
 
     def _clear(self) -> None:
         self._topics: list[tuple[str, int]] = []
-        self._keys: list[bytes | None] = []
-        self._ids: list[bytes] = []
+        self._keys = _TextColumn()
+        self._ids = _TextColumn()
         self._sizes: array[int] = array("i")
         self._partitions: array[int] = array("i")
         self._offsets: array[int] = array("q")
@@ -272,13 +272,13 @@ class Spool:
         )
 
     def _table(self) -> pa.Table:
-        count = len(self._keys)
+        count = len(self._sizes)
         partitions = _wrapped(self._partitions, pa.int32())
         acknowledged = pc.greater_equal(partitions, _number(0))
         errors = classes = pa.nulls(count, pa.string())
         if self._errors:
             found = [self._errors.get(i) for i in range(count)]
-            errors, classes = (_text([None if e is None else e[part].encode() for e in found]) for part in (0, 1))
+            errors, classes = (_TextColumn([e and e[part].encode() for e in found]).as_arrow() for part in (0, 1))
         latencies = _wrapped(self._latencies, pa.float64()).cast(pa.float32())
         offsets = _wrapped(self._offsets, pa.int64())
         columns = [
@@ -288,8 +288,8 @@ class Spool:
             _where(acknowledged, partitions),
             # An idempotent retry whose first acknowledgement was lost is acknowledged without its offset.
             _where(pc.and_(acknowledged, pc.greater_equal(offsets, _number(0))), offsets),
-            _text(self._keys),
-            _text(self._ids),
+            self._keys.as_arrow(),
+            self._ids.as_arrow(),
             _wrapped(self._sizes, pa.int32()),
             _wrapped(self._sent_at_us, pa.timestamp("us")),
             _where(acknowledged, latencies),
@@ -401,7 +401,7 @@ def _number(value: int) -> pa.Scalar:
 
 
 def _word(text: str) -> pa.Scalar:
-    return _from_bytes([text.encode()])[0]
+    return _TextColumn([text.encode()]).as_arrow()[0]
 
 
 def _where(condition: pa.Array, values: pa.Array) -> pa.Array:
@@ -425,26 +425,48 @@ def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     return joined
 
 
-def _text(values: Sequence[bytes | None]) -> pa.Array:
-    """Returns UTF-8 bytes as Arrow text."""
-    array_ = _from_bytes(values)
-    try:
-        array_.validate(full=True)
-    except pa.ArrowInvalid:  # keys of `KafkaService` may be any bytes
-        return _from_bytes([v if v is None else v.decode("utf-8", "backslashreplace").encode() for v in values])
-    return array_
+class _TextColumn:
+    """A column of UTF-8 texts in the form in which Arrow stores one; no object is kept for a single text."""
 
+    def __init__(self, texts: Sequence[bytes | None] = ()) -> None:
+        self._bytes = bytearray()
+        self._ends = array("i", [0])
+        self._nulls: list[int] = []
+        self.add(texts)
 
-def _from_bytes(values: Sequence[bytes | None]) -> pa.Array:
-    present: Sequence[bytes] = values if None not in values else [v or b"" for v in values]  # type: ignore[assignment]
-    ends = array("i", accumulate(map(len, present), initial=0))
-    there = None
-    if present is not values:
-        flags = bytes(v is not None for v in values)
-        there = (
-            pa.Array.from_buffers(pa.uint8(), len(values), [None, pa.py_buffer(flags)]).cast(pa.bool_()).buffers()[1]
+    def add(self, texts: Sequence[bytes | None]) -> None:
+        """Adds texts; None is a null."""
+        present: Sequence[bytes] = texts  # type: ignore[assignment]
+        if None in texts:
+            count = len(self._ends) - 1
+            self._nulls += [count + index for index, text in enumerate(texts) if text is None]
+            present = [text or b"" for text in texts]
+        end = self._ends.pop()
+        self._ends.extend(accumulate(map(len, present), initial=end))
+        self._bytes += b"".join(present)
+
+    def as_arrow(self) -> pa.Array:
+        """Returns the column as Arrow text, over the same memory."""
+        count = len(self._ends) - 1
+        validity = None
+        if self._nulls:
+            flags = bytearray(b"\1" * count)
+            for index in self._nulls:
+                flags[index] = 0
+            validity = (
+                pa.Array.from_buffers(pa.uint8(), count, [None, pa.py_buffer(flags)]).cast(pa.bool_()).buffers()[1]
+            )
+        array_ = pa.Array.from_buffers(
+            pa.string(), count, [validity, pa.py_buffer(self._ends), pa.py_buffer(self._bytes)]
         )
-    return pa.Array.from_buffers(pa.string(), len(values), [there, pa.py_buffer(ends), pa.py_buffer(b"".join(present))])
+        try:
+            array_.validate(full=True)
+        except pa.ArrowInvalid:  # keys of `KafkaService` may be any bytes
+            nulls = frozenset(self._nulls)
+            texts = (self._bytes[start:end] for start, end in pairwise(self._ends))
+            escaped = (text.decode("utf-8", "backslashreplace").encode() for text in texts)
+            return _TextColumn([None if i in nulls else text for i, text in enumerate(escaped)]).as_arrow()
+        return array_
 
 
 def _free_bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Executes a plan: opens source and publisher, runs it, and copies its sends into metrics.duckdb."""
+"""Executes a plan: opens source and publisher, and runs it; copies its sends where no runner does."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def execute(
             _record_job_version(opened, plan.job, now())
         settle_before_run(opened, plan.job, now)
         run = _run(opened, plan, opened.ledger, stop, now, progress)
-    update_metrics(opened.metrics)
+    if plan.scheduled_run_id is None:  # else the runner copies
+        update_metrics(opened, now())
     return run
 
 

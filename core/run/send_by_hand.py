@@ -46,7 +46,7 @@ def send_message(
             spool.destination = service.destination(topic)
     finally:
         spool.close()
-        update_metrics(opened.metrics)
+        update_metrics(opened, now)
     sent = {
         "topic": topic,
         "partition": result.partition,

@@ -49,7 +49,7 @@ def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> N
     problems: list[PsttError] = []
     for slug in sorted({note.job for note in unsettled(opened.workspace.pending_dir)}):
         problems += _settle_job(opened, slug, wait_s=0)
-    update_metrics(opened.metrics)
+    update_metrics(opened, now())
     if problems:
         raise problems[0]
 

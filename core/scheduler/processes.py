@@ -18,6 +18,9 @@ from core.workspace.process import is_running
 __all__ = ["BUSY", "Processes", "Worker", "Workers", "begin_process", "kill_process"]
 
 TAIL_BYTES = 2000
+LOW_PRIORITY: int = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5
+"""Not lower: the process holds metrics.duckdb while it copies, and with nice 10 a busy machine would give it a tenth of a
+processor, so that readers waited."""
 
 
 class Worker(Protocol):
@@ -68,13 +71,14 @@ def kill_process(pid: int, started_at: float) -> None:
             psutil.Process(pid).kill()
 
 
-def begin_process(words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+def begin_process(words: Sequence[str], *, low_priority: bool = False, **streams: Any) -> subprocess.Popen[bytes]:
     """Starts `python -m core …` of this very program.
 
     It is in a session (on Windows: a process group) of its own, so that Ctrl-C at a terminal does not reach it.
 
     Args:
         words: What follows `python -m core`.
+        low_priority: Other processes go first, where there are not enough processors.
         streams: stdin, stdout and stderr, as for Popen.
 
     Raises:
@@ -86,7 +90,11 @@ def begin_process(words: Sequence[str], **streams: Any) -> subprocess.Popen[byte
     package_parent = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH")
     environ = {**os.environ, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
-    return subprocess.Popen([sys.executable, "-m", "core", *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
+    process = subprocess.Popen([sys.executable, "-m", "core", *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
+    if low_priority:
+        with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it
+            psutil.Process(process.pid).nice(LOW_PRIORITY)
+    return process
 
 
 class Processes:

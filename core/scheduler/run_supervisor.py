@@ -301,8 +301,10 @@ class RunSupervisor:
             return False
         return self._monotonic() - active.started_s > active.job.timeout_s + self._patience_s
 
-    def end_all(self, now: Callable[[], datetime], while_waiting: Callable[[], object], *, at_once: bool) -> None:
+    def end_all(self, now: Callable[[], datetime], while_waiting: Callable[[], object], *, at_once: bool) -> bool:
         """Asks every process of this runner to end, waits for the current batches, and kills what does not end.
+
+        Returns whether there was time for that: False where the runner is told to end at once.
 
         Args:
             now: The clock.
@@ -319,7 +321,9 @@ class RunSupervisor:
                 time.sleep(POLL_EVERY_S)
         except KeyboardInterrupt:  # the second Ctrl-C
             logger.warning("the runner was asked to end at once")
+            at_once = True
         self._kill_all(now)
+        return not at_once
 
     def _children(self) -> list[_Active]:
         return [active for active in self._active.values() if active.worker is not None]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from core.model.job import Job
     from core.run.cancellation import Stop
     from core.scheduler.dry_runs import DryRuns
+    from core.scheduler.metrics_copies import MetricsCopies
     from core.scheduler.processes import Workers
     from core.workspace.paths import Workspace
     from core.workspace.settings import Settings
@@ -46,6 +47,8 @@ POLL_EVERY_S = 0.25
 READY_BEFORE_S = 3.0
 """How long before a scheduled time its process is started: it loads the program meanwhile."""
 READY_FOR_S = 30.0
+QUIET_BEFORE_S = 10.0
+"""Sends are not copied when a scheduled time is so near: a million take 2.5 s of a processor."""
 
 
 class BackgroundTask(Protocol):
@@ -69,6 +72,7 @@ class Runner:
         ledger: Holds scheduled runs, requests, the heartbeat and runs.
         workers: Starts the processes of scheduled runs.
         dry_runs: Starts the processes of dry runs.
+        copies: Starts the processes that copy sends into metrics.duckdb.
         now: The clock, aware UTC.
         version: Of the program, for the heartbeat.
         note: A problem known at the start, such as a log folder that cannot be written.
@@ -83,6 +87,7 @@ class Runner:
         workers: Workers,
         *,
         dry_runs: DryRuns,
+        copies: MetricsCopies,
         now: Callable[[], datetime],
         version: str = "",
         note: str = "",
@@ -102,6 +107,7 @@ class Runner:
         self._ledger = ledger
         self._workers = workers
         self._dry_runs = dry_runs
+        self._copies = copies
         self._now = now
         self._version = version
         self._note = note
@@ -201,15 +207,24 @@ class Runner:
         return min(wait_s, POLL_EVERY_S) if wait_s > 0 else POLL_EVERY_S
 
     def end(self, *, at_once: bool = False) -> None:
-        """Asks what runs to end, waits for the batch in flight, and kills what does not end; the ledger says which."""
+        """Asks what runs to end, waits for the batch in flight, and kills what does not end; the ledger says which.
+
+        Sends that wait are copied in what is left of PSTT_STOP_TIMEOUT_S.
+        """
+        ends_s = self._monotonic() + self._settings.PSTT_STOP_TIMEOUT_S
         self._workers.cool()
         with suppress(PsttError):
             self._write_heartbeat(self._now(), state="stopping")
         with suppress(PsttError):
             self._dry_runs.end(self._now())
-        self.supervisor.end_all(
-            self._now, lambda: self._write_heartbeat_if_due(self._now(), "stopping"), at_once=at_once
-        )
+
+        def beat() -> None:
+            with suppress(PsttError):
+                self._write_heartbeat_if_due(self._now(), "stopping")
+
+        has_time = self.supervisor.end_all(self._now, beat, at_once=at_once)
+        with suppress(PsttError):
+            self._copies.end(ends_s - self._monotonic() if has_time else 0, beat)
         with suppress(PsttError):
             self._write_heartbeat(self._now(), state="stopped")
         logger.info("runner stopped")
@@ -245,12 +260,19 @@ class Runner:
             self._plan,
             self.supervisor.start_planned,
             self._kill_overdue,
+            self._copy_sends,
             self._report,
         )
 
     def _kill_overdue(self, now: datetime) -> None:
         for text in self.supervisor.kill_overdue(now):
             self._log_once(text)
+
+    def _copy_sends(self, now: datetime) -> None:
+        at = self.planner.next_scheduled_at()
+        is_soon = at is not None and at - now < timedelta(seconds=QUIET_BEFORE_S)
+        is_idle = self.supervisor.free_workers == self._settings.PSTT_WORKERS
+        self._copies.tick(is_quiet=is_idle and not is_soon)
 
     def _report(self, now: datetime) -> None:
         self._log_problems()

@@ -11,6 +11,7 @@ from core.run.cancellation import Stop
 from core.run.pending_transactions import remove_leftovers
 from core.scheduler.broker_health import look, used_clusters
 from core.scheduler.dry_runs import DryRuns
+from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.periodic import PeriodicTask
 from core.scheduler.processes import Processes, begin_process
 from core.scheduler.runner import Runner
@@ -48,6 +49,7 @@ def run_runner(
             opened.ledger,
             Processes(folder),
             dry_runs=DryRuns(folder, opened.ledger, begin_process, settings.PSTT_WORKERS),
+            copies=MetricsCopies(opened.workspace, opened.ledger, begin_process),
             now=now,
             version=__version__,
             note=note,

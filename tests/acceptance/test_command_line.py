@@ -196,7 +196,7 @@ def test_an_oversized_message_is_rejected_alone(place, table, kafka, postgres):
     assert kafka.count(topic) == 299
 
 
-@pytest.mark.parametrize("client", ["confluent", "kafka-python-ng"])
+@pytest.mark.parametrize("client", ["aiokafka", "confluent", "kafka-python-ng"])
 def test_a_row_that_the_topic_does_not_take_is_rejected_alone_with_the_setting_to_change(
     place, table, kafka, postgres, client
 ):
@@ -205,7 +205,7 @@ def test_a_row_that_the_topic_does_not_take_is_rejected_alone_with_the_setting_t
         connection.execute(f"UPDATE {name} SET barcode = NULL WHERE arrivetimestamp = '2026-01-16 11:50:41.665'")
     topic = kafka.create_topic(config={"cleanup.policy": "compact"})
     _, run, _ = place(f"SELECT * FROM {name}", topic=topic, job={"on_null_key": "send"})
-    env = {"KAFKA_CLIENT": client, "KAFKA_ENABLE_IDEMPOTENCE": "true" if client == "confluent" else "false"}
+    env = {"KAFKA_CLIENT": client, "KAFKA_ENABLE_IDEMPOTENCE": "false" if client == "kafka-python-ng" else "true"}
     verdict = the_json(run("run", "export", "--json", **env))
     assert (verdict["acknowledged"], verdict["rejected"], verdict["failed"]) == (1_999, 1, 0)
     rejected = run("rejects", verdict["run_id"]).stdout

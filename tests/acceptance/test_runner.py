@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import psutil
 import pytest
 
@@ -93,6 +94,13 @@ def finished(place, count: int = 1):
     """Waits until this many runs have a verdict; returns them."""
     runs = [run for run in place.runs() if run.finished_at]
     return runs if len(runs) >= count else None
+
+
+def copied(place) -> int | None:
+    """The sends that another program finds in metrics.duckdb; None while it is held or missing."""
+    with suppress(duckdb.Error), duckdb.connect(str(place.workspace.metrics_file), read_only=True) as db:
+        return db.execute("SELECT count(*) FROM sends").fetchone()[0]
+    return None
 
 
 # ── on its calendar ───────────────────────────────────────────────────────────────────────────
@@ -242,6 +250,24 @@ def test_a_job_that_cannot_even_begin_is_a_failed_run_that_says_why(place):
         lambda: (request := place.ledger(lambda ledger: ledger.requests.newest())[0]).state == "done" and request.answer
     )
     assert answer == f"run {run.run_id} failed"
+
+
+# ── metrics ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_runner_copies_the_sends_of_its_runs_and_before_it_ends_those_of_runs_by_hand(place):
+    place.make()
+    runner = place.start()
+    place.run("run", "export", "--by-runner")
+    until(lambda: finished(place))
+    until(lambda: copied(place) == 500, timeout_s=60)
+    assert place.run("run", "export").returncode == 0
+    assert copied(place) == 500
+    assert place.json("metrics", "summary")["total_sent"] == 1000
+    assert stop_runner(runner) == 0
+    assert copied(place) == 1000
+    assert place.run("run", "export").returncode == 0
+    assert copied(place) == 1500
 
 
 # ── files that are wrong ──────────────────────────────────────────────────────────────────────

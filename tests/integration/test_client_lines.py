@@ -18,18 +18,19 @@ MAKERS = [file for folder in ("core", "ui", "bench") for file in sorted((ROOT / 
 BEGINNING = """
 import sys
 from core.kafka.cluster_rights import cluster_rights
+from core.kafka.clients import CLIENTS
 from core.kafka.sender import Sender
 from core.errors import PsttError
 from core.model.connection import Cluster
-from core.model.publisher import Batch
+from core.model.publisher import Batch, Delivery
 from core.kafka import open_publisher
 from core.kafka.record_reader import read_message
 from core.kafka.topic_settings import topic_settings
 
 servers = sys.argv[1]
 
-def cluster(client="confluent", **changes):
-    values = dict(client=client, enable_idempotence=client == "confluent", delivery_timeout_ms=1500, request_timeout_ms=1000)
+def cluster(client="aiokafka", **changes):
+    values = dict(client=client, enable_idempotence=CLIENTS[client].is_idempotent, delivery_timeout_ms=1500, request_timeout_ms=1000)
     return Cluster("lines", servers, **values | changes)
 
 def batch(topic, number=1):
@@ -43,7 +44,7 @@ def tried(work):
 """
 
 NOBODY = """
-for client in ("confluent", "kafka-python-ng"):
+for client in CLIENTS:
     publisher = open_publisher(cluster(client))
     sender = Sender(publisher, max_retries=0, backoff_ms=1)
     tried(lambda: publisher.topics(0.5))
@@ -52,36 +53,41 @@ for client in ("confluent", "kafka-python-ng"):
     tried(lambda: sender.submit(batch("t", 2)))
     sender.give_up(0.1)
     publisher.close(0.1)
-once = open_publisher(cluster(), transactional_id="lines")
-tried(lambda: once.topics(0.5))
-once.close(0.1)
+for client in ("aiokafka", "confluent"):
+    once = open_publisher(cluster(client), transactional_id="lines")
+    tried(lambda: once.topics(0.5))
+    once.close(0.1)
 tried(lambda: topic_settings(cluster(), "t", timeout_s=0.5))
 tried(lambda: cluster_rights(cluster(), ["t"], timeout_s=0.5))
 tried(lambda: read_message(cluster(), "t", 0, 0, timeout_s=0.5))
-mock = open_publisher(cluster(mock_brokers=1))
-mock.topics()
-mock.close()
+for client in CLIENTS:
+    mock = open_publisher(cluster(client, mock_brokers=1))
+    mock.topics()
+    mock.close()
 """
 
 THERE = """
 from confluent_kafka import admin
 topic = sys.argv[2]
-for client in ("confluent", "kafka-python-ng"):
+for client in CLIENTS:
     publisher = open_publisher(cluster(client))
     sender = Sender(publisher, max_retries=0, backoff_ms=1)
     sender.submit(batch(topic))
     (delivery,) = sender.drain(20)
     assert len(delivery.errors) == 20
     publisher.close()
-publisher = open_publisher(cluster(), transactional_id="lines")
-publisher.prepare_once("lines-control")
-publisher.read_control("lines-control", b"k")
-publisher.begin()
-sender = Sender(publisher, max_retries=0, backoff_ms=1)
-sender.submit(batch(topic))
-sender.drain(20)
-publisher.abort()
-publisher.close()
+for client in ("aiokafka", "confluent"):
+    publisher = open_publisher(cluster(client), transactional_id="lines")
+    publisher.prepare_once("lines-control")
+    publisher.read_control("lines-control", b"k")
+    publisher.begin()
+    sender = Sender(publisher, max_retries=0, backoff_ms=1)
+    sender.submit(batch(topic))
+    sender.drain(20)
+    publisher.abort()
+    publisher.close()
+in_the_middle = open_publisher(cluster(linger_ms=1000))
+in_the_middle.publish(Delivery.of(batch(topic)))
 cluster_rights(cluster(), [topic])
 tried(lambda: read_message(cluster(), topic, 0, 0, timeout_s=0.5))
 

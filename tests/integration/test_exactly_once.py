@@ -27,25 +27,33 @@ from core.errors import (
     RunFailed,
 )
 from core.kafka import open_publisher
-from core.kafka.confluent import ConfluentPublisher
+from core.kafka.clients import CLIENTS
 from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
-from core.model.publisher import Batch, Delivery
+from core.model.publisher import Batch, Delivery, Publisher
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
-Open = Callable[..., ConfluentPublisher]
+Open = Callable[..., Publisher]
+
+
+TRANSACTIONAL = [name for name, client in CLIENTS.items() if client.is_idempotent]
+
+
+@pytest.fixture(params=TRANSACTIONAL)
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def opened(kafka: KafkaRig) -> Iterator[Open]:
+def opened(client: str, kafka: KafkaRig) -> Iterator[Open]:
     """`opened("job-a")`: a publisher with that transactional id."""
     publishers = []
 
     def make(transactional_id: str, **changes: Any) -> Any:
-        cluster = Cluster("once", kafka.plaintext, linger_ms=2, **changes)
+        cluster = Cluster("once", kafka.plaintext, client=client, linger_ms=2, **changes)
         publishers.append(open_publisher(cluster, transactional_id=transactional_id))
         return publishers[-1]
 
@@ -65,7 +73,7 @@ def batch_of(topic: str, count: int = 100, keys: list[bytes | None] | None = Non
     return Batch(1, topic, keys, [b"v"] * count, [b"%032x" % n for n in range(count)], range(1, count + 1))
 
 
-def sent(publisher: ConfluentPublisher, batch: Batch) -> Delivery:
+def sent(publisher: Publisher, batch: Batch) -> Delivery:
     delivery = Delivery.of(batch)
     publisher.publish(delivery)
     deadline = time.monotonic() + 30
@@ -75,7 +83,7 @@ def sent(publisher: ConfluentPublisher, batch: Batch) -> Delivery:
     return delivery
 
 
-def mark(publisher: ConfluentPublisher, control: str, key: bytes, value: bytes) -> None:
+def mark(publisher: Publisher, control: str, key: bytes, value: bytes) -> None:
     assert sent(publisher, Batch(0, control, [key], [value], [b"0" * 32], [0])).errors == {}
 
 
@@ -133,6 +141,18 @@ def test_what_was_aborted_is_never_seen_and_the_publisher_works_on(kafka: KafkaR
     sent(publisher, batch_of(topic, 3))
     publisher.commit()
     assert len(kafka.read(topic)) == 3
+
+
+def test_what_was_committed_cannot_be_aborted(kafka: KafkaRig, opened: Open):
+    """An interrupt may come between the commit and the note that it was made."""
+    topic = kafka.create_topic()
+    publisher = opened(f"tx-{topic}")
+    publisher.begin()
+    sent(publisher, batch_of(topic))
+    publisher.commit()
+    with pytest.raises(PsttError):
+        publisher.abort()
+    assert len(kafka.read(topic)) == 100
 
 
 def test_an_abort_with_messages_under_way_accounts_for_each(kafka: KafkaRig, opened: Open, control: str):
@@ -244,11 +264,12 @@ def test_a_record_that_is_not_taken_is_told_from_those_that_fail_with_the_transa
     assert kafka.read(topic) == []
 
 
-def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: KafkaRig, opened: Open, control: str):
+def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: KafkaRig, client: str, control: str):
     cluster = Cluster(
         "once",
         kafka.sasl_plaintext,
         "SASL_PLAINTEXT",
+        client=client,
         sasl_mechanism="PLAIN",
         sasl_username=kafka.limited_username,
         sasl_password=Secret(kafka.limited_password),
@@ -261,9 +282,15 @@ def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: Kaf
         publisher.close(0.0)
 
 
-def test_a_broker_that_allows_no_transaction_as_long_as_ours_is_named(own_kafka: Callable[..., KafkaRig]):
-    broker = own_kafka(properties={"transaction.max.timeout.ms": "60000"})
-    publisher = open_publisher(Cluster("once", broker.plaintext), transactional_id="tx-short")
+@pytest.fixture(scope="module")
+def short_transactions() -> Iterator[KafkaRig]:
+    with KafkaRig(properties={"transaction.max.timeout.ms": "60000"}) as broker:
+        yield broker
+
+
+def test_a_broker_that_allows_no_transaction_as_long_as_ours_is_named(client: str, short_transactions: KafkaRig):
+    cluster = Cluster("once", short_transactions.plaintext, client=client)
+    publisher = open_publisher(cluster, transactional_id="tx-short")
     try:
         with pytest.raises(ConfigError, match=r"set transaction.max.timeout.ms of the brokers to 900,000 ms"):
             publisher.prepare_once("control")

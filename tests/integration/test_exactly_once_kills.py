@@ -15,7 +15,7 @@ import pytest
 
 from core.app import App
 from core.errors import BrokerUnavailable, ConfigError, RunFailed
-from core.kafka.confluent import ConfluentPublisher
+from core.kafka.aiokafka import AiokafkaPublisher
 from core.model.run import PartitionRange
 from core.run.cancellation import Stop
 from core.run.pending_transactions import remove_leftovers
@@ -37,8 +37,8 @@ from generate_series(1, {ROWS + REJECTED}) g order by g;
 NOT_COMMITTED = [
     "before:core.run.pipeline:write_note:1",
     "after:core.run.pipeline:write_note:1",
-    "before:core.kafka.confluent:ConfluentPublisher.begin:1",
-    "after:core.kafka.confluent:ConfluentPublisher.begin:1",
+    "before:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
+    "after:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
     "before:core.records.spool:write_segment:1",
     "after:core.records.spool:write_segment:1",
     "before:core.run.pipeline:_KafkaRun.drain:1",
@@ -47,10 +47,10 @@ NOT_COMMITTED = [
     "after:core.run.pipeline:_KafkaRun.mark:1",
     "before:core.records.spool:write_segment:3",
     "after:core.records.spool:write_segment:3",
-    "before:core.kafka.confluent:ConfluentPublisher.commit:1",
+    "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
 ]
 COMMITTED = [
-    "after:core.kafka.confluent:ConfluentPublisher.commit:1",
+    "after:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
     "before:core.run.settling:replace_file:1",
     "before:core.run.settling:replace_file:2",
     "after:core.run.settling:replace_file:3",
@@ -76,7 +76,12 @@ class Place:
             sql=SQL,
             job={"delivery": "exactly_once"},
         )
-        self.env = environment(postgres, PSTT_CONTROL_TOPIC=f"control-{self.topic}")
+        # Blocks of 50 rows make the three segments.
+        self.env = environment(postgres, PSTT_CONTROL_TOPIC=f"control-{self.topic}", PSTT_FETCH_ROWS="50")
+
+    def use(self, client: str) -> None:
+        """Sends through that client."""
+        self.env["KAFKA_CLIENT"] = client
 
     def kill(self, point: str) -> None:
         words = [sys.executable, "-m", "tests.rigs.killed", point, "run", "export", *AT]
@@ -165,8 +170,20 @@ def test_a_run_killed_after_its_commit_is_recognised_with_every_send(place: Plac
     place.check_agreement()
 
 
-AFTER_COMMIT = "after:core.kafka.confluent:ConfluentPublisher.commit:1"
-BEFORE_COMMIT = "before:core.kafka.confluent:ConfluentPublisher.commit:1"
+@pytest.mark.parametrize("when", ["after:{}.begin:1", "before:{}.commit:1", "after:{}.commit:1"])
+def test_the_other_client_with_transactions_leaves_the_same(place: Place, when: str):
+    place.use("confluent")
+    place.kill(when.format("core.kafka.confluent:ConfluentPublisher"))
+    committed = ROWS if when.startswith("after:{}.commit") else 0
+    assert len(place.kafka.read(place.topic)) == committed
+    place.use("aiokafka")
+    second = place.run("run", "export", *AT)
+    assert (second["state"], second["sent"]) == ("succeeded", ROWS - committed)
+    place.check_agreement()
+
+
+AFTER_COMMIT = "after:core.kafka.aiokafka:AiokafkaPublisher.commit:1"
+BEFORE_COMMIT = "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1"
 
 
 def test_a_replay_of_a_killed_run_that_had_committed_sends_nothing_twice(place: Place):
@@ -304,14 +321,14 @@ def test_a_transaction_is_not_looked_for_on_another_cluster(
 def test_a_commit_whose_answer_is_lost_is_found_out_by_the_next_run(
     place: Place, monkeypatch: pytest.MonkeyPatch, arrived: bool
 ):
-    real = ConfluentPublisher.commit
+    real = AiokafkaPublisher.commit
 
-    def lost(publisher: ConfluentPublisher) -> None:
+    def lost(publisher: AiokafkaPublisher) -> None:
         if arrived:
             real(publisher)
         raise BrokerUnavailable("cannot commit the transaction", why="no answer")
 
-    monkeypatch.setattr(ConfluentPublisher, "commit", lost)
+    monkeypatch.setattr(AiokafkaPublisher, "commit", lost)
     with App.open(place.folder, place.env) as app:
         plan = app.plan(app.job("export"), now=datetime.now(UTC), at=datetime(2026, 1, 17, 1, tzinfo=UTC))
         run = app.execute(plan, stop=Stop(), now=lambda: datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""TLS and SASL on a real broker, with both clients; each mistake leads to the error that names its cause."""
+"""TLS and SASL on a real broker, with every client; each mistake leads to the error that names its cause."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, TopicMissing
 from core.kafka import open_publisher
+from core.kafka.clients import CLIENTS
 from core.kafka.cluster_rights import cluster_rights
 from core.kafka.diagnosis import ADVICE, Diagnosis, read_cause
 from core.kafka.probe import Cause
@@ -26,7 +27,6 @@ from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery
 from tests.rigs.kafka import KafkaRig
 
-CLIENTS = ("confluent", "kafka-python-ng")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 WRONG_PASSWORD = "wrong-secret-4713"
 
@@ -45,7 +45,7 @@ def secured(kafka: KafkaRig, client: str) -> Callable[..., Cluster]:
     def make(protocol: str, servers: str, **changes: Any) -> Cluster:
         values: dict[str, Any] = {
             "client": client,
-            "enable_idempotence": client == "confluent",
+            "enable_idempotence": CLIENTS[client].is_idempotent,
             "request_timeout_ms": 2000,
             "delivery_timeout_ms": 2500,
         }
@@ -284,7 +284,9 @@ def listening() -> Iterator[Callable[[Callable[[socket.socket], None] | None], s
 
 
 # Each probe of such a port takes 5 s.
-@pytest.mark.parametrize(("client", "protocol"), [("confluent", "SSL"), ("kafka-python-ng", "PLAINTEXT")])
+@pytest.mark.parametrize(
+    ("client", "protocol"), [("aiokafka", "SSL"), ("confluent", "SSL"), ("kafka-python-ng", "PLAINTEXT")]
+)
 def test_a_port_that_takes_connections_and_says_nothing_is_a_stuck_broker_and_may_be_tried_later(
     protocol: str, kafka: KafkaRig, secured: Callable[..., Cluster], opened: Open, listening: Callable[..., str]
 ):
@@ -318,7 +320,7 @@ def test_a_program_that_is_no_broker_is_told_apart(
         web.shutdown()
 
 
-@pytest.mark.parametrize("client", ["confluent"])
+@pytest.mark.parametrize("client", ["aiokafka", "confluent"])
 def test_a_program_that_speaks_first_is_told_apart(
     secured: Callable[..., Cluster], opened: Open, listening: Callable[..., str]
 ):

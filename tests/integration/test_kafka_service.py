@@ -14,12 +14,11 @@ import pytest
 
 from core import BatchResult, KafkaService
 from core.errors import ConfigError, MessageRefused, MessageTooLarge, RetriesExhausted, TopicMissing
+from core.kafka.clients import CLIENTS
 from core.kafka.service import SendResult
 from core.model.connection import Cluster
 from core.model.publisher import Delivery
 from tests.rigs.kafka import KafkaRig
-
-CLIENTS = ("confluent", "kafka-python-ng")
 
 
 @pytest.fixture(params=CLIENTS)
@@ -33,7 +32,7 @@ def service_of(client: str) -> Iterator[Callable[..., KafkaService]]:
     made: list[KafkaService] = []
 
     def make(servers: str, *, recorder: Callable[[Delivery], None] | None = None, **changes: Any) -> KafkaService:
-        values: dict[str, Any] = {"client": client, "enable_idempotence": client == "confluent", "linger_ms": 2}
+        values: dict[str, Any] = {"client": client, "enable_idempotence": CLIENTS[client].is_idempotent, "linger_ms": 2}
         made.append(KafkaService(Cluster("library", servers, **values | changes), recorder=recorder))
         return made[-1]
 
@@ -248,7 +247,7 @@ def quick_service(client: str, broker: KafkaRig) -> KafkaService:
             "library",
             broker.plaintext,
             client=client,  # type: ignore[arg-type]
-            enable_idempotence=client == "confluent",
+            enable_idempotence=CLIENTS[client].is_idempotent,
             max_retries=1,
             **short,
         )

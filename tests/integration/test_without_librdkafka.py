@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.test_arrival import Place
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.workspace import ROOT, environment
@@ -75,9 +77,10 @@ def test_an_idle_worker_gets_ready(tmp_path: Path, kafka: KafkaRig) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_needs_confluent_kafka_says_so(tmp_path: Path, kafka: KafkaRig) -> None:
+@pytest.mark.parametrize("client", ["aiokafka", "confluent"])
+def test_what_needs_confluent_kafka_says_so(client: str, tmp_path: Path, kafka: KafkaRig) -> None:
     place = Place(tmp_path / "ws")
-    place.make(kafka, "any", rows=1, cluster={"client": "confluent"})
+    place.make(kafka, "any", rows=1, cluster={"client": client})
     done = command(place.folder, "run", "export")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "confluent-kafka" in done.stderr

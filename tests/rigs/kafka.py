@@ -59,25 +59,34 @@ def cache_dir() -> Path:
 
 
 def kafka_jars() -> Path:
-    """The folder with Kafka's jars; fetched by Maven the first time, whole or not at all."""
+    """The folder with Kafka's jars; fetched by Maven the first time."""
+    return maven_jars("kafka", POM)
+
+
+def maven_jars(name: str, pom: Path) -> Path:
+    """The folder with the jars that a pom names, runtime dependencies included; fetched once, whole or not at all.
+
+    Raises:
+        RigMissing: There is no Java or no Maven, or a jar cannot be fetched.
+    """
     if shutil.which("java") is None:
-        raise RigMissing("kafka", "a Kafka broker needs Java: no `java` on the PATH")
-    jars = cache_dir() / f"kafka-{hashlib.sha256(POM.read_bytes()).hexdigest()[:10]}"
+        raise RigMissing("kafka", f"{name} needs Java: no `java` on the PATH")
+    jars = cache_dir() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:10]}"
     jars.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(jars.with_suffix(".lock")):
         if not jars.is_dir():
             aside = jars.with_suffix(".part")
             shutil.rmtree(aside, ignore_errors=True)
-            _download(aside)
+            _download(name, pom, aside)
             aside.replace(jars)
     return jars
 
 
-def _download(folder: Path) -> None:
+def _download(name: str, pom: Path, folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
-        raise RigMissing("kafka", "Kafka is fetched with Maven: no `mvn` on the PATH")
-    command = [maven, "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+        raise RigMissing("kafka", f"{name} is fetched with Maven: no `mvn` on the PATH")
+    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
     for wait_s in (5, 15, 0):
         done = subprocess.run(
             [*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, encoding="utf-8", check=False
@@ -85,7 +94,7 @@ def _download(folder: Path) -> None:
         if done.returncode == 0:
             return
         time.sleep(wait_s)
-    raise RigMissing("kafka", f"Maven could not fetch Kafka: {(done.stdout + done.stderr).strip()[-500:]}")
+    raise RigMissing("kafka", f"Maven could not fetch {name}: {(done.stdout + done.stderr).strip()[-500:]}")
 
 
 # ── topics of any broker ──────────────────────────────────────────────────────────────────────
@@ -368,6 +377,12 @@ class KafkaRig(KafkaTopics):
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._server is not None and self._server.is_running
+
+    @property
+    def pid(self) -> int:
+        """The process id of the broker's JVM, whose CPU time a bench reads."""
+        assert self._server
+        return self._server.pid
 
     def stop(self) -> None:
         """Stops the broker cleanly, also a paused one."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 
 Seen = Callable[[bytes], bytes | None]
 """Bytes of the client → what to answer in the server's place, or None to pass them on."""
@@ -24,6 +26,7 @@ class Proxy:
         seen: Called with the client's bytes.
         alter: Changes the server's bytes.
         silent_after: Bytes of the server on one connection after which nothing passes any more; None: never.
+        delay_s: How much later each byte arrives, in either direction; the throughput stays. Excludes the three above.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class Proxy:
         seen: Seen | None = None,
         alter: Alter | None = None,
         silent_after: int | None = None,
+        delay_s: float = 0,
     ) -> None:
         self._target = (host, port)
         self._seen = seen
         self._alter = alter
         self._silent_after = silent_after
+        self._delay_s = delay_s
         self._open: list[socket.socket] = []
         self.is_silent = threading.Event()
         """All bytes are dropped without an error, in both directions and on new connections too."""
@@ -74,6 +79,8 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
+                for end in (client, server):  # else Nagle's algorithm adds a delay of its own
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open += [client, server]
                 self._start(lambda c=client, s=server: self._pass(c, s, self._seen, None))  # type: ignore[misc]
                 self._start(lambda c=client, s=server: self._pass(s, c, None, self._alter, self._silent_after))  # type: ignore[misc]
@@ -87,6 +94,8 @@ class Proxy:
         silent_after: int | None = None,
     ) -> None:
         passed = 0
+        if self._delay_s:
+            return self._pass_late(source, target)
         with suppress(OSError):
             while data := source.recv(65536):
                 passed += len(data)
@@ -104,3 +113,27 @@ class Proxy:
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _pass_late(self, source: socket.socket, target: socket.socket) -> None:
+        """Passes bytes on after the delay. Bytes wait in a queue, so that later ones are read meanwhile."""
+        waiting: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+        self._start(lambda: self._send_late(waiting, target))
+        data = b"-"
+        while data:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            waiting.put((time.monotonic() + self._delay_s, data))
+
+    @staticmethod
+    def _send_late(waiting: SimpleQueue[tuple[float, bytes]], target: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                due, data = waiting.get()
+                time.sleep(max(due - time.monotonic(), 0))
+                if not data:
+                    break
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)

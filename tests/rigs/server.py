@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psutil
+
 from tests.rigs.errors import ServerFailed
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -78,6 +80,12 @@ class Server:
     @property
     def is_running(self) -> bool:
         return self._guard.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The server's own process id; the guard is another process."""
+        (server,) = psutil.Process(self._guard.pid).children()
+        return server.pid
 
     def signal(self, name: str) -> None:
         """Sends a signal, named as in `signal`: SIGTERM, SIGKILL, SIGSTOP…"""

@@ -15,7 +15,9 @@ import trustme
 from confluent_kafka import Producer
 
 from core.errors import ConfigError
-from core.kafka import kafka_python, librdkafka, open_publisher, refuse_unsupported
+from core.kafka import aiokafka, kafka_python, librdkafka, open_publisher, refuse_unsupported
+from core.kafka.aiokafka import AiokafkaPublisher
+from core.kafka.clients import CLIENTS
 from core.kafka.confluent import ConfluentPublisher
 from core.kafka.kafka_python import KafkaPythonPublisher
 from core.kafka.sender import Sender
@@ -66,6 +68,30 @@ def given_to_librdkafka(cluster: Cluster) -> dict[str, Any]:
     return seen[0]
 
 
+def given_to_aiokafka(cluster: Cluster) -> dict[str, Any]:
+    """Makes the real producer thread; what it was given, and what it gives to aiokafka."""
+    publisher = AiokafkaPublisher(cluster)
+    thread = publisher._new_thread()
+    thread.abandon()
+    publisher.close(0)
+    return {
+        **thread._settings,
+        "compression": thread._compression,
+        "batch_size_bytes": thread._batch_size_bytes,
+        "linger_s": thread._linger_s,
+        "limit_bytes": thread._limit_bytes("any topic"),
+    }
+
+
+# What aiokafka and the thread around it are given, where that differs from kafka-python-ng.
+OF_AIOKAFKA: dict[str, tuple[str, Any]] = {
+    "KAFKA_COMPRESSION_TYPE=gzip": ("compression", "gzip"),
+    "KAFKA_COMPRESSION_TYPE=none": ("compression", "none"),
+    "KAFKA_BATCH_SIZE=4321": ("batch_size_bytes", 4321),
+    "KAFKA_LINGER_MS=77": ("linger_s", 0.077),
+    "KAFKA_MAX_REQUEST_SIZE=123456": ("limit_bytes", 123456),
+}
+
 # Variable, its value, the settings of librdkafka, the settings of kafka-python-ng.
 EVERYWHERE: list[tuple[str, str, tuple[str, Any], tuple[str, Any]]] = [
     ("KAFKA_BOOTSTRAP_SERVERS", "k1:9092, k2:9093", ("bootstrap.servers", "k1:9092, k2:9093"), ("bootstrap_servers", ["k1:9092", "k2:9093"])),
@@ -99,6 +125,14 @@ def test_confluent_is_given(case: tuple[Any, ...], tmp_path: Path):
     assert given_to_librdkafka(cluster)[name] == expected
 
 
+@pytest.mark.parametrize("case", [case for case in EVERYWHERE if "IN_FLIGHT" not in case[0]], ids=ids)
+def test_aiokafka_is_given(case: tuple[Any, ...], tmp_path: Path):
+    """KAFKA_MAX_IN_FLIGHT_REQUESTS has no meaning for it: one record batch of a partition is in flight."""
+    variable, value, _, of_kafka_python = case
+    name, expected = OF_AIOKAFKA.get(f"{variable}={value}", of_kafka_python)
+    assert given_to_aiokafka(cluster_from(tmp_path, with_login(variable, value)))[name] == expected
+
+
 @pytest.mark.parametrize("case", EVERYWHERE, ids=ids)
 def test_kafka_python_is_given(case: tuple[Any, ...], tmp_path: Path):
     variable, value, _, (name, expected) = case
@@ -126,6 +160,22 @@ def test_confluent_is_given_the_default_settings_of_the_specification(tmp_path: 
     }.items() <= given.items()
 
 
+def test_aiokafka_is_given_the_default_settings_of_the_specification(tmp_path: Path):
+    given = given_to_aiokafka(cluster_from(tmp_path, {"KAFKA_BOOTSTRAP_SERVERS": "k:9092"}))
+    assert {
+        "acks": "all",
+        "enable_idempotence": True,
+        "compression": "snappy",
+        "batch_size_bytes": 16384,
+        "linger_s": 0.01,
+        "limit_bytes": 1_048_576,
+        "request_timeout_ms": 30_000,
+        "retry_backoff_ms": 100,
+        "client_id": "pstt-kafka",
+    }.items() <= given.items()
+    assert given_to_aiokafka(cluster_from(tmp_path, NOT_IDEMPOTENT))["enable_idempotence"] is False
+
+
 def test_the_backoff_of_librdkafka_ends_at_four_times_the_first_wait(tmp_path: Path):
     cluster = cluster_from(tmp_path, {"KAFKA_RETRY_BACKOFF_MS": "250"})
     assert given_to_librdkafka(cluster)["retry.backoff.max.ms"] == 1000
@@ -140,9 +190,10 @@ def test_confluent_is_given_the_tls_files(variable: str, pem: Path):
     assert given_to_librdkafka(cluster)[name] == str(pem / TLS[variable])
 
 
-def test_kafka_python_is_given_a_context_with_the_tls_files(pem: Path):
+@pytest.mark.parametrize("client", [aiokafka, kafka_python], ids=["aiokafka", "kafka-python-ng"])
+def test_a_client_in_python_is_given_a_context_with_the_tls_files(client: Any, pem: Path):
     cluster = cluster_from(pem, TLS)
-    context = kafka_python.producer_config(cluster)["ssl_context"]
+    context = client.producer_config(cluster)["ssl_context"]
     assert context.check_hostname
     (trusted,) = context.get_ca_certs()
     assert "trustme" in str(trusted["issuer"])
@@ -172,10 +223,13 @@ def test_confluent_is_given_the_log_level(level: str, expected: int, tmp_path: P
 
 
 def test_the_variable_chooses_the_client(tmp_path: Path):
+    by_default = open_publisher(cluster_from(tmp_path, {}))
     confluent = open_publisher(cluster_from(tmp_path, {"KAFKA_CLIENT": "confluent"}))
     python = open_publisher(cluster_from(tmp_path, {"KAFKA_CLIENT": "kafka-python-ng", **NOT_IDEMPOTENT}))
+    assert isinstance(by_default, AiokafkaPublisher)
     assert isinstance(confluent, ConfluentPublisher)
     assert isinstance(python, KafkaPythonPublisher)
+    by_default.close(0)
     confluent.close(0)
     python.close(0)
 
@@ -183,7 +237,7 @@ def test_the_variable_chooses_the_client(tmp_path: Path):
 def test_the_number_of_further_tries_reaches_the_retry_above_the_client(tmp_path: Path):
     cluster = cluster_from(tmp_path, {"KAFKA_MAX_RETRIES": "7", "KAFKA_RETRY_BACKOFF_MS": "250"})
     with KafkaService(cluster) as service:
-        sender = service._sender
+        sender = service._queue.client()
         assert isinstance(sender, Sender)
         assert (sender.max_retries, sender.backoff_ms) == (7, 250)
 
@@ -244,11 +298,27 @@ def test_kafka_python_works_with_what_it_was_given(mock: Cluster):
 @pytest.mark.parametrize(
     ("level", "expected"), [("DEBUG", logging.INFO), ("INFO", logging.INFO), ("WARNING", logging.WARNING), ("ERROR", logging.ERROR)]
 )  # fmt: skip
-def test_kafka_python_logs_at_the_level_but_never_rows(level: str, expected: int, tmp_path: Path):
-    cluster = cluster_from(tmp_path, {"KAFKA_LOG_LEVEL": level, "KAFKA_CLIENT": "kafka-python-ng", **NOT_IDEMPOTENT})
-    publisher = open_publisher(cluster)
-    assert logging.getLogger("kafka").level == expected
+@pytest.mark.parametrize(
+    "client", [{"KAFKA_CLIENT": "kafka-python-ng", **NOT_IDEMPOTENT}, {"KAFKA_CLIENT": "aiokafka"}]
+)
+def test_a_client_in_python_logs_at_the_level_but_never_rows(
+    client: dict[str, str], level: str, expected: int, tmp_path: Path
+):
+    publisher = open_publisher(cluster_from(tmp_path, {"KAFKA_LOG_LEVEL": level, **client}))
+    assert logging.getLogger("aiokafka" if "aiokafka" in client.values() else "kafka").level == expected
     publisher.close(0)
+
+
+def test_a_line_of_another_publisher_of_aiokafka_is_no_cause_of_ours():
+    ours, other = (AiokafkaPublisher(Cluster(name, "k:9092")) for name in ("ours", "other"))
+    thread = other._new_thread()
+    line = "Failed to resolve 'nowhere:9092'"
+    thread._loop.call_soon_threadsafe(logging.getLogger("aiokafka.conn").warning, line)
+    thread.abandon()
+    assert other.diagnosis.last_cause is not None
+    assert ours.diagnosis.last_cause is None
+    ours.close(0)
+    other.close(0)
 
 
 # ── refused with the reason ──────────────────────────────────────────────────────────────────
@@ -267,7 +337,7 @@ def test_kafka_python_refuses_idempotence_and_says_what_to_set(tmp_path: Path):
 
 def test_kafka_python_refuses_exactly_once(tmp_path: Path):
     cluster = cluster_from(tmp_path, {"KAFKA_CLIENT": "kafka-python-ng", **NOT_IDEMPOTENT})
-    with pytest.raises(ConfigError, match=r"exactly_once.*no transactions.*set KAFKA_CLIENT=confluent"):
+    with pytest.raises(ConfigError, match=r"exactly_once.*no transactions.*set KAFKA_CLIENT to aiokafka or confluent"):
         open_publisher(cluster, transactional_id="pstt-export")
     publisher = open_publisher(cluster)
     for step in (
@@ -282,8 +352,9 @@ def test_kafka_python_refuses_exactly_once(tmp_path: Path):
     publisher.close(0)
 
 
-def test_confluent_refuses_exactly_once_without_idempotence(tmp_path: Path):
-    cluster = cluster_from(tmp_path, NOT_IDEMPOTENT)
+@pytest.mark.parametrize("client", ["aiokafka", "confluent"])
+def test_exactly_once_without_idempotence_is_refused(client: str, tmp_path: Path):
+    cluster = cluster_from(tmp_path, {"KAFKA_CLIENT": client, **NOT_IDEMPOTENT})
     with pytest.raises(ConfigError, match=r"KAFKA_ENABLE_IDEMPOTENCE is false.*set KAFKA_ENABLE_IDEMPOTENCE=true"):
         open_publisher(cluster, transactional_id="pstt-export")
 
@@ -297,12 +368,17 @@ def test_confluent_refuses_more_requests_in_flight_than_idempotence_allows():
 
 
 @pytest.mark.parametrize("missing", ["KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"])
-@pytest.mark.parametrize("client", ["confluent", "kafka-python-ng"])
+@pytest.mark.parametrize("client", CLIENTS)
 def test_an_incomplete_login_is_refused_at_start(missing: str, client: Any):
     values: dict[str, Any] = {"sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": Secret(PASSWORD)}
     del values[missing.removeprefix("KAFKA_").lower()]
     cluster = Cluster(
-        "Kafka Collaudo", "k:9092", "SASL_SSL", client=client, enable_idempotence=client == "confluent", **values
+        "Kafka Collaudo",
+        "k:9092",
+        "SASL_SSL",
+        client=client,
+        enable_idempotence=CLIENTS[client].is_idempotent,
+        **values,
     )
     with pytest.raises(
         ConfigError, match=f'{missing} is missing for cluster "Kafka Collaudo".*SASL_SSL logs in'
@@ -311,7 +387,7 @@ def test_an_incomplete_login_is_refused_at_start(missing: str, client: Any):
     assert PASSWORD not in str(raised.value)
 
 
-@pytest.mark.parametrize("client", ["confluent", "kafka-python-ng"])
+@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -326,7 +402,12 @@ def test_a_bad_ca_file_is_named(client: Any, content: bytes | None, words: str, 
     if content is not None:
         file.write_bytes(content)
     cluster = Cluster(
-        "Kafka Collaudo", "k:9092", "SSL", ssl_cafile=file, client=client, enable_idempotence=client == "confluent"
+        "Kafka Collaudo",
+        "k:9092",
+        "SSL",
+        ssl_cafile=file,
+        client=client,
+        enable_idempotence=CLIENTS[client].is_idempotent,
     )
     with pytest.raises(ConfigError) as raised:
         open_publisher(cluster)
@@ -357,7 +438,11 @@ def test_check_needs_no_client_and_no_broker(tmp_path: Path):
 
 
 def test_no_secret_is_in_what_a_publisher_shows(tmp_path: Path):
-    for client in ({"KAFKA_CLIENT": "confluent"}, {"KAFKA_CLIENT": "kafka-python-ng", **NOT_IDEMPOTENT}):
+    for client in (
+        {"KAFKA_CLIENT": "aiokafka"},
+        {"KAFKA_CLIENT": "confluent"},
+        {"KAFKA_CLIENT": "kafka-python-ng", **NOT_IDEMPOTENT},
+    ):
         publisher = open_publisher(cluster_from(tmp_path, LOGIN | client))
         shown = repr(publisher) + repr(vars(publisher)) + repr(vars(publisher.diagnosis)) + str(publisher.cluster)  # type: ignore[attr-defined]
         publisher.close(0)

@@ -19,7 +19,14 @@ MODULES = sorted(
 
 
 def test_the_public_names_of_core():
-    assert core.__all__ == ["BatchResult", "KafkaService", "__version__", "open_metrics", "open_workspace"]
+    assert core.__all__ == [
+        "AsyncKafkaService",
+        "BatchResult",
+        "KafkaService",
+        "__version__",
+        "open_metrics",
+        "open_workspace",
+    ]
 
 
 @pytest.mark.parametrize("name", core.__all__)
@@ -51,6 +58,16 @@ def test_what_the_service_offers():
     ]
     fields = list(core.BatchResult.__dataclass_fields__)
     assert fields == ["total", "succeeded", "failed", "errors"]
+
+
+def test_what_the_asynchronous_service_offers():
+    offered = {name for name, _ in inspect.getmembers(core.AsyncKafkaService, callable) if not name.startswith("_")}
+    assert offered == {"connect", "send_message", "send_batch", "health_check", "get_metrics", "close"}
+    of_one, of_many = core.AsyncKafkaService.send_message, core.AsyncKafkaService.send_batch
+    assert list(inspect.signature(of_one).parameters) == ["self", "topic", "key", "value", "headers"]
+    parameters = inspect.signature(of_many).parameters
+    assert list(parameters) == ["self", "topic", "messages", "batch_size", "headers"]
+    assert parameters["batch_size"].default == 100
 
 
 @pytest.mark.parametrize("name", MODULES)

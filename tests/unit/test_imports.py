@@ -21,6 +21,7 @@ from tests.unit.test_exported_members import MODULES
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("streamlit", "plotly", "pandas", "fastapi")
 LAZY = {
+    "aiokafka",
     "apprise",
     "argon2",
     "confluent_kafka",
@@ -117,7 +118,12 @@ def test_a_module_that_most_others_import_loads_no_client(name: str, tmp_path: P
 
 
 def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
-    assert "kafka" not in imported(tmp_path, "core.kafka.confluent")["modules"]  # type: ignore[operator]
+    for name, others in {
+        "aiokafka": {"kafka"},
+        "confluent": {"aiokafka", "kafka"},
+        "kafka_python": {"aiokafka", "confluent_kafka"},
+    }.items():
+        assert others.isdisjoint(imported(tmp_path, f"core.kafka.{name}")["modules"]), name  # type: ignore[arg-type]
     assert "kafka" not in imported(tmp_path, "core.kafka.service")["modules"]  # type: ignore[operator]
 
 

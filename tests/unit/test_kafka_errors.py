@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import get_args
 
+import aiokafka.errors as aiokafka_client_errors
 import kafka.errors as client_errors
 import pytest
 from confluent_kafka import KafkaError
@@ -22,7 +25,8 @@ from core.errors import (
     RunFailed,
     TopicMissing,
 )
-from core.kafka import kafka_python, librdkafka
+from core.kafka import aiokafka_errors, kafka_python, librdkafka
+from core.kafka.aiokafka import AiokafkaPublisher
 from core.kafka.diagnosis import Diagnosis, Family
 from core.kafka.kafka_python import KafkaPythonPublisher
 from core.model.connection import Cluster
@@ -62,17 +66,28 @@ def codes_of_librdkafka() -> dict[str, int]:
     return {name: code for name, code in constants.items() if name != "NO_ERROR"}
 
 
-def classes_of_kafka_python() -> set[type[Exception]]:
+def classes_of(module: ModuleType) -> set[type[Exception]]:
     return {
         error
-        for _, error in inspect.getmembers(client_errors, inspect.isclass)
-        if issubclass(error, Exception) and error.__module__ == client_errors.__name__
+        for _, error in inspect.getmembers(module, inspect.isclass)
+        if issubclass(error, Exception) and error.__module__ == module.__name__
     }
+
+
+def classes_of_kafka_python() -> set[type[Exception]]:
+    return classes_of(client_errors)
+
+
+def classes_of_aiokafka() -> list[type[Exception]]:
+    """Without the base class of a broker's errors, which has no code."""
+    classes = classes_of(aiokafka_client_errors) - {aiokafka_client_errors.BrokerResponseError}
+    return sorted(classes, key=lambda error: error.__name__)
 
 
 def test_the_table_of_families_is_whole():
     assert set(EXPECTED) == set(get_args(Family)) == set(librdkafka.FAMILIES)
     assert set(kafka_python.FAMILIES) <= set(EXPECTED)
+    assert set(aiokafka_errors.FAMILIES) <= set(EXPECTED)
 
 
 def test_each_code_of_librdkafka_is_in_exactly_one_family():
@@ -113,8 +128,66 @@ def test_error_of_kafka_python(error: type[Exception]):
     require_ours(ours, family)
 
 
+def test_each_error_of_aiokafka_is_in_exactly_one_family():
+    known = Counter(error for errors in aiokafka_errors.FAMILIES.values() for error in errors)
+    assert [error for error, times in known.items() if times > 1] == []
+    classes = classes_of_aiokafka()
+    assert len(classes) > 80
+    assert set(classes) - set(known) == set(), "sort these into aiokafka_errors.FAMILIES"
+
+
+@pytest.fixture(scope="module")
+def aiokafka_of() -> Iterator[Callable[[str | None], AiokafkaPublisher]]:
+    """`aiokafka_of(None)`: a publisher, with a transactional id or without one."""
+    made: dict[str | None, AiokafkaPublisher] = {}
+
+    def make(transactional_id: str | None) -> AiokafkaPublisher:
+        if transactional_id not in made:
+            made[transactional_id] = AiokafkaPublisher(CLUSTER, transactional_id=transactional_id)
+        made[transactional_id].diagnosis = diagnosis()  # which remembers no other error
+        return made[transactional_id]
+
+    yield make
+    for publisher in made.values():
+        publisher.close(0)
+
+
+@pytest.mark.parametrize("error", [*classes_of_aiokafka(), TimeoutError, ConnectionResetError])
+def test_error_of_aiokafka(error: type[Exception], aiokafka_of: Callable[[str | None], AiokafkaPublisher]):
+    family = aiokafka_errors.family_of(error("words"))
+    ours = aiokafka_of(None)._translated(error("words"), "orders")
+    require_ours(ours, "busy" if family == "fenced" else family)  # another producer id goes on
+
+
+@pytest.mark.parametrize("error", classes_of_aiokafka())
+def test_within_a_transaction_no_error_of_aiokafka_is_tried_again_by_itself(
+    error: type[Exception], aiokafka_of: Callable[[str | None], AiokafkaPublisher]
+):
+    publisher = aiokafka_of("pstt-export")
+    ours = publisher._final(publisher._translated(error("words"), "orders"))
+    assert not ours.is_retriable
+    if aiokafka_errors.family_of(error("words")) == "fenced":
+        assert "a newer run of the same job took over" in str(ours)
+
+
+# An error after which a batch may be stored must not be on this list: the next one would be taken for its repetition.
+SURELY_NOT_STORED = (
+    "TopicAuthorizationFailedError ClusterAuthorizationFailedError GroupAuthorizationFailedError"
+    " TransactionalIdAuthorizationFailed UnknownTopicOrPartitionError InvalidTopicError MessageSizeTooLargeError"
+    " RecordListTooLargeError RecordTooLargeError InvalidTimestampError InvalidRequestError PolicyViolationError"
+    " TopicAlreadyExistsError CorruptRecordException"
+)
+
+
+def test_after_each_other_error_of_aiokafka_a_batch_may_be_stored():
+    certain = {
+        error.__name__ for error in classes_of_aiokafka() if aiokafka_errors.is_surely_not_stored(error("words"))
+    }
+    assert certain == set(SURELY_NOT_STORED.split())
+
+
 def require_ours(ours: PsttError, family: Family) -> None:
-    assert type(ours) is EXPECTED[family]
+    assert type(ours) is EXPECTED[family], ours
     assert ours.is_retriable is (family in RETRIABLE)
     assert "orders" in str(ours) or "Kafka Collaudo" in str(ours)
     assert ours.why

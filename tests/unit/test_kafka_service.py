@@ -9,14 +9,26 @@ from typing import Any
 
 import pytest
 
-from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError, RetriesExhausted, StorageFailed
+from core.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    NotAuthorised,
+    PsttError,
+    RetriesExhausted,
+    RunFailed,
+    StorageFailed,
+)
 from core.kafka.memory import MemoryPublisher
-from core.kafka.service import KafkaService
+from core.kafka.service import KafkaService, SendResult
 from core.model.connection import Cluster
 from core.model.publisher import Delivery
 
 AWAY = BrokerUnavailable("no broker answers", why="connection refused", remedy="start it")
 DENIED = NotAuthorised("not let in", why="wrong password", remedy="correct it")
+
+NESTED: list[Any] = []
+for _ in range(100_000):
+    NESTED = [NESTED]
 
 
 def service_over(
@@ -34,6 +46,7 @@ def service_over(
         ("k\ud800", "v", None, "a key is no UTF-8 text"),
         ("k", "v\ud800", None, "a value is no UTF-8 text"),
         ("k", {"x": object()}, None, "a value has no JSON form"),
+        ("k", NESTED, None, "a value has no JSON form"),
         ("k", "v", {"h": 5}, 'a header "h" is neither text nor bytes'),
     ],
 )
@@ -119,7 +132,7 @@ def test_a_client_that_cannot_be_opened_again_is_told_to_the_caller():
     def refuse(_: Cluster) -> MemoryPublisher:
         raise ConfigError("the settings cannot be used", why="no CA file")
 
-    service._open = refuse
+    service._queue._open = refuse
     with pytest.raises(ConfigError, match="no CA file"):
         service.send_message("orders", "2", "v")
     assert service.health_check().error == "the settings cannot be used: no CA file"
@@ -175,7 +188,7 @@ def test_closing_gives_up_what_does_not_arrive_in_its_time():
 
     thread = threading.Thread(target=send)
     thread.start()
-    while not service._under_way:
+    while not service._queue._in_flight:
         pass
     service.close(0.1)
     thread.join(10)
@@ -203,3 +216,87 @@ def test_recent_errors_are_the_latest_hundred():
         metrics = service.get_metrics()
     assert metrics.failed == 150
     assert len(metrics.recent_errors) == 100
+
+
+def queued_together(service: KafkaService, keys: list[str]) -> dict[str, object]:
+    """Sends each key in a thread of its own; all of them are queued before one is served. Returns what each got."""
+    outcomes: dict[str, object] = {}
+
+    def send(key: str) -> None:
+        try:
+            outcomes[key] = service.send_message("orders", key, "v")
+        except PsttError as error:
+            outcomes[key] = error
+
+    threads = [threading.Thread(target=send, args=(key,)) for key in keys]
+    with service._lock:
+        for thread in threads:
+            thread.start()
+        while len(service._queue._inbox) < len(keys):
+            pass
+    for thread in threads:
+        thread.join(30)
+    return outcomes
+
+
+def test_messages_that_wait_at_the_same_time_are_published_together_and_only_the_wrong_one_fails():
+    publisher = MemoryPublisher(fail=lambda _t, key, _v, _a: DENIED if key == b"5" else None)
+    keys = [str(number) for number in range(10)]
+    with service_over(publisher) as service:
+        outcomes = queued_together(service, keys)
+        metrics = service.get_metrics()
+    assert outcomes.pop("5") is DENIED
+    stored = {(record.partition, record.offset): record for record in publisher.records["orders"]}
+    for key, result in outcomes.items():
+        assert isinstance(result, SendResult)
+        record = stored[result.partition, result.offset]
+        assert record.key == key.encode()
+        assert record.headers == (("message_id", result.message_id.encode()),)
+    assert (metrics.total_sent, metrics.failed) == (9, 1)
+
+
+def test_a_recorder_gets_a_delivery_for_each_caller():
+    recorded: list[Delivery] = []
+    with service_over(MemoryPublisher(), recorder=recorded.append) as service:
+        queued_together(service, [str(number) for number in range(10)])
+    assert [len(delivery.batch) for delivery in recorded] == [1] * 10
+
+
+def test_a_fault_of_the_client_is_an_error_of_what_is_in_flight():
+    class Broken(MemoryPublisher):
+        def poll(self, timeout_s: float) -> int:
+            raise KeyError("a fault of the client")
+
+    with service_over(Broken(), MemoryPublisher()) as service:
+        with pytest.raises(RunFailed, match="the Kafka client failed: KeyError"):
+            service.send_message("orders", "1", "v")
+        assert service.send_message("orders", "2", "v").topic == "orders"
+        assert (service.get_metrics().total_sent, service.get_metrics().failed) == (1, 1)
+
+
+def test_who_has_an_acknowledgement_does_not_wait_for_the_retries_of_others():
+    publisher = MemoryPublisher(fail=lambda _t, key, _v, _a: AWAY if key == b"late" else None)
+    cluster = Cluster("library", "memory", retry_backoff_ms=1, max_retries=100)
+    service = KafkaService(cluster, publisher=lambda _: publisher)
+    closing = threading.Thread(target=lambda: (early.wait(30), service.close(0.0)))
+    early = threading.Event()
+
+    def send_early() -> None:
+        service.send_message("orders", "early", "v")
+        early.set()
+
+    threads = [threading.Thread(target=send_early), closing]
+    with service._lock:
+        threads[0].start()
+        while len(service._queue._inbox) < 1:
+            pass
+        threads.append(threading.Thread(target=lambda: service.send_batch("orders", [("late", "v")])))
+        threads[-1].start()
+        while len(service._queue._inbox) < 2:
+            pass
+    closing.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert (service.get_metrics().total_sent, service.get_metrics().failed) == (1, 1)
+    assert early.is_set()

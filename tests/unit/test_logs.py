@@ -180,7 +180,7 @@ def barcode(demo: Path, done: list[dict[str, Any]]) -> str:
 
 
 def test_inside_a_run_every_record_names_job_and_run_and_a_batch_its_number(demo):
-    log = run_logged(demo, KAFKA_LOG_LEVEL="DEBUG")
+    log = run_logged(demo, KAFKA_LOG_LEVEL="DEBUG", PSTT_FETCH_ROWS="100")
     batches = [entry for entry in log if re.match(r"batch \d+: \d+ of \d+ acknowledged", entry["message"])]
     assert [entry["batch"] for entry in batches] == list(range(1, len(batches) + 1))
     assert len(batches) >= 3

@@ -25,7 +25,7 @@ ROWS = 20
 
 @pytest.fixture(autouse=True)
 def entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = clients.KafkaClient("tests.rigs.list_client:ListPublisher", library="nothing")
+    client = clients.KafkaClient("tests.rigs.list_client:ListPublisher", libraries=("nothing",))
     monkeypatch.setitem(clients.CLIENTS, "list", client)
 
 

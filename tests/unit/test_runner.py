@@ -17,6 +17,7 @@ from core.records.ledger import Ledger, Outcome
 from core.run.watchdog import RUNNER_STOPS, broken_off
 from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
+from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.processes import BUSY, begin_process
 from core.scheduler.runner import Runner
 from core.workspace.identity import own_identity, resolve_identity
@@ -119,6 +120,13 @@ class Hands:
         return self.started[-1]
 
 
+class Ended:
+    """A process that has copied sends by the time it is asked; tests/unit/test_metrics_copies.py has real ones."""
+
+    def poll(self) -> int:
+        return 0
+
+
 @dataclass
 class Stage:
     """A workspace with its runner; `go` moves the clock."""
@@ -129,6 +137,12 @@ class Stage:
     hands: Hands
     runner: Runner
     settings: dict
+    copies: list[bool] = field(default_factory=list)
+    """Whether each process that copies was started at a low priority."""
+
+    def begin_copy(self, words: list[str], *, low_priority: bool, **_: object) -> "Ended":
+        self.copies.append(low_priority)
+        return Ended()
 
     def go(self, span: timedelta = SECOND) -> None:
         self.clock.at += span
@@ -151,12 +165,14 @@ class Stage:
 
     def restart(self, **changes) -> None:
         settings = Settings(**{**self.settings, **changes})
+        self.copies.clear()
         self.runner = Runner(
             self.workspace,
             settings,
             self.ledger,
             self.hands,
             dry_runs=DryRuns(self.workspace.root, self.ledger, begin_process, settings.PSTT_WORKERS),
+            copies=MetricsCopies(self.workspace, self.ledger, self.begin_copy, self.clock.monotonic),
             now=self.clock,
             monotonic=self.clock.monotonic,
         )
@@ -177,6 +193,49 @@ def stage(tmp_path):
         made.write()
         made.restart()
         yield made
+
+
+# ── copying sends ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_sends_are_copied_after_a_run_and_not_while_the_next_is_near(stage):
+    stage.write(cron="*/2 * * * *")
+    stage.go()
+    stage.go(119 * SECOND)
+    stage.hands.last.begins()
+    for _ in range(30):
+        stage.go()
+    assert stage.copies == []  # a run goes on
+    stage.hands.last.ends()
+    for _ in range(10):
+        stage.go()
+    assert stage.copies == [True]
+    for _ in range(70):
+        stage.go()
+    assert stage.copies == [True]  # nothing waits
+    refused = {"scheduled_run_id": None, "job_sha256": "", "asked_by": "anna"}
+    stage.ledger.refuse(stage.runner.jobs()[0], NOON, QueryFailed("no"), stage.clock(), **refused)
+    for _ in range(8):
+        stage.go()  # to 12:03:58
+    assert stage.copies == [True]
+    assert len(stage.hands.started) == 1
+
+
+def test_a_runner_that_ends_copies_what_waits_once_its_runs_have_ended(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    stage.runner.end()
+    assert stage.copies == [False]
+    assert stage.ledger.heartbeats.newest().state == "stopped"
+
+
+def test_a_runner_that_is_to_end_at_once_copies_nothing(stage):
+    stage.go(HOUR)
+    stage.hands.last.ends()
+    stage.go()
+    stage.runner.end(at_once=True)
+    assert stage.copies == []
 
 
 # ── from a fire to its verdict ────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import traceback
 from pathlib import Path
 
@@ -54,13 +55,20 @@ def test_without_a_file_everything_is_at_its_default(place):
         ("KAFKA_HEALTH_CHECK_INTERVAL_SEC", 60),
         ("KAFKA_LOG_LEVEL", "INFO"),
         ("KAFKA_LOG_PAYLOAD", False),
-        ("KAFKA_CLIENT", "confluent"),
+        ("KAFKA_CLIENT", "aiokafka"),
     ],
 )
 def test_defaults_are_those_of_the_specification(place, name, default):
     value = getattr(load_settings(place, {}), name)
     assert value == default
     assert type(value) is type(default)
+
+
+@pytest.mark.parametrize("absent", ["aiokafka", "cramjam", "google_crc32c"])
+def test_without_a_library_of_aiokafka_the_default_client_is_confluent(place, monkeypatch, absent):
+    monkeypatch.setitem(sys.modules, absent, None)  # as Python sees a module that is not installed
+    assert load_settings(place, {}).KAFKA_CLIENT == "confluent"
+    assert load_settings(place, {"KAFKA_CLIENT": "aiokafka"}).KAFKA_CLIENT == "aiokafka"
 
 
 def test_the_environment_outranks_the_file_and_the_file_the_default(place):

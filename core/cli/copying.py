@@ -1,0 +1,36 @@
+"""Copies what waits in the spool into metrics.duckdb: what `python -m core copy-sends` does for the runner.
+
+It is a process so that the runner needs no duckdb, which would keep 50 MB of its memory, and so that it can run at a low
+priority. It opens no `App`, whose imports would cost half as much again as copying a short run.
+"""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from core.admin.logs import start_logging
+from core.cli.options import WorkspaceOption
+from core.run.metrics_update import copy_waiting
+from core.workspace.paths import Workspace
+from core.workspace.settings import load_settings
+
+__all__ = ["app"]
+
+HELD_S = 20.0
+"""How long to wait for readers: where many segments wait, on a busy machine, one has the file open for seconds."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command("copy-sends", hidden=True)
+def copy_sends(workspace: WorkspaceOption = None) -> None:
+    """Copies what waits in the spool into metrics.duckdb; the runner starts it."""
+    from core.records.metrics import Metrics  # loads duckdb
+
+    place = Workspace.find(workspace, os.environ)
+    settings = load_settings(place, os.environ)
+    start_logging(place.logs_dir, level=settings.KAFKA_LOG_LEVEL, retention_days=settings.PSTT_LOG_RETENTION_DAYS)
+    is_complete = copy_waiting(Metrics(place, settings.PSTT_TIMEZONE), HELD_S)
+    raise typer.Exit(0 if is_complete else 1)
