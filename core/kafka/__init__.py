@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
+from typing import Any
 
 from core.errors import ConfigError
 from core.kafka.clients import CLIENTS
@@ -15,7 +16,7 @@ from core.kafka.support import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.publisher import Publisher
 
-__all__ = ["bootstrap_servers", "open_publisher", "refuse_unsupported"]
+__all__ = ["bootstrap_servers", "import_client", "open_publisher", "refuse_unsupported"]
 
 # Without a handler Python writes warnings to stderr, in the middle of the command's output. "kafka" and "aiokafka" are
 # loggers of the clients, whose threads may still log when their publisher is closed.
@@ -38,9 +39,8 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
     """
     refuse_unsupported(cluster, transactional=transactional_id is not None)
     client = CLIENTS[cluster.client]
-    module, _, name = client.publisher.partition(":")
     try:
-        opened = getattr(import_module(module), name)
+        opened = import_client(cluster.client)
     except ImportError as error:
         others = " or ".join(other for other in CLIENTS if other != cluster.client)
         raise ConfigError(
@@ -50,6 +50,16 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
         ) from None
     publisher: Publisher = opened(cluster, transactional_id=transactional_id, max_in_flight=max_in_flight)
     return publisher
+
+
+def import_client(client: str) -> Any:
+    """Imports a client by its value of KAFKA_CLIENT and returns its class, a `Publisher`.
+
+    Raises:
+        ImportError: Its library is not installed.
+    """
+    module, _, name = CLIENTS[client].publisher.partition(":")
+    return getattr(import_module(module), name)
 
 
 def bootstrap_servers(cluster: Cluster) -> str:

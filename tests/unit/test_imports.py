@@ -127,6 +127,31 @@ def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
     assert "kafka" not in imported(tmp_path, "core.kafka.service")["modules"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("connections", "client"),
+    [
+        ({}, "aiokafka"),
+        ({"kafka_connections": {"a": {}}}, "aiokafka"),
+        ({"kafka_connections": {"a": {"client": "confluent"}}}, "confluent_kafka"),
+        ({"kafka_connections": {"a": {"client": "kafka-python-ng"}, "b": {"client": "confluent"}}}, "kafka"),
+    ],
+)
+def test_an_idle_worker_imports_the_clients_of_its_workspace(
+    connections: dict[str, object], client: str, tmp_path: Path
+) -> None:
+    document = {"connections": [{"name": "db", "db_type": "sqlite", "database": "db.sqlite"}], **connections}
+    tmp_path.joinpath("connections.json").write_text(json.dumps(document), encoding="utf-8")
+    code = (
+        "import json, sys; from pathlib import Path; from core.app import App; from core.cli.worker import warm_up\n"
+        "with App.open(Path(sys.argv[1]), {}, log=False) as app:\n    warm_up(app)\nprint(json.dumps([*sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, cwd=ROOT, check=True)
+    modules = set(json.loads(done.stdout))
+    assert {client, "pyarrow", "core.sources.sqlite"} <= modules
+    assert ("aiokafka" in modules) is (client == "aiokafka")
+    assert "duckdb" not in modules
+
+
 Import = ast.Import | ast.ImportFrom
 
 
