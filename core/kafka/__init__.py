@@ -6,8 +6,8 @@ A client library is imported when a publisher is opened, so an unused one costs 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any
 
 from core.errors import ConfigError
 from core.kafka.clients import CLIENTS
@@ -52,14 +52,18 @@ def open_publisher(cluster: Cluster, *, transactional_id: str | None = None, max
     return publisher
 
 
-def import_client(client: str) -> Any:
-    """Imports a client by its value of KAFKA_CLIENT and returns its class, a `Publisher`.
+def import_client(name: str) -> Callable[..., Publisher]:
+    """Imports a client with its library; returns the class of its publisher.
+
+    Args:
+        name: A value of KAFKA_CLIENT.
 
     Raises:
-        ImportError: Its library is not installed.
+        ImportError: The library is not installed.
     """
-    module, _, name = CLIENTS[client].publisher.partition(":")
-    return getattr(import_module(module), name)
+    module, _, publisher = CLIENTS[name].publisher.partition(":")
+    found: Callable[..., Publisher] = getattr(import_module(module), publisher)
+    return found
 
 
 def bootstrap_servers(cluster: Cluster) -> str:

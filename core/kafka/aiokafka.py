@@ -189,8 +189,9 @@ class AiokafkaPublisher:
     def close(self, timeout_s: float = 10.0) -> None:
         """Waits for the last answers, then closes the connections."""
         deadline = self._clock() + timeout_s
-        while self._in_flight and self._clock() < deadline:
-            self.poll(0.1)
+        with suppress(PsttError):  # of a client that has failed for good
+            while self._in_flight and self._clock() < deadline:
+                self.poll(0.1)
         self.give_up(1.0)
         self._close_producer()
         self._reader.close(0.0)

@@ -81,6 +81,10 @@ _PATTERNS: tuple[tuple[str, FailureKind, str], ...] = (
     (r"UnsupportedSaslMechanism", "mechanism", "the broker does not offer this mechanism"),
     (r"Error receiving reply from server|AuthenticationFailed", "login", "wrong user name or password"),
     (r"socket disconnected", "closed", "the broker ended the connection"),
+    # aiokafka, in the words of asyncio and of Linux, macOS or Windows
+    (r"Unable connect to \"(?P<at>[^\"]+)\": .*(Name or service not known|nodename nor servname|getaddrinfo failed)", "unknown_host", 'host name "{host}" is not known'),
+    (r"\[Errno (111|61|10061)\] Connect call failed \('(?P<at>[^)]+)\)", "unreachable", "{at}: connection refused"),
+    (r"Connect call failed \('(?P<at>[^)]+)\)", "unreachable", "{at}: not reachable"),
 )  # fmt: skip
 
 LEGAL_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
@@ -164,7 +168,7 @@ def read_cause(words: str) -> Cause | None:
     for pattern, kind, answer in SPOKEN:
         if found := pattern.search(words):
             parts = {name: (text or "").strip() for name, text in found.groupdict().items()}
-            place = parts.get("at", "").rpartition("://")[2]
+            place = parts.get("at", "").rpartition("://")[2].replace("', ", ":")
             how = parts.get("how", "")
             return Cause(kind, answer.format(at=place, host=place.rpartition(":")[0], how=how[:1].lower() + how[1:]))
     return None

@@ -16,7 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from confluent_kafka import ElectionType, TopicPartition
 from confluent_kafka.admin import (
+    AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
@@ -378,31 +380,76 @@ def test_a_client_that_is_throttled_loses_nothing_and_sends_nothing_twice(broker
 # ── leaders ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_partition_without_a_leader_costs_few_requests_and_its_messages_arrive_once_there_is_one(opened: Open):
+@pytest.fixture(scope="module")
+def two() -> Iterator[tuple[KafkaRig, KafkaRig]]:
+    """Two brokers, the first with the controller; each test leaves both running."""
     properties = {"broker.session.timeout.ms": "2000"}
     with KafkaRig(properties=properties) as first, FurtherBroker(first, 2, properties=properties) as second:
-        topic = first.create_topic(replicas=[2])
-        with KafkaProxy(first.plaintext) as proxy:
-            publisher = opened(proxy.address, delivery_timeout_ms=120_000, retry_backoff_ms=100)
-            assert sent(publisher, batch_of(topic, 10)).errors == {}
-            second.kill()
-            deadline = time.monotonic() + 60
-            while first.replicas_in_sync(topic)[0] != -1:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            sender = sender_of(publisher, max_retries=8)
-            delivery = sender.submit(batch_of(topic, 10, 2))
-            asked, started = proxy.requests[METADATA], time.monotonic()
-            while time.monotonic() < started + 5:
-                sender.serve(0.1)
-            asked = proxy.requests[METADATA] - asked
-            assert asked < 2 * (time.monotonic() - started) / 0.1, "metadata is requested without a pause"
-            assert delivery.pending == 10
-            second.start()
-            sender.drain(90)
-            assert delivery.errors == {}
-            assert set(require_true(first, delivery).values()) == {1}
-            publisher.close(0.0)
+        yield first, second
+
+
+def wait_for_leader(broker: KafkaTopics, topic: str, leader: int) -> None:
+    deadline = time.monotonic() + 60
+    while broker.replicas_in_sync(topic)[0] != leader:
+        assert time.monotonic() < deadline, f"{leader} does not lead"
+        time.sleep(0.1)
+
+
+def test_a_partition_without_a_leader_costs_few_requests_and_its_messages_arrive_once_there_is_one(
+    two: tuple[KafkaRig, KafkaRig], opened: Open
+):
+    first, second = two
+    topic = first.create_topic(replicas=[2])
+    with KafkaProxy(first.plaintext) as proxy:
+        publisher = opened(proxy.address, delivery_timeout_ms=120_000, retry_backoff_ms=100)
+        assert sent(publisher, batch_of(topic, 10)).errors == {}
+        second.kill()
+        wait_for_leader(first, topic, -1)
+        sender = sender_of(publisher, max_retries=8)
+        delivery = sender.submit(batch_of(topic, 10, 2))
+        asked, started = proxy.requests[METADATA], time.monotonic()
+        while time.monotonic() < started + 5:
+            sender.serve(0.1)
+        asked = proxy.requests[METADATA] - asked
+        assert asked < 2 * (time.monotonic() - started) / 0.1, "metadata is requested without a pause"
+        assert delivery.pending == 10
+        second.start()
+        sender.drain(90)
+        assert delivery.errors == {}
+        assert set(require_true(first, delivery).values()) == {1}
+        publisher.close(0.0)
+
+
+def test_leaders_that_move_while_messages_are_sent_lose_nothing_and_repeat_nothing(
+    two: tuple[KafkaRig, KafkaRig], opened: Open
+):
+    """A broker that is stopped in good order gives its partition to the other one, and gets it back."""
+    first, second = two
+    topic = first.create_topic(replicas=[2, 1])
+    publisher = opened(first.plaintext, delivery_timeout_ms=120_000)
+    sender = sender_of(publisher)
+    deliveries: list[Delivery] = []
+
+    def send_until(done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 90
+        while not done():
+            assert time.monotonic() < deadline
+            deliveries.append(sender.submit(batch_of(topic, 50, len(deliveries) + 1)))
+            sender.serve(0.02)
+
+    stopping = threading.Thread(target=second.stop)
+    stopping.start()
+    send_until(lambda: first.replicas_in_sync(topic)[0] == 1)
+    stopping.join()
+    second.start()
+    send_until(lambda: first.replicas_in_sync(topic)[1] == {1, 2})
+    admin = first._admin()
+    admin.elect_leaders(ElectionType.PREFERRED, [TopicPartition(topic, 0)]).result(30)
+    send_until(lambda: first.replicas_in_sync(topic)[0] == 2)
+    send_until(iter([False, True]).__next__)
+    sender.drain(60)
+    assert [delivery.errors for delivery in deliveries if delivery.errors] == []
+    assert set(require_true(first, *deliveries).values()) == {1}
 
 
 # ── transactions ──────────────────────────────────────────────────────────────────────────────
@@ -484,8 +531,6 @@ def test_a_transaction_with_a_topic_that_may_not_be_written_is_really_aborted(ka
 
 
 def allow_transactions(kafka: KafkaRig, user: str) -> None:
-    from confluent_kafka.admin import AclBinding
-
     rules = [
         AclBinding(
             ResourceType.TRANSACTIONAL_ID, "tx-", ResourcePatternType.PREFIXED, f"User:{user}", "*", operation,

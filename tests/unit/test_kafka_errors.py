@@ -27,8 +27,9 @@ from core.errors import (
 )
 from core.kafka import aiokafka_errors, kafka_python, librdkafka
 from core.kafka.aiokafka import AiokafkaPublisher
-from core.kafka.diagnosis import Diagnosis, Family
+from core.kafka.diagnosis import Diagnosis, Family, read_cause
 from core.kafka.kafka_python import KafkaPythonPublisher
+from core.kafka.probe import Cause
 from core.model.connection import Cluster
 
 CLUSTER = Cluster("Kafka Collaudo", "kafka-1:9092")
@@ -168,6 +169,31 @@ def test_within_a_transaction_no_error_of_aiokafka_is_tried_again_by_itself(
     assert not ours.is_retriable
     if aiokafka_errors.family_of(error("words")) == "fenced":
         assert "a newer run of the same job took over" in str(ours)
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        (
+            "Unable connect to node with id 2: [Errno 111] Connect call failed ('10.0.0.2', 9092)",
+            Cause("unreachable", "10.0.0.2:9092: connection refused"),
+        ),
+        (
+            "Unable connect to node with id 2: [Errno 113] Connect call failed ('10.0.0.2', 9092)",
+            Cause("unreachable", "10.0.0.2:9092: not reachable"),
+        ),
+        (
+            'Unable connect to "kafka-7.example:9092": [Errno -2] Name or service not known',
+            Cause("unknown_host", 'host name "kafka-7.example" is not known'),
+        ),
+        (
+            "Unable connect to node with id 1: [Error 58] SaslAuthenticationFailed: Authentication failed: Invalid username",
+            Cause("login", "wrong user name or password"),
+        ),
+    ],
+)
+def test_what_aiokafka_logs_is_a_cause(line: str, cause: Cause):
+    assert read_cause(line) == cause
 
 
 # An error after which a batch may be stored must not be on this list: the next one would be taken for its repetition.
