@@ -19,7 +19,6 @@ __all__ = ["start_logging"]
 
 LOWEST_LEVELS = (
     ("kafka", "WARNING"),
-    ("sqlalchemy", "WARNING"),
     ("asyncio", "WARNING"),
     ("pstt", "DEBUG"),
     # These two log URLs that contain a token, such as that of a Teams channel.

@@ -52,13 +52,14 @@ def work(
 
 def warm_up(opened: App) -> None:
     """Imports the libraries that a run of this workspace needs, so that an idle worker starts its run at once."""
-    # Slow libraries (pyarrow, the Kafka client): 0.4 s that the commands without a run do not pay. Not duckdb: the runner
-    # copies the sends.
+    # Slow libraries (pyarrow, numpy): 0.1 s that the commands without a run do not pay. Not duckdb: the runner copies
+    # the sends.
     import core.run.execute  # noqa: F401
 
-    with suppress(PsttError, ImportError):  # the run that needs it reports what is not installed
-        import_client(opened.settings.KAFKA_CLIENT)
     with suppress(PsttError):
+        for client in opened.connections.kafka_clients(opened.settings):
+            with suppress(ImportError):  # a client that is not installed: the run that needs it reports that
+                import_client(client)
         for db_type in {opened.connections.dialect(name).name for name in opened.connections.database_names}:
             with suppress(ImportError):  # a driver that is not installed: the run that needs it reports that
                 import_driver(db_type)

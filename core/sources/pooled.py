@@ -1,4 +1,4 @@
-"""The common part of databases with a Python DBAPI driver: a pool, one connection a run, a result read block by block."""
+"""The common part of databases with a Python DBAPI driver: one connection a run, a result read block by block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable
 from core.model.check_result import CheckResult
@@ -19,9 +19,6 @@ from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import CANCEL_S, Column, Rows
 from core.sources.session import NoAnswer, Session
-
-if TYPE_CHECKING:
-    from sqlalchemy.pool import PoolProxiedConnection
 
 __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shortest_single"]
 
@@ -53,9 +50,6 @@ class PooledSource(ABC):
         self._active: _Connected | None = None
         self._stop_by: float | None = None
         """When (monotonic) a cancelled read has to have ended; None: it is not cancelled."""
-        from sqlalchemy.pool import QueuePool  # 0.2 s; reading connections.json needs the dialects, not the pool
-
-        self._pool = QueuePool(self.connect, pool_size=1, max_overflow=1, reset_on_return="rollback")
 
     @property
     def port(self) -> int:
@@ -123,9 +117,9 @@ class PooledSource(ABC):
 
     @contextmanager
     def _connected(self) -> Iterator[_Connected]:
-        """Yields a connection and discards it afterwards.
+        """Yields a new connection and closes it afterwards.
 
-        A step may have changed its session, and an unfinished stream may still run.
+        It serves one run: a step may have changed its session, and an unfinished stream may still run.
         """
         connected = _Connected(self)
         try:
@@ -136,8 +130,6 @@ class PooledSource(ABC):
         finally:
             self._active = None
             connected.session.close()
-            if connected.session.is_given_up:  # otherwise it stays in the count of the pool
-                self._pool = self._pool.recreate()
 
     @contextmanager
     def _reading(
@@ -197,9 +189,8 @@ class PooledSource(ABC):
             unreachable = isinstance(error, SourceUnavailable)
             return [CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)]
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - the end of a run closes its connection
         """See `core.model.source.Source.close`."""
-        self._pool.dispose()
 
     def answered(self, session: Session, pending: Future[T], *, reading: bool = False) -> T:
         """Returns the result of a call, unless the server stops responding or the run is cancelled."""
@@ -402,18 +393,16 @@ class PooledSource(ABC):
 
 
 class _Connected:
-    """One connection of the pool with its session and, once it runs, its stream."""
+    """One connection with its session and, once it runs, its stream."""
 
     def __init__(self, source: PooledSource) -> None:
         self._source = source
-        self._pooled: PoolProxiedConnection | None = None
         self.raw: Any = None
         self.blocks: Iterator[Sequence[Any]] = iter(())
         self.session = Session(source.name, stop=self._stop, cut=self._cut, close=self._close)
 
     def open(self) -> None:
-        self._pooled = self._source._pool.connect()
-        self.raw = self._pooled.driver_connection
+        self.raw = self._source.connect()
 
     def _stop(self) -> None:
         if self.raw is not None:
@@ -429,10 +418,9 @@ class _Connected:
         if close is not None:
             with suppress(*self._source.driver_errors):
                 close()
-        if self._pooled is not None:
+        if self.raw is not None:
             with suppress(*self._source.driver_errors):
-                self._pooled.invalidate()
-            self._pooled.close()
+                self.raw.close()
 
 
 class BlockReading:

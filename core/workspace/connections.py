@@ -99,6 +99,10 @@ class Connections:
         """Every key of `kafka_connections`."""
         return list(self._clusters)
 
+    def kafka_clients(self, settings: Settings) -> set[str]:
+        """Returns the value of KAFKA_CLIENT of each cluster; without clusters that of the settings."""
+        return {entry.get("client") or settings.KAFKA_CLIENT for entry in self._clusters.values() or [{}]}
+
     @cached_property
     def literal_passwords(self) -> list[str]:
         """Connections whose password is in the file itself."""

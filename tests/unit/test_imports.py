@@ -39,7 +39,6 @@ LAZY = {
     "pyodbc",
     "python_calamine",
     "rich",
-    "sqlalchemy",
     "sqlglot",
     "streamlit",
     "uvicorn",
@@ -128,18 +127,29 @@ def test_one_kafka_client_does_not_load_the_other(tmp_path: Path):
     assert "kafka" not in imported(tmp_path, "core.kafka.service")["modules"]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("client", ["aiokafka", "confluent"])
-def test_an_idle_worker_has_imported_the_client_of_its_workspace(client: str, tmp_path: Path):
-    """Else the first message waits 0.2 s for it."""
-    (tmp_path / "connections.json").write_text('{"connections": []}', encoding="utf-8")
+@pytest.mark.parametrize(
+    ("connections", "client"),
+    [
+        ({}, "aiokafka"),
+        ({"kafka_connections": {"a": {}}}, "aiokafka"),
+        ({"kafka_connections": {"a": {"client": "confluent"}}}, "confluent_kafka"),
+        ({"kafka_connections": {"a": {"client": "kafka-python-ng"}, "b": {"client": "confluent"}}}, "kafka"),
+    ],
+)
+def test_an_idle_worker_imports_the_clients_of_its_workspace(
+    connections: dict[str, object], client: str, tmp_path: Path
+) -> None:
+    document = {"connections": [{"name": "db", "db_type": "sqlite", "database": "db.sqlite"}], **connections}
+    tmp_path.joinpath("connections.json").write_text(json.dumps(document), encoding="utf-8")
     code = (
-        "import sys; from pathlib import Path; from core.app import App; from core.cli.worker import warm_up\n"
-        f"with App.open(Path(), {{'KAFKA_CLIENT': {client!r}}}, log=False) as app: warm_up(app)\n"
-        "print(*(name for name in ('aiokafka', 'confluent_kafka') if name in sys.modules))"
+        "import json, sys; from pathlib import Path; from core.app import App; from core.cli.worker import warm_up\n"
+        "with App.open(Path(sys.argv[1]), {}, log=False) as app:\n    warm_up(app)\nprint(json.dumps([*sys.modules]))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.stdout.split() == (["aiokafka"] if client == "aiokafka" else []) + ["confluent_kafka"], done.stderr
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, cwd=ROOT, check=True)
+    modules = set(json.loads(done.stdout))
+    assert {client, "pyarrow", "core.sources.sqlite"} <= modules
+    assert ("aiokafka" in modules) is (client == "aiokafka")
+    assert "duckdb" not in modules
 
 
 Import = ast.Import | ast.ImportFrom

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
 from core.sources import find_dialect
 from core.sql import readonly_guard
-from core.sql.lexer import lex
+from core.sql.lexer import Token, lex
 
 READS: dict[str, list[str]] = {
     "oracle": [
@@ -377,6 +378,32 @@ def test_syntax_tree_is_an_opinion_of_its_own(sql: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(readonly_guard, "_token_refusal", lambda tokens, db_type: None)
     monkeypatch.setattr(readonly_guard, "statement_kind", lambda tokens, db_type: "rows")
     assert verdict(sql, "postgresql") is not None
+
+
+@pytest.mark.parametrize(
+    ("db_type", "sql"),
+    [(db, sql) for db, texts in WRITES.items() for sql in texts if sql.startswith(("SELECT", "WITH"))],
+)
+def test_a_text_that_needs_no_tree_has_none_that_refuses(
+    db_type: str, sql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write that the tree finds is found without the other check of tokens, so its text has such a word."""
+    tokens, dialect = lex(sql, find_dialect(db_type)), find_dialect(db_type)
+    monkeypatch.setattr(readonly_guard, "_token_refusal", lambda tokens, db_type: None)
+    monkeypatch.setattr(readonly_guard, "statement_kind", lambda tokens, db_type: "rows")
+    found = readonly_guard.refusal(tokens, dialect)
+    monkeypatch.setattr(readonly_guard, "_WRITE_IN_TEXT", re.compile(""))
+    assert readonly_guard.refusal(tokens, dialect) == found
+
+
+@pytest.mark.parametrize("hidden", ["1DELETE FROM t", "1 INTO x FROM t", "1 FROM t for update", "1 FROM t FOR SHARE"])
+def test_a_write_that_the_lexer_takes_for_a_literal_reaches_the_tree(hidden: str) -> None:
+    tokens = [Token("word", "SELECT", 0), Token("space", " ", 6), Token("string", hidden, 7)]
+    texts: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readonly_guard, "parse_tree", lambda sql, dialect: texts.append(sql))
+        readonly_guard.refusal(tokens, find_dialect("postgresql"))
+    assert texts == [f"SELECT {hidden}"]
 
 
 @pytest.mark.parametrize("opener", ["(", "(SELECT ", "f(", "CASE WHEN 1=1 THEN (", "["])
