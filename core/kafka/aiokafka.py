@@ -25,7 +25,7 @@ from core.kafka.librdkafka import TRANSACTION_TIMEOUT_MS, void
 from core.kafka.mock_cluster import resolved
 from core.kafka.partitioning import group_by_partition, partitions_of
 from core.kafka.producer_thread import Answer, Messages, ProducerThread
-from core.kafka.record_batch import record_sizes
+from core.kafka.record_batch import BATCH_HEADER_BYTES, record_sizes
 from core.kafka.refusals import Refusals
 from core.kafka.security import tls_context, uses_login, uses_tls
 from core.kafka.support import refuse_unsupported
@@ -340,7 +340,7 @@ class AiokafkaPublisher:
 
     def _without_too_large(self, delivery: Delivery, todo: Any, sizes: Any) -> Any:
         """Fails messages that exceed KAFKA_MAX_REQUEST_SIZE; returns the others."""
-        are_too_large = sizes[todo] > self.cluster.max_request_size_bytes
+        are_too_large = sizes[todo] + BATCH_HEADER_BYTES > self.cluster.max_request_size_bytes
         if not are_too_large.any():
             return todo
         too_large = todo[are_too_large]

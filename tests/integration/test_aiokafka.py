@@ -651,3 +651,16 @@ def test_keys_of_a_megabyte_ten_thousand_headers_and_empty_values_arrive(kafka: 
     there = {message.key(): message for message in kafka.read(topic)}
     for index, key in enumerate(many.batch.keys):
         assert there[key].headers() == [("message_id", many.batch.message_ids[index]), *headers]
+
+
+def test_the_largest_message_that_the_client_takes_is_one_that_the_broker_takes(kafka: KafkaRig, opened: Open):
+    """With the defaults of both, whose limits are 12 bytes apart."""
+    topic = kafka.create_topic(partitions=1)
+    publisher = opened(kafka.plaintext, compression_type="none", delivery_timeout_ms=60_000)
+    sizes = range(publisher.cluster.max_request_size_bytes - 140, publisher.cluster.max_request_size_bytes - 100)
+    delivery = sent(publisher, batch_of(topic, len(sizes), keys=[b"k"] * len(sizes), values=[b"x" * n for n in sizes]))
+    require_true(kafka, delivery)
+    taken = [index not in delivery.errors for index in range(len(sizes))]
+    assert taken == sorted(taken, reverse=True), "a larger one was taken"
+    assert set(taken) == {True, False}
+    assert all("KAFKA_MAX_REQUEST_SIZE is 1,048,576" in error.text for error in delivery.errors.values())

@@ -29,7 +29,17 @@ __all__ = ["show"]
 
 AUDIT_ROWS = 500
 LOG_LINES = 300
-LIBRARIES = ("confluent-kafka", "kafka-python-ng", "oracledb", "psycopg", "pyodbc", "duckdb", "pydantic", "streamlit")
+LIBRARIES = (
+    "aiokafka",
+    "confluent-kafka",
+    "kafka-python-ng",
+    "oracledb",
+    "psycopg",
+    "pyodbc",
+    "duckdb",
+    "pydantic",
+    "streamlit",
+)
 _NEW_TOKEN = "new_token"  # noqa: S105 - a session key, not a secret
 
 
