@@ -137,6 +137,20 @@ def test_a_batch_whose_answer_is_lost_is_on_the_topic_once(
     assert set(require_true(kafka, *deliveries).values()) == {1}
 
 
+@pytest.mark.parametrize("reply", ["cut", lambda exchange: exchange.with_error(UNKNOWN_CODE)], ids=["cut", "unknown"])
+def test_without_idempotence_a_lost_answer_may_repeat_messages_and_loses_none(
+    reply: Any, kafka: KafkaRig, proxy: KafkaProxy, opened: Open
+):
+    topic = kafka.create_topic()
+    publisher = opened(proxy.address, enable_idempotence=False)
+    proxy.answer = once(reply)
+    sender = sender_of(publisher)
+    deliveries = [sender.submit(batch_of(topic, 200, number)) for number in (1, 2, 3)]
+    sender.drain(60)
+    assert [delivery.errors for delivery in deliveries] == [{}] * 3
+    assert set(require_true(kafka, *deliveries)) == {key for delivery in deliveries for key in delivery.batch.keys}
+
+
 @pytest.mark.parametrize(
     "reply",
     [lambda exchange: exchange.with_error(UNKNOWN_CODE), Exchange.without_partitions],
