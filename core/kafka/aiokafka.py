@@ -121,8 +121,9 @@ class AiokafkaPublisher:
         """(Topic, partition) → the last acknowledged offset."""
         self._in_flight = 0
         self._in_flight_bytes = 0
-        self._open: dict[Delivery, float] = {}
-        """Delivery → when its first message was published, in seconds of `clock`, in that order."""
+        self._open: set[Delivery] = set()
+        self._published: dict[float, int] = {}
+        """Time of publishing (of `time.perf_counter`, ascending) → number of messages that are in flight since then."""
         self._transaction: tuple[int, int] | None = None
         """Id and epoch of the producer of the open transaction."""
         self._void: PsttError | None = None
@@ -184,6 +185,7 @@ class AiokafkaPublisher:
         for delivery in self._open:
             delivery.fail_unreported(partial(error_of, delivery.batch.topic))
         self._open.clear()
+        self._published.clear()
         self._in_flight = self._in_flight_bytes = 0
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -292,7 +294,7 @@ class AiokafkaPublisher:
         for index in todo.tolist() if delivery.errors else ():
             delivery.errors.pop(index, None)
         delivery.pending += len(todo)
-        self._open.setdefault(delivery, self._clock())
+        self._open.add(delivery)
         try:
             thread, partitions, available = self._ready_for(delivery.batch.topic)
         except PsttError as error:
@@ -317,6 +319,7 @@ class AiokafkaPublisher:
             keys = batch.keys if len(part) == len(batch.keys) else [batch.keys[i] for i in part.tolist()]
             placed = partitions_of(keys, partitions, self._sticky_of(batch.topic, available, size))
             at_s = time.perf_counter()
+            self._published[at_s] = self._published.get(at_s, 0) + len(part)
             thread.add(
                 batch.topic,
                 [
@@ -379,9 +382,12 @@ class AiokafkaPublisher:
             else:
                 self._refuse(answer, some, is_alone=count == 1)
             self._in_flight_bytes -= int(some.sizes.sum())
+            self._published[some.published_at_s] -= len(indexes)
+            if not self._published[some.published_at_s]:
+                del self._published[some.published_at_s]
             delivery.pending -= len(indexes)
             if not delivery.pending:
-                self._open.pop(delivery, None)
+                self._open.discard(delivery)
         self._in_flight -= count
         return count
 
@@ -437,12 +443,12 @@ class AiokafkaPublisher:
             delivery.errors[index] = error
         delivery.pending -= len(indexes)
         if not delivery.pending:
-            self._open.pop(delivery, None)
+            self._open.discard(delivery)
 
     def _keep_delivery_timeout(self) -> None:
         """Ends what is in flight for too long; all of it, as only a new producer makes its sequence numbers certain."""
-        oldest = next(iter(self._open.values()), None)
-        if oldest is None or self._clock() - oldest < self.cluster.delivery_timeout_ms / 1000:
+        oldest_s = next(iter(self._published), None)
+        if oldest_s is None or time.perf_counter() - oldest_s < self.cluster.delivery_timeout_ms / 1000:
             return
         if self._thread is not None:
             self._thread.hold()

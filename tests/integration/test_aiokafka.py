@@ -257,6 +257,28 @@ def test_no_partition_waits_for_another_one_whose_answers_do_not_come(kafka: Kaf
     assert set(require_true(kafka, *good).values()) == {1}
 
 
+def test_a_delivery_that_takes_longer_than_the_delivery_time_out_is_not_late_while_each_message_is_in_time(
+    kafka: KafkaRig, proxy: KafkaProxy, opened: Open
+):
+    topic = kafka.create_topic(partitions=1)
+    publisher = opened(proxy.address, max_in_flight=2, request_timeout_ms=5000, delivery_timeout_ms=5000)
+
+    def late(exchange: Exchange) -> Answer:
+        if exchange.api_key == PRODUCE:
+            time.sleep(0.5)
+        return "pass"
+
+    proxy.answer = late
+    started = time.monotonic()
+    delivery = Delivery.of(batch_of(topic, 48))
+    publisher.publish(delivery)
+    finish(publisher, delivery, timeout_s=60)
+    assert time.monotonic() - started > 6
+    assert delivery.errors == {}
+    assert set(delivery.attempts) == {1}
+    assert set(require_true(kafka, delivery).values()) == {1}
+
+
 # ── topics ────────────────────────────────────────────────────────────────────────────────────
 
 
