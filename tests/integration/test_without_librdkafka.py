@@ -1,4 +1,4 @@
-"""kafka-python-ng is for machines where confluent-kafka cannot be installed: everything except its extras works there."""
+"""Machines without the library of a client: kafka-python-ng works without confluent-kafka, except its extras, confluent without aiokafka."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "confluent_kafka":
-            raise ModuleNotFoundError("no confluent-kafka on this machine", name=name)
+            raise ModuleNotFoundError(f"no {name} on this machine", name=name)
 
 sys.meta_path.insert(0, Absent())
 """
 ROWS = 300
 
 
-def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def python(code: str, folder: Path, *, without: str = "confluent_kafka") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT + code],
+        [sys.executable, "-c", WITHOUT.replace("confluent_kafka", without) + code],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -39,8 +39,9 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return python(f"sys.argv = {['core', *words]!r}\nfrom core.cli.main import main\nmain()", folder)
+def command(folder: Path, *words: str, without: str = "confluent_kafka") -> subprocess.CompletedProcess[str]:
+    code = f"sys.argv = {['core', *words]!r}\nfrom core.cli.main import main\nmain()"
+    return python(code, folder, without=without)
 
 
 def test_a_job_runs_and_its_messages_arrive(tmp_path: Path, kafka: KafkaRig) -> None:
@@ -83,5 +84,22 @@ def test_what_needs_confluent_kafka_says_so(client: str, tmp_path: Path, kafka: 
     place.make(kafka, "any", rows=1, cluster={"client": client})
     done = command(place.folder, "run", "export")
     assert done.returncode == 2, done.stdout + done.stderr
+    assert "pip install" in done.stderr
     assert "confluent-kafka" in done.stderr
     assert "KAFKA_CLIENT" in done.stderr
+
+
+def test_without_aiokafka_a_job_that_names_no_client_runs_through_confluent(tmp_path: Path, kafka: KafkaRig) -> None:
+    place = Place(tmp_path / "ws")
+    topic = kafka.create_topic()
+    place.make(kafka, topic, rows=ROWS)
+    done = command(place.folder, "run", "export", "--json", without="aiokafka")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["acknowledged"] == len(kafka.read(topic)) == ROWS
+    place.make(kafka, topic, rows=ROWS, cluster={"client": "aiokafka"})
+    done = command(place.folder, "run", "export", without="aiokafka")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "pip install aiokafka cramjam google-crc32c confluent-kafka" in " ".join(done.stderr.split())
+    assert "set KAFKA_CLIENT (client in connections.json) to confluent or kafka-python-ng" in " ".join(
+        done.stderr.split()
+    )
