@@ -450,9 +450,13 @@ class AiokafkaPublisher:
         oldest_s = next(iter(self._published), None)
         if oldest_s is None or time.perf_counter() - oldest_s < self.cluster.delivery_timeout_ms / 1000:
             return
-        if self._thread is not None:
-            self._thread.hold()
+        thread = self._thread
+        if thread is not None:
+            thread.hold()
         self._settle_answers(LATE_ANSWERS_S)
+        if thread is not None and not self._in_flight:  # the last answers have come after all
+            thread.release()
+            return
         topics = {delivery.batch.topic for delivery in self._open}
         causes = {topic: self._final(self._cause_of_timeout(topic)) for topic in topics}
         if self.transactional_id is not None and causes:

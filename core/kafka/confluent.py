@@ -1,4 +1,4 @@
-"""Publisher over confluent-kafka (librdkafka): the default client, and the one with transactions."""
+"""Publisher over confluent-kafka (librdkafka), one call a message; with idempotence and transactions."""
 
 from __future__ import annotations
 

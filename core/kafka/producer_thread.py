@@ -303,6 +303,10 @@ class ProducerThread:
         """Begins no further record batch; those in flight are still answered."""
         self._is_held = True
 
+    def release(self) -> None:
+        """Ends `hold`. Needs empty queues."""
+        self._is_held = False
+
     def begin(self, timeout_s: float) -> None:
         """Begins a transaction."""
         self._wait_for(self._live.begin_transaction(), timeout_s)

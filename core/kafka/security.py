@@ -1,6 +1,6 @@
 """TLS files and login of a cluster, checked before a client uses them.
 
-Both clients report a missing file or password late and in words of their own.
+Clients report a missing file or password late and in words of their own.
 """
 
 from __future__ import annotations

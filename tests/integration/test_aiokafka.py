@@ -645,6 +645,28 @@ def test_a_commit_whose_answer_nobody_understands_is_neither_made_nor_aborted_by
     assert require_true(kafka, delivery) == Counter(delivery.batch.keys)
 
 
+def test_answers_that_come_just_after_the_delivery_time_out_count_and_the_transaction_goes_on(
+    kafka: KafkaRig, proxy: KafkaProxy, opened: Open, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("core.kafka.aiokafka.LATE_ANSWERS_S", 30.0)
+    topic = kafka.create_topic(partitions=1)
+    publisher = opened(proxy.address, f"tx-{topic}", request_timeout_ms=30_000, delivery_timeout_ms=2000)
+    publisher.begin()
+    may_answer = threading.Event()
+    proxy.answer = once(lambda exchange: exchange.answer if may_answer.wait(30) else "cut")
+    late = Delivery.of(batch_of(topic, 50))
+    publisher.publish(late)
+    while not proxy.requests[PRODUCE]:
+        time.sleep(0.01)
+    time.sleep(2.1)
+    threading.Timer(0.3, may_answer.set).start()
+    finish(publisher, late)
+    second = sent(publisher, batch_of(topic, 50, 2))
+    publisher.commit()
+    assert late.errors == second.errors == {}
+    assert require_true(kafka, late, second) == Counter([*late.batch.keys, *second.batch.keys])
+
+
 # ── the end in the middle ─────────────────────────────────────────────────────────────────────
 
 
