@@ -42,7 +42,7 @@ MOST_QUEUE_BYTES = 100_000_000
 TRANSACTION_STEP_S = 60.0
 """For each request to the transaction coordinator, which takes 0.2 to 1 s on a healthy cluster."""
 LATE_ANSWERS_S = 0.5
-"""At a delivery time-out, how long the answers of healthy partitions are waited for, so that those are not sent again."""
+"""At a delivery time-out, how long the next answer of a healthy partition is waited for, so that those are not sent again."""
 
 
 def producer_config(cluster: Cluster, *, transactional_id: str | None = None) -> dict[str, Any]:
@@ -168,13 +168,12 @@ class AiokafkaPublisher:
         self._settle_answers(0.0)
         self._drop(self.diagnosis.dropped)
 
-    def _settle_answers(self, timeout_s: float) -> None:
-        """Processes the answers that come within this time, until nothing is in flight."""
-        deadline = self._clock() + timeout_s
+    def _settle_answers(self, patience_s: float) -> None:
+        """Processes answers until nothing is in flight, or none comes for so long."""
         with suppress(queue.Empty):
             while True:
-                left_s = deadline - self._clock() if self._in_flight else 0.0
-                thread, answer = self._answers.get(timeout=left_s) if left_s > 0 else self._answers.get_nowait()
+                wait = patience_s > 0 and self._in_flight
+                thread, answer = self._answers.get(timeout=patience_s) if wait else self._answers.get_nowait()
                 if thread is self._thread:
                     self._settle(answer)
 
@@ -446,16 +445,15 @@ class AiokafkaPublisher:
             self._open.discard(delivery)
 
     def _keep_delivery_timeout(self) -> None:
-        """Ends what is in flight for too long; all of it, as only a new producer makes its sequence numbers certain."""
-        oldest_s = next(iter(self._published), None)
-        if oldest_s is None or time.perf_counter() - oldest_s < self.cluster.delivery_timeout_ms / 1000:
+        """Ends what is in flight, if the oldest message is for too long.
+
+        That is all of it, as only a new producer makes sequence numbers certain. So partitions that still work get the time
+        to finish what they have.
+        """
+        if not self._is_late():
             return
-        thread = self._thread
-        if thread is not None:
-            thread.hold()
         self._settle_answers(LATE_ANSWERS_S)
-        if thread is not None and not self._in_flight:  # the last answers have come after all
-            thread.release()
+        if not self._is_late():  # its answer has come after all
             return
         topics = {delivery.batch.topic for delivery in self._open}
         causes = {topic: self._final(self._cause_of_timeout(topic)) for topic in topics}
@@ -463,6 +461,11 @@ class AiokafkaPublisher:
             self._void = self._void or next(iter(causes.values()))
         self._close_producer()
         self._drop(causes.__getitem__)
+
+    def _is_late(self) -> bool:
+        """Returns True if the oldest message in flight is not answered within the delivery time-out."""
+        oldest_s = next(iter(self._published), None)
+        return oldest_s is not None and time.perf_counter() - oldest_s >= self.cluster.delivery_timeout_ms / 1000
 
     def _cause_of_timeout(self, topic: str) -> PsttError:
         """Returns why messages were not acknowledged in time: a topic may have been deleted, or a right taken away."""

@@ -232,8 +232,6 @@ class ProducerThread:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sending = 0
         """Record batches in flight."""
-        self._is_held = False
-        """Whether no record batch is begun any more."""
         self._doubt: Exception | None = None
         """The error of a batch that may be stored: the next one would have its sequence number, so nothing more is sent."""
         self._loop = EventLoop()
@@ -298,14 +296,6 @@ class ProducerThread:
     def add(self, topic: str, messages: Sequence[tuple[int, Messages]]) -> None:
         """Adds messages to the queues of their partitions; `on_answer` reports each exactly once, unless abandoned."""
         self._loop.call_soon_threadsafe(self._add, topic, messages)
-
-    def hold(self) -> None:
-        """Begins no further record batch; those in flight are still answered."""
-        self._is_held = True
-
-    def release(self) -> None:
-        """Ends `hold`. Needs empty queues."""
-        self._is_held = False
 
     def begin(self, timeout_s: float) -> None:
         """Begins a transaction."""
@@ -426,7 +416,7 @@ class ProducerThread:
 
     def _send_if_due(self, queue_: _PartitionQueue) -> None:
         """Sends the next record batch of a partition, or waits for more messages."""
-        if queue_.is_in_flight or not queue_.waiting or self._is_held or self._doubt:
+        if queue_.is_in_flight or not queue_.waiting or self._doubt:
             return
         oldest = queue_.waiting[0]
         left_s = oldest.published_at_s + self._linger_s - time.perf_counter()
@@ -452,7 +442,7 @@ class ProducerThread:
 
     async def _send(self, queue_: _PartitionQueue) -> None:
         await self._wait_for_leader(queue_)
-        if queue_.waiting and not self._is_held and not self._doubt:
+        if queue_.waiting and not self._doubt:
             messages = queue_.take(self._limit_bytes(queue_.topic))
             offset, error = await self._sent(queue_, messages)
             self._answer(queue_, messages, offset, error)
@@ -482,7 +472,7 @@ class ProducerThread:
     async def _wait_for_leader(self, queue_: _PartitionQueue) -> None:
         """Waits while the partition is known to have no leader."""
         place = TopicPartition(queue_.topic, queue_.partition)
-        while self._producer is not None and not self._is_held and not self._doubt:
+        while self._producer is not None and not self._doubt:
             if self._producer.client.cluster.leader_for_partition(place) != LEADERLESS:
                 return
             self._producer.client.force_metadata_update()
