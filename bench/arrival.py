@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -20,7 +21,9 @@ class Arrival:
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, rows: int) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self._admin = AdminClient(
+            {"bootstrap.servers": bootstrap_servers, "log_level": 0}, logger=logging.getLogger("pstt.kafka")
+        )
         partitions = self._admin.list_topics(topic, timeout=10).topics[topic].partitions
         self._places = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in partitions}
         self._rows, self._before = rows, self._count()

@@ -9,6 +9,7 @@ Connect's default.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -179,7 +180,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _require_same(bootstrap_servers: str, topic: str) -> None:
     """Raises NotMeasured unless a message of the peer has the key and the columns that ours have."""
     settings = {"group.id": "bench", "auto.offset.reset": "earliest", "enable.auto.commit": False}
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, **settings})
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, **settings}, logger=logging.getLogger("pstt.kafka"))
     try:
         consumer.subscribe([topic])
         (message,) = consumer.consume(1, timeout=30)
