@@ -26,6 +26,7 @@ from core.errors import (
 from core.kafka.service_results import SendResult
 from core.model.connection import Cluster, Secret
 from core.model.publisher import Delivery
+from tests.rigs.event_loop import run_in_loop
 from tests.rigs.kafka import KafkaRig
 
 CLIENTS = ("aiokafka", "confluent", "kafka-python-ng")
@@ -56,7 +57,7 @@ def test_a_message_is_where_the_result_says(kafka: KafkaRig, service_of: Callabl
         async with service_of(kafka.plaintext) as service:
             return await service.send_message(topic, "572680001120", {"kg": Decimal("1.50")}, {"job": "manual"})
 
-    result = asyncio.run(main())
+    result = run_in_loop(main())
     (message,) = kafka.read(topic)
     assert (message.topic(), message.partition(), message.offset()) == (topic, result.partition, result.offset)
     assert (message.key(), message.value()) == (b"572680001120", b'{"kg":1.50}')
@@ -76,7 +77,7 @@ def test_10000_single_messages_awaited_together_and_a_batch(
             batch = await service.send_batch(topic, ((str(n), {"n": n}) for n in range(10_000, 20_000)))
             return results, batch, service.get_metrics()
 
-    results, batch, metrics = asyncio.run(main())
+    results, batch, metrics = run_in_loop(main())
     records = {(message.partition(), message.offset()): message for message in kafka.read(topic)}
     assert len(records) == 20_000
     for number, result in enumerate(results):
@@ -101,7 +102,7 @@ def test_one_message_too_large_among_many_fails_alone(kafka: KafkaRig, service_o
                 *(service.send_message(topic, str(n), value) for n, value in enumerate(values)), return_exceptions=True
             )
 
-    results = asyncio.run(main())
+    results = run_in_loop(main())
     for index, words in ((200, "KAFKA_MAX_REQUEST_SIZE is 50,000"), (100, "max.message.bytes")):
         refused = results.pop(index)
         assert isinstance(refused, MessageTooLarge)
@@ -122,7 +123,7 @@ def test_a_missing_topic_is_reported_to_its_callers_and_to_no_others(
                 return_exceptions=True,
             )
 
-    results = asyncio.run(main())
+    results = run_in_loop(main())
     assert [type(result) for result in results] == [TopicMissing] * 20 + [SendResult] * 20
     assert "no-such-topic" in str(results[0])
     assert kafka.count(topic) == 20
@@ -154,7 +155,7 @@ def test_a_wrong_password_is_named_by_connect_and_by_each_message(
             async with service_of(kafka.sasl_plaintext, **login, **SHORT):
                 pass
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 def test_health_names_the_brokers_or_the_cause(kafka: KafkaRig, service_of: Callable[..., AsyncKafkaService]):
@@ -171,7 +172,7 @@ def test_health_names_the_brokers_or_the_cause(kafka: KafkaRig, service_of: Call
             await away.connect(1.0)
         await away.close()
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 def test_cancelled_callers_and_closing_at_once_lose_no_message(
@@ -190,7 +191,7 @@ def test_cancelled_callers_and_closing_at_once_lose_no_message(
         await service.close()
         return await asyncio.gather(*sent, return_exceptions=True), service.get_metrics()
 
-    results, metrics = asyncio.run(main())
+    results, metrics = run_in_loop(main())
     assert {type(result) for result in results[::2]} == {asyncio.CancelledError}
     assert {type(result) for result in results[1::2]} == {SendResult}
     assert (metrics.total_sent, metrics.failed) == (4000, 0)
@@ -235,7 +236,7 @@ def test_a_broker_that_goes_away_and_comes_back(own_kafka: Callable[..., KafkaRi
             assert metrics.failed >= 20
             await service.close()
 
-    asyncio.run(main())
+    run_in_loop(main())
     keys = [(message.key() or b"").decode() for message in broker.read(topic)]
     for client in CLIENTS:
         assert keys.count(f"{client} before") == 1

@@ -274,7 +274,7 @@ def test_an_account_without_rights_on_the_transactional_id_is_told_so(kafka: Kaf
         sasl_username=kafka.limited_username,
         sasl_password=Secret(kafka.limited_password),
     )
-    publisher = open_publisher(cluster, transactional_id="tx-limited")
+    publisher = open_publisher(cluster, transactional_id="without-rights")
     try:
         with pytest.raises(NotAuthorised, match=r'user "limited".*exactly_once needs them on the transactional id too'):
             publisher.prepare_once(control)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections import defaultdict
@@ -15,6 +14,7 @@ from confluent_kafka import Message
 
 from core.kafka.partitioning import group_by_partition, partitions_of
 from core.kafka.record_batch import COMPRESSIONS, RecordBatch, encode_batch
+from tests.rigs.event_loop import run_in_loop
 from tests.rigs.kafka import KafkaRig
 
 PARTITIONS = 3
@@ -101,7 +101,7 @@ def test_blocks_are_placed_sent_and_read_back(compression: str, kafka: KafkaRig)
             expected[partition] += [
                 (times[row], keys[row], values[row], [("message_id", ids[row]), *HEADERS]) for row in rows
             ]
-    offsets = asyncio.run(send(kafka, topic, batches))
+    offsets = run_in_loop(send(kafka, topic, batches))
     for partition in range(PARTITIONS):
         mine = [(offset, batch) for offset, (p, batch) in zip(offsets, batches, strict=True) if p == partition]
         assert len(mine) == 5
@@ -130,7 +130,7 @@ def test_extremes_are_read_back(compression: str, change: dict[str, Any], kafka:
     batch = encode_batch(
         made["keys"], made["values"], made["ids"], made["headers"], timestamps_ms=times, compression=compression
     )
-    assert asyncio.run(send(kafka, topic, [(0, EncodedBatch(batch))])) == [0]
+    assert run_in_loop(send(kafka, topic, [(0, EncodedBatch(batch))])) == [0]
     at = [times] * 3 if isinstance(times, int) else times
     rows = zip(at, made["keys"], made["values"], made["ids"], strict=True)
     assert_read_back(kafka, topic, {0: [(t, key, value, [("message_id", i), *headers]) for t, key, value, i in rows]})
@@ -146,7 +146,7 @@ def test_the_broker_stores_a_batch_that_comes_twice_once(kafka: KafkaRig):
         def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
             super()._set_producer_state(producer_id, producer_epoch, 0)
 
-    offsets = asyncio.run(send(kafka, topic, [(0, EncodedBatch(batch)), (0, Again(batch))]))
+    offsets = run_in_loop(send(kafka, topic, [(0, EncodedBatch(batch)), (0, Again(batch))]))
     assert offsets[0] == 0
     assert [message.headers() for message in kafka.read(topic)] == [[("message_id", b"1")], [("message_id", b"2")]]
 
@@ -156,5 +156,5 @@ def test_a_transactional_batch_is_committed(compression: str, kafka: KafkaRig):
     topic = kafka.create_topic(partitions=1, config=EVER)
     values, ids = [b"value"] * 100, [b"%d" % number for number in range(100)]
     batch = encode_batch(values, values, ids, (), timestamps_ms=AT_MS, compression=compression, is_transactional=True)
-    asyncio.run(send(kafka, topic, [(0, EncodedBatch(batch))], transactional_id=f"x-{topic}"))
+    run_in_loop(send(kafka, topic, [(0, EncodedBatch(batch))], transactional_id=f"x-{topic}"))
     assert [message.headers() for message in committed(kafka, topic)] == [[("message_id", one)] for one in ids]

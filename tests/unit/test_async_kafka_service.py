@@ -25,6 +25,7 @@ from core.kafka.memory import MemoryPublisher
 from core.kafka.service_results import BatchResult, SendResult
 from core.model.connection import Cluster
 from core.model.publisher import Delivery
+from tests.rigs.event_loop import run_in_loop
 
 AWAY = BrokerUnavailable("no broker answers", why="connection refused", remedy="start it")
 DENIED = NotAuthorised("not let in", why="wrong password", remedy="correct it")
@@ -75,7 +76,7 @@ def test_messages_of_one_turn_are_one_delivery_and_each_caller_gets_its_own_resu
         async with service_over(publisher, recorder=recorded.append) as service:
             return await send_all(service, [str(number) for number in range(2000)])
 
-    results = asyncio.run(main())
+    results = run_in_loop(main())
     stored = {(record.partition, record.offset): record for record in publisher.records["orders"]}
     assert len(stored) == len(results) == 2000
     for number, result in enumerate(results):
@@ -92,7 +93,7 @@ def test_more_than_a_block_is_several_deliveries():
         async with service_over(publisher, recorder=recorded.append) as service:
             return await send_all(service, [str(number) for number in range(6000)])
 
-    assert len({(result.partition, result.offset) for result in asyncio.run(main())}) == 6000
+    assert len({(result.partition, result.offset) for result in run_in_loop(main())}) == 6000
     assert [len(delivery.batch) for delivery in recorded] == [2500, 2500, 1000]
 
 
@@ -105,7 +106,7 @@ def test_topics_and_headers_are_kept_apart_and_a_key_keeps_its_order():
         async with service_over(publisher, recorder=recorded.append) as service:
             await asyncio.gather(*(service.send_message(*message) for message in sent))
 
-    asyncio.run(main())
+    run_in_loop(main())
     found = [
         (topic, (record.key or b"").decode(), record.value.decode(), {n: v.decode() for n, v in record.headers[1:]})
         for topic in ("orders", "parcels")
@@ -125,7 +126,7 @@ def test_different_keys_share_a_delivery_for_each_set_of_headers():
                 *(service.send_message("orders", str(n), "v", {"job": f"j{n % 2}"}) for n in range(100))
             )
 
-    asyncio.run(main())
+    run_in_loop(main())
     assert [len(delivery.batch) for delivery in recorded] == [50, 50]
 
 
@@ -142,7 +143,7 @@ def test_a_message_can_be_awaited_in_each_way_that_asyncio_has():
             found.append(task.result())
             return found
 
-    assert all(isinstance(result, SendResult) for result in asyncio.run(main()))
+    assert all(isinstance(result, SendResult) for result in run_in_loop(main()))
     assert [record.key for record in publisher.records["orders"]] == [b"await", b"wait_for", b"task", b"group"]
 
 
@@ -159,7 +160,7 @@ def test_a_task_made_of_a_message_fails_with_its_error_and_can_be_cancelled():
             await task
         await service.close(0.0)
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 # ── one fails ─────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +191,7 @@ def test_a_message_that_no_client_could_take_is_refused_to_its_caller_only(
                 return_exceptions=True,
             )
 
-    before, refused, after = asyncio.run(main())
+    before, refused, after = run_in_loop(main())
     assert isinstance(refused, ConfigError)
     assert isinstance(before, SendResult)
     assert isinstance(after, SendResult)
@@ -207,7 +208,7 @@ def test_a_message_needs_a_topic_and_a_batch_needs_a_size():
             with pytest.raises(ConfigError, match="batch_size is too small: it is 0"):
                 await service.send_batch("orders", [("k", "v")], batch_size=0)
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 def test_one_message_too_large_among_many_fails_alone():
@@ -222,7 +223,7 @@ def test_one_message_too_large_among_many_fails_alone():
             )
             return sent, service.get_metrics()
 
-    results, metrics = asyncio.run(main())
+    results, metrics = run_in_loop(main())
     assert isinstance(results.pop(700), MessageTooLarge)
     assert all(isinstance(result, SendResult) for result in results)
     assert (metrics.total_sent, metrics.failed) == (999, 1)
@@ -237,7 +238,7 @@ def test_a_batch_reports_each_failure_by_its_index_also_behind_the_first_block()
             nothing = await service.send_batch("orders", [])
             return nothing, await service.send_batch("orders", ((str(n), "v") for n in range(6000)), batch_size=7)
 
-    nothing, result = asyncio.run(main())
+    nothing, result = run_in_loop(main())
     assert nothing == BatchResult(0, 0, 0, {})
     assert (result.total, result.succeeded, result.failed) == (6000, 5998, 2)
     assert result.errors == {7: str(DENIED), 5999: str(DENIED)}
@@ -269,7 +270,7 @@ def test_other_tasks_run_while_a_batch_is_turned_into_bytes():
         await service.close()
         return turns
 
-    assert asyncio.run(main()) >= 9
+    assert run_in_loop(main()) >= 9
 
 
 def test_a_retriable_failure_is_tried_again_and_the_last_error_says_so():
@@ -280,7 +281,7 @@ def test_a_retriable_failure_is_tried_again_and_the_last_error_says_so():
         async with service_over(MemoryPublisher(fail=fail)) as service:
             return await send_all(service, ["late", "never", "late too"])
 
-    late, never, late_too = asyncio.run(main())
+    late, never, late_too = run_in_loop(main())
     assert isinstance(late, SendResult)
     assert isinstance(late_too, SendResult)
     assert isinstance(never, RetriesExhausted)
@@ -304,7 +305,7 @@ def test_who_has_an_acknowledgement_does_not_wait_for_the_retries_of_others():
             metrics = service.get_metrics()
             assert metrics.total_sent + metrics.failed == 2
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 # ── the client or the recorder fails ──────────────────────────────────────────────────────────
@@ -324,7 +325,7 @@ def test_all_who_wait_get_the_error_when_the_client_fails_for_good_and_the_next_
             assert (metrics.total_sent, metrics.failed) == (1, 3)
             return failed
 
-    assert asyncio.run(main()) == [DENIED] * 3
+    assert run_in_loop(main()) == [DENIED] * 3
     assert [record.key for record in second.records["orders"]] == [b"after"]
 
 
@@ -341,7 +342,7 @@ def test_a_fault_of_the_client_is_an_error_of_what_is_in_flight_and_not_the_end_
         assert (metrics.total_sent, metrics.failed) == (1, 2)
         await service.close()
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 def test_a_client_that_cannot_be_opened_is_reported_by_connect_and_by_each_message():
@@ -360,7 +361,7 @@ def test_a_client_that_cannot_be_opened_is_reported_by_connect_and_by_each_messa
             async with AsyncKafkaService(Cluster("library", "memory"), publisher=refuse) as service:
                 pass
 
-    asyncio.run(main())
+    run_in_loop(main())
     await_end_of_threads()
 
 
@@ -380,7 +381,7 @@ def test_what_the_recorder_raises_reaches_those_who_sent_these_messages(failure:
                 *(service.send_message(topic, "k", "v") for topic in ("orders", "unlucky")), return_exceptions=True
             )
 
-    fine, unlucky = asyncio.run(main())
+    fine, unlucky = run_in_loop(main())
     assert isinstance(fine, SendResult)
     assert unlucky is failure or isinstance(unlucky.__cause__, StopIteration)
 
@@ -403,7 +404,7 @@ def test_a_cancelled_caller_loses_its_result_and_nothing_else():
             assert all(isinstance(result, SendResult) for result in await asyncio.gather(*tasks[5:]))
         return service.get_metrics()
 
-    metrics = asyncio.run(main())
+    metrics = run_in_loop(main())
     keys = [record.key for record in publisher.records["orders"]]
     assert sorted(keys) == sorted([b"at once", b"in a batch", *(str(n).encode() for n in range(10))])
     assert (metrics.total_sent, metrics.failed) == (12, 0)
@@ -428,7 +429,7 @@ def test_closing_waits_for_what_was_sent_and_refuses_what_comes_later():
         assert "is closed" in ((await service.health_check()).error or "")
         assert service.get_metrics().total_sent == 2
 
-    asyncio.run(main())
+    run_in_loop(main())
     await_end_of_threads()
 
 
@@ -445,7 +446,7 @@ def test_closing_gives_up_what_does_not_arrive_in_its_time_also_what_was_not_pub
             assert [type(result) for result in results] == [DeliveryTimeout] * 80
         return service.get_metrics()
 
-    metrics = asyncio.run(main())
+    metrics = run_in_loop(main())
     assert (metrics.total_sent, metrics.failed) == (0, 160)
     assert sum(len(delivery.errors) for delivery in recorded) == 160
 
@@ -462,7 +463,7 @@ def test_cancelling_close_does_not_stop_it():
         assert (await sending).topic == "orders"
         await service.close()
 
-    asyncio.run(main())
+    run_in_loop(main())
     await_end_of_threads()
 
 
@@ -472,7 +473,7 @@ def test_a_service_that_nobody_closes_ends_its_thread_after_what_it_sent():
     async def main() -> SendResult:
         return await service_over(publisher).send_message("orders", "k", "v")
 
-    assert asyncio.run(main()).topic == "orders"
+    assert run_in_loop(main()).topic == "orders"
     gc.collect()
     await_end_of_threads()
 
@@ -486,7 +487,7 @@ def test_a_service_that_was_never_used_has_no_thread():
 
     before = service_threads()
     service_over()
-    asyncio.run(main())
+    run_in_loop(main())
     assert service_threads() == before
 
 
@@ -505,7 +506,7 @@ def test_the_loop_goes_on_while_the_client_waits_for_the_broker():
         assert (await service.health_check()).brokers == ("memory:0",)
         await service.close()
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 def test_what_a_loop_leaves_when_it_ends_is_counted_and_the_next_loop_goes_on():
@@ -520,12 +521,12 @@ def test_what_a_loop_leaves_when_it_ends_is_counted_and_the_next_loop_goes_on():
         await service.send_message("orders", "4", "v")
         await service.close()
 
-    asyncio.run(leave())
+    run_in_loop(leave())
     abandoned = asyncio.new_event_loop()
     abandoned.call_soon(lambda: (service.send_message("orders", "5", "v"), abandoned.stop()))
     abandoned.run_forever()
     abandoned.close()
-    asyncio.run(go_on())
+    run_in_loop(go_on())
     assert sorted(record.key or b"" for record in publisher.records["orders"]) == [b"1", b"2", b"3", b"4", b"5"]
     assert service.get_metrics().total_sent == 5
     assert sum(len(delivery.batch) for delivery in recorded) == 5
@@ -544,7 +545,7 @@ def test_a_second_loop_is_refused_while_the_first_one_runs():
             await service.send_message("orders", "3", "v")
             assert service.get_metrics().total_sent == 2
 
-    asyncio.run(main())
+    run_in_loop(main())
 
 
 def service_threads() -> list[threading.Thread]:
