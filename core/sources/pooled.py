@@ -6,7 +6,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, islice
 from time import monotonic, perf_counter
@@ -414,13 +414,13 @@ class _Connected:
             self._source.cut(self.raw)
 
     def _close(self) -> None:
-        close = getattr(self.blocks, "close", None)
-        if close is not None:
-            with suppress(*self._source.driver_errors):
-                close()
-        if self.raw is not None:
-            with suppress(*self._source.driver_errors):
-                self.raw.close()
+        """Closes the stream and then the connection, whatever the stream raises."""
+        errors = self._source.driver_errors
+        with suppress(*errors), ExitStack() as stack:
+            if self.raw is not None:
+                stack.callback(self.raw.close)
+            if isinstance(self.blocks, Generator):
+                stack.callback(self.blocks.close)
 
 
 class BlockReading:

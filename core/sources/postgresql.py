@@ -194,6 +194,14 @@ class PostgresSource(PooledSource):
             sslmode=given.sslmode or None,
             sslrootcert=str(given.sslrootcert) if given.sslrootcert else None,
         )
+        try:
+            self._set_up(raw)
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _set_up(self, raw: _Connection) -> None:
         if raw.info.server_version >= 140000:
             raw.autocommit = True
             with suppress(psycopg.Error):  # not on Windows: there a long query outlives a killed run
@@ -203,9 +211,8 @@ class PostgresSource(PooledSource):
             raw.adapters.register_loader(name, TextLoader)
         raw.adapters.register_loader("money", _MoneyLoader)
         raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        raw.read_only = not given.allow_writes
+        raw.read_only = not self.connection.allow_writes
         raw.note_response = self.note_response
-        return raw
 
     def begin(self, raw: psycopg.Connection[Any]) -> None:
         """Sets REPEATABLE READ, which makes the transaction one snapshot; psycopg begins it with the first statement."""

@@ -25,7 +25,7 @@ from core.kafka.memory import MemoryPublisher
 from core.kafka.service_results import BatchResult, SendResult
 from core.model.connection import Cluster
 from core.model.publisher import Delivery
-from tests.rigs.event_loop import run_in_loop
+from tests.rigs.event_loop import run_apart, run_in_loop
 
 AWAY = BrokerUnavailable("no broker answers", why="connection refused", remedy="start it")
 DENIED = NotAuthorised("not let in", why="wrong password", remedy="correct it")
@@ -521,11 +521,14 @@ def test_what_a_loop_leaves_when_it_ends_is_counted_and_the_next_loop_goes_on():
         await service.send_message("orders", "4", "v")
         await service.close()
 
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        loop.call_soon(lambda: (service.send_message("orders", "5", "v"), loop.stop()))
+        loop.run_forever()
+        loop.close()
+
     run_in_loop(leave())
-    abandoned = asyncio.new_event_loop()
-    abandoned.call_soon(lambda: (service.send_message("orders", "5", "v"), abandoned.stop()))
-    abandoned.run_forever()
-    abandoned.close()
+    run_apart(abandon)
     run_in_loop(go_on())
     assert sorted(record.key or b"" for record in publisher.records["orders"]) == [b"1", b"2", b"3", b"4", b"5"]
     assert service.get_metrics().total_sent == 5
