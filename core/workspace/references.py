@@ -19,14 +19,14 @@ from core.sources import find_dialect
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
-from core.workspace.settings import SECRETS, Settings
+from core.workspace.settings import SECRETS, SETTING_NAMES, Settings
 
 __all__ = ["References", "references_of"]
 
 DATABASE_PATHS = ("sslrootcert",)
 CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
-KEEP_AT_HOME = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
+NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
 """Settings that no part needs."""
 
 
@@ -58,7 +58,8 @@ class References(msgspec.Struct, frozen=True):
             home: A relative path of a certificate is one below it.
         """
         paths = {name: str(home / self.settings[name]) for name in SETTING_PATHS if name in self.settings}
-        return {**variables, **self.settings, **paths}
+        own = {name for name in SETTING_NAMES if name not in SECRETS}  # a worker's own value would change the run
+        return {**{name: text for name, text in variables.items() if name not in own}, **self.settings, **paths}
 
 
 def references_of(workspace: Workspace, settings: Settings, connection: str, cluster_key: str) -> References:
@@ -93,7 +94,7 @@ def references_of(workspace: Workspace, settings: Settings, connection: str, clu
 def _public(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if value is not None and name not in SECRETS and not name.startswith(KEEP_AT_HOME):
+        if value is not None and name not in SECRETS and not name.startswith(NOT_FOR_PARTS):
             yield name, str(value)
 
 

@@ -113,6 +113,9 @@ class Settings(BaseModel):
     PSTT_RECEIPT_AT: str = Field(default="07:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     PSTT_RECEIPT_TO: str | None = None
     PSTT_HEALTH_GRACE_S: float = Field(default=3_600.0, ge=1, le=604_800)
+    DASK_SCHEDULER_ADDRESS: str | None = Field(
+        default=None, pattern=r"^(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?$"
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
