@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import socket
+import ssl
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core.errors import BrokerUnavailable, ConfigError, RunInterrupted
+from core.errors import ConfigError, PsttError, WorkersUnavailable
 from core.run.parts import PartError
 from core.version import __version__
 
@@ -27,6 +28,12 @@ CONNECT_S = 8.0
 ANSWER_S = 30.0
 """How long workers may take to examine what a part needs there."""
 PREFIX = "DASK_DISTRIBUTED__"
+MOST_GREETING_BYTES = 65_536
+"""Of 300 bytes or so."""
+TLS_REMEDY = (
+    "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to files that belong to the scheduler's (docs/SCALE.md)"
+)
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -51,20 +58,25 @@ def connect(address: str, variables: Mapping[str, str]) -> Client:
 
     Raises:
         ConfigError: dask and distributed are not installed, or a certificate cannot be used.
-        BrokerUnavailable: Nothing answers at the address, or another protocol does.
+        WorkersUnavailable: Nothing answers at the address, or another protocol does.
     """
-    Client = _client_class(variables)
-    _refuse_closed_port(address)
+    distributed = _distributed(variables)
     try:
+        security = distributed.Security()
+        _greet(address, security.get_connection_args("client").get("ssl_context"))
         with warnings.catch_warnings():
             # Other versions of numpy or the like: the workers' version of the product is compared later.
             warnings.simplefilter("ignore")
-            return Client(address, timeout=CONNECT_S, set_as_default=False, name="pstt", heartbeat_interval=5000)
-    except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise _not_a_scheduler(address, error) from None
+            client: Client = distributed.Client(
+                address, timeout=CONNECT_S, set_as_default=False, name="pstt", security=security
+            )
+            return client
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise _not_connected(address, error) from None
 
 
-def _client_class(variables: Mapping[str, str]) -> Callable[..., Client]:
+def _distributed(variables: Mapping[str, str]) -> Any:
+    """Returns the module distributed with the user's settings."""
     try:
         import dask
         import distributed
@@ -78,8 +90,7 @@ def _client_class(variables: Mapping[str, str]) -> Callable[..., Client]:
     for name in ("distributed", "distributed.core", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     dask.config.set(_dask_settings(variables))
-    found: Callable[..., Client] = distributed.Client
-    return found
+    return distributed
 
 
 def _dask_settings(variables: Mapping[str, str]) -> dict[str, Any]:
@@ -94,33 +105,58 @@ def _dask_settings(variables: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _refuse_closed_port(address: str) -> None:
+def _greet(address: str, context: ssl.SSLContext | None) -> None:
+    """Reads the greeting that a server of distributed sends first, with time limits.
+
+    distributed 2026.8 waits without a limit for the greeting of a server that is silent, and reserves as much memory
+    as the first bytes of another protocol say.
+
+    Raises:
+        WorkersUnavailable: Nothing answers, or no scheduler does.
+        ConfigError: The address is tls:// and there are no certificates.
+        OSError: The two do not trust each other.
+    """
+    if address.startswith("tls:") and context is None:
+        raise ConfigError(
+            f"there are no certificates for the Dask scheduler {address}", why="tls:// needs them", remedy=TLS_REMEDY
+        )
     host, _, port = address.partition("://")[2].rstrip("/").rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S / 2).close()
+        connection = socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S / 2)
     except OSError as error:
         why = "the time limit was reached" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise BrokerUnavailable(
+        raise WorkersUnavailable(
             f"nothing answers at the Dask scheduler {address}",
             why=why,
             remedy="start it with `dask scheduler`, or set DASK_SCHEDULER_ADDRESS (docs/SCALE.md)",
         ) from None
-    except (OverflowError, ValueError) as error:
-        raise ConfigError(f"DASK_SCHEDULER_ADDRESS {address} is not valid", why=str(error)) from None
+    with connection:
+        if address.startswith("tls:") and context is not None:
+            connection = context.wrap_socket(connection, server_hostname=host.strip("[]"))
+        with connection, connection.makefile("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            greeting = stream.read(length) if length <= MOST_GREETING_BYTES else b""
+    if b"pickle-protocol" not in greeting:
+        raise ValueError("it answers in another protocol" if length else "it closes the connection")
 
 
-def _not_a_scheduler(address: str, error: Exception) -> Exception:
-    said = str(error.__cause__ or error).splitlines()[0] if str(error.__cause__ or error) else type(error).__name__
-    if isinstance(error, FileNotFoundError | TypeError | RuntimeError):
+def _not_connected(address: str, error: Exception) -> PsttError:
+    """Returns the error of a server that answers, but not as the scheduler of this address should."""
+    if isinstance(error, FileNotFoundError):
         return ConfigError(
-            f"the connection to the Dask scheduler {address} cannot be made",
-            why=said,
-            remedy="check DASK_DISTRIBUTED__COMM__TLS__CA_FILE, …__CLIENT__CERT and …__CLIENT__KEY (docs/SCALE.md)",
+            f"a certificate for the Dask scheduler {address} cannot be read",
+            why=error.strerror or "",
+            remedy=TLS_REMEDY,
         )
+    if isinstance(error, ssl.SSLError) and not isinstance(error, TimeoutError):
+        return WorkersUnavailable(
+            f"no TLS connection to the Dask scheduler {address}", why=error.reason or str(error), remedy=TLS_REMEDY
+        )
+    why = "it does not answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     other = "without TLS (tcp://)" if address.startswith("tls:") else "with TLS (tls://)"
-    return BrokerUnavailable(
-        f"what answers at {address} is no Dask scheduler of this kind",
-        why=said,
+    return WorkersUnavailable(
+        f"what answers at {address} is not a Dask scheduler",
+        why=why.splitlines()[0],
         remedy=f"check host and port in DASK_SCHEDULER_ADDRESS, and whether the scheduler works {other}",
     )
 
@@ -148,7 +184,7 @@ def examine_workers(client: Client, order: bytes) -> list[Examined]:
         order: A `core.run.dask_worker.PartOrder`; empty: only the versions.
 
     Raises:
-        RunInterrupted: The scheduler does not answer.
+        WorkersUnavailable: The scheduler does not answer.
     """
 
     # A task's function blocks the worker's event loop if it is not a coroutine: this one waits for sockets.
@@ -178,7 +214,7 @@ def _examined(address: str, threads: int, answer: object) -> Examined:
             remedy="install the same version there, and start `dask worker` with its folder in PYTHONPATH",
         )
         return Examined(address, host, "", threads, PartError.of(error))
-    failed = RunInterrupted(f"worker {address} does not answer", why=_text(answer), remedy="restart that worker")
+    failed = WorkersUnavailable(f"worker {address} does not answer", why=_text(answer), remedy="restart that worker")
     return Examined(address, host, "", threads, PartError.of(failed))
 
 
@@ -186,10 +222,10 @@ def _text(answer: object) -> str:
     return f"{type(answer).__name__}: {answer}".splitlines()[0]
 
 
-def lost_scheduler(client: Client, error: Exception | None = None) -> RunInterrupted:
+def lost_scheduler(client: Client, error: Exception | None = None) -> WorkersUnavailable:
     """Returns the error of a scheduler that no longer answers."""
     address = client._start_arg
-    return RunInterrupted(
+    return WorkersUnavailable(
         f"the connection to the Dask scheduler {address} is lost",
         why=_text(error) if error else "it was closed",
         remedy="start the scheduler and its workers; the run is then executed again",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 import msgspec
 
-from core.errors import ConfigError, PsttError, RunCancelled, RunInterrupted, StorageFailed
+from core.errors import ConfigError, PsttError, RunCancelled, StorageFailed, WorkersUnavailable
 from core.run.dask_cluster import (
     call_by_name,
     connect,
@@ -86,7 +86,7 @@ class DaskParts:
 
     Raises:
         ConfigError: dask is not installed, or its TLS settings cannot be used.
-        BrokerUnavailable: No scheduler answers at the address.
+        WorkersUnavailable: No scheduler answers at the address.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class DaskParts:
     ) -> None:
         self._workspace = workspace
         self._settings = settings
-        self._command = list(command)
+        self._command = tuple(command)
         self._clock = clock
         self._client: Client = connect(settings.DASK_SCHEDULER_ADDRESS or "", variables)
         self._name = f"pstt-{uuid.uuid4().hex}"
@@ -137,7 +137,7 @@ class DaskParts:
         """Waits for events; see `PartExecutor`.
 
         Raises:
-            RunInterrupted: The scheduler is lost, or there is no worker for 30 s.
+            WorkersUnavailable: The scheduler is lost, or there is no worker for 30 s.
             StorageFailed: A segment cannot be written.
         """
         found, self._early = self._early, []
@@ -202,7 +202,7 @@ class DaskParts:
         """Raises if there is no worker, or if one of them could not run a part."""
         examined = examine_workers(self._client, order)
         if not examined:
-            raise RunInterrupted(
+            raise WorkersUnavailable(
                 f"the Dask scheduler {self._settings.DASK_SCHEDULER_ADDRESS} has no worker",
                 remedy="start at least one with `dask worker` (docs/SCALE.md)",
             )
@@ -306,7 +306,7 @@ class DaskParts:
 
     def _require_workers(self) -> None:
         if self._no_workers_s >= NO_WORKERS_S:
-            raise RunInterrupted(
+            raise WorkersUnavailable(
                 f"the Dask scheduler {self._settings.DASK_SCHEDULER_ADDRESS} has no worker any more",
                 why=f"for {self._no_workers_s:.0f} s",
                 remedy="start workers (docs/SCALE.md); the run is then executed again",

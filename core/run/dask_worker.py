@@ -67,7 +67,7 @@ class PartOrder(msgspec.Struct, frozen=True):
     """Name of the queue with one token: who takes it begins the part. Dask starts a task again by itself, we do not."""
     cancel: str
     """Name of the event that asks all parts to end."""
-    command: list[str] = list(PART_COMMAND)
+    command: tuple[str, ...] = PART_COMMAND
     """Arguments of the Python interpreter that runs a part."""
 
 
