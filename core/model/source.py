@@ -77,6 +77,8 @@ class Split:
     """COUNT(*) over the whole query in the snapshot; None: it was not counted."""
     snapshot: str = ""
     """What `Source.read` takes to read the same snapshot; empty: nothing is needed, or there is none."""
+    is_one_snapshot: bool = True
+    """Whether all parts read the same state of the database."""
     warnings: tuple[str, ...] = ()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
 from core.model.connection import Destination
-from core.model.publisher import Batch, Publisher, TopicState
+from core.model.publisher import Publisher, TopicState
 from core.model.run import Plan, Run, Verification
 from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
@@ -27,7 +26,7 @@ from core.run.row_reader import RunContext, end_state, fewer_collections, with_s
 from core.run.sending import Sending, stored_on_disk
 from core.run.settling import drop_aborted, move_to_spool, with_totals
 
-__all__ = ["run_job"]
+__all__ = ["KafkaRun", "run_job", "to_verdict"]
 
 REJECTS_AT_ONCE = 1000
 
@@ -66,7 +65,7 @@ def run_job(
     """
     run = ledger.start(plan, context.now())
     with logger.contextualize(run=run.run_id):
-        kafka_run = _KafkaRun(
+        kafka_run = KafkaRun(
             plan=plan,
             run_id=run.run_id,
             rejects=ledger.rejects,
@@ -79,22 +78,23 @@ def run_job(
             spool_dir=spool_dir,
             once=once,
         )
-        ended = ledger.finish(run.run_id, kafka_run.outcome(_execute(kafka_run, source)), context.now())
-        kafka_run.close_note()
-        return ended
+        return to_verdict(kafka_run, lambda: kafka_run.send_all(source))
 
 
-def _execute(kafka_run: _KafkaRun, source: Source) -> PsttError | None:
+def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
+    """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
+    outcome = kafka_run.outcome(_execute(kafka_run, send))
+    ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    kafka_run.close_note()
+    return ended
+
+
+def _execute(kafka_run: KafkaRun, send: Callable[[], None]) -> PsttError | None:
     """Runs to the end and records everything; returns the error of the run, None if it succeeded."""
     error: PsttError | None = None
     try:
-        folder = kafka_run.once.folder if kafka_run.once else kafka_run.spool_dir
-        kafka_run.spool = Spool(folder, run_id=kafka_run.run.run_id, job=kafka_run.plan.job.slug)
         with fewer_collections():
-            if kafka_run.once:
-                kafka_run.send_once(source, kafka_run.once)
-            else:
-                kafka_run.send(source)
+            send()
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
@@ -116,7 +116,7 @@ def _ended_at_once() -> RunCancelled:
 
 
 @dataclass(slots=True, kw_only=True)
-class _KafkaRun(Sending):
+class KafkaRun(Sending):
     """The state of one run to Kafka, and its steps."""
 
     run: Run
@@ -132,6 +132,15 @@ class _KafkaRun(Sending):
     """Whether the sends were moved to the spool, or dropped, as the transaction ended."""
     sent_before: SendTotals | None = None
     """The sends of an earlier attempt that had sent everything exactly once."""
+
+    def send_all(self, source: Source) -> None:
+        """Reads and sends all rows, as the job wants them delivered."""
+        folder = self.once.folder if self.once else self.spool_dir
+        self.spool = Spool(folder, run_id=self.run_id, job=self.plan.job.slug)
+        if self.once:
+            self.send_once(source, self.once)
+        else:
+            self.send(source)
 
     def send(self, source: Source) -> None:
         """At least once: publishes rows while the next ones are read."""
@@ -170,25 +179,8 @@ class _KafkaRun(Sending):
 
     def commit(self, once: ExactlyOnce, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
         """Sends all messages and the marker in one transaction: readers see all of them, or none."""
-        digest = hashlib.sha256()
-        self.transaction = "unknown"
         write_note(once.folder, self.note(once, state))
-        try:
-            self.publisher.begin()
-            for envelope, encoded in fetched:
-                digest.update(b"".join(encoded.message_ids))
-                self.publish(envelope, encoded)
-            self.drain()
-            if self.refusal:
-                raise self.refused_transaction(self.refusal)
-            self.mark(once, state, digest.hexdigest())
-            if self.spool:
-                self.spool.close()  # every send is on disk before a reader can see it
-            self.publisher.commit()
-        except BaseException:
-            self.abort()
-            raise
-        self.transaction = "committed"
+        self.send_in_transaction(fetched, lambda digest: self.markers(once, state, digest))
 
     def note(self, once: ExactlyOnce, state: TopicState) -> TransactionNote:
         """Returns the note from which a later process finds out whether this transaction was committed."""
@@ -209,8 +201,8 @@ class _KafkaRun(Sending):
             unexpected=(error.what, error.why, error.remedy) if error else ("", "", ""),
         )
 
-    def mark(self, once: ExactlyOnce, state: TopicState, digest: str) -> None:
-        """Sends the marker within the transaction."""
+    def markers(self, once: ExactlyOnce, state: TopicState, digest: str) -> dict[bytes, bytes]:
+        """Returns the marker, and that this workspace was the last sender, as records of the control topic."""
         now = self.context.now()
         marker = once.marker(
             self.run,
@@ -221,12 +213,7 @@ class _KafkaRun(Sending):
             state=state,
             now=now,
         )
-        keys: list[bytes | None] = [once.key, once.last_sender_key]
-        values = [marker, once.last_sender(self.run, now)]
-        self.sender.submit(Batch(0, self.plan.control_topic, keys, values, [b"0" * 32] * 2, [0, 0], self.headers))
-        for delivery in self.sender.drain():
-            for failure in delivery.errors.values():
-                raise failure
+        return {once.key: marker, once.last_sender_key: once.last_sender(self.run, now)}
 
     def take_over(self, marker: SentMarker) -> None:
         """Takes over the result of an earlier attempt that had sent everything; nothing is sent again."""
@@ -276,7 +263,7 @@ class _KafkaRun(Sending):
         Raises:
             MessagesLost: It cannot.
         """
-        tally = self._visible_sends()
+        tally = self.visible_sends()
         if self.at_start is None or not (sent := tally.placed):
             return
         try:
@@ -295,9 +282,9 @@ class _KafkaRun(Sending):
         Raises:
             VerificationFailed: They are not all on the topic as they were sent, or could not be read.
         """
-        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.totals.acknowledged:
+        tally, topic = self.own_sends(), self.at_start
+        if self.verify is None or topic is None or not tally.acknowledged:
             return
-        tally, topic = self.spool.totals, self.at_start
         sent = SentRange(
             self.run.run_id, topic.topic, topic.cluster_id, topic.topic_id, tally.placed, tally.acknowledged
         )
@@ -318,7 +305,7 @@ class _KafkaRun(Sending):
 
     def outcome(self, error: PsttError | None) -> Outcome:
         """Returns the verdict with its numbers."""
-        tally = self._visible_sends()
+        tally = self.visible_sends()
         if error is None and self.rows_read != tally.acknowledged + self.rejected:
             error = RunFailed(
                 f"{self.rows_read:,} rows read, but {tally.acknowledged:,} acknowledged and {self.rejected:,} rejected",
@@ -340,9 +327,13 @@ class _KafkaRun(Sending):
         )
         return with_totals(outcome, tally)
 
-    def _visible_sends(self) -> SendTotals:
+    def own_sends(self) -> SendTotals:
+        """Returns the sends of this run itself."""
+        return self.spool.totals if self.spool else SendTotals()
+
+    def visible_sends(self) -> SendTotals:
         """Returns the sends that readers of the topic can see: none of a transaction that was not committed."""
-        tally = self.sent_before or (self.spool.totals if self.spool else SendTotals())
+        tally = self.sent_before or self.own_sends()
         if self.once is None or self.sent_before or self.transaction == "committed":
             return tally
         return SendTotals(failed=tally.failed + tally.acknowledged, retried=tally.retried)

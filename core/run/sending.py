@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,6 +116,44 @@ class Sending(RowReader):
         except RunFailed as failure:
             return failure
         return None
+
+    def send_in_transaction(
+        self, fetched: Iterable[tuple[Envelope, Encoded]], records: Callable[[str], Mapping[bytes, bytes]]
+    ) -> None:
+        """Sends all messages and these records of the control topic in one transaction: readers see all of them, or none.
+
+        Args:
+            fetched: The rows.
+            records: Returns key → value, given the hash of the message ids in order.
+        """
+        digest = hashlib.sha256()
+        self.transaction = "unknown"
+        try:
+            self.publisher.begin()
+            for envelope, encoded in fetched:
+                digest.update(b"".join(encoded.message_ids))
+                self.publish(envelope, encoded)
+            self.drain()
+            if self.refusal:
+                raise self.refused_transaction(self.refusal)
+            self.mark(records(digest.hexdigest()))
+            if self.spool:
+                self.spool.close()  # every send is on disk before a reader can see it
+            self.publisher.commit()
+        except BaseException:
+            self.abort()
+            raise
+        self.transaction = "committed"
+
+    def mark(self, records: Mapping[bytes, bytes]) -> None:
+        """Sends records of the control topic within the transaction."""
+        keys: list[bytes | None] = list(records)
+        values, count = list(records.values()), len(records)
+        topic = self.plan.control_topic
+        self.sender.submit(Batch(0, topic, keys, values, [b"0" * 32] * count, [0] * count, self.headers))
+        for delivery in self.sender.drain():
+            for failure in delivery.errors.values():
+                raise failure
 
     def refused_transaction(self, refusal: MessageRefused) -> RunFailed:
         """Returns why a transaction with refused messages is not committed."""

@@ -77,7 +77,9 @@ def split_query(
         if len(found) + 1 < partitions.count:
             warnings.append(_fewer(column, partitions.count, len(found) + 1))
     parts = part_steps(step, dialect, column, partitions, found)
-    return Split(columns, tuple((*before, part) for part in parts), found, counted, snapshot, tuple(warnings))
+    return Split(
+        columns, tuple((*before, part) for part in parts), found, counted, snapshot, not warning, tuple(warnings)
+    )
 
 
 def _bounds(
