@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -43,10 +44,12 @@ class LocalProcesses:
     Args:
         workspace: The workspace's folder.
         processes: The most processes at once; further parts wait.
+        environ: The environment of the processes; None: that of this process.
     """
 
-    def __init__(self, workspace: Path, processes: int) -> None:
+    def __init__(self, workspace: Path, processes: int, *, environ: Mapping[str, str] | None = None) -> None:
         self._workspace = workspace
+        self._environ = environ
         self._most = processes
         self._waiting: deque[PartTask] = deque()
         self._processes: list[_Process] = []
@@ -119,7 +122,7 @@ class LocalProcesses:
             if idle is None:
                 if len(self._processes) >= self._most:
                     return
-                idle = _Process(self._workspace, self._events)
+                idle = _Process(self._workspace, self._events, self._environ)
                 self._processes.append(idle)
             idle.task = self._waiting.popleft()
             idle.send(encode(idle.task) + b"\n")
@@ -128,12 +131,15 @@ class LocalProcesses:
 class _Process:
     """One child process."""
 
-    def __init__(self, workspace: Path, events: queue.Queue[tuple[_Process, bytes]]) -> None:
+    def __init__(
+        self, workspace: Path, events: queue.Queue[tuple[_Process, bytes]], environ: Mapping[str, str] | None
+    ) -> None:
         self.task: PartTask | None = None
         self._words = tempfile.TemporaryFile()
         try:
             self._child = begin_process(
                 ["part", "--workspace", str(workspace)],
+                environ=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,

@@ -44,7 +44,8 @@ CANCEL_SLACK_S = 5.0
 def is_partitioned(plan: Plan) -> bool:
     """Returns whether a plan is executed in parts: not a replay, which sends a few rows or repeats a run as a whole."""
     given = plan.job.partitions
-    return given is not None and given.count > 1 and plan.kind == "job" and plan.skip_ids is None
+    is_whole_job = plan.kind == "job" and plan.skip_ids is None and plan.job.delivery == "at_least_once"
+    return given is not None and given.count > 1 and is_whole_job
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ def is_running(pid: int, started_at: float) -> bool:
     return abs(found - started_at) < START_TIME_TOLERANCE_S
 
 
-def begin_process(words: Sequence[str], *, low_priority: bool = False, **streams: Any) -> subprocess.Popen[bytes]:
+def begin_process(
+    words: Sequence[str], *, low_priority: bool = False, environ: Mapping[str, str] | None = None, **streams: Any
+) -> subprocess.Popen[bytes]:
     """Starts `python -m core …` of this very program.
 
     It is in a session (on Windows: a process group) of its own, so that Ctrl-C at a terminal does not reach it.
@@ -48,6 +50,7 @@ def begin_process(words: Sequence[str], *, low_priority: bool = False, **streams
     Args:
         words: What follows `python -m core`.
         low_priority: Other processes go first, where there are not enough processors.
+        environ: Its environment; None: that of this process.
         streams: stdin, stdout and stderr, as for Popen.
 
     Raises:
@@ -57,8 +60,9 @@ def begin_process(words: Sequence[str], *, low_priority: bool = False, **streams
     if sys.platform == "win32":
         own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     package_parent = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    environ = {**os.environ, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
+    given = os.environ if environ is None else environ
+    known = given.get("PYTHONPATH")
+    environ = {**given, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
     process = subprocess.Popen([sys.executable, "-m", "core", *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
     if low_priority:
         with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tests.rigs import killed
 
@@ -44,32 +48,50 @@ def arm_part() -> None:
     import core.records.spool
 
     core.records.spool.SEGMENT_SENDS = killed.SEGMENT_SENDS
+    when, module, name, number = os.environ["RIG_KILL_POINT"].split(":")
+    owner: Any = import_module(module)
+    *outer, last = name.split(".")
+    for inner in outer:
+        owner = getattr(owner, inner)
+    real: Callable[..., Any] = getattr(owner, last)
+    wanted = os.environ["RIG_KILL_PART"]
+    calls = 0
+
+    @wraps(real)
+    def deadly_one(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        is_counted = not wanted or wanted == _running_part(args)
+        calls += is_counted
+        is_it = is_counted and calls == int(number)
+        if is_it and when == "before":
+            _die()
+        result = real(*args, **kwargs)
+        if is_it and when == "after":
+            _die()
+        return result
+
+    setattr(owner, last, deadly_one)
+
+
+def _die() -> None:
+    """Ends this process, unless enough of them have died."""
     folder, times = Path(os.environ["RIG_KILL_FOLDER"]), int(os.environ["RIG_KILL_TIMES"])
-    real = killed._die
-
-    def die() -> None:
-        wanted = os.environ["RIG_KILL_PART"]
-        if wanted and wanted != _running_part():
-            return
-        for number in range(times or 1_000):
-            try:
-                (folder / f"{number}.killed").touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            real()
-
-    killed._die = die
-    killed.arm(os.environ["RIG_KILL_POINT"])
+    for number in range(times or 1_000):
+        try:
+            (folder / f"{number}.killed").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        killed._die()
 
 
-def _running_part() -> str:
-    """Returns the part that this process runs, which the log names."""
-    frame = sys._getframe()
-    while frame is not None:
+def _running_part(given: tuple[Any, ...]) -> str:
+    """Returns the part that this process runs: an argument here, or a variable of a function that runs in any thread."""
+    frames = list(sys._current_frames().values())
+    found = [getattr(given[0], "index", None) for _ in range(1) if given and hasattr(given[0], "run_id")]
+    while frames:
+        frame = frames.pop()
         task = frame.f_locals.get("task")
-        if task is None and "self" in frame.f_locals:
-            task = getattr(frame.f_locals["self"], "task", None)
-        if task is not None and hasattr(task, "index"):
-            return str(task.index)
-        frame = frame.f_back  # type: ignore[assignment]
-    return ""
+        found.append(getattr(task, "index", None))
+        if frame.f_back is not None:
+            frames.append(frame.f_back)
+    return next((str(index) for index in found if index is not None), "")
