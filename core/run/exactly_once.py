@@ -22,7 +22,7 @@ from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.workspace.identity import Identity
 
-__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "foreign_sender"]
+__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "foreign_sender", "same_content"]
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -58,6 +58,10 @@ class SentMarker(msgspec.Struct, frozen=True):
     at: str = ""
     host: str = ""
     path: str = ""
+    part: str = ""
+    """`2/8`: the third of eight parts; empty: the whole run."""
+    attempt: int = 0
+    """Of the part in its run, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +103,18 @@ class ExactlyOnce:
         return self.identity.id.encode()
 
     @property
+    def parts_key(self) -> bytes:
+        """Key of how the query was split (`core.run.part_markers.PartsRecord`)."""
+        return self.key + b"#parts"
+
+    def part_key(self, index: int, count: int) -> bytes:
+        """Returns the key of the marker of one part."""
+        return self.key + f"#{index}/{count}".encode()
+
+    @property
     def keys(self) -> tuple[bytes, ...]:
         """All keys that a run reads from the control topic."""
-        return self.key, *self.earlier_keys, self.last_sender_key
+        return self.key, *self.earlier_keys, self.last_sender_key, self.parts_key
 
     def earlier(self, found: Mapping[bytes, bytes], ledger: Ledger, state: TopicState) -> SentMarker | None:
         """Returns the marker of an earlier attempt that sent what this plan would send; None: nothing was sent.
@@ -200,6 +213,15 @@ class ExactlyOnce:
             if is_known
             else "undo the change, or run the job for another scheduled time: this ledger does not know that run",
         )
+
+
+def same_content(marker: SentMarker, other: SentMarker) -> bool:
+    """Returns whether both are for the same query, values, topic and cluster."""
+
+    def content(of: SentMarker) -> tuple[str, ...]:
+        return of.topic, of.topic_id, of.cluster_id, of.environment, of.connection, of.query, of.parameters, of.part
+
+    return content(marker) == content(other)
 
 
 def foreign_sender(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed | None:

@@ -235,7 +235,11 @@ class PartResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     acknowledged: int = 0
     """Messages that readers of the topic can see."""
     rejected: int = 0
+    """Also the messages that the broker refused for good."""
+    refused: int = 0
+    """How many of them were refused by the broker."""
     failed: int = 0
+    """Messages that were sent and not acknowledged, without the refused ones."""
     retried: int = 0
     bytes: int = 0
     """Key and value bytes of the acknowledged messages."""
@@ -263,6 +267,7 @@ class PartResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Name, kind and database type of each column of the result."""
     seconds: float = 0.0
     worker: str = ""
+    """Where it ran, for display."""
 
 
 class PartLost(msgspec.Struct, frozen=True, tag="lost"):
