@@ -26,7 +26,6 @@ from core.run.dask_cluster import (
     other_version,
 )
 from core.run.dask_worker import PIECES_AT_ONCE, Delivery, PartOrder, decode_delivery
-from core.run.part_process import PART_COMMAND
 from core.run.parts import PartError, PartEvent, PartLost, PartResult, PartTask
 from core.version import __version__
 from core.workspace.paths import Workspace
@@ -40,6 +39,8 @@ __all__ = ["DaskParts"]
 
 End = TypeVar("End", bound=PartEvent | None)
 
+WITH_SECRETS = ("connections.json", ".env")
+"""They stay here: a part gets references instead."""
 POLL_S = 0.2
 WORKERS_EVERY_S = 2.0
 """How often the list of workers is read while a part is silent."""
@@ -81,7 +82,7 @@ class DaskParts:
         workspace: Where segments of the parts are written to, and where connections.json is.
         settings: The address, and the settings of a part.
         variables: Environment and `.env`, for Dask's own settings.
-        command: Arguments of the Python interpreter that runs a part on a worker.
+        module: What runs a part on a worker: `python -m MODULE part`.
         clock: Monotonic seconds.
 
     Raises:
@@ -95,12 +96,12 @@ class DaskParts:
         settings: Settings,
         variables: Mapping[str, str],
         *,
-        command: Sequence[str] = PART_COMMAND,
+        module: str = "core",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workspace = workspace
         self._settings = settings
-        self._command = tuple(command)
+        self._module = module
         self._clock = clock
         self._client: Client = connect(settings.DASK_SCHEDULER_ADDRESS or "", variables)
         self._name = f"pstt-{uuid.uuid4().hex}"
@@ -188,12 +189,12 @@ class DaskParts:
         order = PartOrder(
             task=task,
             references=references_of(self._workspace, self._settings, task.connection, task.cluster_key),
-            files={name: self._workspace.inside(name).read_bytes() for name in task.needs},
+            files={name: self._workspace.inside(name).read_bytes() for name in task.needs if name not in WITH_SECRETS},
             events=f"{self._name}-events",
             pieces=f"{self._name}-pieces",
             begin=token_name,
             cancel=f"{self._name}-cancel",
-            command=self._command,
+            module=self._module,
         )
         # The version comes first and apart: a worker of another one could not read the rest.
         return __version__.encode() + b"\n" + msgspec.msgpack.encode(order)
@@ -302,7 +303,16 @@ class DaskParts:
             elif silent_s >= LOST_S:
                 why = f"worker {part.worker} has not reported for {silent_s:.0f} s"
                 found.append(self._ended(part, self._lost(part, why)))
+                self._remove(part.address)
         return found
+
+    def _remove(self, address: str) -> None:
+        """Removes a silent worker from the cluster; else Dask gives it the next part, and waits 5 minutes for it.
+
+        Parts that it was given and that have not begun go to other workers. If it returns, it has to register again.
+        """
+        unregister = self._client.scheduler.unregister
+        self._client.sync(unregister, address=address, stimulus_id=f"{self._name}-silent", callback_timeout=ANSWER_S)
 
     def _require_workers(self) -> None:
         if self._no_workers_s >= NO_WORKERS_S:

@@ -22,7 +22,7 @@ from core.errors import BrokerUnavailable, ConfigError, PsttError, StorageFailed
 from core.kafka import import_client
 from core.model.connection import Cluster
 from core.run.dask_cluster import Examined, other_version, worker_label
-from core.run.part_process import PART_COMMAND, PartProcess
+from core.run.local_parts import LocalProcesses
 from core.run.parts import PartError, PartEvent, PartLost, PartProgress, PartResult, PartTask
 from core.sources import find_dialect, import_driver
 from core.version import __version__
@@ -42,6 +42,7 @@ PIECES_AT_ONCE = 8
 MOST_EVENTS = 200
 """In the queue of events; more mean that the coordinator is busy."""
 POLL_S = 0.5
+CANCEL_EVERY_S = 1.0
 BEAT_S = 2.0
 """A part without progress is reported as alive this often."""
 ANSWER_S = 20.0
@@ -67,8 +68,8 @@ class PartOrder(msgspec.Struct, frozen=True):
     """Name of the queue with one token: who takes it begins the part. Dask starts a task again by itself, we do not."""
     cancel: str
     """Name of the event that asks all parts to end."""
-    command: tuple[str, ...] = PART_COMMAND
-    """Arguments of the Python interpreter that runs a part."""
+    module: str = "core"
+    """What runs a part: `python -m MODULE part`."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -209,40 +210,34 @@ def run_order(message: bytes) -> None:
 
 
 def _run(order: PartOrder, folder: Path, line: _Line) -> None:
+    last: PartResult | PartLost | None
     try:
         scratch, variables = _prepared(order, folder)
-        process = PartProcess(order.task, scratch.root, environ=variables, command=order.command)
-    except (PsttError, OSError) as error:
-        failed = error if isinstance(error, PsttError) else StorageFailed("a part cannot begin", why=str(error))
-        line.end(PartResult(index=order.task.index, attempt=order.task.attempt, error=PartError.of(failed)))
-        return
-    with closing(_Killed(process)):
-        last = _followed(process, order, line)
+        with closing(LocalProcesses(scratch.root, 1, environ=variables, module=order.module)) as local:
+            local.start(order.task)
+            last = _followed(local, order.task, line)
+    except PsttError as error:
+        last = PartResult(index=order.task.index, attempt=order.task.attempt, error=PartError.of(error))
     if isinstance(last, PartResult):
-        names = [*last.segments, *([last.rejects_file] if last.rejects_file else [])]
-        for name in names:
-            line.send_file(name, scratch.state_dir / order.task.folder / name)
+        for name in [*last.segments, *([last.rejects_file] if last.rejects_file else [])]:
+            line.send_file(name, folder / ".pstt" / order.task.folder / name)
     if last is not None:
         line.end(last)
 
 
-class _Killed:
-    """Ends the process of a part however the block ends."""
-
-    def __init__(self, process: PartProcess) -> None:
-        self.close = process.kill
-
-
-def _followed(process: PartProcess, order: PartOrder, line: _Line) -> PartResult | PartLost | None:
+def _followed(local: LocalProcesses, task: PartTask, line: _Line) -> PartResult | PartLost | None:
     """Reports the progress of a part until it ends; None: the coordinator no longer wants it."""
     line.alive()
+    is_cancelled = False
     while line.is_wanted():
-        for event in process.events(POLL_S):
+        for event in local.events(POLL_S):
             if not isinstance(event, PartProgress):
                 return event
             line.progress(event)
-        if line.is_cancelled():
-            process.cancel(order.task.stop_timeout_s)
+        if not is_cancelled and line.is_cancelled():
+            is_cancelled = True
+            local.cancel(task.stop_timeout_s)
+        line.beat()
     return None
 
 
@@ -257,7 +252,6 @@ class _Line:
         self._label = worker_label(socket.gethostname(), worker.address)
         self._queues: list[Queue] = []
         self._spoken = self._asked = float("-inf")
-        self._cancelled = False
 
     def __enter__(self) -> _Line:
         order = self._order
@@ -283,15 +277,16 @@ class _Line:
     def is_cancelled(self) -> bool:
         """Asks, once in a while, whether the run was cancelled. Raises TimeoutError if the scheduler is lost."""
         now = time.monotonic()
-        if not self._cancelled and now - self._asked >= 1:
-            self._asked = now
-            scheduler = self._client.scheduler
-            self._cancelled = self._client.sync(
-                scheduler.event_is_set, name=self._order.cancel, callback_timeout=ANSWER_S
-            )
-        if now - self._spoken >= BEAT_S:
+        if now - self._asked < CANCEL_EVERY_S:
+            return False
+        self._asked = now
+        ask = self._client.scheduler.event_is_set
+        return bool(self._client.sync(ask, name=self._order.cancel, callback_timeout=ANSWER_S))
+
+    def beat(self) -> None:
+        """Reports that the part runs, if nothing was reported for 2 s."""
+        if time.monotonic() - self._spoken >= BEAT_S:
             self.alive()
-        return self._cancelled
 
     def alive(self) -> None:
         """Reports that the part runs here."""

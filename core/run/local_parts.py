@@ -45,11 +45,15 @@ class LocalProcesses:
         workspace: The workspace's folder.
         processes: The most processes at once; further parts wait.
         environ: The environment of the processes; None: that of this process.
+        module: What runs as `python -m MODULE part`.
     """
 
-    def __init__(self, workspace: Path, processes: int, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, workspace: Path, processes: int, *, environ: Mapping[str, str] | None = None, module: str = "core"
+    ) -> None:
         self._workspace = workspace
         self._environ = environ
+        self._module = module
         self._most = processes
         self._waiting: deque[PartTask] = deque()
         self._processes: list[_Process] = []
@@ -122,7 +126,7 @@ class LocalProcesses:
             if idle is None:
                 if len(self._processes) >= self._most:
                     return
-                idle = _Process(self._workspace, self._events, self._environ)
+                idle = _Process(self._workspace, self._events, self._environ, self._module)
                 self._processes.append(idle)
             idle.task = self._waiting.popleft()
             idle.send(encode(idle.task) + b"\n")
@@ -132,7 +136,11 @@ class _Process:
     """One child process."""
 
     def __init__(
-        self, workspace: Path, events: queue.Queue[tuple[_Process, bytes]], environ: Mapping[str, str] | None
+        self,
+        workspace: Path,
+        events: queue.Queue[tuple[_Process, bytes]],
+        environ: Mapping[str, str] | None,
+        module: str,
     ) -> None:
         self.task: PartTask | None = None
         self._words = tempfile.TemporaryFile()
@@ -140,6 +148,7 @@ class _Process:
             self._child = begin_process(
                 ["part", "--workspace", str(workspace)],
                 environ=environ,
+                module=module,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,

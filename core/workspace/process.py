@@ -41,7 +41,12 @@ def is_running(pid: int, started_at: float) -> bool:
 
 
 def begin_process(
-    words: Sequence[str], *, low_priority: bool = False, environ: Mapping[str, str] | None = None, **streams: Any
+    words: Sequence[str],
+    *,
+    low_priority: bool = False,
+    environ: Mapping[str, str] | None = None,
+    module: str = "core",
+    **streams: Any,
 ) -> subprocess.Popen[bytes]:
     """Starts `python -m core …` of this very program.
 
@@ -51,6 +56,7 @@ def begin_process(
         words: What follows `python -m core`.
         low_priority: Other processes go first, where there are not enough processors.
         environ: Its environment; None: that of this process.
+        module: What is started in place of `core`.
         streams: stdin, stdout and stderr, as for Popen.
 
     Raises:
@@ -63,7 +69,7 @@ def begin_process(
     given = os.environ if environ is None else environ
     known = given.get("PYTHONPATH")
     environ = {**given, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
-    process = subprocess.Popen([sys.executable, "-m", "core", *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
+    process = subprocess.Popen([sys.executable, "-m", module, *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
     if low_priority:
         with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it
             psutil.Process(process.pid).nice(LOW_PRIORITY)

@@ -30,7 +30,7 @@ def main() -> None:
         (evidence / f"{phase}-{task.index}-{task.attempt}").write_text(str(os.getpid()))
         write(PartProgress(task.index, task.attempt, phase, 100, 50))
         while (evidence / f"hold-{phase}-{task.index}-{task.attempt}").exists():
-            if cancelled.is_set():
+            if cancelled.is_set() and not (evidence / "deaf").exists():
                 error = PartError.of(RunCancelled("the part was cancelled"))
                 write(PartResult(index=task.index, attempt=task.attempt, rows_read=100, acknowledged=50, error=error))
                 return
@@ -38,6 +38,10 @@ def main() -> None:
     folder = root / ".pstt" / task.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{task.name}.parquet").write_bytes(content(task))
+    files = sorted(
+        str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and ".pstt" not in str(file)
+    )
+    (evidence / f"files-{task.index}").write_text(" ".join(files))
     (evidence / f"secret-{task.index}").write_text(os.environ.get("BOSC_PASSWORD", ""))
     write(
         PartResult(
