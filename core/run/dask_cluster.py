@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import logging
 import socket
 import ssl
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -169,8 +171,6 @@ def call_by_name(module: str, function: str) -> Callable[..., Any]:
     """
 
     def call(*arguments: Any) -> Any:
-        from importlib import import_module
-
         return getattr(import_module(module), function)(*arguments)
 
     return call
@@ -189,11 +189,8 @@ def examine_workers(client: Client, order: bytes) -> list[Examined]:
 
     # A task's function blocks the worker's event loop if it is not a coroutine: this one waits for sockets.
     async def examine(order: bytes, dask_worker: Any = None) -> bytes:
-        import asyncio
-
-        from core.run.dask_worker import examine
-
-        return await asyncio.to_thread(examine, dask_worker, order)
+        found = import_module("core.run.dask_worker").examine
+        return await asyncio.to_thread(found, dask_worker, order)
 
     try:
         threads = client.nthreads()
