@@ -22,7 +22,7 @@ from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.workspace.identity import Identity
 
-__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "foreign_sender", "same_content"]
+__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "decoded", "foreign_sender", "same_content"]
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -131,7 +131,7 @@ class ExactlyOnce:
             if raw is not None and (foreign := foreign_sender(raw, self.identity, ledger)):
                 raise foreign
         if self.key in found:
-            marker: SentMarker | None = _decoded(found[self.key], SentMarker)
+            marker: SentMarker | None = decoded(found[self.key], SentMarker)
         else:
             marker = next(
                 filter(
@@ -141,6 +141,15 @@ class ExactlyOnce:
             )
         if marker is None:
             return None
+        if changes := _changes(marker, self, state):
+            raise self._changed_error(marker, changes, ledger)
+        return marker
+
+    def checked(self, raw: bytes, ledger: Ledger, state: TopicState) -> SentMarker:
+        """Returns the marker of a part; raises as `earlier`."""
+        if foreign := foreign_sender(raw, self.identity, ledger):
+            raise foreign
+        marker = decoded(raw, SentMarker)
         if changes := _changes(marker, self, state):
             raise self._changed_error(marker, changes, ledger)
         return marker
@@ -180,7 +189,7 @@ class ExactlyOnce:
 
         Fields that it lacks are taken from that run's row in the ledger.
         """
-        marker = _decoded(raw, SentMarker)
+        marker = decoded(raw, SentMarker)
         run = ledger.known(marker.run)
         if run is None or run.job != self.plan.job.slug:
             return None
@@ -234,7 +243,7 @@ def foreign_sender(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed 
         identity: The identity of this workspace.
         ledger: The ledger of this workspace.
     """
-    last_sender = _decoded(raw, LastSender)
+    last_sender = decoded(raw, LastSender)
     if ledger.known(last_sender.run) or identity.was_at(last_sender.host, last_sender.path, last_sender.at):
         return None
     return RunFailed(
@@ -269,7 +278,12 @@ def _hash_of_values(values: Mapping[str, str]) -> str:
     return hashlib.sha256(msgspec.json.encode(sorted(values.items()))).hexdigest()
 
 
-def _decoded(raw: bytes, kind: type[_Struct]) -> _Struct:
+def decoded(raw: bytes, kind: type[_Struct]) -> _Struct:
+    """Returns a record of the control topic.
+
+    Raises:
+        RunFailed: It is none.
+    """
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:

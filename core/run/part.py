@@ -156,7 +156,9 @@ class _Rejects:
     def add(self, run_id: str, rejects: Sequence[Reject], /) -> None:
         """See `core.run.row_reader.RejectStore`."""
         numbered = [_storable(r, self._number(r.row_number)) for r in rejects]
-        if not self.is_full and len(self.first) + len(numbered) <= MOST_REJECTS:
+        # What a transaction goes with must be there even if the process ends right after its commit.
+        most = 0 if self._task.once else MOST_REJECTS
+        if not self.is_full and len(self.first) + len(numbered) <= most:
             self.first += numbered
             return
         with storing_in(self.file.parent), self.file.open("ab") as file:
@@ -292,9 +294,9 @@ class _PartRun(Sending):
         if self.task.once and self.transaction != "committed":
             own = SendTotals(failed=own.failed + own.acknowledged, retried=own.retried)
         sends = self.taken_over or own
-        segments = segments_of(self.folder, self.segments_of_attempt) if self.segments_of_attempt else []
-        if self.transaction == "aborted":
-            segments = []
+        is_visible = not self.task.once or self.transaction == "committed" or self.taken_over is not None
+        name = self.segments_of_attempt if is_visible else ""
+        file = self.folder / f"{name or self.task.name}.rejects"
         return PartResult(
             index=self.task.index,
             attempt=self.task.attempt,
@@ -302,8 +304,8 @@ class _PartRun(Sending):
             rejected=self.rejected,
             refused=self.refused,
             rejects=[] if rejects.is_full else rejects.first,
-            rejects_file=rejects.file.name if rejects.is_full else "",
-            segments=[segment.name for segment in segments],
+            rejects_file=file.name if file.exists() else "",
+            segments=[segment.name for segment in segments_of(self.folder, name)] if name else [],
             error=PartError.of(error) if error else None,
             transaction=self.transaction,
             taken_over=self.taken_over is not None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,21 @@ import msgspec
 from core.errors import PsttError, StorageFailed
 from core.model.run import PartitionRange, Reject
 from core.records.spool import SendTotals, flush_folder, segments_of, sent_by
+from core.run.exactly_once import SentMarker
 from core.run.parts import PartError, PartResult, PartTask
 from core.run.pending_transactions import storing_in
 from core.workspace.atomic import replace_file
 
-__all__ = ["clear_folder", "counts_of", "drop_segments", "joined", "move_segments", "rejects_of", "result_of_lost"]
+__all__ = [
+    "clear_folder",
+    "counts_of",
+    "drop_segments",
+    "joined",
+    "move_segments",
+    "rejects_of",
+    "result_of_lost",
+    "result_of_marker",
+]
 
 REJECTS_AT_ONCE = 1_000
 
@@ -55,6 +66,24 @@ def result_of_lost(task: PartTask, folder: Path, error: PsttError, worker: str =
         error=PartError.of(error),
         transaction="unknown" if task.once else "",
         worker=worker,
+        **counts_of(sends),
+    )
+
+
+def result_of_marker(index: int, marker: SentMarker, spool_dir: Path) -> PartResult:
+    """Returns the result of a part that an earlier attempt has sent; its sends are in the spool."""
+    sends = SendTotals()
+    with suppress(StorageFailed):  # `doctor` reports a damaged segment; the marker is the proof
+        sends = sent_by(spool_dir, f"{marker.run}-p{index}x{marker.attempt}")
+    is_whole = sends.acknowledged == marker.rows
+    sends = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
+    return PartResult(
+        index=index,
+        attempt=marker.attempt,
+        rows_read=marker.rows + marker.rejected if marker.read is None else marker.read,
+        rejected=marker.rejected,
+        transaction="committed",
+        taken_over=True,
         **counts_of(sends),
     )
 

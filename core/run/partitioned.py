@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 
@@ -13,11 +14,22 @@ from loguru import logger
 from core.errors import ConfigError, PsttError, RunCancelled, RunFailed
 from core.message.envelope import Envelope
 from core.model.job import Partitions
+from core.model.publisher import TopicState
 from core.model.run import PartState, Plan, RunPart
 from core.model.source import Source, Split
 from core.records.ledger import Outcome
 from core.records.spool import SendTotals
-from core.run.part_results import clear_folder, drop_segments, joined, move_segments, rejects_of, result_of_lost
+from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.part_markers import EarlierParts, earlier_parts, once_of_part, record_of
+from core.run.part_results import (
+    clear_folder,
+    drop_segments,
+    joined,
+    move_segments,
+    rejects_of,
+    result_of_lost,
+    result_of_marker,
+)
 from core.run.parts import (
     PartError,
     PartEvent,
@@ -28,7 +40,8 @@ from core.run.parts import (
     PartStep,
     PartTask,
 )
-from core.run.pipeline import KafkaRun
+from core.run.pipeline import REJECTS_AT_ONCE, KafkaRun
+from core.run.settling_parts import PartOfNote, PartsNote, write_parts_note
 from core.version import __version__
 
 __all__ = ["PartitionedRun", "is_partitioned"]
@@ -44,8 +57,7 @@ CANCEL_SLACK_S = 5.0
 def is_partitioned(plan: Plan) -> bool:
     """Returns whether a plan is executed in parts: not a replay, which sends a few rows or repeats a run as a whole."""
     given = plan.job.partitions
-    is_whole_job = plan.kind == "job" and plan.skip_ids is None and plan.job.delivery == "at_least_once"
-    return given is not None and given.count > 1 and is_whole_job
+    return given is not None and given.count > 1 and plan.kind == "job" and plan.skip_ids is None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +72,8 @@ class PartitionedRun(KafkaRun):
     """The newest attempt of each part."""
     results: dict[int, PartResult] = field(default_factory=dict)
     lines: dict[int, RunPart] = field(default_factory=dict)
+    earlier: EarlierParts = field(default_factory=EarlierParts)
+    """exactly_once: the parts that earlier attempts have sent."""
     is_cancelled: bool = False
     shown_at: float = 0.0
 
@@ -69,18 +83,74 @@ class PartitionedRun(KafkaRun):
         return self.state_dir / "parts" / self.run_id
 
     def send_parts(self, source: Source, partitions: Partitions) -> None:
-        """Splits the query and runs all parts to their end."""
-        self.find_topic()
-        with source.split(self.plan.query.steps, partitions, count=self.plan.job.verify_count) as split:
-            self._check(split, partitions)
-            self._run([self._task(split, index) for index in range(len(split.parts))])
+        """Splits the query and runs all parts to their end, without those that an earlier attempt has sent exactly once."""
+        state = self.find_topic()
+        if self.once and self._find_earlier(self.once, state):
+            return
+        wanted, bounds = partitions, None
+        if self.earlier.record is not None:
+            wanted, bounds = self.earlier.record.partitions, self.earlier.bounds
+        count = self.plan.job.verify_count and not self.earlier.markers
+        with source.split(self.plan.query.steps, wanted, count=count, bounds=bounds) as split:
+            self._check(split, wanted)
+            tasks = [self._task(split, index) for index in range(len(split.parts))]
+            if self.once:
+                tasks = self._once(self.once, state, wanted, split, tasks)
+            self._write_note(tasks, len(split.parts))
+            self._run(tasks)
         self._raise_first_error()
         self.check_row_count()
+
+    def _find_earlier(self, once: ExactlyOnce, state: TopicState) -> bool:
+        """Finds what earlier attempts have sent, takes it over, and returns whether that is everything."""
+        topic = self.plan.control_topic
+        self.publisher.prepare_once(topic)
+        found = self.publisher.read_control(topic, once.keys)
+        marker = once.earlier(found, self.ledger, state)
+        if marker is not None:
+            self.take_over(marker)
+            return True
+        self.earlier = earlier_parts(once, self.publisher, found.get(once.parts_key), self.ledger, state)
+        for index, sent in self.earlier.markers.items():
+            self._take_over_part(index, sent)
+        runs = {sent.run for sent in self.earlier.markers.values()}
+        if self.earlier.is_complete and len(runs) == 1:
+            self.ledger.recognise(self.run_id, *runs)
+        if self.earlier.is_complete:
+            self.check_row_count()
+            self._show(now=True)
+        return self.earlier.is_complete
+
+    def _take_over_part(self, index: int, marker: SentMarker) -> None:
+        """Takes over a part that an earlier attempt has sent, with its rejects."""
+        count = self.earlier.record.count if self.earlier.record else 1
+        mine = (r for r in self.ledger.rejects.of_run(marker.run) if (r.row_number - 1) % count == index)
+        while some := list(islice(mine, REJECTS_AT_ONCE)):
+            self.rejects.add(self.run_id, some)
+        self._add(result_of_marker(index, marker, self.spool_dir), worker=f"run {marker.run}")
+
+    def _once(
+        self, once: ExactlyOnce, state: TopicState, partitions: Partitions, split: Split, tasks: list[PartTask]
+    ) -> list[PartTask]:
+        """Returns the tasks that are not sent yet, each with its transaction."""
+        record = self.earlier.record or record_of(once, self.run, partitions, len(tasks), split.bounds)
+        return [
+            msgspec.structs.replace(task, once=once_of_part(once, self.run, task.index, record, state))
+            for task in tasks
+            if task.index not in self.earlier.markers
+        ]
+
+    def _write_note(self, tasks: Sequence[PartTask], count: int) -> None:
+        """Stores what settles the parts if this process is killed."""
+        parts = [PartOfNote(task.index, task.once.transactional_id, task.once.key) for task in tasks if task.once]
+        plan = self.plan
+        note = PartsNote(self.run_id, plan.job.slug, self.cluster_key, plan.control_topic, count, parts)
+        write_parts_note(self.folder, note)
 
     def _check(self, split: Split, partitions: Partitions) -> None:
         """Checks the columns, once for all parts."""
         self.warnings += split.warnings
-        if split.is_one_snapshot or self.plan.job.verify_count:
+        if (split.is_one_snapshot or self.plan.job.verify_count) and not self.earlier.markers:
             self.rows_counted = split.counted
         if self.context.check_columns:
             self.context.check_columns(split.columns)
@@ -186,7 +256,7 @@ class PartitionedRun(KafkaRun):
     def _of_repetition(self) -> str:
         return "" if self.once else "; messages that it had sent may be on the topic twice, with the same message ids"
 
-    def _add(self, result: PartResult) -> None:
+    def _add(self, result: PartResult, *, worker: str = "") -> None:
         """Adds the result of a part to the run: counts, rejects and sends."""
         self.results[result.index] = result
         self.rows_read += result.rows_read
@@ -202,7 +272,7 @@ class PartitionedRun(KafkaRun):
             result.index + 1,
             _end_state(error),
             result.attempt,
-            result.worker,
+            worker or result.worker,
             result.rows_read,
             result.acknowledged,
             result.rejected,
@@ -239,7 +309,7 @@ class PartitionedRun(KafkaRun):
 
     def own_sends(self) -> SendTotals:
         """See `KafkaRun.own_sends`."""
-        return joined(result for result in self.results.values() if not result.taken_over)
+        return joined(result for result in self.results.values() if result.segments or not result.taken_over)
 
     def visible_sends(self) -> SendTotals:
         """See `KafkaRun.visible_sends`."""
@@ -251,8 +321,9 @@ class PartitionedRun(KafkaRun):
         return replace(KafkaRun.outcome(self, error), sent=own.acknowledged + own.failed)
 
     def close_note(self) -> None:
-        """Deletes the files of the parts, once the verdict is recorded."""
-        clear_folder(self.folder)
+        """Deletes the files of the parts, once the verdict is recorded; of a transaction only if its end is known."""
+        if not any(result.transaction == "unknown" for result in self.results.values()):
+            clear_folder(self.folder)
 
 
 def _next_attempt(task: PartTask) -> PartTask:

@@ -21,6 +21,7 @@ from core.records.ledger import Ledger, Outcome
 from core.records.spool import SendTotals, Spool, sent_by
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
 from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.part_markers import refuse_parts
 from core.run.pending_transactions import TransactionNote, remove_note, write_note
 from core.run.row_reader import RunContext, end_state, fewer_collections, with_stop_reason
 from core.run.sending import Sending, stored_on_disk
@@ -172,6 +173,8 @@ class KafkaRun(Sending):
         if marker is not None:
             self.take_over(marker)
             return
+        if once.parts_key in found:
+            raise refuse_parts(once, found[once.parts_key])
         with stored_on_disk(once.folder / f"{self.run.run_id}.rows", self.read(source)) as fetched:
             self.check_row_count()
             if self.rows_read > self.rejected:  # a run without messages sends nothing twice

@@ -20,6 +20,7 @@ from core.app import App
 from core.errors import RunTimedOut
 from core.model.run import Run
 from core.run.cancellation import Stop
+from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.killed_part import deadly
 from tests.rigs.postgres import PostgresRig
@@ -282,4 +283,142 @@ def test_parts_end_with_the_process_of_the_run(place: Place, how: str) -> None:
     until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in parts), "a part goes on")
     with App.open(place.folder, place.env, log=False) as app:
         (run,) = app.ledger.history.newest("export", 1)
-    assert run.state == ("interrupted" if how == "kill" else "cancelled") or run.acknowledged
+        assert run.state == ("interrupted" if how == "kill" else "cancelled") or run.acknowledged
+        settle_transactions(app, lambda: datetime.now(UTC))
+    assert place.left() == []
+    assert set(place.sends()) <= {(message_id, "acknowledged") for message_id in place.ids()}
+
+
+# ── exactly_once ──────────────────────────────────────────────────────────────────────────────
+
+ONCE = {"delivery": "exactly_once"}
+
+
+def check_once(place: Place, expected: Counter[str]) -> None:
+    """Checks that topic and metrics have each message once, and that nothing is left over."""
+    assert place.ids() == expected
+    assert Counter(place.sends()) == Counter({(message_id, "acknowledged"): 1 for message_id in expected})
+    assert place.left() == []
+    assert no_children()
+
+
+def test_exactly_once_sends_each_part_in_a_transaction_and_a_second_attempt_sends_nothing(
+    place: Place, expected_ids: Any
+) -> None:
+    place.set(**ONCE, verify="full", verify_count=True)
+    run = place.run()
+    assert (run.verdict, run.sent, run.acknowledged, run.rows_counted) == ("complete", ROWS, ROWS, ROWS), run.error_text
+    again = place.run()
+    assert (again.verdict, again.sent, again.rows_read, again.acknowledged) == ("complete", 0, ROWS, ROWS)
+    assert again.of_run == run.run_id
+    assert [part.worker for part in again.parts] == [f"run {run.run_id}"] * 3
+    check_once(place, expected_ids())
+
+
+def test_exactly_once_in_parts_counts_rejects_once(place: Place) -> None:
+    sql = "select g as id, case when g % 10 = 0 then 'NaN'::float8 else g end as n from generate_series(1, 300) g"
+    place.set(sql, **ONCE)
+    for _ in range(2):
+        run = place.run()
+        assert (run.verdict, run.rows_read, run.acknowledged, run.rejected) == ("complete_with_rejects", 300, 270, 30)
+        with App.open(place.folder, place.env, log=False) as app:
+            assert sorted(int(r.key or "") for r in app.rejects(run)) == list(range(10, 301, 10))
+
+
+NOT_COMMITTED = [
+    "after:core.run.part:_PartRun._note_columns:1",
+    "after:core.kafka.aiokafka:AiokafkaPublisher.begin:1",
+    "before:core.run.sending:Sending.publish:3",
+    "after:core.records.spool:write_segment:1",
+    "after:core.run.sending:Sending.mark:1",
+    "before:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
+]
+COMMITTED = [
+    "after:core.kafka.aiokafka:AiokafkaPublisher.commit:1",
+    "after:core.run.part:run_part:1",
+]
+
+
+@pytest.mark.parametrize("point", [*NOT_COMMITTED, *COMMITTED])
+def test_a_killed_part_of_exactly_once_is_there_once(
+    place: Place, tmp_path: Path, expected_ids: Any, point: str
+) -> None:
+    place.set(**ONCE, verify="count")
+    run = place.run(**deadly(tmp_path / "deadly", point, part=1))
+    assert (tmp_path / "deadly" / "0.killed").exists(), "it was not killed"
+    assert (run.verdict, run.sent, run.rows_read, run.acknowledged) == ("complete", ROWS, ROWS, ROWS), run.error_text
+    assert [part.attempt for part in run.parts] == [1, 2, 1]
+    assert "part 2 of 3 was repeated" in run.warnings[0]
+    check_once(place, expected_ids())
+
+
+@pytest.mark.parametrize("point", [NOT_COMMITTED[2], COMMITTED[-1]])
+def test_a_later_attempt_sends_only_the_parts_that_are_missing_with_the_same_bounds(
+    place: Place, tmp_path: Path, expected_ids: Any, point: str
+) -> None:
+    place.set(**ONCE)
+    first = place.run(**deadly(tmp_path / "deadly", point, times=0, part=2))
+    assert first.state == "partial"
+    assert "part 3 of 3 was lost 3 times" in (first.error_text or "")
+    second = place.run()
+    assert (second.verdict, second.rows_read, second.acknowledged) == ("complete", ROWS, ROWS), second.error_text
+    assert [part.worker for part in second.parts][:2] == [f"run {first.run_id}"] * 2
+    rows = {part.part: part.rows_read for part in first.parts}
+    assert [part.rows_read for part in second.parts][:2] == [rows[1], rows[2]]
+    check_once(place, expected_ids())
+
+
+@pytest.mark.parametrize("point", [*NOT_COMMITTED[1:3], *COMMITTED])
+def test_a_killed_run_of_exactly_once_is_completed_by_the_next(
+    place: Place, tmp_path: Path, expected_ids: Any, point: str
+) -> None:
+    """The process of the run is killed while one part is at a point; the parts end with it."""
+    place.set(**ONCE)
+    killer = deadly(tmp_path / "deadly", point, part=1)
+    killer["RIG_KILL_PARENT"] = "1"
+    words = command("run", "export", "--at", "2026-01-17T02:00+00:00")
+    done = subprocess.run(words, cwd=place.folder, env={**place.env, **killer}, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    until(no_parts_anywhere(place), "a part goes on")
+    run = place.run()
+    assert (run.verdict, run.rows_read, run.acknowledged) == ("complete", ROWS, ROWS), run.error_text
+    check_once(place, expected_ids())
+    with App.open(place.folder, place.env, log=False) as app:
+        assert sorted(r.state for r in app.ledger.history.newest("export")) == ["interrupted", "succeeded"]
+
+
+def no_parts_anywhere(place: Place) -> Callable[[], bool]:
+    def check() -> bool:
+        return not any(
+            str(place.folder) in p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]
+        )
+
+    return check
+
+
+def test_the_same_time_without_partitions_is_refused_when_parts_were_sent(place: Place) -> None:
+    place.set(**ONCE)
+    assert place.run().verdict == "complete"
+    place.set(**ONCE, partitions=None)
+    run = place.run()
+    assert run.state == "failed"
+    assert "has sent parts of 2026-01-17" in (run.error_text or "")
+    assert place.ids().total() == ROWS
+
+
+def test_a_changed_query_is_refused_when_parts_were_sent(place: Place) -> None:
+    place.set(**ONCE)
+    assert place.run().verdict == "complete"
+    place.set(SQL + " where g > 5", **ONCE)
+    run = place.run()
+    assert run.state == "failed"
+    assert "the SQL was changed" in (run.error_text or "")
+
+
+def test_another_number_of_parts_changes_nothing_once_some_are_sent(place: Place, expected_ids: Any) -> None:
+    place.set(**ONCE)
+    place.run()
+    place.set(**ONCE, partitions={"column": "id", "count": 5, "by": "hash"})
+    run = place.run()
+    assert (run.verdict, run.sent, len(run.parts)) == ("complete", 0, 3)
+    check_once(place, expected_ids())

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.rigs import killed
 
 __all__ = ["arm_part", "deadly"]
@@ -81,6 +83,8 @@ def _die() -> None:
             (folder / f"{number}.killed").touch(exist_ok=False)
         except FileExistsError:
             continue
+        if os.environ.get("RIG_KILL_PARENT"):  # the process of the run too
+            psutil.Process(os.getppid()).kill()
         killed._die()
 
 
