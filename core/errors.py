@@ -79,6 +79,7 @@ __all__ = [
     "TooManyAttempts",
     "TopicMissing",
     "VerificationFailed",
+    "WorkersUnavailable",
 ]
 
 
@@ -179,6 +180,12 @@ class SourceUnavailable(RetriableError):
 
 class BrokerUnavailable(RetriableError):
     """No broker of the cluster answers."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class WorkersUnavailable(RetriableError):
+    """The scheduler or the workers of a Dask cluster do not answer."""
 
     exit_code: ClassVar[int] = 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+from core.admin.dask_check import check_dask
 from core.admin.doctor import examine
 from core.admin.health import health
 from core.admin.server_checks import Servers, check_cluster, check_database
@@ -23,6 +24,7 @@ def diagnose(opened: NotifyingWorkspace, now: Callable[[], datetime]) -> Iterato
     """Yields what `doctor` finds, result by result."""
     jobs, _broken = load_jobs(opened.workspace)
     yield from examine(opened.workspace, opened.settings, opened.connections, jobs, Servers(now=now))
+    yield from check_dask(opened.settings, opened.variables)
     yield from mail_checks(opened, now())
 
 

@@ -74,6 +74,7 @@ COMMANDS = {
         Command("token", "core.cli.accounts", "Which programs may use the REST interface."),
         Command("fires", "core.cli.schedule"),  # the name of `scheduled` up to 1.0.4
         Command("work", "core.cli.worker"),  # for the runner
+        Command("part", "core.cli.part"),  # for the process of a partitioned run
         Command("copy-sends", "core.cli.copying"),  # for the runner
     )
 }

@@ -12,19 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from core.model.check_result import CheckResult
 from core.model.query import Value
 
 __all__ = [
     "BindRules",
+    "BoundRules",
     "ConnectionRules",
     "Dialect",
     "GuardRules",
     "LexicalRules",
     "LiteralRules",
     "PackageCalls",
+    "PartitionRules",
     "StatementWords",
     "TypedValue",
 ]
@@ -52,7 +54,7 @@ UNRESERVED_VERBS: Mapping[str, str] = dict.fromkeys(
 """For `GuardRules.unreserved` of a database that reserves few words."""
 
 
-def as_it_is(value: TypedValue) -> Value:
+def as_it_is(value: Any) -> Value:
     """Returns the value unchanged: most drivers take each of these types."""
     return value
 
@@ -211,6 +213,34 @@ class GuardRules:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundRules:
+    """How a value between two parts of a query is read and bound, without loss; `{}` is the value, or the bind."""
+
+    read: str = "{}"
+    bind: str = "{}"
+    convert: Callable[[Any], Value] = as_it_is
+    """Converts the value that was read to the one that is bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRules:
+    """How a query is split into parts."""
+
+    quotes: tuple[str, str] = ('"', '"')
+    """Around the name of a column; the second one is doubled inside."""
+    bounds: Mapping[str, BoundRules] = field(default_factory=dict)
+    """Database type without its length, in lower case, or kind of column → how ranges of it are bound. Others have no ranges."""
+    hash: str = ""
+    """The number of a row's part by hash: `{value}` is the column, `{count}` the number of parts. Empty: there is no such function."""
+    sample: str = ""
+    """A condition that is true for `{ppm}` of a million rows, at random; empty: all rows are sorted to find even ranges."""
+    wraps_with: bool = True
+    """A derived table may begin with WITH."""
+    wraps_order: bool = True
+    """A derived table may have ORDER BY."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRules:
     """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
 
@@ -240,6 +270,7 @@ class Dialect:
     lexical: LexicalRules = LexicalRules()
     binds: BindRules = BindRules()
     literals: LiteralRules = LiteralRules()
+    partitions: PartitionRules = PartitionRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

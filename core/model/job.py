@@ -8,7 +8,7 @@ from typing import Literal
 
 from core.model.query import ParameterValue
 
-__all__ = ["CsvDialect", "EmailNotification", "Expect", "Job", "KafkaConfig", "RowRange"]
+__all__ = ["CsvDialect", "EmailNotification", "Expect", "Job", "KafkaConfig", "Partitions", "RowRange"]
 ExportFormat = Literal["kafka", "excel", "csv"]
 SchedulingMode = Literal["cron", "interval", "manual"]
 CatchUp = Literal["none", "latest", "all"]
@@ -18,6 +18,8 @@ VerifyMode = Literal["none", "count", "full"]
 OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
 OnDrift = Literal["stop", "warn", "ignore"]
+PartitionBy = Literal["range", "hash"]
+MessageOrder = Literal["key", "none"]
 DecimalForm = Literal["number", "string", "float"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
 
@@ -83,6 +85,18 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
+class Partitions:
+    """How a job's query is split into parts that are read and sent at the same time."""
+
+    column: str
+    """A column of the result; its name compares in any case."""
+    count: int
+    """The number of parts; 1: the query is not split."""
+    by: PartitionBy = "range"
+    """`range`: ranges of a number, a date or a time, with the same number of rows each. `hash`: the database's hash of any column."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One `*.job.json`: what is read, where it goes, when. `slug` is the file's name without `.job.json`."""
 
@@ -124,6 +138,11 @@ class Job:
     expect: Expect = Expect()
     on_drift: OnDrift = "stop"
     """What happens if the result has other columns or types than in the runs before."""
+
+    partitions: Partitions | None = None
+    """None: one process reads and sends all rows."""
+    order: MessageOrder = "key"
+    """`none`: the messages of one key may arrive in another order than the query gives them."""
 
     @property
     def is_scheduled(self) -> bool:

@@ -11,7 +11,7 @@ from core.model.connection import Cluster
 from core.model.job import Job, RowRange, VerifyMode
 from core.model.query import Query
 
-__all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "Verification", "VerificationProblem"]
+__all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "RunPart", "Verification", "VerificationProblem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,29 @@ class PartitionRange:
     first_offset: int
     last_offset: int
     count: int
+
+
+PartState = Literal["waiting", "reading", "sending", "committing", "succeeded", "failed", "cancelled", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunPart:
+    """One part of a partitioned run."""
+
+    part: int
+    """From 1."""
+    state: PartState = "waiting"
+    """`lost`: its process ended without a result."""
+    attempt: int = 1
+    """From 1; a lost part is repeated."""
+    worker: str = ""
+    """Where it runs or ran."""
+    rows_read: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+    duration_s: float = 0.0
+    error: str = ""
+    """Empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +231,8 @@ class Run:
     """Messages for the user about a run that is not wrong."""
     partitions: tuple[PartitionRange, ...] = ()
     files: tuple[RunFile, ...] = ()
+    parts: tuple[RunPart, ...] = ()
+    """The parts of a partitioned run; empty: it is not partitioned."""
     verification: Verification | None = None
     """The newest, if any."""
 

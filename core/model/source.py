@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from core.model.check_result import CheckResult
 from core.model.dialect import Dialect
-from core.model.query import Step
+from core.model.job import Partitions
+from core.model.query import Step, Value
 
-__all__ = ["Column", "ColumnType", "Reading", "Rows", "Source"]
+__all__ = ["Column", "ColumnType", "Reading", "Rows", "Source", "Split"]
 
 ColumnType = str
 """The content of a column, whatever the database calls its type: a name in `core.message.column_types.COLUMN_TYPES`, or `array`.
@@ -63,6 +64,24 @@ class Reading(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A query that is split into parts."""
+
+    columns: tuple[Column, ...]
+    parts: tuple[tuple[Step, ...], ...]
+    """The statements of each part. Every row of the query is in exactly one; NULLs of the column are in the first."""
+    bounds: tuple[Value, ...] = ()
+    """By range: the highest value of each part but the last."""
+    counted: int | None = None
+    """COUNT(*) over the whole query in the snapshot; None: it was not counted."""
+    snapshot: str = ""
+    """What `Source.read` takes to read the same snapshot; empty: nothing is needed, or there is none."""
+    is_one_snapshot: bool = True
+    """Whether all parts read the same state of the database."""
+    warnings: tuple[str, ...] = ()
+
+
 CANCEL_S = 3.0
 """By then a server that responds at all has ended a statement."""
 
@@ -78,7 +97,7 @@ class Source(Protocol):
     dialect: Dialect
 
     def read(
-        self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False
+        self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False, snapshot: str = ""
     ) -> AbstractContextManager[Reading]:
         """Runs all steps on one connection, in one snapshot, in a read-only session if the database supports one.
 
@@ -89,11 +108,37 @@ class Source(Protocol):
             steps: At least one that returns rows; the last of these is the result, earlier results are discarded.
             fetch_rows: Rows per fetch.
             count: Also count the result in the same snapshot, before the first row.
+            snapshot: The `Split.snapshot` to read; empty: one of its own.
 
         Raises:
             SourceUnavailable: Not reachable, or lost before the first row; try later.
             NotAuthorised: The server refused the login or a right.
             QueryFailed: The server refused a statement; fix it.
+        """
+        ...
+
+    def split(
+        self,
+        steps: Sequence[Step],
+        partitions: Partitions,
+        *,
+        count: bool = False,
+        bounds: Sequence[Value] | None = None,
+    ) -> AbstractContextManager[Split]:
+        """Splits the result into parts, which other connections read while the returned context is open.
+
+        Ranges have the same number of rows: their bounds are found by sorting the column, or a sample of it.
+
+        Args:
+            steps: As for `read`.
+            partitions: Into how many parts, and by what.
+            count: Also count by hash; ranges are counted in any case.
+            bounds: The bounds of an earlier attempt, which are used again; None: they are found.
+
+        Raises:
+            SqlError: The statement cannot be wrapped; the reason says why.
+            ConfigError: The column is not there, or has no ranges.
+            SourceUnavailable, NotAuthorised, QueryFailed: As `read`.
         """
         ...
 

@@ -28,6 +28,7 @@ from core.records.job_versions import JobVersions
 from core.records.rejects import Rejects
 from core.records.requests import Requests
 from core.records.run_history import RunHistory, run_from_row
+from core.records.run_parts import RunParts
 from core.records.runner_status import BrokerSamples, Heartbeats
 from core.records.scheduled_runs import ScheduledRuns
 from core.records.store import Store
@@ -78,6 +79,7 @@ class Ledger(Store):
         super().__init__(file)
         self.history = RunHistory(self)
         self.rejects = Rejects(self)
+        self.parts = RunParts(self)
         self.scheduled_runs = ScheduledRuns(self)
         self.requests = Requests(self)
         self.heartbeats = Heartbeats(self)

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, ClassVar
 
 from core.clock import iso_utc
-from core.model.run import PartitionRange, Run, RunFile, Verification
+from core.model.run import PartitionRange, Run, RunFile, RunPart, Verification
 from core.records.named_sql import load_named_sql
 from core.records.rows import from_row
 from core.records.store import Store, StorePart
@@ -150,6 +150,7 @@ def run_from_row(store: Store, row: sqlite3.Row, *, with_details: bool = True) -
         Run,
         row,
         partitions=tuple(from_row(PartitionRange, p) for p in store.query(_SQL["partitions"], of_run)),
+        parts=tuple(from_row(RunPart, p) for p in store.query(_SQL["parts"], of_run)),
         files=tuple(from_row(RunFile, f) for f in store.query(_SQL["files"], of_run)),
         verification=from_row(Verification, found[0]) if found else None,
     )

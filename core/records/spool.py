@@ -152,13 +152,15 @@ class Spool:
         folder: `.pstt/spool` of the workspace.
         run_id: The run they belong to.
         job: Its job's slug; empty for a manual send.
+        name: What the names of its segments begin with; empty: `run_id`. A part of a run has one of its own.
 
     Raises:
         StorageFailed: The folder cannot be written, or the disk is almost full.
     """
 
-    def __init__(self, folder: Path, *, run_id: str, job: str) -> None:
+    def __init__(self, folder: Path, *, run_id: str, job: str, name: str = "") -> None:
         self.folder = folder
+        self.name = name or run_id
         self.run_id = run_id
         self.job = job
         self.destination = Destination()
@@ -224,7 +226,7 @@ class Spool:
     def _require_room(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".{self.run_id}.probe"
+            probe = self.folder / f".{self.name}.probe"
             probe.write_bytes(b"\0" * 4096)
             probe.unlink()
             free = _free_bytes(self.folder)
@@ -242,7 +244,7 @@ class Spool:
         table = self._table()
         self._clear()
         self._segments += 1
-        file = self.folder / f"{self.run_id}-{self._segments:06}{SUFFIX}"
+        file = self.folder / f"{self.name}-{self._segments:06}{SUFFIX}"
         self._writing = threading.Thread(target=self._write_segment, args=(table, file), name="spool")
         self._writing.start()
 

@@ -22,7 +22,7 @@ from core.model.run import Plan, Run
 from core.records.ledger import Ledger
 from core.workspace.identity import Identity
 
-__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "foreign_sender"]
+__all__ = ["ExactlyOnce", "LastSender", "SentMarker", "decoded", "foreign_sender", "same_content"]
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -58,6 +58,10 @@ class SentMarker(msgspec.Struct, frozen=True):
     at: str = ""
     host: str = ""
     path: str = ""
+    part: str = ""
+    """`2/8`: the third of eight parts; empty: the whole run."""
+    attempt: int = 0
+    """Of the part in its run, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +103,18 @@ class ExactlyOnce:
         return self.identity.id.encode()
 
     @property
+    def parts_key(self) -> bytes:
+        """Key of how the query was split (`core.run.part_markers.PartsRecord`)."""
+        return self.key + b"#parts"
+
+    def part_key(self, index: int, count: int) -> bytes:
+        """Returns the key of the marker of one part."""
+        return self.key + f"#{index}/{count}".encode()
+
+    @property
     def keys(self) -> tuple[bytes, ...]:
         """All keys that a run reads from the control topic."""
-        return self.key, *self.earlier_keys, self.last_sender_key
+        return self.key, *self.earlier_keys, self.last_sender_key, self.parts_key
 
     def earlier(self, found: Mapping[bytes, bytes], ledger: Ledger, state: TopicState) -> SentMarker | None:
         """Returns the marker of an earlier attempt that sent what this plan would send; None: nothing was sent.
@@ -118,7 +131,7 @@ class ExactlyOnce:
             if raw is not None and (foreign := foreign_sender(raw, self.identity, ledger)):
                 raise foreign
         if self.key in found:
-            marker: SentMarker | None = _decoded(found[self.key], SentMarker)
+            marker: SentMarker | None = decoded(found[self.key], SentMarker)
         else:
             marker = next(
                 filter(
@@ -128,6 +141,15 @@ class ExactlyOnce:
             )
         if marker is None:
             return None
+        if changes := _changes(marker, self, state):
+            raise self._changed_error(marker, changes, ledger)
+        return marker
+
+    def checked(self, raw: bytes, ledger: Ledger, state: TopicState) -> SentMarker:
+        """Returns the marker of a part; raises as `earlier`."""
+        if foreign := foreign_sender(raw, self.identity, ledger):
+            raise foreign
+        marker = decoded(raw, SentMarker)
         if changes := _changes(marker, self, state):
             raise self._changed_error(marker, changes, ledger)
         return marker
@@ -167,7 +189,7 @@ class ExactlyOnce:
 
         Fields that it lacks are taken from that run's row in the ledger.
         """
-        marker = _decoded(raw, SentMarker)
+        marker = decoded(raw, SentMarker)
         run = ledger.known(marker.run)
         if run is None or run.job != self.plan.job.slug:
             return None
@@ -202,6 +224,15 @@ class ExactlyOnce:
         )
 
 
+def same_content(marker: SentMarker, other: SentMarker) -> bool:
+    """Returns whether both are for the same query, values, topic and cluster."""
+
+    def content(of: SentMarker) -> tuple[str, ...]:
+        return of.topic, of.topic_id, of.cluster_id, of.environment, of.connection, of.query, of.parameters, of.part
+
+    return content(marker) == content(other)
+
+
 def foreign_sender(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed | None:
     """Returns the error that another workspace sends under this identity; None: it was this one.
 
@@ -212,7 +243,7 @@ def foreign_sender(raw: bytes, identity: Identity, ledger: Ledger) -> RunFailed 
         identity: The identity of this workspace.
         ledger: The ledger of this workspace.
     """
-    last_sender = _decoded(raw, LastSender)
+    last_sender = decoded(raw, LastSender)
     if ledger.known(last_sender.run) or identity.was_at(last_sender.host, last_sender.path, last_sender.at):
         return None
     return RunFailed(
@@ -247,7 +278,12 @@ def _hash_of_values(values: Mapping[str, str]) -> str:
     return hashlib.sha256(msgspec.json.encode(sorted(values.items()))).hexdigest()
 
 
-def _decoded(raw: bytes, kind: type[_Struct]) -> _Struct:
+def decoded(raw: bytes, kind: type[_Struct]) -> _Struct:
+    """Returns a record of the control topic.
+
+    Raises:
+        RunFailed: It is none.
+    """
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:

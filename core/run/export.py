@@ -46,7 +46,7 @@ def run_export(
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, context.now())
-    reader = RowReader(plan=plan, run=run, ledger=ledger, context=context)
+    reader = RowReader(plan=plan, run_id=run.run_id, rejects=ledger.rejects, context=context)
     files: list[RunFile] = []
     error: PsttError | None = None
     with logger.contextualize(run=run.run_id):
@@ -69,7 +69,7 @@ def _written(reader: RowReader, source: Source, workspace: Workspace, folder: Pa
     root = workspace.root if folder == workspace.exports_dir else folder
     files: list[RunFile] = []
     with (
-        _only_writer(workspace, file, f'job "{plan.job.name}", run {reader.run.run_id}'),
+        _only_writer(workspace, file, f'job "{plan.job.name}", run {reader.run_id}'),
         source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
     ):
         reading = _DistinctColumns(result)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal
 
-import msgspec
 from loguru import logger
 
-from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
+from core.errors import PsttError, RunCancelled, RunFailed, StorageFailed
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
 from core.model.connection import Destination
-from core.model.publisher import Batch, Delivery, Publisher, TopicState
-from core.model.run import Plan, Reject, Run, Verification
+from core.model.publisher import Publisher, TopicState
+from core.model.run import Plan, Run, Verification
 from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
 from core.records.spool import SendTotals, Spool, sent_by
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
 from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.part_markers import refuse_parts
 from core.run.pending_transactions import TransactionNote, remove_note, write_note
-from core.run.row_reader import RowReader, RunContext, end_state, fewer_collections, with_stop_reason
+from core.run.row_reader import RunContext, end_state, fewer_collections, with_stop_reason
+from core.run.sending import Sending, stored_on_disk
 from core.run.settling import drop_aborted, move_to_spool, with_totals
 
-__all__ = ["run_job"]
+__all__ = ["KafkaRun", "run_job", "to_verdict"]
 
 REJECTS_AT_ONCE = 1000
 
@@ -68,8 +66,10 @@ def run_job(
     """
     run = ledger.start(plan, context.now())
     with logger.contextualize(run=run.run_id):
-        kafka_run = _KafkaRun(
+        kafka_run = KafkaRun(
             plan=plan,
+            run_id=run.run_id,
+            rejects=ledger.rejects,
             run=run,
             ledger=ledger,
             context=context,
@@ -79,22 +79,23 @@ def run_job(
             spool_dir=spool_dir,
             once=once,
         )
-        ended = ledger.finish(run.run_id, kafka_run.outcome(_execute(kafka_run, source)), context.now())
-        kafka_run.close_note()
-        return ended
+        return to_verdict(kafka_run, lambda: kafka_run.send_all(source))
 
 
-def _execute(kafka_run: _KafkaRun, source: Source) -> PsttError | None:
+def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
+    """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
+    outcome = kafka_run.outcome(_execute(kafka_run, send))
+    ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    kafka_run.close_note()
+    return ended
+
+
+def _execute(kafka_run: KafkaRun, send: Callable[[], None]) -> PsttError | None:
     """Runs to the end and records everything; returns the error of the run, None if it succeeded."""
     error: PsttError | None = None
     try:
-        folder = kafka_run.once.folder if kafka_run.once else kafka_run.spool_dir
-        kafka_run.spool = Spool(folder, run_id=kafka_run.run.run_id, job=kafka_run.plan.job.slug)
         with fewer_collections():
-            if kafka_run.once:
-                kafka_run.send_once(source, kafka_run.once)
-            else:
-                kafka_run.send(source)
+            send()
     except PsttError as failure:
         error = failure
     except KeyboardInterrupt:
@@ -116,36 +117,31 @@ def _ended_at_once() -> RunCancelled:
 
 
 @dataclass(slots=True, kw_only=True)
-class _KafkaRun(RowReader):
+class KafkaRun(Sending):
     """The state of one run to Kafka, and its steps."""
 
-    publisher: Publisher
-    sender: Sender
+    run: Run
+    ledger: Ledger
     verify: Callable[[SentRange], Verification] | None = None
-    spool: Spool | None = None
-    refused: int = 0
-    """How many of the rejected rows were sent and refused for good by the broker or its client."""
-    refusal: MessageRefused | None = None
-    """Why the first of them was refused."""
-    batches: int = 0
     at_start: TopicState | None = None
     """The topic before the first message."""
     warnings: list[str] = field(default_factory=list)
     spool_dir: Path
     once: ExactlyOnce | None = None
     """What is sent exactly once; None: at least once."""
-    transaction: Literal["", "unknown", "committed", "aborted"] = ""
-    """Its state; empty: there was none. `unknown`: the cluster has not answered."""
     is_placed: bool = False
     """Whether the sends were moved to the spool, or dropped, as the transaction ended."""
     sent_before: SendTotals | None = None
     """The sends of an earlier attempt that had sent everything exactly once."""
-    headers: tuple[tuple[str, bytes], ...] = field(default=())
 
-    def __post_init__(self) -> None:
-        job = self.plan.job
-        own = tuple((name, value.encode()) for name, value in job.headers.items())
-        self.headers = (("run_id", self.run.run_id.encode()), ("job", job.name.encode()), *own)
+    def send_all(self, source: Source) -> None:
+        """Reads and sends all rows, as the job wants them delivered."""
+        folder = self.once.folder if self.once else self.spool_dir
+        self.spool = Spool(folder, run_id=self.run_id, job=self.plan.job.slug)
+        if self.once:
+            self.send_once(source, self.once)
+        else:
+            self.send(source)
 
     def send(self, source: Source) -> None:
         """At least once: publishes rows while the next ones are read."""
@@ -177,51 +173,17 @@ class _KafkaRun(RowReader):
         if marker is not None:
             self.take_over(marker)
             return
-        with _stored_on_disk(once.folder / f"{self.run.run_id}.rows", self.read(source)) as fetched:
+        if once.parts_key in found:
+            raise refuse_parts(once, found[once.parts_key])
+        with stored_on_disk(once.folder / f"{self.run.run_id}.rows", self.read(source)) as fetched:
             self.check_row_count()
             if self.rows_read > self.rejected:  # a run without messages sends nothing twice
                 self.commit(once, state, fetched)
 
     def commit(self, once: ExactlyOnce, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
         """Sends all messages and the marker in one transaction: readers see all of them, or none."""
-        digest = hashlib.sha256()
-        self.transaction = "unknown"
         write_note(once.folder, self.note(once, state))
-        try:
-            self.publisher.begin()
-            for envelope, encoded in fetched:
-                digest.update(b"".join(encoded.message_ids))
-                self.publish(envelope, encoded)
-            self.drain()
-            if self.refusal:
-                raise self.refused_transaction(self.refusal)
-            self.mark(once, state, digest.hexdigest())
-            if self.spool:
-                self.spool.close()  # every send is on disk before a reader can see it
-            self.publisher.commit()
-        except BaseException:
-            self.abort()
-            raise
-        self.transaction = "committed"
-
-    def refused_transaction(self, refusal: MessageRefused) -> RunFailed:
-        """Returns why a transaction with refused messages is not committed."""
-        count = f"{self.refused:,} messages are" if self.refused > 1 else "1 message is"
-        return RunFailed(
-            f"{count} refused, and exactly_once sends all rows or none",
-            why=refusal.text,
-            remedy=f"{refusal.remedy}; python -m core rejects {self.run.run_id} lists them",
-        )
-
-    def abort(self) -> None:
-        """Aborts the transaction; if the cluster does not confirm it, the marker decides later."""
-        self.acknowledged = 0
-        with suppress(PsttError):
-            self.account(self.sender.give_up())
-        self.acknowledged = 0
-        with suppress(PsttError):
-            self.publisher.abort()
-            self.transaction = "aborted"
+        self.send_in_transaction(fetched, lambda digest: self.markers(once, state, digest))
 
     def note(self, once: ExactlyOnce, state: TopicState) -> TransactionNote:
         """Returns the note from which a later process finds out whether this transaction was committed."""
@@ -242,8 +204,8 @@ class _KafkaRun(RowReader):
             unexpected=(error.what, error.why, error.remedy) if error else ("", "", ""),
         )
 
-    def mark(self, once: ExactlyOnce, state: TopicState, digest: str) -> None:
-        """Sends the marker within the transaction."""
+    def markers(self, once: ExactlyOnce, state: TopicState, digest: str) -> dict[bytes, bytes]:
+        """Returns the marker, and that this workspace was the last sender, as records of the control topic."""
         now = self.context.now()
         marker = once.marker(
             self.run,
@@ -254,12 +216,7 @@ class _KafkaRun(RowReader):
             state=state,
             now=now,
         )
-        keys: list[bytes | None] = [once.key, once.last_sender_key]
-        values = [marker, once.last_sender(self.run, now)]
-        self.sender.submit(Batch(0, self.plan.control_topic, keys, values, [b"0" * 32] * 2, [0, 0], self.headers))
-        for delivery in self.sender.drain():
-            for failure in delivery.errors.values():
-                raise failure
+        return {once.key: marker, once.last_sender_key: once.last_sender(self.run, now)}
 
     def take_over(self, marker: SentMarker) -> None:
         """Takes over the result of an earlier attempt that had sent everything; nothing is sent again."""
@@ -276,83 +233,11 @@ class _KafkaRun(RowReader):
         is_whole = sends.acknowledged == marker.rows
         self.sent_before = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
 
-    def publish(self, envelope: Envelope, encoded: Encoded) -> None:
-        """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
-        size, now, values = self.plan.batch_size, self.context.now, list[bytes]()
-        for start in range(0, len(encoded.data), size):
-            some = encoded.data[start : start + size]
-            values += envelope.wrap(some, extracted_at=encoded.extracted_at, published_at=now())
-        if self.context.stop.is_set():
-            raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
-        self.batches += 1
-        self.sender.submit(
-            Batch(
-                self.batches,
-                self.plan.topic,
-                encoded.keys,
-                values,
-                encoded.message_ids,
-                encoded.row_numbers,
-                self.headers,
-            )
-        )
-        self.account(self.sender.finished())
-
-    def drain(self) -> None:
-        """Waits until no message is in flight."""
-        self.account(self.sender.drain())
-
-    def account(self, deliveries: list[Delivery]) -> None:
-        """Records finished batches; raises the first failure that the next batch would meet too."""
-        failure: PsttError | None = None
-        for delivery in deliveries:
-            self._record(delivery)
-            self.acknowledged += delivery.acknowledged
-            refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
-            others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))
-            # Every delivery is recorded before the run ends because of one of them.
-            failure = self._reject_refused(delivery.batch, refused) or failure or next(others, None)
-        if failure and self.refusal and self.plan.job.delivery == "exactly_once":
-            raise self.refused_transaction(self.refusal)  # the other messages fail because of it
-        if failure:
-            raise failure
-
-    def _record(self, delivery: Delivery) -> None:
-        self._log(delivery)
-        if self.spool and delivery.batch.topic != self.plan.control_topic:
-            self.spool.record(delivery)
-
-    def _log(self, delivery: Delivery) -> None:
-        batch = delivery.batch
-        entry = logger.bind(batch=batch.number)
-        entry.debug("batch {}: {} of {} acknowledged", batch.number, delivery.acknowledged, len(batch))
-        if self.plan.log_payload:
-            for index, error in delivery.errors.items():
-                value = batch.values[index].decode("utf-8", "replace")
-                entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
-
-    def _reject_refused(self, batch: Batch, refused: Mapping[int, MessageRefused]) -> RunFailed | None:
-        """Records refused messages as rejects; returns an error if the job ends at the first one."""
-        if not refused:
-            return None
-        self.refused += len(refused)
-        self.refusal = self.refusal or next(iter(refused.values()))
-        keys = {index: key.decode("utf-8", "replace") for index in refused if (key := batch.keys[index]) is not None}
-        rejects = [
-            Reject(batch.row_numbers[index], "", "", str(error), key=keys.get(index))
-            for index, error in sorted(refused.items())
-        ]
-        try:
-            self.reject(rejects)
-        except RunFailed as failure:
-            return failure
-        return None
-
     def settle(self, error: PsttError | None) -> PsttError | None:
         """Finishes every message in flight and writes all sends to disk; returns the error of the run."""
         try:
             if error is not None:
-                self._finish_sending(error)
+                self.finish_sending(error)
             if self.spool:
                 self.spool.close()
             self._place_sends()
@@ -375,24 +260,13 @@ class _KafkaRun(RowReader):
             with suppress(PsttError):  # else `settle` deletes it
                 remove_note(self.once.folder, self.run.run_id)
 
-    def _finish_sending(self, error: PsttError) -> None:
-        """Waits for messages in flight if the run was only cancelled; if the cluster has failed, gives them up at once."""
-        deliveries = []
-        if not isinstance(error, RetriesExhausted) and not error.is_retriable:
-            deliveries = self.sender.drain(self.context.stop.left_s(self.plan.stop_timeout_s))
-        deliveries += self.sender.give_up()
-        for delivery in deliveries:
-            with suppress(RunFailed):
-                self._record(delivery)
-            self.acknowledged += delivery.acknowledged
-
     def check_topic(self) -> None:
         """Checks, once every message is acknowledged, that the topic is the same one and can hold them all.
 
         Raises:
             MessagesLost: It cannot.
         """
-        tally = self._visible_sends()
+        tally = self.visible_sends()
         if self.at_start is None or not (sent := tally.placed):
             return
         try:
@@ -411,9 +285,9 @@ class _KafkaRun(RowReader):
         Raises:
             VerificationFailed: They are not all on the topic as they were sent, or could not be read.
         """
-        if self.verify is None or self.at_start is None or self.spool is None or not self.spool.totals.acknowledged:
+        tally, topic = self.own_sends(), self.at_start
+        if self.verify is None or topic is None or not tally.acknowledged:
             return
-        tally, topic = self.spool.totals, self.at_start
         sent = SentRange(
             self.run.run_id, topic.topic, topic.cluster_id, topic.topic_id, tally.placed, tally.acknowledged
         )
@@ -434,7 +308,7 @@ class _KafkaRun(RowReader):
 
     def outcome(self, error: PsttError | None) -> Outcome:
         """Returns the verdict with its numbers."""
-        tally = self._visible_sends()
+        tally = self.visible_sends()
         if error is None and self.rows_read != tally.acknowledged + self.rejected:
             error = RunFailed(
                 f"{self.rows_read:,} rows read, but {tally.acknowledged:,} acknowledged and {self.rejected:,} rejected",
@@ -456,49 +330,13 @@ class _KafkaRun(RowReader):
         )
         return with_totals(outcome, tally)
 
-    def _visible_sends(self) -> SendTotals:
+    def own_sends(self) -> SendTotals:
+        """Returns the sends of this run itself."""
+        return self.spool.totals if self.spool else SendTotals()
+
+    def visible_sends(self) -> SendTotals:
         """Returns the sends that readers of the topic can see: none of a transaction that was not committed."""
-        tally = self.sent_before or (self.spool.totals if self.spool else SendTotals())
+        tally = self.sent_before or self.own_sends()
         if self.once is None or self.sent_before or self.transaction == "committed":
             return tally
         return SendTotals(failed=tally.failed + tally.acknowledged, retried=tally.retried)
-
-
-@contextmanager
-def _stored_on_disk(
-    file_path: Path, read: Iterator[tuple[Envelope, Encoded]]
-) -> Iterator[Iterator[tuple[Envelope, Encoded]]]:
-    """Stores a whole result on disk, so that the transaction is short and memory stays flat; deletes it afterwards.
-
-    Yields:
-        The stored rows, fetch by fetch.
-    """
-    frames = msgspec.msgpack.Encoder()
-    envelope: Envelope | None = None
-    try:
-        try:
-            with file_path.open("wb") as file:
-                for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
-                    frame = frames.encode(
-                        (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
-                    )
-                    file.write(len(frame).to_bytes(8, "little"))
-                    file.write(frame)
-        except OSError as error:
-            raise StorageFailed(
-                f"the rows cannot be kept in {file_path.parent}",
-                why=error.strerror or str(error),
-                remedy="make room on that disk",
-            ) from None
-        with file_path.open("rb") as file:
-            yield ((envelope, encoded) for encoded in _frames(file)) if envelope else iter(())
-    finally:
-        with suppress(OSError):  # the next run deletes it
-            file_path.unlink(missing_ok=True)
-
-
-def _frames(file: BinaryIO) -> Iterator[Encoded]:
-    decoder = msgspec.msgpack.Decoder(tuple[list[int], list[bytes | None], list[bytes], list[bytes], datetime])
-    while size := file.read(8):
-        numbers, keys, data, ids, extracted_at = decoder.decode(file.read(int.from_bytes(size, "little")))
-        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC))

@@ -22,14 +22,14 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
-from core.model.run import Plan, Reject, Run
+from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Source
-from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 
 __all__ = [
     "ColumnCheck",
     "Progress",
+    "RejectStore",
     "RowReader",
     "RunContext",
     "end_state",
@@ -62,6 +62,14 @@ class ColumnCheck(Protocol):
         ...
 
 
+class RejectStore(Protocol):
+    """Stores rejected rows; `core.records.rejects.Rejects` is one."""
+
+    def add(self, run_id: str, rejects: Sequence[Reject], /) -> None:
+        """Stores rejects of a run; they are kept even if the run fails later."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What every run is given besides its plan, its source and the places that it writes to."""
@@ -79,8 +87,8 @@ class RowReader:
     """The reading side of one run."""
 
     plan: Plan
-    run: Run
-    ledger: Ledger
+    run_id: str
+    rejects: RejectStore
     context: RunContext
     rows_read: int = 0
     rows_counted: int | None = None
@@ -124,7 +132,7 @@ class RowReader:
         """
         if not rejects:
             return
-        self.ledger.rejects.add(self.run.run_id, rejects)
+        self.rejects.add(self.run_id, rejects)
         self.rejected += len(rejects)
         if self.plan.log_payload:
             for reject in rejects:
@@ -151,7 +159,7 @@ class RowReader:
             raise NothingArrived(
                 f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
                 why="all were rejected",
-                remedy=f"python -m core rejects {self.run.run_id} lists the reasons",
+                remedy=f"python -m core rejects {self.run_id} lists the reasons",
             )
         if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
             raise QueryFailed(

@@ -30,6 +30,7 @@ from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics
 from core.run.pending_transactions import TransactionNote, remove_leftovers, remove_note, storing_in, unsettled
 from core.run.row_reader import end_state
+from core.run.settling_parts import notes_of_parts, settle_parts
 from core.workspace.atomic import replace_file
 from core.workspace.locks import locked
 
@@ -47,7 +48,7 @@ def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> N
     """
     opened.ledger.mark_interrupted(now())
     problems: list[PsttError] = []
-    for slug in sorted({note.job for note in unsettled(opened.workspace.pending_dir)}):
+    for slug in sorted(_unsettled_jobs(opened)):
         problems += _settle_job(opened, slug, wait_s=0)
     update_metrics(opened, now())
     if problems:
@@ -58,10 +59,15 @@ def settle_before_run(opened: OpenWorkspace, job: Job, now: Callable[[], datetim
     """Cleans up what killed runs of a job left behind, before its next run begins; logs what cannot be settled."""
     for file in remove_leftovers(opened.workspace, opened.ledger):
         logger.info("{}, left by a run that was killed, is removed", file.name)
-    if any(note.job == job.slug for note in unsettled(opened.workspace.pending_dir)):
+    if job.slug in _unsettled_jobs(opened):
         opened.ledger.mark_interrupted(now())
         for problem in _settle_job(opened, job.slug, wait_s=SETTLING_S):
             logger.warning("{}", problem)
+
+
+def _unsettled_jobs(opened: OpenWorkspace) -> set[str]:
+    of_parts = {note.job for note in notes_of_parts(opened.workspace)}
+    return of_parts | {note.job for note in unsettled(opened.workspace.pending_dir)}
 
 
 def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[PsttError]:
@@ -91,8 +97,33 @@ def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[Pstt
                 else:
                     word = "committed" if committed else "not committed"
                     logger.info("the transaction of run {} was {}", note.run, word)
+            problems += _settle_parts_of_job(opened, slug)
     except LedgerBusy as error:
         logger.info("{}", error.what)
+    return problems
+
+
+def _settle_parts_of_job(opened: OpenWorkspace, slug: str) -> list[PsttError]:
+    """Settles the parts of killed runs of one job, whose transactions are held by no process; as `_settle_job`."""
+    problems: list[PsttError] = []
+    for note in notes_of_parts(opened.workspace):
+        if note.job != slug:
+            continue
+        try:
+            cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
+            found = settle_parts(
+                note,
+                opened.workspace,
+                opened.ledger,
+                lambda id_, cluster=cluster: closing(open_publisher(cluster, transactional_id=id_)),  # type: ignore[misc]
+            )
+        except PsttError as error:
+            problems.append(error)
+            continue
+        if found is not None:
+            run, outcome = found
+            opened.ledger.finish(run.run_id, outcome, run.finished_at or run.started_at)
+        logger.info("the parts of run {} are settled", note.run)
     return problems
 
 

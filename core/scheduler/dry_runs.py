@@ -42,7 +42,7 @@ class DryRuns:
     Args:
         workspace: The workspace's folder.
         ledger: Stores the answers.
-        begin: `core.scheduler.processes.begin_process`.
+        begin: `core.workspace.process.begin_process`.
         most: Dry runs at the same time.
     """
 

@@ -39,7 +39,7 @@ class MetricsCopies:
     Args:
         workspace: The workspace.
         ledger: Its runs, which are copied too.
-        begin: `core.scheduler.processes.begin_process`.
+        begin: `core.workspace.process.begin_process`.
         monotonic: Seconds that only go forward.
     """
 

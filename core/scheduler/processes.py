@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import psutil
 
-from core.workspace.process import is_running
+from core.workspace.process import begin_process, is_running
 
-__all__ = ["BUSY", "Processes", "Worker", "Workers", "begin_process", "kill_process"]
+__all__ = ["BUSY", "Processes", "Worker", "Workers", "kill_process"]
 
 TAIL_BYTES = 2000
-LOW_PRIORITY: int = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5
-"""Not lower: the process holds metrics.duckdb while it copies, and with nice 10 a busy machine would give it a tenth of a
-processor, so that readers waited."""
 
 
 class Worker(Protocol):
@@ -69,32 +64,6 @@ def kill_process(pid: int, started_at: float) -> None:
     if is_running(pid, started_at):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             psutil.Process(pid).kill()
-
-
-def begin_process(words: Sequence[str], *, low_priority: bool = False, **streams: Any) -> subprocess.Popen[bytes]:
-    """Starts `python -m core …` of this very program.
-
-    It is in a session (on Windows: a process group) of its own, so that Ctrl-C at a terminal does not reach it.
-
-    Args:
-        words: What follows `python -m core`.
-        low_priority: Other processes go first, where there are not enough processors.
-        streams: stdin, stdout and stderr, as for Popen.
-
-    Raises:
-        OSError: The system cannot start a process now.
-    """
-    own_group: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-    package_parent = str(Path(__file__).resolve().parents[2])
-    known = os.environ.get("PYTHONPATH")
-    environ = {**os.environ, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
-    process = subprocess.Popen([sys.executable, "-m", "core", *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
-    if low_priority:
-        with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it
-            psutil.Process(process.pid).nice(LOW_PRIORITY)
-    return process
 
 
 class Processes:

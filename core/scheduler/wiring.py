@@ -13,10 +13,11 @@ from core.scheduler.broker_health import look, used_clusters
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.periodic import PeriodicTask
-from core.scheduler.processes import Processes, begin_process
+from core.scheduler.processes import Processes
 from core.scheduler.runner import Runner
 from core.scheduler.runner_lock import single_runner
 from core.version import __version__
+from core.workspace.process import begin_process
 
 __all__ = ["run_runner"]
 

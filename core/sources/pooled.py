@@ -16,9 +16,11 @@ from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, Sou
 from core.model.check_result import CheckResult
 from core.model.connection import DatabaseConnection
 from core.model.dialect import Dialect
-from core.model.query import Step
-from core.model.source import CANCEL_S, Column, Rows
+from core.model.job import Partitions
+from core.model.query import Step, Value
+from core.model.source import CANCEL_S, Column, Rows, Split
 from core.sources.session import NoAnswer, Session
+from core.sources.splitting import split_query
 
 __all__ = ["BlockReading", "PooledSource", "fetched", "fetched_in_pieces", "shortest_single"]
 
@@ -105,13 +107,59 @@ class PooledSource(ABC):
         """Returns the statement that counts. The line break ends a comment at the end of the statement."""
         return f"SELECT COUNT(*) FROM (\n{sql}\n) counted"  # noqa: S608 - the user's own statement, past the readonly guard
 
+    def rows(self, raw: Any, step: Step) -> list[tuple[Any, ...]]:
+        """Returns all rows of a statement."""
+        with closing(raw.cursor()) as cursor:
+            cursor.execute(step.sql, step.binds) if step.binds else cursor.execute(step.sql)
+            return list(cursor.fetchall())
+
+    def begin_at(self, raw: Any, snapshot: str) -> None:
+        """Begins to read the snapshot of another connection; only where `export_snapshot` returns a token."""
+        raise NotImplementedError
+
+    def export_snapshot(self, raw: Any) -> tuple[str, str]:
+        """Returns the token of the connection's snapshot, and a warning if other connections cannot read it."""
+        return "", (
+            f"the parts were not read in one snapshot, which {self.dialect.title} does not share between connections: "
+            'rows that changed meanwhile may be missing or there twice; "verify_count": true compares their number'
+        )
+
     @contextmanager
-    def read(self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False) -> Iterator[BlockReading]:
+    def read(
+        self, steps: Sequence[Step], *, fetch_rows: int = 5000, count: bool = False, snapshot: str = ""
+    ) -> Iterator[BlockReading]:
         """See `core.model.source.Source.read`."""
         try:
             self._refuse_cancelled()
-            with self._connected() as connected, self._reading(connected, steps, fetch_rows, count=count) as reading:
+            with (
+                self._connected() as connected,
+                self._reading(connected, steps, fetch_rows, count=count, snapshot=snapshot) as reading,
+            ):
                 yield reading
+        finally:
+            self._stop_by = None
+
+    @contextmanager
+    def split(
+        self,
+        steps: Sequence[Step],
+        partitions: Partitions,
+        *,
+        count: bool = False,
+        bounds: Sequence[Value] | None = None,
+    ) -> Iterator[Split]:
+        """See `core.model.source.Source.split`."""
+
+        def begin_and_split() -> Split:
+            self._refuse_cancelled()
+            self.begin(connected.raw)
+            return split_query(self, connected.raw, steps, partitions, count=count, bounds=bounds)
+
+        try:
+            self._refuse_cancelled()
+            with self._connected() as connected:
+                pending = connected.session.begin(lambda: self.translated(begin_and_split))
+                yield self.answered(connected.session, pending)
         finally:
             self._stop_by = None
 
@@ -133,10 +181,10 @@ class PooledSource(ABC):
 
     @contextmanager
     def _reading(
-        self, connected: _Connected, steps: Sequence[Step], fetch_rows: int, *, count: bool
+        self, connected: _Connected, steps: Sequence[Step], fetch_rows: int, *, count: bool, snapshot: str
     ) -> Iterator[BlockReading]:
         started = connected.session.begin(
-            lambda: self.translated(lambda: self._start(connected, steps, fetch_rows, count=count))
+            lambda: self.translated(lambda: self._start(connected, steps, fetch_rows, count=count, snapshot=snapshot))
         )
         columns, counted = self.answered(connected.session, started)
         reading = BlockReading(self, connected, columns, counted)
@@ -146,13 +194,15 @@ class PooledSource(ABC):
             self.answered(connected.session, committed, reading=True)
 
     def _start(
-        self, connected: _Connected, steps: Sequence[Step], fetch_rows: int, *, count: bool
+        self, connected: _Connected, steps: Sequence[Step], fetch_rows: int, *, count: bool, snapshot: str
     ) -> tuple[tuple[Column, ...], int | None]:
         """Runs everything up to the first row; checks for a cancel between two statements."""
         raw = connected.raw
         last = max(i for i, step in enumerate(steps) if step.returns_rows)
         self._refuse_cancelled()
         self.begin(raw)
+        if snapshot:
+            self.begin_at(raw, snapshot)
         for step in steps[:last]:
             self._refuse_cancelled()
             self.note_response()

@@ -217,6 +217,22 @@ class PostgresSource(PooledSource):
     def begin(self, raw: psycopg.Connection[Any]) -> None:
         """Sets REPEATABLE READ, which makes the transaction one snapshot; psycopg begins it with the first statement."""
 
+    def begin_at(self, raw: psycopg.Connection[Any], snapshot: str) -> None:
+        """Imports a snapshot, which has to be the first statement of the transaction."""
+        if not re.fullmatch(r"[0-9A-F-]+", snapshot):
+            raise self.failed("the snapshot of the run has an unknown form")
+        raw.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'".encode())
+
+    def export_snapshot(self, raw: psycopg.Connection[Any]) -> tuple[str, str]:
+        """Exports the snapshot of this transaction; other connections may import it until it ends."""
+        row = raw.execute("SELECT pg_export_snapshot()").fetchone()
+        return str(row[0]) if row else "", ""
+
+    def rows(self, raw: psycopg.Connection[Any], step: Step) -> list[tuple[Any, ...]]:
+        """Runs a prepared statement and returns its rows."""
+        with raw.cursor() as cursor:
+            return cursor.execute(_text(step), step.binds or None, prepare=True).fetchall()
+
     def run(self, raw: psycopg.Connection[Any], step: Step) -> None:
         """Runs a prepared statement, since a string of several statements could end the read-only transaction."""
         with raw.cursor() as cursor:

@@ -10,11 +10,13 @@ from core.model.dialect import (
     UNRESERVED_VERBS,
     WORD_BEYOND_ASCII,
     BindRules,
+    BoundRules,
     ConnectionRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    PartitionRules,
 )
 
 __all__ = ["DIALECT"]
@@ -36,6 +38,12 @@ _CALLS = re.compile(
     |BINARY_UPGRADE_\w+|HTTP(_\w+)?""",
     re.VERBOSE,
 )
+
+
+def _bound(type_: str) -> BoundRules:
+    # As the server's text, which has every digit.
+    return BoundRules(read="CAST({} AS text)", bind=f"CAST({{}} AS {type_})")
+
 
 DIALECT = Dialect(
     name="postgresql",
@@ -79,6 +87,22 @@ DIALECT = Dialect(
         ),
         interval="refused_with_field",  # `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days
         instead_of_interval="write INTERVAL '{0} days' or {0} * INTERVAL '1 day'",
+    ),
+    partitions=PartitionRules(
+        bounds={
+            "integer": _bound("bigint"),
+            "oid": _bound("oid"),
+            "numeric": _bound("numeric"),
+            "float": _bound("float8"),
+            "date": _bound("date"),
+            "datetime": _bound("timestamp"),
+            "datetime_tz": _bound("timestamptz"),
+            "time": _bound("time"),
+            "timetz": _bound("timetz"),
+            "interval": _bound("interval"),
+        },
+        hash="mod(mod(hashtextextended(CAST({value} AS text), 0), {count}) + {count}, {count})",
+        sample="random() * 1000000 < {ppm}",
     ),
     guard=GuardRules(
         begins_setting=re.compile(r"(SET|RESET)\b"),

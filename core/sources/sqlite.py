@@ -12,6 +12,7 @@ import math
 import re
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator, Sequence, Set
 from datetime import date, datetime
 from decimal import Decimal
@@ -28,10 +29,12 @@ from core.model.dialect import (
     UNRESERVED_VERBS,
     WORD_BEYOND_ASCII,
     BindRules,
+    BoundRules,
     ConnectionRules,
     Dialect,
     GuardRules,
     LexicalRules,
+    PartitionRules,
     TypedValue,
 )
 from core.model.query import Step, Value
@@ -79,6 +82,12 @@ DIALECT = Dialect(
         most=32_766,  # the default of SQLite
         most_in_list=32_766,
         convert=_value,
+    ),
+    # SQLite compares numbers with numbers and texts with texts, which its dates are; it has no hash, so `connect` adds one.
+    partitions=PartitionRules(
+        bounds={kind: BoundRules() for kind in ("integer", "decimal", "float", "date", "datetime", "time")},
+        hash="pstt_hash({value}) % {count}",
+        sample="abs(random() % 1000000) < {ppm}",
     ),
     guard=GuardRules(
         begins_setting=re.compile(r"PRAGMA\b"),
@@ -151,6 +160,7 @@ class SqliteSource(PooledSource):
         )
         # A text that is not UTF-8 rejects its row; by default SQLite's driver would end the whole query.
         raw.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        raw.create_function("pstt_hash", 1, _hash, deterministic=True)
         if not self.connection.allow_writes:
             raw.execute("PRAGMA query_only = ON")
         return raw
@@ -161,6 +171,14 @@ class SqliteSource(PooledSource):
         deadline = time.monotonic() + (self.connection.statement_timeout_s or math.inf)
         # The flag is checked here too: an interrupt between two statements would be lost.
         raw.set_progress_handler(lambda: self._is_cancelled or time.monotonic() > deadline, 10_000)
+
+    def export_snapshot(self, raw: sqlite3.Connection) -> tuple[str, str]:
+        """Returns no token: while this connection reads, no other one can commit, unless the file is in WAL mode."""
+        (mode,) = raw.execute("PRAGMA journal_mode").fetchone()
+        if mode != "wal":
+            raw.execute("SELECT count(*) FROM sqlite_master").fetchone()  # takes the lock
+            return "", ""
+        return super().export_snapshot(raw)
 
     def stream(
         self, raw: sqlite3.Connection, step: Step, fetch_rows: int
@@ -227,6 +245,14 @@ class SqliteSource(PooledSource):
     def place(self) -> str:
         """Returns the name of the file instead of host and port."""
         return f'"{self.name}" ({Path(self.connection.database).name})'
+
+
+def _hash(value: Any) -> int:
+    """Returns a number from 0 on that is the same in every process; values that are equal in SQLite have the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    stored = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+    return zlib.crc32(stored)
 
 
 def _uri(path: PurePath) -> str:

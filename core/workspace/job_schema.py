@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from core.calendar.cron import check_cron
 from core.calendar.templates import DIRECTIVES
-from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, RowRange, TypeOverride
+from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, Partitions, RowRange, TypeOverride
 from core.workspace.connections import TOPIC_NAME
 from core.workspace.settings import EMAIL_ADDRESS, known_zone
 from core.workspace.validation import StrictModel, completed_from
@@ -19,6 +19,9 @@ __all__ = ["EmailAddress", "JobShape", "Topic"]
 
 LONGEST_S = 366 * 86_400
 """The longest interval and timeout: one year. A datetime plus this never exceeds year 9999."""
+
+MOST_PARTS = 1_000
+"""Each part reads the query once and has a transactional id of its own."""
 
 
 def _topic(name: str) -> str:
@@ -131,6 +134,14 @@ class ExpectShape(StrictModel):
     by: Annotated[str, AfterValidator(_time_of_day)] | None
 
 
+@completed_from(Partitions)
+class PartitionsShape(StrictModel):
+    """`partitions`."""
+
+    column: Name
+    count: Annotated[int, Field(ge=1, le=MOST_PARTS), WHOLE]
+
+
 @completed_from(Job, without=("slug",))
 class JobShape(StrictModel):
     """The whole file; `core.model.job.Job` explains each key."""
@@ -152,3 +163,4 @@ class JobShape(StrictModel):
     types: dict[str, TypeOverride]
     headers: dict[Name, str]
     expect: ExpectShape
+    partitions: PartitionsShape | None

@@ -257,6 +257,36 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
+    return found + _contradictions_of_partitions(job)
+
+
+def _contradictions_of_partitions(job: Job) -> list[tuple[str, str, str]]:
+    given = job.partitions
+    if given is None or given.count == 1:
+        return []
+    column, fields = given.column.lower(), job.kafka_config.message_key_field or ()
+    keys = {name.lower() for name in ((fields,) if isinstance(fields, str) else fields)}
+    found = []
+    if job.export_format != "kafka":
+        found.append(
+            ("partitions", f'a file of export_format "{job.export_format}" has no parts', 'remove "partitions"')
+        )
+    if keys and column not in keys and job.order != "none":
+        found.append(
+            (
+                "partitions.column",
+                f"rows with the same key may be in different parts, as {given.column} is not part of the key",
+                'name a column of "message_key_field", or accept another order with "order": "none"',
+            )
+        )
+    if column in {name.lower() for name in job.types}:
+        found.append(
+            (
+                "partitions.column",
+                f'"types" changes the values of {given.column}, so that equal messages could be in two parts',
+                "name another column, or convert this one in the SQL",
+            )
+        )
     return found
 
 

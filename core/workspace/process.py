@@ -1,10 +1,22 @@
-"""Identifies a process on this machine by its pid and its start time, since a pid is used again."""
+"""The processes of this program: starts one, and identifies one by its pid and its start time, since a pid is used again."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 import psutil
 
-__all__ = ["is_running"]
+__all__ = ["LOW_PRIORITY", "begin_process", "is_running"]
+
+LOW_PRIORITY: int = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5
+"""Not lower: the process holds metrics.duckdb while it copies, and with nice 10 a busy machine would give it a tenth of a
+processor, so that readers waited."""
 
 START_TIME_TOLERANCE_S = 2.0
 """The start time of a process is rounded differently from one reading to the next."""
@@ -26,3 +38,39 @@ def is_running(pid: int, started_at: float) -> bool:
     except psutil.AccessDenied:
         return True
     return abs(found - started_at) < START_TIME_TOLERANCE_S
+
+
+def begin_process(
+    words: Sequence[str],
+    *,
+    low_priority: bool = False,
+    environ: Mapping[str, str] | None = None,
+    module: str = "core",
+    **streams: Any,
+) -> subprocess.Popen[bytes]:
+    """Starts `python -m core …` of this very program.
+
+    It is in a session (on Windows: a process group) of its own, so that Ctrl-C at a terminal does not reach it.
+
+    Args:
+        words: What follows `python -m core`.
+        low_priority: Other processes go first, where there are not enough processors.
+        environ: Its environment; None: that of this process.
+        module: What is started in place of `core`.
+        streams: stdin, stdout and stderr, as for Popen.
+
+    Raises:
+        OSError: The system cannot start a process now.
+    """
+    own_group: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        own_group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    package_parent = str(Path(__file__).resolve().parents[2])
+    given = os.environ if environ is None else environ
+    known = given.get("PYTHONPATH")
+    environ = {**given, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
+    process = subprocess.Popen([sys.executable, "-m", module, *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
+    if low_priority:
+        with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it
+            psutil.Process(process.pid).nice(LOW_PRIORITY)
+    return process

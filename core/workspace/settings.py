@@ -95,6 +95,7 @@ class Settings(BaseModel):
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
     PSTT_READ_TIMEOUT_S: float = Field(default=READ_TIMEOUT_S, ge=1, le=86_400)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
+    PSTT_RUN_PROCESSES: int | None = Field(default=None, ge=1, le=1_000)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
     PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)
@@ -113,6 +114,9 @@ class Settings(BaseModel):
     PSTT_RECEIPT_AT: str = Field(default="07:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     PSTT_RECEIPT_TO: str | None = None
     PSTT_HEALTH_GRACE_S: float = Field(default=3_600.0, ge=1, le=604_800)
+    DASK_SCHEDULER_ADDRESS: str | None = Field(
+        default=None, pattern=r"^(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?$"
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -7,7 +7,7 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -60,9 +60,18 @@ class Server:
         folder: Its data; removed if this process is killed, else left to the caller.
         log: Its output is appended here.
         user: The account to run as, for a caller who is root; empty: the caller's own.
+        environ: Its environment; None: ours.
     """
 
-    def __init__(self, command: Sequence[str], *, folder: Path, log: Path, user: str = "") -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        log: Path,
+        user: str = "",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         own_group = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
         )
@@ -74,6 +83,7 @@ class Server:
                 stderr=output,
                 bufsize=0,
                 cwd="/" if user else folder,
+                env=None if environ is None else dict(environ),
                 **own_group,
             )
 

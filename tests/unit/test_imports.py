@@ -25,6 +25,8 @@ LAZY = {
     "apprise",
     "argon2",
     "confluent_kafka",
+    "dask",
+    "distributed",
     "duckdb",
     "fastapi",
     "kafka",

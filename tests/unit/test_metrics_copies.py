@@ -27,9 +27,9 @@ from core.records.runner_status import RunnerStatus
 from core.run.cancellation import Stop
 from core.run.send_by_hand import send_message
 from core.scheduler.metrics_copies import EVERY_S, LONGEST_WAIT_S, MOST_WAIT_S, UNCHANGED_S, MetricsCopies
-from core.scheduler.processes import LOW_PRIORITY, begin_process
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
+from core.workspace.process import LOW_PRIORITY, begin_process
 from tests.rigs.callers import caller
 from tests.rigs.workspace import ROOT, environment, log_text
 from tests.unit.test_ledger import a_plan

@@ -18,11 +18,12 @@ from core.run.watchdog import RUNNER_STOPS, broken_off
 from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.metrics_copies import MetricsCopies
-from core.scheduler.processes import BUSY, begin_process
+from core.scheduler.processes import BUSY
 from core.scheduler.runner import Runner
 from core.workspace.identity import own_identity, resolve_identity
 from core.workspace.jobs import parse_job
 from core.workspace.paths import Workspace
+from core.workspace.process import begin_process
 from core.workspace.settings import Settings
 from tests.rigs.callers import caller
 

@@ -36,6 +36,7 @@ from core.errors import (
     StorageFailed,
     TooManyAttempts,
     TopicMissing,
+    WorkersUnavailable,
 )
 from core.workspace.jobs import NoSuchJob
 
@@ -72,6 +73,7 @@ STATUS: Mapping[type[PsttError], HTTPStatus] = {
     RetriesExhausted: HTTPStatus.BAD_GATEWAY,
     DeliveryTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    WorkersUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     SourceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     LedgerBusy: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageFailed: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,0 +1,336 @@
+"""Coordinates a run whose query is split into parts: starts them, repeats those that are lost, and joins their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+from loguru import logger
+
+from core.errors import ConfigError, PsttError, RunCancelled, RunFailed
+from core.message.envelope import Envelope
+from core.model.job import Partitions
+from core.model.publisher import TopicState
+from core.model.run import PartState, Plan, RunPart
+from core.model.source import Source, Split
+from core.records.ledger import Outcome
+from core.records.spool import SendTotals
+from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.part_markers import EarlierParts, earlier_parts, once_of_part, record_of
+from core.run.part_results import (
+    clear_folder,
+    drop_segments,
+    joined,
+    move_segments,
+    rejects_of,
+    result_of_lost,
+    result_of_marker,
+)
+from core.run.parts import (
+    PartError,
+    PartEvent,
+    PartExecutor,
+    PartLost,
+    PartProgress,
+    PartResult,
+    PartStep,
+    PartTask,
+)
+from core.run.pipeline import REJECTS_AT_ONCE, KafkaRun
+from core.run.settling_parts import PartOfNote, PartsNote, write_parts_note
+from core.version import __version__
+
+__all__ = ["PartitionedRun", "is_partitioned"]
+
+MOST_ATTEMPTS = 3
+"""How often a part is started whose process ends without a result."""
+WAIT_S = 0.5
+SHOW_EVERY_S = 1.0
+CANCEL_SLACK_S = 5.0
+"""What a part may take, beyond the time-out for messages in flight, to return its result."""
+
+
+def is_partitioned(plan: Plan) -> bool:
+    """Returns whether a plan is executed in parts: not a replay, which sends a few rows or repeats a run as a whole."""
+    given = plan.job.partitions
+    return given is not None and given.count > 1 and plan.kind == "job" and plan.skip_ids is None
+
+
+@dataclass(slots=True, kw_only=True)
+class PartitionedRun(KafkaRun):
+    """The state of one run in parts, and its steps."""
+
+    state_dir: Path
+    cluster_key: str
+    open_executor: Callable[[int], PartExecutor]
+    """Returns what runs that many parts."""
+    tasks: dict[int, PartTask] = field(default_factory=dict)
+    """The newest attempt of each part."""
+    results: dict[int, PartResult] = field(default_factory=dict)
+    lines: dict[int, RunPart] = field(default_factory=dict)
+    earlier: EarlierParts = field(default_factory=EarlierParts)
+    """exactly_once: the parts that earlier attempts have sent."""
+    is_cancelled: bool = False
+    shown_at: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where the parts write their files."""
+        return self.state_dir / "parts" / self.run_id
+
+    def send_parts(self, source: Source, partitions: Partitions) -> None:
+        """Splits the query and runs all parts to their end, without those that an earlier attempt has sent exactly once."""
+        state = self.find_topic()
+        if self.once and self._find_earlier(self.once, state):
+            return
+        wanted, bounds = partitions, None
+        if self.earlier.record is not None:
+            wanted, bounds = self.earlier.record.partitions, self.earlier.bounds
+        count = self.plan.job.verify_count and not self.earlier.markers
+        with source.split(self.plan.query.steps, wanted, count=count, bounds=bounds) as split:
+            self._check(split, wanted)
+            tasks = [self._task(split, index) for index in range(len(split.parts))]
+            if self.once:
+                tasks = self._once(self.once, state, wanted, split, tasks)
+            self._write_note(tasks, len(split.parts))
+            self._run(tasks)
+        self._raise_first_error()
+        self.check_row_count()
+
+    def _find_earlier(self, once: ExactlyOnce, state: TopicState) -> bool:
+        """Finds what earlier attempts have sent, takes it over, and returns whether that is everything."""
+        topic = self.plan.control_topic
+        self.publisher.prepare_once(topic)
+        found = self.publisher.read_control(topic, once.keys)
+        marker = once.earlier(found, self.ledger, state)
+        if marker is not None:
+            self.take_over(marker)
+            return True
+        self.earlier = earlier_parts(once, self.publisher, found.get(once.parts_key), self.ledger, state)
+        for index, sent in self.earlier.markers.items():
+            self._take_over_part(index, sent)
+        runs = {sent.run for sent in self.earlier.markers.values()}
+        if self.earlier.is_complete and len(runs) == 1:
+            self.ledger.recognise(self.run_id, *runs)
+        if self.earlier.is_complete:
+            self.check_row_count()
+            self._show(now=True)
+        return self.earlier.is_complete
+
+    def _take_over_part(self, index: int, marker: SentMarker) -> None:
+        """Takes over a part that an earlier attempt has sent, with its rejects."""
+        count = self.earlier.record.count if self.earlier.record else 1
+        mine = (r for r in self.ledger.rejects.of_run(marker.run) if (r.row_number - 1) % count == index)
+        while some := list(islice(mine, REJECTS_AT_ONCE)):
+            self.rejects.add(self.run_id, some)
+        self._add(result_of_marker(index, marker, self.spool_dir), worker=f"run {marker.run}")
+
+    def _once(
+        self, once: ExactlyOnce, state: TopicState, partitions: Partitions, split: Split, tasks: list[PartTask]
+    ) -> list[PartTask]:
+        """Returns the tasks that are not sent yet, each with its transaction."""
+        record = self.earlier.record or record_of(once, self.run, partitions, len(tasks), split.bounds)
+        return [
+            msgspec.structs.replace(task, once=once_of_part(once, self.run, task.index, record, state))
+            for task in tasks
+            if task.index not in self.earlier.markers
+        ]
+
+    def _write_note(self, tasks: Sequence[PartTask], count: int) -> None:
+        """Stores what settles the parts if this process is killed."""
+        parts = [PartOfNote(task.index, task.once.transactional_id, task.once.key) for task in tasks if task.once]
+        plan = self.plan
+        note = PartsNote(self.run_id, plan.job.slug, self.cluster_key, plan.control_topic, count, parts)
+        write_parts_note(self.folder, note)
+
+    def _check(self, split: Split, partitions: Partitions) -> None:
+        """Checks the columns, once for all parts."""
+        self.warnings += split.warnings
+        if (split.is_one_snapshot or self.plan.job.verify_count) and not self.earlier.markers:
+            self.rows_counted = split.counted
+        if self.context.check_columns:
+            self.context.check_columns(split.columns)
+        Envelope(split.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        column = next(column for column in split.columns if column.name.lower() == partitions.column.lower())
+        if column.kind == "decimal" and self.plan.job.decimals == "float":
+            raise ConfigError(
+                f'the query cannot be split by {column.name} with "decimals": "float"',
+                why="different decimals become the same number, so that equal messages could be in two parts",
+                remedy='name another column in "partitions", or write "decimals": "number"',
+                key="partitions.column",
+            )
+
+    def _task(self, split: Split, index: int) -> PartTask:
+        plan, state = self.plan, self.at_start
+        return PartTask(
+            version=__version__,
+            run_id=self.run_id,
+            index=index,
+            count=len(split.parts),
+            job=plan.job,
+            connection=plan.job.connection,
+            cluster_key=self.cluster_key,
+            cluster=plan.cluster,
+            topic=plan.topic,
+            cluster_id=state.cluster_id if state else "",
+            bootstrap_servers=state.bootstrap_servers if state else "",
+            steps=[PartStep.of(step) for step in split.parts[index]],
+            snapshot=split.snapshot,
+            scheduled_at=plan.scheduled_at,
+            timezone=plan.job.timezone,
+            batch_size=plan.batch_size,
+            fetch_rows=plan.fetch_rows,
+            stop_timeout_s=plan.stop_timeout_s,
+            control_topic=plan.control_topic,
+            log_payload=plan.log_payload,
+            folder=f"parts/{self.run_id}",
+            needs=["connections.json"],
+        )
+
+    def _run(self, tasks: Sequence[PartTask]) -> None:
+        """Runs parts until each has a result."""
+        self.lines |= {task.index: RunPart(task.index + 1) for task in tasks}
+        self._show(now=True)
+        executor = self.open_executor(len(tasks))
+        try:
+            for task in tasks:
+                self.tasks[task.index] = task
+                executor.start(task)
+            while any(task.index not in self.results for task in tasks):
+                for event in executor.events(WAIT_S):
+                    self._take(event, executor)
+                self._cancel_if_needed(executor)
+                self._show()
+        finally:
+            executor.close()
+            for task in tasks:
+                if task.index not in self.results:
+                    error = RunCancelled("the run was cancelled", why="the program was told to end at once")
+                    self._add(result_of_lost(self.tasks.get(task.index, task), self.folder, error))
+            self._show(now=True)
+
+    def _take(self, event: PartEvent, executor: PartExecutor) -> None:
+        if event.index in self.results or event.attempt != self.tasks[event.index].attempt:
+            return
+        match event:
+            case PartProgress():
+                self.lines[event.index] = replace(
+                    self.lines[event.index],
+                    state=event.state,
+                    worker=event.worker,
+                    rows_read=event.rows_read,
+                    acknowledged=event.acknowledged,
+                )
+            case PartLost():
+                self._repeat(event, executor)
+            case PartResult():
+                self._add(event)
+
+    def _repeat(self, lost: PartLost, executor: PartExecutor) -> None:
+        """Starts a lost part again, unless the run ends or the part was lost too often."""
+        task = self.tasks[lost.index]
+        name = f"part {lost.index + 1} of {task.count}"
+        logger.warning("{} was lost: {}", name, lost.why)
+        if self.is_cancelled:
+            error: PsttError = RunCancelled("the run was cancelled", why=f"{name} did not end in time: {lost.why}")
+        elif lost.attempt >= MOST_ATTEMPTS:
+            error = RunFailed(
+                f"{name} was lost {lost.attempt} times",
+                why=lost.why,
+                remedy="check memory and disk of the machine; then run the job again",
+            )
+        else:
+            if task.once is None:  # else it is not known yet whether it has committed
+                drop_segments(task, self.folder)
+            self.warnings.append(f"{name} was repeated: {lost.why}{self._of_repetition()}")
+            self.tasks[lost.index] = again = _next_attempt(task)
+            self.lines[lost.index] = RunPart(lost.index + 1, "lost", again.attempt, lost.worker)
+            executor.start(again)
+            return
+        self._add(result_of_lost(task, self.folder, error, lost.worker))
+
+    def _of_repetition(self) -> str:
+        return "" if self.once else "; messages that it had sent may be on the topic twice, with the same message ids"
+
+    def _add(self, result: PartResult, *, worker: str = "") -> None:
+        """Adds the result of a part to the run: counts, rejects and sends."""
+        self.results[result.index] = result
+        self.rows_read += result.rows_read
+        self.rejected += result.rejected
+        self.refused += result.refused
+        self.acknowledged += result.acknowledged
+        self.warnings += result.warnings
+        for rejects in rejects_of(result, self.folder):
+            self.rejects.add(self.run_id, rejects)
+        move_segments(result, self.folder, self.spool_dir)
+        error = result.error
+        self.lines[result.index] = RunPart(
+            result.index + 1,
+            _end_state(error),
+            result.attempt,
+            worker or result.worker,
+            result.rows_read,
+            result.acknowledged,
+            result.rejected,
+            result.seconds,
+            error.error.text if error else "",
+        )
+
+    def _cancel_if_needed(self, executor: PartExecutor) -> None:
+        """Ends all parts if the run is cancelled, or if one has failed; those of transactions of their own go on then."""
+        if self.is_cancelled:
+            return
+        has_failed = self.once is None and any(result.error for result in self.results.values())
+        if self.context.stop.is_set() or has_failed:
+            self.is_cancelled = True
+            executor.cancel(self.context.stop.left_s(self.plan.stop_timeout_s) + CANCEL_SLACK_S)
+
+    def _raise_first_error(self) -> None:
+        """Raises the error of the part that failed first; that of a cancelled part only if there is no other."""
+        errors = [result.error.error for result in self.results.values() if result.error]
+        others = [error for error in errors if not isinstance(error, RunCancelled)]
+        for error in [*others, *errors]:
+            raise error
+
+    def _show(self, *, now: bool = False) -> None:
+        """Records how far the parts are, once a second."""
+        if not now and monotonic() - self.shown_at < SHOW_EVERY_S:
+            return
+        self.shown_at = monotonic()
+        self.ledger.parts.put(self.run_id, self.lines.values())
+        if self.context.progress:
+            lines = self.lines.values()
+            read, sent = sum(line.rows_read for line in lines), sum(line.acknowledged for line in lines)
+            self.context.progress(read, sent, self.rows_counted)
+
+    def own_sends(self) -> SendTotals:
+        """See `KafkaRun.own_sends`."""
+        return joined(result for result in self.results.values() if result.segments or not result.taken_over)
+
+    def visible_sends(self) -> SendTotals:
+        """See `KafkaRun.visible_sends`."""
+        return self.sent_before or joined(self.results.values())
+
+    def outcome(self, error: PsttError | None) -> Outcome:
+        """See `KafkaRun.outcome`."""
+        own = self.own_sends()
+        return replace(KafkaRun.outcome(self, error), sent=own.acknowledged + own.failed)
+
+    def close_note(self) -> None:
+        """Deletes the files of the parts, once the verdict is recorded; of a transaction only if its end is known."""
+        if not any(result.transaction == "unknown" for result in self.results.values()):
+            clear_folder(self.folder)
+
+
+def _next_attempt(task: PartTask) -> PartTask:
+    return msgspec.structs.replace(task, attempt=task.attempt + 1)
+
+
+def _end_state(error: PartError | None) -> PartState:
+    if error is None:
+        return "succeeded"
+    return "cancelled" if error.kind == "RunCancelled" else "failed"

@@ -1,0 +1,209 @@
+"""Splits a statement into parts by wrapping it: `SELECT * FROM (…) part WHERE …`. Pure; the statement itself is never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, NoReturn
+
+from core.errors import ConfigError, SqlError
+from core.model.dialect import BoundRules, Dialect
+from core.model.job import Partitions
+from core.model.query import Step, Value
+from core.model.source import Column
+from core.sql.readonly_guard import parse_tree
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+__all__ = [
+    "bounds_of",
+    "column_of",
+    "described",
+    "part_steps",
+    "require_wrappable",
+    "tiles",
+]
+
+_LOW, _HIGH = "PSTT_LOW", "PSTT_HIGH"
+_REMEDY = 'change the SQL, or remove "partitions" from the job file'
+
+
+def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
+    """Returns the statement that gives the rows, if each part may read it by itself.
+
+    Raises:
+        SqlError: Wrapped, it could give other rows, or the database would refuse it.
+    """
+    with_rows = [step for step in steps if step.returns_rows]
+    step = with_rows[-1]
+    if len(with_rows) > 1:
+        _refuse(with_rows[0], "the file has several statements that return rows, and only one can be split")
+    doubled = dialect.binds.doubles_percent and step.binds
+    tree = parse_tree(step.sql.replace("%%", "%") if doubled else step.sql, dialect)
+    from sqlglot import exp  # slow to import
+
+    if not isinstance(tree, exp.Query):
+        _refuse(step, "its grammar is not known to this program, so it cannot be shown that its parts are all its rows")
+    _require_whole(step, tree)
+    if not dialect.partitions.wraps_with and tree.args.get("with_"):
+        _refuse(step, f"{dialect.title} takes no WITH inside of a SELECT; put it into a view")
+    if not dialect.partitions.wraps_order and tree.args.get("order"):
+        _refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
+    _require_names(step, tree)
+    return step
+
+
+def _require_whole(step: Step, tree: exp.Query) -> None:
+    """Refuses what gives other rows if it is run once for each part, or takes locks."""
+    from sqlglot import exp
+
+    if tree.args.get("locks"):
+        _refuse(step, "it locks its rows (FOR UPDATE), which several readers cannot do at once")
+    if tree.args.get("limit") or tree.args.get("offset") or tree.args.get("fetch"):
+        _refuse(step, "it limits its rows (LIMIT, OFFSET, FETCH, TOP), and each part would choose its own ones")
+    if any(node.name.upper() == "ROWNUM" for node in tree.find_all(exp.Column, exp.Pseudocolumn)):
+        _refuse(step, "it uses ROWNUM, and each part would choose its own rows")
+    if tree.args.get("into"):
+        _refuse(step, "it writes a table (INTO), and each part would write it")
+
+
+def _require_names(step: Step, tree: exp.Query) -> None:
+    seen: set[str] = set()
+    for name in tree.named_selects:
+        if name != "*" and name.lower() in seen:
+            _refuse(step, f"two columns of the result are called {name}; give one of them another name (… AS {name}_2)")
+        seen.add(name.lower())
+
+
+def _refuse(step: Step, why: str) -> NoReturn:
+    raise SqlError("the query cannot be split into parts", why=why, remedy=_REMEDY, line=step.line)
+
+
+def column_of(columns: Sequence[Column], partitions: Partitions, dialect: Dialect) -> Column:
+    """Returns the column that the query is split by.
+
+    Raises:
+        ConfigError: It is not in the result, or its type has no ranges, or the database no hash.
+    """
+    found = next((column for column in columns if column.name.lower() == partitions.column.lower()), None)
+    if found is None:
+        raise ConfigError(
+            f'"partitions" names column {partitions.column}, which the query does not return',
+            remedy=f"its columns are: {', '.join(column.name.lower() for column in columns)}",
+            key="partitions.column",
+        )
+    if partitions.by == "hash":
+        if not dialect.partitions.hash:
+            raise ConfigError(
+                f'{dialect.title} has no hash for "partitions"',
+                remedy='name a number, a date or a time and remove "by": "hash"',
+                key="partitions.by",
+            )
+    elif _bound_rules(found, dialect) is None:
+        raise ConfigError(
+            f"column {found.name} ({found.database_type}) cannot be split into ranges",
+            why="ranges need a number, a date or a time",
+            remedy='name another column, or add "by": "hash" to "partitions"',
+            key="partitions.column",
+        )
+    return found
+
+
+def _bound_rules(column: Column, dialect: Dialect) -> BoundRules | None:
+    rules = dialect.partitions.bounds
+    return rules.get(column.database_type.partition("(")[0].strip().lower()) or rules.get(column.kind)
+
+
+def described(step: Step, dialect: Dialect) -> Step:
+    """Returns the wrapped statement without rows, whose columns are those of every part."""
+    return _where(step, dialect, "1 = 0", ())
+
+
+def tiles(step: Step, dialect: Dialect, column: Column, count: int, ppm: int | None) -> Step:
+    """Returns the statement that gives the highest value of each of `count` ranges of rows, lowest first.
+
+    Args:
+        step: The statement.
+        dialect: The database.
+        column: The column to split by.
+        count: The number of ranges.
+        ppm: How many of a million rows are used, at random; None: all.
+    """
+    rules = _bound_rules(column, dialect) or BoundRules()
+    name = _quoted(column, dialect)
+    sample = f" AND {dialect.partitions.sample.format(ppm=ppm)}" if ppm and dialect.partitions.sample else ""
+    inner = _text(step, dialect)
+    sql = (
+        f"SELECT {rules.read.format('bounds.bound')} FROM (SELECT MAX(split_value) AS bound FROM ("  # noqa: S608 - the user's own statement
+        f"SELECT split_value, NTILE({count}) OVER (ORDER BY split_value) AS tile FROM ("
+        f"SELECT part.{name} AS split_value FROM (\n{inner}\n) part WHERE part.{name} IS NOT NULL{sample}"
+        ") chosen) tiled GROUP BY tile) bounds ORDER BY bounds.bound"
+    )
+    return replace(step, sql=sql)
+
+
+def bounds_of(highest: Sequence[Value], column: Column, dialect: Dialect) -> tuple[Value, ...]:
+    """Returns the bounds between the parts: the highest values without the last one, each once."""
+    rules = _bound_rules(column, dialect) or BoundRules()
+    distinct = dict.fromkeys(highest)
+    return tuple(rules.convert(value) for value in list(distinct)[:-1])
+
+
+def part_steps(
+    step: Step, dialect: Dialect, column: Column, partitions: Partitions, bounds: Sequence[Value]
+) -> list[Step]:
+    """Returns the statement of each part. Each row is in one of them, NULLs of the column in the first.
+
+    Args:
+        step: The statement.
+        dialect: The database.
+        column: The column to split by.
+        partitions: How it is split.
+        bounds: By range: the highest value of each part but the last, in order.
+    """
+    name = f"part.{_quoted(column, dialect)}"
+    if partitions.by == "hash":
+        number = dialect.partitions.hash.format(value=name, count=partitions.count)
+        conditions = [f"{number} = {index} AND {name} IS NOT NULL" for index in range(1, partitions.count)]
+        return [_where(step, dialect, c, ()) for c in (f"({number} = 0 OR {name} IS NULL)", *conditions)]
+    if not bounds:
+        return [_where(step, dialect, "1 = 1", ())]
+    rules = _bound_rules(column, dialect) or BoundRules()
+    low, high = (f"{name} {sign} {rules.bind.format(_placeholder(dialect, bind))}" for sign, bind in _ENDS)
+    first = _where(step, dialect, f"({high} OR {name} IS NULL)", ((_HIGH, bounds[0]),))
+    middle = [
+        _where(step, dialect, f"{low} AND {high}", ((_LOW, below), (_HIGH, above))) for below, above in pairwise(bounds)
+    ]
+    return [first, *middle, _where(step, dialect, low, ((_LOW, bounds[-1]),))]
+
+
+_ENDS = ((">", _LOW), ("<=", _HIGH))
+
+
+def _where(step: Step, dialect: Dialect, condition: str, more: Sequence[tuple[str, Value]]) -> Step:
+    """Wraps the statement. The line break ends a comment at its end."""
+    inner = _text(step, dialect, has_more=bool(more))
+    sql = f"SELECT * FROM (\n{inner}\n) part WHERE {condition}"  # noqa: S608 - the user's own statement
+    return replace(step, sql=sql, binds=_with(step, dialect, more) if more else step.binds)
+
+
+def _text(step: Step, dialect: Dialect, *, has_more: bool = False) -> str:
+    """Returns the text of the statement; one without binds gets `%%` for `%` where it will have some."""
+    return step.sql.replace("%", "%%") if has_more and dialect.binds.doubles_percent and not step.binds else step.sql
+
+
+def _with(step: Step, dialect: Dialect, more: Sequence[tuple[str, Value]]) -> Mapping[str, Value] | tuple[Value, ...]:
+    if dialect.binds.is_positional:
+        return (*step.binds, *(value for _, value in more))
+    return {**(step.binds if isinstance(step.binds, Mapping) else {}), **dict(more)}
+
+
+def _placeholder(dialect: Dialect, bind: str) -> str:
+    return dialect.binds.placeholder.format(bind)
+
+
+def _quoted(column: Column, dialect: Dialect) -> str:
+    opening, closing = dialect.partitions.quotes
+    return f"{opening}{column.name.replace(closing, closing * 2)}{closing}"

@@ -1,0 +1,111 @@
+"""What a part of a run elsewhere needs of this workspace: settings and two connections, with secret references only.
+
+The secrets themselves never leave this machine: a reference (`env:NAME`, `file:PATH`, `keyring:…`) is resolved where
+the part runs, with the environment, files and keyring of that machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.errors import ConfigError
+from core.sources import find_dialect
+from core.workspace.json_file import read_json_file
+from core.workspace.paths import Workspace
+from core.workspace.secrets import is_reference
+from core.workspace.settings import SECRETS, SETTING_NAMES, Settings
+
+__all__ = ["References", "references_of"]
+
+DATABASE_PATHS = ("sslrootcert",)
+CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
+NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
+"""Settings that no part needs."""
+
+
+class References(msgspec.Struct, frozen=True):
+    """Settings and connections without a secret."""
+
+    settings: dict[str, str]
+    """Name → value, without passwords."""
+    connection: dict[str, Any]
+    """The entry of `connections`."""
+    cluster_key: str = ""
+    cluster: dict[str, Any] | None = None
+    """The entry of `kafka_connections`; None: the settings alone."""
+
+    def write(self, scratch: Workspace, home: Path) -> None:
+        """Writes a connections.json into `scratch`. A relative path in it is one below `home`, and becomes absolute."""
+        document: dict[str, Any] = {"connections": [_absolute_database(self.connection, home)]}
+        if self.cluster is not None:
+            document["kafka_connections"] = {
+                self.cluster_key: _absolute(self.cluster, CLUSTER_PATHS, "sasl_password", home)
+            }
+        scratch.connections_file.write_text(json.dumps(document), encoding="utf-8")
+
+    def environment(self, variables: Mapping[str, str], home: Path) -> dict[str, str]:
+        """Returns the environment of a part: `variables` of its machine, and above them the settings of the run.
+
+        Args:
+            variables: They have the secrets.
+            home: A relative path of a certificate is one below it.
+        """
+        paths = {name: str(home / self.settings[name]) for name in SETTING_PATHS if name in self.settings}
+        own = {name for name in SETTING_NAMES if name not in SECRETS}  # a worker's own value would change the run
+        return {**{name: text for name, text in variables.items() if name not in own}, **self.settings, **paths}
+
+
+def references_of(workspace: Workspace, settings: Settings, connection: str, cluster_key: str) -> References:
+    """Returns what a part needs of a database and a cluster.
+
+    Args:
+        workspace: Has the connections.json.
+        settings: Their secrets are left out.
+        connection: A name of `connections`.
+        cluster_key: A key of `kafka_connections`; empty: the KAFKA_* settings alone.
+
+    Raises:
+        ConfigError: An entry is not there, or has its password in the file itself: that would leave this machine.
+    """
+    document = read_json_file(workspace.connections_file).document
+    entries = {entry.get("name"): entry for entry in document.get("connections", [])}
+    clusters = document.get("kafka_connections", {})
+    if connection not in entries or (cluster_key and cluster_key not in clusters):
+        raise ConfigError(f"{workspace.connections_file.name} has changed since the run began", remedy="run it again")
+    cluster = clusters[cluster_key] if cluster_key else None
+    for owner, key, entry in (("connection", "password", entries[connection]), ("cluster", "sasl_password", cluster)):
+        if entry and entry.get(key) and not is_reference(entry[key]):
+            name = connection if owner == "connection" else cluster_key
+            raise ConfigError(
+                f'{owner} "{name}" has its password in {workspace.connections_file.name}',
+                why="workers of a Dask cluster receive references to secrets only",
+                remedy=f'write "{key}": "env:NAME" there, and set NAME in the environment of each worker',
+            )
+    return References(dict(_public(settings)), entries[connection], cluster_key, cluster)
+
+
+def _public(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is not None and name not in SECRETS and not name.startswith(NOT_FOR_PARTS):
+            yield name, str(value)
+
+
+def _absolute_database(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    is_file = find_dialect(entry["db_type"]).connection.is_file
+    return _absolute(entry, (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS, "password", home)
+
+
+def _absolute(entry: Mapping[str, Any], paths: tuple[str, ...], secret: str, home: Path) -> dict[str, Any]:
+    found = {key: os.fspath(home / value) if key in paths and value else value for key, value in entry.items()}
+    kind, _, name = str(found.get(secret) or "").partition(":")
+    if kind == "file":
+        found[secret] = f"file:{home / name}"
+    return found
