@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from core.notify.incidents import Incident
     from core.records.accounts import AccessToken, User
     from core.records.metrics import SyncResult
+    from core.records.retention import RolledUpResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
@@ -521,6 +522,15 @@ def rebuilt_lines(made: SyncResult) -> list[str]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
     first = f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"
     return [first, *(f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
+
+
+def rolled_up_lines(made: RolledUpResult) -> list[str]:
+    """Returns what `metrics roll-up` did, and from when on single sends are known."""
+    if made.state == "held":
+        return [f"! {made.note}"]
+    first = f"✔ {made.sends:,} sends of {made.runs:,} runs are rolled up" if made.runs else "✔ nothing to roll up"
+    known = made.known_since.text or "every single send is known"
+    return [first, known, *([f"! {made.note}"] if made.note else [])]
 
 
 def receipt_lines(made: DailyReport) -> list[str]:
