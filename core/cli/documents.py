@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from core.model.run import Plan
     from core.notify.delivery import OutboxMessage
     from core.notify.incidents import Incident
+    from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
     from core.records.retention import RolledUpResult
-    from core.records.rolled_up import KnownSince
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
@@ -307,6 +307,6 @@ def rolled_up_document(made: RolledUpResult) -> dict[str, Any]:
 
 def known_since_document(known: KnownSince) -> dict[str, Any]:
     """Returns `known_since`, a day or null, and `known_since_of_job`: jobs with another day."""
-    days = {job: day.isoformat() for job, day in known.days.items() if job is not None}
+    days = {job: day.isoformat() for job, day in known.of_jobs.items()}
     common = known.of()
     return {"known_since": common.isoformat() if common else None, "known_since_of_job": days}

@@ -10,7 +10,14 @@ import typer
 
 from core.admin.actions import rebuild_metrics, roll_up_sends
 from core.app import App
-from core.cli.documents import rebuilt_document, rolled_up_document, run_document, send_document, verification_document
+from core.cli.documents import (
+    known_since_document,
+    rebuilt_document,
+    rolled_up_document,
+    run_document,
+    send_document,
+    verification_document,
+)
 from core.cli.options import JsonOption, RunArgument, WorkspaceOption, day_of, now
 from core.cli.output import print_json, print_lines
 from core.cli.render import (
@@ -85,11 +92,11 @@ def find(
     """Finds every send of a key: run, topic, partition, offset, latency, attempt, outcome."""
     with App.open(workspace) as opened:
         sends = opened.metrics.find(key)
-        timezone = opened.timezone
+        known, timezone = opened.metrics.rolled_up.known_since(), opened.timezone
     if as_json:
-        print_json({"key": key, "sends": [send_document(s) for s in sends]})
+        print_json({"key": key, "sends": [send_document(s) for s in sends]} | known_since_document(known))
     else:
-        print_lines(send_lines(key, sends, timezone))
+        print_lines(send_lines(key, sends, timezone, known))
     raise typer.Exit(0 if sends else 1)
 
 

@@ -514,7 +514,7 @@ class Metrics:
         db.execute("ATTACH ':memory:' AS fresh")
         db.execute("USE fresh")
         db.execute(self._sql["tables"])
-        if counted and not attached and self.rolled_up.exists:
+        if not attached and self.rolled_up.exists:
             self.rolled_up.insert(db)
         if counted and waiting:
             db.execute(self._over("copy_traffic", waiting))
@@ -530,6 +530,7 @@ class Metrics:
             db.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
         segments = self._over("segments_read", waiting) if waiting else "fresh.send"
         db.execute(f"CREATE VIEW waiting AS SELECT {self._sql['send_columns']} FROM {segments}")  # noqa: S608 - as above
+        db.execute(f"CREATE VIEW known_since AS SELECT * FROM {place}.known_since")  # noqa: S608 - as above
         for view in ("view_sends", "view_runs", "view_rejects"):
             db.execute(self._sql[view])
 

@@ -406,6 +406,9 @@ SELECT DISTINCT segment FROM read_parquet(?) WHERE segment IS NOT NULL
 -- name: rolled_up_runs
 SELECT DISTINCT run_id FROM read_parquet(?) WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 
+-- name: known_days
+SELECT job, since FROM known_since ORDER BY since, job NULLS FIRST
+
 -- name: known_since
 SELECT job, since FROM read_parquet(?) WHERE since IS NOT NULL ORDER BY since, job NULLS FIRST
 
@@ -451,12 +454,22 @@ COPY (
 ) TO '{file}' (FORMAT parquet, COMPRESSION zstd, KV_METADATA {version: '{version}'})
 
 -- name: since_now
--- A day that is rolled up stays so, also after more days are to be kept.
+-- What is rolled up stays so, also after more days are to be kept. The year 1: a job of which every send is known.
 CREATE OR REPLACE TEMP TABLE since_now AS
-SELECT job, max(since)::DATE AS since FROM (
+WITH expired_now AS (
     SELECT k.job, k.day AS since FROM kept k WHERE EXISTS (SELECT 1 FROM expired e
-        WHERE e.job = k.job OR (k.job IS NULL AND e.job NOT IN (SELECT job FROM kept WHERE job IS NOT NULL)))
-    UNION ALL SELECT job, since FROM known_since) GROUP BY job
+        WHERE e.job = k.job OR (k.job IS NULL AND e.job NOT IN (SELECT job FROM kept WHERE job IS NOT NULL)))),
+common AS (
+    SELECT max(since) AS since FROM (SELECT * FROM expired_now UNION ALL SELECT * FROM known_since) WHERE job IS NULL),
+own AS (
+    SELECT job, max(since) AS since FROM (
+        SELECT * FROM expired_now UNION ALL SELECT * FROM known_since
+        UNION ALL SELECT job, DATE '0001-01-01' FROM kept
+        UNION ALL SELECT job, (SELECT since FROM known_since WHERE job IS NULL) FROM kept
+            WHERE job NOT IN (SELECT job FROM known_since WHERE job IS NOT NULL)) WHERE job IS NOT NULL GROUP BY job)
+SELECT NULL::VARCHAR AS job, since FROM common WHERE since IS NOT NULL
+UNION ALL
+SELECT job, since FROM own WHERE job IN (SELECT job FROM kept) OR since > (SELECT coalesce(since, DATE '0001-01-01') FROM common)
 
 -- name: gone_runs
 CREATE OR REPLACE TEMP TABLE gone AS

@@ -21,10 +21,10 @@ from loguru import logger
 
 from core.errors import PsttError, StorageFailed
 from core.records.damaged_segments import quoted
+from core.records.known_since import KnownSince
 from core.records.metrics import Metrics
 from core.records.metrics_file import FileHeld, FileUnreadable, copying, opened, remove
 from core.records.metrics_queries import make_zone, metrics_sql
-from core.records.rolled_up import KnownSince
 from core.workspace.atomic import replace_file, write_atomically
 from core.workspace.jobs import load_jobs
 

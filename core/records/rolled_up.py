@@ -8,44 +8,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from core.records.damaged_segments import quoted
+from core.records.known_since import KnownSince
 from core.records.metrics_file import state_of
 from core.records.metrics_queries import metrics_sql
 from core.records.spool import flush_folder
 from core.workspace.atomic import replace_file
 
-__all__ = ["KnownSince", "RolledUp"]
+__all__ = ["RolledUp"]
 
 NOTHING_BEFORE = "(SELECT NULL::VARCHAR AS segment, NULL::VARCHAR AS run_id)"
-
-
-@dataclass(frozen=True, slots=True)
-class KnownSince:
-    """The first day from which single sends are known; earlier ones are only counted by day."""
-
-    days: Mapping[str | None, date] = field(default_factory=dict)
-    """Slug of a job with a retention of its own → day; None: all other jobs. Empty: every send is known."""
-
-    def of(self, job: str | None = None) -> date | None:
-        """Returns the day for a job, or for the jobs without a retention of their own; None: every send is known."""
-        return self.days.get(job) or self.days.get(None)
-
-    @property
-    def text(self) -> str:
-        """The sentence for people; empty where every send is known."""
-        if not self.days:
-            return ""
-        own = [f"of job {job} since {day}" for job, day in sorted((j or "", d) for j, d in self.days.items()) if job]
-        common = self.days.get(None)
-        return "single sends are known " + ", ".join([f"since {common}"] * (common is not None) + own)
 
 
 class RolledUp:

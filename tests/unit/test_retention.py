@@ -1,19 +1,25 @@
 """Sends older than the retention are counted by day for ever: nothing is lost and nothing counts twice."""
 
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from random import Random
+from types import SimpleNamespace
 
 import duckdb
 import pytest
 
-from core.errors import DeliveryTimeout
+from core.errors import ConfigError, DeliveryTimeout
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
 from core.records.metrics_queries import SendFilter
-from core.records.retention import Retention, roll_up
+from core.records.retention import Retention, roll_up, roll_up_daily
+from core.run.known_sends import require_known
+from core.workspace.settings import Settings
+from tests.rigs.workspace import environment, run_command
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import count, holder
 from tests.unit.test_metrics_queries import spooled
@@ -74,7 +80,7 @@ def by_day(metrics) -> dict:
             "of a topic": figures.days(NOW, 70, SendFilter(topic="t1")),
             "bands": figures.usual_days(NOW, 5),
             "latencies": figures.latency_counts(since, middle),
-            "summary": {n: v for n, v in figures.summary(NOW).items() if n != "recent_errors"},
+            "summary": {n: v for n, v in figures.summary(NOW).items() if n not in ("recent_errors", "known_since")},
         }
 
 
@@ -131,9 +137,10 @@ def test_a_job_keeps_its_sends_longer_or_shorter_or_for_ever(workspace, metrics)
     metrics.sync()
     before = by_day(metrics)
     done = roll_up(metrics, Retention(30, ZONE, {"j0": 0, "j1": 10}), NOW)
-    assert done.known_since.days == {None: date(2026, 10, 28), "j1": date(2026, 11, 17)}
-    assert done.known_since.of("j1") == date(2026, 11, 17)
-    assert done.known_since.text == "single sends are known since 2026-10-28, of job j1 since 2026-11-17"
+    known = done.known_since
+    assert [known.of(job) for job in (None, "j0", "j1", "j2")] == [
+        date(2026, 10, 28), None, date(2026, 11, 17), date(2026, 10, 28)]  # fmt: skip
+    assert known.text == "single sends are known since 2026-10-28, of job j1 since 2026-11-17, of job j0 all of them"
     assert by_day(metrics) == before
     oldest = dict(
         metrics.answer(lambda db: db.execute("SELECT job, min(sent_at)::DATE FROM sends GROUP BY job").fetchall())
@@ -256,3 +263,69 @@ def test_the_file_becomes_smaller_and_answers_the_same(workspace, metrics, monke
     assert roll_up(metrics, Retention(10, ZONE), NOW).note == ""
     assert workspace.metrics_file.stat().st_size < size / 3
     assert by_day(metrics) == before
+
+
+def by_command(workspace, *words: str, code: int = 0) -> dict:
+    env = environment(measured=True, PSTT_TIMEZONE=ZONE, PSTT_KEEP_SENDS_DAYS="30")
+    done = run_command(*words, "--workspace", workspace.root, "--json", env=env, cwd=workspace.root)
+    assert done.returncode == code, (words, done.stdout, done.stderr)
+    return json.loads(done.stdout)
+
+
+def an_old_run(workspace, metrics) -> str:
+    run_id = a_run(workspace, datetime.now(UTC) - timedelta(days=100))
+    spooled(workspace, run_id, [datetime.now(UTC) - timedelta(days=100)] * 3)
+    spooled(workspace, "hand", [datetime.now(UTC) - timedelta(days=1)] * 3, keys=[b"new"] * 3)
+    metrics.sync()
+    return run_id
+
+
+def test_the_command_rolls_up_and_every_answer_says_since_when_sends_are_known(workspace, metrics):
+    an_old_run(workspace, metrics)
+    assert by_command(workspace, "find", "k1")["known_since"] is None
+    done = by_command(workspace, "metrics", "roll-up")
+    since = done["known_since"]
+    assert (done["state"], done["runs"], done["sends"], date.fromisoformat(since) < NOW.date()) == ("done", 1, 3, True)
+    assert by_command(workspace, "find", "k1", code=1)["known_since"] == since
+    summary = by_command(workspace, "metrics", "summary")
+    assert (summary["total_sent"], summary["known_since"]) == (6, since)
+    with Ledger(workspace.ledger_file) as ledger:
+        assert [entry.action for entry in ledger.audit.entries(limit=1)] == ["roll up"]
+
+
+def test_what_needs_single_sends_of_a_rolled_up_run_is_refused(workspace, metrics):
+    run_id = an_old_run(workspace, metrics)
+    roll_up(metrics, KEEP_30, datetime.now(UTC))
+    opened = SimpleNamespace(metrics=metrics)
+    require_known(opened, ["hand"], "run hand cannot be verified")
+    with pytest.raises(ConfigError, match=rf"run {run_id} cannot be verified: its sends are only counted by day now; single "
+                                          r"sends are known since 20\d\d-"):  # fmt: skip
+        require_known(opened, [run_id], f"run {run_id} cannot be verified")
+
+
+def test_a_copy_rolls_up_once_a_day_and_when_the_retention_changed(workspace, metrics):
+    an_old_run(workspace, metrics)
+    now, settings = datetime.now(UTC), Settings(PSTT_TIMEZONE=ZONE, PSTT_KEEP_SENDS_DAYS=200)
+    roll_up_daily(metrics, workspace, settings, now)
+    assert not metrics.rolled_up.exists
+    shorter = Settings(PSTT_TIMEZONE=ZONE, PSTT_KEEP_SENDS_DAYS=99)
+    roll_up_daily(metrics, workspace, shorter, now)
+    assert not metrics.find("k1")
+    spooled(workspace, "late", [now - timedelta(days=101)], keys=[b"late"])
+    metrics.sync()
+    roll_up_daily(metrics, workspace, shorter, now)
+    assert metrics.find("late")
+    roll_up_daily(metrics, workspace, shorter, now + timedelta(days=1))
+    assert not metrics.find("late")
+
+
+def test_runs_of_a_year_are_copied_in_little_memory(workspace, metrics):
+    a_run(workspace, NOW)
+    with sqlite3.connect(workspace.ledger_file) as db:
+        names = ", ".join(name for _, name, *_ in db.execute("PRAGMA table_info(run)") if name != "run_id")
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)"
+        rows = f"SELECT hex(randomblob(5)), {names} FROM run, n"
+        db.execute(f"{numbers} INSERT INTO run (run_id, {names}) {rows}")
+    db.close()
+    metrics.sync()
+    assert metrics.answer(lambda db: db.execute("SELECT count(*) FROM runs").fetchone()) == (40_001,)
