@@ -307,6 +307,8 @@ class Metrics:
         paths = [self.spool_dir / name for name in names]
         db.execute("BEGIN")
         try:
+            db.execute(self._over("senders_of_copy", paths))
+            db.execute(self._sql["copy_senders"])
             (count,) = db.execute(self._over("copy_sends", paths)).fetchone() or (0,)
             db.execute(self._over("copy_traffic", paths))
             moment = datetime.now(UTC).replace(tzinfo=None)
@@ -522,13 +524,14 @@ class Metrics:
         db.execute("USE memory")
         place = "store" if attached else "fresh"
         db.execute(f"CREATE VIEW send AS SELECT rowid AS number, * FROM {place}.send")  # noqa: S608 - names of our own
+        db.execute(f"CREATE VIEW sender AS SELECT * FROM {place}.sender")  # noqa: S608 - as above
         for table, is_newer in (("traffic", ""), ("run", "ANTI JOIN fresh.run USING (run_id)"),
                                 ("reject", "ANTI JOIN fresh.run USING (run_id)")):  # fmt: skip
             parts = [f"SELECT * FROM fresh.{table}"]  # noqa: S608 - names of our own
             if attached:
                 parts.append(f"SELECT * FROM store.{table} {is_newer}")  # noqa: S608 - as above
             db.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
-        segments = self._over("segments_read", waiting) if waiting else "fresh.send"
+        segments = self._over("segments_read", waiting) if waiting else f"({self._sql['read_columns']} LIMIT 0)"
         db.execute(f"CREATE VIEW waiting AS SELECT {self._sql['send_columns']} FROM {segments}")  # noqa: S608 - as above
         db.execute(f"CREATE VIEW known_since AS SELECT * FROM {place}.known_since")  # noqa: S608 - as above
         for view in ("view_sends", "view_runs", "view_rejects"):

@@ -3,15 +3,15 @@
 
 -- name: macros
 -- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash, the beginning of a key by
--- 6 bits of each of its first 8 bytes. DuckDB may change its hash one day: see `format`.
+-- 4 bits of each of its first 8 bytes, which tell digits apart. DuckDB may change its hash one day: see `format`.
 CREATE OR REPLACE TEMP MACRO key_hash(key) AS (hash(key) & 16777215)::UINTEGER;
 CREATE OR REPLACE TEMP MACRO eight_bytes(key) AS
     (CASE WHEN strlen(key) = length(key) THEN encode(left(key || '        ', 8)) ELSE encode(key || '        ')[1:8] END)::BIT::UBIGINT;
--- Packs eight times 6 bits, halving the gaps in each step: 0x003F003F… and 0x0FC00FC0…, 0x00000FFF… and 0x00FFF000…, 24 and 24.
-CREATE OR REPLACE TEMP MACRO four_pairs(x) AS (x & 17733194119839807) | ((x >> 2) & 1134924423669747648);
-CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x & 17587891081215) | ((x >> 4) & 72040001868656640);
-CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x & 16777215) | ((x >> 8) & 281474959933440);
-CREATE OR REPLACE TEMP MACRO key_head(key) AS one_eight(two_fours(four_pairs(eight_bytes(key))));
+-- Packs eight times 4 bits, halving the gaps in each step: 0x0F0F…, 0x00FF00FF…, 0x0000FFFF0000FFFF, 0xFFFFFFFF.
+CREATE OR REPLACE TEMP MACRO four_pairs(x) AS ((x & 1085102592571150095) | ((x & 1085102592571150095) >> 4)) & 71777214294589695;
+CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x | (x >> 8)) & 281470681808895;
+CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x | (x >> 16)) & 4294967295;
+CREATE OR REPLACE TEMP MACRO key_head(key) AS one_eight(two_fours(four_pairs(eight_bytes(key))))::UINTEGER;
 -- Latencies are counted in buckets, each 3 % wider than the one before: the middle of one is at most 1.5 % wrong.
 CREATE OR REPLACE TEMP MACRO latency_bucket(ms) AS
     CASE WHEN ms > 0.1 THEN ceil(ln(ms::DOUBLE / 0.1) / ln(1.03)) ELSE 0 END::SMALLINT;
@@ -29,10 +29,13 @@ CREATE OR REPLACE TEMP MACRO percentile(latency_ms, messages, share) AS
 
 -- name: tables
 CREATE TABLE IF NOT EXISTS format AS SELECT 6 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
+-- What is the same for many sends is stored once for a copy; an id of 32 hexadecimal digits is stored as 16 bytes.
+CREATE TABLE IF NOT EXISTS sender (
+    sender INTEGER, run_id VARCHAR, job VARCHAR, topic VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR);
 CREATE TABLE IF NOT EXISTS send (
-    run_id VARCHAR, job VARCHAR, topic VARCHAR, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_id VARCHAR,
-    size_bytes INTEGER, sent_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
-    error_class VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR, key_hash UINTEGER, key_head UBIGINT);
+    sender INTEGER, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_uuid UUID, message_text VARCHAR,
+    size_bytes INTEGER, sent_at TIMESTAMP, latency_us BIGINT, attempt SMALLINT, status VARCHAR, error VARCHAR,
+    error_class VARCHAR, key_hash UINTEGER, key_head UINTEGER);
 CREATE TABLE IF NOT EXISTS traffic (
     quarter TIMESTAMP, run_id VARCHAR, job VARCHAR, topic VARCHAR, bucket SMALLINT, messages BIGINT, retried BIGINT,
     timed_out BIGINT, bytes BIGINT, latency_us BIGINT, last_sent_at TIMESTAMP, last_acknowledged_at TIMESTAMP,
@@ -58,10 +61,24 @@ SELECT version = {version} AND hash = key_hash('572680001120') AND head = key_he
 run_id, job, topic, "partition", "offset", key, message_id, size_bytes, sent_at, latency_ms, attempt, status,
     error, error_class, cluster, cluster_id, bootstrap_servers
 
+-- name: stored_columns
+run_id, job, topic, "partition", "offset", key,
+    coalesce(message_text, replace(message_uuid::VARCHAR, '-', '')) AS message_id, size_bytes, sent_at,
+    (latency_us / 1000)::FLOAT AS latency_ms, attempt, status, error, error_class, cluster, cluster_id, bootstrap_servers
+
+-- name: read_columns
+-- The columns of a segment, which has no rows here: it gives the types of columns that a segment of an earlier version lacks.
+SELECT ''::VARCHAR AS run_id, ''::VARCHAR AS job, ''::VARCHAR AS topic, 0::INTEGER AS "partition", 0::BIGINT AS "offset",
+    ''::VARCHAR AS key, ''::VARCHAR AS message_id, 0::INTEGER AS size_bytes, NULL::TIMESTAMP AS sent_at,
+    0::FLOAT AS latency_ms, 0::SMALLINT AS attempt, ''::VARCHAR AS status, ''::VARCHAR AS error, ''::VARCHAR AS error_class,
+    ''::VARCHAR AS cluster, ''::VARCHAR AS cluster_id, ''::VARCHAR AS bootstrap_servers, NULL::TIMESTAMP AS handed_over_at
+
 -- name: segments_read
 -- A segment of an earlier version has fewer columns, and until 1.0 `sent_at` was called `handed_over_at`.
-(SELECT * EXCLUDE (handed_over_at) REPLACE (coalesce(sent_at, handed_over_at) AS sent_at)
- FROM (SELECT *, NULL::TIMESTAMP AS handed_over_at FROM send WHERE false
+-- Latencies are stored in whole microseconds.
+(SELECT * EXCLUDE (handed_over_at) REPLACE (coalesce(sent_at, handed_over_at) AS sent_at,
+    (round(latency_ms::DOUBLE * 1000) / 1000)::FLOAT AS latency_ms)
+ FROM (SELECT * FROM ({read_columns}) WHERE false
        UNION ALL BY NAME SELECT * FROM read_parquet({paths}, union_by_name = true)))
 
 -- name: as_traffic
@@ -74,8 +91,24 @@ quarter_of(sent_at) AS quarter, run_id, job, topic,
     max(sent_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at,
     NULL::VARCHAR AS cluster, 0::BIGINT AS runs
 
+-- name: senders_of_copy
+CREATE OR REPLACE TEMP TABLE copied AS
+SELECT ((SELECT coalesce(max(sender), 0) FROM sender) + row_number() OVER ())::INTEGER AS sender, *
+FROM (SELECT run_id, any_value(job) AS job, topic, any_value(cluster) AS cluster, any_value(cluster_id) AS cluster_id,
+          any_value(bootstrap_servers) AS bootstrap_servers FROM {segments_read} GROUP BY run_id, topic ORDER BY ALL)
+
+-- name: copy_senders
+INSERT INTO sender SELECT * FROM copied
+
+-- name: packed
+sender, "partition", "offset", key, CASE WHEN is_hex THEN TRY_CAST(message_id AS UUID) END,
+    CASE WHEN NOT is_hex OR TRY_CAST(message_id AS UUID) IS NULL THEN message_id END, size_bytes, sent_at,
+    round(latency_ms::DOUBLE * 1000)::BIGINT, attempt, status, error, error_class, key_hash(key), key_head(key)
+
 -- name: copy_sends
-INSERT INTO send SELECT {send_columns}, key_hash(key), key_head(key) FROM {segments_read}
+INSERT INTO send SELECT {packed}
+FROM (SELECT s.*, c.sender, strlen(message_id) = 32 AND lower(message_id) = message_id AS is_hex
+      FROM {segments_read} s JOIN copied c ON s.run_id = c.run_id AND s.topic = c.topic)
 
 -- name: copy_traffic
 INSERT INTO traffic SELECT {as_traffic} FROM {segments_read} GROUP BY ALL
@@ -100,10 +133,10 @@ DELETE FROM reject WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 -- They are stored in metrics.duckdb too: a change of one needs a higher FORMAT, so that the file is rebuilt.
 
 -- name: view_sends_copied
-CREATE VIEW sends AS SELECT {send_columns} FROM send
+CREATE VIEW sends AS SELECT {stored_columns} FROM send JOIN sender USING (sender)
 
 -- name: view_sends
-CREATE VIEW sends AS SELECT {send_columns} FROM send UNION ALL SELECT * FROM waiting
+CREATE VIEW sends AS SELECT {stored_columns} FROM send JOIN sender USING (sender) UNION ALL SELECT * FROM waiting
 
 -- name: view_runs
 CREATE VIEW runs AS SELECT * EXCLUDE (number) FROM run
@@ -379,15 +412,15 @@ SELECT key_head($key) AS head
 -- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
 -- it is not in a WHERE, which would compute it for every send.
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
-FROM (SELECT {send_columns} FROM send
+FROM (SELECT {stored_columns} FROM send JOIN sender USING (sender)
       WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
       UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
 ORDER BY same DESC, sent_at, attempt LIMIT $limit
 
 -- name: found_beginning
--- The newest rows are adjacent. Only the rows shown are read completely. `begins` is false where other characters have the same 6 bits.
+-- The newest rows are adjacent. Only the rows shown are read completely. `begins` is false where other characters have the same 4 bits.
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at
-FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
+FROM (SELECT {stored_columns}, starts_with(key, $key) AS begins FROM send JOIN sender USING (sender) WHERE number IN (
           SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY number DESC LIMIT $limit)
       UNION ALL
       (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY sent_at DESC LIMIT $limit)) s
@@ -476,9 +509,10 @@ CREATE OR REPLACE TEMP TABLE gone AS
 SELECT DISTINCT r.run_id, r.segment FROM read_parquet('{file}') r JOIN segment s ON s.name = r.segment
 
 -- name: forget_sends
--- `sent_at` lets DuckDB leave out the newer blocks.
-DELETE FROM send WHERE sent_at <= (SELECT max(last_sent_at) FROM traffic WHERE run_id IN (SELECT run_id FROM gone))
-    AND run_id IN (SELECT run_id FROM gone)
+DELETE FROM send WHERE sender IN (SELECT sender FROM sender WHERE run_id IN (SELECT run_id FROM gone))
+
+-- name: forget_senders
+DELETE FROM sender WHERE run_id IN (SELECT run_id FROM gone)
 
 -- name: forget_traffic
 DELETE FROM traffic WHERE run_id IS NULL OR run_id IN (SELECT run_id FROM gone)

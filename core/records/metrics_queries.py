@@ -284,7 +284,7 @@ class MetricsQueries:
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
         """Returns the newest `limit` sends whose key begins with `start`, by key and time; times aware UTC."""
         size = min(len(start.encode()), 8)
-        below = 6 * (8 - size)
+        below = 4 * (8 - size)
         low = self._head_of(start) >> below << below
         values = {"key": start, "low": low, "high": low + (1 << below) - 1, "limit": limit}
         exact = "starts_with(key, $key)"

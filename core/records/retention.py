@@ -40,7 +40,7 @@ WORTH_BYTES = 16 * 1024 * 1024
 WORTH_SHARE = 0.2
 """The file is rewritten where more than this is free in it. New sends fill what a usual day frees."""
 FOREVER = datetime(1, 1, 1)  # noqa: DTZ001 - as DuckDB's TIMESTAMP columns have times
-TABLES = ("send", "traffic", "segment", "run", "reject", "rolled_up", "known_since")
+TABLES = ("sender", "send", "traffic", "segment", "run", "reject", "rolled_up", "known_since")
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,14 @@ class RolledUp:
 
     def insert(self, db: duckdb.DuckDBPyConnection) -> None:
         """Replaces what the tables have of rolled up days and of the runs in them."""
-        for name in ("gone_runs", "forget_sends", "forget_traffic", "forget_segments", "insert_rolled_up"):
+        for name in (
+            "gone_runs",
+            "forget_sends",
+            "forget_senders",
+            "forget_traffic",
+            "forget_segments",
+            "insert_rolled_up",
+        ):
             db.execute(self._sql[name].replace("{file}", quoted(self.file)))
         db.execute("DELETE FROM known_since")
         db.execute(self._sql["insert_known_since"].replace("{file}", quoted(self.file)))
