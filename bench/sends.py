@@ -32,7 +32,7 @@ WHOLE_YEAR = "errors, all"
 
 RUNS = f"""
 CREATE TEMP TABLE planned AS
-SELECT *, CASE WHEN nightly THEN TIMESTAMP '{{first}}' + to_days(day) + INTERVAL 1 HOUR + to_minutes(slot % 8)
+SELECT *, row_number() OVER ()::INTEGER AS sender, CASE WHEN nightly THEN TIMESTAMP '{{first}}' + to_days(day) + INTERVAL 1 HOUR + to_minutes(slot % 8)
                ELSE TIMESTAMP '{{first}}' + to_days(day) + to_hours(slot // {HOURLY_JOBS}) END AS started_at,
     (CASE WHEN nightly THEN 12 ELSE 1 END * {{per_share}})::BIGINT AS sends
 FROM (SELECT day::INTEGER AS day, slot::INTEGER AS slot, slot >= {HOURLY_JOBS * 24} AS nightly,
@@ -42,20 +42,21 @@ FROM (SELECT day::INTEGER AS day, slot::INTEGER AS slot, slot >= {HOURLY_JOBS * 
       FROM range({{days}}) d(day), range({RUNS_A_DAY}) s(slot))
 ORDER BY started_at, slot
 """
+SENDERS = "INSERT INTO sender SELECT sender, run_id, job, topic, 'collaudo', 'bench', '127.0.0.1:9092' FROM planned"
 # Latencies are log-normal, with a median of about 12 ms and a 99th percentile of 80 ms; one send in 5,000 fails, one in 100 is retried.
 SENDS = """
-INSERT INTO send SELECT run_id, job, topic, CASE WHEN failed THEN NULL ELSE (h % 6)::INTEGER END,
-    CASE WHEN failed THEN NULL ELSE n END, key, md5(run_id || n), 600 + (h % 200)::INTEGER,
-    started_at + to_microseconds(n * 50), CASE WHEN failed THEN NULL ELSE latency END::FLOAT,
+INSERT INTO send SELECT sender, CASE WHEN failed THEN NULL ELSE (h % 6)::INTEGER END,
+    CASE WHEN failed THEN NULL ELSE n END, key, md5(run_id || n)::UUID, NULL, 600 + (h % 200)::INTEGER,
+    started_at + to_microseconds(n * 50), CASE WHEN failed THEN NULL ELSE round(latency * 1000)::BIGINT END,
     CASE WHEN h % 100 = 7 THEN 2 ELSE 1 END::SMALLINT, CASE WHEN failed THEN 'failed' ELSE 'acknowledged' END,
     CASE WHEN failed THEN 'no acknowledgement from topic "' || topic || '": none within 30 s' END,
-    CASE WHEN failed THEN 'DeliveryTimeout' END, 'collaudo', 'bench', '127.0.0.1:9092', key_hash(key), key_head(key)
+    CASE WHEN failed THEN 'DeliveryTimeout' END, key_hash(key), key_head(key)
 FROM (SELECT *, h % 5000 = 7 AS failed, (572680000000 + h % 40000000000)::VARCHAR AS key,
           exp(2.5 + 0.8 * sqrt(-2 * ln((h % 1000003 + 1) / 1000004.0)) * cos(6.2831853 * (h % 999983) / 999983.0)) AS latency
       FROM (SELECT *, hash(run_id, n) AS h FROM (
-                SELECT run_id, job, topic, started_at, unnest(range(sends)) AS n FROM planned WHERE day BETWEEN ? AND ?)))
+                SELECT sender, run_id, topic, started_at, unnest(range(sends)) AS n FROM planned WHERE day BETWEEN ? AND ?)))
 """
-TRAFFIC = "INSERT INTO traffic SELECT {as_traffic} FROM send WHERE sent_at >= ? AND sent_at < ? GROUP BY ALL"
+TRAFFIC = "INSERT INTO traffic SELECT {as_traffic} FROM sends WHERE sent_at >= ? AND sent_at < ? GROUP BY ALL"
 
 
 def make_year(workspace: Workspace, rows: int, days: int, now: datetime) -> None:
@@ -64,7 +65,9 @@ def make_year(workspace: Workspace, rows: int, days: int, now: datetime) -> None
     workspace.spool_dir.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(str(workspace.metrics_file)) as db:
         db.execute(metrics_sql()["schema"])
+        db.execute(metrics_sql()["view_sends_copied"].replace("CREATE VIEW", "CREATE TEMP VIEW"))
         db.execute(RUNS.format(first=first, days=days, per_share=rows / days / SHARES))
+        db.execute(SENDERS)
         for begin in range(0, days, 30):
             end = min(begin + 29, days - 1)
             db.execute(SENDS, [begin, end])

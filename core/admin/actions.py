@@ -1,4 +1,4 @@
-"""Actions of an operator that change no file of the user's: tests of connections and mail, and the rebuild of metrics."""
+"""Actions of an operator that change no file of the user's: tests, the rebuild of metrics, the roll-up of old sends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from core.records.rights import Caller, require
 if TYPE_CHECKING:
     from core.records.ledger import Ledger
     from core.records.metrics import Metrics, SyncResult
+    from core.records.opened import OpenWorkspace
+    from core.records.retention import RolledUpResult
 
-__all__ = ["allow_test", "rebuild_metrics"]
+__all__ = ["allow_test", "rebuild_metrics", "roll_up_sends"]
 
 
 def allow_test(
@@ -51,4 +53,21 @@ def rebuild_metrics(metrics: Metrics, ledger: Ledger, *, caller: Caller, now: da
     require(caller, "rebuild")
     made = metrics.rebuild()
     ledger.audit.add(caller.name, "rebuild", "metrics.duckdb", now, after={"sends": made.sends})
+    return made
+
+
+def roll_up_sends(opened: OpenWorkspace, *, caller: Caller, now: datetime) -> RolledUpResult:
+    """Rolls up the sends that are older than the retention of settings and jobs.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+        StorageFailed: A file cannot be written.
+    """
+    from core.records.retention import retention_of, roll_up  # loads duckdb
+
+    require(caller, "roll up")
+    made = roll_up(opened.metrics, retention_of(opened.workspace, opened.settings), now)
+    opened.ledger.audit.add(
+        caller.name, "roll up", "metrics.duckdb", now, after={"runs": made.runs, "sends": made.sends}
+    )
     return made

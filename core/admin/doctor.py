@@ -50,7 +50,7 @@ def examine(
     yield from guarded("disk", lambda: _disk(workspace.root))
     yield from guarded("permissions", lambda: _permissions(workspace, connections))
     yield from guarded("ledger", lambda: _ledger(workspace.ledger_file, now))
-    yield from guarded("metrics.duckdb", lambda: _metrics(workspace.metrics_file, workspace.spool_dir))
+    yield from guarded("metrics.duckdb", lambda: _metrics(workspace))
     yield from guarded("spool", lambda: _spool(workspace.spool_dir))
     yield from guarded("identity", lambda: _identity(workspace))
     yield from guarded("transactions", lambda: _transactions(workspace))
@@ -150,23 +150,30 @@ def _damage(file: Path) -> str:
     return "" if verdict == "ok" else str(verdict).splitlines()[-1]
 
 
-def _metrics(file: Path, spool_dir: Path) -> Iterator[CheckResult]:
+def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
+    file, spool_dir = workspace.metrics_file, workspace.spool_dir
     segments = {path.name for path in spool_dir.glob("*.parquet")} if spool_dir.is_dir() else set()
     if not file.exists():
         yield CheckResult("pass", file.name, f"not made yet, {_segments(segments)} in the spool")
         return
     import duckdb
 
+    from core.records.retention import last_note
+    from core.records.rolled_up import RolledUp
+
+    rolled_up = RolledUp(spool_dir)
     try:
         with duckdb.connect(str(file), config={"threads": 1}) as db:
             known = {name for (name,) in db.execute("SELECT name FROM segment").fetchall()}
     except duckdb.Error as error:
         yield _metrics_problem(file.name, str(error).partition("\n")[0])
         return
-    waiting = segments - known
-    yield CheckResult(
-        "pass", file.name, f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else "")
-    )
+    waiting = segments - known - rolled_up.replaced_segments()
+    text = f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else "")
+    since = rolled_up.known_since().text
+    yield CheckResult("pass", file.name, f"{text}; {since}" if since else text)
+    if note := last_note(workspace):
+        yield CheckResult("warn", file.name, note, "close the notebook or tool that has it open")
 
 
 def _spool(spool_dir: Path) -> Iterator[CheckResult]:

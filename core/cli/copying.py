@@ -7,6 +7,7 @@ priority. It opens no `App`, whose imports would cost half as much again as copy
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 import typer
 
@@ -26,11 +27,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command("copy-sends", hidden=True)
 def copy_sends(workspace: WorkspaceOption = None) -> None:
-    """Copies what waits in the spool into metrics.duckdb; the runner starts it."""
+    """Copies what waits in the spool into metrics.duckdb, and rolls up old sends once a day; the runner starts it."""
     from core.records.metrics import Metrics  # loads duckdb
+    from core.records.retention import roll_up_daily
 
     place = Workspace.find(workspace, os.environ)
     settings = load_settings(place, os.environ)
     start_logging(place.logs_dir, level=settings.KAFKA_LOG_LEVEL, retention_days=settings.PSTT_LOG_RETENTION_DAYS)
-    is_complete = copy_waiting(Metrics(place, settings.PSTT_TIMEZONE), HELD_S)
+    metrics = Metrics(place, settings.PSTT_TIMEZONE)
+    is_complete = copy_waiting(metrics, HELD_S)
+    if is_complete:
+        roll_up_daily(metrics, place, settings, datetime.now(UTC))
     raise typer.Exit(0 if is_complete else 1)

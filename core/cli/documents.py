@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from core.model.run import Plan
     from core.notify.delivery import OutboxMessage
     from core.notify.incidents import Incident
+    from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
+    from core.records.retention import RolledUpResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
@@ -295,3 +297,16 @@ def rebuilt_document(made: SyncResult) -> dict[str, Any]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
     counts = {"state": made.state, "segments": made.segments, "sends": made.sends}
     return counts | {"set_aside": list(made.set_aside)}
+
+
+def rolled_up_document(made: RolledUpResult) -> dict[str, Any]:
+    """Returns what `metrics roll-up` did, and from when on single sends are known."""
+    counts = {"state": made.state, "runs": made.runs, "sends": made.sends, "note": made.note}
+    return counts | known_since_document(made.known_since)
+
+
+def known_since_document(known: KnownSince) -> dict[str, Any]:
+    """Returns `known_since`, a day or null, and `known_since_of_job`: jobs with another day."""
+    days = {job: day.isoformat() for job, day in known.of_jobs.items()}
+    common = known.of()
+    return {"known_since": common.isoformat() if common else None, "known_since_of_job": days}

@@ -8,15 +8,23 @@ from typing import Annotated
 
 import typer
 
-from core.admin.actions import rebuild_metrics
+from core.admin.actions import rebuild_metrics, roll_up_sends
 from core.app import App
-from core.cli.documents import rebuilt_document, run_document, send_document, verification_document
+from core.cli.documents import (
+    known_since_document,
+    rebuilt_document,
+    rolled_up_document,
+    run_document,
+    send_document,
+    verification_document,
+)
 from core.cli.options import JsonOption, RunArgument, WorkspaceOption, day_of, now
 from core.cli.output import print_json, print_lines
 from core.cli.render import (
     rebuilt_lines,
     receipt_lines,
     reject_lines,
+    rolled_up_lines,
     runs_table,
     send_lines,
     summary_lines,
@@ -84,11 +92,11 @@ def find(
     """Finds every send of a key: run, topic, partition, offset, latency, attempt, outcome."""
     with App.open(workspace) as opened:
         sends = opened.metrics.find(key)
-        timezone = opened.timezone
+        known, timezone = opened.metrics.rolled_up.known_since(), opened.timezone
     if as_json:
-        print_json({"key": key, "sends": [send_document(s) for s in sends]})
+        print_json({"key": key, "sends": [send_document(s) for s in sends]} | known_since_document(known))
     else:
-        print_lines(send_lines(key, sends, timezone))
+        print_lines(send_lines(key, sends, timezone, known))
     raise typer.Exit(0 if sends else 1)
 
 
@@ -140,3 +148,12 @@ def metrics_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = Fal
     with App.open(workspace) as opened:
         made = rebuild_metrics(opened.metrics, opened.ledger, caller=local_caller(), now=now())
     print_json(rebuilt_document(made)) if as_json else print_lines(rebuilt_lines(made))
+
+
+@metrics_app.command("roll-up")
+def metrics_roll_up(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Rolls up sends older than PSTT_KEEP_SENDS_DAYS now; the runner does it once a day."""
+    with App.open(workspace) as opened:
+        made = roll_up_sends(opened, caller=local_caller(), now=now())
+    print_json(rolled_up_document(made)) if as_json else print_lines(rolled_up_lines(made))
+    raise typer.Exit(0 if made.state == "done" else 1)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from core.notify.delivery import DeliveryResult, OutboxMessage
     from core.notify.incidents import Incident
     from core.records.accounts import AccessToken, User
+    from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
+    from core.records.retention import RolledUpResult
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
@@ -339,10 +341,12 @@ def _outcome(scheduled_run: ScheduledRun, run: Run | None) -> str:
     return f"{scheduled_run.state:<7} {verdict_}"
 
 
-def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list[str]:
-    """Returns one line for each send of a key: time, job, place and outcome."""
+def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: KnownSince | None = None) -> list[str]:
+    """Returns one line for each send of a key: time, job, place and outcome; then since when sends are known."""
+    note = [f"  {known.text}; earlier ones are counted by day"] if known and known.text else []
     if not sends:
-        return [f"{key}   never sent from this workspace", "  next   python -m core runs   shows which days were sent"]
+        never = f"{key}   never sent from this workspace" + (", as far as single sends are known" if note else "")
+        return [never, *note, "  next   python -m core runs   shows which days were sent"]
     runs = len({send["run_id"] for send in sends})
     lines = [f"{key}   {_count(len(sends), 'send')} in {_count(runs, 'run')}"]
     for send in sends:
@@ -358,7 +362,7 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str) -> list
         name = send["job_name"] or send["job"] or "sent by hand"
         name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
         lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
-    return lines
+    return lines + note
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -375,6 +379,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {topic}   {counts['messages']:,} messages   {size_text(counts['bytes'])}   last {iso_utc(counts['last_send'], 'seconds')}"
         )
+    if summary["known_since"]:
+        lines.append(f"Single sends are known since {summary['known_since']}; earlier ones are counted by day")
     for error in summary["recent_errors"]:
         lines.append(f"  {error['count']:,} × {error['error']}   last {iso_utc(error['last_seen'], 'seconds')}")
     return lines
@@ -521,6 +527,15 @@ def rebuilt_lines(made: SyncResult) -> list[str]:
     """Returns what `metrics rebuild` read, and the segments that it could not read."""
     first = f"✔ metrics.duckdb rebuilt: {made.sends:,} sends from {made.segments:,} segments"
     return [first, *(f"! {name} could not be read: it is in .pstt/spool/damaged" for name in made.set_aside)]
+
+
+def rolled_up_lines(made: RolledUpResult) -> list[str]:
+    """Returns what `metrics roll-up` did, and from when on single sends are known."""
+    if made.state == "held":
+        return [f"! {made.note}"]
+    first = f"✔ {made.sends:,} sends of {made.runs:,} runs are rolled up" if made.runs else "✔ nothing to roll up"
+    known = made.known_since.text or "every single send is known"
+    return [first, known, *([f"! {made.note}"] if made.note else [])]
 
 
 def receipt_lines(made: DailyReport) -> list[str]:

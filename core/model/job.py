@@ -128,6 +128,8 @@ class Job:
     on_null_key: OnNullKey = "reject"
     max_rejects: int = 0
     """A run with at most this many rejects is complete."""
+    keep_sends_days: int | None = None
+    """Days for which its single sends are kept; 0: for ever; None: PSTT_KEEP_SENDS_DAYS."""
     types: Mapping[str, TypeOverride] = field(default_factory=dict)
     decimals: DecimalForm = "number"
     key_separator: str = "|"

@@ -43,6 +43,7 @@ from core.records.metrics_file import (
     translated,
 )
 from core.records.metrics_queries import MetricsQueries, SendFilter, keep_zone, metrics_sql
+from core.records.rolled_up import RolledUp
 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
@@ -99,7 +100,8 @@ class Metrics:
         self.file = workspace.metrics_file
         self.spool_dir = workspace.spool_dir
         self.ledger_file = workspace.ledger_file
-        self._lock_file = workspace.state_dir / "locks" / "metrics.lock"
+        self.rolled_up = RolledUp(workspace.spool_dir)
+        self.lock_file = workspace.state_dir / "locks" / "metrics.lock"
         self._sql = metrics_sql()
         self.waiting: Sequence[Path] = ()
         """The segments that were not copied yet at the last reading."""
@@ -156,7 +158,7 @@ class Metrics:
         remove(aside)
         try:
             copied = self._copy(aside)
-            self._require_free()
+            self.require_free()
             if copied.set_aside and self.file.exists():  # the old file has the only copy of their sends
                 self._rename_damaged()
             remove(self.file)
@@ -170,7 +172,7 @@ class Metrics:
             remove(aside)
         return replace(copied, state="rebuilt")
 
-    def _require_free(self) -> None:
+    def require_free(self) -> None:
         """Raises `FileHeld` while a program has the file open.
 
         Windows refuses to replace an open file; on Linux a reader would keep the deleted one.
@@ -184,15 +186,11 @@ class Metrics:
             pass
 
     def _copy(self, file: Path | None = None, most: int | None = None) -> SyncResult:
-        names = self._segment_names()
+        names = self.segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with copying(self._lock_file), opened(file or self.file) as db:
-            db.execute(self._sql["macros"])
-            require_format(db)
-            db.execute(self._sql["tables"])
-            self._keep_views(db)
-            known = names_copied(db, "segment")
-            waiting = [name for name in names if name not in known]
+        with copying(self.lock_file), opened(file or self.file) as db:
+            self.prepare(db)
+            waiting = self._not_in(names, names_copied(db, "segment"))
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.
             missing = sorted(waiting, key=lambda name: name in self._left_out)[:most]
             new = self._sound(missing, whole=False)
@@ -201,6 +199,34 @@ class Metrics:
         left_out = tuple(name for name in missing if name in self._left_out)
         left = len(waiting) - len(missing)
         return SyncResult("copied", len(missing) - len(left_out), sends, set_aside=left_out, left=left)
+
+    def prepare(self, db: duckdb.DuckDBPyConnection, *, is_new: bool = False) -> None:
+        """Creates tables and views that are missing in the open file, and applies what is rolled up.
+
+        Args:
+            db: The open file.
+            is_new: It gets a copy of another file; nothing is applied.
+
+        Raises:
+            FileUnreadable: The file has another format, or what is rolled up cannot be read.
+        """
+        db.execute(self._sql["macros"])
+        require_format(db)
+        db.execute(self._sql["tables"])
+        self._keep_views(db)
+        if not is_new:
+            self.rolled_up.apply(db)
+
+    def waiting_runs(self, db: duckdb.DuckDBPyConnection) -> list[str]:
+        """Returns the runs of which a segment is not copied into the open file yet."""
+        waiting = self._not_in(self.segment_names(), names_copied(db, "segment"))
+        return sorted({name.rpartition("-")[0] for name in waiting})
+
+    def _not_in(self, names: Sequence[str], known: set[str] | None) -> list[str]:
+        """Returns the segments that are neither copied nor rolled up."""
+        waiting = [name for name in names if known is None or name not in known]
+        rolled_up = self.rolled_up.replaced_segments() if waiting else frozenset()
+        return [name for name in waiting if name not in rolled_up]
 
     def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
         """Creates the documented views in the file itself, with the macros that they need."""
@@ -281,6 +307,8 @@ class Metrics:
         paths = [self.spool_dir / name for name in names]
         db.execute("BEGIN")
         try:
+            db.execute(self._over("senders_of_copy", paths))
+            db.execute(self._sql["copy_senders"])
             (count,) = db.execute(self._over("copy_sends", paths)).fetchone() or (0,)
             db.execute(self._over("copy_traffic", paths))
             moment = datetime.now(UTC).replace(tzinfo=None)
@@ -303,18 +331,18 @@ class Metrics:
         of_known = {name: self._sql[name].replace("FROM run", f"FROM {known}") for name in ("newest_run", "open_runs")}
         newest = db.execute(of_known["newest_run"]).fetchone()
         still_open = [run_id for (run_id,) in db.execute(of_known["open_runs"]).fetchall()]
-        ended: list[str] = []
         with Ledger(self.ledger_file) as ledger:
-            db.execute("BEGIN")
+            # One transaction for each portion: those of a year need more memory than a copy may take.
             for rows in _chunks(ledger.history.rows(newest, still_open)):
                 ids = [row["run_id"] for row in rows]
+                ended = [row["run_id"] for row in rows if row["rejected"] and row["finished_at"]]
+                db.execute("BEGIN")
                 db.execute(self._sql["forget_runs"], [ids])
                 db.execute(self._sql["forget_rejects"], [ids])
                 _insert(db, "run", rows)
-                ended += [row["run_id"] for row in rows if row["rejected"] and row["finished_at"]]
-            for rows in _chunks(ledger.rejects.rows(ended)):
-                _insert(db, "reject", rows)
-            db.execute("COMMIT")
+                for rejects in _chunks(ledger.rejects.rows(ended)):
+                    _insert(db, "reject", rejects)
+                db.execute("COMMIT")
 
     @contextmanager
     def reading(self, *, counted: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -338,17 +366,17 @@ class Metrics:
 
     @contextmanager
     def _reading(self, *, counted: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        names = self._segment_names()
+        names = self.segment_names()
         with duckdb.connect(":memory:", config={"threads": 2}) as db:
             db.execute(self._sql["macros"])
             known = self._attach(db)
-            missing = [name for name in names if known is None or name not in known]
+            missing = self._not_in(names, known)
             if len(missing) > MOST_WAITING and known is not None:
                 db.execute("DETACH store")
                 with suppress(PsttError, OSError):  # then they are read where they are
                     self.sync(TOGETHER)
                 known = self._attach(db)
-                missing = [name for name in names if known is None or name not in known]
+                missing = self._not_in(names, known)
             self.waiting = [self.spool_dir / name for name in self._sound(missing, whole=True)]
             self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
             yield db
@@ -435,7 +463,8 @@ class Metrics:
         with self.figures(timezone) as figures:
             return figures.summary(now, scope)
 
-    def _segment_names(self) -> Sequence[str]:
+    def segment_names(self) -> Sequence[str]:
+        """Returns the names of the files in the spool, in order."""
         try:
             changed_ns = self.spool_dir.stat().st_mtime_ns
         except FileNotFoundError:
@@ -462,7 +491,7 @@ class Metrics:
                 waited_s = time.monotonic() - since_s
                 if waited_s > READ_WAIT_S and (waited_s > COPY_WAIT_S or not was_copied_into):
                     raise self._busy(str(held)) from None
-                was_copied_into = is_copied_into(self._lock_file)  # a copy that ends now lets the next attempt succeed
+                was_copied_into = is_copied_into(self.lock_file)  # a copy that ends now lets the next attempt succeed
                 time.sleep(0.05)
             except FileUnreadable:
                 return None  # all of it is in the segments too
@@ -487,20 +516,24 @@ class Metrics:
         db.execute("ATTACH ':memory:' AS fresh")
         db.execute("USE fresh")
         db.execute(self._sql["tables"])
+        if not attached and self.rolled_up.exists:
+            self.rolled_up.insert(db)
         if counted and waiting:
             db.execute(self._over("copy_traffic", waiting))
         self._copy_runs(db, "store.run" if attached else "run")
         db.execute("USE memory")
         place = "store" if attached else "fresh"
         db.execute(f"CREATE VIEW send AS SELECT rowid AS number, * FROM {place}.send")  # noqa: S608 - names of our own
+        db.execute(f"CREATE VIEW sender AS SELECT * FROM {place}.sender")  # noqa: S608 - as above
         for table, is_newer in (("traffic", ""), ("run", "ANTI JOIN fresh.run USING (run_id)"),
                                 ("reject", "ANTI JOIN fresh.run USING (run_id)")):  # fmt: skip
             parts = [f"SELECT * FROM fresh.{table}"]  # noqa: S608 - names of our own
             if attached:
                 parts.append(f"SELECT * FROM store.{table} {is_newer}")  # noqa: S608 - as above
             db.execute(f"CREATE VIEW {table} AS {' UNION ALL '.join(parts)}")
-        segments = self._over("segments_read", waiting) if waiting else "fresh.send"
+        segments = self._over("segments_read", waiting) if waiting else f"({self._sql['read_columns']} LIMIT 0)"
         db.execute(f"CREATE VIEW waiting AS SELECT {self._sql['send_columns']} FROM {segments}")  # noqa: S608 - as above
+        db.execute(f"CREATE VIEW known_since AS SELECT * FROM {place}.known_since")  # noqa: S608 - as above
         for view in ("view_sends", "view_runs", "view_rejects"):
             db.execute(self._sql[view])
 

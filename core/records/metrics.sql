@@ -3,15 +3,15 @@
 
 -- name: macros
 -- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash, the beginning of a key by
--- 6 bits of each of its first 8 bytes. DuckDB may change its hash one day: see `format`.
+-- 4 bits of each of its first 8 bytes, which tell digits apart. DuckDB may change its hash one day: see `format`.
 CREATE OR REPLACE TEMP MACRO key_hash(key) AS (hash(key) & 16777215)::UINTEGER;
 CREATE OR REPLACE TEMP MACRO eight_bytes(key) AS
     (CASE WHEN strlen(key) = length(key) THEN encode(left(key || '        ', 8)) ELSE encode(key || '        ')[1:8] END)::BIT::UBIGINT;
--- Packs eight times 6 bits, halving the gaps in each step: 0x003F003F… and 0x0FC00FC0…, 0x00000FFF… and 0x00FFF000…, 24 and 24.
-CREATE OR REPLACE TEMP MACRO four_pairs(x) AS (x & 17733194119839807) | ((x >> 2) & 1134924423669747648);
-CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x & 17587891081215) | ((x >> 4) & 72040001868656640);
-CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x & 16777215) | ((x >> 8) & 281474959933440);
-CREATE OR REPLACE TEMP MACRO key_head(key) AS one_eight(two_fours(four_pairs(eight_bytes(key))));
+-- Packs eight times 4 bits, halving the gaps in each step: 0x0F0F…, 0x00FF00FF…, 0x0000FFFF0000FFFF, 0xFFFFFFFF.
+CREATE OR REPLACE TEMP MACRO four_pairs(x) AS ((x & 1085102592571150095) | ((x & 1085102592571150095) >> 4)) & 71777214294589695;
+CREATE OR REPLACE TEMP MACRO two_fours(x) AS (x | (x >> 8)) & 281470681808895;
+CREATE OR REPLACE TEMP MACRO one_eight(x) AS (x | (x >> 16)) & 4294967295;
+CREATE OR REPLACE TEMP MACRO key_head(key) AS one_eight(two_fours(four_pairs(eight_bytes(key))))::UINTEGER;
 -- Latencies are counted in buckets, each 3 % wider than the one before: the middle of one is at most 1.5 % wrong.
 CREATE OR REPLACE TEMP MACRO latency_bucket(ms) AS
     CASE WHEN ms > 0.1 THEN ceil(ln(ms::DOUBLE / 0.1) / ln(1.03)) ELSE 0 END::SMALLINT;
@@ -28,14 +28,21 @@ CREATE OR REPLACE TEMP MACRO percentile(latency_ms, messages, share) AS
 {tables}
 
 -- name: tables
-CREATE TABLE IF NOT EXISTS format AS SELECT 5 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
+CREATE TABLE IF NOT EXISTS format AS SELECT 6 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
+-- What is the same for many sends is stored once for a copy; an id of 32 hexadecimal digits is stored as 16 bytes.
+CREATE TABLE IF NOT EXISTS sender (
+    sender INTEGER, run_id VARCHAR, job VARCHAR, topic VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR);
 CREATE TABLE IF NOT EXISTS send (
-    run_id VARCHAR, job VARCHAR, topic VARCHAR, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_id VARCHAR,
-    size_bytes INTEGER, sent_at TIMESTAMP, latency_ms FLOAT, attempt SMALLINT, status VARCHAR, error VARCHAR,
-    error_class VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR, key_hash UINTEGER, key_head UBIGINT);
+    sender INTEGER, "partition" INTEGER, "offset" BIGINT, key VARCHAR, message_uuid UUID, message_text VARCHAR,
+    size_bytes INTEGER, sent_at TIMESTAMP, latency_us BIGINT, attempt SMALLINT, status VARCHAR, error VARCHAR,
+    error_class VARCHAR, key_hash UINTEGER, key_head UINTEGER);
 CREATE TABLE IF NOT EXISTS traffic (
     quarter TIMESTAMP, run_id VARCHAR, job VARCHAR, topic VARCHAR, bucket SMALLINT, messages BIGINT, retried BIGINT,
-    timed_out BIGINT, bytes BIGINT, latency_us BIGINT, last_sent_at TIMESTAMP, last_acknowledged_at TIMESTAMP);
+    timed_out BIGINT, bytes BIGINT, latency_us BIGINT, last_sent_at TIMESTAMP, last_acknowledged_at TIMESTAMP,
+    cluster VARCHAR, runs BIGINT);
+-- A day that is rolled up is one quarter of `traffic`, the one at noon, without run_id: `runs` counts its runs.
+CREATE TABLE IF NOT EXISTS rolled_up (version VARCHAR);
+CREATE TABLE IF NOT EXISTS known_since (job VARCHAR, since DATE);
 CREATE TABLE IF NOT EXISTS segment (name VARCHAR, row_count BIGINT, copied_at TIMESTAMP);
 CREATE TABLE IF NOT EXISTS run (
     number BIGINT, run_id VARCHAR, kind VARCHAR, job VARCHAR, job_name VARCHAR, connection VARCHAR, cluster VARCHAR,
@@ -54,10 +61,24 @@ SELECT version = {version} AND hash = key_hash('572680001120') AND head = key_he
 run_id, job, topic, "partition", "offset", key, message_id, size_bytes, sent_at, latency_ms, attempt, status,
     error, error_class, cluster, cluster_id, bootstrap_servers
 
+-- name: stored_columns
+run_id, job, topic, "partition", "offset", key,
+    coalesce(message_text, replace(message_uuid::VARCHAR, '-', '')) AS message_id, size_bytes, sent_at,
+    (latency_us / 1000)::FLOAT AS latency_ms, attempt, status, error, error_class, cluster, cluster_id, bootstrap_servers
+
+-- name: read_columns
+-- The columns of a segment, which has no rows here: it gives the types of columns that a segment of an earlier version lacks.
+SELECT ''::VARCHAR AS run_id, ''::VARCHAR AS job, ''::VARCHAR AS topic, 0::INTEGER AS "partition", 0::BIGINT AS "offset",
+    ''::VARCHAR AS key, ''::VARCHAR AS message_id, 0::INTEGER AS size_bytes, NULL::TIMESTAMP AS sent_at,
+    0::FLOAT AS latency_ms, 0::SMALLINT AS attempt, ''::VARCHAR AS status, ''::VARCHAR AS error, ''::VARCHAR AS error_class,
+    ''::VARCHAR AS cluster, ''::VARCHAR AS cluster_id, ''::VARCHAR AS bootstrap_servers, NULL::TIMESTAMP AS handed_over_at
+
 -- name: segments_read
 -- A segment of an earlier version has fewer columns, and until 1.0 `sent_at` was called `handed_over_at`.
-(SELECT * EXCLUDE (handed_over_at) REPLACE (coalesce(sent_at, handed_over_at) AS sent_at)
- FROM (SELECT *, NULL::TIMESTAMP AS handed_over_at FROM send WHERE false
+-- Latencies are stored in whole microseconds.
+(SELECT * EXCLUDE (handed_over_at) REPLACE (coalesce(sent_at, handed_over_at) AS sent_at,
+    (round(latency_ms::DOUBLE * 1000) / 1000)::FLOAT AS latency_ms)
+ FROM (SELECT * FROM ({read_columns}) WHERE false
        UNION ALL BY NAME SELECT * FROM read_parquet({paths}, union_by_name = true)))
 
 -- name: as_traffic
@@ -67,10 +88,27 @@ quarter_of(sent_at) AS quarter, run_id, job, topic,
     count(*) FILTER (WHERE error_class = 'DeliveryTimeout') AS timed_out,
     coalesce(sum(size_bytes + strlen(coalesce(key, ''))) FILTER (WHERE status = 'acknowledged'), 0)::BIGINT AS bytes,
     coalesce(sum(round(latency_ms::DOUBLE * 1000)::BIGINT), 0)::BIGINT AS latency_us, max(sent_at) AS last_sent_at,
-    max(sent_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at
+    max(sent_at + to_microseconds(round(latency_ms::DOUBLE * 1000)::BIGINT)) AS last_acknowledged_at,
+    NULL::VARCHAR AS cluster, 0::BIGINT AS runs
+
+-- name: senders_of_copy
+CREATE OR REPLACE TEMP TABLE copied AS
+SELECT ((SELECT coalesce(max(sender), 0) FROM sender) + row_number() OVER ())::INTEGER AS sender, *
+FROM (SELECT run_id, any_value(job) AS job, topic, any_value(cluster) AS cluster, any_value(cluster_id) AS cluster_id,
+          any_value(bootstrap_servers) AS bootstrap_servers FROM {segments_read} GROUP BY run_id, topic ORDER BY ALL)
+
+-- name: copy_senders
+INSERT INTO sender SELECT * FROM copied
+
+-- name: packed
+sender, "partition", "offset", key, CASE WHEN is_hex THEN TRY_CAST(message_id AS UUID) END,
+    CASE WHEN NOT is_hex OR TRY_CAST(message_id AS UUID) IS NULL THEN message_id END, size_bytes, sent_at,
+    round(latency_ms::DOUBLE * 1000)::BIGINT, attempt, status, error, error_class, key_hash(key), key_head(key)
 
 -- name: copy_sends
-INSERT INTO send SELECT {send_columns}, key_hash(key), key_head(key) FROM {segments_read}
+INSERT INTO send SELECT {packed}
+FROM (SELECT s.*, c.sender, strlen(message_id) = 32 AND lower(message_id) = message_id AS is_hex
+      FROM {segments_read} s JOIN copied c ON s.run_id = c.run_id AND s.topic = c.topic)
 
 -- name: copy_traffic
 INSERT INTO traffic SELECT {as_traffic} FROM {segments_read} GROUP BY ALL
@@ -95,10 +133,10 @@ DELETE FROM reject WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
 -- They are stored in metrics.duckdb too: a change of one needs a higher FORMAT, so that the file is rebuilt.
 
 -- name: view_sends_copied
-CREATE VIEW sends AS SELECT {send_columns} FROM send
+CREATE VIEW sends AS SELECT {stored_columns} FROM send JOIN sender USING (sender)
 
 -- name: view_sends
-CREATE VIEW sends AS SELECT {send_columns} FROM send UNION ALL SELECT * FROM waiting
+CREATE VIEW sends AS SELECT {stored_columns} FROM send JOIN sender USING (sender) UNION ALL SELECT * FROM waiting
 
 -- name: view_runs
 CREATE VIEW runs AS SELECT * EXCLUDE (number) FROM run
@@ -114,9 +152,10 @@ CREATE VIEW daily AS
 SELECT (quarter + utc_offset)::DATE AS day, job, topic,
     coalesce(sum(messages) FILTER (WHERE NOT failed), 0)::BIGINT AS messages,
     coalesce(sum(messages) FILTER (WHERE failed), 0)::BIGINT AS failed,
-    sum(retried)::BIGINT AS retried, sum(bytes)::BIGINT AS bytes, count(DISTINCT run_id) AS runs
+    sum(retried)::BIGINT AS retried, sum(bytes)::BIGINT AS bytes,
+    (count(DISTINCT run_id) + sum(runs))::BIGINT AS runs
 FROM (SELECT quarter, run_id, job, topic, bucket IS NULL AS failed, sum(messages) AS messages, sum(retried) AS retried,
-          sum(bytes) AS bytes FROM traffic GROUP BY ALL)
+          sum(bytes) AS bytes, sum(runs) AS runs FROM traffic GROUP BY ALL)
     ASOF JOIN zone ON quarter >= begins GROUP BY ALL
 
 -- name: view_hourly_latency
@@ -125,7 +164,7 @@ WITH counted AS (
     SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour_utc,
         date_trunc('hour', quarter + utc_offset) AS hour, job, topic, bucket,
         sum(messages) AS messages, sum(latency_us) AS latency_us
-    FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL GROUP BY ALL),
+    FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL AND run_id IS NOT NULL GROUP BY ALL),
 ranked AS (
     SELECT *, sum(messages) OVER (PARTITION BY hour_utc, job, topic ORDER BY bucket) AS seen,
         sum(messages) OVER (PARTITION BY hour_utc, job, topic) AS total FROM counted)
@@ -140,7 +179,7 @@ CREATE VIEW latency AS
 SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour_utc,
     date_trunc('hour', quarter + utc_offset) AS hour, job, topic, bucket_ms(bucket) AS latency_ms,
     sum(messages)::BIGINT AS messages
-FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL GROUP BY ALL
+FROM traffic ASOF JOIN zone ON quarter >= begins WHERE bucket IS NOT NULL AND run_id IS NOT NULL GROUP BY ALL
 
 -- name: view_errors
 CREATE VIEW errors AS
@@ -160,10 +199,15 @@ FROM reject x JOIN runs r USING (run_id) GROUP BY ALL
 ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
     AND ($cluster IS NULL OR run_id IN (SELECT run_id FROM runs WHERE cluster = $cluster))
 
+-- name: scope_of_traffic
+-- What is rolled up has the cluster of its runs.
+($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic) AND ($cluster IS NULL OR cluster = $cluster
+    OR run_id IN (SELECT run_id FROM runs WHERE cluster = $cluster))
+
 -- name: period
 -- Complete quarter-hours are counted already; the rest is counted from the sends, so that any period is exact.
 period AS (
-    SELECT * FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope}
+    SELECT * FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope_of_traffic}
     UNION ALL
     SELECT {as_traffic} FROM sends WHERE sent_at >= $since AND sent_at < $first AND {scope} GROUP BY ALL
     UNION ALL
@@ -248,13 +292,14 @@ WITH counted AS (
     SELECT quarter, topic, CASE WHEN bucket IS NOT NULL THEN 0 END AS bucket, sum(messages) AS messages,
         sum(retried) AS retried, sum(timed_out) AS timed_out, sum(bytes) AS bytes, sum(latency_us) AS latency_us,
         max(last_sent_at) AS last_sent_at, max(last_acknowledged_at) AS last_acknowledged_at
-    FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY ALL)
+    FROM traffic WHERE quarter >= $first AND quarter < $last AND {scope_of_traffic} GROUP BY ALL)
 SELECT (quarter + utc_offset)::DATE AS day, topic, {sums}
 FROM counted ASOF JOIN zone ON quarter >= begins GROUP BY ALL ORDER BY day, topic
 
 -- name: senders
 SELECT run_id, job, sum(messages)::BIGINT AS messages FROM traffic
-WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY run_id, job ORDER BY run_id
+WHERE quarter >= $first AND quarter < $last AND run_id IS NOT NULL AND {scope_of_traffic}
+GROUP BY run_id, job ORDER BY run_id
 
 -- name: hours
 WITH counted AS (
@@ -262,7 +307,7 @@ WITH counted AS (
         sum(retried) AS retried, sum(timed_out) AS timed_out, sum(bytes) AS bytes, sum(latency_us) AS latency_us,
         max(last_sent_at) AS last_sent_at, max(last_acknowledged_at) AS last_acknowledged_at
     FROM traffic ASOF JOIN zone ON quarter >= begins
-    WHERE quarter >= $first AND quarter < $last AND {scope} GROUP BY ALL),
+    WHERE quarter >= $first AND quarter < $last AND run_id IS NOT NULL AND {scope_of_traffic} GROUP BY ALL),
 ranked AS (
     SELECT hour, bucket, sum(messages) OVER (PARTITION BY hour ORDER BY bucket) AS seen,
         sum(messages) OVER (PARTITION BY hour) AS total FROM counted WHERE bucket IS NOT NULL)
@@ -270,13 +315,15 @@ SELECT * FROM (SELECT hour, {sums} FROM counted GROUP BY hour)
     LEFT JOIN (SELECT hour, {percentiles} FROM ranked GROUP BY hour) USING (hour) ORDER BY hour
 
 -- name: usual
--- Messages of earlier days of the same weekday: the whole day, and up to the same time of day.
+-- Messages of earlier days of the same weekday: the whole day, and up to the same time of day, which is not known of a
+-- day that is rolled up.
 SELECT begins AS day_begins,
     coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL), 0)::BIGINT AS whole_day,
-    coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL AND quarter < so_far), 0)::BIGINT AS so_far
+    CASE WHEN coalesce(bool_and(is_timed), true)
+        THEN coalesce(sum(messages) FILTER (WHERE bucket IS NOT NULL AND quarter < so_far), 0)::BIGINT END AS so_far
 FROM (SELECT unnest($begins::TIMESTAMP[]) AS begins, unnest($so_far::TIMESTAMP[]) AS so_far, unnest($ends::TIMESTAMP[]) AS ends) days
-    LEFT JOIN (SELECT quarter, bucket, messages FROM traffic
-               WHERE quarter >= $first AND quarter < $last AND {scope}) ON quarter >= begins AND quarter < ends
+    LEFT JOIN (SELECT quarter, run_id IS NOT NULL OR messages = 0 AS is_timed, bucket, messages FROM traffic
+               WHERE quarter >= $first AND quarter < $last AND {scope_of_traffic}) ON quarter >= begins AND quarter < ends
 GROUP BY begins ORDER BY begins
 
 -- name: errors
@@ -365,15 +412,15 @@ SELECT key_head($key) AS head
 -- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
 -- it is not in a WHERE, which would compute it for every send.
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
-FROM (SELECT {send_columns} FROM send
+FROM (SELECT {stored_columns} FROM send JOIN sender USING (sender)
       WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
       UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
 ORDER BY same DESC, sent_at, attempt LIMIT $limit
 
 -- name: found_beginning
--- The newest rows are adjacent. Only the rows shown are read completely. `begins` is false where other characters have the same 6 bits.
+-- The newest rows are adjacent. Only the rows shown are read completely. `begins` is false where other characters have the same 4 bits.
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at
-FROM (SELECT {send_columns}, starts_with(key, $key) AS begins FROM send WHERE number IN (
+FROM (SELECT {stored_columns}, starts_with(key, $key) AS begins FROM send JOIN sender USING (sender) WHERE number IN (
           SELECT number FROM send WHERE key_head BETWEEN $low AND $high AND {match} ORDER BY number DESC LIMIT $limit)
       UNION ALL
       (SELECT *, true FROM waiting WHERE starts_with(key, $key) ORDER BY sent_at DESC LIMIT $limit)) s
@@ -382,3 +429,100 @@ ORDER BY sent_at DESC, attempt DESC
 
 -- name: acknowledged_ids
 SELECT DISTINCT message_id FROM sends WHERE run_id IN (SELECT unnest(?)) AND status = 'acknowledged'
+
+-- name: rolled_up_version
+SELECT decode(value) AS version FROM parquet_kv_metadata(?) WHERE decode(key) = 'version'
+
+-- name: rolled_up_segments
+SELECT DISTINCT segment FROM read_parquet(?) WHERE segment IS NOT NULL
+
+-- name: rolled_up_runs
+SELECT DISTINCT run_id FROM read_parquet(?) WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
+
+-- name: known_days
+SELECT job, since FROM known_since ORDER BY since, job NULLS FIRST
+
+-- name: known_since
+SELECT job, since FROM read_parquet(?) WHERE since IS NOT NULL ORDER BY since, job NULLS FIRST
+
+-- name: expired_runs
+-- Whole runs that ended, of which every send is older than the first day that is kept for their job, and is copied.
+CREATE OR REPLACE TEMP TABLE expired AS
+SELECT sent.run_id, sent.job, run.cluster
+FROM (SELECT run_id, job, max(last_sent_at) AS last_sent_at FROM traffic WHERE run_id IS NOT NULL GROUP BY ALL) sent
+    LEFT JOIN run USING (run_id) LEFT JOIN kept ON kept.job = sent.job
+WHERE sent.last_sent_at < coalesce(kept.since, (SELECT since FROM kept WHERE job IS NULL))
+    AND (run.run_id IS NULL OR run.finished_at IS NOT NULL)
+    AND sent.run_id NOT IN (SELECT unnest(?::VARCHAR[]))
+    AND sent.run_id IN (SELECT regexp_extract(name, '^(.*)-[0-9]+\.parquet$', 1) FROM segment)
+
+-- name: expired_segments
+CREATE OR REPLACE TEMP TABLE expired_segment AS
+SELECT name AS segment, run_id FROM segment JOIN expired ON regexp_extract(name, '^(.*)-[0-9]+\.parquet$', 1) = run_id
+
+-- name: write_rolled_up
+-- One file: the counts of each day, the segments that they replace, and from when on single sends are known.
+COPY (
+    WITH counted AS (
+        SELECT (quarter + utc_offset)::DATE + INTERVAL 12 HOUR - utc_offset AS quarter, job, topic, e.cluster, bucket, run_id,
+            messages, retried, timed_out, bytes, latency_us, last_sent_at, last_acknowledged_at, 0 AS runs
+        FROM traffic t JOIN expired e USING (run_id, job) ASOF JOIN zone ON quarter >= begins),
+    every AS (
+        SELECT * EXCLUDE (run_id) FROM counted
+        UNION ALL BY NAME
+        SELECT quarter, job, topic, cluster, 0 AS messages, 0 AS retried, 0 AS timed_out, 0 AS bytes, 0 AS latency_us,
+            count(DISTINCT run_id) AS runs FROM counted GROUP BY ALL
+        UNION ALL BY NAME
+        SELECT * EXCLUDE (run_id) FROM traffic WHERE run_id IS NULL),
+    summed AS (
+        SELECT quarter, job, topic, cluster, bucket, sum(messages)::BIGINT AS messages, sum(retried)::BIGINT AS retried,
+            sum(timed_out)::BIGINT AS timed_out, sum(bytes)::BIGINT AS bytes, sum(latency_us)::BIGINT AS latency_us,
+            max(last_sent_at) AS last_sent_at, max(last_acknowledged_at) AS last_acknowledged_at, sum(runs)::BIGINT AS runs
+        FROM every GROUP BY ALL)
+    SELECT *, NULL::VARCHAR AS segment, NULL::VARCHAR AS run_id, NULL::DATE AS since FROM summed
+    UNION ALL BY NAME SELECT segment, run_id FROM expired_segment
+    UNION ALL BY NAME SELECT segment, run_id FROM {before} WHERE segment IS NOT NULL
+    UNION ALL BY NAME SELECT job, since FROM since_now
+    ORDER BY quarter NULLS LAST, job, topic, bucket, segment
+) TO '{file}' (FORMAT parquet, COMPRESSION zstd, KV_METADATA {version: '{version}'})
+
+-- name: since_now
+-- What is rolled up stays so, also after more days are to be kept. The year 1: a job of which every send is known.
+CREATE OR REPLACE TEMP TABLE since_now AS
+WITH expired_now AS (
+    SELECT k.job, k.day AS since FROM kept k WHERE EXISTS (SELECT 1 FROM expired e
+        WHERE e.job = k.job OR (k.job IS NULL AND e.job NOT IN (SELECT job FROM kept WHERE job IS NOT NULL)))),
+common AS (
+    SELECT max(since) AS since FROM (SELECT * FROM expired_now UNION ALL SELECT * FROM known_since) WHERE job IS NULL),
+own AS (
+    SELECT job, max(since) AS since FROM (
+        SELECT * FROM expired_now UNION ALL SELECT * FROM known_since
+        UNION ALL SELECT job, DATE '0001-01-01' FROM kept
+        UNION ALL SELECT job, (SELECT since FROM known_since WHERE job IS NULL) FROM kept
+            WHERE job NOT IN (SELECT job FROM known_since WHERE job IS NOT NULL)) WHERE job IS NOT NULL GROUP BY job)
+SELECT NULL::VARCHAR AS job, since FROM common WHERE since IS NOT NULL
+UNION ALL
+SELECT job, since FROM own WHERE job IN (SELECT job FROM kept) OR since > (SELECT coalesce(since, DATE '0001-01-01') FROM common)
+
+-- name: gone_runs
+CREATE OR REPLACE TEMP TABLE gone AS
+SELECT DISTINCT r.run_id, r.segment FROM read_parquet('{file}') r JOIN segment s ON s.name = r.segment
+
+-- name: forget_sends
+DELETE FROM send WHERE sender IN (SELECT sender FROM sender WHERE run_id IN (SELECT run_id FROM gone))
+
+-- name: forget_senders
+DELETE FROM sender WHERE run_id IN (SELECT run_id FROM gone)
+
+-- name: forget_traffic
+DELETE FROM traffic WHERE run_id IS NULL OR run_id IN (SELECT run_id FROM gone)
+
+-- name: forget_segments
+DELETE FROM segment WHERE name IN (SELECT segment FROM gone)
+
+-- name: insert_rolled_up
+INSERT INTO traffic SELECT quarter, NULL, job, topic, bucket, messages, retried, timed_out, bytes, latency_us, last_sent_at,
+    last_acknowledged_at, cluster, runs FROM read_parquet('{file}') WHERE quarter IS NOT NULL
+
+-- name: insert_known_since
+INSERT INTO known_since SELECT job, since FROM read_parquet('{file}') WHERE since IS NOT NULL

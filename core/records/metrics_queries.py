@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from core.records.known_since import KnownSince
 from core.records.named_sql import load_named_sql
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class MetricsQueries:
 
         Returns:
             `total_sent, total_failed, success_rate, bytes, latency_ms{avg,p50,p90,p99}, by_topic{topic: messages, bytes,
-            last_send}, recent_errors[{error, count, last_seen, retried_ok}], today{…}, last_7_days{…}`.
+            last_send}, recent_errors[{error, count, last_seen, retried_ok}], known_since (a day, or None: every single send is known), today{…}, last_7_days{…}`.
         """
         midnight, end = self.midnight(now), _up(now + DAY)
         today = self.totals(midnight, end, scope)
@@ -122,9 +123,14 @@ class MetricsQueries:
                 for row in topics
             },
             "recent_errors": self.errors(now - DAY, end, scope),
+            "known_since": self.known_since().of(scope.job if scope else None),
             "today": _without_rate(today),
             "last_7_days": _without_rate(week) | {"messages_per_day": round(week["messages"] / 7)},
         }
+
+    def known_since(self) -> KnownSince:
+        """Returns from when on single sends are known; earlier ones are counted by day."""
+        return KnownSince({row["job"]: row["since"] for row in self._rows("known_days", {})})
 
     def by_topic(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Returns for each topic what `totals` returns, without percentiles; ordered by name."""
@@ -278,7 +284,7 @@ class MetricsQueries:
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
         """Returns the newest `limit` sends whose key begins with `start`, by key and time; times aware UTC."""
         size = min(len(start.encode()), 8)
-        below = 6 * (8 - size)
+        below = 4 * (8 - size)
         low = self._head_of(start) >> below << below
         values = {"key": start, "low": low, "high": low + (1 << below) - 1, "limit": limit}
         exact = "starts_with(key, $key)"

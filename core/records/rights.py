@@ -51,7 +51,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "cancel", "stop", "send", "test", "test mail", "preview",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns",
-    "connections", "alerts", "secret", "rebuild", "accounts", "demo",
+    "connections", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -75,6 +75,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "alerts": "admin",
     "secret": "admin",
     "rebuild": "admin",
+    "roll up": "admin",
     "accounts": "admin",
     "demo": "admin",
 }

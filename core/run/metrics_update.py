@@ -33,9 +33,12 @@ HELD_S = 3.0
 
 
 def update_metrics(opened: OpenWorkspace, now: datetime) -> None:
-    """Copies the spool, unless a runner works in this workspace, which does it soon; logs what prevents it."""
+    """Copies the spool and rolls up old sends, unless a runner works in this workspace, which does it soon; logs what prevents it."""
     if not _runner_works(opened.ledger, now):
-        copy_waiting(opened.metrics)
+        from core.records.retention import roll_up_daily  # loads duckdb
+
+        if copy_waiting(opened.metrics):
+            roll_up_daily(opened.metrics, opened.workspace, opened.settings, now)
 
 
 def copy_waiting(metrics: Metrics, wait_s: float = 0.0) -> bool:

@@ -11,6 +11,7 @@ from core.model.job import Job
 from core.model.run import Plan, Run
 from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, cluster_of_run, is_same_destination, target_of_job, was_sent_to
+from core.run.known_sends import require_known
 from core.run.planning import cluster_of_plan, plan_run
 from core.workspace.jobs import NoSuchJob, read_job_file
 
@@ -78,7 +79,8 @@ def replay_plan(
         to: `job`: to the topic and cluster that the job has now.
 
     Raises:
-        ConfigError: There is no such run, its job was deleted, or its cluster is not set up any more.
+        ConfigError: There is no such run, its job was deleted, its cluster is not set up any more, or `rejects_only` needs
+            single sends that are rolled up.
     """
     run = opened.ledger.run(prefix)
     root = run.of_run or run.run_id
@@ -163,10 +165,13 @@ def _own_target(opened: OpenWorkspace, run: Run, job: Job) -> KafkaTarget | None
 def _acknowledged_ids(opened: OpenWorkspace, run: Run, family: Sequence[Run], plan: Plan) -> frozenset[bytes]:
     """Returns the message ids that this run and its replays have sent, where it was sent or where the plan sends."""
     ids, target = opened.ledger.history.cluster_ids(), KafkaTarget(cluster_of_plan(opened, plan), plan.topic)
-    return opened.metrics.acknowledged_ids(
-        [
-            r.run_id
-            for r in family
-            if r.run_id == run.run_id or was_sent_to(r, target, ids) or is_same_destination(r, run)
-        ]
+    run_ids = [
+        r.run_id for r in family if r.run_id == run.run_id or was_sent_to(r, target, ids) or is_same_destination(r, run)
+    ]
+    require_known(
+        opened,
+        run_ids,
+        f"run {run.run_id} cannot be sent again without what was acknowledged",
+        remedy=f"python -m core replay {run.run_id} sends all of its rows once more",
     )
+    return opened.metrics.acknowledged_ids(run_ids)

@@ -13,6 +13,7 @@ from core.model.run import Verification
 from core.records.opened import OpenWorkspace
 from core.run.arrival import SentRange
 from core.run.destination import cluster_of_run
+from core.run.known_sends import require_known
 
 __all__ = ["verifier", "verify_run"]
 
@@ -29,7 +30,7 @@ def verify_run(
         now: The clock, aware UTC.
 
     Raises:
-        ConfigError: It has not ended, or acknowledged nothing, or its cluster is not in connections.json any more.
+        ConfigError: It has not ended, or acknowledged nothing, or its single sends are no longer known, or its cluster is not in connections.json any more.
         BrokerUnavailable, NotAuthorised: The topic cannot be read.
     """
     run = opened.ledger.run(prefix)
@@ -42,6 +43,7 @@ def verify_run(
             why="an earlier attempt had sent its rows exactly once",
             remedy=f"python -m core verify {run.of_run}" if run.of_run else "",
         )
+    require_known(opened, [run.run_id], f"run {run.run_id} cannot be verified")
     check = verifier(cluster_of_run(opened, run), opened.workspace.spool_dir, "full", should_stop, now)
     found = check(SentRange(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
     opened.ledger.add_verification(found)

@@ -17,6 +17,7 @@ from core.workspace.validation import StrictModel, completed_from
 
 __all__ = ["EmailAddress", "JobShape", "Topic"]
 
+MOST_KEPT_DAYS = 36_500
 LONGEST_S = 366 * 86_400
 """The longest interval and timeout: one year. A datetime plus this never exceeds year 9999."""
 
@@ -160,6 +161,7 @@ class JobShape(StrictModel):
     max_catch_up: Annotated[int, Field(ge=1, le=100_000), WHOLE]
     timeout_s: Annotated[float, Field(gt=0, le=LONGEST_S, strict=False)] | None
     max_rejects: Annotated[int, Field(ge=0), WHOLE]
+    keep_sends_days: Annotated[int, Field(ge=0, le=MOST_KEPT_DAYS), WHOLE] | None
     types: dict[str, TypeOverride]
     headers: dict[Name, str]
     expect: ExpectShape

@@ -101,6 +101,7 @@ class Settings(BaseModel):
     PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)
     PSTT_MAX_CATCH_UP_DAYS: float = Field(default=31.0, gt=0, le=366)
     PSTT_LOG_RETENTION_DAYS: int = Field(default=30, ge=1, le=3_650)
+    PSTT_KEEP_SENDS_DAYS: int = Field(default=400, ge=0, le=36_500)
     PSTT_CONTROL_TOPIC: str = "pstt-control"
     PSTT_SMTP_HOST: str | None = None
     PSTT_SMTP_PORT: int | None = Field(default=None, ge=1, le=65_535)

@@ -20,6 +20,7 @@ from typing import Any, get_args
 import pytest
 
 from bench.kills import start_runner, stop_runner
+from core.admin.actions import roll_up_sends
 from core.admin.demo import SLUG, make_demo
 from core.app import App
 from core.errors import AccessRefused, AlreadySent, PsttError
@@ -436,6 +437,8 @@ CASES = [
          page=lambda p, _: changes.store_secret("file:secrets/x", "value")),
     Case("rebuild", ("rebuild", "metrics.duckdb"), nothing,
          cli=lambda p, _: p.cli("metrics", "rebuild"), page=lambda p, _: changes.rebuild_metrics()),
+    Case("roll up", ("roll up", "metrics.duckdb"), nothing, cli=lambda p, _: p.cli("metrics", "roll-up"),
+         core=in_core(lambda app, by: roll_up_sends(app, caller=by, now=clock()))),
     Case("accounts", ("add", "user anna"), users, about="add a user",
          cli=lambda p, _: p.cli("user", "add", "anna", "--no-password", "--email", "a@b.it"),
          page=of_accounts(lambda accounts, by, now: accounts.add_user(

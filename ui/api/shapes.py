@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,6 +181,8 @@ class Metrics(BaseModel):
     latency_ms: Latency
     by_topic: dict[str, TopicMetrics]
     recent_errors: list[RecentError]
+    known_since: date | None
+    """The first day of which each single send is known; earlier ones are counted by day. null: every send is known."""
 
 
 class LastRun(BaseModel):

@@ -11,6 +11,7 @@ from core.kafka.cluster_lookup import unknown_cluster
 from core.message.envelope import proves_data
 from core.model.connection import Cluster, Destination
 from core.model.run import Run
+from core.records.known_since import KnownSince
 from core.run.destination import find_cluster
 from ui import data
 from ui.metrics_answers import metrics_of
@@ -28,15 +29,18 @@ class SearchResult:
     sends: list[dict[str, Any]]
     by_prefix: bool
     """The text is only the start of their keys."""
+    known: KnownSince
+    """From when on single sends are known."""
 
 
 def find_sends(text: str) -> SearchResult:
     """Every send of that key, the newest first; if there is none, or with `*` at its end, of keys that start with it."""
     metrics = metrics_of(data.root())
+    known = metrics.rolled_up.known_since()
     sends = [] if text.endswith("*") else metrics.find(text)
     if sends:
-        return SearchResult(sends[::-1], by_prefix=False)
-    return SearchResult(metrics.find_beginning(text.rstrip("*")), by_prefix=True)
+        return SearchResult(sends[::-1], by_prefix=False, known=known)
+    return SearchResult(metrics.find_beginning(text.rstrip("*")), by_prefix=True, known=known)
 
 
 @dataclass(frozen=True)

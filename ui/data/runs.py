@@ -15,6 +15,7 @@ from core.admin.log_reader import LogLine, newest_lines
 from core.errors import PsttError
 from core.files.rejects_csv import write_rejects
 from core.model.run import Reject, Run
+from core.records.known_since import KnownSince
 from core.records.metrics_queries import SendFilter
 from ui import data
 from ui.data.status import workspace_status
@@ -38,6 +39,8 @@ class RunDetail:
     last_acknowledged_at: datetime | None
     reasons: list[tuple[str, str, str, int]]
     """Column, database type, reason, count."""
+    known: KnownSince | None
+    """From when on single sends are known, where its own are not any more."""
     figures_problem: str
     """Why there are no figures of its sends; empty where there are."""
 
@@ -105,8 +108,10 @@ def run_detail(run_id: str) -> RunDetail:
         family = app.ledger.history.family(run)
         reasons = Counter((r.column, r.database_type, r.reason) for r in app.rejects(run)) if run.rejected else {}
         timezone = app.timezone
-    histogram, span, problem = [], {}, ""
+    histogram, span, known, problem = [], {}, None, ""
     try:
+        rolled_up = metrics_of(data.root()).rolled_up
+        known = rolled_up.known_since() if rolled_up.runs([run.run_id]) else None
         with metrics_of(data.root()).figures(timezone) as figures:
             histogram = figures.latency_histogram(run.run_id)
             span = figures.run_span(run.run_id, run.started_at, (run.finished_at or data.now()) + timedelta(minutes=1))
@@ -119,6 +124,7 @@ def run_detail(run_id: str) -> RunDetail:
         first_sent_at=span.get("first_sent_at"),
         last_acknowledged_at=span.get("last_acknowledged_at"),
         reasons=[(*key, count) for key, count in sorted(reasons.items(), key=lambda item: -item[1])],
+        known=known,
         figures_problem=problem,
     )
 

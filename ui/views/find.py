@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from ui.components.known_since import known_since
 from ui.components.links import link
 from ui.components.problem import guarded
 from ui.components.tables import choose, table
@@ -49,6 +50,11 @@ def show() -> None:
 
 def _results(key: str) -> None:
     found = find_sends(key)
+    _results_of(key, found)
+    known_since(found.known)
+
+
+def _results_of(key: str, found: SearchResult) -> None:
     if not found.sends:
         st.warning(t("**{key}** was never sent from this workspace.", key=plain(key)), icon=":material/search_off:")
         link("calendar", t("see which days were sent"), icon=":material/calendar_month:")

@@ -17,6 +17,7 @@ from core.run.replay import ReplayDestination, ReplayOptions
 from ui import changes, data
 from ui.access import may
 from ui.components import charts
+from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
@@ -375,6 +376,8 @@ def _latency(detail: RunDetail) -> None:
             st.warning(plain(detail.figures_problem), icon=":material/warning:")
         elif detail.histogram:
             charts.show(charts.histogram(detail.histogram), "histogram", t("how many messages took how long"))
+        elif detail.known:
+            known_since(detail.known)
 
 
 def _rejects(detail: RunDetail) -> None:

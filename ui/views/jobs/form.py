@@ -276,6 +276,12 @@ def when_fields(form: JobForm) -> None:
             {"skip": t("it is left out"), "queue": t("it waits")},
         )
         form.number("timeout_s", t("Ends after so many seconds"), placeholder=t("never"))
+        form.number(
+            "keep_sends_days",
+            t("Single sends are kept for so many days"),
+            t("Older ones are counted by day. 0: for ever."),
+            placeholder=t("as the settings say"),
+        )
 
 
 def _zones() -> list[str]:

@@ -65,6 +65,7 @@ FIELDS: Mapping[str, Kind] = {
     "max_catch_up": "number",
     "overlap": "choice",
     "timeout_s": "number",
+    "keep_sends_days": "number",
 }
 """Key of the job's file, dotted → how its field is stored."""
 FILE, PARAMETERS, JSON_TEXT, SAVING, THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
