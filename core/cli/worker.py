@@ -108,7 +108,12 @@ def _plan(opened: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], 
         plan = opened.plan(
             job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by
         )
-    return replace(plan, scheduled_run_id=scheduled_run.scheduled_run_id, job_sha256=scheduled_run.job_sha256)
+    return replace(
+        plan,
+        scheduled_run_id=scheduled_run.scheduled_run_id,
+        job_sha256=scheduled_run.job_sha256,
+        is_backfill=scheduled_run.kind == "backfill",
+    )
 
 
 def _conclude(opened: App, scheduled_run: ScheduledRun, job: Job | None, error: PsttError, now: datetime) -> None:

@@ -34,6 +34,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     4: (("job_versions.sql", "schema_4"),),
     5: (("scheduled_runs.sql", "schema_5"),),
     6: (("alerts.sql", "schema_6"),),
+    7: (("backfills.sql", "schema_7"),),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

@@ -7,8 +7,8 @@ were never visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +17,11 @@ import msgspec
 import pyarrow.compute as pc
 from loguru import logger
 
+from core.clock import iso_utc
 from core.errors import ConfigError, ExpectationFailed, LedgerBusy, PsttError, RunInterrupted
 from core.kafka import open_publisher
-from core.model.job import Job
 from core.model.publisher import Publisher, TopicState
-from core.model.run import Run
+from core.model.run import Plan, Run
 from core.records.ledger import Ledger, Outcome
 from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
@@ -48,39 +48,71 @@ def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> N
     opened.ledger.mark_interrupted(now())
     problems: list[PsttError] = []
     for slug in sorted({note.job for note in unsettled(opened.workspace.pending_dir)}):
-        problems += _settle_job(opened, slug, wait_s=0)
+        problems += _settle_job(opened, slug, lambda note: True, wait_s=0)
     update_metrics(opened, now())
     if problems:
         raise problems[0]
 
 
-def settle_before_run(opened: OpenWorkspace, job: Job, now: Callable[[], datetime]) -> None:
-    """Cleans up what killed runs of a job left behind, before its next run begins; logs what cannot be settled."""
+def settle_before_run(opened: OpenWorkspace, plan: Plan, now: Callable[[], datetime]) -> None:
+    """Cleans up what killed runs of a job left behind, before its next run begins; logs what cannot be settled.
+
+    Raises:
+        LedgerBusy: Another run of the job is sending, or may be about to send, under the transactional id in question.
+        PsttError: Whether this scheduled time was sent under another transactional id cannot be asked now. An attempt
+            under the same id would end that transaction by itself, this one does not.
+    """
     for file in remove_leftovers(opened.workspace, opened.ledger):
         logger.info("{}, left by a run that was killed, is removed", file.name)
-    if any(note.job == job.slug for note in unsettled(opened.workspace.pending_dir)):
-        opened.ledger.mark_interrupted(now())
-        for problem in _settle_job(opened, job.slug, wait_s=SETTLING_S):
-            logger.warning("{}", problem)
+    scheduled_at = iso_utc(plan.scheduled_at)
+
+    def is_mine(note: TransactionNote) -> bool:
+        return note.scheduled_at == scheduled_at or not (plan.is_backfill or note.is_of_backfill)
+
+    def is_of_other_id(note: TransactionNote) -> bool:
+        return note.scheduled_at == scheduled_at and note.is_of_backfill != plan.is_backfill
+
+    mine = _notes(opened, plan.job.slug, is_mine)
+    if not mine:
+        return
+    opened.ledger.mark_interrupted(now())
+    with _no_run_of_job(opened, plan, mine):
+        problems = _settle_job(opened, plan.job.slug, is_mine, wait_s=SETTLING_S)
+    for problem in problems:
+        logger.warning("{}", problem)
+    if _notes(opened, plan.job.slug, is_of_other_id):
+        raise (problems or [LedgerBusy(f"another run of job {plan.job.slug} sends this scheduled time")])[0]
 
 
-def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[PsttError]:
-    """Settles the transactions of one job; returns why some could not be settled.
+def _no_run_of_job(opened: OpenWorkspace, plan: Plan, notes: Iterable[TransactionNote]) -> AbstractContextManager[None]:
+    """Keeps other runs of a job from beginning while a run of a backfill ends a transaction that has their id."""
+    if not plan.is_backfill or all(note.is_of_backfill for note in notes):
+        return nullcontext()
+    busy = LedgerBusy(f"an earlier transaction of job {plan.job.slug} is settled once its run in progress has ended")
+    return locked(opened.workspace.state_dir / "locks" / f"{plan.job.slug}.lock", lambda: busy)
+
+
+def _notes(opened: OpenWorkspace, slug: str, is_wanted: Callable[[TransactionNote], bool]) -> list[TransactionNote]:
+    return [note for note in unsettled(opened.workspace.pending_dir) if note.job == slug and is_wanted(note)]
+
+
+def _settle_job(
+    opened: OpenWorkspace, slug: str, is_wanted: Callable[[TransactionNote], bool], *, wait_s: float
+) -> list[PsttError]:
+    """Settles transactions of one job; returns why some could not be settled.
 
     Args:
         opened: The workspace.
         slug: The job.
+        is_wanted: Which of them.
         wait_s: How long to wait for another process that settles them.
     """
     workspace, ledger, problems = opened.workspace, opened.ledger, list[PsttError]()
     busy = LedgerBusy(f"another process asks about earlier transactions of job {slug}")
     try:
         with locked(workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s):
-            # A transaction of a run that goes on would be fenced; that run has settled the earlier ones itself.
-            if any(run.state == "running" for run in ledger.history.newest(slug, 5)):
-                return []
-            for note in unsettled(workspace.pending_dir):
-                if note.job != slug:
+            for note in _notes(opened, slug, is_wanted):
+                if _is_in_use(note, ledger):
                     continue
                 try:
                     cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
@@ -94,6 +126,17 @@ def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[Pstt
     except LedgerBusy as error:
         logger.info("{}", error.what)
     return problems
+
+
+def _is_in_use(note: TransactionNote, ledger: Ledger) -> bool:
+    """Returns whether a run that goes on may have the same transactional id.
+
+    It would be fenced; it has settled the earlier transactions of that id itself.
+    """
+    of_backfills = ledger.history.running_backfill_times(note.job)
+    if note.is_of_backfill:
+        return datetime.fromisoformat(note.scheduled_at) in of_backfills
+    return any(run.scheduled_at not in of_backfills for run in ledger.history.running(note.job))
 
 
 def move_to_spool(folder: Path, spool_dir: Path, run_id: str) -> None:

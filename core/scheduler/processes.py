@@ -50,8 +50,12 @@ class Workers(Protocol):
         """Ends the spare processes that were not used."""
         ...
 
-    def start(self, scheduled_run_id: int) -> Worker:
+    def start(self, scheduled_run_id: int, *, low_priority: bool = False) -> Worker:
         """Starts the process of a scheduled run and returns at once.
+
+        Args:
+            scheduled_run_id: The scheduled run.
+            low_priority: Other processes go first where there are not enough processors; spare ones are kept for them.
 
         Raises:
             OSError: The system cannot start a process now.
@@ -126,18 +130,21 @@ class Processes:
             spare.dismiss()
         self._spares = [spare for spare in self._spares if spare.poll() is None]
 
-    def start(self, scheduled_run_id: int) -> Worker:
+    def start(self, scheduled_run_id: int, *, low_priority: bool = False) -> Worker:
         """See `Workers`."""
+        if low_priority:
+            return self._begin(str(scheduled_run_id), low_priority=True)
         while self._spares:
             spare = self._spares.pop(0)
             if spare.assign(scheduled_run_id):
                 return spare
         return self._begin(str(scheduled_run_id))
 
-    def _begin(self, what: str) -> _Process:
+    def _begin(self, what: str, *, low_priority: bool = False) -> _Process:
         output = tempfile.TemporaryFile()
         process = begin_process(
             ["work", what, "--workspace", str(self._workspace)],
+            low_priority=low_priority,
             stdin=subprocess.PIPE,  # closed by the system if we are killed, which ends one that waits
             stdout=subprocess.DEVNULL,
             stderr=output,

@@ -95,6 +95,7 @@ class Settings(BaseModel):
     PSTT_STOP_TIMEOUT_S: float = Field(default=30.0, ge=0, le=3_600)
     PSTT_READ_TIMEOUT_S: float = Field(default=READ_TIMEOUT_S, ge=1, le=86_400)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
+    PSTT_BACKFILL_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
     PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)

@@ -15,7 +15,8 @@ from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
 from core.run.watchdog import RUNNER_STOPS, broken_off
-from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_enabled
+from core.scheduler.backfills import backfill
+from core.scheduler.commands import cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.processes import BUSY, begin_process
@@ -111,7 +112,7 @@ class Hands:
     def cool(self) -> None:
         """Whether no process was started ahead."""
 
-    def start(self, scheduled_run_id: int) -> Worker:
+    def start(self, scheduled_run_id: int, *, low_priority: bool = False) -> Worker:
         self.started.append(Worker(self, scheduled_run_id))
         return self.started[-1]
 
@@ -413,7 +414,7 @@ def test_one_failing_fire_does_not_keep_the_others_from_starting(stage):
     stage.go()
     begin, refused = stage.hands.start, []
 
-    def start(scheduled_run_id: int) -> Worker:
+    def start(scheduled_run_id: int, **_: object) -> Worker:
         if not refused:
             refused.append(scheduled_run_id)
             raise OSError(11, "Resource temporarily unavailable")
@@ -430,7 +431,7 @@ def test_a_step_that_fails_each_second_stops_neither_the_others_nor_the_heartbea
     stage.write("other")
     stage.go()
 
-    def start(_fire_id: int) -> Worker:
+    def start(_fire_id: int, **_: object) -> Worker:
         raise OSError(12, "Cannot allocate memory")
 
     stage.hands.start = start
