@@ -13,6 +13,7 @@ from typing import IO, Any, Protocol
 
 import psutil
 
+from core.scheduler.day_processes import DayProcesses
 from core.workspace.process import is_running
 
 __all__ = ["BUSY", "Processes", "Worker", "Workers", "begin_process", "kill_process"]
@@ -50,16 +51,24 @@ class Workers(Protocol):
         """Ends the spare processes that were not used."""
         ...
 
-    def start(self, scheduled_run_id: int, *, low_priority: bool = False) -> Worker:
+    def start(self, scheduled_run_id: int) -> Worker:
         """Starts the process of a scheduled run and returns at once.
-
-        Args:
-            scheduled_run_id: The scheduled run.
-            low_priority: Other processes go first where there are not enough processors; spare ones are kept for them.
 
         Raises:
             OSError: The system cannot start a process now.
         """
+        ...
+
+    def start_day(self, scheduled_run_id: int) -> Worker:
+        """Starts a run of a backfill, in a process of low priority that may have run others, and returns at once.
+
+        Raises:
+            OSError: The system cannot start a process now.
+        """
+        ...
+
+    def release_days(self) -> None:
+        """Ends the processes of backfills that have nothing to do."""
         ...
 
 
@@ -102,7 +111,7 @@ def begin_process(words: Sequence[str], *, low_priority: bool = False, **streams
 
 
 class Processes:
-    """Runs each scheduled run in a process `python -m core work ID`.
+    """Runs each scheduled run in a process `python -m core work ID`, days of backfills in `python -m core work --many`.
 
     Ctrl-C at the runner's terminal reaches only the runner, which then asks its runs to end.
 
@@ -113,6 +122,7 @@ class Processes:
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
         self._spares: list[_Process] = []
+        self._days = DayProcesses(self._begin_days)
 
     def warm(self, count: int) -> None:
         """Starts processes that load the program and then wait for their scheduled run.
@@ -130,21 +140,35 @@ class Processes:
             spare.dismiss()
         self._spares = [spare for spare in self._spares if spare.poll() is None]
 
-    def start(self, scheduled_run_id: int, *, low_priority: bool = False) -> Worker:
+    def start_day(self, scheduled_run_id: int) -> Worker:
         """See `Workers`."""
-        if low_priority:
-            return self._begin(str(scheduled_run_id), low_priority=True)
+        return self._days.start(scheduled_run_id, tempfile.TemporaryFile())
+
+    def release_days(self) -> None:
+        """See `Workers`."""
+        self._days.release()
+
+    def start(self, scheduled_run_id: int) -> Worker:
+        """See `Workers`."""
         while self._spares:
             spare = self._spares.pop(0)
             if spare.assign(scheduled_run_id):
                 return spare
         return self._begin(str(scheduled_run_id))
 
-    def _begin(self, what: str, *, low_priority: bool = False) -> _Process:
+    def _begin_days(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        return begin_process(
+            ["work", "--many", "--workspace", str(self._workspace)],
+            low_priority=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+        )
+
+    def _begin(self, what: str) -> _Process:
         output = tempfile.TemporaryFile()
         process = begin_process(
             ["work", what, "--workspace", str(self._workspace)],
-            low_priority=low_priority,
             stdin=subprocess.PIPE,  # closed by the system if we are killed, which ends one that waits
             stdout=subprocess.DEVNULL,
             stderr=output,

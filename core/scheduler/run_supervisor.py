@@ -108,7 +108,9 @@ class RunSupervisor:
                 running[backfill.backfill_id] += 1
                 free -= 1
                 if not free:
-                    return
+                    break
+        if not running.total():
+            self._workers.release_days()
 
     def _start_one(self, scheduled_run: ScheduledRun, now: datetime, *, again: bool) -> bool:
         """Starts a run, or skips it with the reason. Returns whether it has a process now."""
@@ -129,8 +131,8 @@ class RunSupervisor:
         if scheduled_run.job_sha256 != entry.sha256:
             self._ledger.scheduled_runs.assign(scheduled_run.scheduled_run_id, entry.sha256)
         try:
-            is_backfill = scheduled_run.kind == "backfill"
-            worker = self._workers.start(scheduled_run.scheduled_run_id, low_priority=is_backfill)
+            start = self._workers.start_day if scheduled_run.kind == "backfill" else self._workers.start
+            worker = start(scheduled_run.scheduled_run_id)
         except OSError as error:  # no memory, no processes: the scheduled run stays planned
             raise StorageFailed(
                 f"no process can be started for job {scheduled_run.job}", why=error.strerror or str(error)

@@ -225,6 +225,7 @@ class Runner:
                 self._write_heartbeat_if_due(self._now(), "stopping")
 
         has_time = self.supervisor.end_all(self._now, beat, at_once=at_once)
+        self._workers.release_days()
         with suppress(PsttError):
             self._copies.end(ends_s - self._monotonic() if has_time else 0, beat)
         with suppress(PsttError):

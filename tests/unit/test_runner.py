@@ -112,9 +112,15 @@ class Hands:
     def cool(self) -> None:
         """Whether no process was started ahead."""
 
-    def start(self, scheduled_run_id: int, *, low_priority: bool = False) -> Worker:
+    def start(self, scheduled_run_id: int) -> Worker:
         self.started.append(Worker(self, scheduled_run_id))
         return self.started[-1]
+
+    def start_day(self, scheduled_run_id: int) -> Worker:
+        return self.start(scheduled_run_id)
+
+    def release_days(self) -> None:
+        """No process is kept for backfills."""
 
     @property
     def last(self) -> Worker:
@@ -414,7 +420,7 @@ def test_one_failing_fire_does_not_keep_the_others_from_starting(stage):
     stage.go()
     begin, refused = stage.hands.start, []
 
-    def start(scheduled_run_id: int, **_: object) -> Worker:
+    def start(scheduled_run_id: int) -> Worker:
         if not refused:
             refused.append(scheduled_run_id)
             raise OSError(11, "Resource temporarily unavailable")
@@ -431,7 +437,7 @@ def test_a_step_that_fails_each_second_stops_neither_the_others_nor_the_heartbea
     stage.write("other")
     stage.go()
 
-    def start(_fire_id: int, **_: object) -> Worker:
+    def start(_fire_id: int) -> Worker:
         raise OSError(12, "Cannot allocate memory")
 
     stage.hands.start = start
