@@ -155,6 +155,10 @@ def main() -> None:
     fifth.add_argument("--times", type=int, default=50)
     fifth.add_argument("--rows", type=int, default=20_000)
     fifth.add_argument("--interval-s", type=int, default=5)
+    days = commands.add_parser("backfill", help="a backfill of many short days, with one and several at once")
+    days.add_argument("--days", type=int, default=365)
+    days.add_argument("--rows", type=int, default=200)
+    days.add_argument("--parallel", type=int, nargs="+", default=[1, 2, 4])
     sixth = commands.add_parser("sends", help="a year of sends: every question of page and notebooks, find, file size")
     sixth.add_argument("--rows", type=int, default=50_000_000)
     sixth.add_argument("--days", type=int, default=365)
@@ -183,6 +187,10 @@ def main() -> None:
         from bench.calendars import main as calendar
 
         sys.exit(calendar(options.years, options.calendars))
+    if options.command == "backfill":
+        from bench.backfills import main as backfill
+
+        sys.exit(backfill(options.days, options.rows, options.parallel))
     if options.command == "runner":
         from bench.runners import main as runner
 

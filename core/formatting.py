@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from core.model.run import Run
 
-__all__ = ["heading", "local_time", "ms_text", "short_value", "size_text", "verdict"]
+__all__ = ["duration_text", "heading", "local_time", "ms_text", "short_value", "size_text", "verdict"]
 
 SHOWN_CHARACTERS = 200
 """Characters of a parameter's value that a line of text shows: a list may have thousands of values."""
@@ -19,6 +19,14 @@ def local_time(moment: datetime, timezone: str, *, seconds: bool = False) -> str
     return (
         moment.astimezone(ZoneInfo(timezone)).strftime("%d %b %Y %H:%M:%S" if seconds else "%d %b %Y %H:%M").lstrip("0")
     )
+
+
+def duration_text(seconds: float) -> str:
+    """Returns `40 s`, `12 min` or `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def size_text(size_bytes: float) -> str:

@@ -29,7 +29,8 @@ from core.model.job import Job
 from core.model.query import ParameterValue
 from core.notify.wiring import send_test_mail
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
-from core.scheduler import commands
+from core.scheduler import backfills, commands
+from core.scheduler.backfills import BackfillOptions
 from core.sources import find_dialect
 from core.sql.parser import load
 from core.sql.values import split
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from core.model.publisher import TopicInfo
     from core.model.run import Plan
     from core.notify.delivery import DeliveryResult
+    from core.records.backfills import BackfillOrder
     from core.run.preview import Preview
     from core.run.replay import ReplayDestination
     from core.sql.query import ParsedQuery
@@ -150,12 +152,44 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
         return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
 
 
-def backfill(slug: str, first: date, last: date, *, again: bool) -> int:
-    """Plans a run for each scheduled time of a range of days. Returns the request's number."""
+def backfill(
+    slug: str, first: date, last: date, *, again: bool, parallel: int = 1, order: BackfillOrder = "oldest"
+) -> int:
+    """Plans a run for each scheduled time of a range of days. Returns the number of the backfill and of its request."""
     by = caller("backfill")
     with data.opened() as app:
-        made = commands.backfill(app.ledger, app.job(slug), first, last, caller=by, now=data.now(), again=again)
+        options = BackfillOptions(parallel, order, again, app.settings.PSTT_BACKFILL_WORKERS)
+        made = backfills.backfill(app.ledger, app.job(slug), first, last, caller=by, now=data.now(), options=options)
     return made.request_id
+
+
+def retry_backfill(number: int) -> int:
+    """Plans the times of an ended backfill that have no success. Returns the number of the new backfill."""
+    by = caller("backfill")
+    with data.opened() as app:
+        job = app.job(app.ledger.backfills.get(number).job)
+        return backfills.retry_backfill(app.ledger, number, job, caller=by, now=data.now()).request_id
+
+
+def pause_backfill(number: int) -> str:
+    """Pauses a backfill. Returns what was done, in words."""
+    by = caller("pause backfill")
+    with data.opened() as app:
+        return backfills.pause_backfill(app.ledger, number, caller=by, now=data.now())
+
+
+def resume_backfill(number: int) -> str:
+    """Lets a paused backfill go on. Returns what was done, in words."""
+    by = caller("resume backfill")
+    with data.opened() as app:
+        return backfills.resume_backfill(app.ledger, number, caller=by, now=data.now())
+
+
+def cancel_backfill(number: int) -> str:
+    """Cancels a backfill. Returns what was done, in words."""
+    by = caller("cancel backfill")
+    with data.opened() as app:
+        return backfills.cancel_backfill(app.ledger, number, caller=by, now=data.now())
 
 
 def cancel(run_id: str) -> str:

@@ -6,7 +6,7 @@ Times are ISO 8601 in UTC, sizes bytes, durations seconds unless a key ends in `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from core.clock import iso_utc
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from core.records.scheduled_runs import ScheduledRun
     from core.run.execute import DryRun
     from core.run.preview import Preview
-    from core.scheduler.commands import Backfilled
+    from core.scheduler.backfills import Backfilled, BackfillReport
     from core.workspace.settings import SettingRow
 
 
 __all__ = [
     "alert_document",
     "backfill_document",
+    "backfill_report_document",
     "check_results_document",
     "demo_document",
     "dry_run_document",
@@ -264,11 +265,38 @@ def query_document(query: Query) -> dict[str, Any]:
 def backfill_document(job: str, made: Backfilled) -> dict[str, Any]:
     """Returns what a backfill planned, and how many scheduled times it left out."""
     return {
+        "backfill_id": made.request_id,
         "job": job,
         "planned": len(made.scheduled_run_ids),
         "succeeded_before": made.succeeded_before,
         "planned_before": made.planned_before,
         "scheduled_run_ids": list(made.scheduled_run_ids),
+    }
+
+
+def backfill_report_document(found: BackfillReport) -> dict[str, Any]:
+    """Returns a backfill with its progress, for the command line and REST; `left_s` is null where it is not known."""
+    backfill, progress = found.backfill, found.progress
+    counts = {f.name: getattr(progress, f.name) for f in fields(progress) if not f.name.startswith("measured")}
+    return {
+        "backfill_id": backfill.backfill_id,
+        "job": backfill.job,
+        "from": backfill.first_day,
+        "to": backfill.last_day,
+        "again": backfill.again,
+        "parallel": backfill.parallel,
+        "order": backfill.run_order,
+        "state": backfill.state,
+        "asked_by": backfill.asked_by,
+        "created_at": backfill.created_at.isoformat(),
+        "finished_at": backfill.finished_at.isoformat() if backfill.finished_at else None,
+        "progress": counts,
+        "left_s": None if found.left_s is None else round(found.left_s, 1),
+        "summary": backfill.summary,
+        "incomplete": [
+            {"scheduled_at": one.scheduled_at.isoformat(), "state": one.state, "run_id": one.run_id, "why": one.why}
+            for one in found.incomplete
+        ],
     }
 
 

@@ -51,7 +51,7 @@ COMMANDS = {
         Command("runner", "core.cli.schedule", "Runs every job on its calendar until it is stopped."),
         Command("next", "core.cli.schedule", "Lists when each enabled job is due next."),
         Command("scheduled", "core.cli.schedule", "Lists the scheduled runs of the last days."),
-        Command("backfill", "core.cli.schedule", "Plans a run for each scheduled time of a range of days."),
+        Command("backfill", "core.cli.backfill", "Plans a run for each scheduled time of a range of days."),
         Command("cancel", "core.cli.schedule", "Asks a run to stop, whoever started it."),
         Command("enable", "core.cli.schedule", "Enables a job, in its file."),
         Command("disable", "core.cli.schedule", "Disables a job, in its file."),

@@ -1,4 +1,4 @@
-"""Commands for the calendar and the runner: runner, next, scheduled, backfill, cancel, enable, disable, accept-columns."""
+"""Commands for the calendar and the runner: runner, next, scheduled, cancel, enable, disable, accept-columns."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Annotated
 import typer
 
 from core.app import App
-from core.cli.documents import backfill_document, scheduled_run_document
-from core.cli.options import JobArgument, JsonOption, WorkspaceOption, day_of, now
+from core.cli.documents import scheduled_run_document
+from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
 from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
 from core.run.drift import accept_columns as accept_drift
 from core.run.planning import unusable_jobs
-from core.scheduler.commands import backfill as plan_days
 from core.scheduler.commands import set_job_enabled
 from core.scheduler.control import cancel as cancel_run_or_job
-from core.scheduler.control import coming_scheduled_times, past_scheduled_runs, runner_note, stop_runner
+from core.scheduler.control import coming_scheduled_times, past_scheduled_runs, stop_runner
 from core.scheduler.wiring import run_runner
 
 __all__ = ["app"]
@@ -79,27 +78,6 @@ def scheduled(
         print_json({"scheduled_runs": [scheduled_run_document(scheduled_run, run) for scheduled_run, run in found]})
     else:
         print_lines(scheduled_runs_table(found, timezone))
-
-
-@app.command()
-def backfill(
-    job: JobArgument,
-    first: Annotated[str, typer.Option("--from", metavar="DAY", help="First day: 2026-01-10.")],
-    last: Annotated[str, typer.Option("--to", metavar="DAY", help="Last day, included.")],
-    again: Annotated[bool, typer.Option("--again", help="Also times that have a succeeded run.")] = False,
-    workspace: WorkspaceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Plans a run for each scheduled time of a range of days; the runner executes them one after the other."""
-    with App.open(workspace) as opened:
-        found = opened.job(job)
-        days = (day_of("--from", first), day_of("--to", last))
-        made = plan_days(opened.ledger, found, *days, caller=local_caller(), now=now(), again=again)
-        note = runner_note(opened, now())
-    if as_json:
-        print_json(backfill_document(found.slug, made))
-    else:
-        print_lines([f"{'✔' if made.scheduled_run_ids else '–'} {found.name}: {made.text}", *note])
 
 
 @app.command()

@@ -28,9 +28,10 @@ from core.run.replay import ReplayDestination, replay_plan
 from core.run.watchdog import broken_off
 from core.scheduler.processes import BUSY
 from core.sources import import_driver
+from core.sources.session import is_left_behind
 from core.workspace.jobs import SUFFIX, parse_job
 
-__all__ = ["app", "execute_scheduled_run", "warm_up"]
+__all__ = ["app", "execute_many", "execute_scheduled_run", "warm_up"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -39,10 +40,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def work(
     scheduled_run: Annotated[int | None, typer.Argument()] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Import what a run needs, then read the id from stdin.")] = False,
+    many: Annotated[bool, typer.Option("--many", help="Execute the runs whose ids come at stdin.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Executes one planned run in a process of its own; the runner starts it."""
     with App.open(workspace) as opened:
+        if many:
+            execute_many(opened)
+            raise typer.Exit(0)
         if wait:
             warm_up(opened)
             assigned = sys.stdin.readline().strip()
@@ -65,6 +70,19 @@ def warm_up(opened: App) -> None:
                 import_driver(db_type)
     for name in ("settings", "connections"):  # the files may change before the run begins
         opened.__dict__.pop(name, None)
+
+
+def execute_many(opened: App) -> None:
+    """Executes the planned runs whose ids come at stdin, and reports the end of each at stdout.
+
+    Each run reads settings, connections and ledger anew. An error that is no verdict ends the process, as for one run.
+    """
+    for line in iter(sys.stdin.readline, ""):
+        with opened.reopened() as own:
+            code = execute_scheduled_run(own, int(line), now)
+        print(f"ended {int(line)} {code}", flush=True)
+        if is_left_behind():  # a call of a driver has not returned: it is not to disturb the next run
+            return
 
 
 def execute_scheduled_run(opened: App, scheduled_run_id: int, now: Callable[[], datetime]) -> int:
@@ -108,7 +126,12 @@ def _plan(opened: App, scheduled_run: ScheduledRun, job: Job, now: Callable[[], 
         plan = opened.plan(
             job, now=now(), at=scheduled_run.scheduled_at, params=params, asked_by=scheduled_run.asked_by
         )
-    return replace(plan, scheduled_run_id=scheduled_run.scheduled_run_id, job_sha256=scheduled_run.job_sha256)
+    return replace(
+        plan,
+        scheduled_run_id=scheduled_run.scheduled_run_id,
+        job_sha256=scheduled_run.job_sha256,
+        is_backfill=scheduled_run.kind == "backfill",
+    )
 
 
 def _conclude(opened: App, scheduled_run: ScheduledRun, job: Job | None, error: PsttError, now: datetime) -> None:

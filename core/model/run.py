@@ -73,6 +73,8 @@ class Plan:
     asked_by: str = ""
     scheduled_run_id: int | None = None
     """The scheduled run that this run belongs to; None: it was started by hand."""
+    is_backfill: bool = False
+    """It belongs to a backfill: it may run beside runs of the same job for other scheduled times."""
     job_sha256: str = ""
     """Hash of the job file as it was read; empty if it is not known."""
     expected: RowRange | None = None

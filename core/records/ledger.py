@@ -23,6 +23,7 @@ from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Run, RunFile, Verification
 from core.records.audit import AuditTrail
+from core.records.backfills import Backfills
 from core.records.connections_versions import ConnectionsVersions
 from core.records.job_versions import JobVersions
 from core.records.rejects import Rejects
@@ -82,6 +83,7 @@ class Ledger(Store):
         self.parts = RunParts(self)
         self.scheduled_runs = ScheduledRuns(self)
         self.requests = Requests(self)
+        self.backfills = Backfills(self)
         self.heartbeats = Heartbeats(self)
         self.broker_samples = BrokerSamples(self)
         self.audit = AuditTrail(self)
@@ -98,7 +100,8 @@ class Ledger(Store):
         Its scheduled run becomes `running` in the same transaction.
 
         Raises:
-            LedgerBusy: The scheduled run is no longer planned: another process took it, or it was cancelled.
+            LedgerBusy: The scheduled run is no longer planned: another process took it, or it was cancelled. Or a
+                backfill is sending this scheduled time, or this is one and another run is sending it.
         """
         row = {
             "kind": plan.kind,
@@ -121,8 +124,24 @@ class Ledger(Store):
             "max_rejects": plan.job.max_rejects,
         }
         with self._translated(), self._transaction():
+            self._require_free_time(plan)
             run_id = self._begin(row, now)
         return self.run(run_id)
+
+    def _require_free_time(self, plan: Plan) -> None:
+        """Refuses two runs of a job for the same scheduled time at once; runs that are of no backfill have a lock instead."""
+        values = {
+            "job": plan.job.slug,
+            "scheduled_at": iso_utc(plan.scheduled_at),
+            "of_backfill": int(plan.is_backfill),
+        }
+        for row in self._db.execute(self._sql["runs_of_time"], values):
+            if row["host"] != platform.node() or _is_alive(row):
+                raise LedgerBusy(
+                    f'job "{plan.job.name}" is running for this scheduled time already',
+                    why=f"run {row['run_id']}",
+                    remedy="wait for it; python -m core runs shows its state",
+                )
 
     def refuse(
         self,

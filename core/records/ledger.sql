@@ -125,6 +125,11 @@ VALUES (:run_id, :kind, :job, :job_name, :connection, :cluster, :topic, :query, 
         :of_run, :asked_by, :parameters, :sql_sha256, :sql_text, 'running', :pid, :pid_started_at, :host, :started_at, :scheduled_run_id, :job_sha256,
         :max_rejects)
 
+-- name: runs_of_time
+SELECT run_id, host, pid, pid_started_at FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'running'
+    AND (:of_backfill OR scheduled_run_id IN (SELECT scheduled_run_id FROM scheduled_run WHERE kind = 'backfill'
+        AND job = :job AND scheduled_at = :scheduled_at))
+
 -- name: place_run
 UPDATE run SET cluster_id = :cluster_id, bootstrap_servers = :bootstrap_servers, topic_id = :topic_id
 WHERE run_id = :run_id

@@ -56,8 +56,6 @@ TICK = timedelta(microseconds=1)
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 WIDEST_ZONE = timedelta(hours=14)
 """Largest offset of a time zone from UTC."""
-RECENT_RUNS = 3
-"""Newest runs of a job among which one may be running: one at a time does, besides a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +347,15 @@ def latest_due(
     succeeded = next((outcome for outcome in reversed(later) if outcome.has_succeeded), None)
     running = None
     if succeeded is None:
-        running = next((run for run in ledger.history.newest(job.slug, RECENT_RUNS) if run.state == "running"), None)
+        running = _still_running(job, ledger, due.scheduled_at)
     return LatestDue(due, succeeded, running)
+
+
+def _still_running(job: Job, ledger: Ledger, due_at: datetime) -> Run | None:
+    """Returns the newest run that is still going; a backfill of earlier times says nothing about the due one."""
+    of_backfills = ledger.history.running_backfill_times(job.slug)
+    running = ledger.history.running(job.slug)
+    return next((run for run in running if run.scheduled_at >= due_at or run.scheduled_at not in of_backfills), None)
 
 
 def _newest_due(

@@ -49,7 +49,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 }
 
 Action = Literal[
-    "run", "dry_run", "replay", "backfill", "cancel", "stop", "send", "test", "test mail", "preview",
+    "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns",
     "connections", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
@@ -58,6 +58,9 @@ RIGHT_OF: Mapping[Action, Right] = {
     "dry_run": "send",
     "replay": "send",
     "backfill": "send",
+    "pause backfill": "send",
+    "resume backfill": "send",
+    "cancel backfill": "send",
     "cancel": "send",
     "send": "send",
     "test": "send",

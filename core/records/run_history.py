@@ -74,6 +74,15 @@ class RunHistory(StorePart):
         span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
         return [run_from_row(self._store, row, with_details=False) for row in self._rows("of_job", span)]
 
+    def running(self, job: str) -> list[Run]:
+        """Returns the runs of a job that have no verdict yet, newest first, without partitions and files."""
+        return [run_from_row(self._store, row, with_details=False) for row in self._rows("running", {"job": job})]
+
+    def running_backfill_times(self, job: str) -> set[datetime]:
+        """Returns the scheduled times of a job that runs of backfills are sending."""
+        rows = self._rows("running_backfill_times", {"job": job})
+        return {datetime.fromisoformat(row["scheduled_at"]) for row in rows}
+
     def sent_before(self, job: str, scheduled_at: datetime) -> Run | None:
         """Returns the newest succeeded run of this scheduled time that sent to a topic; None where there is none."""
         rows = self._rows("sent_before", {"job": job, "scheduled_at": iso_utc(scheduled_at)})

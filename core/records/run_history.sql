@@ -24,6 +24,13 @@ SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at <
 SELECT * FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'succeeded' AND topic <> '' AND acknowledged > 0
 ORDER BY rowid DESC LIMIT 1
 
+-- name: running
+SELECT * FROM run WHERE state = 'running' AND (:job IS NULL OR job = :job) ORDER BY rowid DESC
+
+-- name: running_backfill_times
+SELECT scheduled_at FROM run WHERE state = 'running' AND job = :job
+    AND scheduled_run_id IN (SELECT scheduled_run_id FROM scheduled_run WHERE kind = 'backfill' AND state IN ('planned', 'running'))
+
 -- name: jobs
 -- SQLite takes the other columns from the row with the maximum.
 SELECT job, job_name, max(rowid) FROM run GROUP BY job ORDER BY job

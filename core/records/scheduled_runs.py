@@ -176,7 +176,10 @@ class ScheduledRuns(StorePart):
         return _moment(row[0]) if row[0] else None
 
     def startable(self, now: datetime) -> list[ScheduledRun]:
-        """Returns the planned ones that are due and whose job does not run, in the order in which they should start."""
+        """Returns the planned ones that are due and whose job does not run, in the order in which they should start.
+
+        Runs of backfills are not among them: see `core.records.backfills`.
+        """
         return [from_row(ScheduledRun, row) for row in self._rows("startable", {"now": iso_utc(now)})]
 
     def unfinished(self) -> list[ScheduledRun]:
@@ -199,6 +202,11 @@ class ScheduledRuns(StorePart):
         """Plans it again, with the same scheduled time and so the same parameters and message ids."""
         moment = iso_utc(not_before) if not_before else None
         self._write("requeue", {"scheduled_run_id": scheduled_run_id, "not_before": moment, "reason": reason})
+
+    def wait(self, scheduled_run_id: int, not_before: datetime, reason: str) -> None:
+        """Writes that a planned one is not tried before that time; one that a process has taken meanwhile is left unchanged."""
+        values = {"scheduled_run_id": scheduled_run_id, "not_before": iso_utc(not_before), "reason": reason}
+        self._write("wait", values)
 
     def skip(self, scheduled_run_id: int, reason: str, now: datetime) -> None:
         """Writes that a planned one is not run, and why."""

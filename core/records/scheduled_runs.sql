@@ -92,8 +92,9 @@ UPDATE scheduled_run SET skipped_until = :now WHERE job = :job AND state = 'skip
 
 -- name: startable
 SELECT * FROM scheduled_run WHERE state IN ('planned', 'running') AND state = 'planned' AND (not_before IS NULL OR not_before <= :now)
-    AND job NOT IN (SELECT job FROM scheduled_run WHERE state IN ('planned', 'running') AND state = 'running')
-ORDER BY CASE kind WHEN 'request' THEN 0 WHEN 'backfill' THEN 2 ELSE 1 END, scheduled_at, scheduled_run_id
+    AND kind <> 'backfill'
+    AND job NOT IN (SELECT job FROM scheduled_run WHERE state IN ('planned', 'running') AND state = 'running' AND kind <> 'backfill')
+ORDER BY CASE kind WHEN 'request' THEN 0 ELSE 1 END, scheduled_at, scheduled_run_id
 
 -- name: unfinished
 SELECT * FROM scheduled_run WHERE state IN ('planned', 'running') ORDER BY scheduled_run_id
@@ -123,6 +124,9 @@ UPDATE scheduled_run SET state = 'done', reason = '', finished_at = :now WHERE s
 -- name: requeue
 UPDATE scheduled_run SET state = 'planned', reason = :reason, not_before = :not_before
 WHERE scheduled_run_id = :scheduled_run_id AND state IN ('planned', 'running')
+
+-- name: wait
+UPDATE scheduled_run SET reason = :reason, not_before = :not_before WHERE scheduled_run_id = :scheduled_run_id AND state = 'planned'
 
 -- name: skip
 UPDATE scheduled_run SET state = 'skipped', reason = :reason, finished_at = :now WHERE scheduled_run_id = :scheduled_run_id AND state = 'planned'

@@ -35,6 +35,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     5: (("scheduled_runs.sql", "schema_5"),),
     6: (("alerts.sql", "schema_6"),),
     7: (("run_parts.sql", "schema_7"),),
+    8: (("backfills.sql", "schema_8"),),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

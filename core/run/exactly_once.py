@@ -81,9 +81,11 @@ class ExactlyOnce:
     def transactional_id(self) -> str:
         """The transactional id: the same for every run of this job to this topic, different in every workspace.
 
-        No part can contain a slash.
+        Runs of a backfill go on beside each other, so theirs ends in the scheduled time: each attempt of one time fences
+        the attempt before and no other run. No part can contain a slash.
         """
-        return f"pstt-{self.plan.job.slug}/{self.plan.topic}/{self.environment}/{self.identity.id}"
+        of_job = f"pstt-{self.plan.job.slug}/{self.plan.topic}/{self.environment}/{self.identity.id}"
+        return f"{of_job}/{iso_utc(self.plan.scheduled_at)}" if self.plan.is_backfill else of_job
 
     @property
     def key(self) -> bytes:

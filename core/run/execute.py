@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -75,13 +75,13 @@ def execute(
 
     Raises:
         ConfigError: A client refuses a setting.
-        LedgerBusy: The same job is running already.
+        LedgerBusy: The same job is running already; for a run of a backfill: the same scheduled time.
         StorageFailed: The ledger cannot be written, so that there is no verdict.
     """
-    with _only_run_of(opened, plan.job):
+    with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
         if plan.scheduled_run_id is None:  # else the runner has
             _record_job_version(opened, plan.job, now())
-        settle_before_run(opened, plan.job, now)
+        settle_before_run(opened, plan, now)
         run = _run(opened, plan, opened.ledger, stop, now, progress)
     if plan.scheduled_run_id is None:  # else the runner copies
         update_metrics(opened, now())
@@ -232,10 +232,15 @@ def _exactly_once(opened: OpenWorkspace, plan: Plan, now: datetime, scratch: Pat
 
 
 def _only_run_of(opened: OpenWorkspace, job: Job) -> AbstractContextManager[None]:
-    """Locks a job: it never runs twice at once, also not in two processes."""
+    """Locks a job: it never runs twice at once, also not in two processes.
+
+    Runs of backfills have no lock: `Ledger.start` keeps two runs of one scheduled time apart.
+    """
 
     def busy() -> LedgerBusy:
-        running = next((run for run in opened.ledger.history.newest(job.slug, 5) if run.state == "running"), None)
+        of_backfills = opened.ledger.history.running_backfill_times(job.slug)
+        open_runs = opened.ledger.history.running(job.slug)
+        running = next((run for run in open_runs if run.scheduled_at not in of_backfills), None)
         return LedgerBusy(
             f'job "{job.name}" is running already',
             why=f"run {running.run_id} since {running.started_at:%H:%M:%S} UTC" if running else "in another process",

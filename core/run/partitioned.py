@@ -11,6 +11,7 @@ from time import monotonic
 import msgspec
 from loguru import logger
 
+from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, RunCancelled, RunFailed
 from core.message.envelope import Envelope
 from core.model.job import Partitions
@@ -144,7 +145,16 @@ class PartitionedRun(KafkaRun):
         """Stores what settles the parts if this process is killed."""
         parts = [PartOfNote(task.index, task.once.transactional_id, task.once.key) for task in tasks if task.once]
         plan = self.plan
-        note = PartsNote(self.run_id, plan.job.slug, self.cluster_key, plan.control_topic, count, parts)
+        note = PartsNote(
+            self.run_id,
+            plan.job.slug,
+            iso_utc(plan.scheduled_at),
+            plan.is_backfill,
+            self.cluster_key,
+            plan.control_topic,
+            count,
+            parts,
+        )
         write_parts_note(self.folder, note)
 
     def _check(self, split: Split, partitions: Partitions) -> None:

@@ -44,6 +44,16 @@ class TransactionNote(msgspec.Struct, frozen=True):
     unexpected: tuple[str, str, str] = ("", "", "")
     """Why that number of rows is not as expected: what, why, remedy; empty if it is."""
 
+    @property
+    def scheduled_at(self) -> str:
+        """The scheduled time of its run, as it is in the key of the marker."""
+        return self.key.rpartition("@")[2].partition("#")[0]
+
+    @property
+    def is_of_backfill(self) -> bool:
+        """Whether its transactional id is that of one scheduled time, and not that of its job."""
+        return self.transactional_id.endswith(f"/{self.scheduled_at}")
+
 
 def write_note(folder: Path, note: TransactionNote) -> None:
     """Stores the note; called before the transaction begins.

@@ -7,8 +7,8 @@ were never visible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +17,11 @@ import msgspec
 import pyarrow.compute as pc
 from loguru import logger
 
+from core.clock import iso_utc
 from core.errors import ConfigError, ExpectationFailed, LedgerBusy, PsttError, RunInterrupted
 from core.kafka import open_publisher
-from core.model.job import Job
 from core.model.publisher import Publisher, TopicState
-from core.model.run import Run
+from core.model.run import Plan, Run
 from core.records.ledger import Ledger, Outcome
 from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
@@ -30,7 +30,7 @@ from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics
 from core.run.pending_transactions import TransactionNote, remove_leftovers, remove_note, storing_in, unsettled
 from core.run.row_reader import end_state
-from core.run.settling_parts import notes_of_parts, settle_parts
+from core.run.settling_parts import PartsNote, notes_of_parts, settle_parts
 from core.workspace.atomic import replace_file
 from core.workspace.locks import locked
 
@@ -38,6 +38,8 @@ __all__ = ["drop_aborted", "move_to_spool", "settle", "settle_before_run", "sett
 
 SETTLING_S = 180.0
 """What another process may take to ask a slow cluster about one transaction."""
+
+_Note = TransactionNote | PartsNote
 
 
 def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> None:
@@ -48,83 +50,119 @@ def settle_transactions(opened: OpenWorkspace, now: Callable[[], datetime]) -> N
     """
     opened.ledger.mark_interrupted(now())
     problems: list[PsttError] = []
-    for slug in sorted(_unsettled_jobs(opened)):
-        problems += _settle_job(opened, slug, wait_s=0)
+    for slug in sorted({note.job for note in _all_notes(opened)}):
+        problems += _settle_job(opened, slug, lambda note: True, wait_s=0)
     update_metrics(opened, now())
     if problems:
         raise problems[0]
 
 
-def settle_before_run(opened: OpenWorkspace, job: Job, now: Callable[[], datetime]) -> None:
-    """Cleans up what killed runs of a job left behind, before its next run begins; logs what cannot be settled."""
+def settle_before_run(opened: OpenWorkspace, plan: Plan, now: Callable[[], datetime]) -> None:
+    """Cleans up what killed runs of a job left behind, before its next run begins; logs what cannot be settled.
+
+    Raises:
+        LedgerBusy: Another run of the job is sending, or may be about to send, under the transactional id in question.
+        PsttError: Whether this scheduled time was sent under another transactional id cannot be asked now. An attempt
+            under the same id would end that transaction by itself, this one does not.
+    """
     for file in remove_leftovers(opened.workspace, opened.ledger):
         logger.info("{}, left by a run that was killed, is removed", file.name)
-    if job.slug in _unsettled_jobs(opened):
-        opened.ledger.mark_interrupted(now())
-        for problem in _settle_job(opened, job.slug, wait_s=SETTLING_S):
-            logger.warning("{}", problem)
+    scheduled_at = iso_utc(plan.scheduled_at)
+
+    def is_mine(note: _Note) -> bool:
+        return note.scheduled_at == scheduled_at or not (plan.is_backfill or note.is_of_backfill)
+
+    def is_of_other_id(note: _Note) -> bool:
+        is_other = note.scheduled_at == scheduled_at and note.is_of_backfill != plan.is_backfill
+        return is_other and (isinstance(note, TransactionNote) or bool(note.parts))
+
+    mine = _notes(opened, plan.job.slug, is_mine)
+    if not mine:
+        return
+    opened.ledger.mark_interrupted(now())
+    with _no_run_of_job(opened, plan, mine):
+        problems = _settle_job(opened, plan.job.slug, is_mine, wait_s=SETTLING_S)
+    for problem in problems:
+        logger.warning("{}", problem)
+    if _notes(opened, plan.job.slug, is_of_other_id):
+        raise (problems or [LedgerBusy(f"another run of job {plan.job.slug} sends this scheduled time")])[0]
 
 
-def _unsettled_jobs(opened: OpenWorkspace) -> set[str]:
-    of_parts = {note.job for note in notes_of_parts(opened.workspace)}
-    return of_parts | {note.job for note in unsettled(opened.workspace.pending_dir)}
+def _no_run_of_job(opened: OpenWorkspace, plan: Plan, notes: Iterable[_Note]) -> AbstractContextManager[None]:
+    """Keeps other runs of a job from beginning while a run of a backfill ends a transaction that has their id."""
+    if not plan.is_backfill or all(note.is_of_backfill for note in notes):
+        return nullcontext()
+    busy = LedgerBusy(f"an earlier transaction of job {plan.job.slug} is settled once its run in progress has ended")
+    return locked(opened.workspace.state_dir / "locks" / f"{plan.job.slug}.lock", lambda: busy)
 
 
-def _settle_job(opened: OpenWorkspace, slug: str, *, wait_s: float) -> list[PsttError]:
-    """Settles the transactions of one job; returns why some could not be settled.
+def _all_notes(opened: OpenWorkspace) -> list[_Note]:
+    return [*unsettled(opened.workspace.pending_dir), *notes_of_parts(opened.workspace)]
+
+
+def _notes(opened: OpenWorkspace, slug: str, is_wanted: Callable[[_Note], bool]) -> list[_Note]:
+    return [note for note in _all_notes(opened) if note.job == slug and is_wanted(note)]
+
+
+def _settle_job(
+    opened: OpenWorkspace, slug: str, is_wanted: Callable[[_Note], bool], *, wait_s: float
+) -> list[PsttError]:
+    """Settles transactions of one job; returns why some could not be settled.
 
     Args:
         opened: The workspace.
         slug: The job.
+        is_wanted: Which of them.
         wait_s: How long to wait for another process that settles them.
     """
-    workspace, ledger, problems = opened.workspace, opened.ledger, list[PsttError]()
+    ledger, problems = opened.ledger, list[PsttError]()
     busy = LedgerBusy(f"another process asks about earlier transactions of job {slug}")
     try:
-        with locked(workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s):
-            # A transaction of a run that goes on would be fenced; that run has settled the earlier ones itself.
-            if any(run.state == "running" for run in ledger.history.newest(slug, 5)):
-                return []
-            for note in unsettled(workspace.pending_dir):
-                if note.job != slug:
+        with locked(
+            opened.workspace.state_dir / "locks" / "transactions" / f"{slug}.lock", lambda: busy, wait_s=wait_s
+        ):
+            for note in _notes(opened, slug, is_wanted):
+                if _is_in_use(note, ledger):
                     continue
                 try:
-                    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
-                    with closing(open_publisher(cluster, transactional_id=note.transactional_id)) as publisher:
-                        committed = settle(note, workspace.pending_dir, workspace.spool_dir, ledger, publisher)
+                    _settle_parts(opened, note) if isinstance(note, PartsNote) else _settle_one(opened, note)
                 except PsttError as error:
                     problems.append(error)
-                else:
-                    word = "committed" if committed else "not committed"
-                    logger.info("the transaction of run {} was {}", note.run, word)
-            problems += _settle_parts_of_job(opened, slug)
     except LedgerBusy as error:
         logger.info("{}", error.what)
     return problems
 
 
-def _settle_parts_of_job(opened: OpenWorkspace, slug: str) -> list[PsttError]:
-    """Settles the parts of killed runs of one job, whose transactions are held by no process; as `_settle_job`."""
-    problems: list[PsttError] = []
-    for note in notes_of_parts(opened.workspace):
-        if note.job != slug:
-            continue
-        try:
-            cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
-            found = settle_parts(
-                note,
-                opened.workspace,
-                opened.ledger,
-                lambda id_, cluster=cluster: closing(open_publisher(cluster, transactional_id=id_)),  # type: ignore[misc]
-            )
-        except PsttError as error:
-            problems.append(error)
-            continue
-        if found is not None:
-            run, outcome = found
-            opened.ledger.finish(run.run_id, outcome, run.finished_at or run.started_at)
-        logger.info("the parts of run {} are settled", note.run)
-    return problems
+def _settle_one(opened: OpenWorkspace, note: TransactionNote) -> None:
+    """Settles the one transaction of a run."""
+    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
+    workspace = opened.workspace
+    with closing(open_publisher(cluster, transactional_id=note.transactional_id)) as publisher:
+        committed = settle(note, workspace.pending_dir, workspace.spool_dir, opened.ledger, publisher)
+    logger.info("the transaction of run {} was {}", note.run, "committed" if committed else "not committed")
+
+
+def _settle_parts(opened: OpenWorkspace, note: PartsNote) -> None:
+    """Settles the parts of a killed run, whose transactions are held by no process."""
+    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
+    found = settle_parts(
+        note, opened.workspace, opened.ledger, lambda own: closing(open_publisher(cluster, transactional_id=own))
+    )
+    if found is not None:
+        run, outcome = found
+        opened.ledger.finish(run.run_id, outcome, run.finished_at or run.started_at)
+    logger.info("the parts of run {} are settled", note.run)
+
+
+def _is_in_use(note: _Note, ledger: Ledger) -> bool:
+    """Returns whether a run that goes on may have the same transactional id.
+
+    It would be fenced; it has settled the earlier transactions of that id itself.
+    """
+    of_backfills = ledger.history.running_backfill_times(note.job)
+    if note.is_of_backfill:
+        return datetime.fromisoformat(note.scheduled_at) in of_backfills
+    return any(run.scheduled_at not in of_backfills for run in ledger.history.running(note.job))
 
 
 def move_to_spool(folder: Path, spool_dir: Path, run_id: str) -> None:

@@ -38,6 +38,10 @@ class PartsNote(msgspec.Struct, frozen=True):
 
     run: str
     job: str
+    scheduled_at: str
+    """Of the run, as in the keys of its markers."""
+    is_of_backfill: bool
+    """Whether the transactional ids are those of one scheduled time, and not those of the job."""
     cluster: str
     """Key in `kafka_connections`; empty: that of the KAFKA_* settings."""
     control_topic: str

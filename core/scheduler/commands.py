@@ -1,4 +1,4 @@
-"""What users and programs ask for: runs, replays, backfills, cancels, and jobs enabled or disabled.
+"""What users and programs ask for: runs, replays, cancels, and jobs enabled or disabled; backfills are in a module of their own.
 
 Page, REST interface and command line call the same functions. Each checks the right of the caller and writes one line
 into the audit trail.
@@ -6,14 +6,13 @@ into the audit trail.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from core.calendar.cron import previous_scheduled_time, scheduled_times
+from core.calendar.cron import previous_scheduled_time
 from core.errors import AlreadySent, ConfigError, StorageFailed
 from core.formatting import local_time
 from core.model.job import Job
@@ -26,10 +25,8 @@ from core.workspace.jobs import read_job_file, set_enabled
 from core.workspace.paths import Workspace
 
 __all__ = [
-    "Backfilled",
     "audit_replay",
     "audit_run",
-    "backfill",
     "cancel_job",
     "cancel_run",
     "request_replay",
@@ -38,110 +35,7 @@ __all__ = [
     "require_unsent",
     "sent_before",
     "set_job_enabled",
-    "wanted_times",
 ]
-
-MOST_SCHEDULED_RUNS = 10_000
-"""A larger backfill is a mistake, or needs a query of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backfilled:
-    """What a backfill planned."""
-
-    request_id: int
-    scheduled_run_ids: Sequence[int]
-    succeeded_before: int
-    """Left out: these have a succeeded run."""
-    planned_before: int
-    """Left out: these are planned or running already."""
-
-    @property
-    def text(self) -> str:
-        """In one line."""
-        return _in_words(len(self.scheduled_run_ids), self.succeeded_before, self.planned_before)
-
-
-def _in_words(planned: int, succeeded_before: int, planned_before: int) -> str:
-    parts = [f"{planned} runs planned"]
-    if succeeded_before:
-        parts.append(f"{succeeded_before} left out that succeeded before")
-    if planned_before:
-        parts.append(f"{planned_before} left out that wait or run already")
-    return ", ".join(parts)
-
-
-def backfill(
-    ledger: Ledger, job: Job, first: date, last: date, *, caller: Caller, now: datetime, again: bool = False
-) -> Backfilled:
-    """Plans a run for each scheduled time of a range of days; for a manual job one a day, at midnight.
-
-    The request that the runs belong to is stored with them, so that the caller can follow it.
-
-    Args:
-        ledger: Stores the runs, the request and the audit line.
-        job: The job; a disabled one too.
-        first: The first day, in the job's time zone.
-        last: The last day, included.
-        caller: Who asks for it.
-        now: The clock.
-        again: Also times that have a succeeded run; readers then see their messages again.
-
-    Raises:
-        AccessRefused: The caller may not send.
-        ConfigError: The range is empty, reaches beyond now, or has more than 10,000 scheduled times.
-    """
-    require(caller, "backfill")
-    wanted, succeeded, planned = wanted_times(ledger, job, first, last, now=now, again=again)
-    args = {"from": str(first), "to": str(last), "again": again}
-    answer = _in_words(len(wanted), succeeded, planned)
-    with ledger.transaction():
-        request_id = _request(ledger, "backfill", f"job {job.slug}", caller, now, args, job=job.slug)
-        ledger.requests.answer(request_id, "taken" if wanted else "done", answer, now)
-        made = ledger.scheduled_runs.plan_requested(
-            job.slug, wanted, kind="backfill", asked_by=caller.name, now=now, request_id=request_id
-        )
-    return Backfilled(request_id, made, succeeded, planned)
-
-
-def wanted_times(
-    ledger: Ledger, job: Job, first: date, last: date, *, now: datetime, again: bool
-) -> tuple[list[datetime], int, int]:
-    """Returns the scheduled times that a backfill would plan, how many have succeeded, and how many are planned already.
-
-    Raises:
-        ConfigError: As `backfill`.
-    """
-    moments = _moments(job, first, last, now)
-    if not moments:
-        raise ConfigError(f'job "{job.name}" has no scheduled time from {first} to {last}')
-    succeeded, planned = ledger.scheduled_runs.settled_times(job.slug, moments[0] - timedelta(seconds=1), moments[-1])
-    left_out = set() if again else succeeded & set(moments)
-    planned = planned & set(moments) - left_out
-    wanted = [moment for moment in moments if moment not in left_out and moment not in planned]
-    return wanted, len(left_out), len(planned)
-
-
-def _moments(job: Job, first: date, last: date, now: datetime) -> list[datetime]:
-    zone = ZoneInfo(job.timezone)
-    start = datetime.combine(first, time(), zone).astimezone(UTC)
-    end = min(datetime.combine(last + timedelta(days=1), time(), zone).astimezone(UTC), now)
-    if last < first or start > now:
-        raise ConfigError(
-            f"from {first} to {last} is no range of past days", remedy="write --from 2026-01-10 --to 2026-01-16"
-        )
-    if job.scheduling_mode == "manual":
-        days = ((first + timedelta(days=n)) for n in range((last - first).days + 1))
-        moments = [datetime.combine(day, time(), zone).astimezone(UTC) for day in days]
-        found = [moment for moment in moments if moment <= now]
-    else:
-        tick = timedelta(microseconds=1)
-        found = list(scheduled_times(job, start - tick, end - tick))
-    if len(found) > MOST_SCHEDULED_RUNS:
-        raise ConfigError(
-            f"from {first} to {last} there are {len(found):,} scheduled times", remedy="take a shorter range"
-        )
-    return found
 
 
 def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
@@ -246,7 +140,7 @@ def request_stop(ledger: Ledger, *, caller: Caller, now: datetime) -> int:
 
 def _request(
     ledger: Ledger,
-    kind: Literal["run", "dry_run", "replay", "backfill", "stop"],
+    kind: Literal["run", "dry_run", "replay", "stop"],
     object_: str,
     caller: Caller,
     now: datetime,
@@ -338,7 +232,7 @@ def cancel_job(ledger: Ledger, slug: str, *, caller: Caller, now: datetime) -> s
     """
     require(caller, "cancel")
     waiting = ledger.scheduled_runs.skip_planned(slug, f"cancelled by {caller.name}", now)
-    running = [run for run in ledger.history.newest(slug, 20) if run.state == "running"]
+    running = ledger.history.running(slug)
     asked = [run.run_id for run in running if ledger.ask_to_end(run.run_id, caller.name, now)]
     if not waiting and not running:
         raise ConfigError(f"nothing of job {slug} waits or runs", remedy="python -m core runs lists what ran")

@@ -11,6 +11,7 @@ from typing import IO, Any, Protocol
 
 import psutil
 
+from core.scheduler.day_processes import DayProcesses
 from core.workspace.process import begin_process, is_running
 
 __all__ = ["BUSY", "Processes", "Worker", "Workers", "kill_process"]
@@ -53,6 +54,18 @@ class Workers(Protocol):
         """
         ...
 
+    def start_day(self, scheduled_run_id: int) -> Worker:
+        """Starts a run of a backfill, in a process of low priority that may have run others, and returns at once.
+
+        Raises:
+            OSError: The system cannot start a process now.
+        """
+        ...
+
+    def release_days(self) -> None:
+        """Ends the processes of backfills that have nothing to do."""
+        ...
+
 
 def kill_process(pid: int, started_at: float) -> None:
     """Kills a process of an earlier runner, unless its pid belongs to another process by now.
@@ -67,7 +80,7 @@ def kill_process(pid: int, started_at: float) -> None:
 
 
 class Processes:
-    """Runs each scheduled run in a process `python -m core work ID`.
+    """Runs each scheduled run in a process `python -m core work ID`, days of backfills in `python -m core work --many`.
 
     Ctrl-C at the runner's terminal reaches only the runner, which then asks its runs to end.
 
@@ -78,6 +91,7 @@ class Processes:
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
         self._spares: list[_Process] = []
+        self._days = DayProcesses(self._begin_days)
 
     def warm(self, count: int) -> None:
         """Starts processes that load the program and then wait for their scheduled run.
@@ -95,6 +109,14 @@ class Processes:
             spare.dismiss()
         self._spares = [spare for spare in self._spares if spare.poll() is None]
 
+    def start_day(self, scheduled_run_id: int) -> Worker:
+        """See `Workers`."""
+        return self._days.start(scheduled_run_id, tempfile.TemporaryFile())
+
+    def release_days(self) -> None:
+        """See `Workers`."""
+        self._days.release()
+
     def start(self, scheduled_run_id: int) -> Worker:
         """See `Workers`."""
         while self._spares:
@@ -102,6 +124,15 @@ class Processes:
             if spare.assign(scheduled_run_id):
                 return spare
         return self._begin(str(scheduled_run_id))
+
+    def _begin_days(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        return begin_process(
+            ["work", "--many", "--workspace", str(self._workspace)],
+            low_priority=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+        )
 
     def _begin(self, what: str) -> _Process:
         output = tempfile.TemporaryFile()

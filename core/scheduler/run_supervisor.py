@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,15 +17,16 @@ from loguru import logger
 
 from core.errors import PsttError, RunCancelled, StorageFailed
 from core.run.watchdog import RUNNER_STOPS, broken_off, timed_out
+from core.scheduler.active_runs import ActiveRun, ActiveRuns
+from core.scheduler.backfill_queue import queued_runs
 from core.scheduler.processes import BUSY, kill_process
 
 if TYPE_CHECKING:
-    from core.model.job import Job
     from core.model.run import Run
     from core.records.ledger import Ledger
     from core.records.scheduled_runs import ScheduledRun
     from core.scheduler.job_registry import JobRegistry, RegisteredJob
-    from core.scheduler.processes import Worker, Workers
+    from core.scheduler.processes import Workers
     from core.workspace.settings import Settings
 
 __all__ = ["RunSupervisor"]
@@ -41,24 +41,11 @@ MOST_INTERRUPTIONS = 10
 LONGEST_WAIT_S = 3600.0
 
 
-@dataclass(slots=True)
-class _Active:
-    """A scheduled run that has a process."""
-
-    scheduled_run_id: int
-    job: Job | None
-    worker: Worker | None
-    """None: the process was started by an earlier runner and still runs."""
-    started_s: float
-    """On the monotonic clock."""
-    is_killed: bool = False
-
-
 class RunSupervisor:
     """The processes of one runner.
 
     Args:
-        settings: PSTT_WORKERS, PSTT_STOP_TIMEOUT_S and the retries.
+        settings: PSTT_WORKERS, PSTT_BACKFILL_WORKERS, PSTT_STOP_TIMEOUT_S and the retries.
         ledger: Holds the scheduled runs, the runs and their verdicts.
         workers: Starts processes.
         registry: The jobs as the runner knows them.
@@ -79,61 +66,78 @@ class RunSupervisor:
         self._registry = registry
         self._monotonic = monotonic
         self._patience_s = settings.PSTT_STOP_TIMEOUT_S + KILL_AFTER_S
-        self._active: dict[str, _Active] = {}
-        """Slug → its process; a job never runs twice at the same time."""
+        self.active = ActiveRuns(monotonic)
 
     @property
     def free_workers(self) -> int:
-        """Runs that may still be started; negative where earlier runners left more than PSTT_WORKERS."""
-        return self._settings.PSTT_WORKERS - len(self._active)
+        """Runs that may still be started; negative where earlier runners left more than PSTT_WORKERS.
+
+        Runs of backfills have places of their own.
+        """
+        return self._settings.PSTT_WORKERS - self.active.count
 
     def adopt_running(self) -> None:
         """Takes over the scheduled runs that processes of an earlier runner still work on."""
         for scheduled_run in self._ledger.scheduled_runs.running():
             entry = self._registry.entries.get(scheduled_run.job)
-            self._active[scheduled_run.job] = _Active(
-                scheduled_run.scheduled_run_id, entry.job if entry else None, None, self._monotonic()
-            )
-
-    def has_ended_process(self) -> bool:
-        """Returns whether a process has ended that `settle_ended` has not seen."""
-        return any(active.worker is not None and active.worker.poll() is not None for active in self._active.values())
+            self.active.add(scheduled_run, entry.job if entry else None, None)
 
     # Starting
 
     def start_planned(self, now: datetime) -> None:
-        """Starts what is due, as far as there are free workers."""
+        """Starts what is due, as far as there are free workers, and then runs of backfills on places of their own."""
         free = self.free_workers
-        if free <= 0:
-            return
-        for scheduled_run in self._ledger.scheduled_runs.startable(now):
-            if scheduled_run.job in self._active:
+        for scheduled_run in self._ledger.scheduled_runs.startable(now) if free > 0 else ():
+            if self.active.has_job(scheduled_run.job):
                 continue
-            entry = self._registry.entries.get(scheduled_run.job)
-            if entry is None:
-                self._skip(scheduled_run, "there is no such job, or its file is wrong and was never right", now)
+            # The calendar does not send a second time what a person has sent.
+            if self._start_one(scheduled_run, now, again=scheduled_run.kind == "request"):
+                free -= 1
+                if not free:
+                    break
+        self._start_backfills(now)
+
+    def _start_backfills(self, now: datetime) -> None:
+        running = self.active.by_backfill()
+        free = self._settings.PSTT_BACKFILL_WORKERS - running.total()
+        for queued in queued_runs(self._ledger, self.active.by_backfill(), now) if free > 0 else ():
+            backfill = queued.backfill
+            if running[backfill.backfill_id] >= backfill.parallel:
                 continue
-            # A person may have run it for this time already; the calendar does not send it a second time.
-            if scheduled_run.kind in ("calendar", "catch_up") and (
-                sent := self._ledger.history.sent_before(scheduled_run.job, scheduled_run.scheduled_at)
-            ):
-                self._skip(scheduled_run, f"run {sent.run_id} has sent it before", now)
-                continue
-            self._start(scheduled_run, entry)
-            free -= 1
-            if not free:
-                return
+            if self._start_one(queued.scheduled_run, now, again=backfill.again):
+                running[backfill.backfill_id] += 1
+                free -= 1
+                if not free:
+                    break
+        if not running.total():
+            self._workers.release_days()
+
+    def _start_one(self, scheduled_run: ScheduledRun, now: datetime, *, again: bool) -> bool:
+        """Starts a run, or skips it with the reason. Returns whether it has a process now."""
+        entry = self._registry.entries.get(scheduled_run.job)
+        if entry is None:
+            self._skip(scheduled_run, "there is no such job, or its file is wrong and was never right", now)
+            return False
+        its_time = (scheduled_run.job, scheduled_run.scheduled_at)
+        if self.active.has_time(*its_time):
+            return False  # it waits for that run
+        if not again and (sent := self._ledger.history.sent_before(*its_time)):
+            self._skip(scheduled_run, f"run {sent.run_id} has sent it before", now)
+            return False
+        self._start(scheduled_run, entry)
+        return True
 
     def _start(self, scheduled_run: ScheduledRun, entry: RegisteredJob) -> None:
         if scheduled_run.job_sha256 != entry.sha256:
             self._ledger.scheduled_runs.assign(scheduled_run.scheduled_run_id, entry.sha256)
         try:
-            worker = self._workers.start(scheduled_run.scheduled_run_id)
+            start = self._workers.start_day if scheduled_run.kind == "backfill" else self._workers.start
+            worker = start(scheduled_run.scheduled_run_id)
         except OSError as error:  # no memory, no processes: the scheduled run stays planned
             raise StorageFailed(
                 f"no process can be started for job {scheduled_run.job}", why=error.strerror or str(error)
             ) from None
-        self._active[scheduled_run.job] = _Active(scheduled_run.scheduled_run_id, entry.job, worker, self._monotonic())
+        self.active.add(scheduled_run, entry.job, worker)
         logger.info(
             "scheduled run {} of {} for {:%Y-%m-%d %H:%M:%S} UTC begins",
             scheduled_run.scheduled_run_id,
@@ -152,7 +156,7 @@ class RunSupervisor:
 
     def settle_ended(self, now: datetime) -> None:
         """Writes the verdict of each process that has ended, and decides whether its run is tried again."""
-        for slug, active in list(self._active.items()):
+        for active in self.active.all():
             code = active.worker.poll() if active.worker else None
             if active.worker is not None and code is None:
                 continue
@@ -161,10 +165,10 @@ class RunSupervisor:
                 continue
             if active.worker is not None and self._was_taken_by_another(scheduled_run):
                 active.worker.last_words()
-                self._active[slug] = _Active(scheduled_run.scheduled_run_id, active.job, None, active.started_s)
+                active.worker = None
                 continue
             self._settle(scheduled_run, active, code, now)
-            del self._active[slug]  # only now: what the ledger could not store is tried again by the next tick
+            self.active.remove(active)  # only now: what the ledger could not store is tried again by the next tick
 
     def _was_taken_by_another(self, scheduled_run: ScheduledRun) -> bool:
         """Returns whether a process that an earlier runner had just started took the scheduled run first."""
@@ -179,7 +183,7 @@ class RunSupervisor:
             return self._ledger.run(scheduled_run.run_id).state != "running"
         return True
 
-    def _settle(self, scheduled_run: ScheduledRun, active: _Active, code: int | None, now: datetime) -> None:
+    def _settle(self, scheduled_run: ScheduledRun, active: ActiveRun, code: int | None, now: datetime) -> None:
         words = active.worker.last_words() if active.worker else ""
         if scheduled_run.state == "planned" and code == BUSY:
             self._wait_for_busy(scheduled_run, active, now)
@@ -193,18 +197,18 @@ class RunSupervisor:
             run = self._close(run, active, code, words, now)
         self._conclude(scheduled_run, run, now)
 
-    def _wait_for_busy(self, scheduled_run: ScheduledRun, active: _Active, now: datetime) -> None:
+    def _wait_for_busy(self, scheduled_run: ScheduledRun, active: ActiveRun, now: datetime) -> None:
         """The job is running in another process, started by hand."""
         if scheduled_run.kind == "calendar" and active.job is not None and active.job.overlap == "skip":
             self._skip(scheduled_run, 'the job was running, started by hand; "overlap" is skip', now)
         else:
             not_before = now + timedelta(seconds=RETRY_BUSY_S)
-            self._ledger.scheduled_runs.requeue(
+            self._ledger.scheduled_runs.wait(
                 scheduled_run.scheduled_run_id, not_before, "the job runs, started by hand"
             )
 
     def _refuse(
-        self, scheduled_run: ScheduledRun, active: _Active, code: int | None, words: str, now: datetime
+        self, scheduled_run: ScheduledRun, active: ActiveRun, code: int | None, words: str, now: datetime
     ) -> ScheduledRun:
         """Stores a failed run for a process that ended before its run began."""
         if active.is_killed or active.job is None:
@@ -221,7 +225,7 @@ class RunSupervisor:
         )
         return self._ledger.scheduled_runs.get(scheduled_run.scheduled_run_id)
 
-    def _close(self, run: Run, active: _Active, code: int | None, words: str, now: datetime) -> Run:
+    def _close(self, run: Run, active: ActiveRun, code: int | None, words: str, now: datetime) -> Run:
         """Stores the verdict that a dead process could not write."""
         if active.is_killed and active.job is not None and self._is_overdue(active):
             return self._ledger.close_run(run.run_id, "failed", timed_out(active.job), now)
@@ -265,7 +269,7 @@ class RunSupervisor:
         return None
 
     def _answer(self, scheduled_run: ScheduledRun, answer: str, now: datetime) -> None:
-        if scheduled_run.request_id is not None:
+        if scheduled_run.request_id is not None and scheduled_run.kind != "backfill":  # that has a summary at its end
             self._ledger.requests.finish(scheduled_run.request_id, answer, now)
 
     # Ending what runs
@@ -273,7 +277,7 @@ class RunSupervisor:
     def kill_overdue(self, now: datetime) -> list[str]:
         """Kills processes that ignore their own time-out or a cancel. Returns what was killed, in words."""
         killed = []
-        for active in self._active.values():
+        for active in self.active.all():
             if active.is_killed or not (self._is_overdue(active) or self._ignores_cancel(active, now)):
                 continue
             killed.append(f"the process of scheduled run {active.scheduled_run_id} does not end and is killed")
@@ -281,7 +285,7 @@ class RunSupervisor:
             self._kill(active)
         return killed
 
-    def _kill(self, active: _Active) -> None:
+    def _kill(self, active: ActiveRun) -> None:
         if active.worker is not None:
             active.worker.kill()
             return
@@ -290,13 +294,13 @@ class RunSupervisor:
         if host == platform.node():
             kill_process(pid, started_at)
 
-    def _ignores_cancel(self, active: _Active, now: datetime) -> bool:
+    def _ignores_cancel(self, active: ActiveRun, now: datetime) -> bool:
         """Returns whether it was asked to end so long ago that it cannot be waiting for its last batch."""
         run_id = self._ledger.scheduled_runs.get(active.scheduled_run_id).run_id
         asked_at = self._ledger.run(run_id).cancel_asked_at if run_id else None
         return asked_at is not None and (now - asked_at).total_seconds() > self._patience_s
 
-    def _is_overdue(self, active: _Active) -> bool:
+    def _is_overdue(self, active: ActiveRun) -> bool:
         if active.job is None or active.job.timeout_s is None:
             return False
         return self._monotonic() - active.started_s > active.job.timeout_s + self._patience_s
@@ -313,7 +317,7 @@ class RunSupervisor:
         """
         deadline = self._monotonic() + (0 if at_once else self._patience_s)
         try:
-            while self._children() and self._monotonic() < deadline:
+            while self.active.children() and self._monotonic() < deadline:
                 with suppress(PsttError):
                     self._ask_to_end(now())
                     self.settle_ended(now())
@@ -325,22 +329,19 @@ class RunSupervisor:
         self._kill_all(now)
         return not at_once
 
-    def _children(self) -> list[_Active]:
-        return [active for active in self._active.values() if active.worker is not None]
-
     def _ask_to_end(self, now: datetime) -> None:
-        for active in self._children():
+        for active in self.active.children():
             scheduled_run = self._ledger.scheduled_runs.get(active.scheduled_run_id)
             if scheduled_run.state == "running" and scheduled_run.run_id:
                 self._ledger.ask_to_end(scheduled_run.run_id, RUNNER_STOPS, now)
 
     def _kill_all(self, now: Callable[[], datetime]) -> None:
-        for active in self._children():
+        for active in self.active.children():
             if active.worker is not None:
                 active.is_killed = True
                 active.worker.kill()
         ends_s = self._monotonic() + KILL_AFTER_S
-        while self._children() and self._monotonic() < ends_s:
+        while self.active.children() and self._monotonic() < ends_s:
             with suppress(PsttError):
                 self.settle_ended(now())
             time.sleep(POLL_EVERY_S)

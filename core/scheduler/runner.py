@@ -24,6 +24,7 @@ from core.errors import ConfigError, PsttError
 from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
 from core.records.runner_status import BEAT_EVERY_S, RunnerStatus
+from core.scheduler.backfill_queue import close_ended
 from core.scheduler.job_registry import JobRegistry, RegisteredJob
 from core.scheduler.planner import Planner
 from core.scheduler.request_handler import RequestHandler
@@ -157,6 +158,7 @@ class Runner:
         jobs = {slug: entry.job for slug, entry in self.registry.entries.items()}
         self.planner.open(jobs, now, before.beat_at if before else None, accept_clock=accept_clock)
         self.supervisor.adopt_running()
+        self._ledger.backfills.measure_from(now)
         self._write_heartbeat(now)
         logger.info("runner started: {} jobs, {} workers", len(jobs), self._settings.PSTT_WORKERS)
         self._log_problems()
@@ -184,7 +186,7 @@ class Runner:
         if at is not None and at <= self._now():
             return True
         with suppress(PsttError):
-            return self._ledger.was_written_elsewhere() or self.supervisor.has_ended_process()
+            return self._ledger.was_written_elsewhere() or self.supervisor.active.has_ended_process()
         return False
 
     def _prepare_workers(self) -> None:
@@ -223,6 +225,7 @@ class Runner:
                 self._write_heartbeat_if_due(self._now(), "stopping")
 
         has_time = self.supervisor.end_all(self._now, beat, at_once=at_once)
+        self._workers.release_days()
         with suppress(PsttError):
             self._copies.end(ends_s - self._monotonic() if has_time else 0, beat)
         with suppress(PsttError):
@@ -259,10 +262,14 @@ class Runner:
             self.requests.handle_waiting,
             self._plan,
             self.supervisor.start_planned,
+            self._close_backfills,
             self._kill_overdue,
             self._copy_sends,
             self._report,
         )
+
+    def _close_backfills(self, now: datetime) -> None:
+        close_ended(self._ledger, now)
 
     def _kill_overdue(self, now: datetime) -> None:
         for text in self.supervisor.kill_overdue(now):
@@ -271,8 +278,7 @@ class Runner:
     def _copy_sends(self, now: datetime) -> None:
         at = self.planner.next_scheduled_at()
         is_soon = at is not None and at - now < timedelta(seconds=QUIET_BEFORE_S)
-        is_idle = self.supervisor.free_workers == self._settings.PSTT_WORKERS
-        self._copies.tick(is_quiet=is_idle and not is_soon)
+        self._copies.tick(is_quiet=self.supervisor.active.is_idle and not is_soon)
 
     def _report(self, now: datetime) -> None:
         self._log_problems()

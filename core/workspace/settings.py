@@ -96,6 +96,7 @@ class Settings(BaseModel):
     PSTT_READ_TIMEOUT_S: float = Field(default=READ_TIMEOUT_S, ge=1, le=86_400)
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_RUN_PROCESSES: int | None = Field(default=None, ge=1, le=1_000)
+    PSTT_BACKFILL_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
     PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)

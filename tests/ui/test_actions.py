@@ -41,6 +41,8 @@ from core.records.rights import (
 )
 from core.run.drift import accept_columns
 from core.scheduler import control
+from core.scheduler.backfills import backfill as start_backfill
+from core.scheduler.backfills import cancel_backfill, pause_backfill, reports
 from core.scheduler.commands import audit_run
 from core.scheduler.control import cancel
 from core.workspace.jobs import read_job_file, set_enabled
@@ -55,6 +57,7 @@ from tests.unit.test_ledger import a_plan
 from ui import access, changes, data
 
 JOBS = "/api/scheduler/scheduling"
+BACKFILLS = "/api/scheduler/backfills"
 CONNECTION = "A00-CDG-Collaudo"
 QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
@@ -158,6 +161,28 @@ def a_disabled_job(place: Place) -> str:
     return ""
 
 
+def a_backfill(place: Place) -> str:
+    """Returns its number; no runner works, so its runs wait."""
+    job = read_job_file(place.workspace, SLUG).job
+    day, by = YESTERDAY - timedelta(days=5), caller("test")
+    made = place.ledger(
+        lambda ledger: start_backfill(ledger, job, day - timedelta(days=2), day, caller=by, now=datetime.now(UTC))
+    )
+    return str(made.request_id)
+
+
+def a_paused_backfill(place: Place) -> str:
+    number = a_backfill(place)
+    place.ledger(lambda ledger: pause_backfill(ledger, int(number), caller=caller("test"), now=datetime.now(UTC)))
+    return number
+
+
+def a_cancelled_backfill(place: Place) -> str:
+    number = a_backfill(place)
+    place.ledger(lambda ledger: cancel_backfill(ledger, int(number), caller=caller("test"), now=datetime.now(UTC)))
+    return number
+
+
 def changed_columns(place: Place) -> str:
     """The last run was stopped for a column more."""
     with ColumnMemory(place.workspace.ledger_file) as memory:
@@ -250,6 +275,11 @@ def columns(place: Place) -> Any:
 def planned(place: Place) -> int:
     now = datetime.now(UTC)
     return len(place.ledger(lambda ledger: ledger.scheduled_runs.between(now - timedelta(days=9), now, SLUG)))
+
+
+def backfills(place: Place) -> list[tuple[str, str, str, int]]:
+    newest = place.ledger(lambda ledger: reports(ledger))
+    return [(one.backfill.job, one.backfill.state, one.backfill.summary, one.progress.waiting) for one in newest]
 
 
 def sends(place: Place) -> int:
@@ -386,7 +416,25 @@ CASES = [
          page=lambda p, run: changes.replay(run, rejects_only=False, to="run")),
     Case("backfill", ("backfill", f"job {SLUG}"), planned,
          cli=lambda p, _: p.cli("backfill", SLUG, "--from", str(YESTERDAY), "--to", str(YESTERDAY), "--again"),
+         rest=lambda p, _: p.rest(
+             "POST", BACKFILLS, {"job": SLUG, "from": str(YESTERDAY), "to": str(YESTERDAY), "again": True}),
          page=lambda p, _: changes.backfill(SLUG, YESTERDAY, YESTERDAY, again=True)),
+    Case("backfill", ("backfill", f"job {SLUG}"), backfills, a_cancelled_backfill, about="again what has no success",
+         cli=lambda p, number: p.cli("backfill", "retry", number),
+         rest=lambda p, number: p.rest("POST", f"{BACKFILLS}/{number}/retry"),
+         page=lambda p, number: changes.retry_backfill(int(number))),
+    Case("pause backfill", ("pause", "backfill {subject}"), backfills, a_backfill,
+         cli=lambda p, number: p.cli("backfill", "pause", number),
+         rest=lambda p, number: p.rest("POST", f"{BACKFILLS}/{number}/pause"),
+         page=lambda p, number: changes.pause_backfill(int(number))),
+    Case("resume backfill", ("resume", "backfill {subject}"), backfills, a_paused_backfill,
+         cli=lambda p, number: p.cli("backfill", "resume", number),
+         rest=lambda p, number: p.rest("POST", f"{BACKFILLS}/{number}/resume"),
+         page=lambda p, number: changes.resume_backfill(int(number))),
+    Case("cancel backfill", ("cancel", "backfill {subject}"), backfills, a_backfill,
+         cli=lambda p, number: p.cli("backfill", "cancel", number),
+         rest=lambda p, number: p.rest("POST", f"{BACKFILLS}/{number}/cancel"),
+         page=lambda p, number: changes.cancel_backfill(int(number))),
     Case("cancel", ("cancel", "run {subject}"), running, a_running_run,
          cli=lambda p, run: p.cli("cancel", run),
          page=lambda p, run: changes.cancel(run)),
@@ -566,8 +614,21 @@ WRONG = {
         lambda p: p.cli("replay", "ffffffffff"),
         lambda p: changes.replay("ffffffffff", rejects_only=False, to="run"),
     ),
+    "a backfill that is not there": (
+        lambda p: p.cli("backfill", "pause", "4711"),
+        lambda p: p.rest("POST", f"{BACKFILLS}/4711/pause"),
+        lambda p: changes.pause_backfill(4711),
+    ),
+    "a thousand days at once": (
+        lambda p: p.cli("backfill", SLUG, "--from", str(YESTERDAY), "--to", str(YESTERDAY), "--parallel", "1000"),
+        lambda p: p.rest(
+            "POST", BACKFILLS, {"job": SLUG, "from": str(YESTERDAY), "to": str(YESTERDAY), "parallel": 1000}
+        ),
+        lambda p: changes.backfill(SLUG, YESTERDAY, YESTERDAY, again=False, parallel=1000),
+    ),
     "a range that is still to come": (
         lambda p: p.cli("backfill", SLUG, "--from", str(TOMORROW), "--to", str(TOMORROW)),
+        lambda p: p.rest("POST", BACKFILLS, {"job": SLUG, "from": str(TOMORROW), "to": str(TOMORROW)}),
         lambda p: changes.backfill(SLUG, TOMORROW, TOMORROW, again=False),
     ),
 }

@@ -534,6 +534,8 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
         "/kafka/health", "/kafka/topics", "/kafka/metrics", "/kafka/metrics/summary", "/kafka/test", "/kafka/send",
         "/scheduler/scheduling", "/scheduler/scheduling/{id}", "/scheduler/scheduling/{id}/enable",
         "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/requests/{number}",
+        "/scheduler/backfills", "/scheduler/backfills/{number}", "/scheduler/backfills/{number}/pause",
+        "/scheduler/backfills/{number}/resume", "/scheduler/backfills/{number}/cancel", "/scheduler/backfills/{number}/retry",
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]

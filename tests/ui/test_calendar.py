@@ -49,7 +49,8 @@ def test_sending_a_range_again_tells_how_many_messages_and_asks_the_runner(spoil
     assert not app.exception
     (request,) = spoilt.requests()
     assert (request.kind, request.job) == ("backfill", "export")
-    assert request.args == {"from": str(day - timedelta(days=1)), "to": str(day), "again": True}
+    days = {"from": str(day - timedelta(days=1)), "to": str(day), "again": True}
+    assert request.args == {**days, "parallel": 1, "order": "oldest"}
     entry = spoilt.ledger(lambda ledger: ledger.audit.entries())[0]  # the runs of the fixture are audited too
     assert (entry.action, entry.object, entry.after["request"]) == ("backfill", "job export", request.request_id)
 
@@ -65,3 +66,31 @@ def test_a_range_without_a_scheduled_time_is_a_problem_in_words(worked, see):
 
 def test_an_empty_workspace_has_no_calendar(empty, see):
     assert "No job sends to Kafka yet." in words(see("calendar"))
+
+
+def test_a_backfill_is_seen_paused_resumed_cancelled_and_repeated(spoilt, see):
+    day = missing_day(spoilt)
+    app = see("calendar")
+    assert "Ranges that are sent again" not in words(app)
+    app.selectbox(key="calendar_range_job").select("export").run()
+    app.date_input(key="calendar_range").set_value((day - timedelta(days=1), day)).run()
+    app.checkbox(key="calendar_again").check().run()
+    app.number_input(key="calendar_parallel").set_value(2).run()
+    app.button(key="calendar_send").click().run()
+    (request,) = spoilt.requests()
+    number = request.request_id
+    app = see("calendar")
+    assert "Ranges that are sent again" in words(app)
+    assert "in progress · 0 of 2 complete" in words(app)
+    app.button(key=f"backfill_pause_{number}").click().run()
+    assert "paused · 0 of 2 complete" in words(app)
+    app.button(key=f"backfill_resume_{number}").click().run()
+    app.button(key=f"backfill_stop_{number}").click().run()
+    assert "cancelled · 0 of 2 complete, 2 not run" in words(app)
+    assert [entry.action for entry in spoilt.ledger(lambda ledger: ledger.audit.entries(f"backfill {number}"))] == [
+        "cancel", "resume", "pause",
+    ]  # fmt: skip
+    app.button(key=f"backfill_retry_{number}").click().run()
+    assert not app.exception
+    second = spoilt.ledger(lambda ledger: ledger.backfills.newest(1)[0])
+    assert (second.parallel, second.again, second.state) == (2, True, "running")

@@ -162,9 +162,12 @@ def test_a_range_is_counted_before_it_is_asked_for(place, see):
     app = press(see("jobs"), "backfill_tracce")
     app.date_input(key="backfill_days").set_value((day, day + timedelta(days=1))).run()
     assert "2 runs" in words(app)
+    app.number_input(key="backfill_parallel").set_value(3).run()
+    app.selectbox(key="backfill_order").select("newest").run()
     app = press(app, "confirm_backfill")
     (request,) = place.requests()
-    assert request.args == {"from": str(day), "to": str(day + timedelta(days=1)), "again": False}
+    days = {"from": str(day), "to": str(day + timedelta(days=1)), "again": False}
+    assert request.args == {**days, "parallel": 3, "order": "newest"}
 
 
 def test_a_copy_is_switched_off_and_has_a_name_of_its_own(place, see):

@@ -61,7 +61,8 @@ def test_commands_and_options_of_a_document_exist(document: Path):
     for name, words in commands(document.read_text(encoding="utf-8")):
         command = known.get(name)
         if command is not None and hasattr(command, "commands") and words:
-            name, command = f"{name} {words[0]}", command.commands.get(words[0].split("|")[0])
+            default = command.commands.get(getattr(command, "default_command", ""))
+            name, command = f"{name} {words[0]}", command.commands.get(words[0].split("|")[0], default)
         if command is None:
             unknown.append(name)
             continue

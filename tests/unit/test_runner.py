@@ -15,7 +15,8 @@ from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger, Outcome
 from core.run.watchdog import RUNNER_STOPS, broken_off
-from core.scheduler.commands import backfill, cancel_job, cancel_run, set_job_enabled
+from core.scheduler.backfills import backfill
+from core.scheduler.commands import cancel_job, cancel_run, set_job_enabled
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.metrics_copies import MetricsCopies
 from core.scheduler.processes import BUSY
@@ -115,6 +116,12 @@ class Hands:
     def start(self, scheduled_run_id: int) -> Worker:
         self.started.append(Worker(self, scheduled_run_id))
         return self.started[-1]
+
+    def start_day(self, scheduled_run_id: int) -> Worker:
+        return self.start(scheduled_run_id)
+
+    def release_days(self) -> None:
+        """No process is kept for backfills."""
 
     @property
     def last(self) -> Worker:

@@ -130,11 +130,11 @@ def test_caught_up_fires_do_not_skip_each_other_nor_the_one_on_time(ledger):
     ]
 
 
-def test_asked_fires_start_first_and_backfills_last(ledger):
+def test_asked_fires_start_first_and_backfills_are_started_apart(ledger):
     a_planner(ledger, a_job()).tick(NOON + HOUR)
     ledger.scheduled_runs.plan_requested("b", [NOON], kind="backfill", asked_by="anna", now=NOON)
     ledger.scheduled_runs.plan_requested("c", [NOON], kind="request", asked_by="anna", now=NOON)
-    assert [f.kind for f in ledger.scheduled_runs.startable(NOON + HOUR)] == ["request", "calendar", "backfill"]
+    assert [f.kind for f in ledger.scheduled_runs.startable(NOON + HOUR)] == ["request", "calendar"]
 
 
 # ── restarts, edits ───────────────────────────────────────────────────────────────────────────

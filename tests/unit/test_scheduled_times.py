@@ -98,6 +98,14 @@ class Life:
         for scheduled_run in () if waits else self.ledger.scheduled_runs.startable(self.at):
             self.run(scheduled_run.scheduled_at, scheduled_run.scheduled_run_id)
 
+    def backfill(self, *moments: datetime) -> None:
+        """Runs these times as a backfill does."""
+        made = self.ledger.scheduled_runs.plan_requested(
+            "export", moments, kind="backfill", asked_by="anna", now=self.at
+        )
+        for moment, number in zip(moments, made, strict=True):
+            self.run(moment, number)
+
     def run(self, scheduled_at: datetime, scheduled_run_id: int | None = None, job: Job | None = None) -> None:
         plan = Plan(job or self.job, QUERY, "c", "t", scheduled_at, 100, scheduled_run_id=scheduled_run_id)
         run = self.ledger.start(plan, self.at)
@@ -185,10 +193,7 @@ def made_today_with_a_backfill_of_this_morning(life: Life) -> None:
     life.at = rome(4, 10)
     life.save(HOURLY)
     life.start()
-    life.ledger.scheduled_runs.plan_requested(
-        "export", [rome(1), rome(2)], kind="backfill", asked_by="anna", now=life.at
-    )
-    life.work()
+    life.backfill(rome(1), rome(2))
     life.until(rome(5, 5))
 
 
@@ -294,10 +299,7 @@ def catch_up(which: str) -> Callable[[Life], None]:
 def missed_then_backfilled(life: Life) -> None:
     runner_off(life, replace(HOURLY, catch_up="none"))
     life.start()
-    life.ledger.scheduled_runs.plan_requested(
-        "export", [rome(3), rome(4)], kind="backfill", asked_by="anna", now=life.at
-    )
-    life.work()
+    life.backfill(rome(3), rome(4))
     life.until(rome(5, 30))
 
 

@@ -20,7 +20,13 @@ from ui.api import shapes
 
 __all__ = ["install", "takes"]
 
-TAKEN: tuple[type[BaseModel], ...] = (JobShape, shapes.SendShape, shapes.TestShape, shapes.RunShape)
+TAKEN: tuple[type[BaseModel], ...] = (
+    JobShape,
+    shapes.SendShape,
+    shapes.TestShape,
+    shapes.RunShape,
+    shapes.BackfillShape,
+)
 REFERENCE = "#/components/schemas/{model}"
 
 PAGE = """<!DOCTYPE html>

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.model.run import RunState, Verdict
+from core.records.backfills import BackfillOrder, BackfillState
 from core.records.requests import RequestState
 from core.workspace.job_schema import JobShape, Topic
 
@@ -58,6 +59,19 @@ class RunShape(_Taken):
         default=False,
         description="Reads every row and makes every message, and sends nothing: the request's answer says what it found.",
     )
+
+
+class BackfillShape(_Taken):
+    """A range of days of one job that is sent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    job: str = Field(description="Its id.", max_length=300, examples=["export-cdg-tracce"])
+    first: str = Field(alias="from", description="The first day, in the job's time zone.", examples=["2026-01-01"])
+    last: str = Field(alias="to", description="The last day, included.", examples=["2026-01-31"])
+    again: bool = Field(default=False, description="Also times that have a succeeded run: readers see them again.")
+    parallel: int = Field(default=1, description="Most runs at once, up to PSTT_BACKFILL_WORKERS.", examples=[4])
+    order: BackfillOrder = Field(default="oldest", description="Which scheduled time is first.")
 
 
 class Sent(BaseModel):
@@ -255,6 +269,78 @@ class Asked(BaseModel):
     )
     answer: str
     run_id: str | None = Field(None, description="Its newest run, once it has one.", examples=["3f2a9c41d0"])
+
+
+class BackfillPlanned(BaseModel):
+    """What a backfill planned."""
+
+    backfill_id: int
+    planned: int = Field(description="Runs.")
+    succeeded_before: int = Field(description="Left out: these have a succeeded run.")
+    planned_before: int = Field(description="Left out: these wait or run already.")
+    answer: str
+
+
+class BackfillChanged(BaseModel):
+    """A backfill that was paused, resumed or cancelled."""
+
+    backfill_id: int
+    state: BackfillState
+    answer: str
+
+
+class BackfillCounts(BaseModel):
+    """The runs of a backfill, counted."""
+
+    total: int
+    waiting: int
+    running: int
+    complete: int = Field(description="Succeeded, with rejects or without.")
+    with_rejects: int = Field(description="Those of `complete` that have rejected rows.")
+    failed: int
+    skipped: int
+    sent_before: int = Field(description="Those of `skipped` that another run had sent.")
+    acknowledged: int = Field(description="Messages.")
+
+
+class IncompleteTime(BaseModel):
+    """A scheduled time without success."""
+
+    scheduled_at: datetime
+    state: str = Field(description="Of its run; skipped: it did not run.", examples=["failed"])
+    run_id: str | None
+    why: str | None
+
+
+class BackfillRow(BaseModel):
+    """One backfill and its progress."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    backfill_id: int
+    job: str
+    first: str = Field(alias="from", examples=["2026-01-01"])
+    last: str = Field(alias="to")
+    again: bool
+    parallel: int
+    order: BackfillOrder
+    state: BackfillState = Field(description="done: each of its runs has ended, whatever its verdict.")
+    asked_by: str
+    created_at: datetime
+    finished_at: datetime | None
+    progress: BackfillCounts
+    left_s: float | None = Field(description="Seconds that the rest takes at the speed so far; null: unknown.")
+    summary: str = Field(description="How it ended; empty until then.")
+    incomplete: list[IncompleteTime] = Field(description="Empty in the list of backfills.")
+
+
+class BackfillRows(BaseModel):
+    """A page of the backfills."""
+
+    items: list[BackfillRow]
+    total: int
+    limit: int
+    offset: int
 
 
 class RunError(BaseModel):

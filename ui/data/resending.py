@@ -12,7 +12,7 @@ from core import open_workspace
 from core.model.job import Job
 from core.model.run import Run
 from core.run.replay import ReplayOptions, replay_options
-from core.scheduler import commands
+from core.scheduler import backfills, commands
 from ui import data
 
 __all__ = ["RangeCount", "count_range", "replay_options_of", "sent_before"]
@@ -40,7 +40,7 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
     """
     with data.opened() as app:
         job = app.job(slug)
-        wanted, succeeded, planned = commands.wanted_times(app.ledger, job, first, last, now=data.now(), again=again)
+        wanted, succeeded, planned = backfills.wanted_times(app.ledger, job, first, last, now=data.now(), again=again)
         good, _ = app.ledger.history.page(job=slug, states=["succeeded"], limit=30)
     mean = sum(run.acknowledged for run in good) / len(good) if good else None
     return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))

@@ -14,6 +14,7 @@ from core.records.outcomes import DayState, ScheduledOutcome, day_state
 from ui import changes
 from ui.access import may
 from ui.components import charts
+from ui.components.backfills import choose_how, show_backfills
 from ui.components.links import go
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
@@ -55,6 +56,7 @@ def show() -> None:
         guarded(_day)(names)
     with right, st.container(border=True):
         guarded(_range)(names)
+    guarded(show_backfills)()
 
 
 def _names() -> dict[str, str]:
@@ -170,6 +172,7 @@ def _range(names: dict[str, str]) -> None:
     st.session_state.setdefault("calendar_range", (today, today))
     days = st.date_input(t("From, to"), key="calendar_range", format="DD/MM/YYYY", max_value=today)
     again = st.checkbox(t("also times that have a succeeded run"), key="calendar_again")
+    parallel, order = choose_how("calendar")
     if slug is None or not isinstance(days, tuple) or len(days) != 2:
         st.caption(t("Choose the first and the last day."))
         return
@@ -187,7 +190,7 @@ def _range(names: dict[str, str]) -> None:
         help=None if may("backfill") else t("only an operator may do this"),
     )
     if pressed:
-        follow(changes.backfill(slug, days[0], days[1], again=again))
+        follow(changes.backfill(slug, days[0], days[1], again=again, parallel=parallel, order=order))
         st.session_state.pop(_CHOSEN, None)
         st.session_state[_NONCE] = st.session_state.get(_NONCE, 0) + 1
         st.rerun()

@@ -11,6 +11,7 @@ import streamlit as st
 from core.admin.edit_jobs import job_files
 from core.model.job import Job
 from ui import changes, data
+from ui.components.backfills import choose_how
 from ui.components.links import go
 from ui.components.problem import guarded
 from ui.components.runner_requests import follow
@@ -107,13 +108,14 @@ def _backfill(job: Job) -> None:
     yesterday = data.now().astimezone(ZoneInfo(job.timezone)).date() - timedelta(days=1)
     chosen = st.date_input(t("From and to"), value=(yesterday, yesterday), format="DD/MM/YYYY", key="backfill_days")
     again = st.checkbox(t("Also times that succeeded before: readers see their messages again"), key="backfill_again")
+    parallel, order = choose_how("backfill")
     if not isinstance(chosen, tuple) or len(chosen) != 2:
         st.caption(t("Choose the first and the last day."))
         return
     first, last = chosen
     _count(job, first, last, again=again)
     if st.button(t("Yes, run them"), key="confirm_backfill", icon=":material/date_range:"):
-        follow(changes.backfill(job.slug, first, last, again=again))
+        follow(changes.backfill(job.slug, first, last, again=again, parallel=parallel, order=order))
         _done()
 
 

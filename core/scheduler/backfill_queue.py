@@ -1,0 +1,111 @@
+"""Chooses which runs of backfills start next, and ends a backfill when its last run has ended.
+
+Runs of backfills have places of their own (PSTT_BACKFILL_WORKERS), so that a scheduled run never waits for one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from core.formatting import local_time
+
+if TYPE_CHECKING:
+    from core.records.backfills import Backfill, BackfillProgress, IncompleteTime
+    from core.records.ledger import Ledger
+    from core.records.scheduled_runs import ScheduledRun
+
+__all__ = ["QueuedRun", "close_ended", "outcome_text", "queued_runs", "zone_of"]
+
+NAMED_TIMES = 10
+"""Times without success that the summary of a backfill names."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRun:
+    """A planned run of a backfill that may start now."""
+
+    backfill: Backfill
+    scheduled_run: ScheduledRun
+
+
+def queued_runs(ledger: Ledger, running: Counter[int], now: datetime) -> Iterator[QueuedRun]:
+    """Yields the runs that may start, at most as many of each backfill as its `parallel` allows.
+
+    Backfills take turns; the one with the fewest running runs is first.
+
+    Args:
+        ledger: The backfills and their planned runs.
+        running: Number of a backfill → how many of its runs have a process.
+        now: The clock.
+    """
+    waiting: dict[int, tuple[Backfill, list[ScheduledRun]]] = {}
+    for backfill in ledger.backfills.unfinished():
+        free = backfill.parallel - running[backfill.backfill_id]
+        if backfill.state == "running" and free > 0:
+            # Some more than are free: the caller may leave out times that are being sent.
+            found = ledger.backfills.next_runs(backfill, now, free + backfill.parallel)
+            waiting[backfill.backfill_id] = (backfill, found[::-1])
+    taken = Counter(running)
+    while waiting:
+        number = min(waiting, key=lambda one: (taken[one], one))
+        backfill, left = waiting[number]
+        if not left:
+            del waiting[number]
+            continue
+        taken[number] += 1
+        yield QueuedRun(backfill, left.pop())
+
+
+def close_ended(ledger: Ledger, now: datetime) -> list[str]:
+    """Ends the backfills of which no run waits or runs. Returns one summary for each."""
+    closed = []
+    for backfill in ledger.backfills.ended():
+        progress = ledger.backfills.progress(backfill)
+        text = outcome_text(ledger, backfill, progress)
+        with ledger.transaction():
+            is_closed = ledger.backfills.close(backfill.backfill_id, text, now)
+            if is_closed:
+                ledger.requests.finish(backfill.backfill_id, text, now)
+        if is_closed:
+            is_whole = progress.complete + progress.sent_before == progress.total
+            logger.log(
+                "INFO" if is_whole else "WARNING", "backfill {} of {}: {}", backfill.backfill_id, backfill.job, text
+            )
+            closed.append(text)
+    return closed
+
+
+def outcome_text(ledger: Ledger, backfill: Backfill, progress: BackfillProgress) -> str:
+    """Returns how a backfill ended in one line: how many times are complete, which are not, and how to repeat those."""
+    if not progress.total:
+        return "nothing was to be sent"
+    parts = [f"{progress.complete:,} of {progress.total:,} complete"]
+    if progress.with_rejects:
+        parts[0] += f" ({progress.with_rejects:,} with rejects)"
+    if progress.sent_before:
+        parts.append(f"{progress.sent_before:,} {'was' if progress.sent_before == 1 else 'were'} sent before")
+    skipped = progress.skipped - progress.sent_before
+    if not (progress.failed or skipped):
+        return ", ".join(parts)
+    left = ledger.backfills.incomplete(backfill.backfill_id, NAMED_TIMES + 1)
+    zone = zone_of(ledger, backfill)
+    parts += [f"{count:,} {word}" for count, word in ((progress.failed, "failed"), (skipped, "skipped")) if count]
+    named = ", ".join(_named(one, zone) for one in left[:NAMED_TIMES])
+    more = ", …" if len(left) > NAMED_TIMES else ""
+    return f"{', '.join(parts)}: {named}{more}; python -m core backfill retry {backfill.backfill_id} repeats them"
+
+
+def _named(one: IncompleteTime, zone: str) -> str:
+    return f"{local_time(one.scheduled_at, zone)} {one.state}"
+
+
+def zone_of(ledger: Ledger, backfill: Backfill) -> str:
+    """Returns the time zone of the newest run of the job; UTC if it never ran."""
+    newest = next(iter(ledger.history.newest(backfill.job, 1)), None)
+    return newest.timezone if newest and newest.timezone else "UTC"
