@@ -112,6 +112,7 @@ def run_document(run: Run) -> dict[str, Any]:
             }
             for p in run.partitions
         ],
+        "parts": [asdict(part) | {"duration_s": round(part.duration_s, 3)} for part in run.parts],
         "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
         "warnings": list(run.warnings),
         "verification": verification_document(run.verification, most=0) if run.verification else None,

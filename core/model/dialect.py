@@ -238,6 +238,8 @@ class PartitionRules:
     """A derived table may begin with WITH."""
     wraps_order: bool = True
     """A derived table may have ORDER BY."""
+    wraps_unnamed: bool = True
+    """A column of a derived table may be an expression without a name."""
 
 
 @dataclass(frozen=True, slots=True)

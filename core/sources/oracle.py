@@ -168,6 +168,12 @@ class OracleSource(PooledSource):
         with raw.cursor() as cursor:
             _execute(cursor, step.sql, step)
 
+    def rows(self, raw: oracledb.Connection, step: Step) -> list[tuple[Any, ...]]:
+        """Returns all rows of a statement."""
+        with raw.cursor() as cursor:
+            _execute(cursor, step.sql, step)
+            return list(cursor.fetchall())
+
     def count(self, raw: oracledb.Connection, step: Step) -> int:
         """Counts in the same read-only transaction, hence in the same snapshot."""
         with raw.cursor() as cursor:

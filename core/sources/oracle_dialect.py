@@ -8,12 +8,14 @@ from core.model.dialect import (
     ISOLATION_LEVEL,
     SETTING_VALUE,
     BindRules,
+    BoundRules,
     ConnectionRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
     PackageCalls,
+    PartitionRules,
 )
 
 __all__ = ["DIALECT"]
@@ -40,6 +42,8 @@ _PACKAGE_CALLS = PackageCalls(
     ),
 )
 _TO_NCHAR = ("TO_NCHAR(", ")")
+
+_DAY, _MOMENT = "SYYYY-MM-DD HH24:MI:SS", "SYYYY-MM-DD HH24:MI:SS.FF9"
 
 DIALECT = Dialect(
     name="oracle",
@@ -81,6 +85,21 @@ DIALECT = Dialect(
         },
         interval="refused",
         instead_of_interval="write NUMTODSINTERVAL({0}, 'DAY') or NUMTOYMINTERVAL({0}, 'MONTH')",
+    ),
+    # The driver returns a NUMBER as a Decimal, and binds a datetime as a DATE without its fraction.
+    partitions=PartitionRules(
+        bounds={
+            "integer": BoundRules(),
+            "decimal": BoundRules(),
+            "float": BoundRules(),
+            "oracle_date": BoundRules(f"TO_CHAR({{}}, '{_DAY}')", f"TO_DATE({{}}, '{_DAY}')"),
+            "datetime": BoundRules(f"TO_CHAR({{}}, '{_MOMENT}')", f"TO_TIMESTAMP({{}}, '{_MOMENT}')"),
+            "datetime_tz": BoundRules(
+                f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}')", f"FROM_TZ(TO_TIMESTAMP({{}}, '{_MOMENT}'), '+00:00')"
+            ),
+        },
+        hash="ORA_HASH({value}, {count} - 1)",
+        sample="DBMS_RANDOM.VALUE(0, 1000000) < {ppm}",
     ),
     guard=GuardRules(
         begins_setting=re.compile(r"ALTER SESSION\b|SET\b"),

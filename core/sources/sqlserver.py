@@ -147,6 +147,14 @@ class SqlServerSource(PooledSource):
         self._cursor = raw.cursor()
         return self._cursor
 
+    def rows(self, raw: pyodbc.Connection, step: Step) -> list[tuple[Any, ...]]:
+        """Returns all rows of a statement."""
+        cursor = self._cursor_of(raw)
+        try:
+            return [tuple(row) for row in cursor.execute(step.sql, *step.binds).fetchall()]
+        finally:
+            cursor.close()
+
     def count(self, raw: pyodbc.Connection, step: Step) -> int:
         """Counts the same state as the rows under SNAPSHOT, otherwise what is committed at that moment."""
         sql, kept = _counting(step.sql)

@@ -13,11 +13,13 @@ from core.model.dialect import (
     ISOLATION_LEVEL,
     SETTING_VALUE,
     BindRules,
+    BoundRules,
     ConnectionRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    PartitionRules,
     StatementWords,
     TypedValue,
 )
@@ -114,6 +116,24 @@ DIALECT = Dialect(
         cuts_text_at=4000,  # nvarchar(n) + 'x'; a longer bind is nvarchar(max)
     ),
     literals=LiteralRules(concatenation=" + ", top_in_parentheses=True),
+    partitions=PartitionRules(
+        quotes=("[", "]"),
+        bounds={
+            "integer": BoundRules(),
+            "decimal": BoundRules("CAST({} AS varchar(60))", convert=Decimal),
+            "float": BoundRules(),
+            "date": BoundRules("CONVERT(varchar(10), {}, 23)", "CAST({} AS date)"),
+            # The driver cuts what is shorter than a microsecond.
+            "datetime": BoundRules("CONVERT(varchar(33), {}, 126)", "CAST({} AS datetime2(7))"),
+            "datetime_tz": BoundRules("CAST({} AS varchar(40))", "CAST({} AS datetimeoffset(7))"),
+            "time": BoundRules("CAST({} AS varchar(16))", "CAST({} AS time(7))"),
+        },
+        hash="ABS(CHECKSUM({value}) % {count})",
+        sample="ABS(CHECKSUM(NEWID()) % 1000000) < {ppm}",
+        wraps_with=False,
+        wraps_order=False,
+        wraps_unnamed=False,
+    ),
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(

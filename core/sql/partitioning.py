@@ -51,7 +51,7 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
         _refuse(step, f"{dialect.title} takes no WITH inside of a SELECT; put it into a view")
     if not dialect.partitions.wraps_order and tree.args.get("order"):
         _refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
-    _require_names(step, tree)
+    _require_names(step, tree, dialect)
     return step
 
 
@@ -69,10 +69,15 @@ def _require_whole(step: Step, tree: exp.Query) -> None:
         _refuse(step, "it writes a table (INTO), and each part would write it")
 
 
-def _require_names(step: Step, tree: exp.Query) -> None:
+def _require_names(step: Step, tree: exp.Query, dialect: Dialect) -> None:
+    from sqlglot import exp
+
+    unnamed = [e for e in tree.selects if not isinstance(e, exp.Column | exp.Alias | exp.Star | exp.Dot)]
+    if unnamed and not dialect.partitions.wraps_unnamed:
+        _refuse(step, "a column of the result has no name; give it one (… AS some_name)")
     seen: set[str] = set()
     for name in tree.named_selects:
-        if name != "*" and name.lower() in seen:
+        if name not in ("*", "") and name.lower() in seen:
             _refuse(step, f"two columns of the result are called {name}; give one of them another name (… AS {name}_2)")
         seen.add(name.lower())
 

@@ -14,9 +14,11 @@ from core.errors import ConfigError, QueryFailed, SqlError
 from core.model.connection import DatabaseConnection
 from core.model.job import Partitions
 from core.model.query import Step
-from core.model.source import Split
-from core.sources import open_source
+from core.model.source import Column, Split
+from core.sources import find_dialect, open_source
+from core.sql.partitioning import part_steps, require_wrappable
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.sqlserver import SqlServerRig
 
 
 def parts_of(source: Any, split: Split) -> list[list[tuple[Any, ...]]]:
@@ -251,3 +253,74 @@ def test_sqlite_in_wal_mode_has_no_common_snapshot_and_says_so(sqlite: DatabaseC
     split, _ = split_and_read(sqlite, [Step("SELECT * FROM t")], Partitions("id", 3))
     assert "not read in one snapshot" in split.warnings[0]
     assert "verify_count" in split.warnings[0]
+
+
+# ── SQL Server ────────────────────────────────────────────────────────────────────────────────
+
+SQLSERVER_COLUMNS = {
+    "int": "CAST(g AS int)",
+    "huge": "CAST(12345678901234567890123456789012345678 - g AS decimal(38, 0))",
+    "fractions": "CAST(g AS decimal(18, 4)) / 8",
+    "date": "DATEADD(day, g / 3, CAST('2026-01-01' AS date))",
+    "datetime2": "DATEADD(microsecond, g, CAST('2026-01-01T00:00:00.000001' AS datetime2(6)))",
+}
+
+
+@pytest.mark.parametrize("expression", SQLSERVER_COLUMNS.values(), ids=SQLSERVER_COLUMNS.keys())
+def test_sqlserver_ranges(sqlserver: SqlServerRig, expression: str) -> None:
+    sql = f"SELECT {expression} AS [Split By], g % 5 AS rest FROM (SELECT TOP 403 ROW_NUMBER() OVER (ORDER BY a.object_id) AS g FROM sys.all_columns a) n"
+    split, rows = split_and_read(sqlserver.connection(), [Step(sql)], Partitions("split by", 4))
+    assert len(rows) == 4
+    assert max(rows) <= 1.2 * min(rows), rows
+    assert "not read in one snapshot" in split.warnings[0]
+
+
+def test_sqlserver_hash_and_positional_binds(sqlserver: SqlServerRig) -> None:
+    sql = (
+        "SELECT 'code ' + CAST(g AS varchar(9)) AS code, g FROM (SELECT TOP 800 ROW_NUMBER() OVER (ORDER BY a.object_id) AS g"
+        " FROM sys.all_columns a) n WHERE g > ?"
+    )
+    for by, column in (("hash", "code"), ("range", "g")):
+        _, rows = split_and_read(sqlserver.connection(), [Step(sql, (100,))], Partitions(column, 3, by))  # type: ignore[arg-type]
+        assert len(rows) == 3
+        assert sum(rows) == 700
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("WITH x AS (SELECT 1 AS id) SELECT id FROM x", "takes no WITH inside"),
+        ("SELECT name AS id FROM sys.objects ORDER BY name", "takes no ORDER BY inside"),
+        ("SELECT TOP 5 object_id AS id FROM sys.objects", "limits its rows"),
+        ("SELECT 1 AS id, 2", "has no name"),
+    ],
+)
+def test_sqlserver_statements_that_cannot_be_wrapped(sql: str, words: str) -> None:
+    with pytest.raises(SqlError, match=words):
+        require_wrappable([Step(sql)], find_dialect("sqlserver"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT id FROM t WHERE ROWNUM <= 10", "ROWNUM"),
+        ("SELECT id FROM t FETCH FIRST 5 ROWS ONLY", "limits its rows"),
+        ("SELECT id FROM t FOR UPDATE", "locks its rows"),
+    ],
+)
+def test_oracle_statements_that_cannot_be_wrapped(sql: str, words: str) -> None:
+    with pytest.raises(SqlError, match=words):
+        require_wrappable([Step(sql)], find_dialect("oracle"))
+
+
+def test_oracle_parts_are_bound_without_loss() -> None:
+    dialect, step = find_dialect("oracle"), Step("SELECT * FROM t WHERE a = :P_A", {"P_A": "x"})
+    column = Column("AT", "datetime", "TIMESTAMP(6)")
+    parts = part_steps(step, dialect, column, Partitions("at", 2), ["2026-01-01 00:00:00.000001000"])
+    assert parts[0].sql == (
+        "SELECT * FROM (\nSELECT * FROM t WHERE a = :P_A\n) part WHERE "
+        '(part."AT" <= TO_TIMESTAMP(:PSTT_HIGH, \'SYYYY-MM-DD HH24:MI:SS.FF9\') OR part."AT" IS NULL)'
+    )
+    assert parts[1].binds == {"P_A": "x", "PSTT_LOW": "2026-01-01 00:00:00.000001000"}
+    hashed = part_steps(step, dialect, column, Partitions("at", 4, "hash"), [])
+    assert hashed[3].sql.endswith('part WHERE ORA_HASH(part."AT", 4 - 1) = 3 AND part."AT" IS NOT NULL')

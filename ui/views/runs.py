@@ -193,7 +193,7 @@ def _whole(run_id: str) -> None:
     detail = run_detail(run_id)
     _head(detail)
     _again(detail.run)
-    for part in (_timeline, _latency, _rejects, _offsets, _read_back, _sql, _log):
+    for part in (_timeline, _latency, _parts, _rejects, _offsets, _read_back, _sql, _log):
         guarded(part)(detail)
 
 
@@ -422,6 +422,28 @@ def _rejects(detail: RunDetail) -> None:
             key="rejects_csv",
             on_click="ignore",
         )
+
+
+def _parts(detail: RunDetail) -> None:
+    if not detail.run.parts:
+        return
+    with st.container(border=True):
+        st.subheader(t("Parts"), anchor=False)
+        rows = [
+            {
+                t("Part of the run"): part.part,
+                t("State"): t(part.state),
+                t("Rows read"): part.rows_read,
+                t("Acknowledged"): part.acknowledged,
+                t("Rejected"): part.rejected,
+                t("Seconds"): round(part.duration_s, 1),
+                t("Attempt"): part.attempt,
+                t("Where it ran"): part.worker,
+                t("Error"): part.error,
+            }
+            for part in detail.run.parts
+        ]
+        table(rows, "parts", most_px=400)
 
 
 def _offsets(detail: RunDetail) -> None:
