@@ -8,9 +8,10 @@ were never visible.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics
 from core.run.pending_transactions import TransactionNote, remove_leftovers, remove_note, storing_in, unsettled
 from core.run.row_reader import end_state
-from core.run.settling_parts import notes_of_parts, settle_parts
+from core.run.settling_parts import PartsNote, notes_of_parts, settle_parts
 from core.workspace.atomic import replace_file
 from core.workspace.locks import locked
 
@@ -110,13 +111,7 @@ def _settle_parts_of_job(opened: OpenWorkspace, slug: str) -> list[PsttError]:
         if note.job != slug:
             continue
         try:
-            cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
-            found = settle_parts(
-                note,
-                opened.workspace,
-                opened.ledger,
-                lambda id_, cluster=cluster: closing(open_publisher(cluster, transactional_id=id_)),  # type: ignore[misc]
-            )
+            found = settle_parts(note, opened.workspace, opened.ledger, partial(_publisher_of_part, opened, note))
         except PsttError as error:
             problems.append(error)
             continue
@@ -125,6 +120,13 @@ def _settle_parts_of_job(opened: OpenWorkspace, slug: str) -> list[PsttError]:
             opened.ledger.finish(run.run_id, outcome, run.finished_at or run.started_at)
         logger.info("the parts of run {} are settled", note.run)
     return problems
+
+
+def _publisher_of_part(
+    opened: OpenWorkspace, note: PartsNote, transactional_id: str
+) -> AbstractContextManager[Publisher]:
+    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
+    return closing(open_publisher(cluster, transactional_id=transactional_id))
 
 
 def move_to_spool(folder: Path, spool_dir: Path, run_id: str) -> None:
