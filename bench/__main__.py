@@ -176,7 +176,18 @@ def main() -> None:
     rest.add_argument("--per-s", type=int, default=300)
     rest.add_argument("--seconds", type=float, default=30)
     rest.add_argument("--rows", type=int, default=20_000, help="sends in the workspace")
+    parts = commands.add_parser(
+        "partitions", help="a run in parts: overhead, two processes, memory, parts of Zipf data"
+    )
+    parts.add_argument("--rows", type=int, default=10_000_000)
+    parts.add_argument("--parts", type=int, default=8)
+    parts.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
+    if options.command == "partitions":
+        from bench.partitions import main as partitions
+
+        partitions(options.rows, options.parts, options.repeat)
+        return
     if options.command == "rest":
         sys.exit(asked(options.per_s, options.seconds, options.rows))
     if options.command == "files":

@@ -33,12 +33,12 @@ def part(workspace: WorkspaceOption = None) -> None:
     with App.open(workspace) as opened:
         inbox = _Inbox(sys.stdin.buffer)
         while (line := inbox.next()) is not None:
-            events.write(_run(line, opened, inbox.stop, events) + b"\n")
+            events.write(_run(line, opened, inbox, events) + b"\n")
             events.flush()
             inbox.done()
 
 
-def _run(line: bytes, opened: App, stop: Stop, events: IO[bytes]) -> bytes:
+def _run(line: bytes, opened: App, inbox: _Inbox, events: IO[bytes]) -> bytes:
     """Runs one task; returns its result as a line."""
     from core.run.part import PartSettings, run_part  # loads pyarrow
     from core.run.parts import PartError, PartProgress, PartResult, PartTask, encode
@@ -48,9 +48,10 @@ def _run(line: bytes, opened: App, stop: Stop, events: IO[bytes]) -> bytes:
         events.flush()
 
     task = msgspec.json.decode(line, type=PartTask)
-    settings = PartSettings(worker=f"process {os.getpid()}")
+    before_commit = inbox.wait_until_stored if task.confirm else lambda: None
+    settings = PartSettings(worker=f"process {os.getpid()}", before_commit=before_commit)
     try:
-        return encode(run_part(task, opened, stop=stop, report=report, settings=settings))
+        return encode(run_part(task, opened, stop=inbox.stop, report=report, settings=settings))
     except Exception as error:  # noqa: BLE001 - the run has to know it; a repeated part would meet it again
         name = type(error).__name__
         logger.opt(exception=error).error("unexpected {} in part {} of run {}", name, task.index, task.run_id)
@@ -63,12 +64,20 @@ class _Inbox:
 
     def __init__(self, stdin: IO[bytes]) -> None:
         self.stop = Stop()
+        self._stored = threading.Event()
         self._tasks: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._read, args=(stdin,), name="pstt-stdin", daemon=True).start()
 
     def next(self) -> bytes | None:
         """Waits for a task; None: there is no further one."""
         return self._tasks.get()
+
+    def wait_until_stored(self) -> None:
+        """Waits for `stored`. Raises the reason of the stop if the part is cancelled meanwhile."""
+        while not self._stored.wait(0.2):
+            if self.stop.is_set():
+                raise self.stop.error or RunCancelled("the run was cancelled")
+        self._stored.clear()
 
     def done(self) -> None:
         """Records that the task was run and its result written."""
@@ -78,6 +87,8 @@ class _Inbox:
         for line in stdin:
             if line.strip() == b"cancel":
                 self.stop.set(RunCancelled("the run was cancelled"))
+            elif line.strip() == b"stored":
+                self._stored.set()
             else:
                 self._tasks.put(line)
         if self._tasks.unfinished_tasks:

@@ -7,6 +7,7 @@ and the task that takes it begins; a second one ends at once, and the part is re
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import msgspec
 
 from core.errors import ConfigError, PsttError, RunCancelled, StorageFailed, WorkersUnavailable
+from core.records.spool import segments_of, sent_by
 from core.run.dask_cluster import (
     call_by_name,
     connect,
@@ -26,6 +28,7 @@ from core.run.dask_cluster import (
     other_version,
 )
 from core.run.dask_worker import PIECES_AT_ONCE, Delivery, PartOrder, decode_delivery
+from core.run.part_results import counts_of
 from core.run.parts import PartError, PartEvent, PartLost, PartResult, PartTask
 from core.version import __version__
 from core.workspace.paths import Workspace
@@ -187,7 +190,7 @@ class DaskParts:
 
     def _order(self, task: PartTask, token_name: str) -> bytes:
         order = PartOrder(
-            task=task,
+            task=msgspec.structs.replace(task, confirm=task.once is not None),
             references=references_of(self._workspace, self._settings, task.connection, task.cluster_key),
             files={name: self._workspace.inside(name).read_bytes() for name in task.needs if name not in WITH_SECRETS},
             events=f"{self._name}-events",
@@ -232,8 +235,27 @@ class DaskParts:
         if delivery.kind == "piece":
             self._write(part, delivery)
         if delivery.kind == "end" and delivery.event is not None:
-            return self._ended(part, delivery.event)
+            end = self._ended(part, delivery.event)
+            return self._with_stored(part.task, end) if isinstance(end, PartResult) and end.taken_over else end
         return delivery.event
+
+    def _with_stored(self, task: PartTask, result: PartResult) -> PartResult:
+        """Adds the files of the attempt that had committed: they have come back before its commit."""
+        folder = self._workspace.inside(task.folder, self._workspace.state_dir)
+        for attempt in range(task.attempt - 1, 0, -1):
+            name = f"{task.run_id}-p{task.index}x{attempt}"
+            segments = segments_of(folder, name)
+            sends = sent_by(folder, name)
+            if result.segments or not segments or sends.acknowledged != result.acknowledged:
+                continue
+            rejects = folder / f"{name}.rejects"
+            return msgspec.structs.replace(
+                result,
+                segments=[segment.name for segment in segments],
+                rejects_file=rejects.name if rejects.exists() else result.rejects_file,
+                **counts_of(dataclasses.replace(sends, failed=0, retried=0)),
+            )
+        return result
 
     def _write(self, part: _Part, delivery: Delivery) -> None:
         folder = self._workspace.inside(part.task.folder, self._workspace.state_dir)

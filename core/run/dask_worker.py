@@ -215,17 +215,17 @@ def _run(order: PartOrder, folder: Path, line: _Line) -> None:
         scratch, variables = _prepared(order, folder)
         with closing(LocalProcesses(scratch.root, 1, environ=variables, module=order.module)) as local:
             local.start(order.task)
-            last = _followed(local, order.task, line)
+            last = _followed(local, order.task, scratch.state_dir / order.task.folder, line)
     except PsttError as error:
         last = PartResult(index=order.task.index, attempt=order.task.attempt, error=PartError.of(error))
     if isinstance(last, PartResult):
         for name in [*last.segments, *([last.rejects_file] if last.rejects_file else [])]:
-            line.send_file(name, folder / ".pstt" / order.task.folder / name)
+            line.send_file(folder / ".pstt" / order.task.folder / name)
     if last is not None:
         line.end(last)
 
 
-def _followed(local: LocalProcesses, task: PartTask, line: _Line) -> PartResult | PartLost | None:
+def _followed(local: LocalProcesses, task: PartTask, folder: Path, line: _Line) -> PartResult | PartLost | None:
     """Reports the progress of a part until it ends; None: the coordinator no longer wants it."""
     line.alive()
     is_cancelled = False
@@ -234,6 +234,12 @@ def _followed(local: LocalProcesses, task: PartTask, line: _Line) -> PartResult 
             if not isinstance(event, PartProgress):
                 return event
             line.progress(event)
+            if task.confirm and event.state == "committing":
+                # What readers of the topic will see has to be known here too, whatever happens to this worker.
+                for file in sorted(folder.glob(f"{task.name}[-.]*")):
+                    if file.suffix in (".parquet", ".rejects"):
+                        line.send_file(file)
+                local.confirm()
         if not is_cancelled and line.is_cancelled():
             is_cancelled = True
             local.cancel(task.stop_timeout_s)
@@ -251,6 +257,7 @@ class _Line:
         self._key = worker.get_current_task()
         self._label = worker_label(socket.gethostname(), worker.address)
         self._queues: list[Queue] = []
+        self._sent: set[str] = set()
         self._spoken = self._asked = float("-inf")
 
     def __enter__(self) -> _Line:
@@ -296,9 +303,12 @@ class _Line:
         """Reports progress, with the name of this worker."""
         self._report(self._delivery("event", event=msgspec.structs.replace(event, worker=self._label)))
 
-    def send_file(self, name: str, file: Path) -> None:
-        """Sends a file in pieces; waits while the coordinator has some to read."""
-        size = file.stat().st_size
+    def send_file(self, file: Path) -> None:
+        """Sends a file in pieces, once; waits while the coordinator has some to read."""
+        name, size = file.name, file.stat().st_size
+        if name in self._sent:
+            return
+        self._sent.add(name)
         with file.open("rb") as content:
             sent = 0
             while sent < size or not size:

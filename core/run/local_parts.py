@@ -23,9 +23,10 @@ from core.errors import RunCancelled, StorageFailed
 from core.run.parts import PartError, PartEvent, PartLost, PartResult, PartTask, decode_event, encode
 from core.workspace.process import begin_process
 
-__all__ = ["CANCEL_LINE", "LocalProcesses", "default_processes"]
+__all__ = ["CANCEL_LINE", "STORED_LINE", "LocalProcesses", "default_processes"]
 
 CANCEL_LINE = b"cancel\n"
+STORED_LINE = b"stored\n"
 END_S = 5.0
 """How long an idle process may take to end."""
 TAIL_BYTES = 2_000
@@ -85,6 +86,11 @@ class LocalProcesses:
         for process in self._processes:
             process.send(CANCEL_LINE)
         self._kill_at = time.monotonic() + within_s
+
+    def confirm(self) -> None:
+        """Lets parts commit that wait for it (`PartTask.confirm`)."""
+        for process in self._processes:
+            process.send(STORED_LINE)
 
     def close(self) -> None:
         """See `core.run.parts.PartExecutor`."""

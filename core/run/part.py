@@ -53,6 +53,8 @@ class PartSettings:
     """Its name, for display."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     """The clock, aware UTC."""
+    before_commit: Callable[[], None] = lambda: None
+    """exactly_once: called when all files of the part are written, before its transaction is committed."""
 
 
 def run_part(
@@ -107,6 +109,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
             task=task,
             folder=folder,
             report=partial(_report, task, report, settings.worker),
+            before_commit=settings.before_commit,
         )
         error = part.run(source)
         return part.result(error, rejects)
@@ -188,6 +191,7 @@ class _PartRun(Sending):
     task: PartTask
     folder: Path
     report: Callable[[str, int, int], None]
+    before_commit: Callable[[], None]
     taken_over: SendTotals | None = None
     """The sends of an earlier attempt that had committed."""
     segments_of_attempt: str = ""
@@ -251,7 +255,10 @@ class _PartRun(Sending):
 
     def markers(self, once: PartOnce, digest: str) -> dict[bytes, bytes]:
         """Returns the marker of the part, and the records that go with it."""
+        if self.spool and self.task.confirm:
+            self.spool.close()  # nothing is recorded after the last delivery report
         self.report("committing", self.rows_read, self.acknowledged)
+        self.before_commit()
         marker = msgspec.structs.replace(
             msgspec.json.decode(once.marker, type=SentMarker),
             rows=self.acknowledged,

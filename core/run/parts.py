@@ -177,6 +177,8 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     log_payload: bool = False
     once: PartOnce | None = None
     """None: at_least_once."""
+    confirm: bool = False
+    """exactly_once: before its commit the part waits for the line `stored`: its files are then safe elsewhere."""
     folder: str
     """Where the part writes its segments: path below `.pstt/`, with slashes. It is created if needed."""
     needs: list[str] = []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -144,10 +145,7 @@ def _settle_one(opened: OpenWorkspace, note: TransactionNote) -> None:
 
 def _settle_parts(opened: OpenWorkspace, note: PartsNote) -> None:
     """Settles the parts of a killed run, whose transactions are held by no process."""
-    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
-    found = settle_parts(
-        note, opened.workspace, opened.ledger, lambda own: closing(open_publisher(cluster, transactional_id=own))
-    )
+    found = settle_parts(note, opened.workspace, opened.ledger, partial(_publisher_of_part, opened, note))
     if found is not None:
         run, outcome = found
         opened.ledger.finish(run.run_id, outcome, run.finished_at or run.started_at)
@@ -163,6 +161,13 @@ def _is_in_use(note: _Note, ledger: Ledger) -> bool:
     if note.is_of_backfill:
         return datetime.fromisoformat(note.scheduled_at) in of_backfills
     return any(run.scheduled_at not in of_backfills for run in ledger.history.running(note.job))
+
+
+def _publisher_of_part(
+    opened: OpenWorkspace, note: PartsNote, transactional_id: str
+) -> AbstractContextManager[Publisher]:
+    cluster = opened.connections.cluster_at(note.cluster or None, opened.settings)
+    return closing(open_publisher(cluster, transactional_id=transactional_id))
 
 
 def move_to_spool(folder: Path, spool_dir: Path, run_id: str) -> None:

@@ -13,8 +13,9 @@ from core.sql.partitioning import bounds_of, column_of, described, part_steps, r
 
 __all__ = ["SplittingSource", "split_query"]
 
-SAMPLED_ROWS = 500_000
-"""Rows that are sorted to find the ranges of a larger result: a bound is then off by 0.2 % of the rows."""
+SAMPLED_ROWS_A_PART = 10_000
+"""Rows that are sorted to find the ranges of a larger result. The size of a part then has a standard deviation of 1 %."""
+LEAST_SAMPLED = 100_000
 
 
 class SplittingSource(Protocol):
@@ -85,7 +86,8 @@ def split_query(
 def _bounds(
     source: SplittingSource, raw: Any, step: Step, column: Column, partitions: Partitions, counted: int
 ) -> tuple[Value, ...]:
-    ppm = SAMPLED_ROWS * 1_000_000 // counted if counted > 2 * SAMPLED_ROWS else None
+    sampled = max(SAMPLED_ROWS_A_PART * partitions.count, LEAST_SAMPLED)
+    ppm = sampled * 1_000_000 // counted if counted > 2 * sampled else None
     highest = [row[0] for row in source.rows(raw, tiles(step, source.dialect, column, partitions.count, ppm))]
     return bounds_of(highest, column, source.dialect)
 

@@ -18,7 +18,7 @@ from core.model.check_result import CheckResult
 from core.model.run import Run
 from core.run.cancellation import Stop
 from core.version import __version__
-from tests.integration.test_partitioned_runs import AT, ROWS, SQL, Place
+from tests.integration.test_partitioned_runs import AT, COMMITTED, NOT_COMMITTED, ONCE, ROWS, SQL, Place
 from tests.rigs.dask import DaskRig
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.killed_part import deadly
@@ -122,6 +122,24 @@ def test_a_part_process_killed_on_a_worker_is_repeated(place: DaskPlace, tmp_pat
     assert "part 2 of 3 was repeated" in run.warnings[0]
     assert len(set(place.ids())) == ROWS
     assert len(place.sends()) == ROWS
+
+
+@pytest.mark.parametrize("point", [NOT_COMMITTED[2], NOT_COMMITTED[-1], *COMMITTED])
+def test_a_part_of_exactly_once_that_is_killed_on_a_worker_is_there_once(
+    place: DaskPlace, tmp_path: Path, point: str
+) -> None:
+    variables = deadly(tmp_path / "deadly", point, part=1)
+    for _ in range(2):
+        place.rig.add_worker(environ=place.rig.environ | variables)
+    place.set(**ONCE, verify="count")
+    run = place.run()
+    assert (tmp_path / "deadly" / "0.killed").exists(), "it was not killed"
+    assert (run.verdict, run.rows_read, run.acknowledged) == ("complete", ROWS, ROWS), run.error_text
+    assert [part.attempt for part in run.parts] == [1, 2, 1]
+    ids = place.ids()
+    assert ids.total() == len(ids) == ROWS
+    assert Counter(place.sends()) == Counter({(message_id, "acknowledged"): 1 for message_id in ids})
+    assert place.left() == []
 
 
 def test_a_killed_worker_costs_its_part_one_attempt(place: DaskPlace) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections import Counter
@@ -25,7 +27,7 @@ from tests.rigs.kafka import KafkaRig
 from tests.rigs.killed_part import deadly
 from tests.rigs.postgres import PostgresRig
 from tests.rigs.waiting import until
-from tests.rigs.workspace import command, environment, make_workspace
+from tests.rigs.workspace import command, environment, make_workspace, run_command
 
 ROWS = 900
 AT = datetime(2026, 1, 17, 2, tzinfo=UTC)
@@ -422,3 +424,34 @@ def test_another_number_of_parts_changes_nothing_once_some_are_sent(place: Place
     run = place.run()
     assert (run.verdict, run.sent, len(run.parts)) == ("complete", 0, 3)
     check_once(place, expected_ids())
+
+
+# ── SQLite ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("by", ["range", "hash"])
+def test_a_query_of_sqlite_is_sent_in_parts(place: Place, by: str) -> None:
+    place.set("SELECT id, status FROM t", partitions={"column": "id", "count": 3, "by": by}, verify_count=True)
+    file = place.folder / "some.db"
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE t (id INTEGER, status TEXT)")
+        db.executemany("INSERT INTO t VALUES (?, ?)", [(n % 100, "x") for n in range(600)])
+    db.close()
+    document = json.loads((place.folder / "connections.json").read_text(encoding="utf-8"))
+    document["connections"] = [{"name": "pg", "environment": "rig", "db_type": "sqlite", "database": "some.db"}]
+    (place.folder / "connections.json").write_text(json.dumps(document), encoding="utf-8")
+    run = place.run()
+    assert (run.verdict, run.rows_read, run.acknowledged, run.rows_counted) == ("complete", 600, 600, 600), (
+        run.error_text
+    )
+    assert len(run.parts) == 3
+    assert len(place.ids()) == 600
+
+
+def test_show_and_its_document_have_a_line_for_each_part(place: Place) -> None:
+    place.set()
+    run = place.run()
+    shown = run_command("show", run.run_id, env=place.env, cwd=place.folder).stdout
+    assert f"part 2 of 3   succeeded   {run.parts[1].rows_read} rows" in shown
+    document = json.loads(run_command("show", run.run_id, "--json", env=place.env, cwd=place.folder).stdout)
+    assert [(part["part"], part["state"]) for part in document["parts"]] == [(n, "succeeded") for n in (1, 2, 3)]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, StorageFailed
-from core.model.job import EmailNotification, Job, KafkaConfig
+from core.model.job import EmailNotification, Job, KafkaConfig, Partitions
 from core.workspace.jobs import checked_job, find_job, load_job, load_jobs, save_job
 from core.workspace.paths import Workspace
 
@@ -82,6 +82,8 @@ def test_the_file_of_the_specification_is_valid(place):
         ("kafka_config", KafkaConfig()),
         ("email_notification", EmailNotification()),
         ("verify_count", False),
+        ("partitions", None),
+        ("order", "key"),
         ("verify", "none"),
     ],
 )
@@ -98,6 +100,24 @@ def test_numbers_may_stand_as_parameters_and_several_columns_as_key(place):
     config = {"message_key_field": ["A", "B"]}
     job = load_job(write(place, {**SMALLEST, "parameters": {"N": 5}, "kafka_config": config}))
     assert (job.parameters, job.kafka_config.message_key_field) == ({"N": "5"}, ("A", "B"))
+
+
+KEY = {"kafka_config": {"message_key_field": ["A", "B"]}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"partitions": {"column": "b", "count": 2}, **KEY},
+        {"partitions": {"column": "X", "count": 2}, "order": "none", **KEY},
+        {"partitions": {"column": "X", "count": 2}},
+        {"partitions": {"column": "X", "count": 1}, **KEY},
+        {"partitions": {"column": "X", "count": 1000.0, "by": "hash"}, "order": "none"},
+        {"partitions": None},
+    ],
+)
+def test_partitions_that_keep_the_order_of_a_key_or_need_none(place, changes):
+    assert load_job(write(place, {**SMALLEST, **changes}))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +147,15 @@ def test_numbers_may_stand_as_parameters_and_several_columns_as_key(place):
         ({"catch_up": "some"}, "catch_up", "'none', 'latest' or 'all'"),
         ({"overlap": "kill"}, "overlap", "'skip' or 'queue'"),
         ({"timeout_s": 0}, "timeout_s", "greater than 0"),
+        ({"partitions": {"column": "ID"}}, "partitions", '"count" is missing'),
+        ({"partitions": {"column": "ID", "count": 0}}, "count", "greater than or equal to 1"),
+        ({"partitions": {"column": "ID", "count": 10_000}}, "count", "less than or equal to 1000"),
+        ({"partitions": {"column": "ID", "count": 2, "by": "day"}}, "by", "'range' or 'hash'"),
+        ({"partitions": {"column": "", "count": 2}}, "column", "at least 1 character"),
+        ({"order": "row"}, "order", "'key' or 'none'"),
+        ({"partitions": {"column": "X", "count": 2}, **KEY}, "column", "may be in different parts"),
+        ({"partitions": {"column": "id", "count": 2}, "types": {"ID": "date"}}, "column", "two parts"),
+        ({"partitions": {"column": "ID", "count": 2}, "export_format": "csv"}, "partitions", "has no parts"),
         ({"types": {"A": "float"}}, "A", "'date', 'datetime', 'string', 'integer', 'decimal', 'base64' or 'json'"),
         ({"decimals": "exact"}, "decimals", "'number', 'string' or 'float'"),
         ({"kafka_config": {"topic": "a b"}}, "topic", "letters, digits"),
@@ -244,6 +273,9 @@ jobs = st.builds(
     key_separator=words,
     verify_count=st.booleans(),
     verify=st.sampled_from(["none", "count", "full"]),
+    partitions=st.none()
+    | st.builds(Partitions, words.map("p".__add__), st.integers(1, 1000), st.sampled_from(["range", "hash"])),
+    order=st.just("none"),
 )
 
 

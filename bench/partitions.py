@@ -1,0 +1,141 @@
+"""Partitioned runs: overhead with one process, gain of two, memory of each process, and how even parts are on Zipf data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.figures import Figure
+from bench.table import QUERY, make_table
+from tests.rigs.kafka import KafkaRig
+from tests.rigs.postgres import PostgresRig
+from tests.rigs.workspace import command, environment, make_workspace
+
+POLL_S = 0.2
+# 1/x of a uniform number: the first values have most rows, and the tail is long.
+ZIPF = """CREATE TABLE zipf AS
+    SELECT floor(1000 / power(1 - random(), 0.8))::numeric AS id, g AS n FROM generate_series(1, {rows}) AS g"""
+
+
+@dataclass
+class Run:
+    """A run as its user sees it: whole processes, from start to end."""
+
+    seconds: float = 0
+    document: dict[str, Any] = field(default_factory=dict)
+    cpu_s: dict[int, float] = field(default_factory=dict)
+    resident_mb: dict[int, list[float]] = field(default_factory=dict)
+    """Process → its memory in MB, five times a second."""
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return float(self.document["acknowledged"]) / self.seconds
+
+    def look(self, process: psutil.Process) -> None:
+        """Reads CPU and memory of the process of the run and of those of its parts."""
+        try:
+            family = [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for one in family:
+            try:
+                times = one.cpu_times()
+                self.cpu_s[one.pid] = times.user + times.system
+                self.resident_mb.setdefault(one.pid, []).append(one.memory_info().rss / 1e6)
+            except psutil.NoSuchProcess:
+                continue
+
+
+def run_once(folder: Path, env: dict[str, str], at: int) -> Run:
+    """Runs the job of a workspace for a scheduled time of its own."""
+    words = command("run", "export", "--json", "--at", f"2026-01-{1 + at:02}T02:00")
+    run, started = Run(), time.perf_counter()
+    process = subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.PIPE)
+    known = psutil.Process(process.pid)
+    while process.poll() is None:
+        run.look(known)
+        time.sleep(POLL_S)
+    run.seconds = time.perf_counter() - started
+    run.document = json.loads(process.stdout.read() if process.stdout else b"{}")
+    if run.document.get("verdict") != "complete":
+        raise SystemExit(f"the run is not complete: {run.document.get('error')}")
+    return run
+
+
+def line(name: str, run: Run) -> str:
+    """Returns a row of the table."""
+    peak = max(max(points) for points in run.resident_mb.values())
+    return (
+        f"{name:<34} {run.document['rows_read']:>11,} {run.seconds:>7.1f} {run.rate:>9,.0f} {sum(run.cpu_s.values()):>7.1f}"
+        f" {len(run.resident_mb):>9} {peak:>8.0f}"
+    )
+
+
+def growth(run: Run) -> float:
+    """Returns how much a process took in its last third more than in its middle third, at most, in percent."""
+    found = [0.0]
+    for points in run.resident_mb.values():
+        third = len(points) // 3
+        if third:
+            found.append(100 * (max(points[-third:]) / max(points[third : 2 * third]) - 1))
+    return max(found)
+
+
+def spread(run: Run) -> float:
+    """Returns how much larger the largest part is than the smallest, in percent."""
+    rows = [part["rows_read"] for part in run.document["parts"]]
+    return 100 * (max(rows) / min(rows) - 1)
+
+
+def main(rows: int, parts: int, repeat: int) -> None:
+    """Measures all of it and prints the figures."""
+    with PostgresRig() as postgres, KafkaRig(for_long=True) as kafka, tempfile.TemporaryDirectory() as folder:
+        make_table(postgres, rows)
+        with postgres.connect() as connection:
+            connection.execute(ZIPF.format(rows=rows).encode())
+            connection.execute("ANALYZE zipf")
+
+        def place(name: str, sql: str, column: str | None, key: str) -> Path:
+            job: dict[str, Any] = {
+                "kafka_config": {"message_key_field": key, "topic": kafka.create_topic(partitions=6)}
+            }
+            if column:
+                job |= {"partitions": {"column": column, "count": parts}, "order": "none"}
+            return make_workspace(
+                Path(folder) / name,
+                postgres=postgres,
+                bootstrap_servers=kafka.plaintext,
+                topic=job["kafka_config"]["topic"],
+                sql=sql,
+                job=job,
+            )
+
+        plain = place("plain", QUERY, None, "barcode")
+        split = place("split", QUERY, "arrivetimestamp", "barcode")
+        contestants = [("without partitions", plain, 1), (f"{parts} parts, 1 process", split, 1)]
+        contestants.append((f"{parts} parts, 2 processes", split, 2))
+        best: dict[str, Run] = {}
+        print(f"{'':<34} {'rows':>11} {'s':>7} {'msg/s':>9} {'CPU s':>7} {'processes':>9} {'peak MB':>8}")
+        for turn in range(repeat):
+            for number, (name, where, processes) in enumerate(contestants):
+                env = environment(postgres, PSTT_RUN_PROCESSES=str(processes))
+                run = run_once(where, env, turn * len(contestants) + number)
+                print(line(name, run), flush=True)
+                if name not in best or run.seconds < best[name].seconds:
+                    best[name] = run
+        zipf = place("zipf", "SELECT id, n FROM zipf", "id", "id")
+        skewed = run_once(zipf, environment(postgres, PSTT_RUN_PROCESSES="2"), 0)
+        print(line(f"{parts} parts of Zipf data, 2 processes", skewed), end="\n\n")
+    whole, one, two = (best[name] for name, *_ in contestants)
+    print(Figure("overhead of partitions with one process, %", 100 * (one.seconds / whole.seconds - 1), "≤ 5 %"))
+    print(Figure("two processes against one", one.seconds / two.seconds, "≥ 1.2"))
+    print(Figure("largest against smallest part of Zipf data, %", spread(skewed), "≤ 20 %"))
+    print(Figure("growth of memory of a process, %", max(growth(run) for run in (one, two)), "≤ 10 %"))
