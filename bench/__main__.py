@@ -163,6 +163,9 @@ def main() -> None:
     sixth.add_argument("--rows", type=int, default=50_000_000)
     sixth.add_argument("--days", type=int, default=365)
     sixth.add_argument("--workspace", type=Path, help="kept, and used again; the default is made anew and removed")
+    sixth.add_argument(
+        "--retention", action="store_true", help="then roll up a day, and all but 30 days; the workspace is changed"
+    )
     files_ = commands.add_parser("files", help="Excel and CSV jobs, and parity: time and memory at two sizes")
     files_.add_argument("--rows", type=int, default=1_000_000)
     page = commands.add_parser("page", help="a run with 20 sessions watching it; first paint over a year of sends")
@@ -214,7 +217,14 @@ def main() -> None:
         from bench.sends import main as sends
 
         with tempfile.TemporaryDirectory() as folder:
-            sys.exit(sends(options.rows, options.days, options.workspace or Path(folder)))
+            sys.exit(
+                sends(
+                    options.rows,
+                    options.days,
+                    options.workspace or Path(folder),
+                    with_retention=options.retention,
+                )
+            )
     if options.command == "page":
         from bench.page import main as watch
 

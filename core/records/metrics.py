@@ -157,6 +157,7 @@ class Metrics:
         aside = self.file.with_name(f"{self.file.name}.rebuild")
         remove(aside)
         try:
+            self._restore_rolled_up()
             copied = self._copy(aside)
             self.require_free()
             if copied.set_aside and self.file.exists():  # the old file has the only copy of their sends
@@ -171,6 +172,14 @@ class Metrics:
         finally:
             remove(aside)
         return replace(copied, state="rebuilt")
+
+    def _restore_rolled_up(self) -> None:
+        """Writes the counts of old days again if their file was deleted and the database has them."""
+        if self.rolled_up.exists or not self.file.exists():
+            return
+        with suppress(FileUnreadable, duckdb.Error), opened(self.file) as db:
+            if self.rolled_up.restore(db):
+                logger.warning("{} was missing: it is made again from {}", self.rolled_up.file.name, self.file.name)
 
     def require_free(self) -> None:
         """Raises `FileHeld` while a program has the file open.
@@ -188,7 +197,7 @@ class Metrics:
     def _copy(self, file: Path | None = None, most: int | None = None) -> SyncResult:
         names = self.segment_names()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with copying(self.lock_file), opened(file or self.file) as db:
+        with copying(self.lock_file), opened(file or self.file, is_hurried=file is not None) as db:
             self.prepare(db)
             waiting = self._not_in(names, names_copied(db, "segment"))
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.

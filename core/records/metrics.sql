@@ -504,6 +504,11 @@ SELECT NULL::VARCHAR AS job, since FROM common WHERE since IS NOT NULL
 UNION ALL
 SELECT job, since FROM own WHERE job IN (SELECT job FROM kept) OR since > (SELECT coalesce(since, DATE '0001-01-01') FROM common)
 
+-- name: nothing_expired
+CREATE OR REPLACE TEMP TABLE expired (run_id VARCHAR, job VARCHAR, cluster VARCHAR);
+CREATE OR REPLACE TEMP TABLE expired_segment (segment VARCHAR, run_id VARCHAR);
+CREATE OR REPLACE TEMP TABLE since_now AS FROM known_since
+
 -- name: gone_runs
 CREATE OR REPLACE TEMP TABLE gone AS
 SELECT DISTINCT r.run_id, r.segment FROM read_parquet('{file}') r JOIN segment s ON s.name = r.segment

@@ -14,6 +14,7 @@ from core.records.metrics_queries import metrics_sql
 from core.workspace.locks import locked
 
 __all__ = [
+    "MUCH_MEMORY",
     "FileHeld",
     "FileUnreadable",
     "copying",
@@ -30,6 +31,8 @@ __all__ = [
     "translated",
 ]
 
+MUCH_MEMORY = "500MB"
+"""Memory limit of a rebuild, which runs on demand and takes two threads: it is twice as fast."""
 MEMORY = "16MB"
 """Memory limit of DuckDB while it copies, since copying causes the peak of a process that runs a job by hand. 200MB would
 save half a second a million sends, 24MB a tenth."""
@@ -101,15 +104,20 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(file: Path, *, is_hurried: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """Opens the file for writing, with little memory and one thread; creates it if it is missing.
+
+    Args:
+        file: Its path.
+        is_hurried: With 500 MB and two threads.
 
     Raises:
         FileHeld: It is open elsewhere.
         FileUnreadable: DuckDB cannot read it, or what is done with it fails.
     """
     with translated():
-        db = duckdb.connect(str(file), config={"memory_limit": MEMORY, "threads": 1})
+        memory, threads = (MUCH_MEMORY, 2) if is_hurried else (MEMORY, 1)
+        db = duckdb.connect(str(file), config={"memory_limit": memory, "threads": threads})
     try:
         with translated():
             yield db

@@ -23,7 +23,7 @@ from core.errors import PsttError, StorageFailed
 from core.records.damaged_segments import quoted
 from core.records.known_since import KnownSince
 from core.records.metrics import Metrics
-from core.records.metrics_file import FileHeld, FileUnreadable, copying, opened, remove
+from core.records.metrics_file import MUCH_MEMORY, FileHeld, FileUnreadable, copying, opened, remove
 from core.records.metrics_queries import make_zone, metrics_sql
 from core.workspace.atomic import replace_file, write_atomically
 from core.workspace.jobs import load_jobs
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Retention", "RolledUpResult", "last_note", "retention_of", "roll_up", "roll_up_daily", "shrink"]
 
-MEMORY = "500MB"
-"""Memory limit of DuckDB in a pass. The first one may delete most of the file."""
 WORTH_BYTES = 16 * 1024 * 1024
 WORTH_SHARE = 0.2
 """The file is rewritten where more than this is free in it. New sends fill what a usual day frees."""
@@ -94,8 +92,7 @@ def roll_up(metrics: Metrics, retention: Retention, now: datetime) -> RolledUpRe
         with copying(metrics.lock_file):
             if not metrics.file.exists():
                 return RolledUpResult("done", known_since=metrics.rolled_up.known_since())
-            with opened(metrics.file) as db:
-                db.execute(f"SET memory_limit = '{MEMORY}'")
+            with opened(metrics.file, is_hurried=True) as db:
                 metrics.prepare(db)
                 runs, sends = _expire(metrics, db, retention, now)
             _delete_segments(metrics)
@@ -226,7 +223,7 @@ def _is_worth_it(file: Path) -> bool:
 
 def _rewrite(metrics: Metrics, aside: Path) -> None:
     """Copies every table into a new file, in the order in which the rows are stored."""
-    with duckdb.connect(str(aside), config={"threads": 1, "memory_limit": MEMORY}) as db:
+    with duckdb.connect(str(aside), config={"threads": 1, "memory_limit": MUCH_MEMORY}) as db:
         metrics.prepare(db, is_new=True)
         _attach(db, metrics.file)
         for table in TABLES:

@@ -88,6 +88,18 @@ class RolledUp:
         finally:
             aside.unlink(missing_ok=True)
 
+    def restore(self, db: duckdb.DuckDBPyConnection) -> bool:
+        """Writes the file again from metrics.duckdb if it was deleted. Returns whether it was; segments are not named in it.
+
+        Raises:
+            OSError: The disk is full, or the file may not be written.
+        """
+        if self.exists or not db.execute("SELECT 1 FROM rolled_up").fetchone():
+            return False
+        db.execute(self._sql["nothing_expired"])
+        self.write(db)
+        return True
+
     def apply(self, db: duckdb.DuckDBPyConnection) -> bool:
         """Brings metrics.duckdb to the state of the file, in one transaction. Returns whether it was behind.
 

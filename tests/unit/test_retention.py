@@ -191,6 +191,23 @@ def test_a_segment_put_back_from_a_backup_does_not_count_twice(workspace, metric
     assert not metrics.find("59-0")
 
 
+def test_the_counts_of_old_days_survive_the_loss_of_their_file(workspace, metrics):
+    filled(workspace)
+    metrics.sync()
+    before = by_day(metrics)
+    roll_up(metrics, KEEP_30, NOW)
+    metrics.rolled_up.file.unlink()
+    metrics.sync()
+    assert by_day(metrics) == before
+    metrics.rebuild()
+    assert by_day(Metrics(workspace, ZONE)) == before
+    assert metrics.rolled_up.known_since().of() == date(2026, 10, 28)
+    metrics.rolled_up.file.unlink()
+    assert roll_up(metrics, Retention(10, ZONE), NOW).runs
+    metrics.rebuild()
+    assert by_day(Metrics(workspace, ZONE)) == before
+
+
 def test_a_program_that_has_the_file_open_delays_the_roll_up(workspace, metrics):
     filled(workspace)
     metrics.sync()
