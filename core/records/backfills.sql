@@ -5,7 +5,8 @@
 CREATE TABLE backfill (
     backfill_id       INTEGER PRIMARY KEY,  -- the number of its request
     job               TEXT NOT NULL,
-    first_day         TEXT NOT NULL,        -- in the time zone of the job
+    timezone          TEXT NOT NULL,        -- of the job, then
+    first_day         TEXT NOT NULL,        -- in that zone
     last_day          TEXT NOT NULL,
     again             INTEGER NOT NULL,     -- 1: also times that have a succeeded run
     parallel          INTEGER NOT NULL,     -- most runs at once
@@ -29,14 +30,15 @@ UPDATE scheduled_run SET request_id = (SELECT max(request_id) FROM request WHERE
     AND request.job = scheduled_run.job)
 WHERE kind = 'backfill' AND request_id IS NULL AND state IN ('planned', 'running');
 INSERT INTO backfill
-SELECT request_id, job, coalesce(json_extract(args, '$.from'), ''), coalesce(json_extract(args, '$.to'), ''),
+SELECT request_id, job, coalesce((SELECT timezone FROM run WHERE run.job = request.job ORDER BY rowid DESC LIMIT 1), 'UTC'),
+    coalesce(json_extract(args, '$.from'), ''), coalesce(json_extract(args, '$.to'), ''),
     coalesce(json_extract(args, '$.again'), 0), 1, 'oldest', CASE state WHEN 'taken' THEN 'running' ELSE 'done' END,
     asked_by, asked_at, asked_at, CASE state WHEN 'taken' THEN NULL ELSE coalesce(finished_at, asked_at) END, answer
 FROM request WHERE kind = 'backfill' AND state IN ('taken', 'done', 'skipped')
 
 -- name: insert
-INSERT INTO backfill (backfill_id, job, first_day, last_day, again, parallel, run_order, state, asked_by, created_at, measured_since)
-VALUES (:backfill_id, :job, :first_day, :last_day, :again, :parallel, :run_order, 'running', :asked_by, :now, :now)
+INSERT INTO backfill (backfill_id, job, timezone, first_day, last_day, again, parallel, run_order, state, asked_by, created_at, measured_since)
+VALUES (:backfill_id, :job, :timezone, :first_day, :last_day, :again, :parallel, :run_order, 'running', :asked_by, :now, :now)
 
 -- name: backfill
 SELECT * FROM backfill WHERE backfill_id = :backfill_id
