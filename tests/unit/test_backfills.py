@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,11 +14,14 @@ from typer.testing import CliRunner
 import core.records.store
 from core.cli.main import app
 from core.errors import AccessRefused, BrokerUnavailable, ConfigError, LedgerBusy, QueryFailed
+from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger
 from core.records.rights import Caller
 from core.records.store import Store
+from core.run.exactly_once import ExactlyOnce
+from core.run.pending_transactions import TransactionNote
 from core.scheduler.backfills import (
     Backfilled,
     BackfillOptions,
@@ -30,6 +35,7 @@ from core.scheduler.backfills import (
     wanted_times,
 )
 from core.scheduler.commands import cancel_job
+from core.workspace.identity import Identity, WorkspaceLocation
 from tests.rigs.callers import caller
 from tests.unit.test_runner import HOUR, NOON, SECOND, Stage, Worker, stage  # noqa: F401 - a fixture
 
@@ -452,3 +458,21 @@ def test_a_backfill_of_an_earlier_version_goes_on_one_run_after_the_other(tmp_pa
         ]  # without a request
         assert ledger.requests.get(third.backfill_id).answer == "2 runs planned"
         assert ledger.scheduled_runs.startable(NOON) == []
+
+
+def once(plan: Plan, folder: Path) -> ExactlyOnce:
+    return ExactlyOnce(plan, Identity("own", WorkspaceLocation("h", "/w")), "rig", "", folder)
+
+
+def test_each_day_of_a_backfill_has_a_transactional_id_of_its_own_and_the_markers_of_every_other_run(tmp_path):
+    job = Job("export", "Export", "q.sql", "pg")
+    query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+    of_job = Plan(job, query, "rig", "t", NOON, 100)
+    day, next_day = replace(of_job, is_backfill=True), replace(of_job, is_backfill=True, scheduled_at=NOON + HOUR)
+    ids = [once(plan, tmp_path).transactional_id for plan in (of_job, day, next_day)]
+    assert ids == ["pstt-export/t/rig/own", *(f"pstt-export/t/rig/own/2026-01-17T{h}:00:00.000000Z" for h in (12, 13))]
+    assert once(day, tmp_path).keys == once(of_job, tmp_path).keys  # also those of earlier versions
+    for plan, is_of_backfill in ((of_job, False), (day, True), (replace(of_job, repeat="7"), False)):
+        sent = once(plan, tmp_path)
+        note = TransactionNote("ab", "export", "", "", "t", "", "c", sent.transactional_id, sent.key.decode(), 1, 0)
+        assert (note.scheduled_at, note.is_of_backfill) == ("2026-01-17T12:00:00.000000Z", is_of_backfill)
