@@ -418,6 +418,24 @@ def test_the_first_word_may_be_left_out_and_a_job_may_have_the_name_of_a_command
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["list", "daily", "daily"]
 
 
+def test_no_day_begins_just_before_a_scheduled_time_unless_one_is_always_near(daily):
+    asked(daily, parallel=1)
+    daily.clock.at = NOON + HOUR - SECOND
+    daily.runner.tick()
+    daily.go(1.5 * SECOND)  # the scheduled run has begun, and with it the first day
+    assert [daily.ledger.scheduled_runs.get(one.scheduled_run_id).kind for one in open_workers(daily)] == [
+        "calendar",
+        "backfill",
+    ]
+    daily.write("often", scheduling_mode="interval", interval_s=2, cron=None, overlap="queue")
+    for _ in range(30):
+        daily.go()
+        for worker in open_workers(daily):
+            worker.ends()
+    kinds = [daily.ledger.scheduled_runs.get(one.scheduled_run_id).kind for one in daily.hands.started]
+    assert 3 <= kinds.count("backfill") <= 6
+
+
 BEFORE_SCHEMA_7 = """
 INSERT INTO request (request_id, kind, job, args, asked_by, asked_at, state, answer) VALUES
     (1, 'backfill', 'daily', '{"from": "2026-01-05", "to": "2026-01-06", "again": true}', 'anna', '2026-01-16T10:00:00.000000Z', 'taken', '2 runs planned'),
