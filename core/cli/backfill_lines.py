@@ -40,7 +40,7 @@ def backfill_lines(found: BackfillReport) -> list[str]:
         f"  sent    {progress.acknowledged:,} messages",
     ]
     lines += [
-        f"  {_sign(one.state)} {local_time(one.scheduled_at, found.timezone)}  {one.state}"
+        f"  {_sign(one.state)} {local_time(one.scheduled_at, backfill.timezone)}  {one.state}"
         f"{f', run {one.run_id}' if one.run_id else ''}{f': {one.why}' if one.why else ''}"
         for one in found.incomplete[:SHOWN_TIMES]
     ]

@@ -281,6 +281,7 @@ def backfill_report_document(found: BackfillReport) -> dict[str, Any]:
     return {
         "backfill_id": backfill.backfill_id,
         "job": backfill.job,
+        "timezone": backfill.timezone,
         "from": backfill.first_day,
         "to": backfill.last_day,
         "again": backfill.again,

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from core.clock import iso_utc
 from core.errors import ConfigError
+from core.model.job import Job
 from core.records.rows import from_row
 from core.records.scheduled_runs import ScheduledRun
 from core.records.store import StorePart
@@ -30,8 +31,10 @@ class Backfill:
 
     backfill_id: int
     job: str
+    timezone: str
+    """Of the job when it was asked for."""
     first_day: str
-    """ISO 8601, in the time zone of the job."""
+    """ISO 8601, in that time zone."""
     last_day: str
     again: bool
     """Also times that have a succeeded run."""
@@ -102,7 +105,7 @@ class Backfills(StorePart):
     def add(
         self,
         backfill_id: int,
-        job: str,
+        job: Job,
         *,
         days: tuple[str, str],
         again: bool,
@@ -112,7 +115,8 @@ class Backfills(StorePart):
         now: datetime,
     ) -> None:
         """Writes a backfill, in the transaction that plans its runs."""
-        row = {"backfill_id": backfill_id, "job": job, "first_day": days[0], "last_day": days[1], "again": int(again)}
+        row = {"backfill_id": backfill_id, "job": job.slug, "timezone": job.timezone, "again": int(again)}
+        row |= {"first_day": days[0], "last_day": days[1]}
         self._write(
             "insert", row | {"parallel": parallel, "run_order": order, "asked_by": asked_by, "now": iso_utc(now)}
         )

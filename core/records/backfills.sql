@@ -5,7 +5,8 @@
 CREATE TABLE backfill (
     backfill_id       INTEGER PRIMARY KEY,  -- the number of its request
     job               TEXT NOT NULL,
-    first_day         TEXT NOT NULL,        -- in the time zone of the job
+    timezone          TEXT NOT NULL,        -- of the job, then
+    first_day         TEXT NOT NULL,        -- in that zone
     last_day          TEXT NOT NULL,
     again             INTEGER NOT NULL,     -- 1: also times that have a succeeded run
     parallel          INTEGER NOT NULL,     -- most runs at once
@@ -20,18 +21,24 @@ CREATE TABLE backfill (
 CREATE INDEX backfill_open ON backfill (backfill_id) WHERE finished_at IS NULL;
 -- A partial index is used only where a statement repeats its condition word for word.
 CREATE INDEX scheduled_run_of_backfill ON scheduled_run (request_id, state, scheduled_at) WHERE kind = 'backfill';
--- Backfills of earlier versions had no row. A planned run without a request would belong to none.
+-- Backfills of earlier versions had no row, and at first no request. What was planned then runs, as it did, also where it was sent before.
+INSERT INTO request (kind, job, args, asked_by, asked_at, state, taken_at, answer)
+SELECT 'backfill', job, json_object('from', substr(min(scheduled_at), 1, 10), 'to', substr(max(scheduled_at), 1, 10), 'again', json('true')),
+    min(asked_by), min(created_at), 'taken', min(created_at), count(*) || ' runs planned'
+FROM scheduled_run WHERE kind = 'backfill' AND request_id IS NULL AND state IN ('planned', 'running') GROUP BY job;
+UPDATE scheduled_run SET request_id = (SELECT max(request_id) FROM request WHERE request.kind = 'backfill' AND request.state = 'taken'
+    AND request.job = scheduled_run.job)
+WHERE kind = 'backfill' AND request_id IS NULL AND state IN ('planned', 'running');
 INSERT INTO backfill
-SELECT request_id, job, coalesce(json_extract(args, '$.from'), ''), coalesce(json_extract(args, '$.to'), ''),
+SELECT request_id, job, coalesce((SELECT timezone FROM run WHERE run.job = request.job ORDER BY rowid DESC LIMIT 1), 'UTC'),
+    coalesce(json_extract(args, '$.from'), ''), coalesce(json_extract(args, '$.to'), ''),
     coalesce(json_extract(args, '$.again'), 0), 1, 'oldest', CASE state WHEN 'taken' THEN 'running' ELSE 'done' END,
     asked_by, asked_at, asked_at, CASE state WHEN 'taken' THEN NULL ELSE coalesce(finished_at, asked_at) END, answer
-FROM request WHERE kind = 'backfill' AND state IN ('taken', 'done', 'skipped');
-UPDATE scheduled_run SET kind = 'request' WHERE state = 'planned' AND kind = 'backfill'
-    AND (request_id IS NULL OR request_id NOT IN (SELECT backfill_id FROM backfill))
+FROM request WHERE kind = 'backfill' AND state IN ('taken', 'done', 'skipped')
 
 -- name: insert
-INSERT INTO backfill (backfill_id, job, first_day, last_day, again, parallel, run_order, state, asked_by, created_at, measured_since)
-VALUES (:backfill_id, :job, :first_day, :last_day, :again, :parallel, :run_order, 'running', :asked_by, :now, :now)
+INSERT INTO backfill (backfill_id, job, timezone, first_day, last_day, again, parallel, run_order, state, asked_by, created_at, measured_since)
+VALUES (:backfill_id, :job, :timezone, :first_day, :last_day, :again, :parallel, :run_order, 'running', :asked_by, :now, :now)
 
 -- name: backfill
 SELECT * FROM backfill WHERE backfill_id = :backfill_id

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.records.ledger import Ledger
     from core.records.scheduled_runs import ScheduledRun
 
-__all__ = ["QueuedRun", "close_ended", "outcome_text", "queued_runs", "zone_of"]
+__all__ = ["QueuedRun", "close_ended", "outcome_text", "queued_runs"]
 
 NAMED_TIMES = 10
 """Times without success that the summary of a backfill names."""
@@ -94,18 +94,11 @@ def outcome_text(ledger: Ledger, backfill: Backfill, progress: BackfillProgress)
     if not (progress.failed or skipped):
         return ", ".join(parts)
     left = ledger.backfills.incomplete(backfill.backfill_id, NAMED_TIMES + 1)
-    zone = zone_of(ledger, backfill)
     parts += [f"{count:,} {word}" for count, word in ((progress.failed, "failed"), (skipped, "skipped")) if count]
-    named = ", ".join(_named(one, zone) for one in left[:NAMED_TIMES])
+    named = ", ".join(_named(one, backfill.timezone) for one in left[:NAMED_TIMES])
     more = ", …" if len(left) > NAMED_TIMES else ""
     return f"{', '.join(parts)}: {named}{more}; python -m core backfill retry {backfill.backfill_id} repeats them"
 
 
 def _named(one: IncompleteTime, zone: str) -> str:
     return f"{local_time(one.scheduled_at, zone)} {one.state}"
-
-
-def zone_of(ledger: Ledger, backfill: Backfill) -> str:
-    """Returns the time zone of the newest run of the job; UTC if it never ran."""
-    newest = next(iter(ledger.history.newest(backfill.job, 1)), None)
-    return newest.timezone if newest and newest.timezone else "UTC"

@@ -18,7 +18,7 @@ from core.model.job import Job
 from core.records.backfills import Backfill, BackfillOrder, BackfillProgress, IncompleteTime
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
-from core.scheduler.backfill_queue import close_ended, zone_of
+from core.scheduler.backfill_queue import close_ended
 
 __all__ = [
     "BackfillOptions",
@@ -89,8 +89,6 @@ class BackfillReport:
     progress: BackfillProgress
     incomplete: Sequence[IncompleteTime]
     """Times without success, oldest first; empty where they were not asked for."""
-    timezone: str
-    """Of the job's newest run, in which the times are shown."""
 
     @property
     def left_s(self) -> float | None:
@@ -132,7 +130,7 @@ def backfill(
     options.check()
     with ledger.transaction():  # two that are asked for at once do not plan the same time
         wanted = wanted_times(ledger, job, first, last, now=now, again=options.again)
-        return _plan(ledger, job.slug, (first, last), wanted, options, caller, now)
+        return _plan(ledger, job, (first, last), wanted, options, caller, now)
 
 
 def retry_backfill(
@@ -170,7 +168,7 @@ def retry_backfill(
         wanted = _left(ledger, job.slug, moments, sent)
         zone = ZoneInfo(job.timezone)
         days = (moments[0].astimezone(zone).date(), moments[-1].astimezone(zone).date())
-        return _plan(ledger, job.slug, days, wanted, options, caller, now)
+        return _plan(ledger, job, days, wanted, options, caller, now)
 
 
 def _was_sent_since(ledger: Ledger, earlier: Backfill, moment: datetime) -> bool:
@@ -180,7 +178,7 @@ def _was_sent_since(ledger: Ledger, earlier: Backfill, moment: datetime) -> bool
 
 def _plan(
     ledger: Ledger,
-    slug: str,
+    job: Job,
     days: tuple[date, date],
     wanted: tuple[list[datetime], int, int],
     options: BackfillOptions,
@@ -190,13 +188,13 @@ def _plan(
     moments, succeeded, planned = wanted
     first, last = map(str, days)
     args = {"from": first, "to": last, "again": options.again, "parallel": options.parallel, "order": options.order}
-    number = ledger.requests.submit("backfill", job=slug, args=args, asked_by=caller.name, now=now)
-    ledger.audit.add(caller.name, "backfill", f"job {slug}", now, after={"request": number, **args})
+    number = ledger.requests.submit("backfill", job=job.slug, args=args, asked_by=caller.name, now=now)
+    ledger.audit.add(caller.name, "backfill", f"job {job.slug}", now, after={"request": number, **args})
     answer = _in_words(len(moments), succeeded, planned)
     ledger.requests.answer(number, "taken" if moments else "done", answer, now)
     ledger.backfills.add(
         number,
-        slug,
+        job,
         days=(first, last),
         again=options.again,
         parallel=options.parallel,
@@ -205,7 +203,7 @@ def _plan(
         now=now,
     )
     made = ledger.scheduled_runs.plan_requested(
-        slug, moments, kind="backfill", asked_by=caller.name, now=now, request_id=number
+        job.slug, moments, kind="backfill", asked_by=caller.name, now=now, request_id=number
     )
     if not made:
         ledger.backfills.close(number, answer, now)
@@ -345,12 +343,10 @@ def report(ledger: Ledger, number: int) -> BackfillReport:
         ConfigError: There is none with that number.
     """
     found = ledger.backfills.get(number)
-    return BackfillReport(
-        found, ledger.backfills.progress(found), ledger.backfills.incomplete(number), zone_of(ledger, found)
-    )
+    return BackfillReport(found, ledger.backfills.progress(found), ledger.backfills.incomplete(number))
 
 
 def reports(ledger: Ledger, limit: int = 20, offset: int = 0) -> list[BackfillReport]:
     """Returns the backfills that have not ended and then the newest, each with its progress."""
     found = ledger.backfills.newest(limit, offset)
-    return [BackfillReport(one, ledger.backfills.progress(one), (), zone_of(ledger, one)) for one in found]
+    return [BackfillReport(one, ledger.backfills.progress(one), ()) for one in found]

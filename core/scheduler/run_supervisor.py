@@ -36,6 +36,8 @@ POLL_EVERY_S = 0.05
 KILL_AFTER_S = 10.0
 """What a process gets beyond PSTT_STOP_TIMEOUT_S to write its verdict."""
 RETRY_BUSY_S = 5.0
+LONGEST_HOLD_S = 10.0
+"""Where a scheduled time is always near, a day of a backfill is started at least so often."""
 MOST_INTERRUPTIONS = 10
 """A run that takes its process down each time is not started for ever."""
 LONGEST_WAIT_S = 3600.0
@@ -67,6 +69,8 @@ class RunSupervisor:
         self._monotonic = monotonic
         self._patience_s = settings.PSTT_STOP_TIMEOUT_S + KILL_AFTER_S
         self.active = ActiveRuns(monotonic)
+        self._held_since_s: float | None = None
+        """Since when no day of a backfill is started, because a scheduled time is near."""
 
     @property
     def free_workers(self) -> int:
@@ -84,8 +88,13 @@ class RunSupervisor:
 
     # Starting
 
-    def start_planned(self, now: datetime) -> None:
-        """Starts what is due, as far as there are free workers, and then runs of backfills on places of their own."""
+    def start_planned(self, now: datetime, *, is_due_soon: bool = False) -> None:
+        """Starts what is due, as far as there are free workers, and then runs of backfills on places of their own.
+
+        Args:
+            now: The clock.
+            is_due_soon: A scheduled time is near: days of backfills wait for it, but not for ever.
+        """
         free = self.free_workers
         for scheduled_run in self._ledger.scheduled_runs.startable(now) if free > 0 else ():
             if self.active.has_job(scheduled_run.job):
@@ -95,7 +104,13 @@ class RunSupervisor:
                 free -= 1
                 if not free:
                     break
-        self._start_backfills(now)
+        if not is_due_soon:
+            self._held_since_s = None
+        elif self._held_since_s is None:
+            self._held_since_s = self._monotonic()
+        if self._held_since_s is None or self._monotonic() - self._held_since_s >= LONGEST_HOLD_S:
+            self._held_since_s = None
+            self._start_backfills(now)
 
     def _start_backfills(self, now: datetime) -> None:
         running = self.active.by_backfill()

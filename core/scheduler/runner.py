@@ -48,6 +48,8 @@ POLL_EVERY_S = 0.25
 READY_BEFORE_S = 3.0
 """How long before a scheduled time its process is started: it loads the program meanwhile."""
 READY_FOR_S = 30.0
+NO_DAY_BEFORE_S = 2.0
+"""No day of a backfill is started when a scheduled time is so near: short ones have ended by then."""
 QUIET_BEFORE_S = 10.0
 """Sends are not copied when a scheduled time is so near: a million take 2.5 s of a processor."""
 
@@ -261,12 +263,17 @@ class Runner:
             self._keep_connections,
             self.requests.handle_waiting,
             self._plan,
-            self.supervisor.start_planned,
+            self._start_planned,
             self._close_backfills,
             self._kill_overdue,
             self._copy_sends,
             self._report,
         )
+
+    def _start_planned(self, now: datetime) -> None:
+        at = self.planner.next_scheduled_at()
+        is_due_soon = at is not None and at - now < timedelta(seconds=NO_DAY_BEFORE_S)
+        self.supervisor.start_planned(now, is_due_soon=is_due_soon)
 
     def _close_backfills(self, now: datetime) -> None:
         close_ended(self._ledger, now)

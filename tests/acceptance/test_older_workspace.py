@@ -62,6 +62,7 @@ def test_its_scheduled_runs_and_audit_are_there(ask):
             ("root", "disable", f"job {SLUG}"),
             ("root", "add", "user anna"),
         ]
+        assert ask("backfill", "list")["backfills"] == []  # that version stored no request for one, and it has ended
         assert ledger.job_versions.in_force()
         assert ledger.heartbeats.newest() is not None
     assert not any(ask("alerts").values())

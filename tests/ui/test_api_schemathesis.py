@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 import schemathesis
@@ -22,7 +22,10 @@ from starlette.routing import Mount
 
 from core.admin.demo import SLUG, make_demo
 from core.records.ledger import Ledger
+from core.scheduler.backfills import backfill, cancel_backfill
+from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
+from tests.rigs.callers import caller
 from tests.ui.rest import add_user, bearer, token
 from tests.unit.test_ledger import a_plan
 from ui.api import api
@@ -38,6 +41,9 @@ JOB = {
 }
 THERE = {"id": SLUG, "run_id": "", "number": 0}
 """Values of the demo for the parameters of an address."""
+BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
+"""Last word of an address → the number of a backfill with which that works."""
+BACKFILL = {"job": SLUG, "from": "2026-01-01", "to": "2026-01-03", "parallel": 2, "order": "newest"}
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 SCHEMA = schemathesis.openapi.from_asgi("/api/openapi.json", Starlette(routes=[Mount("/api", api)]))
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
@@ -53,9 +59,18 @@ def workspace_of_demo(tmp_path_factory):
         with Ledger(Workspace(folder).ledger_file) as ledger:
             run = ledger.start(a_plan(), datetime.now(UTC))
             request = ledger.requests.submit("run", job=SLUG, asked_by="test", now=datetime.now(UTC))
+            make_backfills(ledger, read_job_file(Workspace(folder), SLUG).job)
         patch.setitem(THERE, "run_id", run.run_id)
         patch.setitem(THERE, "number", request)
         yield folder
+
+
+def make_backfills(ledger, job):
+    """Makes one that goes on, one to cancel, and one that was cancelled."""
+    given = {"caller": caller("test"), "now": datetime.now(UTC)}
+    for month, word in enumerate(BACKFILLS, start=1):
+        BACKFILLS[word] = backfill(ledger, job, date(2025, month, 1), date(2025, month, 3), **given).request_id
+    cancel_backfill(ledger, BACKFILLS["retry"], **given)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +80,7 @@ def known(workspace_of_demo):
 
 
 def test_every_route_is_among_them():
-    assert len(OPERATIONS) == 20
+    assert len(OPERATIONS) == 27
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as_told", "wrong"])
@@ -123,6 +138,11 @@ def _sensible(case, mode, number, known):
             case.body.pop(name, None)
         if "id" not in case.path_parameters:
             case.query["id"] = f"job{number}-{mode.value}"
+    if mode == GenerationMode.POSITIVE and "/backfills" in case.operation.path:
+        if "number" in case.path_parameters:
+            case.path_parameters["number"] = BACKFILLS.get(case.operation.path.rpartition("/")[2], BACKFILLS[""])
+        if isinstance(case.body, dict):
+            case.body = dict(BACKFILL)
     if mode == GenerationMode.POSITIVE and isinstance(case.body, dict):
         if "at" in case.body:
             case.body["at"] = "2026-01-17T02:00"

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import core.records.store
 from core.cli.main import app
 from core.errors import AccessRefused, BrokerUnavailable, ConfigError, LedgerBusy, QueryFailed
+from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
+from core.records.ledger import Ledger
 from core.records.rights import Caller
+from core.records.store import Store
+from core.run.exactly_once import ExactlyOnce
+from core.run.pending_transactions import TransactionNote
 from core.scheduler.backfills import (
     Backfilled,
     BackfillOptions,
@@ -25,6 +35,7 @@ from core.scheduler.backfills import (
     wanted_times,
 )
 from core.scheduler.commands import cancel_job
+from core.workspace.identity import Identity, WorkspaceLocation
 from tests.rigs.callers import caller
 from tests.unit.test_runner import HOUR, NOON, SECOND, Stage, Worker, stage  # noqa: F401 - a fixture
 
@@ -405,3 +416,81 @@ def test_the_first_word_may_be_left_out_and_a_job_may_have_the_name_of_a_command
         assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, ["backfill", "list", "--workspace", str(daily.workspace.root)])
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["list", "daily", "daily"]
+
+
+def test_no_day_begins_just_before_a_scheduled_time_unless_one_is_always_near(daily):
+    asked(daily, parallel=1)
+    daily.clock.at = NOON + HOUR - SECOND
+    daily.runner.tick()
+    daily.go(1.5 * SECOND)  # the scheduled run has begun, and with it the first day
+    assert [daily.ledger.scheduled_runs.get(one.scheduled_run_id).kind for one in open_workers(daily)] == [
+        "calendar",
+        "backfill",
+    ]
+    daily.write("often", scheduling_mode="interval", interval_s=2, cron=None, overlap="queue")
+    for _ in range(30):
+        daily.go()
+        for worker in open_workers(daily):
+            worker.ends()
+    kinds = [daily.ledger.scheduled_runs.get(one.scheduled_run_id).kind for one in daily.hands.started]
+    assert 3 <= kinds.count("backfill") <= 6
+
+
+BEFORE_SCHEMA_7 = """
+INSERT INTO request (request_id, kind, job, args, asked_by, asked_at, state, answer) VALUES
+    (1, 'backfill', 'daily', '{"from": "2026-01-05", "to": "2026-01-06", "again": true}', 'anna', '2026-01-16T10:00:00.000000Z', 'taken', '2 runs planned'),
+    (2, 'backfill', 'daily', '{"from": "2026-01-01", "to": "2026-01-01"}', 'anna', '2026-01-15T10:00:00.000000Z', 'done', 'run ab succeeded'),
+    (3, 'backfill', 'daily', '{}', 'anna', '2026-01-15T10:00:00.000000Z', 'refused', 'no');
+INSERT INTO scheduled_run (job, kind, scheduled_at, state, reason, args, asked_by, request_id, created_at) VALUES
+    ('daily', 'backfill', '2026-01-05T02:00:00.000000Z', 'planned', '', '{}', 'anna', 1, '2026-01-16T10:00:00.000000Z'),
+    ('daily', 'backfill', '2026-01-06T02:00:00.000000Z', 'planned', '', '{}', 'anna', 1, '2026-01-16T10:00:00.000000Z'),
+    ('daily', 'backfill', '2026-01-07T02:00:00.000000Z', 'planned', '', '{}', 'anna', NULL, '2026-01-16T10:00:00.000000Z'),
+    ('daily', 'backfill', '2026-01-08T02:00:00.000000Z', 'planned', '', '{}', 'anna', NULL, '2026-01-16T10:00:00.000000Z');
+"""
+
+
+def test_a_backfill_of_an_earlier_version_goes_on_one_run_after_the_other(tmp_path, monkeypatch):
+    file = tmp_path / "ledger.sqlite"
+    with monkeypatch.context() as patch:
+        older = {number: steps for number, steps in core.records.store.SCHEMAS.items() if number <= 6}
+        patch.setattr(core.records.store, "SCHEMAS", older)
+        patch.setattr(core.records.store, "SCHEMA_VERSION", 6)
+        Store(file).close()
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript(BEFORE_SCHEMA_7)
+    with Ledger(file) as ledger:
+        third, first, second = ledger.backfills.newest()
+        assert (first.backfill_id, first.state, first.parallel, first.run_order) == (1, "running", 1, "oldest")
+        assert (first.first_day, first.last_day, first.again) == ("2026-01-05", "2026-01-06", True)
+        assert (second.backfill_id, second.state, second.summary) == (2, "done", "run ab succeeded")
+        assert [run.scheduled_at.day for run in ledger.backfills.next_runs(first, NOON, 9)] == [5, 6]
+        assert (third.first_day, third.last_day, third.again, third.state) == (
+            "2026-01-07",
+            "2026-01-08",
+            True,
+            "running",
+        )
+        assert [run.scheduled_at.day for run in ledger.backfills.next_runs(third, NOON, 9)] == [
+            7,
+            8,
+        ]  # without a request
+        assert ledger.requests.get(third.backfill_id).answer == "2 runs planned"
+        assert ledger.scheduled_runs.startable(NOON) == []
+
+
+def once(plan: Plan, folder: Path) -> ExactlyOnce:
+    return ExactlyOnce(plan, Identity("own", WorkspaceLocation("h", "/w")), "rig", "", folder)
+
+
+def test_each_day_of_a_backfill_has_a_transactional_id_of_its_own_and_the_markers_of_every_other_run(tmp_path):
+    job = Job("export", "Export", "q.sql", "pg")
+    query = Query("q.sql", (Step("select 1"),), {}, "ab" * 32)
+    of_job = Plan(job, query, "rig", "t", NOON, 100)
+    day, next_day = replace(of_job, is_backfill=True), replace(of_job, is_backfill=True, scheduled_at=NOON + HOUR)
+    ids = [once(plan, tmp_path).transactional_id for plan in (of_job, day, next_day)]
+    assert ids == ["pstt-export/t/rig/own", *(f"pstt-export/t/rig/own/2026-01-17T{h}:00:00.000000Z" for h in (12, 13))]
+    assert once(day, tmp_path).keys == once(of_job, tmp_path).keys  # also those of earlier versions
+    for plan, is_of_backfill in ((of_job, False), (day, True), (replace(of_job, repeat="7"), False)):
+        sent = once(plan, tmp_path)
+        note = TransactionNote("ab", "export", "", "", "t", "", "c", sent.transactional_id, sent.key.decode(), 1, 0)
+        assert (note.scheduled_at, note.is_of_backfill) == ("2026-01-17T12:00:00.000000Z", is_of_backfill)

@@ -215,7 +215,7 @@ def test_a_success_rate_is_never_rounded_up_to_all():
     day = {"messages": 1, "success_rate": 0.99999, "avg_latency_ms": None, "errors": 1}
     week = {"messages": 7, "messages_per_day": 1, "latency_ms": {"p90": None, "p99": 350.0}}
     summary = {"today": day, "last_7_days": week, "total_sent": 1, "total_failed": 0, "bytes": 0}
-    text = "\n".join(summary_lines(summary | {"by_topic": {}, "recent_errors": []}))
+    text = "\n".join(summary_lines(summary | {"by_topic": {}, "recent_errors": [], "known_since": None}))
     assert "success 99.99 %" in text
     assert "latency avg – ms" in text
     assert "p99 350 ms" in text

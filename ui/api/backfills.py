@@ -23,7 +23,7 @@ from ui.api.body import document
 from ui.api.documents import takes
 from ui.api.idempotency import IdempotencyKey, idempotent
 from ui.api.pages import Limit, Offset
-from ui.api.problems import not_found, responses
+from ui.api.problems import Refused, not_found, responses
 from ui.api.workspace import now, opened
 
 router = APIRouter(prefix="/scheduler/backfills", tags=["scheduler"], responses=responses(401, 403, 422, 503))
@@ -74,36 +74,38 @@ def backfill_(caller: Reader, number: int) -> shapes.BackfillRow:
         return _row(backfills.report(app.ledger, number))
 
 
-@router.post("/{number}/pause", responses=responses(404))
+@router.post("/{number}/pause", responses=responses(404, 409))
 def pause(caller: MessageSender, number: int) -> shapes.BackfillChanged:
     """Starts no further run; those that run go on."""
     return _change(backfills.pause_backfill, caller, number)
 
 
-@router.post("/{number}/resume", responses=responses(404))
+@router.post("/{number}/resume", responses=responses(404, 409))
 def resume(caller: MessageSender, number: int) -> shapes.BackfillChanged:
     """Lets a paused backfill go on."""
     return _change(backfills.resume_backfill, caller, number)
 
 
-@router.post("/{number}/cancel", responses=responses(404))
+@router.post("/{number}/cancel", responses=responses(404, 409))
 def cancel(caller: MessageSender, number: int) -> shapes.BackfillChanged:
     """Runs nothing more of it, and asks its runs in progress to end."""
     return _change(backfills.cancel_backfill, caller, number)
 
 
-@router.post("/{number}/retry", status_code=HTTPStatus.CREATED, responses=responses(404))
+@router.post("/{number}/retry", status_code=HTTPStatus.CREATED, responses=responses(404, 409))
 def retry(caller: MessageSender, number: int) -> shapes.BackfillPlanned:
     """Plans the scheduled times of an ended backfill that have no success, as a new backfill."""
     with opened() as app, _not_found(app.ledger, number):
         job = read_job_file(app.workspace, app.ledger.backfills.get(number).job).job
-        made = backfills.retry_backfill(app.ledger, number, job, caller=caller, now=now())
+        with _conflict():
+            made = backfills.retry_backfill(app.ledger, number, job, caller=caller, now=now())
     return shapes.BackfillPlanned.model_validate(_planned(made))
 
 
 def _change(act: Callable[..., str], caller: Caller, number: int) -> shapes.BackfillChanged:
     with opened() as app, _not_found(app.ledger, number):
-        answer = act(app.ledger, number, caller=caller, now=now())
+        with _conflict():
+            answer = act(app.ledger, number, caller=caller, now=now())
         state = app.ledger.backfills.get(number).state
     return shapes.BackfillChanged(backfill_id=number, state=state, answer=answer)
 
@@ -116,6 +118,15 @@ def _not_found(ledger: Ledger, number: int) -> Iterator[None]:
     except ConfigError as error:
         raise not_found(error) from None
     yield
+
+
+@contextmanager
+def _conflict() -> Iterator[None]:
+    """Responds with 409 where the state of the backfill does not allow it: the request itself is valid."""
+    try:
+        yield
+    except ConfigError as error:
+        raise Refused(HTTPStatus.CONFLICT, error) from None
 
 
 def _planned(made: backfills.Backfilled) -> dict[str, Any]:

@@ -319,6 +319,7 @@ class BackfillRow(BaseModel):
 
     backfill_id: int
     job: str
+    timezone: str = Field(description="Of the job when it was asked for.", examples=["Europe/Rome"])
     first: str = Field(alias="from", examples=["2026-01-01"])
     last: str = Field(alias="to")
     again: bool

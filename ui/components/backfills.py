@@ -140,7 +140,7 @@ def _incomplete(number_: int) -> None:
         found = report(app.ledger, number_)
     for one in found.incomplete[:NAMED_TIMES]:
         why = f": {plain(one.why)}" if one.why else ""
-        st.markdown(f"{plain(moment(one.scheduled_at, found.timezone))}{why}")
+        st.markdown(f"{plain(moment(one.scheduled_at, found.backfill.timezone))}{why}")
     if len(found.incomplete) > NAMED_TIMES:
         st.caption(t("and {count} more", count=number(len(found.incomplete) - NAMED_TIMES)))
 
