@@ -19,6 +19,7 @@ from core.app import App
 from core.cli.options import WorkspaceOption
 from core.errors import PsttError, RunCancelled
 from core.run.cancellation import Stop
+from core.run.parts import PartError, PartProgress, PartResult, PartTask, encode
 
 __all__ = ["app"]
 
@@ -41,7 +42,6 @@ def part(workspace: WorkspaceOption = None) -> None:
 def _run(line: bytes, opened: App, inbox: _Inbox, events: IO[bytes]) -> bytes:
     """Runs one task; returns its result as a line."""
     from core.run.part import PartSettings, run_part  # loads pyarrow
-    from core.run.parts import PartError, PartProgress, PartResult, PartTask, encode
 
     def report(progress: PartProgress) -> None:
         events.write(encode(progress) + b"\n")

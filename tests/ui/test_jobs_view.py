@@ -11,6 +11,7 @@ from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import execute_scheduled_run
+from core.model.job import Partitions
 from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, run_command
@@ -297,6 +298,19 @@ def test_what_is_typed_is_what_is_saved(place, see, field, value, attribute):
     app = press(press(put(see("jobs", job="tracce"), field, value), "save"), "confirm_save")
     assert not app.exception
     assert attribute(job_of(place, "tracce"))
+
+
+def test_what_the_form_has_no_field_for_is_kept(place, see):
+    file = file_of(place, "tracce")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    partitions = {"column": "N", "count": 4, "by": "hash"}
+    file.write_text(json.dumps({**document, "partitions": partitions, "order": "none"}), encoding="utf-8")
+    app = see("jobs", job="tracce")
+    assert "as it is stored" in words(app)
+    app = press(press(put(app, "verify_count", True), "save"), "confirm_save")
+    assert not app.exception
+    saved = job_of(place, "tracce")
+    assert (saved.partitions, saved.order, saved.verify_count) == (Partitions("N", 4, "hash"), "none", True)
 
 
 def test_a_job_that_is_opened_is_not_changed(place, see):

@@ -16,8 +16,11 @@ from ui import changes
 
 TAB = "\\t"
 """A tab, as the user types it into a field."""
-Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs"]
-"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value."""
+Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "unedited"]
+"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value.
+
+`unedited`: the form has no field for it and returns it as it was; it is edited as JSON.
+"""
 FIELDS: Mapping[str, Kind] = {
     "name": "kept",
     "query": "choice",
@@ -41,6 +44,8 @@ FIELDS: Mapping[str, Kind] = {
     "on_null_key": "choice",
     "kafka_config.batch_size": "number",
     "kafka_config.include_metadata": "flag",
+    "partitions": "unedited",
+    "order": "unedited",
     "delivery": "choice",
     "verify": "choice",
     "headers": "pairs",
