@@ -124,12 +124,25 @@ def test_a_part_process_killed_on_a_worker_is_repeated(place: DaskPlace, tmp_pat
     assert len(place.sends()) == ROWS
 
 
-@pytest.mark.parametrize("point", [NOT_COMMITTED[2], NOT_COMMITTED[-1], *COMMITTED])
+@pytest.mark.parametrize(
+    ("point", "whose"),
+    [
+        (NOT_COMMITTED[2], "part"),
+        (NOT_COMMITTED[-1], "part"),
+        (COMMITTED[0], "part"),
+        (COMMITTED[1], "part"),
+        (NOT_COMMITTED[2], "worker"),
+        (NOT_COMMITTED[-1], "worker"),
+        (COMMITTED[0], "worker"),
+    ],
+)
 def test_a_part_of_exactly_once_that_is_killed_on_a_worker_is_there_once(
-    place: DaskPlace, tmp_path: Path, point: str
+    place: DaskPlace, tmp_path: Path, point: str, whose: str
 ) -> None:
     variables = deadly(tmp_path / "deadly", point, part=1)
-    for _ in range(2):
+    if whose == "worker":
+        variables["RIG_KILL_PARENT"] = "1"  # the parent of a part's process is the worker
+    for _ in range(3):
         place.rig.add_worker(environ=place.rig.environ | variables)
     place.set(**ONCE, verify="count")
     run = place.run()
