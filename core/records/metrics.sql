@@ -410,10 +410,11 @@ SELECT key_head($key) AS head
 -- name: found
 -- Sends of earlier versions have no cluster, but their run has.
 -- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
--- it is not in a WHERE, which would compute it for every send.
+-- it is not in a WHERE, which would compute it for every send. The hits are found before the join, which would join all.
+WITH hit AS MATERIALIZED (
+    SELECT * FROM send WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks)))
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
-FROM (SELECT {stored_columns} FROM send JOIN sender USING (sender)
-      WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks))
+FROM (SELECT {stored_columns} FROM hit JOIN sender USING (sender)
       UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
 ORDER BY same DESC, sent_at, attempt LIMIT $limit
 
