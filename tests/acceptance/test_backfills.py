@@ -238,6 +238,7 @@ def test_a_backfill_knows_what_a_killed_run_of_the_same_time_has_committed(
     place.start()
     number = int(place.json("backfill", "export", "--from", "2026-01-05", "--to", "2026-01-05")["backfill_id"])
     found = place.ended(number)
-    assert found["summary"] in ("1 of 1 complete", "0 of 1 complete, 1 was sent before")
+    by_the_runner = "0 runs planned, 1 left out that succeeded before"  # it had settled the transaction already
+    assert found["summary"] in ("1 of 1 complete", "0 of 1 complete, 1 was sent before", by_the_runner)
     assert place.keys() == Counter({key: 1 for key in expected() if key.startswith("2026-01-05")})
     assert list(place.workspace.pending_dir.glob("*.json")) == []
