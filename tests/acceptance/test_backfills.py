@@ -148,9 +148,18 @@ def test_days_run_at_once_and_each_row_arrives_once(place: Place) -> None:
     assert min(begun[-3:]) == 1
 
 
-@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-def test_a_runner_killed_in_the_middle_loses_nothing_and_a_pause_outlives_it(place: Place, delivery: str) -> None:
-    place.make(sleep_s=0.05, delivery=delivery)
+IN_PARTS = {"partitions": {"column": "n", "count": 2}, "order": "none"}
+
+
+@pytest.mark.parametrize(
+    ("delivery", "more"),
+    [("at_least_once", {}), ("exactly_once", {}), pytest.param("exactly_once", IN_PARTS, marks=pytest.mark.slow)],
+    ids=["at_least_once", "exactly_once", "exactly_once_in_parts"],
+)
+def test_a_runner_killed_in_the_middle_loses_nothing_and_a_pause_outlives_it(
+    place: Place, delivery: str, more: dict[str, Any]
+) -> None:
+    place.make(sleep_s=0.05, delivery=delivery, **more)
     runner = place.start()
     number = place.backfill("--parallel", "3")
     until(lambda: place.running() >= 2)

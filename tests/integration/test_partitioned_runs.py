@@ -354,7 +354,7 @@ def test_a_killed_part_of_exactly_once_is_there_once(
     check_once(place, expected_ids())
 
 
-@pytest.mark.parametrize("point", [NOT_COMMITTED[2], COMMITTED[-1]])
+@pytest.mark.parametrize("point", [pytest.param(NOT_COMMITTED[2], marks=pytest.mark.slow), COMMITTED[-1]])
 def test_a_later_attempt_sends_only_the_parts_that_are_missing_with_the_same_bounds(
     place: Place, tmp_path: Path, expected_ids: Any, point: str
 ) -> None:
@@ -370,7 +370,9 @@ def test_a_later_attempt_sends_only_the_parts_that_are_missing_with_the_same_bou
     check_once(place, expected_ids())
 
 
-@pytest.mark.parametrize("point", [*NOT_COMMITTED[1:3], *COMMITTED])
+@pytest.mark.parametrize(
+    "point", [*(pytest.param(point, marks=pytest.mark.slow) for point in NOT_COMMITTED[1:3]), *COMMITTED]
+)
 def test_a_killed_run_of_exactly_once_is_completed_by_the_next(
     place: Place, tmp_path: Path, expected_ids: Any, point: str
 ) -> None:
