@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,10 +17,11 @@ from typing import TypeVar
 import msgspec
 
 from core.clock import iso_utc
-from core.errors import RunFailed
+from core.errors import RunFailed, StorageFailed
 from core.model.publisher import TopicState
 from core.model.run import Plan, Run
 from core.records.ledger import Ledger
+from core.records.spool import SendTotals, sent_by
 from core.workspace.identity import Identity
 
 __all__ = ["ExactlyOnce", "LastSender", "SentMarker", "decoded", "foreign_sender", "same_content"]
@@ -62,6 +64,23 @@ class SentMarker(msgspec.Struct, frozen=True):
     """`2/8`: the third of eight parts; empty: the whole run."""
     attempt: int = 0
     """Of the part in its run, from 1."""
+
+    @property
+    def rows_read(self) -> int:
+        """Rows that were read for it, also the rejected ones."""
+        return self.rows + self.rejected if self.read is None else self.read
+
+    def recorded_sends(self, folder: Path, name: str) -> SendTotals | None:
+        """Returns its sends; None: not all of them are recorded.
+
+        Args:
+            folder: Where they are recorded.
+            name: What the names of their segments begin with.
+        """
+        sends = SendTotals()
+        with suppress(StorageFailed):  # `doctor` reports a damaged segment; the marker is the proof
+            sends = sent_by(folder, name)
+        return replace(sends, failed=0, retried=0) if sends.acknowledged == self.rows else None
 
 
 @dataclass(frozen=True, slots=True)

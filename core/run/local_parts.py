@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from core.errors import RunCancelled, StorageFailed
 from core.run.parts import PartError, PartEvent, PartLost, PartResult, PartTask, decode_event, encode
-from core.workspace.process import begin_process
+from core.workspace.process import begin_process, last_line
 
 __all__ = ["CANCEL_LINE", "STORED_LINE", "LocalProcesses", "default_processes"]
 
@@ -29,7 +29,6 @@ CANCEL_LINE = b"cancel\n"
 STORED_LINE = b"stored\n"
 END_S = 5.0
 """How long an idle process may take to end."""
-TAIL_BYTES = 2_000
 
 
 def default_processes() -> int:
@@ -200,13 +199,6 @@ class _Process:
         self._reader.join(END_S)
         self._stdout.close()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        words = self._last_words()
+        words = last_line(self._words)
+        self._words.close()
         return f"{self.name} {how}" + (f": {words}" if words else "")
-
-    def _last_words(self) -> str:
-        output: Any = self._words
-        output.seek(0, os.SEEK_END)
-        output.seek(max(output.tell() - TAIL_BYTES, 0))
-        lines = output.read().decode("utf-8", "replace").split("\n")
-        output.close()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,11 +24,11 @@ from core.model.query import Query
 from core.model.run import Plan, Reject
 from core.model.source import CANCEL_S, Reading, Source
 from core.records.opened import OpenWorkspace
-from core.records.spool import SendTotals, Spool, segments_of, sent_by
+from core.records.spool import SendTotals, Spool, segments_of
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
 from core.run.part_results import counts_of
-from core.run.parts import PartError, PartOnce, PartProgress, PartResult, PartTask, steps_of
+from core.run.parts import PartError, PartOnce, PartPhase, PartProgress, PartResult, PartTask, attempt_name, steps_of
 from core.run.pending_transactions import storing_in
 from core.run.row_reader import RunContext, fewer_collections
 from core.run.sending import Sending, stored_on_disk
@@ -130,8 +130,8 @@ def _plan(task: PartTask) -> Plan:
     )
 
 
-def _report(task: PartTask, report: Report, worker: str, state: str, rows_read: int, acknowledged: int) -> None:
-    report(PartProgress(task.index, task.attempt, state, rows_read, acknowledged, worker))  # type: ignore[arg-type]
+def _report(task: PartTask, report: Report, worker: str, state: PartPhase, rows_read: int, acknowledged: int) -> None:
+    report(PartProgress(task.index, task.attempt, state, rows_read, acknowledged, worker))
 
 
 class _Progress:
@@ -190,7 +190,7 @@ class _PartRun(Sending):
 
     task: PartTask
     folder: Path
-    report: Callable[[str, int, int], None]
+    report: Callable[[PartPhase, int, int], None]
     before_commit: Callable[[], None]
     taken_over: SendTotals | None = None
     """The sends of an earlier attempt that had committed."""
@@ -241,9 +241,8 @@ class _PartRun(Sending):
 
     def send_once(self, source: Source, once: PartOnce) -> None:
         """Exactly once: sends all rows and the part's marker in one transaction, unless an earlier attempt has."""
-        self.publisher.prepare_once(
-            self.plan.control_topic
-        )  # an earlier process of this part cannot commit from here on
+        self.publisher.prepare_once(self.plan.control_topic)
+        # An earlier process of this part cannot commit from here on.
         key = once.key.encode()
         raw = self.publisher.read_control(self.plan.control_topic, [key]).get(key)
         if raw is not None:
@@ -284,15 +283,12 @@ class _PartRun(Sending):
                 why="query, parameters, topic or cluster have changed since",
                 remedy=f"python -m core show {marker.run} shows what it sent",
             )
-        name = f"{marker.run}-p{self.task.index}x{marker.attempt}"
-        sends = SendTotals()
-        with suppress(StorageFailed):
-            sends = sent_by(self.folder, name)
-        is_whole = sends.acknowledged == marker.rows
-        self.taken_over = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
-        self.segments_of_attempt = name if is_whole and marker.run == self.run_id else ""
+        name = attempt_name(marker.run, self.task.index, marker.attempt)
+        recorded = marker.recorded_sends(self.folder, name)
+        self.taken_over = recorded or SendTotals(acknowledged=marker.rows)
+        self.segments_of_attempt = name if recorded is not None and marker.run == self.run_id else ""
         self.rejected = marker.rejected
-        self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
+        self.rows_read = marker.rows_read
         self.acknowledged = marker.rows
 
     def result(self, error: PsttError | None, rejects: _Rejects) -> PartResult:

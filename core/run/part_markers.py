@@ -103,7 +103,6 @@ def refuse_parts(once: ExactlyOnce, raw: bytes) -> RunFailed:
 
 def once_of_part(once: ExactlyOnce, run: Run, index: int, record: PartsRecord, state: TopicState) -> PartOnce:
     """Returns the transaction of one part."""
-    at = msgspec.json.decode(once.last_sender(run, run.started_at), type=dict[str, str])
     marker = msgspec.json.decode(
         once.marker(run, rows=0, read=0, rejected=0, sha256="", state=state, now=run.started_at), type=SentMarker
     )
@@ -113,7 +112,7 @@ def once_of_part(once: ExactlyOnce, run: Run, index: int, record: PartsRecord, s
         marker=msgspec.json.encode(msgspec.structs.replace(marker, part=f"{index}/{record.count}")).decode(),
         records={
             once.parts_key.decode(): msgspec.json.encode(record).decode(),
-            once.last_sender_key.decode(): msgspec.json.encode(at).decode(),
+            once.last_sender_key.decode(): once.last_sender(run, run.started_at).decode(),
         },
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from core.errors import PsttError, StorageFailed
 from core.model.run import PartitionRange, Reject
 from core.records.spool import SendTotals, flush_folder, segments_of, sent_by
 from core.run.exactly_once import SentMarker
-from core.run.parts import PartError, PartResult, PartTask
+from core.run.parts import PartError, PartResult, PartTask, attempt_name
 from core.run.pending_transactions import storing_in
 from core.workspace.atomic import replace_file
 
@@ -72,15 +71,12 @@ def result_of_lost(task: PartTask, folder: Path, error: PsttError, worker: str =
 
 def result_of_marker(index: int, marker: SentMarker, spool_dir: Path) -> PartResult:
     """Returns the result of a part that an earlier attempt has sent; its sends are in the spool."""
-    sends = SendTotals()
-    with suppress(StorageFailed):  # `doctor` reports a damaged segment; the marker is the proof
-        sends = sent_by(spool_dir, f"{marker.run}-p{index}x{marker.attempt}")
-    is_whole = sends.acknowledged == marker.rows
-    sends = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
+    recorded = marker.recorded_sends(spool_dir, attempt_name(marker.run, index, marker.attempt))
+    sends = recorded or SendTotals(acknowledged=marker.rows)
     return PartResult(
         index=index,
         attempt=marker.attempt,
-        rows_read=marker.rows + marker.rejected if marker.read is None else marker.read,
+        rows_read=marker.rows_read,
         rejected=marker.rejected,
         transaction="committed",
         taken_over=True,

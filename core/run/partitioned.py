@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from time import monotonic
 
@@ -41,7 +40,7 @@ from core.run.parts import (
     PartStep,
     PartTask,
 )
-from core.run.pipeline import REJECTS_AT_ONCE, KafkaRun
+from core.run.pipeline import KafkaRun
 from core.run.settling_parts import PartOfNote, PartsNote, write_parts_note
 from core.version import __version__
 
@@ -126,8 +125,7 @@ class PartitionedRun(KafkaRun):
         """Takes over a part that an earlier attempt has sent, with its rejects."""
         count = self.earlier.record.count if self.earlier.record else 1
         mine = (r for r in self.ledger.rejects.of_run(marker.run) if (r.row_number - 1) % count == index)
-        while some := list(islice(mine, REJECTS_AT_ONCE)):
-            self.rejects.add(self.run_id, some)
+        self.take_over_rejects(mine)
         self._add(result_of_marker(index, marker, self.spool_dir), worker=f"run {marker.run}")
 
     def _once(

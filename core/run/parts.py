@@ -29,16 +29,19 @@ __all__ = [
     "PartExecutor",
     "PartLost",
     "PartOnce",
+    "PartPhase",
     "PartProgress",
     "PartResult",
     "PartStep",
     "PartTask",
     "PartValue",
+    "attempt_name",
     "decode_event",
     "encode",
     "steps_of",
 ]
 
+PartPhase = Literal["reading", "sending", "committing"]
 ValueKind = Literal["null", "boolean", "integer", "float", "decimal", "text", "literal_text", "date", "datetime"]
 
 
@@ -139,6 +142,11 @@ class PartOnce(msgspec.Struct, frozen=True):
     """Other records of the control topic that are sent in the same transaction: key → value."""
 
 
+def attempt_name(run_id: str, index: int, attempt: int) -> str:
+    """Returns what the files of one attempt of a part begin with: `<run_id>-p<index>x<attempt>`."""
+    return f"{run_id}-p{index}x{attempt}"
+
+
 class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     """One part of a run, as JSON. It has no secret: the connections are resolved where the part runs."""
 
@@ -187,7 +195,7 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """What the files of this attempt begin with: `<run_id>-p<index>x<attempt>`."""
-        return f"{self.run_id}-p{self.index}x{self.attempt}"
+        return attempt_name(self.run_id, self.index, self.attempt)
 
 
 class PartError(msgspec.Struct, frozen=True):
@@ -221,7 +229,7 @@ class PartProgress(msgspec.Struct, frozen=True, tag="progress"):
 
     index: int
     attempt: int
-    state: Literal["reading", "sending", "committing"]
+    state: PartPhase
     rows_read: int = 0
     acknowledged: int = 0
     worker: str = ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
 from core.model.connection import Destination
 from core.model.publisher import Publisher, TopicState
-from core.model.run import Plan, Run, Verification
+from core.model.run import Plan, Reject, Run, Verification
 from core.model.source import Source
 from core.records.ledger import Ledger, Outcome
-from core.records.spool import SendTotals, Spool, sent_by
+from core.records.spool import SendTotals, Spool
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
 from core.run.exactly_once import ExactlyOnce, SentMarker
 from core.run.part_markers import refuse_parts
@@ -221,17 +221,16 @@ class KafkaRun(Sending):
     def take_over(self, marker: SentMarker) -> None:
         """Takes over the result of an earlier attempt that had sent everything; nothing is sent again."""
         self.ledger.recognise(self.run.run_id, marker.run)
-        rejects = self.ledger.rejects.of_run(marker.run)
-        while some := list(islice(rejects, REJECTS_AT_ONCE)):
-            self.ledger.rejects.add(self.run.run_id, some)
+        self.take_over_rejects(self.ledger.rejects.of_run(marker.run))
         self.rejected = marker.rejected
-        self.rows_read = marker.rows + marker.rejected if marker.read is None else marker.read
+        self.rows_read = marker.rows_read
         self.acknowledged = marker.rows
-        sends = SendTotals()
-        with suppress(StorageFailed):  # `doctor` reports a damaged segment; the marker is the proof
-            sends = sent_by(self.spool_dir, marker.run)
-        is_whole = sends.acknowledged == marker.rows
-        self.sent_before = replace(sends, failed=0, retried=0) if is_whole else SendTotals(acknowledged=marker.rows)
+        self.sent_before = marker.recorded_sends(self.spool_dir, marker.run) or SendTotals(acknowledged=marker.rows)
+
+    def take_over_rejects(self, rejects: Iterator[Reject]) -> None:
+        """Records rejects of an earlier attempt as those of this run."""
+        while some := list(islice(rejects, REJECTS_AT_ONCE)):
+            self.rejects.add(self.run_id, some)
 
     def settle(self, error: PsttError | None) -> PsttError | None:
         """Finishes every message in flight and writes all sends to disk; returns the error of the run."""

@@ -15,7 +15,7 @@ from core.records.ledger import Ledger, Outcome
 from core.records.spool import segments_of
 from core.run.exactly_once import SentMarker
 from core.run.part_results import clear_folder, joined, move_segments, rejects_of, result_of_marker
-from core.run.parts import PartResult
+from core.run.parts import PartResult, attempt_name
 from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
 
@@ -123,7 +123,7 @@ def _move(folder: Path, workspace: Workspace, name: str) -> None:
 
 def _committed(index: int, marker: SentMarker, workspace: Workspace, ledger: Ledger, folder: Path) -> PartResult:
     """Records the sends and rejects of a part that has committed."""
-    name = f"{marker.run}-p{index}x{marker.attempt}"
+    name = attempt_name(marker.run, index, marker.attempt)
     _move(folder, workspace, name)
     file = folder / f"{name}.rejects"
     rejected = PartResult(index=index, attempt=marker.attempt, rejects_file=file.name if file.exists() else "")

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
+from core.workspace.process import last_line
+
 __all__ = ["Day", "DayProcesses"]
 
 MOST_RUNS = 50
@@ -122,11 +124,7 @@ class _DayProcess:
 
     def last_line(self) -> str:
         """Returns the last line that the run in progress wrote to stderr; empty if there is none."""
-        if self._output.closed:
-            return ""
-        self._output.seek(self._begin_of_output)
-        lines = self._output.read().decode("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return "" if self._output.closed else last_line(self._output, self._begin_of_output)
 
 
 class Day:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,11 +12,10 @@ from typing import IO, Any, Protocol
 import psutil
 
 from core.scheduler.day_processes import DayProcesses
-from core.workspace.process import begin_process, is_running
+from core.workspace.process import begin_process, is_running, last_line
 
 __all__ = ["BUSY", "Processes", "Worker", "Workers", "kill_process"]
 
-TAIL_BYTES = 2000
 DAY_PRIORITY = 15
 """Of days of backfills. With 5 a scheduled run beside two of them on two cores began up to 2.7 s late."""
 
@@ -197,11 +195,8 @@ class _Process:
             return self._words
         with suppress(OSError):
             self._stdin.close()
-        self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(self._output.tell() - TAIL_BYTES, 0))
-        lines = self._output.read().decode("utf-8", "replace").split("\n")
+        self._words = last_line(self._output)
         self._output.close()
-        self._words = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return self._words
 
 

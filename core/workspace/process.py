@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
-__all__ = ["LOW_PRIORITY", "begin_process", "is_running"]
+__all__ = ["LOW_PRIORITY", "begin_process", "is_running", "last_line"]
 
 LOW_PRIORITY: int = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5
 """Not lower: the process holds metrics.duckdb while it copies, and with nice 10 a busy machine would give it a tenth of a
@@ -20,6 +20,7 @@ processor, so that readers waited."""
 
 START_TIME_TOLERANCE_S = 2.0
 """The start time of a process is rounded differently from one reading to the next."""
+TAIL_BYTES = 2_000
 
 
 def is_running(pid: int, started_at: float) -> bool:
@@ -74,3 +75,17 @@ def begin_process(
         with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it
             psutil.Process(process.pid).nice(LOW_PRIORITY)
     return process
+
+
+def last_line(output: IO[bytes], since: int | None = None) -> str:
+    """Returns the last line with text that a process wrote into a file; empty if there is none.
+
+    Args:
+        output: The file.
+        since: The byte from which to read; None: the last 2,000 bytes are read.
+    """
+    if since is None:
+        since = max(output.seek(0, os.SEEK_END) - TAIL_BYTES, 0)
+    output.seek(since)
+    lines = output.read().decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
