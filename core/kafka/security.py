@@ -39,7 +39,7 @@ def require_complete(cluster: Cluster) -> None:
         if not cluster.sasl_username:
             raise _missing(cluster, "KAFKA_SASL_USERNAME", why, "set it")
         if cluster.sasl_password is None or not cluster.sasl_password.reveal():
-            raise _missing(cluster, "KAFKA_SASL_PASSWORD", why, "set it, best as env:NAME or keyring:SERVICE/USER")
+            raise _missing(cluster, "KAFKA_SASL_PASSWORD", why, "set it, best as a reference such as env:NAME")
     if uses_tls(cluster):
         tls_context(cluster)
 

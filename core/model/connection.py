@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Cluster", "DatabaseConnection", "Destination", "Secret"]
+__all__ = ["UNREAD", "Cluster", "DatabaseConnection", "Destination", "Secret"]
 
 
 class Secret:
@@ -34,6 +34,8 @@ class Secret:
         return hash(self._value)
 
 
+UNREAD = Secret("(not read)")
+"""In place of a secret that a check of the files does not read: a vault would be contacted, or a command run."""
 READ_TIMEOUT_S = 300.0
 """Also the default of PSTT_READ_TIMEOUT_S."""
 

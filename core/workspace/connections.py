@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_model
 
-from core.errors import ConfigError
+from core.errors import ConfigError, PsttError
 from core.kafka.clients import CLIENTS
 from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, Secret
 from core.model.dialect import Dialect
@@ -19,7 +20,7 @@ from core.model.job import Job
 from core.sources import database_types, find_dialect
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
-from core.workspace.secrets import is_reference, resolve_secret
+from core.workspace.secrets import is_reference, is_remote, resolve_secret
 from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
 from core.workspace.validation import StrictModel, completed_from, one_of, validation_errors
 
@@ -71,6 +72,8 @@ def _cluster_entry() -> type[StrictModel]:
 _Cluster = _cluster_entry()
 DATABASE_KEYS = tuple(_DatabaseEntry.model_fields)
 CLUSTER_KEYS = tuple(_Cluster.model_fields)
+REMEMBERED_S = 10.0
+"""How long a secret of a vault or a command is used again. A run is a process of its own and reads it anew."""
 _TOP_KEYS = ("default_environment", "connections", "kafka_connections")
 
 
@@ -81,6 +84,10 @@ class Connections:
         self._file = file
         self._workspace = workspace
         self._variables = variables
+        self._read: dict[str, tuple[float, Secret | PsttError]] = {}
+        """Reference to a vault or a command → when it was read (`time.monotonic`), and the outcome."""
+        self.contacts_vaults = True
+        """False: vaults are not contacted and commands not run; a password of theirs is then of no use (`check`)."""
         self.default_environment: str = ""
         self._databases: dict[str, tuple[_DatabaseEntry, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
@@ -180,7 +187,7 @@ class Connections:
     def key_of(self, cluster: Cluster, settings: Settings) -> str | None:
         """Returns the key of a cluster in `kafka_connections`; None: the KAFKA_* settings alone."""
         for name in self._clusters:
-            with suppress(ConfigError):  # a cluster that cannot be used is not the one
+            with suppress(PsttError):  # a cluster that cannot be used is not the one
                 if self.cluster_at(name, settings) == cluster:
                     return name
         return None
@@ -205,13 +212,13 @@ class Connections:
             )
         return self.cluster_at(name, settings)
 
-    def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[ConfigError]]:
+    def known_clusters(self, settings: Settings) -> tuple[list[Cluster], list[PsttError]]:
         """Returns every cluster, that of the KAFKA_* settings last, and the problems of those that cannot be used."""
         clusters, problems = [], []
         for name in (*self._clusters, None):
             try:
                 clusters.append(self.cluster_at(name, settings))
-            except ConfigError as error:
+            except PsttError as error:
                 problems.append(error)
         return clusters, problems
 
@@ -243,9 +250,24 @@ class Connections:
         if not text:
             return None
         try:
-            return resolve_secret(text, self._variables, self._workspace.root)
+            return self._resolved(text)
         except ConfigError as error:
             raise self._file.error(position, f"{owner}: {error.what}", why=error.why, remedy=error.remedy) from None
+
+    def _resolved(self, text: str) -> Secret:
+        """Returns a secret. What a vault or a command answers holds for some seconds, as pages and checks ask several times."""
+        if not is_remote(text) or not self.contacts_vaults:
+            return resolve_secret(text, self._variables, self._workspace.root, contact=self.contacts_vaults)
+        read_at_s, outcome = self._read.get(text, (0.0, None))
+        if outcome is None or time.monotonic() - read_at_s > REMEMBERED_S:
+            try:
+                outcome = resolve_secret(text, self._variables, self._workspace.root)
+            except PsttError as error:
+                outcome = error
+            self._read[text] = time.monotonic(), outcome
+        if isinstance(outcome, PsttError):
+            raise outcome
+        return outcome
 
     def _existing(self, name: str, position: tuple[str | int, ...]) -> Path:
         path = self._workspace.root / name

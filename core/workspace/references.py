@@ -28,6 +28,8 @@ CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
 NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
 """Settings that no part needs."""
+OF_EACH_MACHINE = ("PSTT_SECRET_COMMAND",)
+"""Settings that a part takes from its own machine: the administrator there decides which commands may run."""
 
 
 class References(msgspec.Struct, frozen=True):
@@ -58,7 +60,8 @@ class References(msgspec.Struct, frozen=True):
             home: A relative path of a certificate is one below it.
         """
         paths = {name: str(home / self.settings[name]) for name in SETTING_PATHS if name in self.settings}
-        own = {name for name in SETTING_NAMES if name not in SECRETS}  # a worker's own value would change the run
+        # A worker's own value would change the run.
+        own = {name for name in SETTING_NAMES if name not in SECRETS and not name.startswith(OF_EACH_MACHINE)}
         return {**{name: text for name, text in variables.items() if name not in own}, **self.settings, **paths}
 
 
@@ -94,7 +97,7 @@ def references_of(workspace: Workspace, settings: Settings, connection: str, clu
 def _public(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if value is not None and name not in SECRETS and not name.startswith(NOT_FOR_PARTS):
+        if value is not None and name not in SECRETS and not name.startswith((*NOT_FOR_PARTS, *OF_EACH_MACHINE)):
             yield name, str(value)
 
 

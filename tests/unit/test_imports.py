@@ -25,10 +25,13 @@ LAZY = {
     "apprise",
     "argon2",
     "confluent_kafka",
+    "cryptography",
     "dask",
     "distributed",
     "duckdb",
     "fastapi",
+    "gssapi",
+    "hvac",
     "kafka",
     "keyring",
     "numpy",
@@ -40,13 +43,14 @@ LAZY = {
     "pyarrow",
     "pyodbc",
     "python_calamine",
+    "requests",
     "rich",
     "sqlglot",
     "streamlit",
     "uvicorn",
     "xlsxwriter",
 }
-"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (pyodbc, python_calamine)."""
+"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (gssapi, hvac, pyodbc, python_calamine)."""
 
 WATCHED = """
 import importlib, json, sys, threading

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigError, PsttError
+from core.errors import PsttError
 from core.kafka.cluster_lookup import unknown_cluster
 from core.message.envelope import proves_data
 from core.model.connection import Cluster, Destination
@@ -105,7 +105,7 @@ def _read(cluster: Cluster, send: dict[str, Any]) -> TopicMessage:
 
 
 def _read_from_any(
-    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[ConfigError]
+    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[PsttError]
 ) -> TopicMessage:
     """Reads the message from whichever cluster has it.
 
