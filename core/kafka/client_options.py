@@ -94,6 +94,7 @@ PROTECTED = {
     "auto.offset.reset": _READING,
     "check.crcs": _READING,
     "sasl.kerberos.kinit.cmd": _CODE,
+    "sasl.kerberos.min.time.before.relogin": "tickets are renewed by this program",
     "default.topic.config": "name the settings themselves",
     "builtin.features": "it turns parts of the client off",
 }

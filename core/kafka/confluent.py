@@ -15,6 +15,7 @@ from core.errors import BrokerUnavailable, ConfigError, PsttError
 from core.kafka.client_log import ClientLog
 from core.kafka.control_topic import ControlTopic
 from core.kafka.diagnosis import Diagnosis
+from core.kafka.kerberos import adopt
 from core.kafka.librdkafka import (
     ONE_BY_ONE,
     SAID,
@@ -86,6 +87,7 @@ class ConfluentPublisher:
         self._is_prepared = False
         if not can_log_in(self.cluster):
             require_gssapi(self.cluster)
+            adopt(self.cluster)
         # A token or a ticket is got when the client is first used: a failure then belongs to the run.
         is_later = uses_login(self.cluster) and self.cluster.sasl_mechanism in ("GSSAPI", "OAUTHBEARER")
         self._producer: Producer | None = None if is_later else self._start()

@@ -1,7 +1,8 @@
 """Login by Kerberos (SASL/GSSAPI): keytab and principal for the clients in Python, with the library gssapi.
 
 Both clients log in with the default ticket of the process only. Here each cluster has a ticket of its own, in memory, from
-its keytab. librdkafka does this by itself, with `kinit`; on Windows it logs in as the account of the process (SSPI).
+its keytab. librdkafka can only use the default ticket of the process (`adopt`), so that a process has one login there. On
+Windows it logs in as the account of the process (SSPI).
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ from typing import Any
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError
 from core.model.connection import Cluster
 
-__all__ = ["KerberosLogin", "gssapi_with", "require_kerberos", "require_ticket", "words_of_gssapi"]
+__all__ = [
+    "KerberosLogin",
+    "adopt",
+    "gssapi_with",
+    "may_adopt",
+    "require_kerberos",
+    "require_ticket",
+    "words_of_gssapi",
+]
 
 PRINCIPAL, KEYTAB = "KAFKA_SASL_KERBEROS_PRINCIPAL", "KAFKA_SASL_KERBEROS_KEYTAB"
-NO_SHELL_SIGN = re.compile(r"[A-Za-z0-9._/@:\\ ~+=,-]+")
-"""librdkafka runs `kinit` by a shell, with keytab and principal in its command."""
 PASSING = ("cannot contact any kdc", "resource temporarily unavailable", "timed out", "connection refused")
 SETUP = ("cannot find kdc", "configuration file", "default realm", "included profile", "cannot determine realm")
 SERVICE = "not found in kerberos database"
@@ -45,11 +52,9 @@ class KerberosLogin:
         if cluster.sasl_kerberos_keytab is None:
             return None
         name = gssapi.Name(str(cluster.sasl_kerberos_principal), gssapi.NameType.kerberos_principal)
-        identity = f"{cluster.sasl_kerberos_keytab}\0{cluster.sasl_kerberos_principal}"
-        cache = f"MEMORY:pstt-{hashlib.sha256(identity.encode()).hexdigest()[:20]}"
         store: dict[bytes | str, bytes | str] = {
             "client_keytab": f"FILE:{cluster.sasl_kerberos_keytab}",
-            "ccache": cache,
+            "ccache": _cache_of(cluster),
         }
         return gssapi.Credentials(name=name, usage="initiate", store=store)
 
@@ -65,24 +70,17 @@ def require_kerberos(cluster: Cluster) -> None:
         why = f"{KEYTAB} is set alone"
         remedy = "set it to the principal whose key is in the keytab: NAME@REALM"
         raise ConfigError(f'{PRINCIPAL} is missing for cluster "{cluster.name}"', why=why, remedy=remedy, key=PRINCIPAL)
-    if cluster.client != "confluent":
-        if find_spec("gssapi") is None:
-            raise ConfigError(
-                f"KAFKA_CLIENT={cluster.client} cannot log in by Kerberos",
-                why="the library gssapi is not installed",
-                remedy="pip install -r requirements-kerberos.txt; on Windows set KAFKA_CLIENT=confluent instead",
-                key="KAFKA_CLIENT",
-            )
-    elif os.name == "nt" and keytab is not None:
-        why = "on Windows this client logs in as the account of its process"
-        raise ConfigError(f"{KEYTAB} is of no use", why=why, remedy=f"delete {KEYTAB} and {PRINCIPAL}", key=KEYTAB)
-    elif keytab is not None:
-        for key, value in ((KEYTAB, str(keytab)), (PRINCIPAL, str(principal))):
-            if not NO_SHELL_SIGN.fullmatch(value):
-                why = "it has a character that a shell would interpret"
-                raise ConfigError(
-                    f"{key} cannot be used with KAFKA_CLIENT=confluent", why=why, remedy="rename it", key=key
-                )
+    if os.name == "nt" and cluster.client == "confluent":
+        if keytab is not None:
+            why = "on Windows this client logs in as the account of its process"
+            raise ConfigError(f"{KEYTAB} is of no use", why=why, remedy=f"delete {KEYTAB} and {PRINCIPAL}", key=KEYTAB)
+    elif find_spec("gssapi") is None:
+        raise ConfigError(
+            f"KAFKA_CLIENT={cluster.client} cannot log in by Kerberos",
+            why="the library gssapi is not installed",
+            remedy="pip install -r requirements-kerberos.txt; on Windows set KAFKA_CLIENT=confluent instead",
+            key="KAFKA_CLIENT",
+        )
 
 
 def require_ticket(cluster: Cluster, hosts: Iterator[str]) -> None:
@@ -100,6 +98,8 @@ def require_ticket(cluster: Cluster, hosts: Iterator[str]) -> None:
     import gssapi
     from gssapi.raw.misc import GSSError
 
+    if cluster.sasl_kerberos_keytab is None and not may_adopt(cluster):
+        raise _other_login(cluster)  # its default ticket would be that of another cluster
     first: PsttError | None = None
     try:
         credentials = KerberosLogin(cluster).credentials()
@@ -119,6 +119,57 @@ def require_ticket(cluster: Cluster, hosts: Iterator[str]) -> None:
             return
     if first is not None:
         raise first
+
+
+def may_adopt(cluster: Cluster) -> bool:
+    """Returns False if this process has another default ticket already."""
+    return os.name == "nt" or _adopted in (None, _identity(cluster))
+
+
+def adopt(cluster: Cluster) -> None:
+    """Makes the ticket of a cluster the default one of this process, which librdkafka uses.
+
+    librdkafka's own way is `kinit` in a shell, which changes the tickets of the whole account: runs to other clusters would
+    log in with them.
+
+    Raises:
+        ConfigError: The process has logged in to another cluster in this way.
+    """
+    global _adopted
+    if os.name == "nt":
+        return
+    with _lock:
+        if not may_adopt(cluster):
+            raise _other_login(cluster)
+        if _adopted is None and cluster.sasl_kerberos_keytab is not None:
+            os.environ["KRB5_CLIENT_KTNAME"] = f"FILE:{cluster.sasl_kerberos_keytab}"
+            os.environ["KRB5CCNAME"] = _cache_of(cluster)
+        _adopted = _identity(cluster)
+
+
+_lock = threading.Lock()
+_adopted: tuple[str, str] | None = None
+"""Keytab and principal of the default ticket; empty: the account's own."""
+
+
+def _other_login(cluster: Cluster) -> ConfigError:
+    return ConfigError(
+        f'this process cannot log in to cluster "{cluster.name}"',
+        why="librdkafka logs in with one Kerberos principal for each process, and this one has used another",
+        remedy="use one principal for both clusters, or one process for each",
+        key=PRINCIPAL,
+    )
+
+
+def _identity(cluster: Cluster) -> tuple[str, str]:
+    if cluster.sasl_kerberos_keytab is None:
+        return "", ""
+    return str(cluster.sasl_kerberos_keytab), str(cluster.sasl_kerberos_principal)
+
+
+def _cache_of(cluster: Cluster) -> str:
+    """Returns the name of a cache in the memory of this process, one for each keytab and principal."""
+    return f"MEMORY:pstt-{hashlib.sha256(repr(_identity(cluster)).encode()).hexdigest()[:20]}"
 
 
 def words_of_gssapi(error: Exception) -> str:

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from core.errors import ConfigError, PsttError, RetriesExhausted
 from core.kafka.client_options import options_for
 from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
+from core.kafka.kerberos import adopt, may_adopt
 from core.kafka.login import require_login
 from core.kafka.oauth import token_source
 from core.kafka.security import tls_material, uses_login, uses_tls
@@ -111,6 +112,7 @@ def _login(cluster: Cluster) -> dict[str, Any]:
     match cluster.sasl_mechanism:
         case "GSSAPI":
             require_gssapi(cluster)
+            adopt(cluster)
             require_login(cluster)
             return _kerberos(cluster)
         case "OAUTHBEARER":
@@ -122,16 +124,8 @@ def _login(cluster: Cluster) -> dict[str, Any]:
 
 def _kerberos(cluster: Cluster) -> dict[str, Any]:
     config: dict[str, Any] = {"sasl.kerberos.service.name": cluster.sasl_kerberos_service_name}
-    if os.name == "nt":  # SSPI logs in as the account of the process
-        return config
-    if cluster.sasl_kerberos_keytab is None:
-        return config | {
-            "sasl.kerberos.min.time.before.relogin": 0
-        }  # without it, kinit would be run for an empty keytab
-    return config | {
-        "sasl.kerberos.keytab": str(cluster.sasl_kerberos_keytab),
-        "sasl.kerberos.principal": cluster.sasl_kerberos_principal,
-    }
+    # 0: librdkafka runs no `kinit`; the process has a ticket already.
+    return config if os.name == "nt" else config | {"sasl.kerberos.min.time.before.relogin": 0}
 
 
 def _tls(cluster: Cluster) -> dict[str, Any]:
@@ -162,8 +156,9 @@ def has_gssapi() -> bool:
 
 
 def can_log_in(cluster: Cluster) -> bool:
-    """Returns False if the cluster wants Kerberos and this librdkafka has none."""
-    return not (uses_login(cluster) and cluster.sasl_mechanism == "GSSAPI") or has_gssapi()
+    """Returns False if the cluster wants Kerberos, and this librdkafka has none or is logged in with another principal."""
+    is_kerberos = uses_login(cluster) and cluster.sasl_mechanism == "GSSAPI"
+    return not is_kerberos or (has_gssapi() and may_adopt(cluster))
 
 
 def require_gssapi(cluster: Cluster) -> None:

@@ -31,5 +31,5 @@ def require_login(cluster: Cluster) -> None:
 
 
 def _asks_itself(cluster: Cluster) -> bool:
-    """Returns False where librdkafka alone has the ticket: SSPI on Windows, or no library gssapi."""
-    return find_spec("gssapi") is not None and not (os.name == "nt" and cluster.client == "confluent")
+    """Returns False where librdkafka alone has the ticket: SSPI on Windows."""
+    return not (os.name == "nt" and (cluster.client == "confluent" or find_spec("gssapi") is None))

@@ -23,8 +23,10 @@ from core.kafka.topic_settings import topic_settings
 from core.model.connection import Cluster, RenewedSecret, Secret
 from core.model.publisher import Batch, Delivery
 from tests.rigs.company_kafka import CompanyKafka
+from tests.rigs.java_stores import client_certificates
 from tests.rigs.kerberos import REALM, KerberosRig
 from tests.rigs.token_issuer import CLIENT_ID, CLIENT_SECRET, SCOPE, TokenIssuer
+from tests.rigs.waiting import until
 
 PRINCIPAL, OTHER = f"pstt@{REALM}", f"limited@{REALM}"
 Open = Callable[[Cluster], Any]
@@ -135,6 +137,20 @@ def arrives(broker: CompanyKafka, opened: Open, cluster: Cluster) -> str:
     return topic
 
 
+def in_a_transaction(broker: CompanyKafka, cluster: Cluster) -> None:
+    """Sends in a transaction, which needs the control topic and a producer that is idempotent."""
+    publisher = open_publisher(cluster, transactional_id=f"t-{cluster.client}-{cluster.sasl_mechanism}")
+    topic = broker.create_topic()
+    try:
+        publisher.prepare_once("pstt-control")
+        publisher.begin()
+        assert sent(publisher, topic).errors == {}
+        publisher.commit()
+    finally:
+        publisher.close(0.0)
+    until(lambda: len(broker.read(topic)) == 3, "the commit is not visible")
+
+
 def failure(opened: Open, cluster: Cluster, broker: CompanyKafka, kind: type[PsttError]) -> PsttError:
     """The error of a cluster that cannot be used; no secret is in any of its texts."""
     with pytest.raises(kind) as caught:
@@ -217,6 +233,8 @@ def test_another_service_name_is_named(
 def test_without_keytab_and_ticket_the_error_says_what_to_set(
     client: str, kerberos: Callable[..., Cluster], broker: CompanyKafka, opened: Open
 ):
+    if has_gssapi():
+        pytest.skip("the process has a default ticket already")
     cluster = kerberos(client, sasl_kerberos_keytab=None, sasl_kerberos_principal=None)
     error = failure(opened, cluster, broker, NotAuthorised)
     assert "this account gets no Kerberos ticket" in error.text
@@ -238,6 +256,15 @@ def test_a_kdc_that_does_not_answer_is_retriable(
     assert "check the key distribution centre" in error.remedy
 
 
+@pytest.mark.parametrize("client", ["aiokafka", "confluent"])
+def test_a_transaction_is_possible_with_a_librdkafka_that_has_kerberos(
+    client: str, kerberos: Callable[..., Cluster], broker: CompanyKafka
+):
+    if not has_gssapi():
+        pytest.skip("the wheel of confluent-kafka has no Kerberos")
+    in_a_transaction(broker, kerberos(client, request_timeout_ms=10_000, delivery_timeout_ms=10_000))
+
+
 def test_what_needs_librdkafka_is_refused_where_that_has_no_kerberos(
     kerberos: Callable[..., Cluster], broker: CompanyKafka
 ):
@@ -253,6 +280,24 @@ def test_what_needs_librdkafka_is_refused_where_that_has_no_kerberos(
     ):
         with pytest.raises(ConfigError, match="cannot be used through librdkafka: it has no Kerberos"):
             attempt()
+
+
+# ── stores ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def stores(broker: CompanyKafka, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The client's certificate in each form that companies have it."""
+    return client_certificates(broker, tmp_path_factory.mktemp("stores"))
+
+
+@pytest.mark.parametrize("kind", ["jks", "pkcs12", "encrypted key"])
+def test_messages_arrive_with_a_client_certificate_from(
+    kind: str, client: str, stores: dict[str, dict[str, Any]], broker: CompanyKafka, opened: Open
+):
+    values = common(client) | stores[kind]
+    topic = arrives(broker, opened, Cluster("Kafka Collaudo", broker.mtls, "SSL", **values))
+    assert cluster_rights(Cluster("c", broker.mtls, "SSL", **values), [topic]).brokers == 1
 
 
 # ── tokens ────────────────────────────────────────────────────────────────────────────────────
@@ -275,18 +320,7 @@ def place_of_a_message(broker: CompanyKafka, topic: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("client", ["aiokafka", "confluent"])
 def test_a_transaction_is_possible_with_a_token(client: str, tokens: Callable[..., Cluster], broker: CompanyKafka):
-    publisher = open_publisher(
-        tokens(client, request_timeout_ms=10_000, delivery_timeout_ms=10_000), transactional_id=f"t-{client}"
-    )
-    topic = broker.create_topic()
-    try:
-        publisher.prepare_once("pstt-control")
-        publisher.begin()
-        assert sent(publisher, topic).errors == {}
-        publisher.commit()
-    finally:
-        publisher.close(0.0)
-    assert len(broker.read(topic)) == 3
+    in_a_transaction(broker, tokens(client, request_timeout_ms=10_000, delivery_timeout_ms=10_000))
 
 
 def test_a_token_from_elsewhere_is_read_again_when_it_has_expired(
