@@ -74,7 +74,11 @@ def test_options_answer_for_a_program(place: Path) -> None:
         (("--name", "x", "--query", "CDG.sql"), '"CDG.sql" is none of them', "valid: CDG"),
         ((*GIVEN, "--param", "DATE=1"), "has no parameter DATE", 'did you mean "DATA"?'),
         ((*GIVEN, "--cron", "0 99 * * *"), '"0 99 * * *" is no calendar', "0 2 * * *"),
-        ((*GIVEN[2:], "--name", "Export CDG Tracce to Kafka"), 'is called "Export CDG Tracce to Kafka" too', "another name"),
+        (
+            (*GIVEN[2:], "--name", "Export CDG Tracce to Kafka"),
+            'is called "Export CDG Tracce to Kafka" too',
+            "another name",
+        ),
     ],
 )
 def test_a_wrong_answer_is_one_error_and_writes_nothing(
