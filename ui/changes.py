@@ -21,6 +21,7 @@ from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
+from core.admin.edit_settings import change_setting as core_change_setting
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
@@ -457,3 +458,11 @@ def rebuild_metrics() -> int:
         made = rebuild_sends(app.metrics, app.ledger, caller=by, now=data.now())
     _changed()
     return made.sends
+
+
+def change_setting(name: str, value: str | None) -> None:
+    """Writes a setting into `.env`; None removes it there."""
+    by = caller("settings")
+    with data.opened() as app:
+        core_change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
+    _changed()

@@ -51,7 +51,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns",
-    "connections", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
+    "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -75,6 +75,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "accept-columns": "change",
     "stop": "admin",
     "connections": "admin",
+    "settings": "admin",
     "alerts": "admin",
     "secret": "admin",
     "rebuild": "admin",

@@ -208,13 +208,21 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Settings | None, list[ConfigError]]:
+def read_settings(
+    workspace: Workspace, environ: Mapping[str, str], entries: Mapping[str, tuple[str, int]] | None = None
+) -> tuple[Settings | None, list[ConfigError]]:
     """Returns the settings, or None and every problem.
+
+    Args:
+        workspace: The workspace.
+        environ: The environment variables.
+        entries: Of `.env`, as `read_env_file` returns them; None: they are read from the file.
 
     Raises:
         ConfigError: `.env` cannot be read.
     """
-    entries = read_env_file(workspace.env_file)
+    if entries is None:
+        entries = read_env_file(workspace.env_file)
     problems = [
         ConfigError(
             f"unknown setting {name}", remedy=nearest(name, SETTING_NAMES), file=workspace.env_file, line=line, key=name
