@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import BrokerUnavailable, PsttError, SourceUnavailable, WorkersUnavailable
+from core.errors import BrokerUnavailable, PsttError, RegistryUnavailable, SourceUnavailable, WorkersUnavailable
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
 from core.model.check_result import CheckResult
@@ -58,7 +58,9 @@ def guarded(subject: str, check: Callable[[], Iterable[CheckResult]]) -> Iterato
     try:
         yield from check()
     except PsttError as error:
-        unreachable = isinstance(error, SourceUnavailable | BrokerUnavailable | WorkersUnavailable)
+        unreachable = isinstance(
+            error, SourceUnavailable | BrokerUnavailable | WorkersUnavailable | RegistryUnavailable
+        )
         yield CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)
 
 

@@ -349,7 +349,7 @@ class AiokafkaPublisher:
         _count_attempt(delivery, too_large)
         batch = delivery.batch
         for index in too_large.tolist():
-            size = len(batch.values[index]) + len(batch.keys[index] or b"")
+            size = len(batch.values[index] or b"") + len(batch.keys[index] or b"")
             self._fail(delivery, [index], self.diagnosis.too_large_here(batch.topic, size))
         return todo[~are_too_large]
 

@@ -249,7 +249,7 @@ class ConfluentPublisher:
             self._open.discard(delivery)
         batch = delivery.batch
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            size = len(batch.values[index]) + len(batch.keys[index] or b"")
+            size = len(batch.values[index] or b"") + len(batch.keys[index] or b"")
             delivery.errors[index] = self.diagnosis.too_large_here(batch.topic, size)
             return
         delivery.errors[index] = self._error_of(error, batch.topic)

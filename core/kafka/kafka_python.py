@@ -544,7 +544,9 @@ class KafkaPythonPublisher:
         if (
             isinstance(error, client_errors.MessageSizeTooLargeError) and error.args
         ):  # the client knows more than the code only here
-            return self.diagnosis.too_large_here(batch.topic, len(batch.values[index]) + len(batch.keys[index] or b""))
+            return self.diagnosis.too_large_here(
+                batch.topic, len(batch.values[index] or b"") + len(batch.keys[index] or b"")
+            )
         if _FAMILY_OF.get(type(error)) == "large":
             return self._refusals.size(batch, index) if alone else self._refusals.size_together(batch.topic)
         said = SAID.get(type(error))

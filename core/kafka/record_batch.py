@@ -120,7 +120,7 @@ class RecordBatch:
 
 def record_sizes(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
 ) -> list[int]:
@@ -134,7 +134,7 @@ def record_sizes(
     id_header, tail = _framing(headers)
     fixed = _MOST_FRAMING_BYTES + len(id_header) + len(tail)
     sizes: list[int] = []
-    for lengths in (_lengths(values), _key_lengths(keys), _lengths(message_ids)):
+    for lengths in (_nullable_lengths(values), _nullable_lengths(keys), _lengths(message_ids)):
         shortest, longest = min(lengths), max(lengths)
         fixed += len(_any_varint(longest))
         if shortest == longest:
@@ -147,7 +147,7 @@ def record_sizes(
 
 def encode_batch(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     *,
@@ -161,7 +161,7 @@ def encode_batch(
 
     Args:
         keys: One a message; None is a null key.
-        values: One a message.
+        values: One a message; None: a tombstone.
         message_ids: One a message: the value of the header `message_id`, which comes first.
         headers: Further headers of every message, in their order.
         timestamps_ms: Of all messages, or one a message, in milliseconds since 1970; may be negative and in any order.
@@ -188,7 +188,7 @@ def encode_batch(
 
 def _encoded_records(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     starts: list[bytes] | None,
@@ -196,9 +196,10 @@ def _encoded_records(
     """Returns the records one after the other; `starts` as `_starts` returns it."""
     count = len(values)
     id_header, tail = _framing(headers)
-    key_lengths = _key_lengths(keys)
+    key_lengths = _nullable_lengths(keys)
     key_varints, key_bytes, key_differences = _framed(key_lengths)
-    value_varints, value_bytes, value_differences = _framed(_lengths(values))
+    value_lengths = _nullable_lengths(values)
+    value_varints, value_bytes, value_differences = _framed(value_lengths)
     id_varints, id_bytes, id_differences = _framed(_lengths(message_ids))
     fixed = len(id_header) + len(tail) + key_bytes + value_bytes + id_bytes
     if starts is None:
@@ -214,7 +215,7 @@ def _encoded_records(
     parts[2::_PARTS] = key_varints
     parts[3::_PARTS] = keys if min(key_lengths) >= 0 else [key or b"" for key in keys]
     parts[4::_PARTS] = value_varints
-    parts[5::_PARTS] = values
+    parts[5::_PARTS] = values if min(value_lengths) >= 0 else [value or b"" for value in values]
     if id_differences:
         parts[6::_PARTS] = [id_header + varint for varint in id_varints]
     parts[7::_PARTS] = message_ids
@@ -280,12 +281,12 @@ def _lengths(column: Sequence[bytes]) -> list[int]:
     return list(map(len, column))
 
 
-def _key_lengths(keys: Sequence[bytes | None]) -> list[int]:
-    """Returns the length of each key, -1 for a null key, as the format has it."""
+def _nullable_lengths(column: Sequence[bytes | None]) -> list[int]:
+    """Returns the length of each key or value, -1 for a null one, as the format has it."""
     try:
-        return list(map(len, keys))  # type: ignore[arg-type]
+        return list(map(len, column))  # type: ignore[arg-type]
     except TypeError:
-        return [-1 if key is None else len(key) for key in keys]
+        return [-1 if cell is None else len(cell) for cell in column]
 
 
 def _framed(lengths: list[int]) -> tuple[list[bytes], int, list[int]]:

@@ -209,4 +209,4 @@ def _record_bytes(batch: Batch, index: int) -> int:
     """Returns about how many bytes the record takes in an uncompressed record batch."""
     headers = sum(len(name) + len(value) + 2 for name, value in batch.headers)
     own = len("message_id") + len(batch.message_ids[index]) + 2
-    return len(batch.values[index]) + len(batch.keys[index] or b"") + headers + own + RECORD_BYTES
+    return len(batch.values[index] or b"") + len(batch.keys[index] or b"") + headers + own + RECORD_BYTES

@@ -23,15 +23,23 @@ class Batch:
     """From 1, in the run."""
     topic: str
     keys: list[bytes | None]
-    values: list[bytes]
+    values: Sequence[bytes | None]
+    """None: a tombstone."""
     message_ids: list[bytes]
     """ASCII hex; sent as header `message_id`."""
     row_numbers: Sequence[int]
     headers: tuple[tuple[str, bytes], ...] = ()
     """The other headers, the same for each message."""
+    key_texts: list[bytes | None] | None = None
+    """The keys as people read them, where they are in a format of their own; None: they are text."""
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def readable_keys(self) -> list[bytes | None]:
+        """The keys as text, for people and for the records of sends."""
+        return self.keys if self.key_texts is None else self.key_texts
 
 
 @dataclass(slots=True, eq=False)

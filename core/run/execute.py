@@ -36,6 +36,7 @@ from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import run_job, to_verdict
 from core.run.planning import cluster_key_of_plan, cluster_of_plan
 from core.run.row_reader import Progress, RunContext
+from core.run.schemas import schemas_of
 from core.run.settling import settle_before_run
 from core.run.verify_run import verifier
 from core.run.watchdog import watched
@@ -148,12 +149,20 @@ def _run_to_kafka(
     opened: OpenWorkspace, plan: Plan, source: Source, ledger: Ledger, context: RunContext, scratch: Path | None
 ) -> Run:
     cluster = cluster_of_plan(opened, plan)
+    context = replace(context, schemas=schemas_of(plan.job, cluster, registers=scratch is None))
     once = _exactly_once(opened, plan, context.now(), scratch)
     publisher = _publisher(opened, cluster, once, dry_run=scratch is not None)
     try:
         check = None
         if scratch is None and plan.job.verify != "none":
-            check = verifier(cluster, opened.workspace.spool_dir, plan.job.verify, context.stop.is_set, context.now)
+            check = verifier(
+                cluster,
+                opened.workspace.spool_dir,
+                plan.job.verify,
+                context.stop.is_set,
+                context.now,
+                has_text_keys=plan.job.key_format == "text",
+            )
         if scratch is None and is_partitioned(plan) and not cluster.mock_brokers:
             return _run_in_parts(opened, plan, source, publisher, ledger, context, once, check)
         return run_job(

@@ -22,7 +22,9 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.message.value_formats import Formats
 from core.model.run import Plan, Reject
+from core.model.schema import Schemas
 from core.model.source import Column, Reading, Source
 from core.run.cancellation import Stop
 
@@ -34,6 +36,7 @@ __all__ = [
     "RunContext",
     "end_state",
     "fewer_collections",
+    "formats_of",
     "row_count_error",
     "with_stop_reason",
 ]
@@ -80,6 +83,8 @@ class RunContext:
     """Set to end the run; checked between two fetches and between two batches."""
     progress: Progress | None = None
     check_columns: ColumnCheck | None = None
+    schemas: Schemas | None = None
+    """Gives ids to the schemas of the messages; None: the cluster has no schema registry."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,7 +127,13 @@ class RowReader:
         self.rows_counted = reading.counted
         if self.context.check_columns:
             self.context.check_columns(reading.columns)
-        return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        plan = self.plan
+        return Envelope(
+            reading.columns,
+            plan.job,
+            scheduled_at=plan.scheduled_at,
+            formats=formats_of(plan, self.context.schemas),
+        )
 
     def reject(self, rejects: list[Reject]) -> None:
         """Records rejected rows.
@@ -171,6 +182,11 @@ class RowReader:
     def expectation_error(self) -> PsttError | None:
         """Returns the error of a run whose rows have arrived, but not in the expected number; None: it is as expected."""
         return None if self.plan.skip_ids is not None else row_count_error(self.plan, self.rows_read)
+
+
+def formats_of(plan: Plan, schemas: Schemas | None) -> Formats:
+    """Returns what the formats of a plan's messages need besides its columns."""
+    return Formats(plan.topic, schemas, plan.value_schema, plan.key_schema)
 
 
 def row_count_error(plan: Plan, rows_read: int) -> ExpectationFailed | None:
@@ -228,4 +244,6 @@ def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
         list(compress(encoded.message_ids, wanted)),
         encoded.rejects,
         encoded.extracted_at,
+        None if encoded.tombstones is None else list(compress(encoded.tombstones, wanted)),
+        None if encoded.key_texts is None else list(compress(encoded.key_texts, wanted)),
     )

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from core.errors import ConfigError
 from core.model.job import Job
 from core.workspace.atomic import write_atomically
+from core.workspace.job_formats import contradictions_of_formats
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
@@ -257,7 +258,7 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
-    return found + _contradictions_of_partitions(job)
+    return found + contradictions_of_formats(job) + _contradictions_of_partitions(job)
 
 
 def _contradictions_of_partitions(job: Job) -> list[tuple[str, str, str]]:
