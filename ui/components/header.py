@@ -14,6 +14,7 @@ from ui.data.status import ClusterStatus, WorkspaceStatus, workspace_status
 from ui.formats import ago, clock, moment, span
 from ui.http_security import oidc_is_set_up
 from ui.language import LANGUAGES, choose, current, t
+from ui.workspaces import workspaces
 
 __all__ = ["show"]
 
@@ -24,6 +25,7 @@ def show() -> None:
     """Draws the header."""
     left, right = st.columns([5, 2], vertical_alignment="center")
     with left:
+        _workspace_switch()
         _state()
     with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
         who = current_user()
@@ -40,6 +42,29 @@ def _sign_out(who: CurrentUser) -> None:
         st.button(t("Sign out"), on_click=st.logout, type="tertiary")
     else:
         st.markdown(f":small[[{t('Sign out')}](/api/signout)]", width="content")
+
+
+def _workspace_switch() -> None:
+    """Draws the choice between workspaces, if there are several."""
+    names = list(workspaces())
+    if len(names) == 1:
+        return
+
+    def switch() -> None:
+        if chosen := st.session_state.get("workspace_switch"):
+            st.query_params.clear()  # what it asked for is of the other workspace
+            data.choose_workspace(chosen)
+
+    st.segmented_control(
+        t("Workspace"),
+        names,
+        default=data.chosen_name(),
+        format_func=plain,
+        key="workspace_switch",
+        on_change=switch,
+        label_visibility="collapsed",
+        width="content",
+    )
 
 
 def _language_switch() -> None:
@@ -64,7 +89,8 @@ def _state() -> None:
     at = data.now()
     where = plain(status.folder.name) + (f" · {plain(status.environment)}" if status.environment else "")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{where}**", width="content")
+        if len(workspaces()) == 1:
+            st.markdown(f"**{where}**", width="content")
         for cluster in status.clusters:
             st.markdown(_cluster(cluster, status.timezone, at), width="content", help=plain(cluster.error) or None)
         st.markdown(_runner(status, at), width="content", help=_runner_help(status, at))
