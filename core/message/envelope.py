@@ -10,9 +10,9 @@ import re
 import struct
 from binascii import hexlify
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from core.clock import iso_utc
 from core.errors import ConfigError, QueryFailed, RowRejected
 from core.message.cells import CannotEncode, encoding_reason, key_text
 from core.message.column_types import cell_encoder, column_encoder
+from core.message.record_fields import NO_FIELDS, RecordFields, RowFields, columns_of_records
 from core.model.job import Job
 from core.model.run import Reject
 from core.model.source import Column, Rows
@@ -48,6 +49,19 @@ class Encoded:
     message_ids: list[bytes]
     rejects: list[Reject]
     extracted_at: datetime
+    fields: RowFields = NO_FIELDS
+    """What of the rows goes into their records beside key and value."""
+
+    def kept(self, are_kept: Sequence[bool]) -> Encoded:
+        """Returns these rows only, with all rejects."""
+        return replace(
+            self,
+            row_numbers=list(compress(self.row_numbers, are_kept)),
+            keys=list(compress(self.keys, are_kept)),
+            data=list(compress(self.data, are_kept)),
+            message_ids=list(compress(self.message_ids, are_kept)),
+            fields=self.fields.kept(are_kept),
+        )
 
 
 def proves_data(message_id: str, value: bytes, slug: str, scheduled_at: datetime) -> bool:
@@ -103,6 +117,7 @@ class Envelope:
         self._key_indexes = [self._names.index(name.lower()) for name in _key_fields(job)]
         self._key_separator = job.key_separator
         self._on_null_key = job.on_null_key
+        self._fields = RecordFields(self.columns, job, self._cells)
         self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
         self._seed = _seed(job.slug, scheduled_at)
@@ -118,8 +133,10 @@ class Envelope:
         values = [self._column(i, column, bad) for i, column in enumerate(given)]
         keys = self._keys(given, len(rows.rows), bad)
         kept = range(len(rows.rows))
+        fields = NO_FIELDS if self._fields.is_empty else self._fields.of(given, len(rows.rows), bad)
         data = self._rows(values, kept, bad)
         if bad:
+            fields = fields.kept([i not in bad for i in kept])
             left = [i for i in kept if i not in bad]
             data = [data[i] for i in left]
             keys = [keys[i] for i in left]
@@ -127,7 +144,7 @@ class Envelope:
         else:
             row_numbers = list(range(rows.first_row, rows.first_row + len(rows.rows)))
         rejects = [self._reject(rows, i, keys_error) for i, keys_error in sorted(bad.items())]
-        return Encoded(row_numbers, keys, data, self._ids(data), rejects, rows.extracted_at)
+        return Encoded(row_numbers, keys, data, self._ids(data), rejects, rows.extracted_at, fields)
 
     def wrap(self, data: Sequence[bytes], *, extracted_at: datetime, published_at: datetime) -> list[bytes]:
         """Returns the message values: the JSON of each row, with metadata where the job wants it.
@@ -288,14 +305,17 @@ def _refuse_unusable(columns: Sequence[Column]) -> None:
 
 
 def _refuse_unknown(job: Job, names: list[str]) -> None:
-    for place, wanted in (("kafka_config.message_key_field", _key_fields(job)), ("types", tuple(job.types))):
-        for name in wanted:
-            if name.lower() not in names:
-                raise ConfigError(
-                    f'job "{job.name}": {place} names column {name}, which the query does not return',
-                    remedy=f"its columns are: {', '.join(names)}",
-                    key=place,
-                )
+    wanted = [("kafka_config.message_key_field", name) for name in _key_fields(job)]
+    wanted += [("types", name) for name in job.types]
+    wanted += columns_of_records(job)
+    for place, name in wanted:
+        if name.lower() not in names:
+            braces = f"; text in braces is written {{{{{name}}}}}" if place.startswith("headers.") else ""
+            raise ConfigError(
+                f'job "{job.name}": {place} names column {name}, which the query does not return',
+                remedy=f"its columns are: {', '.join(names)}{braces}",
+                key=place,
+            )
 
 
 def _shown(value: Any) -> str | None:

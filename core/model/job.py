@@ -8,7 +8,17 @@ from typing import Literal
 
 from core.model.query import ParameterValue
 
-__all__ = ["CsvDialect", "EmailNotification", "Expect", "Job", "KafkaConfig", "Partitions", "RowRange"]
+__all__ = [
+    "CsvDialect",
+    "EmailNotification",
+    "Expect",
+    "Job",
+    "KafkaConfig",
+    "NewTopic",
+    "Partitioner",
+    "Partitions",
+    "RowRange",
+]
 ExportFormat = Literal["kafka", "excel", "csv"]
 SchedulingMode = Literal["cron", "interval", "manual"]
 CatchUp = Literal["none", "latest", "all"]
@@ -22,6 +32,18 @@ PartitionBy = Literal["range", "hash"]
 MessageOrder = Literal["key", "none"]
 DecimalForm = Literal["number", "string", "float"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
+Partitioner = Literal["murmur2", "column", "fixed", "round_robin"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopic:
+    """How a job's topic is created if it does not exist, and what an existing one is compared with."""
+
+    partitions: int
+    replication: int | None = None
+    """Replicas of each partition; None: the cluster's default, and not compared."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the topic, such as `retention.ms`; the others are the cluster's defaults, and not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +60,16 @@ class KafkaConfig:
     include_metadata: bool = True
     cluster: str | None = None
     """A name of `kafka_connections`; None: the connection's environment decides."""
+    create_topic: NewTopic | None = None
+    """None: the topic exists, or the cluster creates it on first use."""
+    partitioner: Partitioner = "murmur2"
+    """Which partition a message goes to: by its key as Java's clients do; by `partition_field`; `partition`; or each in turn."""
+    partition_field: str | tuple[str, ...] | None = None
+    """Column(s) whose text is hashed instead of the key; several are joined with the job's `key_separator`."""
+    partition: int | None = None
+    """The partition of all messages."""
+    timestamp_field: str | None = None
+    """Column with the time of the record; None: when it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +166,7 @@ class Job:
     decimals: DecimalForm = "number"
     key_separator: str = "|"
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Name → text, in which `{COLUMN}` is the value of that column."""
     verify_count: bool = False
     verify: VerifyMode = "none"
     """What is read back from the topic after each run: `count` the number of its messages, `full` their keys and ids too."""

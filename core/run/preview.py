@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from core.clock import iso_utc
 from core.files.names import distinct_columns
 from core.files.writer import RowDecoder, cell_text
 from core.message.column_types import SAFE_INTEGER
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.message.record_fields import fixed_headers
 from core.model.dialect import Dialect
 from core.model.job import Job
+from core.model.publisher import NO_TIME
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Rows, Source
 from core.records.opened import OpenWorkspace
@@ -24,6 +27,7 @@ from core.sources import open_source
 
 __all__ = ["Preview", "PreviewMessage", "file_rows", "open_reading", "preview", "preview_plan"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MADE_AT_THE_RUN = "(made at the run)"
 MOST_BYTES = 2**31
 """A row of a file has no limit of its own."""
@@ -43,6 +47,8 @@ class PreviewMessage:
     """The exact JSON text."""
     size_bytes: int
     """Size of the value, as in `metrics.duckdb`; key and headers are not counted."""
+    timestamp: str | None = None
+    """Time of the record, ISO 8601 in UTC, from `timestamp_field`; None: when it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,16 +154,25 @@ def _first(reading: Reading, rows: int) -> Iterator[Rows]:
 
 
 def _messages(encoded: Encoded, values: Sequence[bytes], job: Job) -> Iterator[PreviewMessage]:
+    fixed = {name: value.decode() for name, value in fixed_headers(job)}
+    fields = encoded.fields
     for i, value in enumerate(values):
         key = encoded.keys[i]
         headers = {"message_id": encoded.message_ids[i].decode(), "run_id": MADE_AT_THE_RUN, "job": job.name}
+        own = {name: text.decode() for name, texts in fields.headers if (text := texts[i]) is not None}
         yield PreviewMessage(
             encoded.row_numbers[i],
             None if key is None else key.decode(),
-            headers | dict(job.headers),
+            headers | fixed | own,
             value.decode(),
             len(value),
+            None if fields.timestamps_ms is None else _iso_time(fields.timestamps_ms[i]),
         )
+
+
+def _iso_time(unix_ms: int) -> str | None:
+    """Returns the time of a record; None: it has none of its own."""
+    return None if unix_ms == NO_TIME else iso_utc(EPOCH + timedelta(milliseconds=unix_ms), "milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +196,8 @@ class _PreviewWarnings:
         yield from self.repeated_keys()
         yield from self.number_keys()
         yield from self.padded_keys()
+        yield from self.spread_keys()
+        yield from self.null_times()
         for index, column in enumerate(self.columns):
             values = [row[index] for row in self.rows if row[index] is not None]
             if self.job.export_format == "kafka":
@@ -234,6 +251,20 @@ class _PreviewWarnings:
             padded = sum(isinstance(row[index], str) and row[index].endswith(" ") for row in self.rows)
             if padded:
                 yield f'{column.name} ({column.database_type}): the key ends with blanks in {self._of_rows(padded)}, and readers who look for it without them find nothing; set "types": {{"{column.name}": "string"}} to send it without'
+
+    def spread_keys(self) -> Iterator[str]:
+        kafka = self.job.kafka_config
+        fields = kafka.partition_field or ()
+        placing = {name.lower() for name in ([fields] if isinstance(fields, str) else fields)}
+        keys = {column.name.lower() for column in self.key_columns}
+        is_spread = kafka.partitioner == "round_robin" or (kafka.partitioner == "column" and not placing <= keys)
+        if keys and is_spread:
+            yield f'{self.key_name}: with partitioner "{kafka.partitioner}" the messages of one key go to several partitions, so readers do not get them in order and a compacted topic keeps one of each partition'
+
+    def null_times(self) -> Iterator[str]:
+        nulls = sum(message.timestamp is None for message in self.messages)
+        if self.job.kafka_config.timestamp_field and nulls:
+            yield f"{self.job.kafka_config.timestamp_field}: it is null in {self._of_rows(nulls)}, whose records get the time when they are sent"
 
     def large_numbers(self, column: Column, values: list[Any]) -> Iterator[str]:
         """Warns about digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""

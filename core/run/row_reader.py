@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import compress
 from typing import Protocol
 
 from loguru import logger
@@ -22,6 +21,7 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.model.publisher import Publisher
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Source
 from core.run.cancellation import Stop
@@ -80,6 +80,8 @@ class RunContext:
     """Set to end the run; checked between two fetches and between two batches."""
     progress: Progress | None = None
     check_columns: ColumnCheck | None = None
+    prepare_topic: Callable[[Publisher], Sequence[str]] | None = None
+    """Called before the topic is looked for; returns warnings of the run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -220,12 +222,4 @@ def fewer_collections() -> Iterator[None]:
 
 def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
     """Returns the rows whose message id is not in `skip_ids`."""
-    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
-    return Encoded(
-        list(compress(encoded.row_numbers, wanted)),
-        list(compress(encoded.keys, wanted)),
-        list(compress(encoded.data, wanted)),
-        list(compress(encoded.message_ids, wanted)),
-        encoded.rejects,
-        encoded.extracted_at,
-    )
+    return encoded.kept([message_id not in skip_ids for message_id in encoded.message_ids])

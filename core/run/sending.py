@@ -16,6 +16,7 @@ from loguru import logger
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
+from core.message.record_fields import RowFields, fixed_headers
 from core.model.publisher import Batch, Delivery, Publisher
 from core.model.run import Reject
 from core.records.spool import Spool
@@ -39,11 +40,12 @@ class Sending(RowReader):
     transaction: Literal["", "unknown", "committed", "aborted"] = ""
     """Its state; empty: there was none. `unknown`: the cluster has not answered."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
+    topic_partitions: int = 0
+    """How many partitions the topic has; 0: not known yet. Only a job with a partitioner of its own needs it."""
 
     def __post_init__(self) -> None:
         job = self.plan.job
-        own = tuple((name, value.encode()) for name, value in job.headers.items())
-        self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *own)
+        self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *fixed_headers(job))
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
         """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
@@ -63,9 +65,25 @@ class Sending(RowReader):
                 encoded.message_ids,
                 encoded.row_numbers,
                 self.headers,
+                encoded.fields.headers,
+                encoded.fields.timestamps_ms,
+                self._partitions(encoded),
             )
         )
         self.account(self.sender.finished())
+
+    def _partitions(self, encoded: Encoded) -> list[int] | None:
+        """Returns the partition of each message; None: the client places them by their keys."""
+        config = self.plan.job.kafka_config
+        if config.partitioner == "murmur2":
+            return None
+        from core.kafka.partitioning import places  # imports numpy, 70 ms
+
+        if not self.topic_partitions:
+            self.topic_partitions = len(self.publisher.describe(self.plan.topic).partitions)
+        return places(
+            config, self.plan.topic, self.topic_partitions, encoded.row_numbers, encoded.fields.placed_by or ()
+        )
 
     def drain(self) -> None:
         """Waits until no message is in flight."""
@@ -202,7 +220,14 @@ def stored_on_disk(
             with file_path.open("wb") as file:
                 for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
                     frame = frames.encode(
-                        (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
+                        (
+                            encoded.row_numbers,
+                            encoded.keys,
+                            encoded.data,
+                            encoded.message_ids,
+                            encoded.extracted_at,
+                            encoded.fields,
+                        )
                     )
                     file.write(len(frame).to_bytes(8, "little"))
                     file.write(frame)
@@ -220,7 +245,9 @@ def stored_on_disk(
 
 
 def _frames(file: BinaryIO) -> Iterator[Encoded]:
-    decoder = msgspec.msgpack.Decoder(tuple[list[int], list[bytes | None], list[bytes], list[bytes], datetime])
+    decoder = msgspec.msgpack.Decoder(
+        tuple[list[int], list[bytes | None], list[bytes], list[bytes], datetime, RowFields]
+    )
     while size := file.read(8):
-        numbers, keys, data, ids, extracted_at = decoder.decode(file.read(int.from_bytes(size, "little")))
-        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC))
+        numbers, keys, data, ids, extracted_at, fields = decoder.decode(file.read(int.from_bytes(size, "little")))
+        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC), fields)
