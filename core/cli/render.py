@@ -220,6 +220,7 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     for message in seen.messages:
         lines += ["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"]
         lines += [f"  header {name} = {text}" for name, text in message.headers.items()]
+        lines += [f"  time   {message.timestamp}"] if message.timestamp else []
         lines.append(f"  value  {message.value}")
     return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
 
