@@ -40,6 +40,8 @@ class MemoryRecord:
     value: bytes | None
     """None: a tombstone."""
     headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int = 0
+    """Unix time."""
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ class MemoryPublisher:
         while len(self._queue) >= self.max_in_flight:
             self.poll(0.1)
         delivery.pending += 1
-        item = _PendingMessage(delivery, index, self.clock(), self._partition_of(batch.topic, key))
+        item = _PendingMessage(delivery, index, self.clock(), self._partition_of(batch, index))
         item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
         item.error = refusal or item.error
         self._queue.append(item)
@@ -240,9 +242,12 @@ class MemoryPublisher:
         if self.fatal is not None:
             raise self.fatal
 
-    def _partition_of(self, topic: str, key: bytes | None) -> int:
+    def _partition_of(self, batch: Batch, index: int) -> int:
+        if batch.partitions is not None:
+            return batch.partitions[index]
         # A key always goes to the same partition, not to the one that Kafka would choose.
-        seed = self._ends.get(topic, [0])[0] if key is None else zlib.crc32(key)
+        key = batch.keys[index]
+        seed = self._ends.get(batch.topic, [0])[0] if key is None else zlib.crc32(key)
         return seed % self.partitions
 
     def _refused_together(self, delivery: Delivery, indexes: Sequence[int]) -> dict[int, PsttError]:
@@ -268,7 +273,7 @@ class MemoryPublisher:
         members: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
         for index in indexes:
-            partition = self._partition_of(batch.topic, batch.keys[index])
+            partition = self._partition_of(batch, index)
             size = _size(batch.keys[index], batch.values[index])
             if self.batch_size_bytes is not None and sizes.get(partition, 0) + size > self.batch_size_bytes:
                 yield members.pop(partition, [])
@@ -311,10 +316,16 @@ class MemoryPublisher:
         delivery.offsets[index] = offset
         delivery.latencies_ms[index] = max((self.clock() - item.at_s) * 1000, 1e-6)
         if self.keep:
-            headers = (("message_id", batch.message_ids[index]), *batch.headers)
-            self._append(
-                batch.topic, MemoryRecord(item.partition, offset, batch.keys[index], batch.values[index], headers)
+            own_ms = batch.timestamp_ms(index)
+            record = MemoryRecord(
+                item.partition,
+                offset,
+                batch.keys[index],
+                batch.values[index],
+                tuple(batch.headers_of(index)),
+                delivery.sent_at_us[index] // 1000 if own_ms is None else own_ms,
             )
+            self._append(batch.topic, record)
 
     def _append(self, topic: str, record: MemoryRecord) -> None:
         if self._uncommitted is not None:

@@ -10,9 +10,9 @@ import re
 import struct
 from binascii import hexlify
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +24,7 @@ from core.message.column_types import cell_encoder, column_encoder
 from core.message.field_types import field_of
 from core.message.keys import KeyEncoder
 from core.message.predicate import parse_predicate
+from core.message.record_fields import NO_FIELDS, RecordFields, RowFields, columns_of_records
 from core.message.shapes import shape_of
 from core.message.value_formats import MAGIC, Formats
 from core.model.job import Job
@@ -53,6 +54,8 @@ class Encoded:
     message_ids: list[bytes]
     rejects: list[Reject]
     extracted_at: datetime
+    fields: RowFields = NO_FIELDS
+    """What of the rows goes into their records beside key and value."""
     tombstones: list[bool] | None = None
     """Which rows are sent as tombstones; None: none of them."""
     key_texts: list[bytes | None] | None = None
@@ -62,6 +65,19 @@ class Encoded:
     def readable_keys(self) -> list[bytes | None]:
         """The keys as text, for people and for the records of sends."""
         return self.keys if self.key_texts is None else self.key_texts
+
+    def kept(self, are_kept: Sequence[bool]) -> Encoded:
+        """Returns these rows only, with all rejects."""
+        return replace(
+            self,
+            row_numbers=list(compress(self.row_numbers, are_kept)),
+            keys=list(compress(self.keys, are_kept)),
+            data=list(compress(self.data, are_kept)),
+            message_ids=list(compress(self.message_ids, are_kept)),
+            fields=self.fields.kept(are_kept),
+            tombstones=None if self.tombstones is None else list(compress(self.tombstones, are_kept)),
+            key_texts=None if self.key_texts is None else list(compress(self.key_texts, are_kept)),
+        )
 
 
 def proves_data(message_id: str, value: bytes | None, slug: str, scheduled_at: datetime) -> bool | None:
@@ -135,6 +151,7 @@ class Envelope:
         self._key_indexes = [self._names.index(name.lower()) for name in _key_fields(job)]
         self._key_separator = job.key_separator
         self._on_null_key = job.on_null_key
+        self._fields = RecordFields(self.columns, job, self._cells)
         self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
         self._seed = _seed(job.slug, scheduled_at)
@@ -161,6 +178,7 @@ class Envelope:
         values = [self._column(i, column, bad) for i, column in enumerate(given)]
         texts = self._keys(given, count, bad)
         tombstones = self._tombstones(values, texts, count, bad)
+        fields = NO_FIELDS if self._fields.is_empty else self._fields.of(given, count, bad)
         data = self._rows(values, range(count), bad)
         left = [i for i in range(count) if i not in bad] if bad else None
         if left is not None:
@@ -188,6 +206,7 @@ class Envelope:
             ids,
             [self._reject(rows, i, reason) for i, reason in sorted(bad.items())],
             rows.extracted_at,
+            fields.kept([i not in bad for i in range(count)]) if bad else fields,
             None if tombstones is None else _picked(tombstones, kept),
             None if self._key_encoder is None else texts,
         )
@@ -376,18 +395,18 @@ def _refuse_unusable(columns: Sequence[Column]) -> None:
 
 def _refuse_unknown(job: Job, names: list[str]) -> None:
     condition = parse_predicate(job.null_value_when).columns if job.null_value_when else ()
-    for place, wanted in (
-        ("kafka_config.message_key_field", _key_fields(job)),
-        ("types", tuple(job.types)),
-        ("null_value_when", condition),
-    ):
-        for name in wanted:
-            if name.lower() not in names:
-                raise ConfigError(
-                    f'job "{job.name}": {place} names column {name}, which the query does not return',
-                    remedy=f"its columns are: {', '.join(names)}",
-                    key=place,
-                )
+    wanted = [("kafka_config.message_key_field", name) for name in _key_fields(job)]
+    wanted += [("types", name) for name in job.types]
+    wanted += [("null_value_when", name) for name in condition]
+    wanted += columns_of_records(job)
+    for place, name in wanted:
+        if name.lower() not in names:
+            braces = f"; text in braces is written {{{{{name}}}}}" if place.startswith("headers.") else ""
+            raise ConfigError(
+                f'job "{job.name}": {place} names column {name}, which the query does not return',
+                remedy=f"its columns are: {', '.join(names)}{braces}",
+                key=place,
+            )
 
 
 def _shown(value: Any) -> str | None:

@@ -15,6 +15,8 @@ __all__ = [
     "Expect",
     "Job",
     "KafkaConfig",
+    "NewTopic",
+    "Partitioner",
     "Partitions",
     "RowRange",
     "SchemaOptions",
@@ -37,6 +39,18 @@ EnvelopeKind = Literal["pstt", "none", "cloudevents", "connect"]
 CloudEventsMode = Literal["binary", "structured"]
 SubjectStrategy = Literal["topic", "record", "topic_record"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
+Partitioner = Literal["murmur2", "column", "fixed", "round_robin"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopic:
+    """How a job's topic is created if it does not exist, and what an existing one is compared with."""
+
+    partitions: int
+    replication: int | None = None
+    """Replicas of each partition; None: the cluster's default, and not compared."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the topic, such as `retention.ms`; the others are the cluster's defaults, and not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,16 @@ class KafkaConfig:
     include_metadata: bool = True
     cluster: str | None = None
     """A name of `kafka_connections`; None: the connection's environment decides."""
+    create_topic: NewTopic | None = None
+    """None: the topic exists, or the cluster creates it on first use."""
+    partitioner: Partitioner = "murmur2"
+    """Which partition a message goes to: by its key as Java's clients do; by `partition_field`; `partition`; or each in turn."""
+    partition_field: str | tuple[str, ...] | None = None
+    """Column(s) whose text is hashed instead of the key; several are joined with the job's `key_separator`."""
+    partition: int | None = None
+    """The partition of all messages."""
+    timestamp_field: str | None = None
+    """Column with the time of the record; None: when it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +199,7 @@ class Job:
     decimals: DecimalForm = "number"
     key_separator: str = "|"
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Name → text, in which `{COLUMN}` is the value of that column."""
     value_format: ValueFormat = "json"
     """Every other one needs the `schema_registry` of its cluster."""
     key_format: KeyFormat = "text"

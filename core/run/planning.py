@@ -212,4 +212,5 @@ def _to_file(opened: OpenWorkspace, plan: Plan) -> Plan:
     environment = opened.connections.environment_of(plan.job.connection)
     name = output_name(plan.job, plan.query.values, plan.scheduled_at, environment)
     opened.workspace.inside(name, opened.workspace.exports_dir)
-    return replace(plan, output=name, job=replace(plan.job, kafka_config=KafkaConfig(include_metadata=False)))
+    job = replace(plan.job, kafka_config=KafkaConfig(include_metadata=False), headers={})
+    return replace(plan, output=name, job=job)

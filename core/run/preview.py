@@ -7,17 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from core.clock import iso_utc
 from core.files.names import distinct_columns
 from core.files.writer import RowDecoder, cell_text
 from core.message.column_types import SAFE_INTEGER
 from core.message.decoding import readable
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.message.record_fields import fixed_headers
 from core.model.dialect import Dialect
 from core.model.job import Job
+from core.model.publisher import NO_TIME
 from core.model.run import Plan, Reject
 from core.model.schema import Schema, Schemas
 from core.model.source import Column, Reading, Rows, Source
@@ -30,6 +33,7 @@ from core.sources import open_source
 
 __all__ = ["Preview", "PreviewMessage", "file_rows", "open_reading", "preview", "preview_plan"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MADE_AT_THE_RUN = "(made at the run)"
 MOST_BYTES = 2**31
 """A row of a file has no limit of its own."""
@@ -49,6 +53,8 @@ class PreviewMessage:
     """The exact JSON text; of another format its content as JSON; `null` for a tombstone."""
     size_bytes: int
     """Size of the value, as in `metrics.duckdb`; key and headers are not counted."""
+    timestamp: str | None = None
+    """Time of the record, ISO 8601 in UTC, from `timestamp_field`; None: when it is sent."""
     value_base64: str | None = None
     """The bytes as they are sent, where they are not that text; None: they are, or it is a tombstone."""
     key_base64: str | None = None
@@ -184,13 +190,13 @@ def _base64(raw: bytes | None) -> str | None:
 
 
 def _messages(encoded: Encoded, envelope: Envelope, now: datetime, job: Job) -> Iterator[PreviewMessage]:
-    own = {name: text.decode() for name, text in envelope.headers(encoded)}
-    columns = envelope.header_columns(encoded)
+    fixed = {name: text.decode() for name, text in (*fixed_headers(job), *envelope.headers(encoded))}
+    columns, times = (*encoded.fields.headers, *envelope.header_columns(encoded)), encoded.fields.timestamps_ms
     value_schema = envelope.value_schema
     for i, value in enumerate(envelope.values(encoded, published_at=now)):
         key, text = encoded.keys[i], encoded.readable_keys[i]
         headers = {"message_id": encoded.message_ids[i].decode(), "run_id": MADE_AT_THE_RUN, "job": job.name}
-        headers |= dict(job.headers) | own
+        headers |= fixed
         headers |= {name: cell.decode() for name, cells in columns if (cell := cells[i]) is not None}
         has_schema = value_schema is not None and value is not None
         yield PreviewMessage(
@@ -199,10 +205,16 @@ def _messages(encoded: Encoded, envelope: Envelope, now: datetime, job: Job) -> 
             headers,
             readable(value, None if value_schema is None else lambda _: value_schema).text,
             len(value or b""),
+            None if times is None else _iso_time(times[i]),
             _base64(value) if has_schema else None,
             _base64(key) if encoded.key_texts is not None else None,
             value is None,
         )
+
+
+def _iso_time(unix_ms: int) -> str | None:
+    """Returns the time of a record; None: it has none of its own."""
+    return None if unix_ms == NO_TIME else iso_utc(EPOCH + timedelta(milliseconds=unix_ms), "milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +238,8 @@ class _PreviewWarnings:
         yield from self.repeated_keys()
         yield from self.number_keys()
         yield from self.padded_keys()
+        yield from self.spread_keys()
+        yield from self.null_times()
         for index, column in enumerate(self.columns):
             values = [row[index] for row in self.rows if row[index] is not None]
             if self.job.export_format == "kafka":
@@ -279,6 +293,20 @@ class _PreviewWarnings:
             padded = sum(isinstance(row[index], str) and row[index].endswith(" ") for row in self.rows)
             if padded:
                 yield f'{column.name} ({column.database_type}): the key ends with blanks in {self._of_rows(padded)}, and readers who look for it without them find nothing; set "types": {{"{column.name}": "string"}} to send it without'
+
+    def spread_keys(self) -> Iterator[str]:
+        kafka = self.job.kafka_config
+        fields = kafka.partition_field or ()
+        placing = {name.lower() for name in ([fields] if isinstance(fields, str) else fields)}
+        keys = {column.name.lower() for column in self.key_columns}
+        is_spread = kafka.partitioner == "round_robin" or (kafka.partitioner == "column" and not placing <= keys)
+        if keys and is_spread:
+            yield f'{self.key_name}: with partitioner "{kafka.partitioner}" the messages of one key go to several partitions, so readers do not get them in order and a compacted topic keeps one of each partition'
+
+    def null_times(self) -> Iterator[str]:
+        nulls = sum(message.timestamp is None for message in self.messages)
+        if self.job.kafka_config.timestamp_field and nulls:
+            yield f"{self.job.kafka_config.timestamp_field}: it is null in {self._of_rows(nulls)}, whose records get the time when they are sent"
 
     def large_numbers(self, column: Column, values: list[Any]) -> Iterator[str]:
         """Warns about digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import compress
 from typing import Protocol
 
 from loguru import logger
@@ -23,6 +22,7 @@ from core.errors import (
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.message.value_formats import Formats
+from core.model.publisher import Publisher
 from core.model.run import Plan, Reject
 from core.model.schema import Schemas
 from core.model.source import Column, Reading, Source
@@ -85,6 +85,8 @@ class RunContext:
     check_columns: ColumnCheck | None = None
     schemas: Schemas | None = None
     """Gives ids to the schemas of the messages; None: the cluster has no schema registry."""
+    prepare_topic: Callable[[Publisher], Sequence[str]] | None = None
+    """Called before the topic is looked for; returns warnings of the run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -236,14 +238,4 @@ def fewer_collections() -> Iterator[None]:
 
 def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
     """Returns the rows whose message id is not in `skip_ids`."""
-    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
-    return Encoded(
-        list(compress(encoded.row_numbers, wanted)),
-        list(compress(encoded.keys, wanted)),
-        list(compress(encoded.data, wanted)),
-        list(compress(encoded.message_ids, wanted)),
-        encoded.rejects,
-        encoded.extracted_at,
-        None if encoded.tombstones is None else list(compress(encoded.tombstones, wanted)),
-        None if encoded.key_texts is None else list(compress(encoded.key_texts, wanted)),
-    )
+    return encoded.kept([message_id not in skip_ids for message_id in encoded.message_ids])

@@ -16,6 +16,7 @@ from loguru import logger
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
+from core.message.record_fields import RowFields, fixed_headers
 from core.model.publisher import Batch, Delivery, Publisher
 from core.model.run import Reject
 from core.records.spool import Spool
@@ -24,7 +25,14 @@ from core.run.row_reader import RowReader
 __all__ = ["Sending", "stored_on_disk"]
 
 _Frame = tuple[
-    list[int], list[bytes | None], list[bytes], list[bytes], datetime, list[bool] | None, list[bytes | None] | None
+    list[int],
+    list[bytes | None],
+    list[bytes],
+    list[bytes],
+    datetime,
+    RowFields,
+    list[bool] | None,
+    list[bytes | None] | None,
 ]
 """The rows of one fetch on disk: the fields of `Encoded` but its rejects, which are recorded already."""
 
@@ -44,11 +52,12 @@ class Sending(RowReader):
     transaction: Literal["", "unknown", "committed", "aborted"] = ""
     """Its state; empty: there was none. `unknown`: the cluster has not answered."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
+    topic_partitions: int = 0
+    """How many partitions the topic has; 0: not known yet. Only a job with a partitioner of its own needs it."""
 
     def __post_init__(self) -> None:
         job = self.plan.job
-        own = tuple((name, value.encode()) for name, value in job.headers.items())
-        self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *own)
+        self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *fixed_headers(job))
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
         """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
@@ -67,10 +76,26 @@ class Sending(RowReader):
                 encoded.message_ids,
                 encoded.row_numbers,
                 self.headers + envelope.headers(encoded),
+                encoded.fields.headers + envelope.header_columns(encoded),
+                encoded.fields.timestamps_ms,
+                self._partitions(encoded),
                 encoded.key_texts,
             )
         )
         self.account(self.sender.finished())
+
+    def _partitions(self, encoded: Encoded) -> list[int] | None:
+        """Returns the partition of each message; None: the client places them by their keys."""
+        config = self.plan.job.kafka_config
+        if config.partitioner == "murmur2":
+            return None
+        from core.kafka.partitioning import places  # imports numpy, 70 ms
+
+        if not self.topic_partitions:
+            self.topic_partitions = len(self.publisher.describe(self.plan.topic).partitions)
+        return places(
+            config, self.plan.topic, self.topic_partitions, encoded.row_numbers, encoded.fields.placed_by or ()
+        )
 
     def drain(self) -> None:
         """Waits until no message is in flight."""
@@ -217,6 +242,7 @@ def stored_on_disk(
                             encoded.data,
                             encoded.message_ids,
                             encoded.extracted_at,
+                            encoded.fields,
                             encoded.tombstones,
                             encoded.key_texts,
                         )

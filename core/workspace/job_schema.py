@@ -19,6 +19,7 @@ from core.model.job import (
     Expect,
     Job,
     KafkaConfig,
+    NewTopic,
     Partitions,
     RowRange,
     SchemaOptions,
@@ -33,6 +34,10 @@ __all__ = ["EmailAddress", "JobShape", "Topic"]
 MOST_KEPT_DAYS = 36_500
 LONGEST_S = 366 * 86_400
 """The longest interval and timeout: one year. A datetime plus this never exceeds year 9999."""
+
+MOST_TOPIC_PARTITIONS = 100_000
+"""More are a typing error: a whole cluster has fewer than 1,000,000."""
+MOST_REPLICAS = 100
 
 MOST_PARTS = 1_000
 """Each part reads the query once and has a transactional id of its own."""
@@ -129,10 +134,29 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _setting(value: object) -> object:
+    """Turns a number, true or false into the text that a broker takes."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(_whole(value)) if isinstance(value, int | float) else value
+
+
 WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, Field(min_length=1)]
 EmailAddress = Annotated[str, AfterValidator(_address)]
 DateFormat = Annotated[str, AfterValidator(_date_format)]
+
+
+SettingValue = Annotated[str, BeforeValidator(_setting)]
+
+
+@completed_from(NewTopic)
+class NewTopicShape(StrictModel):
+    """`kafka_config.create_topic`."""
+
+    partitions: Annotated[int, Field(ge=1, le=MOST_TOPIC_PARTITIONS), WHOLE]
+    replication: Annotated[int, Field(ge=1, le=MOST_REPLICAS), WHOLE] | None
+    config: dict[Annotated[str, Field(min_length=1, pattern=r"^[a-z0-9._]+$")], SettingValue]
 
 
 @completed_from(KafkaConfig)
@@ -142,6 +166,10 @@ class KafkaShape(StrictModel):
     topic: Topic | None
     message_key_field: Name | Annotated[list[Name], Field(min_length=1)] | None
     batch_size: Annotated[int, Field(ge=1, le=100_000), WHOLE] | None
+    create_topic: NewTopicShape | None
+    partition_field: Name | Annotated[list[Name], Field(min_length=1)] | None
+    partition: Annotated[int, Field(ge=0, lt=MOST_TOPIC_PARTITIONS), WHOLE] | None
+    timestamp_field: Name | None
 
 
 @completed_from(CsvDialect)

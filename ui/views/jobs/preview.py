@@ -89,6 +89,8 @@ def _messages(job: Job, plan: Plan, seen: Any) -> None:
             )
         )
         st.caption("  \n".join(f"**{plain(name)}** {plain(text)}" for name, text in message.headers.items()))
+        if message.timestamp:
+            st.caption(t("Time of the record: {time}", time=plain(message.timestamp)))
         st.code(json.dumps(json.loads(message.value), ensure_ascii=False, indent=2), language="json", wrap_lines=True)
         with st.expander(t("Exactly as it is sent")):
             st.code(message.value, language=None, wrap_lines=True)
