@@ -106,6 +106,8 @@ def _of_connections(
             found = _job(workspace, job, connections, settings)
             yield from (finding for finding in found if finding.text not in reported)
     yield from _same_outputs(workspace, jobs, connections)
+    if settings is not None:
+        yield from _same_topics(jobs, connections, settings)
     yield from _unused_queries(workspace, jobs, connections)
 
 
@@ -255,6 +257,27 @@ def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connection
                 'give one of them another "output", such as {job}_{date:%Y%m%d}.xlsx',
             )
         found.setdefault(name, job)
+
+
+def _same_topics(jobs: list[Job], connections: Connections, settings: Settings) -> Iterator[Finding]:
+    """Yields jobs that describe one topic differently: which of them creates it would be chance."""
+    found: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if job.export_format != "kafka" or job.kafka_config.create_topic is None:
+            continue
+        try:
+            cluster = connections.cluster_for(job, settings)
+        except ConfigError:  # reported already
+            continue
+        place = cluster.bootstrap_servers, job.kafka_config.topic or cluster.default_topic
+        other = found.setdefault(place, job)
+        if other.kafka_config.create_topic != job.kafka_config.create_topic:
+            yield Finding(
+                "error",
+                f"{job.slug}.job.json",
+                f'create_topic of topic "{place[1]}" differs from that of job "{other.name}" ({other.slug}.job.json)',
+                "write the same into both, or into one of them only",
+            )
 
 
 def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool) -> Query:

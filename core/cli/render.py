@@ -220,7 +220,10 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     for message in seen.messages:
         lines += ["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"]
         lines += [f"  header {name} = {text}" for name, text in message.headers.items()]
-        lines.append(f"  value  {message.value}")
+        lines += [f"  time   {message.timestamp}"] if message.timestamp else []
+        lines.append("  value  null (a tombstone)" if message.is_tombstone else f"  value  {message.value}")
+        if message.value_base64 is not None:
+            lines.append(f"  bytes  {message.value_base64} (Base64)")
     return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
 
 

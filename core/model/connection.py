@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-__all__ = ["Cluster", "DatabaseConnection", "Destination", "Secret"]
+__all__ = ["Cluster", "DatabaseConnection", "Destination", "SchemaRegistry", "Secret"]
 
 
 class Secret:
@@ -76,6 +77,33 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaRegistry:
+    """A schema registry with Confluent's REST API, its secrets resolved."""
+
+    url: str
+    username: str = ""
+    """Basic authentication; empty: none."""
+    password: Secret | None = None
+    bearer_token: Secret | None = None
+    ssl_cafile: Path | None = None
+    """None: the certificates that this system trusts."""
+    ssl_certfile: Path | None = None
+    """The client's own certificate, with `ssl_keyfile`."""
+    ssl_keyfile: Path | None = None
+    ssl_key_password: Secret | None = None
+    auto_register: bool = True
+    """Whether a run registers a new schema that is compatible; False: it has to be registered before."""
+    timeout_s: float = 10.0
+    """For connecting, and for each answer."""
+
+    @property
+    def place(self) -> str:
+        """Its address, for messages."""
+        parts = urlsplit(self.url)
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """One Kafka cluster and the client's settings for it.
 
@@ -112,6 +140,8 @@ class Cluster:
     log_level: LogLevel = "INFO"
     mock_brokers: int = 0
     """More than 0: this process starts a mock cluster (demo), and bootstrap_servers is ignored."""
+    schema_registry: SchemaRegistry | None = None
+    """None: its messages are JSON without a schema."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,9 @@ from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import run_job, to_verdict
 from core.run.planning import cluster_key_of_plan, cluster_of_plan
 from core.run.row_reader import Progress, RunContext
+from core.run.schemas import schemas_of
 from core.run.settling import settle_before_run
+from core.run.topic_preparation import topic_preparer
 from core.run.verify_run import verifier
 from core.run.watchdog import watched
 from core.sources import open_source
@@ -45,6 +47,9 @@ from core.workspace.jobs import read_job_file
 from core.workspace.locks import locked
 
 __all__ = ["DryRun", "dry_run", "execute", "servers_of_plan"]
+
+DRY_RUN_PARTITIONS = 6
+"""Of the topic in a dry run, which contacts no cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +153,22 @@ def _run_to_kafka(
     opened: OpenWorkspace, plan: Plan, source: Source, ledger: Ledger, context: RunContext, scratch: Path | None
 ) -> Run:
     cluster = cluster_of_plan(opened, plan)
+    context = replace(context, schemas=schemas_of(plan.job, cluster, registers=scratch is None))
     once = _exactly_once(opened, plan, context.now(), scratch)
-    publisher = _publisher(opened, cluster, once, dry_run=scratch is not None)
+    publisher = _publisher(opened, plan, cluster, once, dry_run=scratch is not None)
+    if scratch is None:
+        context = replace(context, prepare_topic=topic_preparer(cluster, plan))
     try:
         check = None
         if scratch is None and plan.job.verify != "none":
-            check = verifier(cluster, opened.workspace.spool_dir, plan.job.verify, context.stop.is_set, context.now)
+            check = verifier(
+                cluster,
+                opened.workspace.spool_dir,
+                plan.job.verify,
+                context.stop.is_set,
+                context.now,
+                has_text_keys=plan.job.key_format == "text",
+            )
         if scratch is None and is_partitioned(plan) and not cluster.mock_brokers:
             return _run_in_parts(opened, plan, source, publisher, ledger, context, once, check)
         return run_job(
@@ -206,9 +221,16 @@ def _run_in_parts(
         return to_verdict(kafka_run, lambda: kafka_run.send_parts(source, partitions))
 
 
-def _publisher(opened: OpenWorkspace, cluster: Cluster, once: ExactlyOnce | None, *, dry_run: bool) -> Publisher:
+def _publisher(
+    opened: OpenWorkspace, plan: Plan, cluster: Cluster, once: ExactlyOnce | None, *, dry_run: bool
+) -> Publisher:
     if dry_run:
-        return MemoryPublisher(keep=False, max_request_size_bytes=cluster.max_request_size_bytes)
+        highest = plan.job.kafka_config.partition or 0
+        return MemoryPublisher(
+            keep=False,
+            max_request_size_bytes=cluster.max_request_size_bytes,
+            partitions=max(DRY_RUN_PARTITIONS, highest + 1),
+        )
     return open_publisher(
         cluster,
         transactional_id=once.transactional_id if once else None,

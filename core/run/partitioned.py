@@ -41,6 +41,7 @@ from core.run.parts import (
     PartTask,
 )
 from core.run.pipeline import KafkaRun
+from core.run.row_reader import formats_of
 from core.run.settling_parts import PartOfNote, PartsNote, write_parts_note
 from core.version import __version__
 
@@ -162,7 +163,9 @@ class PartitionedRun(KafkaRun):
             self.rows_counted = split.counted
         if self.context.check_columns:
             self.context.check_columns(split.columns)
-        Envelope(split.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        plan = self.plan
+        formats = formats_of(plan, self.context.schemas)
+        Envelope(split.columns, plan.job, scheduled_at=plan.scheduled_at, formats=formats)
         column = next(column for column in split.columns if column.name.lower() == partitions.column.lower())
         if column.kind == "decimal" and self.plan.job.decimals == "float":
             raise ConfigError(
@@ -195,6 +198,8 @@ class PartitionedRun(KafkaRun):
             stop_timeout_s=plan.stop_timeout_s,
             control_topic=plan.control_topic,
             log_payload=plan.log_payload,
+            value_schema=plan.value_schema,
+            key_schema=plan.key_schema,
             folder=f"parts/{self.run_id}",
             needs=["connections.json"],
         )

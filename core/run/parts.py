@@ -183,6 +183,9 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: float
     control_topic: str
     log_payload: bool = False
+    value_schema: str = ""
+    """The text of the job's `schemas.value_file`; empty: it has none."""
+    key_schema: str = ""
     once: PartOnce | None = None
     """None: at_least_once."""
     confirm: bool = False

@@ -153,6 +153,8 @@ class KafkaRun(Sending):
 
     def find_topic(self) -> TopicState:
         """Finds the topic, which may be created by this, and records its identity before the first message."""
+        if self.context.prepare_topic is not None:
+            self.warnings += self.context.prepare_topic(self.publisher)
         self.publisher.require_topic(self.plan.topic)
         self.at_start = self.publisher.describe(self.plan.topic)
         self.ledger.place(self.run.run_id, self.at_start)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import compress
 from typing import Protocol
 
 from loguru import logger
@@ -22,7 +21,10 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.message.value_formats import Formats
+from core.model.publisher import Publisher
 from core.model.run import Plan, Reject
+from core.model.schema import Schemas
 from core.model.source import Column, Reading, Source
 from core.run.cancellation import Stop
 
@@ -34,6 +36,7 @@ __all__ = [
     "RunContext",
     "end_state",
     "fewer_collections",
+    "formats_of",
     "row_count_error",
     "with_stop_reason",
 ]
@@ -80,6 +83,10 @@ class RunContext:
     """Set to end the run; checked between two fetches and between two batches."""
     progress: Progress | None = None
     check_columns: ColumnCheck | None = None
+    schemas: Schemas | None = None
+    """Gives ids to the schemas of the messages; None: the cluster has no schema registry."""
+    prepare_topic: Callable[[Publisher], Sequence[str]] | None = None
+    """Called before the topic is looked for; returns warnings of the run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,7 +129,13 @@ class RowReader:
         self.rows_counted = reading.counted
         if self.context.check_columns:
             self.context.check_columns(reading.columns)
-        return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        plan = self.plan
+        return Envelope(
+            reading.columns,
+            plan.job,
+            scheduled_at=plan.scheduled_at,
+            formats=formats_of(plan, self.context.schemas),
+        )
 
     def reject(self, rejects: list[Reject]) -> None:
         """Records rejected rows.
@@ -173,6 +186,11 @@ class RowReader:
         return None if self.plan.skip_ids is not None else row_count_error(self.plan, self.rows_read)
 
 
+def formats_of(plan: Plan, schemas: Schemas | None) -> Formats:
+    """Returns what the formats of a plan's messages need besides its columns."""
+    return Formats(plan.topic, schemas, plan.value_schema, plan.key_schema)
+
+
 def row_count_error(plan: Plan, rows_read: int) -> ExpectationFailed | None:
     """Returns why that number of rows is not as expected; None: it is."""
     low, high = (plan.expected.min, plan.expected.max) if plan.expected else (None, None)
@@ -220,12 +238,4 @@ def fewer_collections() -> Iterator[None]:
 
 def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
     """Returns the rows whose message id is not in `skip_ids`."""
-    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
-    return Encoded(
-        list(compress(encoded.row_numbers, wanted)),
-        list(compress(encoded.keys, wanted)),
-        list(compress(encoded.data, wanted)),
-        list(compress(encoded.message_ids, wanted)),
-        encoded.rejects,
-        encoded.extracted_at,
-    )
+    return encoded.kept([message_id not in skip_ids for message_id in encoded.message_ids])

@@ -13,12 +13,13 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_m
 
 from core.errors import ConfigError
 from core.kafka.clients import CLIENTS
-from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, Secret
+from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, SchemaRegistry, Secret
 from core.model.dialect import Dialect
 from core.model.job import Job
 from core.sources import database_types, find_dialect
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
+from core.workspace.registries import REGISTRY_SECRETS, RegistryEntry, registry_of
 from core.workspace.secrets import is_reference, resolve_secret
 from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
 from core.workspace.validation import StrictModel, completed_from, one_of, validation_errors
@@ -60,7 +61,11 @@ _FILE_KEYS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 
 def _cluster_entry() -> type[StrictModel]:
     """Builds the model of a cluster's entry: its keys are the KAFKA_* settings, with the same limits."""
-    fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
+    fields: dict[str, Any] = {
+        "name": (str, ""),
+        "mock_brokers": (int, Field(default=0, ge=0, le=9)),
+        "schema_registry": (RegistryEntry | None, None),
+    }
     for key, setting in _SETTING_OF_KEY.items():
         rule = Settings.model_fields[setting]
         kind = str if setting in SECRETS else rule.rebuild_annotation()
@@ -71,7 +76,7 @@ def _cluster_entry() -> type[StrictModel]:
 _Cluster = _cluster_entry()
 DATABASE_KEYS = tuple(_DatabaseEntry.model_fields)
 CLUSTER_KEYS = tuple(_Cluster.model_fields)
-_TOP_KEYS = ("default_environment", "connections", "kafka_connections")
+_TOP_KEYS = ("default_environment", "connections", "kafka_connections", "schema_registry")
 
 
 class Connections:
@@ -84,6 +89,8 @@ class Connections:
         self.default_environment: str = ""
         self._databases: dict[str, tuple[_DatabaseEntry, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
+        self._registry: dict[str, Any] | None = None
+        """The registry of clusters without one of their own."""
         self.read_timeout_s: float = READ_TIMEOUT_S
         """For connections that do not set it."""
         self.broken: set[str] = set()
@@ -107,8 +114,15 @@ class Connections:
     def literal_passwords(self) -> list[str]:
         """Connections whose password is in the file itself."""
         plain = [n for n, (entry, _) in self._databases.items() if entry.password and not is_reference(entry.password)]
-        return plain + [
+        registries = {n: e["schema_registry"] for n, e in self._clusters.items()} | {"schema_registry": self._registry}
+        plain += [
             n for n, e in self._clusters.items() if e.get("sasl_password") and not is_reference(e["sasl_password"])
+        ]
+        return plain + [
+            name
+            for name, entry in registries.items()
+            if name not in plain
+            and any(entry and entry[key] and not is_reference(entry[key]) for key in REGISTRY_SECRETS)
         ]
 
     def dialect(self, name: str) -> Dialect:
@@ -230,7 +244,17 @@ class Connections:
         values["sasl_password"] = self._secret(
             values["sasl_password"], (*position, "sasl_password"), f'cluster "{label}"'
         )
-        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), **values)
+        registry = self._registry_of(entry, position)
+        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), schema_registry=registry, **values)
+
+    def _registry_of(self, entry: Mapping[str, Any], position: tuple[str | int, ...]) -> SchemaRegistry | None:
+        """Returns the registry of a cluster: its own, else that of the file."""
+        own = entry.get("schema_registry")
+        found = own or self._registry
+        if found is None:
+            return None
+        place = (*position, "schema_registry") if own else ("schema_registry",)
+        return registry_of(found, place, self._file, secret=self._secret, existing=self._existing)
 
     def _check_cluster(
         self, label: str, values: dict[str, Any], entry: Mapping[str, Any], position: tuple[str | int, ...]
@@ -389,6 +413,17 @@ def _check_database(
     return problems
 
 
+def _read_registry(file: JsonFile, connections: Connections) -> list[ConfigError]:
+    given = file.document.get("schema_registry")
+    if given is None:
+        return []
+    try:
+        connections._registry = RegistryEntry.model_validate(given).model_dump()
+    except ValidationError as error:
+        return validation_errors(file, ("schema_registry",), error, RegistryEntry)
+    return []
+
+
 def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError]:
     default = file.document.get("default_environment", "")
     entries = file.document.get("kafka_connections", {})
@@ -396,7 +431,7 @@ def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError
         return [file.error(("default_environment",), '"default_environment" must be a text')]
     if not isinstance(entries, dict):
         return [file.error(("kafka_connections",), '"kafka_connections" must be an object: name → cluster')]
-    problems: list[ConfigError] = []
+    problems = _read_registry(file, connections)
     for name, entry in entries.items():
         position = ("kafka_connections", name)
         if not name.strip():

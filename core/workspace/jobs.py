@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from core.errors import ConfigError
 from core.model.job import Job
 from core.workspace.atomic import write_atomically
+from core.workspace.job_formats import contradictions_of_formats
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
@@ -259,7 +260,36 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
-    return found + _contradictions_of_partitions(job)
+    found += contradictions_of_formats(job)
+    return found + _contradictions_of_partitioner(job) + _contradictions_of_partitions(job)
+
+
+def _contradictions_of_partitioner(job: Job) -> list[tuple[str, str, str]]:
+    kafka = job.kafka_config
+    needed = {"partition_field": ("column", kafka.partition_field), "partition": ("fixed", kafka.partition)}
+    found = []
+    for key, (partitioner, value) in needed.items():
+        place = f"kafka_config.{key}"
+        if kafka.partitioner == partitioner and value is None:
+            found.append((place, f'partitioner "{partitioner}" needs "{key}"', f'add "{key}", or remove "partitioner"'))
+        elif kafka.partitioner != partitioner and value is not None:
+            found.append(
+                (
+                    place,
+                    f'"{key}" has no effect with partitioner "{kafka.partitioner}"',
+                    f'add "partitioner": "{partitioner}", or remove "{key}"',
+                )
+            )
+    wanted = kafka.create_topic
+    if wanted is not None and kafka.partition is not None and kafka.partition >= wanted.partitions:
+        found.append(
+            (
+                "kafka_config.partition",
+                f"a topic of {wanted.partitions} partitions has no partition {kafka.partition}",
+                f"write 0 to {wanted.partitions - 1}, or more partitions in create_topic",
+            )
+        )
+    return found
 
 
 def _contradictions_of_partitions(job: Job) -> list[tuple[str, str, str]]:

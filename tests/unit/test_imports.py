@@ -29,6 +29,8 @@ LAZY = {
     "distributed",
     "duckdb",
     "fastapi",
+    "fastavro",
+    "jsonschema_rs",
     "kafka",
     "keyring",
     "numpy",
@@ -43,6 +45,7 @@ LAZY = {
     "rich",
     "sqlglot",
     "streamlit",
+    "urllib3",
     "uvicorn",
     "xlsxwriter",
 }

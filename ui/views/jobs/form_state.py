@@ -44,6 +44,13 @@ FIELDS: Mapping[str, Kind] = {
     "on_null_key": "choice",
     "kafka_config.batch_size": "number",
     "kafka_config.include_metadata": "flag",
+    "kafka_config.partitioner": "choice",
+    "kafka_config.partition_field": "list",
+    "kafka_config.partition": "number",
+    "kafka_config.timestamp_field": "text",
+    "kafka_config.create_topic.partitions": "number",
+    "kafka_config.create_topic.replication": "number",
+    "kafka_config.create_topic.config": "pairs",
     "partitions": "unedited",
     "order": "unedited",
     "delivery": "choice",
@@ -73,6 +80,10 @@ FIELDS: Mapping[str, Kind] = {
     "keep_sends_days": "number",
 }
 """Key of the job's file, dotted → how its field is stored."""
+KEY_FIELDS = ("kafka_config.message_key_field", "kafka_config.partition_field")
+"""Lists that are a text in the file if they have one column, and are not given if they have none."""
+ONLY_WITH = {"kafka_config.partition_field": "column", "kafka_config.partition": "fixed"}
+"""Key → the partitioner that it belongs to; another one shows no field for it."""
 FILE, PARAMETERS, JSON_TEXT, SAVING, THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
 
 
@@ -97,7 +108,7 @@ def fill_form(job: Job) -> None:
     for place, kind in FIELDS.items():
         value: Any = document
         for step in place.split("."):
-            value = value[step]
+            value = None if value is None else value[step]
         st.session_state[field_key(place)] = _to_field(place, kind, value)
     st.session_state[PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
     for name in [name for name in st.session_state if str(name).startswith(field_key("parameter:"))]:
@@ -110,7 +121,7 @@ def _to_field(place: str, kind: Kind, value: Any) -> Any:
     if kind == "list":
         return ", ".join([value] if isinstance(value, str) else value or [])
     if kind == "pairs":
-        return "\n".join(f"{name} = {text}" for name, text in value.items())
+        return "\n".join(f"{name} = {text}" for name, text in (value or {}).items())
     return "" if value is None and kind in ("text", "kept") else value
 
 
@@ -119,14 +130,21 @@ def form_document() -> dict[str, Any]:
     document: dict[str, Any] = {"parameters": dict(st.session_state.get(PARAMETERS, {}))}
     for place, kind in FIELDS.items():
         value = _from_field(place, kind, st.session_state.get(field_key(place)))
-        if value is None:
+        if value is None or ONLY_WITH.get(place, _partitioner()) != _partitioner():
             continue
         *above, last = place.split(".")
         into = document
         for step in above:
             into = into.setdefault(step, {})
         into[last] = value
+    kafka = document.get("kafka_config", {})
+    if kafka.get("create_topic") == {"config": {}}:  # all its fields are empty
+        del kafka["create_topic"]
     return document
+
+
+def _partitioner() -> Any:
+    return st.session_state.get(field_key("kafka_config.partitioner"))
 
 
 def _from_field(place: str, kind: Kind, value: Any) -> Any:
@@ -136,7 +154,7 @@ def _from_field(place: str, kind: Kind, value: Any) -> Any:
         return value.strip() or None if value else None
     if kind == "list":
         parts = [part.strip() for part in (value or "").split(",") if part.strip()]
-        if place == "kafka_config.message_key_field":
+        if place in KEY_FIELDS:
             return parts[0] if len(parts) == 1 else parts or None
         return parts
     if kind == "pairs":
