@@ -72,6 +72,10 @@ class LexicalRules:
     """A plain identifier or a keyword."""
     string_prefixes: frozenset[str] = frozenset()
     """What may precede the quote of a literal, in capitals: `N`, `E`, `X`."""
+    string_quotes: str = "'"
+    """The characters that may enclose a literal."""
+    backslash_escapes: bool = False
+    """A backslash in any literal escapes the next character; False: only in E'…'."""
     quotes: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: {'"': DOUBLE_QUOTED})
     """First character of a quoted identifier → pattern of the whole identifier."""
     nested_comments: bool = False
@@ -197,6 +201,8 @@ class GuardRules:
     """Whole statements that change only how this session reads."""
     begins_block: re.Pattern[str] = NEVER
     block_name: str = "block of code"
+    executed_comments: re.Pattern[str] = NEVER
+    """How comments begin whose content the server runs."""
     calls: re.Pattern[str] = NEVER
     """Functions that can write, lock, or reach files and servers."""
     unreserved: Mapping[str, str] = field(default_factory=dict)
