@@ -104,6 +104,8 @@ UNREACHABLE = {1040, 1129, 1203, 1226, 2002, 2003, 2005}
 LOST = {0, 1053, 1079, 1152, 1158, 1159, 1160, 1161, 1927, 2006, 2013, 2014, 2055, 3169, 4031}
 CONFLICT = {1020, 1021, 1037, 1038, 1041, 1135, 1205, 1206, 1213, 1412, 1615, 3572}
 """Locks, a deadlock, a table that was altered, memory or disk: the same statement may succeed later."""
+NO_NUMBER = -1
+"""An error of the driver itself: the connection is closed, or what arrived is not the protocol."""
 TIMED_OUT = {1907, 1969, 3024}
 READ_ONLY = {1290, 1792, 1836}
 NO_SUCH_VARIABLE = 1193
@@ -122,6 +124,21 @@ class _Connection(pymysql.Connection):  # type: ignore[misc]  # the driver has n
 
 class _Cursor(SSCursor):  # type: ignore[misc]
     """An unbuffered cursor that closes without reading the rows that are left."""
+
+    first: tuple[Any, ...] | None = None
+    """The row that was read to see whether there is one."""
+
+    def begin(self) -> bool:
+        """Waits for the first row. Returns whether there is one; without one, the result is read to its end."""
+        self.first = self.fetchone()
+        return self.first is not None
+
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+        """Returns the next rows, `first` among them."""
+        if self.first is None:
+            return list(super().fetchmany(size))
+        row, self.first = self.first, None
+        return [row, *super().fetchmany((size or self.arraysize) - 1)]
 
     def close(self) -> None:
         result = self._result
@@ -142,7 +159,6 @@ class MySqlSource(PooledSource):
     logins: ClassVar[int] = 4
     """PyMySQL tries each address of the host for the whole time-out."""
     _zone_changed = False
-    _tls_failure = ""
 
     def connect(self) -> _Connection:
         """Connects; the session's time zone is UTC, so that TIMESTAMP columns come as UTC."""
@@ -181,7 +197,10 @@ class MySqlSource(PooledSource):
         mode = self.connection.sslmode
         if mode in ("", "prefer", "disable"):
             return None
-        context = ssl.create_default_context(cafile=self.connection.sslrootcert)
+        try:
+            context = ssl.create_default_context(cafile=self.connection.sslrootcert)
+        except OSError as error:
+            raise self._tls_failed(f"sslrootcert {self.connection.sslrootcert}: {error}") from None
         context.check_hostname = mode == "verify-full"
         if mode == "require":
             context.verify_mode = ssl.CERT_NONE
@@ -242,10 +261,11 @@ class MySqlSource(PooledSource):
             result: Any = cursor._result
             columns = tuple(self._refuse_shifted(_column(field)) for field in result.fields)
             result.converters = [_conversion(column) for column in columns]
+            has_rows = cursor.begin()  # waits until the statement has begun, so that its errors are raised here
         except BaseException:
             cursor.close()
             raise
-        return columns, self._blocks(raw, cursor, fetch_rows)
+        return columns, self._blocks(raw, cursor, fetch_rows) if has_rows else iter(())
 
     def _blocks(self, raw: _Connection, cursor: SSCursor, fetch_rows: int) -> Iterator[Sequence[Any]]:
         try:
@@ -283,7 +303,7 @@ class MySqlSource(PooledSource):
         """Translates by the server's number, which the driver's own errors have too."""
         if not isinstance(error, pymysql.Error):
             return self._of_the_system(error, reading=reading)
-        code = error.args[0] if error.args and isinstance(error.args[0], int) else -1
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else NO_NUMBER
         text = _words(error, code)
         cause = getattr(error, "original_exception", None)
         if isinstance(cause, ssl.SSLError) or code in TLS_FAILED:
@@ -297,7 +317,7 @@ class MySqlSource(PooledSource):
             return self.refused(text)
         if code in FORBIDDEN:
             return self.forbidden(text)
-        if code in UNREACHABLE or code in LOST:
+        if code == NO_NUMBER or code in UNREACHABLE or code in LOST:
             return self.lost(text, reading=reading)
         if code in CONFLICT:
             return self.conflict(text, reading=reading)

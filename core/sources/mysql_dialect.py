@@ -87,7 +87,7 @@ DIALECT = Dialect(
             "datetime_tz": BoundRules("CAST({} AS char(26))", "CAST({} AS datetime(6))"),
             "time": BoundRules("CAST({} AS char(17))", "CAST({} AS time(6))"),
         },
-        hash="CRC32({value}) % {count}",
+        hash="MOD(CRC32({value}), {count})",
         sample="RAND() * 1000000 < {ppm}",
     ),
     guard=GuardRules(

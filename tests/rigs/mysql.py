@@ -36,12 +36,13 @@ class MySqlRig:
 
     Args:
         url: A server that is there already, `mysql://user:password@host:port/database`; none: one of our own.
-        options: Options of our own server.
+        keystore: Key and chain with which our own server speaks TLS, in one PEM file; None: it speaks none.
+        client_ca: The authority of its clients' certificates.
     """
 
-    def __init__(self, url: str | None = None, *options: str) -> None:
+    def __init__(self, url: str | None = None, *, keystore: Path | None = None, client_ca: Path | None = None) -> None:
         self._given = bool(url)
-        self._options = options
+        self._tls = {"ssl-cert": keystore, "ssl-key": keystore, "ssl-ca": client_ca}
         self._server: Server | None = None
         self.host, self.port = "127.0.0.1", 0
         self.user, self.password, self.database = "pstt", "pstt-mÿ-4711", "parcels"
@@ -101,7 +102,10 @@ class MySqlRig:
         command = [self._program, "--no-defaults", f"--datadir={self._data}", f"--port={self.port}"]
         command += ["--bind-address=127.0.0.1", "--skip-name-resolve", f"--socket={self._folder / 'sock'}"]
         command += [f"--init-file={self._folder / 'setup.sql'}", "--character-set-server=utf8mb4"]
-        command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", *self._options]
+        command += ["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0"]
+        command += [f"--{option}={self._readable(file)}" for option, file in self._tls.items() if file] or [
+            "--skip-ssl"
+        ]
         self._server = Server(command, folder=self._folder, log=self._log, user=ACCOUNT)
         end = time.monotonic() + 60
         while not self._answers():
@@ -109,6 +113,15 @@ class MySqlRig:
                 self._server.end()
                 raise ServerFailed(f"MariaDB did not start:\n{tail(self._log)}")
             time.sleep(0.05)
+
+    def _readable(self, file: Path) -> Path:
+        """Copies a file for the account of the server."""
+        own = self._folder / file.name
+        own.write_bytes(file.read_bytes())
+        if ACCOUNT:
+            shutil.chown(own, ACCOUNT)
+        own.chmod(0o600)
+        return own
 
     def _answers(self) -> bool:
         try:
