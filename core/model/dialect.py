@@ -8,7 +8,7 @@ The defaults are those of standard SQL: a database sets only what differs from i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -57,6 +57,11 @@ UNRESERVED_VERBS: Mapping[str, str] = dict.fromkeys(
 def as_it_is(value: Any) -> Value:
     """Returns the value unchanged: most drivers take each of these types."""
     return value
+
+
+def no_problems(_: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields nothing: no keys of a connection contradict each other."""
+    yield from ()
 
 
 def needs_nothing(_: str) -> CheckResult | None:
@@ -256,6 +261,14 @@ class ConnectionRules:
     exactly_one_of: tuple[str, ...] = ()
     form: tuple[str, ...] = ("host", "username", "database")
     """The keys that the page asks for, in this order."""
+    own: tuple[str, ...] = ()
+    """Further keys, which not every database has."""
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key → the required keys that an entry with it may leave out."""
+    refused_options: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """Name of a driver's setting, in lower case → why `options` may not have it."""
+    problems: Callable[[Any], Iterator[tuple[str, str, str]]] = no_problems
+    """Yields key, problem and remedy for keys of an entry that contradict each other."""
     default_port: int = 0
     is_file: bool = False
     """`database` is a file below the workspace: there is no host, no port and no password."""

@@ -175,22 +175,31 @@ class MySqlSource(PooledSource):
         given = self.connection
         password = given.password.reveal() if given.password else ""
         tls = self._tls()
-        return _Connection(
-            host=given.host,
-            port=self.port,
-            user=given.username,
-            password=password.encode(),  # the driver would encode a text as Latin-1
-            database=given.database,
-            charset="utf8mb4",
-            connect_timeout=max(timeout_s, 1),
-            read_timeout=timeout_s,
-            write_timeout=timeout_s,
-            autocommit=None,
-            program_name="pstt-kafka",
-            cursorclass=_Cursor,
-            ssl=tls,
-            ssl_disabled=given.sslmode == "disable",
-        )
+        settings = {
+            **given.options,
+            "host": given.host,
+            "port": self.port,
+            "user": given.username,
+            "password": password.encode(),  # the driver would encode a text as Latin-1
+            "database": given.database,
+            "charset": "utf8mb4",
+            "connect_timeout": max(timeout_s, 1),
+            "read_timeout": timeout_s,
+            "write_timeout": timeout_s,
+            "autocommit": None,
+            "program_name": "pstt-kafka",
+            "cursorclass": _Cursor,
+            "ssl": tls,
+            "ssl_disabled": given.sslmode == "disable",
+        }
+        try:
+            return _Connection(**settings)
+        except (TypeError, NotImplementedError) as error:
+            raise ConfigError(
+                f'connection "{self.name}": the driver does not take its options',
+                why=str(error),
+                remedy="correct options in connections.json; PyMySQL's Connection has their names",
+            ) from None
 
     def _tls(self) -> ssl.SSLContext | None:
         """Returns how TLS is used; None: as far as the server offers it, without checking its certificate."""
@@ -204,7 +213,19 @@ class MySqlSource(PooledSource):
         context.check_hostname = mode == "verify-full"
         if mode == "require":
             context.verify_mode = ssl.CERT_NONE
+        self._add_certificate(context)
         return context
+
+    def _add_certificate(self, context: ssl.SSLContext) -> None:
+        given = self.connection
+        if not given.sslcert:
+            return
+        try:
+            # Without a passphrase OpenSSL would ask for it at the terminal.
+            passphrase = given.sslpassword.reveal() if given.sslpassword else ""
+            context.load_cert_chain(given.sslcert, given.sslkey, passphrase)
+        except (OSError, ValueError) as error:
+            raise self._tls_failed(f"sslcert, sslkey or sslpassword: {error}") from None
 
     def _set_up(self, raw: _Connection) -> None:
         (modes,) = self._row(raw, "SELECT @@SESSION.sql_mode")

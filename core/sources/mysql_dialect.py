@@ -7,7 +7,9 @@ a backslash escapes, double quotes enclose a text, and names are quoted by backt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 from core.model.dialect import (
     SETTING_VALUE,
@@ -44,13 +46,40 @@ _CALLS = re.compile(
     re.VERBOSE,
 )
 
+_REFUSED_OPTIONS = (
+    (re.compile(r"(host|user|database|db|port|ssl_(ca|cert|key))"), "the connection has a key for it"),
+    (re.compile(r"(ssl|ssl_\w+|auth_plugin_map|client_flag)"), "it could turn off what sslmode asks for"),
+    (
+        re.compile(r"(sql_mode|init_command|charset|use_unicode|conv|autocommit|cursorclass|binary_prefix)"),
+        "the program relies on its value",
+    ),
+    (re.compile(r"(local_infile|read_default_\w+)"), "it reads other files"),
+    (re.compile(r"(connect|read|write)_timeout|program_name|defer_connect"), "the run sets it"),
+)
+
+
+def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields half of a client's certificate, and one without TLS."""
+    if bool(entry.sslcert) != bool(entry.sslkey):
+        yield "sslcert", "sslcert and sslkey belong together", "give both or none"
+    if entry.sslcert and entry.sslmode in ("", "prefer", "disable"):
+        yield "sslcert", "a client certificate needs TLS", 'add "sslmode": "verify-full"'
+
+
 DIALECT = Dialect(
     name="mysql",
     title="MySQL",
     sqlglot="mysql",
     install="pip install PyMySQL",
     padded_number="LPAD(CAST({} AS char), 12, '0')",
-    connection=ConnectionRules(required=("host", "database", "username"), default_port=3306, has_tls_modes=True),
+    connection=ConnectionRules(
+        required=("host", "database", "username"),
+        own=("sslcert", "sslkey", "sslpassword"),
+        refused_options=_REFUSED_OPTIONS,
+        problems=_problems,
+        default_port=3306,
+        has_tls_modes=True,
+    ),
     lexical=LexicalRules(
         word=re.compile(r"[^\x00-#%-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*"),
         string_prefixes=frozenset({"N", "B", "X"}),
