@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +17,7 @@ from core.cli.documents import check_results_document, problems_document, settin
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
+from core.errors import ConfigError
 from core.model.check_result import CheckResult
 from core.workspace.identity import identity_problem, read_identity
 from core.workspace.identity import resolve_identity as keep_answer
@@ -55,10 +57,21 @@ def health(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
 @app.command()
 def config(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Lists each setting, its value (secrets as ***) and where it came from."""
+    """Lists each setting, its value (secrets as ***) and where it came from, and the databases of connections.json."""
     with App.open(workspace) as opened:
         rows = opened.settings.table()
-    print_json(settings_document(rows)) if as_json else print_lines(settings_lines(rows))
+        databases: list[dict[str, Any]] = []
+        with suppress(ConfigError):  # check says what is wrong with connections.json
+            databases = opened.connections.database_entries()
+    if as_json:
+        print_json(settings_document(rows) | {"databases": databases})
+    else:
+        print_lines([*settings_lines(rows), *map(_database_line, databases)])
+
+
+def _database_line(entry: Mapping[str, Any]) -> str:
+    keys = ", ".join(f"{key} = {value}" for key, value in entry.items() if key != "name")
+    return f"connection {entry['name']}: {keys}"
 
 
 @app.command()

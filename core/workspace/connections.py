@@ -131,6 +131,15 @@ class Connections:
         environment: str = self._database(name)[0].environment
         return environment
 
+    def database_entries(self) -> list[dict[str, Any]]:
+        """Returns the keys that each database has in the file; a secret is its reference, or `***`."""
+        entries = [entry.model_dump(exclude_unset=True) for entry, _ in self._databases.values()]
+        for entry in entries:
+            for key in ("password", *REFERENCE_KEYS):
+                if entry.get(key) and not is_reference(entry[key]):
+                    entry[key] = "***"
+        return entries
+
     def require(self, job: Job) -> None:
         """Checks that the connection and the cluster of a job exist; needs no secret and contacts no server.
 

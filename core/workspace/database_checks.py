@@ -10,7 +10,7 @@ from core.model.dialect import ConnectionRules, Dialect
 from core.sources import database_types, find_dialect
 from core.workspace.secrets import is_reference
 
-__all__ = ["FILE_KEYS", "FOLDER_KEYS", "REFERENCE_KEYS", "entry_problems", "own_keys"]
+__all__ = ["FILE_KEYS", "FOLDER_KEYS", "REFERENCE_KEYS", "entry_problems", "foreign_keys"]
 
 FILE_KEYS = ("sslrootcert", "sslcert", "sslkey", "service_file", "passfile")
 """Keys whose value is a file, absolute or below the workspace."""
@@ -24,7 +24,7 @@ Problem = tuple[str, str, str]
 """The key that a problem belongs to (empty: the whole entry), what it is, and its remedy."""
 
 
-def own_keys(dialect: Dialect) -> frozenset[str]:
+def foreign_keys(dialect: Dialect) -> frozenset[str]:
     """Returns the keys that other databases have and this one does not."""
     others = frozenset[str]().union(*(find_dialect(name).connection.own for name in database_types()))
     return others - frozenset(dialect.connection.own)
@@ -39,7 +39,7 @@ def entry_problems(entry: Any, dialect: Dialect) -> Iterator[Problem]:
     """
     rules = dialect.connection
     yield from _missing(entry, rules)
-    for key in sorted(own_keys(dialect)):
+    for key in sorted(foreign_keys(dialect)):
         if getattr(entry, key):
             yield key, f'"{key}" is not a key of {dialect.title}', "remove it"
     for key in REFERENCE_KEYS:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from core.cli.main import app
 from core.model.connection import DatabaseConnection
 from core.workspace.connections import Connections, load_connections, parse_connections
 from core.workspace.json_file import parse_json_file
@@ -198,6 +200,17 @@ def test_paths_are_below_the_workspace_and_secrets_are_resolved(place: Workspace
     assert made.sslpassword.reveal() == "geheim"
     assert "geheim" not in repr(made)
     assert made.options == {"sslsni": 0}
+
+
+def test_config_shows_the_databases_and_no_secret(place: Workspace) -> None:
+    entry = {"name": "X", "db_type": "postgresql", "service": "tt2", "password": "geheim", "options": {"sslsni": 0}}
+    loaded(place, entry)
+    done = CliRunner().invoke(app, ["config", "--workspace", str(place.root), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["databases"] == [{**entry, "password": "***"}]
+    lines = CliRunner().invoke(app, ["config", "--workspace", str(place.root)]).stdout
+    assert "connection X: db_type = postgresql" in lines
+    assert "geheim" not in lines
 
 
 def test_a_missing_file_or_folder_is_named_by_its_key(place: Workspace) -> None:
