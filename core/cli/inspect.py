@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -65,13 +66,24 @@ def config(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Lists each setting, its value (secrets as ***) and where it came from; or changes one in .env."""
+    """Lists each setting, its value (secrets as ***) and its origin, and the databases; or changes a setting in .env."""
     if change or unset:
         _change_setting(change, unset, workspace, as_json=as_json)
         return
     with App.open(workspace) as opened:
         rows = opened.settings.table()
-    print_json(settings_document(rows)) if as_json else print_lines(settings_lines(rows))
+        databases: list[dict[str, Any]] = []
+        with suppress(ConfigError):  # check says what is wrong with connections.json
+            databases = opened.connections.database_entries()
+    if as_json:
+        print_json(settings_document(rows) | {"databases": databases})
+    else:
+        print_lines([*settings_lines(rows), *map(_database_line, databases)])
+
+
+def _database_line(entry: Mapping[str, Any]) -> str:
+    keys = ", ".join(f"{key} = {value}" for key, value in entry.items() if key != "name")
+    return f"connection {entry['name']}: {keys}"
 
 
 def _change_setting(change: str, unset: str, workspace: Path | None, *, as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -39,6 +40,21 @@ READ_TIMEOUT_S = 300.0
 """Also the default of PSTT_READ_TIMEOUT_S."""
 
 
+Option = str | int | float | bool
+"""The value of one of the driver's own settings."""
+SessionAttributes = Literal["", "any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
+EntraMethod = Literal[
+    "",
+    "ActiveDirectoryIntegrated",
+    "ActiveDirectoryMsi",
+    "ActiveDirectoryPassword",
+    "ActiveDirectoryServicePrincipal",
+    "SqlPassword",
+]
+ApplicationIntent = Literal["", "ReadOnly", "ReadWrite"]
+ServerType = Literal["", "dedicated", "shared", "pooled"]
+
+
 @dataclass(frozen=True, slots=True)
 class DatabaseConnection:
     """One entry of `connections` in connections.json, its secret resolved."""
@@ -48,6 +64,7 @@ class DatabaseConnection:
     """A name of the registry `core.sources`."""
     environment: str = ""
     host: str = ""
+    """PostgreSQL: also several, with commas, each with a port or not; SQL Server: also HOST\\INSTANCE."""
     port: int | None = None
     database: str = ""
     """Database name; for a database in a file its path, absolute or below the workspace (already resolved)."""
@@ -56,8 +73,43 @@ class DatabaseConnection:
     username: str = ""
     password: Secret | None = None
     sslmode: str = ""
-    """PostgreSQL: disable, require, verify-ca, verify-full; SQL Server: the same words map to Encrypt and TrustServerCertificate."""
+    """PostgreSQL, MySQL: disable, prefer, require, verify-ca, verify-full; SQL Server: the same words map to Encrypt and TrustServerCertificate."""
     sslrootcert: Path | None = None
+    sslcert: Path | None = None
+    """PostgreSQL, MySQL: the client's certificate, PEM."""
+    sslkey: Path | None = None
+    """PostgreSQL, MySQL: the key of the client's certificate, PEM."""
+    sslpassword: Secret | None = None
+    """PostgreSQL, MySQL: the passphrase of that key."""
+    service: str = ""
+    """PostgreSQL: a section of the service file, which may have host, database, username and more."""
+    service_file: Path | None = None
+    """PostgreSQL: the service file; None: PGSERVICEFILE, or the one of the account."""
+    passfile: Path | None = None
+    """PostgreSQL: a file of passwords; None: PGPASSFILE, or the .pgpass of the account."""
+    target_session_attrs: SessionAttributes = ""
+    """PostgreSQL: which of several hosts is taken."""
+    authentication: EntraMethod = ""
+    """SQL Server: how to log in with Entra; empty: with username and password, or as the Windows account without a username."""
+    multi_subnet_failover: bool = False
+    """SQL Server: the host is the listener of an availability group."""
+    application_intent: ApplicationIntent = ""
+    """SQL Server: which replica is asked for; empty: ReadOnly, with `allow_writes` ReadWrite."""
+    dsn: str = ""
+    """Oracle: a TNS alias, a full descriptor or an Easy Connect string, in place of host and service."""
+    config_dir: Path | None = None
+    """Oracle: the folder of tnsnames.ora and sqlnet.ora."""
+    wallet_location: Path | None = None
+    """Oracle: the folder of the wallet, for TLS with a client certificate or an external password store."""
+    wallet_password: Secret | None = None
+    proxy_user: str = ""
+    """Oracle: the account whose rights the session has after `username` has logged in."""
+    client_dir: Path | None = None
+    """Oracle: the folder of the Instant Client, for `thick`."""
+    server_type: ServerType = ""
+    """Oracle: pooled takes a server of the resident connection pool (DRCP)."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Further settings of the driver, by their own names. Those that would undo a protection are refused."""
     driver: str = ""
     """SQL Server: name or path of the ODBC driver; empty: the newest installed one."""
     thick: bool = False

@@ -8,7 +8,7 @@ The defaults are those of standard SQL: a database sets only what differs from i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -59,6 +59,11 @@ def as_it_is(value: Any) -> Value:
     return value
 
 
+def no_problems(_: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields nothing: no keys of a connection contradict each other."""
+    yield from ()
+
+
 def needs_nothing(_: str) -> CheckResult | None:
     """Returns None: the Python driver needs no other program."""
     return None
@@ -72,6 +77,10 @@ class LexicalRules:
     """A plain identifier or a keyword."""
     string_prefixes: frozenset[str] = frozenset()
     """What may precede the quote of a literal, in capitals: `N`, `E`, `X`."""
+    string_quotes: str = "'"
+    """The characters that may enclose a literal."""
+    backslash_escapes: bool = False
+    """A backslash in any literal escapes the next character; False: only in E'…'."""
     quotes: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: {'"': DOUBLE_QUOTED})
     """First character of a quoted identifier → pattern of the whole identifier."""
     nested_comments: bool = False
@@ -197,6 +206,8 @@ class GuardRules:
     """Whole statements that change only how this session reads."""
     begins_block: re.Pattern[str] = NEVER
     block_name: str = "block of code"
+    executed_comments: re.Pattern[str] = NEVER
+    """How comments begin whose content the server runs."""
     calls: re.Pattern[str] = NEVER
     """Functions that can write, lock, or reach files and servers."""
     unreserved: Mapping[str, str] = field(default_factory=dict)
@@ -250,6 +261,14 @@ class ConnectionRules:
     exactly_one_of: tuple[str, ...] = ()
     form: tuple[str, ...] = ("host", "username", "database")
     """The keys that the page asks for, in this order."""
+    own: tuple[str, ...] = ()
+    """Further keys, which not every database has."""
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key → the required keys that an entry with it may leave out."""
+    refused_options: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """Name of a driver's setting, in lower case → why `options` may not have it."""
+    problems: Callable[[Any], Iterator[tuple[str, str, str]]] = no_problems
+    """Yields key, problem and remedy for keys of an entry that contradict each other."""
     default_port: int = 0
     is_file: bool = False
     """`database` is a file below the workspace: there is no host, no port and no password."""

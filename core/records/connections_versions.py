@@ -21,7 +21,7 @@ from core.workspace.secrets import is_reference
 __all__ = ["ConnectionsVersion", "ConnectionsVersions", "hidden_secrets", "keep_connections"]
 
 HIDDEN = "***"
-SECRET_KEYS = ("password", "sasl_password", "bearer_token", "ssl_key_password")
+SECRET_KEYS = ("password", "sasl_password", "bearer_token", "ssl_key_password", "sslpassword", "wallet_password")
 
 
 @dataclass(frozen=True, slots=True)

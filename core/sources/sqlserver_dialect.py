@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from core.model.check_result import CheckResult
 from core.model.dialect import (
@@ -78,6 +80,56 @@ def missing_driver(wanted: str) -> CheckResult | None:
     )
 
 
+_REFUSED_OPTIONS = (
+    (
+        re.compile(
+            r"(driver|server|servername|address|addr|port|database|uid|user id|user|trusted[_ ]connection|authentication"
+            r"|multisubnetfailover|applicationintent)"
+        ),
+        "the connection has a key for it",
+    ),
+    (
+        re.compile(r"(encrypt|encryption|trustservercertificate|tds[_ ]version|usentlmv2)"),
+        "it could turn off what sslmode asks for",
+    ),
+    (
+        re.compile(r"(dsn|filedsn|savefile|attachdbfilename|translationdll|translationoption|translation(name)?)"),
+        "it reads or loads other files",
+    ),
+    (
+        re.compile(r"(quotedid|quoted identifier|ansinpw|autotranslate|clientcharset|regional|mars[_ ]connection)"),
+        "the program relies on its value",
+    ),
+    (re.compile(r"(querylog_on|querylogfile|querylogtime|statslog_on|statslogfile|dumpfile.*)"), "it would log values"),
+    (
+        re.compile(r"(app|logintimeout|login timeout|connection timeout|connect timeout|query timeout|timeout)"),
+        "the run sets it",
+    ),
+)
+_WITH_USERNAME = ("ActiveDirectoryPassword", "ActiveDirectoryServicePrincipal", "SqlPassword")
+
+
+def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields combinations of logins, drivers and TLS that the driver would refuse late or ignore."""
+    method = entry.authentication
+    is_freetds = "tds" in entry.driver.lower()
+    if method in _WITH_USERNAME and not (entry.username and entry.password):
+        yield "authentication", f"{method} needs username and password", 'add "username" and "password"'
+    if method == "ActiveDirectoryIntegrated" and (entry.username or entry.password):
+        yield "authentication", f"{method} takes the account of the process", "remove username and password"
+    if method and entry.sslmode == "disable":
+        yield "sslmode", "a login with Entra needs TLS", "remove sslmode"
+    if (method or entry.multi_subnet_failover) and is_freetds:
+        key = "authentication" if method else "multi_subnet_failover"
+        yield key, f"FreeTDS has no {key}", "use Microsoft's ODBC driver"
+    if entry.password and not entry.username:
+        yield (
+            "username",
+            "a password without a username",
+            'add "username", or remove "password" for Windows authentication',
+        )
+
+
 DIALECT = Dialect(
     name="sqlserver",
     title="SQL Server",
@@ -88,6 +140,9 @@ DIALECT = Dialect(
     connection=ConnectionRules(
         required=("host", "database"),
         form=("host", "username", "database", "driver"),
+        own=("authentication", "multi_subnet_failover", "application_intent"),
+        refused_options=_REFUSED_OPTIONS,
+        problems=_problems,
         default_port=1433,
         has_tls_modes=True,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _LOW, _HIGH = "PSTT_LOW", "PSTT_HIGH"
+_PERCENT = re.compile(r"%%|%\((\w+)\)s")
 _REMEDY = 'change the SQL, or remove "partitions" from the job file'
 
 
@@ -41,7 +43,8 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
     if len(with_rows) > 1:
         _refuse(with_rows[0], "the file has several statements that return rows, and only one can be split")
     doubled = dialect.binds.doubles_percent and step.binds
-    tree = parse_tree(step.sql.replace("%%", "%") if doubled else step.sql, dialect)
+    # Not every dialect of sqlglot reads `%(NAME)s`.
+    tree = parse_tree(_PERCENT.sub(lambda m: f":{m[1]}" if m[1] else "%", step.sql) if doubled else step.sql, dialect)
     from sqlglot import exp  # slow to import
 
     if not isinstance(tree, exp.Query):

@@ -13,10 +13,11 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_m
 
 from core.errors import ConfigError
 from core.kafka.clients import CLIENTS
-from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, SchemaRegistry, Secret
+from core.model.connection import READ_TIMEOUT_S, Cluster, DatabaseConnection, Option, SchemaRegistry, Secret
 from core.model.dialect import Dialect
 from core.model.job import Job
 from core.sources import database_types, find_dialect
+from core.workspace.database_checks import FILE_KEYS, FOLDER_KEYS, REFERENCE_KEYS, entry_problems
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.registries import REGISTRY_SECRETS, RegistryEntry, registry_of
@@ -43,6 +44,16 @@ class _DatabaseEntry(StrictModel):
     password: Annotated[str | None, Field(repr=False)]
     sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"]
     sslrootcert: str | None
+    sslcert: str | None
+    sslkey: str | None
+    sslpassword: Annotated[str | None, Field(repr=False)]
+    service_file: str | None
+    passfile: str | None
+    config_dir: str | None
+    wallet_location: str | None
+    wallet_password: Annotated[str | None, Field(repr=False)]
+    client_dir: str | None
+    options: dict[str, Option]
     connect_timeout_s: Annotated[float, Field(gt=0, le=600, strict=False)]
     statement_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None
     read_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None = None
@@ -134,6 +145,15 @@ class Connections:
         environment: str = self._database(name)[0].environment
         return environment
 
+    def database_entries(self) -> list[dict[str, Any]]:
+        """Returns the keys that each database has in the file; a secret is its reference, or `***`."""
+        entries = [entry.model_dump(exclude_unset=True) for entry, _ in self._databases.values()]
+        for entry in entries:
+            for key in ("password", *REFERENCE_KEYS):
+                if entry.get(key) and not is_reference(entry[key]):
+                    entry[key] = "***"
+        return entries
+
     def require(self, job: Job) -> None:
         """Checks that the connection and the cluster of a job exist; needs no secret and contacts no server.
 
@@ -172,9 +192,11 @@ class Connections:
         entry, index = self._database(name)
         position = ("connections", index)
         values = entry.model_dump()
-        values["password"] = self._secret(entry.password, (*position, "password"), f'connection "{name}"')
-        if entry.sslrootcert:
-            values["sslrootcert"] = self._existing(entry.sslrootcert, (*position, "sslrootcert"))
+        for key in ("password", *REFERENCE_KEYS):
+            values[key] = self._secret(values[key], (*position, key), f'connection "{name}"')
+        for key in (*FILE_KEYS, *FOLDER_KEYS):
+            if values[key]:
+                values[key] = self._existing(values[key], (*position, key), is_folder=key in FOLDER_KEYS)
         values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
         if find_dialect(entry.db_type).connection.is_file:
             values["database"] = str(self._workspace.root / entry.database)
@@ -271,11 +293,12 @@ class Connections:
         except ConfigError as error:
             raise self._file.error(position, f"{owner}: {error.what}", why=error.why, remedy=error.remedy) from None
 
-    def _existing(self, name: str, position: tuple[str | int, ...]) -> Path:
+    def _existing(self, name: str, position: tuple[str | int, ...], *, is_folder: bool = False) -> Path:
         path = self._workspace.root / name
-        if not path.is_file():
+        if not (path.is_dir() if is_folder else path.is_file()):
+            kind = "folder" if is_folder else "file"
             raise self._file.error(
-                position, f"there is no file {name}", remedy="give its path, absolute or below the workspace"
+                position, f"there is no {kind} {name}", remedy="give its path, absolute or below the workspace"
             )
         return path
 
@@ -390,26 +413,14 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
 def _check_database(
     file: JsonFile, position: tuple[str | int, ...], entry: _DatabaseEntry, connections: Connections
 ) -> list[ConfigError]:
-    rules = find_dialect(entry.db_type).connection
     problems = []
     if entry.name in connections._databases:
         problems.append(
             file.error((*position, "name"), f'there are two connections "{entry.name}"', remedy="give one another name")
         )
-    problems += [
-        file.error(position, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
-        for key in rules.required
-        if not getattr(entry, key)
-    ]
-    if rules.exactly_one_of and sum(bool(getattr(entry, key)) for key in rules.exactly_one_of) != 1:
-        keys = " or ".join(f'"{key}"' for key in rules.exactly_one_of)
-        problems.append(
-            file.error(
-                position,
-                f'connection "{entry.name}" ({entry.db_type}) needs {keys}',
-                remedy="give exactly one of them",
-            )
-        )
+    for key, what, remedy in entry_problems(entry, find_dialect(entry.db_type)):
+        place, colon = ((*position, key), ":") if key else (position, "")
+        problems.append(file.error(place, f'connection "{entry.name}" ({entry.db_type}){colon} {what}', remedy=remedy))
     return problems
 
 

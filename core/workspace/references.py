@@ -16,6 +16,7 @@ import msgspec
 
 from core.errors import ConfigError
 from core.sources import find_dialect
+from core.workspace.database_checks import FILE_KEYS, FOLDER_KEYS, REFERENCE_KEYS
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
@@ -23,7 +24,7 @@ from core.workspace.settings import SECRETS, SETTING_NAMES, Settings
 
 __all__ = ["References", "references_of"]
 
-DATABASE_PATHS = ("sslrootcert",)
+DATABASE_PATHS = (*FILE_KEYS, *FOLDER_KEYS)
 CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
 NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
@@ -46,7 +47,7 @@ class References(msgspec.Struct, frozen=True):
         document: dict[str, Any] = {"connections": [_absolute_database(self.connection, home)]}
         if self.cluster is not None:
             document["kafka_connections"] = {
-                self.cluster_key: _absolute(self.cluster, CLUSTER_PATHS, "sasl_password", home)
+                self.cluster_key: _absolute(self.cluster, CLUSTER_PATHS, ("sasl_password",), home)
             }
         scratch.connections_file.write_text(json.dumps(document), encoding="utf-8")
 
@@ -100,12 +101,14 @@ def _public(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _absolute_database(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
     is_file = find_dialect(entry["db_type"]).connection.is_file
-    return _absolute(entry, (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS, "password", home)
+    paths = (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS
+    return _absolute(entry, paths, ("password", *REFERENCE_KEYS), home)
 
 
-def _absolute(entry: Mapping[str, Any], paths: tuple[str, ...], secret: str, home: Path) -> dict[str, Any]:
+def _absolute(entry: Mapping[str, Any], paths: tuple[str, ...], secrets: tuple[str, ...], home: Path) -> dict[str, Any]:
     found = {key: os.fspath(home / value) if key in paths and value else value for key, value in entry.items()}
-    kind, _, name = str(found.get(secret) or "").partition(":")
-    if kind == "file":
-        found[secret] = f"file:{home / name}"
+    for secret in secrets:
+        kind, _, name = str(found.get(secret) or "").partition(":")
+        if kind == "file":
+            found[secret] = f"file:{home / name}"
     return found
