@@ -10,7 +10,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import BrokerUnavailable, PsttError, RegistryUnavailable, SourceUnavailable, WorkersUnavailable
+from core.errors import (
+    BrokerUnavailable,
+    PsttError,
+    RegistryUnavailable,
+    SecretUnavailable,
+    SourceUnavailable,
+    WorkersUnavailable,
+)
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
 from core.model.check_result import CheckResult
@@ -66,7 +73,7 @@ def guarded(subject: str, check: Callable[[], Iterable[CheckResult]]) -> Iterato
         yield from check()
     except PsttError as error:
         unreachable = isinstance(
-            error, SourceUnavailable | BrokerUnavailable | WorkersUnavailable | RegistryUnavailable
+            error, SourceUnavailable | BrokerUnavailable | SecretUnavailable | WorkersUnavailable | RegistryUnavailable
         )
         yield CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)
 

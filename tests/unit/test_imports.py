@@ -25,11 +25,14 @@ LAZY = {
     "apprise",
     "argon2",
     "confluent_kafka",
+    "cryptography",
     "dask",
     "distributed",
     "duckdb",
     "fastapi",
     "fastavro",
+    "gssapi",
+    "hvac",
     "jsonschema_rs",
     "kafka",
     "keyring",
@@ -42,6 +45,7 @@ LAZY = {
     "pyarrow",
     "pyodbc",
     "python_calamine",
+    "requests",
     "rich",
     "sqlglot",
     "streamlit",
@@ -49,7 +53,7 @@ LAZY = {
     "uvicorn",
     "xlsxwriter",
 }
-"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (pyodbc, python_calamine)."""
+"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (gssapi, hvac, pyodbc, python_calamine)."""
 
 WATCHED = """
 import importlib, json, sys, threading
