@@ -18,6 +18,7 @@ from core.records.spool import SendTotals, flush_folder, segments_of
 from core.run.exactly_once import SentMarker
 from core.run.parts import PartError, PartResult, PartTask, attempt_name
 from core.run.pending_transactions import storing_in
+from core.run.row_reader import REJECTS_AT_ONCE
 from core.workspace.atomic import replace_file
 
 __all__ = [
@@ -30,8 +31,6 @@ __all__ = [
     "result_of_lost",
     "result_of_marker",
 ]
-
-REJECTS_AT_ONCE = 1_000
 
 
 def joined(results: Iterable[PartResult]) -> SendTotals:

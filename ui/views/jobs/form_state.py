@@ -16,11 +16,8 @@ from ui import changes
 
 TAB = "\\t"
 """A tab, as the user types it into a field."""
-Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "unedited"]
-"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value.
-
-`unedited`: the form has no field for it and returns it as it was; it is edited as JSON.
-"""
+Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs"]
+"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value."""
 FIELDS: Mapping[str, Kind] = {
     "name": "kept",
     "query": "choice",
@@ -44,8 +41,10 @@ FIELDS: Mapping[str, Kind] = {
     "on_null_key": "choice",
     "kafka_config.batch_size": "number",
     "kafka_config.include_metadata": "flag",
-    "partitions": "unedited",
-    "order": "unedited",
+    "partitions.column": "text",
+    "partitions.count": "number",
+    "partitions.by": "choice",
+    "order": "choice",
     "delivery": "choice",
     "verify": "choice",
     "headers": "pairs",
@@ -97,7 +96,7 @@ def fill_form(job: Job) -> None:
     for place, kind in FIELDS.items():
         value: Any = document
         for step in place.split("."):
-            value = value[step]
+            value = None if value is None else value[step]
         st.session_state[field_key(place)] = _to_field(place, kind, value)
     st.session_state[PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
     for name in [name for name in st.session_state if str(name).startswith(field_key("parameter:"))]:
@@ -107,6 +106,8 @@ def fill_form(job: Job) -> None:
 def _to_field(place: str, kind: Kind, value: Any) -> Any:
     if place == "csv.separator":
         return value.replace("\t", TAB)
+    if place == "partitions.by" and value is None:
+        return "range"
     if kind == "list":
         return ", ".join([value] if isinstance(value, str) else value or [])
     if kind == "pairs":
@@ -126,6 +127,8 @@ def form_document() -> dict[str, Any]:
         for step in above:
             into = into.setdefault(step, {})
         into[last] = value
+    if "column" not in document.get("partitions", {}):
+        document.pop("partitions", None)
     return document
 
 
