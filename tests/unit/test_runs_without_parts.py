@@ -24,6 +24,6 @@ def test_a_job_in_parts_on_the_demos_broker_runs_without_them_and_says_so(tmp_pa
         assert read_job_file(Workspace(tmp_path), SLUG).job
         with App.open(tmp_path, {}, log=False) as app:
             run = app.execute(app.plan(app.job(SLUG), now=now), stop=Stop(), now=lambda: datetime.now(UTC))
-            assert not app.ledger.parts.of_run(run.run_id)
+            assert not app.ledger.run(run.run_id).parts
         assert run.rows_read == run.acknowledged + run.rejected > 0
         assert run.warnings == warnings
