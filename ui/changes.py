@@ -34,6 +34,7 @@ from core.scheduler import backfills, commands
 from core.scheduler.backfills import BackfillOptions
 from core.sources import find_dialect
 from core.sql.parser import load
+from core.sql.partitioning import require_splittable
 from core.sql.values import split
 from core.workspace.connections import read_connections
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
@@ -273,7 +274,7 @@ def resolved_parameters(
 
 
 def binding_problem(job: Job, at: datetime) -> None:
-    """Raises the error that a run of this job would have before it contacts anything."""
+    """Raises the error that a run of this job would have before it contacts anything; also if its query cannot be split."""
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple(_stamp(path) for path in looked_at)
@@ -291,7 +292,10 @@ def _binding_problem(
         job, _ = checked_job(folder / f"{slug}{SUFFIX}", text)
         try:
             if job is not None:
-                app.plan(job, now=data.now(), at=at)
+                plan = app.plan(job, now=data.now(), at=at)
+                if job.partitions is not None:
+                    dialect = app.connections.dialect(job.connection)
+                    require_splittable(plan.query.steps, dialect, job.partitions)
         except PsttError as error:
             return error
     return None

@@ -21,8 +21,9 @@ from core.notify.channels import channel_problem
 from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
-from core.run.planning import bound
+from core.run.planning import WITHOUT_PARTS, bound
 from core.sql.parser import load
+from core.sql.partitioning import require_splittable
 from core.sql.values import as_text
 from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
@@ -216,7 +217,9 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
         yield _error(error, where)
         return
     try:
-        _bind(workspace, job, dialect, writes)
+        query = _bind(workspace, job, dialect, writes)
+        if job.partitions is not None:
+            require_splittable(query.steps, dialect, job.partitions)
     except PsttError as error:
         found = _error(error, where)
         yield found if found.where == where else replace(found, where=f"{where} → {found.where}")
@@ -295,6 +298,9 @@ def _cluster(job: Job, connections: Connections, settings: Settings, where: str)
         refuse_unsupported(cluster, transactional=job.delivery == "exactly_once")
     except PsttError as error:
         yield _error(error, where)
+        return
+    if cluster.mock_brokers and job.partitions is not None and job.partitions.count > 1:
+        yield Finding("warning", where, WITHOUT_PARTS, "name another cluster, or leave it: the same messages are sent")
 
 
 def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Finding]:

@@ -64,6 +64,15 @@ def no_problems(_: Any) -> Iterator[tuple[str, str, str]]:
     yield from ()
 
 
+def end_of_microsecond(moment: str) -> str:
+    """Returns the last moment of the microsecond of a time that a database has written with more digits; others as they are.
+
+    A message has microseconds, so what differs by less is equal there and belongs into one part:
+    `12:00:00.1234561` → `12:00:00.1234569`.
+    """
+    return re.sub(r"(\.\d{6})(\d+)", lambda found: found[1] + "9" * len(found[2]), moment)
+
+
 def needs_nothing(_: str) -> CheckResult | None:
     """Returns None: the Python driver needs no other program."""
     return None
@@ -231,6 +240,8 @@ class BoundRules:
     bind: str = "{}"
     convert: Callable[[Any], Value] = as_it_is
     """Converts the value that was read to the one that is bound."""
+    hashed: str = "{}"
+    """What the hash is made of: of a time its microseconds, since what differs by less is equal in a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from loguru import logger
 
@@ -23,62 +24,78 @@ from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, n
 from core.run.exactly_once import ExactlyOnce, SentMarker
 from core.run.part_markers import refuse_parts
 from core.run.pending_transactions import TransactionNote, remove_note, write_note
-from core.run.row_reader import RunContext, end_state, fewer_collections, with_stop_reason
+from core.run.row_reader import REJECTS_AT_ONCE, RunContext, end_state, fewer_collections, with_stop_reason
 from core.run.sending import Sending, stored_on_disk
 from core.run.settling import drop_aborted, move_to_spool, with_totals
 
-__all__ = ["KafkaRun", "run_job", "to_verdict"]
+__all__ = ["KafkaRun", "RunMeans", "run_job", "to_verdict"]
 
-REJECTS_AT_ONCE = 1000
+AnyKafkaRun = TypeVar("AnyKafkaRun", bound="KafkaRun")
 
 
-def run_job(
-    plan: Plan,
-    source: Source,
-    publisher: Publisher,
-    sender: Sender,
-    ledger: Ledger,
-    spool_dir: Path,
-    *,
-    context: RunContext,
-    once: ExactlyOnce | None = None,
-    verify: Callable[[SentRange], Verification] | None = None,
-) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMeans:
+    """What a run to Kafka works with, whether its query is split into parts or not."""
+
+    plan: Plan
+    """What is read and where it goes."""
+    publisher: Publisher
+    """The cluster."""
+    ledger: Ledger
+    """Where the run and its rejects are recorded."""
+    spool_dir: Path
+    """Where the sends are recorded."""
+    context: RunContext
+    """Clock, stop, progress and column check."""
+    once: ExactlyOnce | None = None
+    """Identifies what is sent exactly once; None: at least once."""
+    verify: Callable[[SentRange], Verification] | None = None
+    """Reads the messages back when all are acknowledged; None: they are not read back."""
+    warnings: tuple[str, ...] = ()
+    """What is to be said of the run from the beginning."""
+
+    def begin(self, kind: Callable[..., AnyKafkaRun], sender: Sender, **more: Any) -> AnyKafkaRun:
+        """Records the start of a run and returns its state; `more` are the fields that only `kind` has.
+
+        Raises:
+            StorageFailed: The ledger cannot be written.
+            LedgerBusy: Another process holds the ledger, or sends the same scheduled time.
+        """
+        run = self.ledger.start(self.plan, self.context.now())
+        return kind(
+            plan=self.plan,
+            run_id=run.run_id,
+            rejects=self.ledger.rejects,
+            run=run,
+            ledger=self.ledger,
+            context=self.context,
+            verify=self.verify,
+            publisher=self.publisher,
+            sender=sender,
+            spool_dir=self.spool_dir,
+            once=self.once,
+            warnings=list(self.warnings),
+            **more,
+        )
+
+
+def run_job(means: RunMeans, source: Source, sender: Sender) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
     The verdict is green only if every row read is acknowledged or rejected, which is counted from
     delivery reports, and after every send is on disk.
 
     Args:
-        plan: What is read and where it goes.
+        means: What the run works with.
         source: The database.
-        publisher: The cluster.
-        sender: Publishes batches through `publisher`, with retries.
-        ledger: Where the run and its rejects are recorded.
-        spool_dir: Where the sends are recorded.
-        context: Clock, stop, progress and column check.
-        once: Identifies what is sent exactly once; None: at least once.
-        verify: Reads the messages back when all are acknowledged; None: they are not read back.
+        sender: Publishes batches through the publisher, with retries.
 
     Raises:
         StorageFailed: The ledger cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
-    run = ledger.start(plan, context.now())
-    with logger.contextualize(run=run.run_id):
-        kafka_run = KafkaRun(
-            plan=plan,
-            run_id=run.run_id,
-            rejects=ledger.rejects,
-            run=run,
-            ledger=ledger,
-            context=context,
-            verify=verify,
-            publisher=publisher,
-            sender=sender,
-            spool_dir=spool_dir,
-            once=once,
-        )
+    kafka_run = means.begin(KafkaRun, sender)
+    with logger.contextualize(run=kafka_run.run_id):
         return to_verdict(kafka_run, lambda: kafka_run.send_all(source))
 
 

@@ -29,6 +29,7 @@ from core.model.source import Column, Reading, Source
 from core.run.cancellation import Stop
 
 __all__ = [
+    "REJECTS_AT_ONCE",
     "ColumnCheck",
     "Progress",
     "RejectStore",
@@ -40,6 +41,9 @@ __all__ = [
     "row_count_error",
     "with_stop_reason",
 ]
+
+REJECTS_AT_ONCE = 1_000
+"""Rejects that are recorded in one transaction of the ledger where many are taken over."""
 
 COLLECT_AFTER = 10_000
 """Objects that may be created before the garbage collector runs."""

@@ -18,6 +18,7 @@ from core.model.dialect import (
     LiteralRules,
     PackageCalls,
     PartitionRules,
+    end_of_microsecond,
 )
 
 __all__ = ["DIALECT"]
@@ -84,6 +85,7 @@ def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
 _TO_NCHAR = ("TO_NCHAR(", ")")
 
 _DAY, _MOMENT = "SYYYY-MM-DD HH24:MI:SS", "SYYYY-MM-DD HH24:MI:SS.FF9"
+_TO_MICROSECONDS = len("-4712-01-01 00:00:00.000000")
 
 DIALECT = Dialect(
     name="oracle",
@@ -137,9 +139,17 @@ DIALECT = Dialect(
             "decimal": BoundRules(),
             "float": BoundRules(),
             "oracle_date": BoundRules(f"TO_CHAR({{}}, '{_DAY}')", f"TO_DATE({{}}, '{_DAY}')"),
-            "datetime": BoundRules(f"TO_CHAR({{}}, '{_MOMENT}')", f"TO_TIMESTAMP({{}}, '{_MOMENT}')"),
+            "datetime": BoundRules(
+                f"TO_CHAR({{}}, '{_MOMENT}')",
+                f"TO_TIMESTAMP({{}}, '{_MOMENT}')",
+                end_of_microsecond,
+                f"SUBSTR(TO_CHAR({{}}, '{_MOMENT}'), 1, {_TO_MICROSECONDS})",
+            ),
             "datetime_tz": BoundRules(
-                f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}')", f"FROM_TZ(TO_TIMESTAMP({{}}, '{_MOMENT}'), '+00:00')"
+                f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}')",
+                f"FROM_TZ(TO_TIMESTAMP({{}}, '{_MOMENT}'), '+00:00')",
+                end_of_microsecond,
+                f"SUBSTR(TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}'), 1, {_TO_MICROSECONDS})",
             ),
         },
         hash="ORA_HASH({value}, {count} - 1)",

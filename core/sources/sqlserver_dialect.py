@@ -24,6 +24,7 @@ from core.model.dialect import (
     PartitionRules,
     StatementWords,
     TypedValue,
+    end_of_microsecond,
 )
 from core.model.query import Value
 
@@ -179,9 +180,24 @@ DIALECT = Dialect(
             "float": BoundRules(),
             "date": BoundRules("CONVERT(varchar(10), {}, 23)", "CAST({} AS date)"),
             # The driver cuts what is shorter than a microsecond.
-            "datetime": BoundRules("CONVERT(varchar(33), {}, 126)", "CAST({} AS datetime2(7))"),
-            "datetime_tz": BoundRules("CAST({} AS varchar(40))", "CAST({} AS datetimeoffset(7))"),
-            "time": BoundRules("CAST({} AS varchar(16))", "CAST({} AS time(7))"),
+            "datetime": BoundRules(
+                "CONVERT(varchar(33), {}, 126)",
+                "CAST({} AS datetime2(7))",
+                end_of_microsecond,
+                "LEFT(CONVERT(varchar(33), {}, 126), 26)",
+            ),
+            "datetime_tz": BoundRules(
+                "CAST({} AS varchar(40))",
+                "CAST({} AS datetimeoffset(7))",
+                end_of_microsecond,
+                "LEFT(CAST({} AS varchar(40)), 26)",
+            ),
+            "time": BoundRules(
+                "CAST({} AS varchar(16))",
+                "CAST({} AS time(7))",
+                end_of_microsecond,
+                "LEFT(CAST({} AS varchar(16)), 15)",
+            ),
         },
         hash="ABS(CHECKSUM({value}) % {count})",
         sample="ABS(CHECKSUM(NEWID()) % 1000000) < {ppm}",

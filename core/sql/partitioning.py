@@ -23,6 +23,7 @@ __all__ = [
     "column_of",
     "described",
     "part_steps",
+    "require_splittable",
     "require_wrappable",
     "tiles",
 ]
@@ -42,9 +43,7 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
     step = with_rows[-1]
     if len(with_rows) > 1:
         _refuse(with_rows[0], "the file has several statements that return rows, and only one can be split")
-    doubled = dialect.binds.doubles_percent and step.binds
-    # Not every dialect of sqlglot reads `%(NAME)s`.
-    tree = parse_tree(_PERCENT.sub(lambda m: f":{m[1]}" if m[1] else "%", step.sql) if doubled else step.sql, dialect)
+    tree = _tree(step, dialect)
     from sqlglot import exp  # slow to import
 
     if not isinstance(tree, exp.Query):
@@ -56,6 +55,45 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
         _refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
     _require_names(step, tree, dialect)
     return step
+
+
+def require_splittable(steps: Sequence[Step], dialect: Dialect, partitions: Partitions) -> None:
+    """Checks what is known of a split before the database is asked: the statement, its columns, and the hash.
+
+    Raises:
+        SqlError: The statement cannot be split.
+        ConfigError: The query does not return the column, or the database has no hash.
+    """
+    step = require_wrappable(steps, dialect)
+    if partitions.by == "hash":
+        _require_hash(dialect)
+    names = list(getattr(_tree(step, dialect), "named_selects", ()))
+    is_listed = bool(names) and all(name and name != "*" for name in names)
+    if is_listed and partitions.column.lower() not in (name.lower() for name in names):
+        raise _not_returned(partitions, names)
+
+
+def _tree(step: Step, dialect: Dialect) -> exp.Expr | None:
+    doubled = dialect.binds.doubles_percent and step.binds
+    # Not every dialect of sqlglot reads `%(NAME)s`.
+    return parse_tree(_PERCENT.sub(lambda m: f":{m[1]}" if m[1] else "%", step.sql) if doubled else step.sql, dialect)
+
+
+def _not_returned(partitions: Partitions, names: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f'"partitions" names column {partitions.column}, which the query does not return',
+        remedy=f"its columns are: {', '.join(name.lower() for name in names)}",
+        key="partitions.column",
+    )
+
+
+def _require_hash(dialect: Dialect) -> None:
+    if not dialect.partitions.hash:
+        raise ConfigError(
+            f'{dialect.title} has no hash for "partitions"',
+            remedy='name a number, a date or a time and remove "by": "hash"',
+            key="partitions.by",
+        )
 
 
 def _require_whole(step: Step, tree: exp.Query) -> None:
@@ -97,18 +135,9 @@ def column_of(columns: Sequence[Column], partitions: Partitions, dialect: Dialec
     """
     found = next((column for column in columns if column.name.lower() == partitions.column.lower()), None)
     if found is None:
-        raise ConfigError(
-            f'"partitions" names column {partitions.column}, which the query does not return',
-            remedy=f"its columns are: {', '.join(column.name.lower() for column in columns)}",
-            key="partitions.column",
-        )
+        raise _not_returned(partitions, [column.name for column in columns])
     if partitions.by == "hash":
-        if not dialect.partitions.hash:
-            raise ConfigError(
-                f'{dialect.title} has no hash for "partitions"',
-                remedy='name a number, a date or a time and remove "by": "hash"',
-                key="partitions.by",
-            )
+        _require_hash(dialect)
     elif _bound_rules(found, dialect) is None:
         raise ConfigError(
             f"column {found.name} ({found.database_type}) cannot be split into ranges",
@@ -153,10 +182,13 @@ def tiles(step: Step, dialect: Dialect, column: Column, count: int, ppm: int | N
 
 
 def bounds_of(highest: Sequence[Value], column: Column, dialect: Dialect) -> tuple[Value, ...]:
-    """Returns the bounds between the parts: the highest values without the last one, each once."""
+    """Returns the bounds between the parts: the highest values without the last one, each once.
+
+    Times of one microsecond are one value, since their messages may be equal: equal rows have to be in one part.
+    """
     rules = _bound_rules(column, dialect) or BoundRules()
-    distinct = dict.fromkeys(highest)
-    return tuple(rules.convert(value) for value in list(distinct)[:-1])
+    distinct = dict.fromkeys(map(rules.convert, highest))
+    return tuple(distinct)[:-1]
 
 
 def part_steps(
@@ -172,13 +204,13 @@ def part_steps(
         bounds: By range: the highest value of each part but the last, in order.
     """
     name = f"part.{_quoted(column, dialect)}"
+    rules = _bound_rules(column, dialect) or BoundRules()
     if partitions.by == "hash":
-        number = dialect.partitions.hash.format(value=name, count=partitions.count)
+        number = dialect.partitions.hash.format(value=rules.hashed.format(name), count=partitions.count)
         conditions = [f"{number} = {index} AND {name} IS NOT NULL" for index in range(1, partitions.count)]
         return [_where(step, dialect, c, ()) for c in (f"({number} = 0 OR {name} IS NULL)", *conditions)]
     if not bounds:
         return [_where(step, dialect, "1 = 1", ())]
-    rules = _bound_rules(column, dialect) or BoundRules()
     low, high = (f"{name} {sign} {rules.bind.format(_placeholder(dialect, bind))}" for sign, bind in _ENDS)
     first = _where(step, dialect, f"({high} OR {name} IS NULL)", ((_HIGH, bounds[0]),))
     middle = [

@@ -128,6 +128,8 @@ class Settings(BaseModel):
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_RUN_PROCESSES: int | None = Field(default=None, ge=1, le=1_000)
     PSTT_BACKFILL_WORKERS: int = Field(default=4, ge=1, le=64)
+    PSTT_BACKFILL_PAUSE_AFTER: int = Field(default=3, ge=0, le=100)
+    PSTT_BACKFILL_PAUSE_S: float = Field(default=600.0, ge=1, le=86_400)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
     PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)

@@ -219,6 +219,8 @@ def _to_topic(form: JobForm) -> None:
         },
     )
     form.flag("kafka_config.include_metadata", t("Metadata beside the data"))
+    with st.expander(t("In parts")):
+        _parts(form)
     with st.expander(t("Message in detail")):
         form.text("key_separator", t("Between several key columns"))
         form.number("kafka_config.batch_size", t("Messages a batch"), placeholder=t("that of the cluster"))
@@ -264,6 +266,28 @@ def _partitions_of_topic(form: JobForm) -> None:
             t("One setting a line."),
             "retention.ms = 604800000",
         )
+
+
+def _parts(form: JobForm) -> None:
+    """How the query is split, and whether messages of a key keep their order."""
+    form.text(
+        "partitions.column",
+        t("Split the query by column"),
+        t("Several processes then read and send its parts. Empty: it is not split."),
+    )
+    form.number("partitions.count", t("Number of parts"))
+    form.choice(
+        "partitions.by",
+        t("Each part has"),
+        get_args(job_model.PartitionBy),
+        {"range": t("a range of a number, a date or a time"), "hash": t("rows by a hash of the column")},
+    )
+    form.choice(
+        "order",
+        t("Messages of one key"),
+        get_args(job_model.MessageOrder),
+        {"key": t("keep their order"), "none": t("may be sent in another order")},
+    )
 
 
 def _to_file(form: JobForm) -> None:

@@ -16,11 +16,8 @@ from ui import changes
 
 TAB = "\\t"
 """A tab, as the user types it into a field."""
-Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "unedited"]
-"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value.
-
-`unedited`: the form has no field for it and returns it as it was; it is edited as JSON.
-"""
+Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs"]
+"""How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value."""
 FIELDS: Mapping[str, Kind] = {
     "name": "kept",
     "query": "choice",
@@ -51,8 +48,10 @@ FIELDS: Mapping[str, Kind] = {
     "kafka_config.create_topic.partitions": "number",
     "kafka_config.create_topic.replication": "number",
     "kafka_config.create_topic.config": "pairs",
-    "partitions": "unedited",
-    "order": "unedited",
+    "partitions.column": "text",
+    "partitions.count": "number",
+    "partitions.by": "choice",
+    "order": "choice",
     "delivery": "choice",
     "verify": "choice",
     "headers": "pairs",
@@ -118,6 +117,8 @@ def fill_form(job: Job) -> None:
 def _to_field(place: str, kind: Kind, value: Any) -> Any:
     if place == "csv.separator":
         return value.replace("\t", TAB)
+    if place == "partitions.by" and value is None:
+        return "range"
     if kind == "list":
         return ", ".join([value] if isinstance(value, str) else value or [])
     if kind == "pairs":
@@ -140,6 +141,8 @@ def form_document() -> dict[str, Any]:
     kafka = document.get("kafka_config", {})
     if kafka.get("create_topic") == {"config": {}}:  # all its fields are empty
         del kafka["create_topic"]
+    if "column" not in document.get("partitions", {}):
+        document.pop("partitions", None)
     return document
 
 
