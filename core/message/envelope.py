@@ -65,16 +65,18 @@ def proves_data(message_id: str, value: bytes, slug: str, scheduled_at: datetime
         return False
     # With or without metadata; a column of JSON may hold what looks like the beginning of ours.
     ends = {end for end in (value.rfind(_METADATA), len(value) - 1) if end > 0}
-    seed = _seed(slug, scheduled_at)
-    firsts = [xxhash.xxh3_128_hexdigest(value[len(_DATA) : end], seed) for end in ends]
+    seeds = _seed(slug, scheduled_at), _seed(slug)
+    firsts = [xxhash.xxh3_128_hexdigest(value[len(_DATA) : end], seed) for end in ends for seed in seeds]
     numbers = range(1, MOST_EQUAL_ROWS)
     return message_id in firsts or any(
         message_id == xxhash.xxh3_128_hexdigest(first.encode(), number) for first in firsts for number in numbers
     )
 
 
-def _seed(slug: str, scheduled_at: datetime) -> int:
-    return xxhash.xxh3_64_intdigest(f"{slug}\0{scheduled_at.astimezone(UTC).isoformat()}".encode())
+def _seed(slug: str, scheduled_at: datetime | None = None) -> int:
+    """Returns the seed of the ids of a run; without a scheduled time that of all runs of an incremental job."""
+    moment = scheduled_at.astimezone(UTC).isoformat() if scheduled_at else "incremental"
+    return xxhash.xxh3_64_intdigest(f"{slug}\0{moment}".encode())
 
 
 class Envelope:
@@ -84,6 +86,7 @@ class Envelope:
         columns: The result's columns, in order.
         job: Its settings for key, types, decimals and metadata.
         scheduled_at: Aware. With the job's slug it seeds `message_id`, so that every attempt computes the same ids.
+            A row of an incremental job has the same id in every run, since a later run may read it again.
 
     Raises:
         QueryFailed: Two columns have the same name, or a column cannot be sent; the remedy is the SQL to write.
@@ -105,7 +108,7 @@ class Envelope:
         self._on_null_key = job.on_null_key
         self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
-        self._seed = _seed(job.slug, scheduled_at)
+        self._seed = _seed(job.slug, None if job.incremental else scheduled_at)
         self._duplicates = DuplicateRows()
         self._include_metadata = job.kafka_config.include_metadata
         source = {"system": SYSTEM, "version": __version__, "connection": job.connection, "query": job.query}

@@ -10,6 +10,7 @@ from typing import Literal
 from core.model.connection import Cluster
 from core.model.job import Job, RowRange, VerifyMode
 from core.model.query import Query
+from core.model.window import Window
 
 __all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "RunPart", "Verification", "VerificationProblem"]
 
@@ -68,6 +69,8 @@ class Plan:
     """
     skip_ids: frozenset[bytes] | None = None
     """Ids of messages that are acknowledged already and are not sent again; None: all are sent."""
+    window: Window | None = None
+    """Incremental job: which rows it reads, decided when the run begins; None: all."""
     window_start: datetime | None = None
     """The scheduled time before `scheduled_at`; None if the job has no calendar."""
     asked_by: str = ""

@@ -22,8 +22,9 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.model.query import Step
 from core.model.run import Plan, Reject
-from core.model.source import Column, Reading, Source
+from core.model.source import Column, Increment, Reading, Source
 from core.run.cancellation import Stop
 
 __all__ = [
@@ -95,11 +96,27 @@ class RowReader:
     rejected: int = 0
     acknowledged: int = 0
     """Rows that have arrived, as far as this run knows now."""
+    left_out: int = 0
+    """Rows that were sent by an earlier run."""
+    increment: Increment | None = None
+    """Incremental job: what the database answered; None: it was not asked."""
+
+    def steps(self, source: Source) -> Sequence[Step]:
+        """Returns the statements of this run; for an incremental job the database is asked how far they read."""
+        window, incremental = self.plan.window, self.plan.job.incremental
+        if window is None or incremental is None:
+            return self.plan.query.steps
+        self.increment = source.increment(self.plan.query.steps, incremental, window)
+        self.note_increment(self.increment)
+        return self.increment.steps
+
+    def note_increment(self, found: Increment) -> None:
+        """Called before the first row of an incremental job is read."""
 
     def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
         """Reads the source; yields rows as keys and JSON, one fetch at a time. Rejects are recorded."""
         plan = self.plan
-        with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
+        with source.read(self.steps(source), fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
             yield from self.rows(reading)
 
     def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
@@ -109,8 +126,10 @@ class RowReader:
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
             encoded = envelope.encode(rows)
-            if self.plan.skip_ids is not None:
-                encoded = _without(encoded, self.plan.skip_ids)
+            skipped = self.plan.skip_ids or (self.plan.window.known_ids if self.plan.window else None)
+            if skipped:
+                read, encoded = len(encoded.data), _without(encoded, skipped)
+                self.left_out += read - len(encoded.data)
             self.rows_read += len(encoded.data) + len(encoded.rejects)
             self.reject(encoded.rejects)
             yield envelope, encoded
@@ -161,9 +180,10 @@ class RowReader:
                 why="all were rejected",
                 remedy=f"python -m core rejects {self.run_id} lists the reasons",
             )
-        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
+        found = self.rows_read + self.left_out
+        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != found:
             raise QueryFailed(
-                f"COUNT(*) said {self.rows_counted:,} rows and {self.rows_read:,} were read",
+                f"COUNT(*) said {self.rows_counted:,} rows and {found:,} were read",
                 why="the statement gives another result when it is run twice",
                 remedy="look for random or time functions in the query",
             )

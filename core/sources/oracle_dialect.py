@@ -14,6 +14,7 @@ from core.model.dialect import (
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PackageCalls,
     PartitionRules,
 )
@@ -44,6 +45,7 @@ _PACKAGE_CALLS = PackageCalls(
 _TO_NCHAR = ("TO_NCHAR(", ")")
 
 _DAY, _MOMENT = "SYYYY-MM-DD HH24:MI:SS", "SYYYY-MM-DD HH24:MI:SS.FF9"
+_SECOND, _NANOSECOND = "YYYY-MM-DD HH24:MI:SS", "YYYY-MM-DD HH24:MI:SS.FF9"
 
 DIALECT = Dialect(
     name="oracle",
@@ -101,6 +103,15 @@ DIALECT = Dialect(
         hash="ORA_HASH({value}, {count} - 1)",
         sample="DBMS_RANDOM.VALUE(0, 1000000) < {ppm}",
     ),
+    moments={
+        "oracle_date": MomentRules(f"TO_CHAR({{}}, '{_SECOND}')", f"TO_DATE({{}}, '{_SECOND}')", has_fraction=False),
+        "datetime": MomentRules(f"TO_CHAR({{}}, '{_NANOSECOND}')", f"TO_TIMESTAMP({{}}, '{_NANOSECOND}')"),
+        "datetime_tz": MomentRules(
+            f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_NANOSECOND}')",
+            f"FROM_TZ(TO_TIMESTAMP({{}}, '{_NANOSECOND}'), '+00:00')",
+            is_aware=True,
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"ALTER SESSION\b|SET\b"),
         settings=re.compile(

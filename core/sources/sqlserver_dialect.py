@@ -19,6 +19,7 @@ from core.model.dialect import (
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
     StatementWords,
     TypedValue,
@@ -78,6 +79,8 @@ def missing_driver(wanted: str) -> CheckResult | None:
     )
 
 
+_TEXT, _BIND = "CONVERT(varchar(27), CAST({} AS datetime2(7)), 121)", "CAST({} AS datetime2(7))"
+
 DIALECT = Dialect(
     name="sqlserver",
     title="SQL Server",
@@ -134,6 +137,13 @@ DIALECT = Dialect(
         wraps_order=False,
         wraps_unnamed=False,
     ),
+    moments={
+        "date": MomentRules(_TEXT, _BIND),
+        "datetime": MomentRules(_TEXT, _BIND),
+        "datetime_tz": MomentRules(
+            _TEXT.format("SWITCHOFFSET({}, '+00:00')"), f"TODATETIMEOFFSET({_BIND}, '+00:00')", is_aware=True
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(

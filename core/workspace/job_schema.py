@@ -10,7 +10,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from core.calendar.cron import check_cron
 from core.calendar.templates import DIRECTIVES
-from core.model.job import CsvDialect, EmailNotification, Expect, Job, KafkaConfig, Partitions, RowRange, TypeOverride
+from core.model.job import (
+    CsvDialect,
+    EmailNotification,
+    Expect,
+    Incremental,
+    Job,
+    KafkaConfig,
+    Partitions,
+    RowRange,
+    TypeOverride,
+)
 from core.workspace.connections import TOPIC_NAME
 from core.workspace.settings import EMAIL_ADDRESS, known_zone
 from core.workspace.validation import StrictModel, completed_from
@@ -143,6 +153,21 @@ class PartitionsShape(StrictModel):
     count: Annotated[int, Field(ge=1, le=MOST_PARTS), WHOLE]
 
 
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, strict=False)]
+
+
+@completed_from(Incremental)
+class IncrementalShape(StrictModel):
+    """`incremental`."""
+
+    column: Name
+    start: Annotated[int, WHOLE] | Name | None
+    delay_s: Seconds | None
+    tie_column: Name | None
+    look_back_s: Seconds
+    timezone: Annotated[str, AfterValidator(known_zone)]
+
+
 @completed_from(Job, without=("slug",))
 class JobShape(StrictModel):
     """The whole file; `core.model.job.Job` explains each key."""
@@ -166,3 +191,4 @@ class JobShape(StrictModel):
     headers: dict[Name, str]
     expect: ExpectShape
     partitions: PartitionsShape | None
+    incremental: IncrementalShape | None
