@@ -291,6 +291,8 @@ class Dialect:
     partitions: PartitionRules = PartitionRules()
     moments: Mapping[str, MomentRules] = field(default_factory=dict)
     """Database type in lower case, or kind of column → its times as the cursor of an incremental job. Others cannot be one."""
+    folds_to: Literal["", "upper", "lower"] = ""
+    """How the server stores a name without quotes."""
     is_untyped: bool = False
     """A column may have no type: it is judged by its values."""
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"

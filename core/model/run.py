@@ -10,7 +10,7 @@ from typing import Literal
 from core.model.connection import Cluster
 from core.model.job import Job, RowRange, VerifyMode
 from core.model.query import Query
-from core.model.window import Window
+from core.model.window import RunWindow, Window
 
 __all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "RunPart", "Verification", "VerificationProblem"]
 
@@ -240,6 +240,8 @@ class Run:
     """The parts of a partitioned run; empty: it is not partitioned."""
     verification: Verification | None = None
     """The newest, if any."""
+    increment: RunWindow | None = None
+    """Incremental job: which rows it has read; None: all, or it has not asked its database."""
 
     @property
     def verdict(self) -> Verdict:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-__all__ = ["Cursor", "Window"]
+from core.model.job import CursorKind
+
+__all__ = ["Cursor", "RunWindow", "Window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +50,32 @@ class Window:
     def first(self) -> Cursor | None:
         """The rows after it are read, with look-back."""
         return self.since or self.low
+
+
+@dataclass(frozen=True, slots=True)
+class RunWindow:
+    """Which rows a run has read."""
+
+    run_id: str
+    job: str
+    column_name: str
+    kind: CursorKind
+    tie_column: str
+    version: int
+    low: str
+    low_tie: str
+    since: str
+    high: str
+    high_tie: str
+    nulls: int | None
+    moved: bool
+
+    @property
+    def after(self) -> Cursor | None:
+        """The run has read the rows after it; None: from the first one."""
+        return Cursor(self.low, self.low_tie) if self.low else None
+
+    @property
+    def end(self) -> Cursor | None:
+        """The position of the last row; None: there was no new row."""
+        return Cursor(self.high, self.high_tie) if self.high else None

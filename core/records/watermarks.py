@@ -13,11 +13,11 @@ from typing import ClassVar
 from core.clock import iso_utc
 from core.model.job import CursorKind, Incremental
 from core.model.source import Increment
-from core.model.window import Cursor, Window
+from core.model.window import Cursor, RunWindow, Window
 from core.records.rows import from_row
 from core.records.store import StorePart
 
-__all__ = ["RunWindow", "Watermark", "Watermarks"]
+__all__ = ["Watermark", "Watermarks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +51,6 @@ class Watermark:
         """Returns whether it is a position of this cursor."""
         mine = (self.column_name.lower(), self.kind, self.tie_column.lower())
         return mine == (incremental.column.lower(), incremental.kind, (incremental.tie_column or "").lower())
-
-
-@dataclass(frozen=True, slots=True)
-class RunWindow:
-    """Which rows a run has read."""
-
-    run_id: str
-    job: str
-    column_name: str
-    kind: CursorKind
-    tie_column: str
-    version: int
-    low: str
-    low_tie: str
-    since: str
-    high: str
-    high_tie: str
-    nulls: int | None
-    moved: bool
-
-    @property
-    def after(self) -> Cursor | None:
-        """The run has read the rows after it; None: from the first one."""
-        return Cursor(self.low, self.low_tie) if self.low else None
-
-    @property
-    def end(self) -> Cursor | None:
-        """The position of the last row; None: there was no new row."""
-        return Cursor(self.high, self.high_tie) if self.high else None
 
 
 class Watermarks(StorePart):

@@ -6,9 +6,10 @@ messages: a ledger that was lost, or that missed the end of a killed run, takes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 from loguru import logger
@@ -16,18 +17,22 @@ from loguru import logger
 from core.clock import iso_utc
 from core.errors import ConfigError
 from core.model.job import Incremental, Job
+from core.model.query import ParameterValue, Query
 from core.model.run import Plan
-from core.model.window import Cursor, Window
+from core.model.window import Cursor, RunWindow, Window
 from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
-from core.records.watermarks import RunWindow, Watermark
+from core.records.watermarks import Watermark
 from core.run.known_sends import require_known
-from core.sql.incremental import cursor_text, earlier, is_after, latest, moment_of
+from core.run.planning import plan_run
+from core.sql.incremental import INCREMENTAL, cursor_text, earlier, is_after, latest, moment_of, shown
+from core.sql.partitioning import require_wrappable
 
 __all__ = [
     "WatermarkRecord",
     "increment_warnings",
     "next_window",
+    "query_of_job",
     "record_of_watermark",
     "start_of",
     "take_record",
@@ -104,6 +109,40 @@ def _other_cursor(job: Job, value: str, of: str, incremental: Incremental) -> Co
         remedy=f"python -m core watermark {job.slug} --set VALUE --why TEXT sets from where it reads",
         key="incremental.column",
     )
+
+
+def query_of_job(
+    opened: OpenWorkspace,
+    job: Job,
+    file: Path,
+    params: Mapping[str, ParameterValue],
+    at: datetime | None,
+    now: datetime,
+) -> Query:
+    """Returns the statements of the next run of a job, for display; contacts nothing.
+
+    Args:
+        opened: The workspace.
+        job: The job.
+        file: Its SQL file.
+        params: Values that override the job's own.
+        at: Scheduled time; None: the newest one.
+        now: Aware.
+
+    Raises:
+        ConfigError: The file is of another job, or something of the job is wrong.
+        SqlError: The statement cannot be wrapped.
+    """
+    if file.name != Path(job.query).name:
+        raise ConfigError(f'job "{job.name}" runs {job.query}, not {file.name}')
+    query = plan_run(opened, job, now=now, at=at, params=params).query
+    if job.incremental is None:
+        return query
+    dialect = opened.connections.dialect(job.connection)
+    window = next_window(job, job.incremental, opened.ledger.watermarks.get(job.slug), now)
+    step = require_wrappable(query.steps, dialect, INCREMENTAL)
+    before = query.steps[: query.steps.index(step)]
+    return replace(query, steps=(*before, *shown(step, job.incremental, dialect, window)))
 
 
 def start_of(incremental: Incremental) -> Cursor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from core.model.job import Incremental
@@ -32,6 +33,9 @@ def find_increment(
     nulls = None
     if incremental.count_nulls:
         nulls = int(source.rows(raw, cursor.nulls(step))[0][0])
+    if incremental.kind == "timestamp" and dialect.is_untyped:  # a text that is no time sorts after every time
+        found = source.rows(raw, cursor.highest(step, replace(window, latest=None)))
+        cursor.position(found[0] if found else None)
     high = window.high
     if high is None:
         found = source.rows(raw, cursor.highest(step, window))

@@ -103,6 +103,7 @@ DIALECT = Dialect(
         hash="ORA_HASH({value}, {count} - 1)",
         sample="DBMS_RANDOM.VALUE(0, 1000000) < {ppm}",
     ),
+    folds_to="upper",
     moments={
         "oracle_date": MomentRules(f"TO_CHAR({{}}, '{_SECOND}')", f"TO_DATE({{}}, '{_SECOND}')", has_fraction=False),
         "datetime": MomentRules(f"TO_CHAR({{}}, '{_NANOSECOND}')", f"TO_TIMESTAMP({{}}, '{_NANOSECOND}')"),

@@ -108,6 +108,7 @@ DIALECT = Dialect(
         hash="mod(mod(hashtextextended(CAST({value} AS text), 0), {count}) + {count}, {count})",
         sample="random() * 1000000 < {ppm}",
     ),
+    folds_to="lower",
     moments={
         "date": MomentRules(f"to_char(CAST({{}} AS timestamp), '{_MICROSECOND}')", "CAST({} AS timestamp)"),
         "datetime": _NAIVE,

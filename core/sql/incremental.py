@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
@@ -21,7 +21,6 @@ from core.sql.partitioning import Wrapping, asked, bound_rules, described, place
 __all__ = [
     "INCREMENTAL",
     "CursorColumns",
-    "assumed_columns",
     "cursor_columns",
     "cursor_text",
     "earlier",
@@ -29,6 +28,7 @@ __all__ = [
     "latest",
     "moment_of",
     "not_repeated",
+    "shown",
 ]
 
 INCREMENTAL = Wrapping("the query cannot be read incrementally", "run", "incremental")
@@ -188,18 +188,36 @@ def cursor_columns(columns: Sequence[Column], incremental: Incremental, dialect:
     return CursorColumns(dialect, cursor, bound, zone, is_aware)
 
 
-def assumed_columns(incremental: Incremental, dialect: Dialect, folded: Callable[[str], str]) -> CursorColumns:
-    """Returns the cursor of a job without its database, for display: a time is assumed to have no offset.
+def shown(step: Step, incremental: Incremental, dialect: Dialect, window: Window) -> tuple[Step, Step]:
+    """Returns the statements of the next run for display, without a database: that of the highest position, that of the rows.
 
-    Args:
-        incremental: The settings of the job.
-        dialect: The database.
-        folded: Writes a plain name as the database stores it.
+    A time is assumed to have no offset, and a name to be written without quotes.
     """
-    kind = "integer" if incremental.kind == "integer" else "datetime"
-    names = [(incremental.column, kind), *([(incremental.tie_column, "integer")] if incremental.tie_column else [])]
-    columns = [Column(folded(name), "integer" if kind == "integer" else "datetime", kind) for name, kind in names]
-    return cursor_columns(columns, incremental, dialect)
+    column = Column(_folded(incremental.column, dialect), *_ASSUMED[incremental.kind])
+    tie = incremental.tie_column
+    columns = [column, Column(_folded(tie, dialect), *_ASSUMED["integer"])] if tie else [column]
+    cursor = cursor_columns(columns, incremental, dialect)
+    asked_first = cursor.highest(step, window)
+    any_high = Cursor("0" if incremental.kind == "integer" else "2000-01-01 00:00:00", "0" if tie else "")
+    return asked_first, _with_unknown_end(cursor.window(step, window, any_high), 3 if tie else 1)
+
+
+_ASSUMED: Mapping[CursorKind, tuple[str, str]] = {
+    "integer": ("integer", "integer"),
+    "timestamp": ("datetime", "timestamp"),
+}
+_FOUND = "(what the statement before has found)"
+
+
+def _folded(name: str, dialect: Dialect) -> str:
+    return {"upper": name.upper(), "lower": name.lower(), "": name}[dialect.folds_to]
+
+
+def _with_unknown_end(step: Step, ends: int) -> Step:
+    """Returns the step with words for the values that only the database knows."""
+    if isinstance(step.binds, Mapping):
+        return replace(step, binds={name: _FOUND if name in _UP_TO else value for name, value in step.binds.items()})
+    return replace(step, binds=(*step.binds[: len(step.binds) - ends], *[_FOUND] * ends))
 
 
 def cursor_text(text: str, incremental: Incremental, where: str, key: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,8 +17,10 @@ from ui import changes
 
 TAB = "\\t"
 """A tab, as the user types it into a field."""
-Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "unedited"]
+Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "switch", "unedited"]
 """How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value.
+
+`switch`: whether the object of that key is given at all; the fields below it keep their values.
 
 `unedited`: the form has no field for it and returns it as it was; it is edited as JSON.
 """
@@ -44,6 +47,15 @@ FIELDS: Mapping[str, Kind] = {
     "on_null_key": "choice",
     "kafka_config.batch_size": "number",
     "kafka_config.include_metadata": "flag",
+    "incremental": "switch",
+    "incremental.column": "kept",
+    "incremental.kind": "choice",
+    "incremental.start": "text",
+    "incremental.tie_column": "text",
+    "incremental.delay_s": "number",
+    "incremental.look_back_s": "number",
+    "incremental.timezone": "choice",
+    "incremental.count_nulls": "flag",
     "partitions": "unedited",
     "order": "unedited",
     "delivery": "choice",
@@ -73,6 +85,17 @@ FIELDS: Mapping[str, Kind] = {
     "keep_sends_days": "number",
 }
 """Key of the job's file, dotted → how its field is stored."""
+NEW_INCREMENTAL: Mapping[str, Any] = {
+    "column": "",
+    "kind": "timestamp",
+    "start": None,
+    "tie_column": None,
+    "delay_s": None,
+    "look_back_s": 0.0,
+    "timezone": "UTC",
+    "count_nulls": True,
+}
+"""The fields of a job that is not incremental."""
 FILE, PARAMETERS, JSON_TEXT, SAVING, THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
 
 
@@ -94,11 +117,16 @@ def load_form(slug: str) -> None:
 def fill_form(job: Job) -> None:
     """Sets every field to the values of a job."""
     document = JobShape.model_validate(json.loads(job_text(job))).model_dump()
+    if is_incremental := document["incremental"] is not None:
+        start = document["incremental"]["start"]
+        document["incremental"]["start"] = None if start is None else str(start)
+    else:
+        document["incremental"] = dict(NEW_INCREMENTAL)
     for place, kind in FIELDS.items():
         value: Any = document
         for step in place.split("."):
             value = value[step]
-        st.session_state[field_key(place)] = _to_field(place, kind, value)
+        st.session_state[field_key(place)] = is_incremental if kind == "switch" else _to_field(place, kind, value)
     st.session_state[PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
     for name in [name for name in st.session_state if str(name).startswith(field_key("parameter:"))]:
         del st.session_state[name]
@@ -119,19 +147,23 @@ def form_document() -> dict[str, Any]:
     document: dict[str, Any] = {"parameters": dict(st.session_state.get(PARAMETERS, {}))}
     for place, kind in FIELDS.items():
         value = _from_field(place, kind, st.session_state.get(field_key(place)))
-        if value is None:
+        if value is None or kind == "switch":
             continue
         *above, last = place.split(".")
         into = document
         for step in above:
             into = into.setdefault(step, {})
         into[last] = value
+    if not st.session_state.get(field_key("incremental")):
+        del document["incremental"]
     return document
 
 
 def _from_field(place: str, kind: Kind, value: Any) -> Any:
     if place == "csv.separator":
         return (value or "").replace(TAB, "\t")
+    if place == "incremental.start" and re.fullmatch(r"\s*-?\d+\s*", value or ""):
+        return int(value)
     if kind == "text":
         return value.strip() or None if value else None
     if kind == "list":
