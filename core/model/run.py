@@ -27,6 +27,11 @@ class Reject:
     row: Mapping[str, str | None] | None = None
     """The row as text, for the user who has to fix it."""
 
+    @property
+    def content(self) -> str:
+        """The row and the reason as one text, to recognise it in another run; empty: the row is not known."""
+        return repr((sorted(self.row.items()), self.column, self.reason)) if self.row else ""
+
 
 VerifyAnswer = Literal["complete", "missing", "other_content", "duplicates", "not_verifiable"]
 

@@ -41,6 +41,8 @@ class Window:
     """Look-back: rows after it are read too, and those in `known_ids` left out; None: no look-back."""
     known_ids: frozenset[bytes] = frozenset()
     """Ids of messages that earlier runs have sent from that time."""
+    known_rejects: frozenset[str] = frozenset()
+    """Rows from that time that earlier runs have rejected, as `core.model.run.Reject.content`."""
     high: Cursor | None = None
     """The end, where it is known before: of a replay, or of an earlier attempt of the same window."""
     moves: bool = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -73,7 +74,13 @@ def with_window(opened: OpenWorkspace, plan: Plan, now: datetime) -> Plan:
     known = opened.ledger.watermarks.get(plan.job.slug)
     window = next_window(plan.job, incremental, known, now)
     if window.since is not None:
-        window = replace(window, known_ids=_known_ids(opened, plan.job, incremental, known, window.since))
+        run_ids = _runs_since(opened, plan.job, incremental, known, window.since)
+        rejects = chain.from_iterable(opened.ledger.rejects.of_run(run_id) for run_id in run_ids)
+        window = replace(
+            window,
+            known_ids=opened.metrics.acknowledged_ids(run_ids),
+            known_rejects=frozenset(filter(None, (reject.content for reject in rejects))),
+        )
     return replace(plan, window=window)
 
 
@@ -178,10 +185,10 @@ def _since(incremental: Incremental, known: Watermark | None, low: Cursor | None
     return found if is_after(low, found, incremental) else None
 
 
-def _known_ids(
+def _runs_since(
     opened: OpenWorkspace, job: Job, incremental: Incremental, known: Watermark | None, since: Cursor
-) -> frozenset[bytes]:
-    """Returns the ids of the messages that complete runs have sent of rows after a position."""
+) -> list[str]:
+    """Returns the complete runs that have read rows after a position, whose sends are known one by one."""
     run_ids = []
     for window in opened.ledger.watermarks.windows_since(job.slug, known.floor_version if known else 0):
         end = window.end or window.after
@@ -190,7 +197,7 @@ def _known_ids(
         run_ids.append(window.run_id)
     remedy = "use a shorter look_back_s, or a longer keep_sends_days"
     require_known(opened, run_ids, f'job "{job.name}" cannot look back {incremental.look_back_s:g} s', remedy)
-    return opened.metrics.acknowledged_ids(run_ids)
+    return run_ids
 
 
 def window_of_run(ledger: Ledger, run_id: str, job: Job) -> Window | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import compress
 from typing import Protocol
@@ -25,6 +25,7 @@ from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.model.query import Step
 from core.model.run import Plan, Reject
 from core.model.source import Column, Increment, Reading, Source
+from core.model.window import Window
 from core.run.cancellation import Stop
 
 __all__ = [
@@ -126,15 +127,22 @@ class RowReader:
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
             encoded = envelope.encode(rows)
-            skipped = self.plan.skip_ids or (self.plan.window.known_ids if self.plan.window else None)
-            if skipped:
-                read, encoded = len(encoded.data), _without(encoded, skipped)
-                self.left_out += read - len(encoded.data)
+            if self.plan.skip_ids is not None:
+                encoded = _without(encoded, self.plan.skip_ids)
+            elif self.plan.window and self.plan.window.since:
+                encoded = self._without_known(encoded, self.plan.window)
             self.rows_read += len(encoded.data) + len(encoded.rejects)
             self.reject(encoded.rejects)
             yield envelope, encoded
             if self.context.progress:
                 self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
+
+    def _without_known(self, encoded: Encoded, window: Window) -> Encoded:
+        """Leaves out the rows of the look-back that earlier runs have sent, or have rejected for the same reason."""
+        left = _without(encoded, window.known_ids)
+        rejects = [reject for reject in left.rejects if reject.content not in window.known_rejects]
+        self.left_out += len(encoded.data) - len(left.data) + len(left.rejects) - len(rejects)
+        return replace(left, rejects=rejects)
 
     def envelope_of(self, reading: Reading) -> Envelope:
         """Checks the columns of the result and returns the envelope for them."""
@@ -174,7 +182,7 @@ class RowReader:
             QueryFailed: The job asks for COUNT(*), and it is another number.
             NothingArrived: Every row was rejected.
         """
-        if self.rows_read and self.rejected == self.rows_read:
+        if self.rows_read and self.rejected == self.rows_read and not self.left_out:
             raise NothingArrived(
                 f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
                 why="all were rejected",

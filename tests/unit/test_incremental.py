@@ -226,6 +226,18 @@ def test_a_changed_row_in_the_look_back_is_a_new_message(place: Place):
     assert len(set(place.ids)) == 2
 
 
+def test_a_rejected_row_in_the_look_back_is_counted_once_and_sent_when_it_is_fixed(place: Place):
+    times(place, delay_s=0, look_back_s=300)
+    place.write_job("SELECT id, at, CASE name WHEN 'bad' THEN 9e999 ELSE 1.5 END AS price FROM item")
+    place.insert(item(1, NOON), item(2, NOON, "bad"))
+    assert place.run().rejected == 1
+    again = place.run()
+    assert (again.verdict, again.rows_read, again.rejected) == ("complete", 0, 0)
+    place.execute("UPDATE item SET name = 'good'")
+    assert place.run().acknowledged == 1
+    assert place.sent == [1, 2]
+
+
 def test_no_run_looks_back_beyond_where_the_job_begins(place: Place):
     times(place, delay_s=0, look_back_s=300, start=(NOON - timedelta(seconds=10)).isoformat())
     place.insert(item(1, NOON - timedelta(seconds=20)), item(2, NOON))
