@@ -258,7 +258,7 @@ def killed_over_a_broker(folder: Path, postgres: Any, kafka: Any, name: str, kil
     incremental = JOBS[name]["incremental"]
     if incremental["kind"] == "timestamp":
         incremental = incremental | {"delay_s": 0}  # rows are committed at once here
-    postgres.execute(f"CREATE TABLE {table} (id bigint, at timestamptz)")
+    _execute(postgres, f"CREATE TABLE {table} (id bigint, at timestamptz)")
     job = JOBS[name] | {"incremental": incremental, "kafka_config": {"message_key_field": "id", "topic": topic}}
     make_workspace(
         folder,
@@ -274,8 +274,9 @@ def killed_over_a_broker(folder: Path, postgres: Any, kafka: Any, name: str, kil
     def insert(count: int) -> None:
         nonlocal rows
         if count:
-            postgres.execute(
-                f"INSERT INTO {table} SELECT g, clock_timestamp() FROM generate_series({rows + 1}, {rows + count}) g"
+            _execute(
+                postgres,
+                f"INSERT INTO {table} SELECT g, clock_timestamp() FROM generate_series({rows + 1}, {rows + count}) g",
             )
             rows += count
 
@@ -323,6 +324,11 @@ def _timed(folder: Path, env: dict[str, str], kill_after_s: float | None) -> flo
     if kill_after_s is None:
         assert process.returncode in (0, 4), process.returncode
     return time.monotonic() - began
+
+
+def _execute(postgres: Any, sql: str) -> None:
+    with postgres.connect() as connection:
+        connection.execute(sql)
 
 
 def _now() -> datetime:
