@@ -25,6 +25,7 @@ __all__ = [
     "GuardRules",
     "LexicalRules",
     "LiteralRules",
+    "MomentRules",
     "PackageCalls",
     "PartitionRules",
     "StatementWords",
@@ -265,6 +266,21 @@ class PartitionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentRules:
+    """How the times of a column are read and bound as text with every digit, as `YYYY-MM-DD HH:MM:SS.ffffff`."""
+
+    read: str = "{}"
+    """What the server computes of a value, `{}`; the text of a later time sorts after that of an earlier one."""
+    bind: str = "{}"
+    """What is written around a bind, `{}`."""
+    compare: str = "{}"
+    """What of the column, `{}`, is compared with a bind."""
+    is_aware: bool = False
+    """The column has an offset: its text is UTC."""
+    has_fraction: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRules:
     """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
 
@@ -303,6 +319,12 @@ class Dialect:
     binds: BindRules = BindRules()
     literals: LiteralRules = LiteralRules()
     partitions: PartitionRules = PartitionRules()
+    moments: Mapping[str, MomentRules] = field(default_factory=dict)
+    """Database type in lower case, or kind of column → its times as the cursor of an incremental job. Others cannot be one."""
+    folds_to: Literal["", "upper", "lower"] = ""
+    """How the server stores a name without quotes."""
+    is_untyped: bool = False
+    """A column may have no type: it is judged by its values."""
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

@@ -50,7 +50,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
-    "create", "change", "delete", "enable", "disable", "save", "accept-columns",
+    "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
     "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
@@ -73,6 +73,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "disable": "change",
     "save": "change",
     "accept-columns": "change",
+    "watermark": "change",
     "stop": "admin",
     "connections": "admin",
     "settings": "admin",

@@ -30,6 +30,7 @@ from core.run.exactly_once import ExactlyOnce
 from core.run.executors import open_executor
 from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
+from core.run.incremental import with_window
 from core.run.metrics_update import update_metrics
 from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import RunMeans, run_job, to_verdict
@@ -86,6 +87,7 @@ def execute(
         if plan.scheduled_run_id is None:  # else the runner has
             _record_job_version(opened, plan.job, now())
         settle_before_run(opened, plan, now)
+        plan = with_window(opened, plan, now())
         run = _run(opened, plan, opened.ledger, stop, now, progress)
     if plan.scheduled_run_id is None:  # else the runner copies
         update_metrics(opened, now())
@@ -109,6 +111,7 @@ def dry_run(
         tempfile.TemporaryDirectory() as folder,
         Ledger(Path(folder) / "ledger.sqlite") as ledger,
     ):
+        plan = with_window(opened, plan, now())
         run = _run(opened, plan, ledger, stop, now, progress, scratch=Path(folder))
         return DryRun(run, ledger.rejects.first_of_run(run.run_id))
 

@@ -16,6 +16,7 @@ from core.model.dialect import (
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PackageCalls,
     PartitionRules,
     end_of_microsecond,
@@ -86,6 +87,7 @@ _TO_NCHAR = ("TO_NCHAR(", ")")
 
 _DAY, _MOMENT = "SYYYY-MM-DD HH24:MI:SS", "SYYYY-MM-DD HH24:MI:SS.FF9"
 _TO_MICROSECONDS = len("-4712-01-01 00:00:00.000000")
+_SECOND, _NANOSECOND = "YYYY-MM-DD HH24:MI:SS", "YYYY-MM-DD HH24:MI:SS.FF9"
 
 DIALECT = Dialect(
     name="oracle",
@@ -155,6 +157,16 @@ DIALECT = Dialect(
         hash="ORA_HASH({value}, {count} - 1)",
         sample="DBMS_RANDOM.VALUE(0, 1000000) < {ppm}",
     ),
+    folds_to="upper",
+    moments={
+        "oracle_date": MomentRules(f"TO_CHAR({{}}, '{_SECOND}')", f"TO_DATE({{}}, '{_SECOND}')", has_fraction=False),
+        "datetime": MomentRules(f"TO_CHAR({{}}, '{_NANOSECOND}')", f"TO_TIMESTAMP({{}}, '{_NANOSECOND}')"),
+        "datetime_tz": MomentRules(
+            f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_NANOSECOND}')",
+            f"FROM_TZ(TO_TIMESTAMP({{}}, '{_NANOSECOND}'), '+00:00')",
+            is_aware=True,
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"ALTER SESSION\b|SET\b"),
         settings=re.compile(

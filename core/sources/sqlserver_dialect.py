@@ -21,6 +21,7 @@ from core.model.dialect import (
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
     StatementWords,
     TypedValue,
@@ -131,6 +132,8 @@ def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
         )
 
 
+_TEXT, _BIND = "CONVERT(varchar(27), CAST({} AS datetime2(7)), 121)", "CAST({} AS datetime2(7))"
+
 DIALECT = Dialect(
     name="sqlserver",
     title="SQL Server",
@@ -205,6 +208,13 @@ DIALECT = Dialect(
         wraps_order=False,
         wraps_unnamed=False,
     ),
+    moments={
+        "date": MomentRules(_TEXT, _BIND),
+        "datetime": MomentRules(_TEXT, _BIND),
+        "datetime_tz": MomentRules(
+            _TEXT.format("SWITCHOFFSET({}, '+00:00')"), f"TODATETIMEOFFSET({_BIND}, '+00:00')", is_aware=True
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(

@@ -17,6 +17,7 @@ from ui.components.text import plain
 from ui.data.jobs import cluster_choices, query_names
 from ui.language import t
 from ui.views.jobs.form_state import FIELDS, field_key
+from ui.views.jobs.incremental import incremental_fields
 from ui.views.jobs.parameters import parameter_fields
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class JobForm:
 
     def number(self, place: str, label: str, help_: str | None = None, placeholder: str | None = None) -> None:
         """A whole number, or none."""
-        step = 1.0 if place == "timeout_s" else 1
+        step = 1.0 if place in ("timeout_s", "incremental.delay_s", "incremental.look_back_s") else 1
         st.number_input(
             label,
             key=field_key(place),
@@ -103,6 +104,7 @@ def what_fields(form: JobForm) -> None:
     form.choice("query", t("Query"), query_names())
     form.choice("connection", t("Database connection"), databases)
     guarded(parameter_fields)()
+    incremental_fields(form, _zones())
     form.choice(
         "export_format",
         t("Makes"),
