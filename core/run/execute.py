@@ -32,11 +32,13 @@ from core.run.executors import open_executor
 from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
 from core.run.metrics_update import update_metrics
+from core.run.observation import NOT_OBSERVED, RunObserver
 from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import run_job, to_verdict
 from core.run.planning import cluster_key_of_plan, cluster_of_plan
 from core.run.row_reader import Progress, RunContext
 from core.run.settling import settle_before_run
+from core.run.telemetry import observed
 from core.run.topic_preparation import topic_preparer
 from core.run.verify_run import verifier
 from core.run.watchdog import watched
@@ -82,13 +84,14 @@ def execute(
         LedgerBusy: The same job is running already; for a run of a backfill: the same scheduled time.
         StorageFailed: The ledger cannot be written, so that there is no verdict.
     """
-    with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
-        if plan.scheduled_run_id is None:  # else the runner has
-            _record_job_version(opened, plan.job, now())
-        settle_before_run(opened, plan, now)
-        run = _run(opened, plan, opened.ledger, stop, now, progress)
-    if plan.scheduled_run_id is None:  # else the runner copies
-        update_metrics(opened, now())
+    with observed(opened, plan) as observer:
+        with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
+            if plan.scheduled_run_id is None:  # else the runner has
+                _record_job_version(opened, plan.job, now())
+            settle_before_run(opened, plan, now)
+            run = _run(opened, plan, opened.ledger, stop, now, progress, observer=observer)
+        if plan.scheduled_run_id is None:  # else the runner copies
+            update_metrics(opened, now())
     return run
 
 
@@ -126,6 +129,7 @@ def _run(
     now: Callable[[], datetime],
     progress: Progress | None,
     scratch: Path | None = None,
+    observer: RunObserver = NOT_OBSERVED,
 ) -> Run:
     """Runs a plan; `scratch` is the folder that a dry run writes into instead of the workspace."""
     is_dry = scratch is not None
@@ -137,7 +141,7 @@ def _run(
         stack.enter_context(watched(ledger.file, plan.job, stop))
         memory = stack.enter_context(ColumnMemory(opened.workspace.ledger_file))
         check = column_check(plan.job, memory, plan.asked_by, now, dry_run=is_dry)
-        context = RunContext(now, stop, progress, check)
+        context = RunContext(now, stop, progress, check, observer=observer)
         plan = _with_expected_rows(opened, plan)
         with logger.contextualize(job=plan.job.slug):
             if plan.output is not None:
@@ -145,6 +149,7 @@ def _run(
             else:
                 run = _run_to_kafka(opened, plan, source, ledger, context, scratch)
             _log_verdict(run, dry_run=is_dry)
+    observer.ended(run)
     return run
 
 
@@ -192,6 +197,7 @@ def _run_in_parts(
     if partitions is None:
         raise ValueError("the plan has no parts")
     run = ledger.start(plan, context.now())
+    context.observer.started(run)
     with logger.contextualize(run=run.run_id):
         kafka_run = PartitionedRun(
             plan=plan,

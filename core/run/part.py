@@ -27,6 +27,7 @@ from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, Spool, segments_of
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
+from core.run.observation import NotObserved
 from core.run.part_results import counts_of
 from core.run.parts import PartError, PartOnce, PartPhase, PartProgress, PartResult, PartTask, attempt_name, steps_of
 from core.run.pending_transactions import storing_in
@@ -103,7 +104,12 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
             plan=_plan(task),
             run_id=task.run_id,
             rejects=rejects,
-            context=RunContext(settings.now, stop, _Progress(task, report, settings.worker)),
+            context=RunContext(
+                settings.now,
+                stop,
+                _Progress(task, report, settings.worker),
+                observer=NotObserved(task.traceparent),
+            ),
             publisher=publisher,
             sender=Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms),
             task=task,

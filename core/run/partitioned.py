@@ -162,6 +162,7 @@ class PartitionedRun(KafkaRun):
             self.rows_counted = split.counted
         if self.context.check_columns:
             self.context.check_columns(split.columns)
+        self.context.observer.columns(split.columns)
         Envelope(split.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
         column = next(column for column in split.columns if column.name.lower() == partitions.column.lower())
         if column.kind == "decimal" and self.plan.job.decimals == "float":
@@ -195,6 +196,7 @@ class PartitionedRun(KafkaRun):
             stop_timeout_s=plan.stop_timeout_s,
             control_topic=plan.control_topic,
             log_payload=plan.log_payload,
+            traceparent=self.context.observer.traceparent,
             folder=f"parts/{self.run_id}",
             needs=["connections.json"],
         )

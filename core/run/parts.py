@@ -183,6 +183,8 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: float
     control_topic: str
     log_payload: bool = False
+    traceparent: str = ""
+    """The W3C trace context of the run, for jobs whose messages carry it."""
     once: PartOnce | None = None
     """None: at_least_once."""
     confirm: bool = False

@@ -65,6 +65,7 @@ def run_job(
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, context.now())
+    context.observer.started(run)
     with logger.contextualize(run=run.run_id):
         kafka_run = KafkaRun(
             plan=plan,
@@ -85,7 +86,8 @@ def run_job(
 def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
     """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
     outcome = kafka_run.outcome(_execute(kafka_run, send))
-    ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    with kafka_run.context.observer.step("record"):
+        ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
     kafka_run.close_note()
     return ended
 

@@ -25,6 +25,7 @@ from core.model.publisher import Publisher
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Source
 from core.run.cancellation import Stop
+from core.run.observation import NOT_OBSERVED, RunObserver
 
 __all__ = [
     "ColumnCheck",
@@ -82,6 +83,8 @@ class RunContext:
     check_columns: ColumnCheck | None = None
     prepare_topic: Callable[[Publisher], Sequence[str]] | None = None
     """Called before the topic is looked for; returns warnings of the run."""
+    observer: RunObserver = NOT_OBSERVED
+    """What measures the run for lineage and traces."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,11 +109,17 @@ class RowReader:
 
     def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
         """Does the same for a result that is open already; the columns are checked before the first fetch."""
-        envelope = self.envelope_of(reading)
-        for rows in reading:
+        envelope, step = self.envelope_of(reading), self.context.observer.step
+        fetches = iter(reading)
+        while True:
+            with step("read"):
+                rows = next(fetches, None)
+            if rows is None:
+                return
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
-            encoded = envelope.encode(rows)
+            with step("encode"):
+                encoded = envelope.encode(rows)
             if self.plan.skip_ids is not None:
                 encoded = _without(encoded, self.plan.skip_ids)
             self.rows_read += len(encoded.data) + len(encoded.rejects)
@@ -124,6 +133,7 @@ class RowReader:
         self.rows_counted = reading.counted
         if self.context.check_columns:
             self.context.check_columns(reading.columns)
+        self.context.observer.columns(reading.columns)
         return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
 
     def reject(self, rejects: list[Reject]) -> None:

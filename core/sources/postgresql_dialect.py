@@ -12,6 +12,7 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
@@ -52,6 +53,7 @@ DIALECT = Dialect(
     install="pip install 'psycopg[binary]'",
     padded_number="LPAD({}::text, 12, '0')",
     connection=ConnectionRules(required=("host", "database", "username"), default_port=5432, has_tls_modes=True),
+    datasets=DatasetRules("postgres", str.lower, lambda _: "public"),
     lexical=LexicalRules(
         word=WORD_BEYOND_ASCII,
         string_prefixes=frozenset({"N", "E", "B", "X"}),

@@ -26,7 +26,7 @@ __all__ = ["References", "references_of"]
 DATABASE_PATHS = ("sslrootcert",)
 CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
 SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
-NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
+NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_", "OPENLINEAGE_", "PSTT_LINEAGE_", "OTEL_")
 """Settings that no part needs."""
 
 
