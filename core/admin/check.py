@@ -31,7 +31,7 @@ from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
 from core.workspace.settings import OURS, SECRETS, SETTING_NAMES, Settings, mistyped, read_env_file, read_settings
 
-__all__ = ["Finding", "check", "check_job", "readable_secrets"]
+__all__ = ["Finding", "check", "check_job", "check_jobs", "readable_secrets"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,20 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
 def check_job(workspace: Workspace, job: Job, connections: Connections, settings: Settings) -> list[Finding]:
     """Checks the connection, query, cluster and output of a job whose file is valid."""
     return list(_job(workspace, job, connections, settings))
+
+
+def check_jobs(workspace: Workspace, connections: Connections) -> list[Finding]:
+    """Checks every job with these connections, and that no two write the same file. Needs no secret."""
+    jobs, invalid = load_jobs(workspace)
+    findings = [_error(problem) for problem in invalid]
+    for job in jobs:
+        try:
+            connections.require(job)
+        except ConfigError as error:
+            findings.append(_error(error, f"{job.slug}.job.json"))
+        else:
+            findings += _job(workspace, job, connections, None)
+    return [*findings, *_same_outputs(workspace, jobs, connections)]
 
 
 def _read(read: Callable[[], tuple[T | None, list[ConfigError]]]) -> tuple[T | None, list[Finding]]:

@@ -26,6 +26,7 @@ __all__ = [
     "NoSuchJob",
     "checked_job",
     "find_job",
+    "job_of",
     "job_text",
     "load_job",
     "load_jobs",
@@ -83,7 +84,7 @@ def parse_job(path: Path, text: str) -> Job:
 def checked_job(path: Path, text: str) -> tuple[Job | None, list[ConfigError]]:
     """Returns the job of a text and every problem; use the job only if there is no problem."""
     try:
-        return _checked(parse_json_file(path, text))
+        return job_of(parse_json_file(path, text))
     except ConfigError as error:
         return None, [error]
 
@@ -95,7 +96,7 @@ def load_jobs(workspace: Workspace) -> tuple[list[Job], list[ConfigError]]:
     names: dict[str, Path] = {}
     for path in _files(workspace):
         try:
-            job, found = _checked(read_json_file(path))
+            job, found = job_of(read_json_file(path))
         except ConfigError as error:
             problems.append(error)
             continue
@@ -209,13 +210,14 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _valid(file: JsonFile) -> Job:
-    job, problems = _checked(file)
+    job, problems = job_of(file)
     if problems or job is None:
         raise problems[0]
     return job
 
 
-def _checked(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
+def job_of(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
+    """Returns the job of a parsed file and every problem; its slug comes from the file's name."""
     try:
         shape = JobShape.model_validate(file.document)
     except ValidationError as error:

@@ -38,7 +38,7 @@ from core.model.connection import (
     SecurityProtocol,
 )
 from core.workspace.json_file import nearest
-from core.workspace.paths import Workspace
+from core.workspace.paths import WORKSPACE_VARIABLES, Workspace
 from core.workspace.validation import one_of
 
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
@@ -236,7 +236,7 @@ def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Set
             f"unknown setting {name}", remedy=nearest(name, SETTING_NAMES), file=workspace.env_file, line=line, key=name
         )
         for name, (_, line) in entries.items()
-        if name.startswith(OURS) and name not in SETTING_NAMES and name != "PSTT_WORKSPACE"
+        if name.startswith(OURS) and name not in (*SETTING_NAMES, *WORKSPACE_VARIABLES)
     ]
     values: dict[str, str] = {}
     origins: dict[str, str] = {}

@@ -278,8 +278,11 @@ def test_parts_end_with_the_process_of_the_run(place: Place, how: str) -> None:
     words = command("run", "export", "--at", "2026-01-17T02:00+00:00")
     process = subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=subprocess.DEVNULL)
     until(lambda: "reading" in _states(place), "no part reads")
-    parts = [p for p in psutil.Process(process.pid).children(recursive=True) if "part" in p.cmdline()]
-    assert len(parts) == 2
+
+    def processes() -> list[psutil.Process]:
+        return [p for p in psutil.Process(process.pid).children(recursive=True) if "part" in p.cmdline()]
+
+    parts = until(lambda: len(found := processes()) == 2 and found, "two parts have a process each")
     process.send_signal(signal.SIGINT if how == "ctrl-c" else signal.SIGKILL)
     process.wait(60)
     until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in parts), "a part goes on")

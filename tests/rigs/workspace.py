@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -98,6 +99,14 @@ def command(*words: str | Path) -> list[str]:
 def log_text(workspace: Path) -> str:
     """Everything in `logs/`, one file a day."""
     return "".join(file.read_text(encoding="utf-8") for file in sorted((workspace / "logs").glob("pstt-*.log")))
+
+
+def acknowledged_so_far(workspace: Path) -> int:
+    """Returns the messages that runs have seen acknowledged; they have to log with KAFKA_LOG_LEVEL=DEBUG.
+
+    A topic has a message a moment before its sender knows, on a busy machine seconds before.
+    """
+    return sum(map(int, re.findall(r"batch \d+: (\d+) of \d+ acknowledged", log_text(workspace))))
 
 
 def run_command(

@@ -24,6 +24,7 @@ from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import moment, number, size
 from ui.language import t
+from ui.workspaces import home_workspace
 
 __all__ = ["show"]
 
@@ -98,7 +99,7 @@ def _origin(origin: str) -> str:
 
 
 def _accounts() -> Accounts:
-    return Accounts(data.workspace().ledger_file)
+    return Accounts(home_workspace().ledger_file)
 
 
 def _users() -> None:
