@@ -29,11 +29,11 @@ from openlineage.client.serde import Serde
 from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport, TokenProvider
 
 from core.clock import iso_utc
-from core.errors import BrokerUnavailable
+from core.errors import BrokerUnavailable, ConfigError
 from core.kafka import open_publisher
 from core.kafka.messages import make_batch
 from core.kafka.sender import Sender
-from core.model.run import Plan, Run
+from core.model.run import Run
 from core.records.opened import OpenWorkspace
 from core.run.lineage_datasets import DatasetName, input_tables, output_dataset
 from core.run.observation import Observation
@@ -62,7 +62,7 @@ class LineageSink:
     inputs: Sequence[DatasetName]
     output: DatasetName
     dialect: str
-    """Of the SQL, by its name for sqlglot, which other tools know too."""
+    """Of the SQL, by its name for sqlglot, which other tools know too; empty: its connection is not set up any more."""
 
     def started(self, seen: Observation) -> None:
         """Sends START."""
@@ -82,17 +82,17 @@ class LineageSink:
             eventType=state,
             eventTime=iso_utc(at),
             run=event_v2.Run(runId=_uuid(self.namespace, run), facets=_run_facets(run, is_start=is_start)),
-            job=event_v2.Job(self.namespace, run.job, facets=self._job_facets(seen.plan)),
+            job=event_v2.Job(self.namespace, run.job, facets=self._job_facets(run)),
             inputs=self._inputs(seen, run, is_start=is_start),
             outputs=[self._output(seen, run, is_start=is_start)],
             producer=PRODUCER,
         )
 
-    def _job_facets(self, plan: Plan) -> dict[str, Any]:
+    def _job_facets(self, run: Run) -> dict[str, Any]:
         return {
-            "sql": sql_job.SQLJobFacet(query=plan.query.sql_text, dialect=self.dialect),
+            "sql": sql_job.SQLJobFacet(query=run.sql_text, dialect=self.dialect or None),
             "jobType": job_type_job.JobTypeJobFacet(processingType="BATCH", integration="PSTT_KAFKA", jobType="JOB"),
-            "documentation": documentation_job.DocumentationJobFacet(description=plan.job.name),
+            "documentation": documentation_job.DocumentationJobFacet(description=run.job_name),
         }
 
     def _inputs(self, seen: Observation, run: Run, *, is_start: bool) -> list[event_v2.InputDataset]:
@@ -122,7 +122,7 @@ class LineageSink:
         return event_v2.OutputDataset(self.output.namespace, self.output.name, facets=facets, outputFacets=counts)
 
 
-def over_http(opened: OpenWorkspace, plan: Plan) -> LineageSink:
+def over_http(opened: OpenWorkspace, run: Run, file: str) -> LineageSink:
     """Returns a sink that posts to OPENLINEAGE_URL.
 
     Raises:
@@ -140,25 +140,25 @@ def over_http(opened: OpenWorkspace, plan: Plan) -> LineageSink:
     def post(event: event_v2.RunEvent) -> None:
         transport.emit(event)
 
-    return _sink(opened, plan, post)
+    return _sink(opened, run, file, post)
 
 
-def into_file(opened: OpenWorkspace, plan: Plan) -> LineageSink:
+def into_file(opened: OpenWorkspace, run: Run, file: str) -> LineageSink:
     """Returns a sink that appends one line of JSON for each event to PSTT_LINEAGE_FILE."""
-    file = opened.workspace.root / str(opened.settings.PSTT_LINEAGE_FILE)
+    events = opened.workspace.root / str(opened.settings.PSTT_LINEAGE_FILE)
 
     def append(event: event_v2.RunEvent) -> None:
         # One write in append mode: lines of several processes do not mix.
         line = (json.dumps(Serde.to_dict(event), ensure_ascii=False) + "\n").encode()
         with _file_lock:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("ab", buffering=0) as target:
+            events.parent.mkdir(parents=True, exist_ok=True)
+            with events.open("ab", buffering=0) as target:
                 target.write(line)
 
-    return _sink(opened, plan, append)
+    return _sink(opened, run, file, append)
 
 
-def into_topic(opened: OpenWorkspace, plan: Plan) -> LineageSink:
+def into_topic(opened: OpenWorkspace, run: Run, file: str) -> LineageSink:
     """Returns a sink that sends to PSTT_LINEAGE_TOPIC, `TOPIC` or `CLUSTER/TOPIC`, keyed by the job.
 
     Raises:
@@ -182,20 +182,18 @@ def into_topic(opened: OpenWorkspace, plan: Plan) -> LineageSink:
         finally:
             publisher.close(0.1)
 
-    return _sink(opened, plan, send)
+    return _sink(opened, run, file, send)
 
 
-def _sink(opened: OpenWorkspace, plan: Plan, emit: Emit) -> LineageSink:
+def _sink(opened: OpenWorkspace, run: Run, file: str, emit: Emit) -> LineageSink:
     set_producer(PRODUCER)
-    connection = opened.connections.database(plan.job.connection)
+    namespace, output = opened.settings.OPENLINEAGE_NAMESPACE, output_dataset(opened, run, file)
+    try:
+        connection = opened.connections.database(run.connection)
+    except ConfigError:  # of a run that is long over: its connection may be gone
+        return LineageSink(emit, namespace, [], output, "")
     dialect = find_dialect(connection.db_type)
-    return LineageSink(
-        emit,
-        opened.settings.OPENLINEAGE_NAMESPACE,
-        input_tables(plan.query, connection, dialect),
-        output_dataset(opened, plan),
-        dialect.sqlglot,
-    )
+    return LineageSink(emit, namespace, input_tables(run, connection, dialect), output, dialect.sqlglot)
 
 
 def _run_of(seen: Observation) -> Run:

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from core.errors import ConfigError
 from core.model.connection import DatabaseConnection
 from core.model.dialect import Dialect
-from core.model.query import Query
-from core.model.run import Plan
+from core.model.run import Run
 from core.records.opened import OpenWorkspace
-from core.run.planning import cluster_of_plan
 
 __all__ = ["DatasetName", "input_tables", "output_dataset"]
 
@@ -29,7 +28,7 @@ class DatasetName:
     """What it is called there."""
 
 
-def input_tables(query: Query, connection: DatabaseConnection, dialect: Dialect) -> list[DatasetName]:
+def input_tables(run: Run, connection: DatabaseConnection, dialect: Dialect) -> list[DatasetName]:
     """Returns the tables and views that the last statement reads, each once.
 
     If sqlglot cannot read the statement, or it reads none, it is one dataset with the name of the query's file.
@@ -38,9 +37,9 @@ def input_tables(query: Query, connection: DatabaseConnection, dialect: Dialect)
     from sqlglot import exp
 
     namespace = _namespace(connection, dialect)
-    statement = next((step.sql for step in reversed(query.steps) if step.returns_rows), "")
     try:
-        trees = [tree for tree in sqlglot.parse(statement, dialect=dialect.sqlglot) if tree is not None]
+        statements = [tree for tree in sqlglot.parse(run.sql_text, dialect=dialect.sqlglot) if tree is not None]
+        trees = [tree for tree in statements if isinstance(tree, exp.Query)][-1:]  # the last one is the result
     except (sqlglot.errors.SqlglotError, RecursionError):
         trees = []
     defined = {cte.alias.lower() for tree in trees for cte in tree.find_all(exp.CTE)}
@@ -50,16 +49,28 @@ def input_tables(query: Query, connection: DatabaseConnection, dialect: Dialect)
         for table in tree.find_all(exp.Table)
         if table.name and (table.db or table.name.lower() not in defined)
     ]
-    return list(dict.fromkeys(found)) or [DatasetName(namespace, query.name)]
+    return list(dict.fromkeys(found)) or [DatasetName(namespace, run.query)]
 
 
-def output_dataset(opened: OpenWorkspace, plan: Plan) -> DatasetName:
-    """Returns the topic of a plan, or the file that it writes."""
-    if plan.output is not None:
-        return DatasetName("file", (opened.workspace.exports_dir / plan.output).as_posix())
-    cluster = cluster_of_plan(opened, plan)
-    first = cluster.name if cluster.mock_brokers else cluster.bootstrap_servers.partition(",")[0].strip()
-    return DatasetName(f"kafka://{first}", plan.topic)
+def output_dataset(opened: OpenWorkspace, run: Run, file: str = "") -> DatasetName:
+    """Returns the topic of a run, or the file that it writes: `file` below `exports/` until the run has written it."""
+    if run.is_file:
+        path = opened.workspace.root / run.files[0].path if run.files else opened.workspace.exports_dir / file
+        return DatasetName("file", path.as_posix())
+    servers = _servers(opened, run) or run.bootstrap_servers or run.cluster
+    return DatasetName(f"kafka://{servers.partition(',')[0].strip()}", run.topic)
+
+
+def _servers(opened: OpenWorkspace, run: Run) -> str:
+    """Returns the addresses of the cluster of a run as they are set up; empty: it is not any more, or it is a demo's."""
+    for key in opened.connections.cluster_names:
+        try:
+            cluster = opened.connections.cluster(key, opened.settings)
+        except ConfigError:
+            continue
+        if cluster.name == run.cluster and not cluster.mock_brokers:
+            return cluster.bootstrap_servers
+    return "" if opened.connections.cluster_names else opened.settings.KAFKA_BOOTSTRAP_SERVERS
 
 
 def _namespace(connection: DatabaseConnection, dialect: Dialect) -> str:

@@ -269,6 +269,7 @@ class PartitionedRun(KafkaRun):
     def _add(self, result: PartResult, *, worker: str = "") -> None:
         """Adds the result of a part to the run: counts, rejects and sends."""
         self.results[result.index] = result
+        self.context.observer.part(result.index + 1, result.steps)
         self.rows_read += result.rows_read
         self.rejected += result.rejected
         self.refused += result.refused

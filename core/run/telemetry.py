@@ -23,9 +23,10 @@ from core.errors import ConfigError, PsttError
 from core.model.run import Plan, Run
 from core.model.source import Column
 from core.records.opened import OpenWorkspace
-from core.run.observation import NOT_OBSERVED, Observation, RunObserver, Step
+from core.run.end_notes import EndNote
+from core.run.observation import NOT_OBSERVED, Observation, PartSteps, RunObserver, RunStep, StepTimes
 
-__all__ = ["Sink", "Telemetry", "observed"]
+__all__ = ["Receiver", "Sink", "Telemetry", "observed", "report_lost_ends"]
 
 END_WAIT_S = 5.0
 """How long a process waits, after the verdict, until everything is sent."""
@@ -54,7 +55,9 @@ class Receiver:
 
     name: str
     """What is sent, and where to: no path, no user, no password."""
-    open: Callable[[], Sink]
+    open: Callable[[Run], Sink]
+    is_lineage: bool = True
+    """It needs an end for each start, and gets a lost one later."""
 
 
 @dataclass(slots=True)
@@ -70,31 +73,42 @@ class Telemetry:
     """Observes one run and reports it.
 
     Args:
-        plan: The run's.
         receivers: At least one.
-        is_traced: Whether one of them receives traces.
+        note: Written at the start of the run and deleted when each lineage receiver has its end; None: none is kept.
+        afterwards: Called in the thread when all events are sent.
         end_wait_s: How long `close` waits.
     """
 
     def __init__(
-        self, plan: Plan, receivers: Sequence[Receiver], *, is_traced: bool, end_wait_s: float = END_WAIT_S
+        self,
+        receivers: Sequence[Receiver],
+        *,
+        note: Callable[[Run], EndNote] | None = None,
+        afterwards: Callable[[], None] = lambda: None,
+        end_wait_s: float = END_WAIT_S,
     ) -> None:
-        self.seen = Observation(plan)
+        self.seen = Observation()
         self._receivers = [_Opened(receiver) for receiver in receivers]
-        self._is_traced = is_traced
+        self._make_note = note
+        self._note: EndNote | None = None
+        self._afterwards = afterwards
         self._end_wait_s = end_wait_s
         self._events: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
         self._is_ended = False
+        self._is_sent = threading.Event()
 
     @property
     def traceparent(self) -> str:
         """The trace context of the run; empty if no traces are sent."""
-        return self.seen.traceparent if self._is_traced else ""
+        is_traced = any(not opened.receiver.is_lineage for opened in self._receivers)
+        return self.seen.traceparent if is_traced else ""
 
     def started(self, run: Run) -> None:
         """Reports the start of the run."""
         self.seen.run = run
+        if self._make_note is not None:
+            self._note = self._make_note(run)
         self._events.put("started")
         self._thread.start()
 
@@ -107,9 +121,14 @@ class Telemetry:
         """Notes the columns of the result."""
         self.seen.result = tuple(columns)
 
-    def step(self, name: Step) -> AbstractContextManager[None]:
+    def step(self, name: RunStep) -> AbstractContextManager[None]:
         """Returns what measures one piece of a step."""
         return self.seen.step(name)
+
+    def part(self, number: int, steps: PartSteps) -> None:
+        """Notes what a part has measured."""
+        if steps:
+            self.seen.parts[number] = {name: StepTimes(*times) for name, times in steps.items()}
 
     def close(self) -> None:
         """Waits until everything is sent, for `end_wait_s` at most; a run without a verdict is reported as failed."""
@@ -118,31 +137,40 @@ class Telemetry:
         if not self._is_ended:
             self._end()
         self._events.put(None)
-        self._thread.join(self._end_wait_s)
-        if self._thread.is_alive():
+        if self._is_sent.wait(self._end_wait_s):
+            self._thread.join(self._end_wait_s)
+        else:
             names = " and ".join(opened.receiver.name for opened in self._receivers if not opened.has_failed)
             logger.warning("{}: not all was sent within {:g} s; the run is not affected", names, self._end_wait_s)
 
     def _end(self) -> None:
         self._is_ended = True
-        self.seen.ended_ns = self.seen.began_ns + int(self._seconds() * 1e9)
+        last_ns = max((times.ended_ns for times in self.seen.steps.values()), default=0)
+        duration_s = self.seen.run.duration_s if self.seen.run else 0.0
+        self.seen.ended_ns = max(self.seen.began_ns + int(duration_s * 1e9), last_ns)
         self._events.put("ended")
-
-    def _seconds(self) -> float:
-        run = self.seen.run
-        last = max((times.ended_ns for times in self.seen.steps.values()), default=0)
-        return max(run.duration_s if run else 0.0, (last - self.seen.began_ns) / 1e9)
 
     def _work(self) -> None:
         while (event := self._events.get()) is not None:
             for opened in self._receivers:
                 if not opened.has_failed:
                     self._send(opened, event)
+            if (
+                event == "ended"
+                and self._note
+                and not any(o.has_failed and o.receiver.is_lineage for o in self._receivers)
+            ):
+                self._note.remove()
+        self._is_sent.set()
+        self._afterwards()
 
     def _send(self, opened: _Opened, event: str) -> None:
+        run = self.seen.run
+        if run is None:
+            return
         try:
             if opened.sink is None:
-                opened.sink = opened.receiver.open()
+                opened.sink = opened.receiver.open(run)
             (opened.sink.started if event == "started" else opened.sink.ended)(self.seen)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the run goes on
             opened.has_failed = True
@@ -155,36 +183,79 @@ def observed(opened: OpenWorkspace, plan: Plan) -> Iterator[RunObserver]:
 
     Leaving it waits until everything is sent, for END_WAIT_S at most.
     """
-    receivers = list(_receivers(opened, plan))
+    receivers = list(_receivers(opened, plan.output or ""))
     if not receivers:
         yield NOT_OBSERVED
         return
-    telemetry = Telemetry(plan, receivers, is_traced=bool(opened.settings.OTEL_EXPORTER_OTLP_ENDPOINT))
+    has_lineage = any(receiver.is_lineage for receiver in receivers)
+    telemetry = Telemetry(
+        receivers,
+        note=partial(EndNote.write, opened.workspace) if has_lineage else None,
+        afterwards=partial(_report_in_thread, opened) if has_lineage else lambda: None,
+    )
     try:
         yield telemetry
     finally:
         telemetry.close()
 
 
-def _receivers(opened: OpenWorkspace, plan: Plan) -> Iterator[Receiver]:
+def report_lost_ends(opened: OpenWorkspace) -> None:
+    """Sends the end of each run that lineage receivers know as started, and that has a verdict now.
+
+    Its process was killed, or the receiver did not take the end. What cannot be sent is tried again by the next call,
+    for a week.
+    """
+    for note in EndNote.all_of(opened.workspace):
+        try:
+            run = opened.ledger.run(note.run_id)
+        except PsttError:
+            note.remove()
+            continue
+        if run.state in ("planned", "running"):
+            continue
+        try:
+            for receiver in _receivers(opened, ""):
+                if receiver.is_lineage:
+                    receiver.open(run).ended(Observation(run=run))
+        except Exception as failure:  # noqa: BLE001 - the run had its warning
+            logger.debug("the end of run {} is not reported yet: {}", run.run_id, _reason(failure))
+            note.remove_if_old()
+            return
+        note.remove()
+
+
+def _report_in_thread(opened: OpenWorkspace) -> None:
+    if next(iter(EndNote.all_of(opened.workspace)), None) is not None:
+        with opened.reopened() as own:
+            report_lost_ends(own)
+
+
+def _receivers(opened: OpenWorkspace, file: str) -> Iterator[Receiver]:
+    """Yields the receivers of the settings.
+
+    Args:
+        opened: The workspace.
+        file: What a run to a file writes, below `exports/`.
+    """
     settings = opened.settings
+
+    def of(name: str, module: str, function: str, *, is_lineage: bool = True) -> Receiver:
+        return Receiver(name, partial(_open, module, function, opened, file), is_lineage)
+
     # The modules are imported by the thread: their libraries take 300 ms, and are not installed everywhere.
     if settings.OPENLINEAGE_URL:
-        place = _host(settings.OPENLINEAGE_URL)
-        yield Receiver(f"lineage to {place}", partial(_open, "core.run.lineage", "over_http", opened, plan))
+        yield of(f"lineage to {_host(settings.OPENLINEAGE_URL)}", "core.run.lineage", "over_http")
     if settings.PSTT_LINEAGE_FILE:
-        name = f"lineage to {settings.PSTT_LINEAGE_FILE}"
-        yield Receiver(name, partial(_open, "core.run.lineage", "into_file", opened, plan))
+        yield of(f"lineage to {settings.PSTT_LINEAGE_FILE}", "core.run.lineage", "into_file")
     if settings.PSTT_LINEAGE_TOPIC:
-        name = f"lineage to topic {settings.PSTT_LINEAGE_TOPIC}"
-        yield Receiver(name, partial(_open, "core.run.lineage", "into_topic", opened, plan))
+        yield of(f"lineage to topic {settings.PSTT_LINEAGE_TOPIC}", "core.run.lineage", "into_topic")
     if settings.OTEL_EXPORTER_OTLP_ENDPOINT:
-        place = _host(settings.OTEL_EXPORTER_OTLP_ENDPOINT)
-        yield Receiver(f"traces to {place}", partial(_open, "core.run.tracing", "over_otlp", opened, plan))
+        name = f"traces to {_host(settings.OTEL_EXPORTER_OTLP_ENDPOINT)}"
+        yield of(name, "core.run.tracing", "over_otlp", is_lineage=False)
 
 
-def _open(module: str, function: str, opened: OpenWorkspace, plan: Plan) -> Sink:
-    sink: Sink = getattr(import_module(module), function)(opened, plan)
+def _open(module: str, function: str, opened: OpenWorkspace, file: str, run: Run) -> Sink:
+    sink: Sink = getattr(import_module(module), function)(opened, run, file)
     return sink
 
 

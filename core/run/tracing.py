@@ -21,12 +21,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
 from core.errors import BrokerUnavailable
-from core.model.run import Plan, Run
+from core.model.run import Run
 from core.records.opened import OpenWorkspace
-from core.run.observation import Observation
+from core.run.observation import Observation, RunStep, StepTimes
 from core.version import __version__
 from core.workspace.secrets import resolve_secret
 
@@ -95,11 +95,12 @@ class TracingSink:
         else:
             whole.set_status(Status(StatusCode.ERROR, run.error_text or run.state))
             whole.set_attribute("error.type", run.error_class or run.state)
-        for name, times in seen.steps.items():
-            step = tracer.start_span(name, set_span_in_context(whole), start_time=times.began_ns)
-            step.set_attribute("pstt.work_s", times.work_ns / 1e9)
-            step.set_attribute("pstt.pieces", times.pieces)
-            step.end(times.ended_ns or times.began_ns)
+        _add_steps(tracer, whole, seen.steps)
+        for number, steps in sorted(seen.parts.items()):
+            began_ns = min(times.began_ns for times in steps.values())
+            part = tracer.start_span(f"part {number}", set_span_in_context(whole), start_time=began_ns)
+            _add_steps(tracer, part, steps)
+            part.end(max(times.ended_ns for times in steps.values()))
         whole.end(max(seen.ended_ns, seen.began_ns))
         spans: tuple[ReadableSpan, ...] = finished.get_finished_spans()
         return spans
@@ -120,7 +121,15 @@ class TracingSink:
         return MetricExportResult.SUCCESS if found is None else exporter.export(found)
 
 
-def over_otlp(opened: OpenWorkspace, _plan: Plan) -> TracingSink:
+def _add_steps(tracer: Tracer, parent: Span, steps: Mapping[RunStep, StepTimes]) -> None:
+    for name, times in steps.items():
+        step = tracer.start_span(name, set_span_in_context(parent), start_time=times.began_ns)
+        step.set_attribute("pstt.work_s", times.work_ns / 1e9)
+        step.set_attribute("pstt.pieces", times.pieces)
+        step.end(times.ended_ns or times.began_ns)
+
+
+def over_otlp(opened: OpenWorkspace, _run: Run, _file: str) -> TracingSink:
     """Returns the sink for OTEL_EXPORTER_OTLP_ENDPOINT.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import sqlite3
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,16 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from core.app import App
-from core.errors import QueryFailed
+from core.errors import QueryFailed, RunFailed
 from core.kafka import clients
 from core.model.connection import DatabaseConnection
-from core.model.query import Query, Step
 from core.model.run import Run
 from core.run.cancellation import Stop
+from core.run.end_notes import EndNote
 from core.run.execute import dry_run
 from core.run.lineage_datasets import input_tables
 from core.run.observation import NOT_OBSERVED, Observation
-from core.run.telemetry import Receiver, Telemetry, observed
+from core.run.telemetry import Receiver, Telemetry, observed, report_lost_ends
 from core.sources import find_dialect
 from core.workspace.paths import Workspace
 from core.workspace.settings import read_settings
@@ -224,6 +225,11 @@ def test_a_dry_run_reports_nothing(workspace: Path, receiver: HttpReceiver):
     assert receiver.requests == []
 
 
+def started_run(sql: str) -> Run:
+    nothing: dict[str, Any] = {field.name: None for field in fields(Run)}
+    return Run(**nothing | {"sql_text": sql, "query": "q.sql"})
+
+
 PG = DatabaseConnection("TT2", "postgresql", host="tt2.example.com", database="tt2", username="pstt")
 ORACLE = DatabaseConnection("A00", "oracle", host="cdg", port=1522, service_name="CDG", username="pstt")
 MSSQL = DatabaseConnection("BOSC", "sqlserver", host="bosc", database="BOSC", username="pstt")
@@ -247,11 +253,7 @@ MSSQL = DatabaseConnection("BOSC", "sqlserver", host="bosc", database="BOSC", us
     ],
 )
 def test_tables_are_named_as_openlineage_names_them(connection: DatabaseConnection, sql: str, expected: list[str]):
-    found = input_tables(
-        Query("q.sql", (Step("SET x = 1", returns_rows=False), Step(sql)), {}, ""),
-        connection,
-        find_dialect(connection.db_type),
-    )
+    found = input_tables(started_run(f"SET x = 1;\n{sql}"), connection, find_dialect(connection.db_type))
     assert sorted(name.name for name in found) == sorted(expected)
     namespaces = {"TT2": "postgres://tt2.example.com:5432", "A00": "oracle://cdg:1522", "BOSC": "mssql://bosc:1433"}
     assert {name.namespace for name in found} == {namespaces[connection.name]}
@@ -366,7 +368,7 @@ def test_a_server_that_hangs_is_waited_for_so_long_and_no_longer(workspace: Path
     stuck = Stuck()
     with App.open(workspace, {}, log=False) as app:
         plan = app.plan(app.job("tracce"), now=NOW)
-        telemetry = Telemetry(plan, [Receiver("stuck", lambda: stuck)], is_traced=False, end_wait_s=0.01)
+        telemetry = Telemetry([Receiver("stuck", lambda _run: stuck)], end_wait_s=0.01)
         started = app.ledger.start(plan, NOW)
         telemetry.started(started)
         assert stuck.is_called.wait(60)
@@ -411,6 +413,55 @@ def test_no_secret_is_in_an_event_a_span_or_the_log(workspace: Path, receiver: H
         for secret in (API_KEY, PASSWORD):
             assert secret.encode() not in request.body
     assert warnings == []
+
+
+# ── an end that was lost ──────────────────────────────────────────────────────────────────────
+
+
+def test_an_end_that_no_server_took_is_sent_after_the_next_run(workspace: Path, receiver: HttpReceiver):
+    receiver.status = 500
+    first = run(workspace, OPENLINEAGE_URL=receiver.url)
+    assert [file.name for file in (workspace / ".pstt/lineage").iterdir()] == [first.run_id]
+    receiver.status = 200
+    receiver.requests.clear()
+    run(workspace, OPENLINEAGE_URL=receiver.url)
+    own_start, own_end, lost = events(receiver)
+    assert (own_start["eventType"], own_end["eventType"], lost["eventType"]) == ("START", "COMPLETE", "COMPLETE")
+    assert own_start["run"]["runId"] == own_end["run"]["runId"] != lost["run"]["runId"]
+    tags = {tag["key"]: tag["value"] for tag in lost["run"]["facets"]["tags"]["tags"]}
+    assert tags["run_id"] == first.run_id
+    assert lost["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == ROWS
+    assert list((workspace / ".pstt/lineage").iterdir()) == []
+
+
+def test_a_run_whose_process_was_killed_is_a_fail_once_it_has_a_verdict(workspace: Path, receiver: HttpReceiver):
+    with App.open(workspace, {"OPENLINEAGE_URL": receiver.url}, log=False) as app:
+        started = app.ledger.start(app.plan(app.job("tracce"), now=NOW), NOW)
+        note = EndNote.write(app.workspace, started)
+        unknown = EndNote.write(app.workspace, replace(started, run_id="0" * 10))
+        report_lost_ends(app)
+        assert (receiver.requests, note.file.exists(), unknown.file.exists()) == ([], True, False), "it may be running"
+        app.ledger.close_run(started.run_id, "interrupted", RunFailed("its process ended with code -9"), NOW)
+        report_lost_ends(app)
+        (fail,) = events(receiver)
+        assert fail["eventType"] == "FAIL"
+        assert "its process ended with code -9" in fail["run"]["facets"]["errorMessage"]["message"]
+        assert not note.file.exists()
+        receiver.requests.clear()
+        report_lost_ends(app)
+        assert receiver.requests == []
+
+
+def test_an_end_that_nobody_takes_for_a_week_is_given_up(workspace: Path):
+    with App.open(workspace, {"OPENLINEAGE_URL": "http://127.0.0.1:9"}, log=False) as app:
+        started = app.ledger.start(app.plan(app.job("tracce"), now=NOW), NOW)
+        note = EndNote.write(app.workspace, started)
+        app.ledger.close_run(started.run_id, "interrupted", RunFailed("it was killed"), NOW)
+        report_lost_ends(app)
+        assert note.file.exists()
+        os.utime(note.file, (0, 0))
+        report_lost_ends(app)
+        assert not note.file.exists()
 
 
 @pytest.mark.parametrize("value", ["marquez:5000", "http://user:password@marquez:5000", "ftp://marquez", "http://a b"])
