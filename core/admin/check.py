@@ -30,7 +30,7 @@ from core.workspace.jobs import load_jobs
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import REFERENCES, is_reference
-from core.workspace.settings import OURS, SECRETS, Settings, mistyped, read_env_file, read_settings
+from core.workspace.settings import OURS, SECRETS, SETTING_NAMES, Settings, mistyped, read_env_file, read_settings
 
 __all__ = ["Finding", "check", "check_job", "check_jobs", "readable_secrets"]
 
@@ -167,7 +167,7 @@ def readable_secrets(workspace: Workspace, connections: Connections) -> list[Pat
 def _is_secret(name: str, value: str) -> bool:
     """Returns whether an entry of `.env` is a secret: a password of ours, or a variable that `env:NAME` refers to."""
     is_ours = name.startswith((*OURS, "VAULT_")) and name not in ("VAULT_TOKEN", "VAULT_SECRET_ID")
-    return not is_reference(value) and (name in SECRETS or not is_ours)
+    return not is_reference(value) and (name in SECRETS or not (is_ours or name in SETTING_NAMES))
 
 
 def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -15,12 +15,14 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from core.model.check_result import CheckResult
+from core.model.connection import DatabaseConnection
 from core.model.query import Value
 
 __all__ = [
     "BindRules",
     "BoundRules",
     "ConnectionRules",
+    "DatasetRules",
     "Dialect",
     "GuardRules",
     "LexicalRules",
@@ -303,6 +305,18 @@ class ConnectionRules:
     """`sslmode` may be set."""
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetRules:
+    """How lineage names the tables of a database. Source: https://openlineage.io/docs/spec/naming."""
+
+    scheme: str = ""
+    """Of the namespace; empty: the name of the dialect."""
+    fold: Callable[[str], str] = str
+    """How the database stores an identifier that is not quoted."""
+    schema_of: Callable[[DatabaseConnection], str] = lambda _: ""
+    """Returns the schema of a table that the statement names without one; empty: this database has none, or it is not known."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """Everything that the program knows about one kind of database. Compared and hashed by identity."""
@@ -325,6 +339,7 @@ class Dialect:
     """How the server stores a name without quotes."""
     is_untyped: bool = False
     """A column may have no type: it is judged by its values."""
+    datasets: DatasetRules = DatasetRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

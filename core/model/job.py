@@ -80,6 +80,8 @@ class KafkaConfig:
     """The partition of all messages."""
     timestamp_field: str | None = None
     """Column with the time of the record; None: when it is sent."""
+    traceparent: bool = False
+    """Each message carries the W3C trace context of its run as header `traceparent`, if traces are sent (OTEL_…)."""
 
 
 @dataclass(frozen=True, slots=True)

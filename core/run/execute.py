@@ -32,12 +32,14 @@ from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
 from core.run.incremental import with_window
 from core.run.metrics_update import update_metrics
+from core.run.observation import NOT_OBSERVED, RunObserver
 from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import RunMeans, run_job, to_verdict
 from core.run.planning import WITHOUT_PARTS, cluster_key_of_plan, cluster_of_plan
 from core.run.row_reader import Progress, RunContext
 from core.run.schemas import schemas_of
 from core.run.settling import settle_before_run
+from core.run.telemetry import observed
 from core.run.topic_preparation import topic_preparer
 from core.run.verify_run import verifier
 from core.run.watchdog import watched
@@ -83,14 +85,15 @@ def execute(
         LedgerBusy: The same job is running already; for a run of a backfill: the same scheduled time.
         StorageFailed: The ledger cannot be written, so that there is no verdict.
     """
-    with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
-        if plan.scheduled_run_id is None:  # else the runner has
-            _record_job_version(opened, plan.job, now())
-        settle_before_run(opened, plan, now)
-        plan = with_window(opened, plan, now())
-        run = _run(opened, plan, opened.ledger, stop, now, progress)
-    if plan.scheduled_run_id is None:  # else the runner copies
-        update_metrics(opened, now())
+    with observed(opened, plan) as observer:
+        with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
+            if plan.scheduled_run_id is None:  # else the runner has
+                _record_job_version(opened, plan.job, now())
+            settle_before_run(opened, plan, now)
+            plan = with_window(opened, plan, now())
+            run = _run(opened, plan, opened.ledger, stop, now, progress, observer=observer)
+        if plan.scheduled_run_id is None:  # else the runner copies
+            update_metrics(opened, now())
     return run
 
 
@@ -129,6 +132,7 @@ def _run(
     now: Callable[[], datetime],
     progress: Progress | None,
     scratch: Path | None = None,
+    observer: RunObserver = NOT_OBSERVED,
 ) -> Run:
     """Runs a plan; `scratch` is the folder that a dry run writes into instead of the workspace."""
     is_dry = scratch is not None
@@ -140,7 +144,7 @@ def _run(
         stack.enter_context(watched(ledger.file, plan.job, stop))
         memory = stack.enter_context(ColumnMemory(opened.workspace.ledger_file))
         check = column_check(plan.job, memory, plan.asked_by, now, dry_run=is_dry)
-        context = RunContext(now, stop, progress, check)
+        context = RunContext(now, stop, progress, check, observer=observer)
         plan = _with_expected_rows(opened, plan)
         with logger.contextualize(job=plan.job.slug):
             if plan.output is not None:
@@ -148,6 +152,7 @@ def _run(
             else:
                 run = _run_to_kafka(opened, plan, source, ledger, context, scratch)
             _log_verdict(run, dry_run=is_dry)
+    observer.ended(run)
     return run
 
 

@@ -185,6 +185,7 @@ class PartitionedRun(KafkaRun):
             self.rows_counted = split.counted
         if self.context.check_columns:
             self.context.check_columns(split.columns)
+        self.context.observer.columns(split.columns)
         plan = self.plan
         formats = formats_of(plan, self.context.schemas)
         Envelope(split.columns, plan.job, scheduled_at=plan.scheduled_at, formats=formats)
@@ -222,6 +223,7 @@ class PartitionedRun(KafkaRun):
             log_payload=plan.log_payload,
             value_schema=plan.value_schema,
             key_schema=plan.key_schema,
+            traceparent=self.context.observer.traceparent,
             folder=f"parts/{self.run_id}",
             needs=["connections.json"],
         )
@@ -294,6 +296,7 @@ class PartitionedRun(KafkaRun):
     def _add(self, result: PartResult, *, worker: str = "") -> None:
         """Adds the result of a part to the run: counts, rejects and sends."""
         self.results[result.index] = result
+        self.context.observer.part(result.index + 1, result.steps)
         self.rows_read += result.rows_read
         self.rejected += result.rejected
         self.refused += result.refused

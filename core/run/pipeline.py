@@ -64,6 +64,7 @@ class RunMeans:
             LedgerBusy: Another process holds the ledger, or sends the same scheduled time.
         """
         run = self.ledger.start(self.plan, self.context.now())
+        self.context.observer.started(run)
         return kind(
             plan=self.plan,
             run_id=run.run_id,
@@ -104,7 +105,8 @@ def run_job(means: RunMeans, source: Source, sender: Sender) -> Run:
 def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
     """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
     outcome = kafka_run.outcome(_execute(kafka_run, send))
-    ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    with kafka_run.context.observer.step("record"):
+        ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
     kafka_run.close_note()
     return ended
 

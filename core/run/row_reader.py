@@ -29,6 +29,7 @@ from core.model.schema import Schemas
 from core.model.source import Column, Increment, Reading, Source
 from core.model.window import Window
 from core.run.cancellation import Stop
+from core.run.observation import NOT_OBSERVED, RunObserver
 
 __all__ = [
     "REJECTS_AT_ONCE",
@@ -93,6 +94,8 @@ class RunContext:
     """Gives ids to the schemas of the messages; None: the cluster has no schema registry."""
     prepare_topic: Callable[[Publisher], Sequence[str]] | None = None
     """Called before the topic is looked for; returns warnings of the run."""
+    observer: RunObserver = NOT_OBSERVED
+    """What measures the run for lineage and traces."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,11 +136,17 @@ class RowReader:
 
     def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
         """Does the same for a result that is open already; the columns are checked before the first fetch."""
-        envelope = self.envelope_of(reading)
-        for rows in reading:
+        envelope, step = self.envelope_of(reading), self.context.observer.step
+        fetches = iter(reading)
+        while True:
+            with step("read"):
+                rows = next(fetches, None)
+            if rows is None:
+                return
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
-            encoded = envelope.encode(rows)
+            with step("encode"):
+                encoded = envelope.encode(rows)
             if self.plan.skip_ids is not None:
                 encoded = _without(encoded, self.plan.skip_ids)
             elif self.plan.window and self.plan.window.since:
@@ -160,6 +169,7 @@ class RowReader:
         self.rows_counted = reading.counted
         if self.context.check_columns:
             self.context.check_columns(reading.columns)
+        self.context.observer.columns(reading.columns)
         plan = self.plan
         return Envelope(
             reading.columns,

@@ -58,30 +58,34 @@ class Sending(RowReader):
     def __post_init__(self) -> None:
         job = self.plan.job
         self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *fixed_headers(job))
+        if job.kafka_config.traceparent and self.context.observer.traceparent:
+            self.headers += (("traceparent", self.context.observer.traceparent.encode()),)
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
         """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
         size, now, values = self.plan.batch_size, self.context.now, list[bytes | None]()
-        for start in range(0, len(encoded.data), size):
-            values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
+        step = self.context.observer.step
+        with step("encode"):
+            for start in range(0, len(encoded.data), size):
+                values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
         if self.context.stop.is_set():
             raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
         self.batches += 1
-        self.sender.submit(
-            Batch(
-                self.batches,
-                self.plan.topic,
-                encoded.keys,
-                values,
-                encoded.message_ids,
-                encoded.row_numbers,
-                self.headers + envelope.headers(encoded),
-                encoded.fields.headers + envelope.header_columns(encoded),
-                encoded.fields.timestamps_ms,
-                self._partitions(encoded),
-                encoded.key_texts,
-            )
+        batch = Batch(
+            self.batches,
+            self.plan.topic,
+            encoded.keys,
+            values,
+            encoded.message_ids,
+            encoded.row_numbers,
+            self.headers + envelope.headers(encoded),
+            encoded.fields.headers + envelope.header_columns(encoded),
+            encoded.fields.timestamps_ms,
+            self._partitions(encoded),
+            encoded.key_texts,
         )
+        with step("send"):
+            self.sender.submit(batch)
         self.account(self.sender.finished())
 
     def _partitions(self, encoded: Encoded) -> list[int] | None:
@@ -99,13 +103,16 @@ class Sending(RowReader):
 
     def drain(self) -> None:
         """Waits until no message is in flight."""
-        self.account(self.sender.drain())
+        with self.context.observer.step("send"):
+            deliveries = self.sender.drain()
+        self.account(deliveries)
 
     def account(self, deliveries: list[Delivery]) -> None:
         """Records finished batches; raises the first failure that the next batch would meet too."""
         failure: PsttError | None = None
         for delivery in deliveries:
-            self._record(delivery)
+            with self.context.observer.step("record"):
+                self._record(delivery)
             self.acknowledged += delivery.acknowledged
             refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
             others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))

@@ -12,6 +12,7 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
@@ -105,6 +106,7 @@ DIALECT = Dialect(
         form=("host", "username", "service_name", "sid"),
         default_port=1521,
     ),
+    datasets=DatasetRules("oracle", str.upper, lambda connection: connection.username.upper()),
     lexical=LexicalRules(
         string_prefixes=frozenset({"N", "Q", "NQ"}),
         refuses_lone_return=True,

@@ -15,6 +15,7 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
@@ -136,6 +137,7 @@ DIALECT = Dialect(
         default_port=5432,
         has_tls_modes=True,
     ),
+    datasets=DatasetRules("postgres", str.lower, lambda _: "public"),
     lexical=LexicalRules(
         word=WORD_BEYOND_ASCII,
         string_prefixes=frozenset({"N", "E", "B", "X"}),

@@ -17,6 +17,7 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
@@ -150,6 +151,7 @@ DIALECT = Dialect(
         default_port=1433,
         has_tls_modes=True,
     ),
+    datasets=DatasetRules("mssql", schema_of=lambda _: "dbo"),
     lexical=LexicalRules(
         word=re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
         string_prefixes=frozenset({"N"}),

@@ -257,7 +257,8 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     rows = job.expect.rows
     if rows.min is not None and rows.max is not None and rows.min > rows.max:
         found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))
-    taken = [name for name in job.headers if name.lower() in RESERVED_HEADERS]
+    reserved = (*RESERVED_HEADERS, "traceparent") if job.kafka_config.traceparent else RESERVED_HEADERS
+    taken = [name for name in job.headers if name.lower() in reserved]
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]

@@ -27,7 +27,7 @@ __all__ = ["References", "references_of"]
 
 DATABASE_PATHS = (*FILE_KEYS, *FOLDER_KEYS)
 SETTING_PATHS = tuple(f"KAFKA_{key.upper()}" for key in CLUSTER_FILES)
-NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
+NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_", "OPENLINEAGE_", "PSTT_LINEAGE_", "OTEL_")
 """Settings that no part needs."""
 OF_EACH_MACHINE = ("PSTT_SECRET_COMMAND",)
 """Settings that a part takes from its own machine: the administrator there decides which commands may run."""

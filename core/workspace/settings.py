@@ -54,7 +54,11 @@ SECRETS = {
     "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET",
     "KAFKA_SASL_OAUTHBEARER_TOKEN",
     "PSTT_SMTP_PASSWORD",
+    "OPENLINEAGE_API_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
 }
+HTTP_URL = r"^https?://[^\s/@]+(/\S*)?$"
+"""Without a user: passwords have settings of their own."""
 OURS = ("KAFKA_", "PSTT_")
 DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
 """The KAFKA_* settings have the defaults of a cluster."""
@@ -154,6 +158,15 @@ class Settings(BaseModel):
     DASK_SCHEDULER_ADDRESS: str | None = Field(
         default=None, pattern=r"^(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?$"
     )
+
+    OPENLINEAGE_URL: str | None = Field(default=None, pattern=HTTP_URL)
+    OPENLINEAGE_API_KEY: SecretStr | None = None
+    OPENLINEAGE_NAMESPACE: str = "pstt-kafka"
+    PSTT_LINEAGE_FILE: str | None = None
+    PSTT_LINEAGE_TOPIC: str | None = Field(default=None, pattern=r"^([^/]+/)?[A-Za-z0-9._-]{1,249}$")
+    OTEL_EXPORTER_OTLP_ENDPOINT: str | None = Field(default=None, pattern=HTTP_URL)
+    OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
+    OTEL_SERVICE_NAME: str = "pstt-kafka"
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -238,6 +238,11 @@ def _to_topic(form: JobForm) -> None:
             t("Without a time zone it is in that of the job; NULL is the time of sending."),
             placeholder=t("the time of sending"),
         )
+        form.flag(
+            "kafka_config.traceparent",
+            t("Trace context in each message"),
+            t("Header traceparent (W3C), if traces are sent: docs/LINEAGE.md."),
+        )
     _partitions_of_topic(form)
 
 

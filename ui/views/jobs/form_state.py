@@ -49,6 +49,7 @@ FIELDS: Mapping[str, Kind] = {
     "kafka_config.partition_field": "list",
     "kafka_config.partition": "number",
     "kafka_config.timestamp_field": "text",
+    "kafka_config.traceparent": "flag",
     "kafka_config.create_topic.partitions": "number",
     "kafka_config.create_topic.replication": "number",
     "kafka_config.create_topic.config": "pairs",
