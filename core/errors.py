@@ -11,6 +11,7 @@ PsttError
  │  ├ DeliveryTimeout    sent, but not acknowledged in time
  │  ├ BatchRefused       messages of one request are refused because of one of them; alone each may pass
  │  │  └ BatchTooLarge   the same for their common size
+ │  ├ RegistryUnavailable  the schema registry does not answer
  │  ├ NotDelivered       a mail or another notification could not be sent
  │  └ LedgerBusy         another process locks a file of the workspace for too long
  │     └ RunnerBusy      another runner works in this workspace
@@ -22,6 +23,7 @@ PsttError
  │  │  └ MessageTooLarge one message is over a size limit
  │  ├ RetriesExhausted   a batch was retried as often as allowed
  │  ├ StorageFailed      a file of the workspace could not be written (disk full, no permission)
+ │  ├ SchemaRefused      the schema registry does not accept the schema of the messages
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
  │  ├ NothingArrived     every row was rejected
  │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
@@ -65,6 +67,7 @@ __all__ = [
     "NothingArrived",
     "PsttError",
     "QueryFailed",
+    "RegistryUnavailable",
     "RetriableError",
     "RetriesExhausted",
     "RowRejected",
@@ -73,6 +76,7 @@ __all__ = [
     "RunInterrupted",
     "RunTimedOut",
     "RunnerBusy",
+    "SchemaRefused",
     "SecretUnavailable",
     "SignInNeeded",
     "SourceUnavailable",
@@ -198,6 +202,12 @@ class WorkersUnavailable(RetriableError):
     exit_code: ClassVar[int] = 3
 
 
+class RegistryUnavailable(RetriableError):
+    """The schema registry does not answer, or has an error of its own."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class DeliveryTimeout(RetriableError):
     """A message was sent and not acknowledged in time; it may or may not be on the topic."""
 
@@ -248,6 +258,10 @@ class MessageRefused(RunFailed):
 
 class MessageTooLarge(MessageRefused):
     """One message is over the client's or the broker's size limit; the others are not affected."""
+
+
+class SchemaRefused(RunFailed):
+    """The schema registry does not accept the schema of the messages, or does not have it."""
 
 
 class RetriesExhausted(RunFailed):

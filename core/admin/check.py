@@ -21,17 +21,18 @@ from core.notify.channels import channel_problem
 from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
-from core.run.planning import bound
+from core.run.planning import WITHOUT_PARTS, bound
 from core.sql.parser import load
+from core.sql.partitioning import require_splittable
 from core.sql.values import as_text
 from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import REFERENCES, is_reference
-from core.workspace.settings import OURS, SECRETS, Settings, mistyped, read_env_file, read_settings
+from core.workspace.settings import OURS, SECRETS, SETTING_NAMES, Settings, mistyped, read_env_file, read_settings
 
-__all__ = ["Finding", "check", "check_job", "readable_secrets"]
+__all__ = ["Finding", "check", "check_job", "check_jobs", "readable_secrets"]
 
 T = TypeVar("T")
 
@@ -73,6 +74,20 @@ def check_job(workspace: Workspace, job: Job, connections: Connections, settings
     return list(_job(workspace, job, connections, settings))
 
 
+def check_jobs(workspace: Workspace, connections: Connections) -> list[Finding]:
+    """Checks every job with these connections, and that no two write the same file. Needs no secret."""
+    jobs, invalid = load_jobs(workspace)
+    findings = [_error(problem) for problem in invalid]
+    for job in jobs:
+        try:
+            connections.require(job)
+        except ConfigError as error:
+            findings.append(_error(error, f"{job.slug}.job.json"))
+        else:
+            findings += _job(workspace, job, connections, None)
+    return [*findings, *_same_outputs(workspace, jobs, connections)]
+
+
 def _read(read: Callable[[], tuple[T | None, list[ConfigError]]]) -> tuple[T | None, list[Finding]]:
     try:
         value, problems = read()
@@ -94,6 +109,8 @@ def _of_connections(
             found = _job(workspace, job, connections, settings)
             yield from (finding for finding in found if finding.text not in reported)
     yield from _same_outputs(workspace, jobs, connections)
+    if settings is not None:
+        yield from _same_topics(jobs, connections, settings)
     yield from _unused_queries(workspace, jobs, connections)
 
 
@@ -150,7 +167,7 @@ def readable_secrets(workspace: Workspace, connections: Connections) -> list[Pat
 def _is_secret(name: str, value: str) -> bool:
     """Returns whether an entry of `.env` is a secret: a password of ours, or a variable that `env:NAME` refers to."""
     is_ours = name.startswith((*OURS, "VAULT_")) and name not in ("VAULT_TOKEN", "VAULT_SECRET_ID")
-    return not is_reference(value) and (name in SECRETS or not is_ours)
+    return not is_reference(value) and (name in SECRETS or not (is_ours or name in SETTING_NAMES))
 
 
 def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -200,7 +217,9 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
         yield _error(error, where)
         return
     try:
-        _bind(workspace, job, dialect, writes)
+        query = _bind(workspace, job, dialect, writes)
+        if job.partitions is not None:
+            require_splittable(query.steps, dialect, job.partitions)
     except PsttError as error:
         found = _error(error, where)
         yield found if found.where == where else replace(found, where=f"{where} → {found.where}")
@@ -246,6 +265,27 @@ def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connection
         found.setdefault(name, job)
 
 
+def _same_topics(jobs: list[Job], connections: Connections, settings: Settings) -> Iterator[Finding]:
+    """Yields jobs that describe one topic differently: which of them creates it would be chance."""
+    found: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if job.export_format != "kafka" or job.kafka_config.create_topic is None:
+            continue
+        try:
+            cluster = connections.cluster_for(job, settings)
+        except ConfigError:  # reported already
+            continue
+        place = cluster.bootstrap_servers, job.kafka_config.topic or cluster.default_topic
+        other = found.setdefault(place, job)
+        if other.kafka_config.create_topic != job.kafka_config.create_topic:
+            yield Finding(
+                "error",
+                f"{job.slug}.job.json",
+                f'create_topic of topic "{place[1]}" differs from that of job "{other.name}" ({other.slug}.job.json)',
+                "write the same into both, or into one of them only",
+            )
+
+
 def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool) -> Query:
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
@@ -258,6 +298,9 @@ def _cluster(job: Job, connections: Connections, settings: Settings, where: str)
         refuse_unsupported(cluster, transactional=job.delivery == "exactly_once")
     except PsttError as error:
         yield _error(error, where)
+        return
+    if cluster.mock_brokers and job.partitions is not None and job.partitions.count > 1:
+        yield Finding("warning", where, WITHOUT_PARTS, "name another cluster, or leave it: the same messages are sent")
 
 
 def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Finding]:

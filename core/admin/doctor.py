@@ -159,6 +159,7 @@ def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
         return
     import duckdb
 
+    from core.records.merged_store import MergedSegments
     from core.records.retention import last_note
     from core.records.rolled_up import RolledUp
 
@@ -166,10 +167,11 @@ def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
     try:
         with duckdb.connect(str(file), config={"threads": 1}) as db:
             known = {name for (name,) in db.execute("SELECT name FROM segment").fetchall()}
+            waiting = sorted(segments - known - rolled_up.replaced_segments())
+            waiting = MergedSegments(spool_dir).waiting(waiting, known, db, "main")
     except duckdb.Error as error:
         yield _metrics_problem(file.name, str(error).partition("\n")[0])
         return
-    waiting = segments - known - rolled_up.replaced_segments()
     text = f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else "")
     since = rolled_up.known_since().text
     yield CheckResult("pass", file.name, f"{text}; {since}" if since else text)

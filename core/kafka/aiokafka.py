@@ -277,7 +277,9 @@ class AiokafkaPublisher:
             self._fail(delivery, todo.tolist(), self._final(error))
             return
         batch = delivery.batch
-        sizes = np.array(record_sizes(batch.keys, batch.values, batch.message_ids, batch.headers), np.int64)
+        sizes = np.array(
+            record_sizes(batch.keys, batch.values, batch.message_ids, batch.headers, batch.header_columns), np.int64
+        )
         todo = self._without_too_large(delivery, todo, sizes)
         while len(todo):
             part, todo = self._next_part(todo, sizes)
@@ -291,8 +293,11 @@ class AiokafkaPublisher:
             self._in_flight += len(part)
             self._in_flight_bytes += size
             sent_at_us = _count_attempt(delivery, part)
-            keys = batch.keys if len(part) == len(batch.keys) else [batch.keys[i] for i in part.tolist()]
-            placed = partitions_of(keys, partitions, self._sticky_of(batch.topic, available, size))
+            if batch.partitions is not None:
+                placed = np.asarray(batch.partitions, np.int32)[part]
+            else:
+                keys = batch.keys if len(part) == len(batch.keys) else [batch.keys[i] for i in part.tolist()]
+                placed = partitions_of(keys, partitions, self._sticky_of(batch.topic, available, size))
             at_s = time.perf_counter()
             self._published[at_s] = self._published.get(at_s, 0) + len(part)
             thread.add(
@@ -325,7 +330,7 @@ class AiokafkaPublisher:
         _count_attempt(delivery, too_large)
         batch = delivery.batch
         for index in too_large.tolist():
-            size = len(batch.values[index]) + len(batch.keys[index] or b"")
+            size = len(batch.values[index] or b"") + len(batch.keys[index] or b"")
             self._fail(delivery, [index], self.diagnosis.too_large_here(batch.topic, size))
         return todo[~are_too_large]
 

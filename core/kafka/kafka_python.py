@@ -309,13 +309,19 @@ class KafkaPythonPublisher:
             batch.headers,
         )
         send, record_batches, now_s = producer.send, self._record_batches, time.perf_counter
+        is_plain = not batch.header_columns and batch.timestamps_ms is None and batch.partitions is None
         now_us = time.time_ns() // 1000
         for position, index in enumerate(chunk):
             delivery.attempts[index] += 1
             delivery.sent_at_us[index] = now_us
             at_s = now_s()
             try:
-                future = send(topic, values[index], keys[index], [("message_id", message_ids[index]), *headers])
+                if is_plain:
+                    future = send(topic, values[index], keys[index], [("message_id", message_ids[index]), *headers])
+                else:
+                    partition = None if batch.partitions is None else batch.partitions[index]
+                    own = batch.headers_of(index), partition, batch.timestamp_ms(index)
+                    future = send(topic, values[index], keys[index], *own)
             except client_errors.KafkaError as error:
                 self._blocked = self._translated(error, topic)
                 return position
@@ -546,7 +552,9 @@ class KafkaPythonPublisher:
         if (
             isinstance(error, client_errors.MessageSizeTooLargeError) and error.args
         ):  # the client knows more than the code only here
-            return self.diagnosis.too_large_here(batch.topic, len(batch.values[index]) + len(batch.keys[index] or b""))
+            return self.diagnosis.too_large_here(
+                batch.topic, len(batch.values[index] or b"") + len(batch.keys[index] or b"")
+            )
         if _FAMILY_OF.get(type(error)) == "large":
             return self._refusals.size(batch, index) if alone else self._refusals.size_together(batch.topic)
         said = SAID.get(type(error))

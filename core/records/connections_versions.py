@@ -21,7 +21,7 @@ from core.workspace.secrets import is_reference
 __all__ = ["ConnectionsVersion", "ConnectionsVersions", "hidden_secrets", "keep_connections"]
 
 HIDDEN = "***"
-SECRET_KEYS = ("password", *CLUSTER_SECRETS)
+SECRET_KEYS = ("password", "bearer_token", "sslpassword", "wallet_password", *CLUSTER_SECRETS)
 
 
 @dataclass(frozen=True, slots=True)

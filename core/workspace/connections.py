@@ -14,12 +14,23 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, create_m
 
 from core.errors import ConfigError, PsttError
 from core.kafka.clients import CLIENTS
-from core.model.connection import READ_TIMEOUT_S, UNREAD, Cluster, DatabaseConnection, RenewedSecret, Secret
+from core.model.connection import (
+    READ_TIMEOUT_S,
+    UNREAD,
+    Cluster,
+    DatabaseConnection,
+    Option,
+    RenewedSecret,
+    SchemaRegistry,
+    Secret,
+)
 from core.model.dialect import Dialect
 from core.model.job import Job
 from core.sources import database_types, find_dialect
+from core.workspace.database_checks import FILE_KEYS, FOLDER_KEYS, REFERENCE_KEYS, entry_problems
 from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
+from core.workspace.registries import REGISTRY_SECRETS, RegistryEntry, registry_of
 from core.workspace.secrets import is_reference, is_remote, resolve_secret
 from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
 from core.workspace.validation import StrictModel, completed_from, one_of, validation_errors
@@ -43,6 +54,16 @@ class _DatabaseEntry(StrictModel):
     password: Annotated[str | None, Field(repr=False)]
     sslmode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"]
     sslrootcert: str | None
+    sslcert: str | None
+    sslkey: str | None
+    sslpassword: Annotated[str | None, Field(repr=False)]
+    service_file: str | None
+    passfile: str | None
+    config_dir: str | None
+    wallet_location: str | None
+    wallet_password: Annotated[str | None, Field(repr=False)]
+    client_dir: str | None
+    options: dict[str, Option]
     connect_timeout_s: Annotated[float, Field(gt=0, le=600, strict=False)]
     statement_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None
     read_timeout_s: Annotated[float, Field(gt=0, strict=False)] | None = None
@@ -69,7 +90,11 @@ _KEYS_OF_MECHANISM = {
 
 def _cluster_entry() -> type[StrictModel]:
     """Builds the model of a cluster's entry: its keys are the KAFKA_* settings, with the same limits."""
-    fields: dict[str, Any] = {"name": (str, ""), "mock_brokers": (int, Field(default=0, ge=0, le=9))}
+    fields: dict[str, Any] = {
+        "name": (str, ""),
+        "mock_brokers": (int, Field(default=0, ge=0, le=9)),
+        "schema_registry": (RegistryEntry | None, None),
+    }
     for key, setting in _SETTING_OF_KEY.items():
         rule = Settings.model_fields[setting]
         kind = str if setting in SECRETS else rule.rebuild_annotation()
@@ -82,7 +107,7 @@ DATABASE_KEYS = tuple(_DatabaseEntry.model_fields)
 CLUSTER_KEYS = tuple(_Cluster.model_fields)
 REMEMBERED_S = 10.0
 """How long a secret of a vault or a command is used again. A run is a process of its own and reads it anew."""
-_TOP_KEYS = ("default_environment", "connections", "kafka_connections")
+_TOP_KEYS = ("default_environment", "connections", "kafka_connections", "schema_registry")
 
 
 class Connections:
@@ -99,6 +124,8 @@ class Connections:
         self.default_environment: str = ""
         self._databases: dict[str, tuple[_DatabaseEntry, int]] = {}
         self._clusters: dict[str, dict[str, Any]] = {}
+        self._registry: dict[str, Any] | None = None
+        """The registry of clusters without one of their own."""
         self.read_timeout_s: float = READ_TIMEOUT_S
         """For connections that do not set it."""
         self.broken: set[str] = set()
@@ -122,8 +149,15 @@ class Connections:
     def literal_passwords(self) -> list[str]:
         """Connections whose password is in the file itself."""
         plain = [n for n, (entry, _) in self._databases.items() if entry.password and not is_reference(entry.password)]
-        return plain + [
+        registries = {n: e["schema_registry"] for n, e in self._clusters.items()} | {"schema_registry": self._registry}
+        plain += [
             n for n, e in self._clusters.items() if any(e.get(k) and not is_reference(e[k]) for k in CLUSTER_SECRETS)
+        ]
+        return plain + [
+            name
+            for name, entry in registries.items()
+            if name not in plain
+            and any(entry and entry[key] and not is_reference(entry[key]) for key in REGISTRY_SECRETS)
         ]
 
     def dialect(self, name: str) -> Dialect:
@@ -134,6 +168,15 @@ class Connections:
         """Returns the environment of a connection; needs no secret."""
         environment: str = self._database(name)[0].environment
         return environment
+
+    def database_entries(self) -> list[dict[str, Any]]:
+        """Returns the keys that each database has in the file; a secret is its reference, or `***`."""
+        entries = [entry.model_dump(exclude_unset=True) for entry, _ in self._databases.values()]
+        for entry in entries:
+            for key in ("password", *REFERENCE_KEYS):
+                if entry.get(key) and not is_reference(entry[key]):
+                    entry[key] = "***"
+        return entries
 
     def require(self, job: Job) -> None:
         """Checks that the connection and the cluster of a job exist; needs no secret and contacts no server.
@@ -173,9 +216,11 @@ class Connections:
         entry, index = self._database(name)
         position = ("connections", index)
         values = entry.model_dump()
-        values["password"] = self._secret(entry.password, (*position, "password"), f'connection "{name}"')
-        if entry.sslrootcert:
-            values["sslrootcert"] = self._existing(entry.sslrootcert, (*position, "sslrootcert"))
+        for key in ("password", *REFERENCE_KEYS):
+            values[key] = self._secret(values[key], (*position, key), f'connection "{name}"')
+        for key in (*FILE_KEYS, *FOLDER_KEYS):
+            if values[key]:
+                values[key] = self._existing(values[key], (*position, key), is_folder=key in FOLDER_KEYS)
         values["read_timeout_s"] = entry.read_timeout_s or self.read_timeout_s
         if find_dialect(entry.db_type).connection.is_file:
             values["database"] = str(self._workspace.root / entry.database)
@@ -246,7 +291,17 @@ class Connections:
             values[key] = self._secret(values[key], (*position, key), f'cluster "{label}"')
         values["sasl_oauthbearer_token"] = self._renewed(entry, settings, values["sasl_oauthbearer_token"])
         values["client_options"] = tuple(sorted((values["client_options"] or {}).items()))
-        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), **values)
+        registry = self._registry_of(entry, position)
+        return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), schema_registry=registry, **values)
+
+    def _registry_of(self, entry: Mapping[str, Any], position: tuple[str | int, ...]) -> SchemaRegistry | None:
+        """Returns the registry of a cluster: its own, else that of the file."""
+        own = entry.get("schema_registry")
+        found = own or self._registry
+        if found is None:
+            return None
+        place = (*position, "schema_registry") if own else ("schema_registry",)
+        return registry_of(found, place, self._file, secret=self._secret, existing=self._existing)
 
     def _renewed(self, entry: Mapping[str, Any], settings: Settings, token: Secret | None) -> Secret | None:
         """Returns the token as one that is read again when it has expired; one that is in a file of settings itself cannot."""
@@ -286,11 +341,12 @@ class Connections:
             raise outcome
         return outcome
 
-    def _existing(self, name: str, position: tuple[str | int, ...]) -> Path:
+    def _existing(self, name: str, position: tuple[str | int, ...], *, is_folder: bool = False) -> Path:
         path = self._workspace.root / name
-        if not path.is_file():
+        if not (path.is_dir() if is_folder else path.is_file()):
+            kind = "folder" if is_folder else "file"
             raise self._file.error(
-                position, f"there is no file {name}", remedy="give its path, absolute or below the workspace"
+                position, f"there is no {kind} {name}", remedy="give its path, absolute or below the workspace"
             )
         return path
 
@@ -442,27 +498,26 @@ def _read_databases(file: JsonFile, connections: Connections) -> list[ConfigErro
 def _check_database(
     file: JsonFile, position: tuple[str | int, ...], entry: _DatabaseEntry, connections: Connections
 ) -> list[ConfigError]:
-    rules = find_dialect(entry.db_type).connection
     problems = []
     if entry.name in connections._databases:
         problems.append(
             file.error((*position, "name"), f'there are two connections "{entry.name}"', remedy="give one another name")
         )
-    problems += [
-        file.error(position, f'connection "{entry.name}" ({entry.db_type}) needs "{key}"', remedy=f'add "{key}": …')
-        for key in rules.required
-        if not getattr(entry, key)
-    ]
-    if rules.exactly_one_of and sum(bool(getattr(entry, key)) for key in rules.exactly_one_of) != 1:
-        keys = " or ".join(f'"{key}"' for key in rules.exactly_one_of)
-        problems.append(
-            file.error(
-                position,
-                f'connection "{entry.name}" ({entry.db_type}) needs {keys}',
-                remedy="give exactly one of them",
-            )
-        )
+    for key, what, remedy in entry_problems(entry, find_dialect(entry.db_type)):
+        place, colon = ((*position, key), ":") if key else (position, "")
+        problems.append(file.error(place, f'connection "{entry.name}" ({entry.db_type}){colon} {what}', remedy=remedy))
     return problems
+
+
+def _read_registry(file: JsonFile, connections: Connections) -> list[ConfigError]:
+    given = file.document.get("schema_registry")
+    if given is None:
+        return []
+    try:
+        connections._registry = RegistryEntry.model_validate(given).model_dump()
+    except ValidationError as error:
+        return validation_errors(file, ("schema_registry",), error, RegistryEntry)
+    return []
 
 
 def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError]:
@@ -472,7 +527,7 @@ def _read_clusters(file: JsonFile, connections: Connections) -> list[ConfigError
         return [file.error(("default_environment",), '"default_environment" must be a text')]
     if not isinstance(entries, dict):
         return [file.error(("kafka_connections",), '"kafka_connections" must be an object: name → cluster')]
-    problems: list[ConfigError] = []
+    problems = _read_registry(file, connections)
     for name, entry in entries.items():
         position = ("kafka_connections", name)
         if not name.strip():

@@ -17,6 +17,7 @@ import msgspec
 from core.errors import ConfigError
 from core.sources import find_dialect
 from core.workspace.connections import CLUSTER_FILES, CLUSTER_SECRETS
+from core.workspace.database_checks import FILE_KEYS, FOLDER_KEYS, REFERENCE_KEYS
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
@@ -24,9 +25,9 @@ from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, setting_te
 
 __all__ = ["References", "references_of"]
 
-DATABASE_PATHS = ("sslrootcert",)
+DATABASE_PATHS = (*FILE_KEYS, *FOLDER_KEYS)
 SETTING_PATHS = tuple(f"KAFKA_{key.upper()}" for key in CLUSTER_FILES)
-NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
+NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_", "OPENLINEAGE_", "PSTT_LINEAGE_", "OTEL_")
 """Settings that no part needs."""
 OF_EACH_MACHINE = ("PSTT_SECRET_COMMAND",)
 """Settings that a part takes from its own machine: the administrator there decides which commands may run."""
@@ -106,7 +107,8 @@ def _public(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _absolute_database(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
     is_file = find_dialect(entry["db_type"]).connection.is_file
-    return _absolute(entry, (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS, ("password",), home)
+    paths = (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS
+    return _absolute(entry, paths, ("password", *REFERENCE_KEYS), home)
 
 
 def _absolute(entry: Mapping[str, Any], paths: Sequence[str], secrets: Sequence[str], home: Path) -> dict[str, Any]:

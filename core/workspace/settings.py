@@ -39,7 +39,7 @@ from core.model.connection import (
     SecurityProtocol,
 )
 from core.workspace.json_file import nearest
-from core.workspace.paths import Workspace
+from core.workspace.paths import WORKSPACE_VARIABLES, Workspace
 from core.workspace.validation import one_of
 
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
@@ -54,7 +54,11 @@ SECRETS = {
     "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET",
     "KAFKA_SASL_OAUTHBEARER_TOKEN",
     "PSTT_SMTP_PASSWORD",
+    "OPENLINEAGE_API_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
 }
+HTTP_URL = r"^https?://[^\s/@]+(/\S*)?$"
+"""Without a user: passwords have settings of their own."""
 OURS = ("KAFKA_", "PSTT_")
 DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
 """The KAFKA_* settings have the defaults of a cluster."""
@@ -128,6 +132,8 @@ class Settings(BaseModel):
     PSTT_WORKERS: int = Field(default=4, ge=1, le=64)
     PSTT_RUN_PROCESSES: int | None = Field(default=None, ge=1, le=1_000)
     PSTT_BACKFILL_WORKERS: int = Field(default=4, ge=1, le=64)
+    PSTT_BACKFILL_PAUSE_AFTER: int = Field(default=3, ge=0, le=100)
+    PSTT_BACKFILL_PAUSE_S: float = Field(default=600.0, ge=1, le=86_400)
     PSTT_GRACE_S: float = Field(default=60.0, ge=1, le=86_400)
     PSTT_RUN_RETRIES: int = Field(default=3, ge=0, le=100)
     PSTT_RUN_RETRY_WAIT_S: float = Field(default=30.0, ge=0, le=86_400)
@@ -152,6 +158,15 @@ class Settings(BaseModel):
     DASK_SCHEDULER_ADDRESS: str | None = Field(
         default=None, pattern=r"^(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?$"
     )
+
+    OPENLINEAGE_URL: str | None = Field(default=None, pattern=HTTP_URL)
+    OPENLINEAGE_API_KEY: SecretStr | None = None
+    OPENLINEAGE_NAMESPACE: str = "pstt-kafka"
+    PSTT_LINEAGE_FILE: str | None = None
+    PSTT_LINEAGE_TOPIC: str | None = Field(default=None, pattern=r"^([^/]+/)?[A-Za-z0-9._-]{1,249}$")
+    OTEL_EXPORTER_OTLP_ENDPOINT: str | None = Field(default=None, pattern=HTTP_URL)
+    OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
+    OTEL_SERVICE_NAME: str = "pstt-kafka"
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -254,19 +269,27 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Settings | None, list[ConfigError]]:
+def read_settings(
+    workspace: Workspace, environ: Mapping[str, str], entries: Mapping[str, tuple[str, int]] | None = None
+) -> tuple[Settings | None, list[ConfigError]]:
     """Returns the settings, or None and every problem.
+
+    Args:
+        workspace: The workspace.
+        environ: The environment variables.
+        entries: Of `.env`, as `read_env_file` returns them; None: they are read from the file.
 
     Raises:
         ConfigError: `.env` cannot be read.
     """
-    entries = read_env_file(workspace.env_file)
+    if entries is None:
+        entries = read_env_file(workspace.env_file)
     problems = [
         ConfigError(
             f"unknown setting {name}", remedy=nearest(name, SETTING_NAMES), file=workspace.env_file, line=line, key=name
         )
         for name, (_, line) in entries.items()
-        if name.startswith(OURS) and name not in SETTING_NAMES and name != "PSTT_WORKSPACE"
+        if name.startswith(OURS) and name not in (*SETTING_NAMES, *WORKSPACE_VARIABLES)
     ]
     values: dict[str, str] = {}
     origins: dict[str, str] = {}

@@ -63,15 +63,28 @@ def kafka_jars() -> Path:
     return maven_jars("kafka", POM)
 
 
+def kafka_origin() -> str:
+    """Returns which broker the tests use.
+
+    Raises:
+        RigMissing: There is none, and none can be fetched.
+    """
+    if given := os.environ.get("KAFKA_TEST_BOOTSTRAP_SERVERS"):
+        return f"KAFKA_TEST_BOOTSTRAP_SERVERS = {given}"
+    java, jars = _java("kafka"), _jars("kafka", POM)
+    if jars.is_dir():
+        return f"{jars.name} with {java}"
+    return f"fetched by {_maven('kafka')} for the first test, with {java}"
+
+
 def maven_jars(name: str, pom: Path) -> Path:
     """The folder with the jars that a pom names, runtime dependencies included; fetched once, whole or not at all.
 
     Raises:
         RigMissing: There is no Java or no Maven, or a jar cannot be fetched.
     """
-    if shutil.which("java") is None:
-        raise RigMissing("kafka", f"{name} needs Java: no `java` on the PATH")
-    jars = cache_dir() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:10]}"
+    _java(name)
+    jars = _jars(name, pom)
     jars.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(jars.with_suffix(".lock")):
         if not jars.is_dir():
@@ -82,11 +95,24 @@ def maven_jars(name: str, pom: Path) -> Path:
     return jars
 
 
+def _jars(name: str, pom: Path) -> Path:
+    return cache_dir() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:10]}"
+
+
+def _java(name: str) -> str:
+    if found := shutil.which("java"):
+        return found
+    raise RigMissing("kafka", f"{name} needs Java: no `java` on the PATH")
+
+
+def _maven(name: str) -> str:
+    if found := shutil.which("mvn"):
+        return found
+    raise RigMissing("kafka", f"{name} is fetched with Maven: no `mvn` on the PATH")
+
+
 def _download(name: str, pom: Path, folder: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise RigMissing("kafka", f"{name} is fetched with Maven: no `mvn` on the PATH")
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    command = [_maven(name), "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
     for wait_s in (5, 15, 0):
         done = subprocess.run(
             [*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, encoding="utf-8", check=False

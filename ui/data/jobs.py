@@ -55,7 +55,7 @@ def all_jobs() -> tuple[list[Job], list[ConfigError]]:
     return jobs_of(data.root())
 
 
-@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=32)
 def jobs_of(folder: Path) -> tuple[list[Job], list[ConfigError]]:
     """As `all_jobs`, of the workspace in that folder."""
     return load_jobs(Workspace(folder))
@@ -106,7 +106,7 @@ def active_jobs(send_filter: SendFilter) -> list[ActiveJob]:
     return sorted(found, key=lambda job: (job.next_scheduled_at or last, job.name))
 
 
-@st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=32)
 def _active_jobs(folder: Path) -> list[ActiveJob]:
     with open_workspace(folder, log=False) as app:
         stranded = unusable_jobs(app, jobs_of(folder)[0])

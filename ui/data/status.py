@@ -63,7 +63,7 @@ def workspace_status() -> WorkspaceStatus:
     return status_of(data.root())
 
 
-@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=32)
 def status_of(folder: Path) -> WorkspaceStatus:
     """As `workspace_status`, of the workspace in that folder."""
     with open_workspace(folder, log=False) as app:
