@@ -32,7 +32,7 @@ from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.registries import REGISTRY_SECRETS, RegistryEntry, registry_of
 from core.workspace.secrets import is_reference, is_remote, resolve_secret
-from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
+from core.workspace.settings import SECRETS, SETTING_NAMES, SettingRow, Settings, read_env_file, setting_text
 from core.workspace.validation import StrictModel, completed_from, one_of, validation_errors
 
 __all__ = ["CLUSTER_KEYS", "CLUSTER_SECRETS", "DATABASE_KEYS", "Connections", "load_connections"]
@@ -144,6 +144,14 @@ class Connections:
     def kafka_clients(self, settings: Settings) -> set[str]:
         """Returns the value of KAFKA_CLIENT of each cluster; without clusters that of the settings."""
         return {entry.get("client") or settings.KAFKA_CLIENT for entry in self._clusters.values() or [{}]}
+
+    def client_options(self) -> list[SettingRow]:
+        """Returns the further client settings of each cluster that has some, as `config` lists them."""
+        return [
+            SettingRow(f"client_options of {name}", setting_text(entry["client_options"]), self._file.path.name)
+            for name, entry in self._clusters.items()
+            if entry.get("client_options")
+        ]
 
     @cached_property
     def literal_passwords(self) -> list[str]:
