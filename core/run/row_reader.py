@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import compress
@@ -22,6 +22,7 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.model.progress import RunStep
 from core.model.run import Plan, Reject
 from core.model.source import Column, Reading, Source
 from core.run.cancellation import Stop
@@ -80,6 +81,8 @@ class RunContext:
     """Set to end the run; checked between two fetches and between two batches."""
     progress: Progress | None = None
     check_columns: ColumnCheck | None = None
+    published: Callable[[RowReader], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Makes the progress of a run readable for other processes until it has its verdict."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,10 +98,26 @@ class RowReader:
     rejected: int = 0
     acknowledged: int = 0
     """Rows that have arrived, as far as this run knows now."""
+    step: RunStep = "connecting"
+    is_read: bool = False
+    """Whether the last row has been read."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Returns rows read, acknowledged and rejected up to now; another thread may ask."""
+        return self.rows_read, self.acknowledged, self.rejected
+
+    def current_step(self) -> RunStep:
+        """Returns what the run does now; another thread may ask."""
+        return self.step
+
+    def has_read_all(self) -> bool:
+        """Returns whether the last row has been read; another thread may ask."""
+        return self.is_read
 
     def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
         """Reads the source; yields rows as keys and JSON, one fetch at a time. Rejects are recorded."""
         plan = self.plan
+        self.step = "reading"
         with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
             yield from self.rows(reading)
 
@@ -116,6 +135,7 @@ class RowReader:
             yield envelope, encoded
             if self.context.progress:
                 self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
+        self.is_read = True
 
     def envelope_of(self, reading: Reading) -> Envelope:
         """Checks the columns of the result and returns the envelope for them."""
