@@ -155,8 +155,8 @@ def plan_heading(plan: Plan) -> str:
     return heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())
 
 
-def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
-    """Returns all that `show` prints of a run: verdict, destination, offsets per partition and the SQL that ran."""
+def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = ()) -> list[str]:
+    """Returns all that `show` prints of a run: verdict, destination, notes, offsets per partition and the SQL that ran."""
     cluster = f" ({run.cluster})" if run.cluster else ""
     origin = ""
     if run.of_run is not None:
@@ -165,6 +165,7 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
         heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items()),
         f"{run.connection} → {run.topic or 'file'}{cluster}   attempt {run.attempt}   asked by {run.asked_by}{origin}",
         *run_lines(run, rejects),
+        *notes,
         f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
         *(
             f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"

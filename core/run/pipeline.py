@@ -104,9 +104,12 @@ def run_job(means: RunMeans, source: Source, sender: Sender) -> Run:
 
 def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
     """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
-    outcome = kafka_run.outcome(_execute(kafka_run, send))
-    with kafka_run.context.observer.step("record"):
-        ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    with kafka_run.context.published(kafka_run):
+        error = _execute(kafka_run, send)
+        kafka_run.step = "recording"
+        outcome = kafka_run.outcome(error)
+        with kafka_run.context.observer.step("record"):
+            ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
     kafka_run.close_note()
     return ended
 
@@ -123,6 +126,7 @@ def _execute(kafka_run: KafkaRun, send: Callable[[], None]) -> PsttError | None:
         error = _ended_at_once()
     error = kafka_run.settle(error)
     if error is None:
+        kafka_run.step = "verifying"
         try:
             kafka_run.check_topic()
             kafka_run.verify_messages()
@@ -168,6 +172,7 @@ class KafkaRun(Sending):
         """At least once: publishes rows while the next ones are read."""
         self.find_topic()
         for envelope, encoded in self.read(source):
+            self.step = "sending"
             self.publish(envelope, encoded)
         self.drain()
         self.check_row_count()
