@@ -389,7 +389,7 @@ def _up(moment: datetime) -> datetime:
 
 
 @cache
-def metrics_sql() -> dict[str, str]:
+def metrics_sql() -> Mapping[str, str]:
     """Returns the statements of metrics.sql."""
     return load_named_sql("metrics.sql")
 
