@@ -305,7 +305,7 @@ def test_many_runs_are_copied_by_one_process_once_the_last_has_ended(workspace: 
         spooled(workspace, f"r{n}", 1)
         assert stage.go(UNCHANGED_S - 1) == 0
     assert stage.go(UNCHANGED_S) == 1
-    assert stage.started[0].words == ["copy-sends", "--workspace", str(workspace.root)]
+    assert stage.started[0].words == ["copy-sends", "--workspace", str(workspace.root), "--merge"]
     assert stage.started[0].low_priority
     assert stage.go(5 * EVERY_S) == 1  # it is still at it
     stage.started[0].code = 0
