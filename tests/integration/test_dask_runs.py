@@ -206,11 +206,13 @@ def test_scheduler_and_coordinator_killed_together_leave_no_send_out_of_the_metr
     words = command("run", "export", "--at", "2026-01-17T02:00+00:00")
     with subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=subprocess.DEVNULL) as coordinator:
         if variables:
-            until(killed.exists, "no part has committed")
+            until(killed.exists, "no part has committed", timeout_s=240)
         else:
-            until(lambda: "reading" in place.lines(), "parts run")
+            until(lambda: part_processes(place.rig), "no part runs", timeout_s=240)
             coordinator.send_signal(signal.SIGSTOP)
-            time.sleep(8)  # the parts have read and sent everything long since
+            written = tmp_path / "dask"
+            until(lambda: [*written.glob("local-*/**/*.parquet")], "no part is about to commit", timeout_s=240)
+            time.sleep(3)  # it would have committed by now
             assert part_processes(place.rig), "a part has committed without the coordinator"
         place.rig.scheduler.end("SIGKILL")
         coordinator.kill()
