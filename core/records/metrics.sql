@@ -350,6 +350,10 @@ SELECT run_id, job, sum(messages)::BIGINT AS messages FROM traffic
 WHERE quarter >= $first AND quarter < $last AND run_id IS NOT NULL AND {scope_of_traffic}
 GROUP BY run_id, job ORDER BY run_id
 
+-- name: counted_by_day
+SELECT coalesce(sum(messages), 0)::BIGINT AS messages FROM traffic
+WHERE quarter >= $first AND quarter < $last AND run_id IS NULL AND {scope_of_traffic}
+
 -- name: hours
 WITH counted AS (
     SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour, bucket, sum(messages) AS messages,

@@ -172,6 +172,14 @@ class MetricsQueries:
         since = self.midnight(noon)
         return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
+    def counted_by_day(self, first: date, last: date, scope: SendFilter | None = None) -> int:
+        """Returns how many messages of these days of the zone are rolled up, so that their runs are not known."""
+        noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
+        (row,) = self._ask(
+            "counted_by_day", self.midnight(noon), self.midnight(noon, days=(last - first).days + 1), scope
+        )
+        return int(row["messages"])
+
     def days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Returns the last days up to today, by day and topic: what `totals` returns, without percentiles.
 
