@@ -18,6 +18,7 @@ from core.errors import ConfigError
 from core.sources import find_dialect
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
+from core.workspace.registries import REGISTRY_PATHS, REGISTRY_SECRETS
 from core.workspace.secrets import is_reference
 from core.workspace.settings import SECRETS, SETTING_NAMES, Settings
 
@@ -40,14 +41,19 @@ class References(msgspec.Struct, frozen=True):
     cluster_key: str = ""
     cluster: dict[str, Any] | None = None
     """The entry of `kafka_connections`; None: the settings alone."""
+    registry: dict[str, Any] | None = None
+    """The schema registry for clusters without one of their own."""
 
     def write(self, scratch: Workspace, home: Path) -> None:
         """Writes a connections.json into `scratch`. A relative path in it is one below `home`, and becomes absolute."""
         document: dict[str, Any] = {"connections": [_absolute_database(self.connection, home)]}
         if self.cluster is not None:
-            document["kafka_connections"] = {
-                self.cluster_key: _absolute(self.cluster, CLUSTER_PATHS, "sasl_password", home)
-            }
+            cluster = _absolute(self.cluster, CLUSTER_PATHS, "sasl_password", home)
+            if cluster.get("schema_registry"):
+                cluster["schema_registry"] = _absolute_registry(cluster["schema_registry"], home)
+            document["kafka_connections"] = {self.cluster_key: cluster}
+        if self.registry is not None:
+            document["schema_registry"] = _absolute_registry(self.registry, home)
         scratch.connections_file.write_text(json.dumps(document), encoding="utf-8")
 
     def environment(self, variables: Mapping[str, str], home: Path) -> dict[str, str]:
@@ -80,15 +86,21 @@ def references_of(workspace: Workspace, settings: Settings, connection: str, clu
     if connection not in entries or (cluster_key and cluster_key not in clusters):
         raise ConfigError(f"{workspace.connections_file.name} has changed since the run began", remedy="run it again")
     cluster = clusters[cluster_key] if cluster_key else None
-    for owner, key, entry in (("connection", "password", entries[connection]), ("cluster", "sasl_password", cluster)):
+    registry = document.get("schema_registry")
+    own = (cluster or {}).get("schema_registry")
+    secrets = [
+        ("connection", connection, "password", entries[connection]),
+        ("cluster", cluster_key, "sasl_password", cluster),
+    ]
+    secrets += [("schema_registry of", cluster_key, key, own or registry) for key in REGISTRY_SECRETS]
+    for owner, name, key, entry in secrets:
         if entry and entry.get(key) and not is_reference(entry[key]):
-            name = connection if owner == "connection" else cluster_key
             raise ConfigError(
                 f'{owner} "{name}" has its password in {workspace.connections_file.name}',
                 why="workers of a Dask cluster receive references to secrets only",
                 remedy=f'write "{key}": "env:NAME" there, and set NAME in the environment of each worker',
             )
-    return References(dict(_public(settings)), entries[connection], cluster_key, cluster)
+    return References(dict(_public(settings)), entries[connection], cluster_key, cluster, None if own else registry)
 
 
 def _public(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -101,6 +113,12 @@ def _public(settings: Settings) -> Iterator[tuple[str, str]]:
 def _absolute_database(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
     is_file = find_dialect(entry["db_type"]).connection.is_file
     return _absolute(entry, (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS, "password", home)
+
+
+def _absolute_registry(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
+    for secret in REGISTRY_SECRETS:
+        entry = _absolute(entry, REGISTRY_PATHS, secret, home)
+    return dict(entry)
 
 
 def _absolute(entry: Mapping[str, Any], paths: tuple[str, ...], secret: str, home: Path) -> dict[str, Any]:
