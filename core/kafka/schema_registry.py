@@ -140,8 +140,9 @@ class RegistryClient:
         raise self._refused(answer.status, document, answer.headers)
 
     def _no_answer(self, error: urllib3.exceptions.HTTPError) -> PsttError:
-        reason = getattr(error, "reason", error)
-        if isinstance(error, urllib3.exceptions.SSLError) or isinstance(reason, urllib3.exceptions.SSLError):
+        reason = getattr(error, "reason", None) or error
+        # With TLS 1.3 a server that misses our certificate may just end the connection, as one that restarts does.
+        if isinstance(reason, urllib3.exceptions.SSLError) and "EOF" not in str(reason):
             return ConfigError(
                 f"no TLS connection to schema registry {self.place}",
                 why=str(reason),
@@ -150,7 +151,7 @@ class RegistryClient:
         return RegistryUnavailable(
             f"schema registry {self.place} does not answer",
             why=_cause(error),
-            remedy="check the url of schema_registry, and that the registry runs",
+            remedy="check the url of schema_registry, that the registry runs, and whether it wants a client certificate",
         )
 
     def _refused(self, status: int, document: dict[str, Any] | None, headers: Mapping[str, str]) -> PsttError:
