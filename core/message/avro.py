@@ -17,12 +17,12 @@ import msgspec
 import numpy as np
 
 from core.errors import ConfigError, RowRejected
-from core.message.field_types import Field, FieldKind, identifier
+from core.message.field_types import Field, FieldKind, field_names
 from core.message.field_values import values_of
 from core.message.wire import LengthPrefix, Pieces, Problem, doubles, framed, once_each, varints, zigzag
 from core.model.source import Column
 
-__all__ = ["AvroRows", "avro_key_schema", "avro_long", "avro_record", "avro_text", "decode_avro", "field_names"]
+__all__ = ["AvroRows", "avro_key_schema", "avro_long", "avro_record", "avro_text", "decode_avro"]
 
 Rejects = dict[int, RowRejected]
 _json = msgspec.json.Encoder(decimal_format="number").encode
@@ -56,25 +56,6 @@ _KIND_OF_PRIMITIVE: dict[str, FieldKind] = {
     "double": "double",
     "boolean": "boolean",
 }
-
-
-def field_names(fields: Sequence[Field]) -> list[str]:
-    """Returns the names of fields as Avro and Protobuf allow them.
-
-    Raises:
-        ConfigError: Two columns become the same name.
-    """
-    names: dict[str, str] = {}
-    for field in fields:
-        name = identifier(field.name)
-        if name in names:
-            raise ConfigError(
-                f"columns {names[name]} and {field.name} become the same field {name} of the schema",
-                why="a schema allows letters, digits and _ only",
-                remedy=f"give one of them another name in the query: … AS {name}_2",
-            )
-        names[name] = field.name
-    return list(names)
 
 
 def avro_type(field: Field) -> Any:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError, RowRejected
-from core.message.avro import Rejects, field_names
-from core.message.field_types import Field, FieldKind
+from core.message.avro import Rejects
+from core.message.field_types import Field, FieldKind, field_names
 from core.message.field_values import values_of
 from core.message.protobuf_schema import TIMESTAMP, ProtoField, ProtoMessage
 from core.message.wire import LengthPrefix, Pieces, Problem, doubles, framed, once_each, varint, varints

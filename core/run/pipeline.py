@@ -327,7 +327,7 @@ class KafkaRun(Sending):
             failed=tally.failed - self.refused,
             duration_s=(self.context.now() - self.run.started_at).total_seconds(),
             error=error,
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *(self.context.schemas.notes if self.context.schemas else ())),
         )
         return with_totals(outcome, tally)
 

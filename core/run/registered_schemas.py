@@ -21,6 +21,8 @@ class RegisteredSchemas:
         self._client = client
         self._ids: dict[tuple[str, Schema], int] = {}
         self._lock = threading.Lock()
+        self.notes: list[str] = []
+        """See `Schemas.notes`."""
 
     def id_of(self, subject: str, schema: Schema) -> int:
         """See `Schemas.id_of`."""
@@ -46,8 +48,14 @@ class RegisteredSchemas:
                 why='schema_registry has "auto_register": false',
                 remedy="let who may register it, and run again; python -m core preview shows it",
             )
+        before = self._client.latest(subject)
         made = self._client.register(subject, schema)
-        logger.warning('schema {} is new under subject "{}" of {}', made, subject, registry.place)
+        text = f'schema {made} is new under subject "{subject}" of {registry.place}'
+        if before is None:
+            logger.info("{}", text)
+        else:
+            difference = ", ".join(schema_difference(before[1].text, schema)) or "only its text has changed"
+            self.notes.append(f"{text}: {difference}")
         return made
 
 
@@ -56,6 +64,8 @@ class CheckedSchemas:
 
     def __init__(self, client: RegistryClient) -> None:
         self._client = client
+        self.notes: list[str] = []
+        """See `Schemas.notes`."""
         self.new: list[str] = []
         """Subjects whose schema is not registered yet."""
 

@@ -282,7 +282,9 @@ def test_an_incompatible_schema_stops_the_run_before_its_first_message(place: Pl
         finding, untyped = check_schemas(app, now())
     assert (finding.severity, untyped.severity) == ("warning", "warning")
     assert "extra is new" in finding.text
-    assert is_complete(place.run())
+    run = place.run()
+    assert is_complete(run)
+    assert any(warning.endswith("extra is new") for warning in run.warnings)
     assert place.versions(f"{place.topic}-value") == [1, 2]
     with App.open(place.folder, {}, log=False) as app:
         assert len(list(check_schemas(app, now()))) == 1
