@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
+    from tests.rigs.registry import RegistryRig
     from tests.rigs.sqlserver import SqlServerRig
 
 # The double's own tests measure their memory in a way that Windows does not have.
@@ -156,6 +157,15 @@ def own_kafka() -> Iterator[Callable[..., KafkaRig]]:
             return stack.enter_context(KafkaRig(auto_create=auto_create, properties={**quick, **(properties or {})}))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[RegistryRig]:
+    """A schema registry; shared, so use topics and record names of your own and never stop it."""
+    from tests.rigs.registry import RegistryRig
+
+    with RegistryRig() as rig:
+        yield rig
 
 
 # ── databases ─────────────────────────────────────────────────────────────────────────────────

@@ -404,7 +404,7 @@ class KafkaRun(Sending):
             failed=tally.failed - self.refused,
             duration_s=(self.context.now() - self.run.started_at).total_seconds(),
             error=error,
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *(self.context.schemas.notes if self.context.schemas else ())),
             moved_to=self.moved_to(error),
         )
         return with_totals(outcome, tally)
