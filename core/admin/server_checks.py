@@ -10,7 +10,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import BrokerUnavailable, PsttError, SourceUnavailable, WorkersUnavailable
+from core.errors import (
+    BrokerUnavailable,
+    PsttError,
+    RegistryUnavailable,
+    SecretUnavailable,
+    SourceUnavailable,
+    WorkersUnavailable,
+)
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
 from core.kafka.topic_settings import topic_settings
@@ -66,7 +73,9 @@ def guarded(subject: str, check: Callable[[], Iterable[CheckResult]]) -> Iterato
     try:
         yield from check()
     except PsttError as error:
-        unreachable = isinstance(error, SourceUnavailable | BrokerUnavailable | WorkersUnavailable)
+        unreachable = isinstance(
+            error, SourceUnavailable | BrokerUnavailable | SecretUnavailable | WorkersUnavailable | RegistryUnavailable
+        )
         yield CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)
 
 

@@ -26,7 +26,7 @@ from core.model.publisher import Batch, Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 
-Fail = Callable[[str, bytes | None, bytes, int], PsttError | None]
+Fail = Callable[[str, bytes | None, bytes | None, int], PsttError | None]
 """(Topic, key, value, attempt from 1) → the error of this attempt, or None for success."""
 
 
@@ -37,7 +37,8 @@ class MemoryRecord:
     partition: int
     offset: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
+    """None: a tombstone."""
     headers: tuple[tuple[str, bytes], ...]
     timestamp_ms: int = 0
     """Unix time."""
@@ -85,7 +86,7 @@ class MemoryPublisher:
     max_in_flight: int = 5000
     max_request_size_bytes: int = 1_048_576
     max_record_batch_bytes: int | None = None
-    refuse: Callable[[bytes | None, bytes], MessageRefused | None] | None = None
+    refuse: Callable[[bytes | None, bytes | None], MessageRefused | None] | None = None
     batch_size_bytes: int | None = None
     keep: bool = True
     topics_made: Iterable[str] | None = None
@@ -170,7 +171,8 @@ class MemoryPublisher:
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
         """Returns the newest committed values."""
-        return {r.key: r.value for r in self.records.get(control_topic, []) if r.key is not None and r.key in keys}
+        records = self.records.get(control_topic, [])
+        return {r.key: r.value for r in records if r.key is not None and r.key in keys and r.value is not None}
 
     def begin(self) -> None:
         """Begins a transaction."""
@@ -332,5 +334,5 @@ class MemoryPublisher:
             self.records.setdefault(topic, []).append(record)
 
 
-def _size(key: bytes | None, value: bytes) -> int:
-    return len(key or b"") + len(value)
+def _size(key: bytes | None, value: bytes | None) -> int:
+    return len(key or b"") + len(value or b"")

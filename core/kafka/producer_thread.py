@@ -499,7 +499,7 @@ class ProducerThread:
 
     def _encoded(self, messages: Sequence[Messages]) -> RecordBatch:
         keys: list[bytes | None] = []
-        values: list[bytes] = []
+        values: list[bytes | None] = []
         message_ids: list[bytes] = []
         timestamps_ms: list[int] = []
         first = messages[0].delivery.batch

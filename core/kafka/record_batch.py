@@ -123,7 +123,7 @@ class RecordBatch:
 
 def record_sizes(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     header_columns: HeaderColumns = (),
@@ -138,8 +138,8 @@ def record_sizes(
     id_header, tail = _framing(headers, len(header_columns))
     fixed = _MOST_FRAMING_BYTES + len(id_header) + len(tail) + sum(len(_name(name)) for name, _ in header_columns)
     sizes: list[int] = []
-    columns = [_lengths(values), _key_lengths(keys), _lengths(message_ids)]
-    columns += [_key_lengths(column) for _, column in header_columns]
+    columns = [_nullable_lengths(values), _nullable_lengths(keys), _lengths(message_ids)]
+    columns += [_nullable_lengths(column) for _, column in header_columns]
     for lengths in columns:
         shortest, longest = min(lengths), max(lengths)
         fixed += len(_any_varint(longest))
@@ -153,7 +153,7 @@ def record_sizes(
 
 def encode_batch(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     *,
@@ -168,7 +168,7 @@ def encode_batch(
 
     Args:
         keys: One a message; None is a null key.
-        values: One a message.
+        values: One a message; None: a tombstone.
         message_ids: One a message: the value of the header `message_id`, which comes first.
         headers: Further headers of every message, in their order.
         timestamps_ms: Of all messages, or one a message, in milliseconds since 1970; may be negative and in any order.
@@ -199,7 +199,7 @@ def encode_batch(
 
 def _encoded_records(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     starts: list[bytes] | None,
@@ -208,9 +208,10 @@ def _encoded_records(
     """Returns the records one after the other; `starts` as `_starts` returns it."""
     count = len(values)
     id_header, tail = _framing(headers, len(header_columns))
-    key_lengths = _key_lengths(keys)
+    key_lengths = _nullable_lengths(keys)
     key_varints, key_bytes, key_differences = _framed(key_lengths)
-    value_varints, value_bytes, value_differences = _framed(_lengths(values))
+    value_lengths = _nullable_lengths(values)
+    value_varints, value_bytes, value_differences = _framed(value_lengths)
     id_varints, id_bytes, id_differences = _framed(_lengths(message_ids))
     fixed = len(id_header) + len(tail) + key_bytes + value_bytes + id_bytes
     if starts is None:
@@ -230,7 +231,7 @@ def _encoded_records(
     parts[2::step] = key_varints
     parts[3::step] = keys if min(key_lengths) >= 0 else [key or b"" for key in keys]
     parts[4::step] = value_varints
-    parts[5::step] = values
+    parts[5::step] = values if min(value_lengths) >= 0 else [value or b"" for value in values]
     if further and further.counts:
         name = id_header[len(_any_varint(1 + len(headers) + len(header_columns))) :]
         parts[6::step] = [number + name + varint for number, varint in zip(further.counts, id_varints, strict=True)]
@@ -264,7 +265,7 @@ class _FurtherHeaders:
         sizes = [0] * len(header_columns[0][1])
         left_out = [0] * len(sizes)
         for name, column in header_columns:
-            start, lengths = _name(name), _key_lengths(column)
+            start, lengths = _name(name), _nullable_lengths(column)
             starts = [start + varint for varint in _varints([max(length, 0) for length in lengths])]
             values: Sequence[Any] = column
             if min(lengths) < 0:
@@ -348,12 +349,12 @@ def _lengths(column: Sequence[bytes]) -> list[int]:
     return list(map(len, column))
 
 
-def _key_lengths(keys: Sequence[bytes | None]) -> list[int]:
-    """Returns the length of each key, -1 for a null key, as the format has it."""
+def _nullable_lengths(column: Sequence[bytes | None]) -> list[int]:
+    """Returns the length of each key or value, -1 for a null one, as the format has it."""
     try:
-        return list(map(len, keys))  # type: ignore[arg-type]
+        return list(map(len, column))  # type: ignore[arg-type]
     except TypeError:
-        return [-1 if key is None else len(key) for key in keys]
+        return [-1 if cell is None else len(cell) for cell in column]
 
 
 def _framed(lengths: list[int]) -> tuple[list[bytes], int, list[int]]:

@@ -217,4 +217,4 @@ class Refusals:
 def _record_bytes(batch: Batch, index: int) -> int:
     """Returns about how many bytes the record takes in an uncompressed record batch."""
     headers = sum(len(name) + len(value) + 2 for name, value in batch.headers_of(index))
-    return len(batch.values[index]) + len(batch.keys[index] or b"") + headers + RECORD_BYTES
+    return len(batch.values[index] or b"") + len(batch.keys[index] or b"") + headers + RECORD_BYTES

@@ -9,15 +9,19 @@ from typing import Literal
 from core.model.query import ParameterValue
 
 __all__ = [
+    "CloudEvents",
     "CsvDialect",
+    "CursorKind",
     "EmailNotification",
     "Expect",
+    "Incremental",
     "Job",
     "KafkaConfig",
     "NewTopic",
     "Partitioner",
     "Partitions",
     "RowRange",
+    "SchemaOptions",
 ]
 ExportFormat = Literal["kafka", "excel", "csv"]
 SchedulingMode = Literal["cron", "interval", "manual"]
@@ -29,8 +33,14 @@ OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
 OnDrift = Literal["stop", "warn", "ignore"]
 PartitionBy = Literal["range", "hash"]
+CursorKind = Literal["integer", "timestamp"]
 MessageOrder = Literal["key", "none"]
 DecimalForm = Literal["number", "string", "float"]
+ValueFormat = Literal["json", "avro", "protobuf", "json_schema"]
+KeyFormat = Literal["text", "json", "avro", "protobuf", "json_schema"]
+EnvelopeKind = Literal["pstt", "none", "cloudevents", "connect"]
+CloudEventsMode = Literal["binary", "structured"]
+SubjectStrategy = Literal["topic", "record", "topic_record"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
 Partitioner = Literal["murmur2", "column", "fixed", "round_robin"]
 
@@ -119,6 +129,32 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaOptions:
+    """How the schemas of a job are named and where they come from; for every format but json and text."""
+
+    name: str | None = None
+    """Full name of the value's record, such as `it.example.Parcel`; None: `pstt.` and the name of the job's file."""
+    subject: SubjectStrategy = "topic"
+    """Subject in the registry: `TOPIC-value`, the record's full name, or `TOPIC-NAME`."""
+    value_file: str | None = None
+    """File below `queries/` with the schema of the row; None: it is derived from the columns of the result."""
+    key_file: str | None = None
+    """The same for the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvents:
+    """The attributes of CloudEvents that the row does not give."""
+
+    mode: CloudEventsMode = "binary"
+    """`binary`: attributes are headers, the value is the row. `structured`: all is one JSON object."""
+    source: str | None = None
+    """A URI reference; None: `/pstt/CONNECTION/QUERY`."""
+    type: str | None = None
+    """None: `pstt.` and the name of the job's file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Partitions:
     """How a job's query is split into parts that are read and sent at the same time."""
 
@@ -128,6 +164,41 @@ class Partitions:
     """The number of parts; 1: the query is not split."""
     by: PartitionBy = "range"
     """`range`: ranges of a number, a date or a time, with the same number of rows each. `hash`: the database's hash of any column."""
+
+
+DELAY_S = 60.0
+"""Default delay of a cursor of timestamps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incremental:
+    """How each run of a job reads only the rows that came after those of the run before."""
+
+    column: str
+    """The cursor: a column of the result whose value is higher in every new row; its name compares in any case."""
+    kind: CursorKind
+    start: int | str | None = None
+    """The first run reads the rows above it; None: all rows. A time without an offset is in `timezone`."""
+    delay_s: float | None = None
+    """Only timestamp: rows younger than this are left to a later run, since others may still be committed before them.
+
+    None: 60.
+    """
+    tie_column: str | None = None
+    """A column of numbers that orders rows with an equal cursor; None: equal values are read together."""
+    look_back_s: float = 0.0
+    """Only timestamp: how far before the watermark late rows are looked for; what was sent already is left out."""
+    timezone: str = "UTC"
+    """The zone of a column without an offset."""
+    count_nulls: bool = True
+    """Whether each run counts the rows whose cursor is NULL, which no run reads."""
+
+    @property
+    def lag_s(self) -> float:
+        """The delay in force, in seconds; 0 for integers."""
+        if self.kind == "integer":
+            return 0.0
+        return DELAY_S if self.delay_s is None else self.delay_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +240,15 @@ class Job:
     key_separator: str = "|"
     headers: Mapping[str, str] = field(default_factory=dict)
     """Name → text, in which `{COLUMN}` is the value of that column."""
+    value_format: ValueFormat = "json"
+    """Every other one needs the `schema_registry` of its cluster."""
+    key_format: KeyFormat = "text"
+    envelope: EnvelopeKind = "pstt"
+    """What is around the row: `data` and `metadata`; nothing; the attributes of CloudEvents 1.0; or Kafka Connect's schema and payload."""
+    null_value_when: str | None = None
+    """Condition on columns, such as `DELETED = 'Y'`: rows for which it is true are sent as tombstones, key and no value."""
+    schemas: SchemaOptions = SchemaOptions()
+    cloudevents: CloudEvents = CloudEvents()
     verify_count: bool = False
     verify: VerifyMode = "none"
     """What is read back from the topic after each run: `count` the number of its messages, `full` their keys and ids too."""
@@ -178,6 +258,8 @@ class Job:
 
     partitions: Partitions | None = None
     """None: one process reads and sends all rows."""
+    incremental: Incremental | None = None
+    """None: each run reads all rows of the query."""
     order: MessageOrder = "key"
     """`none`: the messages of one key may arrive in another order than the query gives them."""
 

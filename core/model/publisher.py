@@ -26,7 +26,8 @@ class Batch:
     """From 1, in the run."""
     topic: str
     keys: list[bytes | None]
-    values: list[bytes]
+    values: Sequence[bytes | None]
+    """None: a tombstone."""
     message_ids: list[bytes]
     """ASCII hex; sent as header `message_id`."""
     row_numbers: Sequence[int]
@@ -38,9 +39,16 @@ class Batch:
     """Unix time of each record, in ms; NO_TIME, or None for all of them: when it is sent."""
     partitions: Sequence[int] | None = None
     """The partition of each message; None: by its key, as Java's clients place it."""
+    key_texts: list[bytes | None] | None = None
+    """The keys as people read them, where they are in a format of their own; None: they are text."""
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def readable_keys(self) -> list[bytes | None]:
+        """The keys as text, for people and for the records of sends."""
+        return self.keys if self.key_texts is None else self.key_texts
 
     def headers_of(self, index: int) -> list[tuple[str, bytes]]:
         """Returns the headers of one message in their order, beginning with `message_id`."""

@@ -32,6 +32,7 @@ from core.run.part_results import counts_of
 from core.run.parts import PartError, PartOnce, PartPhase, PartProgress, PartResult, PartTask, attempt_name, steps_of
 from core.run.pending_transactions import storing_in
 from core.run.row_reader import RunContext, fewer_collections
+from core.run.schemas import schemas_of
 from core.run.sending import Sending, stored_on_disk
 from core.sources import open_source
 from core.version import __version__
@@ -109,6 +110,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
                 settings.now,
                 stop,
                 _Progress(task, report, settings.worker),
+                schemas=schemas_of(task.job, cluster, registers=True),
                 observer=observer or NOT_OBSERVED,
             ),
             publisher=publisher,
@@ -135,6 +137,8 @@ def _plan(task: PartTask) -> Plan:
         stop_timeout_s=task.stop_timeout_s,
         control_topic=task.control_topic,
         log_payload=task.log_payload,
+        value_schema=task.value_schema,
+        key_schema=task.key_schema,
     )
 
 

@@ -184,6 +184,9 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: float
     control_topic: str
     log_payload: bool = False
+    value_schema: str = ""
+    """The text of the job's `schemas.value_file`; empty: it has none."""
+    key_schema: str = ""
     traceparent: str = ""
     """The W3C trace context of the run, for jobs whose messages carry it."""
     once: PartOnce | None = None

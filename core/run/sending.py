@@ -24,6 +24,18 @@ from core.run.row_reader import RowReader
 
 __all__ = ["Sending", "stored_on_disk"]
 
+_Frame = tuple[
+    list[int],
+    list[bytes | None],
+    list[bytes],
+    list[bytes],
+    datetime,
+    RowFields,
+    list[bool] | None,
+    list[bytes | None] | None,
+]
+"""The rows of one fetch on disk: the fields of `Encoded` but its rejects, which are recorded already."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Sending(RowReader):
@@ -51,12 +63,11 @@ class Sending(RowReader):
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
         """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
-        size, now, values = self.plan.batch_size, self.context.now, list[bytes]()
+        size, now, values = self.plan.batch_size, self.context.now, list[bytes | None]()
         step = self.context.observer.step
         with step("encode"):
             for start in range(0, len(encoded.data), size):
-                some = encoded.data[start : start + size]
-                values += envelope.wrap(some, extracted_at=encoded.extracted_at, published_at=now())
+                values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
         if self.context.stop.is_set():
             raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
         self.batches += 1
@@ -67,10 +78,11 @@ class Sending(RowReader):
             values,
             encoded.message_ids,
             encoded.row_numbers,
-            self.headers,
-            encoded.fields.headers,
+            self.headers + envelope.headers(encoded),
+            encoded.fields.headers + envelope.header_columns(encoded),
             encoded.fields.timestamps_ms,
             self._partitions(encoded),
+            encoded.key_texts,
         )
         with step("send"):
             self.sender.submit(batch)
@@ -122,7 +134,7 @@ class Sending(RowReader):
         entry.debug("batch {}: {} of {} acknowledged", batch.number, delivery.acknowledged, len(batch))
         if self.plan.log_payload:
             for index, error in delivery.errors.items():
-                value = batch.values[index].decode("utf-8", "replace")
+                value = (batch.values[index] or b"").decode("utf-8", "replace")
                 entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
 
     def _reject_refused(self, batch: Batch, refused: Mapping[int, MessageRefused]) -> RunFailed | None:
@@ -131,7 +143,11 @@ class Sending(RowReader):
             return None
         self.refused += len(refused)
         self.refusal = self.refusal or next(iter(refused.values()))
-        keys = {index: key.decode("utf-8", "replace") for index in refused if (key := batch.keys[index]) is not None}
+        keys = {
+            index: key.decode("utf-8", "replace")
+            for index in refused
+            if (key := batch.readable_keys[index]) is not None
+        }
         rejects = [
             Reject(batch.row_numbers[index], "", "", str(error), key=keys.get(index))
             for index, error in sorted(refused.items())
@@ -234,6 +250,8 @@ def stored_on_disk(
                             encoded.message_ids,
                             encoded.extracted_at,
                             encoded.fields,
+                            encoded.tombstones,
+                            encoded.key_texts,
                         )
                     )
                     file.write(len(frame).to_bytes(8, "little"))
@@ -252,9 +270,7 @@ def stored_on_disk(
 
 
 def _frames(file: BinaryIO) -> Iterator[Encoded]:
-    decoder = msgspec.msgpack.Decoder(
-        tuple[list[int], list[bytes | None], list[bytes], list[bytes], datetime, RowFields]
-    )
+    decoder = msgspec.msgpack.Decoder(_Frame)
     while size := file.read(8):
-        numbers, keys, data, ids, extracted_at, fields = decoder.decode(file.read(int.from_bytes(size, "little")))
-        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC), fields)
+        numbers, keys, data, ids, extracted_at, *rest = decoder.decode(file.read(int.from_bytes(size, "little")))
+        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC), *rest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,21 @@ import msgspec
 
 from core.errors import ConfigError
 from core.sources import find_dialect
+from core.workspace.connections import CLUSTER_FILES, CLUSTER_SECRETS
+from core.workspace.database_checks import FILE_KEYS, FOLDER_KEYS, REFERENCE_KEYS
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
-from core.workspace.settings import SECRETS, SETTING_NAMES, Settings
+from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, setting_text
 
 __all__ = ["References", "references_of"]
 
-DATABASE_PATHS = ("sslrootcert",)
-CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
+DATABASE_PATHS = (*FILE_KEYS, *FOLDER_KEYS)
+SETTING_PATHS = tuple(f"KAFKA_{key.upper()}" for key in CLUSTER_FILES)
 NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_", "OPENLINEAGE_", "PSTT_LINEAGE_", "OTEL_")
 """Settings that no part needs."""
+OF_EACH_MACHINE = ("PSTT_SECRET_COMMAND",)
+"""Settings that a part takes from its own machine: the administrator there decides which commands may run."""
 
 
 class References(msgspec.Struct, frozen=True):
@@ -46,7 +49,7 @@ class References(msgspec.Struct, frozen=True):
         document: dict[str, Any] = {"connections": [_absolute_database(self.connection, home)]}
         if self.cluster is not None:
             document["kafka_connections"] = {
-                self.cluster_key: _absolute(self.cluster, CLUSTER_PATHS, "sasl_password", home)
+                self.cluster_key: _absolute(self.cluster, CLUSTER_FILES, CLUSTER_SECRETS, home)
             }
         scratch.connections_file.write_text(json.dumps(document), encoding="utf-8")
 
@@ -58,7 +61,8 @@ class References(msgspec.Struct, frozen=True):
             home: A relative path of a certificate is one below it.
         """
         paths = {name: str(home / self.settings[name]) for name in SETTING_PATHS if name in self.settings}
-        own = {name for name in SETTING_NAMES if name not in SECRETS}  # a worker's own value would change the run
+        # A worker's own value would change the run.
+        own = {name for name in SETTING_NAMES if name not in SECRETS and not name.startswith(OF_EACH_MACHINE)}
         return {**{name: text for name, text in variables.items() if name not in own}, **self.settings, **paths}
 
 
@@ -80,7 +84,10 @@ def references_of(workspace: Workspace, settings: Settings, connection: str, clu
     if connection not in entries or (cluster_key and cluster_key not in clusters):
         raise ConfigError(f"{workspace.connections_file.name} has changed since the run began", remedy="run it again")
     cluster = clusters[cluster_key] if cluster_key else None
-    for owner, key, entry in (("connection", "password", entries[connection]), ("cluster", "sasl_password", cluster)):
+    for owner, key, entry in (
+        ("connection", "password", entries[connection]),
+        *(("cluster", key, cluster) for key in CLUSTER_SECRETS),
+    ):
         if entry and entry.get(key) and not is_reference(entry[key]):
             name = connection if owner == "connection" else cluster_key
             raise ConfigError(
@@ -94,18 +101,20 @@ def references_of(workspace: Workspace, settings: Settings, connection: str, clu
 def _public(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if value is not None and name not in SECRETS and not name.startswith(NOT_FOR_PARTS):
-            yield name, str(value)
+        if value is not None and name not in SECRETS and not name.startswith((*NOT_FOR_PARTS, *OF_EACH_MACHINE)):
+            yield name, setting_text(value)
 
 
 def _absolute_database(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
     is_file = find_dialect(entry["db_type"]).connection.is_file
-    return _absolute(entry, (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS, "password", home)
+    paths = (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS
+    return _absolute(entry, paths, ("password", *REFERENCE_KEYS), home)
 
 
-def _absolute(entry: Mapping[str, Any], paths: tuple[str, ...], secret: str, home: Path) -> dict[str, Any]:
+def _absolute(entry: Mapping[str, Any], paths: Sequence[str], secrets: Sequence[str], home: Path) -> dict[str, Any]:
     found = {key: os.fspath(home / value) if key in paths and value else value for key, value in entry.items()}
-    kind, _, name = str(found.get(secret) or "").partition(":")
-    if kind == "file":
-        found[secret] = f"file:{home / name}"
+    for secret in secrets:
+        kind, _, name = str(found.get(secret) or "").partition(":")
+        if kind == "file":
+            found[secret] = f"file:{home / name}"
     return found

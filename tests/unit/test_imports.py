@@ -25,10 +25,15 @@ LAZY = {
     "apprise",
     "argon2",
     "confluent_kafka",
+    "cryptography",
     "dask",
     "distributed",
     "duckdb",
     "fastapi",
+    "fastavro",
+    "gssapi",
+    "hvac",
+    "jsonschema_rs",
     "kafka",
     "keyring",
     "numpy",
@@ -40,13 +45,15 @@ LAZY = {
     "pyarrow",
     "pyodbc",
     "python_calamine",
+    "requests",
     "rich",
     "sqlglot",
     "streamlit",
+    "urllib3",
     "uvicorn",
     "xlsxwriter",
 }
-"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (pyodbc, python_calamine)."""
+"""Libraries that a function may import: each takes 25 to 370 ms, or is optional (gssapi, hvac, pyodbc, python_calamine)."""
 OF_TELEMETRY = ("core.run.lineage", "core.run.tracing")
 """Imported by the thread that sends, and only if the settings ask for it; urllib3 binds a socket when it is imported."""
 

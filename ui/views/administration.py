@@ -18,6 +18,7 @@ from core.records.audit import AuditEntry
 from core.records.rights import Role, TokenScope
 from ui import changes, data
 from ui.access import current_user, may, role_word
+from ui.components import settings
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
@@ -54,7 +55,7 @@ def show() -> None:
         guarded(_versions)()
         return
     parts = (
-        (t("Settings"), _settings),
+        (t("Settings"), settings.show),
         (t("Users"), _users),
         (t("Tokens"), _tokens),
         (t("Audit"), _audit),
@@ -67,35 +68,7 @@ def show() -> None:
             guarded(part)()
 
 
-def _settings() -> None:
-    with data.opened() as app:
-        rows = [
-            {t("Setting"): r.name, t("Value"): NONE if r.value is None else r.value, t("Origin"): _origin(r.origin)}
-            for r in app.settings.table()
-        ]
-    wanted = st.text_input(t("Search"), key="settings_search", width=300)
-    only = st.checkbox(t("only what is not at its default"), key="settings_given")
-    rows = [
-        row
-        for row in rows
-        if wanted.casefold() in row[t("Setting")].casefold() and not (only and row[t("Origin")] == t("default"))
-    ]
-    if rows:
-        table(rows, "settings")
-    else:
-        st.markdown(t("Every setting is at its default."))
-    st.caption(
-        t(
-            "Order: job, connections.json, environment, .env, default. Each is described in .env.example; secrets are never shown."
-        )
-    )
-
-
 NONE = "–"
-
-
-def _origin(origin: str) -> str:
-    return {"default": t("default"), "environment": t("environment")}.get(origin, origin)
 
 
 def _accounts() -> Accounts:
