@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -25,8 +27,11 @@ from core.model.source import Column
 from core.records.opened import OpenWorkspace
 from core.run.end_notes import EndNote
 from core.run.observation import NOT_OBSERVED, Observation, PartSteps, RunObserver, RunStep, StepTimes
+from core.workspace.connections import Connections
+from core.workspace.secrets import resolve_secret
+from core.workspace.settings import Settings
 
-__all__ = ["Receiver", "Sink", "Telemetry", "observed", "report_lost_ends"]
+__all__ = ["Receiver", "Sink", "Telemetry", "observed", "report_lost_ends", "telemetry_problems"]
 
 END_WAIT_S = 5.0
 """How long a process waits, after the verdict, until everything is sent."""
@@ -197,6 +202,46 @@ def observed(opened: OpenWorkspace, plan: Plan) -> Iterator[RunObserver]:
         yield telemetry
     finally:
         telemetry.close()
+
+
+def telemetry_problems(
+    settings: Settings, connections: Connections, variables: Mapping[str, str], root: Path
+) -> Iterator[ConfigError]:
+    """Yields why nothing would be sent although the settings ask for it; contacts no server.
+
+    Args:
+        settings: The settings.
+        connections: Must have the cluster of PSTT_LINEAGE_TOPIC.
+        variables: The environment and `.env`, for references to secrets.
+        root: The workspace.
+    """
+    lineage = settings.OPENLINEAGE_URL or settings.PSTT_LINEAGE_FILE or settings.PSTT_LINEAGE_TOPIC
+    libraries = {
+        "openlineage": ("OPENLINEAGE_URL or PSTT_LINEAGE_*", lineage),
+        "opentelemetry.sdk": ("OTEL_EXPORTER_OTLP_ENDPOINT", settings.OTEL_EXPORTER_OTLP_ENDPOINT),
+    }
+    for library, (name, value) in libraries.items():
+        if value and not _is_installed(library):
+            yield ConfigError(f"{library} is not installed, so nothing is sent", why=f"{name} is set", remedy=INSTALL)
+    secrets = {
+        settings.OPENLINEAGE_URL: settings.OPENLINEAGE_API_KEY,
+        settings.OTEL_EXPORTER_OTLP_ENDPOINT: settings.OTEL_EXPORTER_OTLP_HEADERS,
+    }
+    try:
+        for url, secret in secrets.items():
+            if url and secret is not None:
+                resolve_secret(secret.get_secret_value(), variables, root)
+        if settings.PSTT_LINEAGE_TOPIC:
+            connections.cluster(settings.PSTT_LINEAGE_TOPIC.rpartition("/")[0] or None, settings)
+    except ConfigError as error:
+        yield error
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ImportError:  # its parent is not installed
+        return False
 
 
 def report_lost_ends(opened: OpenWorkspace) -> None:

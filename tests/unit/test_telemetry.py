@@ -24,6 +24,7 @@ from loguru import logger
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from core.admin.check import check
 from core.app import App
 from core.errors import QueryFailed, RunFailed
 from core.kafka import clients
@@ -462,6 +463,28 @@ def test_an_end_that_nobody_takes_for_a_week_is_given_up(workspace: Path):
         os.utime(note.file, (0, 0))
         report_lost_ends(app)
         assert not note.file.exists()
+
+
+def test_check_warns_about_what_would_keep_events_from_being_sent(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    environ = {
+        "PG_PASSWORD": PASSWORD,
+        "OPENLINEAGE_URL": "http://marquez:5000",
+        "OPENLINEAGE_API_KEY": "env:NOT_SET",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+    }
+
+    def found(**more: str) -> list[str]:
+        findings = check(Workspace(workspace), {**environ, **more})
+        return [f"{f.severity}: {f.text}" for f in findings if f.where == "lineage and traces"]
+
+    assert found() == ["warning: the variable of env:NOT_SET is not set"]
+    assert found(NOT_SET="x") == []
+    (line,) = found(NOT_SET="x", PSTT_LINEAGE_TOPIC="no-such-cluster/lineage")
+    assert "no-such-cluster" in line
+    monkeypatch.setattr("core.run.telemetry.find_spec", lambda name: None if name == "opentelemetry.sdk" else name)
+    assert found(NOT_SET="x") == [
+        "warning: opentelemetry.sdk is not installed, so nothing is sent: OTEL_EXPORTER_OTLP_ENDPOINT is set"
+    ]
 
 
 @pytest.mark.parametrize("value", ["marquez:5000", "http://user:password@marquez:5000", "ftp://marquez", "http://a b"])
