@@ -122,7 +122,8 @@ def _sentence(answer: DayTotals, *, is_today: bool) -> str:
 
 def _ways_on(answers: list[DayTotals], slots: list[ScheduledOutcome]) -> None:
     """Draws links to the runs that are not complete."""
-    bad = [slot.run for slot in slots if slot.run and slot.state != "complete"]
+    # Those that are running have a box of their own.
+    bad = [slot.run for slot in slots if slot.run and slot.state != "complete" and slot.run.state != "running"]
     with st.container(horizontal=True, gap="medium"):
         for run in bad[:3]:
             words = t("see the rejects") if run.state == "succeeded" else verdict_word(run.verdict)
