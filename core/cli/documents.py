@@ -16,6 +16,7 @@ from core.run.preview import file_rows
 if TYPE_CHECKING:
     from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
+    from core.admin.watermarks import WatermarkReport
     from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
     from core.model.progress import RunProgress
@@ -52,6 +53,7 @@ __all__ = [
     "send_document",
     "settings_document",
     "verification_document",
+    "watermark_document",
 ]
 
 
@@ -126,6 +128,7 @@ def run_document(run: Run, progress: RunProgress | None = None, retry: NextAttem
         "parts": [asdict(part) | {"duration_s": round(part.duration_s, 3)} for part in run.parts],
         "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
         "warnings": list(run.warnings),
+        "increment": _increment(run),
         "verification": verification_document(run.verification, most=0) if run.verification else None,
         "error": None
         if run.error_class is None
@@ -368,3 +371,41 @@ def known_since_document(known: KnownSince) -> dict[str, Any]:
     days = {job: day.isoformat() for job, day in known.of_jobs.items()}
     common = known.of()
     return {"known_since": common.isoformat() if common else None, "known_since_of_job": days}
+
+
+def watermark_document(report: WatermarkReport) -> dict[str, Any]:
+    """Returns how far an incremental job has sent its rows, and what its next run reads."""
+    incremental, known = report.incremental, report.known
+    return {
+        "job": report.job.slug,
+        "column": incremental.column,
+        "kind": incremental.kind,
+        "tie_column": incremental.tie_column,
+        "value": known.value if known else None,
+        "tie": (known.tie or None) if known else None,
+        "version": known.version if known else 0,
+        "run_id": (known.run_id or None) if known else None,
+        "changed_by": known.changed_by if known else None,
+        "changed_at": iso_utc(known.changed_at) if known else None,
+        "why": (known.why or None) if known else None,
+        "next": {
+            "after": report.after.text if report.after else None,
+            "until": iso_utc(report.until) if report.until else None,
+        },
+        "problem": report.problem or None,
+    }
+
+
+def _increment(run: Run) -> dict[str, Any] | None:
+    """Returns which rows a run of an incremental job has read."""
+    found = run.increment
+    if found is None:
+        return None
+    return {
+        "column": found.column_name,
+        "after": found.after.text if found.after else None,
+        "up_to": found.end.text if found.end else None,
+        "looked_back_to": found.since or None,
+        "nulls": found.nulls,
+        "moved_watermark": found.moved,
+    }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from core.clock import iso_utc
 from core.model.run import PartitionRange, Run, RunFile, RunPart, Verification
+from core.model.window import RunWindow
 from core.records.named_sql import load_named_sql
 from core.records.rows import from_row
 from core.records.store import Store, StorePart
@@ -160,6 +161,7 @@ def run_from_row(store: Store, row: sqlite3.Row, *, with_details: bool = True) -
         return from_row(Run, row)
     of_run = {"run_id": row["run_id"]}
     found = store.query(_SQL["newest_verification"], of_run)
+    windows = store.query(_SQL["increment"], of_run)
     return from_row(
         Run,
         row,
@@ -167,4 +169,5 @@ def run_from_row(store: Store, row: sqlite3.Row, *, with_details: bool = True) -
         parts=tuple(from_row(RunPart, p) for p in store.query(_SQL["parts"], of_run)),
         files=tuple(from_row(RunFile, f) for f in store.query(_SQL["files"], of_run)),
         verification=from_row(Verification, found[0]) if found else None,
+        increment=from_row(RunWindow, windows[0]) if windows else None,
     )

@@ -46,6 +46,7 @@ def run_export(
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, context.now())
+    context.observer.started(run)
     reader = RowReader(plan=plan, run_id=run.run_id, rejects=ledger.rejects, context=context)
     files: list[RunFile] = []
     error: PsttError | None = None

@@ -345,6 +345,40 @@ class BackfillRows(BaseModel):
     offset: int
 
 
+class WatermarkShape(_Taken):
+    """Where the next run of an incremental job begins."""
+
+    value: str = Field(
+        min_length=1, max_length=200, description="A number or a time; with a tie column also `VALUE, TIE`."
+    )
+    why: str = Field(min_length=1, max_length=1_000, description="The reason, for the audit trail.")
+
+
+class NextWindow(BaseModel):
+    """What the next run reads."""
+
+    after: str | None = Field(description="The rows after this position; null: from the first one.")
+    until: datetime | None = Field(description="Up to this time; null: the cursor is no time.")
+
+
+class WatermarkRow(BaseModel):
+    """How far an incremental job has sent its rows."""
+
+    job: str
+    column: str
+    kind: Literal["integer", "timestamp"]
+    tie_column: str | None
+    value: str | None = Field(description="Every row up to it was sent or rejected; null: no run has sent a row.")
+    tie: str | None
+    version: int
+    run_id: str | None = Field(description="The run that moved it; null: a user.")
+    changed_by: str | None
+    changed_at: datetime | None
+    why: str | None
+    next: NextWindow
+    problem: str | None = Field(description="Why the next run cannot read; null: it can.")
+
+
 class RunError(BaseModel):
     """Why a run is not complete."""
 

@@ -139,6 +139,16 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
                 count=number(found.by_hand),
             )
         )
+    if found.by_day and found.known:
+        st.caption(
+            tn(
+                found.by_day,
+                "1 message of these days is only counted by day, so its run is not listed here.",
+                "{count} messages of these days are only counted by day, so their runs are not listed here.",
+                count=number(found.by_day),
+            )
+        )
+        known_since(found.known)
     if not rows:
         st.info(t("No run is like that."), icon=":material/filter_alt_off:")
         return
