@@ -117,8 +117,7 @@ def cluster_key_of_plan(opened: OpenWorkspace, plan: Plan) -> str | None:
 
 def last_row_count(ledger: Ledger, slug: str) -> int | None:
     """Returns the number of rows that the last succeeded run of a job has read; None: there is none among the last 20."""
-    succeeded = (run for run in ledger.history.newest(slug, 20) if run.state == "succeeded" and run.kind == "job")
-    return next((run.rows_read for run in succeeded), None)
+    return ledger.history.last_row_count(slug)
 
 
 def unusable_jobs(opened: OpenWorkspace, jobs: Iterable[Job]) -> dict[str, ConfigError]:
