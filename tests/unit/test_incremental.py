@@ -202,8 +202,10 @@ def test_rows_without_a_cursor_are_counted_and_reported(place: Place):
     assert place.run().warnings == ()
 
 
-def test_late_rows_are_found_by_looking_back_and_nothing_is_sent_twice(place: Place):
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_late_rows_are_found_by_looking_back_and_nothing_is_sent_twice(place: Place, delivery: str):
     times(place, delay_s=0, look_back_s=300)
+    place.write_job(delivery=delivery)
     place.insert(item(1, NOON - timedelta(seconds=200)), item(2, NOON))
     place.run()
     for late in (3, 4):
@@ -214,6 +216,17 @@ def test_late_rows_are_found_by_looking_back_and_nothing_is_sent_twice(place: Pl
     assert place.run().acknowledged == 1  # 5 is too late
     assert place.sent == [1, 2, 3, 4, 6]
     assert len(set(place.ids)) == 5
+
+
+def test_the_preview_shows_what_the_next_run_sends(place: Place):
+    place.insert(item(1), item(2))
+    place.run()
+    place.insert(item(3))
+    with App.open(place.folder, {}, log=False) as app:
+        shown = app.preview(app.plan(app.job("item"), now=NOON), rows=5)
+    assert [message.key for message in shown.messages] == ["3"]
+    place.run()
+    assert place.ids[-1].decode() == shown.messages[0].headers["message_id"]
 
 
 def test_a_changed_row_in_the_look_back_is_a_new_message(place: Place):
