@@ -21,6 +21,7 @@ from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
+from core.admin.edit_settings import change_setting as core_change_setting
 from core.admin.watermarks import WatermarkReport, watermark_of
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
@@ -34,6 +35,7 @@ from core.scheduler import backfills, commands
 from core.scheduler.backfills import BackfillOptions
 from core.sources import find_dialect
 from core.sql.parser import load
+from core.sql.partitioning import require_splittable
 from core.sql.values import split
 from core.workspace.connections import read_connections
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
@@ -287,7 +289,7 @@ def resolved_parameters(
 
 
 def binding_problem(job: Job, at: datetime) -> None:
-    """Raises the error that a run of this job would have before it contacts anything."""
+    """Raises the error that a run of this job would have before it contacts anything; also if its query cannot be split."""
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple(_stamp(path) for path in looked_at)
@@ -305,7 +307,10 @@ def _binding_problem(
         job, _ = checked_job(folder / f"{slug}{SUFFIX}", text)
         try:
             if job is not None:
-                app.plan(job, now=data.now(), at=at)
+                plan = app.plan(job, now=data.now(), at=at)
+                if job.partitions is not None:
+                    dialect = app.connections.dialect(job.connection)
+                    require_splittable(plan.query.steps, dialect, job.partitions)
         except PsttError as error:
             return error
     return None
@@ -472,3 +477,11 @@ def rebuild_metrics() -> int:
         made = rebuild_sends(app.metrics, app.ledger, caller=by, now=data.now())
     _changed()
     return made.sends
+
+
+def change_setting(name: str, value: str | None) -> None:
+    """Writes a setting into `.env`; None removes it there."""
+    by = caller("settings")
+    with data.opened() as app:
+        core_change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
+    _changed()

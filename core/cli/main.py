@@ -71,6 +71,11 @@ COMMANDS = {
         Command("config", "core.cli.inspect", "Lists each setting, its value and its origin."),
         Command("identity", "core.cli.inspect", "Shows the identity under which runs of exactly_once send."),
         Command("service", "core.cli.inspect", "Makes the runner a service of this machine."),
+        Command("new", "core.cli.new", "Asks for what a job needs, writes its file and shows its first message."),
+        Command("export", "core.cli.as_file", "Writes the workspace into one YAML file for git, without secrets."),
+        Command(
+            "apply", "core.cli.as_file", "Shows how the workspace differs from such a file, and makes it the same."
+        ),
         Command("user", "core.cli.accounts", "Who may sign in to the page."),
         Command("token", "core.cli.accounts", "Which programs may use the REST interface."),
         Command("fires", "core.cli.schedule"),  # the name of `scheduled` up to 1.0.4

@@ -9,6 +9,7 @@ from typing import Literal
 from core.model.query import ParameterValue
 
 __all__ = [
+    "CloudEvents",
     "CsvDialect",
     "CursorKind",
     "EmailNotification",
@@ -16,8 +17,11 @@ __all__ = [
     "Incremental",
     "Job",
     "KafkaConfig",
+    "NewTopic",
+    "Partitioner",
     "Partitions",
     "RowRange",
+    "SchemaOptions",
 ]
 ExportFormat = Literal["kafka", "excel", "csv"]
 SchedulingMode = Literal["cron", "interval", "manual"]
@@ -32,7 +36,24 @@ PartitionBy = Literal["range", "hash"]
 CursorKind = Literal["integer", "timestamp"]
 MessageOrder = Literal["key", "none"]
 DecimalForm = Literal["number", "string", "float"]
+ValueFormat = Literal["json", "avro", "protobuf", "json_schema"]
+KeyFormat = Literal["text", "json", "avro", "protobuf", "json_schema"]
+EnvelopeKind = Literal["pstt", "none", "cloudevents", "connect"]
+CloudEventsMode = Literal["binary", "structured"]
+SubjectStrategy = Literal["topic", "record", "topic_record"]
 TypeOverride = Literal["date", "datetime", "string", "integer", "decimal", "base64", "json"]
+Partitioner = Literal["murmur2", "column", "fixed", "round_robin"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopic:
+    """How a job's topic is created if it does not exist, and what an existing one is compared with."""
+
+    partitions: int
+    replication: int | None = None
+    """Replicas of each partition; None: the cluster's default, and not compared."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the topic, such as `retention.ms`; the others are the cluster's defaults, and not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +70,18 @@ class KafkaConfig:
     include_metadata: bool = True
     cluster: str | None = None
     """A name of `kafka_connections`; None: the connection's environment decides."""
+    create_topic: NewTopic | None = None
+    """None: the topic exists, or the cluster creates it on first use."""
+    partitioner: Partitioner = "murmur2"
+    """Which partition a message goes to: by its key as Java's clients do; by `partition_field`; `partition`; or each in turn."""
+    partition_field: str | tuple[str, ...] | None = None
+    """Column(s) whose text is hashed instead of the key; several are joined with the job's `key_separator`."""
+    partition: int | None = None
+    """The partition of all messages."""
+    timestamp_field: str | None = None
+    """Column with the time of the record; None: when it is sent."""
+    traceparent: bool = False
+    """Each message carries the W3C trace context of its run as header `traceparent`, if traces are sent (OTEL_…)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +126,32 @@ class Expect:
     """If `rows` has no number: expect the range of the runs of the same weekday and time in the last eight weeks."""
     by: str | None = None
     """`HH:MM` in the job's time zone: the time by which a run has to have succeeded each day."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaOptions:
+    """How the schemas of a job are named and where they come from; for every format but json and text."""
+
+    name: str | None = None
+    """Full name of the value's record, such as `it.example.Parcel`; None: `pstt.` and the name of the job's file."""
+    subject: SubjectStrategy = "topic"
+    """Subject in the registry: `TOPIC-value`, the record's full name, or `TOPIC-NAME`."""
+    value_file: str | None = None
+    """File below `queries/` with the schema of the row; None: it is derived from the columns of the result."""
+    key_file: str | None = None
+    """The same for the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvents:
+    """The attributes of CloudEvents that the row does not give."""
+
+    mode: CloudEventsMode = "binary"
+    """`binary`: attributes are headers, the value is the row. `structured`: all is one JSON object."""
+    source: str | None = None
+    """A URI reference; None: `/pstt/CONNECTION/QUERY`."""
+    type: str | None = None
+    """None: `pstt.` and the name of the job's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +239,16 @@ class Job:
     decimals: DecimalForm = "number"
     key_separator: str = "|"
     headers: Mapping[str, str] = field(default_factory=dict)
+    """Name → text, in which `{COLUMN}` is the value of that column."""
+    value_format: ValueFormat = "json"
+    """Every other one needs the `schema_registry` of its cluster."""
+    key_format: KeyFormat = "text"
+    envelope: EnvelopeKind = "pstt"
+    """What is around the row: `data` and `metadata`; nothing; the attributes of CloudEvents 1.0; or Kafka Connect's schema and payload."""
+    null_value_when: str | None = None
+    """Condition on columns, such as `DELETED = 'Y'`: rows for which it is true are sent as tombstones, key and no value."""
+    schemas: SchemaOptions = SchemaOptions()
+    cloudevents: CloudEvents = CloudEvents()
     verify_count: bool = False
     verify: VerifyMode = "none"
     """What is read back from the topic after each run: `count` the number of its messages, `full` their keys and ids too."""

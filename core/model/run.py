@@ -97,6 +97,9 @@ class Plan:
     """KAFKA_LOG_PAYLOAD: messages that could not be sent are logged at level DEBUG with their content."""
     output: str | None = None
     """excel and csv: the file's name below `exports/`."""
+    value_schema: str = ""
+    """The text of the job's `schemas.value_file`; empty: it has none."""
+    key_schema: str = ""
     to_cluster: Cluster | None = None
     """Where a replay is sent; None: to the cluster of its job."""
 

@@ -34,8 +34,6 @@ NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
 """Where many keys have the same beginning, their newest sends are among these; sorting all would take seconds."""
 MOST_FOUND = 100_000
 """The most sends of one key that are read."""
-MOST_BLANKS = 255
-"""The most blanks that are searched for after a key, as CHAR columns pad it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +276,7 @@ class MetricsQueries:
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
         """Returns every send of that key, also with blanks after it, as in a CHAR column; oldest first, times aware UTC."""
-        found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
+        found = self._rows("found", {"key": key.rstrip(" "), "limit": limit})
         return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:

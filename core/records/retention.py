@@ -38,7 +38,7 @@ WORTH_BYTES = 16 * 1024 * 1024
 WORTH_SHARE = 0.2
 """The file is rewritten where more than this is free in it. New sends fill what a usual day frees."""
 FOREVER = datetime(1, 1, 1)  # noqa: DTZ001 - as DuckDB's TIMESTAMP columns have times
-TABLES = ("sender", "send", "traffic", "segment", "run", "reject", "rolled_up", "known_since")
+TABLES = ("sender", "send", "traffic", "segment", "merged", "run", "reject", "rolled_up", "known_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,7 @@ def _expire(metrics: Metrics, db: duckdb.DuckDBPyConnection, retention: Retentio
     sql = metrics_sql()
     _make_kept(db, retention, now)
     db.execute(sql["expired_runs"], [metrics.waiting_runs(db)])
+    db.execute(sql["keep_half_merged"])
     counted = "SELECT count(DISTINCT run_id), sum(messages) FROM traffic JOIN expired USING (run_id)"
     runs, sends = db.execute(counted).fetchone() or (0, 0)
     if runs:

@@ -51,7 +51,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
-    "connections", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
+    "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -76,6 +76,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "watermark": "change",
     "stop": "admin",
     "connections": "admin",
+    "settings": "admin",
     "alerts": "admin",
     "secret": "admin",
     "rebuild": "admin",

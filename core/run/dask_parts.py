@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import msgspec
 
 from core.errors import ConfigError, PsttError, RunCancelled, StorageFailed, WorkersUnavailable
-from core.records.spool import segments_of, sent_by
+from core.records.merged_segments import sent_by
+from core.records.spool import segments_of
 from core.run.dask_cluster import (
     call_by_name,
     connect,

@@ -22,7 +22,8 @@ from core.model.publisher import TopicState
 from core.model.run import Plan, Run
 from core.model.window import Cursor
 from core.records.ledger import Ledger
-from core.records.spool import SendTotals, sent_by
+from core.records.merged_segments import sent_by
+from core.records.spool import SendTotals
 from core.workspace.identity import Identity
 
 __all__ = ["ExactlyOnce", "LastSender", "SentMarker", "decoded", "foreign_sender", "same_content"]

@@ -14,6 +14,7 @@ from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, RunCancelled, RunFailed
 from core.message.envelope import Envelope
 from core.model.job import Partitions
+from core.model.progress import RunStep
 from core.model.publisher import TopicState
 from core.model.query import Step
 from core.model.run import PartState, Plan, RunPart
@@ -42,6 +43,7 @@ from core.run.parts import (
     PartTask,
 )
 from core.run.pipeline import KafkaRun
+from core.run.row_reader import formats_of
 from core.run.settling_parts import PartOfNote, PartsNote, write_parts_note
 from core.version import __version__
 
@@ -184,7 +186,10 @@ class PartitionedRun(KafkaRun):
             self.rows_counted = split.counted
         if self.context.check_columns:
             self.context.check_columns(split.columns)
-        Envelope(split.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        self.context.observer.columns(split.columns)
+        plan = self.plan
+        formats = formats_of(plan, self.context.schemas)
+        Envelope(split.columns, plan.job, scheduled_at=plan.scheduled_at, formats=formats)
         column = next(column for column in split.columns if column.name.lower() == partitions.column.lower())
         if column.kind == "decimal" and self.plan.job.decimals == "float":
             raise ConfigError(
@@ -217,12 +222,16 @@ class PartitionedRun(KafkaRun):
             stop_timeout_s=plan.stop_timeout_s,
             control_topic=plan.control_topic,
             log_payload=plan.log_payload,
+            value_schema=plan.value_schema,
+            key_schema=plan.key_schema,
+            traceparent=self.context.observer.traceparent,
             folder=f"parts/{self.run_id}",
             needs=["connections.json"],
         )
 
     def _run(self, tasks: Sequence[PartTask]) -> None:
         """Runs parts until each has a result."""
+        self.step = "reading"
         self.lines |= {task.index: RunPart(task.index + 1) for task in tasks}
         self._show(now=True)
         executor = self.open_executor(len(tasks))
@@ -289,6 +298,7 @@ class PartitionedRun(KafkaRun):
     def _add(self, result: PartResult, *, worker: str = "") -> None:
         """Adds the result of a part to the run: counts, rejects and sends."""
         self.results[result.index] = result
+        self.context.observer.part(result.index + 1, result.steps)
         self.rows_read += result.rows_read
         self.rejected += result.rejected
         self.refused += result.refused
@@ -333,9 +343,33 @@ class PartitionedRun(KafkaRun):
         self.shown_at = monotonic()
         self.ledger.parts.put(self.run_id, self.lines.values())
         if self.context.progress:
-            lines = self.lines.values()
-            read, sent = sum(line.rows_read for line in lines), sum(line.acknowledged for line in lines)
+            read, sent, _ = self.counts()
             self.context.progress(read, sent, self.rows_counted)
+
+    def counts(self) -> tuple[int, int, int]:
+        """See `RowReader.counts`: the sum over all parts."""
+        lines = list(self.lines.values())
+        if not lines:
+            return KafkaRun.counts(self)
+        return (
+            sum(line.rows_read for line in lines),
+            sum(line.acknowledged for line in lines),
+            sum(line.rejected for line in lines),
+        )
+
+    def current_step(self) -> RunStep:
+        """See `RowReader.current_step`: the step of the slowest part, while parts are running."""
+        lines = list(self.lines.values())
+        if self.step != "reading" or not lines:
+            return self.step
+        if self.has_read_all():
+            return "waiting"
+        return "sending" if any(line.acknowledged for line in lines) else "reading"
+
+    def has_read_all(self) -> bool:
+        """See `RowReader.has_read_all`: whether no part reads any more or waits for its start."""
+        lines = list(self.lines.values())
+        return bool(lines) and not any(line.state in ("waiting", "reading", "lost") for line in lines)
 
     def own_sends(self) -> SendTotals:
         """See `KafkaRun.own_sends`."""

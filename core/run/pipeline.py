@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from loguru import logger
 
@@ -25,69 +26,90 @@ from core.run.exactly_once import ExactlyOnce, SentMarker, decoded
 from core.run.incremental import WatermarkRecord, increment_warnings, record_of_watermark, take_record
 from core.run.part_markers import refuse_parts
 from core.run.pending_transactions import TransactionNote, remove_note, write_note
-from core.run.row_reader import RunContext, end_state, fewer_collections, with_stop_reason
+from core.run.row_reader import REJECTS_AT_ONCE, RunContext, end_state, fewer_collections, with_stop_reason
 from core.run.sending import Sending, stored_on_disk
 from core.run.settling import drop_aborted, move_to_spool, with_totals
 
-__all__ = ["KafkaRun", "run_job", "to_verdict"]
+__all__ = ["KafkaRun", "RunMeans", "run_job", "to_verdict"]
 
-REJECTS_AT_ONCE = 1000
+AnyKafkaRun = TypeVar("AnyKafkaRun", bound="KafkaRun")
 
 
-def run_job(
-    plan: Plan,
-    source: Source,
-    publisher: Publisher,
-    sender: Sender,
-    ledger: Ledger,
-    spool_dir: Path,
-    *,
-    context: RunContext,
-    once: ExactlyOnce | None = None,
-    verify: Callable[[SentRange], Verification] | None = None,
-) -> Run:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMeans:
+    """What a run to Kafka works with, whether its query is split into parts or not."""
+
+    plan: Plan
+    """What is read and where it goes."""
+    publisher: Publisher
+    """The cluster."""
+    ledger: Ledger
+    """Where the run and its rejects are recorded."""
+    spool_dir: Path
+    """Where the sends are recorded."""
+    context: RunContext
+    """Clock, stop, progress and column check."""
+    once: ExactlyOnce | None = None
+    """Identifies what is sent exactly once; None: at least once."""
+    verify: Callable[[SentRange], Verification] | None = None
+    """Reads the messages back when all are acknowledged; None: they are not read back."""
+    warnings: tuple[str, ...] = ()
+    """What is to be said of the run from the beginning."""
+
+    def begin(self, kind: Callable[..., AnyKafkaRun], sender: Sender, **more: Any) -> AnyKafkaRun:
+        """Records the start of a run and returns its state; `more` are the fields that only `kind` has.
+
+        Raises:
+            StorageFailed: The ledger cannot be written.
+            LedgerBusy: Another process holds the ledger, or sends the same scheduled time.
+        """
+        run = self.ledger.start(self.plan, self.context.now())
+        self.context.observer.started(run)
+        return kind(
+            plan=self.plan,
+            run_id=run.run_id,
+            rejects=self.ledger.rejects,
+            run=run,
+            ledger=self.ledger,
+            context=self.context,
+            verify=self.verify,
+            publisher=self.publisher,
+            sender=sender,
+            spool_dir=self.spool_dir,
+            once=self.once,
+            warnings=list(self.warnings),
+            **more,
+        )
+
+
+def run_job(means: RunMeans, source: Source, sender: Sender) -> Run:
     """Runs one job once and returns its verdict; errors of the run are in the verdict, not raised.
 
     The verdict is green only if every row read is acknowledged or rejected, which is counted from
     delivery reports, and after every send is on disk.
 
     Args:
-        plan: What is read and where it goes.
+        means: What the run works with.
         source: The database.
-        publisher: The cluster.
-        sender: Publishes batches through `publisher`, with retries.
-        ledger: Where the run and its rejects are recorded.
-        spool_dir: Where the sends are recorded.
-        context: Clock, stop, progress and column check.
-        once: Identifies what is sent exactly once; None: at least once.
-        verify: Reads the messages back when all are acknowledged; None: they are not read back.
+        sender: Publishes batches through the publisher, with retries.
 
     Raises:
         StorageFailed: The ledger cannot be written, so there is no verdict.
         LedgerBusy: Another process holds the ledger.
     """
-    run = ledger.start(plan, context.now())
-    with logger.contextualize(run=run.run_id):
-        kafka_run = KafkaRun(
-            plan=plan,
-            run_id=run.run_id,
-            rejects=ledger.rejects,
-            run=run,
-            ledger=ledger,
-            context=context,
-            verify=verify,
-            publisher=publisher,
-            sender=sender,
-            spool_dir=spool_dir,
-            once=once,
-        )
+    kafka_run = means.begin(KafkaRun, sender)
+    with logger.contextualize(run=kafka_run.run_id):
         return to_verdict(kafka_run, lambda: kafka_run.send_all(source))
 
 
 def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
     """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
-    outcome = kafka_run.outcome(_execute(kafka_run, send))
-    ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    with kafka_run.context.published(kafka_run):
+        error = _execute(kafka_run, send)
+        kafka_run.step = "recording"
+        outcome = kafka_run.outcome(error)
+        with kafka_run.context.observer.step("record"):
+            ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
     kafka_run.close_note()
     return ended
 
@@ -104,6 +126,7 @@ def _execute(kafka_run: KafkaRun, send: Callable[[], None]) -> PsttError | None:
         error = _ended_at_once()
     error = kafka_run.settle(error)
     if error is None:
+        kafka_run.step = "verifying"
         try:
             kafka_run.check_topic()
             kafka_run.verify_messages()
@@ -149,12 +172,15 @@ class KafkaRun(Sending):
         """At least once: publishes rows while the next ones are read."""
         self.find_topic()
         for envelope, encoded in self.read(source):
+            self.step = "sending"
             self.publish(envelope, encoded)
         self.drain()
         self.check_row_count()
 
     def find_topic(self) -> TopicState:
         """Finds the topic, which may be created by this, and records its identity before the first message."""
+        if self.context.prepare_topic is not None:
+            self.warnings += self.context.prepare_topic(self.publisher)
         self.publisher.require_topic(self.plan.topic)
         self.at_start = self.publisher.describe(self.plan.topic)
         self.ledger.place(self.run.run_id, self.at_start)

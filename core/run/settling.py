@@ -24,8 +24,9 @@ from core.kafka import open_publisher
 from core.model.publisher import Publisher, TopicState
 from core.model.run import Plan, Run
 from core.records.ledger import Ledger, Outcome
+from core.records.merged_segments import sent_by
 from core.records.opened import OpenWorkspace
-from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
+from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, write_segment
 from core.run.arrival import lost_since
 from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics

@@ -385,8 +385,9 @@ class PooledSource(ABC):
     @property
     def place(self) -> str:
         """`"A00" (cdg.example.com:1521)`."""
-        port = f":{self.connection.port}" if self.connection.port else ""
-        return f'"{self.name}" ({self.connection.host}{port})'
+        given = self.connection
+        port = f":{given.port}" if given.port else ""
+        return f'"{self.name}" ({given.host or given.service or given.dsn}{port})'
 
     def unavailable(self, why: str) -> SourceUnavailable:
         """Returns the error for a database that cannot be reached."""

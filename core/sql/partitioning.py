@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -27,12 +28,14 @@ __all__ = [
     "part_steps",
     "placeholder",
     "quoted",
+    "require_splittable",
     "require_wrappable",
     "restricted",
     "tiles",
 ]
 
 _LOW, _HIGH = "PSTT_LOW", "PSTT_HIGH"
+_PERCENT = re.compile(r"%%|%\((\w+)\)s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,7 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrappin
     step = with_rows[-1]
     if len(with_rows) > 1:
         wrapping.refuse(with_rows[0], "the file has several statements that return rows, and only one can be wrapped")
-    doubled = dialect.binds.doubles_percent and step.binds
-    tree = parse_tree(step.sql.replace("%%", "%") if doubled else step.sql, dialect)
+    tree = _tree(step, dialect)
     from sqlglot import exp  # slow to import
 
     if not isinstance(tree, exp.Query):
@@ -79,6 +81,45 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrappin
         wrapping.refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
     _require_names(step, tree, dialect, wrapping)
     return step
+
+
+def require_splittable(steps: Sequence[Step], dialect: Dialect, partitions: Partitions) -> None:
+    """Checks what is known of a split before the database is asked: the statement, its columns, and the hash.
+
+    Raises:
+        SqlError: The statement cannot be split.
+        ConfigError: The query does not return the column, or the database has no hash.
+    """
+    step = require_wrappable(steps, dialect)
+    if partitions.by == "hash":
+        _require_hash(dialect)
+    names = list(getattr(_tree(step, dialect), "named_selects", ()))
+    is_listed = bool(names) and all(name and name != "*" for name in names)
+    if is_listed and partitions.column.lower() not in (name.lower() for name in names):
+        raise _not_returned(partitions, names)
+
+
+def _tree(step: Step, dialect: Dialect) -> exp.Expr | None:
+    doubled = dialect.binds.doubles_percent and step.binds
+    # Not every dialect of sqlglot reads `%(NAME)s`.
+    return parse_tree(_PERCENT.sub(lambda m: f":{m[1]}" if m[1] else "%", step.sql) if doubled else step.sql, dialect)
+
+
+def _not_returned(partitions: Partitions, names: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        f'"partitions" names column {partitions.column}, which the query does not return',
+        remedy=f"its columns are: {', '.join(name.lower() for name in names)}",
+        key="partitions.column",
+    )
+
+
+def _require_hash(dialect: Dialect) -> None:
+    if not dialect.partitions.hash:
+        raise ConfigError(
+            f'{dialect.title} has no hash for "partitions"',
+            remedy='name a number, a date or a time and remove "by": "hash"',
+            key="partitions.by",
+        )
 
 
 def _require_whole(step: Step, tree: exp.Query, wrapping: Wrapping) -> None:
@@ -121,18 +162,9 @@ def column_of(columns: Sequence[Column], partitions: Partitions, dialect: Dialec
     """
     found = next((column for column in columns if column.name.lower() == partitions.column.lower()), None)
     if found is None:
-        raise ConfigError(
-            f'"partitions" names column {partitions.column}, which the query does not return',
-            remedy=f"its columns are: {', '.join(column.name.lower() for column in columns)}",
-            key="partitions.column",
-        )
+        raise _not_returned(partitions, [column.name for column in columns])
     if partitions.by == "hash":
-        if not dialect.partitions.hash:
-            raise ConfigError(
-                f'{dialect.title} has no hash for "partitions"',
-                remedy='name a number, a date or a time and remove "by": "hash"',
-                key="partitions.by",
-            )
+        _require_hash(dialect)
     elif bound_rules(found, dialect) is None:
         raise ConfigError(
             f"column {found.name} ({found.database_type}) cannot be split into ranges",
@@ -178,10 +210,13 @@ def tiles(step: Step, dialect: Dialect, column: Column, count: int, ppm: int | N
 
 
 def bounds_of(highest: Sequence[Value], column: Column, dialect: Dialect) -> tuple[Value, ...]:
-    """Returns the bounds between the parts: the highest values without the last one, each once."""
+    """Returns the bounds between the parts: the highest values without the last one, each once.
+
+    Times of one microsecond are one value, since their messages may be equal: equal rows have to be in one part.
+    """
     rules = bound_rules(column, dialect) or BoundRules()
-    distinct = dict.fromkeys(highest)
-    return tuple(rules.convert(value) for value in list(distinct)[:-1])
+    distinct = dict.fromkeys(map(rules.convert, highest))
+    return tuple(distinct)[:-1]
 
 
 def part_steps(
@@ -197,13 +232,13 @@ def part_steps(
         bounds: By range: the highest value of each part but the last, in order.
     """
     name = f"part.{quoted(column, dialect)}"
+    rules = bound_rules(column, dialect) or BoundRules()
     if partitions.by == "hash":
-        number = dialect.partitions.hash.format(value=name, count=partitions.count)
+        number = dialect.partitions.hash.format(value=rules.hashed.format(name), count=partitions.count)
         conditions = [f"{number} = {index} AND {name} IS NOT NULL" for index in range(1, partitions.count)]
         return [restricted(step, dialect, c, ()) for c in (f"({number} = 0 OR {name} IS NULL)", *conditions)]
     if not bounds:
         return [restricted(step, dialect, "1 = 1", ())]
-    rules = bound_rules(column, dialect) or BoundRules()
     low, high = (f"{name} {sign} {rules.bind.format(placeholder(dialect, bind))}" for sign, bind in _ENDS)
     first = restricted(step, dialect, f"({high} OR {name} IS NULL)", ((_HIGH, bounds[0]),))
     middle = [

@@ -15,6 +15,7 @@ from core.errors import ConfigError
 from core.model.job import Job
 from core.sql.incremental import cursor_text
 from core.workspace.atomic import write_atomically
+from core.workspace.job_formats import contradictions_of_formats
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
@@ -27,6 +28,7 @@ __all__ = [
     "NoSuchJob",
     "checked_job",
     "find_job",
+    "job_of",
     "job_text",
     "load_job",
     "load_jobs",
@@ -84,7 +86,7 @@ def parse_job(path: Path, text: str) -> Job:
 def checked_job(path: Path, text: str) -> tuple[Job | None, list[ConfigError]]:
     """Returns the job of a text and every problem; use the job only if there is no problem."""
     try:
-        return _checked(parse_json_file(path, text))
+        return job_of(parse_json_file(path, text))
     except ConfigError as error:
         return None, [error]
 
@@ -96,7 +98,7 @@ def load_jobs(workspace: Workspace) -> tuple[list[Job], list[ConfigError]]:
     names: dict[str, Path] = {}
     for path in _files(workspace):
         try:
-            job, found = _checked(read_json_file(path))
+            job, found = job_of(read_json_file(path))
         except ConfigError as error:
             problems.append(error)
             continue
@@ -210,13 +212,14 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _valid(file: JsonFile) -> Job:
-    job, problems = _checked(file)
+    job, problems = job_of(file)
     if problems or job is None:
         raise problems[0]
     return job
 
 
-def _checked(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
+def job_of(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
+    """Returns the job of a parsed file and every problem; its slug comes from the file's name."""
     try:
         shape = JobShape.model_validate(file.document)
     except ValidationError as error:
@@ -254,11 +257,42 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     rows = job.expect.rows
     if rows.min is not None and rows.max is not None and rows.min > rows.max:
         found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))
-    taken = [name for name in job.headers if name.lower() in RESERVED_HEADERS]
+    reserved = (*RESERVED_HEADERS, "traceparent") if job.kafka_config.traceparent else RESERVED_HEADERS
+    taken = [name for name in job.headers if name.lower() in reserved]
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
-    return found + _contradictions_of_partitions(job) + _contradictions_of_incremental(job)
+    found += contradictions_of_formats(job)
+    found += _contradictions_of_partitioner(job) + _contradictions_of_partitions(job)
+    return found + _contradictions_of_incremental(job)
+
+
+def _contradictions_of_partitioner(job: Job) -> list[tuple[str, str, str]]:
+    kafka = job.kafka_config
+    needed = {"partition_field": ("column", kafka.partition_field), "partition": ("fixed", kafka.partition)}
+    found = []
+    for key, (partitioner, value) in needed.items():
+        place = f"kafka_config.{key}"
+        if kafka.partitioner == partitioner and value is None:
+            found.append((place, f'partitioner "{partitioner}" needs "{key}"', f'add "{key}", or remove "partitioner"'))
+        elif kafka.partitioner != partitioner and value is not None:
+            found.append(
+                (
+                    place,
+                    f'"{key}" has no effect with partitioner "{kafka.partitioner}"',
+                    f'add "partitioner": "{partitioner}", or remove "{key}"',
+                )
+            )
+    wanted = kafka.create_topic
+    if wanted is not None and kafka.partition is not None and kafka.partition >= wanted.partitions:
+        found.append(
+            (
+                "kafka_config.partition",
+                f"a topic of {wanted.partitions} partitions has no partition {kafka.partition}",
+                f"write 0 to {wanted.partitions - 1}, or more partitions in create_topic",
+            )
+        )
+    return found
 
 
 def _contradictions_of_partitions(job: Job) -> list[tuple[str, str, str]]:

@@ -17,12 +17,10 @@ from ui import changes
 
 TAB = "\\t"
 """A tab, as the user types it into a field."""
-Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "switch", "unedited"]
+Kind = Literal["text", "kept", "number", "flag", "choice", "list", "pairs", "switch"]
 """How a field is stored. `text`: empty means that the key is not given. `kept`: empty is a value.
 
 `switch`: whether the object of that key is given at all; the fields below it keep their values.
-
-`unedited`: the form has no field for it and returns it as it was; it is edited as JSON.
 """
 FIELDS: Mapping[str, Kind] = {
     "name": "kept",
@@ -47,6 +45,18 @@ FIELDS: Mapping[str, Kind] = {
     "on_null_key": "choice",
     "kafka_config.batch_size": "number",
     "kafka_config.include_metadata": "flag",
+    "kafka_config.partitioner": "choice",
+    "kafka_config.partition_field": "list",
+    "kafka_config.partition": "number",
+    "kafka_config.timestamp_field": "text",
+    "kafka_config.traceparent": "flag",
+    "kafka_config.create_topic.partitions": "number",
+    "kafka_config.create_topic.replication": "number",
+    "kafka_config.create_topic.config": "pairs",
+    "partitions.column": "text",
+    "partitions.count": "number",
+    "partitions.by": "choice",
+    "order": "choice",
     "incremental": "switch",
     "incremental.column": "kept",
     "incremental.kind": "choice",
@@ -56,8 +66,6 @@ FIELDS: Mapping[str, Kind] = {
     "incremental.look_back_s": "number",
     "incremental.timezone": "choice",
     "incremental.count_nulls": "flag",
-    "partitions": "unedited",
-    "order": "unedited",
     "delivery": "choice",
     "verify": "choice",
     "headers": "pairs",
@@ -85,6 +93,10 @@ FIELDS: Mapping[str, Kind] = {
     "keep_sends_days": "number",
 }
 """Key of the job's file, dotted → how its field is stored."""
+KEY_FIELDS = ("kafka_config.message_key_field", "kafka_config.partition_field")
+"""Lists that are a text in the file if they have one column, and are not given if they have none."""
+ONLY_WITH = {"kafka_config.partition_field": "column", "kafka_config.partition": "fixed"}
+"""Key → the partitioner that it belongs to; another one shows no field for it."""
 NEW_INCREMENTAL: Mapping[str, Any] = {
     "column": "",
     "kind": "timestamp",
@@ -125,7 +137,7 @@ def fill_form(job: Job) -> None:
     for place, kind in FIELDS.items():
         value: Any = document
         for step in place.split("."):
-            value = value[step]
+            value = None if value is None else value[step]
         st.session_state[field_key(place)] = is_incremental if kind == "switch" else _to_field(place, kind, value)
     st.session_state[PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
     for name in [name for name in st.session_state if str(name).startswith(field_key("parameter:"))]:
@@ -135,10 +147,12 @@ def fill_form(job: Job) -> None:
 def _to_field(place: str, kind: Kind, value: Any) -> Any:
     if place == "csv.separator":
         return value.replace("\t", TAB)
+    if place == "partitions.by" and value is None:
+        return "range"
     if kind == "list":
         return ", ".join([value] if isinstance(value, str) else value or [])
     if kind == "pairs":
-        return "\n".join(f"{name} = {text}" for name, text in value.items())
+        return "\n".join(f"{name} = {text}" for name, text in (value or {}).items())
     return "" if value is None and kind in ("text", "kept") else value
 
 
@@ -147,16 +161,25 @@ def form_document() -> dict[str, Any]:
     document: dict[str, Any] = {"parameters": dict(st.session_state.get(PARAMETERS, {}))}
     for place, kind in FIELDS.items():
         value = _from_field(place, kind, st.session_state.get(field_key(place)))
-        if value is None or kind == "switch":
+        if value is None or kind == "switch" or ONLY_WITH.get(place, _partitioner()) != _partitioner():
             continue
         *above, last = place.split(".")
         into = document
         for step in above:
             into = into.setdefault(step, {})
         into[last] = value
+    kafka = document.get("kafka_config", {})
+    if kafka.get("create_topic") == {"config": {}}:  # all its fields are empty
+        del kafka["create_topic"]
+    if "column" not in document.get("partitions", {}):
+        document.pop("partitions", None)
     if not st.session_state.get(field_key("incremental")):
         del document["incremental"]
     return document
+
+
+def _partitioner() -> Any:
+    return st.session_state.get(field_key("kafka_config.partitioner"))
 
 
 def _from_field(place: str, kind: Kind, value: Any) -> Any:
@@ -168,7 +191,7 @@ def _from_field(place: str, kind: Kind, value: Any) -> Any:
         return value.strip() or None if value else None
     if kind == "list":
         parts = [part.strip() for part in (value or "").split(",") if part.strip()]
-        if place == "kafka_config.message_key_field":
+        if place in KEY_FIELDS:
             return parts[0] if len(parts) == 1 else parts or None
         return parts
     if kind == "pairs":
