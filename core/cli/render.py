@@ -90,10 +90,8 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         )
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
-    if window := run.increment:
-        begin = f"after {window.after.text}" if window.after else "from the first row"
-        end = f" up to {window.end.text}" if window.end else ": nothing new"
-        lines.append(f"  increment  {window.column_name} {begin}{end}")
+    if run.increment:
+        lines.append(f"  increment  {run.increment.text}")
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were sent more than once")
     lines += [f"  warning    {warning}" for warning in run.warnings]
