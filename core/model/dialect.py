@@ -27,6 +27,7 @@ __all__ = [
     "LiteralRules",
     "PackageCalls",
     "PartitionRules",
+    "SessionRules",
     "StatementWords",
     "TypedValue",
 ]
@@ -254,6 +255,16 @@ class PartitionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRules:
+    """Statements that set a session up where the driver of another kind of database is used, such as ODBC."""
+
+    setup: tuple[str, ...] = ()
+    """After connecting: they make literals end where these rules say, and moments come in UTC."""
+    begin: tuple[str, ...] = ()
+    """They begin one read-only snapshot; empty: the database has no such session."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRules:
     """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
 
@@ -292,6 +303,7 @@ class Dialect:
     binds: BindRules = BindRules()
     literals: LiteralRules = LiteralRules()
     partitions: PartitionRules = PartitionRules()
+    session: SessionRules = SessionRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

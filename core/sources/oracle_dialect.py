@@ -18,6 +18,7 @@ from core.model.dialect import (
     LiteralRules,
     PackageCalls,
     PartitionRules,
+    SessionRules,
 )
 
 __all__ = ["DIALECT"]
@@ -130,6 +131,7 @@ DIALECT = Dialect(
         interval="refused",
         instead_of_interval="write NUMTODSINTERVAL({0}, 'DAY') or NUMTOYMINTERVAL({0}, 'MONTH')",
     ),
+    session=SessionRules(("ALTER SESSION SET TIME_ZONE = '+00:00'",), ("SET TRANSACTION READ ONLY",)),
     # The driver returns a NUMBER as a Decimal, and binds a datetime as a DATE without its fraction.
     partitions=PartitionRules(
         bounds={

@@ -35,6 +35,7 @@ from core.model.dialect import (
     GuardRules,
     LexicalRules,
     PartitionRules,
+    SessionRules,
     TypedValue,
 )
 from core.model.query import Step, Value
@@ -89,6 +90,7 @@ DIALECT = Dialect(
         hash="pstt_hash({value}) % {count}",
         sample="abs(random() % 1000000) < {ppm}",
     ),
+    session=SessionRules(begin=("PRAGMA query_only = ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"PRAGMA\b"),
         settings=re.compile(

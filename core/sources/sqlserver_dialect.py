@@ -22,6 +22,7 @@ from core.model.dialect import (
     LexicalRules,
     LiteralRules,
     PartitionRules,
+    SessionRules,
     StatementWords,
     TypedValue,
 )
@@ -189,6 +190,7 @@ DIALECT = Dialect(
         wraps_order=False,
         wraps_unnamed=False,
     ),
+    session=SessionRules(("SET QUOTED_IDENTIFIER ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(
