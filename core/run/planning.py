@@ -78,7 +78,7 @@ def plan_run(
     connection = opened.connections.database(job.connection)
     query = bound(
         opened.workspace.query_file(job.query),
-        find_dialect(connection.db_type),
+        find_dialect(connection.db_type, connection.dialect),
         overridden(job.parameters, params or {}),
         scheduled_at,
         job.timezone,
