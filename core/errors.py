@@ -7,6 +7,7 @@ PsttError
  ├ RetriableError        the same operation may succeed later
  │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
  │  ├ BrokerUnavailable  no broker answers
+ │  ├ SecretUnavailable  a vault, or a command that supplies a secret, does not answer
  │  ├ DeliveryTimeout    sent, but not acknowledged in time
  │  ├ BatchRefused       messages of one request are refused because of one of them; alone each may pass
  │  │  └ BatchTooLarge   the same for their common size
@@ -76,6 +77,7 @@ __all__ = [
     "RunTimedOut",
     "RunnerBusy",
     "SchemaRefused",
+    "SecretUnavailable",
     "SignInNeeded",
     "SourceUnavailable",
     "SqlError",
@@ -184,6 +186,12 @@ class SourceUnavailable(RetriableError):
 
 class BrokerUnavailable(RetriableError):
     """No broker of the cluster answers."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class SecretUnavailable(RetriableError):
+    """The vault, or the command, that supplies a secret does not answer."""
 
     exit_code: ClassVar[int] = 3
 

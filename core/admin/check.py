@@ -21,15 +21,16 @@ from core.notify.channels import channel_problem
 from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
-from core.run.planning import bound
+from core.run.planning import WITHOUT_PARTS, bound
 from core.sql.parser import load
+from core.sql.partitioning import require_splittable
 from core.sql.values import as_text
 from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
-from core.workspace.secrets import is_reference
-from core.workspace.settings import OURS, SECRETS, Settings, mistyped, read_env_file, read_settings
+from core.workspace.secrets import REFERENCES, is_reference
+from core.workspace.settings import OURS, SECRETS, SETTING_NAMES, Settings, mistyped, read_env_file, read_settings
 
 __all__ = ["Finding", "check", "check_job", "check_jobs", "readable_secrets"]
 
@@ -55,6 +56,8 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
     ]
     connections, found = _read(lambda: read_connections(workspace, environ))
     findings += found
+    if connections is not None:
+        connections.contacts_vaults = False
     jobs, invalid = load_jobs(workspace)
     findings += map(_error, invalid)
     findings += _alerts(workspace, settings, environ)
@@ -139,12 +142,12 @@ def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Finding
             "warning",
             "connections.json",
             f'"{name}" has its password in the file',
-            "write env:NAME, file:PATH or keyring:SERVICE/USER instead",
+            f"write {REFERENCES} instead",
         )
     for name in connections.database_names:
         try:
             connections.database(name)
-        except ConfigError as error:
+        except PsttError as error:
             yield _error(error)
     for file in readable_secrets(workspace, connections):
         yield Finding("warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}")
@@ -163,7 +166,8 @@ def readable_secrets(workspace: Workspace, connections: Connections) -> list[Pat
 
 def _is_secret(name: str, value: str) -> bool:
     """Returns whether an entry of `.env` is a secret: a password of ours, or a variable that `env:NAME` refers to."""
-    return not is_reference(value) and (name in SECRETS or not name.startswith(OURS))
+    is_ours = name.startswith((*OURS, "VAULT_")) and name not in ("VAULT_TOKEN", "VAULT_SECRET_ID")
+    return not is_reference(value) and (name in SECRETS or not (is_ours or name in SETTING_NAMES))
 
 
 def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -183,13 +187,13 @@ def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[st
                 "warning",
                 name,
                 f'channel "{channel}" has its URL in the file',
-                "write env:NAME, file:PATH or keyring:…",
+                f"write {REFERENCES}",
             )
         if problem := channel_problem(channel, reference, variables, workspace.root):
             yield _error(problem, name)
     if settings is not None:
         try:
-            mail_server(settings, variables, workspace.root)
+            mail_server(settings, variables, workspace.root, contact=False)
         except ConfigError as error:
             yield _error(error, "settings")
 
@@ -200,7 +204,7 @@ def _clusters(connections: Connections, settings: Settings | None) -> Iterator[F
     for name in connections.cluster_names:
         try:
             refuse_unsupported(connections.cluster(name, settings), transactional=False)
-        except ConfigError as error:
+        except PsttError as error:
             yield _error(error, "connections.json")
 
 
@@ -213,7 +217,9 @@ def _job(workspace: Workspace, job: Job, connections: Connections, settings: Set
         yield _error(error, where)
         return
     try:
-        _bind(workspace, job, dialect, writes)
+        query = _bind(workspace, job, dialect, writes)
+        if job.partitions is not None:
+            require_splittable(query.steps, dialect, job.partitions)
     except PsttError as error:
         found = _error(error, where)
         yield found if found.where == where else replace(found, where=f"{where} → {found.where}")
@@ -290,8 +296,11 @@ def _cluster(job: Job, connections: Connections, settings: Settings, where: str)
     try:
         cluster = connections.cluster_for(job, settings)
         refuse_unsupported(cluster, transactional=job.delivery == "exactly_once")
-    except ConfigError as error:
+    except PsttError as error:
         yield _error(error, where)
+        return
+    if cluster.mock_brokers and job.partitions is not None and job.partitions.count > 1:
+        yield Finding("warning", where, WITHOUT_PARTS, "name another cluster, or leave it: the same messages are sent")
 
 
 def _unused_queries(workspace: Workspace, jobs: list[Job], connections: Connections) -> Iterator[Finding]:

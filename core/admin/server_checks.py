@@ -11,9 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.admin.registry_check import check_registry
-from core.errors import BrokerUnavailable, PsttError, RegistryUnavailable, SourceUnavailable, WorkersUnavailable
+from core.errors import (
+    BrokerUnavailable,
+    PsttError,
+    RegistryUnavailable,
+    SecretUnavailable,
+    SourceUnavailable,
+    WorkersUnavailable,
+)
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
+from core.kafka.topic_settings import topic_settings
 from core.model.check_result import CheckResult
 from core.model.connection import Cluster, DatabaseConnection
 from core.model.job import Job, NewTopic
@@ -67,7 +75,7 @@ def guarded(subject: str, check: Callable[[], Iterable[CheckResult]]) -> Iterato
         yield from check()
     except PsttError as error:
         unreachable = isinstance(
-            error, SourceUnavailable | BrokerUnavailable | WorkersUnavailable | RegistryUnavailable
+            error, SourceUnavailable | BrokerUnavailable | SecretUnavailable | WorkersUnavailable | RegistryUnavailable
         )
         yield CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)
 
@@ -190,11 +198,29 @@ def _as_job_wants(cluster: Cluster, subject: str, job: Job, found: TopicInfo) ->
             f'job {job.slug} sends to partition {number}, and topic "{found.name}" has 0 to {found.partitions - 1}',
             "correct kafka_config.partition, or have partitions added to the topic",
         )
+    if job.kafka_config.timestamp_field is not None and not cluster.mock_brokers:
+        yield from _record_times(cluster, subject, job.kafka_config.timestamp_field, found.name)
     if job.kafka_config.create_topic is not None:
         for difference in _topic_differences(cluster, found, job.kafka_config.create_topic):
             yield CheckResult(
                 "warn", subject, difference, "have the topic changed, or correct create_topic: a run never changes it"
             )
+
+
+def _record_times(cluster: Cluster, subject: str, column: str, topic: str) -> Iterator[CheckResult]:
+    """Yields what the broker does with the record times of a job: it may replace them, and it deletes by them."""
+    try:
+        settings = {entry.name: entry.value for entry in topic_settings(cluster, topic)}
+    except (PsttError, ImportError):  # this account may not read them, or librdkafka is not installed
+        return
+    if settings.get("message.timestamp.type") == "LogAppendTime":
+        text = f'topic "{topic}" replaces the time in column {column}: message.timestamp.type is LogAppendTime'
+        yield CheckResult("warn", subject, text, "have it set to CreateTime, or remove timestamp_field")
+    elif "delete" in settings.get("cleanup.policy", "") and settings.get("retention.ms", "-1") != "-1":
+        kept = f"retention.ms={int(settings['retention.ms']):,}"
+        yield CheckResult(
+            "pass", subject, f'topic "{topic}" keeps records for {kept} from their time in column {column}'
+        )
 
 
 def _rights(cluster: Cluster, subject: str, topics: Sequence[str], servers: Servers) -> Iterator[CheckResult]:

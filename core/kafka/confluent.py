@@ -15,17 +15,21 @@ from core.errors import BrokerUnavailable, ConfigError, PsttError
 from core.kafka.client_log import ClientLog
 from core.kafka.control_topic import ControlTopic
 from core.kafka.diagnosis import Diagnosis
+from core.kafka.kerberos import adopt
 from core.kafka.librdkafka import (
     ONE_BY_ONE,
     SAID,
     TRANSACTION_TIMEOUT_MS,
+    can_log_in,
     family_of,
     producer_config,
+    require_gssapi,
     translated,
     void,
 )
 from core.kafka.mock_cluster import resolved
 from core.kafka.refusals import Refusals
+from core.kafka.security import uses_login
 from core.kafka.topic_state import describe_topic
 from core.model.connection import Cluster
 from core.model.publisher import Batch, Delivery, TopicInfo, TopicState
@@ -81,7 +85,12 @@ class ConfluentPublisher:
         self._newest: dict[tuple[str, bool], dict[int, int]] = {}
         """(Topic, whether messages were sent alone) → partition → the last offset acknowledged to that producer."""
         self._is_prepared = False
-        self._producer: Producer | None = self._start()
+        if not can_log_in(self.cluster):
+            require_gssapi(self.cluster)
+            adopt(self.cluster)
+        # A token or a ticket is got when the client is first used: a failure then belongs to the run.
+        is_later = uses_login(self.cluster) and self.cluster.sasl_mechanism in ("GSSAPI", "OAUTHBEARER")
+        self._producer: Producer | None = None if is_later else self._start()
         self._alone: Producer | None = None
         """Sends each message in a record batch of its own; created when the first message is refused together with others."""
 

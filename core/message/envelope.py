@@ -99,8 +99,8 @@ def proves_data(message_id: str, value: bytes | None, slug: str, scheduled_at: d
     if value.startswith(MAGIC):  # JSON Schema; what is binary proves nothing below
         value = value[5:]
     rows = {value[value.find(mark) + len(mark) : end] for mark, end in _places(value) if value.find(mark) >= 0}
-    seed = _seed(slug, scheduled_at)
-    firsts = [xxhash.xxh3_128_hexdigest(row, seed) for row in (*rows, value)]
+    seeds = _seed(slug, scheduled_at), _seed(slug)
+    firsts = [xxhash.xxh3_128_hexdigest(row, seed) for row in (*rows, value) for seed in seeds]
     numbers = range(1, MOST_EQUAL_ROWS)
     is_proven = message_id in firsts or any(
         message_id == xxhash.xxh3_128_hexdigest(first.encode(), number) for first in firsts for number in numbers
@@ -117,8 +117,10 @@ def _places(value: bytes) -> Iterator[tuple[bytes, int]]:
     yield _EVENT_DATA, len(value) - 1
 
 
-def _seed(slug: str, scheduled_at: datetime) -> int:
-    return xxhash.xxh3_64_intdigest(f"{slug}\0{scheduled_at.astimezone(UTC).isoformat()}".encode())
+def _seed(slug: str, scheduled_at: datetime | None = None) -> int:
+    """Returns the seed of the ids of a run; without a scheduled time that of all runs of an incremental job."""
+    moment = scheduled_at.astimezone(UTC).isoformat() if scheduled_at else "incremental"
+    return xxhash.xxh3_64_intdigest(f"{slug}\0{moment}".encode())
 
 
 class Envelope:
@@ -128,6 +130,7 @@ class Envelope:
         columns: The result's columns, in order.
         job: Its settings for key, types, decimals and metadata.
         scheduled_at: Aware. With the job's slug it seeds `message_id`, so that every attempt computes the same ids.
+            A row of an incremental job has the same id in every run, since a later run may read it again.
         formats: Topic, registry and given schemas, for every format but JSON and text.
 
     Raises:
@@ -154,7 +157,7 @@ class Envelope:
         self._fields = RecordFields(self.columns, job, self._cells)
         self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
-        self._seed = _seed(job.slug, scheduled_at)
+        self._seed = _seed(job.slug, None if job.incremental else scheduled_at)
         self._duplicates = DuplicateRows()
         fields = [field_of(c, overrides.get(c.name.lower()), job.decimals) for c in columns]
         formats = formats or Formats()

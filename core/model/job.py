@@ -11,8 +11,10 @@ from core.model.query import ParameterValue
 __all__ = [
     "CloudEvents",
     "CsvDialect",
+    "CursorKind",
     "EmailNotification",
     "Expect",
+    "Incremental",
     "Job",
     "KafkaConfig",
     "NewTopic",
@@ -31,6 +33,7 @@ OnBadRow = Literal["reject", "fail"]
 OnNullKey = Literal["reject", "send", "fail"]
 OnDrift = Literal["stop", "warn", "ignore"]
 PartitionBy = Literal["range", "hash"]
+CursorKind = Literal["integer", "timestamp"]
 MessageOrder = Literal["key", "none"]
 DecimalForm = Literal["number", "string", "float"]
 ValueFormat = Literal["json", "avro", "protobuf", "json_schema"]
@@ -77,6 +80,8 @@ class KafkaConfig:
     """The partition of all messages."""
     timestamp_field: str | None = None
     """Column with the time of the record; None: when it is sent."""
+    traceparent: bool = False
+    """Each message carries the W3C trace context of its run as header `traceparent`, if traces are sent (OTEL_…)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,41 @@ class Partitions:
     """`range`: ranges of a number, a date or a time, with the same number of rows each. `hash`: the database's hash of any column."""
 
 
+DELAY_S = 60.0
+"""Default delay of a cursor of timestamps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incremental:
+    """How each run of a job reads only the rows that came after those of the run before."""
+
+    column: str
+    """The cursor: a column of the result whose value is higher in every new row; its name compares in any case."""
+    kind: CursorKind
+    start: int | str | None = None
+    """The first run reads the rows above it; None: all rows. A time without an offset is in `timezone`."""
+    delay_s: float | None = None
+    """Only timestamp: rows younger than this are left to a later run, since others may still be committed before them.
+
+    None: 60.
+    """
+    tie_column: str | None = None
+    """A column of numbers that orders rows with an equal cursor; None: equal values are read together."""
+    look_back_s: float = 0.0
+    """Only timestamp: how far before the watermark late rows are looked for; what was sent already is left out."""
+    timezone: str = "UTC"
+    """The zone of a column without an offset."""
+    count_nulls: bool = True
+    """Whether each run counts the rows whose cursor is NULL, which no run reads."""
+
+    @property
+    def lag_s(self) -> float:
+        """The delay in force, in seconds; 0 for integers."""
+        if self.kind == "integer":
+            return 0.0
+        return DELAY_S if self.delay_s is None else self.delay_s
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One `*.job.json`: what is read, where it goes, when. `slug` is the file's name without `.job.json`."""
@@ -218,6 +258,8 @@ class Job:
 
     partitions: Partitions | None = None
     """None: one process reads and sends all rows."""
+    incremental: Incremental | None = None
+    """None: each run reads all rows of the query."""
     order: MessageOrder = "key"
     """`none`: the messages of one key may arrive in another order than the query gives them."""
 

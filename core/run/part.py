@@ -27,6 +27,7 @@ from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, Spool, segments_of
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
+from core.run.observation import NOT_OBSERVED, PartObserver
 from core.run.part_results import counts_of
 from core.run.parts import PartError, PartOnce, PartPhase, PartProgress, PartResult, PartTask, attempt_name, steps_of
 from core.run.pending_transactions import storing_in
@@ -100,6 +101,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
         )
         stack.callback(publisher.close)
         rejects = _Rejects(task, folder)
+        observer = PartObserver(task.traceparent) if task.traceparent else None
         part = _PartRun(
             plan=_plan(task),
             run_id=task.run_id,
@@ -109,6 +111,7 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
                 stop,
                 _Progress(task, report, settings.worker),
                 schemas=schemas_of(task.job, cluster, registers=True),
+                observer=observer or NOT_OBSERVED,
             ),
             publisher=publisher,
             sender=Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms),
@@ -118,7 +121,8 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
             before_commit=settings.before_commit,
         )
         error = part.run(source)
-        return part.result(error, rejects)
+        result = part.result(error, rejects)
+        return msgspec.structs.replace(result, steps=dict(observer.measured)) if observer else result
 
 
 def _plan(task: PartTask) -> Plan:

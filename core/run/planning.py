@@ -26,6 +26,7 @@ from core.workspace.paths import Workspace
 
 __all__ = [
     "DEFAULT_TIMEZONE",
+    "WITHOUT_PARTS",
     "bound",
     "bound_query",
     "cluster_key_of_plan",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 DEFAULT_TIMEZONE = "Europe/Rome"
+WITHOUT_PARTS = (
+    '"partitions" has no effect: this cluster is a mock broker in the process of the run, so the run has no parts'
+)
 
 
 def plan_run(

@@ -58,30 +58,34 @@ class Sending(RowReader):
     def __post_init__(self) -> None:
         job = self.plan.job
         self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *fixed_headers(job))
+        if job.kafka_config.traceparent and self.context.observer.traceparent:
+            self.headers += (("traceparent", self.context.observer.traceparent.encode()),)
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
         """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
         size, now, values = self.plan.batch_size, self.context.now, list[bytes | None]()
-        for start in range(0, len(encoded.data), size):
-            values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
+        step = self.context.observer.step
+        with step("encode"):
+            for start in range(0, len(encoded.data), size):
+                values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
         if self.context.stop.is_set():
             raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
         self.batches += 1
-        self.sender.submit(
-            Batch(
-                self.batches,
-                self.plan.topic,
-                encoded.keys,
-                values,
-                encoded.message_ids,
-                encoded.row_numbers,
-                self.headers + envelope.headers(encoded),
-                encoded.fields.headers + envelope.header_columns(encoded),
-                encoded.fields.timestamps_ms,
-                self._partitions(encoded),
-                encoded.key_texts,
-            )
+        batch = Batch(
+            self.batches,
+            self.plan.topic,
+            encoded.keys,
+            values,
+            encoded.message_ids,
+            encoded.row_numbers,
+            self.headers + envelope.headers(encoded),
+            encoded.fields.headers + envelope.header_columns(encoded),
+            encoded.fields.timestamps_ms,
+            self._partitions(encoded),
+            encoded.key_texts,
         )
+        with step("send"):
+            self.sender.submit(batch)
         self.account(self.sender.finished())
 
     def _partitions(self, encoded: Encoded) -> list[int] | None:
@@ -97,15 +101,24 @@ class Sending(RowReader):
             config, self.plan.topic, self.topic_partitions, encoded.row_numbers, encoded.fields.placed_by or ()
         )
 
+    def counts(self) -> tuple[int, int, int]:
+        """See `RowReader.counts`; batches that have ended and are not accounted for yet count too."""
+        rows_read, acknowledged, rejected = RowReader.counts(self)
+        return rows_read, acknowledged + self.sender.acknowledged_unclaimed(), rejected
+
     def drain(self) -> None:
         """Waits until no message is in flight."""
-        self.account(self.sender.drain())
+        self.step = "waiting"
+        with self.context.observer.step("send"):
+            deliveries = self.sender.drain()
+        self.account(deliveries)
 
     def account(self, deliveries: list[Delivery]) -> None:
         """Records finished batches; raises the first failure that the next batch would meet too."""
         failure: PsttError | None = None
         for delivery in deliveries:
-            self._record(delivery)
+            with self.context.observer.step("record"):
+                self._record(delivery)
             self.acknowledged += delivery.acknowledged
             refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
             others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))
@@ -164,6 +177,7 @@ class Sending(RowReader):
         self.transaction = "unknown"
         try:
             self.publisher.begin()
+            self.step = "sending"
             for envelope, encoded in fetched:
                 digest.update(b"".join(encoded.message_ids))
                 self.publish(envelope, encoded)
@@ -211,6 +225,7 @@ class Sending(RowReader):
     def finish_sending(self, error: PsttError) -> None:
         """Waits for messages in flight if the run was only cancelled; if the cluster has failed, gives them up at once."""
         deliveries = []
+        self.step = "waiting"
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
             deliveries = self.sender.drain(self.context.stop.left_s(self.plan.stop_timeout_s))
         deliveries += self.sender.give_up()

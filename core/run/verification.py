@@ -23,7 +23,7 @@ from core.model.connection import Cluster
 from core.model.job import VerifyMode
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Verification, VerificationProblem, VerifyAnswer
-from core.records.spool import read_segment, segments_of
+from core.records.merged_segments import segments_with, sends_in
 from core.run.arrival import SentRange
 
 __all__ = ["verify"]
@@ -148,7 +148,7 @@ class _Comparison(_Counts):
         self._has_text_keys = has_text_keys
         self._sent = sent
         self._cluster = cluster
-        self._segments = segments_of(spool_dir, sent.run_id)
+        self._segments = segments_with(spool_dir, sent.run_id)
         self._diagnosis = Diagnosis(cluster)
         self._log = ClientLog(self._diagnosis, time.monotonic)
         self._should_stop, self._silence_s = should_stop, silence_s
@@ -240,7 +240,7 @@ class _Comparison(_Counts):
         sums = self._sums
         for segment in self._segments:
             blocks: set[int] = set()
-            for partition, offset, key, message_id, size in _sends(segment):
+            for partition, offset, key, message_id, size in _sends(segment, self._sent.run_id):
                 if partition is None:
                     continue
                 recorded += 1
@@ -263,7 +263,7 @@ class _Comparison(_Counts):
         wanted = {
             send[1]: send[2:]
             for segment in sorted({segment for block in blocks for segment in self._segments_of_block.get(block, ())})
-            for send in _sends(segment)
+            for send in _sends(segment, self._sent.run_id)
             if send[0] == partition and send[1] is not None and first <= send[1] < stop
         }
         span = next(span for span in self._sent.partitions if span.partition == partition)
@@ -296,7 +296,7 @@ class _Comparison(_Counts):
     def _look_up_extras(self) -> None:
         """Classifies messages at offsets without a send: a second copy, or a send whose offset the broker did not report."""
         for segment in self._segments:
-            for partition, offset, _, message_id, _ in _sends(segment):
+            for partition, offset, _, message_id, _ in _sends(segment, self._sent.run_id):
                 if partition is None:
                     self._extras.pop(message_id, None)  # it was given up and arrived nevertheless: no second copy
                 elif offset is None and self._extras.pop(message_id, None) is not None:
@@ -312,9 +312,9 @@ class _Comparison(_Counts):
             self.listed.append(VerificationProblem(problem, partition, offset, text))  # type: ignore[arg-type]
 
 
-def _sends(segment: Path) -> Iterator[StoredSend]:
-    """Yields the sends of a segment, in the order in which they ended."""
-    for batch in read_segment(segment, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
+def _sends(segment: Path, run_id: str) -> Iterator[StoredSend]:
+    """Yields the sends of a run in a segment, in the order in which they ended."""
+    for batch in sends_in(segment, run_id, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
         columns = [batch.column(name) for name in COLUMNS]
         for at in (2, 3):
             columns[at] = columns[at].cast(pa.binary())

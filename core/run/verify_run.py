@@ -71,9 +71,10 @@ def verifier(
     """Returns a function that reads a run's messages back from this cluster; see `core.run.verification.verify`.
 
     Raises:
-        ConfigError: confluent-kafka, which reads them, is not installed.
+        ConfigError: confluent-kafka, which reads them, is not installed or cannot log in.
     """
     try:
+        from core.kafka.librdkafka import can_log_in, require_gssapi
         from core.run.verification import verify
     except ImportError:
         raise ConfigError(
@@ -81,6 +82,8 @@ def verifier(
             why="it is not installed on this machine",
             remedy='install it, or set "verify": "none"',
         ) from None
+    if not can_log_in(cluster):
+        require_gssapi(cluster)  # before the first message, not after the last
     return lambda sent: verify(
         sent, cluster, spool_dir, mode, now=now, should_stop=should_stop, has_text_keys=has_text_keys
     )

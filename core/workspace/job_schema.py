@@ -17,6 +17,7 @@ from core.model.job import (
     CsvDialect,
     EmailNotification,
     Expect,
+    Incremental,
     Job,
     KafkaConfig,
     NewTopic,
@@ -232,6 +233,21 @@ class CloudEventsShape(StrictModel):
     type: Name | None
 
 
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, strict=False)]
+
+
+@completed_from(Incremental)
+class IncrementalShape(StrictModel):
+    """`incremental`."""
+
+    column: Name
+    start: Annotated[int, WHOLE] | Name | None
+    delay_s: Seconds | None
+    tie_column: Name | None
+    look_back_s: Seconds
+    timezone: Annotated[str, AfterValidator(known_zone)]
+
+
 @completed_from(Job, without=("slug",))
 class JobShape(StrictModel):
     """The whole file; `core.model.job.Job` explains each key."""
@@ -258,3 +274,4 @@ class JobShape(StrictModel):
     cloudevents: CloudEventsShape
     expect: ExpectShape
     partitions: PartitionsShape | None
+    incremental: IncrementalShape | None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Message
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from core.admin.server_checks import Servers, check_clusters
 from core.app import App
@@ -23,10 +24,13 @@ from core.model.run import Run
 from core.run.cancellation import Stop
 from core.run.replay import replay_plan
 from core.run.verify_run import verify_run
+from tests.rigs.http_receiver import http_receiver
 from tests.rigs.kafka import KafkaRig, KafkaTopics
 
 ROWS = 120
 OFFICES = 7
+FOR_EVER = {"retention.ms": "-1"}
+"""The broker deletes by the time of the record, and these are older than its seven days."""
 NOON = datetime(2026, 1, 16, 12, 0, tzinfo=UTC)
 
 
@@ -63,12 +67,12 @@ class Place:
         }
         (self.folder / "queries/tracce.job.json").write_text(json.dumps(document), encoding="utf-8")
 
-    def open(self) -> App:
-        environ = {"PSTT_FETCH_ROWS": "25", "PSTT_CONTROL_TOPIC": f"control-{self.topic}"}
+    def open(self, **settings: str) -> App:
+        environ = {"PSTT_FETCH_ROWS": "25", "PSTT_CONTROL_TOPIC": f"control-{self.topic}", **settings}
         return App.open(self.folder, environ, log=False)
 
-    def run(self) -> Run:
-        with self.open() as app:
+    def run(self, **settings: str) -> Run:
+        with self.open(**settings) as app:
             return app.execute(app.plan(app.job("tracce"), now=now()), stop=Stop(), now=now)
 
     def read(self) -> list[Message]:
@@ -93,7 +97,7 @@ BY_OFFICE = {"partitioner": "column", "partition_field": "OFFICE", "timestamp_fi
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 def test_a_replay_has_the_headers_times_and_partitions_of_its_run(tmp_path: Path, kafka: KafkaRig, delivery: str):
-    place = Place(tmp_path, kafka, kafka.create_topic(partitions=5))
+    place = Place(tmp_path, kafka, kafka.create_topic(partitions=5, config=FOR_EVER))
     place.write_job(BY_OFFICE, delivery=delivery, verify="full", **OF_COLUMNS)
     run = place.run()
     assert (run.verdict, run.acknowledged, run.warnings) == ("complete", ROWS, ())
@@ -116,7 +120,7 @@ def test_a_replay_has_the_headers_times_and_partitions_of_its_run(tmp_path: Path
 
 
 def test_parts_of_a_run_place_their_rows_as_the_whole_does(tmp_path: Path, kafka: KafkaRig):
-    place = Place(tmp_path, kafka, kafka.create_topic(partitions=5))
+    place = Place(tmp_path, kafka, kafka.create_topic(partitions=5, config=FOR_EVER))
     place.write_job(BY_OFFICE, **OF_COLUMNS)
     assert place.run().verdict == "complete"
     whole = sorted(map(described, place.read()))
@@ -125,6 +129,27 @@ def test_parts_of_a_run_place_their_rows_as_the_whole_does(tmp_path: Path, kafka
     run = place.run()
     assert (run.verdict, run.acknowledged) == ("complete", ROWS)
     assert sorted(map(described, place.read())) == sorted([*whole, *whole])
+
+
+def test_a_run_in_parts_is_one_trace_with_a_span_for_each_part(tmp_path: Path, kafka: KafkaRig):
+    place = Place(tmp_path, kafka, kafka.create_topic())
+    parts = {"partitions": {"column": "BARCODE", "count": 2, "by": "hash"}}
+    place.write_job({"traceparent": True}, delivery="exactly_once", **parts)
+    with http_receiver() as receiver:
+        run = place.run(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OPENLINEAGE_URL=receiver.url)
+    assert (run.verdict, run.acknowledged) == ("complete", ROWS)
+    (body,) = receiver.bodies("/v1/traces")
+    spans = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    whole = next(span for span in spans if span.name == "run tracce")
+    of_parts = {span.name: span.span_id for span in spans if span.parent_span_id == whole.span_id}
+    assert {"part 1", "part 2", "record"} <= set(of_parts)
+    for name in ("part 1", "part 2"):
+        steps = {span.name for span in spans if span.parent_span_id == of_parts[name]}
+        assert steps == {"read", "encode", "send", "record"}
+    context = f"00-{whole.trace_id.hex()}-{whole.span_id.hex()}-01".encode()
+    assert {dict(message.headers() or ())["traceparent"] for message in place.read()} == {context}
+    states = [json.loads(body)["eventType"] for body in receiver.bodies("/api/v1/lineage")]
+    assert states == ["START", "COMPLETE"]
 
 
 def test_round_robin_fills_all_partitions_alike_and_fixed_one(tmp_path: Path, kafka: KafkaRig):
@@ -152,7 +177,7 @@ def test_a_partition_that_the_topic_lacks_ends_the_run_before_its_first_message(
 def test_a_row_whose_time_is_none_is_rejected_and_one_without_time_gets_that_of_sending(
     tmp_path: Path, kafka: KafkaRig
 ):
-    place = Place(tmp_path, kafka, kafka.create_topic())
+    place = Place(tmp_path, kafka, kafka.create_topic(config=FOR_EVER))
     with closing(sqlite3.connect(tmp_path / "data.sqlite")) as db, db:
         db.execute("UPDATE tracce SET at = NULL WHERE barcode = '57260000'")
         db.execute("UPDATE tracce SET at = 'soon' WHERE barcode = '57260001'")
@@ -166,6 +191,21 @@ def test_a_row_whose_time_is_none_is_rejected_and_one_without_time_gets_that_of_
     assert reject.reason == "the record's time: the value is no date and no time"
     times = {m.key(): m.timestamp()[1] for m in place.read()}
     assert times[b"57260000"] > before_ms > times[b"57260002"]
+
+
+def test_doctor_says_how_the_broker_uses_the_times_of_a_job(tmp_path: Path, kafka: KafkaRig):
+    place = Place(tmp_path, kafka, kafka.create_topic(config={"retention.ms": "86400000"}))
+    place.write_job({"timestamp_field": "at"})
+    assert (
+        f'pass: topic "{place.topic}" keeps records for retention.ms=86,400,000 from their time in column at'
+        in checked(place)
+    )
+    place.topic = kafka.create_topic(config={"message.timestamp.type": "LogAppendTime"})
+    place.write_job({"timestamp_field": "at"})
+    assert (
+        f'warn: topic "{place.topic}" replaces the time in column at: message.timestamp.type is LogAppendTime'
+        in checked(place)
+    )
 
 
 def test_a_time_that_the_topic_does_not_take_is_a_reject_that_names_the_field(tmp_path: Path, kafka: KafkaRig):

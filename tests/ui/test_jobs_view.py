@@ -307,17 +307,32 @@ def test_what_is_typed_is_what_is_saved(place, see, field, value, attribute):
     assert attribute(job_of(place, "tracce"))
 
 
-def test_what_the_form_has_no_field_for_is_kept(place, see):
+def test_a_job_in_parts_is_shown_changed_and_saved(place, see):
     file = file_of(place, "tracce")
     document = json.loads(file.read_text(encoding="utf-8"))
     partitions = {"column": "N", "count": 4, "by": "hash"}
     file.write_text(json.dumps({**document, "partitions": partitions, "order": "none"}), encoding="utf-8")
     app = see("jobs", job="tracce")
     assert "as it is stored" in words(app)
+    assert "The query can be split into 4 parts by column N." in words(app)
     app = press(press(put(app, "verify_count", True), "save"), "confirm_save")
     assert not app.exception
     saved = job_of(place, "tracce")
     assert (saved.partitions, saved.order, saved.verify_count) == (Partitions("N", 4, "hash"), "none", True)
+    app = put(put(see("jobs", job="tracce"), "partitions.by", "range"), "partitions.count", 8)
+    press(press(app, "save"), "confirm_save")
+    assert job_of(place, "tracce").partitions == Partitions("N", 8)
+    press(press(put(see("jobs", job="tracce"), "partitions.column", ""), "save"), "confirm_save")
+    assert job_of(place, "tracce").partitions is None
+
+
+def test_a_query_that_cannot_be_split_is_told_before_its_first_run(place, see):
+    app = put(put(see("jobs", job="tracce"), "order", "none"), "partitions.column", "QUANTITA")
+    app = put(app, "partitions.count", 4)
+    assert "QUANTITA, which the query does not return" in words(app)
+    (place.folder / "queries" / "tracce.sql").write_text(SQL.replace(" AS g;", " AS g LIMIT 5;"), encoding="utf-8")
+    app = put(app, "partitions.column", "N")
+    assert "it limits its rows" in words(app)
 
 
 def test_a_column_places_messages_until_another_partitioner_is_chosen(place, see):

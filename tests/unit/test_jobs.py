@@ -197,6 +197,7 @@ def test_partitions_that_keep_the_order_of_a_key_or_need_none(place, changes):
         ({"email_notification": {"recipients": ["admin"]}}, "0", "this is no e-mail address"),
         ({"email_notification": {"recipients": "a@b"}}, "recipients", "valid list"),
         ({"headers": {"Message_ID": "x"}}, "Message_ID", "set by PSTT Kafka itself"),
+        ({"headers": {"traceparent": "x"}, "kafka_config": {"traceparent": True}}, "traceparent", "itself"),
         ({"headers": {"a": "\ud83d"}}, "a", "half of a character"),
         ({"crom": "0 2 * * *"}, "crom", 'did you mean "cron"?'),
         ({"kafka_config": {"topik": "t"}}, "topik", 'did you mean "topic"?'),

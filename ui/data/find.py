@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigError, PsttError
+from core.errors import PsttError
 from core.kafka.cluster_lookup import unknown_cluster
 from core.message.decoding import Lookup, Readable, is_same_key, readable
 from core.message.envelope import proves_data
@@ -110,7 +110,7 @@ def _read(cluster: Cluster, send: dict[str, Any]) -> TopicMessage:
 
 
 def _read_from_any(
-    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[ConfigError]
+    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[PsttError]
 ) -> tuple[TopicMessage, Lookup | None]:
     """Reads the message from whichever cluster has it.
 
