@@ -166,6 +166,7 @@ def main() -> None:
     sixth.add_argument(
         "--retention", action="store_true", help="then roll up a day, and all but 30 days; the workspace is changed"
     )
+    sixth.add_argument("--segments", type=int, default=0, help="only: so many small segments, before and after merging")
     files_ = commands.add_parser("files", help="Excel and CSV jobs, and parity: time and memory at two sizes")
     files_.add_argument("--rows", type=int, default=1_000_000)
     page = commands.add_parser("page", help="a run with 20 sessions watching it; first paint over a year of sends")
@@ -215,7 +216,11 @@ def main() -> None:
         sys.exit(kills(options.times, options.rows, options.interval_s))
     if options.command == "sends":
         from bench.sends import main as sends
+        from bench.sends import measure_merging
 
+        if options.segments:
+            measure_merging(options.segments)
+            sys.exit(0)
         with tempfile.TemporaryDirectory() as folder:
             sys.exit(
                 sends(

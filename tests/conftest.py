@@ -23,6 +23,7 @@ from tests.rigs.fork_server import end_fork_server
 
 if TYPE_CHECKING:
     from tests.rigs.kafka import GivenKafka, KafkaRig
+    from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
     from tests.rigs.sqlserver import SqlServerRig
@@ -175,6 +176,15 @@ def own_postgres() -> Iterator[PostgresRig]:
     from tests.rigs.postgres import PostgresRig
 
     with PostgresRig() as rig:
+        yield rig
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MySqlRig]:
+    """A server; shared, so use tables of your own and never stop it."""
+    from tests.rigs.mysql import MySqlRig
+
+    with MySqlRig(os.environ.get("MYSQL_TEST_URL")) as rig:
         yield rig
 
 

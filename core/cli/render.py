@@ -93,6 +93,10 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         )
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
+    if window := run.increment:
+        begin = f"after {window.after.text}" if window.after else "from the first row"
+        end = f" up to {window.end.text}" if window.end else ": nothing new"
+        lines.append(f"  increment  {window.column_name} {begin}{end}")
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were sent more than once")
     lines += [f"  warning    {warning}" for warning in run.warnings]
@@ -151,8 +155,8 @@ def plan_heading(plan: Plan) -> str:
     return heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())
 
 
-def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
-    """Returns all that `show` prints of a run: verdict, destination, offsets per partition and the SQL that ran."""
+def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = ()) -> list[str]:
+    """Returns all that `show` prints of a run: verdict, destination, notes, offsets per partition and the SQL that ran."""
     cluster = f" ({run.cluster})" if run.cluster else ""
     origin = ""
     if run.of_run is not None:
@@ -161,6 +165,7 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
         heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items()),
         f"{run.connection} → {run.topic or 'file'}{cluster}   attempt {run.attempt}   asked by {run.asked_by}{origin}",
         *run_lines(run, rejects),
+        *notes,
         f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
         *(
             f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"
@@ -220,7 +225,10 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     for message in seen.messages:
         lines += ["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"]
         lines += [f"  header {name} = {text}" for name, text in message.headers.items()]
-        lines.append(f"  value  {message.value}")
+        lines += [f"  time   {message.timestamp}"] if message.timestamp else []
+        lines.append("  value  null (a tombstone)" if message.is_tombstone else f"  value  {message.value}")
+        if message.value_base64 is not None:
+            lines.append(f"  bytes  {message.value_base64} (Base64)")
     return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
 
 

@@ -8,23 +8,26 @@ The defaults are those of standard SQL: a database sets only what differs from i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from core.model.check_result import CheckResult
+from core.model.connection import DatabaseConnection
 from core.model.query import Value
 
 __all__ = [
     "BindRules",
     "BoundRules",
     "ConnectionRules",
+    "DatasetRules",
     "Dialect",
     "GuardRules",
     "LexicalRules",
     "LiteralRules",
+    "MomentRules",
     "PackageCalls",
     "PartitionRules",
     "StatementWords",
@@ -59,6 +62,20 @@ def as_it_is(value: Any) -> Value:
     return value
 
 
+def no_problems(_: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields nothing: no keys of a connection contradict each other."""
+    yield from ()
+
+
+def end_of_microsecond(moment: str) -> str:
+    """Returns the last moment of the microsecond of a time that a database has written with more digits; others as they are.
+
+    A message has microseconds, so what differs by less is equal there and belongs into one part:
+    `12:00:00.1234561` → `12:00:00.1234569`.
+    """
+    return re.sub(r"(\.\d{6})(\d+)", lambda found: found[1] + "9" * len(found[2]), moment)
+
+
 def needs_nothing(_: str) -> CheckResult | None:
     """Returns None: the Python driver needs no other program."""
     return None
@@ -72,6 +89,10 @@ class LexicalRules:
     """A plain identifier or a keyword."""
     string_prefixes: frozenset[str] = frozenset()
     """What may precede the quote of a literal, in capitals: `N`, `E`, `X`."""
+    string_quotes: str = "'"
+    """The characters that may enclose a literal."""
+    backslash_escapes: bool = False
+    """A backslash in any literal escapes the next character; False: only in E'…'."""
     quotes: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: {'"': DOUBLE_QUOTED})
     """First character of a quoted identifier → pattern of the whole identifier."""
     nested_comments: bool = False
@@ -197,6 +218,8 @@ class GuardRules:
     """Whole statements that change only how this session reads."""
     begins_block: re.Pattern[str] = NEVER
     block_name: str = "block of code"
+    executed_comments: re.Pattern[str] = NEVER
+    """How comments begin whose content the server runs."""
     calls: re.Pattern[str] = NEVER
     """Functions that can write, lock, or reach files and servers."""
     unreserved: Mapping[str, str] = field(default_factory=dict)
@@ -220,6 +243,8 @@ class BoundRules:
     bind: str = "{}"
     convert: Callable[[Any], Value] = as_it_is
     """Converts the value that was read to the one that is bound."""
+    hashed: str = "{}"
+    """What the hash is made of: of a time its microseconds, since what differs by less is equal in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +268,21 @@ class PartitionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentRules:
+    """How the times of a column are read and bound as text with every digit, as `YYYY-MM-DD HH:MM:SS.ffffff`."""
+
+    read: str = "{}"
+    """What the server computes of a value, `{}`; the text of a later time sorts after that of an earlier one."""
+    bind: str = "{}"
+    """What is written around a bind, `{}`."""
+    compare: str = "{}"
+    """What of the column, `{}`, is compared with a bind."""
+    is_aware: bool = False
+    """The column has an offset: its text is UTC."""
+    has_fraction: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRules:
     """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
 
@@ -250,11 +290,31 @@ class ConnectionRules:
     exactly_one_of: tuple[str, ...] = ()
     form: tuple[str, ...] = ("host", "username", "database")
     """The keys that the page asks for, in this order."""
+    own: tuple[str, ...] = ()
+    """Further keys, which not every database has."""
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key → the required keys that an entry with it may leave out."""
+    refused_options: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """Name of a driver's setting, in lower case → why `options` may not have it."""
+    problems: Callable[[Any], Iterator[tuple[str, str, str]]] = no_problems
+    """Yields key, problem and remedy for keys of an entry that contradict each other."""
     default_port: int = 0
     is_file: bool = False
     """`database` is a file below the workspace: there is no host, no port and no password."""
     has_tls_modes: bool = False
     """`sslmode` may be set."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRules:
+    """How lineage names the tables of a database. Source: https://openlineage.io/docs/spec/naming."""
+
+    scheme: str = ""
+    """Of the namespace; empty: the name of the dialect."""
+    fold: Callable[[str], str] = str
+    """How the database stores an identifier that is not quoted."""
+    schema_of: Callable[[DatabaseConnection], str] = lambda _: ""
+    """Returns the schema of a table that the statement names without one; empty: this database has none, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -273,6 +333,13 @@ class Dialect:
     binds: BindRules = BindRules()
     literals: LiteralRules = LiteralRules()
     partitions: PartitionRules = PartitionRules()
+    moments: Mapping[str, MomentRules] = field(default_factory=dict)
+    """Database type in lower case, or kind of column → its times as the cursor of an incremental job. Others cannot be one."""
+    folds_to: Literal["", "upper", "lower"] = ""
+    """How the server stores a name without quotes."""
+    is_untyped: bool = False
+    """A column may have no type: it is judged by its values."""
+    datasets: DatasetRules = DatasetRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

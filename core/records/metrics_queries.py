@@ -34,8 +34,6 @@ NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
 """Where many keys have the same beginning, their newest sends are among these; sorting all would take seconds."""
 MOST_FOUND = 100_000
 """The most sends of one key that are read."""
-MOST_BLANKS = 255
-"""The most blanks that are searched for after a key, as CHAR columns pad it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +172,14 @@ class MetricsQueries:
         since = self.midnight(noon)
         return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
+    def counted_by_day(self, first: date, last: date, scope: SendFilter | None = None) -> int:
+        """Returns how many messages of these days of the zone are rolled up, so that their runs are not known."""
+        noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
+        (row,) = self._ask(
+            "counted_by_day", self.midnight(noon), self.midnight(noon, days=(last - first).days + 1), scope
+        )
+        return int(row["messages"])
+
     def days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Returns the last days up to today, by day and topic: what `totals` returns, without percentiles.
 
@@ -278,7 +284,7 @@ class MetricsQueries:
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
         """Returns every send of that key, also with blanks after it, as in a CHAR column; oldest first, times aware UTC."""
-        found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
+        found = self._rows("found", {"key": key.rstrip(" "), "limit": limit})
         return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:

@@ -78,5 +78,8 @@ SELECT path, rows, size_bytes, sha256 FROM run_file WHERE run_id = :run_id ORDER
 -- name: newest_verification
 SELECT * FROM verification WHERE run_id = :run_id ORDER BY checked_at DESC LIMIT 1
 
+-- name: increment
+SELECT * FROM run_window WHERE run_id = :run_id
+
 -- name: parts
 SELECT * FROM run_part WHERE run_id = :run_id ORDER BY part

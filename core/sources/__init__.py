@@ -31,6 +31,7 @@ DATABASES: dict[str, Database] = {
     "oracle": Database("core.sources.oracle_dialect", "core.sources.oracle"),
     "sqlserver": Database("core.sources.sqlserver_dialect", "core.sources.sqlserver"),
     "postgresql": Database("core.sources.postgresql_dialect", "core.sources.postgresql"),
+    "mysql": Database("core.sources.mysql_dialect", "core.sources.mysql"),
     "sqlite": Database("core.sources.sqlite"),
 }
 """`db_type` of a connection → its modules."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import pyodbc
 
 from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
+from core.model.connection import Option
 from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import Column, ColumnType
@@ -240,7 +241,6 @@ class SqlServerSource(PooledSource):
 
     def _attributes(self, driver: str) -> dict[str, str]:
         given = self.connection
-        port = self.port
         if given.sslrootcert:
             raise ConfigError(
                 f'connection "{self.name}": SQL Server\'s drivers take no sslrootcert',
@@ -253,23 +253,36 @@ class SqlServerSource(PooledSource):
             "PWD": given.password.reveal() if given.password else "",
             "APP": "pstt-kafka",
         }
+        if not given.username and not given.authentication:
+            common["Trusted_Connection"] = "yes"
         if _is_freetds(driver):
             return {
+                **_as_texts(given.options),
                 **common,
                 "SERVER": given.host,
-                "PORT": str(port),
+                "PORT": self._stated_port,
+                "ApplicationIntent": given.application_intent,
                 "TDS_Version": "7.4",
                 "ClientCharset": "UTF-8",
                 "Encryption": self._freetds_encryption(),
             }
         verified = given.sslmode in ("", "verify-ca", "verify-full")
+        port = self._stated_port
         return {
+            **_as_texts(given.options),
             **common,
-            "SERVER": f"{given.host},{port}",
+            "SERVER": f"{given.host},{port}" if port else given.host,
+            "Authentication": given.authentication,
+            "MultiSubnetFailover": "yes" if given.multi_subnet_failover else "",
             "Encrypt": "no" if given.sslmode == "disable" else "yes",
             "TrustServerCertificate": "no" if verified else "yes",
-            "ApplicationIntent": "ReadWrite" if given.allow_writes else "ReadOnly",
+            "ApplicationIntent": given.application_intent or ("ReadWrite" if given.allow_writes else "ReadOnly"),
         }
+
+    @property
+    def _stated_port(self) -> str:
+        """Returns the port; empty for a host with the name of an instance, whose port SQL Server Browser knows."""
+        return "" if "\\" in self.connection.host and not self.connection.port else str(self.port)
 
     def _freetds_encryption(self) -> str:
         mode = self.connection.sslmode
@@ -303,6 +316,13 @@ class SqlServerSource(PooledSource):
 
 def _for_microsoft(value: str) -> str:
     return f"{{{value.replace('}', '}}')}}}"
+
+
+def _as_texts(options: Mapping[str, Option]) -> dict[str, str]:
+    """Returns the values as ODBC writes them: yes and no."""
+    return {
+        name: ("yes" if value else "no") if isinstance(value, bool) else str(value) for name, value in options.items()
+    }
 
 
 def _is_freetds(driver: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from core.model.check_result import CheckResult
 from core.model.dialect import (
@@ -15,13 +17,16 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
     StatementWords,
     TypedValue,
+    end_of_microsecond,
 )
 from core.model.query import Value
 
@@ -78,6 +83,58 @@ def missing_driver(wanted: str) -> CheckResult | None:
     )
 
 
+_REFUSED_OPTIONS = (
+    (
+        re.compile(
+            r"(driver|server|servername|address|addr|port|database|uid|user id|user|trusted[_ ]connection|authentication"
+            r"|multisubnetfailover|applicationintent)"
+        ),
+        "the connection has a key for it",
+    ),
+    (
+        re.compile(r"(encrypt|encryption|trustservercertificate|tds[_ ]version|usentlmv2)"),
+        "it could turn off what sslmode asks for",
+    ),
+    (
+        re.compile(r"(dsn|filedsn|savefile|attachdbfilename|translationdll|translationoption|translation(name)?)"),
+        "it reads or loads other files",
+    ),
+    (
+        re.compile(r"(quotedid|quoted identifier|ansinpw|autotranslate|clientcharset|regional|mars[_ ]connection)"),
+        "the program relies on its value",
+    ),
+    (re.compile(r"(querylog_on|querylogfile|querylogtime|statslog_on|statslogfile|dumpfile.*)"), "it would log values"),
+    (
+        re.compile(r"(app|logintimeout|login timeout|connection timeout|connect timeout|query timeout|timeout)"),
+        "the run sets it",
+    ),
+)
+_WITH_USERNAME = ("ActiveDirectoryPassword", "ActiveDirectoryServicePrincipal", "SqlPassword")
+
+
+def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields combinations of logins, drivers and TLS that the driver would refuse late or ignore."""
+    method = entry.authentication
+    is_freetds = "tds" in entry.driver.lower()
+    if method in _WITH_USERNAME and not (entry.username and entry.password):
+        yield "authentication", f"{method} needs username and password", 'add "username" and "password"'
+    if method == "ActiveDirectoryIntegrated" and (entry.username or entry.password):
+        yield "authentication", f"{method} takes the account of the process", "remove username and password"
+    if method and entry.sslmode == "disable":
+        yield "sslmode", "a login with Entra needs TLS", "remove sslmode"
+    if (method or entry.multi_subnet_failover) and is_freetds:
+        key = "authentication" if method else "multi_subnet_failover"
+        yield key, f"FreeTDS has no {key}", "use Microsoft's ODBC driver"
+    if entry.password and not entry.username:
+        yield (
+            "username",
+            "a password without a username",
+            'add "username", or remove "password" for Windows authentication',
+        )
+
+
+_TEXT, _BIND = "CONVERT(varchar(27), CAST({} AS datetime2(7)), 121)", "CAST({} AS datetime2(7))"
+
 DIALECT = Dialect(
     name="sqlserver",
     title="SQL Server",
@@ -88,9 +145,13 @@ DIALECT = Dialect(
     connection=ConnectionRules(
         required=("host", "database"),
         form=("host", "username", "database", "driver"),
+        own=("authentication", "multi_subnet_failover", "application_intent"),
+        refused_options=_REFUSED_OPTIONS,
+        problems=_problems,
         default_port=1433,
         has_tls_modes=True,
     ),
+    datasets=DatasetRules("mssql", schema_of=lambda _: "dbo"),
     lexical=LexicalRules(
         word=re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
         string_prefixes=frozenset({"N"}),
@@ -124,9 +185,24 @@ DIALECT = Dialect(
             "float": BoundRules(),
             "date": BoundRules("CONVERT(varchar(10), {}, 23)", "CAST({} AS date)"),
             # The driver cuts what is shorter than a microsecond.
-            "datetime": BoundRules("CONVERT(varchar(33), {}, 126)", "CAST({} AS datetime2(7))"),
-            "datetime_tz": BoundRules("CAST({} AS varchar(40))", "CAST({} AS datetimeoffset(7))"),
-            "time": BoundRules("CAST({} AS varchar(16))", "CAST({} AS time(7))"),
+            "datetime": BoundRules(
+                "CONVERT(varchar(33), {}, 126)",
+                "CAST({} AS datetime2(7))",
+                end_of_microsecond,
+                "LEFT(CONVERT(varchar(33), {}, 126), 26)",
+            ),
+            "datetime_tz": BoundRules(
+                "CAST({} AS varchar(40))",
+                "CAST({} AS datetimeoffset(7))",
+                end_of_microsecond,
+                "LEFT(CAST({} AS varchar(40)), 26)",
+            ),
+            "time": BoundRules(
+                "CAST({} AS varchar(16))",
+                "CAST({} AS time(7))",
+                end_of_microsecond,
+                "LEFT(CAST({} AS varchar(16)), 15)",
+            ),
         },
         hash="ABS(CHECKSUM({value}) % {count})",
         sample="ABS(CHECKSUM(NEWID()) % 1000000) < {ppm}",
@@ -134,6 +210,13 @@ DIALECT = Dialect(
         wraps_order=False,
         wraps_unnamed=False,
     ),
+    moments={
+        "date": MomentRules(_TEXT, _BIND),
+        "datetime": MomentRules(_TEXT, _BIND),
+        "datetime_tz": MomentRules(
+            _TEXT.format("SWITCHOFFSET({}, '+00:00')"), f"TODATETIMEOFFSET({_BIND}, '+00:00')", is_aware=True
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(

@@ -32,6 +32,7 @@ from tests.rigs.server import free_ports
 from tests.rigs.waiting import until
 
 if TYPE_CHECKING:
+    from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
     from tests.rigs.sqlserver import SqlServerRig
@@ -202,6 +203,61 @@ class PostgresSourceRig(SourceRig):
 
     def drop(self) -> None:
         self.execute(f"DROP FUNCTION {self.table}_writes()")
+        self.execute(f"DROP TABLE {self.table}")
+
+
+class MySqlSourceRig(SourceRig):
+    slow = "SELECT SLEEP(60)"
+    slow_rows = "SELECT seq AS n, CASE WHEN seq > 20000 THEN SLEEP(0.01) END AS name FROM seq_1_to_30000"
+    setting = "SET group_concat_max_len = 4321"
+    setting_shown = "SELECT CASE @@group_concat_max_len WHEN 4321 THEN 'ON' ELSE 'OFF' END AS shown"
+    own_words = "Unknown column 'nowhere'"
+
+    def __init__(self, server: MySqlRig, name: str) -> None:
+        self._server = server
+        self.table = name
+        self.bad_sql = f"SELECT nowhere FROM {name}"
+        self.hidden_writes = (
+            f"SELECT {name}_writes()",
+            f"INSERT INTO {name} (n, name) VALUES (-1, 'x') RETURNING n",
+        )
+        self.execute(f"CREATE TABLE {name} (n bigint, name text)")
+        self.execute(
+            f"CREATE FUNCTION {name}_writes() RETURNS int MODIFIES SQL DATA "
+            f"BEGIN INSERT INTO {name} VALUES (-1, 'x'); RETURN 1; END"
+        )
+        self.connection = server.connection()
+
+    def execute(self, sql: str) -> None:
+        self._server.execute(sql)
+
+    def rows_in_table(self) -> int:
+        return int(self._server.execute(f"SELECT COUNT(*) FROM {self.table}")[0][0])
+
+    def numbers(self, count: int) -> str:
+        return f"SELECT seq AS n, CONCAT('p', seq) AS name FROM seq_1_to_{count}"
+
+    def bound(self, value: str) -> Step:
+        return Step("SELECT %(P_X)s AS x", {"P_X": value})
+
+    def _ours(self) -> list[tuple[int, str]]:
+        own = (
+            "SELECT id, command FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND command <> 'Daemon'"
+        )
+        return [(int(id_), str(command)) for id_, command in self._server.execute(own)]
+
+    def sessions(self) -> int:
+        return len(self._ours())
+
+    def running(self) -> int:
+        return sum(command == "Query" for _, command in self._ours())
+
+    def kill_sessions(self) -> None:
+        for id_, _ in self._ours():
+            self.execute(f"KILL {id_}")
+
+    def drop(self) -> None:
+        self.execute(f"DROP FUNCTION {self.table}_writes")
         self.execute(f"DROP TABLE {self.table}")
 
 
@@ -419,9 +475,16 @@ def _postgresql(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
     rig.drop()
 
 
+def _mysql(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
+    rig = MySqlSourceRig(request.getfixturevalue("mariadb"), f"parcel_{time.time_ns()}")
+    yield rig
+    rig.drop()
+
+
 RIGS: dict[str, Callable[[pytest.FixtureRequest], Iterator[SourceRig]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "mysql": _mysql,
     "sqlserver": _sqlserver,
     "oracle double": _oracle_double,
     "oracle": _oracle,

@@ -324,6 +324,8 @@ class KafkaRig(KafkaTopics):
         for_long: Whether Java optimises fully: useful in a benchmark, too slow for a test.
     """
 
+    listeners: ClassVar[Mapping[str, str]] = LISTENERS
+    host: ClassVar[str] = "127.0.0.1"
     _formatted: ClassVar[dict[str, bytes]] = {}
     """The files of an empty storage, the same for all brokers of this process."""
 
@@ -360,7 +362,7 @@ class KafkaRig(KafkaTopics):
             self._certificates = made = make_certificates(self._folder)
             self.ca_file, self.other_ca_file = made.ca_file, made.other_ca_file
             self.client_cert_file, self.client_key_file = made.client_cert_file, made.client_key_file
-            start_on_free_ports(len(LISTENERS) + 1, self._first_start)
+            start_on_free_ports(len(self.listeners) + 1, self._first_start)
         except BaseException:
             self.__exit__()
             raise
@@ -371,8 +373,8 @@ class KafkaRig(KafkaTopics):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _first_start(self, ports: list[int]) -> None:
-        for name, port in zip(LISTENERS, ports, strict=False):
-            setattr(self, name, f"127.0.0.1:{port}")
+        for name, port in zip(self.listeners, ports, strict=False):
+            setattr(self, name, f"{self.host}:{port}")
         self.controller = f"127.0.0.1:{ports[-1]}"
         settings = {
             **self._settings(self.controller),
@@ -492,8 +494,8 @@ class KafkaRig(KafkaTopics):
             raise ServerFailed(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}")
 
     def _settings(self, controller: str) -> dict[str, str]:
-        addresses = ",".join(f"{name.upper()}://{getattr(self, name)}" for name in LISTENERS)
-        protocols = ",".join(f"{name.upper()}:{protocol}" for name, protocol in LISTENERS.items())
+        addresses = ",".join(f"{name.upper()}://{getattr(self, name)}" for name in self.listeners)
+        protocols = ",".join(f"{name.upper()}:{protocol}" for name, protocol in self.listeners.items())
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -527,7 +529,7 @@ class KafkaRig(KafkaTopics):
             "listener.name.mtls.ssl.client.auth": "required",
             "listener.name.mtls.ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
         }
-        for name in (name for name, protocol in LISTENERS.items() if protocol.endswith("SSL")):
+        for name in (name for name, protocol in self.listeners.items() if protocol.endswith("SSL")):
             settings[f"listener.name.{name}.ssl.keystore.type"] = "PEM"
             settings[f"listener.name.{name}.ssl.keystore.location"] = keystores.get(name, made.server).as_posix()
         return settings

@@ -177,6 +177,24 @@ def test_a_connection_is_added_and_its_password_is_only_a_reference(spoilt, see)
     assert actions[:2] == [("change", "connection NEW"), ("store", "secret file:secrets/new")]
 
 
+def test_own_keys_of_a_database_have_fields_and_go_with_its_type(spoilt, see):
+    app = add_database(see)
+    assert "c_dsn" not in [field.key for field in app.text_input]
+    app.selectbox(key="c_target_session_attrs").set_value("primary").run()
+    app.text_area(key="c_options").input("channel_binding = require\nload_balance_hosts = random").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    added = document(spoilt)["connections"][-1]
+    assert added["target_session_attrs"] == "primary"
+    assert added["options"] == {"channel_binding": "require", "load_balance_hosts": "random"}
+
+    app = add_database(see, name="OTHER")
+    app.text_area(key="c_options").input("gssencmode = require").run()
+    app = press(app, "c_save")
+    assert "options may not have gssencmode" in words(app)
+    assert document(spoilt)["connections"][-1]["name"] == "NEW"
+
+
 def test_a_literal_password_is_never_shown_and_not_in_the_audit(spoilt, see):
     known = document(spoilt)
     known["connections"][0]["password"] = PASSWORD

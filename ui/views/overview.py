@@ -12,7 +12,7 @@ import streamlit as st
 
 from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals, ScheduledOutcome
-from ui.components import charts, first_steps
+from ui.components import charts, first_steps, live
 from ui.components.links import go, link
 from ui.components.problem import fragment
 from ui.components.runner_requests import progress
@@ -51,6 +51,7 @@ def show() -> None:
         _answer()
     with right:
         _where_is()
+    live.running()
     scope, days = _filters(choices)
     _numbers(scope, days)
     if _SEEN not in st.session_state:

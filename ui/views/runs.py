@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
-from typing import get_args
+from typing import Any, get_args
 
 import streamlit as st
 
+from core.admin.log_reader import LogLine
 from core.errors import PsttError
 from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
 from core.run.replay import ReplayDestination, ReplayOptions
+from core.scheduler.next_attempt import NextAttempt
 from ui import changes, data
 from ui.access import may
-from ui.components import charts
+from ui.components import charts, live
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
@@ -25,16 +27,19 @@ from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, subject, verdict_word
 from ui.data.filters import filter_choices
+from ui.data.live import LiveRun, live_detail, running_now
 from ui.data.resending import replay_options_of
 from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
 from ui.data.status import workspace_status
-from ui.formats import duration, milliseconds, moment, number, size
+from ui.formats import duration, milliseconds, moment, number, size, span_text
 from ui.language import t, tn
 
 __all__ = ["show"]
 
 PER_PAGE = 50
 Days = tuple[date, date] | None
+_CANCELLING = "cancelling"
+"""Session key: the run of the open dialog."""
 _REPLAYING = "replaying"
 """Session key: the run of the open dialog, and whether only its rejects are sent again."""
 STATES: tuple[Verdict, ...] = get_args(Verdict)
@@ -52,6 +57,7 @@ def show() -> None:
 def _list() -> None:
     st.title(t("Runs"), anchor=False)
     progress()
+    live.running()
     _table(*_filters())
 
 
@@ -126,22 +132,8 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         st.session_state["runs_page"] = pages
         runs = runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
     timezone = workspace_status().timezone
-    rows = [
-        {
-            t("Verdict"): verdict_word(run.verdict),
-            t("Job"): run.job_name,
-            t("Scheduled"): moment(run.scheduled_at, run.timezone),
-            t("Read"): run.rows_read,
-            t("Acknowledged"): run.acknowledged,
-            t("Rejected"): run.rejected,
-            t("Duration"): duration(run.duration_s) if run.finished_at else "…",
-            t("Topic"): run.topic,
-            t("Attempt"): run.attempt,
-            t("Asked by"): run.asked_by,
-            t("Run"): run.run_id,
-        }
-        for run in runs
-    ]
+    running = {one.run.run_id: one for one in running_now()}
+    rows = [_row(run, running.get(run.run_id)) for run in runs]
     if found.by_hand:
         st.caption(
             tn(
@@ -151,6 +143,16 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
                 count=number(found.by_hand),
             )
         )
+    if found.by_day and found.known:
+        st.caption(
+            tn(
+                found.by_day,
+                "1 message of these days is only counted by day, so its run is not listed here.",
+                "{count} messages of these days are only counted by day, so their runs are not listed here.",
+                count=number(found.by_day),
+            )
+        )
+        known_since(found.known)
     if not rows:
         st.info(t("No run is like that."), icon=":material/filter_alt_off:")
         return
@@ -170,32 +172,73 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         )
 
 
+def _row(run: Run, running: LiveRun | None) -> dict[str, Any]:
+    """Returns the cells of a run; while it is running its counts are those up to now."""
+    counted = running.progress if running and running.progress else run
+    took = duration(run.duration_s) if run.finished_at else span_text(running.elapsed_s) if running else "…"
+    return {
+        t("Verdict"): verdict_word(run.verdict),
+        t("Job"): run.job_name,
+        t("Scheduled"): moment(run.scheduled_at, run.timezone),
+        t("Read"): counted.rows_read,
+        t("Acknowledged"): counted.acknowledged,
+        t("Rejected"): counted.rejected,
+        t("Duration"): took,
+        t("Topic"): run.topic,
+        t("Attempt"): run.attempt,
+        t("Asked by"): run.asked_by,
+        t("Run"): run.run_id,
+    }
+
+
 def _one(run_id: str) -> None:
     link("runs", t("all runs"), icon=":material/arrow_back:")
     progress()
-    run = run_detail(run_id).run
-    if run.state in ("running", "planned"):
-        _while_it_runs(run_id)
-    else:
+    detail = live_detail(run_id)
+    if detail is None:
         _whole(run_id)
+        return
+    _live_head(run_id)
+    _cancel(detail.live)
+    _live_rest(run_id)
 
 
 @fragment(run_every=1)
-def _while_it_runs(run_id: str) -> None:
-    detail = run_detail(run_id)
-    if detail.run.state not in ("running", "planned"):
+def _live_head(run_id: str) -> None:
+    detail = live_detail(run_id)
+    if detail is None:
         st.rerun()
-    _head(detail)
-    _cancel(detail.run)
-    _parameters(detail.run)
+    run = detail.live.run
+    st.title(plain(run.job_name), anchor=False)
+    st.markdown(f"### {coloured_word(run.verdict)}")
+    live.figures(detail.live)
+    _origin(run)
+    if run.cancel_asked_at is not None:
+        st.info(
+            t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)),
+            icon=":material/stop_circle:",
+        )
+
+
+@fragment(run_every=2)
+def _live_rest(run_id: str) -> None:
+    detail = live_detail(run_id)
+    if detail is None:
+        st.rerun()
+    guarded(_parts)(detail.live.run)
+    guarded(_log)(detail.live.run, detail.log)
 
 
 def _whole(run_id: str) -> None:
     detail = run_detail(run_id)
     _head(detail)
     _again(detail.run)
-    for part in (_timeline, _latency, _parts, _rejects, _offsets, _read_back, _sql, _log):
+    for part in (_timeline, _latency):
         guarded(part)(detail)
+    guarded(_parts)(detail.run)
+    for part in (_rejects, _offsets, _read_back, _sql):
+        guarded(part)(detail)
+    guarded(_whole_log)(detail.run)
 
 
 def _head(detail: RunDetail) -> None:
@@ -211,8 +254,32 @@ def _head(detail: RunDetail) -> None:
     if run.error_text:
         error = PsttError(run.error_text, remedy=run.error_remedy or "")
         problem(error)
+    if detail.next_attempt is not None:
+        _tried_again(run, detail.next_attempt)
     for warning in run.warnings:
         st.warning(plain(warning), icon=":material/warning:")
+    _origin(run)
+    if detail.family:
+        with st.container(horizontal=True):
+            st.markdown(t("Other runs of the same scheduled time:"), width="content")
+            for other in detail.family[-5:]:
+                link("runs", f"{other.run_id} {verdict_word(other.verdict)}", run=other.run_id)
+
+
+def _tried_again(run: Run, again: NextAttempt) -> None:
+    values = {"attempt": number(again.attempt), "most": number(again.most)}
+    if again.at is None:
+        text = t(
+            "It is tried again as soon as the runner has a free place: attempt {attempt} of at most {most}.", **values
+        )
+    else:
+        when = moment(again.at, run.timezone, seconds=True, year=False)
+        text = t("It is tried again at {time}: attempt {attempt} of at most {most}.", time=when, **values)
+    st.info(text, icon=":material/update:")
+
+
+def _origin(run: Run) -> None:
+    """Draws where a run reads and sends, its scheduled time, who asked for it, and its parameters."""
     scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
     parts = [
         subject(run),
@@ -223,11 +290,6 @@ def _head(detail: RunDetail) -> None:
     ]
     st.markdown(" · ".join(parts))
     _parameters(run)
-    if detail.family:
-        with st.container(horizontal=True):
-            st.markdown(t("Other runs of the same scheduled time:"), width="content")
-            for other in detail.family[-5:]:
-                link("runs", f"{other.run_id} {verdict_word(other.verdict)}", run=other.run_id)
 
 
 def _parameters(run: Run) -> None:
@@ -237,13 +299,35 @@ def _parameters(run: Run) -> None:
         )
 
 
-def _cancel(run: Run) -> None:
+def _cancel(running: LiveRun) -> None:
+    run = running.run
     if run.cancel_asked_at is not None:
-        st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
         return
     if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("cancel"), key="cancel"):
-        changes.cancel(run.run_id)
-        st.rerun()
+        st.session_state[_CANCELLING] = run.run_id
+    if st.session_state.get(_CANCELLING) == run.run_id:
+        _confirm_cancel(running)
+
+
+def _confirm_cancel(running: LiveRun) -> None:
+    @st.dialog(t("Cancel this run?"), on_dismiss=lambda: st.session_state.pop(_CANCELLING, None))
+    @guarded
+    def confirm() -> None:
+        st.write(plain(running.run.job_name))
+        live.bar(running)
+        st.write(
+            t("It ends between two batches and is not tried again. A file is not written.")
+            if running.run.is_file
+            else t(
+                "It ends between two batches and is not tried again. Readers keep the messages that are acknowledged; with exactly_once they see none of them."
+            )
+        )
+        if st.button(t("Yes, cancel"), icon=":material/stop_circle:", type="primary", key="confirm_cancel"):
+            st.session_state.pop(_CANCELLING, None)
+            changes.cancel(running.run.run_id)
+            st.rerun()
+
+    confirm()
 
 
 def _again(run: Run) -> None:
@@ -427,8 +511,8 @@ def _rejects(detail: RunDetail) -> None:
         )
 
 
-def _parts(detail: RunDetail) -> None:
-    if not detail.run.parts:
+def _parts(run: Run) -> None:
+    if not run.parts:
         return
     with st.container(border=True):
         st.subheader(t("Parts"), anchor=False)
@@ -444,7 +528,7 @@ def _parts(detail: RunDetail) -> None:
                 t("Where it ran"): part.worker,
                 t("Error"): part.error,
             }
-            for part in detail.run.parts
+            for part in run.parts
         ]
         table(rows, "parts", most_px=400)
 
@@ -519,11 +603,13 @@ def _sql(detail: RunDetail) -> None:
         st.caption(f"{plain(run.query)} · sha256 {run.sql_sha256}")
 
 
-def _log(detail: RunDetail) -> None:
-    run = detail.run
+def _whole_log(run: Run) -> None:
+    _log(run, log_lines(run))
+
+
+def _log(run: Run, lines: list[LogLine]) -> None:
     with st.container(border=True):
         st.subheader(t("Log of this run"), anchor=False)
-        lines = log_lines(run)
         if not lines:
             old = data.now() - run.started_at > timedelta(days=30)
             st.markdown(t("the log of that time is gone") if old else t("the log says nothing about it"))

@@ -11,12 +11,14 @@ from core.errors import ConfigError
 from core.model.dialect import ConnectionRules
 from core.sources import database_types, find_dialect
 from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS
+from core.workspace.database_checks import foreign_keys
 from ui import changes
 from ui.components.problem import guarded
 from ui.language import t
 from ui.views.connections.cards import EDITED_ENTRY
 from ui.views.connections.entry_saving import close_form, save_or_delete
 from ui.views.connections.fields import more_keys, put, secret_field, secret_file_name, text_fields
+from ui.views.connections.own_fields import own_fields
 
 DB_TYPES = database_types()
 """In the order of the forms."""
@@ -103,11 +105,12 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
         t("It may write: turns the readonly guard off"), value=bool(old.get("allow_writes")), key="c_writes"
     )
     put(entry, "allow_writes", writes)
-    more_keys(
-        entry,
-        DATABASE_KEYS,
-        frozenset(rules.form) | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"},
-    )
+    for key in foreign_keys(find_dialect(entry["db_type"])):
+        entry.pop(key, None)  # the type was changed on this form
+    own_fields(entry, rules)
+    drawn = {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes", "options"}
+    fields = frozenset((*rules.form, *rules.own, *drawn))
+    more_keys(entry, [key for key in DATABASE_KEYS if key not in foreign_keys(find_dialect(entry["db_type"]))], fields)
     others = [e for place, e in enumerate(entries) if place != index]
     save_or_delete(
         {**document, "connections": [*others, entry]},

@@ -23,7 +23,7 @@ def more_keys(entry: dict[str, Any], keys: Sequence[str], fields: AbstractSet[st
     with st.expander(t("More keys"), expanded=bool(own)):
         text = st.text_area(
             t("One a line: key = value"),
-            value="\n".join(f"{key} = {_as_typed(value)}" for key, value in own.items()),
+            value="\n".join(f"{key} = {as_typed(value)}" for key, value in own.items()),
             placeholder=f"{free[0]} = …",
             key="c_more",
         )
@@ -36,19 +36,20 @@ def more_keys(entry: dict[str, Any], keys: Sequence[str], fields: AbstractSet[st
             raise ConfigError(line[:60], why=t("a line without ="), remedy=t("write it as key = value"))
         if key.strip() in fields:  # a password typed here would be stored in the file in clear text
             raise ConfigError(key.strip(), why=t("it has a field of its own in this form"))
-        entry[key.strip()] = _typed(value.strip())
+        entry[key.strip()] = typed(value.strip())
 
 
-def _typed(text: str) -> Any:
-    """A number, true, false or text; text that looks like one of those has to be in quotes."""
+def typed(text: str) -> Any:
+    """Returns a number, true, false or text; text that looks like one of those has to be in quotes."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
 
 
-def _as_typed(value: Any) -> str:
-    if isinstance(value, str) and _typed(value) == value:
+def as_typed(value: Any) -> str:
+    """Returns the text from which `typed` makes that value."""
+    if isinstance(value, str) and typed(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
 
