@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.admin.watermarks import WatermarkReport
     from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
+    from core.model.progress import RunProgress
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.delivery import OutboxMessage
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from core.run.execute import DryRun
     from core.run.preview import Preview
     from core.scheduler.backfills import Backfilled, BackfillReport
+    from core.scheduler.next_attempt import NextAttempt
     from core.workspace.settings import SettingRow
 
 
@@ -64,8 +66,14 @@ def reject_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
     return dict(sorted(groups.items(), key=lambda item: -item[1]))
 
 
-def run_document(run: Run) -> dict[str, Any]:
-    """Returns everything that the ledger knows about a run."""
+def run_document(run: Run, progress: RunProgress | None = None, retry: NextAttempt | None = None) -> dict[str, Any]:
+    """Returns everything that the ledger knows about a run, how far it is, and when it is tried again.
+
+    Args:
+        run: The run.
+        progress: Where it is running; None: it is not, or only for less than a second.
+        retry: Its next attempt; None: there is none.
+    """
     return {
         "run_id": run.run_id,
         "kind": run.kind,
@@ -130,6 +138,26 @@ def run_document(run: Run) -> dict[str, Any]:
             "text": run.error_text,
             "remedy": run.error_remedy,
         },
+        "progress": _progress_document(run, progress) if progress else None,
+        "retry": None
+        if retry is None
+        else {"at": iso_utc(retry.at) if retry.at else None, "attempt": retry.attempt, "most": retry.most},
+    }
+
+
+def _progress_document(run: Run, progress: RunProgress) -> dict[str, Any]:
+    """Returns how far a running run is; times as of `at`."""
+    return {
+        "step": progress.step,
+        "at": iso_utc(progress.at),
+        "rows_read": progress.rows_read,
+        "acknowledged": progress.acknowledged,
+        "rejected": progress.rejected,
+        "rows_expected": progress.rows_expected,
+        "is_counted": progress.is_counted,
+        "rate_per_s": None if progress.rate_per_s is None else round(progress.rate_per_s, 1),
+        "elapsed_s": round(max((progress.at - run.started_at).total_seconds(), 0.0), 3),
+        "remaining_s": None if progress.remaining_s is None else round(progress.remaining_s, 1),
     }
 
 

@@ -24,6 +24,7 @@ from core.model.source import CANCEL_S, Source
 from core.records.columns import ColumnMemory
 from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
+from core.records.run_progress import ProgressFiles
 from core.run.cancellation import Stop
 from core.run.drift import column_check
 from core.run.exactly_once import ExactlyOnce
@@ -31,6 +32,7 @@ from core.run.executors import open_executor
 from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
 from core.run.incremental import with_window
+from core.run.live_progress import published
 from core.run.metrics_update import update_metrics
 from core.run.observation import NOT_OBSERVED, RunObserver
 from core.run.partitioned import PartitionedRun, is_partitioned
@@ -145,6 +147,8 @@ def _run(
         memory = stack.enter_context(ColumnMemory(opened.workspace.ledger_file))
         check = column_check(plan.job, memory, plan.asked_by, now, dry_run=is_dry)
         context = RunContext(now, stop, progress, check, observer=observer)
+        if not is_dry:
+            context = replace(context, published=partial(published, files=ProgressFiles(opened.workspace)))
         plan = _with_expected_rows(opened, plan)
         with logger.contextualize(job=plan.job.slug):
             if plan.output is not None:

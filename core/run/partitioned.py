@@ -14,6 +14,7 @@ from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, RunCancelled, RunFailed
 from core.message.envelope import Envelope
 from core.model.job import Partitions
+from core.model.progress import RunStep
 from core.model.publisher import TopicState
 from core.model.query import Step
 from core.model.run import PartState, Plan, RunPart
@@ -230,6 +231,7 @@ class PartitionedRun(KafkaRun):
 
     def _run(self, tasks: Sequence[PartTask]) -> None:
         """Runs parts until each has a result."""
+        self.step = "reading"
         self.lines |= {task.index: RunPart(task.index + 1) for task in tasks}
         self._show(now=True)
         executor = self.open_executor(len(tasks))
@@ -341,9 +343,33 @@ class PartitionedRun(KafkaRun):
         self.shown_at = monotonic()
         self.ledger.parts.put(self.run_id, self.lines.values())
         if self.context.progress:
-            lines = self.lines.values()
-            read, sent = sum(line.rows_read for line in lines), sum(line.acknowledged for line in lines)
+            read, sent, _ = self.counts()
             self.context.progress(read, sent, self.rows_counted)
+
+    def counts(self) -> tuple[int, int, int]:
+        """See `RowReader.counts`: the sum over all parts."""
+        lines = list(self.lines.values())
+        if not lines:
+            return KafkaRun.counts(self)
+        return (
+            sum(line.rows_read for line in lines),
+            sum(line.acknowledged for line in lines),
+            sum(line.rejected for line in lines),
+        )
+
+    def current_step(self) -> RunStep:
+        """See `RowReader.current_step`: the step of the slowest part, while parts are running."""
+        lines = list(self.lines.values())
+        if self.step != "reading" or not lines:
+            return self.step
+        if self.has_read_all():
+            return "waiting"
+        return "sending" if any(line.acknowledged for line in lines) else "reading"
+
+    def has_read_all(self) -> bool:
+        """See `RowReader.has_read_all`: whether no part reads any more or waits for its start."""
+        lines = list(self.lines.values())
+        return bool(lines) and not any(line.state in ("waiting", "reading", "lost") for line in lines)
 
     def own_sends(self) -> SendTotals:
         """See `KafkaRun.own_sends`."""

@@ -104,9 +104,12 @@ def run_job(means: RunMeans, source: Source, sender: Sender) -> Run:
 
 def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
     """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
-    outcome = kafka_run.outcome(_execute(kafka_run, send))
-    with kafka_run.context.observer.step("record"):
-        ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    with kafka_run.context.published(kafka_run):
+        error = _execute(kafka_run, send)
+        kafka_run.step = "recording"
+        outcome = kafka_run.outcome(error)
+        with kafka_run.context.observer.step("record"):
+            ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
     kafka_run.close_note()
     return ended
 
@@ -123,6 +126,7 @@ def _execute(kafka_run: KafkaRun, send: Callable[[], None]) -> PsttError | None:
         error = _ended_at_once()
     error = kafka_run.settle(error)
     if error is None:
+        kafka_run.step = "verifying"
         try:
             kafka_run.check_topic()
             kafka_run.verify_messages()
@@ -168,6 +172,7 @@ class KafkaRun(Sending):
         """At least once: publishes rows while the next ones are read."""
         self.find_topic()
         for envelope, encoded in self.read(source):
+            self.step = "sending"
             self.publish(envelope, encoded)
         self.drain()
         self.check_row_count()
@@ -235,12 +240,23 @@ class KafkaRun(Sending):
             self.increment = Increment((), (), high)
             self.note_increment(self.increment)
 
+    @property
+    def end(self) -> Cursor | None:
+        """The position of the watermark after this run; where it sends only late rows, that from which it started."""
+        return self.high or (self.plan.window.low if self.plan.window and self.plan.window.since else None)
+
     def moved_to(self, error: PsttError | None) -> Cursor | None:
-        """Returns where the watermark moves: with the transaction of exactly_once, else with a balanced run."""
+        """Returns where the watermark moves: with the transaction of exactly_once, else with a balanced run.
+
+        It also gets a new version where only late rows were sent, since the marker of exactly_once is named by that.
+        """
         if self.plan.window is None or not self.plan.window.moves:
             return None
-        is_sent = self.is_committed if self.once else error is None and self.acknowledged + self.left_out > 0
-        return self.high if is_sent else None
+        if self.once:
+            return self.end if self.is_committed else None
+        if error is not None:
+            return None
+        return self.end if self.acknowledged else self.high if self.left_out else None
 
     @property
     def is_committed(self) -> bool:
@@ -282,12 +298,12 @@ class KafkaRun(Sending):
             sha256=digest,
             state=state,
             now=now,
-            high=self.high if self.plan.window and self.plan.window.moves else None,
+            high=self.end if self.plan.window and self.plan.window.moves else None,
         )
         records = {once.key: marker, once.last_sender_key: once.last_sender(self.run, now)}
         window, incremental = self.plan.window, self.plan.job.incremental
-        if window is not None and incremental is not None and window.moves and self.high is not None:
-            record = record_of_watermark(self.run_id, incremental, window.version + 1, self.high, now)
+        if window is not None and incremental is not None and window.moves and self.end is not None:
+            record = record_of_watermark(self.run_id, incremental, window.version + 1, self.end, now)
             records[once.watermark_key] = record
         return records
 
@@ -399,7 +415,7 @@ class KafkaRun(Sending):
             failed=tally.failed - self.refused,
             duration_s=(self.context.now() - self.run.started_at).total_seconds(),
             error=error,
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *(self.context.schemas.notes if self.context.schemas else ())),
             moved_to=self.moved_to(error),
         )
         return with_totals(outcome, tally)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -22,6 +22,7 @@ from core.errors import (
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
 from core.message.value_formats import Formats
+from core.model.progress import RunStep
 from core.model.publisher import Publisher
 from core.model.query import Step
 from core.model.run import Plan, Reject
@@ -96,6 +97,8 @@ class RunContext:
     """Called before the topic is looked for; returns warnings of the run."""
     observer: RunObserver = NOT_OBSERVED
     """What measures the run for lineage and traces."""
+    published: Callable[[RowReader], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Makes the progress of a run readable for other processes until it has its verdict."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,6 +118,21 @@ class RowReader:
     """Rows that were sent by an earlier run."""
     increment: Increment | None = None
     """Incremental job: what the database answered; None: it was not asked."""
+    step: RunStep = "connecting"
+    is_read: bool = False
+    """Whether the last row has been read."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Returns rows read, acknowledged and rejected up to now; another thread may ask."""
+        return self.rows_read, self.acknowledged, self.rejected
+
+    def current_step(self) -> RunStep:
+        """Returns what the run does now; another thread may ask."""
+        return self.step
+
+    def has_read_all(self) -> bool:
+        """Returns whether the last row has been read; another thread may ask."""
+        return self.is_read
 
     def steps(self, source: Source) -> Sequence[Step]:
         """Returns the statements of this run; for an incremental job the database is asked how far they read."""
@@ -131,6 +149,7 @@ class RowReader:
     def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
         """Reads the source; yields rows as keys and JSON, one fetch at a time. Rejects are recorded."""
         plan = self.plan
+        self.step = "reading"
         with source.read(self.steps(source), fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
             yield from self.rows(reading)
 
@@ -142,7 +161,7 @@ class RowReader:
             with step("read"):
                 rows = next(fetches, None)
             if rows is None:
-                return
+                break
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
             with step("encode"):
@@ -156,6 +175,7 @@ class RowReader:
             yield envelope, encoded
             if self.context.progress:
                 self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
+        self.is_read = True
 
     def _without_known(self, encoded: Encoded, window: Window) -> Encoded:
         """Leaves out the rows of the look-back that earlier runs have sent, or have rejected for the same reason."""

@@ -101,8 +101,14 @@ class Sending(RowReader):
             config, self.plan.topic, self.topic_partitions, encoded.row_numbers, encoded.fields.placed_by or ()
         )
 
+    def counts(self) -> tuple[int, int, int]:
+        """See `RowReader.counts`; batches that have ended and are not accounted for yet count too."""
+        rows_read, acknowledged, rejected = RowReader.counts(self)
+        return rows_read, acknowledged + self.sender.acknowledged_unclaimed(), rejected
+
     def drain(self) -> None:
         """Waits until no message is in flight."""
+        self.step = "waiting"
         with self.context.observer.step("send"):
             deliveries = self.sender.drain()
         self.account(deliveries)
@@ -171,6 +177,7 @@ class Sending(RowReader):
         self.transaction = "unknown"
         try:
             self.publisher.begin()
+            self.step = "sending"
             for envelope, encoded in fetched:
                 digest.update(b"".join(encoded.message_ids))
                 self.publish(envelope, encoded)
@@ -218,6 +225,7 @@ class Sending(RowReader):
     def finish_sending(self, error: PsttError) -> None:
         """Waits for messages in flight if the run was only cancelled; if the cluster has failed, gives them up at once."""
         deliveries = []
+        self.step = "waiting"
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
             deliveries = self.sender.drain(self.context.stop.left_s(self.plan.stop_timeout_s))
         deliveries += self.sender.give_up()

@@ -17,6 +17,21 @@ REALM = "PSTT.TEST"
 TOOLS = ("krb5kdc", "kdb5_util", "kadmin.local")
 
 
+def kdc_tools() -> dict[str, str]:
+    """Returns name → path of the programs of a KDC.
+
+    Raises:
+        RigMissing: One is not installed, or Python's gssapi is not.
+    """
+    path = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
+    found = {tool: shutil.which(tool, path=path) for tool in TOOLS}
+    if missing := [tool for tool, place in found.items() if place is None]:
+        raise RigMissing("kerberos", f"apt-get install krb5-kdc krb5-admin-server: no {', '.join(missing)}")
+    if find_spec("gssapi") is None:
+        raise RigMissing("kerberos", "pip install -r requirements-kerberos.txt, which needs libkrb5-dev and a compiler")
+    return {tool: str(place) for tool, place in found.items()}
+
+
 class KerberosRig:
     """The KDC, from entering to leaving the block.
 
@@ -24,15 +39,7 @@ class KerberosRig:
     """
 
     def __enter__(self) -> KerberosRig:
-        path = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
-        found = {tool: shutil.which(tool, path=path) for tool in TOOLS}
-        if missing := [tool for tool, place in found.items() if place is None]:
-            raise RigMissing("kerberos", f"apt-get install krb5-kdc krb5-admin-server: no {', '.join(missing)}")
-        if find_spec("gssapi") is None:
-            raise RigMissing(
-                "kerberos", "pip install -r requirements-kerberos.txt, which needs libkrb5-dev and a compiler"
-            )
-        self._tools = {tool: str(place) for tool, place in found.items()}
+        self._tools = kdc_tools()
         self._folder = Path(tempfile.mkdtemp(prefix="pstt-krb5-"))
         self.config = self._folder / "krb5.conf"
         self.config_without_kdc = self._folder / "no-kdc.conf"

@@ -14,6 +14,8 @@ from pathlib import Path
 from tests.rigs.browser import chromium
 from tests.rigs.errors import RigMissing
 from tests.rigs.kafka import kafka_origin
+from tests.rigs.kerberos import kdc_tools
+from tests.rigs.mysql import programs as programs_of_mariadb
 from tests.rigs.oracle import oracle_origin
 from tests.rigs.postgres import programs
 from tests.rigs.sqlserver import sqlserver_origin
@@ -43,6 +45,21 @@ def _postgres_origin() -> str:
     return "POSTGRES_TEST_URL" if os.environ.get("POSTGRES_TEST_URL") else str(programs())
 
 
+def _mariadb_origin() -> str:
+    return programs_of_mariadb()[0]
+
+
+def _registry_origin() -> str:
+    found = shutil.which("java") and shutil.which("mvn")
+    if not found:
+        raise RigMissing("registry", "the schema registry needs Java and Maven: no `java` or no `mvn` on the PATH")
+    return f"Apicurio from Maven, by {found}"
+
+
+def _kerberos_origin() -> str:
+    return kdc_tools()["krb5kdc"]
+
+
 def _browser_origin() -> str:
     if importlib.util.find_spec("playwright") is None:
         raise RigMissing("browser", "playwright is not installed")
@@ -53,6 +70,9 @@ def _browser_origin() -> str:
 SERVICES = (
     Service("kafka", "Kafka", kafka_origin, ("kafka", "own_kafka"), "KafkaRig("),
     Service("postgres", "PostgreSQL", _postgres_origin, ("postgres", "own_postgres"), "PostgresRig("),
+    Service("mariadb", "MariaDB", _mariadb_origin, ("mariadb",), "MySqlRig("),
+    Service("registry", "registry", _registry_origin, ("registry",), "RegistryRig("),
+    Service("kerberos", "Kerberos", _kerberos_origin, ("kerberos",), "KerberosRig("),
     Service("sqlserver", "SQL Server", sqlserver_origin, ("sqlserver",)),
     Service("browser", "browser", _browser_origin, ("browser",)),
     Service("oracle", "Oracle", oracle_origin, ("true_oracle",)),

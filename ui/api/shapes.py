@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.model.progress import RunStep
 from core.model.run import RunState, Verdict
 from core.records.backfills import BackfillOrder, BackfillState
 from core.records.requests import RequestState
@@ -388,6 +389,29 @@ class RunError(BaseModel):
     retriable: bool
 
 
+class Progress(BaseModel):
+    """How far a run is that is running, as of `at`; its process writes it twice a second."""
+
+    step: RunStep
+    at: datetime
+    rows_read: int
+    acknowledged: int = Field(description="Of a run that writes a file: rows written.")
+    rejected: int
+    rows_expected: int | None = Field(description="The rows that it reads, as far as that is known.")
+    is_counted: bool = Field(description="`rows_expected` is counted, and not the number of the last complete run.")
+    rate_per_s: float | None = Field(description="Rows per second of the last 30 s.")
+    elapsed_s: float
+    remaining_s: float | None = Field(description="Seconds until the rows of this step are done, at that rate.")
+
+
+class Retry(BaseModel):
+    """The next attempt of a run that failed or was interrupted."""
+
+    at: datetime | None = Field(description="Not before this time; null: as soon as the runner has a free place.")
+    attempt: int
+    most: int = Field(description="The last attempt that is made, if all fail for a reason that may pass.")
+
+
 class RunRow(BaseModel):
     """One run as `python -m core show RUN --json` prints it; it has more fields than are listed here."""
 
@@ -409,6 +433,10 @@ class RunRow(BaseModel):
     rejected: int
     failed: int
     error: RunError | None
+    progress: Progress | None = Field(
+        description="Null where it is not running, or only for less than a second, or its process has ended."
+    )
+    retry: Retry | None = Field(description="Null where no attempt follows, and in lists.")
 
 
 class Runs(BaseModel):
