@@ -26,7 +26,8 @@ __all__ = ["SOURCE", "OdbcSource"]
 
 _SPECIAL = re.compile(r"[\[\]{}(),;?*=!@\\]|^\s|\s$")
 _LOST = re.compile(
-    r"lost connection|gone away|not connected|broken pipe|terminating connection|connection (to the server )?(was |is )?"
+    r"lost connection|gone away|not connected|broken pipe|terminating connection|communication link|unexpected eof"
+    r"|(read from|write to) the server failed|dbprocess is dead|Unknown error \(0\)|connection (to the server )?(was |is )?"
     r"(killed|reset|closed|lost|broken|refused)",
     re.IGNORECASE,
 )
