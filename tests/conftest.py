@@ -6,6 +6,7 @@ A machine without one skips the tests that need it, with the reason; where PSTT_
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 import hypothesis
 import psutil
 import pytest
+from argon2 import PasswordHasher
 from oracle_double import OracleDouble
 
+from core.records import accounts
 from tests.rigs.errors import RigMissing
 from tests.rigs.fork_server import end_fork_server
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
+    from tests.rigs.registry import RegistryRig
     from tests.rigs.sqlserver import SqlServerRig
 
 # The double's own tests measure their memory in a way that Windows does not have.
@@ -31,6 +35,14 @@ collect_ignore = ["integration/test_oracle_double.py"] if os.name == "nt" else [
 # No test has a clock: on a loaded machine an example may take long.
 hypothesis.settings.register_profile("no_clock", deadline=None)
 hypothesis.settings.load_profile("no_clock")
+
+
+# Else each of some thousand processes compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A password costs a third of a second of a processor on purpose. tests/unit/test_accounts.py checks that it does.
+accounts._hasher = lambda: PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 
 # ── how many at once ──────────────────────────────────────────────────────────────────────────
@@ -145,6 +157,15 @@ def own_kafka() -> Iterator[Callable[..., KafkaRig]]:
             return stack.enter_context(KafkaRig(auto_create=auto_create, properties={**quick, **(properties or {})}))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[RegistryRig]:
+    """A schema registry; shared, so use topics and record names of your own and never stop it."""
+    from tests.rigs.registry import RegistryRig
+
+    with RegistryRig() as rig:
+        yield rig
 
 
 # ── databases ─────────────────────────────────────────────────────────────────────────────────

@@ -160,7 +160,7 @@ def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
     import duckdb
 
     from core.records.merged_store import MergedSegments
-    from core.records.retention import last_note
+    from core.records.roll_up_note import last_note
     from core.records.rolled_up import RolledUp
 
     rolled_up = RolledUp(spool_dir)

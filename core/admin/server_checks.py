@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from core.admin.registry_check import check_registry
 from core.errors import (
     BrokerUnavailable,
     PsttError,
@@ -139,6 +140,7 @@ def check_cluster(cluster: Cluster, wanted: Mapping[str, Job], servers: Servers)
     """
     subject = f"cluster {cluster.name}"
     yield from guarded(subject, partial(_cluster, cluster, wanted, subject, servers))
+    yield from guarded(f"{subject}, registry", partial(check_registry, cluster, f"{subject}, registry"))
 
 
 def _cluster(cluster: Cluster, wanted: Mapping[str, Job], subject: str, servers: Servers) -> Iterator[CheckResult]:

@@ -14,6 +14,7 @@ from core.admin.check import check as check_files
 from core.admin.diagnosis import diagnose, workspace_health
 from core.admin.edit_settings import change_setting
 from core.admin.os_service import Service, perform, status, steps, this_system
+from core.admin.schema_checks import check_schemas
 from core.app import App
 from core.cli.documents import check_results_document, problems_document, settings_document
 from core.cli.options import JsonOption, WorkspaceOption, now
@@ -34,10 +35,22 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
-def check(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Checks every file of the workspace and lists all problems; contacts nothing."""
+def check(
+    workspace: WorkspaceOption = None,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect", help="Also compare the schemas of jobs with the registry: contacts databases and registries."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Checks every file of the workspace and lists all problems; contacts nothing without --connect."""
     place = Workspace.find(workspace, os.environ)
     problems = check_files(place, os.environ)
+    if connect and not any(problem.severity == "error" for problem in problems):
+        with App.open(workspace) as opened:
+            problems += check_schemas(opened, now())
     if as_json:
         print_json(problems_document(problems))
     else:

@@ -1,6 +1,6 @@
 """The client of a schema registry with Confluent's REST API: Confluent, Karapace, Redpanda, Apicurio (`/apis/ccompat/v7`).
 
-Ids are cached: a process asks once for each schema. A request that fails for want of an answer is tried again twice.
+A request that fails for want of an answer is tried again twice.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 import urllib3
-from loguru import logger
 
 from core.errors import ConfigError, NotAuthorised, PsttError, RegistryUnavailable, SchemaRefused
 from core.model.connection import SchemaRegistry
 from core.model.schema import Schema
 
-__all__ = ["CheckedSchemas", "RegisteredSchemas", "RegistryClient"]
+__all__ = ["NO_REASON", "RegistryClient"]
 
+NO_REASON = "the registry gives no reason"
 TRIES = 3
 PAUSE_S = 0.2
 """Before the second try; twice as long before the third."""
@@ -68,7 +68,7 @@ class RegistryClient:
         found = self._ask("POST", path, _document(schema), missing=True)
         if found is None or found.get("is_compatible", True):
             return []
-        return [str(message) for message in found.get("messages") or ["the registry gives no reason"]]
+        return [str(message) for message in found.get("messages") or [NO_REASON]]
 
     def register(self, subject: str, schema: Schema) -> int:
         """Registers a schema under a subject and returns its id; one that is registered already keeps its id."""
@@ -140,8 +140,9 @@ class RegistryClient:
         raise self._refused(answer.status, document, answer.headers)
 
     def _no_answer(self, error: urllib3.exceptions.HTTPError) -> PsttError:
-        reason = getattr(error, "reason", error)
-        if isinstance(error, urllib3.exceptions.SSLError) or isinstance(reason, urllib3.exceptions.SSLError):
+        reason = getattr(error, "reason", None) or error
+        # With TLS 1.3 a server that misses our certificate may just end the connection, as one that restarts does.
+        if isinstance(reason, urllib3.exceptions.SSLError) and "EOF" not in str(reason):
             return ConfigError(
                 f"no TLS connection to schema registry {self.place}",
                 why=str(reason),
@@ -150,7 +151,7 @@ class RegistryClient:
         return RegistryUnavailable(
             f"schema registry {self.place} does not answer",
             why=_cause(error),
-            remedy="check the url of schema_registry, and that the registry runs",
+            remedy="check the url of schema_registry, that the registry runs, and whether it wants a client certificate",
         )
 
     def _refused(self, status: int, document: dict[str, Any] | None, headers: Mapping[str, str]) -> PsttError:
@@ -176,77 +177,6 @@ class RegistryClient:
         return SchemaRefused(
             f"schema registry {self.place} refuses the schema",
             why=str(document.get("message") or f"HTTP {status}")[:2000],
-        )
-
-
-class RegisteredSchemas:
-    """Gives ids to the schemas of a run; registers new ones that are compatible. See `core.model.schema.Schemas`."""
-
-    def __init__(self, client: RegistryClient) -> None:
-        self._client = client
-        self._ids: dict[tuple[str, Schema], int] = {}
-        self._lock = threading.Lock()
-
-    def id_of(self, subject: str, schema: Schema) -> int:
-        """See `Schemas.id_of`."""
-        with self._lock:
-            if (subject, schema) not in self._ids:
-                self._ids[subject, schema] = self._found(subject, schema)
-            return self._ids[subject, schema]
-
-    def latest(self, subject: str) -> str | None:
-        """See `Schemas.latest`."""
-        found = self._client.latest(subject)
-        return None if found is None else found[1].text
-
-    def _found(self, subject: str, schema: Schema) -> int:
-        known = self._client.find(subject, schema)
-        if known is not None:
-            return known
-        require_compatible(self._client, subject, schema)
-        registry = self._client.registry
-        if not registry.auto_register:
-            raise SchemaRefused(
-                f'the schema is not registered under subject "{subject}" of {registry.place}',
-                why='schema_registry has "auto_register": false',
-                remedy="let who may register it, and run again; python -m core preview shows it",
-            )
-        made = self._client.register(subject, schema)
-        logger.warning('schema {} is new under subject "{}" of {}', made, subject, registry.place)
-        return made
-
-
-class CheckedSchemas:
-    """Checks the schemas of a run that sends nothing; registers none. See `core.model.schema.Schemas`."""
-
-    def __init__(self, client: RegistryClient) -> None:
-        self._client = client
-        self.new: list[str] = []
-        """Subjects whose schema is not registered yet."""
-
-    def id_of(self, subject: str, schema: Schema) -> int:
-        """Returns the id of a schema; 0 if it is new."""
-        known = self._client.find(subject, schema)
-        if known is not None:
-            return known
-        require_compatible(self._client, subject, schema)
-        self.new.append(subject)
-        return 0
-
-    def latest(self, subject: str) -> str | None:
-        """See `Schemas.latest`."""
-        found = self._client.latest(subject)
-        return None if found is None else found[1].text
-
-
-def require_compatible(client: RegistryClient, subject: str, schema: Schema) -> None:
-    """Raises SchemaRefused if a schema is not compatible with the newest one of its subject."""
-    problems = client.problems(subject, schema)
-    if problems:
-        raise SchemaRefused(
-            f'the schema is not compatible with subject "{subject}" of {client.place}',
-            why="; ".join(problems)[:2000],
-            remedy="change the query back, or ask the readers of the topic and register the schema under another compatibility",
         )
 
 

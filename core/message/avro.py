@@ -17,15 +17,13 @@ import msgspec
 import numpy as np
 
 from core.errors import ConfigError, RowRejected
-from core.message.field_types import Field, FieldKind, identifier
-from core.message.field_values import Problem, values_of
-from core.message.wire import doubles, framed, prefixed, varints, zigzag
+from core.message.field_types import Field, FieldKind, field_names
+from core.message.field_values import values_of
+from core.message.wire import LengthPrefix, Pieces, Problem, doubles, framed, once_each, varints, zigzag
 from core.model.source import Column
 
-__all__ = ["AvroRows", "avro_key_schema", "avro_long", "avro_record", "avro_text", "decode_avro", "field_names"]
+__all__ = ["AvroRows", "avro_key_schema", "avro_long", "avro_record", "avro_text", "decode_avro"]
 
-Pieces = list[Sequence[bytes]]
-"""Columns of bytes whose concatenation, row by row, is one field."""
 Rejects = dict[int, RowRejected]
 _json = msgspec.json.Encoder(decimal_format="number").encode
 Encode = Callable[[Sequence[Any], "Problem"], Pieces]
@@ -58,25 +56,6 @@ _KIND_OF_PRIMITIVE: dict[str, FieldKind] = {
     "double": "double",
     "boolean": "boolean",
 }
-
-
-def field_names(fields: Sequence[Field]) -> list[str]:
-    """Returns the names of fields as Avro and Protobuf allow them.
-
-    Raises:
-        ConfigError: Two columns become the same name.
-    """
-    names: dict[str, str] = {}
-    for field in fields:
-        name = identifier(field.name)
-        if name in names:
-            raise ConfigError(
-                f"columns {names[name]} and {field.name} become the same field {name} of the schema",
-                why="a schema allows letters, digits and _ only",
-                remedy=f"give one of them another name in the query: … AS {name}_2",
-            )
-        names[name] = field.name
-    return list(names)
 
 
 def avro_type(field: Field) -> Any:
@@ -158,7 +137,7 @@ class AvroRows:
             def reject(row: int, reason: str, column: Column = column) -> None:
                 bad.setdefault(row, RowRejected(reason, column=column.name, database_type=column.database_type))
 
-            pieces += encode(values[index], reject)
+            pieces += once_each(values[index], encode, reject)
         return list(map(b"".join, zip(*pieces, strict=True)))
 
 
@@ -241,7 +220,7 @@ def _of_type(given: Any, column: Field, some: bytes, null: bytes | None) -> Enco
 
 
 def _by_columns(field: Field, some: bytes, null: bytes, unit: int, bound: int) -> Encode:
-    frame = prefixed(some, is_zigzag=True)
+    frame = LengthPrefix(some, is_zigzag=True)
     truth = {None: null, False: some + b"\0", True: some + b"\1"}
 
     def numbers(cells: Sequence[Any], reject: Problem) -> Pieces:
@@ -257,7 +236,7 @@ def _by_columns(field: Field, some: bytes, null: bytes, unit: int, bound: int) -
         return [list(map(truth.__getitem__, values_of(field, cells, reject)))]
 
     def texts(cells: Sequence[Any], reject: Problem) -> Pieces:
-        return [*framed(values_of(field, cells, reject), frame, null)]
+        return framed(values_of(field, cells, reject), frame, null)
 
     by_kind: dict[str, Encode] = {"double": floats, "boolean": booleans}
     return by_kind.get(field.kind, numbers if field.kind in ("long", "date", "local", "instant") else texts)
@@ -289,12 +268,12 @@ def _spread(values: Sequence[Any], encode: Callable[[Sequence[Any]], list[bytes]
 
 
 def _decimals(field: Field, some: bytes, null: bytes) -> Encode:
-    frame = prefixed(some, is_zigzag=True)
+    frame = LengthPrefix(some, is_zigzag=True)
 
     def column(cells: Sequence[Any], reject: Problem) -> Pieces:
         values = values_of(field, cells, reject)
         raw = [None if v is None else v.to_bytes((v.bit_length() >> 3) + 1, "big", signed=True) for v in values]
-        return [*framed(raw, frame, null)]
+        return framed(raw, frame, null)
 
     return column
 

@@ -13,7 +13,8 @@ import msgspec
 
 from core.errors import RowRejected
 from core.message.field_types import Field, FieldKind
-from core.message.field_values import Problem, values_of
+from core.message.field_values import values_of
+from core.message.wire import Problem
 from core.model.source import Column
 
 __all__ = ["ConnectRows"]

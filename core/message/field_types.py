@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from core.errors import ConfigError
 from core.model.job import DecimalForm, TypeOverride
 from core.model.source import Column
 
-__all__ = ["Field", "FieldKind", "field_of", "identifier"]
+__all__ = ["Field", "FieldKind", "field_names", "field_of", "identifier"]
 
 FieldKind = Literal[
     "long",
@@ -118,3 +120,22 @@ def identifier(text: str) -> str:
     """Returns a text as a name that every schema language allows: letters, digits and `_`, and no digit first."""
     name = re.sub(r"[^A-Za-z0-9_]", "_", text)
     return f"_{name}" if not name or name[0].isdigit() else name
+
+
+def field_names(fields: Sequence[Field]) -> list[str]:
+    """Returns the names of fields as Avro and Protobuf allow them.
+
+    Raises:
+        ConfigError: Two columns become the same name.
+    """
+    names: dict[str, str] = {}
+    for field in fields:
+        name = identifier(field.name)
+        if name in names:
+            raise ConfigError(
+                f"columns {names[name]} and {field.name} become the same field {name} of the schema",
+                why="a schema allows letters, digits and _ only",
+                remedy=f"give one of them another name in the query: … AS {name}_2",
+            )
+        names[name] = field.name
+    return list(names)

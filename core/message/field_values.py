@@ -18,8 +18,9 @@ import numpy as np
 
 from core.message.cells import CannotEncode
 from core.message.field_types import Field, FieldKind
+from core.message.wire import Problem
 
-__all__ = ["Problem", "cell_value", "column_values", "values_of"]
+__all__ = ["cell_value", "column_values", "values_of"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -28,8 +29,6 @@ _EXACT = Context(prec=400)
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _json = msgspec.json.Encoder(decimal_format="number").encode
 Values = Sequence[Any]
-Problem = Callable[[int, str], None]
-"""Called with the number of a row and why its value cannot be encoded."""
 
 
 def values_of(field: Field, cells: Values, reject: Problem) -> Values:
@@ -64,10 +63,9 @@ def _column_values(field: Field, cells: Values) -> Values | None:
     convert = _all_decimals(field) if field.kind == "decimal" else _COLUMNS.get(field.kind)
     if convert is None:
         return None
-    # Not `None in cells`: msgspec.Raw compares by content.
-    present = [cell for cell in cells if cell is not None]
-    if len(present) == len(cells):
+    if type(None) not in set(map(type, cells)):
         return convert(cells) if cells else cells
+    present = [cell for cell in cells if cell is not None]
     converted = convert(present) if present else []
     if converted is None:
         return None

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError, RowRejected
-from core.message.avro import Pieces, Rejects, field_names
-from core.message.field_types import Field, FieldKind
-from core.message.field_values import Problem, values_of
+from core.message.avro import Rejects
+from core.message.field_types import Field, FieldKind, field_names
+from core.message.field_values import values_of
 from core.message.protobuf_schema import TIMESTAMP, ProtoField, ProtoMessage
-from core.message.wire import doubles, framed, prefixed, varint, varints
+from core.message.wire import LengthPrefix, Pieces, Problem, doubles, framed, once_each, varint, varints
 from core.model.source import Column
 
 __all__ = ["ProtobufRows", "decode_protobuf", "proto_bytes", "proto_number", "proto_timestamp"]
@@ -88,7 +88,7 @@ class ProtobufRows:
             def reject(row: int, reason: str, column: Column = column) -> None:
                 bad.setdefault(row, RowRejected(reason, column=column.name, database_type=column.database_type))
 
-            pieces += encode(cells, reject)
+            pieces += once_each(cells, encode, reject)
         return list(map(b"".join, zip(*pieces, strict=True)))
 
 
@@ -140,11 +140,11 @@ def _one(given: ProtoField, column: Field) -> Encode:
         table = {None: b"", False: tag + b"\0", True: tag + b"\1"}
         field = Field(column.name, "boolean")
         return lambda cells, reject: [list(map(table.__getitem__, values_of(field, cells, reject)))]
-    frame = prefixed(varint(given.number << 3 | _BYTES), is_zigzag=False)
+    frame = LengthPrefix(varint(given.number << 3 | _BYTES), is_zigzag=False)
     if kind == "text":
         kind = "json" if column.kind in ("json", "array") else "text"
     field = Field(column.name, kind)
-    return lambda cells, reject: [*framed(values_of(field, cells, reject), frame, b"")]
+    return lambda cells, reject: framed(values_of(field, cells, reject), frame, b"")
 
 
 def _whole(given: ProtoField, field: Field) -> Encode:
@@ -163,7 +163,7 @@ def _whole(given: ProtoField, field: Field) -> Encode:
 
 
 def _timestamps(given: ProtoField, field: Field) -> Encode:
-    frame = prefixed(varint(given.number << 3 | _BYTES), is_zigzag=False)
+    frame = LengthPrefix(varint(given.number << 3 | _BYTES), is_zigzag=False)
 
     def messages(micros: Sequence[int]) -> list[bytes]:
         numbers = np.array(micros, np.int64)
@@ -174,7 +174,7 @@ def _timestamps(given: ProtoField, field: Field) -> Encode:
     def column(cells: Sequence[Any], reject: Problem) -> Pieces:
         values = values_of(field, cells, reject)
         present = iter(messages([value for value in values if value is not None]))
-        return [*framed([None if value is None else next(present) for value in values], frame, b"")]
+        return framed([None if value is None else next(present) for value in values], frame, b"")
 
     return column
 

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import ConfigError
-from core.message.avro import field_names
-from core.message.field_types import Field, FieldKind
+from core.message.field_types import Field, FieldKind, field_names
 
 __all__ = ["TIMESTAMP", "ProtoField", "ProtoMessage", "message_of", "parse_proto", "proto_text"]
 

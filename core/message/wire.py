@@ -13,12 +13,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Int64", "doubles", "framed", "prefixed", "varint", "varints", "zigzag"]
+__all__ = [
+    "Int64",
+    "LengthPrefix",
+    "Pieces",
+    "Problem",
+    "doubles",
+    "framed",
+    "once_each",
+    "varint",
+    "varints",
+    "zigzag",
+]
 
 Int64 = npt.NDArray[np.int64]
+Pieces = list[Sequence[bytes]]
+"""Columns of bytes whose concatenation, row by row, is one field."""
+Problem = Callable[[int, str], None]
+"""Called with the number of a row and why its value cannot be encoded."""
+_SAFE_KEYS = {str, int, type(None)}
+_SAMPLE = 256
+"""So many values decide whether a column repeats itself."""
 _LENGTHS = 4_096
 """Lengths below this come from a table."""
-_MOST_BYTES = 10
 
 
 def varint(number: int) -> bytes:
@@ -64,23 +81,43 @@ def doubles(values: Sequence[float]) -> list[bytes]:
     return list(struct.unpack("8s" * len(values), np.array(values, "<f8").tobytes()))
 
 
-def prefixed(prefix: bytes, *, is_zigzag: bool) -> Callable[[int], bytes]:
-    """Returns a function from the length of a text to a constant prefix and that length; a table serves the usual ones."""
-    encode = zigzag if is_zigzag else varint
-    table = [prefix + encode(length) for length in range(_LENGTHS)]
+class LengthPrefix:
+    """What precedes a text of some length: a constant, such as a tag, and the length; a table serves the usual ones."""
 
-    def of(length: int) -> bytes:
-        return table[length] if length < _LENGTHS else prefix + encode(length)
+    def __init__(self, prefix: bytes, *, is_zigzag: bool) -> None:
+        self._prefix, self._encode = prefix, zigzag if is_zigzag else varint
+        self._table = [prefix + self._encode(length) for length in range(_LENGTHS)]
 
-    return of
+    def of(self, lengths: list[int]) -> list[bytes]:
+        """Returns what precedes texts of these lengths."""
+        if not lengths or max(lengths) < _LENGTHS:
+            return list(map(self._table.__getitem__, lengths))
+        return [self._prefix + self._encode(length) for length in lengths]
 
 
-def framed(
-    values: Sequence[bytes | None], frame: Callable[[int], bytes], null: bytes
-) -> tuple[list[bytes], list[bytes]]:
+def framed(values: Sequence[bytes | None], prefix: LengthPrefix, null: bytes) -> Pieces:
     """Returns what precedes each value and each value itself; `null` and nothing where it is None."""
-    if None in values:
-        starts = [null if value is None else frame(len(value)) for value in values]
-        return starts, [value or b"" for value in values]
-    present: list[Any] = list(values)
-    return list(map(frame, map(len, present))), present
+    present: list[Any] = list(values) if None not in values else [value for value in values if value is not None]
+    starts = prefix.of(list(map(len, present)))
+    if len(present) == len(values):
+        return [starts, present]
+    left = iter(starts)
+    return [[null if value is None else next(left) for value in values], [value or b"" for value in values]]
+
+
+def once_each(cells: Sequence[Any], encode: Callable[[Sequence[Any], Problem], Pieces], reject: Problem) -> Pieces:
+    """Encodes a column; the values of one that repeats the same few, as dates and codes do, are encoded once each."""
+    sample = cells[:_SAMPLE]
+    # Of one type only: 1, 1.0 and True are one key of a dict, and 0.0 and -0.0 too.
+    if len(cells) < _SAMPLE or not set(map(type, sample)) <= _SAFE_KEYS or len(set(sample)) * 4 > len(sample):
+        return encode(cells, reject)
+    distinct = list(set(cells))
+    types = set(map(type, distinct))
+    if len(distinct) * 4 > len(cells) or not types <= _SAFE_KEYS or {str, int} <= types:
+        return encode(cells, reject)
+    refused: list[int] = []
+    pieces = encode(distinct, lambda row, reason: refused.append(row))
+    if refused:
+        return encode(cells, reject)
+    table = dict(zip(distinct, map(b"".join, zip(*pieces, strict=True)), strict=True))
+    return [list(map(table.__getitem__, cells))]

@@ -24,6 +24,9 @@ class Schema:
 class Schemas(Protocol):
     """Gives ids to schemas. Implementations are in `core.kafka.schema_registry`."""
 
+    notes: list[str]
+    """What people should know of the schemas, a sentence each: one that differs from the version before."""
+
     def id_of(self, subject: str, schema: Schema) -> int:
         """Returns the id of a schema under a subject; registers the schema if it is new and may be registered.
 

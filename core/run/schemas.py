@@ -25,7 +25,8 @@ def schemas_of(job: Job, cluster: Cluster, *, registers: bool) -> Schemas | None
     """
     if cluster.schema_registry is None or not needs_registry(job):
         return None
-    from core.kafka.schema_registry import CheckedSchemas, RegisteredSchemas, RegistryClient  # loads urllib3, 40 ms
+    from core.kafka.schema_registry import RegistryClient  # loads urllib3, 40 ms
+    from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
 
     client = RegistryClient(cluster.schema_registry)
     return RegisteredSchemas(client) if registers else CheckedSchemas(client)

@@ -170,7 +170,8 @@ class Connections:
 
     def dialect(self, name: str) -> Dialect:
         """Returns the rules of a connection's database; needs no secret and no driver."""
-        return find_dialect(self._database(name)[0].db_type)
+        entry = self._database(name)[0]
+        return find_dialect(entry.db_type, entry.dialect)
 
     def environment_of(self, name: str) -> str:
         """Returns the environment of a connection; needs no secret."""

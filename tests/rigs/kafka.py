@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tests.rigs.certificates import CLIENT_NAME, make_certificates
 from tests.rigs.errors import RigMissing, ServerFailed
@@ -45,6 +46,8 @@ LISTENERS = {
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 QUIET = {"log_level": 0, "socket.timeout.ms": 5000}
 POM = Path(__file__).with_name("kafka-pom.xml")
+QUICK = ["-XX:TieredStopAtLevel=1"]
+"""How Java starts for a test: it hardly optimises."""
 
 
 # ── the program ───────────────────────────────────────────────────────────────────────────────
@@ -93,6 +96,13 @@ def maven_jars(name: str, pom: Path) -> Path:
             _download(name, pom, aside)
             aside.replace(jars)
     return jars
+
+
+def prepared_classes(jars: Path) -> Path:
+    """Returns the file with the classes of a broker as Java loads them; of this Java and these jars."""
+    java = Path(_java("kafka")).resolve()
+    of_java = hashlib.sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:10]
+    return jars.with_name(f"{jars.name}-{of_java}.jsa")
 
 
 def _jars(name: str, pom: Path) -> Path:
@@ -339,7 +349,7 @@ class KafkaRig(KafkaTopics):
         self, *, auto_create: bool = False, properties: Mapping[str, str] | None = None, for_long: bool = False
     ) -> None:
         self._chosen = {"auto.create.topics.enable": str(auto_create).lower(), **(properties or {})}
-        self._java = ["java"] if for_long else ["java", "-XX:TieredStopAtLevel=1"]
+        self._java = ["java"] if for_long else ["java", *QUICK]
         self._server: Server | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
@@ -374,7 +384,34 @@ class KafkaRig(KafkaTopics):
         }
         self._config.write_text("\n".join(f"{k}={v}" for k, v in settings.items()), encoding="utf-8")
         self._fill(self._folder / "data")
+        self._use_prepared_classes()
         self.start()
+
+    def _use_prepared_classes(self) -> None:
+        """Lets Java read its classes from an archive, which takes half the time; makes it once, from a broker that ends.
+
+        Another process that needs a broker meanwhile starts one without it.
+        """
+        archive = prepared_classes(kafka_jars())
+        if self._java[1:] != QUICK or os.name == "nt":  # a benchmark; or a system whose SIGTERM is a kill
+            return
+        with suppress(Timeout), FileLock(archive.with_suffix(".lock"), blocking=False):
+            if not archive.exists():
+                aside = archive.with_suffix(".part")
+                self._java.append(f"-XX:ArchiveClassesAtExit={aside}")
+                try:
+                    self.start()
+                    assert self._server
+                    self._server.signal("SIGTERM")
+                    with suppress(subprocess.TimeoutExpired):
+                        self._server.wait(120)
+                finally:
+                    self._java.pop()
+                    self.kill()
+                if aside.exists():
+                    aside.replace(archive)
+        if archive.exists():
+            self._java += [f"-XX:SharedArchiveFile={archive}"]
 
     def _fill(self, data: Path) -> None:
         """Makes the files of an empty storage."""

@@ -10,6 +10,7 @@ class ListedSchemas:
     """See `core.model.schema.Schemas`."""
 
     def __init__(self) -> None:
+        self.notes: list[str] = []
         self.subjects: dict[str, list[int]] = {}
         self.by_id: dict[int, Schema] = {}
 

@@ -34,7 +34,7 @@ class Columns:
     """Messages of one batch."""
 
     keys: list[bytes | None]
-    values: list[bytes]
+    values: list[bytes | None]
     ids: list[bytes]
     headers: Headers = ()
     timestamps_ms: int | list[int] = NOW_MS
@@ -190,6 +190,8 @@ def test_each_record_has_at_most_its_size(sent: Columns):
         pytest.param(columns(2, ids=[b"", b""]), id="empty ids"),
         pytest.param(columns(2, keys=[b"k" * (1 << 20), b"short"]), id="a key of 1 MB"),
         pytest.param(columns(2, values=[b"v" * 3_000_000, b""]), id="a value of 3 MB"),
+        pytest.param(columns(3, values=[b"v", None, b""]), id="a tombstone"),
+        pytest.param(columns(2, values=[None, None]), id="tombstones only"),
         pytest.param(columns(3, headers=tuple((f"h{n}", b"%d" % n) for n in range(10_000))), id="10,000 headers"),
         pytest.param(columns(2, headers=(("größe 尺寸 🙂", "è".encode()), ("", b""))), id="header names"),
         pytest.param(columns(2, headers=(("message_id", b"again"),)), id="a header of the same name"),

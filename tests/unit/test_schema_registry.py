@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from core.errors import ConfigError, NotAuthorised, PsttError, RegistryUnavailable, SchemaRefused
-from core.kafka.schema_registry import CheckedSchemas, RegisteredSchemas, RegistryClient
+from core.kafka.schema_registry import RegistryClient
 from core.model.connection import SchemaRegistry, Secret
 from core.model.schema import Schema
+from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
 
 SCHEMA = Schema("AVRO", '"string"')
 OTHER = Schema("PROTOBUF", "message A {}")
@@ -60,13 +61,13 @@ class Registry:
 
 
 @contextmanager
-def serving(registry: Registry, context: ssl.SSLContext | None = None) -> Iterator[Registry]:
+def serving(server: Registry, context: ssl.SSLContext | None = None) -> Iterator[Registry]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            registry.answer(self)
+            server.answer(self)
 
         def do_POST(self) -> None:
-            registry.answer(self)
+            server.answer(self)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -76,76 +77,93 @@ def serving(registry: Registry, context: ssl.SSLContext | None = None) -> Iterat
         def handle_error(self, *_: object) -> None:
             """A refused certificate ends a connection in the middle of its handshake."""
 
-    with Quiet(("127.0.0.1", 0), Handler) as server:
+    with Quiet(("127.0.0.1", 0), Handler) as listening:
         if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        registry.server = server
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            listening.socket = context.wrap_socket(listening.socket, server_side=True)
+        server.server = listening
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield registry
+            yield server
         finally:
-            server.shutdown()
+            listening.shutdown()
             thread.join()
 
 
 @pytest.fixture
-def registry() -> Iterator[Registry]:
+def server() -> Iterator[Registry]:
     with serving(Registry()) as made:
         yield made
 
 
-def client(registry: Registry, sleep: Callable[[float], None] = lambda _: None, **more: object) -> RegistryClient:
-    return RegistryClient(SchemaRegistry(registry.url, **more), sleep=sleep)  # type: ignore[arg-type]
+def client(server: Registry, sleep: Callable[[float], None] = lambda _: None, **more: object) -> RegistryClient:
+    return RegistryClient(SchemaRegistry(server.url, **more), sleep=sleep)  # type: ignore[arg-type]
 
 
-def test_a_known_schema_is_asked_for_once(registry: Registry) -> None:
-    registry.answers["POST /subjects/a-value"] = [(200, {"subject": "a-value", "id": 7, "version": 2})]
-    schemas = RegisteredSchemas(client(registry))
+def test_a_known_schema_is_asked_for_once(server: Registry) -> None:
+    server.answers["POST /subjects/a-value"] = [(200, {"subject": "a-value", "id": 7, "version": 2})]
+    schemas = RegisteredSchemas(client(server))
     assert [schemas.id_of("a-value", SCHEMA) for _ in range(3)] == [7, 7, 7]
-    ((method, path, headers, body),) = registry.asked
+    ((method, path, headers, body),) = server.asked
     assert (method, path, body) == ("POST", "/subjects/a-value", {"schema": '"string"'})
     assert "authorization" not in headers
 
 
-def test_a_new_compatible_schema_is_registered_after_the_check(registry: Registry) -> None:
-    registry.answers = {
+def test_a_new_compatible_schema_is_registered_after_the_check(server: Registry) -> None:
+    server.answers = {
         "POST /subjects/a-value": [NOT_THERE],
         "POST /compatibility/subjects/a-value/versions/latest?verbose=true": [(200, {"is_compatible": True})],
+        "GET /subjects/a-value/versions/latest": [(200, {"version": 1, "schema": "message A { int64 x = 1; }"})],
         "POST /subjects/a-value/versions": [(200, {"id": 12})],
     }
-    assert RegisteredSchemas(client(registry)).id_of("a-value", OTHER) == 12
-    assert [path.partition("?")[0] for _, path, _, _ in registry.asked] == [
+    schemas = RegisteredSchemas(client(server))
+    assert schemas.id_of("a-value", OTHER) == 12
+    assert schemas.notes == [f'schema 12 is new under subject "a-value" of {server.url[7:]}: x is gone']
+    assert [path.partition("?")[0] for _, path, _, _ in server.asked] == [
         "/subjects/a-value",
         "/compatibility/subjects/a-value/versions/latest",
+        "/subjects/a-value/versions/latest",
         "/subjects/a-value/versions",
     ]
-    assert registry.asked[-1][3] == {"schema": "message A {}", "schemaType": "PROTOBUF"}
+    assert server.asked[-1][3] == {"schema": "message A {}", "schemaType": "PROTOBUF"}
 
 
 @pytest.mark.parametrize("kind", [RegisteredSchemas, CheckedSchemas])
-def test_an_incompatible_schema_is_refused_before_anything_is_registered(registry: Registry, kind: type) -> None:
-    registry.answers = {
+def test_an_incompatible_schema_is_refused_before_anything_is_registered(server: Registry, kind: type) -> None:
+    server.answers = {
         "POST /subjects/a-value": [NOT_THERE],
         "POST /compatibility/subjects/a-value/versions/latest?verbose=true": [
             (200, {"is_compatible": False, "messages": ["READER_FIELD_MISSING_DEFAULT_VALUE: x"]})
         ],
     }
     with pytest.raises(SchemaRefused, match="not compatible") as caught:
-        kind(client(registry)).id_of("a-value", SCHEMA)
+        kind(client(server)).id_of("a-value", SCHEMA)
     assert "READER_FIELD_MISSING_DEFAULT_VALUE" in caught.value.why
-    assert not any(path.endswith("/versions") for _, path, _, _ in registry.asked)
+    assert not any(path.endswith("/versions") for _, path, _, _ in server.asked)
 
 
-def test_a_new_schema_waits_for_who_may_register_it(registry: Registry) -> None:
-    registry.answers = {
+def test_a_registry_without_a_reason_leaves_the_difference_to_us(server: Registry) -> None:
+    before = {"type": "record", "name": "A", "fields": [{"name": "x", "type": "int"}, {"name": "y", "type": "int"}]}
+    after = {"type": "record", "name": "A", "fields": [{"name": "x", "type": "string"}, {"name": "z", "type": "int"}]}
+    server.answers = {
+        "POST /subjects/a-value": [NOT_THERE],
+        "POST /compatibility/subjects/a-value/versions/latest?verbose=true": [(200, {"is_compatible": False})],
+        "GET /subjects/a-value/versions/latest": [(200, {"version": 1, "schema": json.dumps(before)})],
+    }
+    with pytest.raises(SchemaRefused) as caught:
+        RegisteredSchemas(client(server)).id_of("a-value", Schema("AVRO", json.dumps(after)))
+    assert caught.value.why == "z is new; y is gone; x has another type"
+
+
+def test_a_new_schema_waits_for_who_may_register_it(server: Registry) -> None:
+    server.answers = {
         "POST /subjects/a-value": [NOT_THERE],
         "POST /compatibility/subjects/a-value/versions/latest?verbose=true": [NOT_THERE],
     }
     with pytest.raises(SchemaRefused, match="not registered") as caught:
-        RegisteredSchemas(client(registry, auto_register=False)).id_of("a-value", SCHEMA)
+        RegisteredSchemas(client(server, auto_register=False)).id_of("a-value", SCHEMA)
     assert "auto_register" in caught.value.why
-    checked = CheckedSchemas(client(registry))
+    checked = CheckedSchemas(client(server))
     assert (checked.id_of("a-value", SCHEMA), checked.new) == (0, ["a-value"])
 
 
@@ -168,29 +186,29 @@ HTML = "<html><title>Sign in</title></html>"
     ],
 )
 def test_a_wrong_answer_is_told_with_what_to_do(
-    registry: Registry, answer: Answer, error: type[PsttError], told: str
+    server: Registry, answer: Answer, error: type[PsttError], told: str
 ) -> None:
-    registry.answers["POST /subjects/a-value"] = [answer]
+    server.answers["POST /subjects/a-value"] = [answer]
     with pytest.raises(error) as caught:
-        RegisteredSchemas(client(registry, username="u", password=Secret("s3cret"))).id_of("a-value", SCHEMA)
+        RegisteredSchemas(client(server, username="u", password=Secret("s3cret"))).id_of("a-value", SCHEMA)
     assert told in caught.value.text
     assert "s3cret" not in str(caught.value)
     assert caught.value.remedy or error is SchemaRefused
-    assert len(registry.asked) == 1
+    assert len(server.asked) == 1
 
 
-def test_a_registry_that_recovers_is_asked_again(registry: Registry) -> None:
+def test_a_registry_that_recovers_is_asked_again(server: Registry) -> None:
     waits: list[float] = []
-    registry.answers["POST /subjects/a-value"] = [(500, HTML), (503, {"message": "starting"}), (200, {"id": 3})]
-    assert RegisteredSchemas(client(registry, waits.append)).id_of("a-value", SCHEMA) == 3
+    server.answers["POST /subjects/a-value"] = [(500, HTML), (503, {"message": "starting"}), (200, {"id": 3})]
+    assert RegisteredSchemas(client(server, waits.append)).id_of("a-value", SCHEMA) == 3
     assert waits == [0.2, 0.4]
 
 
-def test_a_registry_that_stays_away_is_a_retriable_error(registry: Registry) -> None:
-    registry.answers["POST /subjects/a-value"] = [(503, {"message": "leader unknown"})]
+def test_a_registry_that_stays_away_is_a_retriable_error(server: Registry) -> None:
+    server.answers["POST /subjects/a-value"] = [(503, {"message": "leader unknown"})]
     with pytest.raises(RegistryUnavailable, match="HTTP 503: leader unknown"):
-        RegisteredSchemas(client(registry)).id_of("a-value", SCHEMA)
-    assert len(registry.asked) == 3
+        RegisteredSchemas(client(server)).id_of("a-value", SCHEMA)
+    assert len(server.asked) == 3
     away = RegistryClient(SchemaRegistry("http://127.0.0.1:9"), sleep=lambda _: None)
     with pytest.raises(RegistryUnavailable, match="does not answer") as caught:
         away.subjects()
@@ -202,33 +220,33 @@ def test_a_registry_that_stays_away_is_a_retriable_error(registry: Registry) -> 
         nowhere.subjects()
 
 
-def test_a_schema_is_fetched_by_its_id_once(registry: Registry) -> None:
-    registry.answers = {
+def test_a_schema_is_fetched_by_its_id_once(server: Registry) -> None:
+    server.answers = {
         "GET /schemas/ids/4": [(200, {"schema": '"long"'})],
         "GET /schemas/ids/5": [(200, {"schema": "{}", "schemaType": "JSON"})],
         "GET /schemas/ids/6": [(404, {"error_code": 40403, "message": "Schema not found"})],
     }
-    asked = client(registry)
+    asked = client(server)
     assert [asked.schema(4), asked.schema(4), asked.schema(5)] == [Schema("AVRO", '"long"')] * 2 + [
         Schema("JSON", "{}")
     ]
-    assert len(registry.asked) == 2
+    assert len(server.asked) == 2
     with pytest.raises(SchemaRefused, match="no schema with the id 6"):
         asked.schema(6)
 
 
-def test_password_and_token_are_sent(registry: Registry) -> None:
-    registry.answers["GET /subjects"] = [(200, ["a"])]
-    assert client(registry, username="käthe", password=Secret("p:w")).subjects() == ["a"]
-    assert client(registry, bearer_token=Secret("token-1")).subjects() == ["a"]
-    sent = [headers["authorization"] for _, _, headers, _ in registry.asked]
+def test_password_and_token_are_sent(server: Registry) -> None:
+    server.answers["GET /subjects"] = [(200, ["a"])]
+    assert client(server, username="käthe", password=Secret("p:w")).subjects() == ["a"]
+    assert client(server, bearer_token=Secret("token-1")).subjects() == ["a"]
+    sent = [headers["authorization"] for _, _, headers, _ in server.asked]
     assert sent[1] == "Bearer token-1"
     assert base64.b64decode(sent[0].removeprefix("Basic ")) in ("käthe:p:w".encode(), "käthe:p:w".encode("latin-1"))
 
 
-def test_a_subject_with_a_slash_is_one_part_of_the_path(registry: Registry) -> None:
-    registry.answers["GET /subjects/a%2Fb%20c/versions/latest"] = [(200, {"version": 1, "schema": '"int"'})]
-    assert client(registry).latest("a/b c") == (1, Schema("AVRO", '"int"'))
+def test_a_subject_with_a_slash_is_one_part_of_the_path(server: Registry) -> None:
+    server.answers["GET /subjects/a%2Fb%20c/versions/latest"] = [(200, {"version": 1, "schema": '"int"'})]
+    assert client(server).latest("a/b c") == (1, Schema("AVRO", '"int"'))
 
 
 # ── TLS ───────────────────────────────────────────────────────────────────────────────────────
@@ -263,10 +281,10 @@ def tls_registry(tls: Path) -> Iterator[Registry]:
 
 
 def tls_client(
-    registry: Registry, tls: Path, ca: str = "ca.pem", key: str = "client.key", **more: object
+    server: Registry, tls: Path, ca: str = "ca.pem", key: str = "client.key", **more: object
 ) -> RegistryClient:
     own = {"ssl_certfile": tls / "client.pem", "ssl_keyfile": tls / key} if key else {}
-    url = registry.url.replace("http:", "https:")
+    url = server.url.replace("http:", "https:")
     made = SchemaRegistry(url, ssl_cafile=tls / ca if ca else None, **own, **more)  # type: ignore[arg-type]
     return RegistryClient(made, sleep=lambda _: None)
 
@@ -282,7 +300,8 @@ def test_a_wrong_certificate_is_told(tls_registry: Registry, tls: Path, ca: str,
     with pytest.raises((ConfigError, RegistryUnavailable)) as caught:
         tls_client(tls_registry, tls, ca, key).subjects()
     assert tls_registry.asked == []
-    assert "certificate" in caught.value.why.lower()
+    assert "certificate" in str(caught.value).lower()
+    assert isinstance(caught.value, ConfigError) or not key
 
 
 def test_a_key_with_a_wrong_password_is_told(tls_registry: Registry, tls: Path) -> None:

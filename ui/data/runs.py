@@ -57,6 +57,10 @@ class RunsPage:
     """Number of runs on all pages."""
     by_hand: int
     """Messages that were sent by hand on the days asked for; they belong to no run."""
+    by_day: int = 0
+    """Messages of the days asked for that are rolled up: only counted by day, so that their runs are not among these."""
+    known: KnownSince | None = None
+    """From when on single sends are known, where there are such messages."""
 
 
 def runs_page(
@@ -80,10 +84,12 @@ def runs_page(
     Raises:
         PsttError: The sends cannot be read.
     """
-    run_ids, by_hand = None, 0
+    run_ids, by_hand, by_day, known = None, 0, 0, None
     if sent_on:
         with metrics_of(data.root()).figures(workspace_status().timezone) as figures:
             senders = figures.senders(*sent_on, send_filter)
+            by_day = figures.counted_by_day(*sent_on, send_filter)
+        known = metrics_of(data.root()).rolled_up.known_since() if by_day else None
         run_ids = [row["run_id"] for row in senders if row["job"]]
         by_hand = sum(row["messages"] for row in senders if not row["job"])
     with data.opened() as app:
@@ -97,7 +103,7 @@ def runs_page(
             limit=per_page,
             offset=page * per_page,
         )
-    return RunsPage(runs, count, by_hand)
+    return RunsPage(runs, count, by_hand, by_day, known)
 
 
 def run_detail(run_id: str) -> RunDetail:

@@ -16,9 +16,12 @@ from core.errors import PsttError
 from core.records.accounts import AccessToken, Accounts
 from core.records.audit import AuditEntry
 from core.records.rights import Role, TokenScope
+from core.records.roll_up_note import last_note, last_roll_up
+from core.records.rolled_up import RolledUp
 from ui import changes, data
 from ui.access import current_user, may, role_word
 from ui.components import settings
+from ui.components.known_since import known_since
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
@@ -304,6 +307,7 @@ def _metrics() -> None:
     middle.caption(size(sum(segment.stat().st_size for segment in segments)))
     ledger = workspace.ledger_file
     right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
+    guarded(_rolled_up)()
     st.markdown(
         t(
             "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading works meanwhile."
@@ -315,6 +319,28 @@ def _metrics() -> None:
     rebuilt = st.session_state.pop("rebuilt", None)
     if rebuilt is not None:
         st.success(t("made again, with {count} sends", count=number(rebuilt)), icon=":material/check:")
+
+
+def _rolled_up() -> None:
+    """From when on single sends are known, and what the last roll-up did."""
+    workspace, status = data.workspace(), workspace_status()
+    known_since(RolledUp(workspace.spool_dir).known_since())
+    last = last_roll_up(workspace)
+    if last is None:
+        st.caption(t("No sends were rolled up yet."))
+    else:
+        st.caption(
+            t(
+                "The last roll-up, {time}: {sends} single sends of {runs} runs became counts of days; metrics.duckdb had {before} before and {after} after.",
+                time=moment(last.at, status.timezone),
+                sends=number(last.sends),
+                runs=number(last.runs),
+                before=size(last.before_bytes),
+                after=size(last.after_bytes),
+            )
+        )
+    if note := last_note(workspace):
+        st.warning(plain(note), icon=":material/warning:")
 
 
 def _versions() -> None:

@@ -243,7 +243,56 @@ def _to_topic(form: JobForm) -> None:
             t("Trace context in each message"),
             t("Header traceparent (W3C), if traces are sent: docs/LINEAGE.md."),
         )
+    _format_of_messages(form)
     _partitions_of_topic(form)
+
+
+def _format_of_messages(form: JobForm) -> None:
+    with st.expander(t("Format, envelope and schema")):
+        names = {
+            "json": "JSON",
+            "avro": "Avro",
+            "protobuf": "Protobuf",
+            "json_schema": "JSON Schema",
+            "text": t("text"),
+        }
+        form.choice("value_format", t("Format of the value"), get_args(job_model.ValueFormat), names)
+        form.choice("key_format", t("Format of the key"), get_args(job_model.KeyFormat), names)
+        form.choice(
+            "envelope",
+            t("Around the row"),
+            get_args(job_model.EnvelopeKind),
+            {
+                "pstt": t("data and metadata"),
+                "none": t("nothing"),
+                "cloudevents": t("the attributes of CloudEvents"),
+                "connect": t("schema and payload of Kafka Connect"),
+            },
+        )
+        form.text(
+            "null_value_when",
+            t("A row is sent as a tombstone when"),
+            t("Consumers and compacted topics delete what they know of its key."),
+            placeholder="DELETED = 'Y'",
+        )
+        st.caption(t("Every format but JSON and text needs the schema_registry of its cluster."))
+        form.text("schemas.name", t("Full name of the record"), placeholder="it.example.Parcel")
+        form.choice(
+            "schemas.subject",
+            t("Subject in the registry"),
+            get_args(job_model.SubjectStrategy),
+            {"topic": t("of the topic"), "record": t("of the record"), "topic_record": t("of topic and record")},
+        )
+        form.text("schemas.value_file", t("File with the schema of the value"), placeholder=t("made from the columns"))
+        form.text("schemas.key_file", t("File with the schema of the key"), placeholder=t("made from the columns"))
+        form.choice(
+            "cloudevents.mode",
+            t("Attributes of CloudEvents"),
+            get_args(job_model.CloudEventsMode),
+            {"binary": t("are headers"), "structured": t("are in the value, with the row")},
+        )
+        form.text("cloudevents.source", t("Source of the events"), placeholder="/pstt/CONNECTION/QUERY")
+        form.text("cloudevents.type", t("Type of the events"), placeholder="pstt.JOB")
 
 
 def _partitions_of_topic(form: JobForm) -> None:
