@@ -166,6 +166,7 @@ def main() -> None:
     sixth.add_argument(
         "--retention", action="store_true", help="then roll up a day, and all but 30 days; the workspace is changed"
     )
+    sixth.add_argument("--segments", type=int, default=0, help="only: so many small segments, before and after merging")
     files_ = commands.add_parser("files", help="Excel and CSV jobs, and parity: time and memory at two sizes")
     files_.add_argument("--rows", type=int, default=1_000_000)
     page = commands.add_parser("page", help="a run with 20 sessions watching it; first paint over a year of sends")
@@ -185,7 +186,14 @@ def main() -> None:
     parts.add_argument("--rows", type=int, default=10_000_000)
     parts.add_argument("--parts", type=int, default=8)
     parts.add_argument("--repeat", type=int, default=3)
+    news = commands.add_parser("incremental", help="runs of incremental jobs killed at random moments")
+    news.add_argument("--kills", type=int, default=1000, help="with a broker that is a file")
+    news.add_argument("--real-kills", type=int, default=100, help="with PostgreSQL and a real broker")
     options = parser.parse_args()
+    if options.command == "incremental":
+        from bench.incremental import main as incremental
+
+        sys.exit(incremental(options.kills, options.real_kills))
     if options.command == "partitions":
         from bench.partitions import main as partitions
 
@@ -215,7 +223,11 @@ def main() -> None:
         sys.exit(kills(options.times, options.rows, options.interval_s))
     if options.command == "sends":
         from bench.sends import main as sends
+        from bench.sends import measure_merging
 
+        if options.segments:
+            measure_merging(options.segments)
+            sys.exit(0)
         with tempfile.TemporaryDirectory() as folder:
             sys.exit(
                 sends(

@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from core.model.publisher import Batch, Delivery
 from core.records.ledger import Ledger
+from core.records.merging import MergeResult, merge_small
 from core.records.metrics import Metrics
 from core.records.metrics_queries import MetricsQueries, SendFilter, metrics_sql
 from core.records.retention import Retention, roll_up
-from core.records.spool import SEGMENT_SENDS, Spool
+from core.records.spool import SEGMENT_SENDS, SEND_SCHEMA, Spool
 from core.workspace.paths import Workspace
 
 ZONE = "Europe/Rome"
@@ -241,6 +244,73 @@ def measure_rebuild(sends: int = REBUILT_SENDS) -> int:
             f"\nrebuild of {found.sends:,} sends: {found.sends / seconds:,.0f} a second, {cpu:.1f} s of processor time"
         )
         return int(found.sends / seconds < LEAST_REBUILT_A_SECOND)
+
+
+def measure_merging(segments: int, sends: int = 10) -> None:
+    """Makes this many segments of one job that runs each minute, and prints what they cost before and after they are merged."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder))
+        now = datetime.now(UTC)
+        _make_small_segments(workspace, segments, sends, now)
+        metrics = Metrics(workspace, ZONE)
+        print(f"\n{segments:,} segments of {sends} sends{'':<20} {'s':>8} {'CPU s':>8}")
+        _step("copy", metrics.sync)
+        _ask_small(workspace, now)
+        made = MergeResult()
+        started, cpu = time.perf_counter(), time.process_time()
+        # They have no run in the ledger, so that their day is the one on which they were copied: today.
+        while not (done := merge_small(metrics, ZONE, now + timedelta(days=1))).is_complete:
+            made = MergeResult(made.files + done.files, made.replaced + done.replaced)
+        made = MergeResult(made.files + done.files, made.replaced + done.replaced)
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        print(f"{f'merge {made.replaced:,} into {made.files:,}':<50} {seconds:8.2f} {cpu:8.2f}")
+        _ask_small(workspace, now)
+
+
+def _make_small_segments(workspace: Workspace, segments: int, sends: int, now: datetime) -> None:
+    workspace.spool_dir.mkdir(parents=True)
+    Ledger(workspace.ledger_file).close()
+    for number in range(segments):
+        run_id, first = f"{number:010x}", number * sends
+        moment = (now - timedelta(days=2, minutes=segments - number)).replace(tzinfo=None)
+        numbers = range(first, first + sends)
+        rows = {
+            "run_id": [run_id] * sends,
+            "job": ["each-minute"] * sends,
+            "topic": ["pstt-1"] * sends,
+            "partition": [n % 6 for n in numbers],
+            "offset": list(numbers),
+            "key": [str(572_680_000_000 + n * 7_919 % 40_000_000_000) for n in numbers],
+            "message_id": [hashlib.md5(b"%d" % n, usedforsecurity=False).hexdigest() for n in numbers],
+            "size_bytes": [600] * sends,
+            "sent_at": [moment + timedelta(microseconds=50 * n) for n in range(sends)],
+            "latency_ms": [8 + n * 13 % 997 / 37 for n in numbers],
+            "attempt": [1] * sends,
+            "status": ["acknowledged"] * sends,
+        }
+        columns = {field.name: rows.get(field.name, [None] * sends) for field in SEND_SCHEMA}
+        pq.write_table(
+            pa.table(columns, schema=SEND_SCHEMA),
+            workspace.spool_dir / f"{run_id}-000001.parquet",
+            compression="zstd",
+            use_dictionary=["run_id", "job", "topic", "status"],
+        )
+
+
+def _ask_small(workspace: Workspace, now: datetime) -> None:
+    size = sum(path.stat().st_blocks * 512 for path in workspace.spool_dir.iterdir())
+    print(f"files in the spool: {len(os.listdir(workspace.spool_dir)):,}, {size / 1e6:.0f} MB on the disk")
+    metrics = Metrics(workspace, ZONE)
+    _step("list the spool", metrics.segment_names)
+    _step("summary", lambda: Metrics(workspace, ZONE).summary(now, ZONE))
+    _step("find a key", lambda: Metrics(workspace, ZONE).find("572680007919"))
+    _step("rebuild", metrics.rebuild)
+
+
+def _step(name: str, act: Callable[[], object]) -> None:
+    started, cpu = time.perf_counter(), time.process_time()
+    act()
+    print(f"{name:<50} {time.perf_counter() - started:8.2f} {time.process_time() - cpu:8.2f}", flush=True)
 
 
 def measure_retention(workspace: Workspace, days: int, now: datetime) -> None:

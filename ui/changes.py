@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import edit_files, edit_jobs
+from core.admin import edit_files, edit_jobs, watermarks
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
+from core.admin.edit_settings import change_setting as core_change_setting
+from core.admin.watermarks import WatermarkReport, watermark_of
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
@@ -33,6 +35,7 @@ from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import backfills, commands
 from core.scheduler.backfills import BackfillOptions
 from core.sql.parser import load
+from core.sql.partitioning import require_splittable
 from core.sql.values import split
 from core.workspace.connections import read_connections
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
@@ -150,6 +153,20 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
     by = caller("replay")
     with data.opened() as app:
         return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
+
+
+def watermark(slug: str) -> WatermarkReport | None:
+    """Returns how far a job has sent its rows; None: it is not incremental."""
+    with data.opened() as app:
+        job = app.job(slug)
+        return watermark_of(app, job, data.now()) if job.incremental else None
+
+
+def set_watermark(slug: str, value: str, why: str) -> None:
+    """Sets where the next run of an incremental job begins."""
+    by = caller("watermark")
+    with data.opened() as app:
+        watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
 
 
 def backfill(
@@ -272,7 +289,7 @@ def resolved_parameters(
 
 
 def binding_problem(job: Job, at: datetime) -> None:
-    """Raises the error that a run of this job would have before it contacts anything."""
+    """Raises the error that a run of this job would have before it contacts anything; also if its query cannot be split."""
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple(_stamp(path) for path in looked_at)
@@ -290,7 +307,10 @@ def _binding_problem(
         job, _ = checked_job(folder / f"{slug}{SUFFIX}", text)
         try:
             if job is not None:
-                app.plan(job, now=data.now(), at=at)
+                plan = app.plan(job, now=data.now(), at=at)
+                if job.partitions is not None:
+                    dialect = app.connections.dialect(job.connection)
+                    require_splittable(plan.query.steps, dialect, job.partitions)
         except PsttError as error:
             return error
     return None
@@ -457,3 +477,11 @@ def rebuild_metrics() -> int:
         made = rebuild_sends(app.metrics, app.ledger, caller=by, now=data.now())
     _changed()
     return made.sends
+
+
+def change_setting(name: str, value: str | None) -> None:
+    """Writes a setting into `.env`; None removes it there."""
+    by = caller("settings")
+    with data.opened() as app:
+        core_change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
+    _changed()

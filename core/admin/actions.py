@@ -63,10 +63,12 @@ def roll_up_sends(opened: OpenWorkspace, *, caller: Caller, now: datetime) -> Ro
         AccessRefused: The caller is no admin.
         StorageFailed: A file cannot be written.
     """
-    from core.records.retention import retention_of, roll_up  # loads duckdb
+    from core.records.retention import note_pass, retention_of, roll_up  # loads duckdb
 
     require(caller, "roll up")
     made = roll_up(opened.metrics, retention_of(opened.workspace, opened.settings), now)
+    if made.state == "done":
+        note_pass(opened.workspace, made, now)
     opened.ledger.audit.add(
         caller.name, "roll up", "metrics.duckdb", now, after={"runs": made.runs, "sends": made.sends}
     )

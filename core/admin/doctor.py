@@ -22,6 +22,7 @@ from core.run.pending_transactions import read_note
 from core.workspace.connections import Connections
 from core.workspace.identity import identity_problem, read_identity
 from core.workspace.paths import Workspace
+from core.workspace.secrets import REFERENCES
 from core.workspace.settings import Settings
 
 __all__ = ["examine"]
@@ -102,7 +103,7 @@ def _permissions(workspace: Workspace, connections: Connections) -> Iterator[Che
     else:
         yield CheckResult("pass", "permissions", "the workspace can be written")
     for file in readable_secrets(workspace, connections):
-        remedy = f"chmod 600 {file.name}, or put env:NAME, file:PATH or keyring:SERVICE/USER in the secret's place"
+        remedy = f"chmod 600 {file.name}, or put {REFERENCES} in the secret's place"
         yield CheckResult(
             "warn", "permissions", f"{file.name} holds a password and every account here may read it", remedy
         )
@@ -158,17 +159,19 @@ def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
         return
     import duckdb
 
-    from core.records.retention import last_note
+    from core.records.merged_store import MergedSegments
+    from core.records.roll_up_note import last_note
     from core.records.rolled_up import RolledUp
 
     rolled_up = RolledUp(spool_dir)
     try:
         with duckdb.connect(str(file), config={"threads": 1}) as db:
             known = {name for (name,) in db.execute("SELECT name FROM segment").fetchall()}
+            waiting = sorted(segments - known - rolled_up.replaced_segments())
+            waiting = MergedSegments(spool_dir).waiting(waiting, known, db, "main")
     except duckdb.Error as error:
         yield _metrics_problem(file.name, str(error).partition("\n")[0])
         return
-    waiting = segments - known - rolled_up.replaced_segments()
     text = f"opens, {_segments(known)} copied" + (f", {len(waiting):,} wait" if waiting else "")
     since = rolled_up.known_since().text
     yield CheckResult("pass", file.name, f"{text}; {since}" if since else text)

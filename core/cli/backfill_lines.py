@@ -47,7 +47,7 @@ def backfill_lines(found: BackfillReport) -> list[str]:
     if len(found.incomplete) > SHOWN_TIMES:
         lines.append(f"  … {len(found.incomplete) - SHOWN_TIMES:,} more; --json has all of them")
     if backfill.summary:
-        lines.append(f"  end     {backfill.summary}")
+        lines.append(f"  {'end   ' if backfill.finished_at else 'pause '}  {backfill.summary}")
     return lines
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -25,10 +26,14 @@ HELD_S = 20.0
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+MergeOption = Annotated[bool, typer.Option("--merge", help="Then merge small segments of the days before, for 5 s")]
+
+
 @app.command("copy-sends", hidden=True)
-def copy_sends(workspace: WorkspaceOption = None) -> None:
+def copy_sends(workspace: WorkspaceOption = None, merge: MergeOption = False) -> None:
     """Copies what waits in the spool into metrics.duckdb, and rolls up old sends once a day; the runner starts it."""
-    from core.records.metrics import Metrics  # loads duckdb
+    from core.records.merging import merge_daily  # loads duckdb
+    from core.records.metrics import Metrics
     from core.records.retention import roll_up_daily
 
     place = Workspace.find(workspace, os.environ)
@@ -38,4 +43,6 @@ def copy_sends(workspace: WorkspaceOption = None) -> None:
     is_complete = copy_waiting(metrics, HELD_S)
     if is_complete:
         roll_up_daily(metrics, place, settings, datetime.now(UTC))
+    if is_complete and merge:
+        merge_daily(metrics, place, settings.PSTT_TIMEZONE, datetime.now(UTC))
     raise typer.Exit(0 if is_complete else 1)

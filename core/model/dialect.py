@@ -15,16 +15,19 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from core.model.check_result import CheckResult
+from core.model.connection import DatabaseConnection
 from core.model.query import Value
 
 __all__ = [
     "BindRules",
     "BoundRules",
     "ConnectionRules",
+    "DatasetRules",
     "Dialect",
     "GuardRules",
     "LexicalRules",
     "LiteralRules",
+    "MomentRules",
     "PackageCalls",
     "PartitionRules",
     "SessionRules",
@@ -63,6 +66,15 @@ def as_it_is(value: Any) -> Value:
 def no_problems(_: Any) -> Iterator[tuple[str, str, str]]:
     """Yields nothing: no keys of a connection contradict each other."""
     yield from ()
+
+
+def end_of_microsecond(moment: str) -> str:
+    """Returns the last moment of the microsecond of a time that a database has written with more digits; others as they are.
+
+    A message has microseconds, so what differs by less is equal there and belongs into one part:
+    `12:00:00.1234561` → `12:00:00.1234569`.
+    """
+    return re.sub(r"(\.\d{6})(\d+)", lambda found: found[1] + "9" * len(found[2]), moment)
 
 
 def needs_nothing(_: str) -> CheckResult | None:
@@ -232,6 +244,8 @@ class BoundRules:
     bind: str = "{}"
     convert: Callable[[Any], Value] = as_it_is
     """Converts the value that was read to the one that is bound."""
+    hashed: str = "{}"
+    """What the hash is made of: of a time its microseconds, since what differs by less is equal in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +266,21 @@ class PartitionRules:
     """A derived table may have ORDER BY."""
     wraps_unnamed: bool = True
     """A column of a derived table may be an expression without a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class MomentRules:
+    """How the times of a column are read and bound as text with every digit, as `YYYY-MM-DD HH:MM:SS.ffffff`."""
+
+    read: str = "{}"
+    """What the server computes of a value, `{}`; the text of a later time sorts after that of an earlier one."""
+    bind: str = "{}"
+    """What is written around a bind, `{}`."""
+    compare: str = "{}"
+    """What of the column, `{}`, is compared with a bind."""
+    is_aware: bool = False
+    """The column has an offset: its text is UTC."""
+    has_fraction: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +316,18 @@ class ConnectionRules:
     """`sslmode` may be set."""
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetRules:
+    """How lineage names the tables of a database. Source: https://openlineage.io/docs/spec/naming."""
+
+    scheme: str = ""
+    """Of the namespace; empty: the name of the dialect."""
+    fold: Callable[[str], str] = str
+    """How the database stores an identifier that is not quoted."""
+    schema_of: Callable[[DatabaseConnection], str] = lambda _: ""
+    """Returns the schema of a table that the statement names without one; empty: this database has none, or it is not known."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """Everything that the program knows about one kind of database. Compared and hashed by identity."""
@@ -303,6 +344,13 @@ class Dialect:
     binds: BindRules = BindRules()
     literals: LiteralRules = LiteralRules()
     partitions: PartitionRules = PartitionRules()
+    moments: Mapping[str, MomentRules] = field(default_factory=dict)
+    """Database type in lower case, or kind of column → its times as the cursor of an incremental job. Others cannot be one."""
+    folds_to: Literal["", "upper", "lower"] = ""
+    """How the server stores a name without quotes."""
+    is_untyped: bool = False
+    """A column may have no type: it is judged by its values."""
+    datasets: DatasetRules = DatasetRules()
     session: SessionRules = SessionRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""

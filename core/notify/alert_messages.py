@@ -12,10 +12,12 @@ from core.model.verdict import VERDICT_STYLES
 from core.notify.incidents import Incident
 from core.notify.notification import Notification, NotificationTable
 from core.notify.rules import OF_JOBS, Rule
+from core.records.backfills import Backfill, BackfillProgress, IncompleteTime
 from core.records.damaged_segments import REMEDY
 
 __all__ = [
     "alert_notification",
+    "backfill_notification",
     "failure_notification",
     "recovery_notification",
     "success_notification",
@@ -26,6 +28,8 @@ IncidentGroup = Sequence[tuple[Incident, str]]
 """Incidents of one rule, each with its current text."""
 
 FOOTER = "Sent by PSTT Kafka, rule {name} of alerts.json; python -m core alerts shows what is open."
+MOST_DAYS = 50
+"""Times without success that the mail about a backfill lists."""
 JOB_FOOTER = 'Sent by PSTT Kafka, as "email_notification" of {slug}.job.json says.'
 _WHAT = {
     "success_rate": "too few messages are acknowledged",
@@ -133,6 +137,44 @@ def success_notification(run: Run, incident: Incident | None) -> Notification:
     if run.rejected:
         commands.append((f"python -m core rejects {run.run_id} --csv rejects.csv", "the rejected rows and why"))
     return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+
+
+def backfill_notification(
+    backfill: Backfill, progress: BackfillProgress, left: Sequence[IncompleteTime], job: Job
+) -> Notification:
+    """Makes the message about the end of a backfill: how many times are complete, and which are not.
+
+    Args:
+        backfill: It has ended.
+        progress: Its runs, counted.
+        left: Its times without success.
+        job: Its job.
+    """
+    days = f"{backfill.first_day} to {backfill.last_day}"
+    done = f"{progress.complete + progress.sent_before:,} of {progress.total:,}"
+    style = VERDICT_STYLES["failed" if left else "complete"]
+    subject = f"{style.sign} {job.name}: backfill {backfill.backfill_id} has ended, {done} complete"
+    details = [
+        ("What", f"backfill {backfill.backfill_id} of {days}, asked for by {backfill.asked_by}"),
+        ("Result", backfill.summary),
+    ]
+    zone, number = backfill.timezone, backfill.backfill_id
+    rows = [("scheduled for", "state", "why")]
+    rows += [(local_time(one.scheduled_at, zone), one.state, one.why or "") for one in left[:MOST_DAYS]]
+    if len(left) > MOST_DAYS:
+        rows.append((f"… {len(left) - MOST_DAYS:,} more", "", ""))
+    commands = [(f"python -m core backfill show {number}", "each time without success and why")]
+    if left:
+        details.append(("Next", "fix the cause, then repeat these"))
+        commands.append((f"python -m core backfill retry {number}", "sends exactly these times again"))
+    return Notification(
+        subject,
+        f"Backfill {number} of {job.name}, {days}, has ended: {done} scheduled times are complete.",
+        details,
+        [NotificationTable(f"Without success ({zone})", rows)] if left else [],
+        commands,
+        JOB_FOOTER.format(slug=job.slug),
+    )
 
 
 def test_notification(place: str, now: datetime, timezone: str) -> Notification:

@@ -1,4 +1,4 @@
-"""Mails about the final verdicts of runs, as `email_notification` of each job file asks for them."""
+"""Mails about the final verdicts of runs, and about the ends of backfills, as `email_notification` of each job file asks for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from core.clock import iso_utc
 from core.model.job import Job
 from core.model.run import Run
-from core.notify.alert_messages import failure_notification, success_notification
+from core.notify.alert_messages import backfill_notification, failure_notification, success_notification
 from core.notify.delivery import MAIL, MessageKind
 from core.notify.incidents import Incident, LedgerWrite, begin_incident, end_incident, update_incident
 from core.notify.outbox import Outbox, new_message
@@ -65,7 +65,24 @@ class RunNotifications:
                 run = self._ledger.run(run_id)
                 handle = self._success if run.state == "succeeded" else self._failure
                 writes += handle(run, jobs.get(run.job), incidents, now)
+        writes += self._ends_of_backfills(jobs, until - COMMIT_DELAY, now)
         self._handled = {run_id: at for run_id, at in self._handled.items() if now - at < 3 * COMMIT_DELAY}
+        return writes
+
+    def _ends_of_backfills(self, jobs: Mapping[str, Job], after: datetime, now: datetime) -> list[LedgerWrite]:
+        """Returns one mail for each backfill that has ended; the key of the message keeps a second one out."""
+        writes = []
+        for backfill in self._ledger.backfills.ended_after(after):
+            job, progress = jobs.get(backfill.job), self._ledger.backfills.progress(backfill)
+            wanted = job.email_notification if job else None
+            if job is None or wanted is None or not wanted.recipients or not progress.total:
+                continue
+            is_whole = progress.complete + progress.sent_before == progress.total
+            if wanted.on_success if is_whole else wanted.on_failure:
+                left = () if is_whole else self._ledger.backfills.incomplete(backfill.backfill_id)
+                notification = backfill_notification(backfill, progress, left, job)
+                key = f"backfill {backfill.backfill_id}"
+                writes.append(new_message("job", key, MAIL, wanted.recipients, notification, now))
         return writes
 
     def _success(

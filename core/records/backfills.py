@@ -48,7 +48,12 @@ class Backfill:
     finished_at: datetime | None
     """None: a run of it waits or runs."""
     summary: str
-    """How it ended; empty until then."""
+    """How it ended; before that, why it paused by itself, or empty."""
+
+    @property
+    def paused_by_itself(self) -> bool:
+        """Whether it goes on by itself: the database or the broker could not be reached."""
+        return self.state == "paused" and bool(self.summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,10 @@ class Backfills(StorePart):
         """Returns those that have not ended, and then the newest first."""
         return [from_row(Backfill, row) for row in self._rows("newest", {"limit": limit, "offset": offset})]
 
+    def ended_after(self, after: datetime) -> list[Backfill]:
+        """Returns those that have ended since; not the cancelled ones."""
+        return [from_row(Backfill, row) for row in self._rows("ended_after", {"after": iso_utc(after)})]
+
     def count(self) -> int:
         """Returns how many there are."""
         (row,) = self._rows("count")
@@ -166,9 +175,19 @@ class Backfills(StorePart):
         rows = self._rows("incomplete", {"backfill_id": backfill_id, "limit": limit})
         return [from_row(IncompleteTime, row) for row in rows]
 
-    def set_state(self, backfill_id: int, before: BackfillState, state: BackfillState, now: datetime) -> bool:
-        """Changes the state of a backfill that has not ended. Returns False if it was not in the state `before`."""
-        values = {"backfill_id": backfill_id, "before": before, "state": state, "now": iso_utc(now)}
+    def set_state(
+        self, backfill_id: int, before: BackfillState, state: BackfillState, now: datetime, why: str = ""
+    ) -> bool:
+        """Changes the state of a backfill that has not ended. Returns False if it was not in the state `before`.
+
+        Args:
+            backfill_id: Its number.
+            before: The state that it must have.
+            state: The new state.
+            now: The clock.
+            why: Why it pauses by itself.
+        """
+        values = {"backfill_id": backfill_id, "before": before, "state": state, "now": iso_utc(now), "why": why}
         return bool(self._write("set_state", values))
 
     def skip_planned(self, backfill_id: int, reason: str, now: datetime) -> int:
@@ -178,6 +197,11 @@ class Backfills(StorePart):
     def running_run_ids(self, backfill_id: int) -> list[str]:
         """Returns the ids of its runs that a process works on."""
         return [row["run_id"] for row in self._rows("run_ids", {"backfill_id": backfill_id})]
+
+    def failures_in_a_row(self, backfill_id: int, most: int) -> int:
+        """Returns how many of its newest runs, at most `most`, have failed one after the other for a reason that may pass."""
+        rows = self._rows("newest_ends", {"backfill_id": backfill_id, "limit": most})
+        return next((count for count, row in enumerate(rows) if not row[0]), len(rows))
 
     def measure_from(self, now: datetime) -> None:
         """Measures the speed of all that have not ended from now on: no runner worked before."""

@@ -46,6 +46,9 @@ SELECT * FROM backfill WHERE backfill_id = :backfill_id
 -- name: newest
 SELECT * FROM backfill ORDER BY finished_at IS NULL DESC, backfill_id DESC LIMIT :limit OFFSET :offset
 
+-- name: ended_after
+SELECT * FROM backfill WHERE finished_at > :after AND state = 'done' ORDER BY finished_at, backfill_id
+
 -- name: count
 SELECT count(*) FROM backfill
 
@@ -65,7 +68,13 @@ SELECT * FROM scheduled_run WHERE kind = 'backfill' AND request_id = :backfill_i
     AND (not_before IS NULL OR not_before <= :now) ORDER BY scheduled_at DESC LIMIT :limit
 
 -- name: set_state
-UPDATE backfill SET state = :state, measured_since = :now WHERE backfill_id = :backfill_id AND finished_at IS NULL AND state = :before
+-- The summary of a backfill that has not ended is why it paused by itself, if it did.
+UPDATE backfill SET state = :state, measured_since = :now, summary = :why WHERE backfill_id = :backfill_id AND finished_at IS NULL AND state = :before
+
+-- name: newest_ends
+SELECT state = 'failed' AND error_retriable FROM run WHERE finished_at IS NOT NULL AND state NOT IN ('interrupted', 'cancelled')
+    AND scheduled_run_id IN (SELECT scheduled_run_id FROM scheduled_run WHERE kind = 'backfill' AND request_id = :backfill_id)
+ORDER BY finished_at DESC, rowid DESC LIMIT :limit
 
 -- name: measure_from
 UPDATE backfill SET measured_since = :now WHERE finished_at IS NULL

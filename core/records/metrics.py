@@ -27,6 +27,8 @@ from loguru import logger
 from core.errors import LedgerBusy, PsttError, StorageFailed
 from core.records.damaged_segments import damage_of, quoted, set_aside
 from core.records.ledger import Ledger
+from core.records.merged_segments import run_of
+from core.records.merged_store import MergedSegments
 from core.records.metrics_file import (
     FileHeld,
     FileUnreadable,
@@ -101,6 +103,7 @@ class Metrics:
         self.spool_dir = workspace.spool_dir
         self.ledger_file = workspace.ledger_file
         self.rolled_up = RolledUp(workspace.spool_dir)
+        self.merged = MergedSegments(workspace.spool_dir)
         self.lock_file = workspace.state_dir / "locks" / "metrics.lock"
         self._sql = metrics_sql()
         self.waiting: Sequence[Path] = ()
@@ -199,7 +202,7 @@ class Metrics:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with copying(self.lock_file), opened(file or self.file, is_hurried=file is not None) as db:
             self.prepare(db)
-            waiting = self._not_in(names, names_copied(db, "segment"))
+            waiting = self._not_in(names, names_copied(db, "segment"), db)
             # A damaged segment that cannot be moved comes last, so that it keeps no other from its turn.
             missing = sorted(waiting, key=lambda name: name in self._left_out)[:most]
             new = self._sound(missing, whole=False)
@@ -210,7 +213,7 @@ class Metrics:
         return SyncResult("copied", len(missing) - len(left_out), sends, set_aside=left_out, left=left)
 
     def prepare(self, db: duckdb.DuckDBPyConnection, *, is_new: bool = False) -> None:
-        """Creates tables and views that are missing in the open file, and applies what is rolled up.
+        """Creates tables and views that are missing in the open file, and applies what is rolled up and merged.
 
         Args:
             db: The open file.
@@ -225,17 +228,20 @@ class Metrics:
         self._keep_views(db)
         if not is_new:
             self.rolled_up.apply(db)
+            self.merged.adopt(db, self.segment_names())
 
     def waiting_runs(self, db: duckdb.DuckDBPyConnection) -> list[str]:
         """Returns the runs of which a segment is not copied into the open file yet."""
-        waiting = self._not_in(self.segment_names(), names_copied(db, "segment"))
-        return sorted({name.rpartition("-")[0] for name in waiting})
+        waiting = self._not_in(self.segment_names(), names_copied(db, "segment"), db)
+        return sorted({run_of(name) for name in waiting})
 
-    def _not_in(self, names: Sequence[str], known: set[str] | None) -> list[str]:
-        """Returns the segments that are neither copied nor rolled up."""
+    def _not_in(
+        self, names: Sequence[str], known: set[str] | None, db: duckdb.DuckDBPyConnection, place: str = "main"
+    ) -> list[str]:
+        """Returns the segments that are neither copied nor rolled up, nor merged into one that is or waits."""
         waiting = [name for name in names if known is None or name not in known]
         rolled_up = self.rolled_up.replaced_segments() if waiting else frozenset()
-        return [name for name in waiting if name not in rolled_up]
+        return self.merged.waiting([name for name in waiting if name not in rolled_up], known, db, place)
 
     def _keep_views(self, db: duckdb.DuckDBPyConnection) -> None:
         """Creates the documented views in the file itself, with the macros that they need."""
@@ -323,6 +329,7 @@ class Metrics:
             moment = datetime.now(UTC).replace(tzinfo=None)
             for name, path in zip(names, paths, strict=True):
                 db.execute(self._sql["remember_segment"], [name, moment, str(path)])
+                self.merged.remember(db, name)
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")
@@ -379,13 +386,16 @@ class Metrics:
         with duckdb.connect(":memory:", config={"threads": 2}) as db:
             db.execute(self._sql["macros"])
             known = self._attach(db)
-            missing = self._not_in(names, known)
-            if len(missing) > MOST_WAITING and known is not None:
+            missing = self._not_in(names, known, db, "store")
+            if known is not None and (len(missing) > MOST_WAITING or self.merged.is_behind(missing, known)):
                 db.execute("DETACH store")
                 with suppress(PsttError, OSError):  # then they are read where they are
                     self.sync(TOGETHER)
                 known = self._attach(db)
-                missing = self._not_in(names, known)
+                missing = self._not_in(names, known, db, "store")
+                if known is not None and self.merged.is_behind(missing, known):
+                    db.execute("DETACH store")  # all of it is in the segments too
+                    known, missing = None, self._not_in(names, None, db)
             self.waiting = [self.spool_dir / name for name in self._sound(missing, whole=True)]
             self._make_views(db, attached=known is not None, waiting=self.waiting, counted=counted)
             yield db

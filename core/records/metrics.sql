@@ -2,9 +2,10 @@
 -- A name in braces is replaced by that statement of this file when it is loaded.
 
 -- name: macros
--- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash, the beginning of a key by
+-- Numbers are scanned several times faster than text: a key is found by 24 bits of its hash (without the blanks with which
+-- a CHAR column pads it, so that one number finds each form), the beginning of a key by
 -- 4 bits of each of its first 8 bytes, which tell digits apart. DuckDB may change its hash one day: see `format`.
-CREATE OR REPLACE TEMP MACRO key_hash(key) AS (hash(key) & 16777215)::UINTEGER;
+CREATE OR REPLACE TEMP MACRO key_hash(key) AS (hash(rtrim(key, ' ')) & 16777215)::UINTEGER;
 CREATE OR REPLACE TEMP MACRO eight_bytes(key) AS
     (CASE WHEN strlen(key) = length(key) THEN encode(left(key || '        ', 8)) ELSE encode(key || '        ')[1:8] END)::BIT::UBIGINT;
 -- Packs eight times 4 bits, halving the gaps in each step: 0x0F0F…, 0x00FF00FF…, 0x0000FFFF0000FFFF, 0xFFFFFFFF.
@@ -28,7 +29,7 @@ CREATE OR REPLACE TEMP MACRO percentile(latency_ms, messages, share) AS
 {tables}
 
 -- name: tables
-CREATE TABLE IF NOT EXISTS format AS SELECT 6 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
+CREATE TABLE IF NOT EXISTS format AS SELECT 7 AS version, key_hash('572680001120') AS hash, key_head('572680001120') AS head;
 -- What is the same for many sends is stored once for a copy; an id of 32 hexadecimal digits is stored as 16 bytes.
 CREATE TABLE IF NOT EXISTS sender (
     sender INTEGER, run_id VARCHAR, job VARCHAR, topic VARCHAR, cluster VARCHAR, cluster_id VARCHAR, bootstrap_servers VARCHAR);
@@ -44,6 +45,8 @@ CREATE TABLE IF NOT EXISTS traffic (
 CREATE TABLE IF NOT EXISTS rolled_up (version VARCHAR);
 CREATE TABLE IF NOT EXISTS known_since (job VARCHAR, since DATE);
 CREATE TABLE IF NOT EXISTS segment (name VARCHAR, row_count BIGINT, copied_at TIMESTAMP);
+-- Which segments a merged one has replaced; `segment` has only the merged one.
+CREATE TABLE IF NOT EXISTS merged (name VARCHAR, segment VARCHAR, run_id VARCHAR);
 CREATE TABLE IF NOT EXISTS run (
     number BIGINT, run_id VARCHAR, kind VARCHAR, job VARCHAR, job_name VARCHAR, connection VARCHAR, cluster VARCHAR,
     topic VARCHAR, query VARCHAR, scheduled_at TIMESTAMP, timezone VARCHAR, attempt INTEGER, of_run VARCHAR,
@@ -115,6 +118,52 @@ INSERT INTO traffic SELECT {as_traffic} FROM {segments_read} GROUP BY ALL
 
 -- name: remember_segment
 INSERT INTO segment SELECT ?, count(*), ? FROM read_parquet(?)
+
+-- name: run_of_segment
+regexp_extract(name, '^(.*?)(?:-p[0-9]+x[0-9]+)?-[0-9]+\.parquet$', 1)
+
+-- name: run_segments
+(SELECT name, {run_of_segment} AS run_id FROM segment WHERE NOT starts_with(name, 'merged-')
+ UNION ALL SELECT name, run_id FROM merged UNION ALL SELECT segment, run_id FROM merged)
+
+-- name: segments_here
+SELECT count(*), sum(row_count) FROM segment WHERE name IN (SELECT unnest(?::VARCHAR[]))
+
+-- name: remember_merged
+INSERT INTO merged SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
+
+-- name: forget_merged_ones
+DELETE FROM segment WHERE name IN (SELECT segment FROM merged WHERE name = ?)
+
+-- name: already_merged
+SELECT segment FROM {place}.merged WHERE segment IN (SELECT unnest(?::VARCHAR[]))
+
+-- name: runs_to_forget
+CREATE OR REPLACE TEMP TABLE gone AS
+SELECT name AS segment, run_id FROM {run_segments} WHERE run_id IN (SELECT unnest(?::VARCHAR[]))
+
+-- name: forget_traffic_of_runs
+DELETE FROM traffic WHERE run_id IN (SELECT run_id FROM gone)
+
+-- name: small_runs
+-- Whole runs of days that are over, with one segment of few sends; a run of which more may become known is left alone.
+-- The day is that of its end: its sends are of that day or the one before.
+WITH of_run AS (
+    SELECT {run_of_segment} AS run_id, min(name) AS name, sum(row_count)::BIGINT AS sends, max(copied_at) AS copied_at
+    FROM segment WHERE NOT starts_with(name, 'merged-') GROUP BY run_id
+    HAVING count(*) = 1 AND NOT regexp_matches(min(name), '-p[0-9]+x[0-9]+-') AND sum(row_count) <= $most_sends),
+ended AS (
+    SELECT o.name, o.sends, o.run_id, coalesce(r.finished_at, o.copied_at) AS moment
+    FROM of_run o LEFT JOIN run r USING (run_id)
+    WHERE o.run_id NOT IN (SELECT run_id FROM merged) AND o.run_id NOT IN ({open_runs})
+        AND (r.run_id IS NULL OR r.finished_at IS NOT NULL)),
+of_day AS (
+    SELECT s.job, (moment + utc_offset)::DATE AS day, moment, name, sends
+    FROM ended JOIN (SELECT run_id, any_value(job) AS job FROM sender GROUP BY run_id) s USING (run_id)
+        ASOF JOIN zone ON moment >= begins)
+SELECT job, day, name, sends FROM of_day WHERE day < $today
+QUALIFY count(*) OVER (PARTITION BY job, day) >= $fewest
+ORDER BY day, job, moment, name LIMIT $most_runs
 
 -- name: newest_run
 SELECT number, run_id FROM run ORDER BY number DESC NULLS LAST LIMIT 1
@@ -301,6 +350,10 @@ SELECT run_id, job, sum(messages)::BIGINT AS messages FROM traffic
 WHERE quarter >= $first AND quarter < $last AND run_id IS NOT NULL AND {scope_of_traffic}
 GROUP BY run_id, job ORDER BY run_id
 
+-- name: counted_by_day
+SELECT coalesce(sum(messages), 0)::BIGINT AS messages FROM traffic
+WHERE quarter >= $first AND quarter < $last AND run_id IS NULL AND {scope_of_traffic}
+
 -- name: hours
 WITH counted AS (
     SELECT date_trunc('hour', quarter + utc_offset) - utc_offset AS hour, bucket, sum(messages) AS messages,
@@ -330,7 +383,7 @@ GROUP BY begins ORDER BY begins
 -- A failed message counts as sent later when another run of the same job and scheduled time, which makes the same ids of
 -- the same rows, has its id acknowledged.
 WITH lost AS (
-    SELECT error, message_id, run_id, sent_at FROM sends
+    SELECT error, message_id, run_id, job, sent_at FROM sends
     WHERE status = 'failed' AND sent_at >= $since AND sent_at < $until AND {scope}),
 again AS (
     SELECT DISTINCT other.run_id FROM (SELECT DISTINCT run_id FROM lost) JOIN runs first USING (run_id)
@@ -338,14 +391,16 @@ again AS (
 arrived AS (
     SELECT DISTINCT message_id FROM sends
     WHERE status = 'acknowledged' AND run_id IN (SELECT run_id FROM again) AND message_id IN (SELECT message_id FROM lost))
-SELECT error, count(*) AS count, max(sent_at) AS last_seen, count(arrived.message_id) AS retried_ok
+SELECT error, count(*) AS count, max(sent_at) AS last_seen, count(arrived.message_id) AS retried_ok,
+    (max({'at': sent_at, 'run': run_id}) FILTER (WHERE job <> '')).run AS last_run
 FROM lost LEFT JOIN arrived USING (message_id) GROUP BY error ORDER BY count DESC, error LIMIT $limit
 
 -- name: run_errors
 -- A run counts as repeated when a later one of the same job and scheduled time succeeded.
 SELECT e.error_text AS error, e.error_class, count(*) AS count, max(e.ended_at) AS last_seen,
     count(*) FILTER (WHERE EXISTS (SELECT 1 FROM runs g WHERE g.job = e.job AND g.scheduled_at = e.scheduled_at
-        AND g.state = 'succeeded' AND g.started_at > e.started_at)) AS retried_ok
+        AND g.state = 'succeeded' AND g.started_at > e.started_at)) AS retried_ok,
+    max({'at': e.ended_at, 'run': e.run_id}).run AS last_run
 FROM (SELECT *, coalesce(finished_at, started_at) AS ended_at FROM runs
       WHERE error_text IS NOT NULL AND ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
           AND ($cluster IS NULL OR cluster = $cluster)) e
@@ -354,12 +409,22 @@ GROUP BY ALL ORDER BY count DESC, error LIMIT $limit
 
 -- name: reject_reasons
 SELECT x.column_name AS "column", x.database_type, x.reason, count(*) AS count, count(DISTINCT x.run_id) AS runs,
-    max(coalesce(r.finished_at, r.started_at)) AS last_seen
+    max(coalesce(r.finished_at, r.started_at)) AS last_seen,
+    max({'at': coalesce(r.finished_at, r.started_at), 'run': r.run_id}).run AS last_run
 FROM reject x JOIN runs r USING (run_id)
 WHERE coalesce(r.finished_at, r.started_at) >= $since AND coalesce(r.finished_at, r.started_at) < $until
     AND ($job IS NULL OR r.job = $job) AND ($topic IS NULL OR r.topic = $topic)
     AND ($cluster IS NULL OR r.cluster = $cluster)
 GROUP BY ALL ORDER BY count DESC, "column", reason LIMIT $limit
+
+-- name: rejected_days
+WITH counted AS (
+    SELECT coalesce(finished_at, started_at) AS ended_at, rejected FROM runs
+    WHERE rejected > 0 AND ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
+        AND ($cluster IS NULL OR cluster = $cluster))
+SELECT (ended_at + utc_offset)::DATE AS day, sum(rejected)::BIGINT AS rejected
+FROM counted ASOF JOIN zone ON ended_at >= begins
+WHERE ended_at >= $since AND ended_at < $until GROUP BY ALL ORDER BY day
 
 -- name: run_figures
 -- The trigger is the scheduled time for a run of the calendar, else the moment at which the run began.
@@ -409,10 +474,9 @@ SELECT key_head($key) AS head
 
 -- name: found
 -- Sends of earlier versions have no cluster, but their run has.
--- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has one of these hashes;
+-- The key, and the key as a CHAR column pads it with blanks. `same` is false where another key has this hash;
 -- it is not in a WHERE, which would compute it for every send. The hits are found before the join, which would join all.
-WITH hit AS MATERIALIZED (
-    SELECT * FROM send WHERE key_hash IN (SELECT key_hash($key || repeat(' ', blanks)) FROM range($most_blanks + 1) b(blanks)))
+WITH hit AS MATERIALIZED (SELECT * FROM send WHERE key_hash = key_hash($key))
 SELECT s.* REPLACE (coalesce(s.cluster, r.cluster) AS cluster), r.job_name, r.timezone, r.scheduled_at, rtrim(key, ' ') = $key AS same
 FROM (SELECT {stored_columns} FROM hit JOIN sender USING (sender)
       UNION ALL SELECT * FROM waiting WHERE rtrim(key, ' ') = $key) s LEFT JOIN runs r USING (run_id)
@@ -455,11 +519,16 @@ FROM (SELECT run_id, job, max(last_sent_at) AS last_sent_at FROM traffic WHERE r
 WHERE sent.last_sent_at < coalesce(kept.since, (SELECT since FROM kept WHERE job IS NULL))
     AND (run.run_id IS NULL OR run.finished_at IS NOT NULL)
     AND sent.run_id NOT IN (SELECT unnest(?::VARCHAR[]))
-    AND sent.run_id IN (SELECT regexp_extract(name, '^(.*)-[0-9]+\.parquet$', 1) FROM segment)
+    AND sent.run_id IN (SELECT run_id FROM {run_segments})
+
+-- name: keep_half_merged
+-- The runs of a merged segment go together, so that its file can be deleted.
+DELETE FROM expired WHERE run_id IN (SELECT run_id FROM merged WHERE name IN (
+    SELECT name FROM merged WHERE run_id NOT IN (SELECT run_id FROM expired)))
 
 -- name: expired_segments
 CREATE OR REPLACE TEMP TABLE expired_segment AS
-SELECT name AS segment, run_id FROM segment JOIN expired ON regexp_extract(name, '^(.*)-[0-9]+\.parquet$', 1) = run_id
+SELECT name AS segment, run_id FROM {run_segments} JOIN expired USING (run_id)
 
 -- name: write_rolled_up
 -- One file: the counts of each day, the segments that they replace, and from when on single sends are known.
@@ -525,6 +594,9 @@ DELETE FROM traffic WHERE run_id IS NULL OR run_id IN (SELECT run_id FROM gone)
 
 -- name: forget_segments
 DELETE FROM segment WHERE name IN (SELECT segment FROM gone)
+
+-- name: forget_merged
+DELETE FROM merged WHERE run_id IN (SELECT run_id FROM gone)
 
 -- name: insert_rolled_up
 INSERT INTO traffic SELECT quarter, NULL, job, topic, bucket, messages, retried, timed_out, bytes, latency_us, last_sent_at,

@@ -34,8 +34,6 @@ NEWEST_ROWS = "number >= (SELECT max(number) - 2_000_000 FROM send)"
 """Where many keys have the same beginning, their newest sends are among these; sorting all would take seconds."""
 MOST_FOUND = 100_000
 """The most sends of one key that are read."""
-MOST_BLANKS = 255
-"""The most blanks that are searched for after a key, as CHAR columns pad it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +172,14 @@ class MetricsQueries:
         since = self.midnight(noon)
         return self._ask("senders", since, self.midnight(noon, days=(last - first).days + 1), scope)
 
+    def counted_by_day(self, first: date, last: date, scope: SendFilter | None = None) -> int:
+        """Returns how many messages of these days of the zone are rolled up, so that their runs are not known."""
+        noon = datetime(first.year, first.month, first.day, 12, tzinfo=self._zone)
+        (row,) = self._ask(
+            "counted_by_day", self.midnight(noon), self.midnight(noon, days=(last - first).days + 1), scope
+        )
+        return int(row["messages"])
+
     def days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> list[dict[str, Any]]:
         """Returns the last days up to today, by day and topic: what `totals` returns, without percentiles.
 
@@ -239,7 +245,7 @@ class MetricsQueries:
     def run_errors(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Returns why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok`.
+        """Returns why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok, last_run`.
 
         `retried_ok`: for how many of them a later run of the same scheduled time succeeded.
         """
@@ -248,8 +254,17 @@ class MetricsQueries:
     def reject_reasons(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Returns why rows were rejected, most frequent first: `column, database_type, reason, count, runs, last_seen`."""
+        """Returns why rows were rejected, most frequent first.
+
+        Returns:
+            `column, database_type, reason, count, runs, last_seen, last_run`.
+        """
         return self._ask("reject_reasons", since, until, scope, limit=limit)
+
+    def rejected_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, int]:
+        """Returns day of the zone → rows rejected by runs that ended on it, of the last days up to today."""
+        rows = self._ask("rejected_days", self.midnight(now, days=1 - days), _up(now + DAY), scope)
+        return {row["day"]: row["rejected"] for row in rows}
 
     def runs(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 1000
@@ -278,7 +293,7 @@ class MetricsQueries:
 
     def find(self, key: str, limit: int = MOST_FOUND) -> list[dict[str, Any]]:
         """Returns every send of that key, also with blanks after it, as in a CHAR column; oldest first, times aware UTC."""
-        found = self._rows("found", {"key": key.rstrip(" "), "most_blanks": MOST_BLANKS, "limit": limit})
+        found = self._rows("found", {"key": key.rstrip(" "), "limit": limit})
         return [row for row in found if row.pop("same")]
 
     def find_beginning(self, start: str, limit: int = 200) -> list[dict[str, Any]]:
@@ -391,7 +406,7 @@ def _up(moment: datetime) -> datetime:
 
 
 @cache
-def metrics_sql() -> dict[str, str]:
+def metrics_sql() -> Mapping[str, str]:
     """Returns the statements of metrics.sql."""
     return load_named_sql("metrics.sql")
 

@@ -7,7 +7,6 @@ repeated by the next pass, or by the next copy, where the one before was interru
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,26 +18,28 @@ from zoneinfo import ZoneInfo
 import duckdb
 from loguru import logger
 
+from core.clock import iso_utc
 from core.errors import PsttError, StorageFailed
 from core.records.damaged_segments import quoted
 from core.records.known_since import KnownSince
 from core.records.metrics import Metrics
 from core.records.metrics_file import MUCH_MEMORY, FileHeld, FileUnreadable, copying, opened, remove
 from core.records.metrics_queries import make_zone, metrics_sql
-from core.workspace.atomic import replace_file, write_atomically
+from core.records.roll_up_note import read_note, write_note
+from core.workspace.atomic import replace_file
 from core.workspace.jobs import load_jobs
 
 if TYPE_CHECKING:
     from core.workspace.paths import Workspace
     from core.workspace.settings import Settings
 
-__all__ = ["Retention", "RolledUpResult", "last_note", "retention_of", "roll_up", "roll_up_daily", "shrink"]
+__all__ = ["Retention", "RolledUpResult", "note_pass", "retention_of", "roll_up", "roll_up_daily", "shrink"]
 
 WORTH_BYTES = 16 * 1024 * 1024
 WORTH_SHARE = 0.2
 """The file is rewritten where more than this is free in it. New sends fill what a usual day frees."""
 FOREVER = datetime(1, 1, 1)  # noqa: DTZ001 - as DuckDB's TIMESTAMP columns have times
-TABLES = ("sender", "send", "traffic", "segment", "run", "reject", "rolled_up", "known_since")
+TABLES = ("sender", "send", "traffic", "segment", "merged", "run", "reject", "rolled_up", "known_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,9 @@ class RolledUpResult:
     known_since: KnownSince = field(default_factory=KnownSince)
     note: str = ""
     """What could not be done now, and when it is tried again."""
+    before_bytes: int = 0
+    """Size of metrics.duckdb before the pass."""
+    after_bytes: int = 0
 
 
 def retention_of(workspace: Workspace, settings: Settings) -> Retention:
@@ -88,6 +92,7 @@ def roll_up(metrics: Metrics, retention: Retention, now: datetime) -> RolledUpRe
         StorageFailed: The disk is full, or a file may not be read or written; no send is lost.
     """
     note = "single sends that are too old are rolled up next time"
+    before_bytes = _size(metrics.file)
     try:
         with copying(metrics.lock_file):
             if not metrics.file.exists():
@@ -104,7 +109,14 @@ def roll_up(metrics: Metrics, retention: Retention, now: datetime) -> RolledUpRe
             why=str(error),
             remedy="make room on the disk, or give this account the right to write there; nothing is lost",
         ) from None
-    return RolledUpResult("done", runs, sends, metrics.rolled_up.known_since(), note=shrink(metrics))
+    note = shrink(metrics)
+    return RolledUpResult(
+        "done", runs, sends, metrics.rolled_up.known_since(), note, before_bytes, after_bytes=_size(metrics.file)
+    )
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def roll_up_daily(metrics: Metrics, workspace: Workspace, settings: Settings, now: datetime) -> None:
@@ -112,12 +124,12 @@ def roll_up_daily(metrics: Metrics, workspace: Workspace, settings: Settings, no
     retention = retention_of(workspace, settings)
     today = now.astimezone(ZoneInfo(retention.timezone)).date().isoformat()
     asked = {"day": today, "days": retention.days, "own": dict(sorted(retention.own.items()))}
-    if _last_pass(workspace).items() >= asked.items():
+    if read_note(workspace).items() >= asked.items():
         return
     try:
         made = roll_up(metrics, retention, now)
         if made.state == "done":
-            write_atomically(_pass_file(workspace), json.dumps(asked | {"note": made.note}))
+            note_pass(workspace, made, now, asked)
     except PsttError as error:
         logger.warning("old sends were not rolled up: {}", error)
         return
@@ -127,21 +139,25 @@ def roll_up_daily(metrics: Metrics, workspace: Workspace, settings: Settings, no
         logger.info(made.note)
 
 
-def last_note(workspace: Workspace) -> str:
-    """Returns what the last daily pass could not do; empty where it did everything."""
-    return str(_last_pass(workspace).get("note", ""))
+def note_pass(
+    workspace: Workspace, made: RolledUpResult, now: datetime, asked: Mapping[str, Any] | None = None
+) -> None:
+    """Stores what a pass did, for `doctor` and the page. One that had nothing to do leaves what the last one did.
 
+    Args:
+        workspace: The workspace.
+        made: The result of the pass.
+        now: When it ended.
+        asked: Of a daily pass: its day and the retention, so that the next one is on another day.
 
-def _pass_file(workspace: Workspace) -> Path:
-    return workspace.state_dir / "roll-up.json"
-
-
-def _last_pass(workspace: Workspace) -> dict[str, Any]:
-    try:
-        found = json.loads(_pass_file(workspace).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    Raises:
+        StorageFailed: The file cannot be written.
+    """
+    note = read_note(workspace) | dict(asked or {}) | {"note": made.note}
+    if made.runs:
+        sizes = {"before_bytes": made.before_bytes, "after_bytes": made.after_bytes}
+        note["done"] = {"at": iso_utc(now), "runs": made.runs, "sends": made.sends, **sizes}
+    write_note(workspace, note)
 
 
 def _expire(metrics: Metrics, db: duckdb.DuckDBPyConnection, retention: Retention, now: datetime) -> tuple[int, int]:
@@ -149,6 +165,7 @@ def _expire(metrics: Metrics, db: duckdb.DuckDBPyConnection, retention: Retentio
     sql = metrics_sql()
     _make_kept(db, retention, now)
     db.execute(sql["expired_runs"], [metrics.waiting_runs(db)])
+    db.execute(sql["keep_half_merged"])
     counted = "SELECT count(DISTINCT run_id), sum(messages) FROM traffic JOIN expired USING (run_id)"
     runs, sends = db.execute(counted).fetchone() or (0, 0)
     if runs:

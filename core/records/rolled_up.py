@@ -128,6 +128,7 @@ class RolledUp:
             "forget_senders",
             "forget_traffic",
             "forget_segments",
+            "forget_merged",
             "insert_rolled_up",
         ):
             db.execute(self._sql[name].replace("{file}", quoted(self.file)))

@@ -37,7 +37,7 @@ __all__ = [
     "flush_folder",
     "read_segment",
     "segments_of",
-    "sent_by",
+    "text_scalar",
     "write_segment",
 ]
 
@@ -186,9 +186,9 @@ class Spool:
             raise self._failure
         batch = delivery.batch
         self._topics.append((batch.topic, len(batch)))
-        self._keys.add(batch.keys)
+        self._keys.add(batch.readable_keys)
         self._ids.add(batch.message_ids)
-        self._sizes.extend(map(len, batch.values))
+        self._sizes.extend(_sizes(batch.values))
         self._partitions += delivery.partitions
         self._offsets += delivery.offsets
         self._sent_at_us += delivery.sent_at_us
@@ -286,9 +286,9 @@ class Spool:
         latencies = _wrapped(self._latencies, pa.float64()).cast(pa.float32())
         offsets = _wrapped(self._offsets, pa.int64())
         columns = [
-            pa.repeat(_word(self.run_id), count),
-            pa.repeat(_word(self.job), count),
-            pa.concat_arrays([pa.repeat(_word(topic), n) for topic, n in _runs_of(self._topics)]),
+            pa.repeat(text_scalar(self.run_id), count),
+            pa.repeat(text_scalar(self.job), count),
+            pa.concat_arrays([pa.repeat(text_scalar(topic), n) for topic, n in _runs_of(self._topics)]),
             _where(acknowledged, partitions),
             # An idempotent retry whose first acknowledgement was lost is acknowledged without its offset.
             _where(pc.and_(acknowledged, pc.greater_equal(offsets, _number(0))), offsets),
@@ -298,11 +298,11 @@ class Spool:
             _wrapped(self._sent_at_us, pa.timestamp("us")),
             _where(acknowledged, latencies),
             _wrapped(self._attempts, pa.int32()).cast(pa.int16()),
-            pc.if_else(acknowledged, _word("acknowledged"), _word("failed")),
+            pc.if_else(acknowledged, text_scalar("acknowledged"), text_scalar("failed")),
             errors,
             classes,
             *(
-                pa.repeat(_word(text), count) if text else pa.nulls(count, pa.string())
+                pa.repeat(text_scalar(text), count) if text else pa.nulls(count, pa.string())
                 for text in astuple(self.destination)
             ),
         ]
@@ -363,18 +363,6 @@ def write_segment(sends: pa.Table, file: Path) -> None:
         raise
 
 
-def sent_by(folder: Path, run_id: str) -> SendTotals:
-    """Returns the totals of the segments of a run.
-
-    Raises:
-        StorageFailed: One of them cannot be read.
-    """
-    tally = SendTotals()
-    for file in segments_of(folder, run_id):
-        tally.add(read_segment(file, COUNTED))
-    return tally
-
-
 _REPEATING = ["run_id", "job", "topic", "status", "error", "error_class", "cluster", "cluster_id", "bootstrap_servers"]
 
 
@@ -404,7 +392,8 @@ def _number(value: int) -> pa.Scalar:
     return _wrapped(array("i", [value]), pa.int32())[0]
 
 
-def _word(text: str) -> pa.Scalar:
+def text_scalar(text: str) -> pa.Scalar:
+    """Returns a text as Arrow has it, without importing pandas."""
     return _TextColumn([text.encode()]).as_arrow()[0]
 
 
@@ -427,6 +416,14 @@ def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         else:
             joined.append((topic, count))
     return joined
+
+
+def _sizes(values: Sequence[bytes | None]) -> list[int]:
+    """Returns the bytes of each value, 0 for a tombstone."""
+    try:
+        return list(map(len, values))  # type: ignore[arg-type]
+    except TypeError:
+        return [0 if value is None else len(value) for value in values]
 
 
 class _TextColumn:

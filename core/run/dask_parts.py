@@ -8,6 +8,7 @@ and the task that takes it begins; a second one ends at once, and the part is re
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import msgspec
 
 from core.errors import ConfigError, PsttError, RunCancelled, StorageFailed, WorkersUnavailable
-from core.records.spool import segments_of, sent_by
+from core.records.merged_segments import sent_by
+from core.records.spool import flush_folder, segments_of
 from core.run.dask_cluster import (
     call_by_name,
     connect,
@@ -66,6 +68,8 @@ class _Part:
     task: PartTask
     future: Future
     token: Queue
+    stored: Queue
+    """Answers the worker that the files of the part are on the disk."""
     address: str = ""
     """Its worker in Dask; empty: it has not begun."""
     worker: str = ""
@@ -132,10 +136,11 @@ class DaskParts:
                 self._examine(order)
             token = self._queue(token_name.removeprefix(f"{self._name}-"))
             token.put(1, callback_timeout=ANSWER_S)
+            stored = self._queue(_stored_name(token_name).removeprefix(f"{self._name}-"))
             future = self._client.submit(
                 call_by_name("core.run.dask_worker", "run_order"), order, key=token_name, pure=False, retries=0
             )
-        self._parts[task.index, task.attempt] = _Part(task, future, token)
+        self._parts[task.index, task.attempt] = _Part(task, future, token, stored)
 
     def events(self, timeout_s: float) -> list[PartEvent]:
         """Waits for events; see `PartExecutor`.
@@ -196,6 +201,7 @@ class DaskParts:
             events=f"{self._name}-events",
             pieces=f"{self._name}-pieces",
             begin=token_name,
+            stored=_stored_name(token_name),
             cancel=f"{self._name}-cancel",
             module=self._module,
         )
@@ -234,6 +240,8 @@ class DaskParts:
         part.address = delivery.address or part.address
         if delivery.kind == "piece":
             self._write(part, delivery)
+        if delivery.kind == "stored":  # its pieces have come before it, and are written
+            part.stored.put(1, callback_timeout=ANSWER_S)
         if delivery.kind == "end" and delivery.event is not None:
             end = self._ended(part, delivery.event)
             return self._with_stored(part.task, end) if isinstance(end, PartResult) and end.taken_over else end
@@ -267,8 +275,13 @@ class DaskParts:
                 part.files[delivery.name] = arriving.open("wb")
             part.files[delivery.name].write(delivery.data)
             if delivery.is_last:
-                part.files.pop(delivery.name).close()
+                with part.files.pop(delivery.name) as file:
+                    if part.task.once:  # its transaction is committed when this is on the disk
+                        file.flush()
+                        os.fsync(file.fileno())
                 arriving.replace(path)
+                if part.task.once:
+                    flush_folder(path.parent)
         except OSError as error:
             raise StorageFailed(
                 f"{path.name} of part {part.task.index + 1} cannot be written",
@@ -363,6 +376,7 @@ class DaskParts:
         part.files.clear()
         part.future.cancel()
         part.token.close()
+        part.stored.close()
         return end
 
     def _queue(self, name: str, size: int = 0) -> Queue:
@@ -391,6 +405,10 @@ class _Answering:
         is_lost = isinstance(error, OSError | TimeoutError) or self._client.status != "running"
         if is_lost:
             raise lost_scheduler(self._client, error) from None
+
+
+def _stored_name(token_name: str) -> str:
+    return f"{token_name}-stored"
 
 
 def _result(task: PartTask, error: PsttError, worker: str = "") -> PartResult:

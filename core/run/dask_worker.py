@@ -42,6 +42,8 @@ PIECES_AT_ONCE = 8
 MOST_EVENTS = 200
 """In the queue of events; more mean that the coordinator is busy."""
 POLL_S = 0.5
+STORED_POLL_S = 0.1
+"""While a transaction waits for the coordinator's disk."""
 CANCEL_EVERY_S = 1.0
 BEAT_S = 2.0
 """A part without progress is reported as alive this often."""
@@ -51,6 +53,9 @@ WAIT_S = 900.0
 """How long a file waits for a coordinator that is busy."""
 LITTLE_SPACE_BYTES = 64 * 1024**2
 BROKER_S = 3.0
+
+
+DeliveryKind = Literal["alive", "event", "piece", "stored", "end"]
 
 
 class PartOrder(msgspec.Struct, frozen=True):
@@ -66,6 +71,8 @@ class PartOrder(msgspec.Struct, frozen=True):
     """Name of the queue of files and results."""
     begin: str
     """Name of the queue with one token: who takes it begins the part. Dask starts a task again by itself, we do not."""
+    stored: str
+    """Name of the queue with which the coordinator answers that the files of this attempt are on its disk."""
     cancel: str
     """Name of the event that asks all parts to end."""
     module: str = "core"
@@ -77,7 +84,8 @@ class Delivery(msgspec.Struct, frozen=True):
 
     index: int
     attempt: int
-    kind: Literal["alive", "event", "piece", "end"]
+    kind: DeliveryKind
+    """`stored`: the files so far have been sent; a transaction waits until they are on the coordinator's disk."""
     worker: str = ""
     """For display."""
     address: str = ""
@@ -228,18 +236,22 @@ def _run(order: PartOrder, folder: Path, line: _Line) -> None:
 def _followed(local: LocalProcesses, task: PartTask, folder: Path, line: _Line) -> PartResult | PartLost | None:
     """Reports the progress of a part until it ends; None: the coordinator no longer wants it."""
     line.alive()
-    is_cancelled = False
+    is_cancelled = is_waiting = False
     while line.is_wanted():
-        for event in local.events(POLL_S):
+        for event in local.events(STORED_POLL_S if is_waiting else POLL_S):
             if not isinstance(event, PartProgress):
                 return event
             line.progress(event)
             if task.confirm and event.state == "committing":
-                # What readers of the topic will see has to be known here too, whatever happens to this worker.
                 for file in sorted(folder.glob(f"{task.name}[-.]*")):
                     if file.suffix in (".parquet", ".rejects"):
                         line.send_file(file)
-                local.confirm()
+                line.ask_stored()
+                is_waiting = True
+        # What readers of the topic will see has to be on the coordinator's disk too, whoever is killed after the commit.
+        if is_waiting and line.is_stored():
+            is_waiting = False
+            local.confirm()
         if not is_cancelled and line.is_cancelled():
             is_cancelled = True
             local.cancel(task.stop_timeout_s)
@@ -264,6 +276,7 @@ class _Line:
         order = self._order
         self._events = self._queue(order.events)
         self._pieces = self._queue(order.pieces, PIECES_AT_ONCE)
+        self._stored = self._queue(order.stored)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -318,11 +331,19 @@ class _Line:
                 if sent >= size:
                     return
 
+    def ask_stored(self) -> None:
+        """Asks the coordinator to answer when it has stored the files that were sent."""
+        self._wait(self._delivery("stored"))
+
+    def is_stored(self) -> bool:
+        """Returns whether it has answered that."""
+        return bool(self._stored.get(batch=True, callback_timeout=ANSWER_S))
+
     def end(self, event: PartResult | PartLost) -> None:
         """Sends the end of the part, after its files."""
         self._wait(self._delivery("end", event=msgspec.structs.replace(event, worker=self._label)))
 
-    def _delivery(self, kind: Literal["alive", "event", "piece", "end"], **what: Any) -> Delivery:
+    def _delivery(self, kind: DeliveryKind, **what: Any) -> Delivery:
         task = self._order.task
         return Delivery(task.index, task.attempt, kind, self._label, **what)
 

@@ -13,10 +13,12 @@ import msgspec
 
 from core.errors import PsttError, StorageFailed
 from core.model.run import PartitionRange, Reject
-from core.records.spool import SendTotals, flush_folder, segments_of, sent_by
+from core.records.merged_segments import sent_by
+from core.records.spool import SendTotals, flush_folder, segments_of
 from core.run.exactly_once import SentMarker
 from core.run.parts import PartError, PartResult, PartTask, attempt_name
 from core.run.pending_transactions import storing_in
+from core.run.row_reader import REJECTS_AT_ONCE
 from core.workspace.atomic import replace_file
 
 __all__ = [
@@ -29,8 +31,6 @@ __all__ = [
     "result_of_lost",
     "result_of_marker",
 ]
-
-REJECTS_AT_ONCE = 1_000
 
 
 def joined(results: Iterable[PartResult]) -> SendTotals:

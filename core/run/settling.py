@@ -24,8 +24,9 @@ from core.kafka import open_publisher
 from core.model.publisher import Publisher, TopicState
 from core.model.run import Plan, Run
 from core.records.ledger import Ledger, Outcome
+from core.records.merged_segments import sent_by
 from core.records.opened import OpenWorkspace
-from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, sent_by, write_segment
+from core.records.spool import SendTotals, flush_folder, read_segment, segments_of, write_segment
 from core.run.arrival import lost_since
 from core.run.exactly_once import SentMarker
 from core.run.metrics_update import update_metrics
@@ -239,7 +240,7 @@ def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger,
                 publisher.describe(note.topic),
             )
             error = lost_since(before, after, tally.placed, {}, note.run) or _unexpected(note)
-            outcome = _committed(note, run, marker.rows, tally, error)
+            outcome = replace(_committed(note, run, marker.rows, tally, error), moved_to=marker.moved_to)
             ledger.finish(run.run_id, outcome, tally.last_sent_at or run.started_at)
         elif run.state == "interrupted":
             ledger.finish(run.run_id, _aborted(note, run), run.finished_at or run.started_at)

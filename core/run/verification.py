@@ -23,7 +23,7 @@ from core.model.connection import Cluster
 from core.model.job import VerifyMode
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Verification, VerificationProblem, VerifyAnswer
-from core.records.spool import read_segment, segments_of
+from core.records.merged_segments import segments_with, sends_in
 from core.run.arrival import SentRange
 
 __all__ = ["verify"]
@@ -54,6 +54,7 @@ def verify(
     now: Callable[[], datetime],
     should_stop: Callable[[], bool] = lambda: False,
     silence_s: float = 30.0,
+    has_text_keys: bool = True,
 ) -> Verification:
     """Reads a run's messages back as committed readers see them.
 
@@ -66,6 +67,8 @@ def verify(
         now: The clock, aware UTC.
         should_stop: Checked between two blocks.
         silence_s: How long the brokers may return nothing.
+        has_text_keys: Whether the keys are text. The spool has keys as text; those in a format of their own are not
+            compared: the message id is a hash of the row, and the row has the columns of its key.
 
     Raises:
         BrokerUnavailable, NotAuthorised, TopicMissing: The topic cannot be read.
@@ -73,7 +76,14 @@ def verify(
         RunCancelled: `should_stop` returned True.
     """
     started_at, began = now(), time.monotonic()
-    comparison = _Comparison(sent, resolved(cluster), spool_dir, should_stop=should_stop, silence_s=silence_s)
+    comparison = _Comparison(
+        sent,
+        resolved(cluster),
+        spool_dir,
+        should_stop=should_stop,
+        silence_s=silence_s,
+        has_text_keys=has_text_keys,
+    )
     comparison.compare(mode)
     return Verification(
         run_id=sent.run_id,
@@ -125,12 +135,20 @@ class _Comparison(_Counts):
     """The comparison of one run."""
 
     def __init__(
-        self, sent: SentRange, cluster: Cluster, spool_dir: Path, *, should_stop: Callable[[], bool], silence_s: float
+        self,
+        sent: SentRange,
+        cluster: Cluster,
+        spool_dir: Path,
+        *,
+        should_stop: Callable[[], bool],
+        silence_s: float,
+        has_text_keys: bool,
     ) -> None:
         super().__init__()
+        self._has_text_keys = has_text_keys
         self._sent = sent
         self._cluster = cluster
-        self._segments = segments_of(spool_dir, sent.run_id)
+        self._segments = segments_with(spool_dir, sent.run_id)
         self._diagnosis = Diagnosis(cluster)
         self._log = ClientLog(self._diagnosis, time.monotonic)
         self._should_stop, self._silence_s = should_stop, silence_s
@@ -207,7 +225,8 @@ class _Comparison(_Counts):
             for partition, offset, key, message_id, size in block:
                 if message_id is not None:
                     number = partition << 50 | offset >> BLOCK_BITS
-                    theirs[number] = theirs.get(number, 0) + hash((offset, key, message_id, size))
+                    compared = key if self._has_text_keys else None
+                    theirs[number] = theirs.get(number, 0) + hash((offset, compared, message_id, size))
         different = sorted(b for b in self._sums.keys() | theirs.keys() if self._sums.get(b) != theirs.get(b))
         self._sums.clear()
         for group in _groups(different):
@@ -221,7 +240,7 @@ class _Comparison(_Counts):
         sums = self._sums
         for segment in self._segments:
             blocks: set[int] = set()
-            for partition, offset, key, message_id, size in _sends(segment):
+            for partition, offset, key, message_id, size in _sends(segment, self._sent.run_id):
                 if partition is None:
                     continue
                 recorded += 1
@@ -229,7 +248,8 @@ class _Comparison(_Counts):
                     self._unplaced += 1
                     continue
                 number = partition << 50 | offset >> BLOCK_BITS
-                sums[number] = sums.get(number, 0) + hash((offset, key, message_id, size))
+                compared = key if self._has_text_keys else None
+                sums[number] = sums.get(number, 0) + hash((offset, compared, message_id, size))
                 blocks.add(number)
             for number in blocks:
                 self._segments_of_block.setdefault(number, []).append(segment)
@@ -243,7 +263,7 @@ class _Comparison(_Counts):
         wanted = {
             send[1]: send[2:]
             for segment in sorted({segment for block in blocks for segment in self._segments_of_block.get(block, ())})
-            for send in _sends(segment)
+            for send in _sends(segment, self._sent.run_id)
             if send[0] == partition and send[1] is not None and first <= send[1] < stop
         }
         span = next(span for span in self._sent.partitions if span.partition == partition)
@@ -269,14 +289,14 @@ class _Comparison(_Counts):
                 self.duplicates += 1
             else:
                 self._extras[message_id] = found
-        elif (_as_kept(key), message_id, size) != sent:
+        elif (_as_kept(key) if self._has_text_keys else sent[0], message_id, size) != sent:
             self.other_content += 1
             self._list("other_content", partition, offset, sent[0])
 
     def _look_up_extras(self) -> None:
         """Classifies messages at offsets without a send: a second copy, or a send whose offset the broker did not report."""
         for segment in self._segments:
-            for partition, offset, _, message_id, _ in _sends(segment):
+            for partition, offset, _, message_id, _ in _sends(segment, self._sent.run_id):
                 if partition is None:
                     self._extras.pop(message_id, None)  # it was given up and arrived nevertheless: no second copy
                 elif offset is None and self._extras.pop(message_id, None) is not None:
@@ -292,9 +312,9 @@ class _Comparison(_Counts):
             self.listed.append(VerificationProblem(problem, partition, offset, text))  # type: ignore[arg-type]
 
 
-def _sends(segment: Path) -> Iterator[StoredSend]:
-    """Yields the sends of a segment, in the order in which they ended."""
-    for batch in read_segment(segment, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
+def _sends(segment: Path, run_id: str) -> Iterator[StoredSend]:
+    """Yields the sends of a run in a segment, in the order in which they ended."""
+    for batch in sends_in(segment, run_id, COLUMNS).select(COLUMNS).to_batches(READ_AT_ONCE):
         columns = [batch.column(name) for name in COLUMNS]
         for at in (2, 3):
             columns[at] = columns[at].cast(pa.binary())

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from core.formatting import local_time
+from core.formatting import duration_text, local_time
 
 if TYPE_CHECKING:
     from core.records.backfills import Backfill, BackfillProgress, IncompleteTime
     from core.records.ledger import Ledger
     from core.records.scheduled_runs import ScheduledRun
+    from core.workspace.settings import Settings
 
-__all__ = ["QueuedRun", "close_ended", "outcome_text", "queued_runs"]
+__all__ = ["QueuedRun", "close_ended", "outcome_text", "pause_in_outage", "queued_runs", "resume_after_outage"]
 
 NAMED_TIMES = 10
 """Times without success that the summary of a backfill names."""
@@ -60,6 +61,46 @@ def queued_runs(ledger: Ledger, running: Counter[int], now: datetime) -> Iterato
             continue
         taken[number] += 1
         yield QueuedRun(backfill, left.pop())
+
+
+def pause_in_outage(ledger: Ledger, number: int, settings: Settings, why: str, now: datetime) -> bool:
+    """Pauses a backfill whose newest runs have all failed because database or broker could not be reached.
+
+    Args:
+        ledger: The backfill and its runs.
+        number: Of the backfill.
+        settings: PSTT_BACKFILL_PAUSE_AFTER and PSTT_BACKFILL_PAUSE_S.
+        why: The error of the newest run.
+        now: The clock.
+
+    Returns:
+        Whether there is such an outage: the run that failed is then planned again, however often it failed.
+    """
+    most = settings.PSTT_BACKFILL_PAUSE_AFTER
+    if not most or ledger.backfills.get(number).state not in ("running", "paused"):
+        return False
+    if ledger.backfills.failures_in_a_row(number, most) < most:
+        return False
+    wait_s = settings.PSTT_BACKFILL_PAUSE_S
+    text = f"paused by itself after {most} failures in a row: {why}; it goes on after {duration_text(wait_s)}"
+    if ledger.backfills.set_state(number, "running", "paused", now, text):
+        logger.warning("backfill {} {}", number, text)
+    return True
+
+
+def resume_after_outage(ledger: Ledger, settings: Settings, now: datetime) -> list[int]:
+    """Lets backfills go on that have paused by themselves PSTT_BACKFILL_PAUSE_S ago. Returns their numbers.
+
+    One more failure pauses such a backfill again.
+    """
+    resumed = []
+    for backfill in ledger.backfills.unfinished():
+        waited_s = (now - backfill.measured_since).total_seconds()
+        is_due = backfill.paused_by_itself and waited_s >= settings.PSTT_BACKFILL_PAUSE_S
+        if is_due and ledger.backfills.set_state(backfill.backfill_id, "paused", "running", now):
+            logger.info("backfill {} goes on: it paused by itself", backfill.backfill_id)
+            resumed.append(backfill.backfill_id)
+    return resumed
 
 
 def close_ended(ledger: Ledger, now: datetime) -> list[str]:

@@ -6,7 +6,7 @@ into the audit trail. The runner executes the planned runs: see `core.scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from core.calendar.cron import scheduled_times
 from core.errors import ConfigError
 from core.model.job import Job
-from core.records.backfills import Backfill, BackfillOrder, BackfillProgress, IncompleteTime
+from core.records.backfills import Backfill, BackfillOrder, BackfillProgress, BackfillState, IncompleteTime
 from core.records.ledger import Ledger
 from core.records.rights import Caller, require
 from core.scheduler.backfill_queue import close_ended
@@ -123,9 +123,14 @@ def backfill(
     Raises:
         AccessRefused: The caller may not send.
         ConfigError: The range is empty, reaches beyond now, or has more than 10,000 scheduled times; or so many runs at
-            once are not possible.
+            once are not possible; or the job is incremental.
     """
     require(caller, "backfill")
+    if job.incremental is not None:
+        raise ConfigError(
+            f'job "{job.name}" is incremental, so that its days cannot be sent one by one',
+            remedy=f"python -m core watermark {job.slug} --set VALUE --why TEXT --run sends the rows after a value again",
+        )
     options = options or BackfillOptions()
     options.check()
     with ledger.transaction():  # two that are asked for at once do not plan the same time
@@ -273,32 +278,46 @@ def pause_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetime
         AccessRefused: The caller may not send.
         ConfigError: There is no such backfill, or it has ended.
     """
-    require(caller, "pause backfill")
-    ledger.backfills.get(number)
-    with ledger.transaction():
-        if not ledger.backfills.set_state(number, "running", "paused", now):
-            return _unchanged(ledger, number, "paused")
-        ledger.audit.add(caller.name, "pause", f"backfill {number}", now)
+    if unchanged := _switch(ledger, number, "pause", caller, now):
+        return unchanged
     progress = ledger.backfills.progress(ledger.backfills.get(number))
     running = f"; {progress.running:,} go on to their end" if progress.running else ""
     return f"backfill {number} is paused: {progress.waiting:,} runs wait{running}"
 
 
 def resume_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetime) -> str:
-    """Lets a paused backfill go on. Returns what was done, in words.
+    """Lets a paused backfill go on, also one that has paused by itself. Returns what was done, in words.
 
     Raises:
         AccessRefused: The caller may not send.
         ConfigError: There is no such backfill, or it has ended.
     """
-    require(caller, "resume backfill")
-    ledger.backfills.get(number)
-    with ledger.transaction():
-        if not ledger.backfills.set_state(number, "paused", "running", now):
-            return _unchanged(ledger, number, "running")
-        ledger.audit.add(caller.name, "resume", f"backfill {number}", now)
+    if unchanged := _switch(ledger, number, "resume", caller, now):
+        return unchanged
     progress = ledger.backfills.progress(ledger.backfills.get(number))
     return f"backfill {number} goes on: {progress.waiting:,} runs wait"
+
+
+def _switch(ledger: Ledger, number: int, action: Literal["pause", "resume"], caller: Caller, now: datetime) -> str:
+    """Pauses a backfill or lets it go on. Returns that it was in that state before; empty where its state has changed."""
+    before, after = _SWITCHES[action]
+    require(caller, "pause backfill" if action == "pause" else "resume backfill")
+    found = ledger.backfills.get(number)
+    with ledger.transaction():
+        # A user's pause of one that has paused by itself keeps it paused.
+        is_changed = ledger.backfills.set_state(number, before, after, now) or (
+            action == "pause" and found.paused_by_itself and ledger.backfills.set_state(number, after, after, now)
+        )
+        if not is_changed:
+            return _unchanged(ledger, number, after)
+        ledger.audit.add(caller.name, action, f"backfill {number}", now)
+    return ""
+
+
+_SWITCHES: Mapping[str, tuple[BackfillState, BackfillState]] = {
+    "pause": ("running", "paused"),
+    "resume": ("paused", "running"),
+}
 
 
 def cancel_backfill(ledger: Ledger, number: int, *, caller: Caller, now: datetime) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from core.workspace.process import LOW_PRIORITY
+
 if TYPE_CHECKING:
     from core.records.ledger import Ledger
     from core.workspace.paths import Workspace
@@ -137,12 +139,14 @@ class MetricsCopies:
 
     def _begin(self, *, low_priority: bool) -> None:
         words = ["copy-sends", "--workspace", str(self._workspace.root)]
+        if low_priority:  # the last copy merges nothing, so that the runner ends soon
+            words.append("--merge")
         nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         self._waiting_since_s = None
         self._not_before_s = self._monotonic() + EVERY_S
         self._begun_at = self._seen[0] if self._seen is not None and self._is_unchanged() else None
         try:
-            self._process = self._begin_process(words, low_priority=low_priority, **nothing)
+            self._process = self._begin_process(words, priority=LOW_PRIORITY if low_priority else None, **nothing)
         except OSError as error:  # no memory, no processes
             logger.warning("sends cannot be copied into metrics.duckdb now: {}", error.strerror or error)
             self._postpone()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -12,12 +11,9 @@ from typing import IO, Any, Protocol
 import psutil
 
 from core.scheduler.day_processes import DayProcesses
-from core.workspace.process import begin_process, is_running, last_line
+from core.workspace.process import DAY_PRIORITY, begin_process, is_running, last_line
 
 __all__ = ["BUSY", "Processes", "Worker", "Workers", "kill_process"]
-
-DAY_PRIORITY = 15
-"""Of days of backfills. With 5 a scheduled run beside two of them on two cores began up to 2.7 s late."""
 
 
 class Worker(Protocol):
@@ -127,17 +123,13 @@ class Processes:
         return self._begin(str(scheduled_run_id))
 
     def _begin_days(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
-        process = begin_process(
+        return begin_process(
             ["work", "--many", "--workspace", str(self._workspace)],
-            low_priority=True,
+            priority=DAY_PRIORITY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
         )
-        if sys.platform != "win32":
-            with suppress(psutil.Error, OSError):
-                psutil.Process(process.pid).nice(DAY_PRIORITY)
-        return process
 
     def _begin(self, what: str) -> _Process:
         output = tempfile.TemporaryFile()

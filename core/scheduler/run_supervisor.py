@@ -18,7 +18,7 @@ from loguru import logger
 from core.errors import PsttError, RunCancelled, StorageFailed
 from core.run.watchdog import RUNNER_STOPS, broken_off, timed_out
 from core.scheduler.active_runs import ActiveRun, ActiveRuns
-from core.scheduler.backfill_queue import queued_runs
+from core.scheduler.backfill_queue import pause_in_outage, queued_runs
 from core.scheduler.processes import BUSY, kill_process
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ LONGEST_HOLD_S = 10.0
 MOST_INTERRUPTIONS = 10
 """A run that takes its process down each time is not started for ever."""
 LONGEST_WAIT_S = 3600.0
+MOST_OUTAGE_TRIES = 150
+"""Tries of a day in outages that pause its backfill: a day of pauses of ten minutes."""
 
 
 class RunSupervisor:
     """The processes of one runner.
+
+    Larger than other classes: starts, ends and retries of all runs, scheduled and of backfills, share one table of processes.
 
     Args:
         settings: PSTT_WORKERS, PSTT_BACKFILL_WORKERS, PSTT_STOP_TIMEOUT_S and the retries.
@@ -258,6 +262,12 @@ class RunSupervisor:
             "scheduled run {} of {}: run {} {}", scheduled_run.scheduled_run_id, scheduled_run.job, run.run_id, text
         )
         wait_s = self._retry_wait_s(scheduled_run, run)
+        if (
+            self._pauses_backfill(scheduled_run, run, now)
+            and wait_s is None
+            and scheduled_run.tries < MOST_OUTAGE_TRIES
+        ):
+            wait_s = self._settings.PSTT_RUN_RETRY_WAIT_S
         if wait_s is None:
             self._ledger.scheduled_runs.finish(scheduled_run.scheduled_run_id, now)
             self._answer(scheduled_run, f"run {run.run_id} {run.state}", now)
@@ -266,6 +276,13 @@ class RunSupervisor:
         self._ledger.scheduled_runs.requeue(
             scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again"
         )
+
+    def _pauses_backfill(self, scheduled_run: ScheduledRun, run: Run, now: datetime) -> bool:
+        """Pauses the backfill of a run that failed in an outage. Returns whether it did: the run is no failure of its day."""
+        number = scheduled_run.request_id
+        if scheduled_run.kind != "backfill" or number is None or run.state != "failed" or not run.error_retriable:
+            return False
+        return pause_in_outage(self._ledger, number, self._settings, run.error_text or run.state, now)
 
     def _retry_wait_s(self, scheduled_run: ScheduledRun, run: Run) -> float | None:
         """Returns the seconds until the scheduled run is tried again; None: its verdict is final.

@@ -24,7 +24,7 @@ from core.errors import ConfigError, PsttError
 from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
 from core.records.runner_status import BEAT_EVERY_S, RunnerStatus
-from core.scheduler.backfill_queue import close_ended
+from core.scheduler.backfill_queue import close_ended, resume_after_outage
 from core.scheduler.job_registry import JobRegistry, RegisteredJob
 from core.scheduler.planner import Planner
 from core.scheduler.request_handler import RequestHandler
@@ -277,6 +277,7 @@ class Runner:
 
     def _close_backfills(self, now: datetime) -> None:
         close_ended(self._ledger, now)
+        resume_after_outage(self._ledger, self._settings, now)
 
     def _kill_overdue(self, now: datetime) -> None:
         for text in self.supervisor.kill_overdue(now):

@@ -12,13 +12,16 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PackageCalls,
     PartitionRules,
     SessionRules,
+    end_of_microsecond,
 )
 
 __all__ = ["DIALECT"]
@@ -85,6 +88,8 @@ def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
 _TO_NCHAR = ("TO_NCHAR(", ")")
 
 _DAY, _MOMENT = "SYYYY-MM-DD HH24:MI:SS", "SYYYY-MM-DD HH24:MI:SS.FF9"
+_TO_MICROSECONDS = len("-4712-01-01 00:00:00.000000")
+_SECOND, _NANOSECOND = "YYYY-MM-DD HH24:MI:SS", "YYYY-MM-DD HH24:MI:SS.FF9"
 
 DIALECT = Dialect(
     name="oracle",
@@ -102,6 +107,7 @@ DIALECT = Dialect(
         form=("host", "username", "service_name", "sid"),
         default_port=1521,
     ),
+    datasets=DatasetRules("oracle", str.upper, lambda connection: connection.username.upper()),
     lexical=LexicalRules(
         string_prefixes=frozenset({"N", "Q", "NQ"}),
         refuses_lone_return=True,
@@ -139,14 +145,32 @@ DIALECT = Dialect(
             "decimal": BoundRules(),
             "float": BoundRules(),
             "oracle_date": BoundRules(f"TO_CHAR({{}}, '{_DAY}')", f"TO_DATE({{}}, '{_DAY}')"),
-            "datetime": BoundRules(f"TO_CHAR({{}}, '{_MOMENT}')", f"TO_TIMESTAMP({{}}, '{_MOMENT}')"),
+            "datetime": BoundRules(
+                f"TO_CHAR({{}}, '{_MOMENT}')",
+                f"TO_TIMESTAMP({{}}, '{_MOMENT}')",
+                end_of_microsecond,
+                f"SUBSTR(TO_CHAR({{}}, '{_MOMENT}'), 1, {_TO_MICROSECONDS})",
+            ),
             "datetime_tz": BoundRules(
-                f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}')", f"FROM_TZ(TO_TIMESTAMP({{}}, '{_MOMENT}'), '+00:00')"
+                f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}')",
+                f"FROM_TZ(TO_TIMESTAMP({{}}, '{_MOMENT}'), '+00:00')",
+                end_of_microsecond,
+                f"SUBSTR(TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_MOMENT}'), 1, {_TO_MICROSECONDS})",
             ),
         },
         hash="ORA_HASH({value}, {count} - 1)",
         sample="DBMS_RANDOM.VALUE(0, 1000000) < {ppm}",
     ),
+    folds_to="upper",
+    moments={
+        "oracle_date": MomentRules(f"TO_CHAR({{}}, '{_SECOND}')", f"TO_DATE({{}}, '{_SECOND}')", has_fraction=False),
+        "datetime": MomentRules(f"TO_CHAR({{}}, '{_NANOSECOND}')", f"TO_TIMESTAMP({{}}, '{_NANOSECOND}')"),
+        "datetime_tz": MomentRules(
+            f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_NANOSECOND}')",
+            f"FROM_TZ(TO_TIMESTAMP({{}}, '{_NANOSECOND}'), '+00:00')",
+            is_aware=True,
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"ALTER SESSION\b|SET\b"),
         settings=re.compile(

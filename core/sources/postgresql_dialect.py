@@ -15,10 +15,12 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
     SessionRules,
 )
@@ -118,6 +120,9 @@ def _bound(type_: str) -> BoundRules:
     return BoundRules(read="CAST({} AS text)", bind=f"CAST({{}} AS {type_})")
 
 
+_MICROSECOND = "YYYY-MM-DD HH24:MI:SS.US"
+_NAIVE = MomentRules(f"to_char({{}}, '{_MICROSECOND}')", "CAST({} AS timestamp)")
+
 DIALECT = Dialect(
     name="postgresql",
     title="PostgreSQL",
@@ -133,6 +138,7 @@ DIALECT = Dialect(
         default_port=5432,
         has_tls_modes=True,
     ),
+    datasets=DatasetRules("postgres", str.lower, lambda _: "public"),
     lexical=LexicalRules(
         word=WORD_BEYOND_ASCII,
         string_prefixes=frozenset({"N", "E", "B", "X"}),
@@ -189,6 +195,16 @@ DIALECT = Dialect(
         hash="mod(mod(hashtextextended(CAST({value} AS text), 0), {count}) + {count}, {count})",
         sample="random() * 1000000 < {ppm}",
     ),
+    folds_to="lower",
+    moments={
+        "date": MomentRules(f"to_char(CAST({{}} AS timestamp), '{_MICROSECOND}')", "CAST({} AS timestamp)"),
+        "datetime": _NAIVE,
+        "datetime_tz": MomentRules(
+            f"to_char({{}} AT TIME ZONE 'UTC', '{_MICROSECOND}')",
+            "(CAST({} AS timestamp) AT TIME ZONE 'UTC')",
+            is_aware=True,
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"(SET|RESET)\b"),
         settings=re.compile(

@@ -17,14 +17,17 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
     SessionRules,
     StatementWords,
     TypedValue,
+    end_of_microsecond,
 )
 from core.model.query import Value
 
@@ -131,6 +134,8 @@ def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
         )
 
 
+_TEXT, _BIND = "CONVERT(varchar(27), CAST({} AS datetime2(7)), 121)", "CAST({} AS datetime2(7))"
+
 DIALECT = Dialect(
     name="sqlserver",
     title="SQL Server",
@@ -147,6 +152,7 @@ DIALECT = Dialect(
         default_port=1433,
         has_tls_modes=True,
     ),
+    datasets=DatasetRules("mssql", schema_of=lambda _: "dbo"),
     lexical=LexicalRules(
         word=re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
         string_prefixes=frozenset({"N"}),
@@ -180,9 +186,24 @@ DIALECT = Dialect(
             "float": BoundRules(),
             "date": BoundRules("CONVERT(varchar(10), {}, 23)", "CAST({} AS date)"),
             # The driver cuts what is shorter than a microsecond.
-            "datetime": BoundRules("CONVERT(varchar(33), {}, 126)", "CAST({} AS datetime2(7))"),
-            "datetime_tz": BoundRules("CAST({} AS varchar(40))", "CAST({} AS datetimeoffset(7))"),
-            "time": BoundRules("CAST({} AS varchar(16))", "CAST({} AS time(7))"),
+            "datetime": BoundRules(
+                "CONVERT(varchar(33), {}, 126)",
+                "CAST({} AS datetime2(7))",
+                end_of_microsecond,
+                "LEFT(CONVERT(varchar(33), {}, 126), 26)",
+            ),
+            "datetime_tz": BoundRules(
+                "CAST({} AS varchar(40))",
+                "CAST({} AS datetimeoffset(7))",
+                end_of_microsecond,
+                "LEFT(CAST({} AS varchar(40)), 26)",
+            ),
+            "time": BoundRules(
+                "CAST({} AS varchar(16))",
+                "CAST({} AS time(7))",
+                end_of_microsecond,
+                "LEFT(CAST({} AS varchar(16)), 15)",
+            ),
         },
         hash="ABS(CHECKSUM({value}) % {count})",
         sample="ABS(CHECKSUM(NEWID()) % 1000000) < {ppm}",
@@ -190,6 +211,13 @@ DIALECT = Dialect(
         wraps_order=False,
         wraps_unnamed=False,
     ),
+    moments={
+        "date": MomentRules(_TEXT, _BIND),
+        "datetime": MomentRules(_TEXT, _BIND),
+        "datetime_tz": MomentRules(
+            _TEXT.format("SWITCHOFFSET({}, '+00:00')"), f"TODATETIMEOFFSET({_BIND}, '+00:00')", is_aware=True
+        ),
+    },
     session=SessionRules(("SET QUOTED_IDENTIFIER ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from core.errors import ConfigError
 from core.model.job import Job
+from core.sql.incremental import cursor_text
 from core.workspace.atomic import write_atomically
+from core.workspace.job_formats import contradictions_of_formats
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
@@ -255,11 +257,42 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     rows = job.expect.rows
     if rows.min is not None and rows.max is not None and rows.min > rows.max:
         found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))
-    taken = [name for name in job.headers if name.lower() in RESERVED_HEADERS]
+    reserved = (*RESERVED_HEADERS, "traceparent") if job.kafka_config.traceparent else RESERVED_HEADERS
+    taken = [name for name in job.headers if name.lower() in reserved]
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
-    return found + _contradictions_of_partitions(job)
+    found += contradictions_of_formats(job)
+    found += _contradictions_of_partitioner(job) + _contradictions_of_partitions(job)
+    return found + _contradictions_of_incremental(job)
+
+
+def _contradictions_of_partitioner(job: Job) -> list[tuple[str, str, str]]:
+    kafka = job.kafka_config
+    needed = {"partition_field": ("column", kafka.partition_field), "partition": ("fixed", kafka.partition)}
+    found = []
+    for key, (partitioner, value) in needed.items():
+        place = f"kafka_config.{key}"
+        if kafka.partitioner == partitioner and value is None:
+            found.append((place, f'partitioner "{partitioner}" needs "{key}"', f'add "{key}", or remove "partitioner"'))
+        elif kafka.partitioner != partitioner and value is not None:
+            found.append(
+                (
+                    place,
+                    f'"{key}" has no effect with partitioner "{kafka.partitioner}"',
+                    f'add "partitioner": "{partitioner}", or remove "{key}"',
+                )
+            )
+    wanted = kafka.create_topic
+    if wanted is not None and kafka.partition is not None and kafka.partition >= wanted.partitions:
+        found.append(
+            (
+                "kafka_config.partition",
+                f"a topic of {wanted.partitions} partitions has no partition {kafka.partition}",
+                f"write 0 to {wanted.partitions - 1}, or more partitions in create_topic",
+            )
+        )
+    return found
 
 
 def _contradictions_of_partitions(job: Job) -> list[tuple[str, str, str]]:
@@ -308,3 +341,37 @@ def read_job_file(workspace: Workspace, slug: str) -> JobFile:
     except UnicodeDecodeError:
         raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=stored.path) from None
     return JobFile(slug, stored.path, text, stored.sha256)
+
+
+def _contradictions_of_incremental(job: Job) -> list[tuple[str, str, str]]:
+    given, found = job.incremental, list[tuple[str, str, str]]()
+    if given is None:
+        return found
+    if job.export_format != "kafka":
+        what = f'a file of export_format "{job.export_format}" always has all rows'
+        found.append(("incremental", what, 'remove "incremental"'))
+    if given.tie_column is not None and given.tie_column.lower() == given.column.lower():
+        found.append(
+            (
+                "incremental.tie_column",
+                "the tie column is the cursor itself",
+                'name another one, or remove "tie_column"',
+            )
+        )
+    if given.kind == "integer":
+        only_times = [("delay_s", given.delay_s), ("look_back_s", given.look_back_s)]
+        found += [
+            (f"incremental.{key}", f'"{key}" needs a cursor of times', 'remove it, or use "kind": "timestamp"')
+            for key, value in only_times
+            if value
+        ]
+    if given.look_back_s and job.partitions is not None and job.partitions.count > 1:
+        found.append(
+            ("incremental.look_back_s", "a run that looks back is not split into parts", 'remove it, or "partitions"')
+        )
+    if given.start is not None:
+        try:
+            cursor_text(str(given.start), given, "start")
+        except ConfigError as error:
+            found.append(("incremental.start", error.what, error.remedy))
+    return found

@@ -12,11 +12,13 @@ from typing import IO, Any
 
 import psutil
 
-__all__ = ["LOW_PRIORITY", "begin_process", "is_running", "last_line"]
+__all__ = ["DAY_PRIORITY", "LOW_PRIORITY", "begin_process", "is_running", "last_line"]
 
 LOW_PRIORITY: int = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5
 """Not lower: the process holds metrics.duckdb while it copies, and with nice 10 a busy machine would give it a tenth of a
 processor, so that readers waited."""
+DAY_PRIORITY: int = psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 15
+"""Of days of backfills. With 5 a scheduled run beside two of them on two cores began up to 2.7 s late."""
 
 START_TIME_TOLERANCE_S = 2.0
 """The start time of a process is rounded differently from one reading to the next."""
@@ -44,7 +46,7 @@ def is_running(pid: int, started_at: float) -> bool:
 def begin_process(
     words: Sequence[str],
     *,
-    low_priority: bool = False,
+    priority: int | None = None,
     environ: Mapping[str, str] | None = None,
     module: str = "core",
     **streams: Any,
@@ -55,7 +57,7 @@ def begin_process(
 
     Args:
         words: What follows `python -m core`.
-        low_priority: Other processes go first, where there are not enough processors.
+        priority: `LOW_PRIORITY` or `DAY_PRIORITY`: other processes go first, where there are not enough processors.
         environ: Its environment; None: that of this process.
         module: What is started in place of `core`.
         streams: stdin, stdout and stderr, as for Popen.
@@ -71,9 +73,9 @@ def begin_process(
     known = given.get("PYTHONPATH")
     environ = {**given, "PYTHONPATH": f"{package_parent}{os.pathsep}{known}" if known else package_parent}
     process = subprocess.Popen([sys.executable, "-m", module, *words], env=environ, **streams, **own_group)  # noqa: S603 - ourselves
-    if low_priority:
+    if priority is not None:
         with suppress(psutil.Error, OSError):  # it has ended, or the system does not allow it
-            psutil.Process(process.pid).nice(LOW_PRIORITY)
+            psutil.Process(process.pid).nice(priority)
     return process
 
 

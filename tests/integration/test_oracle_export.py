@@ -21,7 +21,7 @@ from core.kafka.sender import Sender
 from core.model.run import Run
 from core.records.ledger import Ledger
 from core.run.cancellation import Stop
-from core.run.pipeline import run_job
+from core.run.pipeline import RunMeans, run_job
 from core.run.row_reader import RunContext
 from core.sources import open_source
 from tests.rigs.workspace import environment, run_command
@@ -125,7 +125,8 @@ def run_in_memory(folder: Path) -> tuple[Run, list[MemoryRecord]]:
         try:
             sender = Sender(publisher, max_retries=3, backoff_ms=100)
             context = RunContext(lambda: datetime.now(UTC), Stop())
-            run = run_job(plan, source, publisher, sender, ledger, folder / "spool", context=context)
+            means = RunMeans(plan=plan, publisher=publisher, ledger=ledger, spool_dir=folder / "spool", context=context)
+            run = run_job(means, source, sender)
         finally:
             source.close()
         return run, publisher.records.get("pstt-traces", [])

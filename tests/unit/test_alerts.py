@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,10 @@ from core.notify.outbox import Outbox
 from core.notify.rules import default_document, load_alerts, read_alerts
 from core.records.ledger import Ledger, Outcome
 from core.records.runner_status import BrokerSample, RunnerStatus
+from core.scheduler.backfill_queue import close_ended
+from core.scheduler.backfills import BackfillOptions, backfill, cancel_backfill
 from core.workspace.jobs import job_text, set_enabled
+from tests.rigs.callers import caller
 
 START = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 TEN_S = timedelta(seconds=10)
@@ -431,6 +434,63 @@ def test_an_attempt_that_is_repeated_is_not_told_only_the_verdict_that_stands(to
     told.go(TEN_S)
     assert len(told.subjects) == 1
     assert "attempt 2" in told.outbox.waiting()[0].body
+
+
+def backfilled(told: Stage, *errors: PsttError | None) -> int:
+    """A backfill of as many days, which has ended; returns its number."""
+    last = told.at.date() - timedelta(days=1)
+    first = last - timedelta(days=len(errors) - 1)
+    made = backfill(
+        told.ledger, EXPORT, first, last, caller=caller("anna"), now=told.at, options=BackfillOptions(again=True)
+    )
+    for scheduled_run_id, error in zip(made.scheduled_run_ids, errors, strict=True):
+        at = told.ledger.scheduled_runs.get(scheduled_run_id).scheduled_at
+        told.ran(0 if error else 100, 0, error=error, scheduled_run_id=scheduled_run_id, scheduled_at=at)
+        told.ledger.scheduled_runs.finish(scheduled_run_id, told.at)
+    close_ended(told.ledger, told.at)
+    return made.request_id
+
+
+def test_the_end_of_a_backfill_is_one_mail_with_its_failed_days(told):
+    number = backfilled(told, None, AWAY, None)
+    told.go(5 * MINUTE)
+    (mail,) = [entry for entry in told.outbox.waiting() if entry.subject.count("backfill")]
+    assert mail.subject == f"✘ Export CDG: backfill {number} has ended, 2 of 3 complete"
+    assert mail.recipients == (ANNA,)
+    assert "2 of 3 complete, 1 failed: 15 Jan 2026 02:00 failed" in mail.body
+    assert "15 Jan 2026 02:00" in mail.body.partition("Without success")[2]
+    assert f"python -m core backfill retry {number}" in mail.body
+    assert '"email_notification" of export.job.json' in mail.body
+    told.restart()  # a runner that was started again sends no second one
+    told.go(MINUTE)
+    assert sum("backfill" in subject for subject in told.subjects) == 1
+
+
+@pytest.mark.parametrize(
+    ("mail", "errors", "subjects"),
+    [
+        (
+            EmailNotification(True, False, (ANNA,)),
+            (None, None),
+            ["✔ Export CDG: backfill 1 has ended, 2 of 2 complete"],
+        ),
+        (EmailNotification(True, False, (ANNA,)), (None, AWAY), []),
+        (EmailNotification(False, True, (ANNA,)), (None, None), []),
+        (EmailNotification(True, True, ()), (None, AWAY), []),
+    ],
+)
+def test_the_end_of_a_backfill_is_mailed_as_the_job_wants_its_runs_to_be(told, mail, errors, subjects):
+    told.jobs = {"export": replace(EXPORT, email_notification=mail)}
+    backfilled(told, *errors)
+    told.go(MINUTE)
+    assert [subject for subject in told.subjects if "backfill" in subject] == subjects
+
+
+def test_a_cancelled_backfill_sends_no_mail(told):
+    made = backfill(told.ledger, EXPORT, date(2026, 1, 14), date(2026, 1, 16), caller=caller("anna"), now=told.at)
+    cancel_backfill(told.ledger, made.request_id, caller=caller("anna"), now=told.at)
+    told.go(MINUTE)
+    assert told.subjects == []
 
 
 def test_rows_that_are_not_as_expected_are_told_as_a_failure(told):

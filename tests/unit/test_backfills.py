@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import core.records.store
 from core.cli.main import app
-from core.errors import AccessRefused, BrokerUnavailable, ConfigError, LedgerBusy, QueryFailed
+from core.errors import AccessRefused, BrokerUnavailable, ConfigError, LedgerBusy, QueryFailed, SourceUnavailable
 from core.model.job import Job
 from core.model.query import Query, Step
 from core.model.run import Plan
@@ -236,6 +236,87 @@ def test_a_day_that_waits_for_its_next_try_holds_no_place(daily):
     daily.go(timedelta(minutes=1))
     lives_on(daily)
     assert report(daily.ledger, number).backfill.summary == "10 of 10 complete"
+
+
+def fails(daily: Stage, error: Exception) -> None:
+    daily.go()
+    for worker in open_workers(daily):
+        worker.ends("failed", error)
+    daily.go()
+
+
+def test_a_backfill_pauses_by_itself_while_the_broker_is_away_and_goes_on_and_loses_no_day(daily):
+    daily.restart(PSTT_RUN_RETRIES=0, PSTT_BACKFILL_PAUSE_AFTER=3, PSTT_BACKFILL_PAUSE_S=600)
+    number = asked(daily, parallel=1).request_id
+    daily.go()
+    daily.hands.last.ends()
+    daily.go()
+    for _ in range(3):
+        fails(daily, BrokerUnavailable("the broker is away"))
+    paused = report(daily.ledger, number)
+    assert (paused.backfill.state, paused.backfill.paused_by_itself) == ("paused", True)
+    assert paused.backfill.summary.startswith(
+        "paused by itself after 3 failures in a row: the broker is away; it goes on after 10 min"
+    )
+    # The first two had used up their tries before it was known that it is an outage; the third waits.
+    assert (paused.progress.failed, paused.progress.waiting) == (2, 7)
+    started = len(daily.hands.started)
+    daily.go(timedelta(minutes=9))
+    assert len(daily.hands.started) == started
+    daily.restart(PSTT_RUN_RETRIES=0)  # the pause outlives a restart, and begins again with it
+    daily.go(timedelta(minutes=9))
+    assert len(daily.hands.started) == started
+    for _ in range(20):  # hours: one try each time, and the day is not given up
+        daily.go(timedelta(minutes=11))
+        fails(daily, BrokerUnavailable("the broker is away"))
+    again = report(daily.ledger, number)
+    assert (again.backfill.state, again.progress.failed, again.progress.waiting) == ("paused", 2, 7)
+    daily.go(timedelta(minutes=11))
+    lives_on(daily)
+    daily.go(timedelta(minutes=1))
+    lives_on(daily)
+    ended = report(daily.ledger, number)
+    assert (ended.progress.complete, ended.progress.failed, ended.backfill.state) == (8, 2, "done")
+    assert "paused" not in ended.backfill.summary
+
+
+def test_a_backfill_that_has_paused_by_itself_is_resumed_paused_or_cancelled_as_any_other(daily):
+    daily.restart(PSTT_BACKFILL_PAUSE_AFTER=2)
+    number = asked(daily, parallel=2).request_id
+    fails(daily, SourceUnavailable("the database is away"))
+    assert report(daily.ledger, number).backfill.paused_by_itself
+    assert report(daily.ledger, number).progress.waiting == TEN
+    pause_backfill(daily.ledger, number, caller=ANNA, now=daily.clock())
+    found = report(daily.ledger, number).backfill
+    assert (found.state, found.paused_by_itself) == ("paused", False)
+    started = len(daily.hands.started)
+    daily.go(timedelta(minutes=30))
+    assert len(daily.hands.started) == started  # a pause that a user asked for lasts
+    resume_backfill(daily.ledger, number, caller=ANNA, now=daily.clock())
+    fails(daily, SourceUnavailable("the database is away"))
+    assert report(daily.ledger, number).backfill.paused_by_itself
+    cancel_backfill(daily.ledger, number, caller=ANNA, now=daily.clock())
+    daily.go(timedelta(minutes=30))
+    assert report(daily.ledger, number).backfill.state == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("settings", "errors"),
+    [
+        ({"PSTT_BACKFILL_PAUSE_AFTER": 0}, [BrokerUnavailable("away")] * 4),
+        ({"PSTT_BACKFILL_PAUSE_AFTER": 3}, [BrokerUnavailable("away"), QueryFailed("no such table")] * 3),
+        ({"PSTT_BACKFILL_PAUSE_AFTER": 3}, [BrokerUnavailable("away"), BrokerUnavailable("away"), None] * 2),
+    ],
+    ids=["never", "another error between", "a success between"],
+)
+def test_only_an_outage_pauses_a_backfill(daily, settings, errors):
+    daily.restart(PSTT_RUN_RETRIES=0, **settings)
+    number = asked(daily, parallel=1).request_id
+    for error in errors:
+        daily.go()
+        daily.hands.last.ends("failed" if error else "succeeded", error)
+        daily.go()
+    assert report(daily.ledger, number).backfill.state == "running"
 
 
 def test_a_backfill_that_overlaps_another_leaves_out_what_that_one_plans(daily):

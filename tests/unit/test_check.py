@@ -133,6 +133,44 @@ def test_a_query_that_cannot_run_is_found_with_its_line(place, sql, text):
     assert text in problem.text
 
 
+PARTS = {"partitions": {"column": "barcode", "count": 4}}
+
+
+@pytest.mark.parametrize(
+    ("sql", "partitions", "text"),
+    [
+        ("SELECT barcode FROM t", {"column": "barcode", "count": 4}, ""),
+        ("SELECT * FROM t", {"column": "id", "count": 4, "by": "hash"}, ""),
+        ("SELECT t.* FROM t", {"column": "id", "count": 4}, ""),
+        ("SELECT barcode FROM t LIMIT 5", {"column": "barcode", "count": 4}, "limits its rows"),
+        ("SELECT barcode, barcode FROM t", {"column": "barcode", "count": 4}, "two columns of the result"),
+        ("SELECT barcode AS code FROM t", {"column": "barcode", "count": 4}, "which the query does not return"),
+        ("SELECT a FROM t UNION ALL SELECT b FROM u", {"column": "b", "count": 4}, "which the query does not return"),
+    ],
+)
+def test_whether_a_query_can_be_split_is_known_before_any_run(place, sql, partitions, text):
+    query(place, sql)
+    job(place, partitions=partitions, order="none", parameters={})
+    if not text:
+        assert check(place, ENVIRON) == []
+        return
+    found = only(place)
+    assert (found.severity, text in found.text) == ("error", True), found
+    assert "export" in found.where
+    assert found.remedy
+
+
+def test_a_job_in_parts_on_a_mock_broker_is_a_warning(place):
+    query(place, "SELECT barcode FROM t")
+    job(place, **PARTS, parameters={})
+    connections(place, {"name": "demo", "mock_brokers": 1, "default_topic": "t"})
+    found = only(place)
+    assert (found.severity, found.where) == ("warning", "export.job.json")
+    assert "the run has no parts" in found.text
+    job(place, partitions={"column": "barcode", "count": 1}, parameters={})
+    assert check(place, ENVIRON) == []
+
+
 def test_a_query_that_no_job_uses_is_looked_at_too(place):
     query(place, "SELECT '&NOWHERE' FROM t", "unused.sql")
     assert "unused.sql, line 1" in only(place).where

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ import yaml
 from packaging.requirements import Requirement
 
 from core.errors import ConfigError
+from core.run.dask_cluster import connect, examine_workers
+from core.version import __version__
 from core.workspace.paths import Workspace
 from core.workspace.settings import load_settings
+from tests.rigs.server import free_ports
+from tests.rigs.waiting import until
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose-dask.yaml"
@@ -44,6 +51,47 @@ def test_options_of_documents_exist(kind: str):
     options = {option for line in lines for option in re.findall(r"--[a-z-]+", line)}
     assert options
     assert [option for option in sorted(options) if option not in shown.stdout] == []
+
+
+def program(kind: str, **replaced: str) -> list[str]:
+    """Returns what the shell of a service starts at last, with other words in place of some."""
+    command = services()[kind]["command"]
+    assert command[:2] == ["sh", "-c"]
+    install, _, start = " ".join(command[2].split()).partition(" && exec ")
+    assert install.startswith("python -m pip install -q -r ")
+    words = shlex.split(start)
+    assert words[:2] == ["dask", kind]
+    return [sys.executable, "-m", *(replaced.get(word.replace("-", "_").replace("/", "_"), word) for word in words)]
+
+
+@pytest.mark.slow
+def test_commands_of_the_compose_file_start_a_cluster_that_runs_the_product(tmp_path: Path):
+    """As processes in place of containers: the same commands, on a free port and with a folder of the test."""
+    (port,) = free_ports(1)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = program("scheduler", **{"8786": str(port)})
+    worker = program("worker", **{"tcp:__scheduler:8786": address, "_tmp_pstt": str(tmp_path / "local")})
+    assert str(port) in scheduler
+    assert {address, str(tmp_path / "local")} <= set(worker)
+    health = services()["scheduler"]["healthcheck"]["test"]
+    assert health[:2] == ["CMD", "python"]
+    checked = [sys.executable, *(part.replace("8786", str(port)) for part in health[2:])]
+    with ExitStack() as stack:
+        log = stack.enter_context((tmp_path / "log").open("wb"))
+
+        def begin(words: list[str]) -> None:
+            process = subprocess.Popen(words, env=environ, cwd=tmp_path, stdout=log, stderr=log)
+            stack.callback(process.wait, 30)
+            stack.callback(process.terminate)
+
+        begin(scheduler)
+        until(lambda: subprocess.run(checked, capture_output=True, check=False).returncode == 0, "it is not healthy")
+        begin(worker)
+        client = stack.enter_context(connect(address, {}))
+        until(lambda: len(client.scheduler_info()["workers"]) == 1, lambda: (tmp_path / "log").read_text())
+        (found,) = examine_workers(client, b"")
+        assert (found.version, found.problem) == (__version__, None)
 
 
 def test_installed_dask_is_one_that_the_file_allows():

@@ -158,7 +158,7 @@ def ledger(workspace: Workspace):
         yield opened
 
 
-def copying(workspace: Workspace, **more: bool) -> subprocess.Popen[bytes]:
+def copying(workspace: Workspace, **more: int) -> subprocess.Popen[bytes]:
     return begin_process(["copy-sends", "--workspace", str(workspace.root)], **NOTHING, **more)
 
 
@@ -192,7 +192,7 @@ def test_it_works_at_a_low_priority(workspace: Workspace) -> None:
     Metrics(workspace).sync()
     spooled(workspace, "r2", 20)
     with holder(workspace.metrics_file, "read"):  # so that it waits
-        process = copying(workspace, low_priority=True)
+        process = copying(workspace, priority=LOW_PRIORITY)
         assert psutil.Process(process.pid).nice() == LOW_PRIORITY != psutil.Process().nice()
     assert process.wait(60) == 0
     assert copied(workspace) == 40
@@ -277,8 +277,8 @@ class Stage:
     at_s: float = 1_000.0
     started: list[Started] = field(default_factory=list)
 
-    def begin(self, words: list[str], *, low_priority: bool, **_: object) -> Started:
-        self.started.append(Started(words, low_priority))
+    def begin(self, words: list[str], *, priority: int | None, **_: object) -> Started:
+        self.started.append(Started(words, priority == LOW_PRIORITY))
         return self.started[-1]
 
     def go(self, seconds: float, *, is_quiet: bool = True) -> int:
@@ -305,7 +305,7 @@ def test_many_runs_are_copied_by_one_process_once_the_last_has_ended(workspace: 
         spooled(workspace, f"r{n}", 1)
         assert stage.go(UNCHANGED_S - 1) == 0
     assert stage.go(UNCHANGED_S) == 1
-    assert stage.started[0].words == ["copy-sends", "--workspace", str(workspace.root)]
+    assert stage.started[0].words == ["copy-sends", "--workspace", str(workspace.root), "--merge"]
     assert stage.started[0].low_priority
     assert stage.go(5 * EVERY_S) == 1  # it is still at it
     stage.started[0].code = 0

@@ -24,7 +24,7 @@ from core.scheduler.runner import Runner
 from core.workspace.identity import own_identity, resolve_identity
 from core.workspace.jobs import parse_job
 from core.workspace.paths import Workspace
-from core.workspace.process import begin_process
+from core.workspace.process import LOW_PRIORITY, begin_process
 from core.workspace.settings import Settings
 from tests.rigs.callers import caller
 
@@ -148,8 +148,8 @@ class Stage:
     copies: list[bool] = field(default_factory=list)
     """Whether each process that copies was started at a low priority."""
 
-    def begin_copy(self, words: list[str], *, low_priority: bool, **_: object) -> "Ended":
-        self.copies.append(low_priority)
+    def begin_copy(self, words: list[str], *, priority: int | None, **_: object) -> "Ended":
+        self.copies.append(priority == LOW_PRIORITY)
         return Ended()
 
     def go(self, span: timedelta = SECOND) -> None:

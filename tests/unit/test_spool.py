@@ -17,8 +17,9 @@ from core.model.connection import Destination
 from core.model.publisher import Batch, Delivery
 from core.model.run import PartitionRange
 from core.records.damaged_segments import damage_of
+from core.records.merged_segments import sent_by
 from core.records.metrics import Metrics
-from core.records.spool import SEND_SCHEMA, SendTotals, Spool, read_segment, segments_of, sent_by
+from core.records.spool import SEND_SCHEMA, SendTotals, Spool, read_segment, segments_of
 from core.workspace.paths import Workspace
 
 EARLIER = Path(__file__).parents[1] / "fixtures" / "workspace-1.0.4-db0d166.zip"

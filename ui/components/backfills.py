@@ -75,6 +75,8 @@ def _one(found: BackfillReport, *, runner_is_alive: bool) -> None:
     st.markdown(f"**{plain(backfill.job)}** · {plain(days)} · {_word(backfill.state)} · {plain(_counts(found))}")
     if backfill.finished_at is None:
         st.progress(progress.ended / progress.total if progress.total else 1.0, text=_time_left(found))
+        if backfill.paused_by_itself:
+            st.caption(plain(backfill.summary))
         if not runner_is_alive:
             st.caption(t("It waits until a runner works."))
     with st.container(horizontal=True):

@@ -12,7 +12,7 @@ import streamlit as st
 
 from core import open_workspace
 from core.calendar.cron import next_scheduled_times
-from core.errors import ConfigError
+from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run
 from core.records.metrics_queries import SendFilter
@@ -89,7 +89,7 @@ def cluster_choices() -> tuple[list[str], str]:
             return [], ""
         try:
             return names, app.cluster().default_topic
-        except ConfigError:
+        except PsttError:
             return names, ""
 
 
@@ -132,5 +132,5 @@ def _topic(app: App, job: Job) -> str:
         return job.kafka_config.topic
     try:
         return app.connections.cluster_for(job, app.settings).default_topic
-    except ConfigError:
+    except PsttError:
         return ""

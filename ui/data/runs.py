@@ -17,6 +17,7 @@ from core.files.rejects_csv import write_rejects
 from core.model.run import Reject, Run
 from core.records.known_since import KnownSince
 from core.records.metrics_queries import SendFilter
+from core.scheduler.next_attempt import NextAttempt, next_attempt
 from ui import data
 from ui.data.status import workspace_status
 from ui.metrics_answers import metrics_of
@@ -43,6 +44,8 @@ class RunDetail:
     """From when on single sends are known, where its own are not any more."""
     figures_problem: str
     """Why there are no figures of its sends; empty where there are."""
+    next_attempt: NextAttempt | None
+    """When it is tried again; None: it is not."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class RunsPage:
     """Number of runs on all pages."""
     by_hand: int
     """Messages that were sent by hand on the days asked for; they belong to no run."""
+    by_day: int = 0
+    """Messages of the days asked for that are rolled up: only counted by day, so that their runs are not among these."""
+    known: KnownSince | None = None
+    """From when on single sends are known, where there are such messages."""
 
 
 def runs_page(
@@ -77,10 +84,12 @@ def runs_page(
     Raises:
         PsttError: The sends cannot be read.
     """
-    run_ids, by_hand = None, 0
+    run_ids, by_hand, by_day, known = None, 0, 0, None
     if sent_on:
         with metrics_of(data.root()).figures(workspace_status().timezone) as figures:
             senders = figures.senders(*sent_on, send_filter)
+            by_day = figures.counted_by_day(*sent_on, send_filter)
+        known = metrics_of(data.root()).rolled_up.known_since() if by_day else None
         run_ids = [row["run_id"] for row in senders if row["job"]]
         by_hand = sum(row["messages"] for row in senders if not row["job"])
     with data.opened() as app:
@@ -94,7 +103,7 @@ def runs_page(
             limit=per_page,
             offset=page * per_page,
         )
-    return RunsPage(runs, count, by_hand)
+    return RunsPage(runs, count, by_hand, by_day, known)
 
 
 def run_detail(run_id: str) -> RunDetail:
@@ -108,6 +117,7 @@ def run_detail(run_id: str) -> RunDetail:
         family = app.ledger.history.family(run)
         reasons = Counter((r.column, r.database_type, r.reason) for r in app.rejects(run)) if run.rejected else {}
         timezone = app.timezone
+        again = next_attempt(app, run)
     histogram, span, known, problem = [], {}, None, ""
     try:
         rolled_up = metrics_of(data.root()).rolled_up
@@ -126,6 +136,7 @@ def run_detail(run_id: str) -> RunDetail:
         reasons=[(*key, count) for key, count in sorted(reasons.items(), key=lambda item: -item[1])],
         known=known,
         figures_problem=problem,
+        next_attempt=again,
     )
 
 

@@ -98,7 +98,7 @@ def _clusters(app: App) -> Iterator[ClusterStatus]:
     for name in names:
         try:
             cluster = app.cluster(name)
-        except ConfigError as error:
+        except PsttError as error:
             if name not in seen:
                 yield ClusterStatus(name, None, None, None, error.text)
             continue

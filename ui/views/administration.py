@@ -16,8 +16,12 @@ from core.errors import PsttError
 from core.records.accounts import AccessToken, Accounts
 from core.records.audit import AuditEntry
 from core.records.rights import Role, TokenScope
+from core.records.roll_up_note import last_note, last_roll_up
+from core.records.rolled_up import RolledUp
 from ui import changes, data
 from ui.access import current_user, may, role_word
+from ui.components import settings
+from ui.components.known_since import known_since
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
 from ui.components.text import plain
@@ -54,7 +58,7 @@ def show() -> None:
         guarded(_versions)()
         return
     parts = (
-        (t("Settings"), _settings),
+        (t("Settings"), settings.show),
         (t("Users"), _users),
         (t("Tokens"), _tokens),
         (t("Audit"), _audit),
@@ -67,35 +71,7 @@ def show() -> None:
             guarded(part)()
 
 
-def _settings() -> None:
-    with data.opened() as app:
-        rows = [
-            {t("Setting"): r.name, t("Value"): NONE if r.value is None else r.value, t("Origin"): _origin(r.origin)}
-            for r in app.settings.table()
-        ]
-    wanted = st.text_input(t("Search"), key="settings_search", width=300)
-    only = st.checkbox(t("only what is not at its default"), key="settings_given")
-    rows = [
-        row
-        for row in rows
-        if wanted.casefold() in row[t("Setting")].casefold() and not (only and row[t("Origin")] == t("default"))
-    ]
-    if rows:
-        table(rows, "settings")
-    else:
-        st.markdown(t("Every setting is at its default."))
-    st.caption(
-        t(
-            "Order: job, connections.json, environment, .env, default. Each is described in .env.example; secrets are never shown."
-        )
-    )
-
-
 NONE = "–"
-
-
-def _origin(origin: str) -> str:
-    return {"default": t("default"), "environment": t("environment")}.get(origin, origin)
 
 
 def _accounts() -> Accounts:
@@ -331,6 +307,7 @@ def _metrics() -> None:
     middle.caption(size(sum(segment.stat().st_size for segment in segments)))
     ledger = workspace.ledger_file
     right.metric(t("Ledger"), size(ledger.stat().st_size) if ledger.exists() else NONE)
+    guarded(_rolled_up)()
     st.markdown(
         t(
             "Everything in metrics.duckdb is made from the spool and the ledger; a file that is damaged or lost is made again from them. Reading works meanwhile."
@@ -342,6 +319,28 @@ def _metrics() -> None:
     rebuilt = st.session_state.pop("rebuilt", None)
     if rebuilt is not None:
         st.success(t("made again, with {count} sends", count=number(rebuilt)), icon=":material/check:")
+
+
+def _rolled_up() -> None:
+    """From when on single sends are known, and what the last roll-up did."""
+    workspace, status = data.workspace(), workspace_status()
+    known_since(RolledUp(workspace.spool_dir).known_since())
+    last = last_roll_up(workspace)
+    if last is None:
+        st.caption(t("No sends were rolled up yet."))
+    else:
+        st.caption(
+            t(
+                "The last roll-up, {time}: {sends} single sends of {runs} runs became counts of days; metrics.duckdb had {before} before and {after} after.",
+                time=moment(last.at, status.timezone),
+                sends=number(last.sends),
+                runs=number(last.runs),
+                before=size(last.before_bytes),
+                after=size(last.after_bytes),
+            )
+        )
+    if note := last_note(workspace):
+        st.warning(plain(note), icon=":material/warning:")
 
 
 def _versions() -> None:

@@ -7,9 +7,11 @@ The form holds what the user typed. At each drawing it becomes a job's file that
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import streamlit as st
 
+from core.model.job import Job
 from ui import changes
 from ui.access import may
 from ui.components.links import link
@@ -28,6 +30,7 @@ from ui.views.jobs.form_state import (
     is_changed,
     load_form,
 )
+from ui.views.jobs.incremental import show_watermark
 from ui.views.jobs.preview import show_preview
 from ui.views.jobs.saving import confirm_save
 from ui.views.jobs.scheduled_times import show_next_times, suggested_times
@@ -90,6 +93,7 @@ def _form(slug: str) -> changes.Draft:
     with what:
         st.subheader(t("What"), anchor=False)
         what_fields(form)
+        show_watermark(slug)
     with where:
         st.subheader(t("Where"), anchor=False)
         where_fields(form)
@@ -108,9 +112,23 @@ def _form(slug: str) -> changes.Draft:
         show_next_times(drafted)
     if drafted.job is not None and not drafted.problems:
         with top:
-            guarded(changes.binding_problem)(drafted.job, suggested_times(drafted.job)[0])
+            guarded(_show_binding)(drafted.job, suggested_times(drafted.job)[0])
         guarded(show_preview)(drafted.job)
     return drafted
+
+
+def _show_binding(job: Job, at: datetime) -> None:
+    """Raises why a run could not begin, or says into how many parts the query can be split."""
+    changes.binding_problem(job, at)
+    if job.partitions is not None and job.partitions.count > 1:
+        given = job.partitions
+        st.caption(
+            t(
+                "The query can be split into {count} parts by column {column}.",
+                count=given.count,
+                column=plain(given.column),
+            )
+        )
 
 
 def _save_row(drafted: changes.Draft) -> None:
