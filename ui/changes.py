@@ -27,13 +27,13 @@ from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
 from core.kafka.topic_settings import topic_settings as settings_of_topic
+from core.model.dialect import Dialect
 from core.model.job import Job
 from core.model.query import ParameterValue
 from core.notify.wiring import send_test_mail
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import backfills, commands
 from core.scheduler.backfills import BackfillOptions
-from core.sources import find_dialect
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.values import split
@@ -248,13 +248,13 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
     with data.opened() as app:
         dialect = app.connections.dialect(connection)
         path = app.workspace.query_file(name)
-    return _parsed_query(path, dialect.name, _stamp(path))
+    return _parsed_query(path, dialect.title, _stamp(path), dialect)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _parsed_query(path: Path, db_type: str, stamp: tuple[int, int]) -> ParsedQuery:
-    """Parses a file once, not at each rerun of the page; `stamp` identifies its version."""
-    return load(path, find_dialect(db_type))
+def _parsed_query(path: Path, dialect: str, stamp: tuple[int, int], _rules: Dialect) -> ParsedQuery:
+    """Parses a file once, not at each rerun of the page; `stamp` identifies its version, `dialect` its rules."""
+    return load(path, _rules)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -149,8 +149,9 @@ class MySqlSource(PooledSource):
     """One database of a MySQL or MariaDB server."""
 
     dialect: ClassVar[Dialect] = DIALECT
-    driver_errors = (pymysql.Error, OSError, ValueError, OverflowError, struct.error, IndexError)
-    """The last three: a server that does not follow the protocol."""
+    driver_errors = (pymysql.Error, OSError, ValueError, OverflowError, RuntimeError, struct.error, IndexError)
+    """RuntimeError: a login or a request of the server for which the driver lacks a package or a permission; the last
+    two: a server that does not follow the protocol."""
     logins: ClassVar[int] = 4
     """PyMySQL tries each address of the host for the whole time-out."""
     _zone_changed = False
@@ -348,6 +349,12 @@ class MySqlSource(PooledSource):
             return self._tls_failed(str(error))
         if isinstance(error, OSError):
             return self.lost(str(error), reading=reading)
+        if isinstance(error, RuntimeError) and self._active is None:
+            return ConfigError(
+                f'connection "{self.name}": the driver cannot log in as the account asks',
+                why=str(error),
+                remedy="install the package that it names, or give the account another method of login",
+            )
         if isinstance(error, struct.error | IndexError) and self._active is None:
             return self.unavailable("what answers there is no MySQL server")
         return self.unreadable(error)

@@ -256,6 +256,14 @@ def test_numbers_of_errors_say_what_to_do(args: tuple[int, str], reading: bool, 
     assert args[1] in error.text
 
 
+def test_a_method_of_login_that_needs_another_package_names_it() -> None:
+    source = MySqlSource(DatabaseConnection("x", "mysql", host="h", database="d", username="u"))
+    error = source.error(RuntimeError("'pynacl' package is required for ed25519_password auth method"), reading=False)
+    assert type(error) is ConfigError
+    assert "pynacl" in error.text
+    assert isinstance(RuntimeError(), source.driver_errors)
+
+
 def test_what_answers_is_no_mysql() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]

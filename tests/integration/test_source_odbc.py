@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from threading import Thread
@@ -14,13 +15,17 @@ from typing import Any
 import pyodbc
 import pytest
 
+from core.admin.check import check
+from core.app import App
 from core.errors import ConfigError, NotAuthorised, PsttError, QueryFailed, RunCancelled, SourceUnavailable, SqlError
 from core.model.connection import DatabaseConnection, Secret
 from core.model.job import Partitions
 from core.model.query import Step
+from core.run.cancellation import Stop
 from core.sources import find_dialect, open_source
 from core.sources.odbc import OdbcSource
 from core.sql.parser import parse
+from core.workspace.paths import Workspace
 from tests.integration.test_query_binds import DEFINES, HOSTILE
 from tests.integration.test_splitting import split_and_read
 from tests.rigs.mysql import MySqlRig
@@ -260,6 +265,30 @@ def test_a_silent_server_is_given_up(maria: DatabaseConnection) -> None:
             source.stream = silenced  # type: ignore[attr-defined]
             with pytest.raises(SourceUnavailable, match="fell silent"), source.read([Step("SELECT 1 AS n")]):
                 pytest.fail("there is no result")
+
+
+# ── a job ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_runs_with_the_sql_of_its_connections_dialect(lite: DatabaseConnection, tmp_path: Path) -> None:
+    entry = {"name": "LITE", "db_type": "odbc", "dialect": "sqlite", "driver": lite.driver, "database": lite.database}
+    cluster = {"name": "mock", "mock_brokers": 1, "default_topic": "parcels"}
+    document = {"default_environment": "x", "connections": [entry], "kafka_connections": {"x": cluster}}
+    (tmp_path / "connections.json").write_text(json.dumps(document), encoding="utf-8")
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    text = "define N='1'  --Obbligatorio: number\nSELECT n, [name] FROM `parcel` WHERE n = &N AND name <> 'it''s ?';\n"
+    (queries / "parcels.sql").write_text(text, encoding="utf-8")
+    job = {"name": "Parcels", "query": "parcels.sql", "connection": "LITE", "parameters": {"N": "1"}}
+    job["kafka_config"] = {"message_key_field": "n"}
+    (queries / "parcels.job.json").write_text(json.dumps(job), encoding="utf-8")
+    assert [found for found in check(Workspace(tmp_path), {}) if found.severity == "error"] == []
+    now = datetime(2026, 1, 17, 1, tzinfo=UTC)
+    with App.open(tmp_path, {}, log=False) as app:
+        plan = app.plan(app.job("parcels"), now=now)
+        run = app.execute(plan, stop=Stop(), now=lambda: now)
+    assert plan.query.steps[0].sql.endswith("WHERE n = ? AND name <> 'it''s ?'")
+    assert (run.verdict, run.rows_read, run.acknowledged) == ("complete", 1, 1)
 
 
 # ── its rules ─────────────────────────────────────────────────────────────────────────────────
