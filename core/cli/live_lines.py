@@ -1,4 +1,4 @@
-"""The lines of `show` about a run that is running, or that is tried again."""
+"""The lines of `show` about a run that is running or is tried again, and about its parts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from core.formatting import duration_text, local_time
 
 if TYPE_CHECKING:
     from core.model.progress import RunProgress
-    from core.model.run import Run
+    from core.model.run import Run, RunPart
     from core.scheduler.next_attempt import NextAttempt
 
-__all__ = ["live_lines"]
+__all__ = ["live_lines", "part_line"]
 
 STEPS = {
     "connecting": "connecting",
@@ -33,6 +33,16 @@ def live_lines(run: Run, progress: RunProgress | None, retry: NextAttempt | None
         when = f"at {local_time(retry.at, run.timezone, seconds=True)}" if retry.at else "as soon as a place is free"
         lines.append(f"  again      {when}: attempt {retry.attempt} of at most {retry.most}")
     return lines
+
+
+def part_line(part: RunPart, count: int) -> str:
+    """Returns one line about a part of a run: its state, its rows, and where it ran."""
+    again = f", attempt {part.attempt}" if part.attempt > 1 else ""
+    line = (
+        f"  part {part.part} of {count}   {part.state}{again}   {part.rows_read:,} rows, {part.acknowledged:,} acknowledged, "
+        f"{part.rejected:,} rejected in {part.duration_s:.1f} s   {part.worker}"
+    ).rstrip()
+    return f"{line}   {part.error}" if part.error else line
 
 
 def _progress_lines(run: Run, progress: RunProgress) -> list[str]:

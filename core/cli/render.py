@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from core.clock import iso_utc
-from core.model.run import Reject, Run, RunPart, Verification
+from core.model.run import Reject, Run, Verification
 from core.model.verdict import headline
 from core.notify.daily_report import daily_report_notification
 from core.run.preview import file_rows
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 from core.calendar.describe import describe_calendar
 from core.cli.documents import reject_reasons
+from core.cli.live_lines import part_line
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 
 __all__ = [
@@ -50,7 +51,6 @@ __all__ = [
     "demo_lines",
     "dry_run_lines",
     "parity_lines",
-    "part_line",
     "plan_heading",
     "preview_lines",
     "problem_lines",
@@ -171,16 +171,6 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = 
         *(f"  {line}" for line in run.sql_text.splitlines()),
         f"  sha256 {run.sql_sha256}",
     ]
-
-
-def part_line(part: RunPart, count: int) -> str:
-    """Returns one line about a part of a run: its state, its rows, and where it ran."""
-    again = f", attempt {part.attempt}" if part.attempt > 1 else ""
-    line = (
-        f"  part {part.part} of {count}   {part.state}{again}   {part.rows_read:,} rows, {part.acknowledged:,} acknowledged, "
-        f"{part.rejected:,} rejected in {part.duration_s:.1f} s   {part.worker}"
-    ).rstrip()
-    return f"{line}   {part.error}" if part.error else line
 
 
 def replay_lines(plan: Plan, notes: Sequence[str], *, rejects_only: bool) -> list[str]:
