@@ -54,8 +54,8 @@ LAZY = {
     "xlsxwriter",
 }
 """Libraries that a function may import: each takes 25 to 370 ms, or is optional (gssapi, hvac, pyodbc, python_calamine)."""
-OF_TELEMETRY = ("core.run.lineage", "core.run.tracing")
-"""Imported by the thread that sends, and only if the settings ask for it; urllib3 binds a socket when it is imported."""
+WITH_HTTP = ("core.run.lineage", "core.run.tracing", "core.kafka.schema_registry", "core.run.registered_schemas")
+"""Imported only if the settings or the job ask for it: urllib3 binds a socket when it is imported."""
 
 WATCHED = """
 import importlib, json, sys, threading
@@ -101,7 +101,7 @@ def imported(folder: Path, *names: str) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("empty")
-    found = imported(folder, *(name for name in MODULES if name not in OF_TELEMETRY), "core.__main__")
+    found = imported(folder, *(name for name in MODULES if name not in WITH_HTTP), "core.__main__")
     found["left"] = [path.name for path in folder.iterdir()]
     return found
 
