@@ -77,7 +77,7 @@ def run_measured(
         env: Its environment.
         poll: Called every POLL_S while it runs.
     """
-    before, usage = _cpu_of_children(), Usage()
+    before, usage = cpu_of_children(), Usage()
     with tempfile.TemporaryFile("w+b") as output, tempfile.TemporaryFile("w+b") as errors:
         started, started_at = time.perf_counter(), time.time()
         child = subprocess.Popen(command, cwd=cwd, env=dict(env), stdout=output, stderr=errors)
@@ -96,7 +96,7 @@ def run_measured(
             file.seek(0)
         texts = [file.read().decode("utf-8", "replace") for file in (output, errors)]
     if before is not None:
-        usage.cpu_s = (_cpu_of_children() or 0) - before
+        usage.cpu_s = (cpu_of_children() or 0) - before
     return Ended(child.returncode, texts[0], texts[1], seconds, started_at, usage)
 
 
@@ -109,7 +109,7 @@ def _ended(child: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _cpu_of_children() -> float | None:
+def cpu_of_children() -> float | None:
     """What all children that have ended have used, exactly, to their ends; None where the system does not count it."""
     if sys.platform == "win32":
         return None

@@ -1,8 +1,9 @@
 """The contest: contestants over the same rows and with the same producer settings, in turn, several times.
 
 The table is read from a real PostgreSQL and the messages go to a real Kafka, all on this machine. `b`, `o`, `x`, `s`
-and `p` are whole processes, as a user starts them: start-up and the copy of the sends in metrics.duckdb count. `k` is a
-whole process up to its last message. `a`, `c`, `d` and `e` measure themselves, without their start-up.
+and `p` are whole processes, as a user starts them: start-up and the copy of the sends in metrics.duckdb count. `r` is
+the process of a run beside a working runner, which copies the sends later; what the runner used is printed by itself.
+`k` is a whole process up to its last message. `a`, `c`, `d` and `e` measure themselves, without their start-up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -41,16 +43,21 @@ from bench.figures import (
     rate_ratio,
     ratio,
 )
-from bench.processes import cpu_of, run_measured
+from bench.kills import start_runner, stop_runner
+from bench.processes import cpu_of, cpu_of_children, run_measured
 from bench.table import QUERY, make_table
 from core.kafka.clients import CLIENTS
+from core.records.ledger import Ledger
+from core.workspace.paths import Workspace
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, command, environment, make_workspace, run_command
 
 NAMES = {
     "a": "a  limit, messages made beforehand",
     "b": "b  python -m core run",
+    "r": "r  b beside a runner, which copies the sends",
     "k": "k  Kafka Connect, Aiven's JDBC source",
     "o": "o  python -m core run of the baseline",
     "x": "x  b with exactly_once",
@@ -61,7 +68,7 @@ NAMES = {
     "p": "p  b, one partition of a distant broker",
     "h": "h  python -m core --help and demo",
 }
-IN_TURN = "abkox"
+IN_TURN = "abrkox"
 """These are compared with each other, at each size of a record batch. The others run at the first size only."""
 SLOW_ROWS = 200_000
 """Of d and e, which are only compared with each other; a million futures would be another contest."""
@@ -164,6 +171,31 @@ def whole_run(workspace: Path, postgres: PostgresRig, kafka: KafkaRig, rows: int
     }
 
 
+def run_beside_runner(workspace: Path, postgres: PostgresRig, kafka: KafkaRig, rows: int) -> Measurement:
+    """Does the same as `whole_run` while a runner works in the workspace, and stops the runner when it is over.
+
+    Returns:
+        The figures of the run's process alone. `runner_cpu_s` is what the runner used: its start, and the copy that it
+        makes at its end at the latest.
+
+    Raises:
+        NotMeasured: The run failed, or the runner did.
+    """
+    used_before = cpu_of_children()
+    runner = start_runner(workspace, environment(postgres))
+    try:
+        with Ledger(Workspace(workspace).ledger_file) as ledger:
+            until(lambda: (found := ledger.heartbeats.newest()) is not None and found.state == "working", "the runner")
+        measured = whole_run(workspace, postgres, kafka, rows)
+    finally:
+        code = stop_runner(runner)
+    if code:
+        raise NotMeasured(f"the runner ended with code {code}")
+    if used_before is None:
+        return measured
+    return measured | {"runner_cpu_s": (cpu_of_children() or 0) - used_before - measured["cpu_s"]}
+
+
 def seconds_of(*words: str, program: Path = ROOT) -> float:
     """Returns the wall clock of `python -m core …` in an empty folder, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
@@ -244,6 +276,8 @@ class Contest:
                 assert self._peer
                 topic = kafka.create_topic(partitions=6)
                 measured = self._peer.measure(self._postgres, kafka, topic=topic, rows=rows, batch_size=size)
+            elif who == "r":
+                measured = run_beside_runner(place, self._postgres, kafka, rows)
             else:
                 program = self._program if who == "o" else ROOT
                 assert program
@@ -265,7 +299,7 @@ class Contest:
     ) -> Path:
         """Makes a contestant's workspace, with a topic of its own."""
         cluster: dict[str, Any] = {"batch_size": size}
-        client = "kafka-python-ng" if who in "de" else self._options.client if who in "bxsp" else None
+        client = "kafka-python-ng" if who in "de" else self._options.client if who in "brxsp" else None
         if client:
             cluster |= {"client": client}
         if client and not CLIENTS[client].is_idempotent:
@@ -352,6 +386,11 @@ def _print_summary(results: Results) -> None:
         for name, found in (("median", median(measured)), ("best", best(measured))):
             assert found
             print(line(f"{who} {size:,} B, {name} of {len(measured)}", found))
+    copied = [m["runner_cpu_s"] for (who, _), each in results.measured.items() if who == "r" for m in each]
+    if copied:
+        print(
+            f"r: beside the run, the runner used {statistics.median(copied):.1f} s of CPU: its start and the copy of the sends"
+        )
     for who, why in results.missing.items():
         print(f"{NAMES[who]:<50} {NOT_MEASURED}: {why.splitlines()[0]}")
 
@@ -388,7 +427,7 @@ def _print_chosen(title: str, figures: Sequence[Figure], options: Options) -> No
 
 def _figures_of_size(of: dict[str, list[Measurement]]) -> Sequence[Figure]:
     """The figures that are asked for at each size of a record batch, from the measurements of each contestant."""
-    a, b, k, o, x, p = (median(of[who]) for who in "abkoxp")
+    a, b, r, k, o, x, p = (median(of[who]) for who in "abrkoxp")
     largest_mb = max((m["peak_mb"] for m in of["b"]), default=None)
     return (
         Figure("b/a, messages a second, against the limit", rate_ratio(b, a), "≥ 1.0", "ab"),
@@ -396,6 +435,9 @@ def _figures_of_size(of: dict[str, list[Measurement]]) -> Sequence[Figure]:
         Figure("b/k, messages a second, first to last message", ratio("between_s", k, b), "≥ 1.5", "bk"),
         Figure("b/k, CPU of the process", ratio("cpu_s", b, k), "≤ 0.4", "bk"),
         Figure("b/k, peak memory", ratio("peak_mb", b, k), "≤ 0.25", "bk"),
+        Figure("r/k, messages a second, beside a runner", rate_ratio(r, k), "≥ 1.5", "rk"),
+        Figure("r/k, CPU of the process", ratio("cpu_s", r, k), "≤ 0.4", "rk"),
+        Figure("r/k, peak memory", ratio("peak_mb", r, k), "≤ 0.25", "rk"),
         Figure("b/o, CPU of the process, against the baseline", ratio("cpu_s", b, o), "≤ 0.45", "bo"),
         Figure("b/o, CPU of the broker", ratio("broker_cpu_s", b, o), "≤ 0.5", "bo"),
         Figure("x/b, exactly_once against at_least_once", rate_ratio(x, b), "≥ 0.9", "bx"),

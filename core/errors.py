@@ -7,9 +7,11 @@ PsttError
  ├ RetriableError        the same operation may succeed later
  │  ├ SourceUnavailable  the database cannot be reached, or was lost before the first row
  │  ├ BrokerUnavailable  no broker answers
+ │  ├ SecretUnavailable  a vault, or a command that supplies a secret, does not answer
  │  ├ DeliveryTimeout    sent, but not acknowledged in time
  │  ├ BatchRefused       messages of one request are refused because of one of them; alone each may pass
  │  │  └ BatchTooLarge   the same for their common size
+ │  ├ RegistryUnavailable  the schema registry does not answer
  │  ├ NotDelivered       a mail or another notification could not be sent
  │  └ LedgerBusy         another process locks a file of the workspace for too long
  │     └ RunnerBusy      another runner works in this workspace
@@ -21,6 +23,7 @@ PsttError
  │  │  └ MessageTooLarge one message is over a size limit
  │  ├ RetriesExhausted   a batch was retried as often as allowed
  │  ├ StorageFailed      a file of the workspace could not be written (disk full, no permission)
+ │  ├ SchemaRefused      the schema registry does not accept the schema of the messages
  │  ├ ColumnsChanged     the result has other columns or types than the runs before
  │  ├ NothingArrived     every row was rejected
  │  ├ ExpectationFailed  every row arrived, but their number is not what the job expects
@@ -64,6 +67,7 @@ __all__ = [
     "NothingArrived",
     "PsttError",
     "QueryFailed",
+    "RegistryUnavailable",
     "RetriableError",
     "RetriesExhausted",
     "RowRejected",
@@ -72,6 +76,8 @@ __all__ = [
     "RunInterrupted",
     "RunTimedOut",
     "RunnerBusy",
+    "SchemaRefused",
+    "SecretUnavailable",
     "SignInNeeded",
     "SourceUnavailable",
     "SqlError",
@@ -184,8 +190,20 @@ class BrokerUnavailable(RetriableError):
     exit_code: ClassVar[int] = 3
 
 
+class SecretUnavailable(RetriableError):
+    """The vault, or the command, that supplies a secret does not answer."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class WorkersUnavailable(RetriableError):
     """The scheduler or the workers of a Dask cluster do not answer."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class RegistryUnavailable(RetriableError):
+    """The schema registry does not answer, or has an error of its own."""
 
     exit_code: ClassVar[int] = 3
 
@@ -240,6 +258,10 @@ class MessageRefused(RunFailed):
 
 class MessageTooLarge(MessageRefused):
     """One message is over the client's or the broker's size limit; the others are not affected."""
+
+
+class SchemaRefused(RunFailed):
+    """The schema registry does not accept the schema of the messages, or does not have it."""
 
 
 class RetriesExhausted(RunFailed):

@@ -6,6 +6,7 @@ A machine without one skips the tests that need it, with the reason; where PSTT_
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,14 +14,19 @@ from typing import TYPE_CHECKING
 import hypothesis
 import psutil
 import pytest
+from argon2 import PasswordHasher
 from oracle_double import OracleDouble
 
+from core.records import accounts
 from tests.rigs.errors import RigMissing
+from tests.rigs.fork_server import end_fork_server
 
 if TYPE_CHECKING:
     from tests.rigs.kafka import GivenKafka, KafkaRig
+    from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
+    from tests.rigs.registry import RegistryRig
     from tests.rigs.sqlserver import SqlServerRig
 
 # The double's own tests measure their memory in a way that Windows does not have.
@@ -29,6 +35,14 @@ collect_ignore = ["integration/test_oracle_double.py"] if os.name == "nt" else [
 # No test has a clock: on a loaded machine an example may take long.
 hypothesis.settings.register_profile("no_clock", deadline=None)
 hypothesis.settings.load_profile("no_clock")
+
+
+# Else each of some thousand processes compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A password costs a third of a second of a processor on purpose. tests/unit/test_accounts.py checks that it does.
+accounts._hasher = lambda: PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 
 # ── how many at once ──────────────────────────────────────────────────────────────────────────
@@ -47,6 +61,37 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return 0
     cores, memory = psutil.cpu_count() or 1, psutil.virtual_memory().available
     return max(1, min(PROCESSES_A_CORE * cores, memory // BYTES_A_PROCESS, MOST_PROCESSES))
+
+
+def pytest_sessionfinish() -> None:
+    """Ends the process that runs commands for this one."""
+    end_fork_server()
+
+
+# ── which services there are ──────────────────────────────────────────────────────────────────
+
+
+def pytest_report_header() -> list[str]:
+    """Says in the first lines which servers were found, and which tests are skipped."""
+    from tests.rigs.services import report
+
+    return report()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Ends a run of all tests at once if a service that PSTT_REQUIRE names is missing."""
+    config = session.config
+    if hasattr(config, "workerinput") or config.args_source != pytest.Config.ArgsSource.TESTPATHS or not required():
+        return
+    from tests.rigs.services import missing
+
+    if lacking := [f"{name}: {why}" for name, why in missing().items() if name in required()]:
+        raise pytest.UsageError("required here (PSTT_REQUIRE) and missing: " + "; ".join(lacking))
+
+
+def required() -> set[str]:
+    """The services whose tests must not be skipped."""
+    return {name for name in os.environ.get("PSTT_REQUIRE", "").replace(" ", "").split(",") if name}
 
 
 # ── a service that is not there ───────────────────────────────────────────────────────────────
@@ -71,8 +116,7 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 
 def skip_or_fail(missing: RigMissing) -> None:
-    required = os.environ.get("PSTT_REQUIRE", "").replace(" ", "").split(",")
-    if missing.service in required:
+    if missing.service in required():
         pytest.fail(f"{missing.service} is required here (PSTT_REQUIRE): {missing}", pytrace=False)
     pytest.skip(str(missing))
 
@@ -115,6 +159,15 @@ def own_kafka() -> Iterator[Callable[..., KafkaRig]]:
         yield make
 
 
+@pytest.fixture(scope="session")
+def registry() -> Iterator[RegistryRig]:
+    """A schema registry; shared, so use topics and record names of your own and never stop it."""
+    from tests.rigs.registry import RegistryRig
+
+    with RegistryRig() as rig:
+        yield rig
+
+
 # ── databases ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -133,6 +186,15 @@ def own_postgres() -> Iterator[PostgresRig]:
     from tests.rigs.postgres import PostgresRig
 
     with PostgresRig() as rig:
+        yield rig
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MySqlRig]:
+    """A server; shared, so use tables of your own and never stop it."""
+    from tests.rigs.mysql import MySqlRig
+
+    with MySqlRig(os.environ.get("MYSQL_TEST_URL")) as rig:
         yield rig
 
 

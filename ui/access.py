@@ -14,6 +14,7 @@ from core.workspace.paths import Workspace
 from ui import data
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t
+from ui.workspaces import home_workspace
 
 __all__ = ["CurrentUser", "Role", "current_user", "is_known", "may", "role_word"]
 
@@ -46,12 +47,12 @@ def is_known() -> bool:
 
 
 def _known() -> Caller | None:
-    caller = _by_cookie(data.root(), st.context.cookies.get(COOKIE, ""))
+    caller = _by_cookie(home_workspace().root, st.context.cookies.get(COOKIE, ""))
     if caller is not None and caller.is_local:
         # Any other name is that of a proxy, or of a web site that makes the browser send requests here (DNS rebinding).
         return caller if is_local_name(st.context.headers.get("Host", "localhost")) else None
     if caller is None and oidc_is_set_up() and st.user.is_logged_in and st.user.get("email_verified") is not False:
-        return _by_email(data.root(), str(st.user.get("email") or ""))
+        return _by_email(home_workspace().root, str(st.user.get("email") or ""))
     return caller
 
 

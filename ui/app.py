@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from contextlib import suppress
@@ -14,17 +13,17 @@ from streamlit.starlette import App
 
 from core.cli.output import error_lines
 from core.errors import ConfigError, PsttError
-from core.workspace.paths import Workspace
 from ui import data
 from ui.api import api
 from ui.http_security import SecurityHeaders, SignInFirst, require_sign_in_or_loopback
 from ui.no_delay import send_without_delay
+from ui.workspaces import home_workspace
 
 
 def _require_sign_in() -> None:
     """Ends the process if other machines could reach it without signing in."""
     try:
-        require_sign_in_or_loopback(config.get_option("server.address"), Workspace.find(None, os.environ))
+        require_sign_in_or_loopback(config.get_option("server.address"), home_workspace())
     except ConfigError as error:
         print(*error_lines(error), sep="\n", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import edit_files, edit_jobs
+from core.admin import edit_files, edit_jobs, watermarks
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
+from core.admin.edit_settings import change_setting as core_change_setting
+from core.admin.watermarks import WatermarkReport, watermark_of
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
@@ -151,6 +153,20 @@ def replay(run_id: str, *, rejects_only: bool, to: ReplayDestination) -> int:
     by = caller("replay")
     with data.opened() as app:
         return commands.request_replay(app.ledger, run_id, caller=by, now=data.now(), rejects_only=rejects_only, to=to)
+
+
+def watermark(slug: str) -> WatermarkReport | None:
+    """Returns how far a job has sent its rows; None: it is not incremental."""
+    with data.opened() as app:
+        job = app.job(slug)
+        return watermark_of(app, job, data.now()) if job.incremental else None
+
+
+def set_watermark(slug: str, value: str, why: str) -> None:
+    """Sets where the next run of an incremental job begins."""
+    by = caller("watermark")
+    with data.opened() as app:
+        watermarks.set_watermark(app, app.job(slug), value, why=why, caller=by, now=data.now())
 
 
 def backfill(
@@ -461,3 +477,11 @@ def rebuild_metrics() -> int:
         made = rebuild_sends(app.metrics, app.ledger, caller=by, now=data.now())
     _changed()
     return made.sends
+
+
+def change_setting(name: str, value: str | None) -> None:
+    """Writes a setting into `.env`; None removes it there."""
+    by = caller("settings")
+    with data.opened() as app:
+        core_change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
+    _changed()

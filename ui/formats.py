@@ -10,7 +10,20 @@ from babel.numbers import format_decimal
 
 from ui.language import current, t
 
-__all__ = ["ago", "day", "day_short", "duration", "milliseconds", "moment", "number", "share", "size", "span", "until"]
+__all__ = [
+    "ago",
+    "day",
+    "day_short",
+    "duration",
+    "milliseconds",
+    "moment",
+    "number",
+    "share",
+    "size",
+    "span",
+    "span_text",
+    "until",
+]
 
 NOTHING = "–"
 
@@ -66,6 +79,13 @@ def span(length: timedelta) -> str:
     """A duration in whole seconds or more."""
     seconds = max(length.total_seconds(), 0)
     return f"{int(seconds)} s" if seconds < 60 else duration(seconds)
+
+
+def span_text(seconds: float) -> str:
+    """`0:12`, `4:05`, `1:02:03`: a duration that is counted by the second."""
+    minutes, rest = divmod(int(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def ago(then: datetime, now: datetime) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from datetime import UTC, datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from starlette.responses import RedirectResponse
 from core.errors import ConfigError
 from core.records.accounts import Accounts
 from core.workspace.paths import Workspace
+from ui.workspaces import home_workspace
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -159,6 +159,6 @@ def _opens_the_page(scope: Scope) -> bool:
 def _may_open(scope: Scope) -> bool:
     if oidc_is_set_up():  # the page itself offers both ways
         return True
-    with Accounts(Workspace.find(None, os.environ).ledger_file) as accounts:
+    with Accounts(home_workspace().ledger_file) as accounts:
         cookie = HTTPConnection(scope).cookies.get(COOKIE, "")
         return not accounts.has_users() or accounts.whoami(cookie, datetime.now(UTC)) is not None

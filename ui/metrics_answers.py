@@ -91,7 +91,7 @@ def clear_answers() -> None:
     _answers.clear()
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def metrics_of(folder: Path) -> Metrics:
     """The metrics of a workspace. It remembers the listing of the spool's folder between calls and holds no file open."""
     from core.records.metrics import Metrics  # loads duckdb: the page is up before the warm-up thread needs it

@@ -27,6 +27,7 @@ def main() -> None:
     st.session_state[SESSION_PAGES] = pages
     chosen = st.navigation(list(pages.values()))
     try:
+        data.choose_workspace()
         data.start_log(data.root())
     except PsttError as error:
         problem.problem(error)

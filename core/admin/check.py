@@ -22,6 +22,7 @@ from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
 from core.run.planning import WITHOUT_PARTS, bound
+from core.run.telemetry import telemetry_problems
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.values import as_text
@@ -29,10 +30,10 @@ from core.workspace.connections import Connections, read_connections
 from core.workspace.jobs import load_jobs
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
-from core.workspace.secrets import is_reference
-from core.workspace.settings import OURS, SECRETS, Settings, mistyped, read_env_file, read_settings
+from core.workspace.secrets import REFERENCES, is_reference
+from core.workspace.settings import OURS, SECRETS, SETTING_NAMES, Settings, mistyped, read_env_file, read_settings
 
-__all__ = ["Finding", "check", "check_job", "readable_secrets"]
+__all__ = ["Finding", "check", "check_job", "check_jobs", "readable_secrets"]
 
 T = TypeVar("T")
 
@@ -56,11 +57,14 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
     ]
     connections, found = _read(lambda: read_connections(workspace, environ))
     findings += found
+    if connections is not None:
+        connections.contacts_vaults = False
     jobs, invalid = load_jobs(workspace)
     findings += map(_error, invalid)
     findings += _alerts(workspace, settings, environ)
     if connections is not None:
         findings += _of_connections(workspace, jobs, connections, settings)
+        findings += _telemetry(workspace, connections, settings, environ)
     findings += _runner(workspace)
     if not jobs and not invalid:
         findings.append(Finding("warning", "queries", "there is no *.job.json", "README: how to add a job"))
@@ -70,6 +74,20 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
 def check_job(workspace: Workspace, job: Job, connections: Connections, settings: Settings) -> list[Finding]:
     """Checks the connection, query, cluster and output of a job whose file is valid."""
     return list(_job(workspace, job, connections, settings))
+
+
+def check_jobs(workspace: Workspace, connections: Connections) -> list[Finding]:
+    """Checks every job with these connections, and that no two write the same file. Needs no secret."""
+    jobs, invalid = load_jobs(workspace)
+    findings = [_error(problem) for problem in invalid]
+    for job in jobs:
+        try:
+            connections.require(job)
+        except ConfigError as error:
+            findings.append(_error(error, f"{job.slug}.job.json"))
+        else:
+            findings += _job(workspace, job, connections, None)
+    return [*findings, *_same_outputs(workspace, jobs, connections)]
 
 
 def _read(read: Callable[[], tuple[T | None, list[ConfigError]]]) -> tuple[T | None, list[Finding]]:
@@ -93,6 +111,8 @@ def _of_connections(
             found = _job(workspace, job, connections, settings)
             yield from (finding for finding in found if finding.text not in reported)
     yield from _same_outputs(workspace, jobs, connections)
+    if settings is not None:
+        yield from _same_topics(jobs, connections, settings)
     yield from _unused_queries(workspace, jobs, connections)
 
 
@@ -124,12 +144,12 @@ def _secrets(workspace: Workspace, connections: Connections) -> Iterator[Finding
             "warning",
             "connections.json",
             f'"{name}" has its password in the file',
-            "write env:NAME, file:PATH or keyring:SERVICE/USER instead",
+            f"write {REFERENCES} instead",
         )
     for name in connections.database_names:
         try:
             connections.database(name)
-        except ConfigError as error:
+        except PsttError as error:
             yield _error(error)
     for file in readable_secrets(workspace, connections):
         yield Finding("warning", file.name, "holds a password and other accounts may read it", f"chmod 600 {file.name}")
@@ -148,7 +168,8 @@ def readable_secrets(workspace: Workspace, connections: Connections) -> list[Pat
 
 def _is_secret(name: str, value: str) -> bool:
     """Returns whether an entry of `.env` is a secret: a password of ours, or a variable that `env:NAME` refers to."""
-    return not is_reference(value) and (name in SECRETS or not name.startswith(OURS))
+    is_ours = name.startswith((*OURS, "VAULT_")) and name not in ("VAULT_TOKEN", "VAULT_SECRET_ID")
+    return not is_reference(value) and (name in SECRETS or not (is_ours or name in SETTING_NAMES))
 
 
 def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -168,15 +189,26 @@ def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[st
                 "warning",
                 name,
                 f'channel "{channel}" has its URL in the file',
-                "write env:NAME, file:PATH or keyring:…",
+                f"write {REFERENCES}",
             )
         if problem := channel_problem(channel, reference, variables, workspace.root):
             yield _error(problem, name)
     if settings is not None:
         try:
-            mail_server(settings, variables, workspace.root)
+            mail_server(settings, variables, workspace.root, contact=False)
         except ConfigError as error:
             yield _error(error, "settings")
+
+
+def _telemetry(
+    workspace: Workspace, connections: Connections, settings: Settings | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yields warnings: runs go on without lineage and traces."""
+    if settings is None:
+        return
+    entries = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
+    for problem in telemetry_problems(settings, connections, {**entries, **environ}, workspace.root):
+        yield replace(_error(problem, "lineage and traces"), severity="warning")
 
 
 def _clusters(connections: Connections, settings: Settings | None) -> Iterator[Finding]:
@@ -185,7 +217,7 @@ def _clusters(connections: Connections, settings: Settings | None) -> Iterator[F
     for name in connections.cluster_names:
         try:
             refuse_unsupported(connections.cluster(name, settings), transactional=False)
-        except ConfigError as error:
+        except PsttError as error:
             yield _error(error, "connections.json")
 
 
@@ -246,6 +278,27 @@ def _same_outputs(workspace: Workspace, jobs: list[Job], connections: Connection
         found.setdefault(name, job)
 
 
+def _same_topics(jobs: list[Job], connections: Connections, settings: Settings) -> Iterator[Finding]:
+    """Yields jobs that describe one topic differently: which of them creates it would be chance."""
+    found: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        if job.export_format != "kafka" or job.kafka_config.create_topic is None:
+            continue
+        try:
+            cluster = connections.cluster_for(job, settings)
+        except ConfigError:  # reported already
+            continue
+        place = cluster.bootstrap_servers, job.kafka_config.topic or cluster.default_topic
+        other = found.setdefault(place, job)
+        if other.kafka_config.create_topic != job.kafka_config.create_topic:
+            yield Finding(
+                "error",
+                f"{job.slug}.job.json",
+                f'create_topic of topic "{place[1]}" differs from that of job "{other.name}" ({other.slug}.job.json)',
+                "write the same into both, or into one of them only",
+            )
+
+
 def _bind(workspace: Workspace, job: Job, dialect: Dialect, allow_writes: bool) -> Query:
     path = workspace.query_file(job.query)
     now = datetime.now(UTC)
@@ -256,7 +309,7 @@ def _cluster(job: Job, connections: Connections, settings: Settings, where: str)
     try:
         cluster = connections.cluster_for(job, settings)
         refuse_unsupported(cluster, transactional=job.delivery == "exactly_once")
-    except ConfigError as error:
+    except PsttError as error:
         yield _error(error, where)
         return
     if cluster.mock_brokers and job.partitions is not None and job.partitions.count > 1:

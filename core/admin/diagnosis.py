@@ -9,7 +9,7 @@ from core.admin.dask_check import check_dask
 from core.admin.doctor import examine
 from core.admin.health import health
 from core.admin.server_checks import Servers, check_cluster, check_database
-from core.errors import ConfigError
+from core.errors import PsttError
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.wiring import NotifyingWorkspace, mail_checks
@@ -49,7 +49,7 @@ def diagnose_cluster(opened: OpenWorkspace, name: str | None) -> Iterator[CheckR
         if job.export_format == "kafka" and job.kafka_config.enabled:
             try:
                 same = opened.connections.cluster_for(job, opened.settings) == cluster
-            except ConfigError:  # reported by `check`, and by the diagnosis of that cluster
+            except PsttError:  # reported by `check`, and by the diagnosis of that cluster
                 continue
             if same:
                 wanted.setdefault(job.kafka_config.topic or cluster.default_topic, job)

@@ -22,6 +22,7 @@ from core.run.pending_transactions import read_note
 from core.workspace.connections import Connections
 from core.workspace.identity import identity_problem, read_identity
 from core.workspace.paths import Workspace
+from core.workspace.secrets import REFERENCES
 from core.workspace.settings import Settings
 
 __all__ = ["examine"]
@@ -102,7 +103,7 @@ def _permissions(workspace: Workspace, connections: Connections) -> Iterator[Che
     else:
         yield CheckResult("pass", "permissions", "the workspace can be written")
     for file in readable_secrets(workspace, connections):
-        remedy = f"chmod 600 {file.name}, or put env:NAME, file:PATH or keyring:SERVICE/USER in the secret's place"
+        remedy = f"chmod 600 {file.name}, or put {REFERENCES} in the secret's place"
         yield CheckResult(
             "warn", "permissions", f"{file.name} holds a password and every account here may read it", remedy
         )

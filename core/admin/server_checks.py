@@ -10,12 +10,21 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import BrokerUnavailable, PsttError, SourceUnavailable, WorkersUnavailable
+from core.admin.registry_check import check_registry
+from core.errors import (
+    BrokerUnavailable,
+    PsttError,
+    RegistryUnavailable,
+    SecretUnavailable,
+    SourceUnavailable,
+    WorkersUnavailable,
+)
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
+from core.kafka.topic_settings import topic_settings
 from core.model.check_result import CheckResult
 from core.model.connection import Cluster, DatabaseConnection
-from core.model.job import Job
+from core.model.job import Job, NewTopic
 from core.model.publisher import Publisher, TopicInfo
 from core.model.source import Source
 from core.records.ledger import Ledger
@@ -43,6 +52,13 @@ def _cluster_rights(cluster: Cluster, topics: Iterable[str]) -> ClusterRights:
     return cluster_rights(cluster, topics)
 
 
+def _topic_differences(cluster: Cluster, found: TopicInfo, wanted: NewTopic) -> list[str]:
+    """Needs librdkafka, which not every machine has."""
+    from core.kafka.topic_creation import topic_differences
+
+    return topic_differences(cluster, found, wanted)
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
     """How the checks reach servers, and the clock that certificates are compared with."""
@@ -58,7 +74,9 @@ def guarded(subject: str, check: Callable[[], Iterable[CheckResult]]) -> Iterato
     try:
         yield from check()
     except PsttError as error:
-        unreachable = isinstance(error, SourceUnavailable | BrokerUnavailable | WorkersUnavailable)
+        unreachable = isinstance(
+            error, SourceUnavailable | BrokerUnavailable | SecretUnavailable | WorkersUnavailable | RegistryUnavailable
+        )
         yield CheckResult("fail", subject, error.text, error.remedy, unreachable=unreachable)
 
 
@@ -103,7 +121,11 @@ def check_clusters(
         except PsttError as error:
             yield CheckResult("fail", f"job {job.slug}", error.text, error.remedy)
         else:
-            topics.setdefault(cluster, {}).setdefault(job.kafka_config.topic or cluster.default_topic, job)
+            of_cluster = topics.setdefault(cluster, {})
+            name = job.kafka_config.topic or cluster.default_topic
+            # The job that says how the topic is created decides what it is compared with.
+            if name not in of_cluster or of_cluster[name].kafka_config.create_topic is None:
+                of_cluster[name] = job if job.kafka_config.create_topic else of_cluster.get(name, job)
     for cluster, wanted in topics.items():
         yield from check_cluster(cluster, wanted, servers)
 
@@ -118,6 +140,7 @@ def check_cluster(cluster: Cluster, wanted: Mapping[str, Job], servers: Servers)
     """
     subject = f"cluster {cluster.name}"
     yield from guarded(subject, partial(_cluster, cluster, wanted, subject, servers))
+    yield from guarded(f"{subject}, registry", partial(check_registry, cluster, f"{subject}, registry"))
 
 
 def _cluster(cluster: Cluster, wanted: Mapping[str, Job], subject: str, servers: Servers) -> Iterator[CheckResult]:
@@ -135,35 +158,91 @@ def _cluster(cluster: Cluster, wanted: Mapping[str, Job], subject: str, servers:
     else:
         yield CheckResult("pass", subject, text)
     for topic, job in wanted.items():
-        yield _topic(cluster, subject, topic, job, topics)
+        yield from _topic(cluster, subject, topic, job, topics)
     if not CLIENTS[cluster.client].reports_rights:
         yield CheckResult("pass", subject, f"{cluster.client} does not report what this account may do there")
+    elif cluster.sasl_mechanism == "GSSAPI" and not _reads_by_kerberos(cluster):
+        yield CheckResult(
+            "warn",
+            subject,
+            "what this account may do there is not known: librdkafka, which asks, has no Kerberos",
+            "docs/KAFKA_SETUP.md says what exactly_once and verify need",
+        )
     elif not cluster.mock_brokers:
         names = {info.name for info in topics}
         existing = [topic for topic in wanted if topic in names]
         yield from guarded(subject, partial(_rights, cluster, subject, existing, servers))
 
 
-def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[TopicInfo]) -> CheckResult:
+def _reads_by_kerberos(cluster: Cluster) -> bool:
+    from core.kafka.librdkafka import can_log_in  # loads confluent_kafka
+
+    return can_log_in(cluster)
+
+
+def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[TopicInfo]) -> Iterator[CheckResult]:
     """Searches the list of all topics: asking for one by name would create it on some clusters."""
     found = next((info for info in topics if info.name == topic), None)
+    text = f'topic "{topic}" of job {job.slug}'
+    wanted = job.kafka_config.create_topic
     if found:
-        return CheckResult("pass", subject, f'topic "{topic}" of job {job.slug}: {found.partitions} partitions')
-    if cluster.mock_brokers:
-        return CheckResult("pass", subject, f'topic "{topic}" of job {job.slug} is made on first use')
-    return CheckResult(
-        "warn",
-        subject,
-        f'topic "{topic}" of job {job.slug} is not there, or this account may not see it',
-        "have it made before the first run, unless this cluster makes topics on first use",
-    )
+        yield CheckResult("pass", subject, f"{text}: {found.partitions} partitions")
+        yield from _as_job_wants(cluster, subject, job, found)
+    elif cluster.mock_brokers:
+        yield CheckResult("pass", subject, f"{text} is made on first use")
+    elif wanted:
+        yield CheckResult("pass", subject, f"{text} is created by its first run, with {wanted.partitions} partitions")
+    else:
+        yield CheckResult(
+            "warn",
+            subject,
+            f"{text} is not there, or this account may not see it",
+            "have it made before the first run, unless this cluster makes topics on first use",
+        )
+
+
+def _as_job_wants(cluster: Cluster, subject: str, job: Job, found: TopicInfo) -> Iterator[CheckResult]:
+    """Yields how an existing topic differs from what its job says about it."""
+    number = job.kafka_config.partition
+    if number is not None and number >= found.partitions:
+        yield CheckResult(
+            "fail",
+            subject,
+            f'job {job.slug} sends to partition {number}, and topic "{found.name}" has 0 to {found.partitions - 1}',
+            "correct kafka_config.partition, or have partitions added to the topic",
+        )
+    if job.kafka_config.timestamp_field is not None and not cluster.mock_brokers:
+        yield from _record_times(cluster, subject, job.kafka_config.timestamp_field, found.name)
+    if job.kafka_config.create_topic is not None:
+        for difference in _topic_differences(cluster, found, job.kafka_config.create_topic):
+            yield CheckResult(
+                "warn", subject, difference, "have the topic changed, or correct create_topic: a run never changes it"
+            )
+
+
+def _record_times(cluster: Cluster, subject: str, column: str, topic: str) -> Iterator[CheckResult]:
+    """Yields what the broker does with the record times of a job: it may replace them, and it deletes by them."""
+    try:
+        settings = {entry.name: entry.value for entry in topic_settings(cluster, topic)}
+    except (PsttError, ImportError):  # this account may not read them, or librdkafka is not installed
+        return
+    if settings.get("message.timestamp.type") == "LogAppendTime":
+        text = f'topic "{topic}" replaces the time in column {column}: message.timestamp.type is LogAppendTime'
+        yield CheckResult("warn", subject, text, "have it set to CreateTime, or remove timestamp_field")
+    elif "delete" in settings.get("cleanup.policy", "") and settings.get("retention.ms", "-1") != "-1":
+        kept = f"retention.ms={int(settings['retention.ms']):,}"
+        yield CheckResult(
+            "pass", subject, f'topic "{topic}" keeps records for {kept} from their time in column {column}'
+        )
 
 
 def _rights(cluster: Cluster, subject: str, topics: Sequence[str], servers: Servers) -> Iterator[CheckResult]:
     """Yields the account's name, its rights, and how long the brokers' certificate is valid."""
     found = servers.ask_rights(cluster, topics)
-    account = f'account "{cluster.sasl_username}"' if cluster.sasl_username else "no account"
-    account = "the account of our certificate" if cluster.ssl_certfile else account
+    name = cluster.sasl_username or cluster.sasl_kerberos_principal or cluster.sasl_oauthbearer_client_id
+    account = f'account "{name}"' if name else "no account"
+    has_certificate = cluster.ssl_certfile or cluster.ssl_keystore_location
+    account = "the account of our certificate" if has_certificate else account
     sign_in = " ".join(filter(None, [cluster.security_protocol, cluster.sasl_mechanism]))
     brokers = "1 broker" if found.brokers == 1 else f"{found.brokers:,} brokers"
     yield CheckResult("pass", subject, f"{account} over {sign_in}; {brokers}, cluster id {found.cluster_id}")

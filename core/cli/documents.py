@@ -16,8 +16,10 @@ from core.run.preview import file_rows
 if TYPE_CHECKING:
     from core.admin.check import Finding
     from core.admin.demo import DemoReadBack
+    from core.admin.watermarks import WatermarkReport
     from core.files.parity import ParityResult
     from core.model.check_result import CheckResult
+    from core.model.progress import RunProgress
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.delivery import OutboxMessage
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from core.run.execute import DryRun
     from core.run.preview import Preview
     from core.scheduler.backfills import Backfilled, BackfillReport
+    from core.scheduler.next_attempt import NextAttempt
     from core.workspace.settings import SettingRow
 
 
@@ -50,6 +53,7 @@ __all__ = [
     "send_document",
     "settings_document",
     "verification_document",
+    "watermark_document",
 ]
 
 
@@ -62,8 +66,14 @@ def reject_reasons(rejects: Sequence[Reject]) -> dict[str, int]:
     return dict(sorted(groups.items(), key=lambda item: -item[1]))
 
 
-def run_document(run: Run) -> dict[str, Any]:
-    """Returns everything that the ledger knows about a run."""
+def run_document(run: Run, progress: RunProgress | None = None, retry: NextAttempt | None = None) -> dict[str, Any]:
+    """Returns everything that the ledger knows about a run, how far it is, and when it is tried again.
+
+    Args:
+        run: The run.
+        progress: Where it is running; None: it is not, or only for less than a second.
+        retry: Its next attempt; None: there is none.
+    """
     return {
         "run_id": run.run_id,
         "kind": run.kind,
@@ -118,6 +128,7 @@ def run_document(run: Run) -> dict[str, Any]:
         "parts": [asdict(part) | {"duration_s": round(part.duration_s, 3)} for part in run.parts],
         "files": [{"path": f.path, "rows": f.rows, "size_bytes": f.size_bytes, "sha256": f.sha256} for f in run.files],
         "warnings": list(run.warnings),
+        "increment": _increment(run),
         "verification": verification_document(run.verification, most=0) if run.verification else None,
         "error": None
         if run.error_class is None
@@ -127,6 +138,26 @@ def run_document(run: Run) -> dict[str, Any]:
             "text": run.error_text,
             "remedy": run.error_remedy,
         },
+        "progress": _progress_document(run, progress) if progress else None,
+        "retry": None
+        if retry is None
+        else {"at": iso_utc(retry.at) if retry.at else None, "attempt": retry.attempt, "most": retry.most},
+    }
+
+
+def _progress_document(run: Run, progress: RunProgress) -> dict[str, Any]:
+    """Returns how far a running run is; times as of `at`."""
+    return {
+        "step": progress.step,
+        "at": iso_utc(progress.at),
+        "rows_read": progress.rows_read,
+        "acknowledged": progress.acknowledged,
+        "rejected": progress.rejected,
+        "rows_expected": progress.rows_expected,
+        "is_counted": progress.is_counted,
+        "rate_per_s": None if progress.rate_per_s is None else round(progress.rate_per_s, 1),
+        "elapsed_s": round(max((progress.at - run.started_at).total_seconds(), 0.0), 3),
+        "remaining_s": None if progress.remaining_s is None else round(progress.remaining_s, 1),
     }
 
 
@@ -340,3 +371,41 @@ def known_since_document(known: KnownSince) -> dict[str, Any]:
     days = {job: day.isoformat() for job, day in known.of_jobs.items()}
     common = known.of()
     return {"known_since": common.isoformat() if common else None, "known_since_of_job": days}
+
+
+def watermark_document(report: WatermarkReport) -> dict[str, Any]:
+    """Returns how far an incremental job has sent its rows, and what its next run reads."""
+    incremental, known = report.incremental, report.known
+    return {
+        "job": report.job.slug,
+        "column": incremental.column,
+        "kind": incremental.kind,
+        "tie_column": incremental.tie_column,
+        "value": known.value if known else None,
+        "tie": (known.tie or None) if known else None,
+        "version": known.version if known else 0,
+        "run_id": (known.run_id or None) if known else None,
+        "changed_by": known.changed_by if known else None,
+        "changed_at": iso_utc(known.changed_at) if known else None,
+        "why": (known.why or None) if known else None,
+        "next": {
+            "after": report.after.text if report.after else None,
+            "until": iso_utc(report.until) if report.until else None,
+        },
+        "problem": report.problem or None,
+    }
+
+
+def _increment(run: Run) -> dict[str, Any] | None:
+    """Returns which rows a run of an incremental job has read."""
+    found = run.increment
+    if found is None:
+        return None
+    return {
+        "column": found.column_name,
+        "after": found.after.text if found.after else None,
+        "up_to": found.end.text if found.end else None,
+        "looked_back_to": found.since or None,
+        "nulls": found.nulls,
+        "moved_watermark": found.moved,
+    }

@@ -18,6 +18,7 @@ from core.cli.documents import (
     send_document,
     verification_document,
 )
+from core.cli.live_lines import live_lines
 from core.cli.options import JsonOption, RunArgument, WorkspaceOption, day_of, now
 from core.cli.output import print_json, print_lines
 from core.cli.render import (
@@ -35,8 +36,10 @@ from core.files.rejects_csv import write_rejects
 from core.notify.daily_report import daily_report_document
 from core.notify.wiring import daily_report
 from core.records.rights import local_caller
+from core.records.run_progress import ProgressFiles
 from core.run.cancellation import stop_on_signals
 from core.run.verify_run import verify_run
+from core.scheduler.next_attempt import next_attempt
 
 __all__ = ["app"]
 
@@ -58,8 +61,9 @@ def runs(
     with App.open(workspace) as opened:
         slug = opened.job(job).slug if job else None
         found = opened.ledger.history.newest(slug, limit)
+        progress = ProgressFiles(opened.workspace).of_runs(found)
     if as_json:
-        print_json({"runs": [run_document(run) for run in found]})
+        print_json({"runs": [run_document(run, progress.get(run.run_id)) for run in found]})
     else:
         print_lines(runs_table(found))
 
@@ -70,10 +74,12 @@ def show(run: RunArgument, workspace: WorkspaceOption = None, as_json: JsonOptio
     with App.open(workspace) as opened:
         found = opened.ledger.run(run)
         rejects = opened.rejects(found)
+        progress = ProgressFiles(opened.workspace).of_runs([found]).get(found.run_id)
+        retry = next_attempt(opened, found)
     if as_json:
-        print_json(run_document(found) | {"sql": found.sql_text})
+        print_json(run_document(found, progress, retry) | {"sql": found.sql_text})
     else:
-        print_lines(whole_run_lines(found, rejects))
+        print_lines(whole_run_lines(found, rejects, live_lines(found, progress, retry)))
 
 
 @app.command()

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from core.admin.check import check as check_files
 from core.admin.diagnosis import diagnose, workspace_health
+from core.admin.edit_settings import change_setting
 from core.admin.os_service import Service, perform, status, steps, this_system
+from core.admin.schema_checks import check_schemas
 from core.app import App
 from core.cli.documents import check_results_document, problems_document, settings_document
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import check_result_lines, check_summary, problem_lines, settings_lines
+from core.errors import ConfigError
 from core.model.check_result import CheckResult
+from core.records.ledger import Ledger
+from core.records.rights import local_caller
 from core.workspace.identity import identity_problem, read_identity
 from core.workspace.identity import resolve_identity as keep_answer
 from core.workspace.paths import Workspace
@@ -28,10 +35,22 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
-def check(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Checks every file of the workspace and lists all problems; contacts nothing."""
+def check(
+    workspace: WorkspaceOption = None,
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect", help="Also compare the schemas of jobs with the registry: contacts databases and registries."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Checks every file of the workspace and lists all problems; contacts nothing without --connect."""
     place = Workspace.find(workspace, os.environ)
     problems = check_files(place, os.environ)
+    if connect and not any(problem.severity == "error" for problem in problems):
+        with App.open(workspace) as opened:
+            problems += check_schemas(opened, now())
     if as_json:
         print_json(problems_document(problems))
     else:
@@ -54,11 +73,44 @@ def health(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
 
 
 @app.command()
-def config(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Lists each setting, its value (secrets as ***) and where it came from."""
+def config(
+    change: Annotated[str, typer.Option("--set", metavar="NAME=VALUE", help="Write a setting into .env.")] = "",
+    unset: Annotated[str, typer.Option(metavar="NAME", help="Remove a setting from .env.")] = "",
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists each setting, its value (secrets as ***) and its origin, and the databases; or changes a setting in .env."""
+    if change or unset:
+        _change_setting(change, unset, workspace, as_json=as_json)
+        return
     with App.open(workspace) as opened:
         rows = opened.settings.table()
-    print_json(settings_document(rows)) if as_json else print_lines(settings_lines(rows))
+        with suppress(ConfigError):  # a connections.json that is missing or wrong is reported by `check`
+            rows += opened.connections.client_options()
+        databases: list[dict[str, Any]] = []
+        with suppress(ConfigError):  # check says what is wrong with connections.json
+            databases = opened.connections.database_entries()
+    if as_json:
+        print_json(settings_document(rows) | {"databases": databases})
+    else:
+        print_lines([*settings_lines(rows), *map(_database_line, databases)])
+
+
+def _database_line(entry: Mapping[str, Any]) -> str:
+    keys = ", ".join(f"{key} = {value}" for key, value in entry.items() if key != "name")
+    return f"connection {entry['name']}: {keys}"
+
+
+def _change_setting(change: str, unset: str, workspace: Path | None, *, as_json: bool) -> None:
+    name, equals, value = change.partition("=")
+    if bool(change) == bool(unset) or (change and not equals):
+        raise ConfigError("one setting is changed at a time", remedy="write --set NAME=VALUE, or --unset NAME")
+    place = Workspace.find(workspace, os.environ)  # not an App: settings that are wrong are what is changed here
+    name, new = (name, value) if change else (unset, None)
+    with Ledger(place.ledger_file) as ledger:
+        change_setting(place, ledger, name, new, os.environ, caller=local_caller(), now=now())
+    answer = f"{name} is {'removed from' if new is None else 'written into'} .env; a runner that works now reads it when it is started again"
+    print_answer({"name": name, "value": new, "answer": answer}, as_json)
 
 
 @app.command()

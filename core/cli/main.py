@@ -56,6 +56,7 @@ COMMANDS = {
         Command("enable", "core.cli.schedule", "Enables a job, in its file."),
         Command("disable", "core.cli.schedule", "Disables a job, in its file."),
         Command("accept-columns", "core.cli.schedule", "Accepts the changed columns that a job was stopped for."),
+        Command("watermark", "core.cli.watermark", "Shows or sets from where an incremental job reads."),
         Command("runs", "core.cli.history", "Lists the newest runs and their verdicts."),
         Command("show", "core.cli.history", "Shows one run: verdict, parameters, SQL, offsets, rejects."),
         Command("verify", "core.cli.history", "Reads a run's messages back and compares them."),
@@ -70,6 +71,11 @@ COMMANDS = {
         Command("config", "core.cli.inspect", "Lists each setting, its value and its origin."),
         Command("identity", "core.cli.inspect", "Shows the identity under which runs of exactly_once send."),
         Command("service", "core.cli.inspect", "Makes the runner a service of this machine."),
+        Command("new", "core.cli.new", "Asks for what a job needs, writes its file and shows its first message."),
+        Command("export", "core.cli.as_file", "Writes the workspace into one YAML file for git, without secrets."),
+        Command(
+            "apply", "core.cli.as_file", "Shows how the workspace differs from such a file, and makes it the same."
+        ),
         Command("user", "core.cli.accounts", "Who may sign in to the page."),
         Command("token", "core.cli.accounts", "Which programs may use the REST interface."),
         Command("fires", "core.cli.schedule"),  # the name of `scheduled` up to 1.0.4

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from core.notify.daily_report import DailyReport
     from core.notify.delivery import DeliveryResult, OutboxMessage
     from core.notify.incidents import Incident
-    from core.records.accounts import AccessToken, User
     from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
     from core.records.retention import RolledUpResult
@@ -69,8 +68,6 @@ __all__ = [
     "settings_lines",
     "summary_lines",
     "table_lines",
-    "token_lines",
-    "user_lines",
     "verification_lines",
     "whole_run_lines",
 ]
@@ -93,6 +90,8 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         )
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
+    if run.increment:
+        lines.append(f"  increment  {run.increment.text}")
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were sent more than once")
     lines += [f"  warning    {warning}" for warning in run.warnings]
@@ -151,8 +150,8 @@ def plan_heading(plan: Plan) -> str:
     return heading(plan.job.name, plan.scheduled_at, plan.job.timezone, plan.query.values.items())
 
 
-def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
-    """Returns all that `show` prints of a run: verdict, destination, offsets per partition and the SQL that ran."""
+def whole_run_lines(run: Run, rejects: Sequence[Reject], notes: Sequence[str] = ()) -> list[str]:
+    """Returns all that `show` prints of a run: verdict, destination, notes, offsets per partition and the SQL that ran."""
     cluster = f" ({run.cluster})" if run.cluster else ""
     origin = ""
     if run.of_run is not None:
@@ -161,6 +160,7 @@ def whole_run_lines(run: Run, rejects: Sequence[Reject]) -> list[str]:
         heading(run.job_name, run.scheduled_at, run.timezone, run.parameters.items()),
         f"{run.connection} → {run.topic or 'file'}{cluster}   attempt {run.attempt}   asked by {run.asked_by}{origin}",
         *run_lines(run, rejects),
+        *notes,
         f"  started    {local_time(run.started_at, run.timezone, seconds=True)} {run.timezone}",
         *(
             f"  {p.topic}-{p.partition}   offsets {p.first_offset:,} to {p.last_offset:,}   {p.count:,} messages"
@@ -220,7 +220,10 @@ def preview_lines(plan: Plan, seen: Preview) -> list[str]:
     for message in seen.messages:
         lines += ["", f"row {message.row_number} · {message.size_bytes:,} bytes", f"  key    {message.key}"]
         lines += [f"  header {name} = {text}" for name, text in message.headers.items()]
-        lines.append(f"  value  {message.value}")
+        lines += [f"  time   {message.timestamp}"] if message.timestamp else []
+        lines.append("  value  null (a tombstone)" if message.is_tombstone else f"  value  {message.value}")
+        if message.value_base64 is not None:
+            lines.append(f"  bytes  {message.value_base64} (Base64)")
     return [*lines, "", f"{len(seen.messages)} messages shown for topic {plan.topic}; nothing was sent"]
 
 
@@ -563,32 +566,3 @@ def delivery_lines(result: DeliveryResult) -> list[str]:
         *(f"✘ {address}: refused, {why}" for address, why in result.refused.items()),
         *(f"✘ {address}: not now, {why}" for address, why in result.later.items()),
     ]
-
-
-def user_lines(users: Sequence[User]) -> list[str]:
-    """Returns a table of the users; without any, who may use the page."""
-    names = ["name", "role", "e-mail", "signs in by", "last sign-in"]
-    rows = [
-        [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
-        for u in users
-    ]
-    lines = table_lines(names, rows)
-    if not users:
-        lines.append("no users yet: everybody at this machine is an admin, and no other machine has access")
-    return lines
-
-
-def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:
-    """Returns a table of the tokens with their state at `now`; secrets are not stored."""
-    names = ["id", "name", "scope", "state", "expires", "last used", "made by"]
-    return table_lines(
-        names,
-        [
-            [t.token_id, t.name, t.scope, t.state(now), _day(t.expires_at), _day(t.last_used_at), t.created_by]
-            for t in tokens
-        ],
-    )
-
-
-def _day(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d}" if moment else ""

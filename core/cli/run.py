@@ -41,6 +41,7 @@ from core.model.run import Plan, Run
 from core.model.verdict import exit_code
 from core.records.rights import local_caller
 from core.run.cancellation import Stop, stop_on_signals
+from core.run.incremental import query_of_job
 from core.run.planning import bound_query, last_row_count
 from core.run.preview import open_reading
 from core.run.replay import replay_options, replay_plan
@@ -189,8 +190,16 @@ def parity(
 def sql(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
     db_type: Annotated[
-        str, typer.Option("--db-type", help=f"{', '.join(database_types()[:-1])} or {database_types()[-1]}.")
-    ],
+        str | None,
+        typer.Option(
+            "--db-type",
+            help=f"{', '.join(database_types()[:-1])} or {database_types()[-1]}. Default: that of the job.",
+        ),
+    ] = None,
+    job: Annotated[
+        str | None,
+        typer.Option("--job", metavar="JOB", help="As this job runs it: its parameters, what is new if incremental."),
+    ] = None,
     param: ParamsOption = None,
     at: AtOption = None,
     workspace: WorkspaceOption = None,
@@ -198,7 +207,13 @@ def sql(
 ) -> None:
     """Prints the statements and values that would reach the driver, or the error; contacts nothing."""
     try:
-        query = bound_query(file, db_type, parameters_of(param), moment_of(at) or now())
+        if job is not None:
+            with App.open(workspace) as opened:
+                query = query_of_job(opened, opened.job(job), file, parameters_of(param), moment_of(at), now())
+        elif db_type is not None:
+            query = bound_query(file, db_type, parameters_of(param), moment_of(at) or now())
+        else:
+            raise ConfigError("the kind of database is not known", remedy="give --db-type, or --job")
     except ConfigError as error:
         if not as_json:
             raise

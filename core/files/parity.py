@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice, zip_longest
 from operator import itemgetter
 from pathlib import Path
@@ -138,7 +138,9 @@ def compare(
     options = options or FileOptions()
     key_names = [name.lower() for name in (keys or _keys_of(job))]
     columns = reading.columns if plan.output is None else distinct_columns(reading.columns)
-    envelope = Envelope(columns, plan.job, scheduled_at=plan.scheduled_at)
+    # A file is compared with the rows themselves: their format, envelope and tombstones have no part in it.
+    plain = replace(plan.job, value_format="json", key_format="text", envelope="pstt", null_value_when=None)
+    envelope = Envelope(columns, plain, scheduled_at=plan.scheduled_at)
     cells = RowDecoder(columns, plan.job)
     ours = [column_name(name) for name in cells.names]
     with open_table(file, options, cells.names) as table, _temporary_database() as db:

@@ -18,23 +18,22 @@ import aiokafka.errors as client_errors
 import numpy as np
 
 from core.errors import BrokerUnavailable, ConfigError, PsttError
+from core.kafka.aiokafka_config import producer_config, reader_of
 from core.kafka.aiokafka_errors import SAID, family_of, words_of
 from core.kafka.client_log import ClientLog, LogRelay
-from core.kafka.confluent import ConfluentPublisher
 from core.kafka.librdkafka import TRANSACTION_TIMEOUT_MS, void
+from core.kafka.login import require_login
 from core.kafka.mock_cluster import resolved
 from core.kafka.partitioning import group_by_partition, partitions_of
 from core.kafka.producer_thread import Answer, Messages, ProducerThread
 from core.kafka.record_batch import BATCH_HEADER_BYTES, record_sizes
 from core.kafka.refusals import Refusals
-from core.kafka.security import tls_context, uses_login, uses_tls
 from core.kafka.support import refuse_unsupported
 from core.model.connection import Cluster
 from core.model.publisher import Delivery, TopicInfo, TopicState
 
 __all__ = ["AiokafkaPublisher", "producer_config"]
 
-CLIENT_ID = "pstt-kafka"
 QUEUE_BYTES = 67_108_864
 """The most bytes in flight: it limits the memory of a run with 1 MB messages."""
 MOST_QUEUE_BYTES = 100_000_000
@@ -43,29 +42,6 @@ TRANSACTION_STEP_S = 60.0
 """For each request to the transaction coordinator, which takes 0.2 to 1 s on a healthy cluster."""
 LATE_ANSWERS_S = 0.5
 """At a delivery time-out, how long the next answer of a healthy partition is waited for, so that those are not sent again."""
-
-
-def producer_config(cluster: Cluster, *, transactional_id: str | None = None) -> dict[str, Any]:
-    """Returns every setting of a producer, by aiokafka's names. It contains the password: never log it."""
-    config: dict[str, Any] = {
-        "bootstrap_servers": [part.strip() for part in cluster.bootstrap_servers.split(",")],
-        "client_id": CLIENT_ID,
-        "security_protocol": cluster.security_protocol,
-        "request_timeout_ms": cluster.request_timeout_ms,
-        "retry_backoff_ms": cluster.retry_backoff_ms,
-        "acks": "all",
-        "enable_idempotence": cluster.enable_idempotence,
-        "linger_ms": 0,  # record batches arrive finished
-    }
-    if transactional_id is not None:
-        config |= {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
-    if uses_login(cluster):
-        config["sasl_mechanism"] = cluster.sasl_mechanism
-        config["sasl_plain_username"] = cluster.sasl_username
-        config["sasl_plain_password"] = cluster.sasl_password.reveal() if cluster.sasl_password else ""
-    if uses_tls(cluster):
-        config["ssl_context"] = tls_context(cluster)
-    return config
 
 
 class AiokafkaPublisher:
@@ -96,7 +72,7 @@ class AiokafkaPublisher:
         self.max_in_flight = max_in_flight
         self.transactional_id = transactional_id
         self._clock = clock
-        self._reader = ConfluentPublisher(self.cluster, clock=clock)
+        self._reader = reader_of(self.cluster, clock, transactional=transactional_id is not None)
         """Reads metadata, offsets and the control topic."""
         self.diagnosis = self._reader.diagnosis
         self._relay = LogRelay(
@@ -301,7 +277,9 @@ class AiokafkaPublisher:
             self._fail(delivery, todo.tolist(), self._final(error))
             return
         batch = delivery.batch
-        sizes = np.array(record_sizes(batch.keys, batch.values, batch.message_ids, batch.headers), np.int64)
+        sizes = np.array(
+            record_sizes(batch.keys, batch.values, batch.message_ids, batch.headers, batch.header_columns), np.int64
+        )
         todo = self._without_too_large(delivery, todo, sizes)
         while len(todo):
             part, todo = self._next_part(todo, sizes)
@@ -315,8 +293,11 @@ class AiokafkaPublisher:
             self._in_flight += len(part)
             self._in_flight_bytes += size
             sent_at_us = _count_attempt(delivery, part)
-            keys = batch.keys if len(part) == len(batch.keys) else [batch.keys[i] for i in part.tolist()]
-            placed = partitions_of(keys, partitions, self._sticky_of(batch.topic, available, size))
+            if batch.partitions is not None:
+                placed = np.asarray(batch.partitions, np.int32)[part]
+            else:
+                keys = batch.keys if len(part) == len(batch.keys) else [batch.keys[i] for i in part.tolist()]
+                placed = partitions_of(keys, partitions, self._sticky_of(batch.topic, available, size))
             at_s = time.perf_counter()
             self._published[at_s] = self._published.get(at_s, 0) + len(part)
             thread.add(
@@ -349,7 +330,7 @@ class AiokafkaPublisher:
         _count_attempt(delivery, too_large)
         batch = delivery.batch
         for index in too_large.tolist():
-            size = len(batch.values[index]) + len(batch.keys[index] or b"")
+            size = len(batch.values[index] or b"") + len(batch.keys[index] or b"")
             self._fail(delivery, [index], self.diagnosis.too_large_here(batch.topic, size))
         return todo[~are_too_large]
 
@@ -498,6 +479,7 @@ class AiokafkaPublisher:
 
     def _producer(self, timeout_s: float) -> ProducerThread:
         if self._thread is None:
+            require_login(self.cluster)
             thread = self._new_thread()
             try:
                 thread.start(timeout_s)

@@ -10,11 +10,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+import aiokafka.conn
 import aiokafka.errors as client_errors
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.transaction import EndTxnRequest
 
-__all__ = ["EventLoop", "abort_transaction", "forgiving", "paced"]
+from core.errors import PsttError
+from core.kafka.kerberos import KerberosLogin, gssapi_with, words_of_gssapi
+from core.kafka.oauth import TokenSource
+
+__all__ = ["EventLoop", "Tokens", "abort_transaction", "forgiving", "paced"]
 
 T = TypeVar("T")
 
@@ -112,3 +118,52 @@ async def _is_aborted(client: AIOKafkaClient, transactional_id: str, identity: t
     if error is not client_errors.ConcurrentTransactions:
         raise error
     return False
+
+
+class Tokens(AbstractTokenProvider):  # type: ignore[misc]
+    """Returns tokens for OAUTHBEARER to aiokafka, in its own errors."""
+
+    def __init__(self, source: TokenSource, extensions: Mapping[str, str]) -> None:
+        self._source = source
+        self._extensions = dict(extensions)
+
+    async def token(self) -> str:
+        """Returns a token; it is fetched in another thread."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self._source.token)
+        except PsttError as error:
+            # The diagnosis reports the problem of the token source in its own words.
+            kind = client_errors.KafkaConnectionError if error.is_retriable else client_errors.AuthenticationFailedError
+            raise kind(error.text) from error
+
+    def extensions(self) -> dict[str, str]:
+        """Returns what is sent with each token."""
+        return self._extensions
+
+
+if aiokafka.conn.gssapi is not None:
+    # aiokafka 0.14 logs in by Kerberos with the default ticket of the process only, and lets gssapi's errors pass, which its
+    # reconnecting does not know. Remove with the version that takes credentials.
+    aiokafka.conn.gssapi = gssapi_with(aiokafka.conn.gssapi)
+
+    class _GssapiAuthenticator(aiokafka.conn.SaslGSSAPIAuthenticator):  # type: ignore[misc]
+        def __init__(self, *, login: KerberosLogin | None, **options: Any) -> None:
+            self._login = login
+            super().__init__(**options)
+
+        def _step(self, payload: bytes | None) -> Any:
+            with aiokafka.conn.gssapi.logging_in(self._login):
+                try:
+                    return super()._step(payload)
+                except aiokafka.conn.gssapi.exceptions.GSSError as error:
+                    raise client_errors.AuthenticationFailedError(words_of_gssapi(error)) from None
+
+    def _authenticator(connection: Any) -> _GssapiAuthenticator:
+        login = connection._sasl_plain_username
+        return _GssapiAuthenticator(
+            login=login if isinstance(login, KerberosLogin) else None,
+            loop=connection._loop,
+            principal=connection.sasl_principal,
+        )
+
+    aiokafka.conn.AIOKafkaConnection.authenticator_gssapi = _authenticator

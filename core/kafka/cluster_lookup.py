@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from core.errors import ConfigError
+from core.errors import ConfigError, PsttError
 from core.model.connection import Cluster, Destination
 
 __all__ = ["cluster_of", "is_same_cluster", "unknown_cluster"]
@@ -54,7 +54,7 @@ def is_same_cluster(one: Destination, other: Destination) -> bool:
 
 
 def unknown_cluster(
-    sent_to: Destination, problems: Sequence[ConfigError] = (), *, what: str = "this message"
+    sent_to: Destination, problems: Sequence[PsttError] = (), *, what: str = "this message"
 ) -> ConfigError:
     """Returns the error for a cluster that is not in connections.json any more. `what` names what was sent, for the user."""
     known = [

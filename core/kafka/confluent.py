@@ -15,17 +15,21 @@ from core.errors import BrokerUnavailable, ConfigError, PsttError
 from core.kafka.client_log import ClientLog
 from core.kafka.control_topic import ControlTopic
 from core.kafka.diagnosis import Diagnosis
+from core.kafka.kerberos import adopt
 from core.kafka.librdkafka import (
     ONE_BY_ONE,
     SAID,
     TRANSACTION_TIMEOUT_MS,
+    can_log_in,
     family_of,
     producer_config,
+    require_gssapi,
     translated,
     void,
 )
 from core.kafka.mock_cluster import resolved
 from core.kafka.refusals import Refusals
+from core.kafka.security import uses_login
 from core.kafka.topic_state import describe_topic
 from core.model.connection import Cluster
 from core.model.publisher import Batch, Delivery, TopicInfo, TopicState
@@ -81,7 +85,12 @@ class ConfluentPublisher:
         self._newest: dict[tuple[str, bool], dict[int, int]] = {}
         """(Topic, whether messages were sent alone) → partition → the last offset acknowledged to that producer."""
         self._is_prepared = False
-        self._producer: Producer | None = self._start()
+        if not can_log_in(self.cluster):
+            require_gssapi(self.cluster)
+            adopt(self.cluster)
+        # A token or a ticket is got when the client is first used: a failure then belongs to the run.
+        is_later = uses_login(self.cluster) and self.cluster.sasl_mechanism in ("GSSAPI", "OAUTHBEARER")
+        self._producer: Producer | None = None if is_later else self._start()
         self._alone: Producer | None = None
         """Sends each message in a record batch of its own; created when the first message is refused together with others."""
 
@@ -180,6 +189,7 @@ class ConfluentPublisher:
         )  # fmt: skip
         attempts, sent_at_us = delivery.attempts, delivery.sent_at_us
         produce = producer.produce
+        is_plain = not batch.header_columns and batch.timestamps_ms is None and batch.partitions is None
         now_us = time.time_ns() // 1000
         self._in_flight += len(chunk)
         for index in chunk:
@@ -187,6 +197,9 @@ class ConfluentPublisher:
             attempts[index] += 1
             sent_at_us[index] = now_us
             try:
+                if not is_plain:
+                    produce(*_arguments(batch, index, reported))
+                    continue
                 produce(
                     topic, values[index], keys[index], -1, reported, reported, 0,
                     [("message_id", message_ids[index]), *headers],
@@ -200,15 +213,12 @@ class ConfluentPublisher:
         self, producer: Producer, delivery: Delivery, index: int, reported: Callable[..., None]
     ) -> None:
         """Waits until librdkafka's queue has room for this message: publishing another one first would change their order."""
-        batch = delivery.batch
-        headers: list[Any] = [("message_id", batch.message_ids[index]), *batch.headers]
+        arguments = _arguments(delivery.batch, index, reported)
         while True:
             self.poll(0.1)
             self._require_life()
             try:
-                producer.produce(
-                    batch.topic, batch.values[index], batch.keys[index], -1, reported, reported, 0, headers
-                )  # fmt: skip
+                producer.produce(*arguments)
             except BufferError:
                 continue
             except KafkaException as error:
@@ -249,7 +259,7 @@ class ConfluentPublisher:
             self._open.discard(delivery)
         batch = delivery.batch
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            size = len(batch.values[index]) + len(batch.keys[index] or b"")
+            size = len(batch.values[index] or b"") + len(batch.keys[index] or b"")
             delivery.errors[index] = self.diagnosis.too_large_here(batch.topic, size)
             return
         delivery.errors[index] = self._error_of(error, batch.topic)
@@ -458,3 +468,14 @@ class ConfluentPublisher:
                 known = void(known)
             self._errors[error.code(), topic] = now, known
         return known
+
+
+def _arguments(batch: Batch, index: int, reported: Callable[..., None]) -> tuple[Any, ...]:
+    """Returns what `produce` takes for one message, with what its batch says about each by itself."""
+    partition = -1 if batch.partitions is None else batch.partitions[index]
+    headers = batch.headers_of(index)
+    own_ms = batch.timestamp_ms(index)
+    timestamp_ms = 0 if own_ms is None else max(own_ms, 1)  # librdkafka takes 0 as the time of this call
+    return (
+        batch.topic, batch.values[index], batch.keys[index], partition, reported, reported, timestamp_ms, headers,
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from core.errors import (
     RunFailed,
     TopicMissing,
 )
+from core.kafka.oauth import token_source, uses_tokens
 from core.kafka.probe import Cause, FailureKind, addresses, probe
 from core.model.connection import Cluster
 
@@ -69,6 +70,8 @@ _PATTERNS: tuple[tuple[str, FailureKind, str], ...] = (
     (r"mechanism handshake failed: .*Request not valid in current SASL state", "login_unwanted", "this port takes no login"),
     (r"SaslAuthenticateRequest failed: Local|SSL handshake failed: .*Disconnected", "closed", "the broker ended the connection"),
     (r"mechanism handshake failed: .*supported mechanisms: (?P<how>[^(]*?) \(", "mechanism", "the broker offers {how}"),
+    (r"Failed to acquire SASL OAUTHBEARER token", "login", "there is no token"),
+    (r"Kerberos ticket|GSSAPI Error|GSSAPI client step", "login", "there is no Kerberos ticket for it"),
     (r"SASL authentication error|Authentication failed", "login", "wrong user name or password"),
     (r"SSL handshake failed|certificate", "tls", "the TLS handshake failed"),
     (r"connecting to a SSL listener", "tls_port", "this port speaks TLS"),
@@ -134,7 +137,7 @@ ADVICE: dict[FailureKind, _Advice] = {
         ConfigError, "{cluster} takes no login", "set KAFKA_SECURITY_PROTOCOL to {without_login}, or use another port"
     ),
     "mechanism": _Advice(ConfigError, _NO_LOGIN, "set KAFKA_SASL_MECHANISM to one that the broker offers"),
-    "login": _Advice(NotAuthorised, _NO_LOGIN, "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"),
+    "login": _Advice(NotAuthorised, _NO_LOGIN, "{check_login}"),
     "expired": _Advice(NotAuthorised, _NO_TRUST, "the broker needs a new certificate; check this machine's clock too"),
     "wrong_host": _Advice(
         NotAuthorised,
@@ -152,6 +155,18 @@ ADVICE: dict[FailureKind, _Advice] = {
         "set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to a certificate that the broker trusts",
     ),
 }  # fmt: skip
+
+_CHECK_LOGIN = {
+    "GSSAPI": (
+        "the ticket is refused",
+        "check KAFKA_SASL_KERBEROS_PRINCIPAL, KAFKA_SASL_KERBEROS_KEYTAB and KAFKA_SASL_KERBEROS_SERVICE_NAME, and the broker's log",
+    ),
+    "OAUTHBEARER": (
+        "the token is refused",
+        "check that issuer, audience and scope of the token are what the broker expects, and the clocks; its log has the reason",
+    ),
+}
+"""Mechanism → why a login may fail where no user and password are sent, and what to check."""
 
 KEYS: dict[FailureKind, str] = {
     "not_kafka": "KAFKA_BOOTSTRAP_SERVERS",
@@ -277,6 +292,8 @@ class Diagnosis:
 
     def no_contact(self, waited_s: float = 0.0) -> PsttError:
         """Returns why no broker answers."""
+        if uses_tokens(self.cluster) and (problem := token_source(self.cluster).problem):
+            return problem
         cause = self.cause
         waited = f", tried for {waited_s:.0f} s" if waited_s >= 1 else ""
         if cause is None:
@@ -294,6 +311,10 @@ class Diagnosis:
         if cause.kind in ("unknown_host", "unreachable") and not self._is_ours(cause.words):
             remedy = "the cluster itself gives this address: correct advertised.listeners of that broker, or make the address reachable from here"
         what, remedy = self._fill(advice.what), self._fill(remedy)
+        if cause.kind == "login" and self.cluster.sasl_mechanism in _CHECK_LOGIN:
+            cause = Cause("login", _CHECK_LOGIN[self.cluster.sasl_mechanism][0])
+            if uses_tokens(self.cluster):
+                token_source(self.cluster).discard()  # the next attempt fetches another one
         words = cause.words + (waited if advice.error.is_retriable else "")
         if advice.error is ConfigError:
             return ConfigError(what, why=words, remedy=remedy, key=KEYS[cause.kind])
@@ -403,9 +424,17 @@ class Diagnosis:
         )
 
     def scrub(self, words: str) -> str:
-        """Removes the password from a client's text, in case it contains it."""
-        secret = self.cluster.sasl_password.reveal() if self.cluster.sasl_password else ""
-        return words.replace(secret, "***") if secret else words
+        """Removes passwords and tokens from a client's text, in case it contains one."""
+        for secret in (
+            self.cluster.sasl_password,
+            self.cluster.sasl_oauthbearer_client_secret,
+            self.cluster.sasl_oauthbearer_token,
+            self.cluster.ssl_key_password,
+            self.cluster.ssl_keystore_password,
+        ):
+            if secret and secret.reveal():
+                words = words.replace(secret.reveal(), "***")
+        return words
 
     def _looked(self) -> Cause | None:
         if self.cluster.mock_brokers:
@@ -426,7 +455,11 @@ class Diagnosis:
 
     @property
     def _user(self) -> str:
-        return f'user "{self.cluster.sasl_username}"' if self.cluster.sasl_username else "this client"
+        cluster = self.cluster
+        name = {"GSSAPI": cluster.sasl_kerberos_principal, "OAUTHBEARER": cluster.sasl_oauthbearer_client_id}.get(
+            cluster.sasl_mechanism or "", cluster.sasl_username
+        )
+        return f'user "{name}"' if name else "this client"
 
     def _fill(self, text: str) -> str:
         protocol = self.cluster.security_protocol
@@ -435,6 +468,10 @@ class Diagnosis:
         return text.format(
             cluster=self.place,
             user=self._user,
+            check_login=_CHECK_LOGIN.get(
+                self.cluster.sasl_mechanism or "",
+                ("", "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SASL_MECHANISM"),
+            )[1],
             protocol=protocol,
             with_tls="SASL_SSL" if login else "SSL",
             without_tls="SASL_PLAINTEXT" if login else "PLAINTEXT",

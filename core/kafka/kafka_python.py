@@ -22,7 +22,10 @@ from kafka.sasl import scram
 
 from core.errors import PsttError
 from core.kafka.client_log import ClientLog, LogRelay
+from core.kafka.client_options import options_for
 from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
+from core.kafka.kafka_python_login import login_config
+from core.kafka.login import require_login
 from core.kafka.mock_cluster import resolved
 from core.kafka.probe import Cause, probe
 from core.kafka.refusals import Refusals
@@ -33,7 +36,6 @@ from core.model.publisher import Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["FAMILIES", "KafkaPythonPublisher", "client_config", "producer_config"]
 
-CLIENT_ID = "pstt-kafka"
 BUFFER_BYTES = 33_554_432
 CHUNK = 200
 """Messages published between two polls for responses: 5 ms of this client's time."""
@@ -93,9 +95,9 @@ _FAMILY_OF = {error: family for family, errors in FAMILIES.items() for error in 
 
 def client_config(cluster: Cluster) -> dict[str, Any]:
     """Returns the settings of every client of this cluster. They contain the password: never log them."""
-    config: dict[str, Any] = {
+    config: dict[str, Any] = options_for(cluster, "kafka-python-ng") | {
         "bootstrap_servers": [part.strip() for part in cluster.bootstrap_servers.split(",")],
-        "client_id": CLIENT_ID,
+        "client_id": cluster.client_id,
         "security_protocol": cluster.security_protocol,
         "request_timeout_ms": cluster.request_timeout_ms,
         "retry_backoff_ms": cluster.retry_backoff_ms,
@@ -103,8 +105,7 @@ def client_config(cluster: Cluster) -> dict[str, Any]:
     }
     if uses_login(cluster):
         config["sasl_mechanism"] = cluster.sasl_mechanism
-        config["sasl_plain_username"] = cluster.sasl_username
-        config["sasl_plain_password"] = cluster.sasl_password.reveal() if cluster.sasl_password else ""
+        config |= login_config(cluster)
     if uses_tls(cluster):
         # The client's own context trusts every certificate where no CA file is set.
         config["ssl_context"] = tls_context(cluster)
@@ -308,13 +309,19 @@ class KafkaPythonPublisher:
             batch.headers,
         )
         send, record_batches, now_s = producer.send, self._record_batches, time.perf_counter
+        is_plain = not batch.header_columns and batch.timestamps_ms is None and batch.partitions is None
         now_us = time.time_ns() // 1000
         for position, index in enumerate(chunk):
             delivery.attempts[index] += 1
             delivery.sent_at_us[index] = now_us
             at_s = now_s()
             try:
-                future = send(topic, values[index], keys[index], [("message_id", message_ids[index]), *headers])
+                if is_plain:
+                    future = send(topic, values[index], keys[index], [("message_id", message_ids[index]), *headers])
+                else:
+                    partition = None if batch.partitions is None else batch.partitions[index]
+                    own = batch.headers_of(index), partition, batch.timestamp_ms(index)
+                    future = send(topic, values[index], keys[index], *own)
             except client_errors.KafkaError as error:
                 self._blocked = self._translated(error, topic)
                 return position
@@ -518,6 +525,7 @@ class KafkaPythonPublisher:
             cause = None if self.cluster.mock_brokers else probe(self.cluster)
             # What does not greet like Kafka may still be a mock or a proxy: the client decides.
             if cause is None or cause.kind == "not_kafka":
+                require_login(self.cluster)
                 wait_ms = max(1000, int((deadline - self._clock()) * 1000))
                 try:
                     return client(**config | {"api_version_auto_timeout_ms": wait_ms})
@@ -544,7 +552,9 @@ class KafkaPythonPublisher:
         if (
             isinstance(error, client_errors.MessageSizeTooLargeError) and error.args
         ):  # the client knows more than the code only here
-            return self.diagnosis.too_large_here(batch.topic, len(batch.values[index]) + len(batch.keys[index] or b""))
+            return self.diagnosis.too_large_here(
+                batch.topic, len(batch.values[index] or b"") + len(batch.keys[index] or b"")
+            )
         if _FAMILY_OF.get(type(error)) == "large":
             return self._refusals.size(batch, index) if alone else self._refusals.size_together(batch.topic)
         said = SAID.get(type(error))

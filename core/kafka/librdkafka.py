@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from core.errors import PsttError, RetriesExhausted
+from core.errors import ConfigError, PsttError, RetriesExhausted
+from core.kafka.client_options import options_for
 from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
-from core.kafka.security import uses_login, uses_tls
+from core.kafka.kerberos import adopt, may_adopt
+from core.kafka.login import require_login
+from core.kafka.oauth import token_source
+from core.kafka.security import tls_material, uses_login, uses_tls
 from core.model.connection import Cluster
 
-__all__ = ["FAMILIES", "client_config", "family_of", "producer_config", "translated", "void"]
+__all__ = ["FAMILIES", "can_log_in", "client_config", "family_of", "producer_config", "translated", "void"]
 
 CLIENT_ID = "pstt-kafka"
 QUEUE_KBYTES = 65_536
@@ -86,25 +92,88 @@ _FAMILY_OF = {code: family for family, codes in FAMILIES.items() for code in cod
 
 def client_config(cluster: Cluster) -> dict[str, Any]:
     """Returns the settings of every client of this cluster: producer, consumer and admin client."""
-    config: dict[str, Any] = {
+    config: dict[str, Any] = options_for(cluster, "librdkafka") | {
         "bootstrap.servers": cluster.bootstrap_servers,
         "security.protocol": cluster.security_protocol,
-        "client.id": CLIENT_ID,
+        "client.id": cluster.client_id,
         "log_level": LOG_LEVELS.get(cluster.log_level.upper(), LOG_LEVELS["INFO"]),
         "socket.timeout.ms": min(cluster.request_timeout_ms, 300_000),
     }
+    if cluster.client_rack:
+        config["client.rack"] = cluster.client_rack
     if uses_login(cluster):
-        config["sasl.mechanisms"] = cluster.sasl_mechanism
-        config["sasl.username"] = cluster.sasl_username
-        config["sasl.password"] = cluster.sasl_password.reveal() if cluster.sasl_password else ""
+        config |= {"sasl.mechanisms": cluster.sasl_mechanism} | _login(cluster)
     if uses_tls(cluster):
-        files = {
-            "ssl.ca.location": cluster.ssl_cafile,
-            "ssl.certificate.location": cluster.ssl_certfile,
-            "ssl.key.location": cluster.ssl_keyfile,
-        }
-        config |= {name: str(path) for name, path in files.items() if path}
+        config |= _tls(cluster)
     return config
+
+
+def _login(cluster: Cluster) -> dict[str, Any]:
+    match cluster.sasl_mechanism:
+        case "GSSAPI":
+            require_gssapi(cluster)
+            adopt(cluster)
+            require_login(cluster)
+            return _kerberos(cluster)
+        case "OAUTHBEARER":
+            require_login(cluster)
+            return {"oauth_cb": token_source(cluster).with_expiry}
+    password = cluster.sasl_password.reveal() if cluster.sasl_password else ""
+    return {"sasl.username": cluster.sasl_username, "sasl.password": password}
+
+
+def _kerberos(cluster: Cluster) -> dict[str, Any]:
+    config: dict[str, Any] = {"sasl.kerberos.service.name": cluster.sasl_kerberos_service_name}
+    # 0: librdkafka runs no `kinit`; the process has a ticket already.
+    return config if os.name == "nt" else config | {"sasl.kerberos.min.time.before.relogin": 0}
+
+
+def _tls(cluster: Cluster) -> dict[str, Any]:
+    files = {
+        "ssl.ca.location": cluster.ssl_cafile,
+        "ssl.certificate.location": cluster.ssl_certfile,
+        "ssl.key.location": cluster.ssl_keyfile,
+    }
+    config: dict[str, Any] = {name: str(path) for name, path in files.items() if path}
+    if cluster.ssl_keyfile and cluster.ssl_key_password:
+        config["ssl.key.password"] = cluster.ssl_key_password.reveal()
+    stores = tls_material(cluster)
+    if stores.authorities:
+        config["ssl.ca.pem"] = stores.authorities
+    if stores.key is not None:
+        config |= {"ssl.certificate.pem": stores.certificates, "ssl.key.pem": stores.key.reveal()}
+    return config
+
+
+@cache
+def has_gssapi() -> bool:
+    """Returns True if this librdkafka was built with Kerberos; that of the wheels for Linux and macOS is not."""
+    try:
+        Producer({"builtin.features": "sasl_gssapi", "log_level": 0})
+    except KafkaException:
+        return False
+    return True
+
+
+def can_log_in(cluster: Cluster) -> bool:
+    """Returns False if the cluster wants Kerberos, and this librdkafka has none or is logged in with another principal."""
+    is_kerberos = uses_login(cluster) and cluster.sasl_mechanism == "GSSAPI"
+    return not is_kerberos or (has_gssapi() and may_adopt(cluster))
+
+
+def require_gssapi(cluster: Cluster) -> None:
+    """Refuses Kerberos where librdkafka was built without it.
+
+    Raises:
+        ConfigError: With what to install.
+    """
+    if not has_gssapi():
+        raise ConfigError(
+            f'cluster "{cluster.name}" cannot be used through librdkafka: it has no Kerberos',
+            why="the wheel of confluent-kafka for this system is built without it; exactly_once, verify and topic settings need it",
+            remedy="install librdkafka with SASL and then confluent-kafka from its source (docs/KAFKA_SETUP.md), or use KAFKA_CLIENT=aiokafka without exactly_once and verify",
+            key="KAFKA_SASL_MECHANISM",
+        )
 
 
 def producer_config(

@@ -26,7 +26,7 @@ from core.model.publisher import Batch, Delivery, LogSpan, TopicInfo, TopicState
 
 __all__ = ["MemoryPublisher", "MemoryRecord"]
 
-Fail = Callable[[str, bytes | None, bytes, int], PsttError | None]
+Fail = Callable[[str, bytes | None, bytes | None, int], PsttError | None]
 """(Topic, key, value, attempt from 1) → the error of this attempt, or None for success."""
 
 
@@ -37,8 +37,11 @@ class MemoryRecord:
     partition: int
     offset: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
+    """None: a tombstone."""
     headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int = 0
+    """Unix time."""
 
 
 @dataclass(slots=True)
@@ -83,7 +86,7 @@ class MemoryPublisher:
     max_in_flight: int = 5000
     max_request_size_bytes: int = 1_048_576
     max_record_batch_bytes: int | None = None
-    refuse: Callable[[bytes | None, bytes], MessageRefused | None] | None = None
+    refuse: Callable[[bytes | None, bytes | None], MessageRefused | None] | None = None
     batch_size_bytes: int | None = None
     keep: bool = True
     topics_made: Iterable[str] | None = None
@@ -136,7 +139,7 @@ class MemoryPublisher:
         while len(self._queue) >= self.max_in_flight:
             self.poll(0.1)
         delivery.pending += 1
-        item = _PendingMessage(delivery, index, self.clock(), self._partition_of(batch.topic, key))
+        item = _PendingMessage(delivery, index, self.clock(), self._partition_of(batch, index))
         item.error = self.fail(batch.topic, key, value, delivery.attempts[index]) if self.fail else None
         item.error = refusal or item.error
         self._queue.append(item)
@@ -168,7 +171,8 @@ class MemoryPublisher:
 
     def read_control(self, control_topic: str, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
         """Returns the newest committed values."""
-        return {r.key: r.value for r in self.records.get(control_topic, []) if r.key is not None and r.key in keys}
+        records = self.records.get(control_topic, [])
+        return {r.key: r.value for r in records if r.key is not None and r.key in keys and r.value is not None}
 
     def begin(self) -> None:
         """Begins a transaction."""
@@ -238,9 +242,12 @@ class MemoryPublisher:
         if self.fatal is not None:
             raise self.fatal
 
-    def _partition_of(self, topic: str, key: bytes | None) -> int:
+    def _partition_of(self, batch: Batch, index: int) -> int:
+        if batch.partitions is not None:
+            return batch.partitions[index]
         # A key always goes to the same partition, not to the one that Kafka would choose.
-        seed = self._ends.get(topic, [0])[0] if key is None else zlib.crc32(key)
+        key = batch.keys[index]
+        seed = self._ends.get(batch.topic, [0])[0] if key is None else zlib.crc32(key)
         return seed % self.partitions
 
     def _refused_together(self, delivery: Delivery, indexes: Sequence[int]) -> dict[int, PsttError]:
@@ -266,7 +273,7 @@ class MemoryPublisher:
         members: dict[int, list[int]] = {}
         sizes: dict[int, int] = {}
         for index in indexes:
-            partition = self._partition_of(batch.topic, batch.keys[index])
+            partition = self._partition_of(batch, index)
             size = _size(batch.keys[index], batch.values[index])
             if self.batch_size_bytes is not None and sizes.get(partition, 0) + size > self.batch_size_bytes:
                 yield members.pop(partition, [])
@@ -309,10 +316,16 @@ class MemoryPublisher:
         delivery.offsets[index] = offset
         delivery.latencies_ms[index] = max((self.clock() - item.at_s) * 1000, 1e-6)
         if self.keep:
-            headers = (("message_id", batch.message_ids[index]), *batch.headers)
-            self._append(
-                batch.topic, MemoryRecord(item.partition, offset, batch.keys[index], batch.values[index], headers)
+            own_ms = batch.timestamp_ms(index)
+            record = MemoryRecord(
+                item.partition,
+                offset,
+                batch.keys[index],
+                batch.values[index],
+                tuple(batch.headers_of(index)),
+                delivery.sent_at_us[index] // 1000 if own_ms is None else own_ms,
             )
+            self._append(batch.topic, record)
 
     def _append(self, topic: str, record: MemoryRecord) -> None:
         if self._uncommitted is not None:
@@ -321,5 +334,5 @@ class MemoryPublisher:
             self.records.setdefault(topic, []).append(record)
 
 
-def _size(key: bytes | None, value: bytes) -> int:
-    return len(key or b"") + len(value)
+def _size(key: bytes | None, value: bytes | None) -> int:
+    return len(key or b"") + len(value or b"")

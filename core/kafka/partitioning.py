@@ -1,4 +1,4 @@
-"""Assigns a column of keys to partitions, as Java's default partitioner does.
+"""Assigns a column of messages to partitions: by key as Java's default partitioner does, or as the job wants it.
 
 Kafka promises order per key only if every producer places a key alike. Java, librdkafka with `murmur2_random` and
 kafka-python-ng hash with murmur2; here it is computed for all keys of a block at once.
@@ -13,7 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["group_by_partition", "murmur2", "partitions_of"]
+from core.errors import ConfigError
+from core.model.job import KafkaConfig
+
+__all__ = ["group_by_partition", "murmur2", "partitions_of", "places"]
 
 _Hashes = npt.NDArray[np.uint32]
 _Positions = npt.NDArray[np.int64]
@@ -45,6 +48,42 @@ def partitions_of(keys: Sequence[bytes | None], partitions: int, sticky: int) ->
         placed[rows] = _placed(murmur2([key for key in keys if key is not None]), partitions)
         return placed
     return _placed(hashes, partitions)
+
+
+def places(
+    config: KafkaConfig, topic: str, partitions: int, row_numbers: Sequence[int], texts: Sequence[bytes]
+) -> list[int]:
+    """Returns the partition of each message of a job that has another partitioner than `murmur2`.
+
+    The same rows in the same order get the same partitions in every attempt, as long as the topic has as many.
+
+    Args:
+        config: The job's.
+        topic: The topic's name, for errors.
+        partitions: How many it has.
+        row_numbers: Of the messages, from 1.
+        texts: What `partition_field` is in each row; only for `column`.
+
+    Raises:
+        ConfigError: The topic has no such partition, or does not exist.
+    """
+    if not partitions:
+        raise ConfigError(
+            f'topic "{topic}" has no partitions', why="it does not exist", remedy="have it created, or set create_topic"
+        )
+    if config.partitioner == "column":
+        return list(map(int, _placed(murmur2(texts), partitions)))
+    if config.partitioner == "round_robin":
+        return [(number - 1) % partitions for number in row_numbers]
+    number = config.partition or 0
+    if number >= partitions:
+        raise ConfigError(
+            f'topic "{topic}" has no partition {number}',
+            why=f"its partitions are 0 to {partitions - 1}",
+            remedy="correct kafka_config.partition of the job, or have partitions added to the topic",
+            key="kafka_config.partition",
+        )
+    return [number] * len(row_numbers)
 
 
 def murmur2(keys: Sequence[bytes]) -> _Hashes:

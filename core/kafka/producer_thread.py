@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from core.kafka.aiokafka_errors import is_surely_not_stored
 from core.kafka.aiokafka_workarounds import EventLoop, abort_transaction, forgiving, paced
 from core.kafka.record_batch import BATCH_HEADER_BYTES, RecordBatch, encode_batch
-from core.model.publisher import Delivery
+from core.model.publisher import NO_TIME, Delivery
 
 __all__ = ["Answer", "Messages", "ProducerThread"]
 
@@ -129,7 +129,7 @@ class _PartitionQueue:
         left_bytes = limit_bytes - BATCH_HEADER_BYTES
         while self.waiting:
             messages = self.waiting[0]
-            if taken and (messages.are_alone or messages.delivery.batch.headers != taken[0].delivery.batch.headers):
+            if taken and (messages.are_alone or not _have_same_headers(messages, taken[0])):
                 break
             ends = np.cumsum(messages.sizes)
             fitting = 1 if messages.are_alone else int(np.searchsorted(ends, left_bytes, "right"))
@@ -499,21 +499,42 @@ class ProducerThread:
 
     def _encoded(self, messages: Sequence[Messages]) -> RecordBatch:
         keys: list[bytes | None] = []
-        values: list[bytes] = []
+        values: list[bytes | None] = []
         message_ids: list[bytes] = []
         timestamps_ms: list[int] = []
+        first = messages[0].delivery.batch
+        further: list[tuple[str, list[bytes | None]]] = [(name, []) for name, _ in first.header_columns]
         for some in messages:
             batch, indexes = some.delivery.batch, some.indexes.tolist()
             keys += map(batch.keys.__getitem__, indexes)
             values += map(batch.values.__getitem__, indexes)
             message_ids += map(batch.message_ids.__getitem__, indexes)
-            timestamps_ms += [some.sent_at_ms] * len(indexes) if len(messages) > 1 else ()
+            for (_, column), (_, given) in zip(further, batch.header_columns, strict=True):
+                column += map(given.__getitem__, indexes)
+            if batch.timestamps_ms is not None:
+                timestamps_ms += _times(batch.timestamps_ms, indexes, some.sent_at_ms)
+            else:
+                timestamps_ms += [some.sent_at_ms] * len(indexes) if len(messages) > 1 else ()
         return encode_batch(
             keys,
             values,
             message_ids,
-            messages[0].delivery.batch.headers,
+            first.headers,
             timestamps_ms=timestamps_ms or messages[0].sent_at_ms,
             compression=self._compression,
             is_transactional=self._transactional_id is not None,
+            header_columns=further,
         )
+
+
+def _have_same_headers(some: Messages, others: Messages) -> bool:
+    """Returns whether both can be in one record batch."""
+    own, other = some.delivery.batch, others.delivery.batch
+    if own.headers != other.headers:
+        return False
+    return [name for name, _ in own.header_columns] == [name for name, _ in other.header_columns]
+
+
+def _times(timestamps_ms: Sequence[int], indexes: Sequence[int], sent_at_ms: int) -> list[int]:
+    """Returns the time of each record; one without a time of its own gets that of sending."""
+    return [sent_at_ms if timestamps_ms[i] == NO_TIME else timestamps_ms[i] for i in indexes]

@@ -23,6 +23,9 @@ import google_crc32c
 
 __all__ = ["BATCH_HEADER_BYTES", "COMPRESSIONS", "MESSAGE_ID", "RecordBatch", "encode_batch", "record_sizes"]
 
+HeaderColumns = Sequence[tuple[str, Sequence[bytes | None]]]
+"""Headers with a value for each message: name, and a column of values."""
+
 MESSAGE_ID = b"message_id"
 """The first header of each record."""
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -120,9 +123,10 @@ class RecordBatch:
 
 def record_sizes(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
+    header_columns: HeaderColumns = (),
 ) -> list[int]:
     """Returns for each message the most bytes that its record can take in a batch, before compression.
 
@@ -131,10 +135,12 @@ def record_sizes(
     """
     if not values:
         return []
-    id_header, tail = _framing(headers)
-    fixed = _MOST_FRAMING_BYTES + len(id_header) + len(tail)
+    id_header, tail = _framing(headers, len(header_columns))
+    fixed = _MOST_FRAMING_BYTES + len(id_header) + len(tail) + sum(len(_name(name)) for name, _ in header_columns)
     sizes: list[int] = []
-    for lengths in (_lengths(values), _key_lengths(keys), _lengths(message_ids)):
+    columns = [_nullable_lengths(values), _nullable_lengths(keys), _lengths(message_ids)]
+    columns += [_nullable_lengths(column) for _, column in header_columns]
+    for lengths in columns:
         shortest, longest = min(lengths), max(lengths)
         fixed += len(_any_varint(longest))
         if shortest == longest:
@@ -147,13 +153,14 @@ def record_sizes(
 
 def encode_batch(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     *,
     timestamps_ms: int | Sequence[int],
     compression: str,
     is_transactional: bool = False,
+    header_columns: HeaderColumns = (),
 ) -> RecordBatch:
     """Encodes messages of one partition as one batch.
 
@@ -161,12 +168,13 @@ def encode_batch(
 
     Args:
         keys: One a message; None is a null key.
-        values: One a message.
+        values: One a message; None: a tombstone.
         message_ids: One a message: the value of the header `message_id`, which comes first.
         headers: Further headers of every message, in their order.
         timestamps_ms: Of all messages, or one a message, in milliseconds since 1970; may be negative and in any order.
         compression: A name of COMPRESSIONS.
         is_transactional: Whether the batch belongs to a transaction.
+        header_columns: Headers with a value for each message, which follow the others; a message has none where it is None.
 
     Raises:
         ValueError: No messages, columns of different lengths, an unknown compression, or a timestamp beyond 64 bits.
@@ -178,7 +186,10 @@ def encode_batch(
     if compression not in COMPRESSIONS:
         raise ValueError(f"Compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
     first, latest, starts = _starts(count, timestamps_ms)
-    records = _encoded_records(keys, values, message_ids, headers, starts)
+    for name, column in header_columns:
+        if len(column) != count:
+            raise ValueError(f"{count} messages have {len(column)} values of header {name}")
+    records = _encoded_records(keys, values, message_ids, headers, starts, header_columns)
     payload, codec = _compressed(records, compression)
     return RecordBatch(count, codec | (_TRANSACTIONAL if is_transactional else 0), first, latest, payload)
 
@@ -188,17 +199,19 @@ def encode_batch(
 
 def _encoded_records(
     keys: Sequence[bytes | None],
-    values: Sequence[bytes],
+    values: Sequence[bytes | None],
     message_ids: Sequence[bytes],
     headers: tuple[tuple[str, bytes], ...],
     starts: list[bytes] | None,
+    header_columns: HeaderColumns,
 ) -> bytes:
     """Returns the records one after the other; `starts` as `_starts` returns it."""
     count = len(values)
-    id_header, tail = _framing(headers)
-    key_lengths = _key_lengths(keys)
+    id_header, tail = _framing(headers, len(header_columns))
+    key_lengths = _nullable_lengths(keys)
     key_varints, key_bytes, key_differences = _framed(key_lengths)
-    value_varints, value_bytes, value_differences = _framed(_lengths(values))
+    value_lengths = _nullable_lengths(values)
+    value_varints, value_bytes, value_differences = _framed(value_lengths)
     id_varints, id_bytes, id_differences = _framed(_lengths(message_ids))
     fixed = len(id_header) + len(tail) + key_bytes + value_bytes + id_bytes
     if starts is None:
@@ -208,21 +221,65 @@ def _encoded_records(
     for differences in (key_differences, value_differences, id_differences):
         if differences:
             sizes = list(map(add, sizes, differences))
-    parts: list[Any] = [id_header + id_varints[0]] * (count * _PARTS)
-    parts[0::_PARTS] = _varints(sizes)
-    parts[1::_PARTS] = starts
-    parts[2::_PARTS] = key_varints
-    parts[3::_PARTS] = keys if min(key_lengths) >= 0 else [key or b"" for key in keys]
-    parts[4::_PARTS] = value_varints
-    parts[5::_PARTS] = values
-    if id_differences:
-        parts[6::_PARTS] = [id_header + varint for varint in id_varints]
-    parts[7::_PARTS] = message_ids
-    parts[8::_PARTS] = [tail] * count
+    further = _FurtherHeaders.of(header_columns, 1 + len(headers)) if header_columns else None
+    if further:
+        sizes = list(map(add, sizes, further.sizes))
+    step = _PARTS + (len(further.parts) if further else 0)
+    parts: list[Any] = [id_header + id_varints[0]] * (count * step)
+    parts[0::step] = _varints(sizes)
+    parts[1::step] = starts
+    parts[2::step] = key_varints
+    parts[3::step] = keys if min(key_lengths) >= 0 else [key or b"" for key in keys]
+    parts[4::step] = value_varints
+    parts[5::step] = values if min(value_lengths) >= 0 else [value or b"" for value in values]
+    if further and further.counts:
+        name = id_header[len(_any_varint(1 + len(headers) + len(header_columns))) :]
+        parts[6::step] = [number + name + varint for number, varint in zip(further.counts, id_varints, strict=True)]
+    elif id_differences:
+        parts[6::step] = [id_header + varint for varint in id_varints]
+    parts[7::step] = message_ids
+    parts[8::step] = [tail] * count
+    for place, column in enumerate(further.parts if further else (), _PARTS):
+        parts[place::step] = column
     # bytes.join needs 80 bytes more for each part, which malloc may take from the system anew each time: 0.15 µs a message.
     records = io.BytesIO()
     records.writelines(parts)
     return records.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class _FurtherHeaders:
+    """Headers with a value for each message, as columns of parts."""
+
+    parts: list[Sequence[bytes]]
+    """For each header the name with the length of the value, then the value; empty where a message has no such header."""
+    sizes: list[int]
+    """What they take of each record, and what the number of its headers takes less if some are left out."""
+    counts: list[bytes]
+    """The number of headers of each record; empty if each has all."""
+
+    @classmethod
+    def of(cls, header_columns: HeaderColumns, others: int) -> _FurtherHeaders:
+        """Returns the parts of these headers, which follow `others` that each record has."""
+        parts: list[Sequence[bytes]] = []
+        sizes = [0] * len(header_columns[0][1])
+        left_out = [0] * len(sizes)
+        for name, column in header_columns:
+            start, lengths = _name(name), _nullable_lengths(column)
+            starts = [start + varint for varint in _varints([max(length, 0) for length in lengths])]
+            values: Sequence[Any] = column
+            if min(lengths) < 0:
+                starts = [b"" if length < 0 else own for own, length in zip(starts, lengths, strict=True)]
+                values = [value or b"" for value in column]
+                left_out = [n + (length < 0) for n, length in zip(left_out, lengths, strict=True)]
+            parts += starts, values
+            sizes = [a + len(b) + len(c) for a, b, c in zip(sizes, starts, values, strict=True)]
+        if not any(left_out):
+            return cls(parts, sizes, [])
+        most = others + len(header_columns)
+        counts = [_any_varint(most - n) for n in left_out]
+        longest = len(_any_varint(most))
+        return cls(parts, [size + len(own) - longest for size, own in zip(sizes, counts, strict=True)], counts)
 
 
 def _starts(count: int, timestamps_ms: int | Sequence[int]) -> tuple[int, int, list[bytes] | None]:
@@ -263,14 +320,26 @@ def _with_offsets(fixed: int, count: int) -> list[int]:
 
 
 @lru_cache(maxsize=16)
-def _framing(headers: tuple[tuple[str, bytes], ...]) -> tuple[bytes, bytes]:
-    """Returns what precedes the length of a message id, and what follows the id: the further headers."""
-    id_header = _varint(1 + len(headers)) + _varint(len(MESSAGE_ID)) + MESSAGE_ID
+def _framing(headers: tuple[tuple[str, bytes], ...], columns: int) -> tuple[bytes, bytes]:
+    """Returns what precedes the length of a message id, and what follows the id: the headers that all messages share.
+
+    Args:
+        headers: Those.
+        columns: How many further headers each message has.
+    """
+    id_header = _varint(1 + len(headers) + columns) + _varint(len(MESSAGE_ID)) + MESSAGE_ID
     named = [(name.encode(), value) for name, value in headers]
     tail = b"".join(
         part for name, value in named for part in (_any_varint(len(name)), name, _any_varint(len(value)), value)
     )
     return id_header, tail
+
+
+@lru_cache(maxsize=64)
+def _name(name: str) -> bytes:
+    """Returns the name of a header with its length."""
+    encoded = name.encode()
+    return _any_varint(len(encoded)) + encoded
 
 
 # ── lengths and numbers ───────────────────────────────────────────────────────────────────────
@@ -280,12 +349,12 @@ def _lengths(column: Sequence[bytes]) -> list[int]:
     return list(map(len, column))
 
 
-def _key_lengths(keys: Sequence[bytes | None]) -> list[int]:
-    """Returns the length of each key, -1 for a null key, as the format has it."""
+def _nullable_lengths(column: Sequence[bytes | None]) -> list[int]:
+    """Returns the length of each key or value, -1 for a null one, as the format has it."""
     try:
-        return list(map(len, keys))  # type: ignore[arg-type]
+        return list(map(len, column))  # type: ignore[arg-type]
     except TypeError:
-        return [-1 if key is None else len(key) for key in keys]
+        return [-1 if cell is None else len(cell) for cell in column]
 
 
 def _framed(lengths: list[int]) -> tuple[list[bytes], int, list[int]]:

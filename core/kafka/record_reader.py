@@ -75,7 +75,10 @@ def read_message(
 
 def cluster_id(cluster: Cluster, *, timeout_s: float = 3.0, clock: Callable[[], float] = time.monotonic) -> str:
     """Asks a cluster for its id; empty if it does not answer in that time, or has none."""
-    consumer = _consumer(cluster, Diagnosis(cluster, clock=clock), clock)
+    try:
+        consumer = _consumer(cluster, Diagnosis(cluster, clock=clock), clock)
+    except PsttError:  # no token for it, or no Kerberos in librdkafka
+        return ""
     try:
         found: str | None = consumer.list_topics(timeout=timeout_s).cluster_id
     except KafkaException:

@@ -71,7 +71,7 @@ class Refusals:
         self._diagnosis = diagnosis
         self._clock = clock
         self._topic_limits: dict[str, tuple[float, TopicLimits]] = {}
-        self._made: dict[tuple[str, str, bool], MessageRefused] = {}
+        self._made: dict[tuple[str, str, bool, bool], MessageRefused] = {}
 
     def limits_of(self, topic: str) -> TopicLimits:
         """Returns the topic's settings; empty ones if they cannot be read."""
@@ -116,7 +116,8 @@ class Refusals:
         """
         topic, has_key = batch.topic, batch.keys[index] is not None
         topic_limits = self.limits_of(topic)
-        made = self._made.get((topic, words, has_key))
+        has_time = batch.timestamp_ms(index) is not None
+        made = self._made.get((topic, words, has_key, has_time))
         if made is None:
             what = f'topic "{topic}" of {self._diagnosis.place} refuses a message'
             if said == "policy":
@@ -134,8 +135,8 @@ class Refusals:
                     remedy="have that setting of the topic turned off, or send to another topic: messages are JSON without a schema id",
                 )
             else:
-                made = self._out_of_time(what, topic_limits, words, is_certain=said == "time")
-            self._made[topic, words, has_key] = made
+                made = self._out_of_time(what, topic_limits, words, is_certain=said == "time", is_of_row=has_time)
+            self._made[topic, words, has_key, has_time] = made
         return made
 
     def size(self, batch: Batch, index: int) -> MessageTooLarge:
@@ -195,9 +196,17 @@ class Refusals:
             remedy="give each message a key (message_key_field in the job's kafka_config), or have cleanup.policy of the topic set to delete",
         )
 
-    def _out_of_time(self, what: str, topic_limits: TopicLimits, words: str, *, is_certain: bool) -> MessageRefused:
+    def _out_of_time(
+        self, what: str, topic_limits: TopicLimits, words: str, *, is_certain: bool, is_of_row: bool
+    ) -> MessageRefused:
         limits = topic_limits.times or "message.timestamp.before.max.ms, message.timestamp.after.max.ms"
         surely = "" if is_certain else "most likely "
+        if is_of_row:
+            return MessageRefused(
+                what,
+                why=f"{self._diagnosis.scrub(words)}; {surely}its time, which comes from timestamp_field, is outside the topic's limits ({limits})",
+                remedy="have those limits raised, or leave kafka_config.timestamp_field out of the job",
+            )
         return MessageRefused(
             what,
             why=f"{self._diagnosis.scrub(words)}; {surely}its time, which is this machine's clock, is outside the topic's limits ({limits})",
@@ -207,6 +216,5 @@ class Refusals:
 
 def _record_bytes(batch: Batch, index: int) -> int:
     """Returns about how many bytes the record takes in an uncompressed record batch."""
-    headers = sum(len(name) + len(value) + 2 for name, value in batch.headers)
-    own = len("message_id") + len(batch.message_ids[index]) + 2
-    return len(batch.values[index]) + len(batch.keys[index] or b"") + headers + own + RECORD_BYTES
+    headers = sum(len(name) + len(value) + 2 for name, value in batch.headers_of(index))
+    return len(batch.values[index] or b"") + len(batch.keys[index] or b"") + headers + RECORD_BYTES

@@ -100,6 +100,10 @@ class Sender:
         finished, self._finished = self._finished, []
         return finished
 
+    def acknowledged_unclaimed(self) -> int:
+        """Returns how many messages are acknowledged in deliveries that `finished` has not returned; any thread may ask."""
+        return sum(delivery.acknowledged for delivery in list(self._finished))
+
     def serve(self, timeout_s: float) -> None:
         """Publishes due retries and serves reports; waits for one at most this long."""
         self._resend_due()

@@ -81,13 +81,13 @@ class Counters:
         if not arrived:
             return
         latencies_ms: Sequence[float] = delivery.latencies_ms
-        keys, values = batch.keys, batch.values
+        keys, values = batch.keys, list(batch.values)
         if arrived < len(batch):
             indexes = [index for index, partition in enumerate(delivery.partitions) if partition != -1]
             latencies_ms = [latencies_ms[index] for index in indexes]
             keys, values = [keys[index] for index in indexes], [values[index] for index in indexes]
         self.latencies_ms.extend(latencies_ms)
-        size = sum(map(len, values)) + sum(map(len, filter(None, keys)))
+        size = sum(map(len, filter(None, values))) + sum(map(len, filter(None, keys)))
         before = self.topics.get(batch.topic, TopicMetrics(0, 0, now))
         self.topics[batch.topic] = TopicMetrics(before.messages + arrived, before.bytes + size, now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.errors import ConfigError
+from core.kafka.client_options import refuse_options
 from core.kafka.clients import CLIENTS
 from core.kafka.security import require_complete
 from core.model.connection import Cluster
@@ -25,6 +26,14 @@ def refuse_unsupported(cluster: Cluster, *, transactional: bool = False) -> None
         ConfigError: With the reason and what to set.
     """
     require_complete(cluster)
+    refuse_options(cluster)
+    if cluster.client_rack and not CLIENTS[cluster.client].reports_rights:
+        raise ConfigError(
+            f"KAFKA_CLIENT={cluster.client} has no KAFKA_CLIENT_RACK",
+            why="it reads from the leaders only",
+            remedy="delete it, or choose another client",
+            key="KAFKA_CLIENT_RACK",
+        )
     if not CLIENTS[cluster.client].is_idempotent:
         _refuse_idempotence(cluster, transactional)
     elif transactional and not cluster.enable_idempotence:

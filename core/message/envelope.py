@@ -9,31 +9,37 @@ from __future__ import annotations
 import re
 import struct
 from binascii import hexlify
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import repeat
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import compress, repeat
+from typing import Any, TypeVar
 
 import msgspec
 import xxhash
 
-from core.clock import iso_utc
 from core.errors import ConfigError, QueryFailed, RowRejected
 from core.message.cells import CannotEncode, encoding_reason, key_text
 from core.message.column_types import cell_encoder, column_encoder
+from core.message.field_types import field_of
+from core.message.keys import KeyEncoder
+from core.message.predicate import parse_predicate
+from core.message.record_fields import NO_FIELDS, RecordFields, RowFields, columns_of_records
+from core.message.shapes import shape_of
+from core.message.value_formats import MAGIC, Formats
 from core.model.job import Job
 from core.model.run import Reject
 from core.model.source import Column, Rows
-from core.version import __version__
 
 __all__ = ["NULL_KEY", "Encoded", "Envelope", "proves_data"]
 
-SYSTEM = "PSTT_Tool"
 NULL_KEY = "the key is null"
+KEYLESS_TOMBSTONE = "a tombstone without a key would delete nothing"
 MOST_EQUAL_ROWS = 10_000
 """How many equal rows of one run `proves_data` considers."""
 _DATA, _METADATA = b'{"data":', b',"metadata":{"source":'
+T = TypeVar("T")
+_EVENT_DATA = b',"data":'
 _has_to_be_escaped = re.compile(r'["\\\x00-\x1f]').search
 
 
@@ -44,37 +50,77 @@ class Encoded:
     row_numbers: list[int]
     keys: list[bytes | None]
     data: list[bytes]
-    """The JSON object of each row, without metadata."""
+    """What of each value does not depend on when it is published: by default the JSON object of the row."""
     message_ids: list[bytes]
     rejects: list[Reject]
     extracted_at: datetime
+    fields: RowFields = NO_FIELDS
+    """What of the rows goes into their records beside key and value."""
+    tombstones: list[bool] | None = None
+    """Which rows are sent as tombstones; None: none of them."""
+    key_texts: list[bytes | None] | None = None
+    """The keys as text; None: they are text themselves."""
+
+    @property
+    def readable_keys(self) -> list[bytes | None]:
+        """The keys as text, for people and for the records of sends."""
+        return self.keys if self.key_texts is None else self.key_texts
+
+    def kept(self, are_kept: Sequence[bool]) -> Encoded:
+        """Returns these rows only, with all rejects."""
+        return replace(
+            self,
+            row_numbers=list(compress(self.row_numbers, are_kept)),
+            keys=list(compress(self.keys, are_kept)),
+            data=list(compress(self.data, are_kept)),
+            message_ids=list(compress(self.message_ids, are_kept)),
+            fields=self.fields.kept(are_kept),
+            tombstones=None if self.tombstones is None else list(compress(self.tombstones, are_kept)),
+            key_texts=None if self.key_texts is None else list(compress(self.key_texts, are_kept)),
+        )
 
 
-def proves_data(message_id: str, value: bytes, slug: str, scheduled_at: datetime) -> bool:
-    """Returns True if the `data` of a message is byte for byte what the id was computed from, a hash of 128 bits.
+def proves_data(message_id: str, value: bytes | None, slug: str, scheduled_at: datetime) -> bool | None:
+    """Returns whether the row in a message is byte for byte what the id was computed from, a hash of 128 bits.
 
     The metadata is not part of the hash, as it holds times.
 
     Args:
         message_id: The id that the row was sent with.
-        value: The whole message.
+        value: The whole message; None: a tombstone.
         slug: The job's.
         scheduled_at: Of the run, aware.
+
+    Returns:
+        None if that cannot be said: only JSON with the row in it has the bytes that were hashed.
     """
-    if not value.startswith(_DATA):
-        return False
-    # With or without metadata; a column of JSON may hold what looks like the beginning of ours.
-    ends = {end for end in (value.rfind(_METADATA), len(value) - 1) if end > 0}
-    seed = _seed(slug, scheduled_at)
-    firsts = [xxhash.xxh3_128_hexdigest(value[len(_DATA) : end], seed) for end in ends]
+    if value is None or not value.endswith(b"}"):
+        return None
+    if value.startswith(MAGIC):  # JSON Schema; what is binary proves nothing below
+        value = value[5:]
+    rows = {value[value.find(mark) + len(mark) : end] for mark, end in _places(value) if value.find(mark) >= 0}
+    seeds = _seed(slug, scheduled_at), _seed(slug)
+    firsts = [xxhash.xxh3_128_hexdigest(row, seed) for row in (*rows, value) for seed in seeds]
     numbers = range(1, MOST_EQUAL_ROWS)
-    return message_id in firsts or any(
+    is_proven = message_id in firsts or any(
         message_id == xxhash.xxh3_128_hexdigest(first.encode(), number) for first in firsts for number in numbers
     )
+    return True if is_proven else False if value.startswith(_DATA) else None
 
 
-def _seed(slug: str, scheduled_at: datetime) -> int:
-    return xxhash.xxh3_64_intdigest(f"{slug}\0{scheduled_at.astimezone(UTC).isoformat()}".encode())
+def _places(value: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yields what may precede the row in a message, and where the row may end."""
+    # With or without metadata; a column of JSON may hold what looks like the beginning of ours.
+    for end in (value.rfind(_METADATA), len(value) - 1):
+        if end > 0 and value.startswith(_DATA):
+            yield _DATA, end
+    yield _EVENT_DATA, len(value) - 1
+
+
+def _seed(slug: str, scheduled_at: datetime | None = None) -> int:
+    """Returns the seed of the ids of a run; without a scheduled time that of all runs of an incremental job."""
+    moment = scheduled_at.astimezone(UTC).isoformat() if scheduled_at else "incremental"
+    return xxhash.xxh3_64_intdigest(f"{slug}\0{moment}".encode())
 
 
 class Envelope:
@@ -84,13 +130,18 @@ class Envelope:
         columns: The result's columns, in order.
         job: Its settings for key, types, decimals and metadata.
         scheduled_at: Aware. With the job's slug it seeds `message_id`, so that every attempt computes the same ids.
+            A row of an incremental job has the same id in every run, since a later run may read it again.
+        formats: Topic, registry and given schemas, for every format but JSON and text.
 
     Raises:
         QueryFailed: Two columns have the same name, or a column cannot be sent; the remedy is the SQL to write.
-        ConfigError: The job names a column that the result does not have.
+        ConfigError: The job names a column that the result does not have, or there is no registry for its format.
+        SchemaRefused, RegistryUnavailable, NotAuthorised: As `core.model.schema.Schemas.id_of`.
     """
 
-    def __init__(self, columns: Sequence[Column], job: Job, *, scheduled_at: datetime) -> None:
+    def __init__(
+        self, columns: Sequence[Column], job: Job, *, scheduled_at: datetime, formats: Formats | None = None
+    ) -> None:
         from core.message.duplicates import DuplicateRows  # imports numpy, 70 ms
 
         _refuse_unusable(columns)
@@ -103,55 +154,109 @@ class Envelope:
         self._key_indexes = [self._names.index(name.lower()) for name in _key_fields(job)]
         self._key_separator = job.key_separator
         self._on_null_key = job.on_null_key
+        self._fields = RecordFields(self.columns, job, self._cells)
         self._record = _record(self._names)
         self._json = msgspec.json.Encoder(decimal_format="number").encode
-        self._seed = _seed(job.slug, scheduled_at)
+        self._seed = _seed(job.slug, None if job.incremental else scheduled_at)
         self._duplicates = DuplicateRows()
-        self._include_metadata = job.kafka_config.include_metadata
-        source = {"system": SYSTEM, "version": __version__, "connection": job.connection, "query": job.query}
-        self._source = b',"metadata":{"source":' + self._json(source) + b',"timestamp":"'
+        fields = [field_of(c, overrides.get(c.name.lower()), job.decimals) for c in columns]
+        formats = formats or Formats()
+        self._shape = shape_of(job, self.columns, fields, formats)
+        self._key_encoder = None
+        if job.key_format != "text":
+            key_columns = [self.columns[k] for k in self._key_indexes]
+            self._key_encoder = KeyEncoder(job, key_columns, [fields[k] for k in self._key_indexes], formats)
+        self._tombstone = parse_predicate(job.null_value_when) if job.null_value_when else None
+        self.fields = tuple(fields)
+        """What each column is in a schema."""
+        self.value_schema = self._shape.format.schema
+        """None: the values are plain JSON."""
+        self.key_schema = None if self._key_encoder is None else self._key_encoder.schema
 
     def encode(self, rows: Rows) -> Encoded:
         """Encodes the rows of one fetch; rows with a value that cannot be encoded are in `rejects`."""
         bad: dict[int, RowRejected] = {}
+        count = len(rows.rows)
         given = list(zip(*rows.rows, strict=True)) or [() for _ in self.columns]
         values = [self._column(i, column, bad) for i, column in enumerate(given)]
-        keys = self._keys(given, len(rows.rows), bad)
-        kept = range(len(rows.rows))
-        data = self._rows(values, kept, bad)
-        if bad:
-            left = [i for i in kept if i not in bad]
-            data = [data[i] for i in left]
-            keys = [keys[i] for i in left]
-            row_numbers = [rows.first_row + i for i in left]
-        else:
-            row_numbers = list(range(rows.first_row, rows.first_row + len(rows.rows)))
-        rejects = [self._reject(rows, i, keys_error) for i, keys_error in sorted(bad.items())]
-        return Encoded(row_numbers, keys, data, self._ids(data), rejects, rows.extracted_at)
+        texts = self._keys(given, count, bad)
+        tombstones = self._tombstones(values, texts, count, bad)
+        fields = NO_FIELDS if self._fields.is_empty else self._fields.of(given, count, bad)
+        data = self._rows(values, range(count), bad)
+        left = [i for i in range(count) if i not in bad] if bad else None
+        if left is not None:
+            values, data, texts = (
+                [_picked(column, left) for column in values],
+                _picked(data, left),
+                _picked(texts, left),
+            )
+        found: dict[int, RowRejected] = {}
+        shaped = self._shape.rows(values, data, found)
+        keys: list[bytes | None] = texts
+        if self._key_encoder is not None:
+            keys = self._key_encoder.keys([values[k] for k in self._key_indexes], texts, found)
+        if found:
+            bad |= {left[i] if left is not None else i: reason for i, reason in found.items()}
+            good = [i for i in range(len(data)) if i not in found]
+            data, shaped = _picked(data, good), _picked(shaped, good)
+            texts, keys = _picked(texts, good), _picked(keys, good)
+        ids = self._ids(data)
+        kept = range(count) if not bad else [i for i in range(count) if i not in bad]
+        return Encoded(
+            [rows.first_row + i for i in kept] if bad else list(range(rows.first_row, rows.first_row + count)),
+            keys,
+            self._shape.bodies(shaped, ids, texts, rows.extracted_at),
+            ids,
+            [self._reject(rows, i, reason) for i, reason in sorted(bad.items())],
+            rows.extracted_at,
+            fields.kept([i not in bad for i in range(count)]) if bad else fields,
+            None if tombstones is None else _picked(tombstones, kept),
+            None if self._key_encoder is None else texts,
+        )
 
     def wrap(self, data: Sequence[bytes], *, extracted_at: datetime, published_at: datetime) -> list[bytes]:
-        """Returns the message values: the JSON of each row, with metadata where the job wants it.
+        """Returns the message values: the data of each row, with metadata where the job wants it.
 
         Args:
-            data: The JSON objects of rows that are published together.
+            data: `Encoded.data` of rows that are published together.
             extracted_at: When they were fetched.
             published_at: When they are published.
         """
-        if not self._include_metadata:
-            return [b'{"data":' + row + b"}" for row in data]
-        latency_ms = round((published_at - extracted_at) / timedelta(milliseconds=1))
-        tail = b"".join(
-            (
-                self._source,
-                iso_utc(published_at).encode(),
-                b'","processing":{"extracted_at":"',
-                iso_utc(extracted_at, "seconds").encode(),
-                b'","published_at":"',
-                iso_utc(published_at, "seconds").encode(),
-                b'","latency_ms":%d}}}' % latency_ms,
-            )
-        )
-        return [b'{"data":' + row + tail for row in data]
+        return self._shape.wrap(data, extracted_at, published_at)
+
+    def values(
+        self, encoded: Encoded, *, published_at: datetime, start: int = 0, stop: int | None = None
+    ) -> list[bytes | None]:
+        """Returns the values of these rows; None for a tombstone."""
+        some = encoded.data[start:stop]
+        values: list[bytes | None] = [*self.wrap(some, extracted_at=encoded.extracted_at, published_at=published_at)]
+        if encoded.tombstones is None:
+            return values
+        return [None if dead else value for dead, value in zip(encoded.tombstones[start:stop], values, strict=True)]
+
+    def headers(self, encoded: Encoded) -> tuple[tuple[str, bytes], ...]:
+        """Returns the headers of the job's envelope that are the same for each of these rows."""
+        return self._shape.headers(encoded.extracted_at)
+
+    def header_columns(self, encoded: Encoded) -> tuple[tuple[str, Sequence[bytes | None]], ...]:
+        """Returns the headers of the job's envelope with a value for each of these rows."""
+        return self._shape.header_columns(encoded.message_ids, encoded.readable_keys)
+
+    def _tombstones(
+        self,
+        values: Sequence[Sequence[Any]],
+        keys: Sequence[bytes | None],
+        count: int,
+        bad: dict[int, RowRejected],
+    ) -> list[bool] | None:
+        """Returns which rows are tombstones; one without a key would delete nothing, so it is rejected."""
+        if self._tombstone is None:
+            return None
+        found = self._tombstone.of(dict(zip(self._names, values, strict=True)), count)
+        for i, (dead, key) in enumerate(zip(found, keys, strict=True)):
+            if dead and key is None:
+                bad.setdefault(i, RowRejected(KEYLESS_TOMBSTONE))
+        return found
 
     def _column(self, index: int, column: Sequence[Any], bad: dict[int, RowRejected]) -> Sequence[Any]:
         fast = self._fast[index]
@@ -256,6 +361,10 @@ class Envelope:
         )
 
 
+def _picked(column: Sequence[T], indexes: Sequence[int]) -> list[T]:
+    return [column[i] for i in indexes]
+
+
 def _record(names: Sequence[str]) -> Callable[..., Any]:
     """Returns a function that makes of the cells of a row what msgspec writes as a JSON object with these names."""
     if any(map(_has_to_be_escaped, names)):  # msgspec refuses such names for a struct; a dict takes twice the time
@@ -288,14 +397,19 @@ def _refuse_unusable(columns: Sequence[Column]) -> None:
 
 
 def _refuse_unknown(job: Job, names: list[str]) -> None:
-    for place, wanted in (("kafka_config.message_key_field", _key_fields(job)), ("types", tuple(job.types))):
-        for name in wanted:
-            if name.lower() not in names:
-                raise ConfigError(
-                    f'job "{job.name}": {place} names column {name}, which the query does not return',
-                    remedy=f"its columns are: {', '.join(names)}",
-                    key=place,
-                )
+    condition = parse_predicate(job.null_value_when).columns if job.null_value_when else ()
+    wanted = [("kafka_config.message_key_field", name) for name in _key_fields(job)]
+    wanted += [("types", name) for name in job.types]
+    wanted += [("null_value_when", name) for name in condition]
+    wanted += columns_of_records(job)
+    for place, name in wanted:
+        if name.lower() not in names:
+            braces = f"; text in braces is written {{{{{name}}}}}" if place.startswith("headers.") else ""
+            raise ConfigError(
+                f'job "{job.name}": {place} names column {name}, which the query does not return',
+                remedy=f"its columns are: {', '.join(names)}{braces}",
+                key=place,
+            )
 
 
 def _shown(value: Any) -> str | None:

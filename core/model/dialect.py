@@ -8,25 +8,29 @@ The defaults are those of standard SQL: a database sets only what differs from i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from core.model.check_result import CheckResult
+from core.model.connection import DatabaseConnection
 from core.model.query import Value
 
 __all__ = [
     "BindRules",
     "BoundRules",
     "ConnectionRules",
+    "DatasetRules",
     "Dialect",
     "GuardRules",
     "LexicalRules",
     "LiteralRules",
+    "MomentRules",
     "PackageCalls",
     "PartitionRules",
+    "SessionRules",
     "StatementWords",
     "TypedValue",
 ]
@@ -59,6 +63,11 @@ def as_it_is(value: Any) -> Value:
     return value
 
 
+def no_problems(_: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields nothing: no keys of a connection contradict each other."""
+    yield from ()
+
+
 def end_of_microsecond(moment: str) -> str:
     """Returns the last moment of the microsecond of a time that a database has written with more digits; others as they are.
 
@@ -81,6 +90,10 @@ class LexicalRules:
     """A plain identifier or a keyword."""
     string_prefixes: frozenset[str] = frozenset()
     """What may precede the quote of a literal, in capitals: `N`, `E`, `X`."""
+    string_quotes: str = "'"
+    """The characters that may enclose a literal."""
+    backslash_escapes: bool = False
+    """A backslash in any literal escapes the next character; False: only in E'…'."""
     quotes: Mapping[str, re.Pattern[str]] = field(default_factory=lambda: {'"': DOUBLE_QUOTED})
     """First character of a quoted identifier → pattern of the whole identifier."""
     nested_comments: bool = False
@@ -206,6 +219,8 @@ class GuardRules:
     """Whole statements that change only how this session reads."""
     begins_block: re.Pattern[str] = NEVER
     block_name: str = "block of code"
+    executed_comments: re.Pattern[str] = NEVER
+    """How comments begin whose content the server runs."""
     calls: re.Pattern[str] = NEVER
     """Functions that can write, lock, or reach files and servers."""
     unreserved: Mapping[str, str] = field(default_factory=dict)
@@ -254,6 +269,31 @@ class PartitionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentRules:
+    """How the times of a column are read and bound as text with every digit, as `YYYY-MM-DD HH:MM:SS.ffffff`."""
+
+    read: str = "{}"
+    """What the server computes of a value, `{}`; the text of a later time sorts after that of an earlier one."""
+    bind: str = "{}"
+    """What is written around a bind, `{}`."""
+    compare: str = "{}"
+    """What of the column, `{}`, is compared with a bind."""
+    is_aware: bool = False
+    """The column has an offset: its text is UTC."""
+    has_fraction: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """Statements that set a session up where the driver of another kind of database is used, such as ODBC."""
+
+    setup: tuple[str, ...] = ()
+    """After connecting: they make literals end where these rules say, and moments come in UTC."""
+    begin: tuple[str, ...] = ()
+    """They begin one read-only snapshot; empty: the database has no such session."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRules:
     """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
 
@@ -261,11 +301,31 @@ class ConnectionRules:
     exactly_one_of: tuple[str, ...] = ()
     form: tuple[str, ...] = ("host", "username", "database")
     """The keys that the page asks for, in this order."""
+    own: tuple[str, ...] = ()
+    """Further keys, which not every database has."""
+    instead: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Key → the required keys that an entry with it may leave out."""
+    refused_options: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """Name of a driver's setting, in lower case → why `options` may not have it."""
+    problems: Callable[[Any], Iterator[tuple[str, str, str]]] = no_problems
+    """Yields key, problem and remedy for keys of an entry that contradict each other."""
     default_port: int = 0
     is_file: bool = False
     """`database` is a file below the workspace: there is no host, no port and no password."""
     has_tls_modes: bool = False
     """`sslmode` may be set."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRules:
+    """How lineage names the tables of a database. Source: https://openlineage.io/docs/spec/naming."""
+
+    scheme: str = ""
+    """Of the namespace; empty: the name of the dialect."""
+    fold: Callable[[str], str] = str
+    """How the database stores an identifier that is not quoted."""
+    schema_of: Callable[[DatabaseConnection], str] = lambda _: ""
+    """Returns the schema of a table that the statement names without one; empty: this database has none, or it is not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,6 +344,14 @@ class Dialect:
     binds: BindRules = BindRules()
     literals: LiteralRules = LiteralRules()
     partitions: PartitionRules = PartitionRules()
+    moments: Mapping[str, MomentRules] = field(default_factory=dict)
+    """Database type in lower case, or kind of column → its times as the cursor of an incremental job. Others cannot be one."""
+    folds_to: Literal["", "upper", "lower"] = ""
+    """How the server stores a name without quotes."""
+    is_untyped: bool = False
+    """A column may have no type: it is judged by its values."""
+    datasets: DatasetRules = DatasetRules()
+    session: SessionRules = SessionRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

@@ -12,7 +12,10 @@ from typing import Protocol
 
 from core.errors import PsttError
 
-__all__ = ["Batch", "Delivery", "LogSpan", "Publisher", "TopicInfo", "TopicState"]
+__all__ = ["NO_TIME", "Batch", "Delivery", "LogSpan", "Publisher", "TopicInfo", "TopicState"]
+
+NO_TIME = -1
+"""Instead of the Unix time of a record: it gets the time when it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,40 @@ class Batch:
     """From 1, in the run."""
     topic: str
     keys: list[bytes | None]
-    values: list[bytes]
+    values: Sequence[bytes | None]
+    """None: a tombstone."""
     message_ids: list[bytes]
     """ASCII hex; sent as header `message_id`."""
     row_numbers: Sequence[int]
     headers: tuple[tuple[str, bytes], ...] = ()
     """The other headers, the same for each message."""
+    header_columns: tuple[tuple[str, Sequence[bytes | None]], ...] = ()
+    """Headers with a value for each message; a message has no such header where it is None."""
+    timestamps_ms: Sequence[int] | None = None
+    """Unix time of each record, in ms; NO_TIME, or None for all of them: when it is sent."""
+    partitions: Sequence[int] | None = None
+    """The partition of each message; None: by its key, as Java's clients place it."""
+    key_texts: list[bytes | None] | None = None
+    """The keys as people read them, where they are in a format of their own; None: they are text."""
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def readable_keys(self) -> list[bytes | None]:
+        """The keys as text, for people and for the records of sends."""
+        return self.keys if self.key_texts is None else self.key_texts
+
+    def headers_of(self, index: int) -> list[tuple[str, bytes]]:
+        """Returns the headers of one message in their order, beginning with `message_id`."""
+        own = [(name, value) for name, values in self.header_columns if (value := values[index]) is not None]
+        return [("message_id", self.message_ids[index]), *self.headers, *own]
+
+    def timestamp_ms(self, index: int) -> int | None:
+        """Returns the Unix time of one record in ms; None: when it is sent."""
+        if self.timestamps_ms is None or self.timestamps_ms[index] == NO_TIME:
+            return None
+        return self.timestamps_ms[index]
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ from typing import Literal
 from core.model.connection import Cluster
 from core.model.job import Job, RowRange, VerifyMode
 from core.model.query import Query
+from core.model.window import RunWindow, Window
 
 __all__ = ["PartitionRange", "Plan", "Reject", "Run", "RunFile", "RunPart", "Verification", "VerificationProblem"]
 
@@ -25,6 +26,11 @@ class Reject:
     key: str | None = None
     row: Mapping[str, str | None] | None = None
     """The row as text, for the user who has to fix it."""
+
+    @property
+    def content(self) -> str:
+        """The row and the reason as one text, to recognise it in another run; empty: the row is not known."""
+        return repr((sorted(self.row.items()), self.column, self.reason)) if self.row else ""
 
 
 VerifyAnswer = Literal["complete", "missing", "other_content", "duplicates", "not_verifiable"]
@@ -68,6 +74,8 @@ class Plan:
     """
     skip_ids: frozenset[bytes] | None = None
     """Ids of messages that are acknowledged already and are not sent again; None: all are sent."""
+    window: Window | None = None
+    """Incremental job: which rows it reads, decided when the run begins; None: all."""
     window_start: datetime | None = None
     """The scheduled time before `scheduled_at`; None if the job has no calendar."""
     asked_by: str = ""
@@ -89,6 +97,9 @@ class Plan:
     """KAFKA_LOG_PAYLOAD: messages that could not be sent are logged at level DEBUG with their content."""
     output: str | None = None
     """excel and csv: the file's name below `exports/`."""
+    value_schema: str = ""
+    """The text of the job's `schemas.value_file`; empty: it has none."""
+    key_schema: str = ""
     to_cluster: Cluster | None = None
     """Where a replay is sent; None: to the cluster of its job."""
 
@@ -237,6 +248,8 @@ class Run:
     """The parts of a partitioned run; empty: it is not partitioned."""
     verification: Verification | None = None
     """The newest, if any."""
+    increment: RunWindow | None = None
+    """Incremental job: which rows it has read; None: all, or it has not asked its database."""
 
     @property
     def verdict(self) -> Verdict:

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from core.model.check_result import CheckResult
 from core.model.dialect import Dialect
-from core.model.job import Partitions
+from core.model.job import Incremental, Partitions
 from core.model.query import Step, Value
+from core.model.window import Cursor, Window
 
-__all__ = ["Column", "ColumnType", "Reading", "Rows", "Source", "Split"]
+__all__ = ["Column", "ColumnType", "Increment", "Reading", "Rows", "Source", "Split"]
 
 ColumnType = str
 """The content of a column, whatever the database calls its type: a name in `core.message.column_types.COLUMN_TYPES`, or `array`.
@@ -82,6 +83,19 @@ class Split:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What a run of an incremental job reads."""
+
+    columns: tuple[Column, ...]
+    steps: tuple[Step, ...]
+    """The statements that read the window, with its bounds as binds."""
+    high: Cursor | None
+    """The highest position of a row in the window; None: it has no new rows."""
+    nulls: int | None = None
+    """Rows without a cursor, which no run reads; None: not counted."""
+
+
 CANCEL_S = 3.0
 """By then a server that responds at all has ended a statement."""
 
@@ -138,6 +152,23 @@ class Source(Protocol):
         Raises:
             SqlError: The statement cannot be wrapped; the reason says why.
             ConfigError: The column is not there, or has no ranges.
+            SourceUnavailable, NotAuthorised, QueryFailed: As `read`.
+        """
+        ...
+
+    def increment(self, steps: Sequence[Step], incremental: Incremental, window: Window) -> Increment:
+        """Asks up to which position the rows of a window reach now, and returns the statements that read them.
+
+        Rows that are committed between this question and the reading are read if they are below that position.
+
+        Args:
+            steps: As for `read`.
+            incremental: The settings of the job.
+            window: From where, and how old the rows have to be.
+
+        Raises:
+            SqlError: The statement cannot be wrapped; the reason says why.
+            ConfigError: The column is not there, or cannot be a cursor.
             SourceUnavailable, NotAuthorised, QueryFailed: As `read`.
         """
         ...

@@ -20,7 +20,8 @@ Named = Verdict | Literal["waiting", "missing", "nothing_due"]
 
 EXIT_WITH_REJECTS = 4
 """Every row is accounted for, but more were rejected than the job allows."""
-_EXITS = {"SourceUnavailable": 3, "BrokerUnavailable": 3, "ConfigError": 2, "SqlError": 2}
+_UNAVAILABLE = ("SourceUnavailable", "BrokerUnavailable", "SecretUnavailable", "RegistryUnavailable")
+_EXITS = {**dict.fromkeys(_UNAVAILABLE, 3), "ConfigError": 2, "SqlError": 2}
 
 
 @dataclass(frozen=True, slots=True)

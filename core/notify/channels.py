@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.model.connection import Secret
+from core.model.connection import UNREAD, Secret
 from core.notify.apprise_channel import AppriseChannel
 from core.notify.delivery import MAIL, Channel
 from core.notify.mail_channel import MailChannel
@@ -50,7 +50,9 @@ def channel_factory(
 def channel_problem(name: str, reference: str, variables: Mapping[str, str], root: Path) -> ConfigError | None:
     """Returns why a channel of alerts.json cannot work; contacts nothing. None: nothing is known to be wrong."""
     try:
-        _channel_by_url(name, resolve_secret(reference, variables, root)).check()
+        url = resolve_secret(reference, variables, root, contact=False)
+        if url is not UNREAD:
+            _channel_by_url(name, url).check()
     except ConfigError as error:
         return error
     return None

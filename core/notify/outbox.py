@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from loguru import logger
 
 from core.clock import iso_utc
-from core.errors import ConfigError, NotDelivered, PsttError
+from core.errors import PsttError
 from core.notify.delivery import Channel, DeliveryResult, MessageKind, OutboxMessage, SendMessage
 from core.notify.incidents import Incident, LedgerWrite
 from core.notify.notification import Notification
@@ -147,7 +147,7 @@ class Outbox(Store):
             with channel_of(name).open() as send:
                 while left:
                     sent += self._attempt(left.pop(0), send, now)
-        except (NotDelivered, ConfigError) as error:
+        except PsttError as error:
             for message in left:
                 self._record_attempt(message, DeliveryResult(), str(error), now())
         return sent

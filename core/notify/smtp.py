@@ -64,13 +64,16 @@ class Mail:
     message_id: str
 
 
-def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) -> MailServer | None:
+def mail_server(
+    settings: Settings, variables: Mapping[str, str], root: Path, *, contact: bool = True
+) -> MailServer | None:
     """Returns the server of the PSTT_SMTP_* settings; None if no mail is set up.
 
     Args:
         settings: The settings.
         variables: The environment and `.env`, to resolve the reference of a password.
         root: The workspace.
+        contact: False: a password in a vault is not read; the server is for checks of the settings only.
 
     Raises:
         ConfigError: The settings contradict each other, or the password or the certificate file cannot be read.
@@ -102,7 +105,7 @@ def mail_server(settings: Settings, variables: Mapping[str, str], root: Path) ->
         security,
         sender,
         username,
-        resolve_secret(password, variables, root) if password else None,
+        resolve_secret(password, variables, root, contact=contact) if password else None,
         cafile,
         settings.PSTT_SMTP_TIMEOUT_S,
     )

@@ -8,7 +8,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from core.errors import ConfigError
+from core.errors import ConfigError, PsttError
 from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.notify.alert_messages import test_notification
@@ -105,7 +105,7 @@ def mail_checks(opened: NotifyingWorkspace, now: datetime) -> Iterator[CheckResu
     """Yields what `doctor` reports about mail: its set-up, and messages of the last day that were given up."""
     try:
         yield check_mail(mail_server_of(opened), email_addresses(opened.settings.PSTT_MAIL_TO))
-    except ConfigError as error:
+    except PsttError as error:
         yield CheckResult("fail", "mail", error.text, error.remedy)
     if opened.workspace.ledger_file.exists():
         for entry in opened.outbox.given_up_since(now - timedelta(days=1)):

@@ -13,7 +13,7 @@ from core.clock import iso_utc
 from core.errors import ConfigError
 from core.records.rows import from_row
 from core.records.store import StorePart
-from core.workspace.connections import parse_connections
+from core.workspace.connections import CLUSTER_SECRETS, parse_connections
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import Workspace
 from core.workspace.secrets import is_reference
@@ -21,7 +21,7 @@ from core.workspace.secrets import is_reference
 __all__ = ["ConnectionsVersion", "ConnectionsVersions", "hidden_secrets", "keep_connections"]
 
 HIDDEN = "***"
-SECRET_KEYS = ("password", "sasl_password")
+SECRET_KEYS = ("password", "bearer_token", "sslpassword", "wallet_password", *CLUSTER_SECRETS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from core.clock import iso_utc
 from core.errors import ConfigError, LedgerBusy, PsttError
 from core.model.publisher import TopicState
 from core.model.run import PartitionRange, Run, RunFile, Verification
+from core.model.window import Cursor
 from core.records.audit import AuditTrail
 from core.records.backfills import Backfills
 from core.records.connections_versions import ConnectionsVersions
@@ -33,6 +34,7 @@ from core.records.run_parts import RunParts
 from core.records.runner_status import BrokerSamples, Heartbeats
 from core.records.scheduled_runs import ScheduledRuns
 from core.records.store import Store
+from core.records.watermarks import Watermarks
 from core.workspace.process import is_running
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class Outcome:
     """Latency in ms to two digits → messages; percentiles over several runs are computed from it."""
     files: tuple[RunFile, ...] = ()
     warnings: tuple[str, ...] = ()
+    moved_to: Cursor | None = None
+    """Incremental job: the watermark moves there with the verdict; None: it stays."""
 
 
 class Ledger(Store):
@@ -81,6 +85,7 @@ class Ledger(Store):
         self.history = RunHistory(self)
         self.rejects = Rejects(self)
         self.parts = RunParts(self)
+        self.watermarks = Watermarks(self)
         self.scheduled_runs = ScheduledRuns(self)
         self.requests = Requests(self)
         self.backfills = Backfills(self)
@@ -211,10 +216,12 @@ class Ledger(Store):
         self._write("place_run", place)
 
     def finish(self, run_id: str, outcome: Outcome, now: datetime) -> Run:
-        """Writes the verdict, the offsets and the files of a run in one transaction."""
+        """Writes the verdict, the offsets, the files and the watermark of a run in one transaction."""
         error = outcome.error
         row = {
-            f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in ("partitions", "files", "error")
+            f.name: getattr(outcome, f.name)
+            for f in fields(outcome)
+            if f.name not in ("partitions", "files", "error", "moved_to")
         }
         row |= {
             "run_id": run_id,
@@ -243,6 +250,8 @@ class Ledger(Store):
                 ],
             )
             self._db.executemany(self._sql["insert_file"], [{"run_id": run_id, **asdict(f)} for f in outcome.files])
+            if outcome.moved_to is not None:
+                self.watermarks.move(run_id, outcome.moved_to, now)
         return self.run(run_id)
 
     def add_verification(self, found: Verification) -> None:

@@ -50,8 +50,8 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
-    "create", "change", "delete", "enable", "disable", "save", "accept-columns",
-    "connections", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
+    "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
+    "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -73,8 +73,10 @@ RIGHT_OF: Mapping[Action, Right] = {
     "disable": "change",
     "save": "change",
     "accept-columns": "change",
+    "watermark": "change",
     "stop": "admin",
     "connections": "admin",
+    "settings": "admin",
     "alerts": "admin",
     "secret": "admin",
     "rebuild": "admin",

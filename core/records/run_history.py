@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from core.clock import iso_utc
 from core.model.run import PartitionRange, Run, RunFile, RunPart, Verification
+from core.model.window import RunWindow
 from core.records.named_sql import load_named_sql
 from core.records.rows import from_row
 from core.records.store import Store, StorePart
@@ -74,8 +75,13 @@ class RunHistory(StorePart):
         span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
         return [run_from_row(self._store, row, with_details=False) for row in self._rows("of_job", span)]
 
-    def running(self, job: str) -> list[Run]:
-        """Returns the runs of a job that have no verdict yet, newest first, without partitions and files."""
+    def last_row_count(self, job: str) -> int | None:
+        """Returns the rows that the newest succeeded run of a job has read, no replay; None: none of the last 20 is one."""
+        row = next(iter(self._rows("last_row_count", {"job": job})), None)
+        return int(row["rows_read"]) if row else None
+
+    def running(self, job: str | None = None) -> list[Run]:
+        """Returns the runs of a job (None: of all jobs) that have no verdict yet, newest first, without partitions and files."""
         return [run_from_row(self._store, row, with_details=False) for row in self._rows("running", {"job": job})]
 
     def running_backfill_times(self, job: str) -> set[datetime]:
@@ -155,6 +161,7 @@ def run_from_row(store: Store, row: sqlite3.Row, *, with_details: bool = True) -
         return from_row(Run, row)
     of_run = {"run_id": row["run_id"]}
     found = store.query(_SQL["newest_verification"], of_run)
+    windows = store.query(_SQL["increment"], of_run)
     return from_row(
         Run,
         row,
@@ -162,4 +169,5 @@ def run_from_row(store: Store, row: sqlite3.Row, *, with_details: bool = True) -
         parts=tuple(from_row(RunPart, p) for p in store.query(_SQL["parts"], of_run)),
         files=tuple(from_row(RunFile, f) for f in store.query(_SQL["files"], of_run)),
         verification=from_row(Verification, found[0]) if found else None,
+        increment=from_row(RunWindow, windows[0]) if windows else None,
     )

@@ -186,9 +186,9 @@ class Spool:
             raise self._failure
         batch = delivery.batch
         self._topics.append((batch.topic, len(batch)))
-        self._keys.add(batch.keys)
+        self._keys.add(batch.readable_keys)
         self._ids.add(batch.message_ids)
-        self._sizes.extend(map(len, batch.values))
+        self._sizes.extend(_sizes(batch.values))
         self._partitions += delivery.partitions
         self._offsets += delivery.offsets
         self._sent_at_us += delivery.sent_at_us
@@ -416,6 +416,14 @@ def _runs_of(topics: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         else:
             joined.append((topic, count))
     return joined
+
+
+def _sizes(values: Sequence[bytes | None]) -> list[int]:
+    """Returns the bytes of each value, 0 for a tombstone."""
+    try:
+        return list(map(len, values))  # type: ignore[arg-type]
+    except TypeError:
+        return [0 if value is None else len(value) for value in values]
 
 
 class _TextColumn:

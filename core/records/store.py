@@ -36,6 +36,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     6: (("alerts.sql", "schema_6"),),
     7: (("run_parts.sql", "schema_7"),),
     8: (("backfills.sql", "schema_8"),),
+    9: (("watermarks.sql", "schema_9"),),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

@@ -20,6 +20,7 @@ from core.clock import iso_utc
 from core.errors import RunFailed, StorageFailed
 from core.model.publisher import TopicState
 from core.model.run import Plan, Run
+from core.model.window import Cursor
 from core.records.ledger import Ledger
 from core.records.merged_segments import sent_by
 from core.records.spool import SendTotals
@@ -65,6 +66,14 @@ class SentMarker(msgspec.Struct, frozen=True):
     """`2/8`: the third of eight parts; empty: the whole run."""
     attempt: int = 0
     """Of the part in its run, from 1."""
+    high: str = ""
+    """Incremental job: the position up to which rows were read; empty: there is none."""
+    high_tie: str = ""
+
+    @property
+    def moved_to(self) -> Cursor | None:
+        """Where the watermark moved with this transaction; None: nowhere."""
+        return Cursor(self.high, self.high_tie) if self.high else None
 
     @property
     def rows_read(self) -> int:
@@ -110,6 +119,10 @@ class ExactlyOnce:
     @property
     def key(self) -> bytes:
         """Key of the marker. Topic, environment and query are in its value, so that a change of them is noticed."""
+        if (
+            self.plan.window and self.plan.window.moves
+        ):  # all attempts from one watermark, whatever their scheduled time
+            return f"{self.identity.id}/{self.plan.job.slug}@w{self.plan.window.version}".encode()
         repeat = f"#{self.plan.repeat}" if self.plan.repeat else ""
         return f"{self.identity.id}/{self.plan.job.slug}@{iso_utc(self.plan.scheduled_at)}{repeat}".encode()
 
@@ -125,6 +138,11 @@ class ExactlyOnce:
         return self.identity.id.encode()
 
     @property
+    def watermark_key(self) -> bytes:
+        """Key of the newest `core.run.incremental.WatermarkRecord` of the job."""
+        return f"{self.identity.id}/{self.plan.job.slug}#watermark".encode()
+
+    @property
     def parts_key(self) -> bytes:
         """Key of how the query was split (`core.run.part_markers.PartsRecord`)."""
         return self.key + b"#parts"
@@ -136,7 +154,8 @@ class ExactlyOnce:
     @property
     def keys(self) -> tuple[bytes, ...]:
         """All keys that a run reads from the control topic."""
-        return self.key, *self.earlier_keys, self.last_sender_key, self.parts_key
+        own = (self.watermark_key,) if self.plan.window else self.earlier_keys
+        return self.key, *own, self.last_sender_key, self.parts_key
 
     def earlier(self, found: Mapping[bytes, bytes], ledger: Ledger, state: TopicState) -> SentMarker | None:
         """Returns the marker of an earlier attempt that sent what this plan would send; None: nothing was sent.
@@ -177,9 +196,18 @@ class ExactlyOnce:
         return marker
 
     def marker(
-        self, run: Run, *, rows: int, read: int, rejected: int, sha256: str, state: TopicState, now: datetime
+        self,
+        run: Run,
+        *,
+        rows: int,
+        read: int,
+        rejected: int,
+        sha256: str,
+        state: TopicState,
+        now: datetime,
+        high: Cursor | None = None,
     ) -> bytes:
-        """Returns the marker of a run that has sent `rows` messages, as JSON."""
+        """Returns the marker of a run that has sent `rows` messages, up to that position of its cursor, as JSON."""
         place = self.identity.place
         return msgspec.json.encode(
             SentMarker(
@@ -198,6 +226,8 @@ class ExactlyOnce:
                 iso_utc(now),
                 place.host,
                 place.path,
+                high=high.value if high else "",
+                high_tie=high.tie if high else "",
             )
         )
 

@@ -24,18 +24,25 @@ from core.model.source import CANCEL_S, Source
 from core.records.columns import ColumnMemory
 from core.records.ledger import Ledger
 from core.records.opened import OpenWorkspace
+from core.records.run_progress import ProgressFiles
 from core.run.cancellation import Stop
 from core.run.drift import column_check
 from core.run.exactly_once import ExactlyOnce
 from core.run.executors import open_executor
 from core.run.expectations import WEEKS, EarlierRun, expected_rows
 from core.run.export import run_export
+from core.run.incremental import with_window
+from core.run.live_progress import published
 from core.run.metrics_update import update_metrics
+from core.run.observation import NOT_OBSERVED, RunObserver
 from core.run.partitioned import PartitionedRun, is_partitioned
 from core.run.pipeline import RunMeans, run_job, to_verdict
 from core.run.planning import WITHOUT_PARTS, cluster_key_of_plan, cluster_of_plan
 from core.run.row_reader import Progress, RunContext
+from core.run.schemas import schemas_of
 from core.run.settling import settle_before_run
+from core.run.telemetry import observed
+from core.run.topic_preparation import topic_preparer
 from core.run.verify_run import verifier
 from core.run.watchdog import watched
 from core.sources import open_source
@@ -44,6 +51,9 @@ from core.workspace.jobs import read_job_file
 from core.workspace.locks import locked
 
 __all__ = ["DryRun", "dry_run", "execute", "servers_of_plan"]
+
+DRY_RUN_PARTITIONS = 6
+"""Of the topic in a dry run, which contacts no cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +87,15 @@ def execute(
         LedgerBusy: The same job is running already; for a run of a backfill: the same scheduled time.
         StorageFailed: The ledger cannot be written, so that there is no verdict.
     """
-    with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
-        if plan.scheduled_run_id is None:  # else the runner has
-            _record_job_version(opened, plan.job, now())
-        settle_before_run(opened, plan, now)
-        run = _run(opened, plan, opened.ledger, stop, now, progress)
-    if plan.scheduled_run_id is None:  # else the runner copies
-        update_metrics(opened, now())
+    with observed(opened, plan) as observer:
+        with nullcontext() if plan.is_backfill else _only_run_of(opened, plan.job):
+            if plan.scheduled_run_id is None:  # else the runner has
+                _record_job_version(opened, plan.job, now())
+            settle_before_run(opened, plan, now)
+            plan = with_window(opened, plan, now())
+            run = _run(opened, plan, opened.ledger, stop, now, progress, observer=observer)
+        if plan.scheduled_run_id is None:  # else the runner copies
+            update_metrics(opened, now())
     return run
 
 
@@ -104,6 +116,7 @@ def dry_run(
         tempfile.TemporaryDirectory() as folder,
         Ledger(Path(folder) / "ledger.sqlite") as ledger,
     ):
+        plan = with_window(opened, plan, now())
         run = _run(opened, plan, ledger, stop, now, progress, scratch=Path(folder))
         return DryRun(run, ledger.rejects.first_of_run(run.run_id))
 
@@ -121,6 +134,7 @@ def _run(
     now: Callable[[], datetime],
     progress: Progress | None,
     scratch: Path | None = None,
+    observer: RunObserver = NOT_OBSERVED,
 ) -> Run:
     """Runs a plan; `scratch` is the folder that a dry run writes into instead of the workspace."""
     is_dry = scratch is not None
@@ -132,7 +146,9 @@ def _run(
         stack.enter_context(watched(ledger.file, plan.job, stop))
         memory = stack.enter_context(ColumnMemory(opened.workspace.ledger_file))
         check = column_check(plan.job, memory, plan.asked_by, now, dry_run=is_dry)
-        context = RunContext(now, stop, progress, check)
+        context = RunContext(now, stop, progress, check, observer=observer)
+        if not is_dry:
+            context = replace(context, published=partial(published, files=ProgressFiles(opened.workspace)))
         plan = _with_expected_rows(opened, plan)
         with logger.contextualize(job=plan.job.slug):
             if plan.output is not None:
@@ -140,6 +156,7 @@ def _run(
             else:
                 run = _run_to_kafka(opened, plan, source, ledger, context, scratch)
             _log_verdict(run, dry_run=is_dry)
+    observer.ended(run)
     return run
 
 
@@ -147,12 +164,22 @@ def _run_to_kafka(
     opened: OpenWorkspace, plan: Plan, source: Source, ledger: Ledger, context: RunContext, scratch: Path | None
 ) -> Run:
     cluster = cluster_of_plan(opened, plan)
+    context = replace(context, schemas=schemas_of(plan.job, cluster, registers=scratch is None))
     once = _exactly_once(opened, plan, context.now(), scratch)
-    publisher = _publisher(opened, cluster, once, dry_run=scratch is not None)
+    publisher = _publisher(opened, plan, cluster, once, dry_run=scratch is not None)
+    if scratch is None:
+        context = replace(context, prepare_topic=topic_preparer(cluster, plan))
     try:
         check = None
         if scratch is None and plan.job.verify != "none":
-            check = verifier(cluster, opened.workspace.spool_dir, plan.job.verify, context.stop.is_set, context.now)
+            check = verifier(
+                cluster,
+                opened.workspace.spool_dir,
+                plan.job.verify,
+                context.stop.is_set,
+                context.now,
+                has_text_keys=plan.job.key_format == "text",
+            )
         in_parts = scratch is None and is_partitioned(plan)
         means = RunMeans(
             plan=plan,
@@ -188,9 +215,16 @@ def _run_in_parts(opened: OpenWorkspace, means: RunMeans, source: Source) -> Run
         return to_verdict(kafka_run, lambda: kafka_run.send_parts(source, partitions))
 
 
-def _publisher(opened: OpenWorkspace, cluster: Cluster, once: ExactlyOnce | None, *, dry_run: bool) -> Publisher:
+def _publisher(
+    opened: OpenWorkspace, plan: Plan, cluster: Cluster, once: ExactlyOnce | None, *, dry_run: bool
+) -> Publisher:
     if dry_run:
-        return MemoryPublisher(keep=False, max_request_size_bytes=cluster.max_request_size_bytes)
+        highest = plan.job.kafka_config.partition or 0
+        return MemoryPublisher(
+            keep=False,
+            max_request_size_bytes=cluster.max_request_size_bytes,
+            partitions=max(DRY_RUN_PARTITIONS, highest + 1),
+        )
     return open_publisher(
         cluster,
         transactional_id=once.transactional_id if once else None,

@@ -57,7 +57,8 @@ def expected_rows(job: Job, scheduled_at: datetime, earlier: Sequence[EarlierRun
     given = job.expect.rows
     if given != RowRange():
         return ExpectedRows(given, f"expect.rows of {job.slug}.job.json")
-    if not job.expect.learn or job.scheduling_mode == "manual":
+    # What is new since the run before is no measure of the source, and may be nothing.
+    if not job.expect.learn or job.scheduling_mode == "manual" or job.incremental:
         return None
     zone = ZoneInfo(job.timezone)
     wanted = _weekday_and_time(scheduled_at, zone)

@@ -46,10 +46,11 @@ def run_export(
         LedgerBusy: Another process holds the ledger.
     """
     run = ledger.start(plan, context.now())
+    context.observer.started(run)
     reader = RowReader(plan=plan, run_id=run.run_id, rejects=ledger.rejects, context=context)
     files: list[RunFile] = []
     error: PsttError | None = None
-    with logger.contextualize(run=run.run_id):
+    with logger.contextualize(run=run.run_id), context.published(reader):
         try:
             with fewer_collections():
                 files = _written(reader, source, workspace, folder or workspace.exports_dir)
@@ -57,6 +58,7 @@ def run_export(
             error = failure
         except KeyboardInterrupt:
             error = RunCancelled("the run was cancelled", why="the program was told to end at once")
+        reader.step = "recording"
         outcome = _outcome(
             reader, files, with_stop_reason(error, context.stop), (context.now() - run.started_at).total_seconds()
         )
@@ -68,6 +70,7 @@ def _written(reader: RowReader, source: Source, workspace: Workspace, folder: Pa
     file = workspace.inside(plan.output or "", folder)
     root = workspace.root if folder == workspace.exports_dir else folder
     files: list[RunFile] = []
+    reader.step = "reading"
     with (
         _only_writer(workspace, file, f'job "{plan.job.name}", run {reader.run_id}'),
         source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as result,
@@ -76,6 +79,7 @@ def _written(reader: RowReader, source: Source, workspace: Workspace, folder: Pa
         encoded_rows = reader.rows(reading)
         with open_sink(file, root, reading.columns, plan.job) as (sink, files):
             for _, encoded in encoded_rows:
+                reader.step = "writing"
                 try:
                     rejects = sink.write(encoded.row_numbers, encoded.data)
                 except OSError as error:

@@ -27,10 +27,12 @@ from core.records.opened import OpenWorkspace
 from core.records.spool import SendTotals, Spool, segments_of
 from core.run.cancellation import Stop
 from core.run.exactly_once import SentMarker, same_content
+from core.run.observation import NOT_OBSERVED, PartObserver
 from core.run.part_results import counts_of
 from core.run.parts import PartError, PartOnce, PartPhase, PartProgress, PartResult, PartTask, attempt_name, steps_of
 from core.run.pending_transactions import storing_in
 from core.run.row_reader import RunContext, fewer_collections
+from core.run.schemas import schemas_of
 from core.run.sending import Sending, stored_on_disk
 from core.sources import open_source
 from core.version import __version__
@@ -99,11 +101,18 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
         )
         stack.callback(publisher.close)
         rejects = _Rejects(task, folder)
+        observer = PartObserver(task.traceparent) if task.traceparent else None
         part = _PartRun(
             plan=_plan(task),
             run_id=task.run_id,
             rejects=rejects,
-            context=RunContext(settings.now, stop, _Progress(task, report, settings.worker)),
+            context=RunContext(
+                settings.now,
+                stop,
+                _Progress(task, report, settings.worker),
+                schemas=schemas_of(task.job, cluster, registers=True),
+                observer=observer or NOT_OBSERVED,
+            ),
             publisher=publisher,
             sender=Sender(publisher, max_retries=cluster.max_retries, backoff_ms=cluster.retry_backoff_ms),
             task=task,
@@ -112,7 +121,8 @@ def _result(task: PartTask, opened: OpenWorkspace, stop: Stop, report: Report, s
             before_commit=settings.before_commit,
         )
         error = part.run(source)
-        return part.result(error, rejects)
+        result = part.result(error, rejects)
+        return msgspec.structs.replace(result, steps=dict(observer.measured)) if observer else result
 
 
 def _plan(task: PartTask) -> Plan:
@@ -127,6 +137,8 @@ def _plan(task: PartTask) -> Plan:
         stop_timeout_s=task.stop_timeout_s,
         control_topic=task.control_topic,
         log_payload=task.log_payload,
+        value_schema=task.value_schema,
+        key_schema=task.key_schema,
     )
 
 

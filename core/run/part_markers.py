@@ -15,8 +15,10 @@ from core.model.job import PartitionBy, Partitions
 from core.model.publisher import Publisher, TopicState
 from core.model.query import Value
 from core.model.run import Run
+from core.model.window import Cursor
 from core.records.ledger import Ledger
 from core.run.exactly_once import ExactlyOnce, SentMarker, decoded, foreign_sender
+from core.run.incremental import record_of_watermark
 from core.run.parts import PartOnce, PartValue
 
 __all__ = ["EarlierParts", "PartsRecord", "earlier_parts", "once_of_part", "record_of", "refuse_parts"]
@@ -34,6 +36,14 @@ class PartsRecord(msgspec.Struct, frozen=True):
     host: str = ""
     path: str = ""
     at: str = ""
+    high: str = ""
+    """Incremental job: the position up to which rows are read; empty: there is none."""
+    high_tie: str = ""
+
+    @property
+    def end(self) -> Cursor | None:
+        """That position."""
+        return Cursor(self.high, self.high_tie) if self.high else None
 
     @property
     def partitions(self) -> Partitions:
@@ -113,16 +123,34 @@ def once_of_part(once: ExactlyOnce, run: Run, index: int, record: PartsRecord, s
         records={
             once.parts_key.decode(): msgspec.json.encode(record).decode(),
             once.last_sender_key.decode(): once.last_sender(run, run.started_at).decode(),
+            **_watermark(once, run),
         },
     )
 
 
+def _watermark(once: ExactlyOnce, run: Run) -> dict[str, str]:
+    """Returns where this run starts: with it a lost ledger finds the parts, whose markers are named by its version."""
+    window, incremental = once.plan.window, once.plan.job.incremental
+    if window is None or incremental is None or window.low is None or not window.version:
+        return {}
+    record = record_of_watermark(run.run_id, incremental, window.version, window.low, run.started_at)
+    return {once.watermark_key.decode(): record.decode()}
+
+
 def record_of(
-    once: ExactlyOnce, run: Run, partitions: Partitions, count: int, bounds: tuple[Value, ...]
+    once: ExactlyOnce, run: Run, partitions: Partitions, count: int, bounds: tuple[Value, ...], high: Cursor | None
 ) -> PartsRecord:
-    """Returns how a run splits its query."""
+    """Returns how a run splits its query, and up to which position of its cursor it reads."""
     place = once.identity.place
-    values = [PartValue.of(bound) for bound in bounds]
     return PartsRecord(
-        run.run_id, partitions.column, partitions.by, count, values, place.host, place.path, iso_utc(run.started_at)
+        run=run.run_id,
+        column=partitions.column,
+        by=partitions.by,
+        count=count,
+        bounds=[PartValue.of(bound) for bound in bounds],
+        host=place.host,
+        path=place.path,
+        at=iso_utc(run.started_at),
+        high=high.value if high else "",
+        high_tie=high.tie if high else "",
     )

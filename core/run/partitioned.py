@@ -14,7 +14,9 @@ from core.clock import iso_utc
 from core.errors import ConfigError, PsttError, RunCancelled, RunFailed
 from core.message.envelope import Envelope
 from core.model.job import Partitions
+from core.model.progress import RunStep
 from core.model.publisher import TopicState
+from core.model.query import Step
 from core.model.run import PartState, Plan, RunPart
 from core.model.source import Source, Split
 from core.records.ledger import Outcome
@@ -41,6 +43,7 @@ from core.run.parts import (
     PartTask,
 )
 from core.run.pipeline import KafkaRun
+from core.run.row_reader import formats_of
 from core.run.settling_parts import PartOfNote, PartsNote, write_parts_note
 from core.version import __version__
 
@@ -90,8 +93,14 @@ class PartitionedRun(KafkaRun):
         wanted, bounds = partitions, None
         if self.earlier.record is not None:
             wanted, bounds = self.earlier.record.partitions, self.earlier.bounds
+            if self.plan.window:  # the parts that were sent end there
+                self.plan = replace(self.plan, window=replace(self.plan.window, high=self.earlier.record.end))
+        steps = self.steps(source)
+        if self.plan.window and self.high is None:
+            self.read_nothing(source, steps)
+            return
         count = self.plan.job.verify_count and not self.earlier.markers
-        with source.split(self.plan.query.steps, wanted, count=count, bounds=bounds) as split:
+        with source.split(steps, wanted, count=count, bounds=bounds) as split:
             self._check(split, wanted)
             tasks = [self._task(split, index) for index in range(len(split.parts))]
             if self.once:
@@ -101,11 +110,23 @@ class PartitionedRun(KafkaRun):
         self._raise_first_error()
         self.check_row_count()
 
+    def read_nothing(self, source: Source, steps: Sequence[Step]) -> None:
+        """Checks the columns of an incremental job that has no new row."""
+        with source.read(steps, fetch_rows=1) as reading:
+            self.envelope_of(reading)
+
+    @property
+    def is_committed(self) -> bool:
+        """See `KafkaRun.is_committed`."""
+        count = self.earlier.record.count if self.earlier.record else len(self.lines)
+        sent = [r for r in self.results.values() if r.taken_over or r.transaction == "committed"]
+        return self.sent_before is not None or 0 < count == len(sent)
+
     def _find_earlier(self, once: ExactlyOnce, state: TopicState) -> bool:
         """Finds what earlier attempts have sent, takes it over, and returns whether that is everything."""
         topic = self.plan.control_topic
         self.publisher.prepare_once(topic)
-        found = self.publisher.read_control(topic, once.keys)
+        once, found = self.read_markers(once)
         marker = once.earlier(found, self.ledger, state)
         if marker is not None:
             self.take_over(marker)
@@ -117,6 +138,7 @@ class PartitionedRun(KafkaRun):
         if self.earlier.is_complete and len(runs) == 1:
             self.ledger.recognise(self.run_id, *runs)
         if self.earlier.is_complete:
+            self.end_at(self.earlier.record.end if self.earlier.record else None)
             self.check_row_count()
             self._show(now=True)
         return self.earlier.is_complete
@@ -132,7 +154,7 @@ class PartitionedRun(KafkaRun):
         self, once: ExactlyOnce, state: TopicState, partitions: Partitions, split: Split, tasks: list[PartTask]
     ) -> list[PartTask]:
         """Returns the tasks that are not sent yet, each with its transaction."""
-        record = self.earlier.record or record_of(once, self.run, partitions, len(tasks), split.bounds)
+        record = self.earlier.record or record_of(once, self.run, partitions, len(tasks), split.bounds, self.high)
         return [
             msgspec.structs.replace(task, once=once_of_part(once, self.run, task.index, record, state))
             for task in tasks
@@ -152,6 +174,8 @@ class PartitionedRun(KafkaRun):
             plan.control_topic,
             count,
             parts,
+            self.high.value if self.high else "",
+            self.high.tie if self.high else "",
         )
         write_parts_note(self.folder, note)
 
@@ -162,7 +186,10 @@ class PartitionedRun(KafkaRun):
             self.rows_counted = split.counted
         if self.context.check_columns:
             self.context.check_columns(split.columns)
-        Envelope(split.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        self.context.observer.columns(split.columns)
+        plan = self.plan
+        formats = formats_of(plan, self.context.schemas)
+        Envelope(split.columns, plan.job, scheduled_at=plan.scheduled_at, formats=formats)
         column = next(column for column in split.columns if column.name.lower() == partitions.column.lower())
         if column.kind == "decimal" and self.plan.job.decimals == "float":
             raise ConfigError(
@@ -195,12 +222,16 @@ class PartitionedRun(KafkaRun):
             stop_timeout_s=plan.stop_timeout_s,
             control_topic=plan.control_topic,
             log_payload=plan.log_payload,
+            value_schema=plan.value_schema,
+            key_schema=plan.key_schema,
+            traceparent=self.context.observer.traceparent,
             folder=f"parts/{self.run_id}",
             needs=["connections.json"],
         )
 
     def _run(self, tasks: Sequence[PartTask]) -> None:
         """Runs parts until each has a result."""
+        self.step = "reading"
         self.lines |= {task.index: RunPart(task.index + 1) for task in tasks}
         self._show(now=True)
         executor = self.open_executor(len(tasks))
@@ -267,6 +298,7 @@ class PartitionedRun(KafkaRun):
     def _add(self, result: PartResult, *, worker: str = "") -> None:
         """Adds the result of a part to the run: counts, rejects and sends."""
         self.results[result.index] = result
+        self.context.observer.part(result.index + 1, result.steps)
         self.rows_read += result.rows_read
         self.rejected += result.rejected
         self.refused += result.refused
@@ -311,9 +343,33 @@ class PartitionedRun(KafkaRun):
         self.shown_at = monotonic()
         self.ledger.parts.put(self.run_id, self.lines.values())
         if self.context.progress:
-            lines = self.lines.values()
-            read, sent = sum(line.rows_read for line in lines), sum(line.acknowledged for line in lines)
+            read, sent, _ = self.counts()
             self.context.progress(read, sent, self.rows_counted)
+
+    def counts(self) -> tuple[int, int, int]:
+        """See `RowReader.counts`: the sum over all parts."""
+        lines = list(self.lines.values())
+        if not lines:
+            return KafkaRun.counts(self)
+        return (
+            sum(line.rows_read for line in lines),
+            sum(line.acknowledged for line in lines),
+            sum(line.rejected for line in lines),
+        )
+
+    def current_step(self) -> RunStep:
+        """See `RowReader.current_step`: the step of the slowest part, while parts are running."""
+        lines = list(self.lines.values())
+        if self.step != "reading" or not lines:
+            return self.step
+        if self.has_read_all():
+            return "waiting"
+        return "sending" if any(line.acknowledged for line in lines) else "reading"
+
+    def has_read_all(self) -> bool:
+        """See `RowReader.has_read_all`: whether no part reads any more or waits for its start."""
+        lines = list(self.lines.values())
+        return bool(lines) and not any(line.state in ("waiting", "reading", "lost") for line in lines)
 
     def own_sends(self) -> SendTotals:
         """See `KafkaRun.own_sends`."""

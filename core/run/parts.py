@@ -22,6 +22,7 @@ from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.query import LiteralText, Step, Value
 from core.model.run import PartitionRange, Reject
+from core.run.observation import RunStep
 
 __all__ = [
     "PartError",
@@ -183,6 +184,11 @@ class PartTask(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: float
     control_topic: str
     log_payload: bool = False
+    value_schema: str = ""
+    """The text of the job's `schemas.value_file`; empty: it has none."""
+    key_schema: str = ""
+    traceparent: str = ""
+    """The W3C trace context of the run, for jobs whose messages carry it."""
     once: PartOnce | None = None
     """None: at_least_once."""
     confirm: bool = False
@@ -278,6 +284,8 @@ class PartResult(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     seconds: float = 0.0
     worker: str = ""
     """Where it ran, for display."""
+    steps: dict[RunStep, tuple[int, int, int, int]] = {}
+    """What it measured, if the run is traced: see `core.run.observation.PartSteps`."""
 
 
 class PartLost(msgspec.Struct, frozen=True, tag="lost"):

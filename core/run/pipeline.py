@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +17,13 @@ from core.message.envelope import Encoded, Envelope
 from core.model.connection import Destination
 from core.model.publisher import Publisher, TopicState
 from core.model.run import Plan, Reject, Run, Verification
-from core.model.source import Source
+from core.model.source import Increment, Source
+from core.model.window import Cursor
 from core.records.ledger import Ledger, Outcome
 from core.records.spool import SendTotals, Spool
 from core.run.arrival import SentRange, deleted_since, failure_of, lost_since, not_verified
-from core.run.exactly_once import ExactlyOnce, SentMarker
+from core.run.exactly_once import ExactlyOnce, SentMarker, decoded
+from core.run.incremental import WatermarkRecord, increment_warnings, record_of_watermark, take_record
 from core.run.part_markers import refuse_parts
 from core.run.pending_transactions import TransactionNote, remove_note, write_note
 from core.run.row_reader import REJECTS_AT_ONCE, RunContext, end_state, fewer_collections, with_stop_reason
@@ -62,6 +64,7 @@ class RunMeans:
             LedgerBusy: Another process holds the ledger, or sends the same scheduled time.
         """
         run = self.ledger.start(self.plan, self.context.now())
+        self.context.observer.started(run)
         return kind(
             plan=self.plan,
             run_id=run.run_id,
@@ -101,8 +104,12 @@ def run_job(means: RunMeans, source: Source, sender: Sender) -> Run:
 
 def to_verdict(kafka_run: KafkaRun, send: Callable[[], None]) -> Run:
     """Sends everything, and records the verdict and how the run was done; raises as `run_job`."""
-    outcome = kafka_run.outcome(_execute(kafka_run, send))
-    ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
+    with kafka_run.context.published(kafka_run):
+        error = _execute(kafka_run, send)
+        kafka_run.step = "recording"
+        outcome = kafka_run.outcome(error)
+        with kafka_run.context.observer.step("record"):
+            ended = kafka_run.ledger.finish(kafka_run.run_id, outcome, kafka_run.context.now())
     kafka_run.close_note()
     return ended
 
@@ -119,6 +126,7 @@ def _execute(kafka_run: KafkaRun, send: Callable[[], None]) -> PsttError | None:
         error = _ended_at_once()
     error = kafka_run.settle(error)
     if error is None:
+        kafka_run.step = "verifying"
         try:
             kafka_run.check_topic()
             kafka_run.verify_messages()
@@ -164,12 +172,15 @@ class KafkaRun(Sending):
         """At least once: publishes rows while the next ones are read."""
         self.find_topic()
         for envelope, encoded in self.read(source):
+            self.step = "sending"
             self.publish(envelope, encoded)
         self.drain()
         self.check_row_count()
 
     def find_topic(self) -> TopicState:
         """Finds the topic, which may be created by this, and records its identity before the first message."""
+        if self.context.prepare_topic is not None:
+            self.warnings += self.context.prepare_topic(self.publisher)
         self.publisher.require_topic(self.plan.topic)
         self.at_start = self.publisher.describe(self.plan.topic)
         self.ledger.place(self.run.run_id, self.at_start)
@@ -185,7 +196,7 @@ class KafkaRun(Sending):
         """
         state = self.find_topic()
         self.publisher.prepare_once(self.plan.control_topic)
-        found = self.publisher.read_control(self.plan.control_topic, once.keys)
+        once, found = self.read_markers(once)
         marker = once.earlier(found, self.ledger, state)
         if marker is not None:
             self.take_over(marker)
@@ -196,6 +207,61 @@ class KafkaRun(Sending):
             self.check_row_count()
             if self.rows_read > self.rejected:  # a run without messages sends nothing twice
                 self.commit(once, state, fetched)
+
+    def read_markers(self, once: ExactlyOnce) -> tuple[ExactlyOnce, dict[bytes, bytes]]:
+        """Returns the records of the control topic, and what is sent once: from a newer watermark if they have one."""
+        topic = self.plan.control_topic
+        found = dict(self.publisher.read_control(topic, once.keys))
+        raw = found.get(once.watermark_key) if self.plan.window else None
+        if raw is None:
+            return once, found
+        plan = take_record(self.ledger, self.plan, decoded(raw, WatermarkRecord), self.context.now())
+        if plan is self.plan:
+            return once, found
+        self.plan = plan
+        self.once = replace(once, plan=plan)
+        return self.once, dict(self.publisher.read_control(topic, self.once.keys))
+
+    def note_increment(self, found: Increment) -> None:
+        """Records what an incremental job reads, before it reads."""
+        window, incremental = self.plan.window, self.plan.job.incremental
+        if window is not None and incremental is not None:
+            self.ledger.watermarks.put_window(self.run_id, self.plan.job.slug, incremental, window, found)
+            self.warnings += increment_warnings(self.plan, found.nulls)
+
+    @property
+    def high(self) -> Cursor | None:
+        """The position up to which this run reads; None: it has no new row, or is not incremental."""
+        return self.increment.high if self.increment else None
+
+    def end_at(self, high: Cursor | None) -> None:
+        """Takes over up to which position of an incremental job an earlier attempt has sent its rows."""
+        if self.plan.window is not None:
+            self.increment = Increment((), (), high)
+            self.note_increment(self.increment)
+
+    @property
+    def end(self) -> Cursor | None:
+        """The position of the watermark after this run; where it sends only late rows, that from which it started."""
+        return self.high or (self.plan.window.low if self.plan.window and self.plan.window.since else None)
+
+    def moved_to(self, error: PsttError | None) -> Cursor | None:
+        """Returns where the watermark moves: with the transaction of exactly_once, else with a balanced run.
+
+        It also gets a new version where only late rows were sent, since the marker of exactly_once is named by that.
+        """
+        if self.plan.window is None or not self.plan.window.moves:
+            return None
+        if self.once:
+            return self.end if self.is_committed else None
+        if error is not None:
+            return None
+        return self.end if self.acknowledged else self.high if self.left_out else None
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether everything of exactly_once is committed."""
+        return self.transaction == "committed" or self.sent_before is not None
 
     def commit(self, once: ExactlyOnce, state: TopicState, fetched: Iterable[tuple[Envelope, Encoded]]) -> None:
         """Sends all messages and the marker in one transaction: readers see all of them, or none."""
@@ -232,8 +298,14 @@ class KafkaRun(Sending):
             sha256=digest,
             state=state,
             now=now,
+            high=self.end if self.plan.window and self.plan.window.moves else None,
         )
-        return {once.key: marker, once.last_sender_key: once.last_sender(self.run, now)}
+        records = {once.key: marker, once.last_sender_key: once.last_sender(self.run, now)}
+        window, incremental = self.plan.window, self.plan.job.incremental
+        if window is not None and incremental is not None and window.moves and self.end is not None:
+            record = record_of_watermark(self.run_id, incremental, window.version + 1, self.end, now)
+            records[once.watermark_key] = record
+        return records
 
     def take_over(self, marker: SentMarker) -> None:
         """Takes over the result of an earlier attempt that had sent everything; nothing is sent again."""
@@ -242,6 +314,7 @@ class KafkaRun(Sending):
         self.rejected = marker.rejected
         self.rows_read = marker.rows_read
         self.acknowledged = marker.rows
+        self.end_at(marker.moved_to)
         self.sent_before = marker.recorded_sends(self.spool_dir, marker.run) or SendTotals(acknowledged=marker.rows)
 
     def take_over_rejects(self, rejects: Iterator[Reject]) -> None:
@@ -342,7 +415,8 @@ class KafkaRun(Sending):
             failed=tally.failed - self.refused,
             duration_s=(self.context.now() - self.run.started_at).total_seconds(),
             error=error,
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *(self.context.schemas.notes if self.context.schemas else ())),
+            moved_to=self.moved_to(error),
         )
         return with_totals(outcome, tally)
 

@@ -22,6 +22,7 @@ from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, target_of_job
 from core.sources import database_types, find_dialect
 from core.sql.parser import load
+from core.workspace.paths import Workspace
 
 __all__ = [
     "DEFAULT_TIMEZONE",
@@ -33,6 +34,7 @@ __all__ = [
     "last_row_count",
     "overridden",
     "plan_run",
+    "schema_text",
     "unusable_jobs",
 ]
 
@@ -76,7 +78,7 @@ def plan_run(
     connection = opened.connections.database(job.connection)
     query = bound(
         opened.workspace.query_file(job.query),
-        find_dialect(connection.db_type),
+        find_dialect(connection.db_type, connection.dialect),
         overridden(job.parameters, params or {}),
         scheduled_at,
         job.timezone,
@@ -115,8 +117,7 @@ def cluster_key_of_plan(opened: OpenWorkspace, plan: Plan) -> str | None:
 
 def last_row_count(ledger: Ledger, slug: str) -> int | None:
     """Returns the number of rows that the last succeeded run of a job has read; None: there is none among the last 20."""
-    succeeded = (run for run in ledger.history.newest(slug, 20) if run.state == "succeeded" and run.kind == "job")
-    return next((run.rows_read for run in succeeded), None)
+    return ledger.history.last_row_count(slug)
 
 
 def unusable_jobs(opened: OpenWorkspace, jobs: Iterable[Job]) -> dict[str, ConfigError]:
@@ -178,8 +179,11 @@ def _scheduled_time(job: Job, now: datetime, at: datetime | None) -> datetime:
 
 def _to_topic(opened: OpenWorkspace, plan: Plan, target: KafkaTarget | None) -> Plan:
     chosen = target or target_of_job(opened, plan.job)
+    schemas = plan.job.schemas
     return replace(
         plan,
+        value_schema=schema_text(opened.workspace, schemas.value_file),
+        key_schema=schema_text(opened.workspace, schemas.key_file),
         cluster=chosen.cluster.name,
         to_cluster=target.cluster if target else None,
         topic=chosen.topic,
@@ -187,9 +191,29 @@ def _to_topic(opened: OpenWorkspace, plan: Plan, target: KafkaTarget | None) -> 
     )
 
 
+def schema_text(workspace: Workspace, name: str | None) -> str:
+    """Returns the text of a schema below `queries/`; empty if the job names none.
+
+    Raises:
+        ConfigError: The file cannot be read, or is empty.
+    """
+    if name is None:
+        return ""
+    path = workspace.inside(name, workspace.queries_dir)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"the schema {name} cannot be read", why=why, remedy="put it into queries/") from None
+    if not text.strip():
+        raise ConfigError(f"the schema {name} is empty", remedy="write the schema into it")
+    return text
+
+
 def _to_file(opened: OpenWorkspace, plan: Plan) -> Plan:
     """A file needs no cluster and no key; its name is decided before anything is opened."""
     environment = opened.connections.environment_of(plan.job.connection)
     name = output_name(plan.job, plan.query.values, plan.scheduled_at, environment)
     opened.workspace.inside(name, opened.workspace.exports_dir)
-    return replace(plan, output=name, job=replace(plan.job, kafka_config=KafkaConfig(include_metadata=False)))
+    job = replace(plan.job, kafka_config=KafkaConfig(include_metadata=False), headers={})
+    return replace(plan, output=name, job=job)

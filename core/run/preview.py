@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from core.clock import iso_utc
 from core.files.names import distinct_columns
 from core.files.writer import RowDecoder, cell_text
 from core.message.column_types import SAFE_INTEGER
+from core.message.decoding import readable
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.message.record_fields import fixed_headers
 from core.model.dialect import Dialect
 from core.model.job import Job
+from core.model.publisher import NO_TIME
+from core.model.query import Step
 from core.model.run import Plan, Reject
+from core.model.schema import Schema, Schemas
 from core.model.source import Column, Reading, Rows, Source
 from core.records.opened import OpenWorkspace
+from core.run.format_warnings import format_warnings
+from core.run.incremental import next_window
 from core.run.planning import cluster_of_plan
+from core.run.row_reader import formats_of
+from core.run.schemas import schemas_of
 from core.sources import open_source
 
 __all__ = ["Preview", "PreviewMessage", "file_rows", "open_reading", "preview", "preview_plan"]
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MADE_AT_THE_RUN = "(made at the run)"
 MOST_BYTES = 2**31
 """A row of a file has no limit of its own."""
@@ -40,9 +52,17 @@ class PreviewMessage:
     key: str | None
     headers: dict[str, str]
     value: str
-    """The exact JSON text."""
+    """The exact JSON text; of another format its content as JSON; `null` for a tombstone."""
     size_bytes: int
     """Size of the value, as in `metrics.duckdb`; key and headers are not counted."""
+    timestamp: str | None = None
+    """Time of the record, ISO 8601 in UTC, from `timestamp_field`; None: when it is sent."""
+    value_base64: str | None = None
+    """The bytes as they are sent, where they are not that text; None: they are, or it is a tombstone."""
+    key_base64: str | None = None
+    """The same for the key."""
+    is_tombstone: bool = False
+    """The value is null: consumers delete what they know of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +74,19 @@ class Preview:
     """Each is a sentence: which column, what is unusual, what to do."""
     rejects: list[Reject]
     columns: tuple[Column, ...]
+    value_schema: Schema | None = None
+    """None: the values are plain JSON."""
+    key_schema: Schema | None = None
 
 
 def preview(
-    plan: Plan, source: Source, *, rows: int, now: Callable[[], datetime], max_request_size_bytes: int
+    plan: Plan,
+    source: Source,
+    *,
+    rows: int,
+    now: Callable[[], datetime],
+    max_request_size_bytes: int,
+    schemas: Schemas | None = None,
 ) -> Preview:
     """Reads the first rows and makes their messages with the code of a run; sends nothing.
 
@@ -69,12 +98,16 @@ def preview(
         rows: Rows to read, at most.
         now: The clock, aware UTC.
         max_request_size_bytes: The client's limit for one message.
+        schemas: Finds the ids of schemas and registers none; None: the cluster has no registry.
 
     Raises:
         SourceUnavailable, NotAuthorised, QueryFailed: As in `Source.read`.
         ConfigError: The job names a column that the query does not return.
     """
-    with source.read(plan.query.steps, fetch_rows=rows) as reading:
+    steps: Sequence[Step] = plan.query.steps
+    if plan.window is not None and plan.job.incremental is not None:
+        steps = source.increment(steps, plan.job.incremental, plan.window).steps
+    with source.read(steps, fetch_rows=rows) as reading:
         columns = reading.columns if plan.output is None else distinct_columns(reading.columns)
         refused = [
             f"{c.name} ({c.database_type}) cannot be sent, so nothing is shown: {c.refusal}"
@@ -83,18 +116,18 @@ def preview(
         ]
         if refused:
             return Preview([], refused, [], columns)
-        envelope = Envelope(columns, plan.job, scheduled_at=plan.scheduled_at)
+        envelope = Envelope(columns, plan.job, scheduled_at=plan.scheduled_at, formats=formats_of(plan, schemas))
         given = list(_first(reading, rows))
     messages: list[PreviewMessage] = []
     rejects: list[Reject] = []
     for fetched in given:
         encoded = envelope.encode(fetched)
-        values = envelope.wrap(encoded.data, extracted_at=encoded.extracted_at, published_at=now())
-        messages += _messages(encoded, values, plan.job)
+        messages += _messages(encoded, envelope, now(), plan.job)
         rejects += encoded.rejects
     cells = [row for fetched in given for row in fetched.rows]
     check = _PreviewWarnings(plan.job, source.dialect, columns, cells, messages, rejects, max_request_size_bytes)
-    return Preview(messages, list(check.warnings()), rejects, columns)
+    warnings = [*check.warnings(), *format_warnings(envelope, schemas)]
+    return Preview(messages, warnings, rejects, columns, envelope.value_schema, envelope.key_schema)
 
 
 def preview_plan(opened: OpenWorkspace, plan: Plan, *, rows: int, timeout_s: float | None = None) -> Preview:
@@ -110,12 +143,26 @@ def preview_plan(opened: OpenWorkspace, plan: Plan, *, rows: int, timeout_s: flo
         SourceUnavailable, NotAuthorised, QueryFailed: As in `Source.read`.
         ConfigError: The job names a column that the query does not return.
     """
-    limit = MOST_BYTES if plan.output is not None else cluster_of_plan(opened, plan).max_request_size_bytes
+    limit, schemas = MOST_BYTES, None
+    if plan.output is None:
+        cluster = cluster_of_plan(opened, plan)
+        limit, schemas = cluster.max_request_size_bytes, schemas_of(plan.job, cluster, registers=False)
     database = opened.connections.database(plan.job.connection)
     timeouts = [seconds for seconds in (database.statement_timeout_s, timeout_s) if seconds]
     source = open_source(replace(database, allow_writes=False, statement_timeout_s=min(timeouts, default=None)))
+    if plan.job.incremental is not None:
+        known = opened.ledger.watermarks.get(plan.job.slug)
+        window = next_window(plan.job, plan.job.incremental, known, datetime.now(UTC))
+        plan = replace(plan, window=replace(window, since=None))
     with closing(source):
-        return preview(plan, source, rows=rows, now=lambda: datetime.now(UTC), max_request_size_bytes=limit)
+        return preview(
+            plan,
+            source,
+            rows=rows,
+            now=lambda: datetime.now(UTC),
+            max_request_size_bytes=limit,
+            schemas=schemas,
+        )
 
 
 @contextmanager
@@ -147,17 +194,36 @@ def _first(reading: Reading, rows: int) -> Iterator[Rows]:
             return
 
 
-def _messages(encoded: Encoded, values: Sequence[bytes], job: Job) -> Iterator[PreviewMessage]:
-    for i, value in enumerate(values):
-        key = encoded.keys[i]
+def _base64(raw: bytes | None) -> str | None:
+    return None if raw is None else base64.b64encode(raw).decode()
+
+
+def _messages(encoded: Encoded, envelope: Envelope, now: datetime, job: Job) -> Iterator[PreviewMessage]:
+    fixed = {name: text.decode() for name, text in (*fixed_headers(job), *envelope.headers(encoded))}
+    columns, times = (*encoded.fields.headers, *envelope.header_columns(encoded)), encoded.fields.timestamps_ms
+    value_schema = envelope.value_schema
+    for i, value in enumerate(envelope.values(encoded, published_at=now)):
+        key, text = encoded.keys[i], encoded.readable_keys[i]
         headers = {"message_id": encoded.message_ids[i].decode(), "run_id": MADE_AT_THE_RUN, "job": job.name}
+        headers |= fixed
+        headers |= {name: cell.decode() for name, cells in columns if (cell := cells[i]) is not None}
+        has_schema = value_schema is not None and value is not None
         yield PreviewMessage(
             encoded.row_numbers[i],
-            None if key is None else key.decode(),
-            headers | dict(job.headers),
-            value.decode(),
-            len(value),
+            None if text is None else text.decode(),
+            headers,
+            readable(value, None if value_schema is None else lambda _: value_schema).text,
+            len(value or b""),
+            None if times is None else _iso_time(times[i]),
+            _base64(value) if has_schema else None,
+            _base64(key) if encoded.key_texts is not None else None,
+            value is None,
         )
+
+
+def _iso_time(unix_ms: int) -> str | None:
+    """Returns the time of a record; None: it has none of its own."""
+    return None if unix_ms == NO_TIME else iso_utc(EPOCH + timedelta(milliseconds=unix_ms), "milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +247,8 @@ class _PreviewWarnings:
         yield from self.repeated_keys()
         yield from self.number_keys()
         yield from self.padded_keys()
+        yield from self.spread_keys()
+        yield from self.null_times()
         for index, column in enumerate(self.columns):
             values = [row[index] for row in self.rows if row[index] is not None]
             if self.job.export_format == "kafka":
@@ -234,6 +302,20 @@ class _PreviewWarnings:
             padded = sum(isinstance(row[index], str) and row[index].endswith(" ") for row in self.rows)
             if padded:
                 yield f'{column.name} ({column.database_type}): the key ends with blanks in {self._of_rows(padded)}, and readers who look for it without them find nothing; set "types": {{"{column.name}": "string"}} to send it without'
+
+    def spread_keys(self) -> Iterator[str]:
+        kafka = self.job.kafka_config
+        fields = kafka.partition_field or ()
+        placing = {name.lower() for name in ([fields] if isinstance(fields, str) else fields)}
+        keys = {column.name.lower() for column in self.key_columns}
+        is_spread = kafka.partitioner == "round_robin" or (kafka.partitioner == "column" and not placing <= keys)
+        if keys and is_spread:
+            yield f'{self.key_name}: with partitioner "{kafka.partitioner}" the messages of one key go to several partitions, so readers do not get them in order and a compacted topic keeps one of each partition'
+
+    def null_times(self) -> Iterator[str]:
+        nulls = sum(message.timestamp is None for message in self.messages)
+        if self.job.kafka_config.timestamp_field and nulls:
+            yield f"{self.job.kafka_config.timestamp_field}: it is null in {self._of_rows(nulls)}, whose records get the time when they are sent"
 
     def large_numbers(self, column: Column, values: list[Any]) -> Iterator[str]:
         """Warns about digits that a reader with doubles (JavaScript, jq, a spreadsheet) would lose."""

@@ -11,6 +11,7 @@ from core.model.job import Job
 from core.model.run import Plan, Run
 from core.records.opened import OpenWorkspace
 from core.run.destination import KafkaTarget, cluster_of_run, is_same_destination, target_of_job, was_sent_to
+from core.run.incremental import window_of_run
 from core.run.known_sends import require_known
 from core.run.planning import cluster_of_plan, plan_run
 from core.workspace.jobs import NoSuchJob, read_job_file
@@ -99,7 +100,8 @@ def replay_plan(
     # Until something has arrived this is one more attempt at the same messages; after that it sends them once more.
     arrived = sum(r.acknowledged > 0 and (r.kind == "replay" or r.run_id == root) for r in family)
     repeat = f"{root}.{arrived}{'r' if rejects_only else ''}" if arrived else ""
-    return replace(plan, kind="replay", of_run=root, skip_ids=skip, repeat=repeat)
+    window = window_of_run(opened.ledger, root, job)
+    return replace(plan, kind="replay", of_run=root, skip_ids=skip, repeat=repeat, window=window)
 
 
 def replay_options(opened: OpenWorkspace, prefix: str) -> ReplayOptions:

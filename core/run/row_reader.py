@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import compress
 from typing import Protocol
 
 from loguru import logger
@@ -22,9 +21,16 @@ from core.errors import (
     RunInterrupted,
 )
 from core.message.envelope import NULL_KEY, Encoded, Envelope
+from core.message.value_formats import Formats
+from core.model.progress import RunStep
+from core.model.publisher import Publisher
+from core.model.query import Step
 from core.model.run import Plan, Reject
-from core.model.source import Column, Reading, Source
+from core.model.schema import Schemas
+from core.model.source import Column, Increment, Reading, Source
+from core.model.window import Window
 from core.run.cancellation import Stop
+from core.run.observation import NOT_OBSERVED, RunObserver
 
 __all__ = [
     "REJECTS_AT_ONCE",
@@ -35,6 +41,7 @@ __all__ = [
     "RunContext",
     "end_state",
     "fewer_collections",
+    "formats_of",
     "row_count_error",
     "with_stop_reason",
 ]
@@ -84,6 +91,14 @@ class RunContext:
     """Set to end the run; checked between two fetches and between two batches."""
     progress: Progress | None = None
     check_columns: ColumnCheck | None = None
+    schemas: Schemas | None = None
+    """Gives ids to the schemas of the messages; None: the cluster has no schema registry."""
+    prepare_topic: Callable[[Publisher], Sequence[str]] | None = None
+    """Called before the topic is looked for; returns warnings of the run."""
+    observer: RunObserver = NOT_OBSERVED
+    """What measures the run for lineage and traces."""
+    published: Callable[[RowReader], AbstractContextManager[None]] = lambda _: nullcontext()
+    """Makes the progress of a run readable for other processes until it has its verdict."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,34 +114,89 @@ class RowReader:
     rejected: int = 0
     acknowledged: int = 0
     """Rows that have arrived, as far as this run knows now."""
+    left_out: int = 0
+    """Rows that were sent by an earlier run."""
+    increment: Increment | None = None
+    """Incremental job: what the database answered; None: it was not asked."""
+    step: RunStep = "connecting"
+    is_read: bool = False
+    """Whether the last row has been read."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Returns rows read, acknowledged and rejected up to now; another thread may ask."""
+        return self.rows_read, self.acknowledged, self.rejected
+
+    def current_step(self) -> RunStep:
+        """Returns what the run does now; another thread may ask."""
+        return self.step
+
+    def has_read_all(self) -> bool:
+        """Returns whether the last row has been read; another thread may ask."""
+        return self.is_read
+
+    def steps(self, source: Source) -> Sequence[Step]:
+        """Returns the statements of this run; for an incremental job the database is asked how far they read."""
+        window, incremental = self.plan.window, self.plan.job.incremental
+        if window is None or incremental is None:
+            return self.plan.query.steps
+        self.increment = source.increment(self.plan.query.steps, incremental, window)
+        self.note_increment(self.increment)
+        return self.increment.steps
+
+    def note_increment(self, found: Increment) -> None:
+        """Called before the first row of an incremental job is read."""
 
     def read(self, source: Source) -> Iterator[tuple[Envelope, Encoded]]:
         """Reads the source; yields rows as keys and JSON, one fetch at a time. Rejects are recorded."""
         plan = self.plan
-        with source.read(plan.query.steps, fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
+        self.step = "reading"
+        with source.read(self.steps(source), fetch_rows=plan.fetch_rows, count=plan.job.verify_count) as reading:
             yield from self.rows(reading)
 
     def rows(self, reading: Reading) -> Iterator[tuple[Envelope, Encoded]]:
         """Does the same for a result that is open already; the columns are checked before the first fetch."""
-        envelope = self.envelope_of(reading)
-        for rows in reading:
+        envelope, step = self.envelope_of(reading), self.context.observer.step
+        fetches = iter(reading)
+        while True:
+            with step("read"):
+                rows = next(fetches, None)
+            if rows is None:
+                break
             if self.context.stop.is_set():
                 raise RunCancelled("the run was cancelled", why=f"stopped after {self.rows_read:,} rows")
-            encoded = envelope.encode(rows)
+            with step("encode"):
+                encoded = envelope.encode(rows)
             if self.plan.skip_ids is not None:
                 encoded = _without(encoded, self.plan.skip_ids)
+            elif self.plan.window and self.plan.window.since:
+                encoded = self._without_known(encoded, self.plan.window)
             self.rows_read += len(encoded.data) + len(encoded.rejects)
             self.reject(encoded.rejects)
             yield envelope, encoded
             if self.context.progress:
                 self.context.progress(self.rows_read, self.acknowledged, self.rows_counted)
+        self.is_read = True
+
+    def _without_known(self, encoded: Encoded, window: Window) -> Encoded:
+        """Leaves out the rows of the look-back that earlier runs have sent, or have rejected for the same reason."""
+        left = _without(encoded, window.known_ids)
+        rejects = [reject for reject in left.rejects if reject.content not in window.known_rejects]
+        self.left_out += len(encoded.data) - len(left.data) + len(left.rejects) - len(rejects)
+        return replace(left, rejects=rejects)
 
     def envelope_of(self, reading: Reading) -> Envelope:
         """Checks the columns of the result and returns the envelope for them."""
         self.rows_counted = reading.counted
         if self.context.check_columns:
             self.context.check_columns(reading.columns)
-        return Envelope(reading.columns, self.plan.job, scheduled_at=self.plan.scheduled_at)
+        self.context.observer.columns(reading.columns)
+        plan = self.plan
+        return Envelope(
+            reading.columns,
+            plan.job,
+            scheduled_at=plan.scheduled_at,
+            formats=formats_of(plan, self.context.schemas),
+        )
 
     def reject(self, rejects: list[Reject]) -> None:
         """Records rejected rows.
@@ -159,15 +229,16 @@ class RowReader:
             QueryFailed: The job asks for COUNT(*), and it is another number.
             NothingArrived: Every row was rejected.
         """
-        if self.rows_read and self.rejected == self.rows_read:
+        if self.rows_read and self.rejected == self.rows_read and not self.left_out:
             raise NothingArrived(
                 f"none of {self.rows_read:,} rows could be {'sent' if self.plan.output is None else 'written'}",
                 why="all were rejected",
                 remedy=f"python -m core rejects {self.run_id} lists the reasons",
             )
-        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != self.rows_read:
+        found = self.rows_read + self.left_out
+        if self.rows_counted is not None and self.plan.skip_ids is None and self.rows_counted != found:
             raise QueryFailed(
-                f"COUNT(*) said {self.rows_counted:,} rows and {self.rows_read:,} were read",
+                f"COUNT(*) said {self.rows_counted:,} rows and {found:,} were read",
                 why="the statement gives another result when it is run twice",
                 remedy="look for random or time functions in the query",
             )
@@ -175,6 +246,11 @@ class RowReader:
     def expectation_error(self) -> PsttError | None:
         """Returns the error of a run whose rows have arrived, but not in the expected number; None: it is as expected."""
         return None if self.plan.skip_ids is not None else row_count_error(self.plan, self.rows_read)
+
+
+def formats_of(plan: Plan, schemas: Schemas | None) -> Formats:
+    """Returns what the formats of a plan's messages need besides its columns."""
+    return Formats(plan.topic, schemas, plan.value_schema, plan.key_schema)
 
 
 def row_count_error(plan: Plan, rows_read: int) -> ExpectationFailed | None:
@@ -224,12 +300,4 @@ def fewer_collections() -> Iterator[None]:
 
 def _without(encoded: Encoded, skip_ids: frozenset[bytes]) -> Encoded:
     """Returns the rows whose message id is not in `skip_ids`."""
-    wanted = [message_id not in skip_ids for message_id in encoded.message_ids]
-    return Encoded(
-        list(compress(encoded.row_numbers, wanted)),
-        list(compress(encoded.keys, wanted)),
-        list(compress(encoded.data, wanted)),
-        list(compress(encoded.message_ids, wanted)),
-        encoded.rejects,
-        encoded.extracted_at,
-    )
+    return encoded.kept([message_id not in skip_ids for message_id in encoded.message_ids])

@@ -16,12 +16,25 @@ from loguru import logger
 from core.errors import MessageRefused, PsttError, RetriesExhausted, RunCancelled, RunFailed, StorageFailed
 from core.kafka.sender import Sender
 from core.message.envelope import Encoded, Envelope
+from core.message.record_fields import RowFields, fixed_headers
 from core.model.publisher import Batch, Delivery, Publisher
 from core.model.run import Reject
 from core.records.spool import Spool
 from core.run.row_reader import RowReader
 
 __all__ = ["Sending", "stored_on_disk"]
+
+_Frame = tuple[
+    list[int],
+    list[bytes | None],
+    list[bytes],
+    list[bytes],
+    datetime,
+    RowFields,
+    list[bool] | None,
+    list[bytes | None] | None,
+]
+"""The rows of one fetch on disk: the fields of `Encoded` but its rejects, which are recorded already."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,43 +52,73 @@ class Sending(RowReader):
     transaction: Literal["", "unknown", "committed", "aborted"] = ""
     """Its state; empty: there was none. `unknown`: the cluster has not answered."""
     headers: tuple[tuple[str, bytes], ...] = field(default=())
+    topic_partitions: int = 0
+    """How many partitions the topic has; 0: not known yet. Only a job with a partitioner of its own needs it."""
 
     def __post_init__(self) -> None:
         job = self.plan.job
-        own = tuple((name, value.encode()) for name, value in job.headers.items())
-        self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *own)
+        self.headers = (("run_id", self.run_id.encode()), ("job", job.name.encode()), *fixed_headers(job))
+        if job.kafka_config.traceparent and self.context.observer.traceparent:
+            self.headers += (("traceparent", self.context.observer.traceparent.encode()),)
 
     def publish(self, envelope: Envelope, encoded: Encoded) -> None:
         """Publishes the rows of one fetch as one block; each `batch_size` of them get their timestamp together."""
-        size, now, values = self.plan.batch_size, self.context.now, list[bytes]()
-        for start in range(0, len(encoded.data), size):
-            some = encoded.data[start : start + size]
-            values += envelope.wrap(some, extracted_at=encoded.extracted_at, published_at=now())
+        size, now, values = self.plan.batch_size, self.context.now, list[bytes | None]()
+        step = self.context.observer.step
+        with step("encode"):
+            for start in range(0, len(encoded.data), size):
+                values += envelope.values(encoded, published_at=now(), start=start, stop=start + size)
         if self.context.stop.is_set():
             raise RunCancelled("the run was cancelled", why=f"stopped after {self.acknowledged:,} messages")
         self.batches += 1
-        self.sender.submit(
-            Batch(
-                self.batches,
-                self.plan.topic,
-                encoded.keys,
-                values,
-                encoded.message_ids,
-                encoded.row_numbers,
-                self.headers,
-            )
+        batch = Batch(
+            self.batches,
+            self.plan.topic,
+            encoded.keys,
+            values,
+            encoded.message_ids,
+            encoded.row_numbers,
+            self.headers + envelope.headers(encoded),
+            encoded.fields.headers + envelope.header_columns(encoded),
+            encoded.fields.timestamps_ms,
+            self._partitions(encoded),
+            encoded.key_texts,
         )
+        with step("send"):
+            self.sender.submit(batch)
         self.account(self.sender.finished())
+
+    def _partitions(self, encoded: Encoded) -> list[int] | None:
+        """Returns the partition of each message; None: the client places them by their keys."""
+        config = self.plan.job.kafka_config
+        if config.partitioner == "murmur2":
+            return None
+        from core.kafka.partitioning import places  # imports numpy, 70 ms
+
+        if not self.topic_partitions:
+            self.topic_partitions = len(self.publisher.describe(self.plan.topic).partitions)
+        return places(
+            config, self.plan.topic, self.topic_partitions, encoded.row_numbers, encoded.fields.placed_by or ()
+        )
+
+    def counts(self) -> tuple[int, int, int]:
+        """See `RowReader.counts`; batches that have ended and are not accounted for yet count too."""
+        rows_read, acknowledged, rejected = RowReader.counts(self)
+        return rows_read, acknowledged + self.sender.acknowledged_unclaimed(), rejected
 
     def drain(self) -> None:
         """Waits until no message is in flight."""
-        self.account(self.sender.drain())
+        self.step = "waiting"
+        with self.context.observer.step("send"):
+            deliveries = self.sender.drain()
+        self.account(deliveries)
 
     def account(self, deliveries: list[Delivery]) -> None:
         """Records finished batches; raises the first failure that the next batch would meet too."""
         failure: PsttError | None = None
         for delivery in deliveries:
-            self._record(delivery)
+            with self.context.observer.step("record"):
+                self._record(delivery)
             self.acknowledged += delivery.acknowledged
             refused = {index: e for index, e in delivery.errors.items() if isinstance(e, MessageRefused)}
             others = (error for error in delivery.errors.values() if not isinstance(error, MessageRefused))
@@ -97,7 +140,7 @@ class Sending(RowReader):
         entry.debug("batch {}: {} of {} acknowledged", batch.number, delivery.acknowledged, len(batch))
         if self.plan.log_payload:
             for index, error in delivery.errors.items():
-                value = batch.values[index].decode("utf-8", "replace")
+                value = (batch.values[index] or b"").decode("utf-8", "replace")
                 entry.debug("row {} not acknowledged: {}: {}", batch.row_numbers[index], error.text, value)
 
     def _reject_refused(self, batch: Batch, refused: Mapping[int, MessageRefused]) -> RunFailed | None:
@@ -106,7 +149,11 @@ class Sending(RowReader):
             return None
         self.refused += len(refused)
         self.refusal = self.refusal or next(iter(refused.values()))
-        keys = {index: key.decode("utf-8", "replace") for index in refused if (key := batch.keys[index]) is not None}
+        keys = {
+            index: key.decode("utf-8", "replace")
+            for index in refused
+            if (key := batch.readable_keys[index]) is not None
+        }
         rejects = [
             Reject(batch.row_numbers[index], "", "", str(error), key=keys.get(index))
             for index, error in sorted(refused.items())
@@ -130,6 +177,7 @@ class Sending(RowReader):
         self.transaction = "unknown"
         try:
             self.publisher.begin()
+            self.step = "sending"
             for envelope, encoded in fetched:
                 digest.update(b"".join(encoded.message_ids))
                 self.publish(envelope, encoded)
@@ -177,6 +225,7 @@ class Sending(RowReader):
     def finish_sending(self, error: PsttError) -> None:
         """Waits for messages in flight if the run was only cancelled; if the cluster has failed, gives them up at once."""
         deliveries = []
+        self.step = "waiting"
         if not isinstance(error, RetriesExhausted) and not error.is_retriable:
             deliveries = self.sender.drain(self.context.stop.left_s(self.plan.stop_timeout_s))
         deliveries += self.sender.give_up()
@@ -202,7 +251,16 @@ def stored_on_disk(
             with file_path.open("wb") as file:
                 for envelope, encoded in read:  # noqa: B007 - there is one envelope a run
                     frame = frames.encode(
-                        (encoded.row_numbers, encoded.keys, encoded.data, encoded.message_ids, encoded.extracted_at)
+                        (
+                            encoded.row_numbers,
+                            encoded.keys,
+                            encoded.data,
+                            encoded.message_ids,
+                            encoded.extracted_at,
+                            encoded.fields,
+                            encoded.tombstones,
+                            encoded.key_texts,
+                        )
                     )
                     file.write(len(frame).to_bytes(8, "little"))
                     file.write(frame)
@@ -220,7 +278,7 @@ def stored_on_disk(
 
 
 def _frames(file: BinaryIO) -> Iterator[Encoded]:
-    decoder = msgspec.msgpack.Decoder(tuple[list[int], list[bytes | None], list[bytes], list[bytes], datetime])
+    decoder = msgspec.msgpack.Decoder(_Frame)
     while size := file.read(8):
-        numbers, keys, data, ids, extracted_at = decoder.decode(file.read(int.from_bytes(size, "little")))
-        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC))
+        numbers, keys, data, ids, extracted_at, *rest = decoder.decode(file.read(int.from_bytes(size, "little")))
+        yield Encoded(numbers, keys, data, ids, [], extracted_at.astimezone(UTC), *rest)

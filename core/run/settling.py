@@ -240,7 +240,7 @@ def settle(note: TransactionNote, folder: Path, spool_dir: Path, ledger: Ledger,
                 publisher.describe(note.topic),
             )
             error = lost_since(before, after, tally.placed, {}, note.run) or _unexpected(note)
-            outcome = _committed(note, run, marker.rows, tally, error)
+            outcome = replace(_committed(note, run, marker.rows, tally, error), moved_to=marker.moved_to)
             ledger.finish(run.run_id, outcome, tally.last_sent_at or run.started_at)
         elif run.state == "interrupted":
             ledger.finish(run.run_id, _aborted(note, run), run.finished_at or run.started_at)

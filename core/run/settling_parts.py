@@ -11,6 +11,7 @@ import msgspec
 from core.errors import RunInterrupted
 from core.model.publisher import Publisher
 from core.model.run import Run
+from core.model.window import Cursor
 from core.records.ledger import Ledger, Outcome
 from core.records.spool import segments_of
 from core.run.exactly_once import SentMarker
@@ -49,6 +50,9 @@ class PartsNote(msgspec.Struct, frozen=True):
     """Parts of the run, also those that an earlier attempt had sent."""
     parts: list[PartOfNote] = []
     """exactly_once: the parts that this run sends; empty: at_least_once."""
+    high: str = ""
+    """Incremental job: the position up to which rows are read; empty: there is none."""
+    high_tie: str = ""
 
 
 def parts_folder(workspace: Workspace, run_id: str) -> Path:
@@ -149,4 +153,5 @@ def _outcome(run: Run, note: PartsNote, results: list[PartResult]) -> Outcome:
         duration_s=run.duration_s,
         error=error if missing else None,
         partitions=sends.partitions,
+        moved_to=Cursor(note.high, note.high_tie) if note.high and not missing else None,
     )

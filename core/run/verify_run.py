@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from core.errors import ConfigError
 from core.model.connection import Cluster
 from core.model.job import VerifyMode
-from core.model.run import Verification
+from core.model.run import Run, Verification
 from core.records.opened import OpenWorkspace
 from core.run.arrival import SentRange
 from core.run.destination import cluster_of_run
 from core.run.known_sends import require_known
+from core.workspace.jobs import SUFFIX, parse_job, read_job_file
 
 __all__ = ["verifier", "verify_run"]
 
@@ -44,21 +46,35 @@ def verify_run(
             remedy=f"python -m core verify {run.of_run}" if run.of_run else "",
         )
     require_known(opened, [run.run_id], f"run {run.run_id} cannot be verified")
-    check = verifier(cluster_of_run(opened, run), opened.workspace.spool_dir, "full", should_stop, now)
+    check = verifier(
+        cluster_of_run(opened, run),
+        opened.workspace.spool_dir,
+        "full",
+        should_stop,
+        now,
+        has_text_keys=_has_text_keys(opened, run),
+    )
     found = check(SentRange(run.run_id, run.topic, run.cluster_id, run.topic_id, run.partitions, run.acknowledged))
     opened.ledger.add_verification(found)
     return found
 
 
 def verifier(
-    cluster: Cluster, spool_dir: Path, mode: VerifyMode, should_stop: Callable[[], bool], now: Callable[[], datetime]
+    cluster: Cluster,
+    spool_dir: Path,
+    mode: VerifyMode,
+    should_stop: Callable[[], bool],
+    now: Callable[[], datetime],
+    *,
+    has_text_keys: bool = True,
 ) -> Callable[[SentRange], Verification]:
-    """Returns a function that reads a run's messages back from this cluster.
+    """Returns a function that reads a run's messages back from this cluster; see `core.run.verification.verify`.
 
     Raises:
-        ConfigError: confluent-kafka, which reads them, is not installed.
+        ConfigError: confluent-kafka, which reads them, is not installed or cannot log in.
     """
     try:
+        from core.kafka.librdkafka import can_log_in, require_gssapi
         from core.run.verification import verify
     except ImportError:
         raise ConfigError(
@@ -66,4 +82,18 @@ def verifier(
             why="it is not installed on this machine",
             remedy='install it, or set "verify": "none"',
         ) from None
-    return lambda sent: verify(sent, cluster, spool_dir, mode, now=now, should_stop=should_stop)
+    if not can_log_in(cluster):
+        require_gssapi(cluster)  # before the first message, not after the last
+    return lambda sent: verify(
+        sent, cluster, spool_dir, mode, now=now, should_stop=should_stop, has_text_keys=has_text_keys
+    )
+
+
+def _has_text_keys(opened: OpenWorkspace, run: Run) -> bool:
+    """Returns whether the job sent its keys as text when it ran; if its version is not known: whether it does now."""
+    version = opened.ledger.job_versions.get(run.job, run.job_sha256) if run.job_sha256 else None
+    with suppress(ConfigError):  # deleted, or written by a version of the product with other keys
+        if version is not None:
+            return parse_job(opened.workspace.queries_dir / f"{run.job}{SUFFIX}", version.document).key_format == "text"
+        return read_job_file(opened.workspace, run.job).job.key_format == "text"
+    return True

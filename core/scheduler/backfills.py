@@ -123,9 +123,14 @@ def backfill(
     Raises:
         AccessRefused: The caller may not send.
         ConfigError: The range is empty, reaches beyond now, or has more than 10,000 scheduled times; or so many runs at
-            once are not possible.
+            once are not possible; or the job is incremental.
     """
     require(caller, "backfill")
+    if job.incremental is not None:
+        raise ConfigError(
+            f'job "{job.name}" is incremental, so that its days cannot be sent one by one',
+            remedy=f"python -m core watermark {job.slug} --set VALUE --why TEXT --run sends the rows after a value again",
+        )
     options = options or BackfillOptions()
     options.check()
     with ledger.transaction():  # two that are asked for at once do not plan the same time

@@ -11,7 +11,7 @@ from datetime import datetime
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from core.errors import ConfigError
+from core.errors import PsttError
 from core.kafka.probe import probe
 from core.records.runner_status import BrokerSample
 
@@ -45,7 +45,7 @@ def used_clusters(
             continue
         try:
             cluster = connections.cluster_for(job, settings)
-        except ConfigError as error:
+        except PsttError as error:
             name = job.kafka_config.cluster or job.connection
             broken[name] = BrokerSample(name, now, connected=False, latency_ms=None, error=error.text)
             continue

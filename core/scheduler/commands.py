@@ -41,9 +41,10 @@ __all__ = [
 def sent_before(ledger: Ledger, job: Job, scheduled_at: datetime) -> Run | None:
     """Returns the run whose messages readers would see again if the job ran for this time.
 
-    An exactly-once job never sends a message twice, so it has none.
+    An exactly-once job never sends a message twice, and an incremental job goes on after its watermark: they have none.
     """
-    return None if job.delivery == "exactly_once" else ledger.history.sent_before(job.slug, scheduled_at)
+    is_never_twice = job.delivery == "exactly_once" or job.incremental is not None
+    return None if is_never_twice else ledger.history.sent_before(job.slug, scheduled_at)
 
 
 def require_unsent(ledger: Ledger, job: Job, scheduled_at: datetime, *, again: bool) -> None:

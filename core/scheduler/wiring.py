@@ -8,7 +8,9 @@ from datetime import datetime
 from core.model.job import Job
 from core.notify.wiring import MailDelivery, NotifyingWorkspace, RuleEvaluation
 from core.run.cancellation import Stop
+from core.run.end_notes import EndNote
 from core.run.pending_transactions import remove_leftovers
+from core.run.telemetry import report_lost_ends
 from core.scheduler.broker_health import look, used_clusters
 from core.scheduler.dry_runs import DryRuns
 from core.scheduler.metrics_copies import MetricsCopies
@@ -24,6 +26,7 @@ __all__ = ["run_runner"]
 TRANSACTIONS_EVERY_S = 30.0
 ALERTS_EVERY_S = 10.0
 MAIL_EVERY_S = 2.0
+LINEAGE_EVERY_S = 30.0
 
 
 def run_runner(
@@ -79,10 +82,16 @@ def _background_tasks(
             with opened.reopened() as own:
                 settle_transactions(own, now)
 
+    def report_ends() -> None:
+        if any(EndNote.all_of(opened.workspace)):
+            with opened.reopened() as own:
+                report_lost_ends(own)
+
     rules, mail = RuleEvaluation(opened, jobs, now), MailDelivery(opened, now)
     return [
         PeriodicTask("broker health", opened.settings.KAFKA_HEALTH_CHECK_INTERVAL_SEC, check_brokers),
         PeriodicTask("transactions", TRANSACTIONS_EVERY_S, settle),
+        PeriodicTask("lineage", LINEAGE_EVERY_S, report_ends),
         PeriodicTask("alerts", ALERTS_EVERY_S, rules, rules.close),
         PeriodicTask("mail", MAIL_EVERY_S, mail, mail.close),
     ]

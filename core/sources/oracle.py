@@ -116,6 +116,8 @@ NEEDS_THICK = {"DPY-3001", "DPY-3010", "DPY-3015"}
 """Native network encryption, a server older than 12.1, a password verifier of 10g: thin mode supports none of them."""
 
 _mode_lock = threading.Lock()
+_client: list[dict[str, str]] = []
+"""The folders with which this process has loaded the Oracle client."""
 
 
 class OracleSource(PooledSource):
@@ -141,18 +143,55 @@ class OracleSource(PooledSource):
             elif oracledb.is_thin_mode():
                 # Set explicitly: otherwise the first login of the process decides, and all others wait for it.
                 oracledb.enable_thin_mode()  # type: ignore[no-untyped-call]
-        parameters = oracledb.ConnectParams(
-            host=given.host,
-            port=self.port,
-            **({"sid": given.sid} if given.sid else {"service_name": given.service_name}),
-            tcp_connect_timeout=given.connect_timeout_s,
-            retry_count=0,
-            expire_time=2,
-        )
-        password = given.password.reveal() if given.password else None
-        raw = oracledb.connect(user=given.username, password=password, params=parameters)
+        raw = oracledb.connect(**self.parameters())
         raw.call_timeout = round(self.silence_s * 1000)
         return raw
+
+    def parameters(self) -> dict[str, Any]:
+        """Returns the arguments of the driver's `connect`.
+
+        Raises:
+            ConfigError: The driver has no such setting, or the descriptor or alias cannot be read.
+        """
+        given = self.connection
+        place: dict[str, Any] = {}
+        if not given.dsn:
+            place = {"host": given.host, "port": self.port, **({"sid": given.sid} if given.sid else {})}
+            place |= {"service_name": given.service_name} if given.service_name else {}
+        extras = {
+            "config_dir": str(given.config_dir) if given.config_dir else None,
+            "wallet_location": str(given.wallet_location) if given.wallet_location else None,
+            "wallet_password": given.wallet_password.reveal() if given.wallet_password else None,
+            "server_type": given.server_type or None,
+            "cclass": "PSTT" if given.server_type == "pooled" else None,
+            # Another client's session would keep its settings.
+            "purity": oracledb.PURITY_NEW if given.server_type == "pooled" else None,
+        }
+        ours = {"tcp_connect_timeout": given.connect_timeout_s, "retry_count": 0, "expire_time": 2}
+        try:
+            parameters = oracledb.ConnectParams(
+                **{**given.options, **place, **{n: v for n, v in extras.items() if v is not None}, **ours}
+            )
+        except TypeError as error:
+            raise self._wrong_option(str(error)) from None
+        login: dict[str, Any] = {"user": given.username or None, "proxy_user": given.proxy_user or None}
+        login["password"] = given.password.reveal() if given.password else None
+        if not given.username:
+            login["externalauth"] = True  # the wallet or the system's account; thick mode only
+        dsn = {"dsn": given.dsn} if given.dsn else {}
+        return {**{name: value for name, value in login.items() if value is not None}, **dsn, "params": parameters}
+
+    @property
+    def login_s(self) -> float:
+        """Returns how long connecting may take in total: a descriptor may have several addresses."""
+        return super().login_s * (4 if self.connection.dsn else 1)
+
+    def _wrong_option(self, why: str) -> ConfigError:
+        return ConfigError(
+            f'connection "{self.name}": the driver does not take its options',
+            why=why,
+            remedy="correct options in connections.json; python-oracledb's ConnectParams has their names",
+        )
 
     def begin(self, raw: oracledb.Connection) -> None:
         """Begins a read-only transaction, which in Oracle is also one snapshot for every statement in it."""
@@ -300,13 +339,23 @@ class OracleSource(PooledSource):
             )
 
     def _use_thick_mode(self) -> None:
+        given = self.connection
+        named = {"lib_dir": given.client_dir, "config_dir": given.config_dir}
+        folders = {name: str(folder) for name, folder in named.items() if folder}
         if not oracledb.is_thin_mode():
+            if folders and folders not in _client:
+                raise ConfigError(
+                    f'connection "{self.name}" has another client_dir or config_dir',
+                    why="a process loads the Oracle client once",
+                    remedy="give every thick connection that the same process uses the same folders",
+                )
             return
         try:
-            oracledb.init_oracle_client()
+            oracledb.init_oracle_client(**folders)
+            _client.append(folders)
         except oracledb.Error as error:
             text = _words(str(error))
-            remedy = "install Oracle Instant Client and put it on the PATH, or set thick to false"
+            remedy = "install Oracle Instant Client and put it on the PATH or name its folder as client_dir, or set thick to false"
             if "DPY-2019" in text:  # a process has one mode, and thin came first
                 remedy = "set thick on every Oracle connection that the same process uses, or on none"
             raise ConfigError(f'connection "{self.name}" asks for thick mode', why=text, remedy=remedy) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 from core.model.dialect import (
     ISOLATION_LEVEL,
@@ -10,12 +12,15 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PackageCalls,
     PartitionRules,
+    SessionRules,
     end_of_microsecond,
 )
 
@@ -42,10 +47,49 @@ _PACKAGE_CALLS = PackageCalls(
         FLOOR NUMBERONLY STRINGONLY BOOLEANONLY DATEWITHTIME""".split()
     ),
 )
+_REFUSED_OPTIONS = (
+    (
+        re.compile(
+            r"(user|proxy_user|host|port|service_name|sid|dsn|server_type|wallet_location|config_dir|lib_dir|params"
+            r"|externalauth|pool(_\w+)?)"
+        ),
+        "the connection has a key for it",
+    ),
+    (
+        re.compile(r"(ssl_server_dn_match|ssl_context|ssl_version|use_eztls)"),
+        "it could turn off what the wallet asks for",
+    ),
+    (re.compile(r"mode"), "it could log in as SYSDBA"),
+    (re.compile(r"(tcp_connect_timeout|retry_count|retry_delay|expire_time|purity)"), "the run sets it"),
+    (
+        re.compile(
+            r"(\w*callback|handle|appcontext|shardingkey|supershardingkey|debug_jdwp|extra_auth_params|conn_class|tag|matchanytag)"
+        ),
+        "it is not for a run",
+    ),
+)
+_UNVERIFIED = re.compile(r"SSL_SERVER_DN_MATCH\s*=\s*(NO|OFF|FALSE)", re.IGNORECASE)
+
+
+def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields keys that exclude each other, and a descriptor that turns the check of the certificate off."""
+    if entry.dsn and (entry.host or entry.port):
+        yield "dsn", "dsn names the host itself", "remove host and port, or dsn"
+    if _UNVERIFIED.search(entry.dsn):
+        yield "dsn", "SSL_SERVER_DN_MATCH may not be turned off", "remove it from the descriptor"
+    if entry.client_dir and not entry.thick:
+        yield "client_dir", "client_dir is of use in thick mode only", 'add "thick": true, or remove client_dir'
+    if entry.wallet_password and not entry.wallet_location:
+        yield "wallet_password", "a password without a wallet", 'add "wallet_location"'
+    if not entry.username and entry.wallet_location and not entry.thick:
+        yield "username", "an external password store needs thick mode", 'add "thick": true, or "username"'
+
+
 _TO_NCHAR = ("TO_NCHAR(", ")")
 
 _DAY, _MOMENT = "SYYYY-MM-DD HH24:MI:SS", "SYYYY-MM-DD HH24:MI:SS.FF9"
 _TO_MICROSECONDS = len("-4712-01-01 00:00:00.000000")
+_SECOND, _NANOSECOND = "YYYY-MM-DD HH24:MI:SS", "YYYY-MM-DD HH24:MI:SS.FF9"
 
 DIALECT = Dialect(
     name="oracle",
@@ -55,10 +99,15 @@ DIALECT = Dialect(
     padded_number="LPAD(TO_CHAR({}), 12, '0')",
     connection=ConnectionRules(
         required=("host", "username"),
-        exactly_one_of=("service_name", "sid"),
+        exactly_one_of=("service_name", "sid", "dsn"),
+        own=("dsn", "config_dir", "wallet_location", "wallet_password", "proxy_user", "client_dir", "server_type"),
+        instead={"dsn": ("host",), "wallet_location": ("username",)},
+        refused_options=_REFUSED_OPTIONS,
+        problems=_problems,
         form=("host", "username", "service_name", "sid"),
         default_port=1521,
     ),
+    datasets=DatasetRules("oracle", str.upper, lambda connection: connection.username.upper()),
     lexical=LexicalRules(
         string_prefixes=frozenset({"N", "Q", "NQ"}),
         refuses_lone_return=True,
@@ -88,6 +137,7 @@ DIALECT = Dialect(
         interval="refused",
         instead_of_interval="write NUMTODSINTERVAL({0}, 'DAY') or NUMTOYMINTERVAL({0}, 'MONTH')",
     ),
+    session=SessionRules(("ALTER SESSION SET TIME_ZONE = '+00:00'",), ("SET TRANSACTION READ ONLY",)),
     # The driver returns a NUMBER as a Decimal, and binds a datetime as a DATE without its fraction.
     partitions=PartitionRules(
         bounds={
@@ -111,6 +161,16 @@ DIALECT = Dialect(
         hash="ORA_HASH({value}, {count} - 1)",
         sample="DBMS_RANDOM.VALUE(0, 1000000) < {ppm}",
     ),
+    folds_to="upper",
+    moments={
+        "oracle_date": MomentRules(f"TO_CHAR({{}}, '{_SECOND}')", f"TO_DATE({{}}, '{_SECOND}')", has_fraction=False),
+        "datetime": MomentRules(f"TO_CHAR({{}}, '{_NANOSECOND}')", f"TO_TIMESTAMP({{}}, '{_NANOSECOND}')"),
+        "datetime_tz": MomentRules(
+            f"TO_CHAR(SYS_EXTRACT_UTC({{}}), '{_NANOSECOND}')",
+            f"FROM_TZ(TO_TIMESTAMP({{}}, '{_NANOSECOND}'), '+00:00')",
+            is_aware=True,
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"ALTER SESSION\b|SET\b"),
         settings=re.compile(

@@ -16,9 +16,11 @@ from core.errors import NotAuthorised, PsttError, QueryFailed, RunCancelled, Sou
 from core.model.check_result import CheckResult
 from core.model.connection import DatabaseConnection
 from core.model.dialect import Dialect
-from core.model.job import Partitions
+from core.model.job import Incremental, Partitions
 from core.model.query import Step, Value
-from core.model.source import CANCEL_S, Column, Rows, Split
+from core.model.source import CANCEL_S, Column, Increment, Rows, Split
+from core.model.window import Window
+from core.sources.increments import find_increment
 from core.sources.session import NoAnswer, Session
 from core.sources.splitting import split_query
 
@@ -160,6 +162,22 @@ class PooledSource(ABC):
             with self._connected() as connected:
                 pending = connected.session.begin(lambda: self.translated(begin_and_split))
                 yield self.answered(connected.session, pending)
+        finally:
+            self._stop_by = None
+
+    def increment(self, steps: Sequence[Step], incremental: Incremental, window: Window) -> Increment:
+        """See `core.model.source.Source.increment`."""
+
+        def begin_and_ask() -> Increment:
+            self._refuse_cancelled()
+            self.begin(connected.raw)
+            return find_increment(self, connected.raw, steps, incremental, window)
+
+        try:
+            self._refuse_cancelled()
+            with self._connected() as connected:
+                pending = connected.session.begin(lambda: self.translated(begin_and_ask))
+                return self.answered(connected.session, pending)
         finally:
             self._stop_by = None
 
@@ -367,8 +385,9 @@ class PooledSource(ABC):
     @property
     def place(self) -> str:
         """`"A00" (cdg.example.com:1521)`."""
-        port = f":{self.connection.port}" if self.connection.port else ""
-        return f'"{self.name}" ({self.connection.host}{port})'
+        given = self.connection
+        port = f":{given.port}" if given.port else ""
+        return f'"{self.name}" ({given.host or given.service or given.dsn}{port})'
 
     def unavailable(self, why: str) -> SourceUnavailable:
         """Returns the error for a database that cannot be reached."""

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import psycopg
@@ -32,7 +33,7 @@ from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import Column, ColumnType
 from core.sources.pooled import PooledSource
-from core.sources.postgresql_dialect import DIALECT
+from core.sources.postgresql_dialect import DIALECT, hosts_and_ports
 
 __all__ = ["SOURCE", "PostgresSource"]
 
@@ -173,33 +174,92 @@ class PostgresSource(PooledSource):
 
     def connect(self) -> _Connection:
         """Connects with time-outs, keepalives, and session settings that fix how values are written as text."""
-        given = self.connection
-        settings = dict(_SESSION)
-        if given.statement_timeout_s:
-            settings["statement_timeout"] = str(round(given.statement_timeout_s * 1000))
-        raw = _Connection.connect(
-            host=given.host,
-            port=self.port,
-            dbname=given.database,
-            user=given.username,
-            password=given.password.reveal() if given.password else None,
-            connect_timeout=max(round(given.connect_timeout_s), 2),
-            application_name="pstt-kafka",
-            client_encoding="UTF8",
-            options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
-            keepalives_idle=30,
-            keepalives_interval=10,
-            keepalives_count=3,
-            tcp_user_timeout=round(min(self.silence_s, DEAD_AFTER_S) * 1000),
-            sslmode=given.sslmode or None,
-            sslrootcert=str(given.sslrootcert) if given.sslrootcert else None,
-        )
+        try:
+            raw = _Connection.connect(**self.parameters())
+        except psycopg.ProgrammingError as error:
+            raise self._wrong_option(error) from None
         try:
             self._set_up(raw)
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def parameters(self) -> dict[str, Any]:
+        """Returns libpq's parameters. What they leave out, a service file or the environment may set."""
+        given = self.connection
+        hosts, ports = hosts_and_ports(given.host, given.port or (None if given.service else self.port))
+        files = {
+            "passfile": given.passfile,
+            "sslrootcert": given.sslrootcert,
+            "sslcert": given.sslcert,
+            "sslkey": given.sslkey,
+        }
+        texts = {
+            "service": "" if given.service_file else given.service,
+            "host": hosts,
+            "port": ports,
+            "dbname": given.database,
+            "user": given.username,
+            "password": given.password.reveal() if given.password else "",
+            "sslmode": given.sslmode,
+            "sslpassword": given.sslpassword.reveal() if given.sslpassword else "",
+            "target_session_attrs": given.target_session_attrs,
+            **{name: str(file) for name, file in files.items() if file},
+        }
+        settings = dict(_SESSION)
+        if given.statement_timeout_s:
+            settings["statement_timeout"] = str(round(given.statement_timeout_s * 1000))
+        ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        return {
+            **(self._of_service_file(given.service_file) if given.service_file else {}),
+            **{name: value for name, value in given.options.items() if name != "options"},
+            **{name: value for name, value in texts.items() if value},
+            "connect_timeout": max(round(given.connect_timeout_s), 2),
+            "application_name": "pstt-kafka",
+            "client_encoding": "UTF8",
+            "options": f"{given.options.get('options', '')} {ours}".strip(),  # the last one counts
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(min(self.silence_s, DEAD_AFTER_S) * 1000),
+        }
+
+    @property
+    def login_s(self) -> float:
+        """Returns how long connecting may take in total: each of several hosts has its own time-out."""
+        hosts = self.connection.host.count(",") + 1
+        return super().login_s * max(1, hosts / 2)
+
+    def _of_service_file(self, file: Path) -> dict[str, str]:
+        """Returns the parameters of the connection's service. Libpq takes the path of the file from the environment only."""
+        found: dict[str, dict[str, str]] = {}
+        section: dict[str, str] = {}
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._wrong_service(f"{file.name} cannot be read: {error}") from None
+        for line in map(str.strip, lines):
+            name, equals, value = line.partition("=")
+            if line.startswith("[") and line.endswith("]"):
+                section = found.setdefault(line[1:-1].strip(), {})
+            elif equals and not line.startswith("#"):
+                section.setdefault(name.strip(), value.strip())
+        if self.connection.service not in found:
+            raise self._wrong_service(f"{file.name} has no section [{self.connection.service}]")
+        return found[self.connection.service]
+
+    def _wrong_service(self, why: str) -> ConfigError:
+        return ConfigError(
+            f'connection "{self.name}": its service is not found', why=why, remedy="correct service or service_file"
+        )
+
+    def _wrong_option(self, error: psycopg.ProgrammingError) -> ConfigError:
+        return ConfigError(
+            f'connection "{self.name}": libpq does not take its settings',
+            why=_words(error),
+            remedy="correct options and the keys of the connection in connections.json",
+        )
 
     def _set_up(self, raw: _Connection) -> None:
         if raw.info.server_version >= 140000:
@@ -331,20 +391,21 @@ class PostgresSource(PooledSource):
                 remedy="check sslmode and sslrootcert of the connection",
             )
         # Servers report in the language they are set up with. A response that follows the password and names the user is a refused login.
-        if getattr(error.pgconn, "used_password", False) and given.username in said:
+        if getattr(error.pgconn, "used_password", False) and given.username and given.username in said:
             return self.refused(text)
         return self.unavailable(text)
 
     def _why_refused(self) -> str:
         """Returns why a certificate was refused, from a handshake of its own: libpq does not report it."""
         given = self.connection
+        host, _, _ = hosts_and_ports(given.host, None)[0].partition(",")
         try:
-            with socket.create_connection((given.host, self.port), given.connect_timeout_s) as plain:
+            with socket.create_connection((host, self.port), given.connect_timeout_s) as plain:
                 plain.sendall(_SSL_REQUEST)
                 plain.recv(1)
                 context = ssl.create_default_context(cafile=given.sslrootcert)
                 context.check_hostname = False  # libpq's message for a wrong host name is clear enough
-                context.wrap_socket(plain, server_hostname=given.host).close()
+                context.wrap_socket(plain, server_hostname=host).close()
         except ssl.SSLCertVerificationError as refused:
             return refused.verify_message
         except (OSError, ValueError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
 
 from core.model.dialect import (
     ISOLATION_LEVEL,
@@ -12,14 +15,17 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
+    SessionRules,
 )
 
-__all__ = ["DIALECT"]
+__all__ = ["DIALECT", "hosts_and_ports"]
 
 # Left out on purpose: standard_conforming_strings (it would change where literals end), roles, everything that
 # makes a transaction writable again, and settings of extensions, whose effect is not known.
@@ -40,10 +46,82 @@ _CALLS = re.compile(
 )
 
 
+_REFUSED_OPTIONS = (
+    (
+        re.compile(
+            r"host|hostaddr|port|dbname|user|service|servicefile|passfile|ssl(mode|rootcert|cert|key)|target_session_attrs"
+        ),
+        "the connection has a key for it",
+    ),
+    (re.compile(r"requiressl|sslcompression|gssencmode"), "it could turn off what sslmode asks for"),
+    (
+        re.compile(
+            r"connect_timeout|tcp_user_timeout|keepalives\w*|client_encoding|replication|(fallback_)?application_name"
+        ),
+        "the run sets it",
+    ),
+    (
+        re.compile(
+            r"sslkeylogfile|scram_\w+|oauth_\w+|autocommit|prepare_threshold|(row|cursor)_factory|context|conninfo"
+        ),
+        "it is not for a run",
+    ),
+)
+_WEAKER = (("channel_binding", ("prefer", "require")), ("ssl_min_protocol_version", ("TLSv1.2", "TLSv1.3")))
+"""Settings of libpq that a connection may only make stricter."""
+_SETTING = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+
+
+def hosts_and_ports(text: str, port: int | None) -> tuple[str, str]:
+    """Returns `a:5433,b` as libpq takes it: the hosts, and the port of each; without a port for any, no ports."""
+    hosts, ports = [], []
+    for part in filter(None, map(str.strip, text.split(","))):
+        named = re.fullmatch(r"(\[[^\]]+\]|[^:]+):(\d{1,5})", part)
+        hosts.append((named[1] if named else part).strip("[]"))
+        ports.append(named[2] if named else str(port or ""))
+    return ",".join(hosts), ",".join(ports) if any(ports) else ""
+
+
+def _settings_of(text: str) -> Iterator[tuple[str, str]]:
+    """Yields name and value of each `-c NAME=VALUE`; anything else has an empty name."""
+    words = iter(shlex.split(text, posix=True))
+    for word in words:
+        joined = f"-c{next(words, '')}" if word == "-c" else word
+        found = _SETTING.fullmatch(joined)
+        yield (found[1], found[2]) if found else ("", word)
+
+
+def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields what the options of libpq would change beyond what a step of the SQL file may set."""
+    if bool(entry.sslcert) != bool(entry.sslkey):
+        yield "sslcert", "sslcert and sslkey belong together", "give both or none"
+    if entry.service_file and not entry.service:
+        yield "service_file", "service_file without service", 'add "service": the name of its section'
+    for name, allowed in _WEAKER:
+        if entry.options.get(name, allowed[0]) not in allowed:
+            yield "options", f"options may not weaken {name}", f"write {' or '.join(allowed)}, or remove it"
+    try:
+        settings = list(_settings_of(str(entry.options.get("options", ""))))
+    except ValueError:
+        settings = [("", "an open quote")]
+    for name, value in settings:
+        if not name:
+            yield "options", f"options of libpq has {value[:40]}", "write -c NAME=VALUE for each setting"
+        elif not re.fullmatch(_SETTINGS, name.upper()):
+            yield (
+                "options",
+                f"options of libpq may not set {name}",
+                "only settings that change how a session reads may be set",
+            )
+
+
 def _bound(type_: str) -> BoundRules:
     # As the server's text, which has every digit.
     return BoundRules(read="CAST({} AS text)", bind=f"CAST({{}} AS {type_})")
 
+
+_MICROSECOND = "YYYY-MM-DD HH24:MI:SS.US"
+_NAIVE = MomentRules(f"to_char({{}}, '{_MICROSECOND}')", "CAST({} AS timestamp)")
 
 DIALECT = Dialect(
     name="postgresql",
@@ -51,7 +129,16 @@ DIALECT = Dialect(
     sqlglot="postgres",
     install="pip install 'psycopg[binary]'",
     padded_number="LPAD({}::text, 12, '0')",
-    connection=ConnectionRules(required=("host", "database", "username"), default_port=5432, has_tls_modes=True),
+    connection=ConnectionRules(
+        required=("host", "database", "username"),
+        own=("sslcert", "sslkey", "sslpassword", "service", "service_file", "passfile", "target_session_attrs"),
+        instead={"service": ("host", "database", "username")},
+        refused_options=_REFUSED_OPTIONS,
+        problems=_problems,
+        default_port=5432,
+        has_tls_modes=True,
+    ),
+    datasets=DatasetRules("postgres", str.lower, lambda _: "public"),
     lexical=LexicalRules(
         word=WORD_BEYOND_ASCII,
         string_prefixes=frozenset({"N", "E", "B", "X"}),
@@ -88,6 +175,10 @@ DIALECT = Dialect(
         interval="refused_with_field",  # `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days
         instead_of_interval="write INTERVAL '{0} days' or {0} * INTERVAL '1 day'",
     ),
+    session=SessionRules(
+        ("SET standard_conforming_strings = on", "SET TIME ZONE 'UTC'", "SET IntervalStyle = 'iso_8601'"),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",),
+    ),
     partitions=PartitionRules(
         bounds={
             "integer": _bound("bigint"),
@@ -104,6 +195,16 @@ DIALECT = Dialect(
         hash="mod(mod(hashtextextended(CAST({value} AS text), 0), {count}) + {count}, {count})",
         sample="random() * 1000000 < {ppm}",
     ),
+    folds_to="lower",
+    moments={
+        "date": MomentRules(f"to_char(CAST({{}} AS timestamp), '{_MICROSECOND}')", "CAST({} AS timestamp)"),
+        "datetime": _NAIVE,
+        "datetime_tz": MomentRules(
+            f"to_char({{}} AT TIME ZONE 'UTC', '{_MICROSECOND}')",
+            "(CAST({} AS timestamp) AT TIME ZONE 'UTC')",
+            is_aware=True,
+        ),
+    },
     guard=GuardRules(
         begins_setting=re.compile(r"(SET|RESET)\b"),
         settings=re.compile(

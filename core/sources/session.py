@@ -64,6 +64,9 @@ class Session:
         self._cut = cut
         self._close = close
         self._stopping: threading.Thread | None = None
+        self._is_ending = False
+        self._stop_lock = threading.Lock()
+        """Held while a cancelling thread is started, so that closing waits for it and none is started afterwards."""
         self._newest: Future[Any] | None = None
         self._calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"pstt-{name}", daemon=True)
@@ -105,10 +108,16 @@ class Session:
         return pending.result()
 
     def stop(self) -> None:
-        """Cancels what runs in the server, without waiting: cancelling may block as well."""
-        if self._stopping is None or not self._stopping.is_alive():
-            self._stopping = threading.Thread(target=self._stop, name="pstt-stop", daemon=True)
-            self._stopping.start()
+        """Cancels what runs in the server, without waiting: cancelling may block as well.
+
+        Does nothing once the connection is being closed.
+        """
+        with self._stop_lock:
+            if self._is_ending or (self._stopping is not None and self._stopping.is_alive()):
+                return
+            stopping = threading.Thread(target=self._stop, name="pstt-stop", daemon=True)
+            stopping.start()
+            self._stopping = stopping
 
     def close(self) -> None:
         """Closes the connection, or abandons it to its thread if it does not return in time.
@@ -134,6 +143,8 @@ class Session:
         return not self.is_given_up
 
     def _end(self) -> None:
+        with self._stop_lock:
+            self._is_ending = True
         if self._stopping is not None:
             self._stopping.join()  # the cancelling thread uses the connection
         self._close()

@@ -34,7 +34,9 @@ from core.model.dialect import (
     Dialect,
     GuardRules,
     LexicalRules,
+    MomentRules,
     PartitionRules,
+    SessionRules,
     TypedValue,
 )
 from core.model.query import Step, Value
@@ -89,6 +91,12 @@ DIALECT = Dialect(
         hash="pstt_hash({value}) % {count}",
         sample="abs(random() % 1000000) < {ppm}",
     ),
+    # A time is text, in the form in which the application wrote it.
+    moments=dict.fromkeys(
+        ("date", "datetime", "text", "unknown"), MomentRules(compare="rtrim(replace({}, 'T', ' '), 'Z')")
+    ),
+    is_untyped=True,
+    session=SessionRules(begin=("PRAGMA query_only = ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"PRAGMA\b"),
         settings=re.compile(

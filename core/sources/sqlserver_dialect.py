@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from core.model.check_result import CheckResult
 from core.model.dialect import (
@@ -15,11 +17,14 @@ from core.model.dialect import (
     BindRules,
     BoundRules,
     ConnectionRules,
+    DatasetRules,
     Dialect,
     GuardRules,
     LexicalRules,
     LiteralRules,
+    MomentRules,
     PartitionRules,
+    SessionRules,
     StatementWords,
     TypedValue,
     end_of_microsecond,
@@ -79,6 +84,58 @@ def missing_driver(wanted: str) -> CheckResult | None:
     )
 
 
+_REFUSED_OPTIONS = (
+    (
+        re.compile(
+            r"(driver|server|servername|address|addr|port|database|uid|user id|user|trusted[_ ]connection|authentication"
+            r"|multisubnetfailover|applicationintent)"
+        ),
+        "the connection has a key for it",
+    ),
+    (
+        re.compile(r"(encrypt|encryption|trustservercertificate|tds[_ ]version|usentlmv2)"),
+        "it could turn off what sslmode asks for",
+    ),
+    (
+        re.compile(r"(dsn|filedsn|savefile|attachdbfilename|translationdll|translationoption|translation(name)?)"),
+        "it reads or loads other files",
+    ),
+    (
+        re.compile(r"(quotedid|quoted identifier|ansinpw|autotranslate|clientcharset|regional|mars[_ ]connection)"),
+        "the program relies on its value",
+    ),
+    (re.compile(r"(querylog_on|querylogfile|querylogtime|statslog_on|statslogfile|dumpfile.*)"), "it would log values"),
+    (
+        re.compile(r"(app|logintimeout|login timeout|connection timeout|connect timeout|query timeout|timeout)"),
+        "the run sets it",
+    ),
+)
+_WITH_USERNAME = ("ActiveDirectoryPassword", "ActiveDirectoryServicePrincipal", "SqlPassword")
+
+
+def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields combinations of logins, drivers and TLS that the driver would refuse late or ignore."""
+    method = entry.authentication
+    is_freetds = "tds" in entry.driver.lower()
+    if method in _WITH_USERNAME and not (entry.username and entry.password):
+        yield "authentication", f"{method} needs username and password", 'add "username" and "password"'
+    if method == "ActiveDirectoryIntegrated" and (entry.username or entry.password):
+        yield "authentication", f"{method} takes the account of the process", "remove username and password"
+    if method and entry.sslmode == "disable":
+        yield "sslmode", "a login with Entra needs TLS", "remove sslmode"
+    if (method or entry.multi_subnet_failover) and is_freetds:
+        key = "authentication" if method else "multi_subnet_failover"
+        yield key, f"FreeTDS has no {key}", "use Microsoft's ODBC driver"
+    if entry.password and not entry.username:
+        yield (
+            "username",
+            "a password without a username",
+            'add "username", or remove "password" for Windows authentication',
+        )
+
+
+_TEXT, _BIND = "CONVERT(varchar(27), CAST({} AS datetime2(7)), 121)", "CAST({} AS datetime2(7))"
+
 DIALECT = Dialect(
     name="sqlserver",
     title="SQL Server",
@@ -89,9 +146,13 @@ DIALECT = Dialect(
     connection=ConnectionRules(
         required=("host", "database"),
         form=("host", "username", "database", "driver"),
+        own=("authentication", "multi_subnet_failover", "application_intent"),
+        refused_options=_REFUSED_OPTIONS,
+        problems=_problems,
         default_port=1433,
         has_tls_modes=True,
     ),
+    datasets=DatasetRules("mssql", schema_of=lambda _: "dbo"),
     lexical=LexicalRules(
         word=re.compile(r"[^\W\d@#$][\w@#$]*|[@#][\w@#$]*"),
         string_prefixes=frozenset({"N"}),
@@ -150,6 +211,14 @@ DIALECT = Dialect(
         wraps_order=False,
         wraps_unnamed=False,
     ),
+    moments={
+        "date": MomentRules(_TEXT, _BIND),
+        "datetime": MomentRules(_TEXT, _BIND),
+        "datetime_tz": MomentRules(
+            _TEXT.format("SWITCHOFFSET({}, '+00:00')"), f"TODATETIMEOFFSET({_BIND}, '+00:00')", is_aware=True
+        ),
+    },
+    session=SessionRules(("SET QUOTED_IDENTIFIER ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(

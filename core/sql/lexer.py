@@ -68,7 +68,7 @@ class Token:
     @property
     def prefix(self) -> str:
         """Returns what precedes the quote of a string, in capitals: `N`, `Q`, `E`, `$`, or nothing."""
-        return "$" if self.text[0] == "$" else self.text[: self.text.index("'")].upper()
+        return "$" if self.text[0] == "$" else _BEFORE_QUOTE.match(self.text)[0].upper()  # type: ignore[index]
 
     @property
     def is_significant(self) -> bool:
@@ -87,8 +87,12 @@ class RaiseSqlError(Protocol):
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")
 _NUMBER = re.compile(r"(?:0[xX][0-9A-Fa-f]+|(?:[0-9]+(?:\.(?!\.)[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_STRING = re.compile(r"'(?:[^']+|'')*+'")
-_ESCAPED = re.compile(r"'(?:[^'\\]+|''|\\.)*+'", re.DOTALL)
+_BEFORE_QUOTE = re.compile(r"[^'\"]*")
+_STRINGS = {"'": re.compile(r"'(?:[^']+|'')*+'"), '"': DOUBLE_QUOTED}
+_ESCAPED = {
+    "'": re.compile(r"'(?:[^'\\]+|''|\\.)*+'", re.DOTALL),
+    '"': re.compile(r'"(?:[^"\\]+|""|\\.)*+"', re.DOTALL),
+}
 _DOLLAR = re.compile(r"\$(?:[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*)?\$")
 _MARK = re.compile(r"&&?(?P<blanks>[^\S\r\n]*)(?P<name>[^\W\d]\w*|\d+)\.?")
 _EXACT = 1.0
@@ -181,12 +185,12 @@ class _Lexer:
         if not self._head and self._is_command():
             end = _match_end(_LINE, text, at)
             return self._token("command", end, references=self._references(at, end))
-        if text.startswith("--", at):
-            return self._token("comment", _match_end(self._rules.line_comment, text, at))
+        if char in "-#" and (comment := self._rules.line_comment.match(text, at)):
+            return self._token("comment", comment.end())
         if text.startswith("/*", at):
             return self._block_comment()
-        if char == "'":
-            return self._string(at, _STRING)
+        if char in self._rules.string_quotes:
+            return self._string(at)
         if pattern := self._rules.quotes.get(char):
             return self._quoted(at, pattern)
         if char == "$" and self._rules.dollar_quotes and (tag := _DOLLAR.match(text, at)):
@@ -227,7 +231,9 @@ class _Lexer:
             difflib.get_close_matches(mark["name"].upper(), self._defined, 1, cutoff=cutoff)
         )
 
-    def _string(self, quote: int, pattern: re.Pattern[str]) -> Token:
+    def _string(self, quote: int, *, escapes: bool = False) -> Token:
+        patterns = _ESCAPED if escapes or self._rules.backslash_escapes else _STRINGS
+        pattern = patterns[self._text[quote]]
         return self._enclosed("string", quote + 1, _match_end(pattern, self._text, quote), 1)
 
     def _quoted(self, quote: int, pattern: re.Pattern[str]) -> Token:
@@ -258,17 +264,17 @@ class _Lexer:
         if separator and (found := separator.match(text, self._at)) and self._is_line_start():
             return self._token("end", found.end())
         if self._rules.unicode_escapes and word == "U" and text[end : end + 2] in ("&'", '&"'):
-            return self._quoted(end + 1, DOUBLE_QUOTED) if text[end + 1] == '"' else self._string(end + 1, _STRING)
+            return self._quoted(end + 1, DOUBLE_QUOTED) if text[end + 1] == '"' else self._string(end + 1)
         if text[end : end + 1] != "'" or word not in self._rules.string_prefixes:
             return self._token("word", end)
         if word.endswith("Q"):
             return self._q_string(end)
-        return self._string(end, _ESCAPED if word == "E" else _STRING)
+        return self._string(end, escapes=word == "E")
 
     def _q_string(self, quote: int) -> Token:
         delimiter = self._text[quote + 1 : quote + 2]
         if not delimiter or delimiter in " \t\r\n":
-            return self._string(quote, _STRING)
+            return self._string(quote)
         return self._delimited(quote + 2, _CLOSERS.get(delimiter, delimiter) + "'")
 
     def _sign(self) -> Token:

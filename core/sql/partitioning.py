@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,21 +19,45 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
 __all__ = [
+    "Wrapping",
+    "asked",
+    "bound_rules",
     "bounds_of",
     "column_of",
     "described",
     "part_steps",
+    "placeholder",
+    "quoted",
     "require_splittable",
     "require_wrappable",
+    "restricted",
     "tiles",
 ]
 
 _LOW, _HIGH = "PSTT_LOW", "PSTT_HIGH"
-_REMEDY = 'change the SQL, or remove "partitions" from the job file'
+_PERCENT = re.compile(r"%%|%\((\w+)\)s")
 
 
-def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
-    """Returns the statement that gives the rows, if each part may read it by itself.
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """Why a statement is wrapped, for the errors of one that cannot be."""
+
+    what: str = "the query cannot be split into parts"
+    reader: str = "part"
+    """What reads the wrapped statement."""
+    key: str = "partitions"
+
+    def refuse(self, step: Step, why: str) -> NoReturn:
+        """Raises SqlError with that reason."""
+        remedy = f'change the SQL, or remove "{self.key}" from the job file'
+        raise SqlError(self.what, why=why, remedy=remedy, line=step.line)
+
+
+_PARTS = Wrapping()
+
+
+def require_wrappable(steps: Sequence[Step], dialect: Dialect, wrapping: Wrapping = _PARTS) -> Step:
+    """Returns the statement that gives the rows, if each part, or each run of an incremental job, may wrap it.
 
     Raises:
         SqlError: Wrapped, it could give other rows, or the database would refuse it.
@@ -40,18 +65,21 @@ def require_wrappable(steps: Sequence[Step], dialect: Dialect) -> Step:
     with_rows = [step for step in steps if step.returns_rows]
     step = with_rows[-1]
     if len(with_rows) > 1:
-        _refuse(with_rows[0], "the file has several statements that return rows, and only one can be split")
+        wrapping.refuse(with_rows[0], "the file has several statements that return rows, and only one can be wrapped")
     tree = _tree(step, dialect)
     from sqlglot import exp  # slow to import
 
     if not isinstance(tree, exp.Query):
-        _refuse(step, "its grammar is not known to this program, so it cannot be shown that its parts are all its rows")
-    _require_whole(step, tree)
+        wrapping.refuse(
+            step,
+            "its grammar is not known to this program, so it cannot be shown that nothing is lost if it is wrapped",
+        )
+    _require_whole(step, tree, wrapping)
     if not dialect.partitions.wraps_with and tree.args.get("with_"):
-        _refuse(step, f"{dialect.title} takes no WITH inside of a SELECT; put it into a view")
+        wrapping.refuse(step, f"{dialect.title} takes no WITH inside of a SELECT; put it into a view")
     if not dialect.partitions.wraps_order and tree.args.get("order"):
-        _refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
-    _require_names(step, tree, dialect)
+        wrapping.refuse(step, f"{dialect.title} takes no ORDER BY inside of a SELECT")
+    _require_names(step, tree, dialect, wrapping)
     return step
 
 
@@ -73,7 +101,8 @@ def require_splittable(steps: Sequence[Step], dialect: Dialect, partitions: Part
 
 def _tree(step: Step, dialect: Dialect) -> exp.Expr | None:
     doubled = dialect.binds.doubles_percent and step.binds
-    return parse_tree(step.sql.replace("%%", "%") if doubled else step.sql, dialect)
+    # Not every dialect of sqlglot reads `%(NAME)s`.
+    return parse_tree(_PERCENT.sub(lambda m: f":{m[1]}" if m[1] else "%", step.sql) if doubled else step.sql, dialect)
 
 
 def _not_returned(partitions: Partitions, names: Sequence[str]) -> ConfigError:
@@ -93,35 +122,36 @@ def _require_hash(dialect: Dialect) -> None:
         )
 
 
-def _require_whole(step: Step, tree: exp.Query) -> None:
-    """Refuses what gives other rows if it is run once for each part, or takes locks."""
+def _require_whole(step: Step, tree: exp.Query, wrapping: Wrapping) -> None:
+    """Refuses what gives other rows if only some of them are read, or takes locks."""
     from sqlglot import exp
 
     if tree.args.get("locks"):
-        _refuse(step, "it locks its rows (FOR UPDATE), which several readers cannot do at once")
+        wrapping.refuse(step, "it locks its rows (FOR UPDATE), which several readers cannot do at once")
     if tree.args.get("limit") or tree.args.get("offset") or tree.args.get("fetch"):
-        _refuse(step, "it limits its rows (LIMIT, OFFSET, FETCH, TOP), and each part would choose its own ones")
+        wrapping.refuse(
+            step,
+            f"it limits its rows (LIMIT, OFFSET, FETCH, TOP), and each {wrapping.reader} would choose its own ones",
+        )
     if any(node.name.upper() == "ROWNUM" for node in tree.find_all(exp.Column, exp.Pseudocolumn)):
-        _refuse(step, "it uses ROWNUM, and each part would choose its own rows")
+        wrapping.refuse(step, f"it uses ROWNUM, and each {wrapping.reader} would choose its own rows")
     if tree.args.get("into"):
-        _refuse(step, "it writes a table (INTO), and each part would write it")
+        wrapping.refuse(step, f"it writes a table (INTO), and each {wrapping.reader} would write it")
 
 
-def _require_names(step: Step, tree: exp.Query, dialect: Dialect) -> None:
+def _require_names(step: Step, tree: exp.Query, dialect: Dialect, wrapping: Wrapping) -> None:
     from sqlglot import exp
 
     unnamed = [e for e in tree.selects if not isinstance(e, exp.Column | exp.Alias | exp.Star | exp.Dot)]
     if unnamed and not dialect.partitions.wraps_unnamed:
-        _refuse(step, "a column of the result has no name; give it one (… AS some_name)")
+        wrapping.refuse(step, "a column of the result has no name; give it one (… AS some_name)")
     seen: set[str] = set()
     for name in tree.named_selects:
         if name not in ("*", "") and name.lower() in seen:
-            _refuse(step, f"two columns of the result are called {name}; give one of them another name (… AS {name}_2)")
+            wrapping.refuse(
+                step, f"two columns of the result are called {name}; give one of them another name (… AS {name}_2)"
+            )
         seen.add(name.lower())
-
-
-def _refuse(step: Step, why: str) -> NoReturn:
-    raise SqlError("the query cannot be split into parts", why=why, remedy=_REMEDY, line=step.line)
 
 
 def column_of(columns: Sequence[Column], partitions: Partitions, dialect: Dialect) -> Column:
@@ -135,7 +165,7 @@ def column_of(columns: Sequence[Column], partitions: Partitions, dialect: Dialec
         raise _not_returned(partitions, [column.name for column in columns])
     if partitions.by == "hash":
         _require_hash(dialect)
-    elif _bound_rules(found, dialect) is None:
+    elif bound_rules(found, dialect) is None:
         raise ConfigError(
             f"column {found.name} ({found.database_type}) cannot be split into ranges",
             why="ranges need a number, a date or a time",
@@ -145,14 +175,15 @@ def column_of(columns: Sequence[Column], partitions: Partitions, dialect: Dialec
     return found
 
 
-def _bound_rules(column: Column, dialect: Dialect) -> BoundRules | None:
+def bound_rules(column: Column, dialect: Dialect) -> BoundRules | None:
+    """Returns how ranges of the column are bound; None: it has no ranges."""
     rules = dialect.partitions.bounds
     return rules.get(column.database_type.partition("(")[0].strip().lower()) or rules.get(column.kind)
 
 
 def described(step: Step, dialect: Dialect) -> Step:
     """Returns the wrapped statement without rows, whose columns are those of every part."""
-    return _where(step, dialect, "1 = 0", ())
+    return restricted(step, dialect, "1 = 0", ())
 
 
 def tiles(step: Step, dialect: Dialect, column: Column, count: int, ppm: int | None) -> Step:
@@ -165,8 +196,8 @@ def tiles(step: Step, dialect: Dialect, column: Column, count: int, ppm: int | N
         count: The number of ranges.
         ppm: How many of a million rows are used, at random; None: all.
     """
-    rules = _bound_rules(column, dialect) or BoundRules()
-    name = _quoted(column, dialect)
+    rules = bound_rules(column, dialect) or BoundRules()
+    name = quoted(column, dialect)
     sample = f" AND {dialect.partitions.sample.format(ppm=ppm)}" if ppm and dialect.partitions.sample else ""
     inner = _text(step, dialect)
     sql = (
@@ -183,7 +214,7 @@ def bounds_of(highest: Sequence[Value], column: Column, dialect: Dialect) -> tup
 
     Times of one microsecond are one value, since their messages may be equal: equal rows have to be in one part.
     """
-    rules = _bound_rules(column, dialect) or BoundRules()
+    rules = bound_rules(column, dialect) or BoundRules()
     distinct = dict.fromkeys(map(rules.convert, highest))
     return tuple(distinct)[:-1]
 
@@ -200,29 +231,50 @@ def part_steps(
         partitions: How it is split.
         bounds: By range: the highest value of each part but the last, in order.
     """
-    name = f"part.{_quoted(column, dialect)}"
-    rules = _bound_rules(column, dialect) or BoundRules()
+    name = f"part.{quoted(column, dialect)}"
+    rules = bound_rules(column, dialect) or BoundRules()
     if partitions.by == "hash":
         number = dialect.partitions.hash.format(value=rules.hashed.format(name), count=partitions.count)
         conditions = [f"{number} = {index} AND {name} IS NOT NULL" for index in range(1, partitions.count)]
-        return [_where(step, dialect, c, ()) for c in (f"({number} = 0 OR {name} IS NULL)", *conditions)]
+        return [restricted(step, dialect, c, ()) for c in (f"({number} = 0 OR {name} IS NULL)", *conditions)]
     if not bounds:
-        return [_where(step, dialect, "1 = 1", ())]
-    low, high = (f"{name} {sign} {rules.bind.format(_placeholder(dialect, bind))}" for sign, bind in _ENDS)
-    first = _where(step, dialect, f"({high} OR {name} IS NULL)", ((_HIGH, bounds[0]),))
+        return [restricted(step, dialect, "1 = 1", ())]
+    low, high = (f"{name} {sign} {rules.bind.format(placeholder(dialect, bind))}" for sign, bind in _ENDS)
+    first = restricted(step, dialect, f"({high} OR {name} IS NULL)", ((_HIGH, bounds[0]),))
     middle = [
-        _where(step, dialect, f"{low} AND {high}", ((_LOW, below), (_HIGH, above))) for below, above in pairwise(bounds)
+        restricted(step, dialect, f"{low} AND {high}", ((_LOW, below), (_HIGH, above)))
+        for below, above in pairwise(bounds)
     ]
-    return [first, *middle, _where(step, dialect, low, ((_LOW, bounds[-1]),))]
+    return [first, *middle, restricted(step, dialect, low, ((_LOW, bounds[-1]),))]
 
 
 _ENDS = ((">", _LOW), ("<=", _HIGH))
 
 
-def _where(step: Step, dialect: Dialect, condition: str, more: Sequence[tuple[str, Value]]) -> Step:
-    """Wraps the statement. The line break ends a comment at its end."""
-    inner = _text(step, dialect, has_more=bool(more))
-    sql = f"SELECT * FROM (\n{inner}\n) part WHERE {condition}"  # noqa: S608 - the user's own statement
+def restricted(step: Step, dialect: Dialect, condition: str, more: Sequence[tuple[str, Value]]) -> Step:
+    """Returns the statement wrapped, with this condition. The line break ends a comment at its end.
+
+    Args:
+        step: The statement.
+        dialect: The database.
+        condition: SQL; the row is called `part`.
+        more: The binds of the condition, in the order of their places.
+    """
+    return asked(step, dialect, "SELECT * FROM ({}) part", condition, more)
+
+
+def asked(step: Step, dialect: Dialect, select: str, condition: str, more: Sequence[tuple[str, Value]]) -> Step:
+    """Returns a statement about the rows of another one, with this condition.
+
+    Args:
+        step: The statement.
+        dialect: The database.
+        select: SQL that ends in `FROM ({}) part`.
+        condition: As `restricted`.
+        more: As `restricted`.
+    """
+    begin, _, end = select.rpartition("{}")  # the name of a column before it may have braces
+    sql = f"{begin}\n{_text(step, dialect, has_more=bool(more))}\n{end} WHERE {condition}"
     return replace(step, sql=sql, binds=_with(step, dialect, more) if more else step.binds)
 
 
@@ -237,10 +289,12 @@ def _with(step: Step, dialect: Dialect, more: Sequence[tuple[str, Value]]) -> Ma
     return {**(step.binds if isinstance(step.binds, Mapping) else {}), **dict(more)}
 
 
-def _placeholder(dialect: Dialect, bind: str) -> str:
+def placeholder(dialect: Dialect, bind: str) -> str:
+    """Returns the place of a bind in the SQL."""
     return dialect.binds.placeholder.format(bind)
 
 
-def _quoted(column: Column, dialect: Dialect) -> str:
+def quoted(column: Column, dialect: Dialect) -> str:
+    """Returns the name of the column in quotes."""
     opening, closing = dialect.partitions.quotes
     return f"{opening}{column.name.replace(closing, closing * 2)}{closing}"

@@ -106,6 +106,9 @@ def refusal(tokens: Sequence[Token], dialect: Dialect) -> Refusal | None:
         dialect: Whose SQL it is.
     """
     significant = _significant(tokens)
+    executed = next((t for t in tokens if t.kind == "comment" and dialect.guard.executed_comments.match(t.text)), None)
+    if executed:
+        return _comment_refusal(executed)
     kind = statement_kind(tokens, dialect)
     if kind == "setting":
         return _setting_refusal(significant, dialect)
@@ -127,6 +130,15 @@ def _other_refusal(token: Token) -> Refusal:
         f"{_shown(token)} is not allowed here",
         "a query file holds SELECT statements and session settings, and this is neither",
         'name the "database" on the connection instead' if token.upper == "USE" else "",
+    )
+
+
+def _comment_refusal(token: Token) -> Refusal:
+    return Refusal(
+        token,
+        f"the comment {_shown(token)} is not allowed here",
+        "the server runs what is in it, depending on its version",
+        "write its content as SQL, or remove it",
     )
 
 

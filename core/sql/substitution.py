@@ -296,7 +296,8 @@ class _StatementParts:
         token = self._tokens[at]
         self._check_literal(token, at)
         pieces = _pieces(token)
-        content = tuple(_plain(token, piece) for piece in pieces)
+        escapes = self._dialect.lexical.backslash_escapes
+        content = tuple(_plain(token, piece, escapes=escapes) for piece in pieces)
         if self._literals.is_joined_before and token.prefix != "E":
             return self._placed(self._bind(at, content, is_text=True), at)
         if len(pieces) == 1:
@@ -322,9 +323,10 @@ class _StatementParts:
                 "a value cannot be bound inside one",
                 "write it as a plain literal '…'",
             )
+        escapes = token.prefix == "E" or self._dialect.lexical.backslash_escapes
         for mark in token.references:
             before = token.text[: mark.start - token.start]
-            if token.prefix == "E" and (len(before) - len(before.rstrip("\\"))) % 2:
+            if escapes and (len(before) - len(before.rstrip("\\"))) % 2:
                 self._fail(mark.start, f"a backslash stands before &{mark.name}", "it would escape the first character")
 
     def _placed(self, bind: Bind, at: int) -> list[SqlPart]:
@@ -541,10 +543,20 @@ def _pieces(token: Token) -> list[str | ParameterText]:
     return [piece for piece in pieces if piece != ""]
 
 
-def _plain(token: Token, piece: str | ParameterText) -> str | ParameterText:
+_ESCAPES = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "%": "\\%", "_": "\\_"}
+"""What follows a backslash → its meaning in MySQL; any other character is itself."""
+
+
+def _plain(token: Token, piece: str | ParameterText, *, escapes: bool) -> str | ParameterText:
     """Returns the meaning of a piece of a literal."""
-    doubles = token.prefix in ("", "N", "E")
-    return piece.replace("''", "'") if isinstance(piece, str) and doubles else piece
+    if not isinstance(piece, str) or token.prefix not in ("", "N", "E"):
+        return piece
+    quote = token.text[token.opening - 1]
+    if not escapes:
+        return piece.replace(quote * 2, quote)
+    return re.sub(
+        rf"\\(.)|{quote}{quote}", lambda m: _ESCAPES.get(m[1], m[1]) if m[1] else quote, piece, flags=re.DOTALL
+    )
 
 
 def _quoted_again(token: Token, piece: str) -> str:

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from core.errors import ConfigError
 from core.model.job import Job
+from core.sql.incremental import cursor_text
 from core.workspace.atomic import write_atomically
+from core.workspace.job_formats import contradictions_of_formats
 from core.workspace.job_schema import JobShape
 from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.paths import Workspace
@@ -26,6 +28,7 @@ __all__ = [
     "NoSuchJob",
     "checked_job",
     "find_job",
+    "job_of",
     "job_text",
     "load_job",
     "load_jobs",
@@ -83,7 +86,7 @@ def parse_job(path: Path, text: str) -> Job:
 def checked_job(path: Path, text: str) -> tuple[Job | None, list[ConfigError]]:
     """Returns the job of a text and every problem; use the job only if there is no problem."""
     try:
-        return _checked(parse_json_file(path, text))
+        return job_of(parse_json_file(path, text))
     except ConfigError as error:
         return None, [error]
 
@@ -95,7 +98,7 @@ def load_jobs(workspace: Workspace) -> tuple[list[Job], list[ConfigError]]:
     names: dict[str, Path] = {}
     for path in _files(workspace):
         try:
-            job, found = _checked(read_json_file(path))
+            job, found = job_of(read_json_file(path))
         except ConfigError as error:
             problems.append(error)
             continue
@@ -209,13 +212,14 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _valid(file: JsonFile) -> Job:
-    job, problems = _checked(file)
+    job, problems = job_of(file)
     if problems or job is None:
         raise problems[0]
     return job
 
 
-def _checked(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
+def job_of(file: JsonFile) -> tuple[Job | None, list[ConfigError]]:
+    """Returns the job of a parsed file and every problem; its slug comes from the file's name."""
     try:
         shape = JobShape.model_validate(file.document)
     except ValidationError as error:
@@ -253,11 +257,42 @@ def _contradictions(job: Job) -> list[tuple[str, str, str]]:
     rows = job.expect.rows
     if rows.min is not None and rows.max is not None and rows.min > rows.max:
         found.append(("expect.rows", f"expect.rows: min {rows.min:,} is more than max {rows.max:,}", "swap them"))
-    taken = [name for name in job.headers if name.lower() in RESERVED_HEADERS]
+    reserved = (*RESERVED_HEADERS, "traceparent") if job.kafka_config.traceparent else RESERVED_HEADERS
+    taken = [name for name in job.headers if name.lower() in reserved]
     found += [
         (f"headers.{name}", f"header {name} is set by PSTT Kafka itself", "give it another name") for name in taken
     ]
-    return found + _contradictions_of_partitions(job)
+    found += contradictions_of_formats(job)
+    found += _contradictions_of_partitioner(job) + _contradictions_of_partitions(job)
+    return found + _contradictions_of_incremental(job)
+
+
+def _contradictions_of_partitioner(job: Job) -> list[tuple[str, str, str]]:
+    kafka = job.kafka_config
+    needed = {"partition_field": ("column", kafka.partition_field), "partition": ("fixed", kafka.partition)}
+    found = []
+    for key, (partitioner, value) in needed.items():
+        place = f"kafka_config.{key}"
+        if kafka.partitioner == partitioner and value is None:
+            found.append((place, f'partitioner "{partitioner}" needs "{key}"', f'add "{key}", or remove "partitioner"'))
+        elif kafka.partitioner != partitioner and value is not None:
+            found.append(
+                (
+                    place,
+                    f'"{key}" has no effect with partitioner "{kafka.partitioner}"',
+                    f'add "partitioner": "{partitioner}", or remove "{key}"',
+                )
+            )
+    wanted = kafka.create_topic
+    if wanted is not None and kafka.partition is not None and kafka.partition >= wanted.partitions:
+        found.append(
+            (
+                "kafka_config.partition",
+                f"a topic of {wanted.partitions} partitions has no partition {kafka.partition}",
+                f"write 0 to {wanted.partitions - 1}, or more partitions in create_topic",
+            )
+        )
+    return found
 
 
 def _contradictions_of_partitions(job: Job) -> list[tuple[str, str, str]]:
@@ -306,3 +341,37 @@ def read_job_file(workspace: Workspace, slug: str) -> JobFile:
     except UnicodeDecodeError:
         raise ConfigError("the file is not UTF-8", remedy="save it as UTF-8", file=stored.path) from None
     return JobFile(slug, stored.path, text, stored.sha256)
+
+
+def _contradictions_of_incremental(job: Job) -> list[tuple[str, str, str]]:
+    given, found = job.incremental, list[tuple[str, str, str]]()
+    if given is None:
+        return found
+    if job.export_format != "kafka":
+        what = f'a file of export_format "{job.export_format}" always has all rows'
+        found.append(("incremental", what, 'remove "incremental"'))
+    if given.tie_column is not None and given.tie_column.lower() == given.column.lower():
+        found.append(
+            (
+                "incremental.tie_column",
+                "the tie column is the cursor itself",
+                'name another one, or remove "tie_column"',
+            )
+        )
+    if given.kind == "integer":
+        only_times = [("delay_s", given.delay_s), ("look_back_s", given.look_back_s)]
+        found += [
+            (f"incremental.{key}", f'"{key}" needs a cursor of times', 'remove it, or use "kind": "timestamp"')
+            for key, value in only_times
+            if value
+        ]
+    if given.look_back_s and job.partitions is not None and job.partitions.count > 1:
+        found.append(
+            ("incremental.look_back_s", "a run that looks back is not split into parts", 'remove it, or "partitions"')
+        )
+    if given.start is not None:
+        try:
+            cursor_text(str(given.start), given, "start")
+        except ConfigError as error:
+            found.append(("incremental.start", error.what, error.remedy))
+    return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import ConfigError
 
-__all__ = ["JsonFile", "nearest", "parse_json_file", "read_json_file"]
+__all__ = ["FilePosition", "JsonFile", "nearest", "parse_json_file", "read_json_file", "read_text"]
 
 FilePosition = tuple[str | int, ...]
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -46,7 +46,7 @@ def read_json_file(path: Path) -> JsonFile:
     Raises:
         ConfigError: It is missing, not UTF-8, not complete, not an object, or has a name twice in one object.
     """
-    return parse_json_file(path, _read(path))
+    return parse_json_file(path, read_text(path))
 
 
 def parse_json_file(path: Path, text: str) -> JsonFile:
@@ -94,7 +94,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f"valid: {', '.join(names)}" if names else ""
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Reads a file of UTF-8, with or without a byte order mark.
+
+    Raises:
+        ConfigError: It is missing, is not UTF-8, or cannot be read.
+    """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -8,7 +8,10 @@ from pathlib import Path, PureWindowsPath
 
 from core.errors import ConfigError
 
-__all__ = ["Workspace"]
+__all__ = ["WORKSPACE_VARIABLES", "Workspace", "page_workspaces"]
+
+WORKSPACE_VARIABLES = ("PSTT_WORKSPACE", "PSTT_WORKSPACES")
+"""They say where the settings are, so they cannot be among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +117,37 @@ class Workspace:
     def query_file(self, name: str) -> Path:
         """Returns the path of a job's SQL file."""
         return self.inside(name, self.queries_dir)
+
+
+def page_workspaces(environ: Mapping[str, str]) -> dict[str, Workspace]:
+    """Returns the workspaces of PSTT_WORKSPACES by name, else the one that `Workspace.find` finds.
+
+    PSTT_WORKSPACES is `NAME=FOLDER;NAME=FOLDER`; without `NAME=` the folder's own name is taken. The first one holds
+    the users of the page and the tokens of the REST interface.
+
+    Raises:
+        ConfigError: A folder does not exist, two workspaces have one name, or a folder is there twice.
+    """
+    entries = [entry.strip() for entry in environ.get("PSTT_WORKSPACES", "").split(";") if entry.strip()]
+    if not entries:
+        found = Workspace.find(None, environ)
+        return {found.root.name: found}
+    workspaces: dict[str, Workspace] = {}
+    for entry in entries:
+        name, equals, folder = entry.partition("=")
+        path = Path(folder.strip() if equals else entry)
+        if not path.is_dir():
+            raise ConfigError(
+                f"there is no workspace {path}",
+                why="PSTT_WORKSPACES names a folder that does not exist",
+                remedy="write PSTT_WORKSPACES=NAME=FOLDER;NAME=FOLDER",
+            )
+        workspace = Workspace(path.resolve())
+        name = name.strip() if equals else workspace.root.name
+        if not name or name in workspaces or workspace in workspaces.values():
+            raise ConfigError(
+                f"PSTT_WORKSPACES has {entry} twice" if name else f"PSTT_WORKSPACES: {entry} has no name",
+                remedy="give each workspace a name of its own: NAME=FOLDER;NAME=FOLDER",
+            )
+        workspaces[name] = workspace
+    return workspaces

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,24 @@ import msgspec
 
 from core.errors import ConfigError
 from core.sources import find_dialect
+from core.workspace.connections import CLUSTER_FILES, CLUSTER_SECRETS
+from core.workspace.database_checks import FILE_KEYS, FOLDER_KEYS, REFERENCE_KEYS
 from core.workspace.json_file import read_json_file
 from core.workspace.paths import Workspace
+from core.workspace.registries import REGISTRY_PATHS, REGISTRY_SECRETS
 from core.workspace.secrets import is_reference
-from core.workspace.settings import SECRETS, SETTING_NAMES, Settings
+from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, setting_text
 
 __all__ = ["References", "references_of"]
 
-DATABASE_PATHS = ("sslrootcert",)
-CLUSTER_PATHS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-SETTING_PATHS = ("KAFKA_SSL_CAFILE", "KAFKA_SSL_CERTFILE", "KAFKA_SSL_KEYFILE")
-NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_")
+DATABASE_PATHS = (*FILE_KEYS, *FOLDER_KEYS)
+SETTING_PATHS = tuple(f"KAFKA_{key.upper()}" for key in CLUSTER_FILES)
+VAULT_PATHS = ("VAULT_CACERT", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY")
+VAULT_LOGINS = ("VAULT_TOKEN", "VAULT_SECRET_ID")
+NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_", "OPENLINEAGE_", "PSTT_LINEAGE_", "OTEL_")
 """Settings that no part needs."""
+OF_EACH_MACHINE = ("PSTT_SECRET_COMMAND",)
+"""Settings that a part takes from its own machine: the administrator there decides which commands may run."""
 
 
 class References(msgspec.Struct, frozen=True):
@@ -40,14 +46,18 @@ class References(msgspec.Struct, frozen=True):
     cluster_key: str = ""
     cluster: dict[str, Any] | None = None
     """The entry of `kafka_connections`; None: the settings alone."""
+    registry: dict[str, Any] | None = None
+    """The `schema_registry` of the cluster, else of the file; None: there is none."""
 
     def write(self, scratch: Workspace, home: Path) -> None:
         """Writes a connections.json into `scratch`. A relative path in it is one below `home`, and becomes absolute."""
         document: dict[str, Any] = {"connections": [_absolute_database(self.connection, home)]}
         if self.cluster is not None:
             document["kafka_connections"] = {
-                self.cluster_key: _absolute(self.cluster, CLUSTER_PATHS, "sasl_password", home)
+                self.cluster_key: _absolute(self.cluster, CLUSTER_FILES, CLUSTER_SECRETS, home)
             }
+        if self.registry is not None:
+            document["schema_registry"] = _absolute(self.registry, REGISTRY_PATHS, REGISTRY_SECRETS, home)
         scratch.connections_file.write_text(json.dumps(document), encoding="utf-8")
 
     def environment(self, variables: Mapping[str, str], home: Path) -> dict[str, str]:
@@ -58,8 +68,16 @@ class References(msgspec.Struct, frozen=True):
             home: A relative path of a certificate is one below it.
         """
         paths = {name: str(home / self.settings[name]) for name in SETTING_PATHS if name in self.settings}
-        own = {name for name in SETTING_NAMES if name not in SECRETS}  # a worker's own value would change the run
-        return {**{name: text for name, text in variables.items() if name not in own}, **self.settings, **paths}
+        # A worker's own value would change the run.
+        own = {name for name in SETTING_NAMES if name not in SECRETS and not name.startswith(OF_EACH_MACHINE)}
+        kept = {name: text for name, text in variables.items() if name not in own}
+        vault = {name: str(home / kept[name]) for name in VAULT_PATHS if kept.get(name)}
+        logins = {
+            name: f"file:{home / kept[name].removeprefix('file:')}"
+            for name in VAULT_LOGINS
+            if kept.get(name, "").startswith("file:")
+        }
+        return {**kept, **vault, **logins, **self.settings, **paths}
 
 
 def references_of(workspace: Workspace, settings: Settings, connection: str, cluster_key: str) -> References:
@@ -79,33 +97,43 @@ def references_of(workspace: Workspace, settings: Settings, connection: str, clu
     clusters = document.get("kafka_connections", {})
     if connection not in entries or (cluster_key and cluster_key not in clusters):
         raise ConfigError(f"{workspace.connections_file.name} has changed since the run began", remedy="run it again")
-    cluster = clusters[cluster_key] if cluster_key else None
-    for owner, key, entry in (("connection", "password", entries[connection]), ("cluster", "sasl_password", cluster)):
-        if entry and entry.get(key) and not is_reference(entry[key]):
-            name = connection if owner == "connection" else cluster_key
+    cluster = dict(clusters[cluster_key]) if cluster_key else {}
+    registry = cluster.pop("schema_registry", None) or document.get("schema_registry")
+    _refuse_literals(workspace, f'connection "{connection}"', entries[connection], ("password",))
+    _refuse_literals(workspace, f'cluster "{cluster_key}"', cluster, CLUSTER_SECRETS)
+    _refuse_literals(workspace, "schema_registry", registry or {}, REGISTRY_SECRETS)
+    return References(
+        dict(_public(settings)), entries[connection], cluster_key, cluster if cluster_key else None, registry
+    )
+
+
+def _refuse_literals(workspace: Workspace, owner: str, entry: Mapping[str, Any], secrets: Sequence[str]) -> None:
+    for key in secrets:
+        if entry.get(key) and not is_reference(entry[key]):
             raise ConfigError(
-                f'{owner} "{name}" has its password in {workspace.connections_file.name}',
+                f"{owner} has its password in {workspace.connections_file.name}",
                 why="workers of a Dask cluster receive references to secrets only",
                 remedy=f'write "{key}": "env:NAME" there, and set NAME in the environment of each worker',
             )
-    return References(dict(_public(settings)), entries[connection], cluster_key, cluster)
 
 
 def _public(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if value is not None and name not in SECRETS and not name.startswith(NOT_FOR_PARTS):
-            yield name, str(value)
+        if value is not None and name not in SECRETS and not name.startswith((*NOT_FOR_PARTS, *OF_EACH_MACHINE)):
+            yield name, setting_text(value)
 
 
 def _absolute_database(entry: Mapping[str, Any], home: Path) -> dict[str, Any]:
     is_file = find_dialect(entry["db_type"]).connection.is_file
-    return _absolute(entry, (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS, "password", home)
+    paths = (*DATABASE_PATHS, "database") if is_file else DATABASE_PATHS
+    return _absolute(entry, paths, ("password", *REFERENCE_KEYS), home)
 
 
-def _absolute(entry: Mapping[str, Any], paths: tuple[str, ...], secret: str, home: Path) -> dict[str, Any]:
+def _absolute(entry: Mapping[str, Any], paths: Sequence[str], secrets: Sequence[str], home: Path) -> dict[str, Any]:
     found = {key: os.fspath(home / value) if key in paths and value else value for key, value in entry.items()}
-    kind, _, name = str(found.get(secret) or "").partition(":")
-    if kind == "file":
-        found[secret] = f"file:{home / name}"
+    for secret in secrets:
+        kind, _, name = str(found.get(secret) or "").partition(":")
+        if kind == "file":
+            found[secret] = f"file:{home / name}"
     return found

@@ -1,4 +1,8 @@
-"""Secrets by reference: `env:NAME`, `file:PATH`, `keyring:SERVICE/USER`. A literal secret works; `check` warns about it."""
+"""Secrets by reference: `env:NAME`, `file:PATH`, `keyring:SERVICE/USER`, `vault:PATH#KEY`, `exec:COMMAND`.
+
+A literal secret works; `check` warns about it. A secret is read each time that it is needed, so that the next run uses
+one that was rotated.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,49 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.model.connection import Secret
+from core.model.connection import UNREAD, Secret
 from core.workspace.atomic import write_atomically
 from core.workspace.paths import Workspace
+from core.workspace.secret_commands import allowed_command, read_command
+from core.workspace.vault import VaultServer, check_vault_reference, read_vault
 
-__all__ = ["is_reference", "resolve_secret", "store_secret"]
+__all__ = ["REFERENCES", "is_reference", "is_remote", "resolve_secret", "store_secret"]
+
+REFERENCES = "env:NAME, file:PATH, keyring:SERVICE/USER, vault:PATH#KEY or exec:COMMAND"
+"""As a remedy names them."""
+_KINDS = ("env:", "file:", "keyring:", "vault:", "exec:")
+_REMOTE = ("vault:", "exec:")
+_NEVER_STORED_IN = (".env", "connections.json", "alerts.json", ".pstt", ".streamlit", "queries")
+"""The page stores a secret in a file that its user names: that must be none that this program obeys."""
 
 
 def is_reference(text: str) -> bool:
     """Returns whether a text refers to a secret instead of being one."""
-    return text.startswith(("env:", "file:", "keyring:"))
+    return text.startswith(_KINDS)
 
 
-def resolve_secret(text: str, variables: Mapping[str, str], root: Path) -> Secret:
+def is_remote(text: str) -> bool:
+    """Returns whether a secret is read from a vault or a command, which takes time and may not answer."""
+    return text.startswith(_REMOTE)
+
+
+def resolve_secret(text: str, variables: Mapping[str, str], root: Path, *, contact: bool = True) -> Secret:
     """Returns the secret that a reference points to.
 
     Args:
         text: A reference, or the secret itself.
         variables: The environment and the entries of `.env`.
         root: The workspace, for `file:` with a relative path.
+        contact: False: a vault is not contacted and no command is run; their settings are checked, and UNREAD is
+            returned.
 
     Raises:
         ConfigError: It cannot be read. The message names the reference, never a value.
+        NotAuthorised: The vault refuses the login, or denies the path.
+        SecretUnavailable: The vault or the command does not answer.
     """
+    if is_remote(text):
+        return _from_remote(text, variables, root, contact=contact)
     kind, _, name = text.partition(":")
     if kind == "env":
         if not variables.get(name):
@@ -50,22 +74,51 @@ def store_secret(reference: str, value: str, workspace: Workspace) -> None:
         workspace: Where the file is.
 
     Raises:
-        ConfigError: The reference is `env:` or leads out of the workspace, or there is no keyring. Never names the value.
+        ConfigError: The reference is no file or keyring, leads out of the workspace or to a file that this program obeys,
+            or there is no keyring. Never names the value.
         StorageFailed: The file cannot be written.
     """
     kind, _, name = reference.partition(":")
     if not value or "\n" in value or "\r" in value:
         raise ConfigError("a secret is one line and not empty", remedy="write it again")
     if kind == "file":
-        write_atomically(workspace.inside(name), value + "\n", private=True)
+        write_atomically(_place_for(name, workspace), value + "\n", private=True)
     elif kind == "keyring":
         _into_keyring(reference, name, value)
     else:
         raise ConfigError(
             f"a secret cannot be stored as {reference}",
-            why="variables belong to the environment in which the runner is started",
-            remedy="use file:secrets/NAME or keyring:SERVICE/USER, or set the variable there",
+            why="this program writes files and the keyring only",
+            remedy="use file:secrets/NAME or keyring:SERVICE/USER, or set it where it is: environment, vault or command",
         )
+
+
+def _place_for(name: str, workspace: Workspace) -> Path:
+    """Returns the path of a secret's file. Refuses files that this program obeys, such as `.env`."""
+    path = workspace.inside(name)
+    first = path.resolve().relative_to(workspace.root.resolve()).parts[:1]
+    # Windows: upper case, dots and spaces at the end, and streams (".env::$DATA") name the same file.
+    if not first or first[0].partition(":")[0].rstrip(". ").lower() in _NEVER_STORED_IN:
+        raise ConfigError(f"a secret cannot be stored in {name}", remedy="use file:secrets/NAME")
+    return path
+
+
+def _from_remote(text: str, variables: Mapping[str, str], root: Path, *, contact: bool) -> Secret:
+    if text.startswith("exec:"):
+        if contact:
+            return read_command(text, variables, root)
+        allowed_command(text, variables)
+        return UNREAD
+    check_vault_reference(text)
+    # A token of the vault that is itself in the vault could never be read.
+    server = VaultServer.of(variables, root, lambda other: _login(other, variables, root))
+    return read_vault(text, server) if contact else UNREAD
+
+
+def _login(text: str, variables: Mapping[str, str], root: Path) -> Secret:
+    if is_remote(text):
+        raise ConfigError("the login of the vault cannot be in a vault or a command", remedy="use file:PATH")
+    return resolve_secret(text, variables, root)
 
 
 def _into_keyring(reference: str, name: str, value: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import json
 import re
 import zoneinfo
 from collections.abc import Mapping
@@ -38,14 +39,25 @@ from core.model.connection import (
     SecurityProtocol,
 )
 from core.workspace.json_file import nearest
-from core.workspace.paths import Workspace
+from core.workspace.paths import WORKSPACE_VARIABLES, Workspace
 from core.workspace.validation import one_of
 
 __all__ = ["SettingRow", "Settings", "load_settings", "read_settings"]
 
 MASK = "***"
 EMAIL_ADDRESS = re.compile(r"[^@\s<>\",;]+@[^@\s<>\".,;]+(\.[^@\s<>\".,;]+)*")
-SECRETS = {"KAFKA_SASL_PASSWORD", "PSTT_SMTP_PASSWORD"}
+SECRETS = {
+    "KAFKA_SASL_PASSWORD",
+    "KAFKA_SSL_KEY_PASSWORD",
+    "KAFKA_SSL_KEYSTORE_PASSWORD",
+    "KAFKA_SSL_TRUSTSTORE_PASSWORD",
+    "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET",
+    "KAFKA_SASL_OAUTHBEARER_TOKEN",
+    "PSTT_SMTP_PASSWORD",
+    "OPENLINEAGE_API_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+}
+_PASSWORD_IN_URL = re.compile(r"//[^/@\s]*@")
 OURS = ("KAFKA_", "PSTT_")
 DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
 """The KAFKA_* settings have the defaults of a cluster."""
@@ -73,6 +85,28 @@ class Settings(BaseModel):
     KAFKA_SSL_CAFILE: str | None = None
     KAFKA_SSL_CERTFILE: str | None = None
     KAFKA_SSL_KEYFILE: str | None = None
+    KAFKA_SSL_KEY_PASSWORD: SecretStr | None = None
+    KAFKA_SSL_KEYSTORE_LOCATION: str | None = None
+    KAFKA_SSL_KEYSTORE_PASSWORD: SecretStr | None = None
+    KAFKA_SSL_TRUSTSTORE_LOCATION: str | None = None
+    KAFKA_SSL_TRUSTSTORE_PASSWORD: SecretStr | None = None
+    KAFKA_SASL_KERBEROS_SERVICE_NAME: str = Field(
+        default=DEFAULTS.sasl_kerberos_service_name, pattern=r"^[A-Za-z0-9._-]+$"
+    )
+    KAFKA_SASL_KERBEROS_KEYTAB: str | None = None
+    KAFKA_SASL_KERBEROS_PRINCIPAL: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/$@-]*$")
+    KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL: str | None = None
+    KAFKA_SASL_OAUTHBEARER_CLIENT_ID: str | None = None
+    KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET: SecretStr | None = None
+    KAFKA_SASL_OAUTHBEARER_SCOPE: str | None = None
+    KAFKA_SASL_OAUTHBEARER_EXTENSIONS: str | None = Field(
+        default=None, pattern=r"^[A-Za-z]+=[\x20-\x2b\x2d-\x7e]+(,[A-Za-z]+=[\x20-\x2b\x2d-\x7e]+)*$"
+    )
+    KAFKA_SASL_OAUTHBEARER_CAFILE: str | None = None
+    KAFKA_SASL_OAUTHBEARER_TOKEN: SecretStr | None = None
+    KAFKA_CLIENT_ID: str = Field(default=DEFAULTS.client_id, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    KAFKA_CLIENT_RACK: str | None = Field(default=None, pattern=r"^[\x21-\x7e]{1,200}$")
+    KAFKA_CLIENT_OPTIONS: dict[str, bool | int | float | str] | None = None
     KAFKA_COMPRESSION_TYPE: Compression = DEFAULTS.compression_type
     KAFKA_BATCH_SIZE: int = Field(default=DEFAULTS.batch_size_bytes, ge=1, le=2_147_483_647)
     KAFKA_LINGER_MS: int = Field(default=DEFAULTS.linger_ms, ge=0, le=900_000)
@@ -118,9 +152,21 @@ class Settings(BaseModel):
     PSTT_RECEIPT_AT: str = Field(default="07:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     PSTT_RECEIPT_TO: str | None = None
     PSTT_HEALTH_GRACE_S: float = Field(default=3_600.0, ge=1, le=604_800)
+    PSTT_SECRET_COMMANDS: str | None = None
+    PSTT_SECRET_COMMAND_TIMEOUT_S: float = Field(default=10.0, ge=0.1, le=300)
     DASK_SCHEDULER_ADDRESS: str | None = Field(
         default=None, pattern=r"^(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?$"
     )
+
+    # Variables of other programs too: a value that is of no use here must not refuse every command.
+    OPENLINEAGE_URL: str | None = None
+    OPENLINEAGE_API_KEY: SecretStr | None = None
+    OPENLINEAGE_NAMESPACE: str = "pstt-kafka"
+    PSTT_LINEAGE_FILE: str | None = None
+    PSTT_LINEAGE_TOPIC: str | None = Field(default=None, pattern=r"^([^/]+/)?[A-Za-z0-9._-]{1,249}$")
+    OTEL_EXPORTER_OTLP_ENDPOINT: str | None = None
+    OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
+    OTEL_SERVICE_NAME: str = "pstt-kafka"
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -128,6 +174,14 @@ class Settings(BaseModel):
     @classmethod
     def _known_zone(cls, name: str) -> str:
         return known_zone(name)
+
+    @field_validator("KAFKA_CLIENT_OPTIONS", mode="before")
+    @classmethod
+    def _json_object(cls, text: Any) -> Any:
+        try:
+            return json.loads(text) if isinstance(text, str) else text
+        except (ValueError, RecursionError):
+            raise ValueError('it is no JSON object; write {"socket.keepalive.enable": true}') from None
 
     @field_validator("PSTT_MAIL_FROM", "PSTT_MAIL_TO", "PSTT_RECEIPT_TO")
     @classmethod
@@ -152,9 +206,15 @@ class Settings(BaseModel):
         rows = []
         for name in type(self).model_fields:
             value = getattr(self, name)
-            shown = MASK if name in SECRETS and value else None if value is None else str(value)
+            shown = MASK if name in SECRETS and value else None if value is None else setting_text(value)
+            shown = _PASSWORD_IN_URL.sub(f"//{MASK}@", shown) if shown else shown
             rows.append(SettingRow(name, shown, self.origin(name)))
         return rows
+
+
+def setting_text(value: Any) -> str:
+    """Returns a value of a setting as `.env` has it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
 def email_addresses(text: str | None) -> tuple[str, ...]:
@@ -210,19 +270,27 @@ def load_settings(workspace: Workspace, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def read_settings(workspace: Workspace, environ: Mapping[str, str]) -> tuple[Settings | None, list[ConfigError]]:
+def read_settings(
+    workspace: Workspace, environ: Mapping[str, str], entries: Mapping[str, tuple[str, int]] | None = None
+) -> tuple[Settings | None, list[ConfigError]]:
     """Returns the settings, or None and every problem.
+
+    Args:
+        workspace: The workspace.
+        environ: The environment variables.
+        entries: Of `.env`, as `read_env_file` returns them; None: they are read from the file.
 
     Raises:
         ConfigError: `.env` cannot be read.
     """
-    entries = read_env_file(workspace.env_file)
+    if entries is None:
+        entries = read_env_file(workspace.env_file)
     problems = [
         ConfigError(
             f"unknown setting {name}", remedy=nearest(name, SETTING_NAMES), file=workspace.env_file, line=line, key=name
         )
         for name, (_, line) in entries.items()
-        if name.startswith(OURS) and name not in SETTING_NAMES and name != "PSTT_WORKSPACE"
+        if name.startswith(OURS) and name not in (*SETTING_NAMES, *WORKSPACE_VARIABLES)
     ]
     values: dict[str, str] = {}
     origins: dict[str, str] = {}

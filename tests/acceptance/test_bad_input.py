@@ -9,8 +9,9 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from tests.acceptance.test_command_line import problem, the_json, wait_for_messages
-from tests.rigs.workspace import command, environment, log_text, make_workspace, run_command
+from tests.acceptance.test_command_line import problem, the_json
+from tests.rigs.waiting import until
+from tests.rigs.workspace import acknowledged_so_far, command, environment, log_text, make_workspace, run_command
 
 SECRET = "hunter2-of-the-broker"
 
@@ -154,10 +155,15 @@ def test_a_broker_that_dies_in_the_middle_leaves_a_verdict_that_claims_only_what
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "encoding": "utf-8"}
     with ExitStack() as stack:
         process = stack.enter_context(
-            subprocess.Popen(command("run", "export", "--json"), cwd=folder, env=environment(postgres), **pipes)
+            subprocess.Popen(
+                command("run", "export", "--json"),
+                cwd=folder,
+                env=environment(postgres, KAFKA_LOG_LEVEL="DEBUG"),
+                **pipes,
+            )
         )
         stack.callback(process.kill)
-        wait_for_messages(rig, topic, 2000)
+        until(lambda: acknowledged_so_far(folder) or process.poll() is not None)
         rig.kill()
         out, err = process.communicate(timeout=90)
     verdict = json.loads(out)

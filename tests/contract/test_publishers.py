@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -35,8 +35,9 @@ from core.kafka.confluent import ConfluentPublisher
 from core.kafka.memory import MemoryPublisher, MemoryRecord
 from core.kafka.sender import Sender
 from core.model.connection import Cluster, Secret
-from core.model.publisher import Batch, Delivery, LogSpan, Publisher, TopicInfo
+from core.model.publisher import NO_TIME, Batch, Delivery, LogSpan, Publisher, TopicInfo
 from tests.rigs.kafka import KafkaRig, KafkaTopics
+from tests.rigs.sweeps import sweep
 
 REAL = ("aiokafka", "confluent", "kafka-python-ng")
 
@@ -120,7 +121,14 @@ class Real:
 
     def read(self, topic: str) -> list[MemoryRecord]:
         return [
-            MemoryRecord(m.partition(), m.offset(), m.key(), m.value(), tuple(m.headers() or ()))  # type: ignore[arg-type]
+            MemoryRecord(
+                m.partition(),
+                m.offset(),
+                m.key(),
+                m.value(),
+                tuple(m.headers() or ()),
+                m.timestamp()[1],  # type: ignore[arg-type]
+            )
             for m in self.broker.read(topic)
         ]
 
@@ -305,6 +313,54 @@ def test_all_clients_place_each_key_alike(kafka: KafkaRig):
     assert len(set(placed[0])) == 12
 
 
+def test_each_message_has_its_own_headers_its_time_and_its_partition(world: World):
+    topic = world.topic()
+    publisher = world.open()
+    count, hour_ms = 300, 3_600_000
+    now_ms = time.time_ns() // 1_000_000
+    offices = [None if i % 7 == 0 else b"office-%d" % (i % 50) for i in range(count)]
+    times = [NO_TIME if i % 5 == 0 else now_ms - (i % 10) * hour_ms - 1 for i in range(count)]
+    batch = replace(
+        batch_of(topic, count, headers=(("job", b"j"),)),
+        header_columns=(("office", offices), ("row", [b"%d" % i for i in range(count)])),
+        timestamps_ms=times,
+        partitions=[i % 2 for i in range(count)],
+    )
+    delivery = sent(publisher, batch)
+    assert delivery.errors == {}
+    assert list(delivery.partitions) == batch.partitions
+    there = {(record.partition, record.offset): record for record in world.read(topic)}
+    assert len(there) == count
+    for index in range(count):
+        record = there[delivery.partitions[index], delivery.offsets[index]]
+        assert (record.key, record.value) == (batch.keys[index], batch.values[index])
+        own = [] if offices[index] is None else [("office", offices[index])]
+        named = [("message_id", batch.message_ids[index]), ("job", b"j"), *own, ("row", b"%d" % index)]
+        assert list(record.headers) == named
+        if times[index] == NO_TIME:
+            assert now_ms <= record.timestamp_ms <= now_ms + 60_000
+        else:
+            assert record.timestamp_ms == times[index]
+
+
+def test_batches_with_other_headers_are_not_mixed_up(world: World):
+    topic = world.topic()
+    publisher = world.open()
+    plain = batch_of(topic, 5, 1)
+    named = replace(batch_of(topic, 5, 2), header_columns=(("a", [b"1"] * 5),))
+    other = replace(
+        batch_of(topic, 5, 3),
+        header_columns=(("b", [b"2"] * 5),),
+        timestamps_ms=[time.time_ns() // 1_000_000 - 5_000] * 5,
+    )
+    deliveries = [Delivery.of(replace(batch, partitions=[0] * 5)) for batch in (plain, named, other)]
+    for delivery in deliveries:
+        publisher.publish(delivery)
+    finish(publisher, *deliveries)
+    found = [[header for header in record.headers if header[0] != "message_id"] for record in world.read(topic)]
+    assert found == [[]] * 5 + [[("a", b"1")]] * 5 + [[("b", b"2")]] * 5
+
+
 # ── sizes ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -379,7 +435,7 @@ def restricted(client: str, kafka: KafkaRig, topic: str) -> Publisher:
     return open_publisher(cluster)
 
 
-@pytest.mark.parametrize("limit", [10_000, 1_500])
+@pytest.mark.parametrize("limit", sweep([10_000, 1_500], always=[1_500]))
 @pytest.mark.parametrize("may_ask", [True, False])
 @pytest.mark.parametrize("client", REAL)
 def test_record_batches_are_below_the_topics_limit_once_it_refused_one(

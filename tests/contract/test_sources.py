@@ -32,6 +32,7 @@ from tests.rigs.server import free_ports
 from tests.rigs.waiting import until
 
 if TYPE_CHECKING:
+    from tests.rigs.mysql import MySqlRig
     from tests.rigs.oracle import OracleRig
     from tests.rigs.postgres import PostgresRig
     from tests.rigs.sqlserver import SqlServerRig
@@ -205,6 +206,61 @@ class PostgresSourceRig(SourceRig):
         self.execute(f"DROP TABLE {self.table}")
 
 
+class MySqlSourceRig(SourceRig):
+    slow = "SELECT SLEEP(60)"
+    slow_rows = "SELECT seq AS n, CASE WHEN seq > 20000 THEN SLEEP(0.01) END AS name FROM seq_1_to_30000"
+    setting = "SET group_concat_max_len = 4321"
+    setting_shown = "SELECT CASE @@group_concat_max_len WHEN 4321 THEN 'ON' ELSE 'OFF' END AS shown"
+    own_words = "Unknown column 'nowhere'"
+
+    def __init__(self, server: MySqlRig, name: str) -> None:
+        self._server = server
+        self.table = name
+        self.bad_sql = f"SELECT nowhere FROM {name}"
+        self.hidden_writes = (
+            f"SELECT {name}_writes()",
+            f"INSERT INTO {name} (n, name) VALUES (-1, 'x') RETURNING n",
+        )
+        self.execute(f"CREATE TABLE {name} (n bigint, name text)")
+        self.execute(
+            f"CREATE FUNCTION {name}_writes() RETURNS int MODIFIES SQL DATA "
+            f"BEGIN INSERT INTO {name} VALUES (-1, 'x'); RETURN 1; END"
+        )
+        self.connection = server.connection()
+
+    def execute(self, sql: str) -> None:
+        self._server.execute(sql)
+
+    def rows_in_table(self) -> int:
+        return int(self._server.execute(f"SELECT COUNT(*) FROM {self.table}")[0][0])
+
+    def numbers(self, count: int) -> str:
+        return f"SELECT seq AS n, CONCAT('p', seq) AS name FROM seq_1_to_{count}"
+
+    def bound(self, value: str) -> Step:
+        return Step("SELECT %(P_X)s AS x", {"P_X": value})
+
+    def _ours(self) -> list[tuple[int, str]]:
+        own = (
+            "SELECT id, command FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND command <> 'Daemon'"
+        )
+        return [(int(id_), str(command)) for id_, command in self._server.execute(own)]
+
+    def sessions(self) -> int:
+        return len(self._ours())
+
+    def running(self) -> int:
+        return sum(command == "Query" for _, command in self._ours())
+
+    def kill_sessions(self) -> None:
+        for id_, _ in self._ours():
+            self.execute(f"KILL {id_}")
+
+    def drop(self) -> None:
+        self.execute(f"DROP FUNCTION {self.table}_writes")
+        self.execute(f"DROP TABLE {self.table}")
+
+
 class SqlServerSourceRig(SourceRig):
     """A server that speaks TDS; `unshown` is of the test server, a real SQL Server supports more."""
 
@@ -261,6 +317,21 @@ class SqlServerSourceRig(SourceRig):
 
     def drop(self) -> None:
         self.execute(f"DROP TABLE {self.table}")
+
+
+class OdbcSqlServerRig(SqlServerSourceRig):
+    """The same server through FreeTDS as any ODBC driver."""
+
+    unshown = {  # noqa: RUF012 - never changed
+        **SqlServerSourceRig.unshown,
+        "test_count_and_rows_are_of_the_same_snapshot": "only the source of SQL Server asks for its SNAPSHOT isolation",
+        "test_count_is_of_a_statement_with_order_and_comment_at_its_end": "T-SQL takes no ORDER BY inside of a SELECT",
+    }
+
+    def __init__(self, server: SqlServerRig, name: str) -> None:
+        super().__init__(server, name)
+        options = {"TDS_Version": "7.4", "ClientCharset": "UTF-8", "APP": "pstt-kafka"}
+        self.connection = replace(self.connection, db_type="odbc", dialect="sqlserver", sslmode="", options=options)
 
 
 _NO_DATA = "the Oracle double has no tables; a true server (ORACLE_TEST_URL) shows it"
@@ -419,21 +490,40 @@ def _postgresql(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
     rig.drop()
 
 
+def _mysql(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
+    rig = MySqlSourceRig(request.getfixturevalue("mariadb"), f"parcel_{time.time_ns()}")
+    yield rig
+    rig.drop()
+
+
+def _odbc_sqlserver(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
+    rig = OdbcSqlServerRig(request.getfixturevalue("sqlserver"), f"parcel_{time.time_ns()}")
+    yield rig
+    rig.drop()
+
+
 RIGS: dict[str, Callable[[pytest.FixtureRequest], Iterator[SourceRig]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "mysql": _mysql,
+    "odbc sqlserver": _odbc_sqlserver,
     "sqlserver": _sqlserver,
     "oracle double": _oracle_double,
     "oracle": _oracle,
 }
 UNSHOWN = {
+    "odbc sqlserver": OdbcSqlServerRig.unshown,
     "sqlserver": SqlServerSourceRig.unshown,
     "oracle double": OracleDoubleRig.unshown,
     "oracle": OracleSourceRig.unshown,
 }
 
 
-@pytest.fixture(params=RIGS)
+SLOW = {"odbc sqlserver"}
+"""The same server a second time."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RIGS])
 def source_rig(request: pytest.FixtureRequest) -> Iterator[SourceRig]:
     if why := UNSHOWN.get(request.param, {}).get(request.node.originalname):
         pytest.skip(why)

@@ -30,6 +30,7 @@ from tests.rigs.certificates import make_certificates
 from tests.rigs.dask import DaskRig
 from tests.rigs.small_disk import small_disk
 from tests.rigs.stand_in_part import content
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 
 STAND_IN = "tests.rigs.stand_in_part"
@@ -213,7 +214,7 @@ def test_file_that_the_part_needs_arrives_with_it(cluster: Callable[..., Cluster
 # ── faults ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("phase", ["reading", "sending", "committing"])
+@pytest.mark.parametrize("phase", sweep(["reading", "sending", "committing"], always=["sending"]))
 def test_killed_worker_loses_its_part_and_another_one_repeats_it(cluster: Callable[..., Cluster], phase: str) -> None:
     two = cluster(2)
     two.hold(phase)

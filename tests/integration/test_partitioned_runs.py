@@ -26,6 +26,7 @@ from core.run.settling import settle_transactions
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.killed_part import deadly
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
@@ -204,7 +205,7 @@ KILLED = [
 ]
 
 
-@pytest.mark.parametrize("point", KILLED)
+@pytest.mark.parametrize("point", sweep(KILLED, always=[KILLED[1], KILLED[-1]]))
 def test_a_killed_part_is_repeated(place: Place, tmp_path: Path, expected_ids: Any, point: str) -> None:
     place.set(verify="count")
     run = place.run(**deadly(tmp_path / "deadly", point, part=1))
@@ -278,8 +279,11 @@ def test_parts_end_with_the_process_of_the_run(place: Place, how: str) -> None:
     words = command("run", "export", "--at", "2026-01-17T02:00+00:00")
     process = subprocess.Popen(words, cwd=place.folder, env=place.env, stdout=subprocess.DEVNULL)
     until(lambda: "reading" in _states(place), "no part reads")
-    parts = [p for p in psutil.Process(process.pid).children(recursive=True) if "part" in p.cmdline()]
-    assert len(parts) == 2
+
+    def processes() -> list[psutil.Process]:
+        return [p for p in psutil.Process(process.pid).children(recursive=True) if "part" in p.cmdline()]
+
+    parts = until(lambda: len(found := processes()) == 2 and found, "two parts have a process each")
     process.send_signal(signal.SIGINT if how == "ctrl-c" else signal.SIGKILL)
     process.wait(60)
     until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in parts), "a part goes on")
@@ -341,7 +345,9 @@ COMMITTED = [
 ]
 
 
-@pytest.mark.parametrize("point", [*NOT_COMMITTED, *COMMITTED])
+@pytest.mark.parametrize(
+    "point", sweep([*NOT_COMMITTED, *COMMITTED], always=[NOT_COMMITTED[2], NOT_COMMITTED[-1], COMMITTED[0]])
+)
 def test_a_killed_part_of_exactly_once_is_there_once(
     place: Place, tmp_path: Path, expected_ids: Any, point: str
 ) -> None:
@@ -354,7 +360,7 @@ def test_a_killed_part_of_exactly_once_is_there_once(
     check_once(place, expected_ids())
 
 
-@pytest.mark.parametrize("point", [pytest.param(NOT_COMMITTED[2], marks=pytest.mark.slow), COMMITTED[-1]])
+@pytest.mark.parametrize("point", sweep([NOT_COMMITTED[2], COMMITTED[-1]], always=[COMMITTED[-1]]))
 def test_a_later_attempt_sends_only_the_parts_that_are_missing_with_the_same_bounds(
     place: Place, tmp_path: Path, expected_ids: Any, point: str
 ) -> None:
@@ -370,9 +376,7 @@ def test_a_later_attempt_sends_only_the_parts_that_are_missing_with_the_same_bou
     check_once(place, expected_ids())
 
 
-@pytest.mark.parametrize(
-    "point", [*(pytest.param(point, marks=pytest.mark.slow) for point in NOT_COMMITTED[1:3]), *COMMITTED]
-)
+@pytest.mark.parametrize("point", sweep([*NOT_COMMITTED[1:3], *COMMITTED], always=[COMMITTED[0]]))
 def test_a_killed_run_of_exactly_once_is_completed_by_the_next(
     place: Place, tmp_path: Path, expected_ids: Any, point: str
 ) -> None:

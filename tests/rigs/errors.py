@@ -5,7 +5,7 @@ class RigMissing(Exception):
     """This machine cannot offer the service; its tests are skipped, or fail where PSTT_REQUIRE names it.
 
     Args:
-        service: kafka, postgres, sqlserver or oracle.
+        service: kafka, registry, postgres, sqlserver or oracle.
         reason: What is missing, for the reader of the skipped or failed test.
     """
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tests.rigs.certificates import CLIENT_NAME, make_certificates
 from tests.rigs.errors import RigMissing, ServerFailed
@@ -45,6 +46,8 @@ LISTENERS = {
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 QUIET = {"log_level": 0, "socket.timeout.ms": 5000}
 POM = Path(__file__).with_name("kafka-pom.xml")
+QUICK = ["-XX:TieredStopAtLevel=1"]
+"""How Java starts for a test: it hardly optimises."""
 
 
 # ── the program ───────────────────────────────────────────────────────────────────────────────
@@ -63,15 +66,28 @@ def kafka_jars() -> Path:
     return maven_jars("kafka", POM)
 
 
+def kafka_origin() -> str:
+    """Returns which broker the tests use.
+
+    Raises:
+        RigMissing: There is none, and none can be fetched.
+    """
+    if given := os.environ.get("KAFKA_TEST_BOOTSTRAP_SERVERS"):
+        return f"KAFKA_TEST_BOOTSTRAP_SERVERS = {given}"
+    java, jars = _java("kafka"), _jars("kafka", POM)
+    if jars.is_dir():
+        return f"{jars.name} with {java}"
+    return f"fetched by {_maven('kafka')} for the first test, with {java}"
+
+
 def maven_jars(name: str, pom: Path) -> Path:
     """The folder with the jars that a pom names, runtime dependencies included; fetched once, whole or not at all.
 
     Raises:
         RigMissing: There is no Java or no Maven, or a jar cannot be fetched.
     """
-    if shutil.which("java") is None:
-        raise RigMissing("kafka", f"{name} needs Java: no `java` on the PATH")
-    jars = cache_dir() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:10]}"
+    _java(name)
+    jars = _jars(name, pom)
     jars.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(jars.with_suffix(".lock")):
         if not jars.is_dir():
@@ -82,11 +98,31 @@ def maven_jars(name: str, pom: Path) -> Path:
     return jars
 
 
+def prepared_classes(jars: Path) -> Path:
+    """Returns the file with the classes of a broker as Java loads them; of this Java and these jars."""
+    java = Path(_java("kafka")).resolve()
+    of_java = hashlib.sha256(f"{java} {java.stat().st_mtime_ns}".encode()).hexdigest()[:10]
+    return jars.with_name(f"{jars.name}-{of_java}.jsa")
+
+
+def _jars(name: str, pom: Path) -> Path:
+    return cache_dir() / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:10]}"
+
+
+def _java(name: str) -> str:
+    if found := shutil.which("java"):
+        return found
+    raise RigMissing("kafka", f"{name} needs Java: no `java` on the PATH")
+
+
+def _maven(name: str) -> str:
+    if found := shutil.which("mvn"):
+        return found
+    raise RigMissing("kafka", f"{name} is fetched with Maven: no `mvn` on the PATH")
+
+
 def _download(name: str, pom: Path, folder: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise RigMissing("kafka", f"{name} is fetched with Maven: no `mvn` on the PATH")
-    command = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    command = [_maven(name), "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime"]
     for wait_s in (5, 15, 0):
         done = subprocess.run(
             [*command, f"-DoutputDirectory={folder}"], capture_output=True, text=True, encoding="utf-8", check=False
@@ -288,6 +324,8 @@ class KafkaRig(KafkaTopics):
         for_long: Whether Java optimises fully: useful in a benchmark, too slow for a test.
     """
 
+    listeners: ClassVar[Mapping[str, str]] = LISTENERS
+    host: ClassVar[str] = "127.0.0.1"
     _formatted: ClassVar[dict[str, bytes]] = {}
     """The files of an empty storage, the same for all brokers of this process."""
 
@@ -311,7 +349,7 @@ class KafkaRig(KafkaTopics):
         self, *, auto_create: bool = False, properties: Mapping[str, str] | None = None, for_long: bool = False
     ) -> None:
         self._chosen = {"auto.create.topics.enable": str(auto_create).lower(), **(properties or {})}
-        self._java = ["java"] if for_long else ["java", "-XX:TieredStopAtLevel=1"]
+        self._java = ["java"] if for_long else ["java", *QUICK]
         self._server: Server | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────────────
@@ -324,7 +362,7 @@ class KafkaRig(KafkaTopics):
             self._certificates = made = make_certificates(self._folder)
             self.ca_file, self.other_ca_file = made.ca_file, made.other_ca_file
             self.client_cert_file, self.client_key_file = made.client_cert_file, made.client_key_file
-            start_on_free_ports(len(LISTENERS) + 1, self._first_start)
+            start_on_free_ports(len(self.listeners) + 1, self._first_start)
         except BaseException:
             self.__exit__()
             raise
@@ -335,8 +373,8 @@ class KafkaRig(KafkaTopics):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _first_start(self, ports: list[int]) -> None:
-        for name, port in zip(LISTENERS, ports, strict=False):
-            setattr(self, name, f"127.0.0.1:{port}")
+        for name, port in zip(self.listeners, ports, strict=False):
+            setattr(self, name, f"{self.host}:{port}")
         self.controller = f"127.0.0.1:{ports[-1]}"
         settings = {
             **self._settings(self.controller),
@@ -346,7 +384,34 @@ class KafkaRig(KafkaTopics):
         }
         self._config.write_text("\n".join(f"{k}={v}" for k, v in settings.items()), encoding="utf-8")
         self._fill(self._folder / "data")
+        self._use_prepared_classes()
         self.start()
+
+    def _use_prepared_classes(self) -> None:
+        """Lets Java read its classes from an archive, which takes half the time; makes it once, from a broker that ends.
+
+        Another process that needs a broker meanwhile starts one without it.
+        """
+        archive = prepared_classes(kafka_jars())
+        if self._java[1:] != QUICK or os.name == "nt":  # a benchmark; or a system whose SIGTERM is a kill
+            return
+        with suppress(Timeout), FileLock(archive.with_suffix(".lock"), blocking=False):
+            if not archive.exists():
+                aside = archive.with_suffix(".part")
+                self._java.append(f"-XX:ArchiveClassesAtExit={aside}")
+                try:
+                    self.start()
+                    assert self._server
+                    self._server.signal("SIGTERM")
+                    with suppress(subprocess.TimeoutExpired):
+                        self._server.wait(120)
+                finally:
+                    self._java.pop()
+                    self.kill()
+                if aside.exists():
+                    aside.replace(archive)
+        if archive.exists():
+            self._java += [f"-XX:SharedArchiveFile={archive}"]
 
     def _fill(self, data: Path) -> None:
         """Makes the files of an empty storage."""
@@ -429,8 +494,8 @@ class KafkaRig(KafkaTopics):
             raise ServerFailed(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}")
 
     def _settings(self, controller: str) -> dict[str, str]:
-        addresses = ",".join(f"{name.upper()}://{getattr(self, name)}" for name in LISTENERS)
-        protocols = ",".join(f"{name.upper()}:{protocol}" for name, protocol in LISTENERS.items())
+        addresses = ",".join(f"{name.upper()}://{getattr(self, name)}" for name in self.listeners)
+        protocols = ",".join(f"{name.upper()}:{protocol}" for name, protocol in self.listeners.items())
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -464,7 +529,7 @@ class KafkaRig(KafkaTopics):
             "listener.name.mtls.ssl.client.auth": "required",
             "listener.name.mtls.ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
         }
-        for name in (name for name, protocol in LISTENERS.items() if protocol.endswith("SSL")):
+        for name in (name for name, protocol in self.listeners.items() if protocol.endswith("SSL")):
             settings[f"listener.name.{name}.ssl.keystore.type"] = "PEM"
             settings[f"listener.name.{name}.ssl.keystore.location"] = keystores.get(name, made.server).as_posix()
         return settings

@@ -11,14 +11,22 @@ from core.model.connection import DatabaseConnection, Secret
 from tests.rigs.errors import RigMissing
 
 
+def oracle_origin() -> str:
+    """Returns which server the tests use.
+
+    Raises:
+        RigMissing: There is none.
+    """
+    if not os.environ.get("ORACLE_TEST_URL"):
+        raise RigMissing("oracle", "no true Oracle: ORACLE_TEST_URL is not set")
+    return "ORACLE_TEST_URL"
+
+
 class OracleRig:
     """A real server: `oracle+oracledb://user:password@host:port/?service_name=NAME`."""
 
     def __init__(self) -> None:
-        given = os.environ.get("ORACLE_TEST_URL")
-        if not given:
-            raise RigMissing("oracle", "no true Oracle: ORACLE_TEST_URL is not set")
-        self._url = make_url(given)
+        self._url = make_url(os.environ[oracle_origin()])
 
     def connection(self, **changes: Any) -> DatabaseConnection:
         """The connection as core describes it."""

@@ -26,6 +26,22 @@ def shared_folder() -> Path:
     return Path(os.environ.get("PSTT_SHARED") or Path(__file__).parents[3] / "shared")
 
 
+def sqlserver_origin() -> str:
+    """Returns which server the tests use.
+
+    Raises:
+        RigMissing: There is none.
+    """
+    return "SQLSERVER_TEST_ODBC" if os.environ.get("SQLSERVER_TEST_ODBC") else str(_script())
+
+
+def _script() -> Path:
+    script = shared_folder() / "tds" / "tds"
+    if not script.exists() or not shutil.which("bash"):
+        raise RigMissing("sqlserver", "no SQL Server: name one in SQLSERVER_TEST_ODBC, as an ODBC string")
+    return script
+
+
 def parse_odbc(text: str) -> dict[str, str]:
     """Keyword in capitals → value, braces removed."""
     return {key.upper(): quoted.replace("}}", "}") or plain for key, quoted, plain in ODBC_PART.findall(text)}
@@ -45,12 +61,10 @@ class SqlServerRig:
 
     @staticmethod
     def _start() -> str:
-        script = shared_folder() / "tds" / "tds"
-        if not script.exists() or not (bash := shutil.which("bash")):
-            raise RigMissing("sqlserver", "no SQL Server: name one in SQLSERVER_TEST_ODBC, as an ODBC string")
+        script = _script()
         with FileLock(Path(tempfile.gettempdir()) / "pstt-tds-start.lock"):  # test processes side by side
             done = subprocess.run(
-                [bash, str(script), "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+                ["bash", str(script), "start"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
             )
         if done.returncode:
             raise RigMissing("sqlserver", f"the TDS server did not start: {done.stderr.strip()[-500:]}")

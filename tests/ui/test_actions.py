@@ -161,6 +161,13 @@ def a_disabled_job(place: Place) -> str:
     return ""
 
 
+def an_incremental_job(place: Place) -> str:
+    file = place.folder / "queries" / f"{SLUG}.job.json"
+    document = json.loads(file.read_text(encoding="utf-8")) | {"incremental": {"column": "n", "kind": "integer"}}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    return ""
+
+
 def a_backfill(place: Place) -> str:
     """Returns its number; no runner works, so its runs wait."""
     job = read_job_file(place.workspace, SLUG).job
@@ -244,6 +251,11 @@ def newest_request(place: Place) -> list[tuple[str, str, str]]:
 def runs(place: Place) -> list[tuple[str, int]]:
     newest = place.ledger(lambda ledger: ledger.history.newest(SLUG, 9))
     return [(run.state, run.acknowledged) for run in newest]
+
+
+def watermark(place: Place) -> tuple[str, str, int] | None:
+    found = place.ledger(lambda ledger: ledger.watermarks.get(SLUG))
+    return (found.value, found.why, found.version) if found else None
 
 
 def running(place: Place) -> list[tuple[str, bool]]:
@@ -455,6 +467,10 @@ CASES = [
     Case("accept-columns", ("accept-columns", f"job {SLUG}"), columns, changed_columns,
          cli=lambda p, _: p.cli("accept-columns", SLUG),
          core=in_core(lambda app, by: accept_columns(app, app.job(SLUG), by, clock()))),
+    Case("watermark", ("watermark", f"job {SLUG}"), watermark, an_incremental_job,
+         cli=lambda p, _: p.cli("watermark", SLUG, "--set", "5", "--why", "again"),
+         rest=lambda p, _: p.rest("PUT", f"{JOBS}/{SLUG}/watermark", {"value": "5", "why": "again"}),
+         page=lambda p, _: changes.set_watermark(SLUG, "5", "again")),
     Case("send", ("send", "topic by-hand"), sends,
          cli=lambda p, _: p.cli("send", "by-hand", "k", "v"),
          rest=lambda p, _: p.rest("POST", "/api/kafka/send", {"topic": "by-hand", "key": "k", "value": "v"}),
@@ -481,6 +497,9 @@ CASES = [
          page=lambda p, _: save_connections(p)),
     Case("alerts", ("change", "alert rules"), text_of("alerts.json"),
          cli=lambda p, _: p.cli("alerts", "init"), page=lambda p, _: save_alerts(p)),
+    Case("settings", ("change", "setting PSTT_WORKERS"), text_of(".env"),
+         cli=lambda p, _: p.cli("config", "--set", "PSTT_WORKERS=8"),
+         page=lambda p, _: changes.change_setting("PSTT_WORKERS", "8")),
     Case("secret", ("store", "secret file:secrets/x"), text_of("secrets", "x"),
          page=lambda p, _: changes.store_secret("file:secrets/x", "value")),
     Case("rebuild", ("rebuild", "metrics.duckdb"), nothing,

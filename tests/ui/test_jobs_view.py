@@ -11,7 +11,7 @@ from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import execute_scheduled_run
-from core.model.job import Partitions
+from core.model.job import Incremental, NewTopic, Partitions
 from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, run_command
@@ -295,6 +295,10 @@ def test_a_change_is_shown_as_a_difference_before_it_is_saved(place, see):
         ("verify_count", True, lambda job: job.verify_count),
         ("on_drift", "warn", lambda job: job.on_drift == "warn"),
         ("verify", "full", lambda job: job.verify == "full"),
+        ("headers", "office = {SITE}", lambda job: job.headers == {"office": "{SITE}"}),
+        ("kafka_config.timestamp_field", "DATA", lambda job: job.kafka_config.timestamp_field == "DATA"),
+        ("kafka_config.partitioner", "round_robin", lambda job: job.kafka_config.partitioner == "round_robin"),
+        ("kafka_config.create_topic.partitions", 6, lambda job: job.kafka_config.create_topic == NewTopic(6)),
     ],
 )  # fmt: skip
 def test_what_is_typed_is_what_is_saved(place, see, field, value, attribute):
@@ -329,6 +333,50 @@ def test_a_query_that_cannot_be_split_is_told_before_its_first_run(place, see):
     (place.folder / "queries" / "tracce.sql").write_text(SQL.replace(" AS g;", " AS g LIMIT 5;"), encoding="utf-8")
     app = put(app, "partitions.column", "N")
     assert "it limits its rows" in words(app)
+
+
+def test_a_column_places_messages_until_another_partitioner_is_chosen(place, see):
+    app = put(see("jobs", job="tracce"), "kafka_config.partitioner", "column")
+    assert 'needs "partition_field"' in words(app)
+    app = put(app, "kafka_config.partition_field", "SITE, N")
+    app = press(press(app, "save"), "confirm_save")
+    assert not app.exception
+    kafka = job_of(place, "tracce").kafka_config
+    assert (kafka.partitioner, kafka.partition_field) == ("column", ("SITE", "N"))
+    app = put(see("jobs", job="tracce"), "kafka_config.partitioner", "murmur2")
+    app = press(press(app, "save"), "confirm_save")
+    assert job_of(place, "tracce").kafka_config.partition_field is None
+
+
+def test_how_a_topic_is_created_is_kept_and_shown(place, see):
+    file = file_of(place, "tracce")
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["kafka_config"]["create_topic"] = {"partitions": 6, "config": {"retention.ms": "1000"}}
+    file.write_text(json.dumps(document), encoding="utf-8")
+    app = see("jobs", job="tracce")
+    assert "as it is stored" in words(app)
+    app = put(app, "kafka_config.create_topic.config", "retention.ms = 2000")
+    app = press(press(app, "save"), "confirm_save")
+    assert not app.exception
+    assert job_of(place, "tracce").kafka_config.create_topic == NewTopic(6, None, {"retention.ms": "2000"})
+
+
+def test_a_job_becomes_incremental_and_says_what_it_cannot_see(place, see):
+    app = see("jobs", job="tracce")
+    put(app, "incremental", True)
+    assert "deletes, cannot be seen this way" in words(app)
+    for field, value in (("column", "n"), ("kind", "integer"), ("start", " 7 ")):
+        put(app, f"incremental.{field}", value)
+    press(app, "save")
+    press(app, "confirm_save")
+    assert job_of(place, "tracce").incremental == Incremental("n", "integer", start=7)
+    app = see("jobs", job="tracce")
+    app.text_input(key="watermark_value").input("12").run()
+    app.text_input(key="watermark_why").input("the consumer has lost some").run()
+    press(app, "set_watermark")
+    assert not app.exception
+    assert "All rows up to **12** are sent or rejected." in words(app)
+    assert ("watermark", "job tracce") in audit(place)
 
 
 def test_a_job_that_is_opened_is_not_changed(place, see):

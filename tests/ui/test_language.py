@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.admin.edit_settings import setting_meanings
 from ui.components.text import plain
 
 UI = Path(__file__).parents[2] / "ui"
@@ -34,6 +35,10 @@ def test_there_are_texts():
 def test_a_text_has_its_italian_with_the_same_values(text):
     assert text in ITALIAN
     assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", ITALIAN[text]))
+
+
+def test_the_meaning_of_each_setting_has_its_italian():
+    assert [text for text in setting_meanings().values() if text not in ITALIAN] == []
 
 
 @given(st.text(max_size=60))

@@ -64,6 +64,7 @@ def test_a_known_address_signs_in_with_its_role_and_signs_out(address, provider,
     assert (asked["response_type"], asked["client_id"]) == ("code", "pstt-page")
     seen.page.get_by_role("link", name="Administration", exact=True).click()
     seen.heading("Administration")
+    seen.page.locator(".st-key-user-menu button").first.click()
     seen.page.get_by_role("button", name="Sign out", exact=True).click()
     seen.has("Sign in with the company's account")
     assert "Messages per day" not in seen.page.content()

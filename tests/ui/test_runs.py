@@ -259,7 +259,10 @@ def test_a_running_run_can_be_cancelled(spoilt, see):
         run = ledger.start(Plan(Job("slow", "Slow", "q.sql", "pg"), query, "rig", "t", now(), 100), now())
     app = see("runs", run=run.run_id)
     assert "… running" in words(app)
-    press(app, "cancel")
+    app = press(app, "cancel")
+    with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
+        assert ledger.run(run.run_id).cancel_asked_at is None  # the button only asks
+    press(app, "confirm_cancel")
     with Ledger(Workspace(spoilt.folder).ledger_file) as ledger:
         assert ledger.run(run.run_id).cancel_asked_at is not None
         (entry,) = [one for one in ledger.audit.entries() if one.action == "cancel"]

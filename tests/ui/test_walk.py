@@ -107,6 +107,7 @@ def test_it_is_italian_for_an_italian_browser_dark_and_on_a_phone(address, visit
 def test_the_switch_outranks_the_browsers_language(address, visit):
     seen = visit(address, locale="it-IT")
     seen.heading("Panoramica")
+    seen.page.locator(".st-key-user-menu button").first.click()
     seen.page.get_by_text("en", exact=True).click()
     seen.heading("Overview")
     seen.page.get_by_role("link", name="Calendar", exact=True).click()

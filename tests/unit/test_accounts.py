@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -256,6 +258,13 @@ def test_no_secret_is_kept_and_each_change_is_in_the_audit(accounts, file):
         ("maria", "add", f"token {token.token_id}"),
         ("maria", "revoke", f"token {token.token_id}"),
     ]
+
+
+def test_a_password_costs_as_much_as_its_library_advises():
+    """In a process of its own: tests hash cheaply."""
+    code = "from core.records.accounts import _hashed; print(_hashed('four easy words here'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "$m=65536,t=3,p=4$" in done.stdout
 
 
 # ── the file ──────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ConfigError, StorageFailed
-from core.model.job import EmailNotification, Job, KafkaConfig, Partitions
+from core.model.job import EmailNotification, Job, KafkaConfig, NewTopic, Partitions
 from core.workspace.jobs import checked_job, find_job, load_job, load_jobs, save_job
 from core.workspace.paths import Workspace
 
@@ -169,9 +169,35 @@ def test_partitions_that_keep_the_order_of_a_key_or_need_none(place, changes):
             "valid string, or input should be a valid list",
         ),
         ({"kafka_config": {"enabled": False}}, "enabled", "kafka_config is off"),
+        ({"kafka_config": {"partitioner": "random"}}, "partitioner", "'fixed' or 'round_robin'"),
+        ({"kafka_config": {"partitioner": "column"}}, "kafka_config", 'needs "partition_field"'),
+        ({"kafka_config": {"partitioner": "fixed"}}, "kafka_config", 'needs "partition"'),
+        ({"kafka_config": {"partition": 3}}, "partition", 'no effect with partitioner "murmur2"'),
+        ({"kafka_config": {"partition_field": ["A"]}}, "partition_field", "no effect"),
+        ({"kafka_config": {"partitioner": "fixed", "partition": -1}}, "partition", "greater than or equal to 0"),
+        ({"kafka_config": {"timestamp_field": ""}}, "timestamp_field", "at least 1 character"),
+        ({"kafka_config": {"create_topic": {}}}, "create_topic", '"partitions" is missing'),
+        ({"kafka_config": {"create_topic": {"partitions": 0}}}, "partitions", "greater than or equal to 1"),
+        ({"kafka_config": {"create_topic": {"partitions": 1, "replication": 0}}}, "replication", "equal to 1"),
+        (
+            {"kafka_config": {"create_topic": {"partitions": 1, "config": {"retention.ms": None}}}},
+            "retention.ms",
+            "valid string",
+        ),
+        (
+            {"kafka_config": {"create_topic": {"partitions": 1, "config": {"Retention": 1}}}},
+            "Retention",
+            "match pattern",
+        ),
+        (
+            {"kafka_config": {"partitioner": "fixed", "partition": 3, "create_topic": {"partitions": 3}}},
+            "partition",
+            "a topic of 3 partitions has no partition 3",
+        ),
         ({"email_notification": {"recipients": ["admin"]}}, "0", "this is no e-mail address"),
         ({"email_notification": {"recipients": "a@b"}}, "recipients", "valid list"),
         ({"headers": {"Message_ID": "x"}}, "Message_ID", "set by PSTT Kafka itself"),
+        ({"headers": {"traceparent": "x"}, "kafka_config": {"traceparent": True}}, "traceparent", "itself"),
         ({"headers": {"a": "\ud83d"}}, "a", "half of a character"),
         ({"crom": "0 2 * * *"}, "crom", 'did you mean "cron"?'),
         ({"kafka_config": {"topik": "t"}}, "topik", 'did you mean "topic"?'),
@@ -244,6 +270,17 @@ def test_a_name_that_two_jobs_have_is_no_choice(place):
         find_job(place, "J")
 
 
+def test_settings_of_a_topic_are_text_however_json_writes_them(place):
+    config = {"retention.ms": 86_400_000, "unclean.leader.election.enable": False, "cleanup.policy": "compact"}
+    wanted = {"partitions": 6.0, "replication": 3, "config": config}
+    job = load_job(write(place, {**SMALLEST, "kafka_config": {"create_topic": wanted}}))
+    assert job.kafka_config.create_topic == NewTopic(
+        6,
+        3,
+        {"retention.ms": "86400000", "unclean.leader.election.enable": "false", "cleanup.policy": "compact"},
+    )
+
+
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
 jobs = st.builds(
     Job,
@@ -262,6 +299,13 @@ jobs = st.builds(
         batch_size=st.none() | st.integers(1, 100_000),
         include_metadata=st.booleans(),
         cluster=st.none() | words,
+        create_topic=st.none()
+        | st.builds(
+            NewTopic, st.integers(10, 100), st.none() | st.integers(1, 3), st.just({}) | st.just({"retention.ms": "1"})
+        ),
+        partitioner=st.just("column"),
+        partition_field=words | st.lists(words, min_size=1, max_size=3).map(tuple),
+        timestamp_field=st.none() | words,
     ),
     email_notification=st.builds(EmailNotification, recipients=st.just(("a@example.com",)) | st.just(())),
     timezone=st.sampled_from(["Europe/Rome", "UTC"]),

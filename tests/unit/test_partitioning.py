@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as kafka_python_murmur2
 
-from core.kafka.partitioning import group_by_partition, murmur2, partitions_of
+from core.errors import ConfigError
+from core.kafka.partitioning import group_by_partition, murmur2, partitions_of, places
+from core.model.job import KafkaConfig
 from tests.contract.test_publishers import JAVA_MURMUR2
 
 keys_of_any_length = st.lists(st.binary(max_size=70), max_size=60)
@@ -82,3 +84,27 @@ def test_rows_are_grouped_in_their_order(given_: tuple[int, list[int]]):
 
 def test_no_rows_have_no_groups():
     assert group_by_partition(partitions_of([], 6, 0), 6) == []
+
+
+# ── partitioners of jobs ──────────────────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.binary(), max_size=60), st.integers(1, 1_000))
+def test_a_column_places_its_rows_as_it_would_as_a_key(texts: list[bytes], count: int):
+    placed = places(KafkaConfig(partitioner="column"), "t", count, range(1, len(texts) + 1), texts)
+    assert placed == [(aiokafka_murmur2(text) & 0x7FFFFFFF) % count for text in texts]
+
+
+def test_round_robin_goes_by_the_number_of_the_row_so_that_each_attempt_places_it_alike():
+    config = KafkaConfig(partitioner="round_robin")
+    assert places(config, "t", 3, range(1, 8), ()) == [0, 1, 2, 0, 1, 2, 0]
+    assert places(config, "t", 3, [2, 3, 7], ()) == [1, 2, 0], "the rows between them were rejected"
+
+
+def test_a_fixed_partition_has_to_be_there():
+    config = KafkaConfig(partitioner="fixed", partition=2)
+    assert places(config, "t", 3, range(1, 4), ()) == [2, 2, 2]
+    with pytest.raises(ConfigError, match='topic "t" has no partition 2: its partitions are 0 to 1'):
+        places(config, "t", 2, range(1, 4), ())
+    with pytest.raises(ConfigError, match="it does not exist"):
+        places(config, "t", 0, range(1, 4), ())

@@ -107,6 +107,34 @@ def test_a_message_is_shown_exactly_as_the_run_would_send_it() -> None:
     assert (seen.warnings, seen.rejects) == ([], [])
 
 
+def test_headers_and_time_from_columns_are_shown() -> None:
+    at, office = Column("AT", "datetime", "TIMESTAMP"), Column("OFFICE", "text", "VARCHAR2")
+    config = replace(JOB.kafka_config, timestamp_field="AT")
+    job = replace(JOB, headers={"office": "{OFFICE}", "plain": "{{x}}"}, kafka_config=config)
+    rows = [("1", "2026-01-16 11:50:32.665", "38713"), ("2", None, None)]
+    seen = look(Table([BARCODE, at, office], rows), job)
+    first, second = seen.messages
+    assert {name: first.headers[name] for name in ("office", "plain")} == {"office": "38713", "plain": "{x}"}
+    assert "office" not in second.headers
+    assert (first.timestamp, second.timestamp) == ("2026-01-16T10:50:32.665Z", None)
+    assert only(seen) == "AT: it is null in 1 of 2 rows, whose records get the time when they are sent"
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_spread"),
+    [
+        ({"partitioner": "round_robin"}, True),
+        ({"partitioner": "column", "partition_field": "IMPORTO"}, True),
+        ({"partitioner": "column", "partition_field": "barcode"}, False),
+        ({"partitioner": "fixed", "partition": 1}, False),
+    ],
+)
+def test_a_key_that_goes_to_several_partitions_is_warned_about(changes: dict[str, Any], is_spread: bool) -> None:
+    job = replace(JOB, kafka_config=replace(JOB.kafka_config, **changes))
+    warnings = look(Table([BARCODE, AMOUNT], [("1", Decimal(2))]), job).warnings
+    assert any("messages of one key go to several partitions" in text for text in warnings) is is_spread
+
+
 def test_no_more_rows_are_read_than_are_shown() -> None:
     table = Table([BARCODE], [(str(n),) for n in range(1000)])
     seen = look(table, rows=20)

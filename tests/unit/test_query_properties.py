@@ -52,6 +52,10 @@ FORMS: dict[str, list[str]] = {
         "SELECT '&X', 'a&X.b', '&X&X', E'a\\'&X', $$&X$$, $t$it's &X$t$, '100%' WHERE a LIKE '%&X%' AND '&X'='x'",
         "SELECT DATE '&X', &X, concat('&X', 1), '&X'::date, INTERVAL '&X' FROM t WHERE a IN ('&X', &X) -- %s &X",
     ],
+    "mysql": [
+        "SELECT '&X', 'a&X.b', '&X&X', \"it's &X\", 'it\\'s &X', '100%' FROM `t'` WHERE a LIKE '%&X%' AND '&X'='x' # &X",
+        "SELECT DATE '&X', &X, CONCAT('&X', 1) FROM t WHERE a IN ('&X', &X) AND d > NOW() - INTERVAL '&X' DAY -- %s &X",
+    ],
     "sqlite": [
         "SELECT '&X', 'a&X.b', '&X&X', [a'b], `c` FROM t WHERE a LIKE '%&X%' AND '&X'='x' /* &X */",
         "SELECT &X, date('&X') FROM t WHERE a IN ('&X', &X)",
@@ -195,6 +199,7 @@ OWN: dict[str, list[str]] = {
         ],
         *["ARRAY[1]", "a[1:2]", "B'01'", "X'1F'"],
     ],
+    "mysql": ["`a;b`", "'a\\';'", '"it\'s ;"', "# it's", "--x", "@x", "@@y", ":=", "x'1F'", "%s", "&&", "/* /* */"],
     "sqlite": ["`a;b`", "[it's]", "x'1F'", "->>", "/* /* */", "'\\'", "':x'", "'?'"],
 }
 

@@ -34,10 +34,12 @@ class Columns:
     """Messages of one batch."""
 
     keys: list[bytes | None]
-    values: list[bytes]
+    values: list[bytes | None]
     ids: list[bytes]
     headers: Headers = ()
     timestamps_ms: int | list[int] = NOW_MS
+    further: tuple[tuple[str, list[bytes | None]], ...] = ()
+    """Headers with a value for each message."""
 
     def encode(self, compression: str = "none", *, is_transactional: bool = False) -> RecordBatch:
         return encode_batch(
@@ -48,7 +50,12 @@ class Columns:
             timestamps_ms=self.timestamps_ms,
             compression=compression,
             is_transactional=is_transactional,
+            header_columns=self.further,
         )
+
+    @property
+    def sizes(self) -> list[int]:
+        return record_sizes(self.keys, self.values, self.ids, self.headers, self.further)
 
     @property
     def times(self) -> list[int]:
@@ -60,7 +67,13 @@ class Columns:
         """What a reader has to find: offset, timestamp, key, value, headers."""
         rows = zip(self.times, self.keys, self.values, self.ids, strict=True)
         named = list(self.headers)
-        return [(n, at, key, value, [("message_id", i), *named]) for n, (at, key, value, i) in enumerate(rows)]
+        return [
+            (n, at, key, value, [("message_id", i), *named, *self.own_headers(n)])
+            for n, (at, key, value, i) in enumerate(rows)
+        ]
+
+    def own_headers(self, row: int) -> list[tuple[str, bytes]]:
+        return [(name, value) for name, column in self.further if (value := column[row]) is not None]
 
 
 def columns(count: int, **changes: Any) -> Columns:
@@ -124,7 +137,10 @@ def any_columns(draw: st.DrawFn) -> Columns:
     if draw(st.booleans()):
         ids = [secrets.token_hex(16).encode() for _ in rows]
     headers = tuple(draw(st.lists(st.tuples(texts, st.binary()), max_size=5)))
-    return Columns(keys, values, ids, headers, times if draw(st.booleans()) else times[0])
+    cells = st.none() | st.binary(max_size=20) if draw(st.booleans()) else st.binary(min_size=3, max_size=3)
+    column = st.lists(cells, min_size=len(rows), max_size=len(rows))
+    further = tuple(draw(st.lists(st.tuples(texts, column), max_size=3)))
+    return Columns(keys, values, ids, headers, times if draw(st.booleans()) else times[0], further)
 
 
 @given(any_columns(), st.sampled_from(list(COMPRESSIONS)), st.booleans())
@@ -147,16 +163,17 @@ def test_an_independent_writer_writes_the_same_bytes(sent: Columns, producer_id:
 
 @given(any_columns(), st.sampled_from(list(COMPRESSIONS)))
 def test_a_batch_is_never_larger_than_the_sizes_of_its_records(sent: Columns, compression: str):
-    sizes = record_sizes(sent.keys, sent.values, sent.ids, sent.headers)
+    sizes = sent.sizes
     assert len(sizes) == len(sent.values)
     assert sent.encode(compression).size_bytes <= BATCH_HEADER_BYTES + sum(sizes)
 
 
 @given(any_columns())
 def test_each_record_has_at_most_its_size(sent: Columns):
-    sizes = record_sizes(sent.keys, sent.values, sent.ids, sent.headers)
+    sizes = sent.sizes
     for row, size in enumerate(sizes):
-        alone = Columns([sent.keys[row]], [sent.values[row]], [sent.ids[row]], sent.headers, sent.times[row])
+        further = tuple((name, [column[row]]) for name, column in sent.further)
+        alone = Columns([sent.keys[row]], [sent.values[row]], [sent.ids[row]], sent.headers, sent.times[row], further)
         assert len(alone.encode().payload) <= size
 
 
@@ -173,9 +190,20 @@ def test_each_record_has_at_most_its_size(sent: Columns):
         pytest.param(columns(2, ids=[b"", b""]), id="empty ids"),
         pytest.param(columns(2, keys=[b"k" * (1 << 20), b"short"]), id="a key of 1 MB"),
         pytest.param(columns(2, values=[b"v" * 3_000_000, b""]), id="a value of 3 MB"),
+        pytest.param(columns(3, values=[b"v", None, b""]), id="a tombstone"),
+        pytest.param(columns(2, values=[None, None]), id="tombstones only"),
         pytest.param(columns(3, headers=tuple((f"h{n}", b"%d" % n) for n in range(10_000))), id="10,000 headers"),
         pytest.param(columns(2, headers=(("größe 尺寸 🙂", "è".encode()), ("", b""))), id="header names"),
         pytest.param(columns(2, headers=(("message_id", b"again"),)), id="a header of the same name"),
+        pytest.param(columns(3, further=(("office", [b"38713", None, b""]),)), id="a header that one message lacks"),
+        pytest.param(columns(2, further=(("a", [None, None]), ("b", [b"1", None]))), id="a header that all lack"),
+        pytest.param(columns(2, further=(("größe", [b"x" * 70_000, b""]),)), id="a long and an empty header"),
+        pytest.param(
+            columns(
+                2, headers=tuple((f"h{n}", b"") for n in range(61)), further=(("a", [b"1", None]), ("b", [None, None]))
+            ),
+            id="63 headers at most, where the number of headers gets longer",
+        ),
         pytest.param(columns(3, timestamps_ms=-1), id="just before 1970"),
         pytest.param(columns(3, timestamps_ms=[-5_000_000_000_000, -1, 0]), id="from 1811"),
         pytest.param(columns(3, timestamps_ms=[NOW_MS, NOW_MS - 1, NOW_MS + 1]), id="out of order"),
@@ -220,8 +248,13 @@ def test_a_batch_with_offsets_of_four_bytes():
 
 def test_sizes_hold_where_timestamps_differ_most():
     sent = columns(100, timestamps_ms=[0, *[LAST_MS] * 99])
-    sizes = record_sizes(sent.keys, sent.values, sent.ids, sent.headers)
+    sizes = sent.sizes
     assert 0 <= sum(sizes) - len(sent.encode().payload) <= 100 * 8
+
+
+def test_a_header_column_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="2 messages have 1 values of header office"):
+        columns(2, further=(("office", [b"1"]),)).encode()
 
 
 def test_sizes_of_no_messages():

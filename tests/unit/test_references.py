@@ -144,3 +144,33 @@ def test_entry_that_was_removed_meanwhile(here: Workspace) -> None:
     written(here, {**CONNECTION, "name": "A01"})
     with pytest.raises(ConfigError, match="has changed since the run began"):
         sent(here)
+
+
+REGISTRY = {"url": "https://registry:8081", "username": "u", "password": "file:secrets/kafka", "ssl_cafile": "ca.pem"}
+
+
+@pytest.mark.parametrize("is_of_cluster", [True, False])
+def test_a_registry_goes_along_wherever_the_file_has_it(
+    is_of_cluster: bool, here: Workspace, there: Path, tmp_path: Path
+) -> None:
+    written(here, cluster={**CLUSTER, "schema_registry": REGISTRY} if is_of_cluster else CLUSTER)
+    if not is_of_cluster:
+        document = json.loads(here.connections_file.read_text(encoding="utf-8"))
+        here.connections_file.write_text(json.dumps(document | {"schema_registry": REGISTRY}), encoding="utf-8")
+    found = msgspec.msgpack.decode(sent(here), type=References)
+    scratch = Workspace(tmp_path / "scratch")
+    scratch.root.mkdir()
+    found.write(scratch, there)
+    (there / "ca.pem").write_text("-", encoding="utf-8")
+    settings = load_settings(scratch, {})
+    registry = load_connections(scratch, settings, {"A00_PASSWORD": "x"}).cluster("prod", settings).schema_registry
+    assert registry is not None
+    assert registry.password is not None
+    assert registry.password.reveal() == "the worker's own"
+    assert registry.ssl_cafile == there / "ca.pem"
+
+
+def test_a_password_of_a_registry_in_the_file_itself_stays_here(here: Workspace) -> None:
+    written(here, cluster={**CLUSTER, "schema_registry": {**REGISTRY, "password": "sesame-5"}})
+    with pytest.raises(ConfigError, match=r"schema_registry has its password in connections\.json"):
+        sent(here)

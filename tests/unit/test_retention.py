@@ -19,6 +19,7 @@ from core.records.metrics_queries import SendFilter
 from core.records.retention import Retention, roll_up, roll_up_daily
 from core.run.known_sends import require_known
 from core.workspace.settings import Settings
+from tests.rigs.sweeps import sweep
 from tests.rigs.workspace import environment, run_command
 from tests.unit.test_ledger import a_plan
 from tests.unit.test_metrics import count, holder
@@ -250,7 +251,7 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", sweep(POINTS, always=[POINTS[6], POINTS[8]]))
 def test_a_kill_at_any_step_loses_nothing_and_counts_nothing_twice(workspace, metrics, point):
     filled(workspace)
     metrics.sync()

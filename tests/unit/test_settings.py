@@ -150,7 +150,7 @@ def test_an_unknown_name_in_the_file_names_its_line_and_the_nearest(place):
         ("KAFKA_LINGER_MS", "-1", "greater than or equal to 0"),
         ("KAFKA_ENABLE_IDEMPOTENCE", "perhaps", "valid boolean"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "'SASL_SSL'"),
-        ("KAFKA_SASL_MECHANISM", "GSSAPI", "'SCRAM-SHA-512'"),
+        ("KAFKA_SASL_MECHANISM", "KERBEROS", "'SCRAM-SHA-512'"),
         ("KAFKA_COMPRESSION_TYPE", "brotli", "'snappy'"),
         ("KAFKA_LOG_LEVEL", "LOUD", "'WARNING'"),
         ("KAFKA_CLIENT", "pykafka", "'kafka-python-ng'"),

@@ -5,15 +5,17 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from core import __version__
-from ui.api import backfills, documents, kafka, monitoring, problems, scheduler, signin
+from ui.api import backfills, documents, kafka, monitoring, problems, scheduler, signin, watermarks
 from ui.api.head import HeadAsGet
+from ui.api.workspace import ChosenWorkspace
 
 __all__ = ["api", "make_api"]
 
 DESCRIPTION = """SQL files become JSON messages on Kafka, and every row is accounted for.
 
 A program sends `Authorization: Bearer TOKEN`; `python -m core token add NAME --scope read|send|admin` makes one.
-Without users, callers on this machine need none. A problem is `application/problem+json`."""
+Without users, callers on this machine need none. Where the page has several workspaces, `?workspace=NAME` chooses one,
+and the first has the users and tokens. A problem is `application/problem+json`."""
 
 
 def make_api() -> FastAPI:
@@ -27,10 +29,11 @@ def make_api() -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    routers = [module.router for module in (kafka, scheduler, backfills, monitoring, signin)]
+    routers = [module.router for module in (kafka, scheduler, watermarks, backfills, monitoring, signin)]
     for router in routers:
         made.include_router(router)
     made.add_middleware(HeadAsGet)
+    made.add_middleware(ChosenWorkspace)
     problems.install(made, routers)
     documents.install(made)
     return made

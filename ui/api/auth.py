@@ -15,9 +15,10 @@ from core.errors import AccessRefused, SignInNeeded
 from core.records.accounts import Accounts
 from core.records.rights import Caller, Right, local_caller, require_right
 from core.workspace.paths import Workspace
-from ui.api.workspace import now, workspace
+from ui.api.workspace import now
 from ui.cache import SharedCache
 from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
+from ui.workspaces import home_workspace
 
 __all__ = ["Changer", "MessageSender", "Reader", "Watcher", "caller_of", "require_same_site"]
 
@@ -40,7 +41,7 @@ _Shown = tuple[Path, str | None, str]
 
 
 def _shown(request: HTTPConnection) -> _Shown:
-    return workspace().root, request.headers.get("authorization"), request.cookies.get(COOKIE, "")
+    return home_workspace().root, request.headers.get("authorization"), request.cookies.get(COOKIE, "")
 
 
 def _find(shown: _Shown) -> Caller:

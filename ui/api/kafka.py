@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from core.admin.actions import allow_test
-from core.errors import BrokerUnavailable, ConfigError
+from core.errors import BrokerUnavailable, ConfigError, PsttError
 from core.kafka import open_publisher
 from core.kafka.service import KafkaService
 from core.model.connection import Cluster
@@ -175,7 +175,7 @@ def _find_health(folder: Path) -> shapes.KafkaHealth:
         for name in names:
             try:
                 cluster = app.cluster(name)
-            except ConfigError as error:
+            except PsttError as error:
                 found.append(shapes.ClusterHealth(name=name or "", connected=False, error=error.text, looked_at=now()))
                 continue
             if cluster.mock_brokers:

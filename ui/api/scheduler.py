@@ -18,11 +18,14 @@ from core.calendar.cron import next_scheduled_times
 from core.cli.documents import run_document
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
+from core.model.progress import RunProgress
 from core.model.run import Run, RunState, Verdict
 from core.records.rights import Caller
+from core.records.run_progress import ProgressFiles
 from core.run.planning import unusable_jobs
 from core.scheduler.commands import set_job_enabled
 from core.scheduler.control import ask_for_run
+from core.scheduler.next_attempt import NextAttempt, next_attempt
 from core.workspace.job_schema import JobShape
 from core.workspace.jobs import JobFile, NoSuchJob, checked_job, read_job_file
 from core.workspace.json_file import parse_json_file
@@ -223,30 +226,33 @@ def runs(
     limit: Limit = 50,
     offset: Offset = 0,
 ) -> shapes.Runs:
-    """The runs, the newest first."""
+    """The runs, the newest first; those that are running with their progress."""
     with opened() as app:
         found, total = app.ledger.history.page(
             job=job, states=state or (), since=since, until=until, limit=limit, offset=offset
         )
-    items = [_run_row(run) for run in found]
+        progress = ProgressFiles(app.workspace).of_runs(found)
+    items = [_run_row(run, progress.get(run.run_id)) for run in found]
     return shapes.Runs(items=items, total=total, limit=limit, offset=offset)
 
 
 @router.get("/runs/{run_id}", responses=responses(404))
 def run_(caller: Reader, run_id: str) -> shapes.RunRow:
-    """One run, with its verdict."""
+    """One run, with its verdict; its progress while it is running, and when it is tried again."""
     with opened() as app:
         try:
             found = app.ledger.run(run_id)
         except ConfigError as error:
             raise not_found(error) from None
+        progress = ProgressFiles(app.workspace).of_runs([found]).get(found.run_id)
+        retry = next_attempt(app, found)
     if found.run_id != run_id:
         raise not_found(ConfigError(f"there is no run {run_id!r}", remedy="give all of the run's id"))
-    return _run_row(found)
+    return _run_row(found, progress, retry)
 
 
-def _run_row(run: Run) -> shapes.RunRow:
-    return shapes.RunRow.model_validate(run_document(run))
+def _run_row(run: Run, progress: RunProgress | None, retry: NextAttempt | None = None) -> shapes.RunRow:
+    return shapes.RunRow.model_validate(run_document(run, progress, retry))
 
 
 def _row(app: App, file: JobFile, job: Job, error: ConfigError | None) -> shapes.JobRow:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.model.progress import RunStep
 from core.model.run import RunState, Verdict
 from core.records.backfills import BackfillOrder, BackfillState
 from core.records.requests import RequestState
@@ -344,6 +345,40 @@ class BackfillRows(BaseModel):
     offset: int
 
 
+class WatermarkShape(_Taken):
+    """Where the next run of an incremental job begins."""
+
+    value: str = Field(
+        min_length=1, max_length=200, description="A number or a time; with a tie column also `VALUE, TIE`."
+    )
+    why: str = Field(min_length=1, max_length=1_000, description="The reason, for the audit trail.")
+
+
+class NextWindow(BaseModel):
+    """What the next run reads."""
+
+    after: str | None = Field(description="The rows after this position; null: from the first one.")
+    until: datetime | None = Field(description="Up to this time; null: the cursor is no time.")
+
+
+class WatermarkRow(BaseModel):
+    """How far an incremental job has sent its rows."""
+
+    job: str
+    column: str
+    kind: Literal["integer", "timestamp"]
+    tie_column: str | None
+    value: str | None = Field(description="Every row up to it was sent or rejected; null: no run has sent a row.")
+    tie: str | None
+    version: int
+    run_id: str | None = Field(description="The run that moved it; null: a user.")
+    changed_by: str | None
+    changed_at: datetime | None
+    why: str | None
+    next: NextWindow
+    problem: str | None = Field(description="Why the next run cannot read; null: it can.")
+
+
 class RunError(BaseModel):
     """Why a run is not complete."""
 
@@ -352,6 +387,29 @@ class RunError(BaseModel):
     text: str
     remedy: str | None = None
     retriable: bool
+
+
+class Progress(BaseModel):
+    """How far a run is that is running, as of `at`; its process writes it twice a second."""
+
+    step: RunStep
+    at: datetime
+    rows_read: int
+    acknowledged: int = Field(description="Of a run that writes a file: rows written.")
+    rejected: int
+    rows_expected: int | None = Field(description="The rows that it reads, as far as that is known.")
+    is_counted: bool = Field(description="`rows_expected` is counted, and not the number of the last complete run.")
+    rate_per_s: float | None = Field(description="Rows per second of the last 30 s.")
+    elapsed_s: float
+    remaining_s: float | None = Field(description="Seconds until the rows of this step are done, at that rate.")
+
+
+class Retry(BaseModel):
+    """The next attempt of a run that failed or was interrupted."""
+
+    at: datetime | None = Field(description="Not before this time; null: as soon as the runner has a free place.")
+    attempt: int
+    most: int = Field(description="The last attempt that is made, if all fail for a reason that may pass.")
 
 
 class RunRow(BaseModel):
@@ -375,6 +433,10 @@ class RunRow(BaseModel):
     rejected: int
     failed: int
     error: RunError | None
+    progress: Progress | None = Field(
+        description="Null where it is not running, or only for less than a second, or its process has ended."
+    )
+    retry: Retry | None = Field(description="Null where no attempt follows, and in lists.")
 
 
 class Runs(BaseModel):

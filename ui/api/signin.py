@@ -16,8 +16,9 @@ from core.errors import AccessRefused, PsttError, TooManyAttempts
 from core.records.accounts import SESSION_LASTS, Accounts
 from ui.api.auth import require_same_site
 from ui.api.body import read_bytes
-from ui.api.workspace import now, workspace
+from ui.api.workspace import now
 from ui.http_security import COOKIE
+from ui.workspaces import home_workspace
 
 router = APIRouter(include_in_schema=False)
 
@@ -68,7 +69,7 @@ def sign_in(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> Re
         return _form(request, text["stale"], HTTPStatus.FORBIDDEN)
     address = request.client.host if request.client else "unknown"
     try:
-        with Accounts(workspace().ledger_file) as accounts:
+        with Accounts(home_workspace().ledger_file) as accounts:
             cookie = accounts.sign_in(given.get("name", ""), given.get("password", ""), address=address, now=now())
     except TooManyAttempts as error:
         return _form(request, text["many"].format(wait=f"{error.wait_s:.0f}"), HTTPStatus.TOO_MANY_REQUESTS)
@@ -101,7 +102,7 @@ def sign_out(request: Request, body: Annotated[bytes, Depends(read_bytes)]) -> R
         return _form(request, _texts(request)["stale"], HTTPStatus.FORBIDDEN, out=True)
     cookie = request.cookies.get(COOKIE)
     if cookie:
-        with Accounts(workspace().ledger_file) as accounts:
+        with Accounts(home_workspace().ledger_file) as accounts:
             accounts.sign_out(cookie)
     answer = RedirectResponse(f"{request.scope.get('root_path', '')}/signin", HTTPStatus.SEE_OTHER)
     answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

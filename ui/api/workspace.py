@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from core import open_workspace
 from core.workspace.paths import Workspace
+from ui.workspaces import PARAMETER, home_workspace, named_workspace
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
     from core.app import App
 
-__all__ = ["now", "opened", "workspace"]
+__all__ = ["ChosenWorkspace", "now", "opened", "workspace"]
+
+_named: ContextVar[str] = ContextVar("named", default="")
+"""The workspace that the request names; empty: the first one."""
+
+
+class ChosenWorkspace:
+    """Reads `?workspace=NAME` of a request.
+
+    Args:
+        app: The ASGI application that answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        _named.set(query.get(PARAMETER, [""])[-1])
+        await self.app(scope, receive, send)
 
 
 def now() -> datetime:
@@ -23,12 +47,12 @@ def now() -> datetime:
 
 
 def workspace() -> Workspace:
-    """Returns the workspace of PSTT_WORKSPACE, else the folder in which the page was started.
+    """Returns the workspace that the request names, else the first one.
 
     Raises:
-        ConfigError: The folder does not exist.
+        ConfigError: The folder does not exist, or no workspace has that name.
     """
-    return Workspace.find(None, os.environ)
+    return named_workspace(name) if (name := _named.get()) else home_workspace()
 
 
 @contextmanager

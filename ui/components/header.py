@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import streamlit as st
 
@@ -14,23 +15,38 @@ from ui.data.status import ClusterStatus, WorkspaceStatus, workspace_status
 from ui.formats import ago, clock, moment, span
 from ui.http_security import oidc_is_set_up
 from ui.language import LANGUAGES, choose, current, t
+from ui.workspaces import workspaces
 
 __all__ = ["show"]
 
 START = "python -m core runner"
+LOGO = Path(__file__).parent.parent / "images" / "logo.svg"
+STYLE = """<style>
+.st-key-frame-narrow { display: none }
+@media (max-width: 640px) {
+  .st-key-frame-wide { display: none }
+  .st-key-frame-narrow { display: flex }
+}
+</style>"""
+"""Streamlit does not know how wide the window is: both forms are drawn, and the browser hides one."""
 
 
 def show() -> None:
-    """Draws the header."""
-    left, right = st.columns([5, 2], vertical_alignment="center")
-    with left:
+    """Draws the frame: one line; on a phone the states are behind a tap."""
+    st.logo(str(LOGO), size="large")
+    st.html(STYLE)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="frame"):
+        _workspace_switch()
         _state()
-    with right, st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
-        who = current_user()
-        role = t("local admin") if who.is_local else role_word(who.role)
-        st.markdown(f":small[:material/person: {plain(who.name)} · {role}]", width="content")
-        _sign_out(who)
+        _user_menu()
+
+
+def _user_menu() -> None:
+    who = current_user()
+    role = t("local admin") if who.is_local else role_word(who.role)
+    with st.popover(f":material/person: {plain(who.name)} · {role}", type="tertiary", key="user-menu"):
         _language_switch()
+        _sign_out(who)
 
 
 def _sign_out(who: CurrentUser) -> None:
@@ -40,6 +56,29 @@ def _sign_out(who: CurrentUser) -> None:
         st.button(t("Sign out"), on_click=st.logout, type="tertiary")
     else:
         st.markdown(f":small[[{t('Sign out')}](/api/signout)]", width="content")
+
+
+def _workspace_switch() -> None:
+    """Draws the choice between workspaces, if there are several."""
+    names = list(workspaces())
+    if len(names) == 1:
+        return
+
+    def switch() -> None:
+        if chosen := st.session_state.get("workspace_switch"):
+            st.query_params.clear()  # what it asked for is of the other workspace
+            data.choose_workspace(chosen)
+
+    st.segmented_control(
+        t("Workspace"),
+        names,
+        default=data.chosen_name(),
+        format_func=plain,
+        key="workspace_switch",
+        on_change=switch,
+        label_visibility="collapsed",
+        width="content",
+    )
 
 
 def _language_switch() -> None:
@@ -63,17 +102,15 @@ def _state() -> None:
     status = workspace_status()
     at = data.now()
     where = plain(status.folder.name) + (f" · {plain(status.environment)}" if status.environment else "")
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{where}**", width="content")
-        for cluster in status.clusters:
-            st.markdown(_cluster(cluster, status.timezone, at), width="content", help=plain(cluster.error) or None)
-        st.markdown(_runner(status, at), width="content", help=_runner_help(status, at))
-        if status.alerts:
-            st.markdown(
-                f"🔔 {t('open alerts: {count}', count=len(status.alerts))}",
-                width="content",
-                help=plain("; ".join(status.alerts)),
-            )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="frame-wide"):
+        if len(workspaces()) == 1:
+            st.markdown(f"**{where}**", width="content")
+        _states(status, at)
+    with (
+        st.container(key="frame-narrow", width="content"),
+        st.popover(f"{_worst(status, at)} {_short(where)}", type="tertiary"),
+    ):
+        _states(status, at)
     if status.problem:
         st.warning(plain(status.problem), icon=":material/warning:")
     if status.damaged:
@@ -82,6 +119,32 @@ def _state() -> None:
             count=status.damaged,
         )
         st.caption(f":material/warning: {text} · `python -m core doctor`")
+
+
+def _states(status: WorkspaceStatus, at: datetime) -> None:
+    for cluster in status.clusters:
+        st.markdown(
+            f":small[{_cluster(cluster, status.timezone, at)}]", width="content", help=plain(cluster.error) or None
+        )
+    st.markdown(f":small[{_runner(status, at)}]", width="content", help=_runner_help(status, at))
+    if status.alerts:
+        st.markdown(
+            f":small[🔔 {t('open alerts: {count}', count=len(status.alerts))}]",
+            width="content",
+            help=plain("; ".join(status.alerts)),
+        )
+
+
+def _short(where: str) -> str:
+    """Returns the words beside the sign: the choice between workspaces names the one that is shown."""
+    return where if len(workspaces()) == 1 else t("State")
+
+
+def _worst(status: WorkspaceStatus, at: datetime) -> str:
+    """Returns the sign of what needs a look most: a phone shows it in place of the words."""
+    if not status.runner_is_alive(at) or any(cluster.connected is False for cluster in status.clusters):
+        return "🔴"
+    return "🔔" if status.alerts else "🟢"
 
 
 def _cluster(cluster: ClusterStatus, timezone: str, at: datetime) -> str:

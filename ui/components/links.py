@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from ui import data
 from ui.pages import address_of
+from ui.workspaces import PARAMETER, workspaces
 
 __all__ = ["SESSION_PAGES", "go", "link"]
 
@@ -18,7 +20,8 @@ def link(view: str, label: str, *, icon: str | None = None, **query: str) -> Non
     if pages is None:  # a test draws the view without the page around it
         st.markdown(label)
         return
-    st.page_link(pages[address_of(view, query)], label=label, icon=icon, query_params=query or None, width="content")
+    asked = {**query, **_of_workspace()}
+    st.page_link(pages[address_of(view, query)], label=label, icon=icon, query_params=asked or None, width="content")
 
 
 def go(view: str, **query: str) -> None:
@@ -27,4 +30,9 @@ def go(view: str, **query: str) -> None:
     if pages is None:
         st.query_params.from_dict(query)
         st.rerun()
-    st.switch_page(pages[address_of(view, query)], query_params=query)
+    st.switch_page(pages[address_of(view, query)], query_params={**query, **_of_workspace()})
+
+
+def _of_workspace() -> dict[str, str]:
+    """Returns what makes an address show another person the same workspace; nothing where there is only one."""
+    return {PARAMETER: data.chosen_name()} if len(workspaces()) > 1 else {}

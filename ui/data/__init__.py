@@ -6,7 +6,6 @@ sessions and keyed by the workspace's folder.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from core import open_workspace
 from core.workspace.paths import Workspace
+from ui.workspaces import PARAMETER, workspaces
 
 if TYPE_CHECKING:
     from core.app import App
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECK_S",
     "STATUS_TTL_S",
+    "choose_workspace",
+    "chosen_name",
     "clear_caches",
     "now",
     "on_clear",
@@ -33,6 +36,8 @@ __all__ = [
     "workspace",
 ]
 
+KEPT_KEYS = ("language", "pages")
+"""Keys of the session that are the same for all workspaces."""
 STATUS_TTL_S = 2.0
 """Cache lifetime, in seconds, of what changes by the second: jobs, runner, clusters, the signed-in user."""
 CHECK_S = 5.0
@@ -46,13 +51,32 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def choose_workspace(name: str = "") -> None:
+    """Shows the workspace of that name, or of the address, from now on; what was typed into another one is forgotten."""
+    wanted = name or st.query_params.get(PARAMETER, "")
+    before = chosen_name()
+    if wanted in workspaces() and wanted != before:
+        for key in [key for key in st.session_state if key not in KEPT_KEYS]:
+            del st.session_state[key]
+        st.session_state[PARAMETER] = wanted
+    if len(workspaces()) > 1:
+        st.query_params[PARAMETER] = chosen_name()
+
+
+def chosen_name() -> str:
+    """The name of the workspace that this session shows: the chosen one, else the first."""
+    names = list(workspaces())
+    chosen = st.session_state.get(PARAMETER) if get_script_run_ctx(suppress_warning=True) else None
+    return str(chosen) if chosen in names else names[0]
+
+
 def root() -> Path:
-    """The workspace's folder: PSTT_WORKSPACE, else the folder in which the page was started.
+    """The folder of the workspace that this session shows.
 
     Raises:
         ConfigError: There is no such folder.
     """
-    return Workspace.find(None, os.environ).root
+    return workspaces()[chosen_name()].root
 
 
 def workspace() -> Workspace:

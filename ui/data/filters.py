@@ -33,7 +33,7 @@ def filter_choices() -> FilterChoices:
     return _filter_choices(data.root())
 
 
-@st.cache_data(ttl=TTL_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=TTL_S, show_spinner=False, max_entries=32)
 def _filter_choices(folder: Path) -> FilterChoices:
     with open_workspace(folder, log=False) as app:
         known = app.ledger.history.jobs()

@@ -6,13 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ConfigError, PsttError
+from core.errors import PsttError
 from core.kafka.cluster_lookup import unknown_cluster
+from core.message.decoding import Lookup, Readable, is_same_key, readable
 from core.message.envelope import proves_data
 from core.model.connection import Cluster, Destination
 from core.model.run import Run
 from core.records.known_since import KnownSince
 from core.run.destination import find_cluster
+from core.run.schemas import schema_lookup
 from ui import data
 from ui.metrics_answers import metrics_of
 
@@ -48,12 +50,14 @@ class MessageComparison:
     """A message as it is on its topic now, compared with what was sent."""
 
     message: TopicMessage
+    key: Readable
+    value: Readable
     same_key: bool
     same_id: bool | None
     """None: the message has no such header."""
     same_size: bool
     data_proven: bool | None
-    """Whether its data has the hash that its id is made of; None: a message sent by hand has no such id."""
+    """Whether its data has the hash that its id is made of; None: it was sent by hand, or is not JSON with the row in it."""
 
     @property
     def is_equal(self) -> bool:
@@ -74,19 +78,20 @@ def compare_with_topic(send: dict[str, Any]) -> MessageComparison:
         clusters, problems = app.connections.known_clusters(app.settings)
     if cluster is not None:
         message = _read(cluster, send)
+        lookup = schema_lookup(cluster)
     elif sent_to.cluster_id:
         raise unknown_cluster(sent_to, problems)
     else:
-        message = _read_from_any(send, sent_to, clusters, problems)
-    key = None if message.key is None else message.key.decode("utf-8", "replace")
-    value = message.value or b""
+        message, lookup = _read_from_any(send, sent_to, clusters, problems)
     message_id = message.headers.get("message_id")
     return MessageComparison(
         message=message,
-        same_key=key == send["key"],
+        key=readable(message.key, lookup),
+        value=readable(message.value, lookup),
+        same_key=is_same_key(message.key, send["key"], lookup),
         same_id=None if message_id is None else message_id == send["message_id"],
-        same_size=len(value) == send["size_bytes"],
-        data_proven=None if run is None else proves_data(send["message_id"], value, run.job, run.scheduled_at),
+        same_size=len(message.value or b"") == send["size_bytes"],
+        data_proven=None if run is None else proves_data(send["message_id"], message.value, run.job, run.scheduled_at),
     )
 
 
@@ -105,8 +110,8 @@ def _read(cluster: Cluster, send: dict[str, Any]) -> TopicMessage:
 
 
 def _read_from_any(
-    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[ConfigError]
-) -> TopicMessage:
+    send: dict[str, Any], sent_to: Destination, clusters: list[Cluster], problems: list[PsttError]
+) -> tuple[TopicMessage, Lookup | None]:
     """Reads the message from whichever cluster has it.
 
     An earlier version recorded no cluster id, and the cluster has another name now.
@@ -115,5 +120,5 @@ def _read_from_any(
         with suppress(PsttError):  # it has no such topic or offset, or does not answer
             message = _read(cluster, send)
             if message.headers.get("message_id") == send["message_id"]:
-                return message
+                return message, schema_lookup(cluster)
     raise unknown_cluster(sent_to, problems)

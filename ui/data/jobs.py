@@ -12,7 +12,7 @@ import streamlit as st
 
 from core import open_workspace
 from core.calendar.cron import next_scheduled_times
-from core.errors import ConfigError
+from core.errors import ConfigError, PsttError
 from core.model.job import Job
 from core.model.run import Run
 from core.records.metrics_queries import SendFilter
@@ -55,7 +55,7 @@ def all_jobs() -> tuple[list[Job], list[ConfigError]]:
     return jobs_of(data.root())
 
 
-@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=32)
 def jobs_of(folder: Path) -> tuple[list[Job], list[ConfigError]]:
     """As `all_jobs`, of the workspace in that folder."""
     return load_jobs(Workspace(folder))
@@ -89,7 +89,7 @@ def cluster_choices() -> tuple[list[str], str]:
             return [], ""
         try:
             return names, app.cluster().default_topic
-        except ConfigError:
+        except PsttError:
             return names, ""
 
 
@@ -106,7 +106,7 @@ def active_jobs(send_filter: SendFilter) -> list[ActiveJob]:
     return sorted(found, key=lambda job: (job.next_scheduled_at or last, job.name))
 
 
-@st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=32)
 def _active_jobs(folder: Path) -> list[ActiveJob]:
     with open_workspace(folder, log=False) as app:
         stranded = unusable_jobs(app, jobs_of(folder)[0])
@@ -132,5 +132,5 @@ def _topic(app: App, job: Job) -> str:
         return job.kafka_config.topic
     try:
         return app.connections.cluster_for(job, app.settings).default_topic
-    except ConfigError:
+    except PsttError:
         return ""

@@ -27,7 +27,7 @@ def today_and_yesterday() -> list[tuple[DayTotals, list[ScheduledOutcome]]]:
     return _of_two_days(data.root(), data.now().astimezone(ZoneInfo(workspace_status().timezone)).date())
 
 
-@st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.CHECK_S, show_spinner=False, max_entries=32)
 def _of_two_days(folder: Path, today: date) -> list[tuple[DayTotals, list[ScheduledOutcome]]]:
     at = data.now()
     with open_workspace(folder, log=False) as app:
@@ -44,7 +44,7 @@ def outcomes_by_job(days: int) -> dict[str, list[ScheduledOutcome]]:
     return _outcomes_by_job(data.root(), days)
 
 
-@st.cache_resource(ttl=data.CHECK_S, show_spinner=False, max_entries=8)  # it is never changed: readers need no copy
+@st.cache_resource(ttl=data.CHECK_S, show_spinner=False, max_entries=32)  # it is never changed: readers need no copy
 def _outcomes_by_job(folder: Path, days: int) -> dict[str, list[ScheduledOutcome]]:
     at = data.now()
     with open_workspace(folder, log=False) as app:

@@ -17,6 +17,7 @@ from core.files.rejects_csv import write_rejects
 from core.model.run import Reject, Run
 from core.records.known_since import KnownSince
 from core.records.metrics_queries import SendFilter
+from core.scheduler.next_attempt import NextAttempt, next_attempt
 from ui import data
 from ui.data.status import workspace_status
 from ui.metrics_answers import metrics_of
@@ -43,6 +44,8 @@ class RunDetail:
     """From when on single sends are known, where its own are not any more."""
     figures_problem: str
     """Why there are no figures of its sends; empty where there are."""
+    next_attempt: NextAttempt | None
+    """When it is tried again; None: it is not."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def run_detail(run_id: str) -> RunDetail:
         family = app.ledger.history.family(run)
         reasons = Counter((r.column, r.database_type, r.reason) for r in app.rejects(run)) if run.rejected else {}
         timezone = app.timezone
+        again = next_attempt(app, run)
     histogram, span, known, problem = [], {}, None, ""
     try:
         rolled_up = metrics_of(data.root()).rolled_up
@@ -132,6 +136,7 @@ def run_detail(run_id: str) -> RunDetail:
         reasons=[(*key, count) for key, count in sorted(reasons.items(), key=lambda item: -item[1])],
         known=known,
         figures_problem=problem,
+        next_attempt=again,
     )
 
 

@@ -63,7 +63,7 @@ def workspace_status() -> WorkspaceStatus:
     return status_of(data.root())
 
 
-@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=8)
+@st.cache_data(ttl=data.STATUS_TTL_S, show_spinner=False, max_entries=32)
 def status_of(folder: Path) -> WorkspaceStatus:
     """As `workspace_status`, of the workspace in that folder."""
     with open_workspace(folder, log=False) as app:
@@ -98,7 +98,7 @@ def _clusters(app: App) -> Iterator[ClusterStatus]:
     for name in names:
         try:
             cluster = app.cluster(name)
-        except ConfigError as error:
+        except PsttError as error:
             if name not in seen:
                 yield ClusterStatus(name, None, None, None, error.text)
             continue

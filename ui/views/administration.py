@@ -20,6 +20,7 @@ from core.records.roll_up_note import last_note, last_roll_up
 from core.records.rolled_up import RolledUp
 from ui import changes, data
 from ui.access import current_user, may, role_word
+from ui.components import settings
 from ui.components.known_since import known_since
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
@@ -27,6 +28,7 @@ from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import moment, number, size
 from ui.language import t
+from ui.workspaces import home_workspace
 
 __all__ = ["show"]
 
@@ -56,7 +58,7 @@ def show() -> None:
         guarded(_versions)()
         return
     parts = (
-        (t("Settings"), _settings),
+        (t("Settings"), settings.show),
         (t("Users"), _users),
         (t("Tokens"), _tokens),
         (t("Audit"), _audit),
@@ -69,39 +71,11 @@ def show() -> None:
             guarded(part)()
 
 
-def _settings() -> None:
-    with data.opened() as app:
-        rows = [
-            {t("Setting"): r.name, t("Value"): NONE if r.value is None else r.value, t("Origin"): _origin(r.origin)}
-            for r in app.settings.table()
-        ]
-    wanted = st.text_input(t("Search"), key="settings_search", width=300)
-    only = st.checkbox(t("only what is not at its default"), key="settings_given")
-    rows = [
-        row
-        for row in rows
-        if wanted.casefold() in row[t("Setting")].casefold() and not (only and row[t("Origin")] == t("default"))
-    ]
-    if rows:
-        table(rows, "settings")
-    else:
-        st.markdown(t("Every setting is at its default."))
-    st.caption(
-        t(
-            "Order: job, connections.json, environment, .env, default. Each is described in .env.example; secrets are never shown."
-        )
-    )
-
-
 NONE = "–"
 
 
-def _origin(origin: str) -> str:
-    return {"default": t("default"), "environment": t("environment")}.get(origin, origin)
-
-
 def _accounts() -> Accounts:
-    return Accounts(data.workspace().ledger_file)
+    return Accounts(home_workspace().ledger_file)
 
 
 def _users() -> None:

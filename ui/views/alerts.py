@@ -225,7 +225,11 @@ def _channels(channels: dict[str, str]) -> dict[str, str]:
     ).strip()
     if new and where:
         if not is_reference(where):
-            st.error(t("write env:NAME, file:PATH or keyring:SERVICE/USER: an address holds a token"))
+            st.error(
+                t(
+                    "write env:NAME, file:PATH, keyring:SERVICE/USER, vault:PATH#KEY or exec:COMMAND: an address holds a token"
+                )
+            )
         else:
             kept[new] = where
     return kept

@@ -152,7 +152,7 @@ def _verdict(comparison: MessageComparison) -> None:
     else:
         st.success(
             t(
-                "Equal as far as can be checked: key, message_id and size are the same. A message sent by hand has no hash of its data."
+                "Equal as far as can be checked: key, message_id and size are the same. A message sent by hand has no hash of its data, and one that is not JSON does not have the bytes that were hashed."
             ),
             icon=":material/check_circle:",
         )
@@ -189,13 +189,21 @@ def _sent(send: dict[str, Any], zone: str) -> None:
 def _on_topic(comparison: MessageComparison, zone: str) -> None:
     message = comparison.message
     properties = {
-        t("key"): "–" if message.key is None else message.key.decode("utf-8", "replace"),
+        t("key"): "–" if message.key is None else comparison.key.text,
         **message.headers,
         t("size"): size(len(message.value or b"")),
         t("time of the record"): moment(message.at, zone, seconds=True),
     }
     _property_table(properties, "on_topic")
-    text = (message.value or b"").decode("utf-8", "replace")
+    if comparison.value.format:
+        st.caption(
+            t("{format}, schema {id}", format=comparison.value.format, id=number(comparison.value.schema_id or 0))
+        )
+    if comparison.value.problem:
+        st.caption(t("Not decoded: {why}", why=plain(comparison.value.problem)))
+    if message.value is None:
+        st.caption(t("A tombstone: the key without a value."))
+    text = comparison.value.text
     try:
         st.code(json.dumps(json.loads(text), ensure_ascii=False, indent=2), language="json", wrap_lines=True)
     except ValueError:

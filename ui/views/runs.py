@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
-from typing import get_args
+from datetime import date, datetime
+from typing import Any, get_args
 
 import streamlit as st
 
 from core.errors import PsttError
-from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
 from core.run.replay import ReplayDestination, ReplayOptions
-from ui import changes, data
+from core.scheduler.next_attempt import NextAttempt
+from ui import changes
 from ui.access import may
-from ui.components import charts
+from ui.components import charts, live, live_run, run_details
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
-from ui.components.verdict import coloured_word, equation, subject, verdict_word
+from ui.components.verdict import coloured_word, equation, verdict_word
 from ui.data.filters import filter_choices
+from ui.data.live import LiveRun, running_now
 from ui.data.resending import replay_options_of
 from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
 from ui.data.status import workspace_status
-from ui.formats import duration, milliseconds, moment, number, size
+from ui.formats import duration, milliseconds, moment, number, size, span_text
 from ui.language import t, tn
 
 __all__ = ["show"]
@@ -52,6 +53,7 @@ def show() -> None:
 def _list() -> None:
     st.title(t("Runs"), anchor=False)
     progress()
+    live.running()
     _table(*_filters())
 
 
@@ -126,22 +128,8 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         st.session_state["runs_page"] = pages
         runs = runs_page(scope, states, days, sent_on, pages - 1, PER_PAGE).runs
     timezone = workspace_status().timezone
-    rows = [
-        {
-            t("Verdict"): verdict_word(run.verdict),
-            t("Job"): run.job_name,
-            t("Scheduled"): moment(run.scheduled_at, run.timezone),
-            t("Read"): run.rows_read,
-            t("Acknowledged"): run.acknowledged,
-            t("Rejected"): run.rejected,
-            t("Duration"): duration(run.duration_s) if run.finished_at else "…",
-            t("Topic"): run.topic,
-            t("Attempt"): run.attempt,
-            t("Asked by"): run.asked_by,
-            t("Run"): run.run_id,
-        }
-        for run in runs
-    ]
+    running = {one.run.run_id: one for one in running_now()}
+    rows = [_row(run, running.get(run.run_id)) for run in runs]
     if found.by_hand:
         st.caption(
             tn(
@@ -180,32 +168,42 @@ def _table(scope: SendFilter, states: list[str], days: Days, sent_on: Days) -> N
         )
 
 
+def _row(run: Run, running: LiveRun | None) -> dict[str, Any]:
+    """Returns the cells of a run; while it is running its counts are those up to now."""
+    counted = running.progress if running and running.progress else run
+    took = duration(run.duration_s) if run.finished_at else span_text(running.elapsed_s) if running else "…"
+    return {
+        t("Verdict"): verdict_word(run.verdict),
+        t("Job"): run.job_name,
+        t("Scheduled"): moment(run.scheduled_at, run.timezone),
+        t("Read"): counted.rows_read,
+        t("Acknowledged"): counted.acknowledged,
+        t("Rejected"): counted.rejected,
+        t("Duration"): took,
+        t("Topic"): run.topic,
+        t("Attempt"): run.attempt,
+        t("Asked by"): run.asked_by,
+        t("Run"): run.run_id,
+    }
+
+
 def _one(run_id: str) -> None:
     link("runs", t("all runs"), icon=":material/arrow_back:")
     progress()
-    run = run_detail(run_id).run
-    if run.state in ("running", "planned"):
-        _while_it_runs(run_id)
-    else:
+    if not live_run.show(run_id):
         _whole(run_id)
-
-
-@fragment(run_every=1)
-def _while_it_runs(run_id: str) -> None:
-    detail = run_detail(run_id)
-    if detail.run.state not in ("running", "planned"):
-        st.rerun()
-    _head(detail)
-    _cancel(detail.run)
-    _parameters(detail.run)
 
 
 def _whole(run_id: str) -> None:
     detail = run_detail(run_id)
     _head(detail)
     _again(detail.run)
-    for part in (_timeline, _latency, _parts, _rejects, _offsets, _read_back, _sql, _log):
+    for part in (_timeline, _latency):
         guarded(part)(detail)
+    guarded(run_details.parts)(detail.run)
+    for part in (_rejects, _offsets, _read_back, _sql):
+        guarded(part)(detail)
+    guarded(_log)(detail.run)
 
 
 def _head(detail: RunDetail) -> None:
@@ -221,18 +219,11 @@ def _head(detail: RunDetail) -> None:
     if run.error_text:
         error = PsttError(run.error_text, remedy=run.error_remedy or "")
         problem(error)
+    if detail.next_attempt is not None:
+        _tried_again(run, detail.next_attempt)
     for warning in run.warnings:
         st.warning(plain(warning), icon=":material/warning:")
-    scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
-    parts = [
-        subject(run),
-        scheduled,
-        t("attempt {number}", number=run.attempt),
-        t("asked by {who}", who=plain(run.asked_by)),
-        t("run {id}", id=run.run_id),
-    ]
-    st.markdown(" · ".join(parts))
-    _parameters(run)
+    run_details.origin(run)
     if detail.family:
         with st.container(horizontal=True):
             st.markdown(t("Other runs of the same scheduled time:"), width="content")
@@ -240,20 +231,16 @@ def _head(detail: RunDetail) -> None:
                 link("runs", f"{other.run_id} {verdict_word(other.verdict)}", run=other.run_id)
 
 
-def _parameters(run: Run) -> None:
-    if run.parameters:
-        st.markdown(
-            " · ".join(f"**{plain(name)}** = {plain(short_value(value))}" for name, value in run.parameters.items())
+def _tried_again(run: Run, again: NextAttempt) -> None:
+    values = {"attempt": number(again.attempt), "most": number(again.most)}
+    if again.at is None:
+        text = t(
+            "It is tried again as soon as the runner has a free place: attempt {attempt} of at most {most}.", **values
         )
-
-
-def _cancel(run: Run) -> None:
-    if run.cancel_asked_at is not None:
-        st.info(t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)))
-        return
-    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("cancel"), key="cancel"):
-        changes.cancel(run.run_id)
-        st.rerun()
+    else:
+        when = moment(again.at, run.timezone, seconds=True, year=False)
+        text = t("It is tried again at {time}: attempt {attempt} of at most {most}.", time=when, **values)
+    st.info(text, icon=":material/update:")
 
 
 def _again(run: Run) -> None:
@@ -437,28 +424,6 @@ def _rejects(detail: RunDetail) -> None:
         )
 
 
-def _parts(detail: RunDetail) -> None:
-    if not detail.run.parts:
-        return
-    with st.container(border=True):
-        st.subheader(t("Parts"), anchor=False)
-        rows = [
-            {
-                t("Part of the run"): part.part,
-                t("State"): t(part.state),
-                t("Rows read"): part.rows_read,
-                t("Acknowledged"): part.acknowledged,
-                t("Rejected"): part.rejected,
-                t("Seconds"): round(part.duration_s, 1),
-                t("Attempt"): part.attempt,
-                t("Where it ran"): part.worker,
-                t("Error"): part.error,
-            }
-            for part in detail.run.parts
-        ]
-        table(rows, "parts", most_px=400)
-
-
 def _offsets(detail: RunDetail) -> None:
     if not detail.run.partitions:
         return
@@ -529,17 +494,5 @@ def _sql(detail: RunDetail) -> None:
         st.caption(f"{plain(run.query)} · sha256 {run.sql_sha256}")
 
 
-def _log(detail: RunDetail) -> None:
-    run = detail.run
-    with st.container(border=True):
-        st.subheader(t("Log of this run"), anchor=False)
-        lines = log_lines(run)
-        if not lines:
-            old = data.now() - run.started_at > timedelta(days=30)
-            st.markdown(t("the log of that time is gone") if old else t("the log says nothing about it"))
-            return
-        text = "\n".join(
-            f"{moment(line.at, run.timezone, seconds=True, year=False)}  {line.level:<7}  {line.message}"
-            for line in lines
-        )
-        st.code(text, language=None, wrap_lines=True)
+def _log(run: Run) -> None:
+    run_details.log(run, log_lines(run))

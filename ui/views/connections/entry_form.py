@@ -11,22 +11,22 @@ from core.errors import ConfigError
 from core.model.dialect import ConnectionRules
 from core.sources import database_types, find_dialect
 from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS
+from core.workspace.database_checks import foreign_keys
 from ui import changes
 from ui.components.problem import guarded
 from ui.language import t
 from ui.views.connections.cards import EDITED_ENTRY
 from ui.views.connections.entry_saving import close_form, save_or_delete
 from ui.views.connections.fields import more_keys, put, secret_field, secret_file_name, text_fields
+from ui.views.connections.own_fields import own_fields
 
 DB_TYPES = database_types()
 """In the order of the forms."""
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
 PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-CLUSTER_FIELDS = frozenset(
-    "name bootstrap_servers default_topic security_protocol sasl_mechanism sasl_username ssl_cafile sasl_password".split()
-)
-"""The keys of a cluster that have a field of their own in the form."""
+MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
+CLUSTER_FIELDS = frozenset("name bootstrap_servers default_topic security_protocol sasl_mechanism ssl_cafile".split())
+"""The keys of a cluster that have a field of their own in the form, beside those of its login."""
 
 
 def show_entry_form(document: Mapping[str, Any]) -> None:
@@ -103,11 +103,12 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
         t("It may write: turns the readonly guard off"), value=bool(old.get("allow_writes")), key="c_writes"
     )
     put(entry, "allow_writes", writes)
-    more_keys(
-        entry,
-        DATABASE_KEYS,
-        frozenset(rules.form) | {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes"},
-    )
+    for key in foreign_keys(find_dialect(entry["db_type"])):
+        entry.pop(key, None)  # the type was changed on this form
+    own_fields(entry, rules)
+    drawn = {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes", "options"}
+    fields = frozenset((*rules.form, *rules.own, *drawn))
+    more_keys(entry, [key for key in DATABASE_KEYS if key not in foreign_keys(find_dialect(entry["db_type"]))], fields)
     others = [e for place, e in enumerate(entries) if place != index]
     save_or_delete(
         {**document, "connections": [*others, entry]},
@@ -165,20 +166,39 @@ def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
                 key=f"c_{place}",
             )
             put(entry, place, chosen)
-        text_fields(entry, [("sasl_username", t("User")), ("ssl_cafile", t("File of the authority (CA)"))])
-    secret = secret_field(str(old.get("sasl_password") or ""), f"secrets/kafka-{secret_file_name(key)}")
-    more_keys(entry, CLUSTER_KEYS, CLUSTER_FIELDS)
+        login, secret_key = _login_fields(entry.get("sasl_mechanism", ""))
+        text_fields(entry, [*login, ("ssl_cafile", t("File of the authority (CA)"))])
+    secret = (
+        secret_field(str(old.get(secret_key) or ""), f"secrets/kafka-{secret_file_name(key)}") if secret_key else None
+    )
+    more_keys(entry, CLUSTER_KEYS, CLUSTER_FIELDS | {place for place, _ in login} | {secret_key})
     without = {other: value for other, value in clusters.items() if other != name}
     usual = {} if clusters or document.get("default_environment") else {"default_environment": key}
     save_or_delete(
         {**document, **usual, "kafka_connections": {**without, key: entry}},
         {**document, "kafka_connections": without},
-        (entry, "sasl_password", secret),
+        (entry, secret_key, secret),
         f"cluster {key}",
         is_new=name is None,
         users=changes.users_of_cluster(name) if name else [],
         taken=_taken(without, key, entry),
     )
+
+
+def _login_fields(mechanism: str) -> tuple[list[tuple[str, str]], str]:
+    """Returns key and label of each field that a way of signing in needs, and the key of its secret; empty: it has none."""
+    if mechanism == "GSSAPI":
+        return [
+            ("sasl_kerberos_principal", t("Principal, NAME@REALM")),
+            ("sasl_kerberos_keytab", t("File of its keys (keytab)")),
+        ], ""
+    if mechanism == "OAUTHBEARER":
+        return [
+            ("sasl_oauthbearer_token_endpoint_url", t("Token endpoint, https://…")),
+            ("sasl_oauthbearer_client_id", t("Client id")),
+            ("sasl_oauthbearer_scope", t("Scope")),
+        ], "sasl_oauthbearer_client_secret"
+    return [("sasl_username", t("User"))], "sasl_password"
 
 
 def _taken(others: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> ConfigError | None:

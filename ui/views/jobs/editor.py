@@ -30,6 +30,7 @@ from ui.views.jobs.form_state import (
     is_changed,
     load_form,
 )
+from ui.views.jobs.incremental import show_watermark
 from ui.views.jobs.preview import show_preview
 from ui.views.jobs.saving import confirm_save
 from ui.views.jobs.scheduled_times import show_next_times, suggested_times
@@ -92,6 +93,7 @@ def _form(slug: str) -> changes.Draft:
     with what:
         st.subheader(t("What"), anchor=False)
         what_fields(form)
+        show_watermark(slug)
     with where:
         st.subheader(t("Where"), anchor=False)
         where_fields(form)

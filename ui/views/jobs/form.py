@@ -17,6 +17,7 @@ from ui.components.text import plain
 from ui.data.jobs import cluster_choices, query_names
 from ui.language import t
 from ui.views.jobs.form_state import FIELDS, field_key
+from ui.views.jobs.incremental import incremental_fields
 from ui.views.jobs.parameters import parameter_fields
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class JobForm:
 
     def number(self, place: str, label: str, help_: str | None = None, placeholder: str | None = None) -> None:
         """A whole number, or none."""
-        step = 1.0 if place == "timeout_s" else 1
+        step = 1.0 if place in ("timeout_s", "incremental.delay_s", "incremental.look_back_s") else 1
         st.number_input(
             label,
             key=field_key(place),
@@ -103,6 +104,7 @@ def what_fields(form: JobForm) -> None:
     form.choice("query", t("Query"), query_names())
     form.choice("connection", t("Database connection"), databases)
     guarded(parameter_fields)()
+    incremental_fields(form, _zones())
     form.choice(
         "export_format",
         t("Makes"),
@@ -224,7 +226,102 @@ def _to_topic(form: JobForm) -> None:
     with st.expander(t("Message in detail")):
         form.text("key_separator", t("Between several key columns"))
         form.number("kafka_config.batch_size", t("Messages a batch"), placeholder=t("that of the cluster"))
-        form.lines("headers", t("More headers"), t("One header a line."), "source = cdg")
+        form.lines(
+            "headers",
+            t("More headers"),
+            t("One header a line; {COLUMN} is the value of that column."),
+            "source = cdg\noffice = {TRACK_OFFICE}",
+        )
+        form.text(
+            "kafka_config.timestamp_field",
+            t("Time of the record: column"),
+            t("Without a time zone it is in that of the job; NULL is the time of sending."),
+            placeholder=t("the time of sending"),
+        )
+        form.flag(
+            "kafka_config.traceparent",
+            t("Trace context in each message"),
+            t("Header traceparent (W3C), if traces are sent: docs/LINEAGE.md."),
+        )
+    _format_of_messages(form)
+    _partitions_of_topic(form)
+
+
+def _format_of_messages(form: JobForm) -> None:
+    with st.expander(t("Format, envelope and schema")):
+        names = {
+            "json": "JSON",
+            "avro": "Avro",
+            "protobuf": "Protobuf",
+            "json_schema": "JSON Schema",
+            "text": t("text"),
+        }
+        form.choice("value_format", t("Format of the value"), get_args(job_model.ValueFormat), names)
+        form.choice("key_format", t("Format of the key"), get_args(job_model.KeyFormat), names)
+        form.choice(
+            "envelope",
+            t("Around the row"),
+            get_args(job_model.EnvelopeKind),
+            {
+                "pstt": t("data and metadata"),
+                "none": t("nothing"),
+                "cloudevents": t("the attributes of CloudEvents"),
+                "connect": t("schema and payload of Kafka Connect"),
+            },
+        )
+        form.text(
+            "null_value_when",
+            t("A row is sent as a tombstone when"),
+            t("Consumers and compacted topics delete what they know of its key."),
+            placeholder="DELETED = 'Y'",
+        )
+        st.caption(t("Every format but JSON and text needs the schema_registry of its cluster."))
+        form.text("schemas.name", t("Full name of the record"), placeholder="it.example.Parcel")
+        form.choice(
+            "schemas.subject",
+            t("Subject in the registry"),
+            get_args(job_model.SubjectStrategy),
+            {"topic": t("of the topic"), "record": t("of the record"), "topic_record": t("of topic and record")},
+        )
+        form.text("schemas.value_file", t("File with the schema of the value"), placeholder=t("made from the columns"))
+        form.text("schemas.key_file", t("File with the schema of the key"), placeholder=t("made from the columns"))
+        form.choice(
+            "cloudevents.mode",
+            t("Attributes of CloudEvents"),
+            get_args(job_model.CloudEventsMode),
+            {"binary": t("are headers"), "structured": t("are in the value, with the row")},
+        )
+        form.text("cloudevents.source", t("Source of the events"), placeholder="/pstt/CONNECTION/QUERY")
+        form.text("cloudevents.type", t("Type of the events"), placeholder="pstt.JOB")
+
+
+def _partitions_of_topic(form: JobForm) -> None:
+    with st.expander(t("Topic and its partitions")):
+        form.choice(
+            "kafka_config.partitioner",
+            t("A message goes to the partition"),
+            get_args(job_model.Partitioner),
+            {
+                "murmur2": t("of its key, as with Java"),
+                "column": t("of a column's value"),
+                "fixed": t("with this number"),
+                "round_robin": t("that is next in turn"),
+            },
+        )
+        partitioner = st.session_state[field_key("kafka_config.partitioner")]
+        if partitioner == "column":
+            form.text("kafka_config.partition_field", t("Column or columns that decide the partition"))
+        if partitioner == "fixed":
+            form.number("kafka_config.partition", t("Number of the partition, from 0"))
+        st.caption(t("If the topic does not exist, the first run creates it like this; later it is only compared."))
+        form.number("kafka_config.create_topic.partitions", t("Partitions"), placeholder=t("the topic is not created"))
+        form.number("kafka_config.create_topic.replication", t("Replicas"), placeholder=t("as the cluster decides"))
+        form.lines(
+            "kafka_config.create_topic.config",
+            t("Settings of the topic"),
+            t("One setting a line."),
+            "retention.ms = 604800000",
+        )
 
 
 def _parts(form: JobForm) -> None:

@@ -89,16 +89,26 @@ def _messages(job: Job, plan: Plan, seen: Any) -> None:
             )
         )
         st.caption("  \n".join(f"**{plain(name)}** {plain(text)}" for name, text in message.headers.items()))
+        if message.timestamp:
+            st.caption(t("Time of the record: {time}", time=plain(message.timestamp)))
         st.code(json.dumps(json.loads(message.value), ensure_ascii=False, indent=2), language="json", wrap_lines=True)
         with st.expander(t("Exactly as it is sent")):
             st.code(message.value, language=None, wrap_lines=True)
+            if message.value_base64 is not None:
+                st.caption(t("Bytes as they are sent (Base64)"))
+                st.code(message.value_base64, language=None, wrap_lines=True)
+        if message.is_tombstone:
+            st.caption(t("A tombstone: the key without a value."))
+    if seen.value_schema is not None:
+        with st.expander(t("Schema")):
+            st.code(seen.value_schema.text, language=None, wrap_lines=True)
 
 
 def _cells(value: str) -> dict[str, str]:
-    return {
-        name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
-        for name, cell in json.loads(value, parse_float=str, parse_int=str)["data"].items()
-    }
+    """The cells of the row in a message of any envelope; none for a tombstone."""
+    tree = json.loads(value, parse_float=str, parse_int=str) or {}
+    row = next((tree[name] for name in ("data", "payload") if isinstance(tree.get(name), dict)), tree)
+    return {name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()}
 
 
 def _file_rows(job: Job, plan: Plan, seen: Any) -> None:

@@ -1,0 +1,149 @@
+"""Changes one setting in `.env`: checked first, every other line stays as it is, each change audited."""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+from core.admin.edit_jobs import editing
+from core.errors import ConfigError
+from core.records.ledger import Ledger
+from core.records.rights import Caller, require
+from core.workspace.atomic import write_atomically
+from core.workspace.json_file import nearest
+from core.workspace.paths import Workspace
+from core.workspace.settings import SECRETS, SETTING_NAMES, read_settings
+from core.workspace.stored_file import read_stored
+
+__all__ = ["change_setting", "is_editable", "setting_meanings"]
+
+MACHINE_SETTINGS = frozenset({"PSTT_SECRET_COMMANDS"})
+"""They decide which programs run on this machine."""
+_EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@,+*{}-]+")
+_ENTRY = re.compile(r"#([A-Z][A-Z0-9_]*)=")
+
+
+def is_editable(name: str) -> bool:
+    """Returns whether a setting may be changed here: the administrator of the machine writes the others."""
+    return name in SETTING_NAMES and name not in SECRETS | MACHINE_SETTINGS
+
+
+def change_setting(
+    workspace: Workspace,
+    ledger: Ledger,
+    name: str,
+    value: str | None,
+    environ: Mapping[str, str],
+    *,
+    caller: Caller,
+    now: datetime,
+) -> None:
+    """Writes a setting into `.env`, or removes it there.
+
+    Args:
+        workspace: Whose `.env`.
+        ledger: Stores the audit line.
+        name: The setting.
+        value: None: it gets its default back.
+        environ: The environment, which takes precedence over the file.
+        caller: Who changes it.
+        now: The clock.
+
+    Raises:
+        AccessRefused: The caller is no admin.
+        ConfigError: There is no such setting, it is a secret, the environment sets it, or the value is not valid;
+            nothing is written.
+        StorageFailed: The file cannot be written; the old one is untouched.
+    """
+    require(caller, "settings")
+    _refuse_what_others_set(name, environ)
+    if value is not None and any(char in value for char in "\r\n\0"):
+        raise ConfigError(f"{name} has a line break", remedy="write it in one line", key=name)
+    with editing(workspace):
+        stored = read_stored(workspace.env_file)
+        before = _entries(stored.text)
+        text = _with(stored.text, name, value)
+        known = {problem.what for problem in read_settings(workspace, environ, before)[1]}
+        # An old problem of another setting may stay: they are fixed one after the other.
+        for problem in read_settings(workspace, environ, _entries(text))[1]:
+            if problem.what not in known or problem.key == name:
+                raise problem
+        mode = workspace.env_file.stat().st_mode if stored.sha256 else 0
+        is_private = not mode & (stat.S_IRGRP | stat.S_IROTH)  # a new file too: secrets may come into it
+        write_atomically(workspace.env_file, text, private=is_private)
+        earlier = before[name][0] if name in before else None
+        ledger.audit.add(caller.name, "change", f"setting {name}", now, before=earlier, after=value)
+
+
+def _refuse_what_others_set(name: str, environ: Mapping[str, str]) -> None:
+    if name not in SETTING_NAMES:
+        raise ConfigError(f"there is no setting {name}", remedy=nearest(name, SETTING_NAMES), key=name)
+    if not is_editable(name):
+        raise ConfigError(
+            f"{name} is not changed here",
+            why="it is a secret" if name in SECRETS else "it decides what may run on this machine",
+            remedy="the administrator of the machine writes it into .env, or as a reference into connections.json",
+            key=name,
+        )
+    if environ.get(name):
+        raise ConfigError(
+            f"{name} is set by the environment, which takes precedence over .env",
+            remedy="change it where the service or the terminal sets it",
+            key=name,
+        )
+
+
+def _entries(text: str) -> dict[str, tuple[str, int]]:
+    return {b.key: (b.value, b.original.line) for b in parse_stream(io.StringIO(text)) if b.key and b.value}
+
+
+def _with(text: str, name: str, value: str | None) -> str:
+    """Returns the text of `.env` with another value of one setting, in its place or at the end."""
+    entry = "" if value is None else f"{name}={_quoted(value)}\n"
+    kept, is_there = [], False
+    for binding in parse_stream(io.StringIO(text)):
+        original = binding.original.string
+        if binding.key != name:
+            kept.append(original)
+            continue
+        # What a dotenv parser gives to an entry begins with the blank lines and ends with the line's end.
+        kept.append(original[: len(original) - len(original.lstrip())])
+        kept.append("" if is_there else entry)
+        is_there = True
+    if not is_there and entry:
+        kept.append(entry if not text or text.endswith("\n") else f"\n{entry}")
+    return "".join(kept)
+
+
+def _quoted(value: str) -> str:
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@cache
+def setting_meanings() -> dict[str, str]:
+    """Returns what each setting means, in English: the comment above its line in `.env.example`."""
+    meanings: dict[str, str] = {}
+    comment: list[str] = []
+    is_complete = True
+    for line in _EXAMPLE.read_text(encoding="utf-8").splitlines():
+        found = _ENTRY.match(line)
+        if found:
+            meanings[found[1]] = " ".join(comment)
+            is_complete = True
+        elif line.startswith("# "):
+            comment = [line[2:]] if is_complete else [*comment, line[2:]]
+            is_complete = False
+        else:
+            comment, is_complete = [], True
+    return meanings

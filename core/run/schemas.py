@@ -1,0 +1,41 @@
+"""Where a run gets the ids of its schemas: the registry of its cluster."""
+
+from __future__ import annotations
+
+from core.message.decoding import Lookup
+from core.model.connection import Cluster
+from core.model.job import Job
+from core.model.schema import Schemas
+
+__all__ = ["needs_registry", "schema_lookup", "schemas_of"]
+
+
+def needs_registry(job: Job) -> bool:
+    """Returns whether the keys or the values of a job carry the id of a schema."""
+    return job.export_format == "kafka" and not (job.value_format == "json" and job.key_format in ("text", "json"))
+
+
+def schemas_of(job: Job, cluster: Cluster, *, registers: bool) -> Schemas | None:
+    """Returns what gives ids to the schemas of a job; None: it needs none, or its cluster has no registry.
+
+    Args:
+        job: The job.
+        cluster: Where it sends.
+        registers: Whether a new schema may be registered; False: it is only checked, and has the id 0.
+    """
+    if cluster.schema_registry is None or not needs_registry(job):
+        return None
+    from core.kafka.schema_registry import RegistryClient  # loads urllib3, 40 ms
+    from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
+
+    client = RegistryClient(cluster.schema_registry)
+    return RegisteredSchemas(client) if registers else CheckedSchemas(client)
+
+
+def schema_lookup(cluster: Cluster) -> Lookup | None:
+    """Returns what finds the schema with an id; None: the cluster has no registry."""
+    if cluster.schema_registry is None:
+        return None
+    from core.kafka.schema_registry import RegistryClient  # loads urllib3, 40 ms
+
+    return RegistryClient(cluster.schema_registry).schema
