@@ -18,6 +18,7 @@ from core.model.check_result import CheckResult
 from core.model.job import Job
 from core.records.damaged_segments import REMEDY, damaged_segments
 from core.records.ledger import Ledger
+from core.records.roll_up_note import last_note
 from core.run.pending_transactions import read_note
 from core.workspace.connections import Connections
 from core.workspace.identity import identity_problem, read_identity
@@ -160,7 +161,6 @@ def _metrics(workspace: Workspace) -> Iterator[CheckResult]:
     import duckdb
 
     from core.records.merged_store import MergedSegments
-    from core.records.roll_up_note import last_note
     from core.records.rolled_up import RolledUp
 
     rolled_up = RolledUp(spool_dir)
