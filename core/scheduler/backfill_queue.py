@@ -16,6 +16,7 @@ from loguru import logger
 from core.formatting import duration_text, local_time
 
 if TYPE_CHECKING:
+    from core.model.run import Run
     from core.records.backfills import Backfill, BackfillProgress, IncompleteTime
     from core.records.ledger import Ledger
     from core.records.scheduled_runs import ScheduledRun
@@ -63,24 +64,27 @@ def queued_runs(ledger: Ledger, running: Counter[int], now: datetime) -> Iterato
         yield QueuedRun(backfill, left.pop())
 
 
-def pause_in_outage(ledger: Ledger, number: int, settings: Settings, why: str, now: datetime) -> bool:
+def pause_in_outage(ledger: Ledger, settings: Settings, scheduled_run: ScheduledRun, run: Run, now: datetime) -> bool:
     """Pauses a backfill whose newest runs have all failed because database or broker could not be reached.
 
     Args:
         ledger: The backfill and its runs.
-        number: Of the backfill.
         settings: PSTT_BACKFILL_PAUSE_AFTER and PSTT_BACKFILL_PAUSE_S.
-        why: The error of the newest run.
+        scheduled_run: What has ended now; of a backfill or not.
+        run: Its run.
         now: The clock.
 
     Returns:
-        Whether there is such an outage: the run that failed is then planned again, however often it failed.
+        Whether there is such an outage: the scheduled run is then planned again, however often it failed.
     """
-    most = settings.PSTT_BACKFILL_PAUSE_AFTER
-    if not most or ledger.backfills.get(number).state not in ("running", "paused"):
+    most, number = settings.PSTT_BACKFILL_PAUSE_AFTER, scheduled_run.request_id
+    if not most or scheduled_run.kind != "backfill" or number is None:
+        return False
+    if run.state != "failed" or not run.error_retriable or ledger.backfills.get(number).state == "cancelled":
         return False
     if ledger.backfills.failures_in_a_row(number, most) < most:
         return False
+    why = run.error_text or run.state
     wait_s = settings.PSTT_BACKFILL_PAUSE_S
     text = f"paused by itself after {most} failures in a row: {why}; it goes on after {duration_text(wait_s)}"
     if ledger.backfills.set_state(number, "running", "paused", now, text):

@@ -262,11 +262,8 @@ class RunSupervisor:
             "scheduled run {} of {}: run {} {}", scheduled_run.scheduled_run_id, scheduled_run.job, run.run_id, text
         )
         wait_s = self._retry_wait_s(scheduled_run, run)
-        if (
-            self._pauses_backfill(scheduled_run, run, now)
-            and wait_s is None
-            and scheduled_run.tries < MOST_OUTAGE_TRIES
-        ):
+        is_outage = pause_in_outage(self._ledger, self._settings, scheduled_run, run, now)
+        if is_outage and wait_s is None and scheduled_run.tries < MOST_OUTAGE_TRIES:
             wait_s = self._settings.PSTT_RUN_RETRY_WAIT_S
         if wait_s is None:
             self._ledger.scheduled_runs.finish(scheduled_run.scheduled_run_id, now)
@@ -276,13 +273,6 @@ class RunSupervisor:
         self._ledger.scheduled_runs.requeue(
             scheduled_run.scheduled_run_id, at, f"run {run.run_id} {text}; it is tried again"
         )
-
-    def _pauses_backfill(self, scheduled_run: ScheduledRun, run: Run, now: datetime) -> bool:
-        """Pauses the backfill of a run that failed in an outage. Returns whether it did: the run is no failure of its day."""
-        number = scheduled_run.request_id
-        if scheduled_run.kind != "backfill" or number is None or run.state != "failed" or not run.error_retriable:
-            return False
-        return pause_in_outage(self._ledger, number, self._settings, run.error_text or run.state, now)
 
     def _retry_wait_s(self, scheduled_run: ScheduledRun, run: Run) -> float | None:
         """Returns the seconds until the scheduled run is tried again; None: its verdict is final.
