@@ -2,7 +2,7 @@
 
 A merged segment is a segment with the sends of many runs of one job and day. Its metadata names the segments that it
 replaces, so that the rename that makes it visible is the decision: from then on those count no more, whether or not their
-files are deleted yet. `core.records.merging` makes them (docs/decisions/021-merged-segments.md).
+files are deleted yet. `core.records.merging` makes them (docs/decisions/025-merged-segments.md).
 """
 
 from __future__ import annotations

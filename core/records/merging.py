@@ -1,4 +1,4 @@
-"""Merges the small segments of days that are over into one for each job and day: docs/decisions/021-merged-segments.md.
+"""Merges the small segments of days that are over into one for each job and day: docs/decisions/025-merged-segments.md.
 
 A job that runs each minute leaves 525,600 segments a year. Each takes 5 kB on the disk, and 4 ms of a rebuild.
 
