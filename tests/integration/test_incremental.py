@@ -304,15 +304,6 @@ def test_the_missing_parts_of_a_killed_run_are_sent_by_a_run_of_another_time_wit
     assert place.sent() == place.expected
 
 
-def test_a_run_with_nothing_new_takes_less_than_a_second(place: Place) -> None:
-    place.write_job()
-    place.insert(1000)
-    place.run()
-    nothing = [place.run() for _ in range(3)]
-    assert [run.rows_read for run in nothing] == [0, 0, 0]
-    assert min(run.duration_s for run in nothing) < 1
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_a_hundred_kills_over_a_real_broker(tmp_path: Path, kafka: KafkaRig, postgres: PostgresRig, name: str) -> None:
