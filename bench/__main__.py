@@ -186,7 +186,14 @@ def main() -> None:
     parts.add_argument("--rows", type=int, default=10_000_000)
     parts.add_argument("--parts", type=int, default=8)
     parts.add_argument("--repeat", type=int, default=3)
+    news = commands.add_parser("incremental", help="runs of incremental jobs killed at random moments")
+    news.add_argument("--kills", type=int, default=1000, help="with a broker that is a file")
+    news.add_argument("--real-kills", type=int, default=100, help="with PostgreSQL and a real broker")
     options = parser.parse_args()
+    if options.command == "incremental":
+        from bench.incremental import main as incremental
+
+        sys.exit(incremental(options.kills, options.real_kills))
     if options.command == "partitions":
         from bench.partitions import main as partitions
 

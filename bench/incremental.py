@@ -15,6 +15,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -32,6 +33,8 @@ from core.records.ledger import Ledger
 from core.run.cancellation import Stop
 from core.run.settling import settle_transactions
 from tests.rigs.file_broker import FILES, records_of
+from tests.rigs.kafka import KafkaRig
+from tests.rigs.postgres import PostgresRig
 from tests.rigs.workspace import command, environment, make_workspace
 
 ADDRESS = "file:9092"
@@ -42,6 +45,10 @@ JOBS: dict[str, dict[str, Any]] = {
         "incremental": {"column": "at", "kind": "timestamp", "tie_column": "id", "delay_s": 30},
     },
     "late": {"incremental": {"column": "at", "kind": "timestamp", "delay_s": 0, "look_back_s": 600}},
+    "late-once": {
+        "incremental": {"column": "at", "kind": "timestamp", "delay_s": 0, "look_back_s": 600},
+        "delivery": "exactly_once",
+    },
     "numbers-once": {"incremental": {"column": "id", "kind": "integer"}, "delivery": "exactly_once"},
     "times-once": {
         "incremental": {"column": "at", "kind": "timestamp", "tie_column": "id", "delay_s": 30},
@@ -140,7 +147,7 @@ class FilePlace:
         """Adds rows of the last minute; several have the same time, and for `late` some are older than that."""
         rows = []
         for number in range(self.rows + 1, self.rows + count + 1):
-            ago = 60 * chance.randrange(1, 8) if self.name == "late" and chance.random() < 0.3 else 0
+            ago = 60 * chance.randrange(1, 8) if self.name.startswith("late") and chance.random() < 0.3 else 0
             at = self.now - timedelta(seconds=ago)
             rows.append((number, at.replace(tzinfo=None).isoformat(" ")))
         self.rows += count
@@ -340,6 +347,22 @@ def told(name: str, story: Story) -> str:
     empty = f", a run with nothing new {statistics.median(story.empty_s):.2f} s" if story.empty_s else ""
     found = "; ".join(story.problems[:3]) or "0 gaps, 0 unexplained duplicates"
     return (
-        f"{name:<14} {story.kills:>5} kills {story.rows:>8,} rows {story.messages:>8,} messages, "
+        f"{name:<18} {story.kills:>5} kills {story.rows:>8,} rows {story.messages:>8,} messages, "
         f"{story.repeated:,} repeated with their id: {found}{empty}"
     )
+
+
+def main(kills: int, real_kills: int) -> int:
+    """Kills so many runs of each kind, divided among the jobs, and prints a line a job; returns 1 if a row is wrong."""
+    stories = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, name in enumerate(JOBS):
+            stories.append(killed_over_a_file(Path(folder) / name, name, -(-kills // len(JOBS)), seed))
+            print(told(name, stories[-1]), flush=True)
+        if real_kills:
+            with PostgresRig() as postgres, KafkaRig() as kafka:
+                for seed, name in enumerate(JOBS):
+                    place, count = Path(folder) / f"real-{name}", -(-real_kills // len(JOBS))
+                    stories.append(killed_over_a_broker(place, postgres, kafka, name, count, seed))
+                    print(told(f"{name}, real", stories[-1]), flush=True)
+    return int(any(story.problems for story in stories))

@@ -22,6 +22,7 @@ from core.notify.rules import read_alerts
 from core.notify.smtp import mail_server
 from core.records.ledger import Ledger
 from core.run.planning import WITHOUT_PARTS, bound
+from core.run.telemetry import telemetry_problems
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.values import as_text
@@ -63,6 +64,7 @@ def check(workspace: Workspace, environ: Mapping[str, str]) -> list[Finding]:
     findings += _alerts(workspace, settings, environ)
     if connections is not None:
         findings += _of_connections(workspace, jobs, connections, settings)
+        findings += _telemetry(workspace, connections, settings, environ)
     findings += _runner(workspace)
     if not jobs and not invalid:
         findings.append(Finding("warning", "queries", "there is no *.job.json", "README: how to add a job"))
@@ -196,6 +198,17 @@ def _alerts(workspace: Workspace, settings: Settings | None, environ: Mapping[st
             mail_server(settings, variables, workspace.root, contact=False)
         except ConfigError as error:
             yield _error(error, "settings")
+
+
+def _telemetry(
+    workspace: Workspace, connections: Connections, settings: Settings | None, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yields warnings: runs go on without lineage and traces."""
+    if settings is None:
+        return
+    entries = {name: value for name, (value, _) in read_env_file(workspace.env_file).items()}
+    for problem in telemetry_problems(settings, connections, {**entries, **environ}, workspace.root):
+        yield replace(_error(problem, "lineage and traces"), severity="warning")
 
 
 def _clusters(connections: Connections, settings: Settings | None) -> Iterator[Finding]:

@@ -161,10 +161,23 @@ def _cluster(cluster: Cluster, wanted: Mapping[str, Job], subject: str, servers:
         yield from _topic(cluster, subject, topic, job, topics)
     if not CLIENTS[cluster.client].reports_rights:
         yield CheckResult("pass", subject, f"{cluster.client} does not report what this account may do there")
+    elif cluster.sasl_mechanism == "GSSAPI" and not _reads_by_kerberos(cluster):
+        yield CheckResult(
+            "warn",
+            subject,
+            "what this account may do there is not known: librdkafka, which asks, has no Kerberos",
+            "docs/KAFKA_SETUP.md says what exactly_once and verify need",
+        )
     elif not cluster.mock_brokers:
         names = {info.name for info in topics}
         existing = [topic for topic in wanted if topic in names]
         yield from guarded(subject, partial(_rights, cluster, subject, existing, servers))
+
+
+def _reads_by_kerberos(cluster: Cluster) -> bool:
+    from core.kafka.librdkafka import can_log_in  # loads confluent_kafka
+
+    return can_log_in(cluster)
 
 
 def _topic(cluster: Cluster, subject: str, topic: str, job: Job, topics: list[TopicInfo]) -> Iterator[CheckResult]:
@@ -226,8 +239,10 @@ def _record_times(cluster: Cluster, subject: str, column: str, topic: str) -> It
 def _rights(cluster: Cluster, subject: str, topics: Sequence[str], servers: Servers) -> Iterator[CheckResult]:
     """Yields the account's name, its rights, and how long the brokers' certificate is valid."""
     found = servers.ask_rights(cluster, topics)
-    account = f'account "{cluster.sasl_username}"' if cluster.sasl_username else "no account"
-    account = "the account of our certificate" if cluster.ssl_certfile else account
+    name = cluster.sasl_username or cluster.sasl_kerberos_principal or cluster.sasl_oauthbearer_client_id
+    account = f'account "{name}"' if name else "no account"
+    has_certificate = cluster.ssl_certfile or cluster.ssl_keystore_location
+    account = "the account of our certificate" if has_certificate else account
     sign_in = " ".join(filter(None, [cluster.security_protocol, cluster.sasl_mechanism]))
     brokers = "1 broker" if found.brokers == 1 else f"{found.brokers:,} brokers"
     yield CheckResult("pass", subject, f"{account} over {sign_in}; {brokers}, cluster id {found.cluster_id}")

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import typer
 
 from core.app import App
+from core.cli.account_lines import token_lines, user_lines
 from core.cli.options import JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
-from core.cli.render import token_lines, user_lines
 from core.errors import ConfigError
 from core.records.accounts import Accounts
 from core.records.rights import Role, local_caller

@@ -85,6 +85,8 @@ def config(
         return
     with App.open(workspace) as opened:
         rows = opened.settings.table()
+        with suppress(ConfigError):  # a connections.json that is missing or wrong is reported by `check`
+            rows += opened.connections.client_options()
         databases: list[dict[str, Any]] = []
         with suppress(ConfigError):  # check says what is wrong with connections.json
             databases = opened.connections.database_entries()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from core.notify.daily_report import DailyReport
     from core.notify.delivery import DeliveryResult, OutboxMessage
     from core.notify.incidents import Incident
-    from core.records.accounts import AccessToken, User
     from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
     from core.records.retention import RolledUpResult
@@ -69,8 +68,6 @@ __all__ = [
     "settings_lines",
     "summary_lines",
     "table_lines",
-    "token_lines",
-    "user_lines",
     "verification_lines",
     "whole_run_lines",
 ]
@@ -93,10 +90,8 @@ def run_lines(run: Run, rejects: Sequence[Reject] = ()) -> list[str]:
         )
     if run.rows_counted is not None:
         lines.append(f"  counted    COUNT(*) in the same snapshot: {run.rows_counted:,}")
-    if window := run.increment:
-        begin = f"after {window.after.text}" if window.after else "from the first row"
-        end = f" up to {window.end.text}" if window.end else ": nothing new"
-        lines.append(f"  increment  {window.column_name} {begin}{end}")
+    if run.increment:
+        lines.append(f"  increment  {run.increment.text}")
     if run.retried:
         lines.append(f"  retried    {run.retried:,} messages were sent more than once")
     lines += [f"  warning    {warning}" for warning in run.warnings]
@@ -571,32 +566,3 @@ def delivery_lines(result: DeliveryResult) -> list[str]:
         *(f"✘ {address}: refused, {why}" for address, why in result.refused.items()),
         *(f"✘ {address}: not now, {why}" for address, why in result.later.items()),
     ]
-
-
-def user_lines(users: Sequence[User]) -> list[str]:
-    """Returns a table of the users; without any, who may use the page."""
-    names = ["name", "role", "e-mail", "signs in by", "last sign-in"]
-    rows = [
-        [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
-        for u in users
-    ]
-    lines = table_lines(names, rows)
-    if not users:
-        lines.append("no users yet: everybody at this machine is an admin, and no other machine has access")
-    return lines
-
-
-def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:
-    """Returns a table of the tokens with their state at `now`; secrets are not stored."""
-    names = ["id", "name", "scope", "state", "expires", "last used", "made by"]
-    return table_lines(
-        names,
-        [
-            [t.token_id, t.name, t.scope, t.state(now), _day(t.expires_at), _day(t.last_used_at), t.created_by]
-            for t in tokens
-        ],
-    )
-
-
-def _day(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d}" if moment else ""

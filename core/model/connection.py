@@ -117,7 +117,7 @@ class DatabaseConnection:
     application_intent: ApplicationIntent = ""
     """SQL Server: which replica is asked for; empty: ReadOnly, with `allow_writes` ReadWrite."""
     dsn: str = ""
-    """Oracle: a TNS alias, a full descriptor or an Easy Connect string, in place of host and service."""
+    """Oracle: a TNS alias, a full descriptor or an Easy Connect string, in place of host and service; ODBC: a data source."""
     config_dir: Path | None = None
     """Oracle: the folder of tnsnames.ora and sqlnet.ora."""
     wallet_location: Path | None = None
@@ -132,7 +132,9 @@ class DatabaseConnection:
     options: Mapping[str, Option] = field(default_factory=dict)
     """Further settings of the driver, by their own names. Those that would undo a protection are refused."""
     driver: str = ""
-    """SQL Server: name or path of the ODBC driver; empty: the newest installed one."""
+    """SQL Server, ODBC: name or path of the ODBC driver; empty: for SQL Server the newest installed one."""
+    dialect: str = ""
+    """ODBC: whose SQL it is, a `db_type`; empty: standard SQL, without settings of the session."""
     thick: bool = False
     """Oracle: thick mode, for servers older than 12.1."""
     allow_writes: bool = False

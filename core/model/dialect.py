@@ -30,6 +30,7 @@ __all__ = [
     "MomentRules",
     "PackageCalls",
     "PartitionRules",
+    "SessionRules",
     "StatementWords",
     "TypedValue",
 ]
@@ -283,6 +284,16 @@ class MomentRules:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionRules:
+    """Statements that set a session up where the driver of another kind of database is used, such as ODBC."""
+
+    setup: tuple[str, ...] = ()
+    """After connecting: they make literals end where these rules say, and moments come in UTC."""
+    begin: tuple[str, ...] = ()
+    """They begin one read-only snapshot; empty: the database has no such session."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionRules:
     """Which keys an entry of `connections` in connections.json needs; they are fields of `DatabaseConnection`."""
 
@@ -340,6 +351,7 @@ class Dialect:
     is_untyped: bool = False
     """A column may have no type: it is judged by its values."""
     datasets: DatasetRules = DatasetRules()
+    session: SessionRules = SessionRules()
     padded_number: str = "LPAD(CAST({} AS varchar), 12, '0')"
     """How SQL writes the number `{}` with 12 digits; for a warning of `preview`."""
     install: str = ""

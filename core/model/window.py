@@ -81,3 +81,10 @@ class RunWindow:
     def end(self) -> Cursor | None:
         """The position of the last row; None: there was no new row."""
         return Cursor(self.high, self.high_tie) if self.high else None
+
+    @property
+    def text(self) -> str:
+        """In one line, for people."""
+        begin = f"after {self.after.text}" if self.after else "from the first row"
+        end = f" up to {self.end.text}" if self.end else ": nothing new"
+        return f"{self.column_name} {begin}{end}"

@@ -383,7 +383,7 @@ GROUP BY begins ORDER BY begins
 -- A failed message counts as sent later when another run of the same job and scheduled time, which makes the same ids of
 -- the same rows, has its id acknowledged.
 WITH lost AS (
-    SELECT error, message_id, run_id, sent_at FROM sends
+    SELECT error, message_id, run_id, job, sent_at FROM sends
     WHERE status = 'failed' AND sent_at >= $since AND sent_at < $until AND {scope}),
 again AS (
     SELECT DISTINCT other.run_id FROM (SELECT DISTINCT run_id FROM lost) JOIN runs first USING (run_id)
@@ -391,14 +391,16 @@ again AS (
 arrived AS (
     SELECT DISTINCT message_id FROM sends
     WHERE status = 'acknowledged' AND run_id IN (SELECT run_id FROM again) AND message_id IN (SELECT message_id FROM lost))
-SELECT error, count(*) AS count, max(sent_at) AS last_seen, count(arrived.message_id) AS retried_ok
+SELECT error, count(*) AS count, max(sent_at) AS last_seen, count(arrived.message_id) AS retried_ok,
+    (max({'at': sent_at, 'run': run_id}) FILTER (WHERE job <> '')).run AS last_run
 FROM lost LEFT JOIN arrived USING (message_id) GROUP BY error ORDER BY count DESC, error LIMIT $limit
 
 -- name: run_errors
 -- A run counts as repeated when a later one of the same job and scheduled time succeeded.
 SELECT e.error_text AS error, e.error_class, count(*) AS count, max(e.ended_at) AS last_seen,
     count(*) FILTER (WHERE EXISTS (SELECT 1 FROM runs g WHERE g.job = e.job AND g.scheduled_at = e.scheduled_at
-        AND g.state = 'succeeded' AND g.started_at > e.started_at)) AS retried_ok
+        AND g.state = 'succeeded' AND g.started_at > e.started_at)) AS retried_ok,
+    max({'at': e.ended_at, 'run': e.run_id}).run AS last_run
 FROM (SELECT *, coalesce(finished_at, started_at) AS ended_at FROM runs
       WHERE error_text IS NOT NULL AND ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
           AND ($cluster IS NULL OR cluster = $cluster)) e
@@ -407,12 +409,22 @@ GROUP BY ALL ORDER BY count DESC, error LIMIT $limit
 
 -- name: reject_reasons
 SELECT x.column_name AS "column", x.database_type, x.reason, count(*) AS count, count(DISTINCT x.run_id) AS runs,
-    max(coalesce(r.finished_at, r.started_at)) AS last_seen
+    max(coalesce(r.finished_at, r.started_at)) AS last_seen,
+    max({'at': coalesce(r.finished_at, r.started_at), 'run': r.run_id}).run AS last_run
 FROM reject x JOIN runs r USING (run_id)
 WHERE coalesce(r.finished_at, r.started_at) >= $since AND coalesce(r.finished_at, r.started_at) < $until
     AND ($job IS NULL OR r.job = $job) AND ($topic IS NULL OR r.topic = $topic)
     AND ($cluster IS NULL OR r.cluster = $cluster)
 GROUP BY ALL ORDER BY count DESC, "column", reason LIMIT $limit
+
+-- name: rejected_days
+WITH counted AS (
+    SELECT coalesce(finished_at, started_at) AS ended_at, rejected FROM runs
+    WHERE rejected > 0 AND ($job IS NULL OR job = $job) AND ($topic IS NULL OR topic = $topic)
+        AND ($cluster IS NULL OR cluster = $cluster))
+SELECT (ended_at + utc_offset)::DATE AS day, sum(rejected)::BIGINT AS rejected
+FROM counted ASOF JOIN zone ON ended_at >= begins
+WHERE ended_at >= $since AND ended_at < $until GROUP BY ALL ORDER BY day
 
 -- name: run_figures
 -- The trigger is the scheduled time for a run of the calendar, else the moment at which the run began.

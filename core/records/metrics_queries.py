@@ -245,7 +245,7 @@ class MetricsQueries:
     def run_errors(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Returns why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok`.
+        """Returns why runs failed, the most frequent first: `error, error_class, count, last_seen, retried_ok, last_run`.
 
         `retried_ok`: for how many of them a later run of the same scheduled time succeeded.
         """
@@ -254,8 +254,17 @@ class MetricsQueries:
     def reject_reasons(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 20
     ) -> list[dict[str, Any]]:
-        """Returns why rows were rejected, most frequent first: `column, database_type, reason, count, runs, last_seen`."""
+        """Returns why rows were rejected, most frequent first.
+
+        Returns:
+            `column, database_type, reason, count, runs, last_seen, last_run`.
+        """
         return self._ask("reject_reasons", since, until, scope, limit=limit)
+
+    def rejected_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, int]:
+        """Returns day of the zone → rows rejected by runs that ended on it, of the last days up to today."""
+        rows = self._ask("rejected_days", self.midnight(now, days=1 - days), _up(now + DAY), scope)
+        return {row["day"]: row["rejected"] for row in rows}
 
     def runs(
         self, since: datetime, until: datetime, scope: SendFilter | None = None, limit: int = 1000

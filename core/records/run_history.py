@@ -75,6 +75,11 @@ class RunHistory(StorePart):
         span = {"job": job, "since": iso_utc(since), "until": iso_utc(until)}
         return [run_from_row(self._store, row, with_details=False) for row in self._rows("of_job", span)]
 
+    def last_row_count(self, job: str) -> int | None:
+        """Returns the rows that the newest succeeded run of a job has read, no replay; None: none of the last 20 is one."""
+        row = next(iter(self._rows("last_row_count", {"job": job})), None)
+        return int(row["rows_read"]) if row else None
+
     def running(self, job: str | None = None) -> list[Run]:
         """Returns the runs of a job (None: of all jobs) that have no verdict yet, newest first, without partitions and files."""
         return [run_from_row(self._store, row, with_details=False) for row in self._rows("running", {"job": job})]

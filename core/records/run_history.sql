@@ -24,6 +24,10 @@ SELECT * FROM run WHERE job = :job AND scheduled_at >= :since AND scheduled_at <
 SELECT * FROM run WHERE job = :job AND scheduled_at = :scheduled_at AND state = 'succeeded' AND topic <> '' AND acknowledged > 0
 ORDER BY rowid DESC LIMIT 1
 
+-- name: last_row_count
+SELECT rows_read FROM (SELECT rowid, started_at, state, kind, rows_read FROM run WHERE job = :job ORDER BY started_at DESC, rowid DESC LIMIT 20)
+WHERE state = 'succeeded' AND kind = 'job' ORDER BY started_at DESC, rowid DESC LIMIT 1
+
 -- name: running
 SELECT * FROM run WHERE state = 'running' AND (:job IS NULL OR job = :job) ORDER BY rowid DESC
 

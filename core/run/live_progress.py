@@ -1,6 +1,6 @@
 """Publishes how far a run is while it runs.
 
-A thread reads the counts of the run twice a second, so that the run itself does nothing for it, and a run that waits for a
+A thread reads the counts of the run once or twice a second, so that the run itself does nothing for it, and a run that waits for a
 database or a broker is shown too.
 """
 
@@ -23,6 +23,9 @@ from core.run.row_reader import RowReader
 __all__ = ["ProgressMeter", "published"]
 
 WRITE_EVERY_S = 0.5
+MOST_CPU_SHARE = 0.005
+SELDOM_S = 1.0
+"""Where the writes take more than that share of the run's CPU time, as on a machine that is busy with other programs."""
 RATE_OVER_S = 30.0
 """As the bar of the terminal."""
 
@@ -91,7 +94,7 @@ class ProgressMeter:
 
 @contextmanager
 def published(reader: RowReader, files: ProgressFiles) -> Iterator[None]:
-    """Writes the progress of a run twice a second until it ends; nothing for one that ends within half a second."""
+    """Writes the progress of a run once or twice a second until it ends; nothing for one that ends within half a second."""
     done = threading.Event()
     thread = threading.Thread(target=_write, args=(reader, files, done), name="pstt-progress", daemon=True)
     thread.start()
@@ -112,7 +115,9 @@ def _write(reader: RowReader, files: ProgressFiles, done: threading.Event) -> No
     with suppress(PsttError), Ledger(files.workspace.ledger_file) as ledger:
         expected_rows = last_row_count(ledger, reader.plan.job.slug) if reader.plan.skip_ids is None else None
     meter = ProgressMeter(reader, expected_rows, now=reader.context.now)
+    cpu_began_s, began_s = time.process_time(), time.thread_time()
     while True:
         files.write(meter.progress())
-        if done.wait(WRITE_EVERY_S):
+        is_cheap = time.thread_time() - began_s < MOST_CPU_SHARE * (time.process_time() - cpu_began_s)
+        if done.wait(WRITE_EVERY_S if is_cheap else max(WRITE_EVERY_S, SELDOM_S)):
             return

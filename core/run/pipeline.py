@@ -240,12 +240,23 @@ class KafkaRun(Sending):
             self.increment = Increment((), (), high)
             self.note_increment(self.increment)
 
+    @property
+    def end(self) -> Cursor | None:
+        """The position of the watermark after this run; where it sends only late rows, that from which it started."""
+        return self.high or (self.plan.window.low if self.plan.window and self.plan.window.since else None)
+
     def moved_to(self, error: PsttError | None) -> Cursor | None:
-        """Returns where the watermark moves: with the transaction of exactly_once, else with a balanced run."""
+        """Returns where the watermark moves: with the transaction of exactly_once, else with a balanced run.
+
+        It also gets a new version where only late rows were sent, since the marker of exactly_once is named by that.
+        """
         if self.plan.window is None or not self.plan.window.moves:
             return None
-        is_sent = self.is_committed if self.once else error is None and self.acknowledged + self.left_out > 0
-        return self.high if is_sent else None
+        if self.once:
+            return self.end if self.is_committed else None
+        if error is not None:
+            return None
+        return self.end if self.acknowledged else self.high if self.left_out else None
 
     @property
     def is_committed(self) -> bool:
@@ -287,12 +298,12 @@ class KafkaRun(Sending):
             sha256=digest,
             state=state,
             now=now,
-            high=self.high if self.plan.window and self.plan.window.moves else None,
+            high=self.end if self.plan.window and self.plan.window.moves else None,
         )
         records = {once.key: marker, once.last_sender_key: once.last_sender(self.run, now)}
         window, incremental = self.plan.window, self.plan.job.incremental
-        if window is not None and incremental is not None and window.moves and self.high is not None:
-            record = record_of_watermark(self.run_id, incremental, window.version + 1, self.high, now)
+        if window is not None and incremental is not None and window.moves and self.end is not None:
+            record = record_of_watermark(self.run_id, incremental, window.version + 1, self.end, now)
             records[once.watermark_key] = record
         return records
 

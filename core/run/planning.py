@@ -78,7 +78,7 @@ def plan_run(
     connection = opened.connections.database(job.connection)
     query = bound(
         opened.workspace.query_file(job.query),
-        find_dialect(connection.db_type),
+        find_dialect(connection.db_type, connection.dialect),
         overridden(job.parameters, params or {}),
         scheduled_at,
         job.timezone,
@@ -117,8 +117,7 @@ def cluster_key_of_plan(opened: OpenWorkspace, plan: Plan) -> str | None:
 
 def last_row_count(ledger: Ledger, slug: str) -> int | None:
     """Returns the number of rows that the last succeeded run of a job has read; None: there is none among the last 20."""
-    succeeded = (run for run in ledger.history.newest(slug, 20) if run.state == "succeeded" and run.kind == "job")
-    return next((run.rows_read for run in succeeded), None)
+    return ledger.history.last_row_count(slug)
 
 
 def unusable_jobs(opened: OpenWorkspace, jobs: Iterable[Job]) -> dict[str, ConfigError]:

@@ -21,11 +21,13 @@ from core.message.record_fields import fixed_headers
 from core.model.dialect import Dialect
 from core.model.job import Job
 from core.model.publisher import NO_TIME
+from core.model.query import Step
 from core.model.run import Plan, Reject
 from core.model.schema import Schema, Schemas
 from core.model.source import Column, Reading, Rows, Source
 from core.records.opened import OpenWorkspace
 from core.run.format_warnings import format_warnings
+from core.run.incremental import next_window
 from core.run.planning import cluster_of_plan
 from core.run.row_reader import formats_of
 from core.run.schemas import schemas_of
@@ -102,7 +104,10 @@ def preview(
         SourceUnavailable, NotAuthorised, QueryFailed: As in `Source.read`.
         ConfigError: The job names a column that the query does not return.
     """
-    with source.read(plan.query.steps, fetch_rows=rows) as reading:
+    steps: Sequence[Step] = plan.query.steps
+    if plan.window is not None and plan.job.incremental is not None:
+        steps = source.increment(steps, plan.job.incremental, plan.window).steps
+    with source.read(steps, fetch_rows=rows) as reading:
         columns = reading.columns if plan.output is None else distinct_columns(reading.columns)
         refused = [
             f"{c.name} ({c.database_type}) cannot be sent, so nothing is shown: {c.refusal}"
@@ -145,6 +150,10 @@ def preview_plan(opened: OpenWorkspace, plan: Plan, *, rows: int, timeout_s: flo
     database = opened.connections.database(plan.job.connection)
     timeouts = [seconds for seconds in (database.statement_timeout_s, timeout_s) if seconds]
     source = open_source(replace(database, allow_writes=False, statement_timeout_s=min(timeouts, default=None)))
+    if plan.job.incremental is not None:
+        known = opened.ledger.watermarks.get(plan.job.slug)
+        window = next_window(plan.job, plan.job.incremental, known, datetime.now(UTC))
+        plan = replace(plan, window=replace(window, since=None))
     with closing(source):
         return preview(
             plan,

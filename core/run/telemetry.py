@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -25,12 +28,17 @@ from core.model.source import Column
 from core.records.opened import OpenWorkspace
 from core.run.end_notes import EndNote
 from core.run.observation import NOT_OBSERVED, Observation, PartSteps, RunObserver, RunStep, StepTimes
+from core.workspace.connections import Connections
+from core.workspace.secrets import resolve_secret
+from core.workspace.settings import Settings
 
-__all__ = ["Receiver", "Sink", "Telemetry", "observed", "report_lost_ends"]
+__all__ = ["Receiver", "Sink", "Telemetry", "observed", "report_lost_ends", "telemetry_problems"]
 
 END_WAIT_S = 5.0
 """How long a process waits, after the verdict, until everything is sent."""
 INSTALL = "pip install -r requirements-lineage.txt"
+
+_is_usable = re.compile(r"https?://([^\s/@:\[\]]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?(/[^\s@]*)?").fullmatch
 
 # Without a handler Python writes their warnings to stderr, in the middle of the command's output.
 for _name in ("openlineage", "opentelemetry", "urllib3"):
@@ -199,6 +207,55 @@ def observed(opened: OpenWorkspace, plan: Plan) -> Iterator[RunObserver]:
         telemetry.close()
 
 
+def telemetry_problems(
+    settings: Settings, connections: Connections, variables: Mapping[str, str], root: Path
+) -> Iterator[ConfigError]:
+    """Yields why nothing would be sent although the settings ask for it; contacts no server.
+
+    Args:
+        settings: The settings.
+        connections: Must have the cluster of PSTT_LINEAGE_TOPIC.
+        variables: The environment and `.env`, for references to secrets.
+        root: The workspace.
+    """
+    lineage = settings.OPENLINEAGE_URL or settings.PSTT_LINEAGE_FILE or settings.PSTT_LINEAGE_TOPIC
+    libraries = {
+        "openlineage": ("OPENLINEAGE_URL or PSTT_LINEAGE_*", lineage),
+        "opentelemetry.sdk": ("OTEL_EXPORTER_OTLP_ENDPOINT", settings.OTEL_EXPORTER_OTLP_ENDPOINT),
+    }
+    for library, (name, value) in libraries.items():
+        if value and not _is_installed(library):
+            yield ConfigError(f"{library} is not installed, so nothing is sent", why=f"{name} is set", remedy=INSTALL)
+    secrets = {
+        settings.OPENLINEAGE_URL: settings.OPENLINEAGE_API_KEY,
+        settings.OTEL_EXPORTER_OTLP_ENDPOINT: settings.OTEL_EXPORTER_OTLP_HEADERS,
+    }
+    if settings.OTEL_EXPORTER_OTLP_ENDPOINT and variables.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").startswith("grpc"):
+        yield ConfigError(
+            "traces and metrics are sent over HTTP",
+            why="OTEL_EXPORTER_OTLP_PROTOCOL is grpc, so the endpoint may not take them",
+            remedy="set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's HTTP port (4318)",
+        )
+    try:
+        for name in ("OPENLINEAGE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+            if url := getattr(settings, name):
+                _require_url(name, url)
+        for url, secret in secrets.items():
+            if url and secret is not None:
+                resolve_secret(secret.get_secret_value(), variables, root)
+        if settings.PSTT_LINEAGE_TOPIC:
+            connections.cluster(settings.PSTT_LINEAGE_TOPIC.rpartition("/")[0] or None, settings)
+    except ConfigError as error:
+        yield error
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ImportError:  # its parent is not installed
+        return False
+
+
 def report_lost_ends(opened: OpenWorkspace) -> None:
     """Sends the end of each run that lineage receivers know as started, and that has a verdict now.
 
@@ -239,30 +296,45 @@ def _receivers(opened: OpenWorkspace, file: str) -> Iterator[Receiver]:
     """
     settings = opened.settings
 
-    def of(name: str, module: str, function: str, *, is_lineage: bool = True) -> Receiver:
-        return Receiver(name, partial(_open, module, function, opened, file), is_lineage)
+    def of(name: str, module: str, function: str, setting: str = "", *, is_lineage: bool = True) -> Receiver:
+        return Receiver(name, partial(_open, module, function, setting, opened, file), is_lineage)
 
     # The modules are imported by the thread: their libraries take 300 ms, and are not installed everywhere.
     if settings.OPENLINEAGE_URL:
-        yield of(f"lineage to {_host(settings.OPENLINEAGE_URL)}", "core.run.lineage", "over_http")
+        yield of(f"lineage to {_host(settings.OPENLINEAGE_URL)}", "core.run.lineage", "over_http", "OPENLINEAGE_URL")
     if settings.PSTT_LINEAGE_FILE:
         yield of(f"lineage to {settings.PSTT_LINEAGE_FILE}", "core.run.lineage", "into_file")
     if settings.PSTT_LINEAGE_TOPIC:
         yield of(f"lineage to topic {settings.PSTT_LINEAGE_TOPIC}", "core.run.lineage", "into_topic")
     if settings.OTEL_EXPORTER_OTLP_ENDPOINT:
         name = f"traces to {_host(settings.OTEL_EXPORTER_OTLP_ENDPOINT)}"
-        yield of(name, "core.run.tracing", "over_otlp", is_lineage=False)
+        yield of(name, "core.run.tracing", "over_otlp", "OTEL_EXPORTER_OTLP_ENDPOINT", is_lineage=False)
 
 
-def _open(module: str, function: str, opened: OpenWorkspace, file: str, run: Run) -> Sink:
+def _open(module: str, function: str, setting: str, opened: OpenWorkspace, file: str, run: Run) -> Sink:
+    if setting:
+        _require_url(setting, getattr(opened.settings, setting))
     sink: Sink = getattr(import_module(module), function)(opened, run, file)
     return sink
 
 
 def _host(url: str) -> str:
     """Returns scheme, host and port: a URL may have a user, a password or a token in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "an address that is no URL"
+
+
+def _require_url(setting: str, url: str) -> None:
+    """Raises ConfigError if nothing can be sent to a URL, or a password is in it."""
+    if not _is_usable(url):
+        raise ConfigError(
+            f"{setting} is not usable",
+            why="it has to be http://HOST:PORT or https://…, without a user and a password",
+            remedy="see .env.example",
+        )
 
 
 def _reason(failure: Exception) -> str:

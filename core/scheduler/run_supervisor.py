@@ -48,6 +48,8 @@ MOST_OUTAGE_TRIES = 150
 class RunSupervisor:
     """The processes of one runner.
 
+    Larger than other classes: starts, ends and retries of all runs, scheduled and of backfills, share one table of processes.
+
     Args:
         settings: PSTT_WORKERS, PSTT_BACKFILL_WORKERS, PSTT_STOP_TIMEOUT_S and the retries.
         ledger: Holds the scheduled runs, the runs and their verdicts.

@@ -25,6 +25,8 @@ class Database(NamedTuple):
     """The module with the `Dialect`, as DIALECT."""
     source: str = ""
     """The module with the class, as SOURCE; empty: the same module."""
+    has_variants: bool = False
+    """The module of the rules also has `variant`: the rules for the SQL that an entry's `dialect` names."""
 
 
 DATABASES: dict[str, Database] = {
@@ -33,6 +35,7 @@ DATABASES: dict[str, Database] = {
     "postgresql": Database("core.sources.postgresql_dialect", "core.sources.postgresql"),
     "mysql": Database("core.sources.mysql_dialect", "core.sources.mysql"),
     "sqlite": Database("core.sources.sqlite"),
+    "odbc": Database("core.sources.odbc_dialect", "core.sources.odbc", has_variants=True),
 }
 """`db_type` of a connection → its modules."""
 
@@ -42,15 +45,23 @@ def database_types() -> tuple[str, ...]:
     return tuple(DATABASES)
 
 
-def find_dialect(db_type: str) -> Dialect:
+def find_dialect(db_type: str, variant: str = "") -> Dialect:
     """Returns the rules of a database; imports no driver.
+
+    Args:
+        db_type: A key of `DATABASES`.
+        variant: Whose SQL it is, for a database that has variants; others ignore it.
 
     Raises:
         ConfigError: There is no such database; names the existing ones.
     """
     if db_type not in DATABASES:
         raise ConfigError(f"db_type {db_type} is not known", remedy=f"use one of {', '.join(DATABASES)}")
-    return _dialect(DATABASES[db_type].rules)
+    found = DATABASES[db_type]
+    if variant and found.has_variants:
+        made: Dialect = import_module(found.rules).variant(variant)
+        return made
+    return _dialect(found.rules)
 
 
 @cache

@@ -24,7 +24,7 @@ from core.model.check_result import CheckResult
 from core.model.dialect import Dialect
 from core.model.query import Step
 from core.model.source import Column, ColumnType
-from core.sources.mysql_dialect import DIALECT
+from core.sources.mysql_dialect import DIALECT, UNREADABLE_MODES
 from core.sources.pooled import PooledSource, fetched_in_pieces
 
 __all__ = ["SOURCE", "MySqlSource"]
@@ -84,11 +84,6 @@ _BINARY = 63
 _ANY_SCALE = 31
 """The scale of a FLOAT without a declared one."""
 
-# Modes that change where a literal ends, and those that include such a mode.
-_UNREADABLE_MODES = {
-    *("ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL"),
-    *("MYSQL323", "MYSQL40"),
-}
 _WRITE_TIMEOUT_S = 3600
 """How long the server waits to send a row; its default of 60 s ends a read while Kafka is not available."""
 _KILL_TIMEOUT_S = 3.0
@@ -229,7 +224,7 @@ class MySqlSource(PooledSource):
 
     def _set_up(self, raw: _Connection) -> None:
         (modes,) = self._row(raw, "SELECT @@SESSION.sql_mode")
-        kept = [mode for mode in str(modes or "").split(",") if mode and mode not in _UNREADABLE_MODES]
+        kept = [mode for mode in str(modes or "").split(",") if mode and mode not in UNREADABLE_MODES]
         self._run(
             raw,
             f"SET SESSION sql_mode = '{','.join(kept)}', time_zone = '+00:00', net_write_timeout = {_WRITE_TIMEOUT_S}",
@@ -379,7 +374,7 @@ class MySqlSource(PooledSource):
             yield CheckResult(
                 "warn", subject, f"account {account} may {', '.join(rights)}", "use an account that may only SELECT"
             )
-        dropped = sorted(_UNREADABLE_MODES & set(str(modes or "").split(",")))
+        dropped = sorted(set(UNREADABLE_MODES) & set(str(modes or "").split(",")))
         if dropped:
             yield CheckResult(
                 "warn",

@@ -22,9 +22,10 @@ from core.model.dialect import (
     LexicalRules,
     LiteralRules,
     PartitionRules,
+    SessionRules,
 )
 
-__all__ = ["DIALECT"]
+__all__ = ["DIALECT", "UNREADABLE_MODES"]
 
 # Left out on purpose: sql_mode (it would change where literals end), sql_select_limit (it would cut the result without
 # an error), autocommit and transaction_read_only, and the character sets of the session.
@@ -66,6 +67,21 @@ def _problems(entry: Any) -> Iterator[tuple[str, str, str]]:
         yield "sslcert", "a client certificate needs TLS", 'add "sslmode": "verify-full"'
 
 
+# Modes that change where a literal ends, and those that include such a mode; longer names first.
+UNREADABLE_MODES = (
+    *("ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL"),
+    *("MYSQL323", "MYSQL40"),
+)
+
+
+def _readable_modes() -> str:
+    """Returns the expression of the session's modes without those."""
+    modes = "@@SESSION.sql_mode"
+    for mode in UNREADABLE_MODES:
+        modes = f"REPLACE({modes}, '{mode}', '')"
+    return modes
+
+
 DIALECT = Dialect(
     name="mysql",
     title="MySQL",
@@ -103,6 +119,13 @@ DIALECT = Dialect(
     literals=LiteralRules(
         is_joined_before=True,
         conversions={"DATE": ("DATE ", ""), "TIME": ("TIME ", ""), "TIMESTAMP": ("TIMESTAMP ", "")},
+    ),
+    session=SessionRules(
+        (f"SET SESSION sql_mode = {_readable_modes()}, time_zone = '+00:00'",),
+        (
+            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+            "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        ),
     ),
     # The server's text has every digit; a literal of a decimal keeps them.
     partitions=PartitionRules(

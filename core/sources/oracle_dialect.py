@@ -20,6 +20,7 @@ from core.model.dialect import (
     MomentRules,
     PackageCalls,
     PartitionRules,
+    SessionRules,
     end_of_microsecond,
 )
 
@@ -136,6 +137,7 @@ DIALECT = Dialect(
         interval="refused",
         instead_of_interval="write NUMTODSINTERVAL({0}, 'DAY') or NUMTOYMINTERVAL({0}, 'MONTH')",
     ),
+    session=SessionRules(("ALTER SESSION SET TIME_ZONE = '+00:00'",), ("SET TRANSACTION READ ONLY",)),
     # The driver returns a NUMBER as a Decimal, and binds a datetime as a DATE without its fraction.
     partitions=PartitionRules(
         bounds={

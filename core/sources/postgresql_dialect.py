@@ -22,6 +22,7 @@ from core.model.dialect import (
     LiteralRules,
     MomentRules,
     PartitionRules,
+    SessionRules,
 )
 
 __all__ = ["DIALECT", "hosts_and_ports"]
@@ -173,6 +174,10 @@ DIALECT = Dialect(
         ),
         interval="refused_with_field",  # `$1::INTERVAL DAY` reads '2' as seconds, then cuts it to whole days
         instead_of_interval="write INTERVAL '{0} days' or {0} * INTERVAL '1 day'",
+    ),
+    session=SessionRules(
+        ("SET standard_conforming_strings = on", "SET TIME ZONE 'UTC'", "SET IntervalStyle = 'iso_8601'"),
+        ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",),
     ),
     partitions=PartitionRules(
         bounds={

@@ -36,6 +36,7 @@ from core.model.dialect import (
     LexicalRules,
     MomentRules,
     PartitionRules,
+    SessionRules,
     TypedValue,
 )
 from core.model.query import Step, Value
@@ -95,6 +96,7 @@ DIALECT = Dialect(
         ("date", "datetime", "text", "unknown"), MomentRules(compare="rtrim(replace({}, 'T', ' '), 'Z')")
     ),
     is_untyped=True,
+    session=SessionRules(begin=("PRAGMA query_only = ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"PRAGMA\b"),
         settings=re.compile(

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import pyodbc
@@ -19,38 +18,13 @@ from core.model.check_result import CheckResult
 from core.model.connection import Option
 from core.model.dialect import Dialect
 from core.model.query import Step
-from core.model.source import Column, ColumnType
-from core.sources.pooled import PooledSource, fetched_in_pieces, shortest_single
+from core.model.source import Column
+from core.sources.pyodbc_source import INTEGERS, KINDS, LABELS, PyodbcSource, words
 from core.sources.sqlserver_dialect import DIALECT
 
 __all__ = ["SOURCE", "SqlServerSource"]
 
-pyodbc.pooling = False  # the driver manager's pool, on by default on Windows, would reuse sessions with their settings
-
 _DATETIMEOFFSET = -155
-KINDS: dict[type, ColumnType] = {
-    int: "integer",
-    float: "float",
-    Decimal: "decimal",
-    str: "text",
-    bytes: "bytes",
-    bytearray: "bytes",
-    bool: "boolean",
-    date: "date",
-    datetime: "datetime",
-    time: "time",
-}
-
-_INTEGERS = {3: "tinyint", 5: "smallint", 10: "int", 19: "bigint"}
-_LABELS: dict[type, str] = {
-    str: "varchar",
-    bytes: "varbinary",
-    bytearray: "varbinary",
-    bool: "bit",
-    datetime: "datetime2",
-}
-"""The type objects of the driver, which distinguish families of types only."""
-
 REFUSED = {18450, 18451, 18452, 18456, 18458, 18459, 18470, 18486, 18487, 18488}
 """Login failed, disabled, locked, expired."""
 NO_DATABASE = {911, 4060}
@@ -67,18 +41,10 @@ TIMED_OUT = "HYT00"
 CANCELLED = "HY008"
 
 
-_UTF16 = (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR, -152)
-"""Types that arrive as UTF-16; the last one is XML."""
-
-
-class SqlServerSource(PooledSource):
+class SqlServerSource(PyodbcSource):
     """One database of a SQL Server."""
 
     dialect: ClassVar[Dialect] = DIALECT
-    driver_errors = (pyodbc.Error, ValueError, OverflowError)
-    """ValueError and OverflowError: text with half a character, a date that Python cannot represent."""
-    reads_ahead = True
-    _cursor: pyodbc.Cursor | None = None
 
     def connect(self) -> pyodbc.Connection:
         """Connects with the driver of the connection, else the newest installed one."""
@@ -93,9 +59,13 @@ class SqlServerSource(PooledSource):
         raw.add_output_converter(_DATETIMEOFFSET, _moment_with_offset)
         return raw
 
+    def column(self, described: Sequence[Any]) -> Column:
+        """Returns a column from its description."""
+        return _column(*described)
+
     def begin(self, raw: pyodbc.Connection) -> None:
         """Begins one snapshot if the database allows it; otherwise each statement sees what is committed when it reads."""
-        cursor = self._cursor_of(raw)
+        cursor = self.cursor_of(raw)
         try:
             row = cursor.execute("SELECT snapshot_isolation_state FROM sys.databases WHERE name = DB_NAME()").fetchone()
             level = "SNAPSHOT" if row and row[0] == 1 else "READ COMMITTED"
@@ -104,63 +74,11 @@ class SqlServerSource(PooledSource):
         finally:
             cursor.close()
 
-    def stream(
-        self, raw: pyodbc.Connection, step: Step, fetch_rows: int
-    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        """Runs the statement; yields the blocks of the driver."""
-        columns, blocks = self._opened(raw, step, fetch_rows)
-        return columns, self.readable(blocks, lambda: self._with_halves(raw, step, fetch_rows), fetch_rows)
-
-    def _opened(
-        self, raw: pyodbc.Connection, step: Step, fetch_rows: int
-    ) -> tuple[tuple[Column, ...], Iterator[Sequence[Any]]]:
-        cursor = self._cursor_of(raw)
-        try:
-            cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
-            columns = _columns(cursor)
-        except BaseException:
-            cursor.close()
-            raise
-        blocks = fetched_in_pieces(cursor, fetch_rows, self.note_response, self.silence_s)
-        singles = [i for i, column in enumerate(columns) if column.database_type == "real"]
-        return columns, (_shortened(block, singles) for block in blocks) if singles else blocks
-
-    def _with_halves(self, raw: pyodbc.Connection, step: Step, fetch_rows: int) -> Generator[Sequence[Any], None, None]:
-        """Reads the result again; halves of characters, which LEFT can produce, become lone surrogates and reject their row."""
-        for type_ in _UTF16:
-            raw.add_output_converter(type_, _with_halves)
-        yield from self._opened(raw, step, fetch_rows)[1]
-
-    def run(self, raw: pyodbc.Connection, step: Step) -> None:
-        """Runs a step on a cursor of its own, so that it can be cancelled."""
-        cursor = self._cursor_of(raw)
-        try:
-            cursor.execute(step.sql, *step.binds) if step.binds else cursor.execute(step.sql)
-        finally:
-            cursor.close()
-
-    def stop(self, raw: pyodbc.Connection) -> None:
-        """Cancels the newest cursor; SQLCancel is the only call that another thread may make."""
-        if self._cursor is not None:
-            self._cursor.cancel()
-
-    def _cursor_of(self, raw: pyodbc.Connection) -> pyodbc.Cursor:
-        self._cursor = raw.cursor()
-        return self._cursor
-
-    def rows(self, raw: pyodbc.Connection, step: Step) -> list[tuple[Any, ...]]:
-        """Returns all rows of a statement."""
-        cursor = self._cursor_of(raw)
-        try:
-            return [tuple(row) for row in cursor.execute(step.sql, *step.binds).fetchall()]
-        finally:
-            cursor.close()
-
     def count(self, raw: pyodbc.Connection, step: Step) -> int:
         """Counts the same state as the rows under SNAPSHOT, otherwise what is committed at that moment."""
         sql, kept = _counting(step.sql)
         binds = [bind for i, bind in enumerate(step.binds) if i in kept]
-        cursor = self._cursor_of(raw)
+        cursor = self.cursor_of(raw)
         try:
             return int(cursor.execute(sql, *binds).fetchone()[0])
         finally:
@@ -173,7 +91,7 @@ class SqlServerSource(PooledSource):
         state = str(error.args[0]) if error.args else ""
         full = str(error.args[1]) if len(error.args) > 1 else state
         numbers = {int(number) for number in _NUMBER.findall(full)}
-        text = _words(full)
+        text = words(full)
         if numbers & NO_DATABASE and self._active is None:
             return ConfigError(
                 f'connection "{self.name}": {text}',
@@ -329,10 +247,6 @@ def _is_freetds(driver: str) -> bool:
     return "tds" in driver.lower()
 
 
-def _columns(cursor: pyodbc.Cursor) -> tuple[Column, ...]:
-    return tuple(_column(*described) for described in cursor.description or ())
-
-
 def _column(
     name: str, type_: type, _display: Any, _size: Any, precision: int | None, scale: int | None, _nullable: Any
 ) -> Column:
@@ -344,8 +258,8 @@ def _column(
     if kind == "decimal":
         return Column(name, kind, f"decimal({precision},{scale})")
     if kind == "integer":
-        return Column(name, kind, _INTEGERS.get(precision or 0, "int"))
-    return Column(name, kind, _LABELS.get(type_, type_.__name__))
+        return Column(name, kind, INTEGERS.get(precision or 0, "int"))
+    return Column(name, kind, LABELS.get(type_, type_.__name__))
 
 
 def _moment_with_offset(data: bytes) -> str:
@@ -357,18 +271,6 @@ def _moment_with_offset(data: bytes) -> str:
     zone = timezone(timedelta(hours=off_hours, minutes=off_minutes))
     moment = datetime(year, month, day, hour, minute, second, nanos // 1000, zone)
     return moment.isoformat(timespec="microseconds")
-
-
-def _with_halves(data: bytes | None) -> str | None:
-    return None if data is None else data.decode("utf-16-le", "surrogatepass")
-
-
-def _shortened(block: Sequence[Any], indexes: Sequence[int]) -> list[tuple[Any, ...]]:
-    """Shortens REAL values, which arrive widened to a double: 0.1 as 0.10000000149."""
-    columns = list(zip(*block, strict=True))
-    for i in indexes:
-        columns[i] = tuple(None if v is None else shortest_single(v) for v in columns[i])
-    return list(zip(*columns, strict=True))
 
 
 def _counting(sql: str) -> tuple[str, set[int]]:
@@ -401,12 +303,6 @@ def _counting(sql: str) -> tuple[str, set[int]]:
     kept = {i for i, place in enumerate(binds) if not cut <= place < end}
     counted = f"SELECT COUNT_BIG(*) FROM (\n{sql[start:cut]}\n) counted\n"  # noqa: S608 - the user's own statement
     return sql[:start] + counted + sql[end:], kept
-
-
-def _words(text: str) -> str:
-    """Returns the text without the prefixes of the driver layers: `[42S02] [FreeTDS][SQL Server]…`."""
-    text = re.sub(r"\[[^\]]*\]\s?", "", text)
-    return " ".join(re.sub(r"\(SQL\w+\)", "", text).split()).strip("; ")
 
 
 SOURCE = SqlServerSource

@@ -24,6 +24,7 @@ from core.model.dialect import (
     LiteralRules,
     MomentRules,
     PartitionRules,
+    SessionRules,
     StatementWords,
     TypedValue,
     end_of_microsecond,
@@ -217,6 +218,7 @@ DIALECT = Dialect(
             _TEXT.format("SWITCHOFFSET({}, '+00:00')"), f"TODATETIMEOFFSET({_BIND}, '+00:00')", is_aware=True
         ),
     },
+    session=SessionRules(("SET QUOTED_IDENTIFIER ON",)),
     guard=GuardRules(
         begins_setting=re.compile(r"SET\b"),
         settings=re.compile(

@@ -112,8 +112,8 @@ class CursorColumns:
     def _read(self, bound: _Bound, value: Any) -> str:
         if bound.kind == "integer":
             return _number_text(value, bound.expression)
-        if not isinstance(value, str) or not _MOMENT.match(value):
-            _refuse_value(bound.expression, "a time as YYYY-MM-DD HH:MM:SS")
+        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+            _refuse_value(bound.expression, "a time as YYYY-MM-DD HH:MM:SS, without offset")
         return f"{value}Z" if self.is_aware else value
 
     @property
@@ -240,7 +240,9 @@ def cursor_text(text: str, incremental: Incremental, where: str, key: str = "") 
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
         raise ConfigError(f"{where}: {text} is not a time", remedy="write it as 2026-01-17T02:00:00", key=key) from None
-    return _local(moment) if moment.tzinfo is None else f"{_local(moment, UTC)}Z"
+    # Without a fraction of zero, which a text of SQLite does not have either.
+    whole = moment if moment.tzinfo is None else moment.astimezone(UTC)
+    return whole.replace(tzinfo=None).isoformat(" ") + ("" if moment.tzinfo is None else "Z")
 
 
 def earlier(cursor: Cursor, seconds: float) -> Cursor:

@@ -273,8 +273,8 @@ def asked(step: Step, dialect: Dialect, select: str, condition: str, more: Seque
         condition: As `restricted`.
         more: As `restricted`.
     """
-    inner = _text(step, dialect, has_more=bool(more))
-    sql = f"{select.replace('{}', f'{chr(10)}{inner}{chr(10)}', 1)} WHERE {condition}"
+    begin, _, end = select.rpartition("{}")  # the name of a column before it may have braces
+    sql = f"{begin}\n{_text(step, dialect, has_more=bool(more))}\n{end} WHERE {condition}"
     return replace(step, sql=sql, binds=_with(step, dialect, more) if more else step.binds)
 
 

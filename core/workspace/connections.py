@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from core.workspace.json_file import JsonFile, nearest, read_json_file
 from core.workspace.paths import Workspace
 from core.workspace.registries import REGISTRY_SECRETS, RegistryEntry, registry_of
 from core.workspace.secrets import is_reference, is_remote, resolve_secret
-from core.workspace.settings import SECRETS, SETTING_NAMES, Settings, read_env_file
+from core.workspace.settings import SECRETS, SETTING_NAMES, SettingRow, Settings, read_env_file, setting_text
 from core.workspace.validation import StrictModel, completed_from, one_of, validation_errors
 
 __all__ = ["CLUSTER_KEYS", "CLUSTER_SECRETS", "DATABASE_KEYS", "Connections", "load_connections"]
@@ -145,6 +145,14 @@ class Connections:
         """Returns the value of KAFKA_CLIENT of each cluster; without clusters that of the settings."""
         return {entry.get("client") or settings.KAFKA_CLIENT for entry in self._clusters.values() or [{}]}
 
+    def client_options(self) -> list[SettingRow]:
+        """Returns the further client settings of each cluster that has some, as `config` lists them."""
+        return [
+            SettingRow(f"client_options of {name}", setting_text(entry["client_options"]), self._file.path.name)
+            for name, entry in self._clusters.items()
+            if entry.get("client_options")
+        ]
+
     @cached_property
     def literal_passwords(self) -> list[str]:
         """Connections whose password is in the file itself."""
@@ -162,7 +170,8 @@ class Connections:
 
     def dialect(self, name: str) -> Dialect:
         """Returns the rules of a connection's database; needs no secret and no driver."""
-        return find_dialect(self._database(name)[0].db_type)
+        entry = self._database(name)[0]
+        return find_dialect(entry.db_type, entry.dialect)
 
     def environment_of(self, name: str) -> str:
         """Returns the environment of a connection; needs no secret."""
@@ -289,7 +298,12 @@ class Connections:
         self._check_cluster(label, values, entry, position)
         for key in CLUSTER_SECRETS:
             values[key] = self._secret(values[key], (*position, key), f'cluster "{label}"')
-        values["sasl_oauthbearer_token"] = self._renewed(entry, settings, values["sasl_oauthbearer_token"])
+        token = entry.get("sasl_oauthbearer_token") or settings.KAFKA_SASL_OAUTHBEARER_TOKEN
+        values["sasl_oauthbearer_token"] = _renewed(
+            token,
+            values["sasl_oauthbearer_token"],
+            lambda text: resolve_secret(text, self._variables, self._workspace.root),
+        )
         values["client_options"] = tuple(sorted((values["client_options"] or {}).items()))
         registry = self._registry_of(entry, position)
         return Cluster(name=label, mock_brokers=entry.get("mock_brokers", 0), schema_registry=registry, **values)
@@ -302,14 +316,6 @@ class Connections:
             return None
         place = (*position, "schema_registry") if own else ("schema_registry",)
         return registry_of(found, place, self._file, secret=self._secret, existing=self._existing)
-
-    def _renewed(self, entry: Mapping[str, Any], settings: Settings, token: Secret | None) -> Secret | None:
-        """Returns the token as one that is read again when it has expired; one that is in a file of settings itself cannot."""
-        of_settings = settings.KAFKA_SASL_OAUTHBEARER_TOKEN
-        text = entry.get("sasl_oauthbearer_token") or (of_settings.get_secret_value() if of_settings else "")
-        if token is None or token is UNREAD or not is_reference(text):
-            return token
-        return RenewedSecret(token.reveal(), lambda: resolve_secret(text, self._variables, self._workspace.root))
 
     def _check_cluster(
         self, label: str, values: dict[str, Any], entry: Mapping[str, Any], position: tuple[str | int, ...]
@@ -349,6 +355,20 @@ class Connections:
                 position, f"there is no {kind} {name}", remedy="give its path, absolute or below the workspace"
             )
         return path
+
+
+def _renewed(text: str | SecretStr | None, token: Secret | None, resolve: Callable[[str], Secret]) -> Secret | None:
+    """Returns a token as one that is read again when it has expired; a token that is written in a file itself cannot be.
+
+    Args:
+        text: As the file or the setting has it.
+        token: As it was read first.
+        resolve: Reads a reference again.
+    """
+    reference = text.get_secret_value() if isinstance(text, SecretStr) else text or ""
+    if token is None or token is UNREAD or not is_reference(reference):
+        return token
+    return RenewedSecret(token.reveal(), lambda: resolve(reference))
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -28,6 +28,8 @@ __all__ = ["References", "references_of"]
 
 DATABASE_PATHS = (*FILE_KEYS, *FOLDER_KEYS)
 SETTING_PATHS = tuple(f"KAFKA_{key.upper()}" for key in CLUSTER_FILES)
+VAULT_PATHS = ("VAULT_CACERT", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY")
+VAULT_LOGINS = ("VAULT_TOKEN", "VAULT_SECRET_ID")
 NOT_FOR_PARTS = ("PSTT_SMTP_", "PSTT_MAIL_", "PSTT_RECEIPT_", "DASK_", "OPENLINEAGE_", "PSTT_LINEAGE_", "OTEL_")
 """Settings that no part needs."""
 OF_EACH_MACHINE = ("PSTT_SECRET_COMMAND",)
@@ -68,7 +70,14 @@ class References(msgspec.Struct, frozen=True):
         paths = {name: str(home / self.settings[name]) for name in SETTING_PATHS if name in self.settings}
         # A worker's own value would change the run.
         own = {name for name in SETTING_NAMES if name not in SECRETS and not name.startswith(OF_EACH_MACHINE)}
-        return {**{name: text for name, text in variables.items() if name not in own}, **self.settings, **paths}
+        kept = {name: text for name, text in variables.items() if name not in own}
+        vault = {name: str(home / kept[name]) for name in VAULT_PATHS if kept.get(name)}
+        logins = {
+            name: f"file:{home / kept[name].removeprefix('file:')}"
+            for name in VAULT_LOGINS
+            if kept.get(name, "").startswith("file:")
+        }
+        return {**kept, **vault, **logins, **self.settings, **paths}
 
 
 def references_of(workspace: Workspace, settings: Settings, connection: str, cluster_key: str) -> References:

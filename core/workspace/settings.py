@@ -57,8 +57,7 @@ SECRETS = {
     "OPENLINEAGE_API_KEY",
     "OTEL_EXPORTER_OTLP_HEADERS",
 }
-HTTP_URL = r"^https?://[^\s/@]+(/\S*)?$"
-"""Without a user: passwords have settings of their own."""
+_PASSWORD_IN_URL = re.compile(r"//[^/@\s]*@")
 OURS = ("KAFKA_", "PSTT_")
 DEFAULTS = Cluster(name="", bootstrap_servers="localhost:9092")
 """The KAFKA_* settings have the defaults of a cluster."""
@@ -159,12 +158,13 @@ class Settings(BaseModel):
         default=None, pattern=r"^(tcp|tls)://(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):[0-9]{1,5}/?$"
     )
 
-    OPENLINEAGE_URL: str | None = Field(default=None, pattern=HTTP_URL)
+    # Variables of other programs too: a value that is of no use here must not refuse every command.
+    OPENLINEAGE_URL: str | None = None
     OPENLINEAGE_API_KEY: SecretStr | None = None
     OPENLINEAGE_NAMESPACE: str = "pstt-kafka"
     PSTT_LINEAGE_FILE: str | None = None
     PSTT_LINEAGE_TOPIC: str | None = Field(default=None, pattern=r"^([^/]+/)?[A-Za-z0-9._-]{1,249}$")
-    OTEL_EXPORTER_OTLP_ENDPOINT: str | None = Field(default=None, pattern=HTTP_URL)
+    OTEL_EXPORTER_OTLP_ENDPOINT: str | None = None
     OTEL_EXPORTER_OTLP_HEADERS: SecretStr | None = None
     OTEL_SERVICE_NAME: str = "pstt-kafka"
 
@@ -207,6 +207,7 @@ class Settings(BaseModel):
         for name in type(self).model_fields:
             value = getattr(self, name)
             shown = MASK if name in SECRETS and value else None if value is None else setting_text(value)
+            shown = _PASSWORD_IN_URL.sub(f"//{MASK}@", shown) if shown else shown
             rows.append(SettingRow(name, shown, self.origin(name)))
         return rows
 

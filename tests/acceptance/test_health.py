@@ -159,7 +159,7 @@ def test_a_mail_server_that_is_down_or_slow_delays_mail_and_no_run(place, mails,
     assert "cannot be reached" in place.run("alerts").stdout
     mails.start()
     mails.inbox.delay_s = 1
-    until(lambda: len(mails.inbox.mails) == 3, timeout_s=60)
+    until(lambda: len(mails.inbox.mails) == 3)
     time.sleep(3)
     assert len(mails.inbox.mails) == 3
     assert place.json("alerts")["waiting"] == []
@@ -173,7 +173,7 @@ def test_the_error_rate_rule_disables_the_job_in_its_file_and_says_who_did_it(pl
     file = place.folder / "queries" / "export.job.json"
     before = file.read_text(encoding="utf-8")
     half_failed(place)
-    until(lambda: not json.loads(file.read_text(encoding="utf-8")).get("enabled", True), timeout_s=40)
+    until(lambda: not json.loads(file.read_text(encoding="utf-8")).get("enabled", True))
     assert before[1:] in file.read_text(encoding="utf-8")
     (entry,) = until(  # the file is written first
         lambda: [e for e in place.ledger(lambda ledger: ledger.audit.entries("job export")) if e.action == "disable"]
@@ -212,7 +212,7 @@ def test_a_broker_that_dies_in_mid_run_is_an_alert_and_disables_the_job(place, m
     assert (run.state, run.acknowledged > 0) == ("partial", True), run.error_text
     assert run.failed > run.acknowledged / 9
     file = place.folder / "queries" / "export.job.json"
-    until(lambda: json.loads(file.read_text(encoding="utf-8")).get("enabled") is False, timeout_s=40)
+    until(lambda: json.loads(file.read_text(encoding="utf-8")).get("enabled") is False)
     subjects = until(lambda: len(mails.inbox.mails) > 1 and [mail["Subject"] for mail in mails.inbox.mails])
     assert any(subject.startswith("◐ Export partial: ") for subject in subjects)
     assert "✘ Export: too many messages fail (error rate > 10 %)" in subjects

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AclOperation
 
+from core.admin.server_checks import Servers, check_cluster
 from core.errors import BrokerUnavailable, ConfigError, NotAuthorised, PsttError
 from core.kafka import open_publisher
 from core.kafka.clients import CLIENTS
@@ -280,6 +281,14 @@ def test_what_needs_librdkafka_is_refused_where_that_has_no_kerberos(
     ):
         with pytest.raises(ConfigError, match="cannot be used through librdkafka: it has no Kerberos"):
             attempt()
+
+
+@pytest.mark.parametrize("client", ["aiokafka", "kafka-python-ng"])
+def test_doctor_says_what_kerberos_cannot_do(client: str, kerberos: Callable[..., Cluster], broker: CompanyKafka):
+    found = list(check_cluster(kerberos(client), {}, Servers()))
+    assert [result.status for result in found if result.status == "fail"] == []
+    if client == "aiokafka" and not has_gssapi():
+        assert "librdkafka, which asks, has no Kerberos" in found[-1].text
 
 
 # ── stores ──────────────────────────────────────────────────────────────────────────────────────

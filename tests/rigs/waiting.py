@@ -16,7 +16,7 @@ def until(
     condition: Callable[[], Found],
     what: str | Callable[[], str] = "",
     *,
-    timeout_s: float = 60,
+    timeout_s: float = 120,
     every_s: float = 0.05,
 ) -> Found:
     """Calls a condition again and again and returns its first true answer.

@@ -518,3 +518,48 @@ def test_a_viewer_brings_nothing_back(spoilt, see, as_operator):
     text = json.dumps(document(spoilt) | {"kafka_connections": {}})
     spoilt.ledger(lambda ledger: keep_connections(Workspace(spoilt.folder), ledger.connections_versions, text, now()))
     assert see("connections").button(key="bring_back").disabled
+
+
+# ── logins of companies ───────────────────────────────────────────────────────────────────────
+
+
+def test_the_fields_of_a_login_are_those_of_its_kind(spoilt, see):
+    app = press(see("connections"), "edit_cluster_rig")
+    app.selectbox(key="c_sasl_mechanism").set_value("GSSAPI").run()
+    assert not [field for field in app.text_input if field.key == "c_sasl_username"]
+    app.selectbox(key="c_security_protocol").set_value("SASL_SSL").run()
+    app.text_input(key="c_sasl_kerberos_principal").input("pstt@EXAMPLE.COM").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    saved = document(spoilt)["kafka_connections"]["rig"]
+    assert (saved["sasl_mechanism"], saved["sasl_kerberos_principal"]) == ("GSSAPI", "pstt@EXAMPLE.COM")
+
+
+def test_the_secret_of_a_client_may_be_in_a_vault(spoilt, see):
+    app = press(see("connections"), "edit_cluster_rig")
+    app.selectbox(key="c_sasl_mechanism").set_value("OAUTHBEARER").run()
+    app.selectbox(key="c_security_protocol").set_value("SASL_SSL").run()
+    app.text_input(key="c_sasl_oauthbearer_token_endpoint_url").input("https://login.example.com/token").run()
+    app.text_input(key="c_sasl_oauthbearer_client_id").input("pstt").run()
+    app.selectbox(key="c_secret_how").set_value("it is in a vault, or a command prints it").run()
+    app.text_input(key="c_secret_remote").input("hunter2").run()
+    assert "write vault:PATH#KEY or exec:COMMAND" in words(app)
+    app.text_input(key="c_secret_remote").input("vault:secret/pstt/kafka#client_secret").run()
+    app = press(app, "c_save")
+    assert not app.exception
+    saved = document(spoilt)["kafka_connections"]["rig"]
+    assert saved["sasl_oauthbearer_client_secret"] == "vault:secret/pstt/kafka#client_secret"
+    assert not list(spoilt.folder.glob("secrets/*"))
+
+
+def test_a_secret_among_the_other_keys_must_be_a_reference(spoilt, see):
+    before = document(spoilt)
+    app = press(see("connections"), "edit_cluster_rig")
+    app.text_area(key="c_more").input("ssl_key_password = hunter2").run()
+    assert "it is a secret" in words(app)
+    assert document(spoilt) == before
+    app.text_area(key="c_more").input('client_options = {"metadata_max_age_ms": 60000}\nclient_id = "pstt-a00"').run()
+    app = press(app, "c_save")
+    assert not app.exception
+    saved = document(spoilt)["kafka_connections"]["rig"]
+    assert (saved["client_options"], saved["client_id"]) == ({"metadata_max_age_ms": 60000}, "pstt-a00")

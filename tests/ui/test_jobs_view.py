@@ -11,7 +11,7 @@ from bench.kills import stop_runner
 from core.admin.edit_files import LARGEST_QUERY_BYTES
 from core.app import App
 from core.cli.worker import execute_scheduled_run
-from core.model.job import NewTopic, Partitions
+from core.model.job import Incremental, NewTopic, Partitions
 from core.workspace.jobs import SUFFIX, checked_job, load_job, read_job_file
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, run_command
@@ -363,6 +363,24 @@ def test_how_a_topic_is_created_is_kept_and_shown(place, see):
     app = press(press(app, "save"), "confirm_save")
     assert not app.exception
     assert job_of(place, "tracce").kafka_config.create_topic == NewTopic(6, None, {"retention.ms": "2000"})
+
+
+def test_a_job_becomes_incremental_and_says_what_it_cannot_see(place, see):
+    app = see("jobs", job="tracce")
+    put(app, "incremental", True)
+    assert "deletes, cannot be seen this way" in words(app)
+    for field, value in (("column", "n"), ("kind", "integer"), ("start", " 7 ")):
+        put(app, f"incremental.{field}", value)
+    press(app, "save")
+    press(app, "confirm_save")
+    assert job_of(place, "tracce").incremental == Incremental("n", "integer", start=7)
+    app = see("jobs", job="tracce")
+    app.text_input(key="watermark_value").input("12").run()
+    app.text_input(key="watermark_why").input("the consumer has lost some").run()
+    press(app, "set_watermark")
+    assert not app.exception
+    assert "All rows up to **12** are sent or rejected." in words(app)
+    assert ("watermark", "job tracce") in audit(place)
 
 
 def test_a_job_that_is_opened_is_not_changed(place, see):

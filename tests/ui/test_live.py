@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from subprocess import PIPE
 
 import pytest
 
@@ -16,6 +21,8 @@ from core.model.run import Plan, Run, RunPart
 from core.records.ledger import Ledger, Outcome
 from core.records.run_progress import ProgressFiles
 from core.workspace.paths import Workspace
+from tests.rigs.waiting import until
+from tests.rigs.workspace import command, environment
 from tests.ui.conftest import SLY, Place, cells, is_harmless, metric, words
 from ui import data
 from ui.data.live import LiveRun
@@ -175,3 +182,52 @@ def test_a_failed_run_says_when_it_is_tried_again(empty, see, monkeypatch):
 
     run = empty.ledger(fail)
     assert "It is tried again at 17 Jan 11:35:00: attempt 2 of at most 4." in words(see("runs", run=run.run_id))
+
+
+# ── a real run and a real browser ─────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def endless(tmp_path) -> Iterator[Place]:
+    """A workspace in which a job runs that does not end by itself."""
+    (tmp_path / "queries").mkdir()
+    sqlite3.connect(tmp_path / "source.sqlite").close()
+    sql = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT printf('%012d', n) AS barcode FROM c"
+    (tmp_path / "queries" / "endless.sql").write_text(sql, encoding="utf-8")
+    job = {"name": "Endless", "query": "endless.sql", "connection": "DB", "kafka_config": {"topic": "endless"}}
+    (tmp_path / "queries" / "endless.job.json").write_text(json.dumps(job), encoding="utf-8")
+    connections = {
+        "connections": [{"name": "DB", "environment": "rig", "db_type": "sqlite", "database": "source.sqlite"}],
+        "kafka_connections": {"rig": {"name": "Mock", "mock_brokers": 1}},
+    }
+    (tmp_path / "connections.json").write_text(json.dumps(connections), encoding="utf-8")
+    place = Place(tmp_path)
+    with subprocess.Popen(command("run", "endless", "--json"), env=environment(), cwd=tmp_path, stdout=PIPE) as process:
+        try:
+            until(lambda: place.ledger(lambda ledger: ledger.history.running()), "the run has not begun")
+            yield place
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_run_is_followed_from_the_overview_and_cancelled_on_its_page(endless, serve, visit):
+    (run,) = endless.runs()
+    files = ProgressFiles(Workspace(endless.folder))
+    until(lambda: (found := files.read(run.run_id)) and found.acknowledged, "nothing was acknowledged")
+    seen = visit(serve(endless))
+    seen.has("Running now")
+    seen.has(re.compile(r"[1-9][\d,]* rows read · [1-9][\d,]* acknowledged"))
+    seen.page.get_by_role("link", name=re.compile("Endless")).first.click()
+    seen.heading("Endless")
+    seen.has("Rows a second")
+    seen.photograph("run_live")
+    seen.page.get_by_role("button", name="Cancel this run").click()
+    seen.has("It ends between two batches")
+    assert endless.runs()[0].cancel_asked_at is None
+    seen.page.get_by_role("button", name="Yes, cancel").click()
+    seen.has(re.compile("cancelled"))
+    seen.has("The SQL that ran")  # the page of a run that has ended
+    assert endless.runs()[0].state == "cancelled"
+    assert files.read(run.run_id) is None
+    assert seen.troubles == []

@@ -357,7 +357,12 @@ def test_a_file_of_five_megabytes_is_read_and_its_last_line_is_found(place):
         ),
         (with_database(port="1521"), "line 8, column 4", '"port" is not valid: input should be a valid integer', ""),
         (with_database(port=0), "line 8, column 4", '"port" is not valid: input should be greater than', ""),
-        (with_database(db_type="db2"), "line 6, column 4", "'oracle', 'sqlserver', 'postgresql', 'mysql' or", ""),
+        (
+            with_database(db_type="db2"),
+            "line 6, column 4",
+            "'oracle', 'sqlserver', 'postgresql', 'mysql', 'sqlite' or 'odbc'",
+            "",
+        ),
         (with_database(host=""), "line 3, column 3", '(oracle) needs "host"', 'add "host": …'),
         (with_database(sid="X"), "line 3, column 3", 'needs "service_name" or "sid"', "give exactly one of them"),
         (with_database(service_name=""), "line 3, column 3", 'needs "service_name" or "sid"', "exactly one"),

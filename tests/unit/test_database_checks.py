@@ -22,6 +22,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "postgresql": {"host": "h", "database": "d", "username": "u"},
     "mysql": {"host": "h", "database": "d", "username": "u"},
     "sqlite": {"database": "f.sqlite"},
+    "odbc": {"driver": "SQLite3", "database": "f.sqlite", "dialect": "sqlite"},
 }
 
 
@@ -73,6 +74,10 @@ REFUSED = [
     ("postgresql", "options", "-F", "has -F"),
     ("postgresql", "channel_binding", "disable", "may not weaken channel_binding"),
     ("postgresql", "ssl_min_protocol_version", "TLSv1", "may not weaken ssl_min_protocol_version"),
+    ("odbc", "FileDSN", "x", "loads other files"),
+    ("odbc", "UID", "sa", "has a key for it"),
+    ("odbc", "PWD", "x", "a secret would be in the file"),
+    ("odbc", "MULTI_STATEMENTS", 1, "relies on its value"),
     ("mysql", "init_command", "SET sql_mode = ''", "relies on its value"),
     ("mysql", "sql_mode", "ANSI", "relies on its value"),
     ("mysql", "local_infile", True, "reads other files"),
@@ -146,6 +151,10 @@ def test_options_are_names_with_plain_values(place: Workspace, options: Any, wha
         ("sqlserver", {"authentication": "SqlPassword", "driver": "FreeTDS"}, "FreeTDS has no authentication"),
         ("sqlserver", {"multi_subnet_failover": True, "driver": "FreeTDS"}, "FreeTDS has no multi_subnet_failover"),
         ("sqlserver", {"username": None}, "a password without a username"),
+        ("odbc", {"dialect": "db2"}, "dialect db2 is not known"),
+        ("odbc", {"dialect": "odbc"}, "dialect odbc is not known"),
+        ("odbc", {"driver": None}, 'needs "driver" or "dsn"'),
+        ("mysql", {"dialect": "sqlite"}, '"dialect" is not a key of MySQL'),
         ("oracle", {"dsn": "cdg"}, 'needs "service_name" or "sid" or "dsn"'),
         ("oracle", {"dsn": "cdg", "service_name": None}, "dsn names the host itself"),
         ("oracle", {"client_dir": "c"}, "of use in thick mode only"),

@@ -16,7 +16,7 @@ import pytest
 
 from core.admin.watermarks import set_watermark
 from core.app import App
-from core.errors import BrokerUnavailable, ConfigError
+from core.errors import AccessRefused, BrokerUnavailable, ConfigError
 from core.kafka import clients
 from core.model.run import Run
 from core.records.ledger import Ledger
@@ -202,8 +202,10 @@ def test_rows_without_a_cursor_are_counted_and_reported(place: Place):
     assert place.run().warnings == ()
 
 
-def test_late_rows_are_found_by_looking_back_and_nothing_is_sent_twice(place: Place):
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_late_rows_are_found_by_looking_back_and_nothing_is_sent_twice(place: Place, delivery: str):
     times(place, delay_s=0, look_back_s=300)
+    place.write_job(delivery=delivery)
     place.insert(item(1, NOON - timedelta(seconds=200)), item(2, NOON))
     place.run()
     for late in (3, 4):
@@ -214,6 +216,38 @@ def test_late_rows_are_found_by_looking_back_and_nothing_is_sent_twice(place: Pl
     assert place.run().acknowledged == 1  # 5 is too late
     assert place.sent == [1, 2, 3, 4, 6]
     assert len(set(place.ids)) == 5
+
+
+def test_the_preview_shows_what_the_next_run_sends(place: Place):
+    place.insert(item(1), item(2))
+    place.run()
+    place.insert(item(3))
+    with App.open(place.folder, {}, log=False) as app:
+        shown = app.preview(app.plan(app.job("item"), now=NOON), rows=5)
+    assert [message.key for message in shown.messages] == ["3"]
+    place.run()
+    assert place.ids[-1].decode() == shown.messages[0].headers["message_id"]
+
+
+def test_a_watermark_that_is_set_sends_the_rows_after_it_again_with_the_same_ids(place: Place):
+    times(place, delay_s=0, tie_column="id", look_back_s=600)
+    place.insert(*(item(n, NOON) for n in (1, 2, 3)))
+    place.run()
+    with App.open(place.folder, {}, log=False) as app:
+        job = app.job("item")
+        report = set_watermark(app, job, "2026-01-17T12:00:00, 1", why=" again ", caller=caller("maria"), now=NOON)
+        assert report.known is not None
+        assert (report.known.cursor.text, report.known.why) == ("2026-01-17 12:00:00, 1", "again")
+        assert [(e.who, e.action) for e in app.ledger.audit.entries("job item")] == [("maria", "watermark")]
+        for value, why in (("2026-01-17", ""), ("12:99", "x"), ("2026-01-17, x", "x")):
+            with pytest.raises(ConfigError):
+                set_watermark(app, job, value, why=why, caller=caller("maria"), now=NOON)
+        with pytest.raises(AccessRefused):
+            set_watermark(app, job, "2026-01-17", why="x", caller=caller("vera", "viewer"), now=NOON)
+    assert place.run().acknowledged == 2
+    assert place.sent == [1, 2, 3, 2, 3]
+    assert len(set(place.ids)) == 3
+    assert place.run().rows_read == 0
 
 
 def test_a_changed_row_in_the_look_back_is_a_new_message(place: Place):
@@ -420,6 +454,22 @@ def test_a_job_file_that_cannot_be_right(place: Place, incremental: dict[str, An
     with App.open(place.folder, {}, log=False) as app, pytest.raises(ConfigError) as refused:
         app.job("item")
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["2026-01-17 12:00:00+01:00", "17.01.2026", "1768651200"])
+def test_a_text_of_sqlite_that_is_no_time_without_offset_is_refused(place: Place, text: str):
+    times(place, delay_s=0)
+    place.insert(item(1, text))
+    done = place.run()
+    assert (done.state, place.watermark) == ("failed", None)
+    assert "has a value that is not a time" in (done.error_text or "")
+
+
+def test_a_column_whose_name_has_braces(place: Place):
+    place.incremental = {"column": "a{}b", "kind": "integer"}
+    place.write_job('SELECT id, id AS "a{}b" FROM item')
+    place.insert(item(1), item(2))
+    assert (place.run().acknowledged, place.value) == (2, "2")
 
 
 def test_a_file_has_all_rows(place: Place):

@@ -54,6 +54,13 @@ def opened(tmp_path: Path) -> Iterator[App]:
         yield app
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is written more often, whatever it takes."""
+    monkeypatch.setattr(live_progress, "WRITE_EVERY_S", 0.05)
+    monkeypatch.setattr(live_progress, "SELDOM_S", 0.05)
+
+
 def write_job(folder: Path, **more: object) -> None:
     (folder / "queries" / "tracce.job.json").write_text(json.dumps(JOB | more), encoding="utf-8")
 
@@ -77,8 +84,7 @@ def observed(app: App) -> tuple[Run, list[RunProgress]]:
     return run, seen
 
 
-def test_other_processes_can_read_how_far_a_run_is_and_nothing_is_left_of_it(opened, monkeypatch):
-    monkeypatch.setattr(live_progress, "WRITE_EVERY_S", 0.05)
+def test_other_processes_can_read_how_far_a_run_is_and_nothing_is_left_of_it(opened, at_once):
     run, seen = observed(opened)
     assert (run.verdict, run.rows_read, run.rejected) == ("complete_with_rejects", ROWS, 5)
     assert [found.rows_read for found in seen] == [100, 200, 300, 400, 500]
@@ -99,8 +105,7 @@ def test_other_processes_can_read_how_far_a_run_is_and_nothing_is_left_of_it(ope
         ({"export_format": "csv", "output": "a.csv"}, "writing"),
     ],
 )
-def test_the_step_is_that_of_the_way_in_which_the_rows_are_delivered(opened, monkeypatch, more, step):
-    monkeypatch.setattr(live_progress, "WRITE_EVERY_S", 0.05)
+def test_the_step_is_that_of_the_way_in_which_the_rows_are_delivered(opened, at_once, more, step):
     write_job(opened.workspace.root, verify_count=True, **more)
     run, seen = observed(opened)
     assert run.rows_read == ROWS, run.error_text

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.errors import DeliveryTimeout, MessageTooLarge, RetriesExhausted
 from core.model.publisher import Batch, Delivery
+from core.model.run import Reject
 from core.records.ledger import Ledger, Outcome
 from core.records.metrics import Metrics
 from core.records.metrics_queries import SendFilter
@@ -317,3 +318,25 @@ def test_a_file_of_another_version_is_made_again(workspace, metrics):
     assert (synced.state, synced.sends) == ("rebuilt", 3)
     assert "made by another version" in synced.note
     assert [row["key"] for row in metrics.find("k1")] == ["k1"]
+
+
+def test_errors_and_reasons_name_the_newest_run_that_had_them_and_rejects_count_by_day(workspace, metrics):
+    with Ledger(workspace.ledger_file) as ledger:
+        runs = [ledger.start(a_plan(), NOW) for _ in range(3)]
+        for hours, run in zip((-60, -37, -36), runs, strict=True):
+            ledger.rejects.add(run.run_id, [Reject(1, "IMPORTO", "NUMBER", "NaN has no JSON form")])
+            late = Outcome("partial", 3, rejected=2, error=DeliveryTimeout("late"))
+            ledger.finish(run.run_id, late, NOW + timedelta(hours=hours))
+    for seconds, run in enumerate(runs):
+        spooled(
+            workspace, run.run_id, [NOW + timedelta(seconds=seconds)], job=run.job, errors={0: DeliveryTimeout("late")}
+        )
+    spooled(workspace, "by-hand", [NOW + timedelta(hours=1)], job="", errors={0: DeliveryTimeout("late")})
+    newest = runs[-1].run_id
+    assert [row["last_run"] for row in asked(metrics, lambda f: f.errors(*EVER))] == [newest]
+    assert [row["last_run"] for row in asked(metrics, lambda f: f.run_errors(*EVER))] == [newest]
+    assert [row["last_run"] for row in asked(metrics, lambda f: f.reject_reasons(*EVER))] == [newest]
+    # 12:00 UTC less 37 hours is midnight in Rome, and 23:00 UTC of the day before.
+    by_day = asked(metrics, lambda f: f.rejected_days(NOW, 30))
+    assert by_day == {date(2026, 1, 15): 2, date(2026, 1, 16): 4}
+    assert asked(metrics, lambda f: f.rejected_days(NOW, 2)) == {date(2026, 1, 16): 4}

@@ -172,5 +172,5 @@ def test_a_registry_goes_along_wherever_the_file_has_it(
 
 def test_a_password_of_a_registry_in_the_file_itself_stays_here(here: Workspace) -> None:
     written(here, cluster={**CLUSTER, "schema_registry": {**REGISTRY, "password": "sesame-5"}})
-    with pytest.raises(ConfigError, match="schema_registry has its password in connections.json"):
+    with pytest.raises(ConfigError, match=r"schema_registry has its password in connections\.json"):
         sent(here)

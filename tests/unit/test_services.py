@@ -23,7 +23,7 @@ def without_servers(folder: Path, **more: str) -> dict[str, str]:
 def pytest_of(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
     env = without_servers(folder, **more)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_machine_without_servers_is_told_what_is_skipped(tmp_path: Path) -> None:

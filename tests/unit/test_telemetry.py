@@ -24,6 +24,7 @@ from loguru import logger
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from core.admin.check import check
 from core.app import App
 from core.errors import QueryFailed, RunFailed
 from core.kafka import clients
@@ -464,13 +465,56 @@ def test_an_end_that_nobody_takes_for_a_week_is_given_up(workspace: Path):
         assert not note.file.exists()
 
 
-@pytest.mark.parametrize("value", ["marquez:5000", "http://user:password@marquez:5000", "ftp://marquez", "http://a b"])
-def test_a_url_that_is_none_or_has_a_password_is_refused(tmp_path: Path, value: str):
-    for name in ("OPENLINEAGE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"):
-        settings, problems = read_settings(Workspace(tmp_path), {name: value})
-        assert settings is None
-        assert [problem.key for problem in problems] == [name]
-        assert "password" not in str(problems[0])
+def test_check_warns_about_what_would_keep_events_from_being_sent(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    environ = {
+        "PG_PASSWORD": PASSWORD,
+        "OPENLINEAGE_URL": "http://marquez:5000",
+        "OPENLINEAGE_API_KEY": "env:NOT_SET",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+    }
+
+    def found(**more: str) -> list[str]:
+        findings = check(Workspace(workspace), {**environ, **more})
+        return [f"{f.severity}: {f.text}" for f in findings if f.where == "lineage and traces"]
+
+    assert found() == ["warning: the variable of env:NOT_SET is not set"]
+    assert found(NOT_SET="x") == []
+    (line,) = found(NOT_SET="x", PSTT_LINEAGE_TOPIC="no-such-cluster/lineage")
+    assert "no-such-cluster" in line
+    monkeypatch.setattr("core.run.telemetry.find_spec", lambda name: None if name == "opentelemetry.sdk" else name)
+    assert found(NOT_SET="x") == [
+        "warning: opentelemetry.sdk is not installed, so nothing is sent: OTEL_EXPORTER_OTLP_ENDPOINT is set"
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["localhost:4317", "http://user:pass-word@marquez:5000", "ftp://marquez", "http://[::1", "http://h:port"]
+)
+@pytest.mark.parametrize("name", ["OPENLINEAGE_URL", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+def test_a_url_that_is_none_or_has_a_password_is_one_warning(
+    workspace: Path, warnings: list[str], name: str, value: str
+):
+    """The variable may be set for another program."""
+    assert run(workspace, **{name: value}).state == "succeeded"
+    (line,) = warnings
+    assert f"{name} is not usable" in line
+    environ = {"PG_PASSWORD": "x", name: value}
+    found = [f for f in check(Workspace(workspace), environ) if f.where == "lineage and traces"]
+    assert [finding.severity for finding in found] == ["warning"]
+    settings, _ = read_settings(Workspace(workspace), environ)
+    assert settings is not None
+    for text in (line, str(found), str(settings.table())):
+        assert "pass-word" not in text
+
+
+def test_check_says_that_traces_are_not_sent_over_grpc(workspace: Path):
+    environ = {
+        "PG_PASSWORD": PASSWORD,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+    }
+    (finding,) = [f for f in check(Workspace(workspace), environ) if f.where == "lineage and traces"]
+    assert "traces and metrics are sent over HTTP" in finding.text
 
 
 def test_the_secrets_are_masked_in_the_list_of_settings(tmp_path: Path):

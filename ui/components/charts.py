@@ -27,12 +27,14 @@ _LOADED_BEFORE_ANY_CHART = (np, pd)
 
 FAILURE = "#c0392b"
 BAND = "rgba(127, 140, 141, 0.22)"
-PALETTE = ("#1f7a8c", "#e09f3e", "#6d597a", "#5c8d4e", "#8d6b4b", "#4a6fa5", "#b56576", "#7f8c8d")
+REJECTED = "#e0a03e"
+PALETTE = ("#1f7a8c", "#8d6b4b", "#6d597a", "#5c8d4e", "#4a6fa5", "#b56576", "#7f8c8d")
+"""Neither red nor amber, which mean failed and rejected."""
 DAY_COLOURS: dict[DayState, str] = {
     "complete": "#3a9d6e",
-    "complete_with_rejects": "#e0a03e",
-    "partial": "#e0a03e",
-    "failed": "#c0392b",
+    "complete_with_rejects": REJECTED,
+    "partial": REJECTED,
+    "failed": FAILURE,
     "running": "#4a8fb5",
     "waiting": "#9db4c0",
     "missing": "rgba(192, 57, 43, 0.12)",
@@ -71,9 +73,9 @@ def clicked(event: Any) -> list[dict[str, Any]]:
 
 
 def messages_per_day(
-    rows: Sequence[dict[str, Any]], usual: dict[date, UsualTraffic], today: date, days: int
+    rows: Sequence[dict[str, Any]], rejected: dict[date, int], usual: dict[date, UsualTraffic], today: date, days: int
 ) -> go.Figure:
-    """Bars by topic, failures on top in their own colour, the usual range behind them."""
+    """Bars by topic, failures in red and rejected rows in amber on top, the usual range behind them."""
     axis = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
     figure = _figure(280)
     known = [(day, usual[day].whole_day) for day in axis if day in usual and usual[day].whole_day]
@@ -109,6 +111,14 @@ def messages_per_day(
             y=[failed.get(day, 0) for day in axis],
             name=t("not acknowledged"),
             marker={"color": FAILURE, "pattern": {"shape": "x"}},
+            hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
+        )
+    if any(rejected.values()):
+        figure.add_bar(
+            x=axis,
+            y=[rejected.get(day, 0) for day in axis],
+            name=t("rejected rows"),
+            marker={"color": REJECTED, "pattern": {"shape": "/"}},
             hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
         )
     figure.update_layout(showlegend=True, barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")

@@ -35,6 +35,8 @@ class CountedError:
     last_seen: datetime
     retried_ok: int
     """How many of them succeeded later."""
+    last_run: str
+    """The newest run that had it; empty for messages that were sent by hand."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Overview:
     summary: dict[str, Any]
     usual: UsualTraffic
     days: list[dict[str, Any]]
+    rejected_days: dict[date, int]
+    """Day → rows rejected."""
     usual_days: dict[date, UsualTraffic]
     hours: list[dict[str, Any]]
     runs: list[dict[str, Any]]
@@ -93,6 +97,7 @@ def _any_period(figures: MetricsQueries, at: datetime, send_filter: SendFilter) 
 def _the_period(figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int) -> dict[str, Any]:
     return {
         "days": figures.days(at, days, send_filter),
+        "rejected_days": figures.rejected_days(at, days, send_filter),
         "usual_days": figures.usual_days(at, days, send_filter),
     }
 
@@ -105,11 +110,13 @@ def _errors_of_the_period(
 
 def _errors(figures: MetricsQueries, since: datetime, until: datetime, send_filter: SendFilter) -> list[CountedError]:
     found = [
-        CountedError("message", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"])
+        CountedError(
+            "message", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"], row["last_run"] or ""
+        )
         for row in figures.errors(since, until, send_filter)
     ]
     found += [
-        CountedError("run", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"])
+        CountedError("run", row["error"] or "", row["count"], row["last_seen"], row["retried_ok"], row["last_run"])
         for row in figures.run_errors(since, until, send_filter)
     ]
     found += [
@@ -119,6 +126,7 @@ def _errors(figures: MetricsQueries, since: datetime, until: datetime, send_filt
             row["count"],
             row["last_seen"],
             0,
+            row["last_run"],
         )
         for row in figures.reject_reasons(since, until, send_filter)
     ]

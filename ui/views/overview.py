@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals, ScheduledOutcome
@@ -16,7 +17,7 @@ from ui.components import charts, first_steps, live
 from ui.components.links import go, link
 from ui.components.problem import fragment
 from ui.components.runner_requests import progress
-from ui.components.tables import table
+from ui.components.tables import choose
 from ui.components.text import plain
 from ui.components.verdict import verdict_word
 from ui.data.filters import FilterChoices, filter_choices
@@ -122,7 +123,8 @@ def _sentence(answer: DayTotals, *, is_today: bool) -> str:
 
 def _ways_on(answers: list[DayTotals], slots: list[ScheduledOutcome]) -> None:
     """Draws links to the runs that are not complete."""
-    bad = [slot.run for slot in slots if slot.run and slot.state != "complete"]
+    # Those that are running have a box of their own.
+    bad = [slot.run for slot in slots if slot.run and slot.state != "complete" and slot.run.state != "running"]
     with st.container(horizontal=True, gap="medium"):
         for run in bad[:3]:
             words = t("see the rejects") if run.state == "succeeded" else verdict_word(run.verdict)
@@ -190,20 +192,24 @@ def _numbers(scope: SendFilter, days: int) -> None:
     week: dict[str, Any] = seen.summary["last_7_days"]
     local = seen.at.astimezone(ZoneInfo(timezone)).date()
     left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True):
+    # Two in a row: nine digits are as wide as half a card.
+    with left, st.container(border=True, height="stretch"):
         st.subheader(t("Today {day}", day=day_short(local)), anchor=False)
-        with st.container(horizontal=True, horizontal_alignment="distribute", gap="medium"):
-            _metric(t("Sent"), number(today["messages"]), **_against_usual(today["messages"], seen, local))
-            _metric(t("Success"), share(today["success_rate"]))
-            _metric(t("Avg latency"), milliseconds(today["avg_latency_ms"]))
-            _metric(t("Errors"), number(today["errors"]))
-    with right, st.container(border=True):
+        with _pair():
+            compared = _against_usual(today["messages"], seen, local)
+            st.metric(t("Sent"), number(today["messages"]), width="content" if compared else "stretch", **compared)
+            st.metric(t("Success"), share(today["success_rate"]))
+        with _pair():
+            st.metric(t("Errors"), number(today["errors"]))
+            st.metric(t("Avg latency"), milliseconds(today["avg_latency_ms"]))
+    with right, st.container(border=True, height="stretch"):
         st.subheader(t("Last 7 days"), anchor=False)
-        with st.container(horizontal=True, horizontal_alignment="distribute", gap="medium"):
-            _metric(t("Messages"), number(week["messages"]))
-            _metric(t("A day"), number(week["messages_per_day"]))
-            _metric("p90", milliseconds(week["latency_ms"]["p90"]))
-            _metric("p99", milliseconds(week["latency_ms"]["p99"]))
+        with _pair():
+            st.metric(t("Messages"), number(week["messages"]))
+            st.metric(t("A day"), number(week["messages_per_day"]))
+        with _pair():
+            st.metric("p90", milliseconds(week["latency_ms"]["p90"]))
+            st.metric("p99", milliseconds(week["latency_ms"]["p99"]))
     st.caption(
         t(
             "Times are those of {zone}. Drawn {time}.",
@@ -213,8 +219,9 @@ def _numbers(scope: SendFilter, days: int) -> None:
     )
 
 
-def _metric(label: str, value: str, **more: Any) -> None:
-    st.metric(label, value, width="content", **more)
+def _pair() -> DeltaGenerator:
+    """A row of two figures of the same width."""
+    return st.container(horizontal=True, gap="small")
 
 
 def _against_usual(sent: int, seen: Overview, today: date) -> dict[str, Any]:
@@ -237,7 +244,7 @@ def _charts(scope: SendFilter, days: int) -> None:
         if not seen.days and not seen.hours:
             st.markdown(t("nothing was sent in {days} days", days=days))
             return
-        figure = charts.messages_per_day(seen.days, seen.usual_days, today, days)
+        figure = charts.messages_per_day(seen.days, seen.rejected_days, seen.usual_days, today, days)
         total = sum(row["messages"] for row in seen.days)
         alt = t("{count} messages in {days} days", count=number(total), days=days)
         event = charts.show(figure, f"per_day_{days}", alt, select=("points",))
@@ -269,6 +276,7 @@ def _tables(scope: SendFilter, days: int) -> None:
     timezone = workspace_status().timezone
     with st.container(border=True):
         st.subheader(t("Active jobs"), anchor=False)
+        jobs = active_jobs(scope)
         rows = [
             {
                 t("Job"): job.name,
@@ -277,9 +285,15 @@ def _tables(scope: SendFilter, days: int) -> None:
                 t("Last verdict"): verdict_word(job.last_run.verdict) if job.last_run else t("has not run"),
                 t("Last scheduled time"): moment(job.last_run.scheduled_at, job.timezone) if job.last_run else "",
             }
-            for job in active_jobs(scope)
+            for job in jobs
         ]
-        table(rows, "active_jobs", names=[t("Job")]) if rows else st.markdown(t("no job is switched on"))
+        if rows:
+            chosen = choose(rows, "active_jobs", names=[t("Job")])
+            st.caption(t("Select one to open it."))
+            if chosen is not None:
+                go("jobs", job=jobs[chosen].slug)
+        else:
+            st.markdown(t("no job is switched on"))
     left, right = st.columns(2, gap="medium")
     with left, st.container(border=True):
         st.subheader(t("Most frequent errors"), anchor=False)
@@ -309,10 +323,13 @@ def _error_table(errors: list[CountedError], timezone: str, key: str, nothing: s
         }
         for error in errors[:50]
     ]
-    if rows:
-        table(rows, f"errors_{key}", most_px=400, names=[t("Error")])
-    else:
+    if not rows:
         st.markdown(f":green[✔] {nothing}")
+        return
+    chosen = choose(rows, f"errors_{key}", most_px=400, names=[t("Error")])
+    st.caption(t("Select one to open the newest run that had it."))
+    if chosen is not None and errors[chosen].last_run:
+        go("runs", run=errors[chosen].last_run)
 
 
 def _retried(error: CountedError) -> str:

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, get_args
 
 import streamlit as st
 
-from core.admin.log_reader import LogLine
 from core.errors import PsttError
-from core.formatting import short_value
 from core.model.run import Run, Verdict
 from core.records.metrics_queries import SendFilter
 from core.run.replay import ReplayDestination, ReplayOptions
 from core.scheduler.next_attempt import NextAttempt
-from ui import changes, data
+from ui import changes
 from ui.access import may
-from ui.components import charts, live
+from ui.components import charts, live, live_run, run_details
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
-from ui.components.verdict import coloured_word, equation, subject, verdict_word
+from ui.components.verdict import coloured_word, equation, verdict_word
 from ui.data.filters import filter_choices
-from ui.data.live import LiveRun, live_detail, running_now
+from ui.data.live import LiveRun, running_now
 from ui.data.resending import replay_options_of
 from ui.data.runs import RunDetail, log_lines, rejects, rejects_csv, run_detail, runs_page
 from ui.data.status import workspace_status
@@ -38,8 +36,6 @@ __all__ = ["show"]
 
 PER_PAGE = 50
 Days = tuple[date, date] | None
-_CANCELLING = "cancelling"
-"""Session key: the run of the open dialog."""
 _REPLAYING = "replaying"
 """Session key: the run of the open dialog, and whether only its rejects are sent again."""
 STATES: tuple[Verdict, ...] = get_args(Verdict)
@@ -194,39 +190,8 @@ def _row(run: Run, running: LiveRun | None) -> dict[str, Any]:
 def _one(run_id: str) -> None:
     link("runs", t("all runs"), icon=":material/arrow_back:")
     progress()
-    detail = live_detail(run_id)
-    if detail is None:
+    if not live_run.show(run_id):
         _whole(run_id)
-        return
-    _live_head(run_id)
-    _cancel(detail.live)
-    _live_rest(run_id)
-
-
-@fragment(run_every=1)
-def _live_head(run_id: str) -> None:
-    detail = live_detail(run_id)
-    if detail is None:
-        st.rerun()
-    run = detail.live.run
-    st.title(plain(run.job_name), anchor=False)
-    st.markdown(f"### {coloured_word(run.verdict)}")
-    live.figures(detail.live)
-    _origin(run)
-    if run.cancel_asked_at is not None:
-        st.info(
-            t("It was asked to end by {who}; it does between two batches.", who=plain(run.cancel_asked_by)),
-            icon=":material/stop_circle:",
-        )
-
-
-@fragment(run_every=2)
-def _live_rest(run_id: str) -> None:
-    detail = live_detail(run_id)
-    if detail is None:
-        st.rerun()
-    guarded(_parts)(detail.live.run)
-    guarded(_log)(detail.live.run, detail.log)
 
 
 def _whole(run_id: str) -> None:
@@ -235,10 +200,10 @@ def _whole(run_id: str) -> None:
     _again(detail.run)
     for part in (_timeline, _latency):
         guarded(part)(detail)
-    guarded(_parts)(detail.run)
+    guarded(run_details.parts)(detail.run)
     for part in (_rejects, _offsets, _read_back, _sql):
         guarded(part)(detail)
-    guarded(_whole_log)(detail.run)
+    guarded(_log)(detail.run)
 
 
 def _head(detail: RunDetail) -> None:
@@ -258,7 +223,7 @@ def _head(detail: RunDetail) -> None:
         _tried_again(run, detail.next_attempt)
     for warning in run.warnings:
         st.warning(plain(warning), icon=":material/warning:")
-    _origin(run)
+    run_details.origin(run)
     if detail.family:
         with st.container(horizontal=True):
             st.markdown(t("Other runs of the same scheduled time:"), width="content")
@@ -276,58 +241,6 @@ def _tried_again(run: Run, again: NextAttempt) -> None:
         when = moment(again.at, run.timezone, seconds=True, year=False)
         text = t("It is tried again at {time}: attempt {attempt} of at most {most}.", time=when, **values)
     st.info(text, icon=":material/update:")
-
-
-def _origin(run: Run) -> None:
-    """Draws where a run reads and sends, its scheduled time, who asked for it, and its parameters."""
-    scheduled = t("scheduled {time} {zone}", time=moment(run.scheduled_at, run.timezone), zone=plain(run.timezone))
-    parts = [
-        subject(run),
-        scheduled,
-        t("attempt {number}", number=run.attempt),
-        t("asked by {who}", who=plain(run.asked_by)),
-        t("run {id}", id=run.run_id),
-    ]
-    st.markdown(" · ".join(parts))
-    _parameters(run)
-
-
-def _parameters(run: Run) -> None:
-    if run.parameters:
-        st.markdown(
-            " · ".join(f"**{plain(name)}** = {plain(short_value(value))}" for name, value in run.parameters.items())
-        )
-
-
-def _cancel(running: LiveRun) -> None:
-    run = running.run
-    if run.cancel_asked_at is not None:
-        return
-    if st.button(t("Cancel this run"), icon=":material/stop_circle:", disabled=not may("cancel"), key="cancel"):
-        st.session_state[_CANCELLING] = run.run_id
-    if st.session_state.get(_CANCELLING) == run.run_id:
-        _confirm_cancel(running)
-
-
-def _confirm_cancel(running: LiveRun) -> None:
-    @st.dialog(t("Cancel this run?"), on_dismiss=lambda: st.session_state.pop(_CANCELLING, None))
-    @guarded
-    def confirm() -> None:
-        st.write(plain(running.run.job_name))
-        live.bar(running)
-        st.write(
-            t("It ends between two batches and is not tried again. A file is not written.")
-            if running.run.is_file
-            else t(
-                "It ends between two batches and is not tried again. Readers keep the messages that are acknowledged; with exactly_once they see none of them."
-            )
-        )
-        if st.button(t("Yes, cancel"), icon=":material/stop_circle:", type="primary", key="confirm_cancel"):
-            st.session_state.pop(_CANCELLING, None)
-            changes.cancel(running.run.run_id)
-            st.rerun()
-
-    confirm()
 
 
 def _again(run: Run) -> None:
@@ -511,28 +424,6 @@ def _rejects(detail: RunDetail) -> None:
         )
 
 
-def _parts(run: Run) -> None:
-    if not run.parts:
-        return
-    with st.container(border=True):
-        st.subheader(t("Parts"), anchor=False)
-        rows = [
-            {
-                t("Part of the run"): part.part,
-                t("State"): t(part.state),
-                t("Rows read"): part.rows_read,
-                t("Acknowledged"): part.acknowledged,
-                t("Rejected"): part.rejected,
-                t("Seconds"): round(part.duration_s, 1),
-                t("Attempt"): part.attempt,
-                t("Where it ran"): part.worker,
-                t("Error"): part.error,
-            }
-            for part in run.parts
-        ]
-        table(rows, "parts", most_px=400)
-
-
 def _offsets(detail: RunDetail) -> None:
     if not detail.run.partitions:
         return
@@ -603,19 +494,5 @@ def _sql(detail: RunDetail) -> None:
         st.caption(f"{plain(run.query)} · sha256 {run.sql_sha256}")
 
 
-def _whole_log(run: Run) -> None:
-    _log(run, log_lines(run))
-
-
-def _log(run: Run, lines: list[LogLine]) -> None:
-    with st.container(border=True):
-        st.subheader(t("Log of this run"), anchor=False)
-        if not lines:
-            old = data.now() - run.started_at > timedelta(days=30)
-            st.markdown(t("the log of that time is gone") if old else t("the log says nothing about it"))
-            return
-        text = "\n".join(
-            f"{moment(line.at, run.timezone, seconds=True, year=False)}  {line.level:<7}  {line.message}"
-            for line in lines
-        )
-        st.code(text, language=None, wrap_lines=True)
+def _log(run: Run) -> None:
+    run_details.log(run, log_lines(run))

@@ -59,6 +59,10 @@ def show_cards(kind: str, entries: Sequence[tuple[int | str, str, Mapping[str, A
                 _answer(kind, name)
 
 
+USERS = ("sasl_username", "sasl_kerberos_principal", "sasl_oauthbearer_client_id")
+LOGIN_SECRETS = ("sasl_password", "sasl_oauthbearer_client_secret", "sasl_oauthbearer_token")
+
+
 def _facts_of(kind: str, name: str, entry: Mapping[str, Any]) -> str:
     """What the file says about an entry, without secrets."""
     if kind == "database":
@@ -69,8 +73,9 @@ def _facts_of(kind: str, name: str, entry: Mapping[str, Any]) -> str:
     else:
         protocol = " ".join(filter(None, [entry.get("security_protocol"), entry.get("sasl_mechanism")]))
         where = t("demo, lives inside each run") if entry.get("mock_brokers") else entry.get("bootstrap_servers", "")
-        parts = [name, where, protocol, entry.get("sasl_username"), entry.get("default_topic")]
-        secret = entry.get("sasl_password")
+        user = next(filter(None, map(entry.get, USERS)), None)
+        parts = [name, where, protocol, user, entry.get("default_topic")]
+        secret = next(filter(None, map(entry.get, LOGIN_SECRETS)), None)
     lines = [" · ".join(plain(part) for part in parts if part)]
     if secret:
         lines.append(f"{t('password')}: {plain(secret_place(secret))}")

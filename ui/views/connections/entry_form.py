@@ -24,11 +24,9 @@ DB_TYPES = database_types()
 """In the order of the forms."""
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
 PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-CLUSTER_FIELDS = frozenset(
-    "name bootstrap_servers default_topic security_protocol sasl_mechanism sasl_username ssl_cafile sasl_password".split()
-)
-"""The keys of a cluster that have a field of their own in the form."""
+MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
+CLUSTER_FIELDS = frozenset("name bootstrap_servers default_topic security_protocol sasl_mechanism ssl_cafile".split())
+"""The keys of a cluster that have a field of their own in the form, beside those of its login."""
 
 
 def show_entry_form(document: Mapping[str, Any]) -> None:
@@ -168,20 +166,39 @@ def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
                 key=f"c_{place}",
             )
             put(entry, place, chosen)
-        text_fields(entry, [("sasl_username", t("User")), ("ssl_cafile", t("File of the authority (CA)"))])
-    secret = secret_field(str(old.get("sasl_password") or ""), f"secrets/kafka-{secret_file_name(key)}")
-    more_keys(entry, CLUSTER_KEYS, CLUSTER_FIELDS)
+        login, secret_key = _login_fields(entry.get("sasl_mechanism", ""))
+        text_fields(entry, [*login, ("ssl_cafile", t("File of the authority (CA)"))])
+    secret = (
+        secret_field(str(old.get(secret_key) or ""), f"secrets/kafka-{secret_file_name(key)}") if secret_key else None
+    )
+    more_keys(entry, CLUSTER_KEYS, CLUSTER_FIELDS | {place for place, _ in login} | {secret_key})
     without = {other: value for other, value in clusters.items() if other != name}
     usual = {} if clusters or document.get("default_environment") else {"default_environment": key}
     save_or_delete(
         {**document, **usual, "kafka_connections": {**without, key: entry}},
         {**document, "kafka_connections": without},
-        (entry, "sasl_password", secret),
+        (entry, secret_key, secret),
         f"cluster {key}",
         is_new=name is None,
         users=changes.users_of_cluster(name) if name else [],
         taken=_taken(without, key, entry),
     )
+
+
+def _login_fields(mechanism: str) -> tuple[list[tuple[str, str]], str]:
+    """Returns key and label of each field that a way of signing in needs, and the key of its secret; empty: it has none."""
+    if mechanism == "GSSAPI":
+        return [
+            ("sasl_kerberos_principal", t("Principal, NAME@REALM")),
+            ("sasl_kerberos_keytab", t("File of its keys (keytab)")),
+        ], ""
+    if mechanism == "OAUTHBEARER":
+        return [
+            ("sasl_oauthbearer_token_endpoint_url", t("Token endpoint, https://…")),
+            ("sasl_oauthbearer_client_id", t("Client id")),
+            ("sasl_oauthbearer_scope", t("Scope")),
+        ], "sasl_oauthbearer_client_secret"
+    return [("sasl_username", t("User"))], "sasl_password"
 
 
 def _taken(others: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> ConfigError | None:

@@ -66,7 +66,7 @@ def save_or_delete(
     if save:
         if secret is not None:
             reference, value = secret
-            if reference and not reference.startswith("env:"):
+            if reference and not reference.startswith(("env:", "vault:", "exec:")):  # those are written elsewhere
                 if not is_reference(reference):
                     raise ConfigError(t("write file:… or keyring:SERVICE/USER"))
                 changes.store_secret(reference, value)

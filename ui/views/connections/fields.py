@@ -11,6 +11,8 @@ import streamlit as st
 
 from core.admin.edit_jobs import slug_of
 from core.errors import ConfigError
+from core.workspace.connections import CLUSTER_SECRETS
+from core.workspace.secrets import REFERENCES, is_reference, is_remote
 from ui.components.text import plain
 from ui.language import t
 from ui.views.connections.cards import secret_place
@@ -36,6 +38,10 @@ def more_keys(entry: dict[str, Any], keys: Sequence[str], fields: AbstractSet[st
             raise ConfigError(line[:60], why=t("a line without ="), remedy=t("write it as key = value"))
         if key.strip() in fields:  # a password typed here would be stored in the file in clear text
             raise ConfigError(key.strip(), why=t("it has a field of its own in this form"))
+        if key.strip() in CLUSTER_SECRETS and not is_reference(value.strip()):
+            raise ConfigError(
+                key.strip(), why=t("it is a secret"), remedy=t("write a reference: {kinds}", kinds=REFERENCES)
+            )
         entry[key.strip()] = typed(value.strip())
 
 
@@ -80,14 +86,15 @@ def secret_field(old: str, file: str) -> tuple[str, str] | None:
         Its reference, and the value that is to be stored there; None: it is not changed.
     """
     st.markdown(f"**{t('Password')}** · {plain(secret_place(old)) if old else t('none yet')}")
-    keep, in_file, in_keyring, variable, none = (
+    keep, in_file, in_keyring, variable, elsewhere, none = (
         t("leave it as it is"),
         t("store it in a file for this account only"),
         t("store it in the keyring of this account"),
         t("it is in an environment variable"),
+        t("it is in a vault, or a command prints it"),
         t("there is none"),
     )
-    how = st.selectbox(t("Where"), [keep, in_file, in_keyring, variable, none], key="c_secret_how")
+    how = st.selectbox(t("Where"), [keep, in_file, in_keyring, variable, elsewhere, none], key="c_secret_how")
     if how == keep:
         return None
     if how == none:
@@ -95,6 +102,11 @@ def secret_field(old: str, file: str) -> tuple[str, str] | None:
     if how == variable:
         name = st.text_input(t("Name of the variable"), key="c_secret_env").strip()
         return (f"env:{name}" if name else ""), ""
+    if how == elsewhere:
+        reference = st.text_input(t("vault:PATH#KEY or exec:COMMAND"), key="c_secret_remote").strip()
+        if reference and not is_remote(reference):
+            raise ConfigError(t("write vault:PATH#KEY or exec:COMMAND"))
+        return reference, ""
     default = f"file:{file}" if how == in_file else f"keyring:pstt/{file.rpartition('/')[2]}"
     reference = st.text_input(t("Stored as"), value=default, key=f"c_secret_reference_{how == in_file}").strip()
     value = st.text_input(

@@ -1,0 +1,40 @@
+"""The lines of users and tokens for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from core.cli.render import table_lines
+from core.records.accounts import AccessToken, User
+
+__all__ = ["token_lines", "user_lines"]
+
+
+def user_lines(users: Sequence[User]) -> list[str]:
+    """Returns a table of the users; without any, who may use the page."""
+    names = ["name", "role", "e-mail", "signs in by", "last sign-in"]
+    rows = [
+        [u.name, u.role, u.email or "", "password" if u.has_password else "OIDC", _day(u.last_sign_in_at)]
+        for u in users
+    ]
+    lines = table_lines(names, rows)
+    if not users:
+        lines.append("no users yet: everybody at this machine is an admin, and no other machine has access")
+    return lines
+
+
+def token_lines(tokens: Sequence[AccessToken], now: datetime) -> list[str]:
+    """Returns a table of the tokens with their state at `now`; secrets are not stored."""
+    names = ["id", "name", "scope", "state", "expires", "last used", "made by"]
+    return table_lines(
+        names,
+        [
+            [t.token_id, t.name, t.scope, t.state(now), _day(t.expires_at), _day(t.last_used_at), t.created_by]
+            for t in tokens
+        ],
+    )
+
+
+def _day(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d}" if moment else ""
