@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from core.errors import PsttError
+from core.message.protobuf_schema import parse_proto
 from core.message.value_formats import MAGIC
 from core.model.schema import Schema
 
@@ -87,7 +88,6 @@ def _decoded(body: bytes, schema: Schema) -> str:
 
         return json.dumps(decode_avro(body, schema.text), ensure_ascii=False)
     from core.message.protobuf import decode_protobuf  # loads numpy, 70 ms
-    from core.message.protobuf_schema import parse_proto
 
     if body[:1] != b"\0":
         raise ValueError("another message than the first one of its schema")

@@ -10,6 +10,7 @@ import msgspec
 
 from core.message.field_types import Field
 from core.message.json_schema import DRAFT, json_schema_object, json_schema_type
+from core.message.protobuf_schema import parse_proto
 from core.message.value_formats import Formats, Rejects, record_name
 from core.model.job import Job
 from core.model.schema import Schema
@@ -66,7 +67,6 @@ class KeyEncoder:
         self, job: Job, name: str, columns: Sequence[Column], fields: Sequence[Field], formats: Formats
     ) -> None:
         from core.message.protobuf import ProtobufRows  # loads numpy, 70 ms
-        from core.message.protobuf_schema import parse_proto
         from core.message.protobuf_value import FIRST_MESSAGE, derived_proto
 
         if formats.key_schema:
