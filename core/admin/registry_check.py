@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.kafka.schema_registry import RegistryClient
 from core.model.check_result import CheckResult
 from core.model.connection import Cluster
 
@@ -18,8 +19,6 @@ def check_registry(cluster: Cluster, subject: str) -> Iterator[CheckResult]:
     """
     if cluster.schema_registry is None:
         return
-    from core.kafka.schema_registry import RegistryClient  # loads urllib3, 40 ms
-
     count = len(RegistryClient(cluster.schema_registry).subjects())
     word = "subject" if count == 1 else "subjects"
     yield CheckResult("pass", subject, f"schema registry {cluster.schema_registry.place} answered, {count:,} {word}")

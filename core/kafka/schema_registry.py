@@ -10,14 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import urllib3
 
 from core.errors import ConfigError, NotAuthorised, PsttError, RegistryUnavailable, SchemaRefused
 from core.model.connection import SchemaRegistry
 from core.model.schema import Schema
+
+if TYPE_CHECKING:
+    import urllib3
 
 __all__ = ["NO_REASON", "RegistryClient"]
 
@@ -117,6 +118,8 @@ class RegistryClient:
         raise AssertionError("unreachable")
 
     def _ask_once(self, method: str, path: str, body: Any, *, missing: bool) -> dict[str, Any] | None:
+        import urllib3  # binds a socket to find out about IPv6
+
         data = None if body is None else json.dumps(body).encode()
         try:
             answer = self._pool.request(method, self.registry.url.rstrip("/") + path, body=data, headers=self._headers)
@@ -140,6 +143,8 @@ class RegistryClient:
         raise self._refused(answer.status, document, answer.headers)
 
     def _no_answer(self, error: urllib3.exceptions.HTTPError) -> PsttError:
+        import urllib3  # binds a socket to find out about IPv6
+
         reason = getattr(error, "reason", None) or error
         # With TLS 1.3 a server that misses our certificate may just end the connection, as one that restarts does.
         if isinstance(reason, urllib3.exceptions.SSLError) and "EOF" not in str(reason):
@@ -181,6 +186,8 @@ class RegistryClient:
 
 
 def _pool(registry: SchemaRegistry) -> urllib3.PoolManager:
+    import urllib3  # binds a socket to find out about IPv6
+
     timeout = urllib3.Timeout(connect=registry.timeout_s, read=registry.timeout_s)
     try:
         return urllib3.PoolManager(
@@ -197,6 +204,8 @@ def _pool(registry: SchemaRegistry) -> urllib3.PoolManager:
 
 
 def _headers(registry: SchemaRegistry) -> dict[str, str]:
+    import urllib3  # binds a socket to find out about IPv6
+
     headers = {"accept": _JSON, "content-type": "application/vnd.schemaregistry.v1+json"}
     if registry.bearer_token is not None:
         headers["authorization"] = f"Bearer {registry.bearer_token.reveal()}"
@@ -247,6 +256,8 @@ def _said(data: bytes) -> str:
 
 def _cause(error: urllib3.exceptions.HTTPError) -> str:
     """Returns why there is no answer, without the connection that urllib3 names before it."""
+    import urllib3  # binds a socket to find out about IPv6
+
     reason = getattr(error, "reason", None) or error
     # NewConnectionError is one of the time-outs, too.
     if isinstance(reason, urllib3.exceptions.TimeoutError) and not isinstance(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from core.kafka.schema_registry import RegistryClient
 from core.message.decoding import Lookup
 from core.model.connection import Cluster
 from core.model.job import Job
 from core.model.schema import Schemas
+from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
 
 __all__ = ["needs_registry", "schema_lookup", "schemas_of"]
 
@@ -25,9 +27,6 @@ def schemas_of(job: Job, cluster: Cluster, *, registers: bool) -> Schemas | None
     """
     if cluster.schema_registry is None or not needs_registry(job):
         return None
-    from core.kafka.schema_registry import RegistryClient  # loads urllib3, 40 ms
-    from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
-
     client = RegistryClient(cluster.schema_registry)
     return RegisteredSchemas(client) if registers else CheckedSchemas(client)
 
@@ -36,6 +35,4 @@ def schema_lookup(cluster: Cluster) -> Lookup | None:
     """Returns what finds the schema with an id; None: the cluster has no registry."""
     if cluster.schema_registry is None:
         return None
-    from core.kafka.schema_registry import RegistryClient  # loads urllib3, 40 ms
-
     return RegistryClient(cluster.schema_registry).schema

@@ -299,6 +299,10 @@ def test_a_change_is_shown_as_a_difference_before_it_is_saved(place, see):
         ("kafka_config.timestamp_field", "DATA", lambda job: job.kafka_config.timestamp_field == "DATA"),
         ("kafka_config.partitioner", "round_robin", lambda job: job.kafka_config.partitioner == "round_robin"),
         ("kafka_config.create_topic.partitions", 6, lambda job: job.kafka_config.create_topic == NewTopic(6)),
+        ("value_format", "avro", lambda job: job.value_format == "avro"),
+        ("envelope", "cloudevents", lambda job: job.envelope == "cloudevents"),
+        ("null_value_when", "SITE = 'X'", lambda job: job.null_value_when == "SITE = 'X'"),
+        ("schemas.name", "it.example.Parcel", lambda job: job.schemas.name == "it.example.Parcel"),
     ],
 )  # fmt: skip
 def test_what_is_typed_is_what_is_saved(place, see, field, value, attribute):
@@ -396,6 +400,7 @@ def test_a_job_that_is_opened_is_not_changed(place, see):
         ("email_notification.recipients", "nobody", "email_notification"),
         ("types", "N = numberish", "types"),
         ("headers", "run_id = x", "headers"),
+        ("null_value_when", "SITE =", "null_value_when"),
         ("expect.by", "25:00", "expect.by"),
         ("name", "", "name"),
         ("kafka_config.enabled", False, "kafka_config.enabled"),
