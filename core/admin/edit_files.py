@@ -191,17 +191,25 @@ def brought_back(version: str, current: Mapping[str, Any]) -> tuple[dict[str, An
     clusters = current.get("kafka_connections", {})
     entries = [(str(entry["name"]), entry, now.get(entry["name"])) for entry in document.get("connections", [])]
     entries += [(key, entry, clusters.get(key)) for key, entry in document.get("kafka_connections", {}).items()]
-    missing = []
-    for name, entry, known in entries:
-        for key in SECRET_KEYS:
-            if entry.get(key) != HIDDEN:
-                continue
-            if isinstance(known, dict) and known.get(key):
+    if "schema_registry" in document:
+        entries.append(("schema_registry", document["schema_registry"], current.get("schema_registry")))
+    return document, [name for name, entry, known in entries if not _restore_secrets(entry, known)]
+
+
+def _restore_secrets(entry: dict[str, Any], known: Any) -> bool:
+    """Puts the secrets of `known` in place of `***`, also in objects within the entry; returns False if one is missing."""
+    has_all = True
+    known = known if isinstance(known, dict) else {}
+    for key, value in list(entry.items()):
+        if isinstance(value, dict):
+            has_all &= _restore_secrets(value, known.get(key))
+        elif key in SECRET_KEYS and value == HIDDEN:
+            if known.get(key):
                 entry[key] = known[key]
             else:
                 del entry[key]
-                missing.append(name)
-    return document, missing
+                has_all = False
+    return has_all
 
 
 def save_alerts(

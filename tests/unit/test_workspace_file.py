@@ -123,14 +123,19 @@ def test_a_password_in_the_file_is_not_exported_and_stays_where_it_is(
     document["connections"][0]["password"] = "s3cret-word"
     document["kafka_connections"]["collaudo"] |= {"sasl_username": "u", "sasl_password": "env:KAFKA_WORD"}
     place.connections_file.write_text(json.dumps(document), encoding="utf-8")
+    document["schema_registry"] = {"url": "https://r", "username": "u", "password": "s3cret-word of all"}
+    document["kafka_connections"]["collaudo"]["schema_registry"] = {"url": "https://q", "bearer_token": "s3cret-word 2"}
+    place.connections_file.write_text(json.dumps(document), encoding="utf-8")
     exported(place, file)
     text = file.read_text(encoding="utf-8")
     assert "s3cret-word" not in text
     assert "env:KAFKA_WORD" in text
     assert "s3cret-word" not in call("apply", file, "--workspace", place.root).stdout
-    assert "s3cret-word" in place.connections_file.read_text(encoding="utf-8")
+    assert json.loads(place.connections_file.read_text(encoding="utf-8")) == document
     done = call("apply", file, "--workspace", other.root)
     assert '! "A00-CDG-Collaudo" has no password: enter it, or write a reference' in done.stdout
+    for name in ("collaudo", "schema_registry"):
+        assert f'! "{name}" has no password' in done.stdout
     assert "***" not in other.connections_file.read_text(encoding="utf-8")
 
 
