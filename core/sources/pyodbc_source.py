@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from datetime import date, datetime, time
@@ -46,13 +47,44 @@ _UTF16 = (pyodbc.SQL_WCHAR, pyodbc.SQL_WVARCHAR, pyodbc.SQL_WLONGVARCHAR, -152)
 """Types that arrive as UTF-16; the last one is XML."""
 
 
+class CancellableCursor:
+    """A cursor that one thread may cancel while another one closes it.
+
+    pyodbc checks that a cursor is open, lets other threads go on, and then calls SQLCancel. If the cursor was closed in
+    between, the driver reads freed memory and the process ends.
+
+    Args:
+        cursor: Of pyodbc.
+    """
+
+    def __init__(self, cursor: pyodbc.Cursor) -> None:
+        self._cursor = cursor
+        self._lock = threading.Lock()
+        self._is_open = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def cancel(self) -> None:
+        """Cancels what the cursor does, unless it is closed."""
+        with self._lock:
+            if self._is_open:
+                self._cursor.cancel()
+
+    def close(self) -> None:
+        """Closes the cursor; waits for a cancel."""
+        with self._lock:
+            self._is_open = False
+            self._cursor.close()
+
+
 class PyodbcSource(PooledSource):
     """Base of a database behind ODBC. It adds how it connects, begins, describes a column and translates errors."""
 
     driver_errors = (pyodbc.Error, ValueError, OverflowError)
     """ValueError and OverflowError: text with half a character, a date that Python cannot represent."""
     reads_ahead = True
-    _cursor: pyodbc.Cursor | None = None
+    _cursor: CancellableCursor | None = None
 
     @abstractmethod
     def column(self, described: Sequence[Any]) -> Column:
@@ -98,9 +130,9 @@ class PyodbcSource(PooledSource):
         if self._cursor is not None:
             self._cursor.cancel()
 
-    def cursor_of(self, raw: pyodbc.Connection) -> pyodbc.Cursor:
+    def cursor_of(self, raw: pyodbc.Connection) -> CancellableCursor:
         """Returns a new cursor, which `stop` cancels."""
-        self._cursor = raw.cursor()
+        self._cursor = CancellableCursor(raw.cursor())
         return self._cursor
 
     def count(self, raw: pyodbc.Connection, step: Step) -> int:
