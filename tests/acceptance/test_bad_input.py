@@ -303,7 +303,7 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
         assert len(the_json(run("find", "17", "--json"))["sends"]) == 1
     else:
         file.write_bytes(b"" if damage == "empty" else b"no database at all " * 1000)
-    done = run("run", "export")
+    done = run("run", "export", "--again")  # it may be the same second
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert the_json(run("metrics", "summary", "--json"))["total_sent"] == 1000
@@ -314,7 +314,7 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
 def test_a_damaged_segment_stops_no_command_and_is_reported(place, damage):
     folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
     assert run("run", "export").returncode == 0
-    assert run("run", "export").returncode == 0
+    assert run("run", "export", "--again").returncode == 0  # it may be the same second
     (folder / "metrics.duckdb").unlink()
     segment = min((folder / ".pstt" / "spool").glob("*.parquet"))
     data = segment.read_bytes()
@@ -330,7 +330,7 @@ def test_a_damaged_segment_stops_no_command_and_is_reported(place, damage):
         ("metrics", "summary", "--json"),
         ("runs", "--json"),
         ("find", "17", "--json"),
-        ("run", "export", "--json"),
+        ("run", "export", "--again", "--json"),
     ):
         done = run(*words)
         assert (done.returncode, done.stderr) == (0, ""), words

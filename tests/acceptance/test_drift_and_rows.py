@@ -40,7 +40,7 @@ def test_a_changed_column_stops_the_run_before_the_first_message_until_it_is_acc
     assert run("run", "export").returncode == 0
     assert count() == 20
     sql("ALTER TABLE {name} ADD COLUMN canale varchar(3), ALTER COLUMN operator TYPE text")
-    stopped = run("run", "export")
+    stopped = run("run", "export", "--again")
     assert stopped.returncode == 1
     assert "✘ failed" in stopped.stdout
     assert "added: canale (varchar" in stopped.stdout
@@ -49,7 +49,7 @@ def test_a_changed_column_stops_the_run_before_the_first_message_until_it_is_acc
     assert count() == 20
     accepted = run("accept-columns", "export")
     assert (accepted.returncode, accepted.stdout[0]) == (0, "✔")
-    assert run("run", "export").returncode == 0
+    assert run("run", "export", "--again").returncode == 0
     assert count() == 40
     again = run("accept-columns", "export")
     assert again.returncode == 2
