@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from typing import Any
@@ -149,7 +150,7 @@ def _tls(cluster: Cluster) -> dict[str, Any]:
 def has_gssapi() -> bool:
     """Returns True if this librdkafka was built with Kerberos; that of the wheels for Linux and macOS is not."""
     try:
-        Producer({"builtin.features": "sasl_gssapi", "log_level": 0})
+        Producer({"builtin.features": "sasl_gssapi", "log_level": 0}, logger=logging.getLogger("pstt.kafka"))
     except KafkaException:
         return False
     return True
