@@ -153,7 +153,11 @@ IN_PARTS = {"partitions": {"column": "n", "count": 2}, "order": "none"}
 
 @pytest.mark.parametrize(
     ("delivery", "more"),
-    [("at_least_once", {}), ("exactly_once", {}), pytest.param("exactly_once", IN_PARTS, marks=pytest.mark.slow)],
+    [
+        pytest.param("at_least_once", {}, marks=pytest.mark.slow),
+        ("exactly_once", {}),
+        pytest.param("exactly_once", IN_PARTS, marks=pytest.mark.slow),
+    ],
     ids=["at_least_once", "exactly_once", "exactly_once_in_parts"],
 )
 def test_a_runner_killed_in_the_middle_loses_nothing_and_a_pause_outlives_it(

@@ -146,6 +146,7 @@ def test_a_certificate_that_cannot_be_trusted_says_why(place, kafka, listener, a
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.slow
 def test_a_broker_that_dies_in_the_middle_leaves_a_verdict_that_claims_only_what_arrived(place, own_kafka, postgres):
     rig = own_kafka()
     topic = rig.create_topic(partitions=1)

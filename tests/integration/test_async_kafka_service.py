@@ -198,6 +198,7 @@ def test_cancelled_callers_and_closing_at_once_lose_no_message(
     assert sorted(int(message.key() or b"") for message in kafka.read(topic)) == list(range(4000))
 
 
+@pytest.mark.slow
 def test_a_broker_that_goes_away_and_comes_back(own_kafka: Callable[..., KafkaRig]):
     broker = own_kafka()
     topic = broker.create_topic()

@@ -166,6 +166,7 @@ def test_a_part_of_exactly_once_that_is_killed_on_a_worker_is_there_once(
     assert place.left() == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_part_one_attempt(place: DaskPlace) -> None:
     place.rig.add_workers(3)
     place.set(SLOW_SQL, partitions={"column": "ID", "count": 3})
@@ -181,6 +182,7 @@ def test_a_killed_worker_costs_its_part_one_attempt(place: DaskPlace) -> None:
     assert place.left() == []
 
 
+@pytest.mark.slow
 def test_a_killed_scheduler_fails_the_run_and_what_was_sent_is_accounted_for(place: DaskPlace) -> None:
     place.rig.add_workers(2)
     place.set(SLOW_SQL)
@@ -236,6 +238,7 @@ def test_scheduler_and_coordinator_killed_together_leave_no_send_out_of_the_metr
     assert place.left() == []
 
 
+@pytest.mark.slow
 def test_a_cancel_reaches_the_workers(place: DaskPlace) -> None:
     place.rig.add_workers(2)
     place.set(SLOW_SQL)
