@@ -152,7 +152,7 @@ def checked(event: dict[str, Any]) -> dict[str, Any]:
     ]
     assert facets
     for facet in facets:
-        assert facet["_producer"].startswith("https://")
+        assert facet["_producer"].startswith("urn:pstt-kafka:")
         classes[facet["_schemaURL"]](**{key: value for key, value in facet.items() if not key.startswith("_")})
     return event
 
