@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -533,12 +534,14 @@ def test_the_document_has_every_route_with_examples_and_its_page_asks_nobody_els
     assert set(document["paths"]) == {
         "/kafka/health", "/kafka/topics", "/kafka/metrics", "/kafka/metrics/summary", "/kafka/test", "/kafka/send",
         "/scheduler/scheduling", "/scheduler/scheduling/{id}", "/scheduler/scheduling/{id}/enable",
-        "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/requests/{number}",
+        "/scheduler/scheduling/{id}/disable", "/scheduler/scheduling/{id}/run", "/scheduler/scheduling/{id}/watermark", "/scheduler/requests/{number}",
         "/scheduler/backfills", "/scheduler/backfills/{number}", "/scheduler/backfills/{number}/pause",
         "/scheduler/backfills/{number}/resume", "/scheduler/backfills/{number}/cancel", "/scheduler/backfills/{number}/retry",
         "/scheduler/history", "/scheduler/runs", "/scheduler/runs/{run_id}", "/monitoring/health", "/monitoring/metrics",
     }  # fmt: skip
     assert document["servers"] == [{"url": "/api"}]
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+    assert named <= set(document["components"]["schemas"])
     body = document["paths"]["/scheduler/scheduling"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/JobShape"}
     assert "crom" not in body["example"]

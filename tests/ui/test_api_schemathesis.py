@@ -7,6 +7,7 @@ own plugin (4.32) does not know pytest 9, so its strategies are run by hypothesi
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -39,6 +40,13 @@ JOB = {
     "kafka_config": {"topic": "pstt-traces"},
     "export_format": "kafka",
 }
+TOGETHER = (
+    "csv", "types", "email_notification", "expect", "headers", "interval_s", "value_format", "key_format", "schemas",
+    "cloudevents", "envelope", "null_value_when", "incremental", "partitions",
+)  # fmt: skip
+"""Keys of a job whose values have to fit each other, or the query."""
+INCREMENTAL = "incremental"
+"""The job with a watermark."""
 THERE = {"id": SLUG, "run_id": "", "number": 0}
 """Values of the demo for the parameters of an address."""
 BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
@@ -56,6 +64,11 @@ def workspace_of_demo(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PSTT_WORKSPACE", str(folder))
         add_user(folder, "root", "admin")
+        demo = json.loads((folder / "queries" / f"{SLUG}.job.json").read_text(encoding="utf-8"))
+        cursor = {"column": "MTF_MTFID", "kind": "integer"}
+        (folder / "queries" / f"{INCREMENTAL}.job.json").write_text(
+            json.dumps(demo | {"name": INCREMENTAL, "incremental": cursor}), encoding="utf-8"
+        )
         with Ledger(Workspace(folder).ledger_file) as ledger:
             run = ledger.start(a_plan(), datetime.now(UTC))
             request = ledger.requests.submit("run", job=SLUG, asked_by="test", now=datetime.now(UTC))
@@ -80,7 +93,7 @@ def known(workspace_of_demo):
 
 
 def test_every_route_is_among_them():
-    assert len(OPERATIONS) == 27
+    assert len(OPERATIONS) == 29
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as_told", "wrong"])
@@ -130,11 +143,15 @@ def _sensible(case, mode, number, known):
     if "id" in case.path_parameters:
         case.path_parameters["id"] = SLUG
         headers["If-Match"] = "*"
+    if "/watermark" in case.operation.path:
+        case.path_parameters["id"] = INCREMENTAL
+        if mode == GenerationMode.POSITIVE and isinstance(case.body, dict):
+            case.body = {"value": "5", "why": "a test"}
     if mode == GenerationMode.POSITIVE and "Idempotency-Key" in case.headers:
         headers["Idempotency-Key"] = f"{case.operation.label} {number}"  # each request is another one
     if mode == GenerationMode.POSITIVE and isinstance(case.body, dict) and "JobShape" in str(case.operation.body):
         case.body = {**case.body, **JOB, "name": f"{case.operation.label} {number}"}
-        for name in ("csv", "types", "email_notification", "expect", "headers", "interval_s"):
+        for name in TOGETHER:
             case.body.pop(name, None)
         if "id" not in case.path_parameters:
             case.query["id"] = f"job{number}-{mode.value}"

@@ -26,6 +26,7 @@ TAKEN: tuple[type[BaseModel], ...] = (
     shapes.TestShape,
     shapes.RunShape,
     shapes.BackfillShape,
+    shapes.WatermarkShape,
 )
 REFERENCE = "#/components/schemas/{model}"
 
