@@ -281,6 +281,7 @@ class Visit:
         """Where the inside of a chart is, once the view does not move any more."""
         plot = self.page.locator(".js-plotly-plot .nsewdrag").nth(number)
         plot.wait_for(timeout=20_000)
+        plot.scroll_into_view_if_needed()
         box, before = plot.bounding_box(), None
         while box != before:
             self.page.wait_for_timeout(1000)
