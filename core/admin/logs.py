@@ -21,9 +21,10 @@ LOWEST_LEVELS = (
     ("kafka", "WARNING"),
     ("asyncio", "WARNING"),
     ("pstt", "DEBUG"),
-    # These two log URLs that contain a token, such as that of a Teams channel.
+    # These log URLs that may contain a token, such as that of a Teams channel or of a collector.
     ("apprise", "CRITICAL"),
     ("urllib3", "WARNING"),
+    ("opentelemetry", "CRITICAL"),
     # It warns that a server which does not answer cannot be asked to cancel; the run's verdict reports that.
     ("psycopg", "ERROR"),
 )

@@ -145,6 +145,7 @@ def test_a_failed_run_is_mailed_and_the_next_good_one_says_that_it_is_over(place
     assert "delivered to anna@example.com" in log
 
 
+@pytest.mark.slow
 def test_a_mail_server_that_is_down_or_slow_delays_mail_and_no_run(place, mails, kafka):
     place.make()
     mails.stop()

@@ -308,6 +308,7 @@ def test_killed_scheduler_is_one_error_and_no_part_goes_on(cluster: Callable[...
     until(lambda: has_ended(process), "the part ends")
 
 
+@pytest.mark.slow
 def test_last_worker_that_is_gone_is_one_error(cluster: Callable[..., Cluster]) -> None:
     one = cluster(1)
     one.hold("sending")

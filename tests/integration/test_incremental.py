@@ -286,6 +286,7 @@ def test_a_partitioned_job_sends_each_row_once(place: Place, delivery: str) -> N
     assert place.sent() == place.expected
 
 
+@pytest.mark.slow
 def test_the_missing_parts_of_a_killed_run_are_sent_by_a_run_of_another_time_without_the_rows_that_came_meanwhile(
     place: Place,
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_computed_answer_is_only_for_who_may_read(workspace):
     assert answer.json()["today"]["messages"] == 3
 
 
+@pytest.mark.slow
 def test_however_many_filters_are_asked_for_few_answers_are_kept(workspace):
     version = metrics_version(workspace.root)
     for number in range(MAX_ANSWERS + 20):

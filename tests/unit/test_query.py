@@ -244,7 +244,10 @@ BINDS: list[tuple[str, dict[str, tuple[str, Any]]]] = [
         {"oracle": ("SELECT JSON_OBJECT('k': :P_X, 'n': :P_N) FROM dual", {"P_X": "v", "P_N": 5})},
     ),
     # names
-    ("SELECT &COL FROM t", {db: ("SELECT BARCODE FROM t", () if db == "sqlserver" else {}) for db in DIALECTS}),
+    (
+        "SELECT &COL FROM t",
+        {db: ("SELECT BARCODE FROM t", () if db in ("sqlserver", "odbc") else {}) for db in DIALECTS},
+    ),
     ("SELECT t.&COL FROM s.&COL", {"oracle": ("SELECT t.BARCODE FROM s.BARCODE", {})}),
     ("SELECT * FROM &COL..t", {"oracle": ("SELECT * FROM BARCODE.t", {})}),
     ("SELECT a FROM t PARTITION (&COL)", {"oracle": ("SELECT a FROM t PARTITION (BARCODE)", {})}),

@@ -207,7 +207,9 @@ OWN: dict[str, list[str]] = {
 @settings(max_examples=300)
 @given(st.data(), st.sampled_from(DIALECTS))
 def test_text_without_parameters_reaches_the_driver_byte_for_byte(data: st.DataObject, db_type: str) -> None:
-    soup = st.lists(st.tuples(st.sampled_from(COMMON + OWN[db_type]), st.sampled_from([" ", "", "\n"])), max_size=30)
+    soup = st.lists(
+        st.tuples(st.sampled_from(COMMON + OWN.get(db_type, [])), st.sampled_from([" ", "", "\n"])), max_size=30
+    )
     text = "SELECT " + "".join(token + space for token, space in data.draw(soup))
     tokens = lex(text, find_dialect(db_type))
     # Two fragments may make something that is no statement at all: an open literal, a line with only /.
