@@ -33,6 +33,7 @@ __all__ = [
     "brought_back",
     "check_query",
     "create_alerts",
+    "is_private",
     "save_alerts",
     "save_connections",
     "save_query",
@@ -169,7 +170,7 @@ def save_connections(
             raise new[0]
         known = old.document if old else None
         keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
-        write_atomically(path, text, private=_has_literal(document) or _is_private(path))
+        write_atomically(path, text, private=_has_literal(document) or is_private(path))
         ledger.audit.add(
             caller.name, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document)
         )
@@ -233,7 +234,7 @@ def save_alerts(
         known = None
         with suppress(ValueError):  # a file that is no JSON is replaced
             known = json.loads(before.text)
-        write_atomically(path, text, private=_is_private(path))
+        write_atomically(path, text, private=is_private(path))
         ledger.audit.add(
             caller.name, "change", "alert rules", now, before=hidden_secrets(known), after=hidden_secrets(document)
         )
@@ -275,7 +276,7 @@ def _has_literal(document: Mapping[str, Any]) -> bool:
     return bool(hidden_secrets(document) != document)
 
 
-def _is_private(path: Path) -> bool:
+def is_private(path: Path) -> bool:
     """Returns whether other accounts may not read it; on Windows the folder's permissions apply."""
     return path.exists() and not path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import stat
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
+from core.admin.edit_files import is_private
 from core.admin.edit_jobs import editing
 from core.errors import ConfigError
 from core.records.ledger import Ledger
@@ -19,7 +19,7 @@ from core.records.rights import Caller, require
 from core.workspace.atomic import write_atomically
 from core.workspace.json_file import nearest
 from core.workspace.paths import Workspace
-from core.workspace.settings import SECRETS, SETTING_NAMES, read_settings
+from core.workspace.settings import SECRETS, SETTING_NAMES, env_entries, read_settings
 from core.workspace.stored_file import read_stored
 
 __all__ = ["change_setting", "is_editable", "setting_meanings"]
@@ -69,16 +69,15 @@ def change_setting(
         raise ConfigError(f"{name} has a line break", remedy="write it in one line", key=name)
     with editing(workspace):
         stored = read_stored(workspace.env_file)
-        before = _entries(stored.text)
+        before = env_entries(stored.text)
         text = _with(stored.text, name, value)
         known = {problem.what for problem in read_settings(workspace, environ, before)[1]}
         # An old problem of another setting may stay: they are fixed one after the other.
-        for problem in read_settings(workspace, environ, _entries(text))[1]:
+        for problem in read_settings(workspace, environ, env_entries(text))[1]:
             if problem.what not in known or problem.key == name:
                 raise problem
-        mode = workspace.env_file.stat().st_mode if stored.sha256 else 0
-        is_private = not mode & (stat.S_IRGRP | stat.S_IROTH)  # a new file too: secrets may come into it
-        write_atomically(workspace.env_file, text, private=is_private)
+        # A new file is private too: secrets may come into it.
+        write_atomically(workspace.env_file, text, private=not stored.sha256 or is_private(workspace.env_file))
         earlier = before[name][0] if name in before else None
         ledger.audit.add(caller.name, "change", f"setting {name}", now, before=earlier, after=value)
 
@@ -99,10 +98,6 @@ def _refuse_what_others_set(name: str, environ: Mapping[str, str]) -> None:
             remedy="change it where the service or the terminal sets it",
             key=name,
         )
-
-
-def _entries(text: str) -> dict[str, tuple[str, int]]:
-    return {b.key: (b.value, b.original.line) for b in parse_stream(io.StringIO(text)) if b.key and b.value}
 
 
 def _with(text: str, name: str, value: str | None) -> str:

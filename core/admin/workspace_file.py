@@ -93,12 +93,10 @@ def export_workspace(workspace: Workspace) -> str:
             document[key] = hidden_secrets(read_json_file(path).document)
     queries = sorted(workspace.queries_dir.glob("*.sql"))
     document["queries"] = {path.name: _lines(read_stored(path)) for path in queries}
-    document["jobs"] = {slug: json.loads(_checked_text(workspace, slug)) for slug in job_files(workspace)}
+    document["jobs"] = {
+        slug: read_json_file(workspace.queries_dir / f"{slug}{SUFFIX}").document for slug in job_files(workspace)
+    }
     return yaml_text(document)
-
-
-def _checked_text(workspace: Workspace, slug: str) -> str:
-    return read_json_file(workspace.queries_dir / f"{slug}{SUFFIX}").text
 
 
 def _lines(stored: StoredFile) -> str:
@@ -131,11 +129,23 @@ def plan_changes(
     _plan_alerts(workspace, file, plan)
     jobs = {slug: _job(workspace, file, slug) for slug in _object(file, "jobs")}
     queries = {name: _query(file, name) for name in _object(file, "queries")}
-    for name in queries:
-        _plan_query(workspace, file, name, _connection_of(name, jobs, connections), connections, plan)
+    for name, text in queries.items():
+        connection = _connection_of(name, jobs, connections)
+        if connection is None:
+            raise file.error(
+                ("queries", name),
+                f"query {name} needs a connection, whose database it is written for",
+                remedy="add one",
+            )
+        _plan_query(workspace, name, text, connection, connections, plan)
+    there = job_files(workspace)
     for slug, job in jobs.items():
-        _plan_job(workspace, slug, job, plan)
-    removed = [slug for slug in job_files(workspace) if slug not in jobs] if prune else []
+        if slug in there:
+            _plan_replacement(workspace, job, plan)
+        else:
+            write = partial(create_job, workspace, job=job)
+            plan.add(Change("create", f"job {slug}", "", job_text(job), write), is_same=False)
+    removed = [slug for slug in there if slug not in jobs] if prune else []
     for slug in removed:
         _plan_removal(workspace, slug, plan)
     _refuse_new_problems(workspace, file, connections, jobs, queries, removed)
@@ -203,7 +213,8 @@ def _plan_connections(
     workspace: Workspace, file: JsonFile, environ: Mapping[str, str], plan: ChangePlan
 ) -> Connections:
     path = workspace.connections_file
-    now = read_json_file(path) if path.exists() else JsonFile(path, "", {})
+    seen = read_stored(path).sha256  # before it is read: an edit in between is noticed when it is written
+    now = read_json_file(path) if seen else JsonFile(path, "", {})
     if "connections" not in file.document:
         return parse_connections(now, workspace, environ)[0]
     _object(file, "connections")
@@ -219,11 +230,10 @@ def _plan_connections(
         document=document,
         environ=environ,
         about="connections",
-        seen_sha256=read_stored(path).sha256,
+        seen_sha256=seen,
     )
-    action = _action(path)
     plan.add(
-        Change(action, path.name, _shown(now.document) if now.text else "", _shown(document), write),
+        Change(_action(seen), path.name, _shown(now.document) if now.text else "", _shown(document), write),
         is_same=bool(now.text) and document == now.document,
     )
     return connections
@@ -237,11 +247,12 @@ def _plan_alerts(workspace: Workspace, file: JsonFile, plan: ChangePlan) -> None
     part = _part(file, ("alerts",), path)
     if problems := parse_alerts(part)[1]:
         raise _first(file, problems)
-    now = read_json_file(path).document if path.exists() else None
+    seen = read_stored(path).sha256
+    now = read_json_file(path).document if seen else None
     document = _with_channels(part, now or {}, plan)
-    write = partial(save_alerts, workspace, document=document, seen_sha256=read_stored(path).sha256)
+    write = partial(save_alerts, workspace, document=document, seen_sha256=seen)
     plan.add(
-        Change(_action(path), path.name, _shown(now) if now else "", _shown(document), write), is_same=document == now
+        Change(_action(seen), path.name, _shown(now) if now else "", _shown(document), write), is_same=document == now
     )
 
 
@@ -267,13 +278,8 @@ def _query(file: JsonFile, name: str) -> str:
 
 
 def _plan_query(
-    workspace: Workspace, file: JsonFile, name: str, connection: str | None, connections: Connections, plan: ChangePlan
+    workspace: Workspace, name: str, text: str, connection: str, connections: Connections, plan: ChangePlan
 ) -> None:
-    text = file.document["queries"][name]
-    if connection is None:
-        raise file.error(
-            ("queries", name), f"query {name} needs a connection, whose database it is written for", remedy="add one"
-        )
     stored = read_stored(workspace.query_file(name))
     is_windows = b"\r\n" in stored.content
     content = (text.replace("\n", "\r\n") if is_windows else text).encode()
@@ -286,9 +292,8 @@ def _plan_query(
         allow_writes=connections.allows_writes(connection),
         seen_sha256=stored.sha256,
     )
-    action: Literal["create", "change"] = "change" if stored.sha256 else "create"
     plan.add(
-        Change(action, f"query {name}", _lines(stored), text, write),
+        Change(_action(stored.sha256), f"query {name}", _lines(stored), text, write),
         is_same=bool(stored.sha256) and _lines(stored) == text,
     )
 
@@ -307,24 +312,12 @@ def _job(workspace: Workspace, file: JsonFile, slug: str) -> Job:
     return job
 
 
-def _plan_job(workspace: Workspace, slug: str, job: Job, plan: ChangePlan) -> None:
-    if slug not in job_files(workspace):
-        plan.add(
-            Change("create", f"job {slug}", "", job_text(job), partial(create_job, workspace, job=job)), is_same=False
-        )
-        return
-    found = read_job_file(workspace, slug)
+def _plan_replacement(workspace: Workspace, job: Job, plan: ChangePlan) -> None:
+    found = read_job_file(workspace, job.slug)
     before = _known_job(found)
-    plan.add(
-        Change(
-            "change",
-            f"job {slug}",
-            job_text(before) if before else found.text,
-            job_text(job),
-            partial(replace_job, workspace, job=job, seen_sha256=found.sha256),
-        ),
-        is_same=job == before,
-    )
+    write = partial(replace_job, workspace, job=job, seen_sha256=found.sha256)
+    shown = job_text(before) if before else found.text
+    plan.add(Change("change", f"job {job.slug}", shown, job_text(job), write), is_same=job == before)
 
 
 def _known_job(found: JobFile) -> Job | None:
@@ -374,8 +367,8 @@ def _errors(workspace: Workspace, connections: Connections) -> list[Finding]:
     return [found for found in check_jobs(workspace, connections) if found.severity == "error"]
 
 
-def _action(path: Path) -> Literal["create", "change"]:
-    return "change" if path.exists() else "create"
+def _action(seen_sha256: str) -> Literal["create", "change"]:
+    return "change" if seen_sha256 else "create"
 
 
 def _shown(document: Any) -> str:

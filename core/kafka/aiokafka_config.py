@@ -9,9 +9,8 @@ from typing import Any, cast
 from core.kafka.aiokafka_workarounds import Tokens
 from core.kafka.client_options import options_for
 from core.kafka.confluent import ConfluentPublisher
-from core.kafka.kerberos import KerberosLogin
 from core.kafka.librdkafka import TRANSACTION_TIMEOUT_MS, can_log_in
-from core.kafka.oauth import extensions_of, token_source
+from core.kafka.login import login_config
 from core.kafka.security import tls_context, uses_login, uses_tls
 from core.model.connection import Cluster
 
@@ -34,23 +33,10 @@ def producer_config(cluster: Cluster, *, transactional_id: str | None = None) ->
         config |= {"transactional_id": transactional_id, "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
     if uses_login(cluster):
         config["sasl_mechanism"] = cluster.sasl_mechanism
-        config |= _login(cluster)
+        config |= login_config(cluster, Tokens)
     if uses_tls(cluster):
         config["ssl_context"] = tls_context(cluster)
     return config
-
-
-def _login(cluster: Cluster) -> dict[str, Any]:
-    match cluster.sasl_mechanism:
-        case "GSSAPI":
-            return {
-                "sasl_kerberos_service_name": cluster.sasl_kerberos_service_name,
-                "sasl_plain_username": KerberosLogin(cluster),
-            }
-        case "OAUTHBEARER":
-            return {"sasl_oauth_token_provider": Tokens(token_source(cluster), extensions_of(cluster))}
-    password = cluster.sasl_password.reveal() if cluster.sasl_password else ""
-    return {"sasl_plain_username": cluster.sasl_username, "sasl_plain_password": password}
 
 
 def reader_of(cluster: Cluster, clock: Callable[[], float], *, transactional: bool) -> ConfluentPublisher:

@@ -24,8 +24,8 @@ from core.errors import PsttError
 from core.kafka.client_log import ClientLog, LogRelay
 from core.kafka.client_options import options_for
 from core.kafka.diagnosis import BrokerObjection, Diagnosis, Family
-from core.kafka.kafka_python_login import login_config
-from core.kafka.login import require_login
+from core.kafka.kafka_python_login import Tokens
+from core.kafka.login import login_config, require_login
 from core.kafka.mock_cluster import resolved
 from core.kafka.probe import Cause, probe
 from core.kafka.refusals import Refusals
@@ -105,7 +105,7 @@ def client_config(cluster: Cluster) -> dict[str, Any]:
     }
     if uses_login(cluster):
         config["sasl_mechanism"] = cluster.sasl_mechanism
-        config |= login_config(cluster)
+        config |= login_config(cluster, Tokens)
     if uses_tls(cluster):
         # The client's own context trusts every certificate where no CA file is set.
         config["ssl_context"] = tls_context(cluster)

@@ -11,10 +11,9 @@ from kafka.oauth.abstract import AbstractTokenProvider
 
 from core.errors import PsttError
 from core.kafka.kerberos import KerberosLogin, gssapi_with, words_of_gssapi
-from core.kafka.oauth import TokenSource, extensions_of, token_source
-from core.model.connection import Cluster
+from core.kafka.oauth import TokenSource
 
-__all__ = ["login_config"]
+__all__ = ["Tokens"]
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]
@@ -36,20 +35,6 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]
     def extensions(self) -> dict[str, str]:
         """Returns what is sent with each token."""
         return self._extensions
-
-
-def login_config(cluster: Cluster) -> dict[str, Any]:
-    """Returns the settings of a cluster's login, by kafka-python-ng's names. They contain the password: never log them."""
-    match cluster.sasl_mechanism:
-        case "GSSAPI":
-            return {
-                "sasl_kerberos_service_name": cluster.sasl_kerberos_service_name,
-                "sasl_plain_username": KerberosLogin(cluster),
-            }
-        case "OAUTHBEARER":
-            return {"sasl_oauth_token_provider": Tokens(token_source(cluster), extensions_of(cluster))}
-    password = cluster.sasl_password.reveal() if cluster.sasl_password else ""
-    return {"sasl_plain_username": cluster.sasl_username, "sasl_plain_password": password}
 
 
 _client = kafka.sasl.gssapi

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
-from core.kafka.kerberos import require_ticket
-from core.kafka.oauth import token_source
+from core.kafka.kerberos import KerberosLogin, require_ticket
+from core.kafka.oauth import TokenSource, extensions_of, token_source
 from core.kafka.probe import addresses
 from core.kafka.security import uses_login
 from core.model.connection import Cluster
 
-__all__ = ["require_login"]
+__all__ = ["login_config", "require_login"]
+
+
+def login_config(cluster: Cluster, tokens: Callable[[TokenSource, dict[str, str]], Any]) -> dict[str, Any]:
+    """Returns the settings of a cluster's login, by the names that aiokafka has from kafka-python-ng.
+
+    They contain the password: never log them.
+
+    Args:
+        cluster: The cluster.
+        tokens: Makes the client's own provider of tokens.
+    """
+    match cluster.sasl_mechanism:
+        case "GSSAPI":
+            return {
+                "sasl_kerberos_service_name": cluster.sasl_kerberos_service_name,
+                "sasl_plain_username": KerberosLogin(cluster),
+            }
+        case "OAUTHBEARER":
+            return {"sasl_oauth_token_provider": tokens(token_source(cluster), extensions_of(cluster))}
+    password = cluster.sasl_password.reveal() if cluster.sasl_password else ""
+    return {"sasl_plain_username": cluster.sasl_username, "sasl_plain_password": password}
 
 
 def require_login(cluster: Cluster) -> None:

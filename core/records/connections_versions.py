@@ -14,14 +14,16 @@ from core.errors import ConfigError
 from core.records.rows import from_row
 from core.records.store import StorePart
 from core.workspace.connections import CLUSTER_SECRETS, parse_connections
+from core.workspace.database_checks import REFERENCE_KEYS
 from core.workspace.json_file import parse_json_file
 from core.workspace.paths import Workspace
+from core.workspace.registries import REGISTRY_SECRETS
 from core.workspace.secrets import is_reference
 
 __all__ = ["ConnectionsVersion", "ConnectionsVersions", "hidden_secrets", "keep_connections"]
 
 HIDDEN = "***"
-SECRET_KEYS = ("password", "bearer_token", "sslpassword", "wallet_password", *CLUSTER_SECRETS)
+SECRET_KEYS = ("password", *REFERENCE_KEYS, *REGISTRY_SECRETS, *CLUSTER_SECRETS)
 
 
 @dataclass(frozen=True, slots=True)

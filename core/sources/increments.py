@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +10,9 @@ from core.model.job import Incremental
 from core.model.query import Step
 from core.model.source import Increment
 from core.model.window import Window
-from core.sources.splitting import SplittingSource
+from core.sources.splitting import SplittingSource, columns_of_step
 from core.sql.incremental import INCREMENTAL, cursor_columns
-from core.sql.partitioning import described, require_wrappable
+from core.sql.partitioning import require_wrappable
 
 __all__ = ["find_increment"]
 
@@ -23,12 +23,7 @@ def find_increment(
     """Returns what a run reads; see `core.model.source.Source.increment`. The connection's transaction has begun."""
     dialect = source.dialect
     step = require_wrappable(steps, dialect, INCREMENTAL)
-    before = tuple(steps[: list(steps).index(step)])
-    for earlier in before:
-        source.run(raw, earlier)
-    columns, blocks = source.stream(raw, described(step, dialect), 1)
-    if isinstance(blocks, Generator):
-        blocks.close()
+    before, columns = columns_of_step(source, raw, steps, step)
     cursor = cursor_columns(columns, incremental, dialect)
     nulls = None
     if incremental.count_nulls:

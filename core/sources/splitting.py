@@ -11,7 +11,7 @@ from core.model.query import Step, Value
 from core.model.source import Column, Split
 from core.sql.partitioning import bounds_of, column_of, described, part_steps, require_wrappable, tiles
 
-__all__ = ["SplittingSource", "split_query"]
+__all__ = ["SplittingSource", "columns_of_step", "split_query"]
 
 SAMPLED_ROWS_A_PART = 10_000
 """Rows that are sorted to find the ranges of a larger result. The size of a part then has a standard deviation of 1 %."""
@@ -47,6 +47,19 @@ class SplittingSource(Protocol):
         ...
 
 
+def columns_of_step(
+    source: SplittingSource, raw: Any, steps: Sequence[Step], step: Step
+) -> tuple[tuple[Step, ...], tuple[Column, ...]]:
+    """Runs the session settings before a statement; returns them, and the columns of its result, of which no row is read."""
+    before = tuple(steps[: list(steps).index(step)])
+    for earlier in before:
+        source.run(raw, earlier)
+    columns, blocks = source.stream(raw, described(step, source.dialect), 1)
+    if isinstance(blocks, Generator):
+        blocks.close()
+    return before, columns
+
+
 def split_query(
     source: SplittingSource,
     raw: Any,
@@ -61,12 +74,7 @@ def split_query(
     step = require_wrappable(steps, dialect)
     snapshot, warning = source.export_snapshot(raw)
     warnings = [warning] if warning else []
-    before = tuple(steps[: list(steps).index(step)])
-    for earlier in before:
-        source.run(raw, earlier)
-    columns, blocks = source.stream(raw, described(step, dialect), 1)
-    if isinstance(blocks, Generator):
-        blocks.close()
+    before, columns = columns_of_step(source, raw, steps, step)
     column = column_of(columns, partitions, dialect)
     counted = source.count(raw, step) if count or (partitions.by == "range" and bounds is None) else None
     if partitions.by == "hash":

@@ -242,11 +242,24 @@ def read_env_file(file: Path) -> dict[str, tuple[str, int]]:
         text = file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the file cannot be read as UTF-8", why=type(error).__name__, file=file) from None
+    return env_entries(text, file)
+
+
+def env_entries(text: str, file: Path | None = None) -> dict[str, tuple[str, int]]:
+    """Returns name → (value, line) of each entry in the text of a `.env`; an empty value counts as not set.
+
+    Args:
+        text: The text.
+        file: Where it is from; None: lines that are no entries are passed over.
+
+    Raises:
+        ConfigError: A line of `file` is no entry.
+    """
     entries = {}
     for binding in parse_stream(io.StringIO(text)):
         before = len(binding.original.string) - len(binding.original.string.lstrip())
         line = binding.original.line + binding.original.string.count("\n", 0, before)
-        if binding.error or (binding.key and binding.value is None):
+        if file is not None and (binding.error or (binding.key and binding.value is None)):
             raise ConfigError(
                 "this line is not NAME=value",
                 remedy="look for a missing = or quote; a comment begins with #",

@@ -105,22 +105,16 @@ def messages_per_day(
     failed: dict[date, int] = {}
     for row in rows:
         failed[row["day"]] = failed.get(row["day"], 0) + row["errors"]
-    if any(failed.values()):
-        figure.add_bar(
-            x=axis,
-            y=[failed.get(day, 0) for day in axis],
-            name=t("not acknowledged"),
-            marker={"color": FAILURE, "pattern": {"shape": "x"}},
-            hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
-        )
-    if any(rejected.values()):
-        figure.add_bar(
-            x=axis,
-            y=[rejected.get(day, 0) for day in axis],
-            name=t("rejected rows"),
-            marker={"color": REJECTED, "pattern": {"shape": "/"}},
-            hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
-        )
+    on_top = ((failed, t("not acknowledged"), FAILURE, "x"), (rejected, t("rejected rows"), REJECTED, "/"))
+    for counts, name, colour, shape in on_top:
+        if any(counts.values()):
+            figure.add_bar(
+                x=axis,
+                y=[counts.get(day, 0) for day in axis],
+                name=name,
+                marker={"color": colour, "pattern": {"shape": shape}},
+                hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
+            )
     figure.update_layout(showlegend=True, barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
     figure.update_xaxes(tickformat="%d/%m", hoverformat="%d/%m/%Y", range=_edges(axis))
     return figure

@@ -6,7 +6,7 @@ sessions and keyed by the workspace's folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,21 +53,24 @@ def now() -> datetime:
 
 def choose_workspace(name: str = "") -> None:
     """Shows the workspace of that name, or of the address, from now on; what was typed into another one is forgotten."""
-    wanted = name or st.query_params.get(PARAMETER, "")
-    before = chosen_name()
-    if wanted in workspaces() and wanted != before:
+    known = workspaces()
+    wanted, shown = name or st.query_params.get(PARAMETER, ""), _chosen_among(known)
+    if wanted in known and wanted != shown:
         for key in [key for key in st.session_state if key not in KEPT_KEYS]:
             del st.session_state[key]
-        st.session_state[PARAMETER] = wanted
-    if len(workspaces()) > 1:
-        st.query_params[PARAMETER] = chosen_name()
+        st.session_state[PARAMETER] = shown = wanted
+    if len(known) > 1:
+        st.query_params[PARAMETER] = shown
 
 
 def chosen_name() -> str:
     """The name of the workspace that this session shows: the chosen one, else the first."""
-    names = list(workspaces())
+    return _chosen_among(workspaces())
+
+
+def _chosen_among(known: Mapping[str, Workspace]) -> str:
     chosen = st.session_state.get(PARAMETER) if get_script_run_ctx(suppress_warning=True) else None
-    return str(chosen) if chosen in names else names[0]
+    return str(chosen) if chosen in known else next(iter(known))
 
 
 def root() -> Path:
@@ -76,7 +79,8 @@ def root() -> Path:
     Raises:
         ConfigError: There is no such folder.
     """
-    return workspaces()[chosen_name()].root
+    known = workspaces()
+    return known[_chosen_among(known)].root
 
 
 def workspace() -> Workspace:
