@@ -18,8 +18,7 @@ from core.records.query_versions import QueryVersion
 from core.workspace.connections import read_connections
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
-from ui import data
-from ui.changes import caller
+from ui import changes, data
 
 __all__ = ["Deleted", "DeletedKind", "QueryVersion", "Uses"]
 
@@ -51,7 +50,7 @@ def uses_of_cluster(key: str) -> Uses:
 
 def rename_query(name: str, new_name: str, seen_sha256: str) -> list[str]:
     """Renames an SQL file with its jobs. Returns the slugs of these jobs."""
-    by = caller("rename query")
+    by = changes.caller("rename query")
     with data.opened() as app:
         jobs = edit_queries.rename_query(
             app.workspace, app.ledger, name, new_name, seen_sha256=seen_sha256, caller=by, now=data.now()
@@ -62,7 +61,7 @@ def rename_query(name: str, new_name: str, seen_sha256: str) -> list[str]:
 
 def delete_query(name: str, seen_sha256: str) -> None:
     """Deletes an SQL file, also where jobs read it: the page has asked."""
-    by = caller("delete query")
+    by = changes.caller("delete query")
     with data.opened() as app:
         edit_queries.delete_query(
             app.workspace, app.ledger, name, seen_sha256=seen_sha256, even_if_used=True, caller=by, now=data.now()
@@ -95,7 +94,7 @@ def _deleted(folder: Path) -> list[Deleted]:
 
 def restore(kind: DeletedKind, name: str) -> bool:
     """Brings something back. Returns False if its password has to be entered again."""
-    by = caller("connections" if kind in ("connection", "cluster") else "restore")
+    by = changes.caller("connections" if kind in ("connection", "cluster") else "restore")
     has_all = True
     with data.opened() as app:
         if kind == "job":

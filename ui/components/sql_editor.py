@@ -5,6 +5,7 @@ It is CodeMirror in the page itself (docs/decisions/026-editor.md). `editor/sql_
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,7 @@ _MOUNT = """export default function (component) {
 
 
 def _component() -> Any:
-    script = ASSETS / "sql_editor.js"
-    stat = script.stat()
-    version = f"{stat.st_size:x}{stat.st_mtime_ns:x}"
+    version = hashlib.sha256((ASSETS / "sql_editor.js").read_bytes()).hexdigest()[:12]
     return st.components.v2.component("pstt_sql_editor", js=_MOUNT.replace("VERSION", version), isolate_styles=False)
 
 
