@@ -681,6 +681,7 @@ def stranded(spoilt, request):
     return spoilt, told[request.param]
 
 
+@pytest.mark.always("cluster")
 def test_a_job_that_can_only_fail_is_red_on_every_front(stranded, see):
     place, told = stranded
     for view in ("jobs", "calendar"):
