@@ -296,7 +296,7 @@ def _first(
     from core.kafka.topic_reader import ReadLimits, TopicReader  # loads confluent_kafka
 
     mark = ("run_id", run_id.encode())
-    limits = ReadLimits(messages=1, examined=200_000, kept_bytes=2**31, page_bytes=2**31)
+    limits = ReadLimits(messages=1, kept_bytes=2**31, page_bytes=2**31)
     with TopicReader(cluster, topic) as reader:
         matches: Matches | None = (lambda key, value, headers: mark in headers) if run_id else None
         found = reader.page(ranges, limits=limits, newest_first=newest_first, matches=matches)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -86,7 +87,7 @@ class ReadLimits:
 
     messages: int = 50
     """On the page."""
-    examined: int = 20_000
+    examined: int = 200_000
     """Messages that are looked through for it."""
     seconds: float = 10.0
     kept_bytes: int = 65_536
@@ -102,7 +103,7 @@ class MessagePage:
     """One page of a topic's messages."""
 
     messages: tuple[StoredMessage, ...]
-    """In the order of their timestamps; those of one partition always in the order of their offsets."""
+    """By their timestamps; those of one partition always in the order of their offsets, whatever their timestamps are."""
     rest: Mapping[int, range]
     """Partition → offsets with which the next page begins; empty: there is no next one."""
     examined: int
@@ -116,6 +117,9 @@ class _Part:
     def __init__(self, left: range, *, newest_first: bool) -> None:
         self.left = left
         self.found: deque[StoredMessage] = deque()
+        self._times: deque[float] = deque()
+        """Of each found message, the newest time of it and of those after it: a message with an old time, which a producer
+        may set, does not hold back what is behind it. With the oldest first, the oldest time."""
         self._newest_first = newest_first
 
     def window(self, size: int) -> range:
@@ -132,6 +136,19 @@ class _Part:
         else:
             self.left = range(window.stop, self.left.stop)
             self.found.extend(found)
+        times = [message.at.timestamp() if message.at else 0.0 for message in reversed(self.found)]
+        self._times = deque(accumulate(times, max if self._newest_first else min))
+        self._times.reverse()
+
+    @property
+    def time(self) -> float:
+        """Where the next message belongs among those of other partitions."""
+        return self._times[0]
+
+    def take(self) -> StoredMessage:
+        """Removes the next message and returns it."""
+        self._times.popleft()
+        return self.found.popleft()
 
     @property
     def rest(self) -> range:
@@ -356,11 +373,7 @@ def _next_of(parts: Mapping[int, _Part], *, newest_first: bool) -> StoredMessage
     if not heads:
         return None
     pick = max if newest_first else min
-    return pick(heads, key=lambda part: _when(part.found[0])).found.popleft()
-
-
-def _when(message: StoredMessage) -> float:
-    return message.at.timestamp() if message.at else 0.0
+    return pick(heads, key=lambda part: part.time).take()
 
 
 def _bytes(data: bytes | str | None) -> bytes | None:

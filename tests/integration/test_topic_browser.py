@@ -112,3 +112,19 @@ def test_a_value_with_a_schema_is_decoded(kafka, cluster, registry):
     assert (wrong.value.form, bool(wrong.value.problem)) == ("hex", True)
     assert message_at(with_registry, topic, 0, 0, caller=ME).value == right.value
     assert message_at(cluster, topic, 0, 0, caller=ME).value.form == "hex"
+
+
+def test_messages_of_ten_megabytes_are_listed_cut_and_read_whole(kafka, cluster):
+    topic = kafka.create_topic(partitions=1, config={"max.message.bytes": "12000000"})
+    large = b'{"text": "' + b"x" * 10_000_000 + b'"}'
+    producer = Producer({"bootstrap.servers": kafka.plaintext, "message.max.bytes": 12_000_000})
+    for number in range(4):
+        producer.produce(topic, large, f"k{number}", partition=0)
+        assert producer.flush(60) == 0
+    found = browse(cluster, topic, MessageQuery(), caller=ME)
+    assert [m.key.text for m in found.messages] == ["k3", "k2", "k1", "k0"]
+    assert {(m.stored.size_bytes, len(m.value.text), m.value.is_cut) for m in found.messages} == {
+        (len(large), 4096, True)
+    }
+    whole = message_at(cluster, topic, 0, 2, caller=ME)
+    assert (whole.stored.value, whole.value.is_cut, whole.value.form) == (large, False, "json")

@@ -26,12 +26,12 @@ NOW = datetime(2026, 1, 17, 2, 0, tzinfo=UTC)
 @pytest.fixture(scope="module", autouse=True)
 def filled() -> None:
     producer = Producer({"bootstrap.servers": resolved(CLUSTER).bootstrap_servers})
+    producer.produce(TOPIC, None, "key-00", partition=0, timestamp=int(NOW.timestamp() * 1000) - 1)
     for n in range(20):
         value = json.dumps({"data": {"n": n}}, separators=(",", ":"))
         headers = {"message_id": f"id{n}", "run_id": "7f3c2", "job": "export"}
         at = int((NOW + timedelta(minutes=n)).timestamp() * 1000)
         producer.produce(TOPIC, value, f"key-{n:02}", partition=n % 2, headers=headers, timestamp=at)
-    producer.produce(TOPIC, None, "key-00", partition=0, timestamp=int(NOW.timestamp() * 1000) - 1)
     assert producer.flush(30) == 0
 
 

@@ -43,7 +43,7 @@ def messages(
     limit: Annotated[int, Query(ge=1, le=MOST_MESSAGES)] = 50,
     next: Annotated[str, Query(max_length=50_000, description="`next` of the page before.")] = "",
 ) -> shapes.Messages:
-    """One page of a topic's messages. It looks through 20,000 messages at most, for 10 s: `bounded` says so, `next` goes on."""
+    """One page of a topic's messages. It looks through 200,000 messages at most, for 10 s: `bounded` says so, `next` goes on."""
     with opened() as app:
         chosen, zone = chosen_cluster(app, cluster), ZoneInfo(app.timezone)
     query = MessageQuery(

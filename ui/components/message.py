@@ -75,7 +75,9 @@ def _links(message: ReadableMessage, cluster: str, *, has_address: bool, has_run
 def _properties(message: ReadableMessage, zone: str) -> None:
     stored = message.stored
     kind = t("when the broker stored it") if stored.is_append_time else t("set by its producer")
-    at = f"{moment(stored.at, zone, seconds=True)} {zone}, {kind}" if stored.at else "–"
+    at = "–"
+    if stored.at:
+        at = f"{moment(stored.at, zone, seconds=True)}.{stored.at.microsecond // 1000:03} {zone}, {kind}"
     rows = {
         t("key"): "–" if message.key.form == "null" else message.key.text[:MOST_TEXT],
         t("partition"): str(stored.partition),
