@@ -335,7 +335,8 @@ class TopicReader:
         size = len(value or b"")
         # A quick mean that follows the sizes: the window has to fit into memory, not to be exact.
         self._mean_bytes = max(size, (self._mean_bytes * 7 + size) // 8)
-        headers: tuple[tuple[str, Any], ...] = tuple(message.headers() or ())
+        given: Any = message.headers()  # a list of pairs; its stubs know a dict too
+        headers: tuple[tuple[str, bytes | None], ...] = tuple(given or ())
         if matches is not None and not matches(key, value, headers):
             return
         is_whole = size <= limits.kept_bytes and self._kept + size <= limits.page_bytes
