@@ -206,6 +206,7 @@ def send_document(send: dict[str, Any]) -> dict[str, Any]:
         "run_id": send["run_id"],
         "job": send["job"],
         "job_name": send["job_name"],
+        "scheduled_at": iso_utc(send["scheduled_at"]) if send.get("scheduled_at") else None,
         "cluster": send["cluster"],
         "cluster_id": send["cluster_id"],
         "bootstrap_servers": send["bootstrap_servers"],

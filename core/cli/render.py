@@ -366,6 +366,8 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
             outcome = f"not acknowledged: {send['error']}"
         name = send["job_name"] or send["job"] or "sent by hand"
         name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
+        if send.get("scheduled_at"):
+            name += f"   scheduled {local_time(send['scheduled_at'], send['timezone'] or timezone)}"
         lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
     return lines + note
 

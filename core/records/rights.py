@@ -86,9 +86,15 @@ RIGHT_OF: Mapping[Action, Right] = {
 }
 """Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file."""
 
-View = Literal["rejected rows", "log", "administration"]
-RIGHT_TO_SEE: Mapping[View, Right] = {"rejected rows": "send", "log": "send", "administration": "admin"}
-"""What the page does not show to every user: reading it changes nothing, so it is no action and is not audited."""
+View = Literal["rejected rows", "messages", "log", "administration"]
+RIGHT_TO_SEE: Mapping[View, Right] = {
+    "rejected rows": "send",
+    "messages": "send",
+    "log": "send",
+    "administration": "admin",
+}
+"""What is not shown to every user: reading it changes nothing, so it is no action and is not audited. `messages` are those
+of any topic, as its cluster's account may read them."""
 
 _NEEDED: Mapping[Right, str] = {
     "read": "it needs a viewer, or a token that may read",

@@ -15,13 +15,16 @@ from datetime import UTC, date, datetime
 
 import pytest
 import schemathesis
+from confluent_kafka import Producer
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from core import open_workspace
 from core.admin.demo import SLUG, make_demo
+from core.kafka.mock_cluster import resolved
 from core.records.ledger import Ledger
 from core.scheduler.backfills import backfill, cancel_backfill
 from core.workspace.jobs import read_job_file
@@ -47,7 +50,10 @@ TOGETHER = (
 """Keys of a job whose values have to fit each other, or the query."""
 INCREMENTAL = "incremental"
 """The job with a watermark."""
-THERE = {"id": SLUG, "run_id": "", "number": 0}
+TOPIC = "fuzzed"
+MANY_WAYS = ("cluster", "partition", "from_offset", "to_offset", "since", "until", "next")
+"""Parameters for messages whose values have to fit the topic, or each other."""
+THERE = {"id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, "offset": 0}
 """Values of the demo for the parameters of an address."""
 BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
 """Last word of an address → the number of a backfill with which that works."""
@@ -73,6 +79,10 @@ def workspace_of_demo(tmp_path_factory):
             run = ledger.start(a_plan(), datetime.now(UTC))
             request = ledger.requests.submit("run", job=SLUG, asked_by="test", now=datetime.now(UTC))
             make_backfills(ledger, read_job_file(Workspace(folder), SLUG).job)
+        with open_workspace(folder, log=False) as app:
+            producer = Producer({"bootstrap.servers": resolved(app.cluster()).bootstrap_servers})
+        producer.produce(TOPIC, '{"data": {}}', "key", partition=0)
+        assert producer.flush(30) == 0
         patch.setitem(THERE, "run_id", run.run_id)
         patch.setitem(THERE, "number", request)
         yield folder
@@ -93,7 +103,7 @@ def known(workspace_of_demo):
 
 
 def test_every_route_is_among_them():
-    assert len(OPERATIONS) == 29
+    assert len(OPERATIONS) == 32
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as_told", "wrong"])
@@ -140,6 +150,9 @@ def _sensible(case, mode, number, known):
     case.cookies.clear()
     headers |= known
     case.path_parameters |= {name: THERE[name] for name in case.path_parameters if mode == GenerationMode.POSITIVE}
+    if mode == GenerationMode.POSITIVE and "topic" in case.path_parameters:
+        for name in MANY_WAYS:
+            case.query.pop(name, None)
     if "id" in case.path_parameters:
         case.path_parameters["id"] = SLUG
         headers["If-Match"] = "*"

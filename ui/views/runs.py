@@ -440,6 +440,9 @@ def _offsets(detail: RunDetail) -> None:
             for p in detail.run.partitions
         ]
         table(rows, "offsets", most_px=400)
+        if may("messages"):
+            run_id = detail.run.run_id
+            link("messages", t("its messages, one after the other"), icon=":material/forum:", run=run_id)
 
 
 def _read_back(detail: RunDetail) -> None:
