@@ -6,8 +6,7 @@ Core checks the right and audits. This module makes the visitor the caller, tran
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -37,11 +36,9 @@ from core.scheduler.backfills import BackfillOptions
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.values import split
-from core.workspace.connections import read_connections
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
-from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -364,46 +361,6 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
             now=data.now(),
         )
     _changed()
-
-
-def users_of_connection(name: str) -> list[str]:
-    """Returns the names of the jobs that read from a database connection."""
-    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
-
-
-def users_of_cluster(key: str) -> list[str]:
-    """Returns the names of the jobs that send to the cluster under that key of `kafka_connections`.
-
-    It works for an invalid file too.
-    """
-    connections, _ = read_connections(data.workspace(), os.environ)
-    found = []
-    for job in all_jobs()[0]:
-        with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
-            if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
-                found.append(_as_user(job))
-    return found
-
-
-def users_of_registry(key: str | None, own: Collection[str]) -> list[str]:
-    """Returns the names of the jobs whose messages have a schema in that registry.
-
-    Args:
-        key: Of the cluster that the registry belongs to; None: the registry of every cluster without one of its own.
-        own: The keys of the clusters that have one of their own.
-    """
-    connections, _ = read_connections(data.workspace(), os.environ)
-    found = []
-    for job in all_jobs()[0]:
-        with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
-            cluster = connections.cluster_key_for(job)
-            if job.needs_registry and (cluster if cluster in own else None) == key:
-                found.append(_as_user(job))
-    return found
-
-
-def _as_user(job: Job) -> str:
-    return f"{job.name} ({t('enabled') if job.enabled else t('switched off')})"
 
 
 def store_secret(reference: str, value: str) -> None:

@@ -51,6 +51,7 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 Action = Literal[
     "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
+    "rename query", "delete query", "restore",
     "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
@@ -74,6 +75,9 @@ RIGHT_OF: Mapping[Action, Right] = {
     "save": "change",
     "accept-columns": "change",
     "watermark": "change",
+    "rename query": "change",
+    "delete query": "change",
+    "restore": "change",
     "stop": "admin",
     "connections": "admin",
     "settings": "admin",
@@ -84,7 +88,10 @@ RIGHT_OF: Mapping[Action, Right] = {
     "accounts": "admin",
     "demo": "admin",
 }
-"""Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file."""
+"""Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file.
+
+`restore` is of a deleted job or SQL file; a deleted connection is brought back by `connections`.
+"""
 
 View = Literal["rejected rows", "messages", "log", "administration"]
 RIGHT_TO_SEE: Mapping[View, Right] = {

@@ -22,11 +22,14 @@ import pytest
 from bench.kills import start_runner, stop_runner
 from core.admin.actions import roll_up_sends
 from core.admin.demo import SLUG, make_demo
+from core.admin.edit_jobs import delete_job
+from core.admin.edit_queries import delete_query, query_names
 from core.app import App
 from core.errors import AccessRefused, AlreadySent, PsttError
 from core.notify.rules import default_document
 from core.records.accounts import Accounts
 from core.records.columns import ColumnMemory
+from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
 from core.records.rights import (
     RIGHT_OF,
@@ -54,10 +57,12 @@ from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, environment, run_command
 from tests.ui.rest import PASSWORD, audit, bearer, client, token
 from tests.unit.test_ledger import a_plan
-from ui import access, changes, data
+from ui import access, changes, data, file_changes
 
 JOBS = "/api/scheduler/scheduling"
 BACKFILLS = "/api/scheduler/backfills"
+QUERY_FILE = "/api/files/query?name=CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
+ANY = {"If-Match": "*"}
 CONNECTION = "A00-CDG-Collaudo"
 QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
@@ -190,6 +195,31 @@ def a_cancelled_backfill(place: Place) -> str:
     return number
 
 
+def a_deleted_query(place: Place) -> str:
+    place.ledger(
+        lambda ledger: delete_query(
+            place.workspace, ledger, QUERY, seen_sha256=None, even_if_used=True, caller=caller("test"), now=clock()
+        )
+    )
+    return ""
+
+
+def a_deleted_job(place: Place) -> str:
+    place.ledger(
+        lambda ledger: delete_job(place.workspace, ledger, SLUG, seen_sha256=None, caller=caller("test"), now=clock())
+    )
+    return ""
+
+
+def a_deleted_cluster(place: Place) -> str:
+    now = json.loads(place.workspace.connections_file.read_text(encoding="utf-8"))
+    then = {**now, "kafka_connections": {**now["kafka_connections"], "gone": {"bootstrap_servers": "a:9092"}}}
+    place.ledger(
+        lambda ledger: keep_connections(place.workspace, ledger.connections_versions, json.dumps(then), clock())
+    )
+    return ""
+
+
 def changed_columns(place: Place) -> str:
     """The last run was stopped for a column more."""
     with ColumnMemory(place.workspace.ledger_file) as memory:
@@ -273,6 +303,19 @@ def job_name(slug: str) -> Callable[[Place], str | None]:
 
 def text_of(*names: str) -> Callable[[Place], str]:
     return lambda place: read_stored(place.folder.joinpath(*names)).text
+
+
+def query_files(place: Place) -> tuple[list[str], str]:
+    file = place.folder / "queries" / f"{SLUG}.job.json"
+    return query_names(place.workspace), file.read_text(encoding="utf-8")
+
+
+def sql_of(place: Place) -> str:
+    return read_stored(place.workspace.query_file(QUERY)).text
+
+
+def seen_query(place: Place) -> str:
+    return read_stored(place.workspace.query_file(QUERY)).sha256
 
 
 def enabled(place: Place) -> bool:
@@ -492,7 +535,24 @@ CASES = [
     Case("delete", ("delete", f"job {SLUG}"), job_name(SLUG),
          rest=lambda p, _: p.rest("DELETE", f"{JOBS}/{SLUG}", headers=etag(p)),
          page=lambda p, _: changes.delete_job(SLUG, read_job_file(p.workspace, SLUG).sha256)),
-    Case("save", ("save", f"query {QUERY}"), text_of("queries", QUERY), page=lambda p, _: save_sql(p)),
+    Case("save", ("save", f"query {QUERY}"), text_of("queries", QUERY),
+         rest=lambda p, _: p.rest("PUT", QUERY_FILE, {"sql": sql_of(p) + "\n", "connection": CONNECTION}, ANY),
+         page=lambda p, _: save_sql(p)),
+    Case("rename query", ("rename query", f"query {QUERY}"), query_files,
+         rest=lambda p, _: p.rest("POST", QUERY_FILE.replace("?", "/rename?"), {"new_name": "new.sql"}, ANY),
+         page=lambda p, _: file_changes.rename_query(QUERY, "new.sql", seen_query(p))),
+    Case("delete query", ("delete query", f"query {QUERY}"), query_files,
+         rest=lambda p, _: p.rest("DELETE", f"{QUERY_FILE}&even_if_used=true", headers=ANY),
+         page=lambda p, _: file_changes.delete_query(QUERY, seen_query(p))),
+    Case("restore", ("restore", f"query {QUERY}"), query_files, a_deleted_query, about="of an SQL file",
+         rest=lambda p, _: p.rest("POST", "/api/files/restore", {"kind": "query", "name": QUERY}),
+         page=lambda p, _: file_changes.restore("query", QUERY)),
+    Case("restore", ("restore", f"job {SLUG}"), job_name(SLUG), a_deleted_job, about="of a job",
+         rest=lambda p, _: p.rest("POST", "/api/files/restore", {"kind": "job", "name": SLUG}),
+         page=lambda p, _: file_changes.restore("job", SLUG)),
+    Case("connections", ("change", "cluster gone"), text_of("connections.json"), a_deleted_cluster, about="bring back",
+         rest=lambda p, _: p.rest("POST", "/api/files/restore", {"kind": "cluster", "name": "gone"}),
+         page=lambda p, _: file_changes.restore("cluster", "gone")),
     Case("connections", ("change", "connection A00"), text_of("connections.json"),
          page=lambda p, _: save_connections(p)),
     Case("alerts", ("change", "alert rules"), text_of("alerts.json"),

@@ -24,6 +24,7 @@ from starlette.routing import Mount
 
 from core import open_workspace
 from core.admin.demo import SLUG, make_demo
+from core.admin.edit_queries import query_versions
 from core.kafka.mock_cluster import resolved
 from core.records.ledger import Ledger
 from core.scheduler.backfills import backfill, cancel_backfill
@@ -58,6 +59,8 @@ THERE = {"id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, 
 BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
 """Last word of an address → the number of a backfill with which that works."""
 BACKFILL = {"job": SLUG, "from": "2026-01-01", "to": "2026-01-03", "parallel": 2, "order": "newest"}
+FREE_QUERY, GONE_QUERY = "free.sql", "gone.sql"
+"""An SQL file that no job reads, and one that was deleted."""
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 SCHEMA = schemathesis.openapi.from_asgi("/api/openapi.json", Starlette(routes=[Mount("/api", api)]))
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
@@ -83,6 +86,8 @@ def workspace_of_demo(tmp_path_factory):
             producer = Producer({"bootstrap.servers": resolved(app.cluster()).bootstrap_servers})
         producer.produce(TOPIC, '{"data": {}}', "key", partition=0)
         assert producer.flush(30) == 0
+        with query_versions(Workspace(folder)) as versions:
+            versions.add(GONE_QUERY, b"SELECT 1 AS n", datetime.now(UTC))
         patch.setitem(THERE, "run_id", run.run_id)
         patch.setitem(THERE, "number", request)
         yield folder
@@ -103,13 +108,14 @@ def known(workspace_of_demo):
 
 
 def test_every_route_is_among_them():
-    assert len(OPERATIONS) == 32
+    assert len(OPERATIONS) == 40
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as_told", "wrong"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
 def test_no_input_makes_a_defect(operation, mode, workspace_of_demo, known):
     file = workspace_of_demo / "queries" / f"{SLUG}.job.json"
+    queries = Workspace(workspace_of_demo).queries_dir
     as_it_was = file.read_text(encoding="utf-8")
     met = Counter()
 
@@ -123,6 +129,8 @@ def test_no_input_makes_a_defect(operation, mode, workspace_of_demo, known):
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
         file.write_text(as_it_was, encoding="utf-8")
+        (queries / FREE_QUERY).write_text("SELECT 1 AS n", encoding="utf-8")
+        (queries / GONE_QUERY).unlink(missing_ok=True)
         met[case.call_and_validate(headers=_sensible(case, mode, sum(met.values()), known)).status_code] += 1
 
     try:
@@ -173,9 +181,26 @@ def _sensible(case, mode, number, known):
             case.path_parameters["number"] = BACKFILLS.get(case.operation.path.rpartition("/")[2], BACKFILLS[""])
         if isinstance(case.body, dict):
             case.body = dict(BACKFILL)
+    if mode == GenerationMode.POSITIVE and case.operation.path.startswith("/files"):
+        _make_files_sensible(case, number, headers)
     if mode == GenerationMode.POSITIVE and isinstance(case.body, dict):
         if "at" in case.body:
             case.body["at"] = "2026-01-17T02:00"
         if "cluster" in case.body and number % 2:  # no made-up name is that of a cluster
             case.body["cluster"] = None
     return headers
+
+
+def _make_files_sensible(case, number, headers):
+    """The request names an SQL file that exists, or brings back one that was deleted."""
+    if "name" in case.query:
+        case.query["name"] = GONE_QUERY if case.operation.path.endswith("versions") else FREE_QUERY
+        case.headers.pop("If-None-Match", None)
+        headers["If-Match"] = "*"
+    if isinstance(case.body, dict):
+        bodies = {
+            "sql": {"sql": "SELECT 2 AS n", "connection": JOB["connection"]},
+            "new_name": {"new_name": f"renamed{number}.sql"},
+            "kind": {"kind": "query", "name": GONE_QUERY},
+        }
+        case.body = next(body for key, body in bodies.items() if key in case.body)

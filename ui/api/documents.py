@@ -27,6 +27,9 @@ TAKEN: tuple[type[BaseModel], ...] = (
     shapes.RunShape,
     shapes.BackfillShape,
     shapes.WatermarkShape,
+    shapes.QueryShape,
+    shapes.RenameShape,
+    shapes.RestoreShape,
 )
 REFERENCE = "#/components/schemas/{model}"
 

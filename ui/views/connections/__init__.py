@@ -10,6 +10,7 @@ from core.errors import ConfigError
 from core.workspace.json_file import parse_json_file
 from core.workspace.stored_file import read_stored
 from ui import data
+from ui.components.deleted import show_deleted
 from ui.components.problem import guarded, problem
 from ui.language import t
 from ui.views.connections.cards import default_environment_box, section_heading, show_cards, show_test
@@ -41,6 +42,7 @@ def show() -> None:
         st.caption(t("Without an entry the KAFKA settings say where the cluster is."))
         show_test("cluster", "")
     guarded(show_registries)(document)
+    guarded(show_deleted)("connection", "cluster")
     guarded(show_topics)(list(clusters))
     guarded(show_manual_send)(list(clusters))
     guarded(show_versions)(document)
