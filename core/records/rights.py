@@ -86,8 +86,13 @@ RIGHT_OF: Mapping[Action, Right] = {
 }
 """Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file."""
 
-View = Literal["rejected rows", "log", "administration"]
-RIGHT_TO_SEE: Mapping[View, Right] = {"rejected rows": "send", "log": "send", "administration": "admin"}
+View = Literal["rejected rows", "exported files", "log", "administration"]
+RIGHT_TO_SEE: Mapping[View, Right] = {
+    "rejected rows": "send",
+    "exported files": "send",
+    "log": "send",
+    "administration": "admin",
+}
 """What the page does not show to every user: reading it changes nothing, so it is no action and is not audited."""
 
 _NEEDED: Mapping[Right, str] = {

@@ -670,7 +670,9 @@ def test_the_page_offers_what_core_allows_the_user(monkeypatch, role):
     rights = caller("maria", role)
     assert {action: access.may(action) for action in RIGHT_OF} == {action: rights.may(action) for action in RIGHT_OF}
     assert [view for view in RIGHT_TO_SEE if access.may(view)] == {
-        "viewer": [], "operator": ["rejected rows", "log"], "admin": ["rejected rows", "log", "administration"],
+        "viewer": [],
+        "operator": ["rejected rows", "exported files", "log"],
+        "admin": ["rejected rows", "exported files", "log", "administration"],
     }[role]  # fmt: skip
 
 
