@@ -147,7 +147,7 @@ def _week_before(figure: go.Figure, axis: Sequence[date], before: Sequence[dict[
     figure.add_scatter(
         x=list(axis),
         y=[counts.get(day, 0) for day in axis],
-        mode="lines+markers",
+        mode="lines+markers" if len(axis) <= FEW else "lines",
         line={"color": COMPARED, "width": 2, "dash": "dot", "shape": "hvh"},
         marker={"size": 5, "symbol": "line-ew", "line": {"width": 2, "color": COMPARED}},
         name=t("the week before"),
@@ -164,6 +164,7 @@ def _write_values(figure: go.Figure, x: Sequence[Any], values: Sequence[int]) ->
         mode="text",
         text=[number(value) for value in values],
         textposition="top center",
+        cliponaxis=False,
         showlegend=False,
         hoverinfo="skip",
     )

@@ -163,8 +163,9 @@ class Grid {
     const parts = [`${states[state].sign} ${states[state].word}`];
     if (attempts.length) parts.push((job.is_file ? texts.written : texts.acknowledged).replace("{count}", this.numbers.format(done)));
     if (rejected) parts.push(texts.rejected.replace("{count}", this.numbers.format(rejected)));
-    if (attempts.length > 1) parts.push(texts.attempts.replace("{count}", this.numbers.format(attempts.length)));
-    if (attempts.length) parts.push(duration(Math.max(...attempts.map((one) => one[1])), this.numbers));
+    const longest = duration(Math.max(0, ...attempts.map((one) => one[1])), this.numbers);
+    if (attempts.length === 1) parts.push(longest);
+    if (attempts.length > 1) parts.push(texts.attempts.replace("{count}", this.numbers.format(attempts.length)).replace("{time}", longest));
     return parts.join(" · ");
   }
 

@@ -120,7 +120,7 @@ def _texts() -> dict[str, str]:
         "acknowledged": t("{count} acknowledged"),
         "written": t("{count} written"),
         "rejected": t("{count} rejected"),
-        "attempts": t("{count} attempts, the longest:"),
+        "attempts": t("{count} attempts, the longest {time}"),
         "marked": t("{count} days marked"),
         "height": t("Each bar is one attempt, as high as it took long."),
     }

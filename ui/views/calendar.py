@@ -64,24 +64,27 @@ def show() -> None:
 
 
 def _names() -> dict[str, str]:
+    """Slug → name of every job, by name."""
     known = filter_choices().jobs
-    return {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
+    names = {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
+    return dict(sorted(names.items(), key=lambda item: item[1].casefold()))
 
 
 @fragment(run_every=EVERY_S)
 def _grid() -> None:
     names, stranded, files = _names(), stranded_jobs(), file_jobs()
+    outcomes = outcomes_by_job(DAYS)
     today = newest_day()
     rows = [
         GridRow(
             slug=slug,
             name=_label(slug, names),
             address=address("jobs", job=slug),
-            days=_by_day(outcomes),
+            days=_by_day(outcomes.get(slug, ())),
             is_file=slug in files,
             wrong=stranded[slug].text if slug in stranded else "",
         )
-        for slug, outcomes in outcomes_by_job(DAYS).items()
+        for slug in names
     ]
     axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     asked = day_grid(rows, axis, today, _chosen(today), data.now(), "calendar_grid")

@@ -208,8 +208,7 @@ def _period() -> Period:
         format="DD/MM/YYYY",
         max_value=_today(),
         bind="query-params",
-        width=230,
-        help=t("Any days, up to a year; without dates the last days are shown."),
+        width=270,
     )
     if not isinstance(given, tuple) or len(given) != 2:
         return Period(days or 30)
@@ -266,7 +265,7 @@ def _errors_of_today(errors: int, rejected: int) -> None:
     beside: dict[str, Any] = {}
     if rejected:
         text = tn(rejected, "◐ 1 row rejected", "◐ {count} rows rejected", count=number(rejected))
-        beside = {"delta": text, "delta_color": "orange", "delta_arrow": "off", "width": "content"}
+        beside = {"delta": text, "delta_color": "orange", "delta_arrow": "off"}
     value = f":red[✘ {number(errors)}]" if errors else number(errors)
     st.metric(t("Errors"), value, **beside)
 
@@ -360,7 +359,7 @@ def _against_before(total: int, seen: Overview) -> str:
 def _hours(seen: Overview, axis: list[date], timezone: str) -> None:
     """Draws the charts by hour, and of which days they are."""
     left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True):
+    with left, st.container(border=True, height="stretch"):
         st.subheader(t("Latency per hour"), anchor=False)
         charts.show(
             charts.latency(seen.hours, seen.threshold_ms, timezone), "latency", t("average, p90 and p99 per hour")
@@ -370,7 +369,7 @@ def _hours(seen: Overview, axis: list[date], timezone: str) -> None:
             st.caption(f"{_span(axis)}. {alert}")
         else:
             st.caption(f"{_span(axis)}.")
-    with right, st.container(border=True):
+    with right, st.container(border=True, height="stretch"):
         st.subheader(t("Throughput"), anchor=False)
         charts.show(
             charts.throughput(seen.hours, seen.runs, timezone), "throughput", t("messages an hour, rows a second")
@@ -406,11 +405,11 @@ def _tables(scope: SendFilter, period: Period) -> None:
             st.markdown(t("no job is switched on"))
     written_files.show(scope)
     left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True):
+    with left, st.container(border=True, height="stretch"):
         st.subheader(t("Most frequent errors"), anchor=False)
         nothing = t("no error in {days} days", days=period.days)
         _error_table(frequent_errors(scope, period.days, period.last), timezone, "frequent", nothing)
-    with right, st.container(border=True):
+    with right, st.container(border=True, height="stretch"):
         st.subheader(t("Errors of 24 hours"), anchor=False)
         _error_table(seen.errors_24h, timezone, "recent", t("no error in 24 hours"))
 
