@@ -93,9 +93,10 @@ RIGHT_OF: Mapping[Action, Right] = {
 `restore` is of a deleted job or SQL file; a deleted connection is brought back by `connections`.
 """
 
-View = Literal["rejected rows", "messages", "log", "administration"]
+View = Literal["rejected rows", "exported files", "messages", "log", "administration"]
 RIGHT_TO_SEE: Mapping[View, Right] = {
     "rejected rows": "send",
+    "exported files": "send",
     "messages": "send",
     "log": "send",
     "administration": "admin",

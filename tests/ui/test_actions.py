@@ -731,8 +731,8 @@ def test_the_page_offers_what_core_allows_the_user(monkeypatch, role):
     assert {action: access.may(action) for action in RIGHT_OF} == {action: rights.may(action) for action in RIGHT_OF}
     assert [view for view in RIGHT_TO_SEE if access.may(view)] == {
         "viewer": [],
-        "operator": ["rejected rows", "messages", "log"],
-        "admin": ["rejected rows", "messages", "log", "administration"],
+        "operator": ["rejected rows", "exported files", "messages", "log"],
+        "admin": ["rejected rows", "exported files", "messages", "log", "administration"],
     }[role]  # fmt: skip
 
 

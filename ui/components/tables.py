@@ -7,6 +7,8 @@ from typing import Any
 
 import streamlit as st
 
+from ui.components.verdict import HEX_COLOURS, known_colours
+
 __all__ = ["choose", "table"]
 
 ROW_PX = 35
@@ -18,6 +20,8 @@ LETTER_PX = 7.5
 DIGIT_PX = 7
 """Separators are narrower."""
 PADDING_PX = 18
+LABEL_PX = 14
+"""The edges of a coloured label."""
 
 
 def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
@@ -29,7 +33,9 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
     """
-    st.dataframe(rows, hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px))
+    st.dataframe(
+        _drawn(rows), hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px)
+    )
 
 
 def choose(
@@ -37,7 +43,7 @@ def choose(
 ) -> int | None:
     """Draws rows of which one can be selected. Returns its index; None: none is. Arguments as of `table`."""
     event = st.dataframe(
-        rows,
+        _drawn(rows),
         hide_index=True,
         key=key,
         column_config=_config(rows, names),
@@ -54,12 +60,41 @@ def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, A
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows if row.get(name) is not None]
-        if values and all(_is_number(value) for value in values):
+        if _is_verdict(values):
+            found[name] = _labels(name, values)
+        elif values and all(_is_number(value) for value in values):
             width = _width_px(name, map(_written, values), DIGIT_PX)
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
         elif name not in names and 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT:
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
     return found
+
+
+def _drawn(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The rows, with what is drawn as a coloured label in a list."""
+    columns = [name for name in (rows[0] if rows else ()) if _is_verdict([row[name] for row in rows if row.get(name)])]
+    if not columns:
+        return rows
+    return [{name: [v] if v and name in columns else v for name, v in row.items()} for row in rows]
+
+
+def _is_verdict(values: Sequence[Any]) -> bool:
+    """Whether these are short words of which one has the sign and the colour of a verdict."""
+    if not values or not all(isinstance(value, str) and len(value) <= SHORT_TEXT for value in values):
+        return False
+    colours = known_colours()
+    return any(value in colours for value in values)
+
+
+def _labels(name: str, values: Sequence[str]) -> Any:
+    """A column of labels: failures red, rejects amber, as in charts and badges."""
+    options = list(dict.fromkeys(value for value in values if value))
+    colours = known_colours()
+    return st.column_config.MultiselectColumn(
+        width=_width_px(name, options, LETTER_PX) + LABEL_PX,
+        options=options,
+        color=[HEX_COLOURS[colours.get(option, "grey")] for option in options],
+    )
 
 
 def _is_number(value: Any) -> bool:

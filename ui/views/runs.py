@@ -16,7 +16,7 @@ from core.run.replay import ReplayDestination, ReplayOptions
 from core.scheduler.next_attempt import NextAttempt
 from ui import changes
 from ui.access import may
-from ui.components import charts, live, live_run, run_details
+from ui.components import charts, live, live_run, run_details, written_files
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
@@ -201,6 +201,7 @@ def _whole(run_id: str) -> None:
     for part in (_timeline, _latency):
         guarded(part)(detail)
     guarded(run_details.parts)(detail.run)
+    guarded(written_files.of_run)(detail.run)
     for part in (_rejects, _offsets, _read_back, _sql):
         guarded(part)(detail)
     guarded(_log)(detail.run)
@@ -228,7 +229,7 @@ def _head(detail: RunDetail) -> None:
         with st.container(horizontal=True):
             st.markdown(t("Other runs of the same scheduled time:"), width="content")
             for other in detail.family[-5:]:
-                link("runs", f"{other.run_id} {verdict_word(other.verdict)}", run=other.run_id)
+                link("runs", f"{other.run_id} {coloured_word(other.verdict)}", run=other.run_id)
 
 
 def _tried_again(run: Run, again: NextAttempt) -> None:
