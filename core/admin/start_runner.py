@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from dataclasses import replace
@@ -89,7 +90,5 @@ def _lines(service: Service, words: tuple[str, ...], system: System) -> list[str
 
 def _is_administrator() -> bool:
     if this_system() == "windows":
-        import ctypes  # there is no windll elsewhere
-
         return bool(ctypes.windll.shell32.IsUserAnAdmin())  # type: ignore[attr-defined]
     return os.geteuid() == 0
