@@ -95,6 +95,8 @@ def _of_alerts(case, number):
         case.body |= {"rule": "job_late", "until": "2h"}
     if isinstance(case.body, dict) and path.endswith("/simulate"):
         case.body["rules"] = {"error_rate": {"threshold_percent": number % 100}}
+    if isinstance(case.body, dict) and "days" in case.body:
+        case.body["days"] = int(case.body["days"])  # 10.0 is an integer of JSON Schema, and none of ours
     if path.endswith("/test"):
         case.body = {"channel": "teams"}
 

@@ -71,7 +71,7 @@ def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, 
 def test_on_a_phone_a_row_is_a_card_with_every_value(large, address, visit):
     run = large.runs("export")[0]
     seen = visit("about:blank", viewport={"width": 390, "height": 900})
-    for path, card in (("runs", "[role=radiogroup] > label"), (f"runs?run={run.run_id}", ".pstt-card")):
+    for path, card in (("runs", "[data-testid=stRadioGroup] > div"), (f"runs?run={run.run_id}", ".pstt-card")):
         seen.page.goto(f"{address}/{path}")
         seen.page.locator(card).first.wait_for(timeout=30_000)
         assert seen.page.get_by_test_id("stDataFrame").count() == 0
@@ -83,7 +83,7 @@ def test_on_a_phone_a_row_is_a_card_with_every_value(large, address, visit):
     seen.page.get_by_role("button", name="Filters").click()
     seen.page.get_by_role("combobox", name=re.compile("State")).wait_for()
     seen.page.keyboard.press("Escape")
-    seen.page.get_by_role("radiogroup", name="Choose one").locator("label").first.click()
+    seen.page.get_by_test_id("stRadioCaption").first.click()
     seen.page.wait_for_url(re.compile("run="))
     assert seen.troubles == []
 

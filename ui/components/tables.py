@@ -30,24 +30,28 @@ DIGIT_PX = 7
 PADDING_PX = 18
 CARDS = 20
 """Cards that are drawn at first; a button draws as many more."""
+HEADING_CELLS = 2
+"""Cells in the heading of a card that can be chosen, such as verdict and job."""
 EMPTY = ("", "–", None)
 _CARD_STYLE = """<style>
-.pstt-card, [class*="st-key-cards-"] [role=radiogroup] > label {
-  border: 1px solid color-mix(in srgb, currentColor 22%, transparent);
-  border-radius: .5rem; padding: .6rem .8rem; margin: 0 0 .5rem; width: 100%;
+.pstt-card, [class*="st-key-cards-"] [role=radiogroup] > div {
+  border: 1px solid color-mix(in srgb, currentColor 22%, transparent); position: relative;
+  border-radius: .5rem; padding: .6rem .8rem; margin: 0 0 .5rem; width: 100%; overflow-wrap: anywhere;
 }
-.pstt-card dl { display: grid; grid-template-columns: minmax(5.5rem, max-content) 1fr; gap: .1rem .8rem; margin: .3rem 0 0 }
+.pstt-card dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .8rem; margin: .3rem 0 0; padding: 0 }
+.pstt-card dt, .pstt-card dd { margin: 0; padding: 0 }
 .pstt-card dt { opacity: .75 }
-.pstt-card dd { margin: 0; overflow-wrap: anywhere }
-[class*="st-key-cards-"] [role=radiogroup] > label > div { overflow-wrap: anywhere }
+[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0 }
+[class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
 </style>"""
+"""The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
 
 
 def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
     """Draws rows. Cells are shown as plain text.
 
     Args:
-        rows: Column → value; the first columns are those that a phone shows.
+        rows: Column → value; the first columns are those that matter most.
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
@@ -87,10 +91,11 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: plain(next(iter(_cells(shown[index]).values()), "")),
+            format_func=lambda index: f"**{plain(' · '.join(list(_cells(shown[index]).values())[:HEADING_CELLS]))}**",
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
+            width="stretch",
         )
     _more(rows, shown, key)
     return chosen
@@ -123,8 +128,8 @@ def _card(row: dict[str, Any]) -> str:
 
 
 def _caption(row: dict[str, Any]) -> str:
-    _, *others = _cells(row).items() or [("", "")]
-    return "  \n".join(f"{plain(name)}: {plain(value)}" for name, value in others)
+    others = list(_cells(row).items())[HEADING_CELLS:]
+    return " · ".join(f"{plain(name)} {plain(value)}" for name, value in others)
 
 
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def show_incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zon
     silences = changes.silences()
     if not open_ones:
         st.success(t("No alert is open."), icon=":material/check:")
-    newest = sorted(open_ones, key=lambda one: (one.state != "open", -one.incident_id))
+    newest = sorted(open_ones, key=_rank)
     for incident in newest[:MOST_CARDS]:
         _card(incident, silence_of(silences, incident), zone)
     if len(newest) > MOST_CARDS:
@@ -47,6 +47,12 @@ def show_incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zon
         table([_row(incident, zone) for incident in ended], "alerts_ended", most_px=400)
 
 
+def _rank(incident: Incident) -> tuple[bool, bool, bool, int]:
+    """Open before pending, then those that nobody knows of, the critical ones, the newest."""
+    is_known = incident.acknowledged_at is not None
+    return incident.state != "open", is_known, incident.severity != "critical", -incident.incident_id
+
+
 def _row(incident: Incident, zone: str) -> dict[str, str]:
     known = f"{incident.acknowledged_by}: {incident.note}".removesuffix(": ") if incident.acknowledged_at else ""
     return {
@@ -55,8 +61,8 @@ def _row(incident: Incident, zone: str) -> dict[str, str]:
         t("Severity"): severity_word(incident.severity),
         t("Began"): moment(incident.first_true_at, zone),
         t("Ended"): moment(incident.ended_at, zone),
-        t("What"): incident.text,
         t("Acknowledged by"): known,
+        t("What"): incident.text,
     }
 
 
