@@ -49,10 +49,11 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 }
 
 Action = Literal[
-    "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
+    "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "test channel", "preview",
+    "acknowledge", "silence", "end silence",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
     "rename query", "delete query", "restore",
-    "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
+    "connections", "settings", "service", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -66,6 +67,10 @@ RIGHT_OF: Mapping[Action, Right] = {
     "send": "send",
     "test": "send",
     "test mail": "send",
+    "test channel": "send",
+    "acknowledge": "send",
+    "silence": "send",
+    "end silence": "send",
     "preview": "send",
     "create": "change",
     "change": "change",
@@ -81,6 +86,7 @@ RIGHT_OF: Mapping[Action, Right] = {
     "stop": "admin",
     "connections": "admin",
     "settings": "admin",
+    "service": "admin",
     "alerts": "admin",
     "secret": "admin",
     "rebuild": "admin",

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from core.workspace.job_schema import JobShape
-from ui.api import shapes
+from ui.api import alert_shapes, shapes
 
 __all__ = ["install", "takes"]
 
@@ -30,6 +30,10 @@ TAKEN: tuple[type[BaseModel], ...] = (
     shapes.QueryShape,
     shapes.RenameShape,
     shapes.RestoreShape,
+    alert_shapes.AcknowledgeShape,
+    alert_shapes.SilenceShape,
+    alert_shapes.ChannelTestShape,
+    alert_shapes.SimulateShape,
 )
 REFERENCE = "#/components/schemas/{model}"
 
