@@ -6,6 +6,7 @@ those of this module; their arguments and results are pickled between the two pr
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -132,6 +133,7 @@ class _Raised:
 
 def main() -> None:
     """Does what the caller's process has asked for, and writes the result."""
+    gc.disable()  # the process ends with its answer
     name, args = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 - written by this very module
     found: Any
     try:

@@ -6,6 +6,7 @@ As `ui.changes`: core checks the right and audits.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import streamlit as st
@@ -46,6 +47,13 @@ def uses_of_cluster(key: str) -> Uses:
     with data.opened() as app:
         connections, _ = read_connections(app.workspace, os.environ)
         return uses.uses_of_cluster(app.workspace, app.ledger, key, connections)
+
+
+def uses_of_registry(key: str | None, own: Collection[str]) -> Uses:
+    """Returns the jobs that need that registry; the arguments are those of `core.admin.uses.uses_of_registry`."""
+    with data.opened() as app:
+        connections, _ = read_connections(app.workspace, os.environ)
+        return uses.uses_of_registry(app.workspace, app.ledger, key, own, connections)
 
 
 def rename_query(name: str, new_name: str, seen_sha256: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from core.workspace.connections import Connections
 from core.workspace.jobs import load_jobs
 from core.workspace.paths import Workspace
 
-__all__ = ["Uses", "uses_of_cluster", "uses_of_connection", "uses_of_job", "uses_of_query"]
+__all__ = ["Uses", "uses_of_cluster", "uses_of_connection", "uses_of_job", "uses_of_query", "uses_of_registry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,27 @@ def uses_of_cluster(workspace: Workspace, ledger: Ledger, key: str, connections:
     for job in load_jobs(workspace)[0]:
         with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
+                found.append(job)
+    return _uses(ledger, found)
+
+
+def uses_of_registry(
+    workspace: Workspace, ledger: Ledger, key: str | None, own: Collection[str], connections: Connections
+) -> Uses:
+    """Returns the valid jobs whose messages have a schema in that registry.
+
+    Args:
+        workspace: Has the jobs.
+        ledger: Knows their runs.
+        key: Of the cluster that the registry belongs to; None: the registry of every cluster without one of its own.
+        own: The keys of the clusters that have one of their own.
+        connections: Say to which cluster a job sends.
+    """
+    found = []
+    for job in load_jobs(workspace)[0]:
+        with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
+            cluster = connections.cluster_key_for(job)
+            if job.needs_registry and (cluster if cluster in own else None) == key:
                 found.append(job)
     return _uses(ledger, found)
 

@@ -101,8 +101,8 @@ def test_the_list_tells_what_where_when_and_how_it_ended(worked, see):
     text = words(app)
     assert "every day at 02:00" in text
     assert f"pg → {worked.topic}" in text
-    assert app.button(key="last_export").label == "◐ complete with rejects"
-    assert app.button(key="last_broken").label == "✘ failed"
+    assert app.button(key="last_export").label == ":orange[◐ complete with rejects]"
+    assert app.button(key="last_broken").label == ":red[✘ failed]"
     assert is_harmless(app)
 
 
@@ -683,6 +683,7 @@ def stranded(spoilt, request):
     return spoilt, told[request.param]
 
 
+@pytest.mark.always("cluster")
 def test_a_job_that_can_only_fail_is_red_on_every_front(stranded, see):
     place, told = stranded
     for view in ("jobs", "calendar"):

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.admin.deleted import DeletedKind
 from core.model.progress import RunStep
 from core.model.run import RunState, Verdict
 from core.records.backfills import BackfillOrder, BackfillState
@@ -15,11 +14,13 @@ from core.records.requests import RequestState
 from core.workspace.job_schema import JobShape, Topic
 
 
-class _Taken(BaseModel):
+class TakenBody(BaseModel):
+    """A request body; an unknown key is refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class SendShape(_Taken):
+class SendShape(TakenBody):
     """One message by hand."""
 
     topic: Annotated[Topic, Field(examples=["pstt-traces"])]
@@ -30,7 +31,7 @@ class SendShape(_Taken):
     cluster: Annotated[str | None, Field(description="A name of kafka_connections; none: default_environment.")] = None
 
 
-class TestShape(_Taken):
+class TestShape(TakenBody):
     """Which cluster is tested."""
 
     __test__ = False  # not a test of pytest
@@ -38,7 +39,7 @@ class TestShape(_Taken):
     cluster: str | None = Field(None, description="A name of kafka_connections; none: default_environment.")
 
 
-class RunShape(_Taken):
+class RunShape(TakenBody):
     """How a run differs from the one that the calendar would start now."""
 
     at: Annotated[
@@ -63,7 +64,7 @@ class RunShape(_Taken):
     )
 
 
-class BackfillShape(_Taken):
+class BackfillShape(TakenBody):
     """A range of days of one job that is sent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
@@ -119,6 +120,7 @@ class TopicRow(BaseModel):
     name: str = Field(examples=["pstt-traces"])
     partitions: int = Field(examples=[3])
     replication: int = Field(examples=[3])
+    messages: int | None = Field(None, description="End minus begin of its offsets; null without `counts=true`.")
 
 
 class Topics(BaseModel):
@@ -346,7 +348,7 @@ class BackfillRows(BaseModel):
     offset: int
 
 
-class WatermarkShape(_Taken):
+class WatermarkShape(TakenBody):
     """Where the next run of an incremental job begins."""
 
     value: str = Field(
@@ -378,114 +380,6 @@ class WatermarkRow(BaseModel):
     why: str | None
     next: NextWindow
     problem: str | None = Field(description="Why the next run cannot read; null: it can.")
-
-
-class QueryShape(_Taken):
-    """The text of an SQL file."""
-
-    sql: str = Field(min_length=1, max_length=5_000_000, description="At most 5,000,000 bytes of UTF-8.")
-    connection: str = Field(max_length=300, description="Of connections.json: it is checked as SQL of that database.")
-
-
-class RenameShape(_Taken):
-    """The new name of an SQL file."""
-
-    new_name: str = Field(min_length=1, max_length=300, description="Below queries/, with .sql.")
-
-
-class RestoreShape(_Taken):
-    """What is brought back."""
-
-    kind: DeletedKind
-    name: str = Field(min_length=1, max_length=300, description="As in the list of what was deleted.")
-
-
-class QueryRow(BaseModel):
-    """An SQL file."""
-
-    name: str
-    size_bytes: int
-    etag: str = Field(description="For If-Match.")
-    jobs: list[str] = Field(description="The ids of the jobs that read it.")
-
-
-class QueryRows(BaseModel):
-    """A page of the SQL files."""
-
-    items: list[QueryRow]
-    total: int
-    limit: int
-    offset: int
-
-
-class QueryDetail(BaseModel):
-    """One SQL file."""
-
-    name: str
-    sql: str = Field(description="Its text; one that is not UTF-8 was read as Windows-1252.")
-    size_bytes: int
-    jobs: list[str]
-    waiting_runs: int = Field(description="Runs of these jobs that are planned or asked for.")
-    running: int
-
-
-class SavedQuery(BaseModel):
-    """An SQL file that was written."""
-
-    name: str
-    etag: str
-    notes: list[str] = Field(description="Such as that its encoding is not UTF-8.")
-
-
-class RenamedQuery(BaseModel):
-    """An SQL file that was renamed."""
-
-    name: str
-    jobs: list[str] = Field(description="The ids of the jobs that were changed with it.")
-
-
-class QueryVersionRow(BaseModel):
-    """A version of an SQL file."""
-
-    version_id: int
-    seen_at: datetime
-    saved_by: str = Field(description="Empty: it was found on disk.")
-    size_bytes: int
-
-
-class QueryVersions(BaseModel):
-    """The versions of an SQL file."""
-
-    items: list[QueryVersionRow]
-
-
-class DeletedRow(BaseModel):
-    """Something deleted that can be brought back."""
-
-    kind: DeletedKind
-    name: str
-    title: str
-    deleted_at: datetime | None = Field(
-        description="Null: it was deleted in another program, and the time is not known."
-    )
-    deleted_by: str
-
-
-class DeletedRows(BaseModel):
-    """A page of what was deleted."""
-
-    items: list[DeletedRow]
-    total: int
-    limit: int
-    offset: int
-
-
-class Restored(BaseModel):
-    """What was brought back."""
-
-    kind: DeletedKind
-    name: str
-    needs_password: bool = Field(description="Its password was in connections.json itself: enter it again.")
 
 
 class RunError(BaseModel):

@@ -20,7 +20,7 @@ from ui.components.links import go
 from ui.components.problem import guarded, problem
 from ui.components.runner_requests import progress
 from ui.components.text import plain
-from ui.components.verdict import verdict_word
+from ui.components.verdict import coloured_word
 from ui.data.jobs import all_jobs, last_runs, stranded_jobs
 from ui.data.status import workspace_status
 from ui.formats import moment, number, until
@@ -135,7 +135,7 @@ def _verdict(job: Job, last: Run | None) -> None:
     if last is None:
         st.caption(t("never ran"))
         return
-    if st.button(verdict_word(last.verdict), key=f"last_{job.slug}", type="tertiary", help=t("open the last run")):
+    if st.button(coloured_word(last.verdict), key=f"last_{job.slug}", type="tertiary", help=t("open the last run")):
         go("runs", run=last.run_id)
     st.caption(moment(last.scheduled_at, job.timezone, year=False))
 
