@@ -20,7 +20,8 @@ LETTER_PX = 7.5
 DIGIT_PX = 7
 """Separators are narrower."""
 PADDING_PX = 18
-LABEL_PX = 14
+LABEL_LETTER_PX = 6.3
+LABEL_PX = 16
 """The edges of a coloured label."""
 
 
@@ -91,7 +92,7 @@ def _labels(name: str, values: Sequence[str]) -> Any:
     options = list(dict.fromkeys(value for value in values if value))
     colours = known_colours()
     return st.column_config.MultiselectColumn(
-        width=_width_px(name, options, LETTER_PX) + LABEL_PX,
+        width=_width_px(name, options, LABEL_LETTER_PX) + LABEL_PX,
         options=options,
         color=[HEX_COLOURS[colours.get(option, "grey")] for option in options],
     )
