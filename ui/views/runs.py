@@ -24,6 +24,7 @@ from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, verdict_word
+from ui.components.viewport import is_narrow
 from ui.data.filters import filter_choices
 from ui.data.live import LiveRun, running_now
 from ui.data.resending import replay_options_of
@@ -58,6 +59,20 @@ def _list() -> None:
 
 
 def _filters() -> tuple[SendFilter, list[str], Days, Days]:
+    if is_narrow():
+        with st.popover(_filter_words(), icon=":material/filter_list:", width="stretch"):
+            return _filter_fields()
+    return _filter_fields()
+
+
+def _filter_words() -> str:
+    """Returns the label of the button: how many filters are set."""
+    asked = ("job", "topic", "cluster", "day", "sent")
+    given = sum(bool(st.query_params.get(name)) for name in (*asked, *(f"runs_{one}" for one in asked), "runs_states"))
+    return t("Filters ({count})", count=number(given)) if given else t("Filters")
+
+
+def _filter_fields() -> tuple[SendFilter, list[str], Days, Days]:
     choices = filter_choices()
     jobs, topics, clusters = ([None, *offered] for offered in (choices.jobs, choices.topics, choices.clusters))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -441,6 +456,9 @@ def _offsets(detail: RunDetail) -> None:
             for p in detail.run.partitions
         ]
         table(rows, "offsets", most_px=400)
+        if may("messages"):
+            run_id = detail.run.run_id
+            link("messages", t("its messages, one after the other"), icon=":material/forum:", run=run_id)
 
 
 def _read_back(detail: RunDetail) -> None:

@@ -11,11 +11,14 @@ from core.workspace.json_file import parse_json_file
 from core.workspace.stored_file import read_stored
 from ui import data
 from ui.access import may
+from ui.components.default_environment import default_environment_box
+from ui.components.deleted import show_deleted
 from ui.components.problem import guarded, problem
 from ui.language import t
-from ui.views.connections.cards import EDITED_ENTRY, default_environment_box, section_heading, show_cards, show_test
+from ui.views.connections.cards import EDITED_ENTRY, section_heading, show_cards, show_test
 from ui.views.connections.entry_form import show_entry_form
 from ui.views.connections.manual_send import show_manual_send
+from ui.views.connections.registry import show_registries
 from ui.views.connections.topics import show_topics
 from ui.views.connections.versions import show_versions
 
@@ -44,6 +47,8 @@ def show() -> None:
     else:
         st.caption(t("Without an entry the KAFKA settings say where the cluster is."))
         show_test("cluster", "")
+    guarded(show_registries)(document)
+    guarded(show_deleted)("connection", "cluster")
     guarded(show_topics)(list(clusters))
     guarded(show_manual_send)(list(clusters))
     guarded(show_versions)(document)
