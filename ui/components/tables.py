@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from ui.components.text import plain
-from ui.components.verdict import HEX_COLOURS, known_colours
+from ui.components.verdict import HEX_COLOURS, coloured, known_colours
 from ui.components.viewport import is_narrow
 from ui.formats import number
 from ui.language import t
@@ -97,7 +97,9 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: f"**{plain(' · '.join(list(_cells(shown[index]).values())[:HEADING_CELLS]))}**",
+            format_func=lambda index: (
+                f"**{' · '.join(map(coloured, list(_cells(shown[index]).values())[:HEADING_CELLS]))}**"
+            ),
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
@@ -135,7 +137,7 @@ def _card(row: dict[str, Any]) -> str:
 
 def _caption(row: dict[str, Any]) -> str:
     others = list(_cells(row).items())[HEADING_CELLS:]
-    return " · ".join(f"{plain(name)} {plain(value)}" for name, value in others)
+    return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
