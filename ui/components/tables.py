@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from ui.components.text import plain
-from ui.components.verdict import HEX_COLOURS, known_colours
+from ui.components.verdict import HEX_COLOURS, coloured, known_colours
 from ui.components.viewport import is_narrow
 from ui.formats import number
 from ui.language import t
@@ -29,7 +29,8 @@ LETTER_PX = 7.5
 DIGIT_PX = 7
 """Separators are narrower."""
 PADDING_PX = 18
-LABEL_PX = 14
+LABEL_LETTER_PX = 6.3
+LABEL_PX = 16
 """The edges of a coloured label."""
 CARDS = 20
 """Cards that are drawn at first; a button draws as many more."""
@@ -96,7 +97,9 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: f"**{plain(' · '.join(list(_cells(shown[index]).values())[:HEADING_CELLS]))}**",
+            format_func=lambda index: (
+                f"**{' · '.join(map(coloured, list(_cells(shown[index]).values())[:HEADING_CELLS]))}**"
+            ),
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
@@ -134,7 +137,7 @@ def _card(row: dict[str, Any]) -> str:
 
 def _caption(row: dict[str, Any]) -> str:
     others = list(_cells(row).items())[HEADING_CELLS:]
-    return " · ".join(f"{plain(name)} {plain(value)}" for name, value in others)
+    return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -173,7 +176,7 @@ def _labels(name: str, values: Sequence[str]) -> Any:
     options = list(dict.fromkeys(value for value in values if value))
     colours = known_colours()
     return st.column_config.MultiselectColumn(
-        width=_width_px(name, options, LETTER_PX) + LABEL_PX,
+        width=_width_px(name, options, LABEL_LETTER_PX) + LABEL_PX,
         options=options,
         color=[HEX_COLOURS[colours.get(option, "grey")] for option in options],
     )
