@@ -6,7 +6,7 @@ Core checks the right and audits. This module makes the visitor the caller, tran
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -381,6 +381,23 @@ def users_of_cluster(key: str) -> list[str]:
     for job in all_jobs()[0]:
         with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
             if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
+                found.append(_as_user(job))
+    return found
+
+
+def users_of_registry(key: str | None, own: Collection[str]) -> list[str]:
+    """Returns the names of the jobs whose messages have a schema in that registry.
+
+    Args:
+        key: Of the cluster that the registry belongs to; None: the registry of every cluster without one of its own.
+        own: The keys of the clusters that have one of their own.
+    """
+    connections, _ = read_connections(data.workspace(), os.environ)
+    found = []
+    for job in all_jobs()[0]:
+        with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
+            cluster = connections.cluster_key_for(job)
+            if job.needs_registry and (cluster if cluster in own else None) == key:
                 found.append(_as_user(job))
     return found
 

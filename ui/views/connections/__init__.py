@@ -15,6 +15,7 @@ from ui.language import t
 from ui.views.connections.cards import default_environment_box, section_heading, show_cards, show_test
 from ui.views.connections.entry_form import show_entry_form
 from ui.views.connections.manual_send import show_manual_send
+from ui.views.connections.registry import show_registries
 from ui.views.connections.topics import show_topics
 from ui.views.connections.versions import show_versions
 
@@ -39,6 +40,7 @@ def show() -> None:
     else:
         st.caption(t("Without an entry the KAFKA settings say where the cluster is."))
         show_test("cluster", "")
+    guarded(show_registries)(document)
     guarded(show_topics)(list(clusters))
     guarded(show_manual_send)(list(clusters))
     guarded(show_versions)(document)

@@ -19,14 +19,17 @@ from ui.views.connections.cards import EDITED_ENTRY
 from ui.views.connections.entry_saving import close_form, save_or_delete
 from ui.views.connections.fields import more_keys, put, secret_field, secret_file_name, text_fields
 from ui.views.connections.own_fields import own_fields
+from ui.views.connections.registry import edit_registry
 
 DB_TYPES = database_types()
 """In the order of the forms."""
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
 PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
-CLUSTER_FIELDS = frozenset("name bootstrap_servers default_topic security_protocol sasl_mechanism ssl_cafile".split())
-"""The keys of a cluster that have a field of their own in the form, beside those of its login."""
+CLUSTER_FIELDS = frozenset(
+    "name bootstrap_servers default_topic security_protocol sasl_mechanism ssl_cafile schema_registry".split()
+)
+"""The keys of a cluster that have a field or a form of their own, beside those of its login."""
 
 
 def show_entry_form(document: Mapping[str, Any]) -> None:
@@ -35,13 +38,19 @@ def show_entry_form(document: Mapping[str, Any]) -> None:
     if not editing:
         return
     kind, place = editing
-    title = {"database": t("Database connection"), "cluster": t("Kafka cluster")}[kind]
+    title = {
+        "database": t("Database connection"),
+        "cluster": t("Kafka cluster"),
+        "registry": t("Schema registry"),
+    }[kind]
 
     @st.dialog(title, width="large", on_dismiss=close_form)
     @guarded
     def edit() -> None:
         if kind == "database":
             _edit_database(document, place)
+        elif kind == "registry":
+            edit_registry(document, place)
         else:
             _edit_cluster(document, place)
 
