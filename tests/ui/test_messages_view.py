@@ -79,7 +79,7 @@ def test_filters_choose_messages_and_what_contradicts_itself_is_said(place, see)
     app = see("messages", topic=TOPIC)
     app.text_input(key="topic_key").set_value("key-5").run()
     assert sorted(app.dataframe[0].value["Key"]) == ["key-5", *(f"key-5{n}" for n in range(10))]
-    app.selectbox(key="topic_match").set_value("exact").run()
+    app.checkbox(key="topic_exact").check().run()
     assert list(app.dataframe[0].value["Key"]) == ["key-5"]
     app.text_input(key="topic_key").set_value("nothing").run()
     assert "No message is like that" in words(app)
@@ -93,7 +93,7 @@ def test_a_message_is_shown_with_its_tree_and_headers_and_a_run_of_another_works
     app = see("messages", topic=TOPIC, at="0@59")
     assert not app.exception
     assert json.loads(app.json[0].value) == {"n": 59, "note": SLY}
-    assert all(text in cells(app) for text in ("message_id", "id59", "set by its producer", "key-59"))
+    assert all(text in cells(app) for text in ("message_id", "id59", "key-59"))
     assert "Run 7f3c2 is not one of this workspace" in words(app)
     assert "every send of this key" in words(app)
     assert is_harmless(app)
@@ -121,7 +121,7 @@ def test_every_kind_of_message_can_be_shown(place, see, at, shown):
 def test_a_topic_that_is_not_there_and_groups_of_a_demo_are_said(place, see):
     assert "does not exist" in words(see("messages", topic="no-such-topic"))
     app = see("messages", topic=TOPIC)
-    app.segmented_control(key="topic_part").set_value("groups").run()
+    app.segmented_control(key="topic_part_messages").set_value("groups").run()
     assert "does not list consumer groups" in words(app)
 
 
@@ -234,8 +234,12 @@ def test_from_a_topic_to_a_message_in_a_browser(worked, serve, visit):
 
 
 def _first_row(seen):
-    """Tables are drawn on a canvas: the box of the first row is below the heading's."""
+    """Tables are drawn on a canvas: the box of the first row is below the heading's, once the view does not move any more."""
     frame = seen.page.get_by_test_id("stDataFrame").first
+    frame.locator("canvas").first.wait_for(timeout=20_000)
     frame.scroll_into_view_if_needed()
-    box = frame.bounding_box()
+    box, before = frame.bounding_box(), None
+    while box != before:
+        seen.page.wait_for_timeout(1000)
+        box, before = frame.bounding_box(), box
     seen.page.mouse.click(box["x"] + 17, box["y"] + 52)

@@ -46,7 +46,7 @@ def message_details(
         if has_address:
             st.subheader(plain(f"{stored.topic}-{stored.partition} @ {number(stored.offset)}"), anchor=False)
         _links(message, cluster, has_address=has_address, has_run=has_run)
-        left, right = st.columns([2, 3], gap="medium")
+        left, right = st.columns(2, gap="medium")
         with left:
             _properties(message, zone)
         with right:
@@ -74,19 +74,22 @@ def _links(message: ReadableMessage, cluster: str, *, has_address: bool, has_run
 
 def _properties(message: ReadableMessage, zone: str) -> None:
     stored = message.stored
-    kind = t("when the broker stored it") if stored.is_append_time else t("set by its producer")
     at = "–"
     if stored.at:
-        at = f"{moment(stored.at, zone, seconds=True)}.{stored.at.microsecond // 1000:03} {zone}, {kind}"
+        at = f"{moment(stored.at, zone, seconds=True)}.{stored.at.microsecond // 1000:03}"
     rows = {
         t("key"): "–" if message.key.form == "null" else message.key.text[:MOST_TEXT],
         t("partition"): str(stored.partition),
         t("offset"): number(stored.offset),
-        t("time of the record"): at,
+        t("time"): at,
         t("size"): size(stored.size_bytes),
     }
     place = f"{stored.partition}_{stored.offset}"
     table([{t("What"): name, t("Value"): value} for name, value in rows.items()], f"message_{place}")
+    if stored.is_append_time:
+        st.caption(t("The time is that of {zone}; the broker set it when it stored the message.", zone=plain(zone)))
+    elif stored.at:
+        st.caption(t("The time is that of {zone}; the producer set it.", zone=plain(zone)))
     if message.key.form == "hex":
         st.caption(t("The key is not text; its bytes are shown as hexadecimal digits."))
     if not stored.headers:

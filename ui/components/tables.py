@@ -20,7 +20,14 @@ DIGIT_PX = 7
 PADDING_PX = 18
 
 
-def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
+def table(
+    rows: Sequence[dict[str, Any]],
+    key: str,
+    *,
+    most_px: int = MOST_PX,
+    names: Sequence[str] = (),
+    missing: str | None = None,
+) -> None:
     """Draws rows. Cells are shown as plain text.
 
     Args:
@@ -28,8 +35,16 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
+        missing: What a cell without a value shows; None: `None`.
     """
-    st.dataframe(rows, hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px))
+    st.dataframe(
+        rows,
+        hide_index=True,
+        key=key,
+        column_config=_config(rows, names),
+        height=_height(rows, most_px),
+        placeholder=missing,
+    )
 
 
 def choose(

@@ -141,18 +141,12 @@ def _place(send: dict[str, Any]) -> str:
 def _message(send: dict[str, Any], zone: str) -> None:
     with st.container(border=True):
         st.subheader(plain(_place(send)), anchor=False)
-        if send["job"]:
-            link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
+        _links(send)
         if send["status"] != "acknowledged" or send["offset"] is None:
             st.warning(
                 t("It was not acknowledged, so it has no place on the topic: {error}", error=plain(send["error"]))
             )
             return
-        if may("messages"):
-            place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
-            if send["cluster"]:
-                place["cluster"] = send["cluster"]
-            link("messages", t("open it on its topic"), icon=":material/forum:", **place)
         verdict = st.container()
         left, right = st.columns(2, gap="medium")
         with left:
@@ -161,6 +155,16 @@ def _message(send: dict[str, Any], zone: str) -> None:
         with right:
             st.markdown(f"**{t('On the topic now')}**")
             guarded(_read)(send, zone, verdict)
+
+
+def _links(send: dict[str, Any]) -> None:
+    with st.container(horizontal=True):
+        if send["job"]:
+            link("runs", t("open run {id}", id=send["run_id"]), icon=":material/play_circle:", run=send["run_id"])
+        if send["offset"] is not None and may("messages"):
+            place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
+            cluster = {"cluster": send["cluster"]} if send["cluster"] else {}
+            link("messages", t("open it on its topic"), icon=":material/forum:", **place, **cluster)
 
 
 def _read(send: dict[str, Any], zone: str, verdict: DeltaGenerator) -> None:
