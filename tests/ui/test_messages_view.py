@@ -115,6 +115,7 @@ def test_every_kind_of_message_can_be_shown(place, see, at, shown):
     assert not app.exception
     assert shown in words(app)
     assert sum(len(code.value) for code in app.code) <= 20_000
+    assert ("12345678901234567890.12" in words(app)) == (at == "3@0")
     assert is_harmless(app)
 
 

@@ -8,7 +8,7 @@ from core.admin.topic_messages import ReadableMessage
 from core.message.shown import ShownBytes, exact_tree
 from ui.components.links import link
 from ui.components.tables import table
-from ui.components.text import plain
+from ui.components.text import indented, plain
 from ui.data.messages import known_run
 from ui.formats import moment, number, size
 from ui.language import t
@@ -19,6 +19,22 @@ MOST_TREE = 200_000
 """Characters of a value that become a tree: the browser of the reader draws each of its nodes."""
 MOST_TEXT = 20_000
 """Characters of a longer value that are shown; the download has it whole."""
+
+_PALE = {
+    "203, 75, 22": "#9c3a11",
+    "38, 139, 210": "#1a6399",
+    "133, 153, 0": "#566300",
+    "181, 137, 0": "#765a00",
+    "42, 161, 152": "#1a6b65",
+    "220, 50, 47": "#b3261e",
+    "211, 54, 130": "#ab2267",
+    "108, 113, 196": "#4d53b3",
+}
+"""Colours of Streamlit's tree on a light page → darker ones: its own have less contrast than 4.5 to 1."""
+STYLE = "".join(
+    f'[data-testid="stJson"] [style*="color: rgb({pale})"] {{ color: {dark} !important; }}'
+    for pale, dark in _PALE.items()
+)
 
 
 def one_line(shown: ShownBytes, most: int) -> str:
@@ -146,7 +162,10 @@ def _tree(value: ShownBytes) -> bool:
         return False
     if not isinstance(tree, dict | list):
         return False
+    st.html(f"<style>{STYLE}</style>")
     st.json(tree, expanded=3)
     if not is_exact:
         st.caption(t("Numbers that a browser would round are shown as texts."))
+    with st.expander(t("As text")):  # the keyboard does not reach the branches of the tree
+        st.code(indented(value.text) or value.text, language="json", wrap_lines=True)
     return True

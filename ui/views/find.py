@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -16,7 +15,7 @@ from ui.components.known_since import known_since
 from ui.components.links import link
 from ui.components.problem import guarded
 from ui.components.tables import choose, table
-from ui.components.text import plain
+from ui.components.text import indented, plain
 from ui.data.find import MessageComparison, SearchResult, compare_with_topic, find_sends
 from ui.data.status import workspace_status
 from ui.formats import milliseconds, moment, number, size
@@ -240,11 +239,8 @@ def _on_topic(comparison: MessageComparison, zone: str) -> None:
     if message.value is None:
         st.caption(t("A tombstone: the key without a value."))
     text = comparison.value.text
-    try:
-        # It changes no digit of a number, which json.loads would.
-        st.code(msgspec.json.format(text, indent=2), language="json", wrap_lines=True)
-    except msgspec.MsgspecError:
-        st.code(text, language=None, wrap_lines=True)
+    lines = indented(text)
+    st.code(text if lines is None else lines, language=None if lines is None else "json", wrap_lines=True)
 
 
 def _property_table(properties: dict[str, str], key: str) -> None:
