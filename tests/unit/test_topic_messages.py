@@ -151,3 +151,17 @@ def test_an_option_that_cannot_be_read_is_refused(workspace):
     for words in (("--at", "4711"), ("--since", "yesterday"), ("--key", "a", "--key-contains", "b")):
         done = CliRunner().invoke(app, ["messages", TOPIC, *words, *there])
         assert isinstance(done.exception, ConfigError)
+
+
+def test_keys_that_are_no_text_are_found_by_their_digits_and_those_with_a_schema_by_their_text():
+    producer = Producer({"bootstrap.servers": resolved(CLUSTER).bootstrap_servers})
+    for key in (b"\xfe\x01", "perché", b"\0\0\0\0\x07\x04ab"):
+        producer.produce("keys", "v", key, partition=0)
+    assert producer.flush(30) == 0
+
+    def found(**asked):
+        return [m.key.text for m in browse(CLUSTER, "keys", MessageQuery(**asked), caller=ME).messages]
+
+    assert found(key="fe 01") == ["fe 01"]
+    assert found(key="rch", key_match="contains") == ["perché"]
+    assert found(key="ab", key_match="contains") == ["00 00 00 00 07 04 61 62"]
