@@ -210,37 +210,3 @@ def test_find_shows_the_scheduled_time_and_opens_the_send_of_its_address(worked,
     assert send["run_id"] in words(app)
     (found, *_) = worked.command("find", "572680000123")["sends"]
     assert found["scheduled_at"].endswith("Z")
-
-
-def test_from_a_topic_to_a_message_in_a_browser(worked, serve, visit):
-    from axe_playwright_python.sync_playwright import Axe
-
-    seen = visit(f"{serve(worked)}/messages")
-    seen.heading("Messages")
-    search = seen.page.get_by_label("Topic")
-    search.fill(worked.topic)
-    search.press("Enter")
-    seen.has("1 topic.")
-    _first_row(seen)
-    seen.heading(worked.topic)
-    seen.has("It looked through")
-    _first_row(seen)
-    seen.page.get_by_role("link", name="address of this message").click()
-    seen.heading(f"{worked.topic}-")
-    seen.has("Download the value")
-    assert re.search(r"at=\d+(%40|@)\d+", seen.page.url)
-    violations = Axe().run(seen.page).response["violations"]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")] == []
-    assert seen.troubles == []
-
-
-def _first_row(seen):
-    """Tables are drawn on a canvas: the box of the first row is below the heading's, once the view does not move any more."""
-    frame = seen.page.get_by_test_id("stDataFrame").first
-    frame.locator("canvas").first.wait_for(timeout=20_000)
-    frame.scroll_into_view_if_needed()
-    box, before = frame.bounding_box(), None
-    while box != before:
-        seen.page.wait_for_timeout(1000)
-        box, before = frame.bounding_box(), box
-    seen.page.mouse.click(box["x"] + 17, box["y"] + 52)
