@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from core.workspace.registries import RegistryEntry
-from ui import changes
+from ui import file_changes
 from ui.access import may
 from ui.components.text import plain
 from ui.language import t
@@ -102,7 +103,8 @@ def edit_registry(document: Mapping[str, Any], place: str | None) -> None:
         (entry, secret_key, secret),
         KEY if place == FOR_ALL else f"{KEY} of cluster {place}",
         is_new=is_new,
-        users=[] if is_new else changes.users_of_registry(place or None, known.keys() - {FOR_ALL}),
+        users=None if is_new else partial(file_changes.uses_of_registry, place or None, known.keys() - {FOR_ALL}),
+        draft=("registry", place),
     )
 
 
