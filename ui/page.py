@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.errors import PsttError
 from ui import access, data
-from ui.components import header, problem, sign_in
+from ui.components import header, problem, sign_in, tour
 from ui.components.links import SESSION_PAGES
 from ui.language import t
 from ui.pages import PAGES
@@ -36,6 +36,7 @@ def main() -> None:
         problem.guarded(sign_in.show)()
         st.stop()
     problem.guarded(header.show)()
+    problem.guarded(tour.show)()
     chosen.run()
 
 
