@@ -64,7 +64,7 @@ def read_message(
             remedy="use a cluster of your own: README.md",
         )
     cluster = resolved(cluster)
-    diagnosis = Diagnosis(cluster, clock=clock)
+    diagnosis = Diagnosis(cluster, clock=clock, use="read")
     consumer = _consumer(cluster, diagnosis, clock)
     try:
         place = TopicPartition(topic, partition, offset)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from ui import pages
 from ui.pages import PAGES, Page, address_of
-from ui.views import alerts
 
-UI = Path(alerts.__file__).parents[1]
+UI = Path(pages.__file__).parent
 ITALIAN = json.loads((UI / "language" / "it.json").read_text(encoding="utf-8"))
 
 

@@ -11,6 +11,15 @@ from ui.language import t
 __all__ = ["offer", "show"]
 
 _CLOSED = "tour_closed"
+_STYLE = """<style>
+.st-key-tour a { background: none !important }
+.st-key-tour a span { font-weight: inherit !important }
+@media (max-width: 640px) {
+  .st-key-tour-steps [data-testid="stCaptionContainer"] { display: none }
+  .st-key-tour-steps [data-testid="stHorizontalBlock"] { gap: 0 !important }
+}
+</style>"""
+"""Two steps are on one view, so none of them is marked as the current one. A phone shows the titles of the steps only."""
 
 
 def show() -> None:
@@ -20,12 +29,14 @@ def show() -> None:
     stops = tour_stops()
     if stops is None:
         return
-    with st.container(border=True, key="tour"):
+    st.html(_STYLE)
+    with st.container(border=True, key="tour", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             st.markdown(f":material/explore: **{t('The first minute')}**", width="content")
             st.button(t("Close the tour"), key="tour-close", icon=":material/close:", type="tertiary", on_click=_close)
-        _steps(stops)
         st.caption(t("The parcels of this demo are made up, and all days before the newest are simulated."))
+        with st.container(key="tour-steps"):
+            _steps(stops)
 
 
 def offer() -> None:
