@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from core.admin.demo_rows import BARCODE, BARCODE_SENT_ONCE, fill_table
+from core.admin.demo_rows import BARCODE, fill_table
 from core.calendar.cron import previous_scheduled_time
 from core.errors import BrokerUnavailable, ConfigError, StorageFailed, TopicMissing
 from core.model.job import Job
@@ -30,7 +30,7 @@ from core.workspace.paths import Workspace
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
 
-__all__ = ["BARCODE", "BARCODE_SENT_ONCE", "SLUG", "DemoReadBack", "create_demo", "make_demo", "read_back"]
+__all__ = ["BARCODE", "SLUG", "DemoReadBack", "create_demo", "make_demo", "read_back"]
 
 SLUG = "export-cdg-tracce"
 

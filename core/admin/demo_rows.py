@@ -13,12 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BARCODE", "BARCODE_SENT_ONCE", "PastDay", "fill_table"]
+__all__ = ["BARCODE", "PastDay", "fill_table"]
 
 BARCODE = "572680001120"
 """The barcode of the row that the documentation follows: it is sent on the newest day and on the two days before it."""
-BARCODE_SENT_ONCE = f"{int(BARCODE) + 7:012d}"
-"""The barcode of the next row, which is sent on the newest day only."""
 
 _SEED = 572680
 

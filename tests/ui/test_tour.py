@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.admin.demo import BARCODE, BARCODE_SENT_ONCE, SLUG, make_demo
+from core.admin.demo import BARCODE, SLUG, make_demo
 from core.app import App
 from core.cli.options import now
 from core.errors import BrokerUnavailable
@@ -77,7 +77,7 @@ def test_another_workspace_has_no_tour_and_no_mark(empty, see):
 def test_the_mark_and_the_failed_run_are_of_this_workspace(demo):
     assert workspace_status().is_demo
     stops = tour_stops()
-    assert (stops.barcode, stops.sent_once, stops.failed_run) == (BARCODE, BARCODE_SENT_ONCE, None)
+    assert (stops.barcode, stops.message, stops.failed_run) == (BARCODE, None, None)
     with App.open(demo.folder, {}, log=False) as opened:
         run = opened.ledger.start(opened.plan(opened.job(SLUG), now=now()), now())
         opened.ledger.finish(run.run_id, Outcome("failed", error=BrokerUnavailable("away")), now())

@@ -19,7 +19,7 @@ _STYLE = """<style>
   .st-key-tour-steps [data-testid="stHorizontalBlock"] { gap: 0 !important }
 }
 </style>"""
-"""Two steps are on one view, so none of them is marked as the current one. A phone shows the titles of the steps only."""
+"""The sidebar marks the current view, so the steps are not marked. A phone shows their titles only."""
 
 
 def show() -> None:
@@ -46,12 +46,13 @@ def offer() -> None:
 
 
 def _steps(stops: TourStops) -> None:
+    exact = ("messages", stops.message) if stops.message else ("find", {"key": stops.barcode})
     again = {"run": stops.failed_run} if stops.failed_run else {}
-    steps: tuple[tuple[str, dict[str, str], str, str], ...] = (
+    steps = (
         ("overview", {}, t("1. All is well?"), t("One sentence answers, then the figures of 60 days.")),
         ("calendar", {}, t("2. A failed day"), t("One day failed and one is missing: select it and see why.")),
         ("find", {"key": stops.barcode}, t("3. One barcode"), t("Each of its sends: which run, where, when.")),
-        ("find", {"key": stops.sent_once}, t("4. The exact message"), t("What was sent, and what the topic has now.")),
+        (*exact, t("4. The exact message"), t("As the topic has it now: key, headers, every field.")),
         ("runs", again, t("5. Send it again"), t("The failed run has a button that sends its day again.")),
     )
     for column, (view, query, title, text) in zip(st.columns(len(steps), gap="small"), steps, strict=True):
