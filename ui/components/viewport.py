@@ -1,13 +1,16 @@
-"""Whether the window is as narrow as a phone's; Streamlit itself does not say.
+"""What only the browser knows or keeps: whether the window is as narrow as a phone's, and the chosen language.
 
-A component without anything to see reports it when the page opens and when the window is turned or resized. Until it
-has, the browser's own name decides, so that a phone does not see a table first.
+A component without anything to see reports the width when the page opens and when the window is turned or resized.
+Until it has, the browser's own name decides, so that a phone does not see a table first. It keeps the language in a
+cookie, because a session of Streamlit ends with a reload.
 """
 
 from __future__ import annotations
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from ui.language import COOKIE, chosen
 
 __all__ = ["PROBE", "is_narrow", "show_probe"]
 
@@ -19,6 +22,7 @@ export default function({{ data, setStateValue }}) {{
   const media = window.matchMedia('(max-width: {NARROW_PX}px)');
   const report = () => setStateValue('narrow', media.matches);
   if (media.matches !== data.narrow) report();
+  if (data.language) document.cookie = `{COOKIE}=${{data.language}}; path=/; max-age=31536000; SameSite=Lax`;
   media.addEventListener('change', report);
   return () => media.removeEventListener('change', report);
 }}
@@ -28,7 +32,9 @@ export default function({{ data, setStateValue }}) {{
 def show_probe() -> None:
     """Draws the component; once on every page."""
     probe = st.components.v2.component("pstt_viewport", js=_JS)
-    probe(key=PROBE, data={"narrow": is_narrow()}, on_narrow_change=lambda: None, height=1, width=1)
+    probe(
+        key=PROBE, data={"narrow": is_narrow(), "language": chosen()}, on_narrow_change=lambda: None, height=1, width=1
+    )
 
 
 def is_narrow() -> bool:
