@@ -1,4 +1,4 @@
-"""What only the browser knows or keeps: whether the window is as narrow as a phone's, and the chosen language.
+"""What only the browser knows or keeps: whether the window is as narrow as a phone's, the chosen language, the history.
 
 A component without anything to see reports the width when the page opens and when the window is turned or resized.
 Until it has, the browser's own name decides, so that a phone does not see a table first. It keeps the language in a
@@ -17,8 +17,29 @@ __all__ = ["PROBE", "is_narrow", "show_probe"]
 PROBE = "viewport"
 """Session key of the component's state."""
 NARROW_PX = 640
-_JS = f"""
+_HISTORY_JS = """
+function goBackOnce() {
+  if (window.psttHistory) return;
+  window.psttHistory = true;
+  const push = history.pushState.bind(history);
+  let queryAt = -Infinity;
+  history.pushState = (state, title, url) => {
+    const next = new URL(url ?? location.href, location.href);
+    const isPath = next.pathname !== location.pathname;
+    if (isPath && next.search === location.search && performance.now() - queryAt < 1000) {
+      queryAt = -Infinity;
+      return history.replaceState(state, title, url);
+    }
+    queryAt = !isPath && next.search ? performance.now() : -Infinity;
+    return push(state, title, url);
+  };
+}
+"""
+"""Streamlit (1.67) pushes two entries where a page is opened with a query: the old page with the new query, then the new
+page. `st.switch_page` would have the user press Back twice; the second entry replaces the first."""
+_JS = f"""{_HISTORY_JS}
 export default function({{ data, setStateValue }}) {{
+  goBackOnce();
   const media = window.matchMedia('(max-width: {NARROW_PX}px)');
   const report = () => setStateValue('narrow', media.matches);
   if (media.matches !== data.narrow) report();
