@@ -172,6 +172,11 @@ def test_the_switch_outranks_the_browsers_language(address, visit):
     seen.heading("Overview")
     seen.page.get_by_role("link", name="Calendar", exact=True).click()
     seen.heading("Calendar")
+    seen.page.wait_for_function("document.cookie.includes('pstt_language=en')")
+    seen.page.reload()
+    seen.heading("Calendar")
+    seen.page.goto(f"{address}/runs")
+    seen.heading("Runs")
 
 
 VIEWS = (

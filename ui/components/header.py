@@ -28,6 +28,9 @@ LOGO = Path(__file__).parent.parent / "images" / "logo.svg"
 STYLE = """<style>
 .st-key-frame-narrow { display: none }
 .st-key-viewport-probe { position: absolute; height: 0; overflow: hidden }
+:is(button, a, summary, [role=tab], [tabindex]):focus-visible, label:has(> span input:focus-visible) {
+  outline: 2px solid currentColor !important; outline-offset: 2px !important;
+}
 @media (min-width: 1100px) { .stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem } }
 @media (max-width: 640px) {
   .st-key-frame-wide { display: none }
