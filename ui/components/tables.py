@@ -51,7 +51,14 @@ _CARD_STYLE = """<style>
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
 
 
-def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
+def table(
+    rows: Sequence[dict[str, Any]],
+    key: str,
+    *,
+    most_px: int = MOST_PX,
+    names: Sequence[str] = (),
+    missing: str | None = None,
+) -> None:
     """Draws rows. Cells are shown as plain text.
 
     Args:
@@ -59,6 +66,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
+        missing: What a cell without a value shows; None: `None`.
     """
     if is_narrow():
         shown = _first(rows, key)
@@ -66,7 +74,12 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         _more(rows, shown, key)
         return
     st.dataframe(
-        _drawn(rows), hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px)
+        _drawn(rows),
+        hide_index=True,
+        key=key,
+        column_config=_config(rows, names),
+        height=_height(rows, most_px),
+        placeholder=missing,
     )
 
 

@@ -12,16 +12,18 @@ from typing import Any, Literal, get_args
 
 import streamlit as st
 
-__all__ = ["LANGUAGES", "Language", "choose", "current", "t", "tn"]
+__all__ = ["COOKIE", "LANGUAGES", "Language", "choose", "chosen", "current", "t", "tn"]
 
 Language = Literal["it", "en"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
+COOKIE = "pstt_language"
+"""What the user chose last in this browser, so that it survives a reload; `ui.components.viewport` writes it."""
 _CHOSEN = "language"
 
 
 def current() -> Language:
-    """The language of this session."""
-    chosen = st.session_state.get(_CHOSEN)
+    """The language of this session: what the user chose, in it or in an earlier one, else the browser's."""
+    chosen = st.session_state.get(_CHOSEN) or st.context.cookies.get(COOKIE)
     if chosen in LANGUAGES:
         return "it" if chosen == "it" else "en"
     return "it" if (st.context.locale or "").lower().startswith("it") else "en"
@@ -30,6 +32,11 @@ def current() -> Language:
 def choose(language: Language) -> None:
     """Sets the language of this session, instead of the browser's."""
     st.session_state[_CHOSEN] = language
+
+
+def chosen() -> Language | None:
+    """Returns what the user chose in this session; None: nothing."""
+    return current() if st.session_state.get(_CHOSEN) in LANGUAGES else None
 
 
 def t(text: str, /, **values: Any) -> str:
