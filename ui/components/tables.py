@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from ui.components.text import plain
-from ui.components.verdict import HEX_COLOURS, known_colours
+from ui.components.verdict import COLOURS, HEX_COLOURS, known_colours
 from ui.components.viewport import is_narrow
 from ui.formats import number
 from ui.language import t
@@ -44,7 +44,8 @@ _CARD_STYLE = """<style>
 .pstt-card dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .8rem; margin: .3rem 0 0; padding: 0 }
 .pstt-card dt, .pstt-card dd { margin: 0; padding: 0 }
 .pstt-card dt { opacity: .75 }
-[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0 }
+[class*="st-key-cards-"] [role=radiogroup] label { position: static }
+[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0; z-index: 1 }
 [class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
 </style>"""
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
@@ -96,7 +97,7 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: f"**{plain(' · '.join(list(_cells(shown[index]).values())[:HEADING_CELLS]))}**",
+            format_func=lambda index: _heading(shown[index]),
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
@@ -130,6 +131,15 @@ def _card(row: dict[str, Any]) -> str:
     (_, heading), *others = _cells(row).items() or [("", "–")]
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in others)
     return f'<div class="pstt-card"><strong>{escape(heading)}</strong><dl>{pairs}</dl></div>'
+
+
+def _heading(row: dict[str, Any]) -> str:
+    """The first cells as Markdown, a verdict in its colour."""
+    colours = known_colours()
+    cells = list(_cells(row).values())[:HEADING_CELLS]
+    return " · ".join(
+        f":{COLOURS[colours[cell]]}[**{plain(cell)}**]" if cell in colours else f"**{plain(cell)}**" for cell in cells
+    )
 
 
 def _caption(row: dict[str, Any]) -> str:
