@@ -51,7 +51,14 @@ _CARD_STYLE = """<style>
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
 
 
-def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
+def table(
+    rows: Sequence[dict[str, Any]],
+    key: str,
+    *,
+    most_px: int = MOST_PX,
+    names: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
     """Draws rows. Cells are shown as plain text.
 
     Args:
@@ -59,6 +66,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
+        whole: Columns that are never cut off, however long their values are.
     """
     if is_narrow():
         shown = _first(rows, key)
@@ -66,7 +74,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         _more(rows, shown, key)
         return
     st.dataframe(
-        _drawn(rows), hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px)
+        _drawn(rows), hide_index=True, key=key, column_config=_config(rows, names, whole), height=_height(rows, most_px)
     )
 
 
@@ -147,7 +155,7 @@ def _caption(row: dict[str, Any]) -> str:
     return " · ".join(f"{plain(name)} {plain(value)}" for name, value in others)
 
 
-def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, Any]:
     """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
@@ -157,9 +165,13 @@ def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, A
         elif values and all(_is_number(value) for value in values):
             width = _width_px(name, map(_written, values), DIGIT_PX)
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
-        elif name not in names and 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT:
+        elif name not in names and (name in whole or _is_short(values)):
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
     return found
+
+
+def _is_short(values: Sequence[Any]) -> bool:
+    return 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT
 
 
 def _drawn(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
