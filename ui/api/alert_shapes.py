@@ -5,22 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from core.workspace.job_schema import EmailAddress
+from ui.api.shapes import TakenBody
 
 
-class _Taken(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class AcknowledgeShape(_Taken):
+class AcknowledgeShape(TakenBody):
     """An acknowledgement of an alert."""
 
     note: str = Field("", max_length=1_000, description="What others should know.")
 
 
-class SilenceShape(_Taken):
+class SilenceShape(TakenBody):
     """What is silenced, and for how long. A rule, a subject or both are named."""
 
     rule: str | None = Field(None, max_length=40, description="A rule of alerts.json; none: every rule.")
@@ -31,14 +28,14 @@ class SilenceShape(_Taken):
     note: str = Field("", max_length=1_000, description="The reason.")
 
 
-class ChannelTestShape(_Taken):
+class ChannelTestShape(TakenBody):
     """Which channel is tested."""
 
     channel: str = Field("mail", min_length=1, max_length=100, description="`mail`, or a channel of alerts.json.")
     to: list[EmailAddress] = Field([], max_length=50, description="mail: addresses; empty: PSTT_MAIL_TO.")
 
 
-class SimulateShape(_Taken):
+class SimulateShape(TakenBody):
     """How far back rules are evaluated, and with which numbers."""
 
     days: int = Field(7, ge=1, le=90)

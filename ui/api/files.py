@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,8 @@ from core.admin.edit_queries import (
 from core.admin.uses import Uses, uses_of_query
 from core.errors import PsttError
 from core.workspace.stored_file import StoredFile
-from ui.api import shapes
+from ui import apart
+from ui.api import file_shapes
 from ui.api.auth import Changer, Reader
 from ui.api.body import document, large_document
 from ui.api.documents import takes
@@ -45,7 +47,7 @@ IfMatch = Annotated[
 
 
 @router.get("/queries")
-def queries(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.QueryRows:
+def queries(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> file_shapes.QueryRows:
     """The SQL files, by name."""
     with opened() as app:
         shown = page(query_names(app.workspace), limit, offset)
@@ -54,15 +56,15 @@ def queries(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.Qu
             stored = read_query(app.workspace, name)
             jobs = uses_of_query(app.workspace, app.ledger, name).jobs
             items.append(
-                shapes.QueryRow(
+                file_shapes.QueryRow(
                     name=name, size_bytes=len(stored.content), etag=_etag(stored), jobs=[job.slug for job in jobs]
                 )
             )
-    return shapes.QueryRows(**shown | {"items": items})
+    return file_shapes.QueryRows(**shown | {"items": items})
 
 
 @router.get("/query", responses={**responses(404), 200: ETAG})
-def query(caller: Reader, name: Name, response: Response) -> shapes.QueryDetail:
+def query(caller: Reader, name: Name, response: Response) -> file_shapes.QueryDetail:
     """One SQL file: its text, the jobs that read it, and their runs that have not ended."""
     with opened() as app:
         stored = read_query(app.workspace, name)
@@ -73,18 +75,18 @@ def query(caller: Reader, name: Name, response: Response) -> shapes.QueryDetail:
 @router.put(
     "/query",
     responses={**responses(404, 412, 413, 415, 428), 200: ETAG},
-    openapi_extra=takes(shapes.QueryShape, example={"sql": "SELECT 1 AS n", "connection": "A00-CDG-Collaudo"}),
+    openapi_extra=takes(file_shapes.QueryShape, example={"sql": "SELECT 1 AS n", "connection": "A00-CDG-Collaudo"}),
 )
 def save(
     caller: Changer,
     name: Name,
-    asked: Annotated[shapes.QueryShape, Depends(large_document(shapes.QueryShape))],
+    asked: Annotated[file_shapes.QueryShape, Depends(large_document(file_shapes.QueryShape))],
     response: Response,
     match: IfMatch = None,
     none_match: Annotated[
         str | None, Header(alias="If-None-Match", description="* for a new file.", examples=["*"])
     ] = None,
-) -> shapes.SavedQuery:
+) -> file_shapes.SavedQuery:
     """Writes an SQL file that only reads, unless it was changed after you read it. A new one needs `If-None-Match: *`."""
     with opened() as app:
         finish_rename(app.workspace, app.ledger)
@@ -99,10 +101,11 @@ def save(
             seen_sha256=seen,
             caller=caller,
             now=now(),
+            check=partial(apart.checked, app.workspace.root, asked.connection),
         )
         stored = read_query(app.workspace, name)
     response.headers["ETag"] = _etag(stored)
-    return shapes.SavedQuery(name=name, etag=_etag(stored), notes=list(notes))
+    return file_shapes.SavedQuery(name=name, etag=_etag(stored), notes=list(notes))
 
 
 @router.delete("/query", status_code=HTTPStatus.NO_CONTENT, responses=responses(404, 409, 412, 428))
@@ -123,56 +126,56 @@ def delete(
 @router.post(
     "/query/rename",
     responses=responses(404, 409, 412, 413, 415, 428),
-    openapi_extra=takes(shapes.RenameShape, example={"new_name": "tracce.sql"}),
+    openapi_extra=takes(file_shapes.RenameShape, example={"new_name": "tracce.sql"}),
 )
 def rename(
     caller: Changer,
     name: Name,
-    asked: Annotated[shapes.RenameShape, Depends(document(shapes.RenameShape))],
+    asked: Annotated[file_shapes.RenameShape, Depends(document(file_shapes.RenameShape))],
     match: IfMatch = None,
-) -> shapes.RenamedQuery:
+) -> file_shapes.RenamedQuery:
     """Renames an SQL file, and in the same step every job that reads it follows, or nothing is changed."""
     with opened() as app:
         seen = _seen(app, name, match)
         jobs = rename_query(app.workspace, app.ledger, name, asked.new_name, seen_sha256=seen, caller=caller, now=now())
-    return shapes.RenamedQuery(name=asked.new_name, jobs=jobs)
+    return file_shapes.RenamedQuery(name=asked.new_name, jobs=jobs)
 
 
 @router.get("/query/versions")
-def versions(caller: Reader, name: Name) -> shapes.QueryVersions:
+def versions(caller: Reader, name: Name) -> file_shapes.QueryVersions:
     """The versions of an SQL file that were saved or found, the newest first; also of a deleted one."""
     with opened() as app, query_versions(app.workspace) as kept:
         rows = [
-            shapes.QueryVersionRow(
+            file_shapes.QueryVersionRow(
                 version_id=one.version_id, seen_at=one.seen_at, saved_by=one.saved_by, size_bytes=one.size_bytes
             )
             for one in kept.of_query(name)
         ]
-    return shapes.QueryVersions(items=rows)
+    return file_shapes.QueryVersions(items=rows)
 
 
 @router.get("/deleted")
-def deleted_files(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> shapes.DeletedRows:
+def deleted_files(caller: Reader, limit: Limit = 100, offset: Offset = 0) -> file_shapes.DeletedRows:
     """The deleted jobs, SQL files, connections and clusters that can be brought back, the newest deletion first."""
     with opened() as app:
         shown = page(deleted(app.workspace, app.ledger), limit, offset)
     items = [
-        shapes.DeletedRow(
+        file_shapes.DeletedRow(
             kind=one.kind, name=one.name, title=one.title, deleted_at=one.deleted_at, deleted_by=one.deleted_by
         )
         for one in shown["items"]
     ]
-    return shapes.DeletedRows(**shown | {"items": items})
+    return file_shapes.DeletedRows(**shown | {"items": items})
 
 
 @router.post(
     "/restore",
     responses=responses(404, 409, 413, 415),
-    openapi_extra=takes(shapes.RestoreShape, example={"kind": "job", "name": "export-cdg-tracce"}),
+    openapi_extra=takes(file_shapes.RestoreShape, example={"kind": "job", "name": "export-cdg-tracce"}),
 )
 def restore(
-    caller: Changer, asked: Annotated[shapes.RestoreShape, Depends(document(shapes.RestoreShape))]
-) -> shapes.Restored:
+    caller: Changer, asked: Annotated[file_shapes.RestoreShape, Depends(document(file_shapes.RestoreShape))]
+) -> file_shapes.Restored:
     """Brings something deleted back as it was last. Connections and clusters need an admin."""
     needs_password = False
     with opened() as app:
@@ -184,11 +187,11 @@ def restore(
             needs_password = not restore_entry(
                 app.workspace, app.ledger, asked.kind, asked.name, os.environ, caller=caller, now=now()
             )
-    return shapes.Restored(kind=asked.kind, name=asked.name, needs_password=needs_password)
+    return file_shapes.Restored(kind=asked.kind, name=asked.name, needs_password=needs_password)
 
 
-def _detail(name: str, stored: StoredFile, uses: Uses) -> shapes.QueryDetail:
-    return shapes.QueryDetail(
+def _detail(name: str, stored: StoredFile, uses: Uses) -> file_shapes.QueryDetail:
+    return file_shapes.QueryDetail(
         name=name,
         sql=stored.text,
         size_bytes=len(stored.content),

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from core.admin.topic_messages import MOST_MESSAGES, MessageQuery, browse, consumer_groups, message_at
 from core.cli.message_lines import groups_document, message_document, messages_document
-from ui.api import shapes
+from ui.api import message_shapes
 from ui.api.auth import MessageSender, Reader
 from ui.api.kafka import ClusterName, chosen_cluster
 from ui.api.problems import responses
@@ -42,7 +42,7 @@ def messages(
     order: Literal["newest", "oldest"] = "newest",
     limit: Annotated[int, Query(ge=1, le=MOST_MESSAGES)] = 50,
     next: Annotated[str, Query(max_length=50_000, description="`next` of the page before.")] = "",
-) -> shapes.Messages:
+) -> message_shapes.Messages:
     """One page of a topic's messages. It looks through 200,000 messages at most, for 10 s: `bounded` says so, `next` goes on."""
     with opened() as app:
         chosen, zone = chosen_cluster(app, cluster), ZoneInfo(app.timezone)
@@ -59,7 +59,7 @@ def messages(
         limit=limit,
         rest=next,
     )
-    return shapes.Messages.model_validate(messages_document(browse(chosen, topic, query, caller=caller)))
+    return message_shapes.Messages.model_validate(messages_document(browse(chosen, topic, query, caller=caller)))
 
 
 @router.get("/{topic}/messages/{partition}/{offset}")
@@ -69,20 +69,20 @@ def message(
     partition: Annotated[int, Path(ge=0, le=999_999)],
     offset: Annotated[int, Path(ge=0, le=MOST_OFFSET)],
     cluster: ClusterName = None,
-) -> shapes.TopicMessage:
+) -> message_shapes.TopicMessage:
     """One message, whole."""
     with opened() as app:
         chosen = chosen_cluster(app, cluster)
     found = message_at(chosen, topic, partition, offset, caller=caller)
-    return shapes.TopicMessage.model_validate(message_document(found))
+    return message_shapes.TopicMessage.model_validate(message_document(found))
 
 
 @router.get("/{topic}/groups")
-def groups(caller: Reader, topic: TopicName, cluster: ClusterName = None) -> shapes.ConsumerGroups:
+def groups(caller: Reader, topic: TopicName, cluster: ClusterName = None) -> message_shapes.ConsumerGroups:
     """The consumer groups of a topic: how far each has read every partition, and its members."""
     with opened() as app:
         chosen = chosen_cluster(app, cluster)
-    return shapes.ConsumerGroups.model_validate(groups_document(topic, consumer_groups(chosen, topic)))
+    return message_shapes.ConsumerGroups.model_validate(groups_document(topic, consumer_groups(chosen, topic)))
 
 
 def _aware(moment: datetime | None, zone: ZoneInfo) -> datetime | None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.admin.deleted import DeletedKind
 from core.model.progress import RunStep
 from core.model.run import RunState, Verdict
 from core.records.backfills import BackfillOrder, BackfillState
@@ -15,11 +14,13 @@ from core.records.requests import RequestState
 from core.workspace.job_schema import JobShape, Topic
 
 
-class _Taken(BaseModel):
+class TakenBody(BaseModel):
+    """A request body; an unknown key is refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class SendShape(_Taken):
+class SendShape(TakenBody):
     """One message by hand."""
 
     topic: Annotated[Topic, Field(examples=["pstt-traces"])]
@@ -30,7 +31,7 @@ class SendShape(_Taken):
     cluster: Annotated[str | None, Field(description="A name of kafka_connections; none: default_environment.")] = None
 
 
-class TestShape(_Taken):
+class TestShape(TakenBody):
     """Which cluster is tested."""
 
     __test__ = False  # not a test of pytest
@@ -38,7 +39,7 @@ class TestShape(_Taken):
     cluster: str | None = Field(None, description="A name of kafka_connections; none: default_environment.")
 
 
-class RunShape(_Taken):
+class RunShape(TakenBody):
     """How a run differs from the one that the calendar would start now."""
 
     at: Annotated[
@@ -63,7 +64,7 @@ class RunShape(_Taken):
     )
 
 
-class BackfillShape(_Taken):
+class BackfillShape(TakenBody):
     """A range of days of one job that is sent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
@@ -90,7 +91,9 @@ class ClusterHealth(BaseModel):
     """One cluster."""
 
     name: str = Field(examples=["Kafka Produzione"])
-    connected: bool | None = Field(description="null: a demo cluster, which lives inside each run, or not checked.")
+    connected: bool | None = Field(
+        description="null: a demo cluster, whose broker is inside the process of each run, or not checked."
+    )
     latency_ms: float | None = None
     error: str | None = None
     looked_at: datetime
@@ -347,7 +350,7 @@ class BackfillRows(BaseModel):
     offset: int
 
 
-class WatermarkShape(_Taken):
+class WatermarkShape(TakenBody):
     """Where the next run of an incremental job begins."""
 
     value: str = Field(
@@ -379,114 +382,6 @@ class WatermarkRow(BaseModel):
     why: str | None
     next: NextWindow
     problem: str | None = Field(description="Why the next run cannot read; null: it can.")
-
-
-class QueryShape(_Taken):
-    """The text of an SQL file."""
-
-    sql: str = Field(min_length=1, max_length=5_000_000, description="At most 5,000,000 bytes of UTF-8.")
-    connection: str = Field(max_length=300, description="Of connections.json: it is checked as SQL of that database.")
-
-
-class RenameShape(_Taken):
-    """The new name of an SQL file."""
-
-    new_name: str = Field(min_length=1, max_length=300, description="Below queries/, with .sql.")
-
-
-class RestoreShape(_Taken):
-    """What is brought back."""
-
-    kind: DeletedKind
-    name: str = Field(min_length=1, max_length=300, description="As in the list of what was deleted.")
-
-
-class QueryRow(BaseModel):
-    """An SQL file."""
-
-    name: str
-    size_bytes: int
-    etag: str = Field(description="For If-Match.")
-    jobs: list[str] = Field(description="The ids of the jobs that read it.")
-
-
-class QueryRows(BaseModel):
-    """A page of the SQL files."""
-
-    items: list[QueryRow]
-    total: int
-    limit: int
-    offset: int
-
-
-class QueryDetail(BaseModel):
-    """One SQL file."""
-
-    name: str
-    sql: str = Field(description="Its text; one that is not UTF-8 was read as Windows-1252.")
-    size_bytes: int
-    jobs: list[str]
-    waiting_runs: int = Field(description="Runs of these jobs that are planned or asked for.")
-    running: int
-
-
-class SavedQuery(BaseModel):
-    """An SQL file that was written."""
-
-    name: str
-    etag: str
-    notes: list[str] = Field(description="Such as that its encoding is not UTF-8.")
-
-
-class RenamedQuery(BaseModel):
-    """An SQL file that was renamed."""
-
-    name: str
-    jobs: list[str] = Field(description="The ids of the jobs that were changed with it.")
-
-
-class QueryVersionRow(BaseModel):
-    """A version of an SQL file."""
-
-    version_id: int
-    seen_at: datetime
-    saved_by: str = Field(description="Empty: it was found on disk.")
-    size_bytes: int
-
-
-class QueryVersions(BaseModel):
-    """The versions of an SQL file."""
-
-    items: list[QueryVersionRow]
-
-
-class DeletedRow(BaseModel):
-    """Something deleted that can be brought back."""
-
-    kind: DeletedKind
-    name: str
-    title: str
-    deleted_at: datetime | None = Field(
-        description="Null: it was deleted in another program, and the time is not known."
-    )
-    deleted_by: str
-
-
-class DeletedRows(BaseModel):
-    """A page of what was deleted."""
-
-    items: list[DeletedRow]
-    total: int
-    limit: int
-    offset: int
-
-
-class Restored(BaseModel):
-    """What was brought back."""
-
-    kind: DeletedKind
-    name: str
-    needs_password: bool = Field(description="Its password was in connections.json itself: enter it again.")
 
 
 class RunError(BaseModel):
@@ -564,99 +459,3 @@ class Alive(BaseModel):
     status: Literal["ok", "degraded"]
     runner: Literal["alive", "silent", "stopped", "never"]
     version: str
-
-
-class PartitionOffsets(BaseModel):
-    """The offsets of one partition."""
-
-    partition: int
-    earliest: int = Field(description="Of the oldest message that is still stored.")
-    end: int = Field(description="Of the next message.")
-    messages: int
-
-
-class MessageHeader(BaseModel):
-    """One header of a message."""
-
-    name: str
-    value: str | None = Field(description="Hexadecimal digits where it is not text.")
-
-
-class TopicMessage(BaseModel):
-    """A message as it is on its topic, decoded by the schema registry."""
-
-    topic: str = Field(examples=["pstt-traces"])
-    partition: int
-    offset: int
-    timestamp: datetime | None
-    timestamp_type: Literal["create", "append"] = Field(description="Set by the producer, or by the broker.")
-    key: str | None = Field(examples=["572680001120"])
-    key_format: str = Field(examples=["text"])
-    value: str | None = Field(
-        description="JSON text, other text, or hexadecimal digits; null: a tombstone.", examples=['{"data": {}}']
-    )
-    value_format: str = Field(
-        description="json, text, hex, null, or the format of its schema: avro, protobuf, json_schema."
-    )
-    schema_id: int | None
-    size_bytes: int = Field(description="Of the whole value.")
-    is_cut: bool = Field(description="`value` is only the beginning; the address of the one message has it whole.")
-    problem: str = Field(description="Why it is not decoded although it names a schema.")
-    headers: list[MessageHeader]
-    run_id: str | None = Field(description="The run that sent it.")
-    job: str | None
-    message_id: str | None
-
-
-class Messages(BaseModel):
-    """One page of the messages of a topic."""
-
-    cluster: str
-    topic: str
-    partitions: list[PartitionOffsets]
-    messages: list[TopicMessage]
-    examined: int = Field(description="How many messages were looked through.")
-    bounded: bool = Field(description="It stopped there, and there is more to look through.")
-    left: int = Field(description="How many offsets were not looked through.")
-    next: str | None = Field(description="The parameter `next` of the following page; null: there is none.")
-    note: str | None
-
-
-class GroupPartition(BaseModel):
-    """How far a group has read one partition."""
-
-    partition: int
-    committed: int | None = Field(description="Of the next message that it reads; null: it never committed.")
-    end: int
-    lag: int | None
-
-
-class GroupMemberRow(BaseModel):
-    """A consumer of a group."""
-
-    client_id: str
-    host: str
-    member_id: str
-    partitions: list[int] = Field(description="Of this topic.")
-
-
-class ConsumerGroupRow(BaseModel):
-    """A group that reads the topic, or has read it."""
-
-    group: str
-    state: str
-    lag: int | None
-    never_committed: bool
-    partitions: list[GroupPartition]
-    members: list[GroupMemberRow]
-
-
-class ConsumerGroups(BaseModel):
-    """The consumer groups of a topic, the largest lag first."""
-
-    topic: str
-    groups: list[ConsumerGroupRow]
-    asked: int = Field(description="How many groups of the cluster were asked.")
-    total: int
-    refused: int = Field(description="How many of them this account may not read.")
-    note: str | None
