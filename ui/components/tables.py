@@ -47,7 +47,8 @@ _CARD_STYLE = """<style>
 .pstt-card dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .8rem; margin: .3rem 0 0; padding: 0 }
 .pstt-card dt, .pstt-card dd { margin: 0; padding: 0 }
 .pstt-card dt { opacity: .75 }
-[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0 }
+[class*="st-key-cards-"] [role=radiogroup] label { position: static }
+[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0; z-index: 1 }
 [class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
 </style>"""
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
@@ -59,6 +60,7 @@ def table(
     *,
     most_px: int = MOST_PX,
     names: Sequence[str] = (),
+    whole: Sequence[str] = (),
     missing: str | None = None,
 ) -> None:
     """Draws rows. Cells are shown as plain text.
@@ -68,6 +70,7 @@ def table(
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
+        whole: Columns that are never cut off, however long their values are.
         missing: What a cell without a value shows; None: `None`.
     """
     if is_narrow():
@@ -81,7 +84,7 @@ def table(
         _drawn(rows),
         hide_index=True,
         key=key,
-        column_config=_config(rows, names),
+        column_config=_config(rows, names, whole),
         height=_height(rows, most_px),
         placeholder=missing,
     )
@@ -171,7 +174,7 @@ def _caption(row: dict[str, Any]) -> str:
     return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
-def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+def _config(rows: Sequence[dict[str, Any]], names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, Any]:
     """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
@@ -181,9 +184,13 @@ def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, A
         elif values and all(_is_number(value) for value in values):
             width = _width_px(name, map(_written, values), DIGIT_PX)
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
-        elif name not in names and 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT:
+        elif name not in names and (name in whole or _is_short(values)):
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
     return found
+
+
+def _is_short(values: Sequence[Any]) -> bool:
+    return 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT
 
 
 def _drawn(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
