@@ -14,6 +14,7 @@ __all__ = [
     "ago",
     "day",
     "day_short",
+    "day_with_year",
     "duration",
     "milliseconds",
     "moment",
@@ -114,6 +115,11 @@ def clock(at: datetime, timezone: str) -> str:
 def day(of: date) -> str:
     """`Fri 16 Jan`."""
     return format_date(of, "EEE d MMM", locale=_locale())
+
+
+def day_with_year(of: date) -> str:
+    """`16 Jan 2026`, `16 gen 2026`."""
+    return format_date(of, "d MMM yyyy", locale=_locale())
 
 
 def day_short(of: date) -> str:

@@ -25,7 +25,7 @@ from ui.components.tables import table
 from ui.components.text import plain
 from ui.data.status import workspace_status
 from ui.formats import ago, moment, number
-from ui.language import t
+from ui.language import t, translated
 
 __all__ = ["show"]
 
@@ -56,7 +56,9 @@ def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: s
         st.success(t("No alert is open."), icon=":material/check:")
     for incident in open_ones:
         since = ago(incident.first_true_at, at)
-        text = f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}  \n{plain(incident.text)}"
+        text = (
+            f"**{plain(rule_title(incident.rule))}** · {plain(incident.subject)}  \n{plain(translated(incident.text))}"
+        )
         if incident.state == "pending":
             st.info(
                 f"{text}  \n{t('true since {time}; reported once it has lasted', time=since)}",
@@ -74,7 +76,7 @@ def _incidents(open_ones: Sequence[Incident], ended: Sequence[Incident], zone: s
                     t("Subject"): e.subject,
                     t("Began"): moment(e.first_true_at, zone),
                     t("Ended"): moment(e.ended_at, zone),
-                    t("What"): e.text,
+                    t("What"): translated(e.text),
                 }
                 for e in ended
             ],
@@ -251,12 +253,12 @@ def _entry(entry: OutboxMessage, zone: str, at: datetime | None) -> dict[str, An
     states = {"waiting": f"… {t('waits')}", "sent": f"✔ {t('sent')}", "given_up": f"✘ {t('given up')}"}
     return {
         t("State"): states[entry.state],
-        t("Subject"): entry.subject,
+        t("Subject"): translated(entry.subject),
         t("To"): ", ".join(entry.recipients) or entry.channel,
         t("Made"): moment(entry.created_at, zone),
         t("Sent, or next try"): moment(at, zone),
         t("Tries"): entry.tries,
-        t("Last error"): entry.last_error,
+        t("Last error"): translated(entry.last_error or ""),
     }
 
 
@@ -274,4 +276,4 @@ def _test_mail() -> None:
         for address in result.delivered:
             st.success(t("taken for {address}", address=plain(address)), icon=":material/check:")
         for address, why in {**result.refused, **result.later}.items():
-            st.error(f"{plain(address)}: {plain(why)}")
+            st.error(f"{plain(address)}: {plain(translated(why))}")

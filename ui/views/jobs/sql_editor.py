@@ -11,7 +11,7 @@ from ui.components.problem import guarded
 from ui.components.text import plain
 from ui.data.jobs import query_names
 from ui.formats import size
-from ui.language import t
+from ui.language import t, translated
 from ui.views.jobs.form import database_names
 
 SHOWN_SQL_BYTES = 300_000
@@ -44,7 +44,7 @@ def show_sql(name: str, connection: str) -> None:
         with st.spinner(t("reading the SQL …")):
             notes = changes.save_query(name, content or b"", connection, file.sha256)
         for note in notes:
-            st.warning(plain(note))
+            st.warning(plain(translated(note)))
         st.toast(t("Saved"), icon=":material/check:")
         st.rerun()
 
@@ -76,5 +76,5 @@ def show_queries() -> None:
     if st.button(t("Save the SQL"), key="save_new_sql", disabled=not may("save"), icon=":material/save:"):
         content = uploaded.getvalue() if uploaded is not None else typed.encode()
         for note in changes.save_query(name or (uploaded.name if uploaded else ""), content, connection, ""):
-            st.warning(plain(note))
+            st.warning(plain(translated(note)))
         st.toast(t("Saved"), icon=":material/check:")
