@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ui.language.catalogue import catalogue
+from ui.language.catalogue import translations
 from ui.pages import PAGES, Page, address_of
 from ui.views import alerts
 
@@ -23,7 +23,7 @@ def test_every_module_of_the_views_is_a_page_and_every_page_has_its_module():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_can_be_drawn_and_has_an_italian_title(page: Page):
     assert callable(import_module(f"ui.views.{page.name}").show)
-    assert catalogue("it").texts.gettext(page.title) not in ("", page.title)
+    assert translations("it").texts.gettext(page.title) not in ("", page.title)
 
 
 def test_addresses_are_unique_and_a_detail_has_its_own():

@@ -6,22 +6,28 @@ each person the page in his own. A text without a translation is shown in Englis
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, Literal, get_args
 
 import streamlit as st
 
-from ui.language.catalogue import Catalogue, catalogue
+from ui.language.catalogue import Translations, translations
 
-__all__ = ["LANGUAGES", "Language", "choose", "current", "t", "tn", "translated"]
+__all__ = ["LANGUAGES", "Language", "choose", "current", "in_language", "t", "tn", "translated"]
 
 Language = Literal["it", "en"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 _CHOSEN = "language"
+_forced: ContextVar[Language | None] = ContextVar("language", default=None)
 
 
 def current() -> Language:
     """The language of this session."""
+    if (forced := _forced.get()) is not None:
+        return forced
     chosen = st.session_state.get(_CHOSEN)
     if chosen in LANGUAGES:
         return "it" if chosen == "it" else "en"
@@ -31,6 +37,16 @@ def current() -> Language:
 def choose(language: Language) -> None:
     """Sets the language of this session, instead of the browser's."""
     st.session_state[_CHOSEN] = language
+
+
+@contextmanager
+def in_language(language: Language) -> Iterator[None]:
+    """Within it, texts are in that language instead of the session's."""
+    token = _forced.set(language)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
 
 
 def t(text: str, /, **values: Any) -> str:
@@ -67,5 +83,5 @@ def translated(sentence: str) -> str:
 
 
 @cache
-def _italian() -> Catalogue:
-    return catalogue("it")
+def _italian() -> Translations:
+    return translations("it")

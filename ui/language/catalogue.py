@@ -18,14 +18,14 @@ from babel.messages.pofile import read_po
 
 from ui.language.sentences import Sentences
 
-__all__ = ["WORD", "Catalogue", "catalogue", "po_file", "read"]
+__all__ = ["WORD", "Translations", "po_file", "read", "translations"]
 
 WORD = "word"
 """Context of a single word that `core` puts into its sentences, such as `acknowledged`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class Translations:
     """Texts of the page, with plural forms, and the sentences of `core`."""
 
     texts: gettext.GNUTranslations
@@ -44,13 +44,13 @@ def read(language: str) -> Catalog:
 
 
 @cache
-def catalogue(language: str) -> Catalogue:
+def translations(language: str) -> Translations:
     """Returns the translations of a language; they are read once for the process."""
     po = read(language)
     compiled = BytesIO()
     write_mo(compiled, po)
     compiled.seek(0)
-    return Catalogue(
+    return Translations(
         gettext.GNUTranslations(compiled),
         Sentences(
             {str(message.id): str(message.string) for message in po if _is_of_core(message)},

@@ -22,7 +22,7 @@ __all__ = ["FIELD", "Sentences"]
 
 FIELD = re.compile(r"\{\{|\}\}|\{(\w*)(?:[:!]([^{}\"]*))?\}")
 """A field of a text, `{0}`, `{host}`, `{:,}`, or a doubled brace, which is one brace of the sentence."""
-_PIECES = re.compile(r"(: |\. |; |, | · | – | × | \(|\)|\n|\.$|✔ |✘ )")
+_PIECES = re.compile(r"(: |\. |; |, | · | – | × |\] | \(|\)|\n|\.$|✔ |✘ )")
 """What joins texts of `core` to one sentence: where, what, why, what to do next."""
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _GROUPED = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,]|\.\d)")
@@ -89,10 +89,6 @@ class Sentences:
             return text
         return self._find(text).text
 
-    def knows(self, text: str) -> bool:
-        """Returns whether any part of the sentence is a text of `core`."""
-        return self._find(text).known > 0
-
     def _fill(self, texts: list[tuple[str, str]]) -> None:
         counts = Counter(word for english, _ in texts for word in set(_literal_words(english)))
         for english, translated in texts:
@@ -126,8 +122,15 @@ class Sentences:
     def _as_written(self, text: str) -> _Found | None:
         if (exact := self._exact.get(text)) is not None:
             return _Found(exact, len(text))
-        found = [one for pattern in self._candidates(text) if (one := self._filled(pattern, text)) is not None]
-        return max(found, key=lambda one: one.known, default=None)
+        found = [
+            (one.known, pattern.length, one.text)
+            for pattern in self._candidates(text)
+            if (one := self._filled(pattern, text)) is not None
+        ]
+        if not found:
+            return None
+        known, _, translated = max(found)  # of two that know as much, the one with fewer values
+        return _Found(translated, known)
 
     def _candidates(self, text: str) -> Iterator[_Pattern]:
         for word in set(_WORDS.findall(text)):

@@ -14,6 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.records.metrics_queries import SendFilter
 from core.records.outcomes import DayTotals, ScheduledOutcome
 from ui.components import charts, first_steps, live
+from ui.components.address import accept_every_language
 from ui.components.links import go, link
 from ui.components.problem import fragment
 from ui.components.runner_requests import progress
@@ -166,11 +167,12 @@ def _filters(choices: FilterChoices) -> tuple[SendFilter, int]:
                 key="overview_cluster",
                 bind="query-params",
             )
+        accept_every_language("overview_days", PERIODS, _days_word)
         days = st.segmented_control(
             t("Period"),
             PERIODS,
             default=30,
-            format_func=lambda count: t("{count} days", count=count),
+            format_func=_days_word,
             key="overview_days",
             bind="query-params",
             required=True,
@@ -178,6 +180,10 @@ def _filters(choices: FilterChoices) -> tuple[SendFilter, int]:
             width="content",
         )
     return SendFilter(job, topic, cluster), days or 30
+
+
+def _days_word(count: int) -> str:
+    return t("{count} days", count=count)
 
 
 def _or_all(value: str | None) -> str:

@@ -17,6 +17,7 @@ from core.scheduler.next_attempt import NextAttempt
 from ui import changes
 from ui.access import may
 from ui.components import charts, live, live_run, run_details
+from ui.components.address import accept_every_language
 from ui.components.known_since import known_since
 from ui.components.links import go, link
 from ui.components.problem import fragment, guarded, problem
@@ -64,6 +65,7 @@ def _filters() -> tuple[SendFilter, list[str], Days, Days]:
         job = _choose("job", t("Job"), jobs, lambda slug: t("all") if slug is None else choices.jobs.get(slug, slug))
         topic = _choose("topic", t("Topic"), topics, lambda name: name or t("all"))
         cluster = _choose("cluster", t("Environment"), clusters, lambda name: name or t("all"))
+        accept_every_language("runs_states", STATES, verdict_word, many=True)
         states = st.multiselect(
             t("State"),
             STATES,
