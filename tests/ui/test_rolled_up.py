@@ -53,7 +53,7 @@ def test_the_administration_page_says_what_the_roll_up_did(rolled_up, spoilt, se
     ("language", "why", "none"),
     [
         ("en", "1,485 messages of these days are only counted by day, so their runs are not", "No run is like that."),
-        ("it", "1.485 messaggi di questi giorni sono solo contati per giorno, perciò", "Nessuna esecuzione"),
+        ("it", "1.485 messaggi di questi giorni sono ormai contati solo per giorno, perciò", "Nessuna esecuzione"),
     ],
 )
 def test_a_day_that_is_rolled_up_says_why_it_lists_no_runs(rolled_up, see, language, why, none):

@@ -83,6 +83,11 @@ def test_each_text_of_core_is_found_again_when_its_values_are_in_it():
         ("The runner was stopped", "Il runner è stato fermato"),
         ("[Errno 28] No space left on device", "[Errno 28] spazio su disco esaurito"),
         ("ORA-00942: table or view does not exist", "ORA-00942: table or view does not exist"),
+        (
+            "export failed: 1,200 read, 12 acknowledged, 0 rejected, 3 failed in 0.9 s",
+            "export fallita: 1.200 lette, 12 confermate, 0 scartate, 3 fallite in 0,9 s",
+        ),
+        ("version 3.10 is too old", "la versione 3.10 è troppo vecchia"),
         ("failed", "fallita"),
         ("", ""),
     ],

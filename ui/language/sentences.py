@@ -24,9 +24,14 @@ FIELD = re.compile(r"\{\{|\}\}|\{(\w*)(?:[:!]([^{}\"]*))?\}")
 """A field of a text, `{0}`, `{host}`, `{:,}`, or a doubled brace, which is one brace of the sentence."""
 _PIECES = re.compile(r"(: |\. |; |, | · | – | × |\] | \(|\)|\n|\.$|✔ |✘ )")
 """What joins texts of `core` to one sentence: where, what, why, what to do next."""
+_OPENS = frozenset({"(", "✔", "✘"})
+"""Of these, what a text itself can begin with."""
 _WORDS = re.compile(r"[^\W\d_]{2,}")
 _GROUPED = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?![\w,]|\.\d)")
-_WITH_UNIT = re.compile(r"(?<![\w.,])(\d+)\.(\d+)(?= (?:ms|s|min|h|B|kB|MB|GB|TB|%)(?!\w))")
+_UNIT = r" (?:ms|s|min|h|B|kB|MB|GB|TB|%)(?!\w)"
+_WITH_UNIT = re.compile(rf"(?<![\w.,])(\d+)\.(\d+)(?={_UNIT})")
+_BEGINS_WITH_UNIT = re.compile(_UNIT)
+_DECIMAL = re.compile(r"\d+\.\d+")
 _DAY = re.compile(r"\b(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _MOST_CHARACTERS = 4_000
@@ -148,7 +153,17 @@ class Sentences:
             found = self._value(value, number in pattern.quoted, name in pattern.words)
             values[name] = found.text
             known += found.known
-        return _Found(_inserted(pattern.translated, values), known)
+        return _Found(self._inserted(pattern.translated, values), known)
+
+    def _inserted(self, translated: str, values: Mapping[str, str]) -> str:
+        pieces = list(_tokens(translated))
+        text = ""
+        for (is_field, piece), (_, behind) in zip(pieces, [*pieces[1:], (False, "")], strict=True):
+            value = values.get(piece, "") if is_field else piece
+            if is_field and _DECIMAL.fullmatch(value) and _BEGINS_WITH_UNIT.match(behind):
+                value = value.replace(".", self._decimal)
+            text += value
+        return text
 
     def _value(self, value: str, is_quoted: bool, is_word: bool) -> _Found:
         if is_quoted:
@@ -173,7 +188,10 @@ class Sentences:
         for end in range(1, len(pieces) + 1):
             last = pieces[end - 1]
             choice = _Found(best[-1].text + last, best[-1].known)
-            for begin in range(end - 1, -1, -1):
+            begins = range(end - 1, -1, -1) if end % 2 or last == ")" else ()  # a text ends with words, not between two
+            for begin in begins:
+                if begin % 2 and pieces[begin].strip() not in _OPENS:
+                    continue
                 part = "".join(pieces[begin:end])
                 if part != text and part.strip() and (found := self._whole(part)) is not None:
                     known = best[begin].known + found.known
@@ -241,7 +259,3 @@ def _is_quoted(tokens: list[tuple[bool, str]], number: int) -> bool:
     before = "".join(piece for is_field, piece in tokens[:number] if not is_field)
     after = "".join(piece for is_field, piece in tokens[number + 1 :] if not is_field)
     return before[-1:] in _QUOTES and after[:1] in _QUOTES and bool(before) and bool(after)
-
-
-def _inserted(translated: str, values: Mapping[str, str]) -> str:
-    return "".join(values.get(piece, "") if is_field else piece for is_field, piece in _tokens(translated))
