@@ -121,8 +121,13 @@ def skip_or_fail(missing: RigMissing) -> None:
     pytest.skip(str(missing))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """python-oracledb 26.1 forgets to close its socket when the server resets the connection."""
+    """Marks what is slow; python-oracledb 26.1 forgets to close its socket when the server resets the connection."""
+    for item in items:
+        always = item.get_closest_marker("always")
+        if always and not any(word in item.name for word in always.args):
+            item.add_marker(pytest.mark.slow)
     forgiving = pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning")
     for item in items:
         if "oracle" in getattr(item, "fixturenames", ()) or item.path.name == "test_oracle_double.py":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.errors import SignInNeeded
+from core.errors import AccessRefused, SignInNeeded
 from core.records.accounts import Accounts
 from core.records.rights import RIGHT_OF, RIGHT_TO_SEE, RIGHTS, Action, Caller, Role, View, local_caller
 from core.workspace.paths import Workspace
@@ -16,7 +16,7 @@ from ui.http_security import COOKIE, is_local_name, oidc_is_set_up
 from ui.language import t
 from ui.workspaces import home_workspace
 
-__all__ = ["CurrentUser", "Role", "current_user", "is_known", "may", "role_word"]
+__all__ = ["CurrentUser", "Role", "current_user", "is_known", "may", "role_word", "seeing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,19 @@ def _by_email(folder: Path, email: str) -> Caller | None:
 def role_word(role: Role) -> str:
     """The role in the language of the session."""
     return {"viewer": t("viewer"), "operator": t("operator"), "admin": t("admin")}[role]
+
+
+def seeing(what: View) -> Caller:
+    """Returns the visitor as a caller of core who may see that.
+
+    Raises:
+        AccessRefused: The visitor may not; in the visitor's language.
+    """
+    visitor = current_user()
+    if not may(what):
+        only = t("only an admin may do this") if RIGHT_TO_SEE[what] == "admin" else t("only an operator may do this")
+        raise AccessRefused(only, remedy=t("ask an admin for the role"))
+    return Caller(visitor.name, RIGHTS[visitor.role], visitor.role, is_local=visitor.is_local)
 
 
 def may(what: Action | View) -> bool:

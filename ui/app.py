@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from starlette.middleware import Middleware
 from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 from streamlit import config
 from streamlit.starlette import App
 
@@ -15,6 +16,7 @@ from core.cli.output import error_lines
 from core.errors import ConfigError, PsttError
 from ui import data
 from ui.api import api
+from ui.components.sql_editor import ASSETS
 from ui.http_security import SecurityHeaders, SignInFirst, require_sign_in_or_loopback
 from ui.no_delay import send_without_delay
 from ui.workspaces import home_workspace
@@ -47,4 +49,8 @@ _require_sign_in()
 _start_log()
 send_without_delay()
 threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
-app = App("page.py", routes=[Mount("/api", api)], middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst)])
+app = App(
+    "page.py",
+    routes=[Mount("/api", api), Mount("/editor", StaticFiles(directory=ASSETS))],
+    middleware=[Middleware(SecurityHeaders), Middleware(SignInFirst)],
+)

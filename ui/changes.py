@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from core.admin import edit_files, edit_jobs, watermarks
+from core.admin import alerts, edit_files, edit_jobs, mail_settings, watermarks
 from core.admin.actions import allow_test
 from core.admin.actions import rebuild_metrics as rebuild_sends
 from core.admin.demo import SLUG, create_demo
 from core.admin.diagnosis import diagnose_cluster, diagnose_database
 from core.admin.edit_jobs import create_job, replace_job
 from core.admin.edit_settings import change_setting as core_change_setting
+from core.admin.start_runner import start_as_service
 from core.admin.watermarks import WatermarkReport, watermark_of
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
@@ -30,18 +30,18 @@ from core.kafka.topic_settings import topic_settings as settings_of_topic
 from core.model.dialect import Dialect
 from core.model.job import Job
 from core.model.query import ParameterValue
-from core.notify.wiring import send_test_mail
+from core.notify.delivery import MAIL
+from core.notify.silences import AlertRecords, Silence
+from core.notify.simulation import Simulation
 from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import backfills, commands
 from core.scheduler.backfills import BackfillOptions
 from core.sql.parser import load
 from core.sql.partitioning import require_splittable
 from core.sql.values import split
-from core.workspace.connections import read_connections
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
 from core.workspace.stored_file import StoredFile, read_stored
 from ui import access, data
-from ui.data.jobs import all_jobs
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -366,29 +366,6 @@ def save_connections(document: Mapping[str, Any], about: str, seen_sha256: str) 
     _changed()
 
 
-def users_of_connection(name: str) -> list[str]:
-    """Returns the names of the jobs that read from a database connection."""
-    return [_as_user(job) for job in all_jobs()[0] if job.connection == name]
-
-
-def users_of_cluster(key: str) -> list[str]:
-    """Returns the names of the jobs that send to the cluster under that key of `kafka_connections`.
-
-    It works for an invalid file too.
-    """
-    connections, _ = read_connections(data.workspace(), os.environ)
-    found = []
-    for job in all_jobs()[0]:
-        with suppress(ConfigError):  # its connection does not exist any more: it sends nowhere
-            if job.export_format == "kafka" and connections.cluster_key_for(job) == key:
-                found.append(_as_user(job))
-    return found
-
-
-def _as_user(job: Job) -> str:
-    return f"{job.name} ({t('enabled') if job.enabled else t('switched off')})"
-
-
 def store_secret(reference: str, value: str) -> None:
     """Stores a secret where its reference points; only the reference is audited."""
     by = caller("secret")
@@ -447,12 +424,47 @@ def save_alerts(document: Mapping[str, Any], seen_sha256: str) -> None:
     _changed()
 
 
-def test_mail(to: Sequence[str]) -> DeliveryResult:
-    """Sends a test mail. Returns the server's response for each recipient."""
-    by = caller("test mail")
+def send_test(channel: str, to: Sequence[str] = ()) -> DeliveryResult:
+    """Sends a test message through `mail` or a channel. Returns the response for each recipient."""
+    by = caller("test mail" if channel == MAIL else "test channel")
     with data.opened() as app:
-        allow_test(app.ledger, "test mail", "mail", caller=by, now=data.now(), after={"to": list(to)})
-        return send_test_mail(app, to, data.now())
+        return alerts.send_test(app, channel, caller=by, now=data.now(), to=to)
+
+
+def silences() -> list[Silence]:
+    """Returns the silences that hold now."""
+    with data.opened() as app:
+        return AlertRecords(app.outbox).active(data.now())
+
+
+def acknowledge(incident_id: int, note: str) -> None:
+    """Records that the visitor knows of an open alert."""
+    by = caller("acknowledge")
+    with data.opened() as app:
+        alerts.acknowledge(app.ledger, incident_id, note, caller=by, now=data.now())
+    _changed()
+
+
+def silence(rule: str, subject: str, until: datetime, note: str) -> None:
+    """Keeps the messages about a rule, a subject or both back up to a time."""
+    by = caller("silence")
+    with data.opened() as app:
+        alerts.silence(app.ledger, rule=rule, subject=subject, until=until, note=note, caller=by, now=data.now())
+    _changed()
+
+
+def end_silence(silence_id: int) -> None:
+    """Ends a silence before its time."""
+    by = caller("end silence")
+    with data.opened() as app:
+        alerts.end_silence(app.ledger, silence_id, caller=by, now=data.now())
+    _changed()
+
+
+def simulated_alerts(days: int, rules: Mapping[str, Mapping[str, Any]]) -> Simulation:
+    """Returns what rules with these values would have fired in the last days; changes nothing."""
+    with data.opened() as app:
+        return alerts.simulated(app, days=days, now=data.now(), changes=rules)
 
 
 # ── administration ────────────────────────────────────────────────────────────────────────────
@@ -485,3 +497,27 @@ def change_setting(name: str, value: str | None) -> None:
     with data.opened() as app:
         core_change_setting(app.workspace, app.ledger, name, value, os.environ, caller=by, now=data.now())
     _changed()
+
+
+def send_test_with(values: Mapping[str, str | None], password: str | None, to: Sequence[str]) -> DeliveryResult:
+    """Sends a test mail with settings that are not saved. Returns the server's response for each recipient."""
+    by = caller("settings")
+    with data.opened() as app:
+        return mail_settings.send_test_with(app, values, password=password, to=to, caller=by, now=data.now())
+
+
+def save_mail_settings(values: Mapping[str, str | None], password: str | None, keep_in: str) -> None:
+    """Writes the settings of the mail server, and stores its password as a secret."""
+    by = caller("settings")
+    with data.opened() as app:
+        mail_settings.save_mail_settings(
+            app, values, os.environ, password=password, keep_in=keep_in, caller=by, now=data.now()
+        )
+    _changed()
+
+
+def start_service() -> list[str]:
+    """Makes the runner a service and starts it. Returns what the service manager printed."""
+    by = caller("service")
+    with data.opened() as app:
+        return start_as_service(app, caller=by, now=data.now())

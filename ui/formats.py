@@ -13,11 +13,12 @@ from ui.language import current, t
 __all__ = [
     "ago",
     "day",
+    "day_of_year",
     "day_short",
-    "day_with_year",
     "duration",
     "milliseconds",
     "moment",
+    "month_short",
     "number",
     "share",
     "size",
@@ -117,14 +118,19 @@ def day(of: date) -> str:
     return format_date(of, "EEE d MMM", locale=_locale())
 
 
-def day_with_year(of: date) -> str:
-    """`16 Jan 2026`, `16 gen 2026`."""
+def day_of_year(of: date) -> str:
+    """`16 Jan 2026`."""
     return format_date(of, "d MMM yyyy", locale=_locale())
 
 
 def day_short(of: date) -> str:
     """`17/01`."""
     return format_date(of, "dd/MM", locale=_locale())
+
+
+def month_short(of: date) -> str:
+    """`Nov`, `nov`."""
+    return format_date(of, "LLL", locale=_locale())
 
 
 def weekday(of: date) -> str:

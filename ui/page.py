@@ -7,8 +7,8 @@ from importlib import import_module
 import streamlit as st
 
 from core.errors import PsttError
-from ui import access, data
-from ui.components import header, problem, sign_in
+from ui import access, data, drafts
+from ui.components import header, leave_warning, problem, sign_in
 from ui.components.links import SESSION_PAGES
 from ui.language import t
 from ui.pages import PAGES
@@ -35,8 +35,10 @@ def main() -> None:
     if not access.is_known():
         problem.guarded(sign_in.show)()
         st.stop()
+    problem.guarded(drafts.keep_typed)()
     problem.guarded(header.show)()
     chosen.run()
+    problem.guarded(leave_warning.show)()
 
 
 main()

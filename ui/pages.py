@@ -31,6 +31,12 @@ PAGES = (
     Page("runs", "Runs", ":material/play_circle:", details={"run": "run"}),
     Page("calendar", "Calendar", ":material/calendar_month:"),
     Page("find", "Find", ":material/search:"),
+    Page(
+        "messages",
+        "Messages",
+        ":material/forum:",
+        details={"run": "run-messages", "at": "message", "topic": "topic"},
+    ),
     Page("connections", "Connections", ":material/lan:"),
     Page("alerts", "Alerts", ":material/notifications:"),
     Page("administration", "Administration", ":material/settings:"),

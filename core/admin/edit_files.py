@@ -8,17 +8,19 @@ import re
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from core.admin.edit_jobs import editing, require_seen
+from core.admin.edit_jobs import BEFORE, editing, require_seen
 from core.errors import ConfigError
 from core.model.dialect import Dialect
 from core.model.query import Parameter
 from core.notify.rules import default_document, parse_alerts
 from core.records.connections_versions import HIDDEN, SECRET_KEYS, hidden_secrets, keep_connections
+from core.records.edits_file import EditsFile
 from core.records.ledger import Ledger
+from core.records.query_versions import QueryVersions
 from core.records.rights import Caller, require
 from core.sql.parser import parse
 from core.workspace.atomic import write_atomically
@@ -34,6 +36,7 @@ __all__ = [
     "check_query",
     "create_alerts",
     "is_private",
+    "require_query_name",
     "save_alerts",
     "save_connections",
     "save_query",
@@ -44,7 +47,7 @@ LARGEST_QUERY_BYTES = 5_000_000
 """A hand-written query has some kilobytes; more is a list of values that belongs in a table."""
 AUDITED_BYTES = 100_000
 """Of a larger file the audit trail has only size and hash."""
-_QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
+QUERY_NAME = re.compile(r"[\w][\w .()+-]{0,150}\.sql", re.IGNORECASE)
 _EXAMPLES = {"integer": "1", "decimal": "1", "date": "2026-01-01", "datetime": "2026-01-01 00:00:00"}
 
 
@@ -107,17 +110,31 @@ def save_query(
         StorageFailed: The file cannot be written; the old one is untouched.
     """
     require(caller, "save")
-    path = workspace.query_file(name)
-    if not _QUERY_NAME.fullmatch(path.name):
-        raise ConfigError(f"{name!r} is no name for a query", remedy="use letters, digits, blanks and - _ . with .sql")
+    path = require_query_name(workspace, name)
     notes = check_query(path, content, dialect, allow_writes=allow_writes)
-    with editing(workspace):
-        before = _unchanged(path, seen_sha256)
+    with editing(workspace), EditsFile(workspace.edits_file) as edits:
+        before, versions = _unchanged(path, seen_sha256), QueryVersions(edits)
+        if before.sha256:
+            versions.add(name, before.content, now - BEFORE)
         write_atomically(path, content)
+        versions.add(name, content, now, saved_by=caller.name)
         ledger.audit.add(
             caller.name, "save", f"query {name}", now, before=_audited(before.content), after=_audited(content)
         )
     return notes
+
+
+def require_query_name(workspace: Workspace, name: str) -> Path:
+    """Returns the path of an SQL file that is to be written.
+
+    Raises:
+        ConfigError: The name has no `.sql`, has signs that are not allowed in it, or leads out of `queries/`.
+    """
+    path = workspace.query_file(name)
+    is_plain = ".." not in path.parts and path.relative_to(workspace.queries_dir).as_posix() == name
+    if not is_plain or not QUERY_NAME.fullmatch(path.name):
+        raise ConfigError(f"{name!r} is no name for a query", remedy="use letters, digits, blanks and - _ . with .sql")
+    return path
 
 
 def _audited(content: bytes) -> Any:
@@ -169,7 +186,7 @@ def save_connections(
         if new := [error for error in problems if error.what not in faults]:
             raise new[0]
         known = old.document if old else None
-        keep_connections(workspace, ledger.connections_versions, before.text, now - timedelta(milliseconds=1))
+        keep_connections(workspace, ledger.connections_versions, before.text, now - BEFORE)
         write_atomically(path, text, private=_has_literal(document) or is_private(path))
         ledger.audit.add(
             caller.name, "change", about, now, before=hidden_secrets(known), after=hidden_secrets(document)

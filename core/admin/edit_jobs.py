@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from core.errors import ConfigError, LedgerBusy, StorageFailed
 from core.model.job import Job
@@ -20,6 +20,7 @@ from core.workspace.locks import locked
 from core.workspace.paths import Workspace
 
 __all__ = [
+    "BEFORE",
     "NameTaken",
     "NewerEdit",
     "create_job",
@@ -27,11 +28,14 @@ __all__ = [
     "editing",
     "job_files",
     "replace_job",
+    "require_free_name",
     "require_seen",
     "slug_of",
 ]
 
 LOCK_WAIT_S = 5.0
+BEFORE = timedelta(milliseconds=1)
+"""A version that was found on disk is older than the change that found it."""
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows keeps for itself."""
@@ -73,7 +77,7 @@ def create_job(workspace: Workspace, ledger: Ledger, job: Job, *, caller: Caller
     with editing(workspace):
         if job.slug.lower() in map(str.lower, job_files(workspace)):
             raise NameTaken(f"there is a job file {job.slug}{SUFFIX} already", remedy="choose another id, or change it")
-        _require_free_name(workspace, job)
+        require_free_name(workspace, job)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
         ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
@@ -105,8 +109,8 @@ def replace_job(
     require(caller, "change")
     with editing(workspace):
         before = _unchanged(workspace, job.slug, seen_sha256)
-        _require_free_name(workspace, job)
-        ledger.job_versions.add(job.slug, before.sha256, before.text, now)
+        require_free_name(workspace, job)
+        ledger.job_versions.add(job.slug, before.sha256, before.text, now - BEFORE)
         save_job(workspace, job)
         saved = read_job_file(workspace, job.slug)
         ledger.job_versions.add(job.slug, saved.sha256, saved.text, now, saved_by=caller.name)
@@ -128,7 +132,7 @@ def delete_job(
     require(caller, "delete")
     with editing(workspace):
         before = _unchanged(workspace, slug, seen_sha256)
-        ledger.job_versions.add(slug, before.sha256, before.text, now)
+        ledger.job_versions.add(slug, before.sha256, before.text, now - BEFORE)
         try:
             before.path.unlink()
         except OSError as error:
@@ -161,7 +165,12 @@ def require_seen(what: str, stored_sha256: str, seen_sha256: str | None) -> None
         )
 
 
-def _require_free_name(workspace: Workspace, job: Job) -> None:
+def require_free_name(workspace: Workspace, job: Job) -> None:
+    """Refuses a job whose name another job has.
+
+    Raises:
+        NameTaken: Names are compared without regard to case.
+    """
     for other in load_jobs(workspace)[0]:
         if other.slug != job.slug and other.name.lower() == job.name.lower():
             raise NameTaken(

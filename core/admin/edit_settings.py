@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from dotenv.parser import parse_stream
 
@@ -19,10 +20,22 @@ from core.records.rights import Caller, require
 from core.workspace.atomic import write_atomically
 from core.workspace.json_file import nearest
 from core.workspace.paths import Workspace
-from core.workspace.settings import SECRETS, SETTING_NAMES, env_entries, read_settings
+from core.workspace.secrets import is_reference
+from core.workspace.settings import MASK, SECRETS, SETTING_NAMES, env_entries, read_settings
 from core.workspace.stored_file import read_stored
 
-__all__ = ["change_setting", "is_editable", "setting_meanings"]
+__all__ = ["Applies", "change_setting", "change_settings", "is_editable", "setting_applies", "setting_meanings"]
+
+Applies = Literal["next run", "runner", "runner and page", "at once"]
+"""From when a changed setting holds: each run, and each command, reads it; or these processes when they start."""
+_BY_RUNNER = frozenset(
+    "PSTT_WORKERS PSTT_BACKFILL_WORKERS PSTT_BACKFILL_PAUSE_AFTER PSTT_BACKFILL_PAUSE_S PSTT_GRACE_S PSTT_RUN_RETRIES "
+    "PSTT_RUN_RETRY_WAIT_S PSTT_MAX_CATCH_UP_DAYS PSTT_STOP_TIMEOUT_S PSTT_TIMEZONE PSTT_PAGE_URL "
+    "PSTT_RECEIPT_AT PSTT_RECEIPT_TO PSTT_MAIL_FROM PSTT_MAIL_TO PSTT_SMTP_HOST PSTT_SMTP_PORT PSTT_SMTP_SECURITY "
+    "PSTT_SMTP_USERNAME PSTT_SMTP_PASSWORD PSTT_SMTP_CAFILE PSTT_SMTP_TIMEOUT_S KAFKA_HEALTH_CHECK_INTERVAL_SEC".split()
+)
+_BY_LOGS = frozenset({"KAFKA_LOG_LEVEL", "PSTT_LOG_RETENTION_DAYS"})
+_AT_ONCE = frozenset({"PSTT_HEALTH_GRACE_S"})
 
 MACHINE_SETTINGS = frozenset({"PSTT_SECRET_COMMANDS"})
 """They decide which programs run on this machine."""
@@ -34,6 +47,15 @@ _ENTRY = re.compile(r"#([A-Z][A-Z0-9_]*)=")
 def is_editable(name: str) -> bool:
     """Returns whether a setting may be changed here: the administrator of the machine writes the others."""
     return name in SETTING_NAMES and name not in SECRETS | MACHINE_SETTINGS
+
+
+def setting_applies(name: str) -> Applies:
+    """Returns from when a changed value of a setting holds."""
+    if name in _BY_LOGS:
+        return "runner and page"
+    if name in _BY_RUNNER:
+        return "runner"
+    return "at once" if name in _AT_ONCE else "next run"
 
 
 def change_setting(
@@ -63,29 +85,59 @@ def change_setting(
             nothing is written.
         StorageFailed: The file cannot be written; the old one is untouched.
     """
+    change_settings(workspace, ledger, {name: value}, environ, caller=caller, now=now)
+
+
+def change_settings(
+    workspace: Workspace,
+    ledger: Ledger,
+    values: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    caller: Caller,
+    now: datetime,
+) -> None:
+    """Writes several settings into `.env`, all or none; see `change_setting`.
+
+    The password of the mail server may be written as a reference, as the other secrets are by the administrator.
+    """
     require(caller, "settings")
-    _refuse_what_others_set(name, environ)
-    if value is not None and any(char in value for char in "\r\n\0"):
-        raise ConfigError(f"{name} has a line break", remedy="write it in one line", key=name)
+    for name, value in values.items():
+        _refuse_what_others_set(name, value, environ)
+        if value is not None and any(char in value for char in "\r\n\0"):
+            raise ConfigError(f"{name} has a line break", remedy="write it in one line", key=name)
     with editing(workspace):
         stored = read_stored(workspace.env_file)
-        before = env_entries(stored.text)
-        text = _with(stored.text, name, value)
+        before, text = env_entries(stored.text), stored.text
+        for name, value in values.items():
+            text = _with(text, name, value)
         known = {problem.what for problem in read_settings(workspace, environ, before)[1]}
         # An old problem of another setting may stay: they are fixed one after the other.
         for problem in read_settings(workspace, environ, env_entries(text))[1]:
-            if problem.what not in known or problem.key == name:
+            if problem.what not in known or problem.key in values:
                 raise problem
         # A new file is private too: secrets may come into it.
         write_atomically(workspace.env_file, text, private=not stored.sha256 or is_private(workspace.env_file))
-        earlier = before[name][0] if name in before else None
-        ledger.audit.add(caller.name, "change", f"setting {name}", now, before=earlier, after=value)
+        for name, value in values.items():
+            earlier = before[name][0] if name in before else None
+            if len(values) == 1 or earlier != value:
+                hidden = _shown(name, earlier), _shown(name, value)
+                ledger.audit.add(caller.name, "change", f"setting {name}", now, before=hidden[0], after=hidden[1])
 
 
-def _refuse_what_others_set(name: str, environ: Mapping[str, str]) -> None:
+def _shown(name: str, value: str | None) -> str | None:
+    """The value for the audit trail: a secret that is no reference is hidden."""
+    return MASK if value and name in SECRETS and not is_reference(value) else value
+
+
+def _is_mail_password(name: str, value: str | None) -> bool:
+    return name == "PSTT_SMTP_PASSWORD" and (value is None or is_reference(value))
+
+
+def _refuse_what_others_set(name: str, value: str | None, environ: Mapping[str, str]) -> None:
     if name not in SETTING_NAMES:
         raise ConfigError(f"there is no setting {name}", remedy=nearest(name, SETTING_NAMES), key=name)
-    if not is_editable(name):
+    if not is_editable(name) and not _is_mail_password(name, value):
         raise ConfigError(
             f"{name} is not changed here",
             why="it is a secret" if name in SECRETS else "it decides what may run on this machine",

@@ -17,7 +17,7 @@ from core.run.format_warnings import format_warnings
 from core.run.planning import cluster_of_plan, plan_run
 from core.run.preview import open_reading
 from core.run.row_reader import formats_of
-from core.run.schemas import needs_registry, schemas_of
+from core.run.schemas import schemas_of
 from core.workspace.jobs import load_jobs
 
 __all__ = ["check_schemas"]
@@ -30,7 +30,7 @@ def check_schemas(opened: OpenWorkspace, now: datetime) -> Iterator[Finding]:
         A warning for each schema that is new or has changed, an error for each that would be refused.
     """
     jobs, _ = load_jobs(opened.workspace)
-    for job in filter(needs_registry, jobs):
+    for job in (job for job in jobs if job.needs_registry):
         try:
             found = list(_of_job(opened, job, now))
         except PsttError as error:

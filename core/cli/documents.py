@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from core.admin.edit_settings import setting_applies
 from core.clock import iso_utc
 from core.model.run import Reject, Run, Verification
 from core.run.preview import file_rows
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from core.model.progress import RunProgress
     from core.model.query import Query
     from core.model.run import Plan
-    from core.notify.delivery import OutboxMessage
-    from core.notify.incidents import Incident
     from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
     from core.records.retention import RolledUpResult
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "alert_document",
     "backfill_document",
     "backfill_report_document",
     "check_results_document",
@@ -206,6 +204,7 @@ def send_document(send: dict[str, Any]) -> dict[str, Any]:
         "run_id": send["run_id"],
         "job": send["job"],
         "job_name": send["job_name"],
+        "scheduled_at": iso_utc(send["scheduled_at"]) if send.get("scheduled_at") else None,
         "cluster": send["cluster"],
         "cluster_id": send["cluster_id"],
         "bootstrap_servers": send["bootstrap_servers"],
@@ -220,45 +219,6 @@ def send_document(send: dict[str, Any]) -> dict[str, Any]:
         "attempt": send["attempt"],
         "outcome": send["status"],
         "error": send["error"],
-    }
-
-
-def alert_document(
-    incidents: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage]
-) -> dict[str, Any]:
-    """Returns the open alerts, the messages that wait for delivery, and those sent last."""
-    return {
-        "incidents": [
-            {
-                "rule": incident.rule,
-                "subject": incident.subject,
-                "state": incident.state,
-                "since": iso_utc(incident.first_true_at),
-                "opened_at": iso_utc(incident.opened_at) if incident.opened_at else None,
-                "value": incident.value,
-                "text": incident.text,
-            }
-            for incident in incidents
-        ],
-        "waiting": [_message_document(message) for message in waiting],
-        "sent": [_message_document(message) for message in newest],
-    }
-
-
-def _message_document(message: OutboxMessage) -> dict[str, Any]:
-    return {
-        "kind": message.kind,
-        "state": message.state,
-        "channel": message.channel,
-        "recipients": list(message.recipients),
-        "delivered": list(message.delivered),
-        "refused": dict(message.refused),
-        "subject": message.subject,
-        "created_at": iso_utc(message.created_at),
-        "next_try_at": iso_utc(message.next_try_at) if message.state == "waiting" else None,
-        "sent_at": iso_utc(message.sent_at) if message.sent_at else None,
-        "tries": message.tries,
-        "last_error": message.last_error,
     }
 
 
@@ -351,7 +311,12 @@ def check_results_document(results: Sequence[CheckResult]) -> dict[str, Any]:
 
 def settings_document(rows: Sequence[SettingRow]) -> dict[str, Any]:
     """Returns each setting with its origin; secrets are masked already."""
-    return {"settings": [{"name": row.name, "value": row.value, "origin": row.origin} for row in rows]}
+    return {
+        "settings": [
+            {"name": row.name, "value": row.value, "origin": row.origin, "applies": setting_applies(row.name)}
+            for row in rows
+        ]
+    }
 
 
 def rebuilt_document(made: SyncResult) -> dict[str, Any]:

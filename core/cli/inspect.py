@@ -12,7 +12,7 @@ import typer
 
 from core.admin.check import check as check_files
 from core.admin.diagnosis import diagnose, workspace_health
-from core.admin.edit_settings import change_setting
+from core.admin.edit_settings import Applies, change_setting, setting_applies
 from core.admin.os_service import Service, perform, status, steps, this_system
 from core.admin.schema_checks import check_schemas
 from core.app import App
@@ -101,6 +101,14 @@ def _database_line(entry: Mapping[str, Any]) -> str:
     return f"connection {entry['name']}: {keys}"
 
 
+_APPLIES: dict[Applies, str] = {
+    "next run": "the next run uses it",
+    "runner": "a runner that works now reads it when it is started again",
+    "runner and page": "a runner and a page that work now read it when they are started again",
+    "at once": "it holds at once",
+}
+
+
 def _change_setting(change: str, unset: str, workspace: Path | None, *, as_json: bool) -> None:
     name, equals, value = change.partition("=")
     if bool(change) == bool(unset) or (change and not equals):
@@ -109,7 +117,7 @@ def _change_setting(change: str, unset: str, workspace: Path | None, *, as_json:
     name, new = (name, value) if change else (unset, None)
     with Ledger(place.ledger_file) as ledger:
         change_setting(place, ledger, name, new, os.environ, caller=local_caller(), now=now())
-    answer = f"{name} is {'removed from' if new is None else 'written into'} .env; a runner that works now reads it when it is started again"
+    answer = f"{name} is {'removed from' if new is None else 'written into'} .env; {_APPLIES[setting_applies(name)]}"
     print_answer({"name": name, "value": new, "answer": answer}, as_json)
 
 

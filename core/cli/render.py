@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from core.model.query import Query
     from core.model.run import Plan
     from core.notify.daily_report import DailyReport
-    from core.notify.delivery import DeliveryResult, OutboxMessage
-    from core.notify.incidents import Incident
+    from core.notify.delivery import DeliveryResult
     from core.records.known_since import KnownSince
     from core.records.metrics import SyncResult
     from core.records.retention import RolledUpResult
@@ -44,7 +43,6 @@ from core.formatting import heading, local_time, ms_text, size_text, verdict
 
 __all__ = [
     "acknowledged_lines",
-    "alert_lines",
     "check_result_lines",
     "check_summary",
     "delivery_lines",
@@ -366,6 +364,8 @@ def send_lines(key: str, sends: Sequence[dict[str, Any]], timezone: str, known: 
             outcome = f"not acknowledged: {send['error']}"
         name = send["job_name"] or send["job"] or "sent by hand"
         name += f"   key {send['key']!r}" if send.get("key", key) != key else ""
+        if send.get("scheduled_at"):
+            name += f"   scheduled {local_time(send['scheduled_at'], send['timezone'] or timezone)}"
         lines.append(f"  {when}   {name}   {where}   {outcome}   attempt {send['attempt']}   run {send['run_id']}")
     return lines + note
 
@@ -400,40 +400,6 @@ def _share(rate: float | None) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def alert_lines(
-    incidents: Sequence[Incident], waiting: Sequence[OutboxMessage], newest: Sequence[OutboxMessage], timezone: str
-) -> list[str]:
-    """Returns the open alerts, the messages that wait for delivery, and those sent last."""
-    open_ones = [incident for incident in incidents if incident.state == "open"]
-    lines = ["✔ no alert is open"] if not open_ones else [f"✘ {_count(len(open_ones), 'alert')} open"]
-    for incident in open_ones:
-        since = local_time(incident.opened_at or incident.first_true_at, timezone)
-        lines.append(f"  {incident.rule}   {incident.subject}   since {since}   {incident.text}")
-    for incident in incidents:
-        if incident.state == "pending":
-            since = local_time(incident.first_true_at, timezone)
-            lines.append(f"  … {incident.rule}   {incident.subject}   since {since}, no alert yet   {incident.text}")
-    lines.append(f"{_count(len(waiting), 'message')} {'waits' if len(waiting) == 1 else 'wait'} for delivery")
-    for message in waiting:
-        next_try = local_time(message.next_try_at, timezone, seconds=True)
-        lines.append(f"  {message.subject}   to {_recipients(message)}   next try {next_try}")
-        lines += [f"    {message.last_error}"] if message.last_error else []
-    lines += ["sent last"] if newest else []
-    for message in newest:
-        if message.state == "sent":
-            lines.append(
-                f"  ✔ {local_time(message.sent_at or message.created_at, timezone)}   {message.subject}   {_recipients(message)}"
-            )
-        else:
-            lines.append(f"  ✘ given up   {message.subject}   {_recipients(message)}   {message.last_error}")
-        lines += [f"    refused: {address}: {why}" for address, why in message.refused.items()]
-    return lines
-
-
-def _recipients(message: OutboxMessage) -> str:
-    return ", ".join(message.recipients) or f"channel {message.channel}"
 
 
 def table_lines(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = 40) -> list[str]:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from loguru import logger
 
+from core.admin.edit_queries import finish_rename
 from core.app import App
 from core.cli.documents import scheduled_run_document
 from core.cli.options import JobArgument, JsonOption, WorkspaceOption, now
 from core.cli.output import print_answer, print_json, print_lines
 from core.cli.render import scheduled_runs_table, scheduled_time_lines
+from core.errors import PsttError
 from core.records.rights import local_caller
 from core.run.cancellation import stop_on_signals
 from core.run.drift import accept_columns as accept_drift
@@ -42,7 +45,15 @@ def runner(
             return
         with stop_on_signals() as stopping:
             print(f"runner of {opened.workspace.root} starts; Ctrl-C ends it", file=sys.stderr, flush=True)
+            _finish_rename(opened)
             run_runner(opened, stopping, now, accept_clock=accept_clock, note=opened.log_problem)
+
+
+def _finish_rename(opened: App) -> None:
+    try:
+        finish_rename(opened.workspace, opened.ledger)
+    except PsttError as error:  # every job runs without it
+        logger.warning("the interrupted rename of an SQL file was not completed: {}", error.text)
 
 
 @app.command("next")

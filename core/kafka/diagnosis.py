@@ -198,6 +198,7 @@ class Diagnosis:
         cluster: Named in each text; its password never is.
         clock: Monotonic seconds.
         look: Probes the brokers when the client does not report a cause.
+        use: What the client does with topics, for the text about a missing right.
     """
 
     def __init__(
@@ -206,8 +207,10 @@ class Diagnosis:
         *,
         clock: Callable[[], float] = time.monotonic,
         look: Callable[[Cluster], Cause | None] = probe,
+        use: Literal["write to", "read"] = "write to",
     ) -> None:
         self.cluster = cluster
+        self._use = use
         self.place = f'cluster "{cluster.name}" ({cluster.bootstrap_servers or "mock"})'
         self._clock = clock
         self._look = look
@@ -374,16 +377,23 @@ class Diagnosis:
             key="kafka_config.topic",
         )
 
-    def denied(self, topic: str, what: str = "write to") -> NotAuthorised:
+    def denied(self, topic: str) -> NotAuthorised:
         """Returns the error for an authenticated account that lacks a right on a topic."""
+        right = "Read" if self._use == "read" else "Write"
         return NotAuthorised(
-            f'{self._user} may not {what} topic "{topic}" of {self.place}',
+            f'{self._user} may not {self._use} topic "{topic}" of {self.place}',
             why="the broker's access rules (ACL) say no",
-            remedy="have the rights Describe and Write on that topic given to this account",
+            remedy=f"have the rights Describe and {right} on that topic given to this account",
         )
 
     def denied_cluster(self, words: str) -> NotAuthorised:
         """Returns the error for a right that the account lacks on the whole cluster."""
+        if self._use == "read":
+            return NotAuthorised(
+                f"{self._user} may not read this from {self.place}",
+                why=self.scrub(words),
+                remedy="have the right Describe on the cluster, on the topic or on its consumer groups given to this account",
+            )
         return NotAuthorised(
             f"{self._user} may not write to {self.place}",
             why=self.scrub(words),
@@ -391,9 +401,9 @@ class Diagnosis:
         )
 
     def busy(self, topic: str, words: str) -> BrokerUnavailable:
-        """Returns the error for brokers that answer and cannot accept the message now."""
+        """Returns the error for brokers that answer and cannot accept or return messages now."""
         return BrokerUnavailable(
-            f'topic "{topic}" of {self.place} takes no messages now',
+            f'topic "{topic}" of {self.place} {"cannot be read" if self._use == "read" else "takes no messages"} now',
             why=self.scrub(words),
             remedy="wait, or look at the state of the brokers and of the topic's replicas",
         )

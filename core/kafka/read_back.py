@@ -57,7 +57,7 @@ class ReadBack:
         self._should_stop = should_stop
         self._silence_s = silence_s
         self._clock = clock
-        self._diagnosis = Diagnosis(cluster, clock=clock)
+        self._diagnosis = Diagnosis(cluster, clock=clock, use="read")
         settings = client_config(cluster) | {
             "group.id": CLIENT_ID,  # librdkafka requires one; the group is never joined
             "enable.auto.commit": False,
@@ -136,8 +136,6 @@ class ReadBack:
     def _note(self, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF or family_of(error) in ("late", "away", "busy"):
             return
-        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise self._diagnosis.denied(self._topic, "read")
         raise translated(self._diagnosis, error, self._topic, None)
 
     def _nothing_comes(self) -> PsttError:

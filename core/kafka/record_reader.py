@@ -62,7 +62,7 @@ def read_message(
             why="a demo's broker lives inside the process of each run and ends with it",
             remedy="use a cluster of your own: README.md",
         )
-    diagnosis = Diagnosis(cluster, clock=clock)
+    diagnosis = Diagnosis(cluster, clock=clock, use="read")
     consumer = _consumer(cluster, diagnosis, clock)
     try:
         place = TopicPartition(topic, partition, offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ __all__ = ["Lookup", "Readable", "is_same_key", "readable"]
 Lookup = Callable[[int], Schema]
 """Returns the schema with an id; raises PsttError if there is none, or the registry does not answer."""
 _HEAD = 5
+_NOT_OF_THIS_SCHEMA = (
+    ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, struct.error,
+)  # fmt: skip
+"""What decoding any bytes by any schema may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ def readable(raw: bytes | None, lookup: Lookup | None) -> Readable:
         return Readable(_decoded(raw[_HEAD:], schema), schema_id, _FORMATS[schema.type])
     except PsttError as error:
         return Readable(_text(raw), schema_id, problem=error.text)
-    except (ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+    except _NOT_OF_THIS_SCHEMA as error:
         return Readable(_text(raw), schema_id, problem=f"the bytes do not fit the schema ({type(error).__name__})")
 
 

@@ -264,6 +264,13 @@ class Job:
     """`none`: the messages of one key may arrive in another order than the query gives them."""
 
     @property
+    def needs_registry(self) -> bool:
+        """Whether its keys or its values carry the id of a schema."""
+        return self.export_format == "kafka" and not (
+            self.value_format == "json" and self.key_format in ("text", "json")
+        )
+
+    @property
     def is_scheduled(self) -> bool:
         """Whether its calendar starts it: it is enabled and not manual."""
         return self.enabled and self.scheduling_mode != "manual"

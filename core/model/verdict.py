@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from core import errors
 from core.model.run import Run, Verdict
 
 __all__ = ["EXIT_WITH_REJECTS", "VERDICT_STYLES", "Colour", "Named", "VerdictStyle", "exit_code", "headline"]
@@ -20,8 +21,12 @@ Named = Verdict | Literal["waiting", "missing", "nothing_due"]
 
 EXIT_WITH_REJECTS = 4
 """Every row is accounted for, but more were rejected than the job allows."""
-_UNAVAILABLE = ("SourceUnavailable", "BrokerUnavailable", "SecretUnavailable", "RegistryUnavailable")
-_EXITS = {**dict.fromkeys(_UNAVAILABLE, 3), "ConfigError": 2, "SqlError": 2}
+_EXITS = {
+    name: kind.exit_code
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.PsttError)
+}
+"""Class of the error that ended a run → exit code: the same as if the command itself had failed with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from urllib.parse import quote
 
 from core.formatting import heading, local_time, ms_text, size_text, verdict
 from core.model.job import Job
@@ -11,11 +12,13 @@ from core.model.run import Run
 from core.model.verdict import VERDICT_STYLES
 from core.notify.incidents import Incident
 from core.notify.notification import Notification, NotificationTable
-from core.notify.rules import OF_JOBS, Rule
+from core.notify.rules import JOB_FAILED, OF_JOBS, Rule
+from core.notify.situation import Situation
 from core.records.backfills import Backfill, BackfillProgress, IncompleteTime
 from core.records.damaged_segments import REMEDY
 
 __all__ = [
+    "AFTER_SILENCE",
     "alert_notification",
     "backfill_notification",
     "failure_notification",
@@ -39,6 +42,7 @@ _WHAT = {
     "runner_memory": "the runner uses much memory",
     "job_late": "the day's run has not succeeded in time",
     "spool_damaged": "it could not be read and was set aside",
+    "job_failed": "its runs fail",
 }
 _NEXT = {
     "success_rate": "check the last error; rows that did not arrive are sent by a replay",
@@ -49,21 +53,24 @@ _NEXT = {
     "runner_memory": "restart the runner when no run is in progress, and report this",
     "job_late": "check whether it runs, failed or was never started; then run it",
     "spool_damaged": REMEDY,
+    "job_failed": "fix the cause; rows that did not arrive are sent by a replay",
 }
+AFTER_SILENCE = "The silence is over and it lasts."
+"""In the message that a silence kept back, or that comes again after one."""
 
 
-def alert_notification(
-    rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
-) -> Notification:
-    """Makes the message about incidents of one rule that open together."""
+def alert_notification(rule: Rule, group: IncidentGroup, at: Situation, *, again: bool = False) -> Notification:
+    """Makes the message about incidents of one rule that open together; `again`: their silence has ended."""
+    jobs, timezone = at.jobs, at.recipients.timezone
     names = [_name(rule, incident, jobs) for incident, _ in group]
     since = min(incident.first_true_at for incident, _ in group)
-    critical = "CRITICAL: " if rule.name == "producer_disconnected" else ""
-    subject = f"✘ {critical}{_together(names)}: {_WHAT[rule.name]} ({rule.title})"
+    subject = f"✘ {_critical(rule)}{_together(names)}: {_WHAT[rule.name]} ({rule.title})"
     disables = "disable_job" in rule.actions
     answer = f"{_together(names)}: {_WHAT[rule.name]} since {local_time(since, timezone)} {timezone}."
     if disables:
         answer += " The job is disabled, so that no more of this happens." if len(names) == 1 else " They are disabled."
+    if again:
+        answer += f" {AFTER_SILENCE}"
     details = [
         ("What", f"{rule.title}, for {_span(rule.for_s)}" if rule.for_s else rule.title),
         ("On", ", ".join(names)),
@@ -73,14 +80,19 @@ def alert_notification(
     rows = [("which", "what is known"), *((name, text) for name, (_, text) in zip(names, group, strict=True))]
     tables = [NotificationTable("Each", rows)] if len(group) > 1 else []
     return Notification(
-        subject, answer, details, tables, _commands(rule, group, disables), FOOTER.format(name=rule.name)
+        subject,
+        answer,
+        details + _acknowledgements(group),
+        tables,
+        _commands(rule, group, disables),
+        FOOTER.format(name=rule.name),
+        _links(rule, group, at),
     )
 
 
-def recovery_notification(
-    rule: Rule, group: IncidentGroup, jobs: Mapping[str, Job], timezone: str, now: datetime
-) -> Notification:
+def recovery_notification(rule: Rule, group: IncidentGroup, at: Situation) -> Notification:
     """Makes the message about incidents of one rule that end together."""
+    jobs, timezone = at.jobs, at.recipients.timezone
     names = [_name(rule, incident, jobs) for incident, _ in group]
     since = min(incident.opened_at or incident.first_true_at for incident, _ in group)
     subject = f"✔ over: {_together(names)}: no longer {rule.title}"
@@ -93,19 +105,28 @@ def recovery_notification(
     return Notification(
         subject,
         answer,
-        [("Over", f"{local_time(now, timezone)} {timezone}")],
+        [("Over", f"{local_time(at.now, timezone)} {timezone}")],
         [NotificationTable("Each", rows)],
         _commands(rule, group, disables=False),
         FOOTER.format(name=rule.name),
+        _links(rule, group, at),
     )
 
 
-def failure_notification(run: Run, incident: Incident | None) -> Notification:
-    """Makes the message about a run that did not succeed and is not repeated by the runner."""
+def failure_notification(run: Run, incident: Incident | None, at: Situation, *, note: str = "") -> Notification:
+    """Makes the message about a run that did not succeed and is not repeated by the runner.
+
+    Args:
+        run: It has ended.
+        incident: Of its job, from an earlier failure; None: this is the first one.
+        at: The evaluation.
+        note: A further sentence, such as `AFTER_SILENCE`.
+    """
     again = f" (it fails since {local_time(incident.first_true_at, run.timezone)})" if incident else ""
     style = VERDICT_STYLES[run.verdict]
-    subject = f"{style.sign} {run.job_name} {style.word}: {run.error_text or verdict(run)}"
-    answer = f"{_heading(run)}: {verdict(run)}{again}."
+    rule = at.alerts.rules[JOB_FAILED]
+    subject = f"{style.sign} {_critical(rule)}{run.job_name} {style.word}: {run.error_text or verdict(run)}"
+    answer = f"{_heading(run)}: {verdict(run)}{again}." + (f" {note}" if note else "")
     details = [
         ("What", f"run {run.run_id} {style.word}" + (f", attempt {run.attempt}" if run.attempt > 1 else "")),
         ("On", _route(run)),
@@ -119,10 +140,11 @@ def failure_notification(run: Run, incident: Incident | None) -> Notification:
     ]
     if run.acknowledged and not run.is_file:
         commands[1] = (f"python -m core replay {run.run_id} --rejects-only", "sends the rows that have not arrived")
-    return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    details += _acknowledgements([(incident, "")] if incident else [])
+    return _of_run(run, subject, answer, details, commands, at)
 
 
-def success_notification(run: Run, incident: Incident | None) -> Notification:
+def success_notification(run: Run, incident: Incident | None, at: Situation) -> Notification:
     """Makes the message about a run that succeeded; after failures it says that they are over."""
     rejected = f", {run.rejected:,} rows were rejected" if run.rejected else ""
     over = "works again: " if incident else ""
@@ -136,7 +158,20 @@ def success_notification(run: Run, incident: Incident | None) -> Notification:
     commands = [(f"python -m core show {run.run_id}", "the figures, the SQL, the offsets")]
     if run.rejected:
         commands.append((f"python -m core rejects {run.run_id} --csv rejects.csv", "the rejected rows and why"))
-    return Notification(subject, answer, details, [_figures(run)], commands, JOB_FOOTER.format(slug=run.job))
+    return _of_run(run, subject, answer, details, commands, at)
+
+
+def _of_run(
+    run: Run,
+    subject: str,
+    answer: str,
+    details: Sequence[tuple[str, str]],
+    commands: Sequence[tuple[str, str]],
+    at: Situation,
+) -> Notification:
+    links = [("the run", f"/run?run={run.run_id}"), ("its job", f"/job?job={quote(run.job)}")]
+    footer = JOB_FOOTER.format(slug=run.job)
+    return Notification(subject, answer, details, [_figures(run)], commands, footer, _addresses(links, at))
 
 
 def backfill_notification(
@@ -178,13 +213,41 @@ def backfill_notification(
 
 
 def test_notification(place: str, now: datetime, timezone: str) -> Notification:
-    """Makes the test mail."""
+    """Makes the test message; `place` is the mail server or the channel."""
     return Notification(
-        "✔ Test of PSTT Kafka: mail arrives – è così",
+        f"✔ Test of PSTT Kafka: {'mail arrives' if place.startswith('mail') else 'messages arrive'} – è così",
         "This is a test. Alerts reach this recipient.",
         [("Sent", f"{local_time(now, timezone, seconds=True)} {timezone}"), ("Through", place)],
         commands=[("python -m core alerts", "what is open, and what was sent")],
     )
+
+
+def _critical(rule: Rule) -> str:
+    return "CRITICAL: " if rule.severity == "critical" else ""
+
+
+def _acknowledgements(group: IncidentGroup) -> list[tuple[str, str]]:
+    """Who knows of it already, and what they wrote."""
+    known = {
+        f"by {one.acknowledged_by}" + (f": {one.note}" if one.note else "") for one, _ in group if one.acknowledged_at
+    }
+    return [("Known", "; ".join(sorted(known)))] if known else []
+
+
+def _links(rule: Rule, group: IncidentGroup, at: Situation) -> list[tuple[str, str]]:
+    links = [("open alerts", "/alerts")]
+    for incident, _ in group if len(group) == 1 else ():
+        if incident.run_id:
+            links.append(("the run", f"/run?run={incident.run_id}"))
+        if rule.name in OF_JOBS:
+            links.append(("its job", f"/job?job={quote(incident.subject)}"))
+    return _addresses(links, at)
+
+
+def _addresses(links: Sequence[tuple[str, str]], at: Situation) -> list[tuple[str, str]]:
+    """Completes addresses of the page; none where PSTT_PAGE_URL is not set."""
+    page = at.recipients.page_url.rstrip("/")
+    return [(shows, f"{page}{address}") for shows, address in links] if page else []
 
 
 def _name(rule: Rule, incident: Incident, jobs: Mapping[str, Job]) -> str:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,30 +22,27 @@ from core.model.job import Job
 from core.notify.alert_messages import IncidentGroup, alert_notification, recovery_notification
 from core.notify.daily_report import daily_report_notification, make_daily_report
 from core.notify.delivery import MAIL, MessageKind
-from core.notify.incidents import Incident, LedgerWrite, begin_incident, end_incident, update_incident
+from core.notify.incidents import (
+    Incident,
+    LedgerWrite,
+    begin_incident,
+    end_incident,
+    set_silenced,
+    update_incident,
+)
 from core.notify.outbox import Outbox, new_message
 from core.notify.rule_checks import Evaluation, RuleChecks
-from core.notify.rules import AlertFile, Rule, default_alerts, load_alerts
+from core.notify.rules import JOB_FAILED, AlertFile, Rule, default_alerts, load_alerts
 from core.notify.run_notifications import RunNotifications
+from core.notify.silences import AlertRecords
+from core.notify.situation import Recipients, Situation
 from core.records.ledger import Ledger
 
-__all__ = ["AlertRules", "Recipients"]
+__all__ = ["AlertRules"]
 
 DISABLE_SETTLES = timedelta(seconds=30)
 """After a job was disabled, the runner may show it as enabled for this long."""
 DISABLE_RETRIED_AFTER = timedelta(minutes=10)
-
-
-@dataclass(frozen=True, slots=True)
-class Recipients:
-    """Addresses for alerts and for the daily report, and when the report is due."""
-
-    mail_to: tuple[str, ...] = ()
-    """For rules without recipients of their own."""
-    report_to: tuple[str, ...] = ()
-    report_at: time = time(7)
-    """In `timezone`."""
-    timezone: str = "Europe/Rome"
 
 
 class AlertRules:
@@ -83,6 +79,7 @@ class AlertRules:
         self._collect = collect
         self._checks = RuleChecks(outbox, ledger, spool_dir)
         self._run_notifications = RunNotifications(outbox, ledger)
+        self._records = AlertRecords(outbox)
 
     def evaluate(self, now: datetime) -> None:
         """Evaluates every rule once and stores what has changed in one transaction.
@@ -102,15 +99,18 @@ class AlertRules:
         alerts = self._rules()
         jobs = {job.slug: job for job in self._jobs()}
         incidents = {(incident.rule, incident.subject): incident for incident in self._outbox.open_incidents()}
-        writes = self._run_notifications.writes(jobs, incidents, now)
+        at = Situation(alerts, jobs, self._records.active(now), self._recipients, now)
+        writes = self._run_notifications.writes(incidents, at)
         longest_s = max(rule.for_s for rule in alerts.rules.values())
         fresh, read_until = self._checks.read_ended_runs(longest_s, now)
         for rule in alerts.rules.values():
+            if rule.name == JOB_FAILED:  # of each verdict, above
+                continue
             found = self._checks.evaluate(rule, jobs, incidents, fresh, now) if rule.enabled else {}
             of_rule = {subject: incident for (name, subject), incident in incidents.items() if name == rule.name}
             writes += self._end_obsolete(rule, of_rule, jobs, now)
             self._retry_disable(rule, of_rule, jobs, now)
-            writes += self._apply_rule(rule, found, of_rule, jobs, alerts, now)
+            writes += self._apply_rule(rule, found, of_rule, at)
         return writes + read_until + self._daily_report(jobs, now)
 
     def _rules(self) -> AlertFile:
@@ -189,19 +189,37 @@ class AlertRules:
         rule: Rule,
         found: Mapping[str, Evaluation],
         of_rule: Mapping[str, Incident],
-        jobs: Mapping[str, Job],
-        alerts: AlertFile,
-        now: datetime,
+        at: Situation,
     ) -> list[LedgerWrite]:
         """Begins, updates, opens and ends the incidents of one rule, and executes the actions of those that open."""
+        now = at.now
         writes: list[LedgerWrite] = []
         ended: list[tuple[Incident, str]] = []
         for subject, evaluation in found.items():
             incident = of_rule.get(subject)
             if evaluation.is_true and incident is None:
-                writes.append(begin_incident(rule.name, subject, evaluation.value, evaluation.text, now))
-            elif evaluation.is_true and incident is not None and evaluation.text != incident.text:
-                writes.append(update_incident(incident, evaluation.value, evaluation.text, now))
+                writes.append(
+                    begin_incident(
+                        rule.name,
+                        subject,
+                        evaluation.value,
+                        evaluation.text,
+                        now,
+                        severity=rule.severity,
+                        run_id=evaluation.run_id,
+                    )
+                )
+            elif evaluation.is_true and incident is not None and _has_changed(incident, evaluation, rule):
+                writes.append(
+                    update_incident(
+                        incident,
+                        evaluation.value,
+                        evaluation.text,
+                        now,
+                        severity=rule.severity,
+                        run_id=evaluation.run_id,
+                    )
+                )
             elif not evaluation.is_true and incident is not None:
                 writes.append(end_incident(incident, evaluation.text, now))
                 ended += [(incident, evaluation.text)] if incident.state == "open" else []
@@ -216,11 +234,23 @@ class AlertRules:
             elif now - incident.first_true_at >= timedelta(seconds=rule.for_s):
                 writes.append(("open_incident", row))
                 opened.append((incident, current.text if current else incident.text))
-        self._act(rule, opened, jobs, now)
-        writes += self._notify(rule, "alert", opened, jobs, alerts, now)
+        self._act(rule, opened, at.jobs, now)
+        lasting = [one for one in of_rule.values() if one.state == "open" and not any(one is over for over, _ in ended)]
+        writes += self._notify(rule, "alert", [one for one in opened if not at.is_silenced(*_key(one[0]))], at)
+        writes += self._silenced([*lasting, *(incident for incident, _ in opened)], at)
+        writes += self._notify(rule, "alert", _after_silence(lasting, found, at), at, again=True)
         for incident, text in ended:
             logger.info("alert over: {}: {}: {}", rule.title, incident.subject, text)
-        return writes + self._notify(rule, "recovered", ended, jobs, alerts, now)
+        return writes + self._notify(rule, "recovered", [one for one in ended if _is_known(one[0], at)], at)
+
+    def _silenced(self, incidents: Iterable[Incident], at: Situation) -> list[LedgerWrite]:
+        """Notes which open incidents a silence covers, so that they are reported when it ends."""
+        writes: list[LedgerWrite] = []
+        for incident in incidents:
+            is_silenced = at.is_silenced(*_key(incident))
+            if is_silenced != bool(incident.silenced_at):
+                writes.append(set_silenced(*_key(incident), at.now if is_silenced else None))
+        return writes
 
     def _act(self, rule: Rule, opened: IncidentGroup, jobs: Mapping[str, Job], now: datetime) -> None:
         """Executes the actions of a rule that are no messages."""
@@ -242,35 +272,39 @@ class AlertRules:
         rule: Rule,
         kind: MessageKind,
         incidents: IncidentGroup,
-        jobs: Mapping[str, Job],
-        alerts: AlertFile,
-        now: datetime,
+        at: Situation,
+        *,
+        again: bool = False,
     ) -> list[LedgerWrite]:
         """One message for all that open or end at once: fifty jobs of one failed cluster are one mail."""
         writes: list[LedgerWrite] = []
-        make = alert_notification if kind == "alert" else recovery_notification
-        for channel, recipients, group in self._groups(rule, incidents, jobs, alerts):
+        for channel, recipients, group in self._groups(rule, incidents, at):
             key = f"{kind} {','.join(str(incident.incident_id) for incident, _ in group)}"
-            notification = make(rule, group, jobs, self._recipients.timezone, now)
-            writes.append(new_message(kind, key, channel, recipients, notification, now, group[0][0].incident_id))
+            if again:
+                key += f" after silence {iso_utc(at.now)}"
+            if kind == "alert":
+                notification = alert_notification(rule, group, at, again=again)
+            else:
+                notification = recovery_notification(rule, group, at)
+            writes.append(new_message(kind, key, channel, recipients, notification, at.now, group[0][0].incident_id))
             writes += [
-                ("set_notified", {"incident_id": incident.incident_id, "now": iso_utc(now)}) for incident, _ in group
+                ("set_notified", {"incident_id": incident.incident_id, "now": iso_utc(at.now)}) for incident, _ in group
             ]
         return writes
 
     def _groups(
-        self, rule: Rule, incidents: IncidentGroup, jobs: Mapping[str, Job], alerts: AlertFile
+        self, rule: Rule, incidents: IncidentGroup, at: Situation
     ) -> Iterable[tuple[str, tuple[str, ...], IncidentGroup]]:
         """Yields channel, recipients and incidents of each message."""
         if not incidents:
             return
-        for channel in (action for action in rule.actions if action in alerts.channels):
+        for channel in (action for action in rule.actions if action in at.alerts.channels):
             yield channel, (), incidents
         if MAIL not in rule.actions:
             return
         groups: dict[tuple[str, ...], list[tuple[Incident, str]]] = {}
         for incident, text in incidents:
-            job = jobs.get(incident.subject)
+            job = at.jobs.get(incident.subject)
             of_job = job.email_notification.recipients if job and job.email_notification.on_failure else ()
             recipients = tuple(dict.fromkeys((*(rule.recipients or self._recipients.mail_to), *of_job)))
             groups.setdefault(recipients, []).append((incident, text))
@@ -293,3 +327,26 @@ class AlertRules:
             for day in days
         ]
         return [new_message("receipt", key, MAIL, to, daily_report_notification(*reports), now)]
+
+
+def _key(incident: Incident) -> tuple[str, str]:
+    return incident.rule, incident.subject
+
+
+def _has_changed(incident: Incident, evaluation: Evaluation, rule: Rule) -> bool:
+    return evaluation.text != incident.text or rule.severity != incident.severity
+
+
+def _after_silence(
+    lasting: Iterable[Incident], found: Mapping[str, Evaluation], at: Situation
+) -> list[tuple[Incident, str]]:
+    """The open incidents whose silence has ended, each with its current text."""
+    over = [incident for incident in lasting if incident.silenced_at and not at.is_silenced(*_key(incident))]
+    return [(one, found[one.subject].text if one.subject in found else one.text) for one in over]
+
+
+def _is_known(incident: Incident, at: Situation) -> bool:
+    """Whether the end of an incident is reported: not while a silence holds, nor if it kept the beginning back."""
+    if at.is_silenced(*_key(incident)):
+        return False
+    return incident.silenced_at is None or incident.notified_at is not None

@@ -35,6 +35,7 @@ class Notification:
         tables: Further figures.
         commands: A command to run next, and what it shows.
         footer: Why this message was sent, and how to change that.
+        links: What an address of the page shows, and the address.
     """
 
     subject: str
@@ -43,6 +44,7 @@ class Notification:
     tables: Sequence[NotificationTable] = ()
     commands: Sequence[tuple[str, str]] = ()
     footer: str = ""
+    links: Sequence[tuple[str, str]] = ()
 
     @property
     def subject_line(self) -> str:
@@ -58,6 +60,9 @@ class Notification:
             width = max(len(label) for label, _ in self.details)
             blocks.append([f"{label:<{width}}  {text}" for label, text in self.details])
         blocks += [[table.title, *_columns(table.rows)] for table in self.tables]
+        if self.links:
+            width = max(len(shows) for shows, _ in self.links)
+            blocks.append(["On the page", *(f"  {shows:<{width}}   {address}" for shows, address in self.links)])
         if self.commands:
             width = max(len(command) for command, _ in self.commands)
             blocks.append(["Commands", *(f"  {command:<{width}}   {shows}" for command, shows in self.commands)])
@@ -75,6 +80,9 @@ class Notification:
             head, *rows = [[escape(cell) for cell in row] for row in table.rows]
             parts.append(f"<p><b>{escape(table.title)}</b></p>")
             parts.append(_html_table([[f"<b>{cell}</b>" for cell in head], *rows]))
+        if self.links:
+            anchors = [f'<a href="{escape(address)}">{escape(shows)}</a>' for shows, address in self.links]
+            parts.append(f"<p>{' &nbsp; '.join(anchors)}</p>")
         if self.commands:
             lines = [f"<code>{escape(command)}</code> &nbsp; {escape(shows)}" for command, shows in self.commands]
             parts.append(f"<p>{'<br>'.join(lines)}</p>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +14,25 @@ from zoneinfo import ZoneInfo
 from core.clock import iso_utc
 from core.model.job import Job
 from core.model.percentile import percentile
-from core.notify.incidents import Incident, LedgerWrite
+from core.notify.incidents import COMMIT_DELAY, Incident, LedgerWrite
 from core.notify.outbox import Outbox
 from core.notify.rules import Rule
-from core.notify.run_notifications import COMMIT_DELAY
 from core.records.damaged_segments import damaged_segments
 from core.records.ledger import Ledger
 from core.records.outcomes import latest_due
 
-__all__ = ["Evaluation", "RuleChecks"]
+__all__ = [
+    "DAY",
+    "MOST_DAMAGED_SEGMENTS",
+    "RATES",
+    "SAMPLE_LIFETIME",
+    "EndedRun",
+    "Evaluation",
+    "RuleChecks",
+    "ended_run",
+    "newest_deadline",
+    "within",
+]
 
 SAMPLE_LIFETIME = timedelta(minutes=10)
 """A cluster without a sample for this long is not used any more."""
@@ -39,12 +50,15 @@ class Evaluation:
     value: float | None
     """The measured number, in the unit of the rule's threshold; None if the rule has no threshold."""
     text: str
+    run_id: str = ""
+    """The run that it is about; empty: no single one."""
 
 
 @dataclass(frozen=True, slots=True)
-class _EndedRun:
+class EndedRun:
     """The messages of one run that ended."""
 
+    run_id: str
     finished_at: datetime
     acknowledged: int
     failed: int
@@ -68,7 +82,7 @@ class RuleChecks:
         self._outbox = outbox
         self._ledger = ledger
         self._spool_dir = spool_dir
-        self._ended: dict[str, dict[str, _EndedRun]] = {}
+        self._ended: dict[str, dict[str, EndedRun]] = {}
         """Job → run id → run, as far back as the rule with the longest time needs."""
 
     def forget(self, job: str | None = None) -> None:
@@ -98,13 +112,7 @@ class RuleChecks:
             if row["run_id"] in ended or row["acknowledged"] + row["failed"] == 0:
                 continue
             fresh.add(row["job"])
-            ended[row["run_id"]] = _EndedRun(
-                datetime.fromisoformat(row["finished_at"]),
-                row["acknowledged"],
-                row["failed"],
-                json.loads(row["latency_counts"]),
-                row["error_text"] or "",
-            )
+            ended[row["run_id"]] = ended_run(row)
         for job in fresh:
             newest = max(run.finished_at for run in self._ended[job].values())
             since = newest - max(timedelta(seconds=longest_s), 3 * COMMIT_DELAY)
@@ -136,10 +144,10 @@ class RuleChecks:
             return self._damaged(incidents)
         if rule.name == "job_late":
             return {job.slug: late for job in jobs.values() if (late := self.lateness(job, now))}
-        measure = _RATES[rule.name]
+        measure = RATES[rule.name]
         found: dict[str, Evaluation] = {}
         for slug in fresh & jobs.keys():
-            evaluation = measure(rule, _within(self._ended[slug].values(), rule.for_s))
+            evaluation = measure(rule, within(self._ended[slug].values(), rule.for_s))
             if evaluation is not None:
                 found[slug] = evaluation
         return found
@@ -177,7 +185,7 @@ class RuleChecks:
         """
         if job.expect.by is None:
             return None
-        deadline = _newest_deadline(job.expect.by, job.timezone, now)
+        deadline = newest_deadline(job.expect.by, job.timezone, now)
         latest = latest_due(job, self._ledger, deadline, now, since=deadline - DAY)
         if latest is None:
             return None
@@ -187,8 +195,8 @@ class RuleChecks:
         return Evaluation(True, None, f"{text} has not succeeded by {job.expect.by} {job.timezone}")
 
 
-def _newest_deadline(by: str, timezone: str, now: datetime) -> datetime:
-    """The newest moment, in UTC, at which the clock of the zone showed `by` (HH:MM)."""
+def newest_deadline(by: str, timezone: str, now: datetime) -> datetime:
+    """Returns the newest moment, in UTC, at which the clock of the zone showed `by` (HH:MM)."""
     zone = ZoneInfo(timezone)
     local = now.astimezone(zone)
     today = datetime.combine(local.date(), time.fromisoformat(by), zone)
@@ -197,32 +205,44 @@ def _newest_deadline(by: str, timezone: str, now: datetime) -> datetime:
     return datetime.combine(local.date() - timedelta(days=1), time.fromisoformat(by), zone).astimezone(UTC)
 
 
-def _within(ended: Iterable[_EndedRun], for_s: float) -> list[_EndedRun]:
-    """Those that ended within the rule's time before the newest one."""
+def ended_run(row: sqlite3.Row) -> EndedRun:
+    """Returns the run of a row of the statement `ended_runs`."""
+    return EndedRun(
+        row["run_id"],
+        datetime.fromisoformat(row["finished_at"]),
+        row["acknowledged"],
+        row["failed"],
+        json.loads(row["latency_counts"]),
+        row["error_text"] or "",
+    )
+
+
+def within(ended: Iterable[EndedRun], for_s: float) -> list[EndedRun]:
+    """Returns those that ended within the rule's time before the newest one; `ended` is not empty."""
     found = list(ended)
     newest = max(run.finished_at for run in found)
     return [run for run in found if newest - run.finished_at <= timedelta(seconds=for_s)]
 
 
-def _counts(ended: Sequence[_EndedRun]) -> tuple[int, int]:
+def _counts(ended: Sequence[EndedRun]) -> tuple[int, int]:
     return sum(run.acknowledged for run in ended), sum(run.failed for run in ended)
 
 
-def _success_rate(rule: Rule, ended: Sequence[_EndedRun]) -> Evaluation:
+def _success_rate(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation:
     acknowledged, failed = _counts(ended)
     percent = 100 * acknowledged / (acknowledged + failed)
     text = f"{_share(percent)} of {acknowledged + failed:,} messages were acknowledged{_why(ended)}"
-    return Evaluation(percent < (rule.threshold or 0), percent, text)
+    return Evaluation(percent < (rule.threshold or 0), percent, text, _newest(ended, failed=True))
 
 
-def _error_rate(rule: Rule, ended: Sequence[_EndedRun]) -> Evaluation:
+def _error_rate(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation:
     acknowledged, failed = _counts(ended)
     percent = 100 * failed / (acknowledged + failed)
     text = f"{_share(percent)} of {acknowledged + failed:,} messages failed{_why(ended)}"
-    return Evaluation(percent > (rule.threshold or 0), percent, text)
+    return Evaluation(percent > (rule.threshold or 0), percent, text, _newest(ended, failed=True))
 
 
-def _latency(rule: Rule, ended: Sequence[_EndedRun]) -> Evaluation | None:
+def _latency(rule: Rule, ended: Sequence[EndedRun]) -> Evaluation | None:
     counts: Counter[float] = Counter()
     for run in ended:
         for latency_ms, count in run.latency_counts.items():
@@ -231,10 +251,10 @@ def _latency(rule: Rule, ended: Sequence[_EndedRun]) -> Evaluation | None:
     if p99 is None:
         return None
     text = f"99 % of {sum(counts.values()):,} messages were acknowledged within {p99:,.0f} ms"
-    return Evaluation(p99 > (rule.threshold or 0), p99, text)
+    return Evaluation(p99 > (rule.threshold or 0), p99, text, _newest(ended))
 
 
-_RATES: Mapping[str, Callable[[Rule, Sequence[_EndedRun]], Evaluation | None]] = {
+RATES: Mapping[str, Callable[[Rule, Sequence[EndedRun]], Evaluation | None]] = {
     "success_rate": _success_rate,
     "error_rate": _error_rate,
     "latency_p99": _latency,
@@ -246,6 +266,12 @@ def _share(percent: float) -> str:
     return f"{int(percent * 100) / 100:g} %"
 
 
-def _why(ended: Sequence[_EndedRun]) -> str:
+def _newest(ended: Sequence[EndedRun], *, failed: bool = False) -> str:
+    """The id of the newest run, with `failed` of the newest one whose messages failed if there is one."""
+    chosen = [run for run in ended if run.failed] if failed else []
+    return max(chosen or ended, key=lambda run: run.finished_at).run_id
+
+
+def _why(ended: Sequence[EndedRun]) -> str:
     newest = max((run for run in ended if run.failed), key=lambda run: run.finished_at, default=None)
     return f"; the last error: {newest.error_text}" if newest and newest.error_text else ""

@@ -12,10 +12,22 @@ from pydantic import AfterValidator, Field, ValidationError, create_model
 
 from core.errors import ConfigError
 from core.workspace.job_schema import EmailAddress
-from core.workspace.json_file import JsonFile, nearest, read_json_file
+from core.workspace.json_file import JsonFile, nearest, parse_json_file, read_json_file
 from core.workspace.validation import StrictModel, completed_from, validation_errors
 
-__all__ = ["AlertFile", "Rule", "default_alerts", "default_document", "load_alerts", "parse_alerts", "read_alerts"]
+__all__ = [
+    "JOB_FAILED",
+    "AlertFile",
+    "Rule",
+    "Severity",
+    "changed_alerts",
+    "default_alerts",
+    "default_document",
+    "load_alerts",
+    "merged_document",
+    "parse_alerts",
+    "read_alerts",
+]
 
 ACTIONS = ("mail", "log_error", "log_warning", "disable_job", "collect_garbage")
 OPTIONAL_CHANNEL = "sms"
@@ -29,8 +41,18 @@ def _channel(name: str) -> str:
 
 
 RuleName = Literal[
-    "success_rate", "latency_p99", "producer_disconnected", "error_rate", "runner_memory", "job_late", "spool_damaged"
+    "success_rate",
+    "latency_p99",
+    "producer_disconnected",
+    "error_rate",
+    "runner_memory",
+    "job_late",
+    "spool_damaged",
+    "job_failed",
 ]
+Severity = Literal["warning", "critical"]
+JOB_FAILED = "job_failed"
+"""The rule that is checked at each verdict of a run, not every ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +61,16 @@ class Rule:
 
     name: RuleName
     enabled: bool = True
+    severity: Severity = "warning"
+    """In the subject of mails, and on the page."""
     threshold: float | None = None
-    """Percent, or ms for latency_p99; None if the condition has no number."""
+    """Percent, ms for latency_p99, runs for job_failed; None if the condition has no number."""
     for_s: float = 0
     """How long the condition has to hold, in seconds."""
     actions: tuple[str, ...] = ()
     recipients: tuple[str, ...] = ()
+    repeat_s: float = 0
+    """job_failed: a job that still fails is reported again after so many seconds; 0: at each failure."""
 
     @property
     def title(self) -> str:
@@ -61,7 +87,11 @@ class RuleDefinition:
     title: str
     """The condition in words; `{}` is the threshold."""
     actions: tuple[str, ...]
-    for_s: float = 0
+    for_s: float | None = 0
+    """None: the condition holds at once, and the file has no such key."""
+    severity: Severity = "warning"
+    repeat_s: float | None = None
+    """None: an incident is reported once."""
     threshold: float | None = None
     threshold_key: str = ""
     """The threshold's key in the file; empty: the condition has no number."""
@@ -74,6 +104,7 @@ class RuleDefinition:
 PERCENT = Field(ge=0, le=100, strict=False)
 ABOVE_ZERO_PERCENT = Field(gt=0, le=100, strict=False)
 MILLISECONDS = Field(gt=0, strict=False)
+RUNS = Field(ge=1, le=1_000, multiple_of=1, strict=False)
 
 DEFINITIONS: dict[RuleName, RuleDefinition] = {
     "success_rate": RuleDefinition(
@@ -101,6 +132,7 @@ DEFINITIONS: dict[RuleName, RuleDefinition] = {
         "producer disconnected",
         ("mail", "sms", "log_error"),
         for_s=300,
+        severity="critical",
     ),
     "error_rate": RuleDefinition(
         "Share of a job's messages that failed.",
@@ -132,6 +164,17 @@ DEFINITIONS: dict[RuleName, RuleDefinition] = {
         "a segment of the spool cannot be read",
         ("mail", "log_error"),
     ),
+    "job_failed": RuleDefinition(
+        "A job's runs that failed one after the other; the runner has repeated each as often as it does.",
+        "failed runs in a row ≥ {}",
+        ("mail",),
+        for_s=None,
+        repeat_s=43_200,
+        threshold=1,
+        threshold_key="threshold_failures",
+        limits=RUNS,
+        is_about_job=True,
+    ),
 }
 OF_JOBS = tuple(name for name, definition in DEFINITIONS.items() if definition.is_about_job)
 """Rules whose subject is a job."""
@@ -140,20 +183,22 @@ OF_JOBS = tuple(name for name, definition in DEFINITIONS.items() if definition.i
 Seconds = Annotated[float, Field(ge=0, le=604_800, strict=False)]
 
 
-@completed_from(Rule, without=("name", "threshold"))
+@completed_from(Rule, without=("name", "threshold", "for_s", "repeat_s"))
 class RuleShape(StrictModel):
     """What every rule has in the file."""
 
-    for_s: Seconds
     actions: list[str]
     recipients: list[EmailAddress]
 
 
 def _rule_shape(definition: RuleDefinition) -> type[StrictModel]:
     fields: dict[str, Any] = {
-        "for_s": (Seconds, definition.for_s),
+        "severity": (Severity, definition.severity),
         "actions": (list[str], list(definition.actions)),
     }
+    for key, default in (("for_s", definition.for_s), ("repeat_s", definition.repeat_s)):
+        if default is not None:
+            fields[key] = (Seconds, default)
     if definition.threshold_key:
         fields[definition.threshold_key] = (Annotated[float, definition.limits], definition.threshold)
     return create_model("RuleShape", __base__=RuleShape, __doc__=definition.about, **fields)
@@ -218,6 +263,41 @@ def default_alerts() -> AlertFile:
 def default_document() -> str:
     """Returns the text of an alerts.json with every default."""
     return json.dumps(AlertsShape().model_dump(), indent=2) + "\n"
+
+
+def merged_document(given: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the defaults with the keys that a document of alerts.json gives, and then with further changes.
+
+    Args:
+        given: The document; only keys of known rules are used.
+        changes: Rule → key → value.
+    """
+    document: dict[str, Any] = json.loads(default_document())
+    document["channels"] = dict(given.get("channels", {}))
+    for rules in (given.get("rules", {}), changes):
+        for name, values in rules.items():
+            document["rules"].setdefault(name, {}).update(values)
+    return document
+
+
+def changed_alerts(path: Path, changes: Mapping[str, Mapping[str, Any]]) -> AlertFile:
+    """Returns the rules of alerts.json with other values, without writing them.
+
+    Args:
+        path: alerts.json; it need not exist.
+        changes: Rule → key → value, as in the file.
+
+    Raises:
+        ConfigError: The first problem of the file, or of a change.
+    """
+    load_alerts(path)
+    given = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
+    alerts, problems = parse_alerts(
+        parse_json_file(path, json.dumps(merged_document(given, changes), ensure_ascii=False, indent=2))
+    )
+    if problems or alerts is None:
+        raise problems[0]
+    return alerts
 
 
 def _alerts(shape: StrictModel) -> AlertFile:

@@ -14,11 +14,12 @@ from core.model.job import Job
 from core.notify.alert_messages import test_notification
 from core.notify.channels import channel_factory
 from core.notify.daily_report import DailyReport, make_daily_report
-from core.notify.delivery import Channel, DeliveryResult
-from core.notify.evaluator import AlertRules, Recipients
+from core.notify.delivery import Channel, DeliveryResult, OutboxMessage
+from core.notify.evaluator import AlertRules
 from core.notify.mail_channel import check_mail
 from core.notify.outbox import Outbox
 from core.notify.rules import load_alerts
+from core.notify.situation import Recipients
 from core.notify.smtp import Mail, MailServer, connect, mail_server
 from core.records.opened import OpenWorkspace
 from core.workspace.jobs import load_jobs
@@ -33,6 +34,8 @@ __all__ = [
     "mail_checks",
     "mail_server_of",
     "send_test_mail",
+    "send_test_message",
+    "send_test_through",
 ]
 
 
@@ -89,16 +92,53 @@ def send_test_mail(opened: OpenWorkspace, to: Sequence[str], now: datetime) -> D
         ConfigError: No mail server is set up, or there is no recipient.
         NotDelivered: The server cannot be reached, is not trusted, or refuses.
     """
-    server = mail_server_of(opened)
+    recipients = tuple(to) or email_addresses(opened.settings.PSTT_MAIL_TO)
+    return send_test_through(mail_server_of(opened), recipients, opened.timezone, now)
+
+
+def send_test_through(
+    server: MailServer | None, recipients: Sequence[str], timezone: str, now: datetime
+) -> DeliveryResult:
+    """Sends a test mail through a server; as `send_test_mail`. None: no server is set up."""
     if server is None:
         raise ConfigError("no mail server is set up", remedy="set PSTT_SMTP_HOST and PSTT_MAIL_FROM")
-    recipients = tuple(to) or email_addresses(opened.settings.PSTT_MAIL_TO)
     if not recipients:
         raise ConfigError("no recipient is named", remedy="write --to ADDRESS, or set PSTT_MAIL_TO")
-    notice = test_notification(server.place, now, opened.timezone)
+    notice = test_notification(server.place, now, timezone)
     message_id = f"<pstt-test-{now:%Y%m%d%H%M%S%f}@{server.sender.partition('@')[2]}>"
     with connect(server) as link:
         return link.send(Mail(recipients, notice.subject_line, notice.text, notice.html, now, message_id))
+
+
+def send_test_message(opened: OpenWorkspace, channel: str, now: datetime) -> DeliveryResult:
+    """Sends a test message through a channel of alerts.json at once, without the outbox.
+
+    Raises:
+        ConfigError: There is no such channel, or its URL is not valid.
+        NotDelivered: The service cannot be reached, or refuses.
+    """
+    notice = test_notification(f"channel {channel}", now, opened.timezone)
+    message = OutboxMessage(
+        outbox_id=0,
+        kind="receipt",
+        incident_id=None,
+        dedupe_key="",
+        channel=channel,
+        recipients=(),
+        delivered=(),
+        refused={},
+        subject=notice.subject_line,
+        body=notice.text,
+        body_html=notice.html,
+        created_at=now,
+        next_try_at=now,
+        tries=0,
+        state="waiting",
+        last_error="",
+        sent_at=None,
+    )
+    with channels_of(opened)(channel).open() as send:
+        return send(message)
 
 
 def mail_checks(opened: NotifyingWorkspace, now: datetime) -> Iterator[CheckResult]:
@@ -176,6 +216,7 @@ def _alert_rules(opened: NotifyingWorkspace, jobs: Callable[[], list[Job]]) -> A
         email_addresses(settings.PSTT_RECEIPT_TO) if settings.PSTT_SMTP_HOST else (),
         time.fromisoformat(settings.PSTT_RECEIPT_AT),
         opened.timezone,
+        settings.PSTT_PAGE_URL or "",
     )
     return AlertRules(
         opened.outbox,

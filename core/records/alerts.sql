@@ -52,6 +52,51 @@ ALTER TABLE outbox RENAME COLUMN episode_id TO incident_id;
 DROP INDEX episode_once;
 CREATE UNIQUE INDEX incident_once ON incident (rule, subject) WHERE state IN ('pending', 'open')
 
+-- name: schema_10
+-- What a user says about an alert, how severe it is, and for how long nobody is notified.
+ALTER TABLE incident ADD COLUMN severity TEXT NOT NULL DEFAULT 'warning';   -- warning, critical
+ALTER TABLE incident ADD COLUMN run_id TEXT NOT NULL DEFAULT '';            -- the run that it is about
+ALTER TABLE incident ADD COLUMN acknowledged_at TEXT;
+ALTER TABLE incident ADD COLUMN acknowledged_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE incident ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE incident ADD COLUMN silenced_at TEXT;                           -- since when a silence keeps its messages back
+UPDATE incident SET severity = 'critical' WHERE rule = 'producer_disconnected';
+CREATE TABLE silence (
+    silence_id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    rule           TEXT NOT NULL,     -- empty: every rule
+    subject        TEXT NOT NULL,     -- empty: every subject
+    until          TEXT NOT NULL,
+    note           TEXT NOT NULL,
+    made_by        TEXT NOT NULL,
+    made_at        TEXT NOT NULL,
+    ended_at       TEXT,              -- a user ended it before its time
+    ended_by       TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX silence_by_end ON silence (until)
+
+-- name: incident
+SELECT * FROM incident WHERE incident_id = :incident_id
+
+-- name: acknowledge
+UPDATE incident SET acknowledged_at = :now, acknowledged_by = :by, note = :note
+WHERE incident_id = :incident_id AND state = 'open'
+
+-- name: insert_silence
+INSERT INTO silence (rule, subject, until, note, made_by, made_at) VALUES (:rule, :subject, :until, :note, :by, :now)
+RETURNING silence_id
+
+-- name: silence
+SELECT * FROM silence WHERE silence_id = :silence_id
+
+-- name: end_silence
+UPDATE silence SET ended_at = :now, ended_by = :by WHERE silence_id = :silence_id AND ended_at IS NULL AND until > :now
+
+-- name: active_silences
+SELECT * FROM silence WHERE until > :now AND ended_at IS NULL ORDER BY until, silence_id
+
+-- name: set_silenced
+UPDATE incident SET silenced_at = :at WHERE rule = :rule AND subject = :subject AND state = 'open'
+
 -- name: open_incidents
 SELECT * FROM incident WHERE state IN ('pending', 'open') ORDER BY incident_id
 
@@ -59,11 +104,29 @@ SELECT * FROM incident WHERE state IN ('pending', 'open') ORDER BY incident_id
 SELECT * FROM incident WHERE state <> 'pending' ORDER BY incident_id DESC LIMIT :limit
 
 -- name: begin_incident
-INSERT INTO incident (rule, subject, state, first_true_at, opened_at, last_true_at, value, text)
-VALUES (:rule, :subject, CASE WHEN :is_open THEN 'open' ELSE 'pending' END, :now, CASE WHEN :is_open THEN :now END, :now, :value, :text)
+INSERT INTO incident (rule, subject, state, first_true_at, last_true_at, value, text, severity, run_id)
+VALUES (:rule, :subject, 'pending', :now, :now, :value, :text, :severity, :run_id)
 
 -- name: update_incident
-UPDATE incident SET last_true_at = :now, value = :value, text = :text WHERE incident_id = :incident_id
+UPDATE incident SET last_true_at = :now, value = :value, text = :text, severity = :severity,
+    run_id = CASE WHEN :run_id = '' THEN run_id ELSE :run_id END WHERE incident_id = :incident_id
+
+-- name: record_failure
+-- Of a job. Several runs of it may fail between two evaluations.
+INSERT INTO incident (rule, subject, state, first_true_at, opened_at, last_true_at, value, text, severity, run_id)
+VALUES ('job_failed', :subject, CASE WHEN :is_open THEN 'open' ELSE 'pending' END, :now, CASE WHEN :is_open THEN :now END,
+    :now, :value, :text, :severity, :run_id)
+ON CONFLICT (rule, subject) WHERE state IN ('pending', 'open') DO UPDATE SET
+    state = CASE WHEN state = 'open' OR :is_open THEN 'open' ELSE 'pending' END,
+    opened_at = coalesce(opened_at, CASE WHEN :is_open THEN :now END),
+    last_true_at = :now, value = :value, text = :text, severity = :severity, run_id = :run_id
+
+-- name: end_failures
+UPDATE incident SET state = 'ended', ended_at = :now, text = text || '; then: ' || :text
+WHERE rule = 'job_failed' AND subject = :subject AND state = 'open'
+
+-- name: delete_pending_failures
+DELETE FROM incident WHERE rule = 'job_failed' AND subject = :subject AND state = 'pending'
 
 -- name: restart_incident
 UPDATE incident SET first_true_at = :now WHERE incident_id = :incident_id
@@ -126,6 +189,16 @@ SELECT run_id FROM run WHERE finished_at > :after AND scheduled_run_id IS NULL A
 UNION ALL
 SELECT scheduled_run.run_id FROM scheduled_run JOIN run USING (run_id)
 WHERE scheduled_run.finished_at > :after AND scheduled_run.state = 'done' AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted')
+
+-- name: verdicts_between
+-- The final verdicts of all jobs with the time at which each became final.
+SELECT run_id, job, state, error_text, finished_at AS at FROM run
+WHERE finished_at > :after AND finished_at <= :until AND scheduled_run_id IS NULL AND state IN ('succeeded', 'partial', 'failed', 'interrupted')
+UNION ALL
+SELECT run.run_id, run.job, run.state, run.error_text, scheduled_run.finished_at AS at FROM scheduled_run JOIN run USING (run_id)
+WHERE scheduled_run.finished_at > :after AND scheduled_run.finished_at <= :until AND scheduled_run.state = 'done'
+    AND run.state IN ('succeeded', 'partial', 'failed', 'interrupted')
+ORDER BY at
 
 -- name: newest_samples
 SELECT cluster, max(at) AS at, connected, error FROM broker_sample WHERE at >= :since GROUP BY cluster

@@ -31,6 +31,7 @@ class ConnectionsVersion:
     """A version of connections.json, with `***` in place of each password written in it."""
 
     sha256: str
+    """Of its time and text, as one text may come back. Versions of older workspaces have that of the text."""
     document: str
     seen_at: datetime
     saved_by: str
@@ -42,9 +43,11 @@ class ConnectionsVersions(StorePart):
 
     sql_file: ClassVar[str] = "connections_versions.sql"
 
-    def add(self, sha256: str, document: str, now: datetime, saved_by: str = "") -> None:
-        """Writes a version; one that was seen before becomes the newest again."""
-        self._write("insert", {"sha256": sha256, "document": document, "seen_at": iso_utc(now), "saved_by": saved_by})
+    def add(self, document: str, now: datetime, saved_by: str = "") -> None:
+        """Writes a version, unless the newest one has the same text. The versions before keep their times."""
+        seen_at = iso_utc(now)
+        sha256 = hashlib.sha256(f"{seen_at}\n{document}".encode()).hexdigest()
+        self._write("insert", {"sha256": sha256, "document": document, "seen_at": seen_at, "saved_by": saved_by})
 
     def newest_first(self) -> list[ConnectionsVersion]:
         """Returns every version, newest first."""
@@ -65,11 +68,7 @@ def keep_connections(
         return
     if parse_connections(file, workspace, {})[1]:
         return
-    document = json.dumps(hidden_secrets(file.document), ensure_ascii=False, indent=2)
-    sha256 = hashlib.sha256(document.encode()).hexdigest()
-    newest = next(iter(versions.newest_first()), None)
-    if newest is None or newest.sha256 != sha256:
-        versions.add(sha256, document, now, saved_by)
+    versions.add(json.dumps(hidden_secrets(file.document), ensure_ascii=False, indent=2), now, saved_by)
 
 
 def hidden_secrets(value: Any) -> Any:

@@ -33,7 +33,7 @@ class JobVersions(StorePart):
     def add(self, job: str, sha256: str, document: str, now: datetime, saved_by: str = "") -> None:
         """Writes a version, which is in force from now on unless it was already.
 
-        A version that was seen before becomes the newest again.
+        A version that was seen before becomes the newest again; it keeps the time at which it was first seen.
         """
         row = {"job": job, "sha256": sha256, "document": document, "seen_at": iso_utc(now), "saved_by": saved_by}
         with self._store.transaction() as db:
@@ -66,5 +66,9 @@ class JobVersions(StorePart):
         return from_row(JobVersion, rows[0]) if rows else None
 
     def of_job(self, job: str) -> list[JobVersion]:
-        """Returns every version of a job file, newest first."""
+        """Returns every version of a job file, newest first. One that came back is there again with its new time."""
         return [from_row(JobVersion, row) for row in self._rows("of_job", {"job": job})]
+
+    def deleted(self) -> dict[str, datetime]:
+        """Returns slug → when its file was deleted, as far as that was seen, of each job that is deleted."""
+        return {row["job"]: datetime.fromisoformat(row["since"]).astimezone(UTC) for row in self._rows("deleted")}

@@ -22,17 +22,29 @@ CREATE INDEX job_history_of ON job_history (job);
 INSERT INTO job_history SELECT job, seen_at, sha256 FROM job_version ORDER BY seen_at, rowid
 
 -- name: insert
-INSERT INTO job_version VALUES (:job, :sha256, :document, :seen_at, :saved_by)
-ON CONFLICT (job, sha256) DO UPDATE SET seen_at = excluded.seen_at
+INSERT INTO job_version VALUES (:job, :sha256, :document, :seen_at, :saved_by) ON CONFLICT (job, sha256) DO NOTHING
 
 -- name: version
 SELECT * FROM job_version WHERE job = :job AND sha256 = :sha256
 
 -- name: newest
-SELECT * FROM job_version WHERE job = :job ORDER BY seen_at DESC, rowid DESC LIMIT 1
+SELECT job_version.* FROM job_history JOIN job_version USING (job, sha256) WHERE job_history.job = :job
+ORDER BY job_history.rowid DESC LIMIT 1
 
 -- name: of_job
-SELECT * FROM job_version WHERE job = :job ORDER BY seen_at DESC, rowid DESC
+-- A text that came back is in the list twice, each time with its own time. `job_version` has the user of the first time,
+-- and the audit trail that of the others.
+SELECT job_version.job, sha256, document, since AS seen_at, coalesce(
+    (SELECT who FROM audit WHERE at = since AND object = 'job ' || job_version.job ORDER BY audit_id LIMIT 1),
+    CASE WHEN job_history.rowid = (
+        SELECT min(rowid) FROM job_history AS first WHERE first.job = job_version.job AND first.sha256 = job_version.sha256
+    ) THEN saved_by ELSE '' END
+) AS saved_by
+FROM job_history JOIN job_version USING (job, sha256) WHERE job_history.job = :job ORDER BY job_history.rowid DESC
+
+-- name: deleted
+-- The jobs whose newest entry is a deletion. SQLite takes the other columns from the row with the maximum.
+SELECT job, since, max(rowid) FROM job_history GROUP BY job HAVING sha256 = ''
 
 -- name: add_to_history
 INSERT INTO job_history SELECT :job, :since, :sha256

@@ -180,12 +180,14 @@ class MetricsQueries:
         )
         return int(row["messages"])
 
-    def days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> list[dict[str, Any]]:
-        """Returns the last days up to today, by day and topic: what `totals` returns, without percentiles.
+    def days(
+        self, now: datetime, days: int = 30, scope: SendFilter | None = None, last: date | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns so many days up to `last` (None: today), by day and topic: what `totals` returns, without percentiles.
 
         Days without a message have no row.
         """
-        rows = self._ask("days", self.midnight(now, days=1 - days), _up(now + DAY), scope)
+        rows = self._ask("days", *self._span_of_days(now, days, last), scope)
         return [{"day": row["day"], "topic": row["topic"]} | _numbers(row) for row in rows]
 
     def hours(self, since: datetime, until: datetime, scope: SendFilter | None = None) -> list[dict[str, Any]]:
@@ -217,15 +219,30 @@ class MetricsQueries:
             len(known), _spread(row["whole_day"] for row in known), _spread(row["so_far"] for row in known)
         )
 
-    def usual_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, UsualTraffic]:
-        """Returns for each of the last days what was usual before it: the band of the chart of `days`."""
+    def week_before(
+        self, now: datetime, days: int = 7, scope: SendFilter | None = None, last: date | None = None
+    ) -> dict[str, Any]:
+        """Returns what `totals` returns for so many days up to `last` (None: today), each a week earlier.
+
+        If the last one is today, its day a week ago is counted up to the same time of day, so that a morning is
+        compared with a morning. With seven days it is what `summary` has as `last_7_days`, a week earlier.
+        """
+        newest = last or self.today(now)
+        since, until = self._span_of_days(now, days, newest - timedelta(days=7))
+        same_time = (now.astimezone(self._zone) - timedelta(days=7)).astimezone(UTC)
+        return _without_rate(self.totals(since, min(until, same_time), scope))
+
+    def usual_days(
+        self, now: datetime, days: int = 30, scope: SendFilter | None = None, last: date | None = None
+    ) -> dict[date, UsualTraffic]:
+        """Returns for each day of `days` what was usual before it: the band of its chart."""
         counts: dict[date, int] = {}
-        for row in self.days(now, days + 7 * USUAL_WEEKS, scope):
+        for row in self.days(now, days + 7 * USUAL_WEEKS, scope, last):
             counts[row["day"]] = counts.get(row["day"], 0) + row["messages"]
-        today = now.astimezone(self._zone).date()
+        newest = last or self.today(now)
         bands = {}
         for back in range(days):
-            day = today - timedelta(days=back)
+            day = newest - timedelta(days=back)
             earlier = [counts.get(day - timedelta(days=7 * week), 0) for week in range(1, USUAL_WEEKS + 1)]
             known = [count for count in earlier if count]
             bands[day] = UsualTraffic(len(known), _spread(known), None)
@@ -261,9 +278,11 @@ class MetricsQueries:
         """
         return self._ask("reject_reasons", since, until, scope, limit=limit)
 
-    def rejected_days(self, now: datetime, days: int = 30, scope: SendFilter | None = None) -> dict[date, int]:
-        """Returns day of the zone → rows rejected by runs that ended on it, of the last days up to today."""
-        rows = self._ask("rejected_days", self.midnight(now, days=1 - days), _up(now + DAY), scope)
+    def rejected_days(
+        self, now: datetime, days: int = 30, scope: SendFilter | None = None, last: date | None = None
+    ) -> dict[date, int]:
+        """Returns day of the zone → rows rejected by runs that ended on it, of so many days up to `last` (None: today)."""
+        rows = self._ask("rejected_days", *self._span_of_days(now, days, last), scope)
         return {row["day"]: row["rejected"] for row in rows}
 
     def runs(
@@ -320,10 +339,21 @@ class MetricsQueries:
     def _head_of(self, key: str) -> int:
         return int(self._rows("head_of_key", {"key": key})[0]["head"])
 
+    def today(self, now: datetime) -> date:
+        """Returns the date of `now` in the zone."""
+        return now.astimezone(self._zone).date()
+
     def midnight(self, now: datetime, days: int = 0) -> datetime:
         """Returns the beginning of the day of `now` in the zone, or of the day `days` later; aware UTC."""
-        day = now.astimezone(self._zone).date() + timedelta(days=days)
+        day = self.today(now) + timedelta(days=days)
         return datetime(day.year, day.month, day.day, tzinfo=self._zone).astimezone(UTC)
+
+    def _span_of_days(self, now: datetime, days: int, last: date | None) -> tuple[datetime, datetime]:
+        """The beginning and the end of so many days; those up to today end a day later: other machines' clocks differ."""
+        if last is None:
+            return self.midnight(now, days=1 - days), _up(now + DAY)
+        noon = datetime(last.year, last.month, last.day, 12, tzinfo=self._zone)
+        return self.midnight(noon, days=1 - days), self.midnight(noon, days=1)
 
     def _ask(
         self, name: str, since: datetime, until: datetime, scope: SendFilter | None, **values: Any

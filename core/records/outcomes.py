@@ -73,6 +73,8 @@ class ScheduledOutcome:
     state: OutcomeState
     reason: str = ""
     """Why there was no run, if a runner recorded it."""
+    attempts: tuple[Run, ...] = ()
+    """All runs of this time in the order in which they began, `run` among them."""
 
     @property
     def day(self) -> date:
@@ -273,9 +275,11 @@ def _outcome(
     planned: Mapping[datetime, list[ScheduledRun]],
     now: datetime,
 ) -> ScheduledOutcome:
+    state: OutcomeState
     run = _deciding_run(runs)
     if run is not None:
-        return ScheduledOutcome(job.slug, run.job_name, run.timezone, moment, is_due, run, _state_of_run(run))
+        state = _state_of_run(run)
+        return ScheduledOutcome(job.slug, run.job_name, run.timezone, moment, is_due, run, state, attempts=tuple(runs))
     decided = planned.get(moment) or _in_skipped_spans(
         (planned_run for of_moment in planned.values() for planned_run in of_moment), moment
     )
@@ -283,7 +287,7 @@ def _outcome(
         not decided and now - moment < START_DEADLINE
     )
     reason = next((planned_run.reason for planned_run in reversed(decided) if planned_run.reason), "")
-    state: OutcomeState = "waiting" if waits else "missing"
+    state = "waiting" if waits else "missing"
     return ScheduledOutcome(job.slug, job.name, job.timezone, moment, is_due, None, state, reason)
 
 

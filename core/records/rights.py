@@ -49,9 +49,11 @@ RIGHTS_OF_SCOPE: Mapping[TokenScope, frozenset[Right]] = {
 }
 
 Action = Literal[
-    "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "preview",
+    "run", "dry_run", "replay", "backfill", "pause backfill", "resume backfill", "cancel backfill", "cancel", "stop", "send", "test", "test mail", "test channel", "preview",
+    "acknowledge", "silence", "end silence",
     "create", "change", "delete", "enable", "disable", "save", "accept-columns", "watermark",
-    "connections", "settings", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
+    "rename query", "delete query", "restore",
+    "connections", "settings", "service", "alerts", "secret", "rebuild", "roll up", "accounts", "demo",
 ]  # fmt: skip
 RIGHT_OF: Mapping[Action, Right] = {
     "run": "send",
@@ -65,6 +67,10 @@ RIGHT_OF: Mapping[Action, Right] = {
     "send": "send",
     "test": "send",
     "test mail": "send",
+    "test channel": "send",
+    "acknowledge": "send",
+    "silence": "send",
+    "end silence": "send",
     "preview": "send",
     "create": "change",
     "change": "change",
@@ -74,9 +80,13 @@ RIGHT_OF: Mapping[Action, Right] = {
     "save": "change",
     "accept-columns": "change",
     "watermark": "change",
+    "rename query": "change",
+    "delete query": "change",
+    "restore": "change",
     "stop": "admin",
     "connections": "admin",
     "settings": "admin",
+    "service": "admin",
     "alerts": "admin",
     "secret": "admin",
     "rebuild": "admin",
@@ -84,11 +94,21 @@ RIGHT_OF: Mapping[Action, Right] = {
     "accounts": "admin",
     "demo": "admin",
 }
-"""Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file."""
+"""Every action, and the right that it needs. `create`, `change` and `delete` are of jobs; `save` is of an SQL file.
 
-View = Literal["rejected rows", "log", "administration"]
-RIGHT_TO_SEE: Mapping[View, Right] = {"rejected rows": "send", "log": "send", "administration": "admin"}
-"""What the page does not show to every user: reading it changes nothing, so it is no action and is not audited."""
+`restore` is of a deleted job or SQL file; a deleted connection is brought back by `connections`.
+"""
+
+View = Literal["rejected rows", "exported files", "messages", "log", "administration"]
+RIGHT_TO_SEE: Mapping[View, Right] = {
+    "rejected rows": "send",
+    "exported files": "send",
+    "messages": "send",
+    "log": "send",
+    "administration": "admin",
+}
+"""What is not shown to every user: reading it changes nothing, so it is no action and is not audited. `messages` are those
+of any topic, as its cluster's account may read them."""
 
 _NEEDED: Mapping[Right, str] = {
     "read": "it needs a viewer, or a token that may read",

@@ -37,6 +37,7 @@ SCHEMAS: Mapping[int, tuple[tuple[str, str], ...]] = {
     7: (("run_parts.sql", "schema_7"),),
     8: (("backfills.sql", "schema_8"),),
     9: (("watermarks.sql", "schema_9"),),
+    10: (("alerts.sql", "schema_10"),),
 }
 """Schema version → the `.sql` files and their statements that migrate a file from the version before, in order."""
 SCHEMA_VERSION = max(SCHEMAS)

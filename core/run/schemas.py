@@ -9,12 +9,7 @@ from core.model.job import Job
 from core.model.schema import Schemas
 from core.run.registered_schemas import CheckedSchemas, RegisteredSchemas
 
-__all__ = ["needs_registry", "schema_lookup", "schemas_of"]
-
-
-def needs_registry(job: Job) -> bool:
-    """Returns whether the keys or the values of a job carry the id of a schema."""
-    return job.export_format == "kafka" and not (job.value_format == "json" and job.key_format in ("text", "json"))
+__all__ = ["schema_lookup", "schemas_of"]
 
 
 def schemas_of(job: Job, cluster: Cluster, *, registers: bool) -> Schemas | None:
@@ -25,7 +20,7 @@ def schemas_of(job: Job, cluster: Cluster, *, registers: bool) -> Schemas | None
         cluster: Where it sends.
         registers: Whether a new schema may be registered; False: it is only checked, and has the id 0.
     """
-    if cluster.schema_registry is None or not needs_registry(job):
+    if cluster.schema_registry is None or not job.needs_registry:
         return None
     client = RegistryClient(cluster.schema_registry)
     return RegisteredSchemas(client) if registers else CheckedSchemas(client)

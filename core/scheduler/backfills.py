@@ -127,9 +127,10 @@ def backfill(
     """
     require(caller, "backfill")
     if job.incremental is not None:
+        value = first.isoformat() if job.incremental.kind == "timestamp" else "VALUE"
         raise ConfigError(
             f'job "{job.name}" is incremental, so that its days cannot be sent one by one',
-            remedy=f"python -m core watermark {job.slug} --set VALUE --why TEXT --run sends the rows after a value again",
+            remedy=f"python -m core watermark {job.slug} --set {value} --why TEXT --run sends all rows after it again",
         )
     options = options or BackfillOptions()
     options.check()

@@ -89,6 +89,11 @@ class Workspace:
         return self.state_dir / "ledger.sqlite"
 
     @property
+    def edits_file(self) -> Path:
+        """Versions of SQL files, and what was typed on the page and is not saved."""
+        return self.state_dir / "edits.sqlite"
+
+    @property
     def spool_dir(self) -> Path:
         """Sends, as Parquet segments."""
         return self.state_dir / "spool"

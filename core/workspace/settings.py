@@ -151,6 +151,7 @@ class Settings(BaseModel):
     PSTT_MAIL_TO: str | None = None
     PSTT_RECEIPT_AT: str = Field(default="07:00", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     PSTT_RECEIPT_TO: str | None = None
+    PSTT_PAGE_URL: str | None = Field(default=None, pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")
     PSTT_HEALTH_GRACE_S: float = Field(default=3_600.0, ge=1, le=604_800)
     PSTT_SECRET_COMMANDS: str | None = None
     PSTT_SECRET_COMMAND_TIMEOUT_S: float = Field(default=10.0, ge=0.1, le=300)

@@ -22,6 +22,7 @@ from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 from tests.rigs.workspace import environment, make_workspace, run_command
 
@@ -201,6 +202,7 @@ def test_a_runner_killed_in_the_middle_loses_nothing_and_a_pause_outlives_it(
         assert {key[:10] for key, count in keys.items() if count > 1} <= interrupted
 
 
+@pytest.mark.slow
 def test_a_scheduled_run_is_not_delayed_by_a_backfill_that_uses_every_place(place: Place) -> None:
     place.make(sleep_s=0.25)  # a day takes ten seconds
     second = json.loads((place.folder / "queries" / "export.job.json").read_text(encoding="utf-8"))
@@ -230,7 +232,7 @@ def test_a_scheduled_run_is_not_delayed_by_a_backfill_that_uses_every_place(plac
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-@pytest.mark.parametrize("point", ["after", "before"])
+@pytest.mark.parametrize("point", sweep(["after", "before"], always=["after"]))
 def test_a_backfill_knows_what_a_killed_run_of_the_same_time_has_committed(
     place: Place, point: str, postgres: PostgresRig
 ) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from tests.acceptance.test_command_line import problem, the_json
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 from tests.rigs.workspace import acknowledged_so_far, command, environment, log_text, make_workspace, run_command
 
@@ -38,18 +39,21 @@ def change_job(folder, **changes) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}, indent=1), encoding="utf-8")
 
 
+MISTAKES = [
+    ({"crom": "0 2 * * *"}, ("export.job.json, line ", 'unknown key "crom"', 'did you mean "cron"?')),
+    ({"cron": "0 25 * * *"}, ("export.job.json, line ", '"cron"', "minute hour day month weekday")),
+    ({"cron": "0 0 31 2 *"}, ("export.job.json, line ", '"cron"', "never")),
+    ({"timezone": "Europe/Roma"}, ("export.job.json, line ", 'did you mean "Europe/Rome"?')),
+    ({"connection": "pgg"}, ('there is no connection "pgg" in connections.json', 'did you mean "pg"?')),
+    ({"query": "exprot.sql"}, ("exprot.sql",)),
+    ({"parameters": {"DAY": "x"}}, ("export.sql has no parameter DAY",)),
+    ({"types": {"code": "date"}}, ("types names column code, which the query does not return", "barcode")),
+]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [
-        ({"crom": "0 2 * * *"}, ("export.job.json, line ", 'unknown key "crom"', 'did you mean "cron"?')),
-        ({"cron": "0 25 * * *"}, ("export.job.json, line ", '"cron"', "minute hour day month weekday")),
-        ({"cron": "0 0 31 2 *"}, ("export.job.json, line ", '"cron"', "never")),
-        ({"timezone": "Europe/Roma"}, ("export.job.json, line ", 'did you mean "Europe/Rome"?')),
-        ({"connection": "pgg"}, ('there is no connection "pgg" in connections.json', 'did you mean "pg"?')),
-        ({"query": "exprot.sql"}, ("exprot.sql",)),
-        ({"parameters": {"DAY": "x"}}, ("export.sql has no parameter DAY",)),
-        ({"types": {"code": "date"}}, ("types names column code, which the query does not return", "barcode")),
-    ],
+    sweep(MISTAKES, always=[MISTAKES[0], MISTAKES[4], MISTAKES[7]]),
 )
 def test_a_mistake_in_a_job_stops_it_before_anything_is_read(place, kafka, changes, expected):
     folder, run, topic = place()
@@ -287,7 +291,7 @@ def test_a_full_disk_while_spooling_fails_the_run_and_claims_nothing_that_cannot
         assert verdict["acknowledged"] <= proved
 
 
-@pytest.mark.parametrize("damage", ["deleted", "garbage", "empty", "half", "middle"])
+@pytest.mark.parametrize("damage", sweep(["deleted", "garbage", "empty", "half", "middle"], always=["deleted", "half"]))
 def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place, damage):
     folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
     assert run("run", "export").returncode == 0
@@ -311,7 +315,7 @@ def test_a_metrics_file_that_is_damaged_is_made_again_and_no_send_is_lost(place,
     assert len(the_json(run("find", "17", "--json"))["sends"]) == 2
 
 
-@pytest.mark.parametrize("damage", ["torn", "empty", "folder", "another program's"])
+@pytest.mark.parametrize("damage", sweep(["torn", "empty", "folder", "another program's"], always=["torn"]))
 def test_a_damaged_segment_stops_no_command_and_is_reported(place, damage):
     folder, run, _ = place("SELECT g::text AS barcode FROM generate_series(1, 500) AS g")
     assert run("run", "export").returncode == 0

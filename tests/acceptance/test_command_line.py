@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, log_text, make_workspace, run_command
 
@@ -320,7 +321,7 @@ def wait_for_messages(kafka, topic: str, count: int, timeout_s: float = 60) -> N
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's; on Windows the runner asks through the ledger")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", sweep(["SIGINT", "SIGTERM"], always=["SIGINT"]))
 def test_a_stopped_run_is_cancelled_and_its_numbers_are_those_of_the_topic(
     place, table, kafka, postgres, started, name
 ):

@@ -20,6 +20,7 @@ from core.records.named_sql import load_named_sql
 from core.records.store import SCHEMAS
 from core.workspace.paths import Workspace
 from tests.rigs.small_disk import fill, small_disk
+from tests.rigs.sweeps import sweep
 from tests.rigs.workspace import environment, run_command
 
 READING = (
@@ -105,7 +106,7 @@ def without_metrics(folder: Path) -> None:
 PREPARED = [nothing, left_by_a_killed_process, without_its_index, without_a_log_folder, without_metrics]
 
 
-@pytest.mark.parametrize("prepare", PREPARED, ids=lambda prepare: prepare.__name__)
+@pytest.mark.parametrize("prepare", sweep(PREPARED, always=PREPARED[1:3]), ids=lambda prepare: prepare.__name__)
 def test_everything_recorded_can_be_read(disk: Path, worked: Path, prepare: Callable[[Path], object]) -> None:
     full = Full(disk, worked, prepare)
     for words in READING:

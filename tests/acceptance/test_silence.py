@@ -137,6 +137,7 @@ def test_silence_ends_the_run_after_the_read_timeout(place: Callable[..., Place]
     assert arrived(verdict)
 
 
+@pytest.mark.always("postgresql")
 def test_read_timeout_of_the_settings_holds_for_every_connection(place: Callable[..., Place]) -> None:
     silent = place()
     verdict = silent.ended(silent.start("run", "export", "--json", PSTT_READ_TIMEOUT_S="3"))
@@ -144,6 +145,7 @@ def test_read_timeout_of_the_settings_holds_for_every_connection(place: Callable
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM")
+@pytest.mark.always("postgresql")
 def test_sigterm_ends_a_run_whose_database_is_silent(place: Callable[..., Place]) -> None:
     silent = place()
     process = silent.start("run", "export", "--json")
@@ -155,6 +157,7 @@ def test_sigterm_ends_a_run_whose_database_is_silent(place: Callable[..., Place]
     assert [run.state for run in silent.runs()] == ["cancelled"]
 
 
+@pytest.mark.always("oracle")
 def test_cancel_ends_a_run_whose_database_is_silent(place: Callable[..., Place]) -> None:
     silent = place()
     process = silent.start("run", "export", "--json")
@@ -165,6 +168,7 @@ def test_cancel_ends_a_run_whose_database_is_silent(place: Callable[..., Place])
     assert "asked by" in verdict["error"]["text"]
 
 
+@pytest.mark.always("sqlserver")
 def test_timeout_of_the_job_ends_a_run_whose_database_is_silent(place: Callable[..., Place]) -> None:
     silent = place(job={"timeout_s": 4})
     verdict = silent.ended(silent.start("run", "export", "--json"))
@@ -173,6 +177,7 @@ def test_timeout_of_the_job_ends_a_run_whose_database_is_silent(place: Callable[
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM")
+@pytest.mark.always("postgresql")
 def test_runner_that_is_stopped_ends_a_run_whose_database_is_silent(place: Callable[..., Place]) -> None:
     silent = place()
     runner = silent.start("runner")

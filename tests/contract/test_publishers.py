@@ -825,6 +825,7 @@ def require_exactly(outage: Outage, topic: str, deliveries: list[Delivery]) -> N
             assert offset == -1 or there[delivery.partitions[index], offset] == key
 
 
+@pytest.mark.always("aiokafka")
 def test_a_run_goes_on_once_a_broker_that_was_killed_is_back(outage: Outage):
     topic = outage.broker.create_topic()
     sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=60_000)
@@ -853,6 +854,7 @@ def test_a_run_goes_on_once_a_broker_that_was_stuck_answers_again(outage: Outage
     require_exactly(outage, topic, deliveries)
 
 
+@pytest.mark.always("aiokafka")
 def test_what_the_client_gave_up_is_tried_again_and_arrives_once_the_broker_is_back(outage: Outage):
     topic = outage.broker.create_topic()
     sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=3000)
@@ -870,6 +872,7 @@ def test_what_the_client_gave_up_is_tried_again_and_arrives_once_the_broker_is_b
     }
 
 
+@pytest.mark.always("aiokafka")
 def test_with_a_broker_that_stays_away_each_message_ends_with_the_cause(outage: Outage):
     topic = outage.broker.create_topic()
     sender, submit, deliveries = start_run(outage, topic, delivery_timeout_ms=1500)

@@ -19,6 +19,7 @@ from core.model.connection import Cluster
 from core.model.run import Run
 from core.run.cancellation import Stop
 from tests.rigs.kafka import FurtherBroker, KafkaRig, KafkaTopics
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 
 ROWS = 20_000
@@ -169,7 +170,9 @@ def require_lost(run: Run, *words: str) -> None:
 CLIENTS = [{}, {"client": "confluent"}, {"client": "kafka-python-ng", "enable_idempotence": False}]
 
 
-@pytest.mark.parametrize("cluster", CLIENTS, ids=["aiokafka", "confluent", "kafka-python-ng"])
+@pytest.mark.parametrize(
+    "cluster", sweep(CLIENTS, always=CLIENTS[:1]), ids=["aiokafka", "confluent", "kafka-python-ng"]
+)
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_a_topic_made_again_while_a_run_sends_makes_no_green_run(
     cluster: dict[str, Any], partitions: int, place: Place, kafka: KafkaRig
@@ -195,7 +198,9 @@ def test_a_topic_that_the_broker_makes_again_by_itself_makes_no_green_run(
     require_lost(run, "deleted and made again")
 
 
-@pytest.mark.parametrize("cluster", CLIENTS, ids=["aiokafka", "confluent", "kafka-python-ng"])
+@pytest.mark.parametrize(
+    "cluster", sweep(CLIENTS, always=CLIENTS[:1]), ids=["aiokafka", "confluent", "kafka-python-ng"]
+)
 def test_partitions_that_are_gone_with_their_topic_make_no_green_run(
     cluster: dict[str, Any], place: Place, kafka: KafkaRig
 ):
@@ -228,7 +233,9 @@ def three(own_kafka: Callable[..., KafkaRig]) -> Iterator[list[KafkaRig]]:
         yield [first, second, third]
 
 
-@pytest.mark.parametrize("cluster", CLIENTS, ids=["aiokafka", "confluent", "kafka-python-ng"])
+@pytest.mark.parametrize(
+    "cluster", sweep(CLIENTS, always=CLIENTS[:1]), ids=["aiokafka", "confluent", "kafka-python-ng"]
+)
 def test_a_replica_that_was_behind_and_leads_now_makes_no_green_run(
     cluster: dict[str, Any], place: Place, three: list[KafkaRig]
 ):
@@ -258,7 +265,9 @@ def test_a_replica_that_was_behind_and_leads_now_makes_no_green_run(
     require_lost(run, "partition 0")
 
 
-@pytest.mark.parametrize("cluster", CLIENTS, ids=["aiokafka", "confluent", "kafka-python-ng"])
+@pytest.mark.parametrize(
+    "cluster", sweep(CLIENTS, always=CLIENTS[:1]), ids=["aiokafka", "confluent", "kafka-python-ng"]
+)
 def test_a_leader_that_falls_with_a_replica_in_sync_leaves_a_green_run(
     cluster: dict[str, Any], place: Place, three: list[KafkaRig]
 ):

@@ -144,7 +144,7 @@ def test_a_part_process_killed_on_a_worker_is_repeated(place: DaskPlace, tmp_pat
             (NOT_COMMITTED[-1], "worker"),
             (COMMITTED[0], "worker"),
         ],
-        always=[(NOT_COMMITTED[-1], "part"), (COMMITTED[0], "worker")],
+        always=[(COMMITTED[0], "worker")],
     ),
 )
 def test_a_part_of_exactly_once_that_is_killed_on_a_worker_is_there_once(

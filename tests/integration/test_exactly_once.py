@@ -33,6 +33,7 @@ from core.model.connection import Cluster, Secret
 from core.model.publisher import Batch, Delivery, Publisher
 from tests.rigs.kafka import KafkaRig
 from tests.rigs.postgres import PostgresRig
+from tests.rigs.sweeps import sweep
 from tests.rigs.waiting import until
 from tests.rigs.workspace import command, environment, make_workspace, run_command
 
@@ -441,6 +442,7 @@ def test_two_workspaces_with_the_same_job_and_time_both_send_all_their_rows(once
     assert len(ids) == 2
 
 
+@pytest.mark.slow
 def test_two_workspaces_also_send_into_one_topic(once: Once):
     topic = once.kafka.create_topic()
     for name, rows in (("a", 30), ("b", 7)):
@@ -498,7 +500,7 @@ def remake(once: Once, folder: Path) -> None:
     once.kafka.create_topic(topic)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", sweep(CHANGES, always=["topic"]))
 def test_a_marker_that_does_not_fit_makes_no_run_green(once: Once, change: str):
     topic = once.kafka.create_topic()
     folder = once.workspace("ws", topic, 50)

@@ -153,7 +153,7 @@ def place(tmp_path: Path, kafka: KafkaRig, postgres: PostgresRig) -> Place:
     return Place(tmp_path / "ws", kafka, postgres)
 
 
-@pytest.mark.parametrize("point", sweep(NOT_COMMITTED, always=[NOT_COMMITTED[2], NOT_COMMITTED[5], NOT_COMMITTED[-1]]))
+@pytest.mark.parametrize("point", sweep(NOT_COMMITTED, always=[NOT_COMMITTED[5]]))
 def test_a_run_killed_before_its_commit_leaves_nothing_and_the_next_one_sends_all(place: Place, point: str):
     place.kill(point)
     assert place.kafka.read(place.topic) == []
@@ -162,7 +162,7 @@ def test_a_run_killed_before_its_commit_leaves_nothing_and_the_next_one_sends_al
     place.check_agreement()
 
 
-@pytest.mark.parametrize("point", sweep(COMMITTED, always=[COMMITTED[0], COMMITTED[2], COMMITTED[5]]))
+@pytest.mark.parametrize("point", sweep(COMMITTED, always=[COMMITTED[0]]))
 def test_a_run_killed_after_its_commit_is_recognised_with_every_send(place: Place, point: str):
     place.kill(point)
     assert len(place.kafka.read(place.topic)) == ROWS
@@ -295,7 +295,7 @@ def test_what_an_aborted_transaction_had_sent_is_nowhere_told_as_arrived(place: 
     assert place.left() == []
 
 
-@pytest.mark.parametrize("same_id", [True, False])
+@pytest.mark.parametrize("same_id", sweep([True, False], always=[True]))
 def test_a_transaction_is_not_looked_for_on_another_cluster(
     place: Place, own_kafka: Callable[..., KafkaRig], monkeypatch: pytest.MonkeyPatch, same_id: bool
 ):

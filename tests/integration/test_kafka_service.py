@@ -75,6 +75,7 @@ def test_keys_and_values_are_sent_as_they_are(
     assert (message.key(), message.value()) == expected
 
 
+@pytest.mark.always("aiokafka")
 def test_eight_threads_with_500_messages_each_are_acknowledged_once(
     kafka: KafkaRig, service_of: Callable[..., KafkaService]
 ):

@@ -21,12 +21,20 @@ import pytest
 
 from bench.kills import start_runner, stop_runner
 from core.admin.actions import roll_up_sends
+from core.admin.alerts import silence
 from core.admin.demo import SLUG, make_demo
+from core.admin.edit_jobs import delete_job
+from core.admin.edit_queries import delete_query, query_names
 from core.app import App
+from core.clock import iso_utc
 from core.errors import AccessRefused, AlreadySent, PsttError
+from core.notify.incidents import begin_incident
+from core.notify.outbox import Outbox
 from core.notify.rules import default_document
+from core.notify.silences import AlertRecords
 from core.records.accounts import Accounts
 from core.records.columns import ColumnMemory
+from core.records.connections_versions import keep_connections
 from core.records.ledger import Ledger
 from core.records.rights import (
     RIGHT_OF,
@@ -49,19 +57,24 @@ from core.workspace.jobs import read_job_file, set_enabled
 from core.workspace.paths import Workspace
 from core.workspace.stored_file import read_stored
 from tests.rigs.callers import caller
+from tests.rigs.http_receiver import http_receiver
 from tests.rigs.smtp import MailRig
 from tests.rigs.waiting import until
 from tests.rigs.workspace import ROOT, environment, run_command
 from tests.ui.rest import PASSWORD, audit, bearer, client, token
 from tests.unit.test_ledger import a_plan
-from ui import access, changes, data
+from ui import access, changes, data, file_changes
 
 JOBS = "/api/scheduler/scheduling"
 BACKFILLS = "/api/scheduler/backfills"
+QUERY_FILE = "/api/files/query?name=CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
+ANY = {"If-Match": "*"}
+ALERTS = "/api/alerts"
 CONNECTION = "A00-CDG-Collaudo"
 QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).date()
 TOMORROW = YESTERDAY + timedelta(days=2)
+UNTIL = (datetime.now(UTC) + timedelta(days=3)).replace(microsecond=0).isoformat()
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +203,31 @@ def a_cancelled_backfill(place: Place) -> str:
     return number
 
 
+def a_deleted_query(place: Place) -> str:
+    place.ledger(
+        lambda ledger: delete_query(
+            place.workspace, ledger, QUERY, seen_sha256=None, even_if_used=True, caller=caller("test"), now=clock()
+        )
+    )
+    return ""
+
+
+def a_deleted_job(place: Place) -> str:
+    place.ledger(
+        lambda ledger: delete_job(place.workspace, ledger, SLUG, seen_sha256=None, caller=caller("test"), now=clock())
+    )
+    return ""
+
+
+def a_deleted_cluster(place: Place) -> str:
+    now = json.loads(place.workspace.connections_file.read_text(encoding="utf-8"))
+    then = {**now, "kafka_connections": {**now["kafka_connections"], "gone": {"bootstrap_servers": "a:9092"}}}
+    place.ledger(
+        lambda ledger: keep_connections(place.workspace, ledger.connections_versions, json.dumps(then), clock())
+    )
+    return ""
+
+
 def changed_columns(place: Place) -> str:
     """The last run was stopped for a column more."""
     with ColumnMemory(place.workspace.ledger_file) as memory:
@@ -203,6 +241,43 @@ def a_mail_server(place: Place) -> str:
     server = f"PSTT_SMTP_HOST=127.0.0.1\nPSTT_SMTP_PORT={place.mails.port}\nPSTT_SMTP_SECURITY=none\n"
     (place.folder / ".env").write_text(f"{server}PSTT_MAIL_FROM=pstt@example.com\n", encoding="utf-8")
     return ""
+
+
+def a_service_manager(place: Place) -> str:
+    """A systemctl that does nothing, as root would call it; a test must not change this machine."""
+    program = place.folder / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n", encoding="utf-8")
+    program.chmod(0o755)
+    place.monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    place.monkeypatch.setattr("core.admin.start_runner.BOOTED", place.folder)
+    place.monkeypatch.setattr("core.admin.start_runner._is_administrator", lambda: True)
+    place.monkeypatch.setattr("core.admin.os_service.UNITS", program.parent)
+    return ""
+
+
+def a_channel(place: Place) -> str:
+    received = place.opened.enter_context(http_receiver())
+    channels = {"teams": received.url.replace("http", "json")}
+    place.workspace.alerts_file.write_text(json.dumps({"channels": channels}), encoding="utf-8")
+    return ""
+
+
+def an_open_alert(place: Place) -> str:
+    """Returns its number."""
+    with Outbox(place.workspace.ledger_file) as outbox:
+        outbox.apply([begin_incident("error_rate", SLUG, 20.0, "20 % of 100 messages failed", clock())])
+        (incident,) = outbox.open_incidents()
+        outbox.apply([("open_incident", {"incident_id": incident.incident_id, "now": iso_utc(clock())})])
+        return str(incident.incident_id)
+
+
+def a_silence(place: Place) -> str:
+    """Returns its number."""
+    until = datetime.fromisoformat(UNTIL)
+    given = {"caller": caller("test"), "now": clock()}
+    made = place.ledger(lambda ledger: silence(ledger, rule="job_late", subject="", until=until, note="", **given))
+    return str(made.silence_id)
 
 
 def a_runner(place: Place) -> str:
@@ -275,6 +350,19 @@ def text_of(*names: str) -> Callable[[Place], str]:
     return lambda place: read_stored(place.folder.joinpath(*names)).text
 
 
+def query_files(place: Place) -> tuple[list[str], str]:
+    file = place.folder / "queries" / f"{SLUG}.job.json"
+    return query_names(place.workspace), file.read_text(encoding="utf-8")
+
+
+def sql_of(place: Place) -> str:
+    return read_stored(place.workspace.query_file(QUERY)).text
+
+
+def seen_query(place: Place) -> str:
+    return read_stored(place.workspace.query_file(QUERY)).sha256
+
+
 def enabled(place: Place) -> bool:
     return read_job_file(place.workspace, SLUG).job.enabled
 
@@ -301,6 +389,21 @@ def sends(place: Place) -> int:
 def mails_sent(place: Place) -> list[tuple[str, str]]:
     assert place.mails is not None
     return [(mail["To"], mail["Subject"]) for mail in place.mails.inbox.mails]
+
+
+def alerts(place: Place) -> list[tuple[str, str, bool, str]]:
+    """The caller's name differs by front."""
+    with Outbox(place.workspace.ledger_file) as outbox:
+        return [(one.rule, one.state, one.acknowledged_at is not None, one.note) for one in outbox.incidents()]
+
+
+def silences(place: Place) -> list[tuple[str, str, datetime]]:
+    with Outbox(place.workspace.ledger_file) as outbox:
+        return [(one.rule, one.subject, one.until) for one in AlertRecords(outbox).active(clock())]
+
+
+def units(place: Place) -> list[str]:
+    return sorted(unit.name for unit in (place.folder / "bin").glob("*.service"))
 
 
 def runner_is_alive(place: Place) -> bool:
@@ -482,7 +585,24 @@ CASES = [
          page=lambda p, _: changes.test_database(CONNECTION)),
     Case("test mail", ("test mail", "mail"), mails_sent, a_mail_server,
          cli=lambda p, _: p.cli("alerts", "test", "--to", "anna@example.com"),
-         page=lambda p, _: changes.test_mail(["anna@example.com"])),
+         rest=lambda p, _: p.rest("POST", f"{ALERTS}/test", {"to": ["anna@example.com"]}),
+         page=lambda p, _: changes.send_test("mail", ["anna@example.com"])),
+    Case("test channel", ("test channel", "channel teams"), nothing, a_channel,
+         cli=lambda p, _: p.cli("alerts", "test", "--channel", "teams"),
+         rest=lambda p, _: p.rest("POST", f"{ALERTS}/test", {"channel": "teams"}),
+         page=lambda p, _: changes.send_test("teams")),
+    Case("acknowledge", ("acknowledge", f"alert error_rate of {SLUG}"), alerts, an_open_alert,
+         cli=lambda p, number: p.cli("alerts", "acknowledge", number, "--note", "seen"),
+         rest=lambda p, number: p.rest("POST", f"{ALERTS}/{number}/acknowledge", {"note": "seen"}),
+         page=lambda p, number: changes.acknowledge(int(number), "seen")),
+    Case("silence", ("silence", f"alerts job_late of {SLUG}"), silences,
+         cli=lambda p, _: p.cli("alerts", "silence", "--rule", "job_late", "--subject", SLUG, "--until", UNTIL),
+         rest=lambda p, _: p.rest("POST", f"{ALERTS}/silences", {"rule": "job_late", "subject": SLUG, "until": UNTIL}),
+         page=lambda p, _: changes.silence("job_late", SLUG, datetime.fromisoformat(UNTIL), "")),
+    Case("end silence", ("end silence", "alerts job_late"), silences, a_silence,
+         cli=lambda p, number: p.cli("alerts", "end-silence", number),
+         rest=lambda p, number: p.rest("DELETE", f"{ALERTS}/silences/{number}"),
+         page=lambda p, number: changes.end_silence(int(number))),
     Case("create", ("create", "job copy"), job_name("copy"),
          rest=lambda p, _: p.rest("POST", f"{JOBS}?id=copy", save(p, name="Copy")),
          page=lambda p, _: changes.duplicate_job(SLUG, "copy", "Copy")),
@@ -492,7 +612,24 @@ CASES = [
     Case("delete", ("delete", f"job {SLUG}"), job_name(SLUG),
          rest=lambda p, _: p.rest("DELETE", f"{JOBS}/{SLUG}", headers=etag(p)),
          page=lambda p, _: changes.delete_job(SLUG, read_job_file(p.workspace, SLUG).sha256)),
-    Case("save", ("save", f"query {QUERY}"), text_of("queries", QUERY), page=lambda p, _: save_sql(p)),
+    Case("save", ("save", f"query {QUERY}"), text_of("queries", QUERY),
+         rest=lambda p, _: p.rest("PUT", QUERY_FILE, {"sql": sql_of(p) + "\n", "connection": CONNECTION}, ANY),
+         page=lambda p, _: save_sql(p)),
+    Case("rename query", ("rename query", f"query {QUERY}"), query_files,
+         rest=lambda p, _: p.rest("POST", QUERY_FILE.replace("?", "/rename?"), {"new_name": "new.sql"}, ANY),
+         page=lambda p, _: file_changes.rename_query(QUERY, "new.sql", seen_query(p))),
+    Case("delete query", ("delete query", f"query {QUERY}"), query_files,
+         rest=lambda p, _: p.rest("DELETE", f"{QUERY_FILE}&even_if_used=true", headers=ANY),
+         page=lambda p, _: file_changes.delete_query(QUERY, seen_query(p))),
+    Case("restore", ("restore", f"query {QUERY}"), query_files, a_deleted_query, about="of an SQL file",
+         rest=lambda p, _: p.rest("POST", "/api/files/restore", {"kind": "query", "name": QUERY}),
+         page=lambda p, _: file_changes.restore("query", QUERY)),
+    Case("restore", ("restore", f"job {SLUG}"), job_name(SLUG), a_deleted_job, about="of a job",
+         rest=lambda p, _: p.rest("POST", "/api/files/restore", {"kind": "job", "name": SLUG}),
+         page=lambda p, _: file_changes.restore("job", SLUG)),
+    Case("connections", ("change", "cluster gone"), text_of("connections.json"), a_deleted_cluster, about="bring back",
+         rest=lambda p, _: p.rest("POST", "/api/files/restore", {"kind": "cluster", "name": "gone"}),
+         page=lambda p, _: file_changes.restore("cluster", "gone")),
     Case("connections", ("change", "connection A00"), text_of("connections.json"),
          page=lambda p, _: save_connections(p)),
     Case("alerts", ("change", "alert rules"), text_of("alerts.json"),
@@ -500,6 +637,8 @@ CASES = [
     Case("settings", ("change", "setting PSTT_WORKERS"), text_of(".env"),
          cli=lambda p, _: p.cli("config", "--set", "PSTT_WORKERS=8"),
          page=lambda p, _: changes.change_setting("PSTT_WORKERS", "8")),
+    Case("service", ("service", "service pstt-kafka"), units, a_service_manager,
+         page=lambda p, _: changes.start_service()),
     Case("secret", ("store", "secret file:secrets/x"), text_of("secrets", "x"),
          page=lambda p, _: changes.store_secret("file:secrets/x", "value")),
     Case("rebuild", ("rebuild", "metrics.duckdb"), nothing,
@@ -645,6 +784,26 @@ WRONG = {
         ),
         lambda p: changes.backfill(SLUG, YESTERDAY, YESTERDAY, again=False, parallel=1000),
     ),
+    "an alert that is not there": (
+        lambda p: p.cli("alerts", "acknowledge", "4711"),
+        lambda p: p.rest("POST", f"{ALERTS}/4711/acknowledge"),
+        lambda p: changes.acknowledge(4711, ""),
+    ),
+    "a silence of a rule that is not there": (
+        lambda p: p.cli("alerts", "silence", "--rule", "late", "--until", "2h"),
+        lambda p: p.rest("POST", f"{ALERTS}/silences", {"rule": "late", "until": "2h"}),
+        lambda p: changes.silence("late", "", datetime.fromisoformat(UNTIL), ""),
+    ),
+    "a silence that has ended": (
+        lambda p: p.cli("alerts", "end-silence", "4711"),
+        lambda p: p.rest("DELETE", f"{ALERTS}/silences/4711"),
+        lambda p: changes.end_silence(4711),
+    ),
+    "a channel that is not there": (
+        lambda p: p.cli("alerts", "test", "--channel", "pager"),
+        lambda p: p.rest("POST", f"{ALERTS}/test", {"channel": "pager"}),
+        lambda p: changes.send_test("pager"),
+    ),
     "a range that is still to come": (
         lambda p: p.cli("backfill", SLUG, "--from", str(TOMORROW), "--to", str(TOMORROW)),
         lambda p: p.rest("POST", BACKFILLS, {"job": SLUG, "from": str(TOMORROW), "to": str(TOMORROW)}),
@@ -670,7 +829,9 @@ def test_the_page_offers_what_core_allows_the_user(monkeypatch, role):
     rights = caller("maria", role)
     assert {action: access.may(action) for action in RIGHT_OF} == {action: rights.may(action) for action in RIGHT_OF}
     assert [view for view in RIGHT_TO_SEE if access.may(view)] == {
-        "viewer": [], "operator": ["rejected rows", "log"], "admin": ["rejected rows", "log", "administration"],
+        "viewer": [],
+        "operator": ["rejected rows", "exported files", "messages", "log"],
+        "admin": ["rejected rows", "exported files", "messages", "log", "administration"],
     }[role]  # fmt: skip
 
 

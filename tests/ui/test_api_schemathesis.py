@@ -11,22 +11,31 @@ import json
 import os
 import re
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 import schemathesis
+from confluent_kafka import Producer
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from core import open_workspace
+from core.admin.alerts import silence
 from core.admin.demo import SLUG, make_demo
+from core.admin.edit_queries import query_versions
+from core.clock import iso_utc
+from core.kafka.mock_cluster import resolved
+from core.notify.incidents import begin_incident
+from core.notify.outbox import Outbox
 from core.records.ledger import Ledger
 from core.scheduler.backfills import backfill, cancel_backfill
 from core.workspace.jobs import read_job_file
 from core.workspace.paths import Workspace
 from tests.rigs.callers import caller
+from tests.rigs.http_receiver import http_receiver
 from tests.ui.rest import add_user, bearer, token
 from tests.unit.test_ledger import a_plan
 from ui.api import api
@@ -47,11 +56,18 @@ TOGETHER = (
 """Keys of a job whose values have to fit each other, or the query."""
 INCREMENTAL = "incremental"
 """The job with a watermark."""
-THERE = {"id": SLUG, "run_id": "", "number": 0}
+TOPIC = "fuzzed"
+MANY_WAYS = ("cluster", "partition", "from_offset", "to_offset", "since", "until", "next")
+"""Parameters for messages whose values have to fit the topic, or each other."""
+THERE = {"id": SLUG, "run_id": "", "number": 0, "topic": TOPIC, "partition": 0, "offset": 0}
 """Values of the demo for the parameters of an address."""
 BACKFILLS = {"": 0, "cancel": 0, "retry": 0}
 """Last word of an address → the number of a backfill with which that works."""
+SILENCES: list[int] = []
+"""Numbers of silences that have not ended."""
 BACKFILL = {"job": SLUG, "from": "2026-01-01", "to": "2026-01-03", "parallel": 2, "order": "newest"}
+FREE_QUERY, GONE_QUERY = "free.sql", "gone.sql"
+"""An SQL file that no job reads, and one that was deleted."""
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "15"))
 SCHEMA = schemathesis.openapi.from_asgi("/api/openapi.json", Starlette(routes=[Mount("/api", api)]))
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
@@ -61,7 +77,7 @@ OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 def workspace_of_demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz") / "demo"
     make_demo(folder, 60, now=datetime.now(UTC))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, http_receiver() as receiver:
         patch.setenv("PSTT_WORKSPACE", str(folder))
         add_user(folder, "root", "admin")
         demo = json.loads((folder / "queries" / f"{SLUG}.job.json").read_text(encoding="utf-8"))
@@ -73,9 +89,45 @@ def workspace_of_demo(tmp_path_factory):
             run = ledger.start(a_plan(), datetime.now(UTC))
             request = ledger.requests.submit("run", job=SLUG, asked_by="test", now=datetime.now(UTC))
             make_backfills(ledger, read_job_file(Workspace(folder), SLUG).job)
+        with open_workspace(folder, log=False) as app:
+            producer = Producer({"bootstrap.servers": resolved(app.cluster()).bootstrap_servers})
+        producer.produce(TOPIC, '{"data": {}}', "key", partition=0)
+        assert producer.flush(30) == 0
+        with query_versions(Workspace(folder)) as versions:
+            versions.add(GONE_QUERY, b"SELECT 1 AS n", datetime.now(UTC))
+        make_alerts(Workspace(folder), receiver.url)
         patch.setitem(THERE, "run_id", run.run_id)
         patch.setitem(THERE, "number", request)
         yield folder
+
+
+def _of_alerts(case, number):
+    """Alerts and silences that are there, and bodies whose values fit the workspace."""
+    path = case.operation.path
+    if "number" in case.path_parameters:
+        case.path_parameters["number"] = SILENCES.pop() if "/silences/" in path and SILENCES else 1
+    if isinstance(case.body, dict) and path.endswith("/silences"):
+        case.body |= {"rule": "job_late", "until": "2h"}
+    if isinstance(case.body, dict) and path.endswith("/simulate"):
+        case.body["rules"] = {"error_rate": {"threshold_percent": number % 100}}
+    if isinstance(case.body, dict) and "days" in case.body:
+        case.body["days"] = int(case.body["days"])  # 10.0 is an integer of JSON Schema, and none of ours
+    if path.endswith("/test"):
+        case.body = {"channel": "teams"}
+
+
+def make_alerts(workspace, url):
+    """An open alert, silences to end, and a channel that takes messages."""
+    now = datetime.now(UTC)
+    workspace.alerts_file.write_text(json.dumps({"channels": {"teams": url.replace("http", "json")}}), encoding="utf-8")
+    with Outbox(workspace.ledger_file) as outbox:
+        outbox.apply([begin_incident("error_rate", SLUG, 20.0, "20 % failed", now)])
+        outbox.apply([("open_incident", {"incident_id": 1, "now": iso_utc(now)})])
+    with Ledger(workspace.ledger_file) as ledger:
+        until = now + timedelta(days=1)
+        for n in range(3):
+            made = silence(ledger, rule="", subject=f"s{n}", until=until, note="", caller=caller("test"), now=now)
+            SILENCES.append(made.silence_id)
 
 
 def make_backfills(ledger, job):
@@ -93,13 +145,14 @@ def known(workspace_of_demo):
 
 
 def test_every_route_is_among_them():
-    assert len(OPERATIONS) == 29
+    assert len(OPERATIONS) == 47
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as_told", "wrong"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
 def test_no_input_makes_a_defect(operation, mode, workspace_of_demo, known):
     file = workspace_of_demo / "queries" / f"{SLUG}.job.json"
+    queries = Workspace(workspace_of_demo).queries_dir
     as_it_was = file.read_text(encoding="utf-8")
     met = Counter()
 
@@ -113,6 +166,8 @@ def test_no_input_makes_a_defect(operation, mode, workspace_of_demo, known):
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
         file.write_text(as_it_was, encoding="utf-8")
+        (queries / FREE_QUERY).write_text("SELECT 1 AS n", encoding="utf-8")
+        (queries / GONE_QUERY).unlink(missing_ok=True)
         met[case.call_and_validate(headers=_sensible(case, mode, sum(met.values()), known)).status_code] += 1
 
     try:
@@ -140,6 +195,9 @@ def _sensible(case, mode, number, known):
     case.cookies.clear()
     headers |= known
     case.path_parameters |= {name: THERE[name] for name in case.path_parameters if mode == GenerationMode.POSITIVE}
+    if mode == GenerationMode.POSITIVE and "topic" in case.path_parameters:
+        for name in MANY_WAYS:
+            case.query.pop(name, None)
     if "id" in case.path_parameters:
         case.path_parameters["id"] = SLUG
         headers["If-Match"] = "*"
@@ -160,9 +218,28 @@ def _sensible(case, mode, number, known):
             case.path_parameters["number"] = BACKFILLS.get(case.operation.path.rpartition("/")[2], BACKFILLS[""])
         if isinstance(case.body, dict):
             case.body = dict(BACKFILL)
+    if mode == GenerationMode.POSITIVE and case.operation.path.startswith("/files"):
+        _make_files_sensible(case, number, headers)
+    if mode == GenerationMode.POSITIVE and case.operation.path.startswith("/alerts"):
+        _of_alerts(case, number)
     if mode == GenerationMode.POSITIVE and isinstance(case.body, dict):
         if "at" in case.body:
             case.body["at"] = "2026-01-17T02:00"
         if "cluster" in case.body and number % 2:  # no made-up name is that of a cluster
             case.body["cluster"] = None
     return headers
+
+
+def _make_files_sensible(case, number, headers):
+    """The request names an SQL file that exists, or brings back one that was deleted."""
+    if "name" in case.query:
+        case.query["name"] = GONE_QUERY if case.operation.path.endswith("versions") else FREE_QUERY
+        case.headers.pop("If-None-Match", None)
+        headers["If-Match"] = "*"
+    if isinstance(case.body, dict):
+        bodies = {
+            "sql": {"sql": "SELECT 2 AS n", "connection": JOB["connection"]},
+            "new_name": {"new_name": f"renamed{number}.sql"},
+            "kind": {"kind": "query", "name": GONE_QUERY},
+        }
+        case.body = next(body for key, body in bodies.items() if key in case.body)

@@ -20,7 +20,7 @@ def test_the_missing_day_is_told_apart_from_days_on_which_nothing_was_due(worked
     assert day - timedelta(days=3) not in states
     app = see("calendar")
     assert not app.exception
-    assert app.get("plotly_chart")
+    assert app.get("bidi_component")
     assert is_harmless(app)
 
 
@@ -65,7 +65,7 @@ def test_a_range_without_a_scheduled_time_is_a_problem_in_words(worked, see):
 
 
 def test_an_empty_workspace_has_no_calendar(empty, see):
-    assert "No job sends to Kafka yet." in words(see("calendar"))
+    assert "There is no job yet." in words(see("calendar"))
 
 
 def test_a_backfill_is_seen_paused_resumed_cancelled_and_repeated(spoilt, see):

@@ -475,7 +475,9 @@ def test_every_saved_version_is_kept_shown_with_its_difference_and_brought_back(
     app = press(app, "bring_back")
     assert not app.exception
     assert document(spoilt) == first
-    assert [version.sha256 for version in versions(spoilt)] == [oldest.sha256, newest.sha256, second.sha256]
+    again, *before = versions(spoilt)
+    assert json.loads(again.document) == first
+    assert before == [newest, second, oldest]  # each with its own time
     assert spoilt.ledger(lambda ledger: ledger.audit.entries())[0].object.startswith("connections.json as of ")
 
 
@@ -563,3 +565,70 @@ def test_a_secret_among_the_other_keys_must_be_a_reference(spoilt, see):
     assert not app.exception
     saved = document(spoilt)["kafka_connections"]["rig"]
     assert (saved["client_options"], saved["client_id"]) == ({"metadata_max_age_ms": 60000}, "pstt-a00")
+
+
+# ── schema registries ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_registry_is_added_for_every_cluster_and_its_password_is_shown_nowhere(spoilt, see):
+    app = press(see("connections"), "add_registry")
+    app.text_input(key="c_url").input("https://registry.example.com:8081").run()
+    app.selectbox(key="c_registry_login").set_value("basic").run()
+    app.text_input(key="c_username").input("pstt").run()
+    app.selectbox(key="c_secret_how").set_value("store it in a file for this account only").run()
+    app.text_input(key="c_secret_value").input(PASSWORD).run()
+    app = press(app, "c_save")
+    assert not app.exception
+    assert document(spoilt)["schema_registry"] == {
+        "url": "https://registry.example.com:8081",
+        "username": "pstt",
+        "password": "file:secrets/registry-all",
+    }
+    assert PASSWORD.encode() not in everything_below(spoilt.folder)
+    text = words(see("connections"))
+    assert "https://registry.example.com:8081 · pstt" in text
+    assert "password: file:secrets/registry-all" in text
+
+
+def test_another_way_to_sign_in_to_a_registry_leaves_no_secret_of_the_old_one(spoilt, see):
+    known = document(spoilt)
+    known["kafka_connections"]["rig"]["schema_registry"] = {
+        "url": "https://registry.example.com",
+        "username": "pstt",
+        "password": "env:HOME",
+    }
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    app = press(see("connections"), "edit_registry_rig")
+    app.selectbox(key="c_registry_login").set_value("token").run()
+    app.selectbox(key="c_secret_how").set_value("it is in an environment variable").run()
+    app.text_input(key="c_secret_env").input("PATH").run()
+    app.checkbox(key="c_auto_register").check().run()
+    app = press(app, "c_save")
+    assert not app.exception
+    assert document(spoilt)["kafka_connections"]["rig"]["schema_registry"] == {
+        "url": "https://registry.example.com",
+        "bearer_token": "env:PATH",
+        "auto_register": False,
+    }
+
+
+def test_a_registry_without_a_proper_address_is_refused_and_nothing_is_written(spoilt, see):
+    before = document(spoilt)
+    app = press(see("connections"), "add_registry")
+    app.text_input(key="c_url").input("registry:8081").run()
+    app = press(app, "c_save")
+    assert "give the address of a registry" in words(app)
+    assert document(spoilt) == before
+
+
+def test_the_jobs_that_need_a_registry_are_named_before_it_is_deleted(spoilt, see):
+    known = document(spoilt)
+    known["schema_registry"] = {"url": "https://registry.example.com"}
+    (spoilt.folder / "connections.json").write_text(json.dumps(known), encoding="utf-8")
+    file = next((spoilt.folder / "queries").glob("*.job.json"))
+    job = json.loads(file.read_text(encoding="utf-8")) | {"value_format": "avro"}
+    file.write_text(json.dumps(job), encoding="utf-8")
+    app = press(press(see("connections"), "edit_registry_"), "c_delete")
+    assert f"{job['name']} (" in words(app)
+    press(app, "c_confirm_delete")
+    assert "schema_registry" not in document(spoilt)

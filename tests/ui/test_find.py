@@ -8,6 +8,7 @@ import pytest
 from core.errors import ConfigError
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.sweeps import sweep
 from tests.ui.conftest import SLY, cells, is_harmless, words
 from ui import data
 from ui.data.find import compare_with_topic, find_sends
@@ -136,7 +137,7 @@ def test_a_message_sent_by_hand_is_read_from_its_own_cluster(spoilt, own_kafka):
     assert compare_with_topic(send).message.value == b"there"
 
 
-@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("is_old", sweep([False, True], always=[True]))
 def test_a_cluster_that_is_not_set_up_any_more_is_named(spoilt, see, kafka, own_kafka, is_old):
     if is_old:
         forget_clusters(spoilt)

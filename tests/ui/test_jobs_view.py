@@ -101,8 +101,8 @@ def test_the_list_tells_what_where_when_and_how_it_ended(worked, see):
     text = words(app)
     assert "every day at 02:00" in text
     assert f"pg → {worked.topic}" in text
-    assert app.button(key="last_export").label == "◐ complete with rejects"
-    assert app.button(key="last_broken").label == "✘ failed"
+    assert app.button(key="last_export").label == ":orange[◐ complete with rejects]"
+    assert app.button(key="last_broken").label == ":red[✘ failed]"
     assert is_harmless(app)
 
 
@@ -484,7 +484,7 @@ def test_an_earlier_version_is_brought_back(place, see):
     press(press(put(see("jobs", job="tracce"), "cron", "0 5 * * *"), "save"), "confirm_save")
     app = see("jobs", job="tracce")
     oldest = place.ledger(lambda ledger: ledger.job_versions.of_job("tracce"))[-1]
-    app.selectbox(key="job_version").set_value(oldest.sha256).run()
+    app.selectbox(key="job_version").set_value(f"{oldest.sha256} {oldest.seen_at}").run()
     assert '+  "cron": "0 2 * * *",' in next(code.value for code in app.code if code.language == "diff")
     app = press(app, "bring_back")
     assert app.text_input(key="job:cron").value == "0 2 * * *"
@@ -561,8 +561,10 @@ def test_a_preview_of_a_broken_query_is_a_problem_with_four_parts(worked, see):
 # ── SQL ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def sql_field(app):
-    return next(area for area in app.text_area if area.key and area.key.startswith("sql:"))
+def sql_field(app, beginning="sql:"):
+    """The text of the SQL as a plain field: the editor itself is tested in a browser."""
+    app.toggle(key="sql_simple").set_value(True).run()
+    return next(area for area in app.text_area if area.key and area.key.startswith(beginning))
 
 
 def test_sql_is_edited_beside_the_job_and_checked(place, see):
@@ -645,7 +647,7 @@ def test_a_query_is_uploaded_below_queries_and_nowhere_else(place, see):
     app.selectbox(key="sql_name").set_value(new).run()
     for name in ("../out.sql", "x.txt", "a\\..\\..\\b.sql"):
         app.text_input(key="sql_new_name").input(name).run()
-        app.text_area(key="sql_new_text").input("SELECT 1").run()
+        sql_field(app, "sql_new_text").input("SELECT 1").run()
         app = press(app, "save_new_sql")
         assert "is not a file below queries/" in words(app) or "is no name for a query" in words(app)
     assert not (place.folder / "out.sql").exists()
@@ -681,6 +683,7 @@ def stranded(spoilt, request):
     return spoilt, told[request.param]
 
 
+@pytest.mark.always("cluster")
 def test_a_job_that_can_only_fail_is_red_on_every_front(stranded, see):
     place, told = stranded
     for view in ("jobs", "calendar"):

@@ -10,6 +10,7 @@ from core.records.accounts import Accounts
 from core.workspace.paths import Workspace
 from tests.rigs.callers import caller
 from tests.rigs.oidc import OidcRig
+from tests.rigs.sweeps import sweep
 from tests.rigs.workspace import ROOT, environment
 from tests.ui.conftest import _free_port, _wait_for, now
 
@@ -72,7 +73,9 @@ def test_a_known_address_signs_in_with_its_role_and_signs_out(address, provider,
 
 @pytest.mark.parametrize(
     "claims",
-    [{"email": "luca@example.com"}, {"email_verified": False}, {"email": ""}],
+    sweep(
+        [{"email": "luca@example.com"}, {"email_verified": False}, {"email": ""}], always=[{"email_verified": False}]
+    ),
     ids=["unknown", "unverified", "none"],
 )
 def test_whoever_the_provider_knows_and_we_do_not_sees_no_view(address, provider, visit, claims):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from ui import pages
 from ui.language.catalogue import translations
 from ui.pages import PAGES, Page, address_of
-from ui.views import alerts
 
-UI = Path(alerts.__file__).parents[1]
+UI = Path(pages.__file__).parent
 
 
 def test_every_module_of_the_views_is_a_page_and_every_page_has_its_module():

@@ -11,6 +11,7 @@ from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger
 from core.workspace.paths import Workspace
+from tests.rigs.sweeps import sweep
 from tests.ui.conftest import now
 from ui.components import tables
 
@@ -47,11 +48,10 @@ def address(large, serve):
 
 @pytest.mark.parametrize(
     ("width", "locale", "many", "most"),
-    [
-        (1280, "en-GB", "1,000,000", "123,456,789"),
-        (800, "it-IT", "1.000.000", "123.456.789"),
-        (390, "en-GB", "1,000,000", "123,456,789"),
-    ],
+    sweep(
+        [(1280, "en-GB", "1,000,000", "123,456,789"), (800, "it-IT", "1.000.000", "123.456.789")],
+        always=[(800, "it-IT", "1.000.000", "123.456.789")],
+    ),
 )
 def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, width, locale, many, most):
     run = large.runs("export")[0]
@@ -67,6 +67,26 @@ def test_no_table_and_no_metric_shows_a_part_of_a_number(large, address, visit, 
         assert [m.inner_text() for m in metrics if m.evaluate(IS_CUT)] == []
         found |= {text["text"] for text in drawn}
     assert width < 800 or {many, most} <= found
+
+
+def test_on_a_phone_a_row_is_a_card_with_every_value(large, address, visit):
+    run = large.runs("export")[0]
+    seen = visit("about:blank", viewport={"width": 390, "height": 900})
+    for path, card in (("runs", "[data-testid=stRadioGroup] > div"), (f"runs?run={run.run_id}", ".pstt-card")):
+        seen.page.goto(f"{address}/{path}")
+        seen.page.locator(card).first.wait_for(timeout=30_000)
+        assert seen.page.get_by_test_id("stDataFrame").count() == 0
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert [one.inner_text() for one in seen.page.locator(card).all() if one.evaluate(IS_CUT)] == []
+    assert "123,456,789" in seen.page.locator("body").inner_text()
+    seen.photograph("run_cards_390")
+    seen.page.goto(f"{address}/runs")
+    seen.page.get_by_role("button", name="Filters").click()
+    seen.page.get_by_role("combobox", name=re.compile("State")).wait_for()
+    seen.page.keyboard.press("Escape")
+    seen.page.get_by_test_id("stRadioCaption").first.click()
+    seen.page.wait_for_url(re.compile("run="))
+    assert seen.troubles == []
 
 
 def all_drawn(page):

@@ -11,9 +11,10 @@ from core.errors import BrokerUnavailable, ExpectationFailed, PsttError, Storage
 from core.model.job import EmailNotification, Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan, Run, RunFile
-from core.notify.evaluator import AlertRules, Recipients
+from core.notify.evaluator import AlertRules
 from core.notify.outbox import Outbox
 from core.notify.rules import default_document, load_alerts, read_alerts
+from core.notify.situation import Recipients
 from core.records.ledger import Ledger, Outcome
 from core.records.runner_status import BrokerSample, RunnerStatus
 from core.scheduler.backfill_queue import close_ended
@@ -628,7 +629,10 @@ def test_the_defaults_are_those_of_the_contract(tmp_path):
         "runner_memory": ("memory of the runner > 80 %", 300, ("log_warning", "collect_garbage")),
         "job_late": ("no success in time", 0, ("mail", "log_error")),
         "spool_damaged": ("a segment of the spool cannot be read", 0, ("mail", "log_error")),
+        "job_failed": ("failed runs in a row ≥ 1", 0, ("mail",)),
     }
+    assert {name for name, rule in rules.items() if rule.severity == "critical"} == {"producer_disconnected"}
+    assert rules["job_failed"].repeat_s == 12 * 3_600
     (tmp_path / "alerts.json").write_text(default_document(), encoding="utf-8")
     assert load_alerts(tmp_path / "alerts.json") == load_alerts(tmp_path / "none.json")
 

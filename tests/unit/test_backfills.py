@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import core.records.store
 from core.cli.main import app
 from core.errors import AccessRefused, BrokerUnavailable, ConfigError, LedgerBusy, QueryFailed, SourceUnavailable
-from core.model.job import Job
+from core.model.job import Incremental, Job
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.records.ledger import Ledger
@@ -442,6 +442,14 @@ def test_an_impossible_number_of_runs_at_once_is_refused(daily, parallel):
 def test_a_range_that_is_empty_or_still_to_come_is_refused(daily, days):
     with pytest.raises(ConfigError, match="no range of past days"):
         asked(daily, days=days)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("timestamp", "2026-01-05"), ("integer", "VALUE")])
+def test_the_refusal_for_an_incremental_job_says_which_command_sends_its_rows_again(daily, kind, value):
+    job = replace(daily.runner.registry.entries["daily"].job, incremental=Incremental("AT", kind))
+    with pytest.raises(ConfigError, match=f"watermark daily --set {value} --why TEXT --run"):
+        backfill(daily.ledger, job, *DAYS, caller=ANNA, now=daily.clock())
+    assert reports(daily.ledger) == []
 
 
 @pytest.mark.parametrize("act", [pause_backfill, resume_backfill, cancel_backfill])

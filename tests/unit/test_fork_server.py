@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.rigs.fork_server import fork_server
+from tests.rigs.sweeps import sweep
 from tests.rigs.workspace import environment, run_command
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no fork")
@@ -24,21 +25,23 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("--help",),
-        ("runs", "--help"),
-        ("runs", "--json"),
-        ("check",),
-        ("config", "--json"),
-        ("no-such-command",),
-        ("show", "no-such-run"),
-        ("run", "no-such-job", "--json"),
-    ],
-    ids=" ".join,
+    "line",
+    sweep(
+        [
+            "--help",
+            "runs --help",
+            "runs --json",
+            "check",
+            "config --json",
+            "no-such-command",
+            "show no-such-run",
+            "run no-such-job --json",
+        ],
+        always=["runs --json", "no-such-command"],
+    ),
 )
-def test_output_and_exit_code_are_the_same(demo: Path, words: tuple[str, ...]) -> None:
-    forked, started = (run_command(*words, env=environment(), cwd=demo, anew=anew) for anew in (False, True))
+def test_output_and_exit_code_are_the_same(demo: Path, line: str) -> None:
+    forked, started = (run_command(*line.split(), env=environment(), cwd=demo, anew=anew) for anew in (False, True))
     assert (forked.returncode, forked.stdout, forked.stderr) == (started.returncode, started.stdout, started.stderr)
     assert forked.stdout or forked.stderr
 

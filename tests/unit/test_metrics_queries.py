@@ -340,3 +340,33 @@ def test_errors_and_reasons_name_the_newest_run_that_had_them_and_rejects_count_
     by_day = asked(metrics, lambda f: f.rejected_days(NOW, 30))
     assert by_day == {date(2026, 1, 15): 2, date(2026, 1, 16): 4}
     assert asked(metrics, lambda f: f.rejected_days(NOW, 2)) == {date(2026, 1, 16): 4}
+
+
+def test_days_up_to_any_day_are_counted_whole_and_no_further(workspace, metrics):
+    for day in range(10, 18):
+        noon = datetime(2026, 1, day, 11, tzinfo=UTC)
+        late = datetime(2026, 1, day, 23, 30, tzinfo=ZoneInfo(ZONE)).astimezone(UTC)
+        spooled(workspace, f"r{day}", [noon] * day + [late])
+    days = asked(metrics, lambda f: f.days(NOW, 3, last=date(2026, 1, 14)))
+    assert [(row["day"].day, row["messages"]) for row in days] == [(12, 13), (13, 14), (14, 15)]
+    assert sorted(asked(metrics, lambda f: f.usual_days(NOW, 2, last=date(2026, 1, 14)))) == [
+        date(2026, 1, 13), date(2026, 1, 14),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("last", [date(2026, 3, 29), date(2026, 10, 25)])
+def test_a_day_on_which_a_clock_changes_is_the_last_one_whole(workspace, metrics, last):
+    midnight = datetime(last.year, last.month, last.day, tzinfo=ZoneInfo(ZONE)).astimezone(UTC)
+    after = datetime(last.year, last.month, last.day + 1, tzinfo=ZoneInfo(ZONE)).astimezone(UTC)
+    spooled(workspace, "r1", [midnight, after - timedelta(minutes=1), after])
+    (row,) = asked(metrics, lambda f: f.days(after, 1, last=last))
+    assert (row["day"], row["messages"]) == (last, 2)
+
+
+def test_the_week_before_ends_at_the_same_time_of_day(workspace, metrics):
+    ends = NOW - timedelta(days=7)
+    spooled(workspace, "in", [ends - timedelta(minutes=1)] * 4 + [ends - timedelta(days=6)] * 3)
+    spooled(workspace, "out", [ends + timedelta(minutes=1), ends - timedelta(days=7)])
+    assert asked(metrics, lambda f: f.week_before(NOW))["messages"] == 7
+    days = {"days": 2, "last": date(2026, 1, 11)}  # is over: 3 and 4 January are counted whole
+    assert asked(metrics, lambda f: f.week_before(NOW, **days))["messages"] == 4

@@ -14,6 +14,7 @@ from core.notify.delivery import MAIL, DeliveryResult, OutboxMessage
 from core.notify.incidents import begin_incident, end_incident
 from core.notify.notification import Notification, NotificationTable
 from core.notify.outbox import Outbox, new_message
+from core.notify.silences import AlertRecords
 
 NOW = datetime(2026, 1, 17, 6, 0, tzinfo=UTC)
 AT = {"at": "2026-01-17T06:00:00.000000Z"}
@@ -82,7 +83,8 @@ def test_it_stays_told_once_after_it_was_sent(outbox, way):
 
 
 def test_changes_come_together_or_not_at_all(outbox):
-    wrong = ("begin_incident", {"rule": "r", "subject": None, "value": None, "text": "", "now": "", "is_open": 1})
+    name, values = begin_incident("r", "s", None, "", NOW)
+    wrong = (name, {**values, "subject": None})
     with pytest.raises(StorageFailed):
         outbox.apply([new_message("alert", "alert 1", MAIL, (ANNA,), NOTIFICATION, NOW), wrong])
     assert outbox.waiting() == []
@@ -162,14 +164,14 @@ def test_what_was_sent_is_forgotten_after_ninety_days(outbox, way):
 
 
 def test_a_subject_has_one_incident_at_a_time(outbox):
-    begin = {"rule": "error_rate", "subject": "export", "value": 20.0, "text": "t", "now": iso_utc(NOW), "is_open": 0}
-    outbox.apply([("begin_incident", begin)])
+    begin = begin_incident("error_rate", "export", 20.0, "t", NOW)
+    outbox.apply([begin])
     with pytest.raises(StorageFailed, match="UNIQUE"):
-        outbox.apply([("begin_incident", begin)])
+        outbox.apply([begin])
     (incident,) = outbox.open_incidents()
     outbox.apply([("open_incident", {"incident_id": incident.incident_id, "now": iso_utc(NOW)})])
     outbox.apply([("end_incident", {"incident_id": incident.incident_id, "text": "over", "now": iso_utc(NOW)})])
-    outbox.apply([("begin_incident", begin)])
+    outbox.apply([begin])
     assert [e.state for e in outbox.incidents()] == ["ended"]
 
 
@@ -181,6 +183,8 @@ def test_looking_at_the_outbox_uses_its_indexes(outbox, tmp_path):
             "ended_runs": {"after": ""},
             "final_runs": {"after": ""},
             "newest_samples": {"since": ""},
+            "active_silences": {"now": ""},
+            "incident": {"incident_id": 1},
         }.items():
             rows = db.execute(f"EXPLAIN QUERY PLAN {outbox._sql[name]}", values).fetchall()
             plans[name] = " ".join(row[3] for row in rows)
@@ -206,6 +210,10 @@ def test_incidents_and_messages_of_an_older_ledger_are_there_and_go_on(tmp_path,
     with Outbox(file) as outbox:
         (incident,) = outbox.open_incidents()
         assert (incident.incident_id, incident.subject, incident.notified_at) == (1, "export", NOW)
+        assert (incident.severity, incident.run_id, incident.acknowledged_at, incident.silenced_at) == (
+            "warning", "", None, None,
+        )  # fmt: skip
+        assert AlertRecords(outbox).active(NOW) == []
         (message,) = outbox.waiting()
         assert (message.incident_id, message.recipients) == (1, ("a@example.com",))
         outbox.apply([end_incident(incident, "over", NOW), begin_incident("error_rate", "export", 50.0, "again", NOW)])

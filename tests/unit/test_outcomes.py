@@ -173,3 +173,15 @@ def test_the_answer_counts_rows_and_runs(place):
     assert (answer.due, answer.complete, answer.failed, answer.missing) == (3, 1, 1, 1)
     assert (answer.rows_read, answer.acknowledged, answer.rejected) == (14, 8, 2)
     assert not answer.is_complete
+
+
+def test_an_outcome_has_all_its_attempts_in_order_and_the_deciding_one_is_among_them(place):
+    failed = place.run(at(16), "failed", read=0, acknowledged=0)
+    good = place.run(at(16), started=at(16, 3))
+    (outcome,) = [one for one in place.outcomes() if one.scheduled_at == at(16)]
+    assert [run.run_id for run in outcome.attempts] == [failed.run_id, good.run_id]
+    assert outcome.run in outcome.attempts
+    assert outcome.run.run_id == good.run_id
+    assert [one.attempts for one in place.outcomes() if one.run is None] == [()] * sum(
+        one.run is None for one in place.outcomes()
+    )

@@ -16,6 +16,8 @@ from core.errors import BrokerUnavailable, ConfigError
 from core.formatting import heading, ms_text, size_text
 from core.model.run import PartitionRange, Reject, Run
 from core.notify.alert_messages import failure_notification
+from core.notify.rules import default_alerts
+from core.notify.situation import Recipients, Situation
 
 AT = datetime(2026, 1, 17, 1, 0, tzinfo=UTC)
 RUN = Run(
@@ -87,7 +89,8 @@ def test_a_run_to_a_file_speaks_of_rows_written_also_where_it_failed(state: str)
 
 
 def test_a_failed_run_to_a_file_speaks_of_rows_written_in_mail():
-    text = str(failure_notification(FILE, None))
+    at = Situation(default_alerts(), {}, (), Recipients(), AT)
+    text = str(failure_notification(FILE, None, at))
     assert "('written', '0')" in text
     assert "writes the file again" in text
     assert "acknowledged" not in text

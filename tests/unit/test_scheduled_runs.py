@@ -389,5 +389,6 @@ def test_every_version_of_a_job_is_kept_and_the_newest_is_the_one_seen_last(ledg
         ledger.job_versions.add("export", sha, f"document {sha}", NOON + hour * HOUR)
     assert ledger.job_versions.get("export").sha256 == "a"
     assert ledger.job_versions.get("export", "b").document == "document b"
-    assert [v.sha256 for v in ledger.job_versions.of_job("export")] == ["a", "b"]
+    found = [(version.sha256, version.seen_at) for version in ledger.job_versions.of_job("export")]
+    assert found == [("a", NOON + 2 * HOUR), ("b", NOON + HOUR), ("a", NOON)]
     assert ledger.job_versions.get("other") is None

@@ -18,8 +18,9 @@ from core.model.job import Expect, Job
 from core.model.query import Query, Step
 from core.model.run import Plan
 from core.notify.daily_report import DailyReport, daily_report_notification, make_daily_report
-from core.notify.evaluator import AlertRules, Recipients
+from core.notify.evaluator import AlertRules
 from core.notify.outbox import Outbox
+from core.notify.situation import Recipients
 from core.records.ledger import Ledger, Outcome
 from core.records.outcomes import ScheduledOutcome, day_totals, outcomes_of_days, with_deleted_jobs
 from core.scheduler.planner import Planner

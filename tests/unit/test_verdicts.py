@@ -25,6 +25,8 @@ GREEN = replace(RUN, rejected=0, acknowledged=RUN.rows_read)
         (replace(AWAY, rows_read=0), "failed", "red", False, 3),
         (replace(AWAY, error_class="NothingArrived"), "failed", "red", False, 1),
         (replace(AWAY, error_class="ConfigError"), "failed", "red", False, 2),
+        (replace(AWAY, error_class="WorkersUnavailable"), "failed", "red", False, 3),
+        (replace(AWAY, error_class="RegistryUnavailable"), "failed", "red", False, 3),
         (replace(AWAY, state="cancelled", error_class="RunCancelled"), "cancelled", "red", False, 1),
     ],
 )

@@ -5,7 +5,19 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from core import __version__
-from ui.api import backfills, documents, kafka, monitoring, problems, scheduler, signin, watermarks
+from ui.api import (
+    alerts,
+    backfills,
+    documents,
+    files,
+    kafka,
+    messages,
+    monitoring,
+    problems,
+    scheduler,
+    signin,
+    watermarks,
+)
 from ui.api.head import HeadAsGet
 from ui.api.workspace import ChosenWorkspace
 
@@ -29,7 +41,10 @@ def make_api() -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    routers = [module.router for module in (kafka, scheduler, watermarks, backfills, monitoring, signin)]
+    routers = [
+        module.router
+        for module in (kafka, messages, scheduler, watermarks, backfills, files, alerts, monitoring, signin)
+    ]
     for router in routers:
         made.include_router(router)
     made.add_middleware(HeadAsGet)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TypeVar
 
+from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
@@ -15,10 +16,12 @@ from core.workspace.json_file import parse_json_file
 from core.workspace.validation import validation_errors
 from ui.api.problems import REQUEST_BODY, Refused
 
-__all__ = ["MOST_BYTES", "document", "read_bytes", "read_text"]
+__all__ = ["MOST_BYTES", "document", "large_document", "read_bytes", "read_text"]
 
 MOST_BYTES = 2 * 1024 * 1024
 """Twice a broker's default limit of one message, for JSON's escapes."""
+MOST_BYTES_OF_SQL = 12 * 1024 * 1024
+"""Twice the largest SQL file, for JSON's escapes."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,14 +32,18 @@ async def read_bytes(request: Request) -> bytes:
     Raises:
         Refused: It is longer than `MOST_BYTES`, or the caller disconnected.
     """
+    return await _read(request, MOST_BYTES)
+
+
+async def _read(request: Request, most_bytes: int) -> bytes:
     content = bytearray()
     try:
         async for chunk in request.stream():
             content += chunk
-            if len(content) > MOST_BYTES:
+            if len(content) > most_bytes:
                 raise Refused(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    PsttError(f"the request is longer than {MOST_BYTES:,} bytes", remedy="send less at once"),
+                    PsttError(f"the request is longer than {most_bytes:,} bytes", remedy="send less at once"),
                     headers={"Connection": "close"},
                 )
     except ClientDisconnect:
@@ -50,7 +57,11 @@ async def read_text(request: Request) -> str:
     Raises:
         Refused: It has another type, is too long, or is not UTF-8.
     """
-    content = await read_bytes(request)
+    return await _text(request, MOST_BYTES)
+
+
+async def _text(request: Request, most_bytes: int) -> str:
+    content = await _read(request, most_bytes)
     if not content:
         return ""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -77,13 +88,25 @@ def document(model: type[M], *, optional: bool = False) -> Callable[[Request], A
 
     async def read(request: Request) -> M:
         text = await read_text(request)
-        if not text and optional:
-            return model()
-        file = parse_json_file(REQUEST_BODY, text)
-        try:
-            return model.model_validate(file.document)
-        except ValidationError as error:
-            found = validation_errors(file, (), error, model)
-            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, found[0], errors=found) from None
+        return model() if not text and optional else _parsed(model, text)
 
     return read
+
+
+def large_document(model: type[M]) -> Callable[[Request], Awaitable[M]]:
+    """As `document`, for a body with an SQL file, which may be larger than a message."""
+
+    async def read(request: Request) -> M:
+        text = await _text(request, MOST_BYTES_OF_SQL)
+        return await to_thread.run_sync(_parsed, model, text)
+
+    return read
+
+
+def _parsed(model: type[M], text: str) -> M:
+    file = parse_json_file(REQUEST_BODY, text)
+    try:
+        return model.model_validate(file.document)
+    except ValidationError as error:
+        found = validation_errors(file, (), error, model)
+        raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, found[0], errors=found) from None

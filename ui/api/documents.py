@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from core.workspace.job_schema import JobShape
-from ui.api import shapes
+from ui.api import alert_shapes, file_shapes, shapes
 
 __all__ = ["install", "takes"]
 
@@ -27,6 +27,13 @@ TAKEN: tuple[type[BaseModel], ...] = (
     shapes.RunShape,
     shapes.BackfillShape,
     shapes.WatermarkShape,
+    file_shapes.QueryShape,
+    file_shapes.RenameShape,
+    file_shapes.RestoreShape,
+    alert_shapes.AcknowledgeShape,
+    alert_shapes.SilenceShape,
+    alert_shapes.ChannelTestShape,
+    alert_shapes.SimulateShape,
 )
 REFERENCE = "#/components/schemas/{model}"
 

@@ -11,6 +11,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from core.admin.actions import allow_test
+from core.admin.topic_messages import topics_of_cluster
+from core.cli.message_lines import topic_document
 from core.errors import BrokerUnavailable, ConfigError, PsttError
 from core.kafka import open_publisher
 from core.kafka.service import KafkaService
@@ -54,16 +56,32 @@ def health(caller: Reader) -> shapes.KafkaHealth:
 
 
 @router.get("/topics", responses=responses(404, 502))
-def topics(caller: Reader, cluster: ClusterName = None, limit: Limit = 100, offset: Offset = 0) -> shapes.Topics:
+def topics(
+    caller: Reader,
+    cluster: ClusterName = None,
+    search: Annotated[str, Query(max_length=249, description="A part of the name.")] = "",
+    counts: Annotated[bool, Query(description="Count the messages of each topic on the page.")] = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> shapes.Topics:
     """The topics of a cluster that this account may see."""
     with opened() as app:
-        chosen = _cluster(app, cluster)
+        chosen = chosen_cluster(app, cluster)
+    if counts:
+        counted, total = topics_of_cluster(chosen, search, limit=limit, offset=offset)
+        rows = [shapes.TopicRow.model_validate(topic_document(topic)) for topic in counted]
+        return shapes.Topics(cluster=chosen.name, items=rows, total=total, limit=limit, offset=offset)
     publisher = open_publisher(chosen)
     try:
         found = sorted(publisher.topics(), key=lambda topic: topic.name)
     finally:
         publisher.close(1.0)
-    rows = [shapes.TopicRow(name=t.name, partitions=t.partitions, replication=t.replication) for t in found]
+    wanted = search.strip().lower()
+    rows = [
+        shapes.TopicRow(name=t.name, partitions=t.partitions, replication=t.replication)
+        for t in found
+        if wanted in t.name.lower()
+    ]
     return shapes.Topics(cluster=chosen.name, **page(rows, limit, offset))
 
 
@@ -85,7 +103,7 @@ def test(
 ) -> shapes.Tested:
     """Logs in to a cluster. A cluster that does not respond is a result too, not an error."""
     with opened() as app:
-        cluster = _cluster(app, asked.cluster)
+        cluster = chosen_cluster(app, asked.cluster)
         allow_test(app.ledger, "test", f"cluster {cluster.name}", caller=caller, now=now())
     with KafkaService(cluster) as service:
         found = service.health_check()
@@ -115,7 +133,7 @@ def send(
         from core.run.send_by_hand import send_message  # loads pyarrow
 
         with opened() as app:
-            _require_brokers(_cluster(app, message.cluster))
+            _require_brokers(chosen_cluster(app, message.cluster))
             value = _text(message.value)
             sent = send_message(
                 app, message.topic, message.key, value, cluster=message.cluster, caller=caller, now=now()
@@ -125,7 +143,7 @@ def send(
     return idempotent(workspace(), caller, key, "send", message.model_dump(), do)
 
 
-def _cluster(app: App, name: str | None) -> Cluster:
+def chosen_cluster(app: App, name: str | None) -> Cluster:
     """Returns the cluster that a request names, else the default one."""
     try:
         return app.cluster(name)

@@ -16,7 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 
+from core.admin.deleted import NothingDeleted
 from core.admin.edit_jobs import NameTaken, NewerEdit
+from core.admin.edit_queries import NoSuchQuery, QueryInUse
 from core.errors import (
     AccessRefused,
     AlreadySent,
@@ -58,6 +60,9 @@ RETRY_AFTER_S = 5
 
 STATUS: Mapping[type[PsttError], HTTPStatus] = {
     NoSuchJob: HTTPStatus.NOT_FOUND,
+    NoSuchQuery: HTTPStatus.NOT_FOUND,
+    NothingDeleted: HTTPStatus.NOT_FOUND,
+    QueryInUse: HTTPStatus.CONFLICT,
     NameTaken: HTTPStatus.CONFLICT,
     AlreadySent: HTTPStatus.CONFLICT,
     NewerEdit: HTTPStatus.PRECONDITION_FAILED,

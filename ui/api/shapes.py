@@ -14,11 +14,13 @@ from core.records.requests import RequestState
 from core.workspace.job_schema import JobShape, Topic
 
 
-class _Taken(BaseModel):
+class TakenBody(BaseModel):
+    """A request body; an unknown key is refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class SendShape(_Taken):
+class SendShape(TakenBody):
     """One message by hand."""
 
     topic: Annotated[Topic, Field(examples=["pstt-traces"])]
@@ -29,7 +31,7 @@ class SendShape(_Taken):
     cluster: Annotated[str | None, Field(description="A name of kafka_connections; none: default_environment.")] = None
 
 
-class TestShape(_Taken):
+class TestShape(TakenBody):
     """Which cluster is tested."""
 
     __test__ = False  # not a test of pytest
@@ -37,7 +39,7 @@ class TestShape(_Taken):
     cluster: str | None = Field(None, description="A name of kafka_connections; none: default_environment.")
 
 
-class RunShape(_Taken):
+class RunShape(TakenBody):
     """How a run differs from the one that the calendar would start now."""
 
     at: Annotated[
@@ -62,7 +64,7 @@ class RunShape(_Taken):
     )
 
 
-class BackfillShape(_Taken):
+class BackfillShape(TakenBody):
     """A range of days of one job that is sent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
@@ -118,6 +120,7 @@ class TopicRow(BaseModel):
     name: str = Field(examples=["pstt-traces"])
     partitions: int = Field(examples=[3])
     replication: int = Field(examples=[3])
+    messages: int | None = Field(None, description="End minus begin of its offsets; null without `counts=true`.")
 
 
 class Topics(BaseModel):
@@ -345,7 +348,7 @@ class BackfillRows(BaseModel):
     offset: int
 
 
-class WatermarkShape(_Taken):
+class WatermarkShape(TakenBody):
     """Where the next run of an incremental job begins."""
 
     value: str = Field(

@@ -12,41 +12,31 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from core.model.verdict import VERDICT_STYLES
 from core.records.metrics_queries import UsualTraffic
-from core.records.outcomes import DayState
-from ui.components.verdict import verdict_word
-from ui.formats import day as day_text
-from ui.formats import number
+from ui.components.round_axis import round_steps
+from ui.components.verdict import HEX_COLOURS
+from ui.formats import milliseconds, number
 from ui.language import current, t
 
-__all__ = ["calendar", "clicked", "histogram", "latency", "messages_per_day", "show", "throughput", "warm_up"]
+__all__ = ["clicked", "histogram", "latency", "messages_per_day", "show", "throughput", "warm_up"]
 
 # Plotly checks sys.modules for them, and fails while the thread of another session is importing them.
 _LOADED_BEFORE_ANY_CHART = (np, pd)
 
-FAILURE = "#c0392b"
+FAILURE, REJECTED = HEX_COLOURS["red"], HEX_COLOURS["amber"]
 BAND = "rgba(127, 140, 141, 0.22)"
-REJECTED = "#e0a03e"
-PALETTE = ("#1f7a8c", "#8d6b4b", "#6d597a", "#5c8d4e", "#4a6fa5", "#b56576", "#7f8c8d")
-"""Neither red nor amber, which mean failed and rejected."""
-DAY_COLOURS: dict[DayState, str] = {
-    "complete": "#3a9d6e",
-    "complete_with_rejects": REJECTED,
-    "partial": REJECTED,
-    "failed": FAILURE,
-    "running": "#4a8fb5",
-    "waiting": "#9db4c0",
-    "missing": "rgba(192, 57, 43, 0.12)",
-    "nothing_due": "rgba(127, 140, 141, 0.14)",
-}
-MISSING = {"shape": "/", "fgcolor": FAILURE, "size": 5, "solidity": 0.15}
+PALETTE = ("#1f7a8c", "#8d6b4b", "#806a90", "#5c8d4e", "#4a6fa5", "#b56576", "#7f8c8d")
+"""Neither red nor amber, which mean failed and rejected; each has a contrast of 3:1 to a white and to a dark page."""
 _TICKS = [
     {"dtickrange": [None, 86_400_000], "value": "%H:%M\n%d/%m"},
     {"dtickrange": [86_400_000, None], "value": "%d/%m"},
 ]
 """Day and hour formats without month names, which plotly has in English only."""
-LONGEST_LABEL = 36
+COMPARED = "#7f8c8d"
+FEW = 3
+"""With so few points their values are written beside them."""
+MARGIN_PX = 48
+DIGIT_PX = 7
 MOST_MARKS = 200
 """Each marker is an SVG element of its own: a thousand take a second to draw."""
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
@@ -73,51 +63,111 @@ def clicked(event: Any) -> list[dict[str, Any]]:
 
 
 def messages_per_day(
-    rows: Sequence[dict[str, Any]], rejected: dict[date, int], usual: dict[date, UsualTraffic], today: date, days: int
+    rows: Sequence[dict[str, Any]],
+    rejected: dict[date, int],
+    usual: dict[date, UsualTraffic],
+    axis: Sequence[date],
+    before: Sequence[dict[str, Any]] = (),
 ) -> go.Figure:
-    """Bars by topic, failures in red and rejected rows in amber on top, the usual range behind them."""
-    axis = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
+    """Bars by topic, failures in red and rejected rows in amber on top, the usual range behind them.
+
+    Args:
+        rows: `MetricsQueries.days`.
+        rejected: Day → rows rejected.
+        usual: Day → what is usual on it.
+        axis: The days that are drawn.
+        before: As `rows`, of the same days a week earlier, which are drawn as a line; empty: none.
+    """
     figure = _figure(280)
-    known = [(day, usual[day].whole_day) for day in axis if day in usual and usual[day].whole_day]
-    if known:
-        for index, name in ((0, ""), (2, t("usual range"))):
-            figure.add_scatter(
-                x=[day for day, _ in known],
-                y=[spread[index] for _, spread in known if spread],
-                mode="lines",
-                line={"width": 0, "shape": "hvh"},
-                fill="tonexty" if index else None,
-                fillcolor=BAND,
-                name=name,
-                showlegend=bool(name),
-                hoverinfo="skip",
-            )
-    topics = sorted({row["topic"] for row in rows})
-    for index, topic in enumerate(topics):
-        counts = {row["day"]: row["messages"] for row in rows if row["topic"] == topic}
+    highest = [_band(figure, axis, usual)]
+    failed = _sums(rows, "errors")
+    bars = [
+        (_safe(topic), _sums([row for row in rows if row["topic"] == topic], "messages"), {"color": PALETTE[index % 7]})
+        for index, topic in enumerate(sorted({row["topic"] for row in rows}))
+    ]
+    bars += [
+        (name, counts, {"color": colour, "pattern": {"shape": shape}})
+        for counts, name, colour, shape in (
+            (failed, t("not acknowledged"), FAILURE, "x"),
+            (rejected, t("rejected rows"), REJECTED, "/"),
+        )
+        if any(counts.values())
+    ]
+    for name, counts, marker in bars:
         figure.add_bar(
-            x=axis,
+            x=list(axis),
             y=[counts.get(day, 0) for day in axis],
-            name=_safe(topic),
-            marker_color=PALETTE[index % len(PALETTE)],
+            name=name,
+            marker=marker,
             hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
         )
-    failed: dict[date, int] = {}
-    for row in rows:
-        failed[row["day"]] = failed.get(row["day"], 0) + row["errors"]
-    on_top = ((failed, t("not acknowledged"), FAILURE, "x"), (rejected, t("rejected rows"), REJECTED, "/"))
-    for counts, name, colour, shape in on_top:
-        if any(counts.values()):
-            figure.add_bar(
-                x=axis,
-                y=[counts.get(day, 0) for day in axis],
-                name=name,
-                marker={"color": colour, "pattern": {"shape": shape}},
-                hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
-            )
+    totals = [sum(counts.get(day, 0) for _, counts, _ in bars) for day in axis]
+    highest += [*totals, _week_before(figure, axis, before)]
+    few = [(day, total) for day, total in zip(axis, totals, strict=True) if total]
+    if len(few) <= FEW:
+        _write_values(figure, [day for day, _ in few], [total for _, total in few])
     figure.update_layout(showlegend=True, barmode="stack", bargap=0.25, hovermode="x unified", clickmode="event+select")
     figure.update_xaxes(tickformat="%d/%m", hoverformat="%d/%m/%Y", range=_edges(axis))
+    _round_axis(figure, max(highest), whole=True, above=1.12 if len(few) <= FEW else 1.02)
     return figure
+
+
+def _sums(rows: Sequence[dict[str, Any]], name: str) -> dict[date, int]:
+    found: dict[date, int] = {}
+    for row in rows:
+        found[row["day"]] = found.get(row["day"], 0) + row[name]
+    return found
+
+
+def _band(figure: go.Figure, axis: Sequence[date], usual: dict[date, UsualTraffic]) -> int:
+    """Draws the usual range. Returns its highest value."""
+    known = [(day, spread) for day in axis if day in usual and (spread := usual[day].whole_day)]
+    if not known:
+        return 0
+    for index, name in ((0, ""), (2, t("usual range"))):
+        figure.add_scatter(
+            x=[day for day, _ in known],
+            y=[spread[index] for _, spread in known],
+            mode="lines",
+            line={"width": 0, "shape": "hvh"},
+            fill="tonexty" if index else None,
+            fillcolor=BAND,
+            name=name,
+            showlegend=bool(name),
+            hoverinfo="skip",
+        )
+    return max(spread[2] for _, spread in known)
+
+
+def _week_before(figure: go.Figure, axis: Sequence[date], before: Sequence[dict[str, Any]]) -> int:
+    """Draws the line of the week before. Returns its highest value."""
+    counts = {day + timedelta(days=7): count for day, count in _sums(before, "messages").items()}
+    if not counts:
+        return 0
+    figure.add_scatter(
+        x=list(axis),
+        y=[counts.get(day, 0) for day in axis],
+        mode="lines+markers" if len(axis) <= FEW else "lines",
+        line={"color": COMPARED, "width": 2, "dash": "dot", "shape": "hvh"},
+        marker={"size": 5, "symbol": "line-ew", "line": {"width": 2, "color": COMPARED}},
+        name=t("the week before"),
+        hovertemplate="%{y:,}<extra>%{fullData.name}</extra>",
+    )
+    return max(counts.get(day, 0) for day in axis)
+
+
+def _write_values(figure: go.Figure, x: Sequence[Any], values: Sequence[int]) -> None:
+    """Writes the numbers above the bars: with few there is room, and one bar alone has nothing to be compared with."""
+    figure.add_scatter(
+        x=list(x),
+        y=list(values),
+        mode="text",
+        text=[number(value) for value in values],
+        textposition="top center",
+        cliponaxis=False,
+        showlegend=False,
+        hoverinfo="skip",
+    )
 
 
 def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezone: str) -> go.Figure:
@@ -131,17 +181,19 @@ def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezon
         ("solid", "dash", "dot"),
         strict=True,
     ):
+        values = [row["latency_ms"][name] for row in hours]
         figure.add_scatter(
             x=x,
-            y=[row["latency_ms"][name] for row in hours],
-            name=words,
+            y=values,
+            name=f"{words} {milliseconds(values[0])}" if len(values) == 1 else words,
             mode=mode,
             line={"color": colour, "dash": dash, "width": 2},
-            marker={"size": 6},
+            marker={"size": 11 if len(x) <= FEW else 6},
             hovertemplate="%{y:,.1f} ms<extra>%{fullData.name}</extra>",
         )
     highest = max((row["latency_ms"]["p99"] or 0 for row in hours), default=0)
     if threshold_ms is not None and x and highest > threshold_ms / 20:
+        highest = max(highest, threshold_ms)
         figure.add_hline(
             y=threshold_ms,
             line={"color": FAILURE, "dash": "longdash", "width": 1.5},
@@ -150,7 +202,7 @@ def latency(hours: Sequence[dict[str, Any]], threshold_ms: float | None, timezon
         )
     figure.update_layout(hovermode="x unified")
     figure.update_xaxes(range=_at_least_a_day(x))
-    figure.update_yaxes(title=t("ms"), rangemode="tozero")
+    _round_axis(figure, highest, unit=" ms", above=1.1)
     return figure
 
 
@@ -172,22 +224,23 @@ def throughput(hours: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]], 
     if len(done) > MOST_MARKS:
         words = t("rows a second, the fastest run of each hour")
         done = _fastest_of_hours(done)
+    rates = [run["rows_per_s"] for run in done]
     figure.add_scatter(
         x=_local([run["started_at"] for run in done], timezone),
-        y=[run["rows_per_s"] for run in done],
+        y=rates,
         name=words,
-        mode="markers",
+        mode="markers+text" if len(done) <= FEW else "markers",
+        text=[f"{number(rate)}/s" for rate in rates] if len(done) <= FEW else None,
+        textposition="middle left",
         yaxis="y2",
-        marker={"color": PALETTE[1], "size": 8, "symbol": "diamond"},
+        marker={"color": PALETTE[1], "size": 11 if len(done) <= FEW else 8, "symbol": "diamond"},
         customdata=[_safe(run["job_name"]) for run in done],
         hovertemplate="%{y:,.0f}/s %{customdata}<extra></extra>",
     )
     figure.update_xaxes(range=_at_least_a_day(x))
-    figure.update_layout(
-        margin_r=48,
-        yaxis2={"overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "automargin": False},
-    )
-    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "showgrid": False, "automargin": False})
+    _round_axis(figure, max(y, default=0), whole=True)
+    _round_axis(figure, max(rates, default=0), whole=True, name="yaxis2", unit="/s")
     return figure
 
 
@@ -204,68 +257,9 @@ def histogram(buckets: Sequence[dict[str, Any]]) -> go.Figure:
     )
     figure.update_layout(bargap=0.05, showlegend=False)
     figure.update_xaxes(title=t("acknowledged within, ms"), type="category", nticks=12, tickangle=0, automargin=True)
+    highest = max((sum(bucket["messages"] for bucket in group) for group in groups), default=0)
+    _round_axis(figure, highest, whole=True)
     return figure
-
-
-def calendar(cells: dict[str, dict[date, tuple[DayState, str]]], axis: Sequence[date]) -> go.Figure:
-    """Days across, jobs down: a coloured cell for each day, with a sign where it is not complete.
-
-    Args:
-        cells: Job's label → day → state and words for hovering.
-        axis: The days.
-    """
-    labels = list(cells)
-    figure = _figure(max(170, 110 + 38 * len(labels)))
-    for state in DAY_COLOURS:
-        points = [
-            (day, row, words[1])
-            for row, label in enumerate(labels)
-            for day in axis
-            if (words := cells[label][day])[0] == state
-        ]
-        pattern = {"pattern": MISSING} if state == "missing" else {}
-        # A complete day has no sign: the browser measures each sign, which takes time.
-        signs: dict[str, Any] = {}
-        if state not in ("complete", "nothing_due"):
-            signs = {
-                "text": [VERDICT_STYLES[state].sign] * len(points),
-                "textposition": "inside",
-                "insidetextanchor": "middle",
-                "textangle": 0,
-                "textfont": {"size": 12, "color": FAILURE if state == "missing" else "#ffffff"},
-                "constraintext": "none",
-            }
-        figure.add_bar(
-            x=[day for day, _, _ in points],
-            y=[0.84] * len(points),
-            base=[row - 0.42 for _, row, _ in points],
-            width=0.86 * 86_400_000,
-            name=verdict_word(state),
-            marker={"color": DAY_COLOURS[state], "line": {"width": 0}, **pattern},
-            customdata=[[row, words] for _, row, words in points],
-            hovertemplate="%{customdata[1]}<extra></extra>",
-            showlegend=bool(points),
-            **signs,
-        )
-    figure.update_layout(barmode="overlay", dragmode="select", selectdirection="any", clickmode="event+select")
-    figure.update_yaxes(
-        tickvals=list(range(len(labels))),
-        ticktext=[
-            _safe(label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…") for label in labels
-        ],
-        range=[len(labels) - 0.5, -0.5],
-        showgrid=False,
-        zeroline=False,
-        fixedrange=True,
-        automargin=True,
-    )
-    figure.update_xaxes(tickformat="%d/%m", range=_edges(axis), showgrid=False, fixedrange=True)
-    return figure
-
-
-def hover(job: str, day: date, state: DayState, counts: str) -> str:
-    """The text shown when the pointer is on a cell."""
-    return f"{_safe(job)}<br>{day_text(day)}: {verdict_word(state)}" + (f"<br>{counts}" if counts else "")
 
 
 def _figure(height: int) -> go.Figure:
@@ -281,6 +275,29 @@ def _figure(height: int) -> go.Figure:
         yaxis={"automargin": False},
     )
     return figure
+
+
+def _round_axis(
+    figure: go.Figure, highest: float, *, whole: bool = False, unit: str = "", name: str = "yaxis", above: float = 1.02
+) -> None:
+    """Gives an axis from zero a few round numbers, in the language of the session, and the margin that they need.
+
+    Args:
+        figure: The chart.
+        highest: Its largest value.
+        whole: Whether it has counts.
+        unit: Written behind each number.
+        name: `yaxis`, or `yaxis2` at the right.
+        above: How far the axis reaches beyond its last number.
+    """
+    steps = round_steps(highest, whole=whole)
+    digits = max((len(f"{step:g}".partition(".")[2]) for step in steps if step < 1000), default=0)
+    texts = [f"{number(step, digits)}{unit}" for step in steps]
+    figure.update_layout(
+        {name: {"tickvals": steps, "ticktext": texts, "range": [0, steps[-1] * above], "fixedrange": True}}
+    )
+    width = max(MARGIN_PX, 14 + round(DIGIT_PX * max(map(len, texts))))
+    figure.update_layout({"margin_l" if name == "yaxis" else "margin_r": width})
 
 
 def _steps(hours: Sequence[dict[str, Any]], timezone: str) -> tuple[list[Any], list[int]]:

@@ -22,20 +22,30 @@ def show() -> None:
     progress = first_steps_done()
     steps = (
         (
-            "connections",
+            ("connections", {"add": "database"}),
             t("1. A connection"),
             t("Say where the database and the Kafka cluster are."),
             progress.connection,
         ),
-        ("jobs", t("2. A query"), t("Put the SQL file into queries/, or write it in the editor."), progress.query),
-        ("jobs", t("3. A job"), t("Say which columns make the key, which topic, and when."), False),
+        (
+            ("jobs", {"new": "query"}),
+            t("2. A query"),
+            t("Put the SQL file into queries/, or write it in the editor."),
+            progress.query,
+        ),
+        (
+            ("jobs", {"new": "1"}),
+            t("3. A job"),
+            t("Say which columns make the key, which topic, and when."),
+            False,
+        ),
     )
-    for column, (view, title, text, done) in zip(st.columns(3, gap="medium"), steps, strict=True):
+    for column, ((view, query), title, text, done) in zip(st.columns(3, gap="medium"), steps, strict=True):
         with column, st.container(border=True):
             st.subheader(f"{title} ✔" if done else title, anchor=False)
             st.write(text)
             if st.button(t("Go there"), key=f"step_{title}", icon=":material/arrow_forward:"):
-                go(view)
+                go(view, **query)
     st.space("medium")
     with st.container(border=True):
         st.subheader(t("Or look first: fill it with the demo"), anchor=False)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.admin.start_runner import start_commands
+from core.workspace.paths import Workspace
 from ui import data
 from ui.access import CurrentUser, current_user, role_word
 from ui.components.problem import fragment
 from ui.components.text import plain
+from ui.components.viewport import show_probe
 from ui.data.status import ClusterStatus, WorkspaceStatus, workspace_status
 from ui.formats import ago, clock, moment, span
 from ui.http_security import oidc_is_set_up
@@ -23,6 +26,8 @@ START = "python -m core runner"
 LOGO = Path(__file__).parent.parent / "images" / "logo.svg"
 STYLE = """<style>
 .st-key-frame-narrow { display: none }
+.st-key-viewport-probe { position: absolute; height: 0; overflow: hidden }
+@media (min-width: 1100px) { .stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem } }
 @media (max-width: 640px) {
   .st-key-frame-wide { display: none }
   .st-key-frame-narrow { display: flex }
@@ -35,6 +40,8 @@ def show() -> None:
     """Draws the frame: one line; on a phone the states are behind a tap."""
     st.logo(str(LOGO), size="large")
     st.html(STYLE)
+    with st.container(key="viewport-probe"):
+        show_probe()
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="frame"):
         _workspace_switch()
         _state()
@@ -177,8 +184,12 @@ def _runner(status: WorkspaceStatus, at: datetime) -> str:
 
 def _runner_help(status: WorkspaceStatus, at: datetime) -> str | None:
     beat = status.runner
-    if beat is None:
-        return t("no runner has worked here yet; without one no calendar is followed and no request is answered")
-    if not status.runner_is_alive(at):
-        return t("its last heartbeat came at {time}", time=moment(beat.beat_at, status.timezone, seconds=True))
+    if beat is None or not status.runner_is_alive(at):
+        words = (
+            t("its last heartbeat came at {time}", time=moment(beat.beat_at, status.timezone, seconds=True))
+            if beat
+            else t("no runner has worked here yet; without one no calendar is followed and no request is answered")
+        )
+        enter, command = start_commands(Workspace(status.folder))
+        return f"{words}  \n`{enter}`  \n`{command}`"
     return plain("; ".join(translated(p.get("text", "")) for p in beat.problems)) or None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import streamlit as st
 
 from ui import data
 from ui.pages import address_of
 from ui.workspaces import PARAMETER, workspaces
 
-__all__ = ["SESSION_PAGES", "go", "link"]
+__all__ = ["SESSION_PAGES", "address", "go", "link"]
 
 SESSION_PAGES = "pages"
 """Key of the session's Streamlit pages, by address."""
@@ -31,6 +33,11 @@ def go(view: str, **query: str) -> None:
         st.query_params.from_dict(query)
         st.rerun()
     st.switch_page(pages[address_of(view, query)], query_params={**query, **_of_workspace()})
+
+
+def address(view: str, **query: str) -> str:
+    """Returns the address of a view, relative to that of another view."""
+    return f"{address_of(view, query)}?{urlencode({**query, **_of_workspace()})}"
 
 
 def _of_workspace() -> dict[str, str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from core.admin.edit_settings import is_editable, setting_meanings
+from core.admin.edit_settings import is_editable, setting_applies, setting_meanings
+from core.workspace.json_file import parse_json_file
 from core.workspace.settings import SettingRow
+from core.workspace.stored_file import read_stored
 from ui import changes, data
 from ui.access import may
+from ui.components import mail_server
+from ui.components.default_environment import default_environment_box
 from ui.components.problem import guarded
 from ui.components.tables import table
 from ui.components.text import plain
@@ -37,6 +41,19 @@ def show() -> None:
         st.markdown(t("No setting is like that.") if wanted else t("Every setting is at its default."))
     st.caption(t("Order: job, connections.json, environment, .env, default. Secrets are never shown."))
     guarded(_form)(rows)
+    guarded(default_environment)()
+    guarded(mail_server.show)()
+
+
+def default_environment() -> None:
+    """Draws the choice of the cluster of everything that names none, where there are clusters."""
+    stored = read_stored(data.workspace().connections_file)
+    document = parse_json_file(stored.path, stored.text).document if stored.sha256 else {}
+    if not document.get("kafka_connections"):
+        return
+    st.markdown("**default_environment**")
+    st.caption(t("Kept in connections.json; applies {when}.", when=t("from the next run on")))
+    default_environment_box(document)
 
 
 def _cells(row: SettingRow) -> dict[str, str]:
@@ -44,8 +61,18 @@ def _cells(row: SettingRow) -> dict[str, str]:
         t("Setting"): row.name,
         t("Value"): NONE if row.value is None else row.value,
         t("Origin"): _origin(row.origin),
+        t("Applies"): _applies(row.name),
         t("Meaning"): _meaning(row),
     }
+
+
+def _applies(name: str) -> str:
+    return {
+        "next run": t("from the next run on"),
+        "runner": t("when the runner is started again"),
+        "runner and page": t("when runner and page are started again"),
+        "at once": t("at once"),
+    }[setting_applies(name)]
 
 
 def _origin(origin: str) -> str:
@@ -59,13 +86,7 @@ def _meaning(row: SettingRow) -> str:
 def _form(rows: list[SettingRow]) -> None:
     saved = st.session_state.pop(_SAVED, None)
     if saved:
-        st.success(
-            t(
-                "{name} is saved. The next run uses it; a runner that works now reads it when it is started again.",
-                name=saved,
-            ),
-            icon=":material/check:",
-        )
+        st.success(t("{name} is saved. It applies {when}.", name=saved, when=_applies(saved)), icon=":material/check:")
     by_name = {row.name: row for row in rows if is_editable(row.name)}
     name = st.selectbox(
         t("Change a setting"), list(by_name), index=None, key="setting_name", placeholder=t("choose one"), width=400
@@ -74,6 +95,7 @@ def _form(rows: list[SettingRow]) -> None:
         return
     row = by_name[name]
     st.markdown(plain(_meaning(row)))
+    st.caption(t("A change applies {when}.", when=_applies(name)))
     if row.origin == "environment":
         st.info(t("The environment sets it, and takes precedence over .env: change it there."), icon=":material/info:")
         return

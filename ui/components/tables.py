@@ -1,11 +1,22 @@
-"""Tables: numbers are right-aligned with the separators of the language; a row can be selected."""
+"""Tables: numbers are right-aligned with the separators of the language; a row can be selected.
+
+On a phone each row is a card: the first column is its heading, the others follow with their names, so that nothing is
+cut off. The cards of `choose` are one list of choices, which a keyboard reaches too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 import streamlit as st
+
+from ui.components.text import plain
+from ui.components.verdict import HEX_COLOURS, known_colours
+from ui.components.viewport import is_narrow
+from ui.formats import number
+from ui.language import t
 
 __all__ = ["choose", "table"]
 
@@ -18,26 +29,54 @@ LETTER_PX = 7.5
 DIGIT_PX = 7
 """Separators are narrower."""
 PADDING_PX = 18
+LABEL_PX = 14
+"""The edges of a coloured label."""
+CARDS = 20
+"""Cards that are drawn at first; a button draws as many more."""
+HEADING_CELLS = 2
+"""Cells in the heading of a card that can be chosen, such as verdict and job."""
+EMPTY = ("", "–", None)
+_CARD_STYLE = """<style>
+.pstt-card, [class*="st-key-cards-"] [role=radiogroup] > div {
+  border: 1px solid color-mix(in srgb, currentColor 22%, transparent); position: relative;
+  border-radius: .5rem; padding: .6rem .8rem; margin: 0 0 .5rem; width: 100%; overflow-wrap: anywhere;
+}
+.pstt-card dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .8rem; margin: .3rem 0 0; padding: 0 }
+.pstt-card dt, .pstt-card dd { margin: 0; padding: 0 }
+.pstt-card dt { opacity: .75 }
+[class*="st-key-cards-"] [role=radiogroup] label::after { content: ""; position: absolute; inset: 0 }
+[class*="st-key-cards-"] [role=radiogroup] > div:has(input:focus-visible) { outline: 2px solid currentColor }
+</style>"""
+"""The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
 
 
 def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
     """Draws rows. Cells are shown as plain text.
 
     Args:
-        rows: Column → value; the first columns are those that a phone shows.
+        rows: Column → value; the first columns are those that matter most.
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
     """
-    st.dataframe(rows, hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px))
+    if is_narrow():
+        shown = _first(rows, key)
+        st.html(_CARD_STYLE + "".join(map(_card, shown)))
+        _more(rows, shown, key)
+        return
+    st.dataframe(
+        _drawn(rows), hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px)
+    )
 
 
 def choose(
     rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()
 ) -> int | None:
     """Draws rows of which one can be selected. Returns its index; None: none is. Arguments as of `table`."""
+    if is_narrow():
+        return _choose_card(rows, key)
     event = st.dataframe(
-        rows,
+        _drawn(rows),
         hide_index=True,
         key=key,
         column_config=_config(rows, names),
@@ -49,17 +88,95 @@ def choose(
     return chosen[0] if chosen and chosen[0] < len(rows) else None
 
 
+def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
+    shown = _first(rows, key)
+    st.html(_CARD_STYLE)
+    with st.container(key=f"cards-{key}"):
+        chosen: int | None = st.radio(
+            t("Choose one"),
+            range(len(shown)),
+            index=None,
+            format_func=lambda index: f"**{plain(' · '.join(list(_cells(shown[index]).values())[:HEADING_CELLS]))}**",
+            captions=[_caption(row) for row in shown],
+            label_visibility="collapsed",
+            key=f"{key}_card",
+            width="stretch",
+        )
+    _more(rows, shown, key)
+    return chosen
+
+
+def _first(rows: Sequence[dict[str, Any]], key: str) -> Sequence[dict[str, Any]]:
+    return rows[: st.session_state.get(f"{key}_cards", CARDS)]
+
+
+def _more(rows: Sequence[dict[str, Any]], shown: Sequence[dict[str, Any]], key: str) -> None:
+    if len(shown) == len(rows):
+        return
+
+    def more() -> None:
+        st.session_state[f"{key}_cards"] = len(shown) + CARDS
+
+    st.button(t("{count} more", count=number(len(rows) - len(shown))), key=f"{key}_more", on_click=more)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """The cells that say something, as text."""
+    return {name: number(value) if isinstance(value, int) and _is_number(value) else str(value)
+            for name, value in row.items() if value not in EMPTY}  # fmt: skip
+
+
+def _card(row: dict[str, Any]) -> str:
+    (_, heading), *others = _cells(row).items() or [("", "–")]
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in others)
+    return f'<div class="pstt-card"><strong>{escape(heading)}</strong><dl>{pairs}</dl></div>'
+
+
+def _caption(row: dict[str, Any]) -> str:
+    others = list(_cells(row).items())[HEADING_CELLS:]
+    return " · ".join(f"{plain(name)} {plain(value)}" for name, value in others)
+
+
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """The width of each column. The browser measures only the first rows, and would cut off a longer number in a later one."""
     found: dict[str, Any] = {name: st.column_config.Column(width=NAME_PX) for name in names}
     for name in rows[0] if rows else ():
         values = [row[name] for row in rows if row.get(name) is not None]
-        if values and all(_is_number(value) for value in values):
+        if _is_verdict(values):
+            found[name] = _labels(name, values)
+        elif values and all(_is_number(value) for value in values):
             width = _width_px(name, map(_written, values), DIGIT_PX)
             found[name] = st.column_config.NumberColumn(format="localized", width=width)
         elif name not in names and 0 < max((len(str(value)) for value in values), default=0) <= SHORT_TEXT:
             found[name] = st.column_config.Column(width=_width_px(name, map(str, values), LETTER_PX))
     return found
+
+
+def _drawn(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The rows, with what is drawn as a coloured label in a list."""
+    columns = [name for name in (rows[0] if rows else ()) if _is_verdict([row[name] for row in rows if row.get(name)])]
+    if not columns:
+        return rows
+    return [{name: [v] if v and name in columns else v for name, v in row.items()} for row in rows]
+
+
+def _is_verdict(values: Sequence[Any]) -> bool:
+    """Whether these are short words of which one has the sign and the colour of a verdict."""
+    if not values or not all(isinstance(value, str) and len(value) <= SHORT_TEXT for value in values):
+        return False
+    colours = known_colours()
+    return any(value in colours for value in values)
+
+
+def _labels(name: str, values: Sequence[str]) -> Any:
+    """A column of labels: failures red, rejects amber, as in charts and badges."""
+    options = list(dict.fromkeys(value for value in values if value))
+    colours = known_colours()
+    return st.column_config.MultiselectColumn(
+        width=_width_px(name, options, LETTER_PX) + LABEL_PX,
+        options=options,
+        color=[HEX_COLOURS[colours.get(option, "grey")] for option in options],
+    )
 
 
 def _is_number(value: Any) -> bool:

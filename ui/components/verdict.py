@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Literal
+
 from core.model.run import Run
 from core.model.verdict import VERDICT_STYLES, Colour, Named
 from ui.components.text import plain
 from ui.formats import number
-from ui.language import t
+from ui.language import Language, current, t
 
-__all__ = ["COLOURS", "coloured_word", "equation", "subject", "verdict_word"]
+__all__ = [
+    "COLOURS",
+    "HEX_COLOURS",
+    "coloured_word",
+    "equation",
+    "error_word",
+    "known_colours",
+    "subject",
+    "verdict_word",
+]
 
 COLOURS: dict[Colour, str] = {"green": "green", "amber": "orange", "red": "red", "blue": "blue", "grey": "gray"}
 """What Streamlit calls the colours of a verdict."""
+HEX_COLOURS: dict[Colour, str] = {
+    "green": "#3a9d6e",
+    "amber": "#c47f17",
+    "red": "#c0392b",
+    "blue": "#4a8fb5",
+    "grey": "#7f8c8d",
+}
+"""The same in charts and in the labels of lists; each has a contrast of 3:1 to a white and to a dark page."""
 
 
 def verdict_word(name: Named) -> str:
@@ -31,6 +51,23 @@ def verdict_word(name: Named) -> str:
         "nothing_due": t("nothing due"),
     }
     return f"{VERDICT_STYLES[name].sign} {words[name]}".strip()
+
+
+def error_word(kind: Literal["message", "run", "row"]) -> str:
+    """`✘ message`, `✘ run`, `◐ row`: what an error is of, with the sign of a failure or of rejects."""
+    words = {"message": t("message"), "run": t("run"), "row": t("row")}
+    return f"{VERDICT_STYLES['complete_with_rejects' if kind == 'row' else 'failed'].sign} {words[kind]}"
+
+
+def known_colours() -> dict[str, Colour]:
+    """The words of verdicts and of errors in the language of the session, and their colours."""
+    return _known_colours(current())
+
+
+@cache
+def _known_colours(_: Language) -> dict[str, Colour]:
+    colours = {verdict_word(name): style.colour for name, style in VERDICT_STYLES.items()}
+    return colours | {error_word("message"): "red", error_word("run"): "red", error_word("row"): "amber"}
 
 
 def coloured_word(name: Named) -> str:

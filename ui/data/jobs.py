@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from core import open_workspace
+from core.admin import edit_queries
 from core.calendar.cron import next_scheduled_times
 from core.errors import ConfigError, PsttError
 from core.model.job import Job
@@ -76,8 +77,7 @@ def last_runs(slugs: Sequence[str]) -> dict[str, Run]:
 
 def query_names() -> list[str]:
     """The SQL files of `queries/`, including those in folders below it."""
-    folder = data.workspace().queries_dir
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sql"))
+    return edit_queries.query_names(data.workspace())
 
 
 def cluster_choices() -> tuple[list[str], str]:

@@ -22,7 +22,12 @@ from ui.metrics_answers import clear_answers, metrics_answer, metrics_version
 if TYPE_CHECKING:
     from core.records.metrics_queries import MetricsQueries
 
-__all__ = ["CountedError", "Overview", "frequent_errors", "overview_figures"]
+__all__ = ["CountedError", "Overview", "Period", "days_of_hours", "frequent_errors", "overview_figures"]
+
+HOURS_OF_DAYS = 7
+"""Days of which the charts show single hours where the period is that of the last days."""
+MOST_DAYS_OF_HOURS = 31
+"""The same of a period that was chosen by its dates: more hours than pixels make no chart."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +50,67 @@ class Overview:
 
     at: datetime
     summary: dict[str, Any]
+    week_before: dict[str, Any]
+    """The seven days before the last seven, up to the same time of day."""
     usual: UsualTraffic
     days: list[dict[str, Any]]
+    days_before: list[dict[str, Any]]
+    """The same days of the week before."""
+    messages_before: int
+    """Messages of these days; where the last one is today, up to the same time of day."""
     rejected_days: dict[date, int]
     """Day → rows rejected."""
     usual_days: dict[date, UsualTraffic]
     hours: list[dict[str, Any]]
+    """Of the last days of the period: `days_of_hours`."""
     runs: list[dict[str, Any]]
+    """Of the same days as `hours`."""
+    rejected_today: int
+    """Rows rejected by runs that ended today."""
     errors_24h: list[CountedError]
     """The newest first."""
     threshold_ms: float | None
     """An alert is raised above this p99; None: the rule is disabled."""
 
 
-def overview_figures(send_filter: SendFilter, days: int) -> Overview:
-    """The figures of the overview, of the last `days` days.
+def days_of_hours(days: int, last: date | None) -> int:
+    """Of how many days, up to the last one of a period, the charts show single hours."""
+    return min(days, HOURS_OF_DAYS if last is None else MOST_DAYS_OF_HOURS)
+
+
+@dataclass(frozen=True)
+class Period:
+    """The days that the overview shows."""
+
+    days: int
+    last: date | None = None
+    """The last one; None: today, whatever day that is."""
+
+    def newest(self, today: date) -> date:
+        """The last day."""
+        return self.last or today
+
+    def axis(self, today: date) -> list[date]:
+        """Its days in order."""
+        newest = self.newest(today)
+        return [newest - timedelta(days=back) for back in range(self.days - 1, -1, -1)]
+
+
+def overview_figures(send_filter: SendFilter, days: int, last: date | None = None) -> Overview:
+    """The figures of the overview, of so many days up to `last` (None: today).
 
     Raises:
         PsttError: They cannot be read.
     """
     at, version = data.now(), _versions.get(data.root())
     of_any = metrics_answer(version, at, _any_period, send_filter)
-    of_this = metrics_answer(version, at, _the_period, send_filter, days)
-    return Overview(at=at, threshold_ms=_threshold_ms(version.folder), **of_any, **of_this)
+    of_this = metrics_answer(version, at, _the_period, send_filter, days, last)
+    of_hours = metrics_answer(version, at, _the_hours, send_filter, days_of_hours(days, last), last)
+    return Overview(at=at, threshold_ms=_threshold_ms(version.folder), **of_any, **of_this, **of_hours)
 
 
-def frequent_errors(send_filter: SendFilter, days: int) -> list[CountedError]:
-    """Errors of the last `days` days, the most frequent first.
+def frequent_errors(send_filter: SendFilter, days: int, last: date | None = None) -> list[CountedError]:
+    """Errors of so many days up to `last` (None: today), the most frequent first.
 
     The slowest question of the overview: it is asked separately, while the browser draws the rest.
 
@@ -79,33 +118,52 @@ def frequent_errors(send_filter: SendFilter, days: int) -> list[CountedError]:
         PsttError: They cannot be read.
     """
     version = _versions.get(data.root())
-    return metrics_answer(version, data.now(), _errors_of_the_period, send_filter, days)
+    return metrics_answer(version, data.now(), _errors_of_the_period, send_filter, days, last)
 
 
 def _any_period(figures: MetricsQueries, at: datetime, send_filter: SendFilter) -> dict[str, Any]:
-    end, week, day = (at + timedelta(days=days) for days in (1, -7, -1))
+    end, day = at + timedelta(days=1), at - timedelta(days=1)
     newest = sorted(_errors(figures, day, end, send_filter), key=lambda error: error.last_seen, reverse=True)
     return {
         "summary": figures.summary(at, send_filter),
+        "week_before": figures.week_before(at, 7, send_filter),
         "usual": figures.usual(at, send_filter),
-        "hours": figures.hours(week, end, send_filter),
-        "runs": figures.runs(week, end, send_filter),
+        "rejected_today": figures.rejected_days(at, 1, send_filter).get(figures.today(at), 0),
         "errors_24h": newest,
     }
 
 
-def _the_period(figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int) -> dict[str, Any]:
+def _the_period(
+    figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int, last: date | None
+) -> dict[str, Any]:
+    newest = last or figures.today(at)
     return {
-        "days": figures.days(at, days, send_filter),
-        "rejected_days": figures.rejected_days(at, days, send_filter),
-        "usual_days": figures.usual_days(at, days, send_filter),
+        "days": figures.days(at, days, send_filter, last),
+        "days_before": figures.days(at, days, send_filter, newest - timedelta(days=7)),
+        "messages_before": figures.week_before(at, days, send_filter, last)["messages"],
+        "rejected_days": figures.rejected_days(at, days, send_filter, last),
+        "usual_days": figures.usual_days(at, days, send_filter, last),
     }
 
 
+def _the_hours(
+    figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int, last: date | None
+) -> dict[str, Any]:
+    since, until = _span(figures, at, days, last)
+    return {"hours": figures.hours(since, until, send_filter), "runs": figures.runs(since, until, send_filter)}
+
+
 def _errors_of_the_period(
-    figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int
+    figures: MetricsQueries, at: datetime, send_filter: SendFilter, days: int, last: date | None
 ) -> list[CountedError]:
-    return _errors(figures, figures.midnight(at, days=1 - days), at + timedelta(days=1), send_filter)
+    return _errors(figures, *_span(figures, at, days, last), send_filter)
+
+
+def _span(figures: MetricsQueries, at: datetime, days: int, last: date | None) -> tuple[datetime, datetime]:
+    if last is None:  # to the present, and a little longer: other machines' clocks differ
+        return figures.midnight(at, days=1 - days), at + timedelta(days=1)
+    back = (figures.today(at) - last).days
+    return figures.midnight(at, days=1 - days - back), figures.midnight(at, days=1 - back)
 
 
 def _errors(figures: MetricsQueries, since: datetime, until: datetime, send_filter: SendFilter) -> list[CountedError]:

@@ -29,7 +29,8 @@ class RangeCount:
     succeeded_before: int
     planned_before: int
     messages: int | None
-    """Estimated from the last successful runs; None: there were none."""
+    """Estimated from the last successful runs; None: there were none. Rows of files, where the job writes files."""
+    is_file: bool = False
 
 
 def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCount:
@@ -43,7 +44,8 @@ def count_range(slug: str, first: date, last: date, *, again: bool) -> RangeCoun
         wanted, succeeded, planned = backfills.wanted_times(app.ledger, job, first, last, now=data.now(), again=again)
         good, _ = app.ledger.history.page(job=slug, states=["succeeded"], limit=30)
     mean = sum(run.acknowledged for run in good) / len(good) if good else None
-    return RangeCount(len(wanted), succeeded, planned, None if mean is None else round(mean * len(wanted)))
+    rows = None if mean is None else round(mean * len(wanted))
+    return RangeCount(len(wanted), succeeded, planned, rows, is_file=job.export_format != "kafka")
 
 
 def sent_before(job: Job, at: datetime) -> Run | None:

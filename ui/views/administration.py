@@ -20,7 +20,7 @@ from core.records.roll_up_note import last_note, last_roll_up
 from core.records.rolled_up import RolledUp
 from ui import changes, data
 from ui.access import current_user, may, role_word
-from ui.components import settings
+from ui.components import runner_start, settings
 from ui.components.known_since import known_since
 from ui.components.problem import fragment, guarded, problem
 from ui.components.tables import choose, table
@@ -59,6 +59,7 @@ def show() -> None:
         return
     parts = (
         (t("Settings"), settings.show),
+        (t("Runner"), runner_start.show),
         (t("Users"), _users),
         (t("Tokens"), _tokens),
         (t("Audit"), _audit),

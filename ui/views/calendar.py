@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import Any
@@ -10,99 +9,116 @@ from typing import Any
 import streamlit as st
 
 from core.errors import PsttError
-from core.records.outcomes import DayState, ScheduledOutcome, day_state
-from ui import changes
+from core.records.outcomes import ScheduledOutcome, day_state
+from ui import changes, data
 from ui.access import may
-from ui.components import charts
+from ui.components.attempt_bars import attempt_bars
 from ui.components.backfills import choose_how, show_backfills
-from ui.components.links import go
+from ui.components.day_grid import Asked, Chosen, GridRow, day_grid
+from ui.components.links import address, go, link
 from ui.components.problem import fragment, guarded, problem
 from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose
 from ui.components.text import plain
-from ui.components.verdict import verdict_word
+from ui.components.verdict import coloured_word, verdict_word
 from ui.data.filters import filter_choices
 from ui.data.jobs import stranded_jobs
-from ui.data.outcomes import newest_day, outcomes_by_job
+from ui.data.outcomes import file_jobs, newest_day, outcomes_by_job
 from ui.data.resending import RangeCount, count_range
 from ui.formats import day as day_text
-from ui.formats import moment, number
+from ui.formats import duration, moment, number
 from ui.language import t, tn, translated
 
 __all__ = ["show"]
 
 DAYS = 60
-_CHOSEN = "calendar_chosen"
-_NONCE = "calendar_nonce"
+EVERY_S = 15
+"""Seconds between two drawings of the grid."""
+ASKED = "calendar_asked"
+"""Session key of what the grid was asked for, until the fields below it have it."""
 
 
 def show() -> None:
     """Draws the view."""
     st.title(t("Calendar"), anchor=False)
     progress()
-    slots = outcomes_by_job(DAYS)
-    if not slots:
-        st.info(t("No job sends to Kafka yet."), icon=":material/event_busy:")
-        return
     names = _names()
+    if not names:
+        st.info(t("There is no job yet."), icon=":material/event_busy:")
+        return
     for slug, error in stranded_jobs().items():
         st.error(
             f"**{plain(names.get(slug, slug))}**: {t('every run will fail')}: {plain(translated(error.text))}",
             icon=":material/error:",
         )
-    _grid()
+    _take()
+    above = st.container(border=True)
     left, right = st.columns([3, 2], gap="medium")
     with left, st.container(border=True):
         guarded(_day)(names)
     with right, st.container(border=True):
         guarded(_range)(names)
+    with above:  # drawn last: only now the fields have what the address says
+        _grid()
     guarded(show_backfills)()
 
 
 def _names() -> dict[str, str]:
+    """Slug → name of every job, by name."""
     known = filter_choices().jobs
-    return {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
+    names = {slug: known.get(slug, slug) for slug in outcomes_by_job(DAYS)}
+    return dict(sorted(names.items(), key=lambda item: item[1].casefold()))
 
 
-@fragment(run_every=15)
+@fragment(run_every=EVERY_S)
 def _grid() -> None:
-    names, stranded = _names(), stranded_jobs()
+    names, stranded, files = _names(), stranded_jobs(), file_jobs()
+    outcomes = outcomes_by_job(DAYS)
     today = newest_day()
-    axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
-    by_day = {slug: _by_day(slots) for slug, slots in outcomes_by_job(DAYS).items()}
-    cells: dict[str, dict[date, tuple[DayState, str]]] = {}
-    for slug, days in by_day.items():
-        label = f"✘ {_label(slug, names)}" if slug in stranded else _label(slug, names)
-        cells[label] = {}
-        for day in axis:
-            state = day_state(days.get(day, []))
-            cells[label][day] = (state, charts.hover(names[slug], day, state, _counts(days.get(day, []))))
-    with st.container(border=True):
-        alt = t("the state of each job on each of the last {count} days", count=DAYS)
-        key = f"calendar_{st.session_state.get(_NONCE, 0)}"
-        event = charts.show(charts.calendar(cells, axis), key, alt, select=("points", "box"))
-        st.caption(
-            t(
-                "Days are those of each job's zone. A click opens the day; draw over several to mark a range to send again."
-            )
+    rows = [
+        GridRow(
+            slug=slug,
+            name=_label(slug, names),
+            address=address("jobs", job=slug),
+            days=_by_day(outcomes.get(slug, ())),
+            is_file=slug in files,
+            wrong=stranded[slug].text if slug in stranded else "",
         )
-    _take(charts.clicked(event), list(by_day))
-
-
-def _take(points: Iterable[dict[str, Any]], slugs: list[str]) -> None:
-    """Puts what was clicked or marked into the fields below, once."""
-    found = [(slugs[int(point["customdata"][0])], date.fromisoformat(str(point["x"])[:10])) for point in points]
-    if not found or st.session_state.get(_CHOSEN) == found:
+        for slug in names
+    ]
+    axis = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
+    asked = day_grid(rows, axis, today, _chosen(today), data.now(), "calendar_grid")
+    st.caption(
+        t(
+            "Days are those of each job's zone. A click opens the day; drawing over several, or Shift with the arrow keys, marks a range to send again."
+        )
+    )
+    if asked is None:
         return
-    st.session_state[_CHOSEN] = found
-    slug = Counter(name for name, _ in found).most_common(1)[0][0]
-    days = sorted(day for name, day in found if name == slug)
-    st.session_state["calendar_job"] = slug
-    if len(days) == 1:
-        st.session_state["calendar_day"] = days[0]
-    st.session_state["calendar_range_job"] = slug
-    st.session_state["calendar_range"] = (days[0], days[-1])
+    if asked.days is None:
+        go("jobs", job=asked.job)
+    st.session_state[ASKED] = asked
     st.rerun()
+
+
+def _take() -> None:
+    """Puts what was clicked or marked into the fields, before they are drawn."""
+    asked: Asked | None = st.session_state.pop(ASKED, None)
+    if asked is None or asked.days is None:
+        return
+    st.session_state["calendar_job"] = st.session_state["calendar_range_job"] = asked.job
+    st.session_state["calendar_range"] = asked.days
+    if asked.what == "day":
+        st.session_state["calendar_day"] = asked.days[0]
+
+
+def _chosen(today: date) -> Chosen | None:
+    """The range that would be sent again, else the day that is open."""
+    slug, days = st.session_state.get("calendar_range_job"), st.session_state.get("calendar_range")
+    if slug and isinstance(days, tuple) and len(days) == 2 and days != (today, today):
+        return Chosen(slug, *days)
+    slug, opened = st.session_state.get("calendar_job"), st.session_state.get("calendar_day")
+    return Chosen(slug, opened, opened) if slug and isinstance(opened, date) and opened != today else None
 
 
 def _by_day(slots: Iterable[ScheduledOutcome]) -> dict[date, list[ScheduledOutcome]]:
@@ -110,15 +126,6 @@ def _by_day(slots: Iterable[ScheduledOutcome]) -> dict[date, list[ScheduledOutco
     for slot in slots:
         days.setdefault(slot.day, []).append(slot)
     return days
-
-
-def _counts(slots: list[ScheduledOutcome]) -> str:
-    if not slots:
-        return ""
-    states = Counter(slot.state for slot in slots)
-    parts = [f"{number(count)} {verdict_word(state)}" for state, count in states.items()] if len(slots) > 1 else []
-    acknowledged = sum(slot.run.acknowledged for slot in slots if slot.run)
-    return " · ".join([*parts, t("{count} acknowledged", count=number(acknowledged))])
 
 
 def _label(slug: str, names: dict[str, str]) -> str:
@@ -129,34 +136,77 @@ def _label(slug: str, names: dict[str, str]) -> str:
 
 def _day(names: dict[str, str]) -> None:
     st.subheader(t("One day"), anchor=False)
-    today = newest_day()
-    st.session_state.setdefault("calendar_day", today)
     with st.container(horizontal=True):
-        slug = st.selectbox(
-            t("Job"), list(names), format_func=lambda name: _label(name, names), key="calendar_job", width=300
-        )
-        chosen = st.date_input(t("Day"), key="calendar_day", format="DD/MM/YYYY", max_value=today, width=160)
+        slug = _choose_job("calendar_job", names)
+        chosen = _choose_days("calendar_day", t("Day"), _linked_day() or newest_day(), width=160)
     if slug is None or not isinstance(chosen, date):
         return
-    slots = _by_day(outcomes_by_job(DAYS).get(slug, [])).get(chosen, [])
-    st.markdown(f"**{day_text(chosen)}**: {verdict_word(day_state(slots))}")
-    if not slots:
-        return
+    outcomes = outcomes_by_job(DAYS).get(slug, [])
+    slots = _by_day(outcomes).get(chosen, [])
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{day_text(chosen)}**: {coloured_word(day_state(slots))}", width="content")
+        link("jobs", t("open the job"), icon=":material/list_alt:", job=slug)
+        link("runs", t("its runs of this day"), icon=":material/play_circle:", job=slug, day=str(chosen))
+    if slots:
+        _times(slots, f"day_{slug}_{chosen}", is_file=slug in file_jobs())
+    if any(outcome.attempts for outcome in outcomes if outcome.day <= chosen):
+        st.markdown(f"**{t('Attempts up to this day')}**")
+        run_id = attempt_bars(outcomes, chosen, data.now(), f"attempts_{slug}")
+        st.caption(t("The height is how long it took. A click opens the run."))
+        if run_id is not None:
+            go("runs", run=run_id)
+
+
+def _times(slots: list[ScheduledOutcome], key: str, *, is_file: bool) -> None:
+    """Draws the scheduled times of one day, and opens the run of the one that is selected."""
+    done = t("Written") if is_file else t("Acknowledged")
     rows = [
         {
             t("Scheduled"): moment(slot.scheduled_at, slot.timezone),
             t("State"): verdict_word(slot.state),
             t("Read"): slot.run.rows_read if slot.run else None,
-            t("Acknowledged"): slot.run.acknowledged if slot.run else None,
+            done: slot.run.acknowledged if slot.run else None,
             t("Rejected"): slot.run.rejected if slot.run else None,
+            t("Took"): duration(slot.run.duration_s) if slot.run and slot.run.finished_at else "",
+            t("Attempts"): len(slot.attempts),
             t("Why"): _why(slot),
         }
         for slot in slots
     ]
-    index = choose(rows, f"day_{slug}_{chosen}", most_px=360)
+    index = choose(rows, key, most_px=360)
     st.caption(t("Select a row to open its run."))
     if index is not None and (run := slots[index].run):
         go("runs", run=run.run_id)
+
+
+def _choose_job(key: str, names: dict[str, str]) -> str | None:
+    """Draws the choice of a job. Its first value is that of a link to a job, or of the address."""
+    slugs, wanted = list(names), st.query_params.get("job")
+    return st.selectbox(
+        t("Job"),
+        slugs,
+        index=slugs.index(wanted) if wanted in names else 0,
+        format_func=lambda slug: _label(slug, names),
+        key=key,
+        bind="query-params",
+        width=300,
+    )
+
+
+def _choose_days(key: str, label: str, value: date | tuple[date, date], *, width: int) -> Any:
+    """As `_choose_job`, for a day or a range of days."""
+    return st.date_input(
+        label, value=value, key=key, format="DD/MM/YYYY", max_value=newest_day(), bind="query-params", width=width
+    )
+
+
+def _linked_day() -> date | None:
+    """The day of a link to one."""
+    try:
+        day = date.fromisoformat(st.query_params.get("day", ""))
+    except ValueError:
+        return None
+    return min(day, newest_day())
 
 
 def _why(slot: ScheduledOutcome) -> str:
@@ -167,10 +217,9 @@ def _why(slot: ScheduledOutcome) -> str:
 
 def _range(names: dict[str, str]) -> None:
     st.subheader(t("Send a range again"), anchor=False)
-    today = newest_day()
-    slug = st.selectbox(t("Job"), list(names), format_func=lambda name: _label(name, names), key="calendar_range_job")
-    st.session_state.setdefault("calendar_range", (today, today))
-    days = st.date_input(t("From, to"), key="calendar_range", format="DD/MM/YYYY", max_value=today)
+    slug = _choose_job("calendar_range_job", names)
+    day = _linked_day() or newest_day()
+    days = _choose_days("calendar_range", t("From, to"), (day, day), width=300)
     again = st.checkbox(t("also times that have a succeeded run"), key="calendar_again")
     parallel, order = choose_how("calendar")
     if slug is None or not isinstance(days, tuple) or len(days) != 2:
@@ -191,8 +240,6 @@ def _range(names: dict[str, str]) -> None:
     )
     if pressed:
         follow(changes.backfill(slug, days[0], days[1], again=again, parallel=parallel, order=order))
-        st.session_state.pop(_CHOSEN, None)
-        st.session_state[_NONCE] = st.session_state.get(_NONCE, 0) + 1
         st.rerun()
 
 
@@ -202,6 +249,12 @@ def _what_it_makes(count: RangeCount) -> str:
         text = t("Nothing is left to send.")
     elif count.messages is None:
         text = t("**{runs}**; how many messages is not known, as no run came to a good end yet.", runs=runs)
+    elif count.is_file:
+        text = t(
+            "**{runs}, about {rows} rows in files**, estimated from the last complete runs.",
+            runs=runs,
+            rows=number(count.messages),
+        )
     else:
         text = t(
             "**{runs}, about {messages} messages**, estimated from the last complete runs.",

@@ -1,13 +1,17 @@
-"""Find: where is it?"""
+"""Find: where is it?
+
+The search is in the address, and so is the send that is opened: whoever opens the address sees the same.
+"""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import msgspec
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from ui.access import may
 from ui.components.known_since import known_since
 from ui.components.links import link
 from ui.components.problem import guarded
@@ -21,6 +25,10 @@ from ui.language import t, tn, translated
 __all__ = ["show"]
 
 MOST_SHOWN = 500
+_SEND = "send"
+"""Query parameter: the send that is opened."""
+_SELECTED = "find_selected"
+"""Session key: the search in whose results a send was selected."""
 
 
 def show() -> None:
@@ -66,11 +74,29 @@ def _results_of(key: str, found: SearchResult) -> None:
     if not found.by_prefix and any(send["key"] != key for send in found.sends):
         st.caption(t("Some were sent with blanks at the end of the key, as a CHAR column has them."))
     note = t("Select a send to read its message from the topic. Times are those of {zone}.", zone=plain(zone))
-    st.caption(note)
-    if index is None and len(shown) == 1:
-        index = 0
+    st.caption(f"{note} {t('The address of this page repeats the search: share it as it is.')}")
+    index = _opened(index, key, shown)
     if index is not None:
         guarded(_message)(shown[index], zone)
+
+
+def _opened(chosen: int | None, key: str, shown: list[dict[str, Any]]) -> int | None:
+    """Returns which send is opened: the selected one, else that of the address, else the only one."""
+    if chosen is not None:
+        st.session_state[_SELECTED] = key
+        st.query_params[_SEND] = _name(shown[chosen])
+        return chosen
+    if st.session_state.get(_SELECTED) == key:  # it was selected and is not any more
+        del st.session_state[_SELECTED]
+        st.query_params.pop(_SEND, None)
+    asked = st.query_params.get(_SEND)
+    named = next((index for index, send in enumerate(shown) if asked and _name(send) == asked), None)
+    return 0 if named is None and len(shown) == 1 else named
+
+
+def _name(send: dict[str, Any]) -> str:
+    """Returns the name of a send in the address."""
+    return f"{send['run_id']}.{send['partition']}.{send['offset']}.{send['attempt']}"
 
 
 def _summary(key: str, found: SearchResult) -> str:
@@ -89,6 +115,7 @@ def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
         t("Key"): send["key"] if send["key"] is not None else "–",
         t("Outcome"): _outcome(send),
         t("When"): moment(send["sent_at"], zone, seconds=True),
+        t("Scheduled"): moment(send["scheduled_at"], zone),
         t("Latency"): milliseconds(send["latency_ms"]),
         t("Topic"): send["topic"],
         t("Partition"): send["partition"],
@@ -102,7 +129,7 @@ def _row(send: dict[str, Any], zone: str) -> dict[str, Any]:
 def _outcome(send: dict[str, Any]) -> str:
     if send["status"] == "acknowledged":
         return f"✔ {t('acknowledged')}"
-    return f"✘ {t('not acknowledged')}: {send['error']}"
+    return f"✘ {t('not acknowledged')}: {translated(send['error'] or '')}"
 
 
 def _place(send: dict[str, Any]) -> str:
@@ -124,6 +151,11 @@ def _message(send: dict[str, Any], zone: str) -> None:
                 )
             )
             return
+        if may("messages"):
+            place = {"topic": send["topic"], "at": f"{send['partition']}@{send['offset']}"}
+            if send["cluster"]:
+                place["cluster"] = send["cluster"]
+            link("messages", t("open it on its topic"), icon=":material/forum:", **place)
         verdict = st.container()
         left, right = st.columns(2, gap="medium")
         with left:
@@ -208,8 +240,9 @@ def _on_topic(comparison: MessageComparison, zone: str) -> None:
         st.caption(t("A tombstone: the key without a value."))
     text = comparison.value.text
     try:
-        st.code(json.dumps(json.loads(text), ensure_ascii=False, indent=2), language="json", wrap_lines=True)
-    except ValueError:
+        # It changes no digit of a number, which json.loads would.
+        st.code(msgspec.json.format(text, indent=2), language="json", wrap_lines=True)
+    except msgspec.MsgspecError:
         st.code(text, language=None, wrap_lines=True)
 
 

@@ -16,7 +16,7 @@ from core.run.replay import ReplayDestination, ReplayOptions
 from core.scheduler.next_attempt import NextAttempt
 from ui import changes
 from ui.access import may
-from ui.components import charts, live, live_run, run_details
+from ui.components import charts, live, live_run, run_details, written_files
 from ui.components.address import accept_every_language
 from ui.components.known_since import known_since
 from ui.components.links import go, link
@@ -25,6 +25,7 @@ from ui.components.runner_requests import follow, progress
 from ui.components.tables import choose, table
 from ui.components.text import plain
 from ui.components.verdict import coloured_word, equation, verdict_word
+from ui.components.viewport import is_narrow
 from ui.data.filters import filter_choices
 from ui.data.live import LiveRun, running_now
 from ui.data.resending import replay_options_of
@@ -59,6 +60,20 @@ def _list() -> None:
 
 
 def _filters() -> tuple[SendFilter, list[str], Days, Days]:
+    if is_narrow():
+        with st.popover(_filter_words(), icon=":material/filter_list:", width="stretch"):
+            return _filter_fields()
+    return _filter_fields()
+
+
+def _filter_words() -> str:
+    """Returns the label of the button: how many filters are set."""
+    asked = ("job", "topic", "cluster", "day", "sent")
+    given = sum(bool(st.query_params.get(name)) for name in (*asked, *(f"runs_{one}" for one in asked), "runs_states"))
+    return t("Filters ({count})", count=number(given)) if given else t("Filters")
+
+
+def _filter_fields() -> tuple[SendFilter, list[str], Days, Days]:
     choices = filter_choices()
     jobs, topics, clusters = ([None, *offered] for offered in (choices.jobs, choices.topics, choices.clusters))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -203,6 +218,7 @@ def _whole(run_id: str) -> None:
     for part in (_timeline, _latency):
         guarded(part)(detail)
     guarded(run_details.parts)(detail.run)
+    guarded(written_files.of_run)(detail.run)
     for part in (_rejects, _offsets, _read_back, _sql):
         guarded(part)(detail)
     guarded(_log)(detail.run)
@@ -230,7 +246,7 @@ def _head(detail: RunDetail) -> None:
         with st.container(horizontal=True):
             st.markdown(t("Other runs of the same scheduled time:"), width="content")
             for other in detail.family[-5:]:
-                link("runs", f"{other.run_id} {verdict_word(other.verdict)}", run=other.run_id)
+                link("runs", f"{other.run_id} {coloured_word(other.verdict)}", run=other.run_id)
 
 
 def _tried_again(run: Run, again: NextAttempt) -> None:
@@ -442,6 +458,9 @@ def _offsets(detail: RunDetail) -> None:
             for p in detail.run.partitions
         ]
         table(rows, "offsets", most_px=400)
+        if may("messages"):
+            run_id = detail.run.run_id
+            link("messages", t("its messages, one after the other"), icon=":material/forum:", run=run_id)
 
 
 def _read_back(detail: RunDetail) -> None:

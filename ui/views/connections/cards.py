@@ -10,8 +10,7 @@ import streamlit as st
 from core.errors import PsttError
 from core.model.check_result import CheckResult
 from core.workspace.secrets import is_reference
-from core.workspace.stored_file import read_stored
-from ui import changes, data
+from ui import changes
 from ui.access import may
 from ui.components.problem import problem
 from ui.components.text import plain
@@ -121,24 +120,3 @@ def _answer(kind: str, name: str) -> None:
         if result.remedy:
             text += f"  \n{t('Next')}: {plain(translated(result.remedy))}"
         st.markdown(text)
-
-
-def default_environment_box(document: Mapping[str, Any]) -> None:
-    """Draws the field that sets `default_environment`."""
-    names = list(document["kafka_connections"])
-    known = document.get("default_environment")
-    chosen = st.selectbox(
-        t("Usual environment"),
-        names,
-        index=names.index(known) if known in names else None,
-        placeholder=t("none: what names no cluster is refused"),
-        key=f"usual_environment_{known}",
-        help=t("The cluster of everything that names none: jobs, messages by hand, REST, the command line."),
-        disabled=not may("connections"),
-        width=320,
-    )
-    if chosen is not None and chosen != known:
-        seen = read_stored(data.workspace().connections_file).sha256
-        changes.save_connections({**document, "default_environment": chosen}, "default_environment", seen)
-        st.toast(t("Saved"), icon=":material/check:")
-        st.rerun()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -12,21 +13,25 @@ from core.model.dialect import ConnectionRules
 from core.sources import database_types, find_dialect
 from core.workspace.connections import CLUSTER_KEYS, DATABASE_KEYS
 from core.workspace.database_checks import foreign_keys
-from ui import changes
+from ui import file_changes
 from ui.components.problem import guarded
 from ui.language import t
 from ui.views.connections.cards import EDITED_ENTRY
-from ui.views.connections.entry_saving import close_form, save_or_delete
+from ui.views.connections.entry_draft import old_with_draft, watch_entry
+from ui.views.connections.entry_saving import dismiss_form, save_or_delete
 from ui.views.connections.fields import more_keys, put, secret_field, secret_file_name, text_fields
 from ui.views.connections.own_fields import own_fields
+from ui.views.connections.registry import edit_registry
 
 DB_TYPES = database_types()
 """In the order of the forms."""
 SSL_MODES = ("", "disable", "prefer", "require", "verify-ca", "verify-full")
 PROTOCOLS = ("", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
-CLUSTER_FIELDS = frozenset("name bootstrap_servers default_topic security_protocol sasl_mechanism ssl_cafile".split())
-"""The keys of a cluster that have a field of their own in the form, beside those of its login."""
+CLUSTER_FIELDS = frozenset(
+    "name bootstrap_servers default_topic security_protocol sasl_mechanism ssl_cafile schema_registry".split()
+)
+"""The keys of a cluster that have a field or a form of their own, beside those of its login."""
 
 
 def show_entry_form(document: Mapping[str, Any]) -> None:
@@ -35,13 +40,19 @@ def show_entry_form(document: Mapping[str, Any]) -> None:
     if not editing:
         return
     kind, place = editing
-    title = {"database": t("Database connection"), "cluster": t("Kafka cluster")}[kind]
+    title = {
+        "database": t("Database connection"),
+        "cluster": t("Kafka cluster"),
+        "registry": t("Schema registry"),
+    }[kind]
 
-    @st.dialog(title, width="large", on_dismiss=close_form)
+    @st.dialog(title, width="large", on_dismiss=dismiss_form)
     @guarded
     def edit() -> None:
         if kind == "database":
             _edit_database(document, place)
+        elif kind == "registry":
+            edit_registry(document, place)
         else:
             _edit_cluster(document, place)
 
@@ -56,8 +67,9 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
         index: Of the entry in the file's list; None: a new one.
     """
     entries = document.get("connections", [])
-    old = entries[index] if index is not None and index < len(entries) else {}
-    name = str(old.get("name", ""))
+    stored = entries[index] if index is not None and index < len(entries) else {}
+    name = str(stored.get("name", ""))
+    old = old_with_draft("database", name, stored)
     entry = dict(old)
     known = old.get("db_type", DB_TYPES[0])
     left, right = st.columns(2)
@@ -109,6 +121,7 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
     drawn = {"name", "db_type", "environment", "port", "sslmode", "password", "allow_writes", "options"}
     fields = frozenset((*rules.form, *rules.own, *drawn))
     more_keys(entry, [key for key in DATABASE_KEYS if key not in foreign_keys(find_dialect(entry["db_type"]))], fields)
+    watch_entry("database", name)
     others = [e for place, e in enumerate(entries) if place != index]
     save_or_delete(
         {**document, "connections": [*others, entry]},
@@ -116,8 +129,9 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
         (entry, "password", secret),
         f"connection {entry['name'] or name}",
         is_new=index is None,
-        users=changes.users_of_connection(name) if index is not None else [],
+        users=partial(file_changes.uses_of_connection, name) if index is not None else None,
         is_renamed=index is not None and entry["name"] != name,
+        draft=("database", name),
     )
 
 
@@ -143,12 +157,13 @@ def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
     """
     clusters = dict(document.get("kafka_connections", {}))
     known = clusters.get(name, {}) if name is not None else {}
-    old = known if isinstance(known, dict) else {}
+    old = old_with_draft("cluster", name or "", known if isinstance(known, dict) else {})
+    typed_key = old.pop("key", "")
     entry = dict(old)
     left, right = st.columns(2)
     with left:
         key = st.text_input(
-            t("Environment"), value=name or "", key="c_key", disabled=bool((name or "").strip())
+            t("Environment"), value=name or typed_key, key="c_key", disabled=bool((name or "").strip())
         ).strip()
         text_fields(entry, [("name", t("Name")), ("bootstrap_servers", t("Bootstrap servers, host:port"))])
         text_fields(entry, [("default_topic", t("Default topic"))])
@@ -172,6 +187,7 @@ def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
         secret_field(str(old.get(secret_key) or ""), f"secrets/kafka-{secret_file_name(key)}") if secret_key else None
     )
     more_keys(entry, CLUSTER_KEYS, CLUSTER_FIELDS | {place for place, _ in login} | {secret_key})
+    watch_entry("cluster", name or "")
     without = {other: value for other, value in clusters.items() if other != name}
     usual = {} if clusters or document.get("default_environment") else {"default_environment": key}
     save_or_delete(
@@ -180,7 +196,8 @@ def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
         (entry, secret_key, secret),
         f"cluster {key}",
         is_new=name is None,
-        users=changes.users_of_cluster(name) if name else [],
+        users=partial(file_changes.uses_of_cluster, name) if name else None,
+        draft=("cluster", name or ""),
         taken=_taken(without, key, entry),
     )
 

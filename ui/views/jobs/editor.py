@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import partial
 
 import streamlit as st
 
 from core.model.job import Job
-from ui import changes
+from ui import changes, drafts
 from ui.access import may
+from ui.components.difference import show_difference
 from ui.components.links import link
 from ui.components.problem import guarded, problem
 from ui.components.runner_requests import progress
@@ -25,10 +27,12 @@ from ui.views.jobs.form_state import (
     JSON_TEXT,
     SAVING,
     discard_changes,
+    draft_text,
     field_key,
     form_document,
     is_changed,
     load_form,
+    restore_draft,
 )
 from ui.views.jobs.incremental import show_watermark
 from ui.views.jobs.preview import show_preview
@@ -47,6 +51,9 @@ def show_editor(slug: str) -> None:
     if file is None or file.slug != slug or JSON_TEXT not in st.session_state:
         load_form(slug)
     file = st.session_state[FILE]
+    if accepted := drafts.offer_draft("job", slug, file.sha256, partial(_show_draft, slug)):
+        restore_draft(accepted)
+        st.rerun()
     as_stored = changes.draft(slug, file.text)
     if as_stored.job is None or as_stored.problems:
         _broken(slug, as_stored)
@@ -65,6 +72,11 @@ def show_editor(slug: str) -> None:
         guarded(show_versions)(slug)
     if st.session_state.get(SAVING) and drafted.job is not None and not drafted.problems:
         confirm_save(drafted.job)
+
+
+def _show_draft(slug: str, draft: drafts.Draft) -> None:
+    stored = changes.job_text_of(slug, st.session_state[FILE].text)
+    show_difference(stored, draft_text(draft, slug), t("stored"), t("your draft"))
 
 
 def _broken(slug: str, found: changes.Draft) -> None:
@@ -142,3 +154,4 @@ def _save_row(drafted: changes.Draft) -> None:
         st.markdown(f":gray[{words}]", width="content")
         if drafted.problems:
             st.markdown(f"✘ {t('problems: {count}', count=len(drafted.problems))}", width="content")
+    drafts.show_problem()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import streamlit as st
 
 from core.model.job import Job
+from core.records.drafts import Draft
 from core.sql.values import as_text
 from core.workspace.job_schema import JobShape
 from core.workspace.jobs import job_text
-from ui import changes
+from ui import changes, drafts
 
 TAB = "\\t"
 """A tab, as the user types it into a field."""
@@ -119,6 +121,8 @@ NEW_INCREMENTAL: Mapping[str, Any] = {
     "count_nulls": True,
 }
 """The fields of a job that is not incremental."""
+FLOAT_FIELDS = frozenset({"timeout_s", "incremental.delay_s", "incremental.look_back_s"})
+"""Number fields that take decimals."""
 FILE, PARAMETERS, JSON_TEXT, SAVING, THEIRS = "job_file", "job_parameters", "job_raw", "job_saving", "job_theirs"
 
 
@@ -135,6 +139,56 @@ def load_form(slug: str) -> None:
     found = changes.draft(slug, file.text)
     if found.job is not None and not found.problems:
         fill_form(found.job)
+    watch_form()
+
+
+def watch_form() -> None:
+    """Notes that the form is as it is stored: what differs from now on is a draft."""
+    file = st.session_state[FILE]
+    drafts.watch(drafts.Form("job", file.slug, file.sha256, typed() or "", typed))
+
+
+def typed() -> str | None:
+    """Returns what is in the form, also where no job can be built of it; None: it is not drawn any more."""
+    if JSON_TEXT not in st.session_state:
+        return None
+    state = st.session_state
+    fields = {place: _comparable(state.get(field_key(place))) for place in FIELDS if field_key(place) in state}
+    parameters = dict(state.get(PARAMETERS, {}))
+    prefix = field_key("parameter:")
+    for key in [key for key in state if str(key).startswith(prefix)]:
+        parameters[str(key).removeprefix(prefix)] = state[key]
+    given = {name: value for name, value in parameters.items() if value}
+    document = {"fields": fields, "parameters": given, "file": state[JSON_TEXT]}
+    return json.dumps(document, ensure_ascii=False, sort_keys=True)
+
+
+def _comparable(value: Any) -> Any:
+    """The browser sends 30 back as 30.0."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def restore_draft(draft: Draft) -> None:
+    """Fills the form with a draft. If the file was changed since, saving shows both versions."""
+    document = json.loads(draft.document)
+    for place, value in document["fields"].items():
+        if place in FIELDS:
+            is_whole = isinstance(value, float) and value.is_integer() and place not in FLOAT_FIELDS
+            st.session_state[field_key(place)] = int(value) if is_whole else value
+    st.session_state[PARAMETERS] = document["parameters"]
+    _drop_parameter_fields()
+    st.session_state[JSON_TEXT] = document["file"]
+    st.session_state[FILE] = replace(st.session_state[FILE], sha256=draft.base_sha256)
+
+
+def draft_text(draft: Draft, slug: str) -> str:
+    """Returns the job file that a draft would make; of a file that is no job its text."""
+    document = json.loads(draft.document)
+    if not document["fields"]:
+        return str(document["file"])
+    state = {field_key(place): value for place, value in document["fields"].items()}
+    state[PARAMETERS] = document["parameters"]
+    return changes.job_text_of(slug, json.dumps(form_document(state), ensure_ascii=False))
 
 
 def fill_form(job: Job) -> None:
@@ -151,6 +205,11 @@ def fill_form(job: Job) -> None:
             value = None if value is None else value[step]
         st.session_state[field_key(place)] = is_incremental if kind == "switch" else _to_field(place, kind, value)
     st.session_state[PARAMETERS] = {name.upper(): as_text(value) for name, value in job.parameters.items()}
+    _drop_parameter_fields()
+
+
+def _drop_parameter_fields() -> None:
+    """They get their values from `PARAMETERS` when they are drawn."""
     for name in [name for name in st.session_state if str(name).startswith(field_key("parameter:"))]:
         del st.session_state[name]
 
@@ -167,12 +226,18 @@ def _to_field(place: str, kind: Kind, value: Any) -> Any:
     return "" if value is None and kind in ("text", "kept") else value
 
 
-def form_document() -> dict[str, Any]:
-    """The form as the document of a job's file."""
-    document: dict[str, Any] = {"parameters": dict(st.session_state.get(PARAMETERS, {}))}
+def form_document(state: Mapping[Any, Any] | None = None) -> dict[str, Any]:
+    """The form as the document of a job's file.
+
+    Args:
+        state: The values of the fields; None: those of the session.
+    """
+    state = st.session_state if state is None else state
+    document: dict[str, Any] = {"parameters": dict(state.get(PARAMETERS, {}))}
+    partitioner = state.get(field_key("kafka_config.partitioner"))
     for place, kind in FIELDS.items():
-        value = _from_field(place, kind, st.session_state.get(field_key(place)))
-        if value is None or kind == "switch" or ONLY_WITH.get(place, _partitioner()) != _partitioner():
+        value = _from_field(place, kind, state.get(field_key(place)))
+        if value is None or kind == "switch" or ONLY_WITH.get(place, partitioner) != partitioner:
             continue
         *above, last = place.split(".")
         into = document
@@ -184,13 +249,9 @@ def form_document() -> dict[str, Any]:
         del kafka["create_topic"]
     if "column" not in document.get("partitions", {}):
         document.pop("partitions", None)
-    if not st.session_state.get(field_key("incremental")):
-        del document["incremental"]
+    if not state.get(field_key("incremental")):
+        document.pop("incremental", None)
     return document
-
-
-def _partitioner() -> Any:
-    return st.session_state.get(field_key("kafka_config.partitioner"))
 
 
 def _from_field(place: str, kind: Kind, value: Any) -> Any:
@@ -220,6 +281,9 @@ def is_changed(job: Job) -> bool:
 
 
 def discard_changes() -> None:
-    """Makes the next drawing load the stored file."""
+    """Makes the next drawing load the stored file, and drops the draft."""
+    if file := st.session_state.get(FILE):
+        drafts.drop_draft("job", file.slug)
+        drafts.forget("job", file.slug)
     for name in (FILE, SAVING, THEIRS):
         st.session_state.pop(name, None)

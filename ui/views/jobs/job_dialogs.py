@@ -10,12 +10,13 @@ import streamlit as st
 
 from core.admin.edit_jobs import job_files
 from core.model.job import Job
-from ui import changes, data
+from ui import changes, data, drafts, file_changes
 from ui.components.backfills import choose_how
 from ui.components.links import go
 from ui.components.problem import guarded
 from ui.components.runner_requests import follow
 from ui.components.text import plain
+from ui.components.uses import show_waiting
 from ui.data.resending import count_range, sent_before
 from ui.formats import number
 from ui.language import t, tn
@@ -168,7 +169,10 @@ def _delete(job: Job) -> None:
             "Its runs and messages stay in the ledger, its file among the versions. Nothing is taken back from the topic."
         )
     )
+    show_waiting(file_changes.uses_of_job(job.slug))
+    st.caption(t("It can be brought back from the list of jobs."))
     sure = st.text_input(t("Write its file name to confirm: {name}", name=plain(job.slug)), key="delete_sure")
     if st.button(t("Yes, delete"), key="confirm_delete", icon=":material/delete:", disabled=sure.strip() != job.slug):
         changes.delete_job(job.slug, file.sha256)
+        drafts.drop_draft("job", job.slug)
         _done()

@@ -15,11 +15,12 @@ from core.records.rights import Action
 from ui import changes, data
 from ui.access import may
 from ui.components import first_steps
+from ui.components.deleted import show_deleted
 from ui.components.links import go
-from ui.components.problem import problem
+from ui.components.problem import guarded, problem
 from ui.components.runner_requests import progress
 from ui.components.text import plain
-from ui.components.verdict import verdict_word
+from ui.components.verdict import coloured_word
 from ui.data.jobs import all_jobs, last_runs, stranded_jobs
 from ui.data.status import workspace_status
 from ui.formats import moment, number, until
@@ -45,6 +46,7 @@ def show_list() -> None:
             go("jobs", new="query")
     if not jobs and not problems:
         first_steps.show()
+        guarded(show_deleted)("job")
         return
     found = [job for job in jobs if _matches(job, wanted)]
     page = _page(len(found))
@@ -61,6 +63,7 @@ def show_list() -> None:
     stranded = stranded_jobs()
     for job in shown:
         _row(job, last.get(job.slug), stranded.get(job.slug))
+    guarded(show_deleted)("job")
     show_dialog(jobs)
 
 
@@ -132,7 +135,7 @@ def _verdict(job: Job, last: Run | None) -> None:
     if last is None:
         st.caption(t("never ran"))
         return
-    if st.button(verdict_word(last.verdict), key=f"last_{job.slug}", type="tertiary", help=t("open the last run")):
+    if st.button(coloured_word(last.verdict), key=f"last_{job.slug}", type="tertiary", help=t("open the last run")):
         go("runs", run=last.run_id)
     st.caption(moment(last.scheduled_at, job.timezone, year=False))
 

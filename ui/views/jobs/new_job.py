@@ -13,7 +13,7 @@ from ui.components.text import plain
 from ui.data.jobs import query_names
 from ui.language import t, translated
 from ui.views.jobs.form import database_names
-from ui.views.jobs.sql_editor import show_queries
+from ui.views.jobs.query_page import show_queries
 
 __all__ = ["show_new"]
 

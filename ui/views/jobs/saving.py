@@ -9,11 +9,11 @@ import streamlit as st
 from core.admin.edit_jobs import NewerEdit
 from core.model.job import Job
 from core.workspace.jobs import job_text
-from ui import changes
+from ui import changes, drafts
 from ui.components.difference import show_difference
 from ui.components.problem import guarded, problem
 from ui.language import t
-from ui.views.jobs.form_state import FILE, SAVING, THEIRS, discard_changes
+from ui.views.jobs.form_state import FILE, SAVING, THEIRS, discard_changes, watch_form
 
 
 def confirm_save(job: Job) -> None:
@@ -48,6 +48,8 @@ def _save(job: Job, seen_sha256: str) -> None:
         return
     _close_save()
     st.session_state[FILE] = saved
+    watch_form()
+    drafts.drop_draft("job", saved.slug)
     st.toast(t("Saved"), icon=":material/check:")
     st.rerun()
 

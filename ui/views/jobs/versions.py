@@ -54,15 +54,16 @@ def show_versions(slug: str) -> None:
         for version in versions
     ]
     chosen = choose(rows, "job_versions", most_px=300)
-    names = {version.sha256: row for version, row in zip(versions, rows, strict=True)}
+    # A text that came back is there twice, each time with its own time.
+    names = {f"{version.sha256} {version.seen_at}": row for version, row in zip(versions, rows, strict=True)}
     picked = st.selectbox(
         t("Compare with the form"),
-        [version.sha256 for version in versions],
+        list(names),
         index=chosen or 0,
-        format_func=lambda sha256: " · ".join(names[sha256].values()),
+        format_func=lambda name: " · ".join(names[name].values()),
         key="job_version",
     )
-    version = next(version for version in versions if version.sha256 == picked)
+    version = versions[list(names).index(picked)]
     mine = changes.job_text_of(slug, json.dumps(form_document(), ensure_ascii=False))
     show_difference(mine, changes.job_text_of(slug, version.document), t("in the form"), t("that version"))
     drafted = changes.draft(slug, version.document)

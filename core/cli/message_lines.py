@@ -1,0 +1,226 @@
+"""Topics, messages and consumer groups as JSON documents and as lines; REST answers with the same documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.clock import iso_utc
+from core.formatting import local_time, size_text
+
+if TYPE_CHECKING:
+    from core.admin.topic_messages import ReadableMessage, TopicMessages
+    from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
+    from core.kafka.topic_list import TopicSummary
+    from core.message.shown import ShownBytes
+
+__all__ = [
+    "group_lines",
+    "groups_document",
+    "message_document",
+    "message_lines",
+    "messages_document",
+    "messages_lines",
+    "topic_document",
+    "topic_lines",
+]
+
+SHOWN_VALUE = 160
+"""Characters of a value on the line of a list."""
+MOCK_NOTE = "a demo's broker: only what this very process has sent is there; runs have brokers of their own"
+
+
+def topic_document(topic: TopicSummary) -> dict[str, Any]:
+    """Returns one topic of a list."""
+    return {
+        "name": topic.name,
+        "partitions": topic.partitions,
+        "replication": topic.replication,
+        "messages": topic.messages,
+    }
+
+
+def topic_lines(topics: Sequence[TopicSummary], total: int, text: str) -> list[str]:
+    """Returns one line for each topic: name, partitions, messages."""
+    if not topics:
+        return [f'no topic has "{text}" in its name' if text else "this account sees no topic"]
+    width = max(len(topic.name) for topic in topics)
+    lines = [
+        f"{topic.name:<{width}}  {topic.partitions:>4,} partitions  "
+        f"{'not known' if topic.messages is None else f'{topic.messages:,}':>16} messages"
+        for topic in topics
+    ]
+    return lines if len(topics) == total else [*lines, f"  {len(topics):,} of {total:,} topics; --limit shows more"]
+
+
+def message_document(message: ReadableMessage) -> dict[str, Any]:
+    """Returns one message; key and value as text, since JSON readers would round large numbers in them."""
+    stored = message.stored
+    return {
+        "topic": stored.topic,
+        "partition": stored.partition,
+        "offset": stored.offset,
+        "timestamp": iso_utc(stored.at, "milliseconds") if stored.at else None,
+        "timestamp_type": "append" if stored.is_append_time else "create",
+        "key": _text(message.key),
+        "key_format": message.key.described,
+        "value": _text(message.value),
+        "value_format": message.value.described,
+        "schema_id": message.value.schema_id,
+        "size_bytes": stored.size_bytes,
+        "is_cut": message.value.is_cut,
+        "problem": message.value.problem or message.key.problem,
+        "headers": [
+            {"name": name, "value": None if value is None else _header(value)} for name, value in stored.headers
+        ],
+        "run_id": stored.header("run_id") or None,
+        "job": stored.header("job") or None,
+        "message_id": stored.header("message_id") or None,
+    }
+
+
+def messages_document(found: TopicMessages) -> dict[str, Any]:
+    """Returns one page of messages, and how far it looked."""
+    return {
+        "cluster": found.cluster,
+        "topic": found.topic,
+        "partitions": [
+            {"partition": number, "earliest": span.earliest, "end": span.end, "messages": span.end - span.earliest}
+            for number, span in sorted(found.spans.items())
+        ],
+        "messages": [message_document(message) for message in found.messages],
+        "examined": found.examined,
+        "bounded": found.end == "bound",
+        "left": found.left,
+        "next": found.next or None,
+        "note": MOCK_NOTE if found.is_mock else None,
+    }
+
+
+def messages_lines(found: TopicMessages, timezone: str, *, whole: bool = False) -> Iterator[str]:
+    """Yields the messages of a page, and how far it looked."""
+    there = sum(span.end - span.earliest for span in found.spans.values())
+    yield f"{found.topic} on {found.cluster}   {there:,} messages in {_count(len(found.spans), 'partition')}   times are those of {timezone}"
+    for message in found.messages:
+        if whole:
+            yield from message_lines(message, timezone)
+        else:
+            yield _message_line(message, timezone)
+    if not found.messages:
+        yield "  no message is like that" if there else "  there is no message"
+    yield f"  {_how_far(found)}"
+    if found.next:
+        yield f"  next   --next {found.next}"
+    if found.is_mock:
+        yield f"  {MOCK_NOTE}"
+
+
+def message_lines(message: ReadableMessage, timezone: str) -> Iterator[str]:
+    """Yields one message whole: place, time, headers, key and value."""
+    stored = message.stored
+    yield f"{stored.topic}-{stored.partition} @ {stored.offset:,}"
+    if stored.at:
+        kind = "when the broker stored it" if stored.is_append_time else "set by its producer"
+        yield f"  time    {local_time(stored.at, timezone, seconds=True)} {timezone}, {kind}"
+    yield f"  size    {size_text(stored.size_bytes)}"
+    for name, value in stored.headers:
+        yield f"  header  {name} = {'null' if value is None else _header(value)}"
+    yield f"  key     {_short(message.key)}"
+    if message.value.schema_id is not None:
+        yield f"  schema  {message.value.described}, id {message.value.schema_id}"
+    if message.value.problem:
+        yield f"  not decoded: {message.value.problem}"
+    yield "  a tombstone: the key without a value" if stored.value is None else message.value.text
+
+
+def groups_document(topic: str, found: GroupsOfTopic) -> dict[str, Any]:
+    """Returns the consumer groups of a topic."""
+    return {
+        "topic": topic,
+        "groups": [_group_document(group) for group in found.groups],
+        "asked": found.asked,
+        "total": found.total,
+        "refused": found.refused,
+        "note": found.note or None,
+    }
+
+
+def group_lines(topic: str, found: GroupsOfTopic) -> Iterator[str]:
+    """Yields each group of a topic with its lag and its members."""
+    if found.note:
+        yield found.note
+        return
+    if not found.groups:
+        yield f"no consumer group reads {topic} or has read it"
+    for group in found.groups:
+        lag = "never committed" if group.never_committed else f"lag {group.lag:,}"
+        yield f"{group.name}   {lag}   {group.state or 'may not be seen'}   {_count(len(group.members), 'member')}"
+        for part in group.partitions:
+            read = (
+                "never committed" if part.committed is None else f"{part.committed:,} of {part.end:,}, lag {part.lag:,}"
+            )
+            readers = [member.client_id for member in group.members if part.partition in member.partitions]
+            yield f"  partition {part.partition:>4}   {read}" + (f"   {', '.join(readers)}" if readers else "")
+    if found.asked < found.total:
+        yield f"  {found.asked:,} of {found.total:,} groups of the cluster were asked"
+    if found.refused:
+        yield f"  this account may not read {_count(found.refused, 'group')}"
+
+
+def _group_document(group: ConsumerGroup) -> dict[str, Any]:
+    return {
+        "group": group.name,
+        "state": group.state,
+        "lag": group.lag,
+        "never_committed": group.never_committed,
+        "partitions": [
+            {"partition": part.partition, "committed": part.committed, "end": part.end, "lag": part.lag}
+            for part in group.partitions
+        ],
+        "members": [
+            {
+                "client_id": member.client_id,
+                "host": member.host,
+                "member_id": member.member_id,
+                "partitions": list(member.partitions),
+            }
+            for member in group.members
+        ],
+    }
+
+
+def _message_line(message: ReadableMessage, timezone: str) -> str:
+    stored = message.stored
+    when = local_time(stored.at, timezone, seconds=True) if stored.at else "no time"
+    key = _short(message.key, 60)
+    value = "tombstone" if stored.value is None else _short(message.value)
+    return f"  {when}   {stored.partition} @ {stored.offset:,}   {key}   {size_text(stored.size_bytes)}   {value}"
+
+
+def _how_far(found: TopicMessages) -> str:
+    looked = f"looked through {_count(found.examined, 'message')}"
+    if found.end == "bound":
+        return f"{looked} and stopped there: {found.left:,} are left"
+    return looked if found.next else f"{looked}: these are all"
+
+
+def _short(shown: ShownBytes, most: int = SHOWN_VALUE) -> str:
+    if shown.form == "null":
+        return "null"
+    text = " ".join(shown.text[: most + 1].split())
+    return text if len(text) <= most and not shown.is_cut else f"{text[:most]}…"
+
+
+def _text(shown: ShownBytes) -> str | None:
+    return None if shown.form == "null" else shown.text
+
+
+def _header(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex(" ")
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

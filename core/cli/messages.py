@@ -1,0 +1,155 @@
+"""Commands that look into a cluster: topics, messages, groups. They read, commit nothing and join no consumer group."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+import typer
+
+from core.admin.topic_messages import (
+    MOST_MESSAGES,
+    MessageQuery,
+    browse,
+    consumer_groups,
+    message_at,
+    topics_of_cluster,
+)
+from core.app import App
+from core.cli.message_lines import (
+    group_lines,
+    groups_document,
+    message_document,
+    message_lines,
+    messages_document,
+    messages_lines,
+    topic_document,
+    topic_lines,
+)
+from core.cli.options import JsonOption, WorkspaceOption
+from core.cli.output import print_json, print_lines
+from core.errors import ConfigError
+from core.records.rights import local_caller
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="A key of kafka_connections. Default: default_environment."),
+]
+OffsetOption = Annotated[int | None, typer.Option(min=0, metavar="OFFSET")]
+_PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
+
+
+@app.command()
+def topics(
+    text: Annotated[str, typer.Argument(metavar="[TEXT]", help="A part of the name.")] = "",
+    cluster: ClusterOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists the topics of a cluster with their partitions and message counts."""
+    with App.open(workspace) as opened:
+        chosen = opened.cluster(cluster)
+        found, total = topics_of_cluster(chosen, text, limit=limit)
+    if as_json:
+        print_json({"cluster": chosen.name, "topics": [topic_document(topic) for topic in found], "total": total})
+    else:
+        print_lines(topic_lines(found, total, text))
+
+
+@app.command()
+def messages(
+    topic: TopicArgument,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="PARTITION@OFFSET", help="One message, whole: 0@4711.")
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option("--partition", min=0, help="Only this one; may be given again.")
+    ] = None,
+    from_offset: OffsetOption = None,
+    to_offset: OffsetOption = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="ISO 8601; without an offset in the workspace's time zone.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Not included.")] = None,
+    key: Annotated[str, typer.Option(metavar="TEXT", help="Messages with exactly this key.")] = "",
+    key_contains: Annotated[str, typer.Option(metavar="TEXT", help="Messages with this in their key.")] = "",
+    value_contains: Annotated[str, typer.Option(metavar="TEXT", help="Messages with this in their value.")] = "",
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest first instead of the newest.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_MESSAGES)] = 20,
+    next_page: Annotated[
+        str, typer.Option("--next", metavar="PAGE", help="The next page, as the one before names it.")
+    ] = "",
+    whole: Annotated[bool, typer.Option("--whole", help="Every message with headers and its whole value.")] = False,
+    cluster: ClusterOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Shows the messages of a topic, the newest first, decoded by the schema registry; commits nothing."""
+    if key and key_contains:
+        raise ConfigError("--key and --key-contains exclude each other", remedy="give one of them")
+    with App.open(workspace) as opened:
+        chosen, timezone = opened.cluster(cluster), opened.timezone
+        if at is not None:
+            one = message_at(chosen, topic, *_place(at), caller=local_caller())
+            print_json(message_document(one)) if as_json else print_lines(message_lines(one, timezone))
+            return
+        query = MessageQuery(
+            partitions=tuple(partition or ()),
+            first_offset=from_offset,
+            last_offset=to_offset,
+            since=_moment("--since", since, timezone),
+            until=_moment("--until", until, timezone),
+            key=key or key_contains,
+            key_match="exact" if key else "contains",
+            value=value_contains,
+            newest_first=not oldest,
+            limit=limit,
+            rest=next_page,
+        )
+        found = browse(chosen, topic, query, caller=local_caller())
+    if as_json:
+        print_json(messages_document(found))
+    else:
+        print_lines(messages_lines(found, timezone, whole=whole))
+
+
+@app.command()
+def groups(
+    topic: TopicArgument,
+    cluster: ClusterOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists the consumer groups of a topic: how far each has read every partition, and its members."""
+    with App.open(workspace) as opened:
+        found = consumer_groups(opened.cluster(cluster), topic)
+    print_json(groups_document(topic, found)) if as_json else print_lines(group_lines(topic, found))
+
+
+def _place(text: str) -> tuple[int, int]:
+    """Reads `PARTITION@OFFSET`."""
+    found = _PLACE.fullmatch(text.replace(" ", ""))
+    if found is None:
+        raise ConfigError(
+            f"--at {text} is not the place of a message", remedy="write --at 0@4711: partition and offset"
+        )
+    return int(found[1]), int(found[2])
+
+
+def _moment(option: str, text: str | None, timezone: str) -> datetime | None:
+    """Reads a time; one without an offset is in the time zone of the workspace."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"{option} {text} is not a time", remedy="write it as 2026-01-17T02:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(timezone))

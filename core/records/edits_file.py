@@ -1,0 +1,114 @@
+"""Opens `.pstt/edits.sqlite`: the versions of SQL files, and drafts of the page.
+
+It is apart from the ledger: it has texts of megabytes and is written while a user types, and losing it loses no record
+of a run. The `.sql` file has its tables and statements.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from core.errors import ConfigError, LedgerBusy, StorageFailed
+from core.records.named_sql import load_named_sql
+
+__all__ = ["EditsFile"]
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 10.0
+
+
+class EditsFile:
+    """One opening of the file.
+
+    Args:
+        file: Created with its folder when it does not exist.
+
+    Raises:
+        StorageFailed: The file cannot be created or used.
+        ConfigError: It was written by a newer version.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.sql = load_named_sql("edits.sql")
+        with self._translated():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._db.close()
+
+    def rows(self, name: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
+        """Returns all rows of the named statement."""
+        with self._translated():
+            return self._db.execute(self.sql[name], values).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Runs its block in one transaction, which is rolled back when the block raises."""
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # on a full disk SQLite may have rolled back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _prepare(self) -> None:
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        if self._version() == SCHEMA_VERSION:
+            return
+        with self.transaction() as db:
+            version = self._version()  # another process may have created the tables meanwhile
+            if version > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self.file.name} was written by a newer version of PSTT Kafka",
+                    remedy="install that version, or use another workspace",
+                    file=self.file,
+                )
+            if version == 0:
+                for statement in self.sql["schema"].split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise LedgerBusy(
+                    f"{self.file.name} is held by another process",
+                    why=f"waited {BUSY_TIMEOUT_S:.0f} s",
+                    remedy="look for a stuck PSTT Kafka process on this machine",
+                ) from None
+            raise self._unusable(error) from None
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> StorageFailed:
+        return StorageFailed(
+            f"{self.file} cannot be used",
+            why=str(error),
+            remedy="check the disk and the folder's permissions; if the file is damaged, move it away: "
+            "it has only old versions of SQL files and drafts",
+        )

@@ -1,0 +1,242 @@
+"""The messages of a topic: filters, one page, and the selected message."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, get_args
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from core.admin.topic_messages import KeyMatch, MessageQuery, ReadableMessage, TopicMessages
+from ui.access import may
+from ui.components.address import accept_every_language
+from ui.components.message import message_details, one_line
+from ui.components.problem import guarded
+from ui.components.tables import choose
+from ui.components.text import plain
+from ui.data.messages import one_message, page_of_topic
+from ui.data.status import workspace_status
+from ui.formats import moment, number, size
+from ui.language import t, tn
+
+__all__ = ["show_messages"]
+
+PER_PAGE = 50
+ORDERS = ("newest", "oldest")
+SHOWN_KEY = 60
+SHOWN_VALUE = 120
+_PAGES = "topic_pages"
+"""Session key: the query, and where each page up to the shown one begins."""
+_READ = "topic_read"
+"""Session key: query and beginning of the page that was read, and the page."""
+
+
+def show_messages(cluster: str, topic: str) -> None:
+    """Draws filters and messages. They are read when a filter changes, and not by a click elsewhere on the page."""
+    if not may("messages"):
+        st.info(t("The messages themselves are shown to operators."), icon=":material/lock:")
+        return
+    query = _filters()
+    if query is not None:
+        guarded(_page)(cluster, topic, query)
+
+
+def _filters() -> MessageQuery | None:
+    """Draws the filters; None: they contradict each other."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        accept_every_language("topic_match", get_args(KeyMatch), _match_word)
+        match: KeyMatch = st.selectbox(
+            t("The key"),
+            get_args(KeyMatch),
+            index=1,
+            format_func=_match_word,
+            key="topic_match",
+            bind="query-params",
+            width=150,
+        )
+        key = st.text_input(t("Key"), max_chars=1000, key="topic_key", bind="query-params", width=260)
+        value = st.text_input(
+            t("The value contains"), max_chars=1000, key="topic_value", bind="query-params", width=260
+        )
+        accept_every_language("topic_order", ORDERS, _order_word)
+        order = st.selectbox(
+            t("Order"),
+            ORDERS,
+            format_func=_order_word,
+            key="topic_order",
+            bind="query-params",
+            width=170,
+        )
+        if st.button(t("Read again"), key="topic_again", icon=":material/refresh:"):
+            st.session_state.pop(_READ, None)
+            st.session_state.pop(_PAGES, None)
+    return _with_range(
+        MessageQuery(key=key, key_match=match, value=value, newest_first=order == "newest", limit=PER_PAGE)
+    )
+
+
+def _match_word(match: KeyMatch) -> str:
+    words: dict[KeyMatch, str] = {"exact": t("is exactly"), "contains": t("contains")}
+    return words[match]
+
+
+def _order_word(order: str) -> str:
+    return {"newest": t("Newest first"), "oldest": t("Oldest first")}[order]
+
+
+def _with_range(query: MessageQuery) -> MessageQuery | None:
+    """Draws partitions, offsets and times. They are closed until they are used, so that a phone shows messages first."""
+    zone = workspace_status().timezone
+    names = ("topic_partitions", "topic_from", "topic_to", "topic_since", "topic_until")
+    is_used = any(st.query_params.get(name) for name in names)
+    with (
+        st.expander(t("Partitions, offsets, times"), expanded=is_used),
+        st.container(horizontal=True, vertical_alignment="bottom"),
+    ):
+        text = st.text_input(
+            t("Partitions"), placeholder=t("all, or 0, 3, 5"), key="topic_partitions", bind="query-params", width=200
+        )
+        first = st.number_input(
+            t("From offset"), min_value=0, value=None, step=1, key="topic_from", bind="query-params", width=200
+        )
+        last = st.number_input(
+            t("To offset"), min_value=0, value=None, step=1, key="topic_to", bind="query-params", width=200
+        )
+        since, until = (
+            st.datetime_input(label, value=None, format="DD/MM/YYYY", step=60, key=key, bind="query-params", width=240)
+            for label, key in ((t("From, in {zone}", zone=zone), "topic_since"), (t("Until"), "topic_until"))
+        )
+    try:
+        partitions = tuple(int(part) for part in text.replace(" ", "").split(",") if part)
+    except ValueError:
+        st.warning(t("Partitions are numbers, with a comma between them."), icon=":material/warning:")
+        return None
+    return replace(
+        query,
+        partitions=partitions,
+        first_offset=None if first is None else int(first),
+        last_offset=None if last is None else int(last),
+        since=_aware(since, zone),
+        until=_aware(until, zone),
+    )
+
+
+def _aware(at: datetime | None, zone: str) -> datetime | None:
+    return at.replace(tzinfo=ZoneInfo(zone)) if at else None
+
+
+def _page(cluster: str, topic: str, query: MessageQuery) -> None:
+    asked = (cluster, topic, query)
+    pages = st.session_state.get(_PAGES)
+    if pages is None or pages[0] != asked:
+        pages = st.session_state[_PAGES] = (asked, [""])
+    found = _read(cluster, topic, query, pages[1][-1])
+    zone = workspace_status().timezone
+    _summary(found, zone)
+    _messages(cluster, found, zone)
+
+
+def _read(cluster: str, topic: str, query: MessageQuery, begin: str) -> TopicMessages:
+    asked = (cluster, topic, query, begin)
+    known = st.session_state.get(_READ)
+    if known is None or known[0] != asked:
+        st.session_state.pop(_READ, None)
+        with st.spinner(t("reading the topic …")):
+            known = (asked, page_of_topic(cluster, topic, replace(query, rest=begin)))
+        st.session_state[_READ] = known
+    found: TopicMessages = known[1]
+    return found
+
+
+def _summary(found: TopicMessages, zone: str) -> None:
+    there = sum(span.end - span.earliest for span in found.spans.values())
+    parts = [
+        tn(there, "1 message", "{count} messages", count=number(there)),
+        tn(len(found.spans), "in 1 partition", "in {count} partitions", count=number(len(found.spans))),
+        t("on {cluster}", cluster=plain(found.cluster)),
+    ]
+    st.markdown(" ".join(parts))
+    if found.is_mock:
+        st.info(
+            t(
+                "This is the broker of a demo: it lives inside each process, so only what this page itself has sent is here."
+            ),
+            icon=":material/info:",
+        )
+    st.caption(
+        t("Select a message to see it whole. Times are those of {zone}; nothing is committed.", zone=plain(zone))
+    )
+
+
+def _messages(cluster: str, found: TopicMessages, zone: str) -> None:
+    if not found.messages:
+        st.info(t("No message is like that."), icon=":material/filter_alt_off:")
+    pages = st.session_state[_PAGES][1]
+    index = None
+    if found.messages:
+        rows = [_row(message, zone) for message in found.messages]
+        index = choose(rows, f"topic_messages_{len(pages)}_{found.next}", most_px=420)
+    _turning(found, pages)
+    if index is not None:
+        guarded(_selected)(cluster, found.messages[index], zone)
+
+
+def _row(message: ReadableMessage, zone: str) -> dict[str, Any]:
+    stored = message.stored
+    return {
+        t("Key"): one_line(message.key, SHOWN_KEY),
+        t("Time"): moment(stored.at, zone, seconds=True),
+        t("Partition"): stored.partition,
+        t("Offset"): stored.offset,
+        t("Value"): t("tombstone") if stored.value is None else one_line(message.value, SHOWN_VALUE),
+        t("Size"): size(stored.size_bytes),
+        t("Run"): stored.header("run_id") or "–",
+    }
+
+
+def _turning(found: TopicMessages, pages: list[str]) -> None:
+    """Draws how far the page looked, and the buttons to other pages."""
+    looked = tn(
+        found.examined,
+        "It looked through 1 message.",
+        "It looked through {count} messages.",
+        count=number(found.examined),
+    )
+    if found.end == "bound":
+        st.warning(
+            t(
+                "{looked} More are not read at once; {left} are left. The next page goes on looking.",
+                looked=looked,
+                left=number(found.left),
+            ),
+            icon=":material/hourglass:",
+        )
+    elif found.next:
+        st.caption(
+            tn(
+                found.left,
+                "{looked} 1 more is left.",
+                "{looked} {left} more are left.",
+                looked=looked,
+                left=number(found.left),
+            )
+        )
+    else:
+        st.caption(t("{looked} These are all.", looked=looked))
+    with st.container(horizontal=True):
+        if len(pages) > 1 and st.button(t("Previous page"), key="topic_back", icon=":material/arrow_back:"):
+            pages.pop()
+            st.rerun()
+        if found.next and st.button(t("Next page"), key="topic_next", icon=":material/arrow_forward:"):
+            pages.append(found.next)
+            st.rerun()
+
+
+def _selected(cluster: str, message: ReadableMessage, zone: str) -> None:
+    stored = message.stored
+    if stored.is_cut:
+        with st.spinner(t("reading the topic …")):
+            message = one_message(cluster, stored.topic, stored.partition, stored.offset)
+    message_details(message, cluster, zone, has_address=True)

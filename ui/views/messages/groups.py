@@ -1,0 +1,116 @@
+"""The consumer groups of a topic: how far each has read, and who reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from ui.components.problem import guarded
+from ui.components.tables import table
+from ui.components.text import plain
+from ui.data.messages import groups
+from ui.formats import number
+from ui.language import t, tn
+
+if TYPE_CHECKING:
+    from core.kafka.consumer_groups import ConsumerGroup, GroupsOfTopic
+
+__all__ = ["show_groups"]
+
+_FOUND = "groups_found"
+"""Session key: the topic that was asked for, and its groups."""
+
+
+def show_groups(cluster: str, topic: str) -> None:
+    """Draws the groups; the cluster is asked again when the button is used."""
+    if st.button(t("Read again"), key="groups_again", icon=":material/refresh:"):
+        st.session_state.pop(_FOUND, None)
+    guarded(_groups)(cluster, topic)
+
+
+def _groups(cluster: str, topic: str) -> None:
+    known = st.session_state.get(_FOUND)
+    if known is None or known[0] != (cluster, topic):
+        st.session_state.pop(_FOUND, None)
+        with st.spinner(t("asking the cluster …")):
+            known = ((cluster, topic), groups(cluster, topic))
+        st.session_state[_FOUND] = known
+    found: GroupsOfTopic = known[1]
+    if found.note:
+        st.info(t("The broker of a demo does not list consumer groups."), icon=":material/info:")
+        return
+    if not found.groups:
+        st.info(t("No consumer group reads this topic, or has read it."), icon=":material/group_off:")
+    for index, group in enumerate(found.groups):
+        _group(group, index)
+    if found.asked < found.total:
+        st.caption(
+            t(
+                "Only the first {asked} of {total} groups of the cluster were asked.",
+                asked=number(found.asked),
+                total=number(found.total),
+            )
+        )
+    if found.refused:
+        st.caption(
+            tn(
+                found.refused,
+                "This account may not read 1 group.",
+                "This account may not read {count} groups.",
+                count=number(found.refused),
+            )
+        )
+
+
+def _group(group: ConsumerGroup, index: int) -> None:
+    with st.container(border=True):
+        st.subheader(plain(group.name), anchor=False)
+        if group.never_committed:
+            st.warning(
+                t("It reads this topic and has never committed an offset: how far it is, is not known."),
+                icon=":material/help:",
+            )
+        else:
+            sign = "🟢" if not group.lag else "🟠"
+            behind = tn(group.lag or 0, "1 message behind", "{count} messages behind", count=number(group.lag))
+            st.markdown(f"**{sign} {behind if group.lag else t('It has read everything.')}**")
+        members = tn(len(group.members), "1 member", "{count} members", count=number(len(group.members)))
+        st.caption(" · ".join(filter(None, (_state(group.state), members))))
+        table([_partition(group, part) for part in group.partitions], f"group_{index}", most_px=320)
+        if group.members:
+            table(
+                [
+                    {
+                        t("Member"): member.client_id,
+                        t("Host"): member.host,
+                        t("Partitions"): ", ".join(map(str, member.partitions)) or t("none of this topic"),
+                    }
+                    for member in group.members
+                ],
+                f"members_{index}",
+                most_px=320,
+            )
+
+
+def _partition(group: ConsumerGroup, part: Any) -> dict[str, Any]:
+    readers = [member.client_id for member in group.members if part.partition in member.partitions]
+    return {
+        t("Partition"): part.partition,
+        t("Behind"): number(part.lag) if part.lag is not None else t("never committed"),
+        t("Next offset to read"): number(part.committed),
+        t("End"): number(part.end),
+        t("Read by"): ", ".join(readers) or "–",
+    }
+
+
+def _state(state: str) -> str:
+    words = {
+        "stable": t("stable"),
+        "empty": t("nobody reads now"),
+        "dead": t("dead"),
+        "preparing rebalancing": t("is being rebalanced"),
+        "completing rebalancing": t("is being rebalanced"),
+        "": t("its state may not be seen"),
+    }
+    return words.get(state, plain(state))
