@@ -34,7 +34,7 @@ _BEGINS_WITH_UNIT = re.compile(_UNIT)
 _DECIMAL = re.compile(r"\d+\.\d+")
 _DAY = re.compile(r"\b(\d{1,2}) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b")
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-_MOST_CHARACTERS = 4_000
+_MOST_CHARACTERS = 2_000
 """A longer text is data, such as what a server answered."""
 _MOST_PIECES = 24
 _QUOTES = "\"'`“”«»"
@@ -81,7 +81,7 @@ class Sentences:
         self._decimal = get_decimal_symbol(locale)
         names = get_month_names("abbreviated", locale=locale)
         self._months = {english: names[number] for number, english in enumerate(_MONTHS, start=1)}
-        self._find = lru_cache(maxsize=20_000)(self._find_uncached)
+        self._find = lru_cache(maxsize=5_000)(self._find_uncached)
 
     def translate(self, text: str) -> str:
         """Returns the sentence in the other language; what is not known of it stays English.
