@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from core.admin.edit_jobs import create_job, replace_job
 from core.admin.edit_settings import change_setting as core_change_setting
 from core.admin.start_runner import start_as_service
 from core.admin.watermarks import WatermarkReport, watermark_of
+from core.app import open_workspace
 from core.calendar.templates import resolve
 from core.errors import AccessRefused, ConfigError, PsttError
 from core.kafka import open_publisher
@@ -37,11 +39,11 @@ from core.records.rights import RIGHT_OF, RIGHTS, Action, Caller
 from core.scheduler import backfills, commands
 from core.scheduler.backfills import BackfillOptions
 from core.sql.parser import load
-from core.sql.partitioning import require_splittable
 from core.sql.values import split
 from core.workspace.jobs import SUFFIX, JobFile, checked_job, job_text, read_job_file
+from core.workspace.paths import Workspace
 from core.workspace.stored_file import StoredFile, read_stored
-from ui import access, data
+from ui import access, apart, data
 from ui.language import t
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "Resolved", "caller", "draft"]
 
-DEMO_ROWS = 20_000
+DEMO_ROWS = 2_000
+DEMO_DAYS = 60
 STAMPED_S = 60.0
 PREVIEW_TIMEOUT_S = 30.0
 """The user waits for the preview, and the database is busy meanwhile."""
@@ -248,12 +251,17 @@ def parsed_query(name: str, connection: str) -> ParsedQuery:
     with data.opened() as app:
         dialect = app.connections.dialect(connection)
         path = app.workspace.query_file(name)
-    return _parsed_query(path, dialect.title, _stamp(path), dialect)
+    return _parsed_query(path, dialect.title, _stamp(path), dialect, connection)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _parsed_query(path: Path, dialect: str, stamp: tuple[int, int], _rules: Dialect) -> ParsedQuery:
-    """Parses a file once, not at each rerun of the page; `stamp` identifies its version, `dialect` its rules."""
+def _parsed_query(path: Path, dialect: str, stamp: tuple[int, int], _rules: Dialect, _connection: str) -> ParsedQuery:
+    """Parses a file once, not at each rerun of the page; `stamp` identifies its version, `dialect` its rules.
+
+    Of a large file it has only parameters and notes.
+    """
+    if apart.is_large(path):
+        return replace(apart.outline(data.root(), _connection, path), dialect=_rules)
     return load(path, _rules)
 
 
@@ -293,27 +301,18 @@ def binding_problem(job: Job, at: datetime) -> None:
     workspace = data.workspace()
     looked_at = (workspace.query_file(job.query), workspace.connections_file, workspace.env_file)
     stamps = tuple(_stamp(path) for path in looked_at)
-    error = _binding_problem(workspace.root, job.slug, job_text(job), at, stamps)
+    error = _binding_problem(workspace.root, job.slug, job_text(job), at, stamps, job.query)
     if error is not None:
         raise error
 
 
 @st.cache_data(ttl=STAMPED_S, show_spinner=False, max_entries=64)
 def _binding_problem(
-    folder: Path, slug: str, text: str, at: datetime, stamps: tuple[tuple[int, int], ...]
+    folder: Path, slug: str, text: str, at: datetime, stamps: tuple[tuple[int, int], ...], query_name: str
 ) -> PsttError | None:
     """Returns that error, cached by `stamps`; a changed variable or secret file is noticed after `STAMPED_S`."""
-    with data.opened() as app:
-        job, _ = checked_job(folder / f"{slug}{SUFFIX}", text)
-        try:
-            if job is not None:
-                plan = app.plan(job, now=data.now(), at=at)
-                if job.partitions is not None:
-                    dialect = app.connections.dialect(job.connection)
-                    require_splittable(plan.query.steps, dialect, job.partitions)
-        except PsttError as error:
-            return error
-    return None
+    query = Workspace(folder).queries_dir / query_name
+    return apart.binding_error(folder, slug, text, data.now(), at, apart=apart.is_large(query))
 
 
 def preview(job: Job, at: datetime, rows: int) -> tuple[Plan, Preview]:
@@ -344,6 +343,7 @@ def save_query(name: str, content: bytes, connection: str, seen_sha256: str) -> 
             seen_sha256=seen_sha256,
             caller=by,
             now=data.now(),
+            check=partial(apart.checked, app.workspace.root, connection),
         )
     _changed()
     return notes
@@ -470,14 +470,21 @@ def simulated_alerts(days: int, rules: Mapping[str, Mapping[str, Any]]) -> Simul
 # ── administration ────────────────────────────────────────────────────────────────────────────
 
 
-def fill_with_demo() -> str:
+def fill_with_demo(days: int = DEMO_DAYS) -> str:
     """Makes the demo in this workspace, which has to be empty. Returns the slug of its job.
 
     Raises:
         ConfigError: There is something else in the folder.
         StorageFailed: It cannot be written.
     """
-    create_demo(data.root(), DEMO_ROWS, caller=caller("demo"), now=data.now())
+    create_demo(
+        data.root(),
+        DEMO_ROWS,
+        days=days,
+        open_workspace=partial(open_workspace, log=False),
+        caller=caller("demo"),
+        now=data.now(),
+    )
     _changed()
     return SLUG
 

@@ -24,6 +24,7 @@ from ui.language import t, translated
 __all__ = [
     "Draft",
     "Form",
+    "Offer",
     "drop_draft",
     "forget",
     "has_unsaved_text",
@@ -126,7 +127,17 @@ def drop_draft(kind: DraftKind, name: str) -> None:
         st.session_state[PROBLEM] = translated(error.text)
 
 
-def offer_draft(kind: DraftKind, name: str, base_sha256: str, difference: Callable[[Draft], None]) -> Draft | None:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the user has decided about a draft."""
+
+    accepted: Draft | None = None
+    """The draft that the user has just accepted."""
+    is_open: bool = False
+    """The question is drawn, and the form is not drawn before it is answered."""
+
+
+def offer_draft(kind: DraftKind, name: str, base_sha256: str, difference: Callable[[Draft], None]) -> Offer:
     """Offers the draft of a form before the form is drawn.
 
     Args:
@@ -136,16 +147,15 @@ def offer_draft(kind: DraftKind, name: str, base_sha256: str, difference: Callab
         difference: Draws how a draft differs from what is stored.
 
     Returns:
-        The draft that the user has just accepted; None: there is none, or it was decided before. While the question is
-        open the drawing ends here.
+        The decision; neither accepted nor open where there is no draft, or it was decided before.
     """
     decided: set[tuple[str, str]] = st.session_state.setdefault(DECIDED, set())
     if (kind, name) in decided:
-        return None
+        return Offer()
     draft = _found(kind, name)
     if draft is None:
         decided.add((kind, name))
-        return None
+        return Offer()
     zone = workspace_status().timezone
     is_today = draft.saved_at.date() == data.now().date()
     time = clock(draft.saved_at, zone) if is_today else moment(draft.saved_at, zone)
@@ -159,15 +169,15 @@ def offer_draft(kind: DraftKind, name: str, base_sha256: str, difference: Callab
             )
         difference(draft)
         with st.container(horizontal=True):
-            accepted = st.button(t("Go on with it"), key="draft_go_on", icon=":material/edit:", type="primary")
+            accepted = st.button(t("Go on with it"), key="draft_go_on", icon=":material/edit:")
             if st.button(t("Throw it away"), key="draft_drop", icon=":material/delete:"):
                 drop_draft(kind, name)
                 decided.add((kind, name))
                 st.rerun()
     if not accepted:
-        st.stop()
+        return Offer(is_open=True)
     decided.add((kind, name))
-    return draft
+    return Offer(draft)
 
 
 def show_problem() -> None:

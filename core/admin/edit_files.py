@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def save_query(
     seen_sha256: str,
     caller: Caller,
     now: datetime,
+    check: Callable[[Path, bytes], tuple[str, ...]] | None = None,
 ) -> tuple[str, ...]:
     """Writes an SQL file byte for byte. Returns notes for the user.
 
@@ -102,6 +104,7 @@ def save_query(
         seen_sha256: Of the file that the caller has read; empty: the file is new.
         caller: Who changes it.
         now: The clock.
+        check: Does what `check_query` does, with the same rules, in another process; None: it is done in this one.
 
     Raises:
         AccessRefused: The caller has no right to change it.
@@ -111,7 +114,9 @@ def save_query(
     """
     require(caller, "save")
     path = require_query_name(workspace, name)
-    notes = check_query(path, content, dialect, allow_writes=allow_writes)
+    if check is None:
+        check = partial(check_query, dialect=dialect, allow_writes=allow_writes)
+    notes = check(path, content)
     with editing(workspace), EditsFile(workspace.edits_file) as edits:
         before, versions = _unchanged(path, seen_sha256), QueryVersions(edits)
         if before.sha256:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
+import msgspec
+
 from core.model.dialect import DOUBLE_QUOTED, Dialect, LexicalRules
 
 __all__ = ["ParameterRef", "RaiseSqlError", "Token", "TokenKind", "has_blank_reference", "lex", "position"]
@@ -41,9 +43,11 @@ class ParameterRef:
     """The offset after the name, or after the dot that ends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A piece of the text, `text`, which begins at character `start` of the file."""
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the text, `text`, which begins at character `start` of the file.
+
+    A struct is made in a fifth of the time of a dataclass, and a file of 5 MB has more than a million tokens.
+    """
 
     kind: TokenKind
     text: str
@@ -223,7 +227,9 @@ class _Lexer:
 
     def _references(self, start: int, end: int) -> tuple[ParameterRef, ...]:
         """Returns every parameter between two offsets of a literal, an identifier or a command."""
-        found = _MARK.finditer(self._text, start, end) if self._define else ()
+        if not self._define or self._text.find("&", start, end) < 0:
+            return ()
+        found = _MARK.finditer(self._text, start, end)
         return tuple(_mark(mark) for mark in found if self._is_parameter(mark, _NEAR))
 
     def _is_parameter(self, mark: re.Match[str], cutoff: float) -> bool:

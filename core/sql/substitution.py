@@ -11,11 +11,12 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 from core.model.dialect import Dialect
 from core.model.query import Parameter
-from core.sql.context import token_contexts
+from core.sql.context import TokenContext, token_contexts
 from core.sql.lexer import ParameterRef, RaiseSqlError, Token
 from core.sql.readonly_guard import parse_tree, statement_kind
 from core.sql.values import split
@@ -175,10 +176,14 @@ class _StatementParts:
         self._parameters = parameters
         self._fail = fail
         self._is_setting = statement_kind(tokens, dialect) == "setting"
-        self._contexts = token_contexts(tokens)
         self._inserted: set[int] = set()
         self._alone_in_list: set[str] = set()
         self._binds: dict[tuple[object, ...], Bind] = {}
+
+    @cached_property
+    def _contexts(self) -> list[TokenContext]:
+        """The context of each token; a statement without parameters needs none."""
+        return token_contexts(self._tokens)
 
     def substitute(self) -> Substitution:
         parts: list[SqlPart] = []
@@ -347,11 +352,13 @@ class _StatementParts:
         After the word only a literal is allowed.
         """
         word = self._tokens[at]
-        if word.kind != "word" or self._contexts[at].before in (".", "OF"):
+        if word.kind != "word":
             return None
         end = self._type_end(at)
         literal = _next_significant(self._tokens, end)
         if literal is None or not (token := self._tokens[literal]).references or token.kind != "string":
+            return None
+        if self._contexts[at].before in (".", "OF"):
             return None
         for mark in token.references:
             self._parameter(mark)

@@ -10,10 +10,12 @@ import pytest
 
 from bench.kills import stop_runner
 from core.admin.demo import BARCODE, SLUG
+from core.admin.demo_history import ASKED_BY
 from tests.rigs.workspace import command, environment
 from tests.ui.conftest import Place
+from ui.changes import DEMO_ROWS
 
-ROWS = 20_000
+ROWS = DEMO_ROWS
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_from_an_empty_folder_to_a_message_sent_again(beginning, kafka, serve, v
     _to(seen, "Find")
     seen.page.get_by_label("A key, or the start of one", exact=True).fill(BARCODE)
     seen.page.keyboard.press("Enter")
-    seen.has("2 sends")
+    seen.has("4 sends")  # two of them in the simulated past
     _choose_newest(seen)
     seen.has("the data has the hash that its message_id is made of")
     assert topic in seen.page.content()
@@ -171,7 +173,7 @@ def _look(seen, name):
 def _opened_run(place, seen, count):
     """Waits until this many runs have a verdict, and opens the newest."""
     for _ in range(300):
-        runs = place.runs(SLUG)
+        runs = [run for run in place.runs(SLUG) if run.asked_by != ASKED_BY]
         if len(runs) == count and runs[0].finished_at:
             break
         seen.page.wait_for_timeout(100)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from ui.components.text import plain
+from ui.components.text import indented, plain
 from ui.language import catalogue, page_texts, sentences, update
 
 LIMITS = {"navigation": 16, "button": 30, "column": 22, "metric": 28}
@@ -146,3 +146,8 @@ def test_escaped_data_has_no_sign_that_markdown_takes(text):
 
 def test_what_is_escaped_reads_as_it_was():
     assert re.sub(r"\\(.)", r"\1", plain("<b> :red[x] $1$ a_b")) == "<b> :red[x] $1$ a_b"
+
+
+def test_json_with_indentation_has_every_digit_and_what_is_none_has_none():
+    assert indented('{"a":1.50,"b":12345678901234567890.123}') == '{\n  "a": 1.50,\n  "b": 12345678901234567890.123\n}'
+    assert [indented(text) for text in ("no", '{"a": NaN}', "[" * 5000 + "]" * 5000)] == [None] * 3

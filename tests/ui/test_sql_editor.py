@@ -60,7 +60,9 @@ def test_a_field_that_was_not_left_yet_is_kept_when_the_tab_is_closed(address, v
     there = visit(f"{address}/job?job={SLUG}")
     name = there.page.get_by_label("Name", exact=True).first
     name.wait_for(timeout=30_000)
-    name.fill("Half a na")
+    name.click()
+    there.page.keyboard.press("Control+a")
+    there.page.keyboard.type("Half a na")
     assert asks_before_it_closes(there)
     there.has("changed, not saved")
     assert there.troubles == []

@@ -85,7 +85,11 @@ def test_on_a_phone_a_row_is_a_card_with_every_value(large, address, visit):
     seen.page.get_by_role("combobox", name=re.compile("State")).wait_for()
     seen.page.keyboard.press("Escape")
     seen.page.get_by_test_id("stRadioCaption").first.click()
-    seen.page.wait_for_url(re.compile("run="))
+    seen.page.wait_for_url(re.compile("/run[?]run="))
+    seen.page.get_by_role("link", name="all runs").wait_for()
+    seen.page.go_back()
+    seen.heading("Runs")
+    assert seen.page.url == f"{address}/runs"
     assert seen.troubles == []
 
 

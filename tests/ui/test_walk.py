@@ -44,9 +44,38 @@ def test_from_the_overview_to_the_run_and_to_the_message(worked, address, visit)
 
 
 def _first_row(seen):
-    """Tables are drawn on a canvas: the box of the first row is below the heading's."""
-    box = seen.page.get_by_test_id("stDataFrame").first.bounding_box()
+    """Tables are drawn on a canvas: the box of the first row is below the heading's, once the view does not move any more."""
+    frame = seen.page.get_by_test_id("stDataFrame").first
+    frame.locator("canvas").first.wait_for(timeout=20_000)
+    frame.scroll_into_view_if_needed()
+    box, before = frame.bounding_box(), None
+    while box != before:
+        seen.page.wait_for_timeout(500)
+        box, before = frame.bounding_box(), box
     seen.page.mouse.click(box["x"] + 17, box["y"] + 52)
+
+
+def test_from_the_topics_to_one_message(worked, address, visit):
+    from axe_playwright_python.sync_playwright import Axe
+
+    seen = visit(f"{address}/messages")
+    seen.heading("Messages")
+    search = seen.page.get_by_label("Topic")
+    search.fill(worked.topic)
+    search.press("Enter")
+    seen.has("1 topic.")
+    _first_row(seen)
+    seen.heading(worked.topic)
+    seen.has("It looked through")
+    _first_row(seen)
+    seen.page.get_by_role("link", name="address of this message").click()
+    seen.heading(f"{worked.topic}-")
+    seen.has("Download the value")
+    assert re.search(r"at=\d+(%40|@)\d+", seen.page.url)
+    seen.photograph("message")
+    violations = Axe().run(seen.page).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")] == []
+    assert seen.troubles == []
 
 
 def test_a_click_on_a_day_of_the_chart_shows_its_runs(address, visit):
@@ -143,6 +172,11 @@ def test_the_switch_outranks_the_browsers_language(address, visit):
     seen.heading("Overview")
     seen.page.get_by_role("link", name="Calendar", exact=True).click()
     seen.heading("Calendar")
+    seen.page.wait_for_function("document.cookie.includes('pstt_language=en')")
+    seen.page.reload()
+    seen.heading("Calendar")
+    seen.page.goto(f"{address}/runs")
+    seen.heading("Runs")
 
 
 VIEWS = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.errors import SqlError
 from core.model.query import Query, Step
 from core.sources import database_types, find_dialect
+from core.sql import readonly_guard
 from core.sql.lexer import lex
 from core.sql.parser import parse
 
@@ -288,3 +291,14 @@ def test_any_soup_of_sql_is_parsed_or_refused_in_words(text: str, db_type: str) 
         return
     assert any(step.returns_rows for step in query.steps)
     assert not any("&A" in step.sql for step in query.steps) or "OFF" in text or "--" in text or "/*" in text
+
+
+WRITES = sorted(readonly_guard._WORDS_OF_WRITES)
+
+
+@given(st.lists(st.sampled_from([*WRITES, *map(str.lower, WRITES), "1", "_", " ", "x", "'", ".", "\u017f", "\uff29"])))
+@settings(max_examples=300)
+def test_the_short_search_for_a_write_in_plain_text_finds_what_the_pattern_finds(parts: list[str]) -> None:
+    text = "".join(parts)
+    found = readonly_guard._WRITE_IN_TEXT.search(unicodedata.normalize("NFKC", text))
+    assert readonly_guard.has_word_of_a_write(text) == bool(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ from core.admin.edit_queries import (
 from core.admin.uses import Uses, uses_of_query
 from core.errors import PsttError
 from core.workspace.stored_file import StoredFile
+from ui import apart
 from ui.api import file_shapes
 from ui.api.auth import Changer, Reader
 from ui.api.body import document, large_document
@@ -99,6 +101,7 @@ def save(
             seen_sha256=seen,
             caller=caller,
             now=now(),
+            check=partial(apart.checked, app.workspace.root, asked.connection),
         )
         stored = read_query(app.workspace, name)
     response.headers["ETag"] = _etag(stored)

@@ -11,6 +11,7 @@ from core.admin.start_runner import start_commands
 from core.workspace.paths import Workspace
 from ui import data
 from ui.access import CurrentUser, current_user, role_word
+from ui.components import tour
 from ui.components.problem import fragment
 from ui.components.text import plain
 from ui.components.viewport import show_probe
@@ -27,6 +28,9 @@ LOGO = Path(__file__).parent.parent / "images" / "logo.svg"
 STYLE = """<style>
 .st-key-frame-narrow { display: none }
 .st-key-viewport-probe { position: absolute; height: 0; overflow: hidden }
+:is(button, a, summary, [role=tab], [tabindex]):focus-visible, label:has(> span input:focus-visible) {
+  outline: 2px solid currentColor !important; outline-offset: 2px !important;
+}
 @media (min-width: 1100px) { .stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem } }
 @media (max-width: 640px) {
   .st-key-frame-wide { display: none }
@@ -53,6 +57,7 @@ def _user_menu() -> None:
     role = t("local admin") if who.is_local else role_word(who.role)
     with st.popover(f":material/person: {plain(who.name)} · {role}", type="tertiary", key="user-menu"):
         _language_switch()
+        tour.offer()
         _sign_out(who)
 
 
@@ -129,6 +134,9 @@ def _state() -> None:
 
 
 def _states(status: WorkspaceStatus, at: datetime) -> None:
+    if status.is_demo:
+        explained = t("The parcels of this demo are made up, and all days before the newest are simulated.")
+        st.markdown(f":small[:orange-badge[{t('Demo data')}]]", width="content", help=explained)
     for cluster in status.clusters:
         st.markdown(
             f":small[{_cluster(cluster, status.timezone, at)}]",

@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from ui.components.text import plain
-from ui.components.verdict import HEX_COLOURS, known_colours
+from ui.components.verdict import HEX_COLOURS, coloured, known_colours
 from ui.components.viewport import is_narrow
 from ui.formats import number
 from ui.language import t
@@ -29,7 +29,8 @@ LETTER_PX = 7.5
 DIGIT_PX = 7
 """Separators are narrower."""
 PADDING_PX = 18
-LABEL_PX = 14
+LABEL_LETTER_PX = 6.3
+LABEL_PX = 16
 """The edges of a coloured label."""
 CARDS = 20
 """Cards that are drawn at first; a button draws as many more."""
@@ -50,7 +51,14 @@ _CARD_STYLE = """<style>
 """The whole card of a choice is its label, so that a tap anywhere on it chooses it."""
 
 
-def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, names: Sequence[str] = ()) -> None:
+def table(
+    rows: Sequence[dict[str, Any]],
+    key: str,
+    *,
+    most_px: int = MOST_PX,
+    names: Sequence[str] = (),
+    missing: str | None = None,
+) -> None:
     """Draws rows. Cells are shown as plain text.
 
     Args:
@@ -58,6 +66,7 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         key: Session key of the table.
         most_px: Maximal height in pixels.
         names: Columns whose values may be long. They are kept narrow enough for the next column to fit on a phone.
+        missing: What a cell without a value shows; None: `None`.
     """
     if is_narrow():
         shown = _first(rows, key)
@@ -65,7 +74,12 @@ def table(rows: Sequence[dict[str, Any]], key: str, *, most_px: int = MOST_PX, n
         _more(rows, shown, key)
         return
     st.dataframe(
-        _drawn(rows), hide_index=True, key=key, column_config=_config(rows, names), height=_height(rows, most_px)
+        _drawn(rows),
+        hide_index=True,
+        key=key,
+        column_config=_config(rows, names),
+        height=_height(rows, most_px),
+        placeholder=missing,
     )
 
 
@@ -96,7 +110,9 @@ def _choose_card(rows: Sequence[dict[str, Any]], key: str) -> int | None:
             t("Choose one"),
             range(len(shown)),
             index=None,
-            format_func=lambda index: f"**{plain(' · '.join(list(_cells(shown[index]).values())[:HEADING_CELLS]))}**",
+            format_func=lambda index: (
+                f"**{' · '.join(map(coloured, list(_cells(shown[index]).values())[:HEADING_CELLS]))}**"
+            ),
             captions=[_caption(row) for row in shown],
             label_visibility="collapsed",
             key=f"{key}_card",
@@ -134,7 +150,7 @@ def _card(row: dict[str, Any]) -> str:
 
 def _caption(row: dict[str, Any]) -> str:
     others = list(_cells(row).items())[HEADING_CELLS:]
-    return " · ".join(f"{plain(name)} {plain(value)}" for name, value in others)
+    return " · ".join(f"{plain(name)} {coloured(value)}" for name, value in others)
 
 
 def _config(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def _labels(name: str, values: Sequence[str]) -> Any:
     options = list(dict.fromkeys(value for value in values if value))
     colours = known_colours()
     return st.column_config.MultiselectColumn(
-        width=_width_px(name, options, LETTER_PX) + LABEL_PX,
+        width=_width_px(name, options, LABEL_LETTER_PX) + LABEL_PX,
         options=options,
         color=[HEX_COLOURS[colours.get(option, "grey")] for option in options],
     )

@@ -52,6 +52,8 @@ class WorkspaceStatus:
     """What is wrong with connections.json; empty where nothing is."""
     damaged: int
     """Number of spool segments that could not be read."""
+    is_demo: bool = False
+    """Made by `python -m core demo`: its rows are made up, and its past is simulated."""
 
     def runner_is_alive(self, at: datetime) -> bool:
         """Whether a runner works in this workspace."""
@@ -82,6 +84,7 @@ def status_of(folder: Path) -> WorkspaceStatus:
             alerts=_open_alerts(app),
             problem=problem,
             damaged=len(damaged_segments(app.workspace.spool_dir)),
+            is_demo=app.workspace.is_demo,
         )
 
 

@@ -16,19 +16,21 @@ import streamlit as st
 
 from ui.language.catalogue import Translations, translations
 
-__all__ = ["LANGUAGES", "Language", "choose", "current", "in_language", "t", "tn", "translated"]
+__all__ = ["COOKIE", "LANGUAGES", "Language", "choose", "chosen", "current", "in_language", "t", "tn", "translated"]
 
 Language = Literal["it", "en"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
+COOKIE = "pstt_language"
+"""What the user chose last in this browser, so that it survives a reload; `ui.components.viewport` writes it."""
 _CHOSEN = "language"
 _forced: ContextVar[Language | None] = ContextVar("language", default=None)
 
 
 def current() -> Language:
-    """The language of this session."""
+    """The language of this session: what the user chose, in it or in an earlier one, else the browser's."""
     if (forced := _forced.get()) is not None:
         return forced
-    chosen = st.session_state.get(_CHOSEN)
+    chosen = st.session_state.get(_CHOSEN) or st.context.cookies.get(COOKIE)
     if chosen in LANGUAGES:
         return "it" if chosen == "it" else "en"
     return "it" if (st.context.locale or "").lower().startswith("it") else "en"
@@ -37,6 +39,11 @@ def current() -> Language:
 def choose(language: Language) -> None:
     """Sets the language of this session, instead of the browser's."""
     st.session_state[_CHOSEN] = language
+
+
+def chosen() -> Language | None:
+    """Returns what the user chose in this session; None: nothing."""
+    return current() if st.session_state.get(_CHOSEN) in LANGUAGES else None
 
 
 @contextmanager

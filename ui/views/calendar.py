@@ -53,7 +53,7 @@ def show() -> None:
         )
     _take()
     above = st.container(border=True)
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = st.columns([7, 3], gap="medium")
     with left, st.container(border=True):
         guarded(_day)(names)
     with right, st.container(border=True):

@@ -425,9 +425,9 @@ def _next(job: ActiveJob, seen: Overview) -> str:
 def _error_table(errors: list[CountedError], timezone: str, key: str, nothing: str) -> None:
     rows = [
         {
-            t("Count"): error.count,
             t("What"): error_word(error.kind),
             t("Error"): translated(error.text),
+            t("Count"): error.count,
             t("Retried OK"): _retried(error),
             t("Last seen"): moment(error.last_seen, timezone, year=False),
         }

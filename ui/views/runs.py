@@ -378,7 +378,7 @@ def _timeline(detail: RunDetail) -> None:
 
 def _latency(detail: RunDetail) -> None:
     run = detail.run
-    if not run.acknowledged:
+    if run.is_file or not run.acknowledged:
         return
     with st.container(border=True):
         st.subheader(t("Latency of the acknowledgements"), anchor=False)

@@ -120,6 +120,7 @@ function create(parent, data) {
   const looks = new Compartment(), access = new Compartment();
   const place = document.createElement("div");
   parent.append(place);
+  const completion = [{ autocomplete: completeParameters(data.words) }]; // one function: CodeMirror compares it
   let timer, dark = isDark(parent);
   const editor = { sent: data.text };
   const flush = () => {
@@ -139,8 +140,8 @@ function create(parent, data) {
         lineNumbers(), highlightActiveLineGutter(), highlightSpecialChars(), history(), drawSelection(), bracketMatching(),
         closeBrackets(), highlightActiveLine(), highlightSelectionMatches(), search({ top: true }), lintGutter(), parameters,
         sql({ dialect: DIALECTS[data.dialect] ?? StandardSQL, upperCaseKeywords: true }),
-        EditorState.languageData.of(() => [{ autocomplete: completeParameters(data.words) }]),
-        autocompletion({ activateOnTyping: true }),
+        EditorState.languageData.of(() => completion),
+        autocompletion({ icons: false }),
         // Tab is not bound: it leaves the editor, as everywhere on the page.
         keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...searchKeymap, ...historyKeymap, ...completionKeymap, ...lintKeymap]),
         EditorView.contentAttributes.of({ "aria-label": data.label }),

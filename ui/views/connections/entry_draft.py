@@ -27,8 +27,8 @@ OF_ENTRY = {"type": "db_type", "writes": "allow_writes"}
 _PASSWORD = re.compile(r"(?i)(pwd|passw|secret|token)|://[^/\s]*:[^/\s]*@")
 
 
-def old_with_draft(kind: str, name: str, old: Mapping[str, Any]) -> dict[str, Any]:
-    """Offers the draft of this form, and ends the drawing until that is decided.
+def old_with_draft(kind: str, name: str, old: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Offers the draft of this form.
 
     Args:
         kind: `database` or `cluster`.
@@ -36,12 +36,16 @@ def old_with_draft(kind: str, name: str, old: Mapping[str, Any]) -> dict[str, An
         old: The entry as it is stored.
 
     Returns:
-        The values that the fields begin with: those of the accepted draft, else the stored ones.
+        The values that the fields begin with: those of the accepted draft, else the stored ones. None: the question is
+        drawn, and not answered yet.
     """
     form = f"{kind}:{name}"
     base = read_stored(data.workspace().connections_file).sha256
-    if accepted := drafts.offer_draft("connection", form, base, lambda draft: _show(draft, old)):
-        st.session_state[ACCEPTED] = {form: _values(accepted)}
+    offer = drafts.offer_draft("connection", form, base, lambda draft: _show(draft, old))
+    if offer.is_open:
+        return None
+    if offer.accepted is not None:
+        st.session_state[ACCEPTED] = {form: _values(offer.accepted)}
         for key in [key for key in st.session_state if str(key).startswith(PREFIX)]:
             del st.session_state[key]
         st.rerun()

@@ -70,6 +70,8 @@ def _edit_database(document: Mapping[str, Any], index: int | None) -> None:
     stored = entries[index] if index is not None and index < len(entries) else {}
     name = str(stored.get("name", ""))
     old = old_with_draft("database", name, stored)
+    if old is None:
+        return
     entry = dict(old)
     known = old.get("db_type", DB_TYPES[0])
     left, right = st.columns(2)
@@ -158,6 +160,8 @@ def _edit_cluster(document: Mapping[str, Any], name: str | None) -> None:
     clusters = dict(document.get("kafka_connections", {}))
     known = clusters.get(name, {}) if name is not None else {}
     old = old_with_draft("cluster", name or "", known if isinstance(known, dict) else {})
+    if old is None:
+        return
     typed_key = old.pop("key", "")
     entry = dict(old)
     left, right = st.columns(2)

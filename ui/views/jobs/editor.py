@@ -51,8 +51,11 @@ def show_editor(slug: str) -> None:
     if file is None or file.slug != slug or JSON_TEXT not in st.session_state:
         load_form(slug)
     file = st.session_state[FILE]
-    if accepted := drafts.offer_draft("job", slug, file.sha256, partial(_show_draft, slug)):
-        restore_draft(accepted)
+    offer = drafts.offer_draft("job", slug, file.sha256, partial(_show_draft, slug))
+    if offer.is_open:
+        return
+    if offer.accepted is not None:
+        restore_draft(offer.accepted)
         st.rerun()
     as_stored = changes.draft(slug, file.text)
     if as_stored.job is None or as_stored.problems:

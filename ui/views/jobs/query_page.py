@@ -47,8 +47,11 @@ def show_queries() -> None:
 
 
 def _new(connection: str) -> None:
-    if accepted := drafts.offer_draft("query", "", "", lambda draft: st.code(draft.document, language="sql")):
-        put_into_editor("", accepted.document)
+    offer = drafts.offer_draft("query", "", "", lambda draft: st.code(draft.document, language="sql"))
+    if offer.is_open:
+        return
+    if offer.accepted is not None:
+        put_into_editor("", offer.accepted.document)
         st.rerun()
     name = st.text_input(t("File name"), placeholder="tracce.sql", key="sql_new_name").strip()
     uploaded = st.file_uploader(t("SQL file"), type=["sql"], key="sql_new_upload", max_upload_size=50)

@@ -40,21 +40,36 @@ def show_sql(name: str, connection: str, *, is_page: bool = False) -> None:
         is_page: On the page of the SQL files, where it can be renamed and deleted; in a job's editor there is a link.
     """
     file = changes.query_file(name)
-    if accepted := drafts.offer_draft("query", name, file.sha256, lambda draft: _show_draft(file, draft)):
-        put_into_editor(name, accepted.document)
-        st.session_state[_base(name)] = accepted.base_sha256
+    offer = drafts.offer_draft("query", name, file.sha256, lambda draft: _show_draft(file, draft))
+    if offer.is_open:
+        return
+    if offer.accepted is not None:
+        put_into_editor(name, offer.accepted.document)
+        st.session_state[_base(name)] = offer.accepted.base_sha256
         st.rerun()
     number, text = text_in_editor(name, file.text)
     base = st.session_state.get(_base(name), file.sha256)
     key = f"sql:{name}:{file.sha256[:12]}:{number}"
     st.caption(f"queries/{plain(name)} · {size(len(file.content))} · sha256 {file.sha256[:12]}")
-    uploaded = st.file_uploader(t("Another file in its place"), type=["sql"], key=f"upload:{key}", max_upload_size=50)
     content = _typed(file, text, key, connection, base)
+    buttons = st.container()
+    uploaded = st.file_uploader(t("Another file in its place"), type=["sql"], key=f"upload:{key}", max_upload_size=50)
     if uploaded is not None:
         content = uploaded.getvalue()
+    with buttons:
+        is_saved = _buttons(name, content, connection, is_upload=uploaded is not None, is_page=is_page)
+    if is_saved:
+        _save(name, content or b"", connection, base)
+    if is_page:
+        show_file_dialog(name, file.sha256)
+    guarded(show_query_versions)(name, lambda restored: put_into_editor(name, restored))
+
+
+def _buttons(name: str, content: bytes | None, connection: str, *, is_upload: bool, is_page: bool) -> bool:
+    """Draws what can be done with the file. Returns whether it is to be saved."""
     if content is not None:
         st.caption(t("It is checked as SQL of {connection} when it is saved.", connection=plain(connection)))
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         is_saved = st.button(
             t("Save the SQL"),
             key="save_sql",
@@ -62,18 +77,14 @@ def show_sql(name: str, connection: str, *, is_page: bool = False) -> None:
             disabled=content is None or not may("save"),
             help=t("{size} at most; statements that could write are refused.", size=size(LARGEST_QUERY_BYTES)),
         )
-        if content is not None and uploaded is None:
+        if content is not None and not is_upload:
             st.button(t("Discard changes"), key="sql_discard", on_click=_discard, args=(name,))
         if is_page:
             file_buttons(name)
         else:
             link("jobs", t("Rename or delete the file"), icon=":material/draft:", new="query", file=name)
     drafts.show_problem()
-    if is_saved:
-        _save(name, content or b"", connection, base)
-    if is_page:
-        show_file_dialog(name, file.sha256)
-    guarded(show_query_versions)(name, lambda restored: put_into_editor(name, restored))
+    return is_saved
 
 
 def _typed(file: StoredFile, text: str, key: str, connection: str, base: str) -> bytes | None:

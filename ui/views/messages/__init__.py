@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.components.address import accept_every_language
 from ui.components.links import link
 from ui.components.text import plain
 from ui.language import t
@@ -14,8 +13,6 @@ from ui.views.messages.one import show_one, show_run
 from ui.views.messages.topic_list import show_topics
 
 __all__ = ["show"]
-
-PARTS = ("messages", "groups")
 
 
 def show() -> None:
@@ -35,22 +32,21 @@ def show() -> None:
 def _topic(cluster: str, topic: str) -> None:
     link("messages", t("all topics"), icon=":material/arrow_back:", **({"cluster": cluster} if cluster else {}))
     st.title(plain(topic), anchor=False)
-    accept_every_language("topic_part", PARTS, _part_word)
+    words = {"messages": t("Messages"), "groups": t("Consumer groups")}
+    asked = st.query_params.get("part", "messages")
+    # The key has the part of the address: Back shows the part before. A bound widget would write its word in one language.
     part = st.segmented_control(
         t("Show"),
-        PARTS,
-        default="messages",
+        list(words),
+        default=asked if asked in words else "messages",
         required=True,
-        format_func=_part_word,
-        key="topic_part",
+        format_func=lambda name: words[name],
+        key=f"topic_part_{asked}",
         label_visibility="collapsed",
-        bind="query-params",
     )
+    if part != asked:
+        st.query_params["part"] = str(part)
     if part == "groups":
         show_groups(cluster, topic)
     else:
         show_messages(cluster, topic)
-
-
-def _part_word(part: str) -> str:
-    return {"messages": t("Messages"), "groups": t("Consumer groups")}[part]

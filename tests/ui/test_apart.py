@@ -1,0 +1,83 @@
+"""A large SQL file is read in another process, with the results and the errors of this one."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from core.admin.demo import SLUG, make_demo
+from core.app import App
+from core.errors import PsttError, SqlError
+from core.sql.parser import load
+from core.workspace.jobs import read_job_file
+from core.workspace.paths import Workspace
+from ui import apart
+
+QUERY = "CDG-KAFKA-001--SelezioneTracceGiornaliere.sql"
+CONNECTION = "A00-CDG-Collaudo"
+NOW = datetime(2026, 1, 17, tzinfo=UTC)
+VALUES = b",\n".join(b"'%d'" % number for number in range(25_000))
+LARGE = (
+    b"define DAY='x'  --Opzionale: a day\nSELECT BARCODE FROM EXPORT_TABLE WHERE BARCODE <> '&DAY' AND BARCODE IN ("
+    + VALUES
+)
+
+
+@pytest.fixture(scope="module")
+def _demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("apart") / "demo"
+    make_demo(folder, 20, now=datetime.now(UTC))
+    return folder
+
+
+@pytest.fixture
+def folder(_demo: Path, tmp_path: Path) -> Path:
+    shutil.copytree(_demo, tmp_path / "demo")
+    return tmp_path / "demo"
+
+
+@pytest.fixture
+def not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process reads no SQL."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("the SQL is read in this process")
+
+    for name in ("check_query", "load", "open_workspace"):
+        monkeypatch.setattr(apart, name, refuse)
+
+
+@pytest.mark.usefixtures("not_here")
+def test_large_sql_is_checked_elsewhere_and_its_error_has_the_place(folder: Path) -> None:
+    path = folder / "queries" / QUERY
+    assert len(LARGE) > apart.LARGE_BYTES
+    assert apart.checked(folder, CONNECTION, path, LARGE + b")") == ()
+    with pytest.raises(SqlError) as caught:
+        apart.checked(folder, CONNECTION, path, LARGE + b") AND A = '&MISSING'")
+    assert (caught.value.line, "MISSING" in caught.value.text) == (25_001, True)
+    with pytest.raises(PsttError, match=r"no connection|not in connections"):
+        apart.checked(folder, "none", path, LARGE)
+    with pytest.raises(AssertionError):
+        apart.checked(folder, CONNECTION, path, b"SELECT 1")
+
+
+@pytest.mark.usefixtures("not_here")
+def test_the_outline_of_a_large_file_has_its_parameters(folder: Path) -> None:
+    path = folder / "queries" / QUERY
+    path.write_bytes(LARGE + b")")
+    with App.open(folder, {}, log=False) as opened:
+        whole = load(path, opened.connections.dialect(CONNECTION))
+    found = apart.outline(folder, CONNECTION, path)
+    assert (found.parameters, found.notes, found.sha256) == (whole.parameters, whole.notes, whole.sha256)
+
+
+@pytest.mark.usefixtures("not_here")
+def test_what_a_run_would_fail_for_is_found_elsewhere(folder: Path) -> None:
+    file = read_job_file(Workspace(folder), SLUG)
+    assert apart.binding_error(folder, SLUG, file.text, NOW, NOW, apart=True) is None
+    (folder / "queries" / QUERY).write_bytes(LARGE)
+    error = apart.binding_error(folder, SLUG, file.text, NOW, NOW, apart=True)
+    assert isinstance(error, PsttError)
