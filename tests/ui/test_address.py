@@ -13,7 +13,7 @@ def _filters() -> None:
     from ui.language import t
 
     def order(name: str) -> str:
-        return {"newest": t("Newest first"), "oldest": t("Oldest first")}[name]
+        return {"newest": t("the newest"), "oldest": t("the oldest")}[name]
 
     accept_every_language("order", ("newest", "oldest"), order)
     accept_every_language("part", ("newest", "oldest"), order)
@@ -27,14 +27,14 @@ def _filters() -> None:
     st.caption(" ".join(st.multiselect("3", ("newest", "oldest"), format_func=order, key="some", bind="query-params")))
 
 
-NEWEST = {"en": "Newest first", "it": "Prima i più recenti"}
-OLDEST = {"en": "Oldest first", "it": "Prima i più vecchi"}
+NEWEST = {"en": "the newest", "it": "il più recente"}
+OLDEST = {"en": "the oldest", "it": "il più vecchio"}
 
 
 @pytest.mark.parametrize("shared", ["en", "it"])
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_a_filter_of_an_address_is_understood_in_every_language(language, shared):
-    app = AppTest.from_function(_filters)
+    app = AppTest.from_function(_filters, default_timeout=60)
     app.session_state["language"] = language
     app.query_params["order"] = OLDEST[shared]
     app.query_params["part"] = OLDEST[shared]
@@ -48,7 +48,7 @@ def test_a_filter_of_an_address_is_understood_in_every_language(language, shared
 
 
 def test_what_no_language_has_is_ignored():
-    app = AppTest.from_function(_filters)
+    app = AppTest.from_function(_filters, default_timeout=60)
     app.session_state["language"] = "it"
     app.query_params["order"] = "<b>"
     app.run()

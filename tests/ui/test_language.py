@@ -104,7 +104,7 @@ def _texts() -> None:
     ],
 )
 def test_the_session_decides_the_language_and_the_number_the_form(language, found, rows):
-    app = AppTest.from_function(_texts)
+    app = AppTest.from_function(_texts, default_timeout=60)
     app.session_state["language"] = language
     app.run()
     assert [caption.value for caption in app.caption] == found
@@ -130,7 +130,7 @@ def _problem() -> None:
 
 
 def test_a_problem_is_shown_in_the_language_of_the_session():
-    app = AppTest.from_function(_problem)
+    app = AppTest.from_function(_problem, default_timeout=60)
     app.session_state["language"] = "it"
     text = app.run().error[0].value.replace("\\", "")
     assert 'il topic "run" non ha la partizione 7' in text
