@@ -69,7 +69,12 @@ def _results_of(key: str, found: SearchResult) -> None:
     st.markdown(_summary(key, found))
     zone = workspace_status().timezone
     shown = found.sends[:MOST_SHOWN]
-    index = choose([_row(send, zone) for send in shown], f"sends_{key}", most_px=420)
+    rows = [_row(send, zone) for send in shown]
+    same = {t("Attempt")} if all(send["attempt"] == 1 for send in shown) else set()
+    same |= {t("Key")} if all(send["key"] == key for send in shown) else set()
+    # What is the same in the usual case is left out, so that the last columns have room.
+    rows = [{name: cell for name, cell in row.items() if name not in same} for row in rows]
+    index = choose(rows, f"sends_{key}", most_px=420, names=[t("Job")])
     if not found.by_prefix and any(send["key"] != key for send in found.sends):
         st.caption(t("Some were sent with blanks at the end of the key, as a CHAR column has them."))
     note = t("Select a send to read its message from the topic. Times are those of {zone}.", zone=plain(zone))

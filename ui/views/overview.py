@@ -404,12 +404,11 @@ def _tables(scope: SendFilter, period: Period) -> None:
         else:
             st.markdown(t("no job is switched on"))
     written_files.show(scope)
-    left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True, height="stretch"):
+    with st.container(border=True):
         st.subheader(t("Most frequent errors"), anchor=False)
         nothing = t("no error in {days} days", days=period.days)
         _error_table(frequent_errors(scope, period.days, period.last), timezone, "frequent", nothing)
-    with right, st.container(border=True, height="stretch"):
+    with st.container(border=True):
         st.subheader(t("Errors of 24 hours"), anchor=False)
         _error_table(seen.errors_24h, timezone, "recent", t("no error in 24 hours"))
 
